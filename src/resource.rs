@@ -1,0 +1,131 @@
+//! Resources: the things that must be so, and the kinds of them.
+//!
+//! A kind is one file below and one line in [`KINDS`]. It has one method, [`Resource::plan`], which reads
+//! the machine and says what differs; each difference is a [`Change`], a sentence and the code that makes
+//! it so. `plan` prints the changes, `run` prints and makes them and plans again.
+
+use std::fmt;
+
+use anyhow::Result;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    system::{Fact, System},
+    value::AbsPath,
+};
+
+/// One thing that must be so.
+pub trait Resource: fmt::Debug {
+    /// What identifies it to a person: a path, a name. Shown behind its kind.
+    fn title(&self) -> String;
+
+    /// What differs between the machine and the declaration, in the order in which it will be changed.
+    /// Reads only.
+    fn plan(&self, system: &System) -> Result<Vec<Change>>;
+
+    /// Faults of the declaration that no single field shows.
+    fn check(&self) -> Vec<Finding> {
+        vec![]
+    }
+
+    /// The path that this resource alone decides about.
+    fn owned_path(&self) -> Option<&AbsPath> {
+        None
+    }
+
+    /// What it will need downloaded, if it differs; asked at the start of a run, so that downloads
+    /// overlap with the steps before.
+    fn download(&self) -> Option<crate::system::fetch::Download> {
+        None
+    }
+
+    /// The systemd unit it is about; asked at the start, so that one call tells the state of all.
+    fn unit(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// A fault of a declaration, about one of its fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The field to point at; the resource itself where that isn't there.
+    pub field: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    /// A finding about a field.
+    pub fn new(field: &'static str, message: impl Into<String>) -> Self {
+        Self { field, message: message.into(), hint: None }
+    }
+
+    /// Says what to write instead.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// One difference, and how it is made to vanish.
+pub struct Change {
+    /// A sentence without a subject: `install nginx`, `set mode 0644 (now 0600)`.
+    pub summary: String,
+    /// A unified diff of a text file.
+    pub diff: Option<String>,
+    /// What will be so once it is made; see [`Fact`].
+    pub brings: Vec<Fact>,
+    /// How it is made; `None` where it must wait until the image boots or the run has ended.
+    pub action: Option<Box<dyn FnOnce(&System) -> Result<()>>>,
+}
+
+impl Change {
+    /// A change and the code that makes it.
+    pub fn new(summary: impl Into<String>, action: impl FnOnce(&System) -> Result<()> + 'static) -> Self {
+        Self { summary: summary.into(), diff: None, brings: vec![], action: Some(Box::new(action)) }
+    }
+
+    /// A change that can't be made here and now, with the reason.
+    pub fn deferred(summary: impl Into<String>) -> Self {
+        Self { summary: summary.into(), diff: None, brings: vec![], action: None }
+    }
+
+    /// Shows the difference between two texts.
+    #[must_use]
+    pub fn diff(mut self, diff: Option<String>) -> Self {
+        self.diff = diff;
+        self
+    }
+
+    /// Says what will be so once this is made.
+    #[must_use]
+    pub fn brings(mut self, fact: Fact) -> Self {
+        self.brings.push(fact);
+        self
+    }
+
+    /// Whether it waits for something outside this run.
+    pub fn is_deferred(&self) -> bool {
+        self.action.is_none()
+    }
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Change")
+            .field("summary", &self.summary)
+            .field("deferred", &self.is_deferred())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A type of resource: its doc comments are its reference manual, its fields its schema.
+pub trait Kind: Resource + DeserializeOwned + schemars::JsonSchema + 'static {
+    /// The value of `kind`.
+    const NAME: &'static str;
+    /// A whole resource as one would write it, for the manual; a test parses it.
+    const EXAMPLE: &'static str;
+}

@@ -1,0 +1,182 @@
+//! The only door to the machine: files, programs, downloads, accounts, services.
+//!
+//! Nothing outside this module opens a file or starts a process (clippy enforces it), so what a kind may
+//! do to a host, and what `--root` must redirect, is all in here.
+
+pub mod accounts;
+pub mod command;
+pub mod fetch;
+pub mod interrupt;
+pub mod lock;
+pub mod root;
+pub mod state;
+
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    collections::BTreeSet,
+    path::Path,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+use self::{
+    accounts::Accounts,
+    interrupt::{Deadlines, Interrupt},
+    root::Root,
+};
+use crate::value::AbsPath;
+
+/// Something that a change which was planned but not made would bring about. In a dry run, what depends
+/// on it is a pending change, not an error.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fact {
+    /// A user of this name.
+    User(String),
+    /// A group of this name.
+    Group(String),
+    /// Something new at this path.
+    Path(AbsPath),
+    /// Packages, and so anything that they may bring: files, users, units.
+    Packages,
+}
+
+/// Whether changes are made or only planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `plan`: nothing is changed.
+    Plan,
+    /// `run`.
+    Run,
+}
+
+/// The machine or image acted on.
+pub struct System {
+    root: Root,
+    mode: Mode,
+    live: bool,
+    interrupt: Interrupt,
+    deadlines: Deadlines,
+    progress: RefCell<Box<dyn Fn(&str)>>,
+    expected: RefCell<BTreeSet<Fact>>,
+    cache: RefCell<Rc<Cache>>,
+    changed: Cell<bool>,
+}
+
+/// What was read from the machine since the last change.
+#[derive(Default)]
+struct Cache {
+    accounts: OnceCell<Rc<Accounts>>,
+}
+
+impl System {
+    /// Opens the machine (`/`) or an image's tree.
+    pub fn open(root: &Path, mode: Mode, interrupt: Interrupt) -> Result<Self> {
+        let root = Root::open(root)?;
+        // As sd_booted(3) asks; a container or chroot without systemd can't start services.
+        let live = root.is_host() && root.status(&"/run/systemd/system".into())?.is_some();
+        Ok(Self {
+            root,
+            mode,
+            live,
+            interrupt,
+            deadlines: Deadlines::default(),
+            progress: RefCell::new(Box::new(|_| {})),
+            expected: RefCell::default(),
+            cache: RefCell::default(),
+            changed: Cell::new(false),
+        })
+    }
+
+    /// The files.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Whether services can be started and swap turned on: false for an image, and where systemd is not
+    /// the init system. What then can't be done is reported as deferred.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Whether changes are made or only planned.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The signal flag, to be shared with threads.
+    pub fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
+    }
+
+    /// The deadlines in force.
+    pub fn deadlines(&self) -> &Deadlines {
+        &self.deadlines
+    }
+
+    /// Fails if a signal or a deadline asks to stop.
+    pub fn check(&self) -> Result<()> {
+        self.interrupt.check()?;
+        self.deadlines.check()
+    }
+
+    /// Waits, but not beyond a signal or a deadline.
+    pub fn wait(&self, duration: Duration) -> Result<()> {
+        let end = Instant::now() + duration;
+        loop {
+            self.check()?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(interrupt::TICK));
+        }
+    }
+
+    /// Where a line about what is going on is shown while it goes on.
+    pub fn on_progress(&self, show: impl Fn(&str) + 'static) {
+        *self.progress.borrow_mut() = Box::new(show);
+    }
+
+    /// Shows what is going on.
+    pub fn progress(&self, line: &str) {
+        (self.progress.borrow())(line);
+    }
+
+    /// Everything read is read again: a change was made.
+    pub fn forget(&self) {
+        self.root.forget();
+        *self.cache.borrow_mut() = Rc::default();
+    }
+
+    /// Users and groups.
+    pub fn accounts(&self) -> Result<Rc<Accounts>> {
+        let cache = self.cache.borrow().clone();
+        if let Some(accounts) = cache.accounts.get() {
+            return Ok(accounts.clone());
+        }
+        let accounts = Rc::new(Accounts::read(&self.root)?);
+        Ok(cache.accounts.get_or_init(|| accounts).clone())
+    }
+
+    /// In a dry run: this will be so once the changes planned so far are made.
+    pub fn expect(&self, facts: impl IntoIterator<Item = Fact>) {
+        self.expected.borrow_mut().extend(facts);
+    }
+
+    /// Whether a change planned earlier brings this about.
+    pub fn expects(&self, fact: &Fact) -> bool {
+        self.expected.borrow().contains(fact)
+    }
+}
+
+impl std::fmt::Debug for System {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("System")
+            .field("root", &self.root)
+            .field("mode", &self.mode)
+            .field("live", &self.live)
+            .finish_non_exhaustive()
+    }
+}

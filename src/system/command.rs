@@ -1,0 +1,304 @@
+//! External programs: argv only, a clean environment, bounded output, and an end.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    process::{Child, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+
+use super::{System, interrupt::TICK};
+use crate::{error::Fault, value::AbsPath};
+
+/// Where programs are looked for, whatever the caller's environment says.
+const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// How much of a program's standard output is kept for parsing; what comes after is dropped.
+const STDOUT_LIMIT: usize = 4 << 20;
+/// How much of the end of everything a program printed is kept for the error message.
+const TAIL_LIMIT: usize = 8 << 10;
+/// How long a program may take to end after SIGTERM before it gets SIGKILL.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// A program to run. It is run inside the root acted on (by `chroot`, where that is an image's tree).
+#[derive(Debug, Clone)]
+pub struct Command {
+    argv: Vec<String>,
+    env: Vec<(&'static str, String)>,
+    input: Vec<u8>,
+}
+
+/// What a program that ended left behind.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output, up to a limit.
+    pub stdout: String,
+    /// The last lines of its standard output and error together.
+    pub tail: String,
+}
+
+impl Finished {
+    /// The exit code; a signal counts as 128 + its number, as in a shell.
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap_or_default())
+    }
+}
+
+impl Command {
+    /// A program and its arguments.
+    pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
+        Self { argv: argv.into_iter().map(Into::into).collect(), env: vec![], input: vec![] }
+    }
+
+    /// One more argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<String>) -> Self {
+        self.argv.push(argument.into());
+        self
+    }
+
+    /// More arguments.
+    #[must_use]
+    pub fn args<S: Into<String>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
+        self.argv.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// One more environment variable. The caller's environment is not inherited.
+    #[must_use]
+    pub fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.env.push((name, value.into()));
+        self
+    }
+
+    /// What the program reads on its standard input (at most a pipe's 64 KiB).
+    #[must_use]
+    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.input = bytes.into();
+        self
+    }
+}
+
+impl System {
+    /// Runs a program to its end.
+    ///
+    /// # Errors
+    /// If it can't be started, or a signal or deadline ended it. A program that fails is not an error
+    /// here: see [`System::run_checked`].
+    pub fn run(&self, command: &Command) -> Result<Finished> {
+        let mut child = self.spawn(command)?;
+        let pid = Pid::from_raw(child.id().cast_signed());
+        tracing::debug!(argv = ?command.argv, %pid, "started");
+        if let Some(mut stdin) = child.stdin.take() {
+            // A program that doesn't read its input is its own fault, seen by its exit status.
+            _ = stdin.write_all(&command.input);
+        }
+        let streams = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
+        let mut output = Output::new(streams)?;
+        let mut stop: Option<(anyhow::Error, Instant)> = None;
+        let status = loop {
+            output.pump(TICK, &|line| self.progress(line));
+            if let Some(status) = child.try_wait().context("waiting for a program")? {
+                break status;
+            }
+            match &stop {
+                None => {
+                    if let Err(reason) = self.check() {
+                        _ = killpg(pid, Signal::SIGTERM);
+                        stop = Some((reason, Instant::now() + GRACE));
+                    }
+                }
+                Some((_, patience)) if Instant::now() >= *patience => _ = killpg(pid, Signal::SIGKILL),
+                Some(_) => {}
+            }
+        };
+        output.pump(Duration::ZERO, &|_| {});
+        tracing::debug!(%pid, ?status, "ended");
+        let finished = Finished { status, stdout: output.stdout(), tail: output.tail() };
+        match stop {
+            None => Ok(finished),
+            Some((reason, _)) => {
+                // What it started must not live on either.
+                _ = killpg(pid, Signal::SIGKILL);
+                Err(reason.context(with_tail(format!("{} was stopped", command.argv[0]), &finished.tail)))
+            }
+        }
+    }
+
+    /// Runs a program that must exit with 0.
+    ///
+    /// # Errors
+    /// As [`System::run`], and with the last lines of its output if it fails.
+    pub fn run_checked(&self, command: &Command) -> Result<Finished> {
+        let finished = self.run(command)?;
+        if !finished.status.success() {
+            let what = format!("`{}` failed with {}", command.argv.join(" "), describe(finished.status));
+            return Err(Fault::new(with_tail(what, &finished.tail)).into());
+        }
+        Ok(finished)
+    }
+
+    /// Whether a program is there to be run.
+    pub fn has_program(&self, name: &str) -> bool {
+        self.find_program(name).is_some()
+    }
+
+    fn find_program(&self, name: &str) -> Option<AbsPath> {
+        let candidates: Vec<String> = if name.starts_with('/') {
+            vec![name.into()]
+        } else {
+            PATH.iter().map(|dir| format!("{dir}/{name}")).collect()
+        };
+        candidates.iter().filter_map(|path| path.parse().ok()).find(|path| {
+            self.root().resolve(path).and_then(|path| self.root().status(&path)).is_ok_and(|status| status.is_some())
+        })
+    }
+
+    fn spawn(&self, command: &Command) -> Result<Child> {
+        let name = &command.argv[0];
+        // Found here, so that there is one execve and a clear error.
+        let Some(program) = self.find_program(name) else {
+            return Err(Fault::new(format!("the program `{name}` is not installed")).into());
+        };
+        let mut process = if self.root().is_host() {
+            std::process::Command::new(program.as_str())
+        } else {
+            let mut process = std::process::Command::new("/usr/sbin/chroot");
+            _ = process.arg(self.root().path()).arg(program.as_str());
+            process
+        };
+        _ = process
+            .args(&command.argv[1..])
+            .env_clear()
+            .env("PATH", PATH.join(":"))
+            .env("HOME", "/root")
+            .env("LC_ALL", "C.UTF-8")
+            .envs(command.env.iter().map(|(name, value)| (name, value)))
+            .current_dir("/")
+            .stdin(if command.input.is_empty() { Stdio::null() } else { Stdio::piped() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // A group of its own: a terminal's Ctrl-C reaches us, and we stop it and what it started.
+            .process_group(0);
+        process.spawn().with_context(|| format!("starting {program}"))
+    }
+}
+
+/// `exit code 100`, or `signal 9`.
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "an unknown status".into(),
+    }
+}
+
+/// A message followed by the last lines of a program's output, each behind `| `.
+pub fn with_tail(message: String, tail: &str) -> String {
+    let lines: Vec<&str> = tail.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = &lines[lines.len().saturating_sub(12)..];
+    last.iter().fold(message, |text, line| text + "\n| " + line)
+}
+
+/// Reads a program's output streams without blocking and keeps bounded parts of them.
+struct Output {
+    streams: [Option<std::fs::File>; 2],
+    stdout: Vec<u8>,
+    tail: VecDeque<u8>,
+    line: Vec<u8>,
+}
+
+impl Output {
+    fn new(streams: [Option<OwnedFd>; 2]) -> Result<Self> {
+        for stream in streams.iter().flatten() {
+            _ = fcntl(stream, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("reading a program's output")?;
+        }
+        let streams = streams.map(|stream| stream.map(std::fs::File::from));
+        Ok(Self { streams, stdout: vec![], tail: VecDeque::new(), line: vec![] })
+    }
+
+    /// Reads what is there, waiting at most `patience` for the first of it.
+    fn pump(&mut self, patience: Duration, progress: &dyn Fn(&str)) {
+        let mut ready: Vec<PollFd<'_>> =
+            self.streams.iter().flatten().map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)).collect();
+        if ready.is_empty() {
+            std::thread::sleep(patience.min(Duration::from_millis(5)));
+            return;
+        }
+        // An interrupted poll is like one that found nothing: the caller's loop comes back.
+        _ = poll(&mut ready, PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO));
+        let mut buffer = [0; 64 << 10];
+        for index in 0..self.streams.len() {
+            // A program that never stops printing must not keep us from looking at the clock.
+            for _ in 0..16 {
+                let Some(stream) = &mut self.streams[index] else { break };
+                match stream.read(&mut buffer) {
+                    Ok(0) => self.streams[index] = None,
+                    Ok(read) => self.take(index, &buffer[..read], progress),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(_) => self.streams[index] = None,
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, index: usize, bytes: &[u8], progress: &dyn Fn(&str)) {
+        if index == 0 {
+            let room = STDOUT_LIMIT.saturating_sub(self.stdout.len());
+            self.stdout.extend(&bytes[..bytes.len().min(room)]);
+        }
+        self.tail.extend(&bytes[bytes.len().saturating_sub(TAIL_LIMIT)..]);
+        let excess = self.tail.len().saturating_sub(TAIL_LIMIT);
+        drop(self.tail.drain(..excess));
+        // Progress shows the last whole line of each piece; a line without an end is cut.
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let room = 512usize.saturating_sub(self.line.len());
+            self.line.extend(&piece[..piece.len().min(room)]);
+            if piece.ends_with(b"\n") {
+                progress(String::from_utf8_lossy(&self.line).trim_end());
+                self.line.clear();
+            }
+        }
+    }
+
+    fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    fn tail(&self) -> String {
+        let bytes: Vec<u8> = self.tail.iter().copied().collect();
+        // Control characters of a child (colours, a bell) must not reach the operator's terminal.
+        String::from_utf8_lossy(&bytes).chars().filter(|c| *c == '\n' || !c.is_control()).collect()
+    }
+}
+
+/// A program given in a manifest, with `{}` replaced by a path.
+pub fn validator(argv: &[String], path: &AbsPath) -> Command {
+    Command::new(argv.iter().map(|argument| argument.replace("{}", path.as_str())))
+}
+
+/// Runs a validator; its failure is the error, with its output.
+pub fn validate(system: &System, command: &Command) -> Result<()> {
+    let finished = system.run(command)?;
+    if !finished.status.success() {
+        bail!(with_tail(
+            format!("`{}` refuses it ({})", command.argv.join(" "), describe(finished.status)),
+            &finished.tail
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! Signals and deadlines: what ends waiting before it is over.
+
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use signal_hook::{consts, flag};
+
+use crate::{
+    error::{Class, Fault},
+    value::spoken,
+};
+
+/// How often a wait looks for a signal.
+pub(super) const TICK: Duration = Duration::from_millis(50);
+
+/// The signal that asked the process to stop, if any. Shared with the threads of the downloads.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt(Arc<AtomicUsize>);
+
+impl Interrupt {
+    /// Installs handlers: SIGTERM and SIGINT ask the run to stop; SIGHUP (a closed terminal, a lost SSH
+    /// connection) and SIGXFSZ (a file-size limit, seen as `EFBIG`) must not kill it. Handlers, not
+    /// ignored signals, because children inherit what is ignored.
+    pub fn install() -> Result<Self> {
+        let interrupt = Self::default();
+        for signal in [consts::SIGTERM, consts::SIGINT] {
+            let number = usize::try_from(signal).unwrap_or_default();
+            _ = flag::register_usize(signal, interrupt.0.clone(), number).context("installing a signal handler")?;
+        }
+        for signal in [consts::SIGHUP, consts::SIGXFSZ] {
+            _ = flag::register(signal, Arc::default()).context("installing a signal handler")?;
+        }
+        Ok(interrupt)
+    }
+
+    /// Fails if a signal has asked the run to stop.
+    pub fn check(&self) -> Result<()> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            signal => {
+                let signal = i32::try_from(signal).unwrap_or_default();
+                let name =
+                    nix::sys::signal::Signal::try_from(signal).map_or("a signal", nix::sys::signal::Signal::as_str);
+                Err(Fault::new(format!("stopped by {name}")).class(Class::Interrupted(signal)).into())
+            }
+        }
+    }
+}
+
+/// The deadlines in force, outermost first: the step's, the resource's, an operation's.
+#[derive(Debug, Default)]
+pub struct Deadlines(RefCell<Vec<Deadline>>);
+
+#[derive(Debug, Clone)]
+struct Deadline {
+    at: Instant,
+    limit: Duration,
+    what: String,
+}
+
+impl Deadlines {
+    /// Runs `work` under one more deadline, or under none more if `limit` is `None`.
+    pub fn within<T>(&self, limit: Option<Duration>, what: &str, work: impl FnOnce() -> T) -> T {
+        let Some(limit) = limit else { return work() };
+        self.0.borrow_mut().push(Deadline { at: Instant::now() + limit, limit, what: what.to_owned() });
+        let result = work();
+        _ = self.0.borrow_mut().pop();
+        result
+    }
+
+    /// Time left until the first deadline; `None` without one.
+    pub fn left(&self) -> Option<Duration> {
+        self.first().map(|deadline| deadline.at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Fails if a deadline has passed.
+    pub fn check(&self) -> Result<()> {
+        match self.first().filter(|deadline| deadline.at <= Instant::now()) {
+            None => Ok(()),
+            Some(Deadline { limit, what, .. }) => Err(Fault::new(format!("{what} timed out after {}", spoken(limit)))
+                .hint("see what it waited for above; a longer `timeout` can be declared")
+                .transient()
+                .into()),
+        }
+    }
+
+    fn first(&self) -> Option<Deadline> {
+        self.0.borrow().iter().min_by_key(|deadline| deadline.at).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_deadline_counts_and_ends_with_its_work() {
+        let deadlines = Deadlines::default();
+        deadlines.within(Some(Duration::from_secs(600)), "step a", || {
+            assert!(deadlines.check().is_ok());
+            deadlines.within(Some(Duration::ZERO), "resource b", || {
+                let error = deadlines.check().unwrap_err();
+                assert_eq!(error.to_string(), "resource b timed out after 0 ms");
+                assert_eq!(crate::error::exit_code(&error), 75);
+            });
+            assert!(deadlines.check().is_ok());
+        });
+        assert_eq!(deadlines.left(), None);
+    }
+}

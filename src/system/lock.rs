@@ -1,0 +1,77 @@
+//! One run per machine, by a lock that the kernel gives back whatever happens to its holder.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, Write},
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat},
+    sys::stat::Mode,
+};
+
+use super::{root::Root, state};
+use crate::error::{Class, Fault};
+
+/// The machine's lock, held until dropped.
+#[derive(Debug)]
+pub struct MachineLock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
+
+impl MachineLock {
+    /// Takes the lock, and writes pid and command line into its file for the others to read.
+    ///
+    /// # Errors
+    /// [`Class::Locked`] if another run holds it.
+    pub fn take(root: &Root) -> Result<Self> {
+        let file = open(root)?;
+        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((file, Errno::EWOULDBLOCK)) => return Err(held(file).into()),
+            Err((_, errno)) => return Err(errno).context("locking the machine"),
+        };
+        let command: Vec<String> = std::env::args().collect();
+        // Only for people: a lock without a name is still a lock.
+        _ = lock.set_len(0).and_then(|()| lock.rewind());
+        _ = writeln!(lock, "{} {}", std::process::id(), command.join(" "));
+        Ok(Self(lock))
+    }
+
+    /// Who holds the lock now: `pid command`, or `None`.
+    pub fn holder(root: &Root) -> Result<Option<String>> {
+        let path = state::path("lock")?;
+        if root.status(&path)?.is_none() {
+            return Ok(None);
+        }
+        match Flock::lock(open(root)?, FlockArg::LockSharedNonblock) {
+            Ok(_) => Ok(None),
+            Err((file, _)) => Ok(Some(content(file))),
+        }
+    }
+}
+
+fn open(root: &Root) -> Result<File> {
+    root.make_directories(&state::DIRECTORY.into(), 0o700)?;
+    let path = root.path().join(state::DIRECTORY.trim_start_matches('/')).join("lock");
+    // The directory is root's alone, so nobody else can open the file and hold the lock against us.
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let fd = openat(AT_FDCWD, &path, flags, Mode::from_bits_truncate(0o600))
+        .with_context(|| format!("opening the lock {}", path.display()))?;
+    Ok(File::from(fd))
+}
+
+fn content(mut file: File) -> String {
+    let mut text = String::new();
+    _ = file.read_to_string(&mut text);
+    let text = text.trim();
+    if text.is_empty() { "an unknown process".into() } else { text.into() }
+}
+
+fn held(file: File) -> Fault {
+    let holder = content(file);
+    let (pid, command) = holder.split_once(' ').unwrap_or((&holder, "unknown command"));
+    Fault::new(format!("another run holds this machine: pid {pid}, {command}"))
+        .class(Class::Locked)
+        .hint("wait for it: glovo-bootstrap status --wait")
+}

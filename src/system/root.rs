@@ -1,0 +1,529 @@
+//! The file system below the root acted on: `/`, or an image's tree with `--root`.
+//!
+//! Every path is walked component by component from the root's descriptor, and symbolic links are
+//! followed by hand, so that no link, `..` or race leads outside (what openat2's `RESOLVE_IN_ROOT`
+//! does, on every kernel and with one more check): to write, each directory on the way must belong to
+//! somebody trusted, root or ourselves, or else another local user could put a link or another
+//! directory in its place. What is written appears whole and durable or not at all: temporary file in
+//! the same directory, fsync, rename, fsync of the directory.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{self, Read, Write},
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    dir::Dir,
+    errno::Errno,
+    fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat, renameat},
+    sys::stat::{FileStat, Mode as Bits, SFlag, fchmod, fstat, fstatat, mkdirat},
+    unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, geteuid, linkat, symlinkat, unlinkat},
+};
+
+use crate::{error::Fault, value::AbsPath};
+
+/// How many symbolic links one path may lead through, as in the kernel (`ELOOP` beyond).
+const MAX_LINKS: usize = 40;
+
+/// Who may read and write a file: the identity and permission bits it is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ownership {
+    /// Numeric user id.
+    pub uid: u32,
+    /// Numeric group id.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// What stands at a path; links are not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileType {
+    /// A regular file.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A device, a socket or a FIFO.
+    Special,
+}
+
+/// Status of the thing at a path.
+#[derive(Debug, Clone, Copy)]
+pub struct Status {
+    /// What it is.
+    pub file_type: FileType,
+    /// Whose it is, and its permission bits.
+    pub ownership: Ownership,
+    /// Length in bytes.
+    pub size: u64,
+    /// How many names the file has.
+    pub links: u64,
+    /// What changes whenever the content may have: device, inode, size, modification and change time.
+    pub identity: [i64; 7],
+}
+
+impl Status {
+    fn new(stat: &FileStat) -> Self {
+        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        Self {
+            file_type: match kind {
+                SFlag::S_IFREG => FileType::Regular,
+                SFlag::S_IFDIR => FileType::Directory,
+                SFlag::S_IFLNK => FileType::Link,
+                _ => FileType::Special,
+            },
+            ownership: Ownership { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 },
+            size: u64::try_from(stat.st_size).unwrap_or_default(),
+            links: u64::from(stat.st_nlink as u32),
+            identity: [
+                stat.st_dev.cast_signed(),
+                stat.st_ino.cast_signed(),
+                stat.st_size,
+                stat.st_mtime,
+                stat.st_mtime_nsec,
+                stat.st_ctime,
+                stat.st_ctime_nsec,
+            ],
+        }
+    }
+}
+
+/// Whether a walk is for reading, or for writing and so demands trusted directories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Read,
+    Write,
+}
+
+/// The root acted on.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+    fd: Rc<OwnedFd>,
+    /// The directory of the last walk: a thousand files of one directory cost one walk.
+    last: RefCell<Option<(Purpose, AbsPath, Rc<OwnedFd>)>>,
+}
+
+impl Root {
+    /// Opens a root.
+    ///
+    /// # Errors
+    /// If it isn't a directory that can be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        let fd = openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())
+            .with_context(|| format!("opening the root {}", path.display()))?;
+        let path = std::fs::canonicalize(path).with_context(|| format!("resolving {}", path.display()))?;
+        Ok(Self { path, fd: Rc::new(fd), last: RefCell::new(None) })
+    }
+
+    /// Where the root is on the host.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the root is the host's own `/`.
+    pub fn is_host(&self) -> bool {
+        self.path == Path::new("/")
+    }
+
+    /// Forgets the directory that the last walk found: something was changed.
+    pub fn forget(&self) {
+        *self.last.borrow_mut() = None;
+    }
+
+    /// The status of what stands at a path, or `None` where nothing does.
+    pub fn status(&self, path: &AbsPath) -> Result<Option<Status>> {
+        let Some(parent) = self.parent(path, Purpose::Read)? else { return Ok(None) };
+        let leaf = if path.leaf().is_empty() { "." } else { path.leaf() };
+        match fstatat(&*parent, leaf, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Status::new(&stat))),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            Err(errno) => Err(errno).with_context(|| format!("reading the status of {path}")),
+        }
+    }
+
+    /// Opens a regular file for reading, or `None` where there is nothing. A link is not followed.
+    pub fn open_file(&self, path: &AbsPath) -> Result<Option<(File, Status)>> {
+        let Some(parent) = self.parent(path, Purpose::Read)? else { return Ok(None) };
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+        let fd = match openat(&*parent, path.leaf(), flags, Bits::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+            Err(errno) => return Err(errno).with_context(|| format!("opening {path}")),
+        };
+        let status = Status::new(&fstat(&fd).with_context(|| format!("reading the status of {path}"))?);
+        if status.file_type != FileType::Regular {
+            bail!("{path} is not a regular file");
+        }
+        Ok(Some((File::from(fd), status)))
+    }
+
+    /// The bytes of a file, or `None` where there is none. Refuses to read more than `limit` bytes.
+    pub fn read(&self, path: &AbsPath, limit: u64) -> Result<Option<Vec<u8>>> {
+        let Some((mut file, status)) = self.open_file(path)? else { return Ok(None) };
+        let mut bytes = Vec::with_capacity(usize::try_from(status.size.min(limit)).unwrap_or_default() + 1);
+        let read = (&mut file).take(limit + 1).read_to_end(&mut bytes);
+        let read = read.with_context(|| format!("reading {path}"))?;
+        if read as u64 > limit {
+            bail!("{path} has more than {limit} bytes");
+        }
+        Ok(Some(bytes))
+    }
+
+    /// A small text file that the distribution keeps (`/etc/passwd`, `/proc/swaps`); empty where there is none.
+    pub fn read_text(&self, path: &AbsPath) -> Result<String> {
+        let bytes = self.read(path, 64 << 20)?.unwrap_or_default();
+        String::from_utf8(bytes).with_context(|| format!("{path} is not UTF-8"))
+    }
+
+    /// Where a symbolic link points, or `None` where nothing or something else stands.
+    pub fn read_link(&self, path: &AbsPath) -> Result<Option<OsString>> {
+        let Some(parent) = self.parent(path, Purpose::Read)? else { return Ok(None) };
+        match readlinkat(&*parent, path.leaf()) {
+            Ok(target) => Ok(Some(target)),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => Ok(None),
+            Err(errno) => Err(errno).with_context(|| format!("reading the link {path}")),
+        }
+    }
+
+    /// The path that a path means once every symbolic link in it, the last component's too, is followed.
+    pub fn resolve(&self, path: &AbsPath) -> Result<AbsPath> {
+        let mut path = path.clone();
+        for _ in 0..MAX_LINKS {
+            let Some(target) = self.read_link(&path)? else { return Ok(path) };
+            let target = target.to_string_lossy().into_owned();
+            let mut components: Vec<&str> =
+                if target.starts_with('/') { vec![] } else { path.as_str().split('/').skip(1).collect() };
+            _ = components.pop();
+            for component in target.split('/') {
+                match component {
+                    "" | "." => {}
+                    ".." => _ = components.pop(),
+                    component => components.push(component),
+                }
+            }
+            path = format!("/{}", components.join("/")).parse()?;
+        }
+        bail!("{path}: too many levels of symbolic links")
+    }
+
+    /// The names in a directory, sorted; empty where there is none.
+    pub fn list(&self, path: &AbsPath) -> Result<Vec<String>> {
+        let Some(fd) = self.directory(path, Purpose::Read)? else { return Ok(vec![]) };
+        let mut directory =
+            Dir::openat(&*fd, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())
+                .with_context(|| format!("listing {path}"))?;
+        let mut names = vec![];
+        for entry in directory.iter() {
+            let name = entry.with_context(|| format!("listing {path}"))?.file_name().to_string_lossy().into_owned();
+            if !matches!(name.as_str(), "." | "..") {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Starts a file: its bytes go to a temporary name in the same directory, which holds the right
+    /// owner and mode from the start and is removed when the [`Staged`] is dropped unpublished.
+    pub fn stage(&self, path: &AbsPath, ownership: Ownership) -> Result<Staged> {
+        let parent = self.parent_to_write(path)?;
+        // One name, not a random one: only the holder of the machine's lock writes, and what a killed
+        // run left behind is replaced by the next. Hidden, so that no `*.conf` glob picks it up.
+        let name = format!(".{}.glovo-bootstrap", path.leaf().chars().take(60).collect::<String>());
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd =
+            loop_until_free(&parent, &name, || openat(&*parent, name.as_str(), flags, Bits::from_bits_truncate(0o600)))
+                .map_err(|errno| explain_write(errno, path))?;
+        let staged = Staged { file: File::from(fd), parent, name, path: path.clone(), published: false };
+        set_ownership(&staged.file, ownership).with_context(|| format!("setting owner and mode of {path}"))?;
+        Ok(staged)
+    }
+
+    /// Puts these bytes at a path, atomically and durably.
+    pub fn write(&self, path: &AbsPath, ownership: Ownership, bytes: &[u8]) -> Result<()> {
+        let mut staged = self.stage(path, ownership)?;
+        staged.write_all(bytes)?;
+        staged.publish()
+    }
+
+    /// Makes one directory. Its parent must exist.
+    pub fn make_directory(&self, path: &AbsPath, ownership: Ownership) -> Result<()> {
+        let parent = self.parent_to_write(path)?;
+        mkdirat(&*parent, path.leaf(), Bits::from_bits_truncate(0o700)).map_err(|errno| explain_write(errno, path))?;
+        self.own_directory(path, ownership)?;
+        fsync_directory(&parent).with_context(|| format!("flushing the directory of {path}"))
+    }
+
+    /// Sets owner and mode of a directory, through its descriptor.
+    pub fn own_directory(&self, path: &AbsPath, ownership: Ownership) -> Result<()> {
+        let parent = self.parent_to_write(path)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let leaf = if path.leaf().is_empty() { "." } else { path.leaf() };
+        let fd = openat(&*parent, leaf, flags, Bits::empty()).map_err(|errno| explain_write(errno, path))?;
+        set_ownership(&fd, ownership).with_context(|| format!("setting owner and mode of {path}"))
+    }
+
+    /// Makes a symbolic link, replacing another link (and nothing else) that stands there.
+    pub fn make_link(&self, path: &AbsPath, target: &str) -> Result<()> {
+        let parent = self.parent_to_write(path)?;
+        let name = format!(".{}.glovo-bootstrap", path.leaf().chars().take(60).collect::<String>());
+        loop_until_free(&parent, &name, || symlinkat(target, &*parent, name.as_str()))
+            .map_err(|errno| explain_write(errno, path))?;
+        let made = match self.status(path)? {
+            None => linkat(&*parent, name.as_str(), &*parent, path.leaf(), AtFlags::empty())
+                .and_then(|()| unlinkat(&*parent, name.as_str(), UnlinkatFlags::NoRemoveDir)),
+            Some(status) if status.file_type == FileType::Link => {
+                renameat(&*parent, name.as_str(), &*parent, path.leaf())
+            }
+            Some(_) => Err(Errno::EEXIST),
+        };
+        if let Err(errno) = made {
+            _ = unlinkat(&*parent, name.as_str(), UnlinkatFlags::NoRemoveDir);
+            return Err(explain_write(errno, path));
+        }
+        fsync_directory(&parent).with_context(|| format!("flushing the directory of {path}"))
+    }
+
+    /// Removes a file or link; nothing there is fine.
+    pub fn remove(&self, path: &AbsPath) -> Result<()> {
+        let parent = self.parent_to_write(path)?;
+        match unlinkat(&*parent, path.leaf(), UnlinkatFlags::NoRemoveDir) {
+            Ok(()) => fsync_directory(&parent).with_context(|| format!("flushing the directory of {path}")),
+            Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(explain_write(errno, path)),
+        }
+    }
+
+    /// Makes a directory and its missing parents, all of them root's with the given mode.
+    pub fn make_directories(&self, path: &AbsPath, mode: u32) -> Result<()> {
+        if self.status(path)?.is_some() {
+            return Ok(());
+        }
+        if let Some(parent) = path.parent() {
+            self.make_directories(&parent, 0o755)?;
+        }
+        self.make_directory(path, Ownership { uid: geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), mode })
+    }
+
+    /// Free space for a file at `path`, in bytes, and the magic number of its file system.
+    pub fn file_system(&self, path: &AbsPath) -> Result<FileSystem> {
+        let directory = path.parent().unwrap_or_else(|| AbsPath::from("/"));
+        let fd = self.directory(&directory, Purpose::Read)?.with_context(|| format!("{directory} does not exist"))?;
+        let readable = openat(&*fd, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())
+            .with_context(|| format!("opening {directory}"))?;
+        let stat = nix::sys::statfs::fstatfs(&readable)
+            .with_context(|| format!("asking for the file system of {directory}"))?;
+        let read_only = nix::sys::statvfs::fstatvfs(&readable)
+            .is_ok_and(|stat| stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY));
+        Ok(FileSystem {
+            magic: stat.filesystem_type().0,
+            free: stat.blocks_available() * u64::try_from(stat.block_size()).unwrap_or_default(),
+            read_only,
+        })
+    }
+
+    fn parent_to_write(&self, path: &AbsPath) -> Result<Rc<OwnedFd>> {
+        self.parent(path, Purpose::Write)?.ok_or_else(|| {
+            let parent = path.parent().unwrap_or_else(|| AbsPath::from("/"));
+            let hint = format!("declare the directory {parent} in an earlier resource");
+            Fault::new(format!("the directory of {path} does not exist")).hint(hint).into()
+        })
+    }
+
+    fn parent(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Rc<OwnedFd>>> {
+        self.directory(&path.parent().unwrap_or_else(|| AbsPath::from("/")), purpose)
+    }
+
+    fn directory(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Rc<OwnedFd>>> {
+        if let Some((for_purpose, last, fd)) = &*self.last.borrow()
+            && *for_purpose == purpose
+            && last == path
+        {
+            return Ok(Some(fd.clone()));
+        }
+        let found = self.walk(path, purpose)?;
+        if let Some(fd) = &found {
+            *self.last.borrow_mut() = Some((purpose, path.clone(), fd.clone()));
+        }
+        Ok(found)
+    }
+
+    /// Walks to a directory. `None` where a component is missing or no directory.
+    fn walk(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Rc<OwnedFd>>> {
+        let mut pending: VecDeque<OsString> = path.as_str().split('/').map(OsString::from).collect();
+        let mut stack = vec![self.fd.clone()];
+        let mut links = 0;
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        while let Some(component) = pending.pop_front() {
+            let here = stack.last().unwrap_or(&self.fd).clone();
+            match component.as_bytes() {
+                b"" | b"." => continue,
+                // `..` in a link's target; at the root it stays there, as in the kernel.
+                b".." => {
+                    if stack.len() > 1 {
+                        _ = stack.pop();
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            let fd = match openat(&*here, component.as_os_str(), flags, Bits::empty()) {
+                Ok(fd) => fd,
+                Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+                Err(errno) => return Err(errno).with_context(|| format!("opening the directory {path}")),
+            };
+            let stat = fstat(&fd).with_context(|| format!("reading the status of {path}"))?;
+            let status = Status::new(&stat);
+            if purpose == Purpose::Write {
+                trust(&status, &component, path)?;
+            }
+            match status.file_type {
+                FileType::Directory => stack.push(Rc::new(fd)),
+                FileType::Link => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        bail!("{path}: too many levels of symbolic links");
+                    }
+                    let target = readlinkat(&fd, "").with_context(|| format!("reading a link in {path}"))?;
+                    if target.as_bytes().starts_with(b"/") {
+                        stack.truncate(1);
+                    }
+                    for component in target.as_bytes().split(|byte| *byte == b'/').rev() {
+                        pending.push_front(OsStr::from_bytes(component).to_owned());
+                    }
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(stack.pop())
+    }
+}
+
+/// What a file system offers to a file about to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct FileSystem {
+    /// Its magic number, as in statfs(2).
+    pub magic: nix::libc::__fsword_t,
+    /// Free bytes for an unprivileged user.
+    pub free: u64,
+    /// Whether it is mounted read-only.
+    pub read_only: bool,
+}
+
+/// A file on its way to its path.
+#[derive(Debug)]
+pub struct Staged {
+    file: File,
+    parent: Rc<OwnedFd>,
+    name: String,
+    path: AbsPath,
+    published: bool,
+}
+
+impl Staged {
+    /// The temporary path, for a validator to read before publication.
+    pub fn temporary(&self) -> Result<AbsPath> {
+        self.path.parent().unwrap_or_else(|| AbsPath::from("/")).join(&self.name)
+    }
+
+    /// The open file.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Writes bytes; an error names the path.
+    pub fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|error| self.explain(&error))
+    }
+
+    /// Copies a whole reader; returns the number of bytes.
+    pub fn copy_from(&mut self, reader: &mut impl Read) -> Result<u64> {
+        io::copy(reader, &mut self.file).map_err(|error| self.explain(&error))
+    }
+
+    fn explain(&self, error: &io::Error) -> anyhow::Error {
+        let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        explain_write(errno, &self.path)
+    }
+
+    /// Makes the bytes durable and gives the file its name.
+    pub fn publish(mut self) -> Result<()> {
+        // After a failed fsync the kernel calls the pages clean: never retried on this descriptor.
+        fsync(&self.file).with_context(|| format!("flushing {}", self.path))?;
+        renameat(&*self.parent, self.name.as_str(), &*self.parent, self.path.leaf())
+            .map_err(|errno| explain_write(errno, &self.path))?;
+        self.published = true;
+        fsync_directory(&self.parent).with_context(|| format!("flushing the directory of {}", self.path))
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.published {
+            _ = unlinkat(&*self.parent, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
+        }
+    }
+}
+
+/// Runs `make` until its name is free, removing what a killed run left there. Bounded: somebody who
+/// keeps taking the name in a directory they may write to gets an error, not a loop.
+fn loop_until_free<T>(parent: &OwnedFd, name: &str, make: impl Fn() -> nix::Result<T>) -> nix::Result<T> {
+    for _ in 0..16 {
+        match make() {
+            Err(Errno::EEXIST) => unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)?,
+            made => return made,
+        }
+    }
+    Err(Errno::EEXIST)
+}
+
+/// Owner first, then mode: chown clears the set-id bits.
+fn set_ownership(fd: impl std::os::fd::AsFd, ownership: Ownership) -> nix::Result<()> {
+    fchown(&fd, Some(Uid::from_raw(ownership.uid)), Some(Gid::from_raw(ownership.gid)))?;
+    fchmod(&fd, Bits::from_bits_truncate(ownership.mode))
+}
+
+fn fsync_directory(parent: &OwnedFd) -> nix::Result<()> {
+    let readable = openat(parent, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())?;
+    fsync(&readable)
+}
+
+/// A directory or link that somebody else owns, or that anybody may write to, can be another one in a
+/// moment: what is written below it as root could land anywhere.
+fn trust(status: &Status, component: &OsStr, path: &AbsPath) -> Result<()> {
+    let Ownership { uid, mode, .. } = status.ownership;
+    let trusted = uid == 0 || uid == geteuid().as_raw();
+    let sticky_or_closed = mode & 0o002 == 0 || mode & 0o1000 != 0 || status.file_type == FileType::Link;
+    if trusted && sticky_or_closed {
+        return Ok(());
+    }
+    let why =
+        if trusted { "anybody may write to it".to_owned() } else { format!("it belongs to uid {uid}, not to root") };
+    Err(Fault::new(format!("refusing to write below {path}: `{}` can be replaced, {why}", component.display()))
+        .hint("give the directory to root, or declare the file elsewhere")
+        .into())
+}
+
+/// An errno of a write in words that say what to do.
+fn explain_write(errno: Errno, path: &AbsPath) -> anyhow::Error {
+    let hint = match errno {
+        Errno::ENOSPC | Errno::EDQUOT => "the file system is full: free space or inodes on it (df -h, df -i)",
+        Errno::EROFS => "the file system is mounted read-only",
+        Errno::EPERM => "the file may be immutable (lsattr), or this is not root",
+        Errno::EACCES => "run as root",
+        Errno::EEXIST | Errno::EISDIR | Errno::ENOTEMPTY => "something else stands there: move it away first",
+        Errno::EFBIG => "the file is larger than the file system or a limit (ulimit -f) allows",
+        _ => return anyhow::Error::from(errno).context(format!("writing {path}")),
+    };
+    Fault::new(format!("writing {path}")).caused_by(errno).hint(hint).into()
+}

@@ -1,0 +1,325 @@
+//! Values that are checked at the door: whoever holds an [`AbsPath`] or a [`Mode`] need not check it again.
+
+use std::{fmt, path::Path, str::FromStr, time::Duration};
+
+use anyhow::{Result, bail, ensure};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+/// Refuses what no name, path or unit may hold: a newline or an escape sequence in one of them would be
+/// written into logs, fstab or a unit file as something else than it is.
+pub fn printable(text: &str) -> Result<()> {
+    match text.chars().find(|c| c.is_control()) {
+        Some(c) => bail!("contains the control character {}", c.escape_default()),
+        None => Ok(()),
+    }
+}
+
+/// An absolute path in normal form: no `..`, no `.`, no double slash, no control character.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+pub struct AbsPath(String);
+
+impl AbsPath {
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The path as a [`Path`].
+    pub fn as_path(&self) -> &Path {
+        Path::new(&self.0)
+    }
+
+    /// The directory that holds this path; `None` for `/`.
+    pub fn parent(&self) -> Option<Self> {
+        let (parent, _) = self.0.rsplit_once('/').filter(|_| self.0 != "/")?;
+        Some(Self(if parent.is_empty() { "/".into() } else { parent.into() }))
+    }
+
+    /// The last component; empty for `/`.
+    pub fn leaf(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// This path with one more component.
+    ///
+    /// # Errors
+    /// If the component isn't one.
+    pub fn join(&self, component: &str) -> Result<Self> {
+        format!("{}/{component}", self.0.trim_end_matches('/')).parse()
+    }
+}
+
+impl FromStr for AbsPath {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        printable(text)?;
+        ensure!(text.starts_with('/'), "`{text}` is not an absolute path");
+        ensure!(text.len() < 4096, "a path has at most 4095 bytes");
+        let components = text[1..].trim_end_matches('/');
+        for component in components.split('/') {
+            ensure!(!matches!(component, "." | ".."), "`{text}` contains `{component}`: write the path it means");
+            ensure!(!component.is_empty() || components.is_empty(), "`{text}` contains an empty component");
+            ensure!(component.len() < 256, "a file name has at most 255 bytes");
+        }
+        Ok(Self(format!("/{components}")))
+    }
+}
+
+/// A path that the code itself names. Panics where it is not one, so never for input.
+impl From<&'static str> for AbsPath {
+    fn from(text: &'static str) -> Self {
+        text.parse().expect("a literal absolute path")
+    }
+}
+
+impl TryFrom<String> for AbsPath {
+    type Error = anyhow::Error;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<AbsPath> for String {
+    fn from(path: AbsPath) -> Self {
+        path.0
+    }
+}
+
+impl fmt::Display for AbsPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A SHA-256 digest, written as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^([0-9A-Fa-f]{64})$"))]
+pub struct Sha256(pub [u8; 32]);
+
+impl Sha256 {
+    /// The digest of some bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        use sha2::Digest;
+        Self(sha2::Sha256::digest(bytes).into())
+    }
+}
+
+impl FromStr for Sha256 {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        ensure!(
+            text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()),
+            "a sha256 is 64 hexadecimal digits; this has {} characters",
+            text.chars().count()
+        );
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair)?, 16)?;
+        }
+        Ok(Self(digest))
+    }
+}
+
+impl TryFrom<String> for Sha256 {
+    type Error = anyhow::Error;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Sha256> for String {
+    fn from(digest: Sha256) -> Self {
+        digest.to_string()
+    }
+}
+
+impl fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sha256({self})")
+    }
+}
+
+/// Permission bits, written as a string of octal digits: `"0644"`. A number is refused, because TOML's
+/// `0644` is no number and `644` would be the decimal one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String", extend("pattern" = "^[0-7]{3,4}$"))]
+pub struct Mode(pub u32);
+
+impl<'de> Deserialize<'de> for Mode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Octal;
+        impl de::Visitor<'_> for Octal {
+            type Value = Mode;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mode as a string of octal digits, such as \"0644\"")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Mode, E> {
+                let octal = matches!(text.len(), 3 | 4).then(|| u32::from_str_radix(text, 8).ok()).flatten();
+                octal.map(Mode).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(Octal)
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04o}", self.0)
+    }
+}
+
+/// A number of bytes, written with a unit: `"512MiB"`, `"1GiB"`, `"4096"` (bytes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+pub struct ByteSize(pub u64);
+
+impl FromStr for ByteSize {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let scale: u64 = match unit.trim() {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "TiB" => 1 << 40,
+            unit => bail!("`{unit}` is not a unit of size: use KiB, MiB, GiB or TiB"),
+        };
+        ensure!(!number.is_empty(), "`{text}` is not a size, such as \"512MiB\"");
+        let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(scale));
+        bytes.map(Self).ok_or_else(|| anyhow::anyhow!("`{text}` is more bytes than a 64-bit number holds"))
+    }
+}
+
+impl TryFrom<String> for ByteSize {
+    type Error = anyhow::Error;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+        match units.iter().find(|(_, shift)| self.0 >> shift > 0) {
+            #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+            Some((unit, shift)) => {
+                let number = format!("{:.1}", self.0 as f64 / (1u64 << shift) as f64);
+                write!(f, "{} {unit}", number.trim_end_matches(".0"))
+            }
+            None => write!(f, "{} bytes", self.0),
+        }
+    }
+}
+
+/// A length of time, written with a unit: `"500ms"`, `"5s"`, `"10m"`, `"1h"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(extend("pattern" = "^[0-9]+(ms|s|m|h)$"))]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let scale: u64 = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => bail!("`{text}` is not a length of time, such as \"500ms\", \"5s\", \"10m\" or \"1h\""),
+        };
+        let millis = number.parse::<u64>().ok().and_then(|n| n.checked_mul(scale));
+        // A year bounds what is added to the clock, so that no later sum can overflow.
+        match millis.filter(|ms| *ms <= 366 * 24 * 3_600_000) {
+            Some(ms) => Ok(Self(Duration::from_millis(ms))),
+            None => bail!("`{text}` is not a length of time up to a year"),
+        }
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = anyhow::Error;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+/// A duration as a person says it: `340 ms`, `6.1 s`, `3 min 05 s`.
+pub fn spoken(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    match millis {
+        0..1_000 => format!("{millis} ms"),
+        1_000..60_000 => format!("{:.1} s", duration.as_secs_f64()),
+        _ => format!("{} min {:02} s", duration.as_secs() / 60, duration.as_secs() % 60),
+    }
+}
+
+/// A command as a list of arguments: no shell reads it, so nothing in it needs quoting.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "Vec<String>")]
+pub struct Argv(pub Vec<String>);
+
+impl TryFrom<Vec<String>> for Argv {
+    type Error = anyhow::Error;
+    fn try_from(argv: Vec<String>) -> Result<Self> {
+        ensure!(argv.first().is_some_and(|program| !program.is_empty()), "a command has at least a program");
+        ensure!(argv.iter().all(|argument| !argument.contains('\0')), "an argument holds a NUL character");
+        Ok(Self(argv))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_absolute_and_normal() {
+        for (text, path) in [("/", "/"), ("/a/b", "/a/b"), ("/a/", "/a")] {
+            assert_eq!(text.parse::<AbsPath>().unwrap().as_str(), path);
+        }
+        for bad in ["", "a", "/a/../b", "/a/./b", "/a//b", "/a\nb", "/a\x1b[0m", "/.."] {
+            assert!(bad.parse::<AbsPath>().is_err(), "{bad:?}");
+        }
+        let path = AbsPath::from("/etc/hosts");
+        assert_eq!((path.parent().unwrap().as_str(), path.leaf()), ("/etc", "hosts"));
+        assert_eq!(AbsPath::from("/etc").parent().unwrap().as_str(), "/");
+        assert_eq!(AbsPath::from("/").parent(), None);
+    }
+
+    #[test]
+    fn sizes_and_spans_have_units_and_bounds() {
+        assert_eq!("1GiB".parse::<ByteSize>().unwrap().0, 1 << 30);
+        assert_eq!("4096".parse::<ByteSize>().unwrap().to_string(), "4 KiB");
+        for bad in ["", "GiB", "1GB", "-1", "1.5GiB", "99999999999999999999", "20000000TiB"] {
+            assert!(bad.parse::<ByteSize>().is_err(), "{bad:?}");
+        }
+        assert_eq!("90s".parse::<Span>().unwrap().0.as_secs(), 90);
+        for bad in ["", "5", "s", "5 s", "1d", "99999999999h", "9000h"] {
+            assert!(bad.parse::<Span>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_digest_prints_as_it_was_written() {
+        let digest = Sha256::of(b"");
+        assert_eq!(digest.to_string(), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(digest.to_string().parse::<Sha256>().unwrap(), digest);
+        assert!("é".repeat(32).parse::<Sha256>().is_err());
+    }
+}
