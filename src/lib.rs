@@ -1,6 +1,24 @@
 //! glovo-bootstrap turns a fresh EC2 machine into a serving one.
+//!
+//! Data flows one way, and each room is named for what happens in it:
+//!
+//! ```text
+//! command line → manifest (text → steps) → plan (what differs) → changes (applied in order) → report
+//! ```
+//!
+//! [`cli`] holds the command line's types, [`commands`] puts the rooms together, [`manifest`] turns
+//! texts into steps or says all that is wrong with them, [`resource`] holds the kinds of things that
+//! can be declared, [`engine`] plans each, makes the changes and plans again, [`system`] is the only
+//! door to the machine, [`report`] keeps what a run did, [`view`] shows it while it happens, and
+//! [`error`] turns what went wrong into words, a hint and an exit code.
 
+pub mod cli;
+pub mod commands;
+pub mod engine;
 pub mod error;
+pub mod manifest;
+pub mod report;
 pub mod resource;
 pub mod system;
 pub mod value;
+pub mod view;

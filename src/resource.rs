@@ -4,6 +4,16 @@
 //! the machine and says what differs; each difference is a [`Change`], a sentence and the code that makes
 //! it so. `plan` prints the changes, `run` prints and makes them and plans again.
 
+pub mod directory;
+pub mod file;
+pub mod group;
+pub mod http_check;
+pub mod link;
+pub mod ownership;
+pub mod service;
+pub mod swap;
+pub mod user;
+
 use std::fmt;
 
 use anyhow::Result;
@@ -33,9 +43,9 @@ pub trait Resource: fmt::Debug {
         None
     }
 
-    /// What it will need downloaded, if it differs; asked at the start of a run, so that downloads
-    /// overlap with the steps before.
-    fn download(&self) -> Option<crate::system::fetch::Download> {
+    /// What it needs downloaded, as far as the machine alone tells; asked at the start of a run, so that
+    /// downloads overlap with the steps before.
+    fn prefetch(&self, _system: &System) -> Option<crate::system::fetch::Download> {
         None
     }
 
@@ -129,3 +139,36 @@ pub trait Kind: Resource + DeserializeOwned + schemars::JsonSchema + 'static {
     /// A whole resource as one would write it, for the manual; a test parses it.
     const EXAMPLE: &'static str;
 }
+
+/// One line of [`KINDS`]: all that the rest of the program knows of a kind.
+pub struct KindEntry {
+    /// The value of `kind`.
+    pub name: &'static str,
+    /// A whole resource of it.
+    pub example: &'static str,
+    /// Its `Deserialize`.
+    pub parse: fn(toml::de::ValueDeserializer<'_>) -> Result<Box<dyn Resource>, toml::de::Error>,
+    /// Its JSON Schema, from the doc comments and types of its fields.
+    pub schema: fn() -> schemars::Schema,
+}
+
+const fn kind<K: Kind>() -> KindEntry {
+    KindEntry {
+        name: K::NAME,
+        example: K::EXAMPLE,
+        parse: |value| Ok(Box::new(K::deserialize(value)?)),
+        schema: || schemars::schema_for!(K),
+    }
+}
+
+/// Every kind. The parser, the JSON Schema and the reference manual come from this table.
+pub static KINDS: &[KindEntry] = &[
+    kind::<directory::Directory>(),
+    kind::<file::File>(),
+    kind::<link::Link>(),
+    kind::<user::User>(),
+    kind::<group::Group>(),
+    kind::<swap::Swap>(),
+    kind::<service::Service>(),
+    kind::<http_check::HttpCheck>(),
+];

@@ -6,27 +6,36 @@
 pub mod accounts;
 pub mod command;
 pub mod fetch;
+pub mod host;
+pub mod image;
 pub mod interrupt;
 pub mod lock;
 pub mod root;
 pub mod state;
+pub mod systemd;
 
 use std::{
-    cell::{Cell, OnceCell, RefCell},
-    collections::BTreeSet,
+    cell::{OnceCell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
     path::Path,
     rc::Rc,
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use self::{
     accounts::Accounts,
     interrupt::{Deadlines, Interrupt},
     root::Root,
+    systemd::Units,
 };
-use crate::value::AbsPath;
+use crate::{
+    error::Fault,
+    manifest::variables::Variables,
+    value::{AbsPath, Sha256},
+};
 
 /// Something that a change which was planned but not made would bring about. In a dry run, what depends
 /// on it is a pending change, not an error.
@@ -61,13 +70,16 @@ pub struct System {
     progress: RefCell<Box<dyn Fn(&str)>>,
     expected: RefCell<BTreeSet<Fact>>,
     cache: RefCell<Rc<Cache>>,
-    changed: Cell<bool>,
+    watched_units: RefCell<BTreeSet<String>>,
+    variables: RefCell<Option<Rc<Variables>>>,
 }
 
 /// What was read from the machine since the last change.
 #[derive(Default)]
 struct Cache {
     accounts: OnceCell<Rc<Accounts>>,
+    units: RefCell<Option<Units>>,
+    digests: RefCell<BTreeMap<[i64; 7], Sha256>>,
 }
 
 impl System {
@@ -85,7 +97,8 @@ impl System {
             progress: RefCell::new(Box::new(|_| {})),
             expected: RefCell::default(),
             cache: RefCell::default(),
-            changed: Cell::new(false),
+            watched_units: RefCell::default(),
+            variables: RefCell::default(),
         })
     }
 
@@ -150,9 +163,53 @@ impl System {
         *self.cache.borrow_mut() = Rc::default();
     }
 
+    fn cache(&self) -> Rc<Cache> {
+        self.cache.borrow().clone()
+    }
+
+    /// The digest of a regular file, read once as long as nothing is changed; `None` where there is none.
+    pub fn digest(&self, path: &AbsPath) -> Result<Option<Sha256>> {
+        use sha2::Digest;
+        let Some((mut file, status)) = self.root.open_file(path)? else { return Ok(None) };
+        let cache = self.cache();
+        if let Some(digest) = cache.digests.borrow().get(&status.identity) {
+            return Ok(Some(*digest));
+        }
+        let mut hasher = sha2::Sha256::new();
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            match file.read(&mut buffer).with_context(|| format!("reading {path}"))? {
+                0 => break,
+                read => hasher.update(&buffer[..read]),
+            }
+        }
+        let digest = Sha256(hasher.finalize().into());
+        _ = cache.digests.borrow_mut().insert(status.identity, digest);
+        Ok(Some(digest))
+    }
+
+    /// The variables that templates are filled in with.
+    pub fn set_variables(&self, variables: Rc<Variables>) {
+        *self.variables.borrow_mut() = Some(variables);
+    }
+
+    /// Replaces `{{ name }}` in a template.
+    pub fn render(&self, template: &str) -> Result<String> {
+        match &*self.variables.borrow() {
+            None => Ok(template.to_owned()),
+            Some(variables) => variables.substitute(template).map_err(|unresolved| {
+                let fault = Fault::new(unresolved.message);
+                match unresolved.hint {
+                    Some(hint) => fault.hint(hint).into(),
+                    None => fault.into(),
+                }
+            }),
+        }
+    }
+
     /// Users and groups.
     pub fn accounts(&self) -> Result<Rc<Accounts>> {
-        let cache = self.cache.borrow().clone();
+        let cache = self.cache();
         if let Some(accounts) = cache.accounts.get() {
             return Ok(accounts.clone());
         }

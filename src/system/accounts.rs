@@ -1,9 +1,10 @@
 //! Users and groups, read from the root's own `/etc/passwd` and `/etc/group`: an image's accounts are not
 //! the host's, and a static binary has no NSS.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use super::root::Root;
+use super::{System, command::Command, root::Root};
+use crate::{error::Fault, value::AbsPath};
 
 /// One line of `/etc/passwd`, passwd(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +83,51 @@ impl Accounts {
     /// The group with that id.
     pub fn group_by_id(&self, gid: u32) -> Option<&Group> {
         self.groups.iter().find(|group| group.gid == gid)
+    }
+}
+
+impl System {
+    /// Runs a program of the shadow suite, after looking for what makes it fail with unclear words.
+    pub fn change_accounts(&self, command: &Command) -> Result<()> {
+        let passwd = AbsPath::from("/etc/passwd");
+        if self.root().file_system(&passwd)?.read_only {
+            return Err(Fault::new("/etc is on a file system that is mounted read-only")
+                .hint("mount -o remount,rw /")
+                .into());
+        }
+        for name in ["passwd", "group", "shadow", "gshadow"] {
+            self.wait_for_account_lock(&format!("/etc/{name}.lock").parse()?)?;
+        }
+        _ = self.run_checked(command).context("changing accounts")?;
+        Ok(())
+    }
+
+    /// A lock file of the shadow suite holds its owner's pid; one whose owner is gone is never removed by it.
+    fn wait_for_account_lock(&self, path: &AbsPath) -> Result<()> {
+        loop {
+            let text = self.root().read_text(path)?;
+            if self.root().status(path)?.is_none() {
+                return Ok(());
+            }
+            let pid = text.trim_matches(['\0', '\n', ' ']).parse::<u32>().ok();
+            let holder = pid.and_then(|pid| self.process(pid));
+            let Some(holder) = holder else {
+                let message = format!("{path} locks the accounts, and no process holds it");
+                return Err(Fault::new(message)
+                    .hint(format!("a tool died while it changed accounts: rm {path}"))
+                    .into());
+            };
+            self.progress(&format!("waiting for {holder}, which holds {path}"));
+            self.wait(std::time::Duration::from_millis(200)).with_context(|| format!("{holder} holds {path}"))?;
+        }
+    }
+
+    /// A process in words, `pid 123 (useradd app)`, or `None` if there is none of that id.
+    pub fn process(&self, pid: u32) -> Option<String> {
+        let path = format!("/proc/{pid}/cmdline").parse().ok()?;
+        let command = self.root().read(&path, 4096).ok()??;
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        Some(format!("pid {pid} ({})", command.trim()))
     }
 }
 

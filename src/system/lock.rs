@@ -13,7 +13,10 @@ use nix::{
 };
 
 use super::{root::Root, state};
-use crate::error::{Class, Fault};
+use crate::{
+    error::{Class, Fault},
+    report::command_line,
+};
 
 /// The machine's lock, held until dropped.
 #[derive(Debug)]
@@ -31,10 +34,9 @@ impl MachineLock {
             Err((file, Errno::EWOULDBLOCK)) => return Err(held(file).into()),
             Err((_, errno)) => return Err(errno).context("locking the machine"),
         };
-        let command: Vec<String> = std::env::args().collect();
         // Only for people: a lock without a name is still a lock.
         _ = lock.set_len(0).and_then(|()| lock.rewind());
-        _ = writeln!(lock, "{} {}", std::process::id(), command.join(" "));
+        _ = writeln!(lock, "{} {}", std::process::id(), command_line());
         Ok(Self(lock))
     }
 

@@ -273,6 +273,18 @@ impl Root {
         set_ownership(&fd, ownership).with_context(|| format!("setting owner and mode of {path}"))
     }
 
+    /// Sets owner and mode of a regular file that has one name, through its descriptor.
+    pub fn own_file(&self, path: &AbsPath, ownership: Ownership) -> Result<()> {
+        let parent = self.parent_to_write(path)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let fd = openat(&*parent, path.leaf(), flags, Bits::empty()).map_err(|errno| explain_write(errno, path))?;
+        let status = Status::new(&fstat(&fd).with_context(|| format!("reading the status of {path}"))?);
+        if status.file_type != FileType::Regular || status.links != 1 {
+            bail!("{path} is not a regular file with one name");
+        }
+        set_ownership(&fd, ownership).with_context(|| format!("setting owner and mode of {path}"))
+    }
+
     /// Makes a symbolic link, replacing another link (and nothing else) that stands there.
     pub fn make_link(&self, path: &AbsPath, target: &str) -> Result<()> {
         let parent = self.parent_to_write(path)?;
@@ -526,4 +538,14 @@ fn explain_write(errno: Errno, path: &AbsPath) -> anyhow::Error {
         _ => return anyhow::Error::from(errno).context(format!("writing {path}")),
     };
     Fault::new(format!("writing {path}")).caused_by(errno).hint(hint).into()
+}
+
+/// A path that the operator typed, made absolute and free of links, on the host.
+///
+/// # Errors
+/// If nothing is there.
+pub fn host_path(path: &str) -> Result<AbsPath> {
+    let resolved = std::fs::canonicalize(path).with_context(|| format!("opening {path}"))?;
+    let text = resolved.into_os_string().into_string();
+    text.map_err(|path| anyhow::anyhow!("{} is not UTF-8", path.display()))?.parse()
 }

@@ -1,0 +1,141 @@
+//! The command line: types only.
+
+#![expect(missing_docs, reason = "a flattened group is documented by its type")]
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// Turns a fresh EC2 machine into a serving one: declared steps, each checked first and changed only where it differs.
+#[derive(Debug, Parser)]
+#[command(name = "glovo-bootstrap", version, max_term_width = 100, infer_subcommands = false)]
+#[command(
+    after_help = "Exit codes: 0 converged, 1 a step failed, 2 usage or invalid manifest, 3 plan --detailed-exitcode: changes \
+pending, 4 another run holds the machine, 75 a cause that may pass outlasted the retries, 128+n ended by signal n."
+)]
+pub struct Cli {
+    /// Log what is done in detail, to standard error.
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the steps: check every resource, change what differs.
+    Run {
+        #[command(flatten)]
+        selection: Selection,
+        #[command(flatten)]
+        manifest: Manifest,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show what a run would change, with diffs; change nothing.
+    Plan {
+        #[command(flatten)]
+        selection: Selection,
+        #[command(flatten)]
+        manifest: Manifest,
+        #[command(flatten)]
+        target: Target,
+        /// Exit with 3 if changes are pending.
+        #[arg(long)]
+        detailed_exitcode: bool,
+        /// Print the plan as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a manifest without looking at the machine: every fault at once, with its place.
+    Validate {
+        #[command(flatten)]
+        manifest: Manifest,
+    },
+    /// List, show or export the steps, or read about the kinds of resources.
+    #[command(subcommand)]
+    Steps(Steps),
+    /// Show how the last run ended, step by step.
+    Status {
+        #[command(flatten)]
+        target: Target,
+        /// Wait until the run that is going on has ended.
+        #[arg(long)]
+        wait: bool,
+        /// Print the report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of a step file.
+    Schema,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// Which steps.
+#[derive(Debug, Args)]
+pub struct Selection {
+    /// Only these steps, in their declared order.
+    #[arg(value_name = "STEP")]
+    pub steps: Vec<String>,
+    /// This step and those after it.
+    #[arg(long, value_name = "STEP")]
+    pub from: Option<String>,
+    /// Not this step; may be repeated.
+    #[arg(long, value_name = "STEP")]
+    pub skip: Vec<String>,
+}
+
+/// Which manifest, and its variables.
+#[derive(Debug, Args)]
+pub struct Manifest {
+    /// A directory of step files, a file, `-`, or a URL with #sha256=HEX. Default: /etc/glovo-bootstrap/steps if it exists, else the steps built into the binary.
+    #[arg(long, value_name = "PATH", env = "GLOVO_BOOTSTRAP_STEPS")]
+    pub steps: Option<String>,
+    /// Set a variable; may be repeated. (A secret is better kept in a file: others can see the arguments of a process.)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Read variables from a TOML file; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub variables: Vec<String>,
+}
+
+/// Which machine.
+#[derive(Debug, Args)]
+pub struct Target {
+    /// Work on an image's tree instead of this machine: nothing is started, and what must wait is said to be deferred.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+}
+
+/// What to do with steps.
+#[derive(Debug, Subcommand)]
+pub enum Steps {
+    /// List the steps of a manifest.
+    List {
+        #[command(flatten)]
+        manifest: Manifest,
+    },
+    /// Print a step as it is written.
+    Show {
+        /// Its name.
+        step: String,
+        #[command(flatten)]
+        manifest: Manifest,
+    },
+    /// Write the built-in steps to a directory, to be edited.
+    Export {
+        /// A directory; made if it is missing, and must be empty.
+        directory: PathBuf,
+    },
+    /// The reference manual of the kinds of resources.
+    Kinds {
+        /// Only this kind.
+        kind: Option<String>,
+    },
+}

@@ -1,0 +1,213 @@
+//! The subcommands: each puts the rooms of the house together for one purpose.
+
+mod steps;
+
+use std::{cell::RefCell, path::Path, rc::Rc, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::CommandFactory;
+
+use crate::{
+    cli::{self, Cli, Command},
+    engine::{self, Selection},
+    error::Fault,
+    manifest::{
+        self, Manifest,
+        diagnostic::Diagnostic,
+        location::{Location, Texts, variables_file},
+        schema,
+        variables::Variables,
+    },
+    report::{Outcome, Report},
+    system::{Mode, System, interrupt::Interrupt, lock::MachineLock},
+    value::spoken,
+    view::{self, say},
+};
+
+/// Executes a command line; returns the exit code.
+pub fn execute(command: Command) -> Result<u8> {
+    match command {
+        Command::Run { selection, manifest, target } => {
+            let system = open(&target.root, Mode::Run)?;
+            let (manifest, selection) = prepare(&system, manifest, selection)?;
+            let _lock = MachineLock::take(system.root())?;
+            system.prepare_image()?;
+            let report = engine::run(&manifest, &selection, &system, view::choose(Mode::Run))?;
+            Ok(report.exit_code.unwrap_or(1))
+        }
+        Command::Plan { selection, manifest, target, detailed_exitcode, json } => {
+            let system = open(&target.root, Mode::Plan)?;
+            let (manifest, selection) = prepare(&system, manifest, selection)?;
+            let view = if json { Rc::new(RefCell::new(view::Silent)) } else { view::choose(Mode::Plan) };
+            let report = engine::run(&manifest, &selection, &system, view)?;
+            if json {
+                say(&serde_json::to_string_pretty(&report).context("writing JSON")?);
+            }
+            match report.exit_code.unwrap_or(1) {
+                0 if detailed_exitcode && report.changes(false) > 0 => Ok(3),
+                code => Ok(code),
+            }
+        }
+        Command::Validate { manifest } => {
+            let system = open(Path::new("/"), Mode::Plan)?;
+            let (manifest, location) = load(&system, manifest)?;
+            let resources: usize = manifest.steps.iter().map(|step| step.resources.len()).sum();
+            say(&format!("{location}: valid, {} steps with {resources} resources", manifest.steps.len()));
+            Ok(0)
+        }
+        Command::Steps(command) => steps::execute(command),
+        Command::Status { target, wait, json } => status(&target.root, wait, json),
+        Command::Schema => {
+            say(&serde_json::to_string_pretty(&schema::json_schema()).context("writing JSON")?);
+            Ok(0)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "glovo-bootstrap", &mut std::io::stdout());
+            Ok(0)
+        }
+    }
+}
+
+/// Opens the machine or image; a root that can't be opened is a wrong argument.
+fn open(root: &Path, mode: Mode) -> Result<Rc<System>> {
+    let system = System::open(root, mode, Interrupt::install()?);
+    Ok(Rc::new(system.map_err(|error| Fault::new("the root can't be worked on").invalid().caused_by(error))?))
+}
+
+fn prepare(system: &Rc<System>, manifest: cli::Manifest, selection: cli::Selection) -> Result<(Manifest, Selection)> {
+    let (manifest, _) = load(system, manifest)?;
+    let selection = Selection { only: selection.steps, from: selection.from, skip: selection.skip };
+    selection.check(&manifest)?;
+    Ok((manifest, selection))
+}
+
+/// Finds and reads the texts of a manifest. What is wrong with them is wrong input.
+fn find(system: &System, named: Option<&str>) -> Result<(Texts, Location)> {
+    let location = Location::choose(named).map_err(invalid)?;
+    let texts = location.read(system).map_err(invalid)?;
+    Ok((texts, location))
+}
+
+/// Reads a manifest with its variables, or says all that is wrong with it.
+fn load(system: &Rc<System>, arguments: cli::Manifest) -> Result<(Manifest, Location)> {
+    let (texts, location) = find(system, arguments.steps.as_deref())?;
+    let facts = system.clone();
+    let mut variables = Variables::new(move |name| {
+        let (namespace, fact) = name.split_once('.')?;
+        match namespace {
+            "host" => Some(facts.host(fact)),
+            "instance" => Some(facts.instance(fact)),
+            _ => None,
+        }
+    });
+    let mut diagnostics: Vec<Diagnostic> = texts.variables.iter().flat_map(|text| variables.set_all(text)).collect();
+    for file in &arguments.variables {
+        diagnostics.extend(variables.set_all(&variables_file(file).map_err(invalid)?));
+    }
+    for assignment in &arguments.set {
+        let set = match assignment.split_once('=') {
+            Some((name, value)) => variables.set(name, value),
+            None => Err(format!("`--set {assignment}` has no `=`")),
+        };
+        let diagnostic = |message| Diagnostic { message, place: None, hint: Some("--set NAME=VALUE".into()) };
+        diagnostics.extend(set.err().map(diagnostic));
+    }
+    let manifest = match manifest::parse(&texts.steps, &mut variables) {
+        Ok(manifest) if diagnostics.is_empty() => manifest,
+        Ok(_) => return Err(wrong(&diagnostics, &location)),
+        Err(more) => {
+            diagnostics.extend(more);
+            return Err(wrong(&diagnostics, &location));
+        }
+    };
+    system.set_variables(Rc::new(variables));
+    Ok((manifest, location))
+}
+
+/// Prints every fault, and makes an error of their number.
+fn wrong(diagnostics: &[Diagnostic], location: &Location) -> anyhow::Error {
+    for diagnostic in diagnostics {
+        view::complain(&format!("{diagnostic}\n"));
+    }
+    let faults = if diagnostics.len() == 1 { "1 fault" } else { &format!("{} faults", diagnostics.len()) };
+    Fault::new(format!("{location}: invalid manifest, {faults}; nothing was touched")).invalid().into()
+}
+
+fn invalid(error: anyhow::Error) -> anyhow::Error {
+    match crate::error::class(&error) {
+        crate::error::Class::Permanent => {
+            Fault::new("the manifest can't be read; nothing was touched").invalid().caused_by(error).into()
+        }
+        _ => error,
+    }
+}
+
+fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
+    let system = open(root, Mode::Plan)?;
+    let holder = loop {
+        match MachineLock::holder(system.root())? {
+            Some(_) if wait => system.wait(Duration::from_millis(200))?,
+            holder => break holder,
+        }
+    };
+    let Some(report) = Report::read(&system) else {
+        return Err(Fault::new("no run has left a report on this machine").hint("glovo-bootstrap run").into());
+    };
+    if json {
+        say(&serde_json::to_string_pretty(&report).context("writing JSON")?);
+    } else {
+        show(&report, holder.as_deref());
+    }
+    Ok(match report.exit_code {
+        _ if holder.is_some() => 4,
+        Some(code) => code,
+        None => 1,
+    })
+}
+
+/// The report as a table.
+fn show(report: &Report, holder: Option<&str>) {
+    let width = report.steps.iter().map(|step| step.name.len()).max().unwrap_or_default();
+    for step in &report.steps {
+        let changes =
+            step.resources.iter().flat_map(|resource| &resource.changes).filter(|change| !change.deferred).count();
+        let outcome = match step.outcome {
+            Outcome::Unchanged => "unchanged".into(),
+            Outcome::Changed => format!("changed ({changes})"),
+            Outcome::Failed => "failed".into(),
+            Outcome::NotRun => "not run".into(),
+            Outcome::Skipped => "skipped".into(),
+            Outcome::Running if holder.is_some() => "running".into(),
+            Outcome::Running => "cut off".into(),
+        };
+        let time = match step.outcome {
+            Outcome::NotRun | Outcome::Skipped => String::new(),
+            _ => spoken(Duration::from_millis(step.milliseconds)),
+        };
+        say(&format!("{:width$}  {outcome:12}  {time:>10}", step.name));
+        for resource in &step.resources {
+            for change in &resource.changes {
+                say(&format!(
+                    "  {} {}: {}",
+                    if change.deferred { "-" } else { "+" },
+                    resource.resource,
+                    change.summary
+                ));
+            }
+            if let Some(error) = &resource.error {
+                say(&format!("  ! {}: {}", resource.resource, error.causes.join(": ").replace('\n', "\n    ")));
+                if let Some(hint) = &error.hint {
+                    say(&format!("    hint: {hint}"));
+                }
+            }
+        }
+    }
+    let total = spoken(Duration::from_millis(report.milliseconds));
+    let ended = match (report.exit_code, holder) {
+        (_, Some(holder)) => format!("running: pid {holder}"),
+        (None, None) => "cut off before its end: run it again".into(),
+        (Some(0), None) => format!("converged in {total}"),
+        (Some(code), None) => format!("failed with exit code {code} after {total}"),
+    };
+    say(&format!("run {} of {}: {ended}", report.run_id, report.started));
+}

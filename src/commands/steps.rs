@@ -1,0 +1,93 @@
+//! `steps list`, `show`, `export` and `kinds`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::unistd::{getegid, geteuid};
+
+use super::{find, invalid, open};
+use crate::{
+    cli::Steps,
+    error::Fault,
+    manifest::{built_in, diagnostic::did_you_mean, schema},
+    resource::KINDS,
+    system::{
+        Mode,
+        root::{Ownership, Root},
+    },
+    value::AbsPath,
+    view::say,
+};
+
+pub(super) fn execute(command: Steps) -> Result<u8> {
+    match command {
+        Steps::List { manifest } => {
+            for (name, description, _) in outline(manifest.steps.as_deref())? {
+                say(&format!("{name:24} {description}"));
+            }
+        }
+        Steps::Show { step, manifest } => {
+            let outline = outline(manifest.steps.as_deref())?;
+            let Some((_, _, text)) = outline.iter().find(|(name, _, _)| *name == step) else {
+                let names = outline.iter().map(|(name, _, _)| name.as_str());
+                let hint = did_you_mean(&step, names).unwrap_or_else(|| "glovo-bootstrap steps list".into());
+                return Err(Fault::new(format!("there is no step `{step}`")).invalid().hint(hint).into());
+            };
+            say(text.trim_end());
+        }
+        Steps::Export { directory } => export(&directory).map_err(invalid)?,
+        Steps::Kinds { kind } => {
+            let Some(manual) = schema::manual(kind.as_deref()) else {
+                let kind = kind.unwrap_or_default();
+                let names = || KINDS.iter().map(|kind| kind.name);
+                let list = format!("the kinds are: {}", names().collect::<Vec<_>>().join(", "));
+                let hint = did_you_mean(&kind, names()).unwrap_or(list);
+                return Err(Fault::new(format!("there is no kind `{kind}`")).invalid().hint(hint).into());
+            };
+            say(manual.trim_end());
+        }
+    }
+    Ok(0)
+}
+
+/// Name, description and text of each step, without asking for any variable.
+fn outline(named: Option<&str>) -> Result<Vec<(String, String, String)>> {
+    let system = open(Path::new("/"), Mode::Plan)?;
+    let (texts, _) = find(&system, named)?;
+    let mut outline = vec![];
+    for text in texts.steps {
+        let table: toml::Table = text.text.parse().with_context(|| text.name.clone()).map_err(invalid)?;
+        let field =
+            |table: &toml::Table, name| table.get(name).and_then(toml::Value::as_str).unwrap_or_default().to_owned();
+        match table.get("step").and_then(toml::Value::as_array) {
+            None => outline.push((field(&table, "name"), field(&table, "description"), text.text)),
+            Some(steps) => {
+                for step in steps.iter().filter_map(toml::Value::as_table) {
+                    let written = toml::to_string(step).context("writing TOML")?;
+                    outline.push((field(step, "name"), field(step, "description"), written));
+                }
+            }
+        }
+    }
+    Ok(outline)
+}
+
+/// Writes the built-in files into a directory that holds none of them yet.
+fn export(directory: &Path) -> Result<()> {
+    let absolute = std::path::absolute(directory).with_context(|| format!("{}", directory.display()))?;
+    let target: AbsPath = absolute.to_str().with_context(|| format!("{} is not UTF-8", absolute.display()))?.parse()?;
+    let host = Root::open(Path::new("/"))?;
+    let ours = Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o644 };
+    for (name, text) in built_in::FILES {
+        let path: AbsPath = format!("{target}/{name}").parse()?;
+        if host.status(&path)?.is_some() {
+            return Err(Fault::new(format!("{path} is there already")).hint("export to an empty directory").into());
+        }
+        if let Some(parent) = path.parent() {
+            host.make_directories(&parent, 0o755)?;
+        }
+        host.write(&path, ours, text.as_bytes())?;
+    }
+    say(&format!("wrote {} files to {target}", built_in::FILES.len()));
+    Ok(())
+}

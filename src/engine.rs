@@ -1,0 +1,269 @@
+//! The loop: plan each resource after its predecessor was applied, make the changes, plan again.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    error::{self, Class, Fault},
+    manifest::{Declared, Manifest, Step, diagnostic::did_you_mean},
+    report::{ChangeReport, ErrorReport, Outcome, Report, ResourceReport, StepReport, milliseconds},
+    resource::Change,
+    system::{Mode, System},
+};
+
+/// A step that declares no deadline has this one: no run waits forever.
+const STEP_TIMEOUT: Duration = Duration::from_hours(1);
+
+/// Which steps to run.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Only these, if any are named; still in declared order.
+    pub only: Vec<String>,
+    /// This one and those after it.
+    pub from: Option<String>,
+    /// Not these.
+    pub skip: Vec<String>,
+}
+
+impl Selection {
+    /// Fails if it names a step that isn't there.
+    pub fn check(&self, manifest: &Manifest) -> Result<()> {
+        let names = || manifest.steps.iter().map(|step| step.name.as_str());
+        match self.only.iter().chain(&self.from).chain(&self.skip).find(|name| !names().any(|step| step == *name)) {
+            None => Ok(()),
+            Some(name) => {
+                let list = format!("the steps are: {}", names().collect::<Vec<_>>().join(", "));
+                Err(Fault::new(format!("there is no step `{name}`"))
+                    .invalid()
+                    .hint(did_you_mean(name, names()).unwrap_or(list))
+                    .into())
+            }
+        }
+    }
+
+    fn picks(&self, manifest: &Manifest) -> Vec<bool> {
+        let from = self.from.as_ref().and_then(|name| manifest.steps.iter().position(|step| &step.name == name));
+        let picks = |(index, step): (usize, &Step)| {
+            (self.only.is_empty() || self.only.contains(&step.name))
+                && from.is_none_or(|from| index >= from)
+                && !self.skip.contains(&step.name)
+        };
+        manifest.steps.iter().enumerate().map(picks).collect()
+    }
+}
+
+/// Who is told what goes on.
+pub trait Observer {
+    /// A step has its turn.
+    fn step_begins(&mut self, index: usize, total: usize, name: &str);
+    /// A change is about to be made, or is pending in a plan.
+    fn change(&mut self, resource: &str, change: &ChangeReport);
+    /// Something goes on within a change.
+    fn progress(&mut self, line: &str);
+    /// A resource failed; `again` if it will be tried once more.
+    fn failure(&mut self, resource: &str, error: &anyhow::Error, again: bool);
+    /// A step has ended.
+    fn step_ends(&mut self, index: usize, total: usize, step: &StepReport);
+    /// All is over.
+    fn ends(&mut self, report: &Report);
+}
+
+/// Runs or plans the selected steps. The report says what happened, the exit code included; an error
+/// is returned only where the report itself couldn't be kept.
+pub fn run(
+    manifest: &Manifest,
+    selection: &Selection,
+    system: &System,
+    observer: Rc<RefCell<dyn Observer>>,
+) -> Result<Report> {
+    let began = Instant::now();
+    let picks = selection.picks(manifest);
+    let shown = observer.clone();
+    system.on_progress(move |line| {
+        // A progress line from within an observer's own call has nowhere to go.
+        if let Ok(mut observer) = shown.try_borrow_mut() {
+            observer.progress(line);
+        }
+    });
+    let mut run = Run {
+        system,
+        observer,
+        report: Report::begin(manifest.steps.iter().map(|step| step.name.clone())),
+        recorded: false,
+    };
+    let picked =
+        || manifest.steps.iter().zip(&picks).filter(|(_, picked)| **picked).flat_map(|(step, _)| &step.resources);
+    system.watch_units(picked().filter_map(|declared| declared.resource.unit()).map(Into::into));
+    if system.mode() == Mode::Run {
+        system.prefetch(picked().filter_map(|declared| declared.resource.prefetch(system)).collect());
+    }
+    let mut exit_code = 0;
+    for (index, (step, picked)) in manifest.steps.iter().zip(&picks).enumerate() {
+        if !picked {
+            run.report.steps[index].outcome = Outcome::Skipped;
+        } else if exit_code == 0 || system.mode() == Mode::Plan {
+            let code = run.step(index, step)?;
+            exit_code = if exit_code == 0 { code } else { exit_code };
+        }
+    }
+    run.report.end(began.elapsed(), exit_code);
+    run.report.write(system).context("keeping the report of the run")?;
+    run.observer.borrow_mut().ends(&run.report);
+    Ok(run.report)
+}
+
+struct Run<'a> {
+    system: &'a System,
+    observer: Rc<RefCell<dyn Observer>>,
+    report: Report,
+    /// Whether the machine's report says that a run is going on.
+    recorded: bool,
+}
+
+impl Run<'_> {
+    /// One step; returns its exit code.
+    fn step(&mut self, index: usize, step: &Step) -> Result<u8> {
+        let total = self.report.steps.len();
+        let began = Instant::now();
+        self.observer.borrow_mut().step_begins(index, total, &step.name);
+        self.report.steps[index].outcome = Outcome::Running;
+        let what = format!("step {}", step.name);
+        let limit = Some(step.timeout.unwrap_or(STEP_TIMEOUT));
+        let deadlines = self.system.deadlines();
+        let (exit_code, failed) = deadlines.within(limit, &what, || -> Result<_> {
+            let mut first = (0, false);
+            for declared in &step.resources {
+                let code = self.resource(index, declared)?;
+                if code != 0 && first.0 == 0 {
+                    first = (code, true);
+                }
+                if code != 0 && self.system.mode() == Mode::Run {
+                    break;
+                }
+            }
+            Ok(first)
+        })?;
+        let report = &mut self.report.steps[index];
+        report.milliseconds = milliseconds(began.elapsed());
+        let changed = report.resources.iter().any(|resource| resource.outcome == Outcome::Changed);
+        report.outcome = match (failed, changed) {
+            (true, _) => Outcome::Failed,
+            (false, true) => Outcome::Changed,
+            (false, false) => Outcome::Unchanged,
+        };
+        self.observer.borrow_mut().step_ends(index, total, report);
+        if self.recorded {
+            self.report.write(self.system).context("keeping the report of the run")?;
+        }
+        Ok(exit_code)
+    }
+
+    /// One resource with its retries; returns its exit code.
+    fn resource(&mut self, index: usize, declared: &Declared) -> Result<u8> {
+        let began = Instant::now();
+        let title = declared.title();
+        self.report.steps[index].resources.push(ResourceReport {
+            resource: title.clone(),
+            outcome: Outcome::Running,
+            milliseconds: 0,
+            attempts: 0,
+            changes: vec![],
+            error: None,
+        });
+        let mut attempts = 0;
+        let result = loop {
+            attempts += 1;
+            let deadlines = self.system.deadlines();
+            let result = deadlines.within(declared.timeout, &title, || {
+                self.system.check()?;
+                self.converge(index, declared, &title)
+            });
+            let Err(error) = result else { break Ok(()) };
+            self.system.forget();
+            let again = attempts <= declared.retries
+                && self.system.mode() == Mode::Run
+                && !matches!(error::class(&error), Class::Interrupted(_))
+                && self.system.check().is_ok();
+            self.observer.borrow_mut().failure(&title, &error, again);
+            if !again {
+                break Err(error);
+            }
+            let pause = Duration::from_secs(1 << attempts.min(5));
+            if let Err(stopped) = self.system.wait(pause) {
+                break Err(stopped);
+            }
+        };
+        let Some(report) = self.report.steps[index].resources.last_mut() else { return Ok(0) };
+        report.milliseconds = milliseconds(began.elapsed());
+        report.attempts = attempts;
+        match result {
+            Ok(()) => {
+                let changed = report.changes.iter().any(|change| !change.deferred);
+                report.outcome = if changed { Outcome::Changed } else { Outcome::Unchanged };
+                Ok(0)
+            }
+            Err(error) => {
+                report.outcome = Outcome::Failed;
+                report.error = Some(ErrorReport::new(&error));
+                Ok(error::exit_code(&error))
+            }
+        }
+    }
+
+    /// Plans, makes the changes, plans again.
+    fn converge(&mut self, index: usize, declared: &Declared, title: &str) -> Result<()> {
+        let changes = declared.resource.plan(self.system)?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        for mut change in changes {
+            self.record(index, title, &mut change)?;
+            match (self.system.mode(), change.action) {
+                (Mode::Plan, _) => self.system.expect(change.brings),
+                (Mode::Run, None) => {}
+                (Mode::Run, Some(action)) => {
+                    let made = action(self.system);
+                    self.system.forget();
+                    made.with_context(|| change.summary)?;
+                }
+            }
+        }
+        if self.system.mode() == Mode::Plan {
+            return Ok(());
+        }
+        let left: Vec<Change> =
+            declared.resource.plan(self.system)?.into_iter().filter(|change| !change.is_deferred()).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let left: Vec<String> = left.into_iter().map(|change| change.summary).collect();
+        let message = format!("did not converge: after the changes it would still {}", left.join(", "));
+        Err(Fault::new(message)
+            .hint("something on the machine undoes it, or two resources contradict each other")
+            .into())
+    }
+
+    /// Puts a change into the report and shows it. Before the first one is made, the report on the disk
+    /// says that a run is going on, so that one that is cut off can be seen.
+    fn record(&mut self, index: usize, title: &str, change: &mut Change) -> Result<()> {
+        let report =
+            ChangeReport { summary: change.summary.clone(), deferred: change.is_deferred(), diff: change.diff.take() };
+        self.observer.borrow_mut().change(title, &report);
+        if let Some(resource) = self.report.steps[index].resources.last_mut() {
+            // A resource that is tried again may plan the same once more.
+            if !resource.changes.iter().any(|known| known.summary == report.summary) {
+                resource.changes.push(report);
+            }
+        }
+        if !self.recorded && !change.is_deferred() {
+            self.report.write(self.system).context("keeping the report of the run")?;
+            self.recorded = true;
+        }
+        Ok(())
+    }
+}

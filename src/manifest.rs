@@ -1,0 +1,375 @@
+//! The manifest language: texts in, a [`Manifest`] out, or all that is wrong with them at once.
+//!
+//! Pure: it takes `&str` and touches no machine, except through the facts of [`Variables`]. Each text is
+//! parsed to a table with spans, the variables in its strings are replaced, and each resource is handed
+//! to its kind's `Deserialize`, so that every fault has its own place. (serde's tagged enums and
+//! `flatten` would lose the spans.)
+
+pub mod built_in;
+pub mod diagnostic;
+pub mod location;
+pub mod schema;
+pub mod variables;
+
+use std::{collections::BTreeMap, ops::Range, time::Duration};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue, ValueDeserializer},
+};
+
+use self::{
+    diagnostic::{Diagnostic, Place, Text, did_you_mean},
+    variables::Variables,
+};
+use crate::{
+    resource::{KINDS, KindEntry, Resource},
+    value::{AbsPath, Span},
+};
+
+/// The fields that every resource may have besides those of its kind.
+pub const COMMON_FIELDS: [&str; 3] = ["kind", "retries", "timeout"];
+
+/// The declared steps.
+#[derive(Debug)]
+pub struct Manifest {
+    /// In the order in which they take effect.
+    pub steps: Vec<Step>,
+}
+
+/// A named, ordered list of resources.
+#[derive(Debug)]
+pub struct Step {
+    /// What an operator types.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// Deadline of the whole step.
+    pub timeout: Option<Duration>,
+    /// In the order in which they take effect.
+    pub resources: Vec<Declared>,
+}
+
+/// A resource and what any resource may declare.
+#[derive(Debug)]
+pub struct Declared {
+    /// Name of its kind.
+    pub kind: &'static str,
+    /// How often it is tried again after a failure.
+    pub retries: u32,
+    /// Deadline of each try.
+    pub timeout: Option<Duration>,
+    /// The resource.
+    pub resource: Box<dyn Resource>,
+}
+
+impl Declared {
+    /// The kind and what tells this resource from others of it: `file /etc/hosts`.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.kind, self.resource.title())
+    }
+}
+
+/// Reads a manifest: its step texts in their order.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse(texts: &[Text], variables: &mut Variables) -> Result<Manifest, Vec<Diagnostic>> {
+    let mut diagnostics = vec![];
+    let mut parsed = vec![];
+    for text in texts {
+        let (table, errors) = DeTable::parse_recoverable(&text.text);
+        diagnostics.extend(errors.iter().map(|error| syntax_error(text, error)));
+        if errors.is_empty() {
+            parsed.push((text, table));
+        }
+    }
+    let mut reader =
+        Reader { variables, diagnostics, steps: vec![], step_names: BTreeMap::new(), paths: BTreeMap::new() };
+    for (text, table) in parsed {
+        reader.text(text, table);
+    }
+    if reader.steps.is_empty() && reader.diagnostics.is_empty() {
+        let message = "the manifest declares no step".into();
+        reader.diagnostics.push(Diagnostic {
+            message,
+            place: None,
+            hint: Some("see: glovo-bootstrap steps export DIR".into()),
+        });
+    }
+    if reader.diagnostics.is_empty() { Ok(Manifest { steps: reader.steps }) } else { Err(reader.diagnostics) }
+}
+
+fn syntax_error(text: &Text, error: &toml::de::Error) -> Diagnostic {
+    let place = error.span().map(|span| Place::new(text, &span));
+    Diagnostic { message: error.message().into(), place, hint: None }
+}
+
+struct Reader<'a> {
+    variables: &'a mut Variables,
+    diagnostics: Vec<Diagnostic>,
+    steps: Vec<Step>,
+    step_names: BTreeMap<String, Place>,
+    paths: BTreeMap<AbsPath, Place>,
+}
+
+impl Reader<'_> {
+    fn report(&mut self, text: &Text, span: &Range<usize>, message: impl Into<String>, hint: Option<String>) {
+        self.diagnostics.push(Diagnostic { message: message.into(), place: Some(Place::new(text, span)), hint });
+    }
+
+    /// One file: a step, or `[variables]` and `[[step]]`s.
+    fn text(&mut self, text: &Text, table: Spanned<DeTable<'_>>) {
+        let span = table.span();
+        let mut table = table.into_inner();
+        if !table.contains_key("step") && !table.contains_key("variables") {
+            self.step(text, Spanned::new(span, table));
+            return;
+        }
+        if let Some(variables) = table.remove("variables") {
+            match variables.get_ref() {
+                DeValue::Table(variables) => self.diagnostics.extend(self.variables.set_table(text, variables)),
+                other => self.report(
+                    text,
+                    &variables.span(),
+                    format!("`variables` is a {}, not a table", other.type_str()),
+                    None,
+                ),
+            }
+        }
+        for step in self.tables(text, table.remove("step"), "step") {
+            self.step(text, step);
+        }
+        self.unknown(text, &table, &["variables", "step"], "a manifest of several steps");
+    }
+
+    /// The elements of an array of tables.
+    fn tables<'i>(
+        &mut self,
+        text: &Text,
+        value: Option<Spanned<DeValue<'i>>>,
+        name: &str,
+    ) -> Vec<Spanned<DeTable<'i>>> {
+        let Some(value) = value else { return vec![] };
+        let span = value.span();
+        let DeValue::Array(values) = value.into_inner() else {
+            let hint = Some(format!("each {name} begins with [[{name}]], in double brackets"));
+            self.report(text, &span, format!("`{name}` is not an array of tables"), hint);
+            return vec![];
+        };
+        let mut tables = vec![];
+        for value in values {
+            let span = value.span();
+            match value.into_inner() {
+                DeValue::Table(table) => tables.push(Spanned::new(span, table)),
+                other => self.report(text, &span, format!("a {name} is a table, not a {}", other.type_str()), None),
+            }
+        }
+        tables
+    }
+
+    fn step(&mut self, text: &Text, step: Spanned<DeTable<'_>>) {
+        let span = heading(text, &step.span());
+        let mut table = step.into_inner();
+        self.substitute_table(text, &mut table, &["resource"]);
+        let name = self.take::<String>(text, &mut table, "name");
+        let description = self.take::<String>(text, &mut table, "description");
+        let timeout = self.take::<Span>(text, &mut table, "timeout");
+        match &name {
+            None => self.report(text, &span, "the step has no `name`", Some("name = \"install_dependencies\"".into())),
+            Some(name) => self.step_name(text, name),
+        }
+        let mut resources = vec![];
+        for resource in self.tables(text, table.remove("resource"), "resource") {
+            resources.extend(self.resource(text, resource));
+        }
+        self.unknown(text, &table, &["name", "description", "timeout", "resource"], "a step");
+        self.steps.push(Step {
+            name: name.map(Spanned::into_inner).unwrap_or_default(),
+            description: description.map(Spanned::into_inner).unwrap_or_default(),
+            timeout: timeout.map(|timeout| timeout.into_inner().0),
+            resources,
+        });
+    }
+
+    fn step_name(&mut self, text: &Text, name: &Spanned<String>) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        if name.get_ref().is_empty() || !name.get_ref().chars().all(plain) || name.get_ref().starts_with('-') {
+            let hint = Some("a step's name is typed on the command line: use letters, digits, `_` and `-`".into());
+            self.report(text, &name.span(), format!("`{}` is not a step's name", name.get_ref().escape_debug()), hint);
+        }
+        let place = Place::new(text, &name.span());
+        if let Some(first) = self.step_names.insert(name.get_ref().clone(), place) {
+            let hint = Some(format!("the first one is at {first}"));
+            self.report(text, &name.span(), format!("a second step is named `{}`", name.get_ref()), hint);
+        }
+    }
+
+    fn resource(&mut self, text: &Text, resource: Spanned<DeTable<'_>>) -> Option<Declared> {
+        let full = resource.span();
+        let span = heading(text, &full);
+        let mut table = resource.into_inner();
+        let faults = self.diagnostics.len();
+        self.substitute_table(text, &mut table, &[]);
+        let unresolved = self.diagnostics.len() > faults;
+        let retries = self.take::<u32>(text, &mut table, "retries");
+        let timeout = self.take::<Span>(text, &mut table, "timeout");
+        let names = || KINDS.iter().map(|kind| kind.name);
+        let Some(kind) = table.remove("kind") else {
+            let hint = Some(format!("the kinds are: {}", names().collect::<Vec<_>>().join(", ")));
+            self.report(text, &span, "the resource has no `kind`", hint);
+            return None;
+        };
+        let name = kind.get_ref().as_str().unwrap_or_default();
+        let Some(entry) = KINDS.iter().find(|kind| kind.name == name) else {
+            let list = format!("the kinds are: {}", names().collect::<Vec<_>>().join(", "));
+            let hint = did_you_mean(name, names()).unwrap_or(list);
+            self.report(text, &kind.span(), format!("unknown kind `{}`", name.escape_debug()), Some(hint));
+            return None;
+        };
+        let resource = self.kind(text, entry, table, &span, unresolved)?;
+        if self.diagnostics.len() > faults {
+            return None;
+        }
+        Some(Declared {
+            kind: entry.name,
+            retries: retries.map_or(0, Spanned::into_inner),
+            timeout: timeout.map(|timeout| timeout.into_inner().0),
+            resource,
+        })
+    }
+
+    /// Hands a resource's fields to its kind.
+    fn kind(
+        &mut self,
+        text: &Text,
+        entry: &'static KindEntry,
+        table: DeTable<'_>,
+        span: &Range<usize>,
+        unresolved: bool,
+    ) -> Option<Box<dyn Resource>> {
+        let fields = schema::fields(entry);
+        let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+        let what = format!("kind `{}`", entry.name);
+        self.unknown(text, &table, &[&known[..], &COMMON_FIELDS[..]].concat(), &what);
+        let table: DeTable<'_> = table.into_iter().filter(|(name, _)| known.contains(&&**name.get_ref())).collect();
+        let spans: BTreeMap<String, Range<usize>> =
+            table.iter().map(|(name, value)| (name.get_ref().to_string(), value.span())).collect();
+        // All missing fields at once; serde would stop at the first.
+        let missing: Vec<&str> = fields
+            .iter()
+            .filter(|field| field.required && !spans.contains_key(&field.name))
+            .map(|field| &*field.name)
+            .collect();
+        for name in &missing {
+            self.report(text, span, format!("{what} needs the field `{name}`"), None);
+        }
+        if !missing.is_empty() {
+            return None;
+        }
+        if unresolved {
+            return None;
+        }
+        let resource = self.deserialize(text, entry, table, span)?;
+        for finding in resource.check() {
+            let span = spans.get(finding.field).unwrap_or(span);
+            self.report(text, span, finding.message, finding.hint);
+        }
+        if let Some(path) = resource.owned_path() {
+            let span = spans.get("path").unwrap_or(span);
+            if let Some(first) = self.paths.insert(path.clone(), Place::new(text, span)) {
+                let hint = Some(format!("the first one is at {first}"));
+                self.report(text, span, format!("a second resource decides about {path}"), hint);
+            }
+        }
+        Some(resource)
+    }
+
+    /// Deserializes a resource. serde stops at the first bad field; the value that the kind's example has
+    /// stands in for it then, so that the next bad one is found too.
+    fn deserialize<'i>(
+        &mut self,
+        text: &Text,
+        entry: &KindEntry,
+        mut table: DeTable<'i>,
+        span: &Range<usize>,
+    ) -> Option<Box<dyn Resource>> {
+        let faults = self.diagnostics.len();
+        loop {
+            let whole = Spanned::new(span.clone(), DeValue::Table(table.clone()));
+            let error = match (entry.parse)(ValueDeserializer::from(whole)) {
+                Ok(resource) => return Some(resource).filter(|_| self.diagnostics.len() == faults),
+                Err(error) => error,
+            };
+            let place = error.span().unwrap_or_else(|| span.clone());
+            self.report(text, &place, error.message(), None);
+            let within =
+                |value: &Spanned<DeValue<'_>>| value.span().start <= place.start && place.end <= value.span().end;
+            let (name, _) = table.iter().find(|(_, value)| within(value))?;
+            let name = name.clone();
+            // The stand-in's own span is nowhere near, so a fault in it would end the loop.
+            let stand_in = DeTable::parse(entry.example).ok()?.into_inner().remove(&**name.get_ref());
+            _ = table.remove(&**name.get_ref());
+            if let Some(stand_in) = stand_in {
+                _ = table.insert(name, Spanned::new(usize::MAX..usize::MAX, stand_in.into_inner()));
+            }
+        }
+    }
+
+    /// Takes one field out of a table; a wrong type is reported.
+    fn take<T: serde::de::DeserializeOwned>(
+        &mut self,
+        text: &Text,
+        table: &mut DeTable<'_>,
+        name: &str,
+    ) -> Option<Spanned<T>> {
+        let value = table.remove(name)?;
+        let span = value.span();
+        match T::deserialize(ValueDeserializer::from(value)) {
+            Ok(value) => Some(Spanned::new(span, value)),
+            Err(error) => {
+                self.report(text, &span, format!("`{name}`: {}", error.message()), None);
+                None
+            }
+        }
+    }
+
+    fn unknown(&mut self, text: &Text, table: &DeTable<'_>, known: &[&str], what: &str) {
+        for (name, _) in table.iter().filter(|(name, _)| !known.contains(&&**name.get_ref())) {
+            let list = format!("its fields are: {}", known.join(", "));
+            let hint = did_you_mean(name.get_ref(), known.iter().copied()).unwrap_or(list);
+            self.report(text, &name.span(), format!("unknown field `{}` in {what}", name.get_ref()), Some(hint));
+        }
+    }
+
+    fn substitute_table(&mut self, text: &Text, table: &mut DeTable<'_>, except: &[&str]) {
+        for (name, value) in table.iter_mut() {
+            if !except.contains(&&**name.get_ref()) {
+                self.substitute(text, value);
+            }
+        }
+    }
+
+    fn substitute(&mut self, text: &Text, value: &mut Spanned<DeValue<'_>>) {
+        let span = value.span();
+        match value.get_mut() {
+            DeValue::String(string) if string.contains("{{") => match self.variables.substitute(string) {
+                Ok(replaced) => *string = replaced.into(),
+                Err(unresolved) => self.report(text, &span, unresolved.message, unresolved.hint),
+            },
+            DeValue::String(string) if string.contains('\0') => {
+                self.report(text, &span, "the string holds a NUL character", None);
+            }
+            DeValue::Array(values) => values.iter_mut().for_each(|value| self.substitute(text, value)),
+            DeValue::Table(table) => self.substitute_table(text, table, &[]),
+            _ => {}
+        }
+    }
+}
+
+/// The first line of a table's span: a caret under all of it would help nobody.
+fn heading(text: &Text, span: &Range<usize>) -> Range<usize> {
+    let start = span.start.min(text.text.len());
+    let length = text.text.get(start..).and_then(|rest| rest.lines().next()).map_or(0, str::len);
+    start..start + length.max(1)
+}

@@ -1,0 +1,184 @@
+//! Variables: `{{ name }}` in parsed string values, never in the text, so that a value can't become syntax.
+
+use std::{cell::RefCell, collections::BTreeMap, fmt};
+
+use anyhow::Result;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::{Diagnostic, Place, Text, did_you_mean};
+
+/// Answers for the read-only names, such as `instance.region`, asked only when one is used.
+type Facts = Box<dyn Fn(&str) -> Option<Result<String>>>;
+
+/// The variables of a manifest.
+pub struct Variables {
+    values: BTreeMap<String, String>,
+    facts: Facts,
+    asked: RefCell<BTreeMap<String, String>>,
+}
+
+/// A placeholder that can't be replaced.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unresolved {
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Variables {
+    /// No variables yet, and read-only facts from this function: `None` for a name it doesn't know.
+    pub fn new(facts: impl Fn(&str) -> Option<Result<String>> + 'static) -> Self {
+        Self { values: BTreeMap::new(), facts: Box::new(facts), asked: RefCell::default() }
+    }
+
+    /// Sets one, over any earlier value.
+    ///
+    /// # Errors
+    /// If the name can't be one.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        if name.starts_with("instance.") || name.starts_with("host.") {
+            return Err(format!("`{name}` is read-only: it is asked of the machine"));
+        }
+        if !is_name(name) {
+            return Err(format!("`{name}` is not a variable's name: use lower-case letters, digits and `_`"));
+        }
+        _ = self.values.insert(name.into(), value.into());
+        Ok(())
+    }
+
+    /// Sets all of a `variables.toml`, and reports what can't be set.
+    pub fn set_all(&mut self, text: &Text) -> Vec<Diagnostic> {
+        let (table, errors) = DeTable::parse_recoverable(&text.text);
+        let mut diagnostics: Vec<Diagnostic> = errors.iter().map(|error| super::syntax_error(text, error)).collect();
+        diagnostics.extend(self.set_table(text, table.get_ref()));
+        diagnostics
+    }
+
+    /// Sets all of a table, and reports what can't be set.
+    pub(super) fn set_table(&mut self, text: &Text, table: &DeTable<'_>) -> Vec<Diagnostic> {
+        let mut diagnostics = vec![];
+        for (name, value) in table {
+            let (message, hint, span) = match value.get_ref() {
+                DeValue::String(value) => match self.set(name.get_ref(), value) {
+                    Ok(()) => continue,
+                    Err(message) => (message, None, name.span()),
+                },
+                other => (
+                    format!("the value of variable `{}` is a {}, not a string", name.get_ref(), other.type_str()),
+                    Some("write it in quotes".into()),
+                    value.span(),
+                ),
+            };
+            diagnostics.push(Diagnostic { message, place: Some(Place::new(text, &span)), hint });
+        }
+        diagnostics
+    }
+
+    /// Replaces every `{{ name }}`. `{{{{` stands for a literal `{{`. A replaced value is not looked at again.
+    pub fn substitute(&self, text: &str) -> Result<String, Unresolved> {
+        let mut result = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(start) = rest.find("{{") {
+            result.push_str(&rest[..start]);
+            rest = &rest[start + 2..];
+            if let Some(literal) = rest.strip_prefix("{{") {
+                result.push_str("{{");
+                rest = literal;
+                continue;
+            }
+            let Some((name, after)) = rest.split_once("}}") else {
+                return Err(Unresolved {
+                    message: "`{{` without `}}`".into(),
+                    hint: Some("a literal `{{` is written `{{{{`".into()),
+                });
+            };
+            result.push_str(&self.value(name.trim())?);
+            rest = after;
+        }
+        result.push_str(rest);
+        Ok(result)
+    }
+
+    fn value(&self, name: &str) -> Result<String, Unresolved> {
+        if let Some(value) = self.values.get(name) {
+            return Ok(value.clone());
+        }
+        if let Some(value) = self.asked.borrow().get(name) {
+            return Ok(value.clone());
+        }
+        match (self.facts)(name) {
+            Some(Ok(value)) => {
+                _ = self.asked.borrow_mut().insert(name.into(), value.clone());
+                Ok(value)
+            }
+            Some(Err(error)) => {
+                let hint = crate::error::hint(&error).map(Into::into);
+                Err(Unresolved { message: format!("`{{{{ {name} }}}}` can't be found out: {error:#}"), hint })
+            }
+            None => {
+                let hint = did_you_mean(name, self.values.keys().map(String::as_str))
+                    .unwrap_or_else(|| format!("give it: --set {name}=VALUE, or a line in variables.toml"));
+                let message = if is_name(name) || name.contains('.') {
+                    format!("variable `{name}` is not set")
+                } else {
+                    format!("`{name}` is not a variable's name")
+                };
+                Err(Unresolved { message, hint: Some(hint) })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Variables {
+    /// Names only: a value may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.values.keys()).finish()
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|first| first.is_ascii_lowercase())
+        && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables() -> Variables {
+        let mut variables = Variables::new(|name| match name {
+            "host.hostname" => Some(Ok("web\"1\n{{ a }}".into())),
+            "instance.region" => Some(Err(anyhow::anyhow!("no metadata service"))),
+            _ => None,
+        });
+        variables.set("a", "1").unwrap();
+        variables.set("app_version", "2").unwrap();
+        variables
+    }
+
+    #[test]
+    fn values_are_replaced_once_and_stay_literal() {
+        let variables = variables();
+        assert_eq!(variables.substitute("x-{{ a }}{{app_version}}.jar").unwrap(), "x-12.jar");
+        assert_eq!(variables.substitute("{{ host.hostname }}").unwrap(), "web\"1\n{{ a }}");
+        assert_eq!(variables.substitute("{{{{ a }}").unwrap(), "{{ a }}");
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_says_why() {
+        let variables = variables();
+        let unset = variables.substitute("{{ app_versoin }}").unwrap_err();
+        assert_eq!(unset.message, "variable `app_versoin` is not set");
+        assert_eq!(unset.hint.unwrap(), "did you mean `app_version`?");
+        assert!(variables.substitute("{{ instance.region }}").unwrap_err().message.contains("no metadata service"));
+        assert!(variables.substitute("{{ a").is_err() && variables.substitute("{{ A B }}").is_err());
+    }
+
+    #[test]
+    fn facts_cannot_be_set() {
+        assert!(variables().set("instance.id", "i-1").is_err());
+        assert!(variables().set("Upper", "1").is_err());
+    }
+}

@@ -1,0 +1,205 @@
+//! What a run did: kept in `/var/lib/glovo-bootstrap/report.json`, printed by `status` and `plan --json`.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    error,
+    system::{Mode, System, state},
+};
+
+/// The report's file in the state directory.
+pub const FILE: &str = "report.json";
+
+/// A run or a plan.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// Tells this run from all others.
+    pub run_id: String,
+    /// Version of the program.
+    pub version: String,
+    /// The command line.
+    pub command: String,
+    /// When it began, RFC 3339, UTC.
+    pub started: String,
+    /// When it ended; absent while it runs, or if it was cut off.
+    pub ended: Option<String>,
+    /// Wall time in milliseconds.
+    pub milliseconds: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Its exit code; absent while it runs.
+    pub exit_code: Option<u8>,
+    /// Every step of the manifest.
+    pub steps: Vec<StepReport>,
+}
+
+/// How a run, a step or a resource ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It is as declared, and was before.
+    Unchanged,
+    /// It is as declared, after changes; in a plan: changes are pending.
+    Changed,
+    /// It failed.
+    Failed,
+    /// It has not come to its turn, or never will because something before it failed.
+    NotRun,
+    /// It was not asked for.
+    Skipped,
+    /// It is going on; in a report that is read after a crash: it was cut off there.
+    Running,
+}
+
+/// A step.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Its name.
+    pub name: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Wall time in milliseconds.
+    pub milliseconds: u64,
+    /// Every resource that had its turn.
+    pub resources: Vec<ResourceReport>,
+}
+
+/// A resource.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResourceReport {
+    /// Kind and name.
+    pub resource: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Wall time in milliseconds.
+    pub milliseconds: u64,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// What was changed or is pending.
+    pub changes: Vec<ChangeReport>,
+    /// Why it failed: the error, its causes, its hint.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<ErrorReport>,
+}
+
+/// A change.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ChangeReport {
+    /// What it is about.
+    pub summary: String,
+    /// Whether it must wait until the image boots, or the run has ended.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub deferred: bool,
+    /// The difference of a text file, in a plan.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub diff: Option<String>,
+}
+
+/// An error.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ErrorReport {
+    /// The error and what caused it, outermost first.
+    pub causes: Vec<String>,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl ErrorReport {
+    /// What a report keeps of an error.
+    pub fn new(error: &anyhow::Error) -> Self {
+        Self { causes: error.chain().map(ToString::to_string).collect(), hint: error::hint(error).map(Into::into) }
+    }
+}
+
+impl Report {
+    /// An empty report of a run that begins now.
+    pub fn begin(steps: impl Iterator<Item = String>) -> Self {
+        let step = |name| StepReport { name, outcome: Outcome::NotRun, milliseconds: 0, resources: vec![] };
+        Self {
+            run_id: run_id(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            command: command_line(),
+            started: now(),
+            ended: None,
+            milliseconds: 0,
+            outcome: Outcome::Running,
+            exit_code: None,
+            steps: steps.map(step).collect(),
+        }
+    }
+
+    /// Ends it.
+    pub fn end(&mut self, duration: Duration, exit_code: u8) {
+        self.ended = Some(now());
+        self.milliseconds = milliseconds(duration);
+        self.exit_code = Some(exit_code);
+        self.outcome = match exit_code {
+            0 if self.changes(false) > 0 => Outcome::Changed,
+            0 => Outcome::Unchanged,
+            _ => Outcome::Failed,
+        };
+    }
+
+    /// How many changes were made or are pending, or were deferred.
+    pub fn changes(&self, deferred: bool) -> usize {
+        let resources = self.steps.iter().flat_map(|step| &step.resources);
+        resources.flat_map(|resource| &resource.changes).filter(|change| change.deferred == deferred).count()
+    }
+
+    /// The last report; `None` if there is none that can be read.
+    pub fn read(system: &System) -> Option<Self> {
+        state::read(system.root(), FILE)
+    }
+
+    /// Keeps it, durably. A plan leaves no trace.
+    pub fn write(&self, system: &System) -> Result<()> {
+        if system.mode() == Mode::Run { state::write(system.root(), FILE, self) } else { Ok(()) }
+    }
+}
+
+/// A duration as a report counts it.
+pub fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn now() -> String {
+    OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default()
+}
+
+/// The time and the process: unique on a machine, and in order when sorted.
+fn run_id() -> String {
+    format!("{:x}-{:x}", OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000, std::process::id())
+}
+
+/// The command line of this process, without the values of variables: one may be a secret.
+pub fn command_line() -> String {
+    redact(std::env::args())
+}
+
+fn redact(arguments: impl Iterator<Item = String>) -> String {
+    let mut is_value = false;
+    let shown = arguments.map(|argument| {
+        let after_set = std::mem::replace(&mut is_value, argument == "--set");
+        match argument.split_once('=') {
+            Some(("--set", rest)) => format!("--set={}=…", rest.split('=').next().unwrap_or_default()),
+            Some((name, _)) if after_set => format!("{name}=…"),
+            _ => argument,
+        }
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_is_shown_without_the_values_of_variables() {
+        let arguments = ["run", "--set", "token=s3cr=et", "--set=key=hidden", "verify"].map(String::from);
+        assert_eq!(redact(arguments.into_iter()), "run --set token=… --set=key=… verify");
+    }
+}

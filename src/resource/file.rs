@@ -1,0 +1,298 @@
+//! The kind `file`.
+
+mod origin;
+
+use anyhow::{Context, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+
+use self::origin::Origin;
+use super::{
+    Change, Finding, Kind, Resource,
+    ownership::{AccountName, Ids, differences, ids},
+};
+use crate::{
+    error::Fault,
+    system::{
+        Fact, System,
+        command::{validate, validator},
+        fetch::{Download, Source},
+        root::{FileType, Ownership, Status},
+    },
+    value::{AbsPath, Argv, Mode, Sha256},
+};
+
+/// A file larger than this is not shown as a diff, and not treated as text.
+const TEXT_LIMIT: u64 = 256 << 10;
+
+/// A file with these bytes, this owner and this mode. It is replaced as a whole: a reader sees the old
+/// bytes or the new ones, also after a power cut.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Where it is.
+    path: AbsPath,
+    /// Where its bytes come from: an https, http, s3 or file URL. Either this or `content`.
+    source: Option<Source>,
+    /// Its bytes, as text. Either this or `source`.
+    content: Option<String>,
+    /// SHA-256 of the source's bytes; others are never published. Required for https and http unless
+    /// `verify` is given. Empty means none.
+    #[serde(default, deserialize_with = "empty_is_none")]
+    sha256: Option<Sha256>,
+    /// How a source without `sha256` is known to be unchanged. Default for s3: etag.
+    verify: Option<Verify>,
+    /// Its owner. Default: root.
+    owner: Option<AccountName>,
+    /// Its group. Default: the owner's primary group.
+    group: Option<AccountName>,
+    /// Its permission bits. Default: 0644; 0600 for a secret.
+    mode: Option<Mode>,
+    /// Whether `{{ name }}` in the source's bytes is replaced, as it always is in `content`. Default: false.
+    #[serde(default)]
+    template: bool,
+    /// A command that must succeed before the file is published; `{}` is the path of the new bytes.
+    validate: Option<Argv>,
+    /// Whether its bytes must never be shown. Default: false.
+    #[serde(default)]
+    secret: bool,
+}
+
+/// How a source without a declared digest is known to be unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Verify {
+    /// By the origin's ETag, asked at each run: what the origin sends is trusted.
+    Etag,
+    /// Not at all: it is fetched once, and whatever arrived stays.
+    None,
+}
+
+fn empty_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Sha256>, D::Error> {
+    match String::deserialize(deserializer)? {
+        text if text.is_empty() => Ok(None),
+        text => text.parse().map(Some).map_err(serde::de::Error::custom),
+    }
+}
+
+impl Kind for File {
+    const NAME: &'static str = "file";
+    const EXAMPLE: &'static str = r#"kind = "file"
+path = "/var/www/glovo-app/systems-engineer-interview-1.0.0.jar"
+source = "https://artifacts.example.com/systems-engineer-interview-1.0.0.jar"
+sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+mode = "0644""#;
+}
+
+impl Resource for File {
+    fn title(&self) -> String {
+        self.path.to_string()
+    }
+
+    fn owned_path(&self) -> Option<&AbsPath> {
+        Some(&self.path)
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        let mut findings = vec![];
+        match (&self.source, &self.content) {
+            (Some(_), Some(_)) => {
+                findings.push(Finding::new("content", "a file has either `source` or `content`, not both"))
+            }
+            (None, None) => findings.push(
+                Finding::new("path", "the file has neither `source` nor `content`")
+                    .hint("an empty file is content = \"\""),
+            ),
+            _ => {}
+        }
+        if let Some(Source::Http(_)) = &self.source
+            && self.sha256.is_none()
+            && self.verify.is_none()
+        {
+            findings.push(
+                Finding::new("source", "a file from https or http needs `sha256`")
+                    .hint("sha256sum FILE prints it; or trust the origin with verify = \"etag\", or anybody with verify = \"none\""),
+            );
+        }
+        if self.sha256.is_some() && self.verify.is_some() {
+            findings.push(Finding::new("verify", "`verify` says what holds without `sha256`: give one of them"));
+        }
+        if self.template && self.source.is_none() {
+            findings.push(Finding::new("template", "`content` is always a template").hint("leave `template` out"));
+        }
+        if let Some(argv) = &self.validate
+            && !argv.0.iter().any(|argument| argument.contains("{}"))
+        {
+            findings.push(
+                Finding::new("validate", "the command doesn't mention `{}`, the new file")
+                    .hint("validate = [\"nginx\", \"-t\", \"-c\", \"{}\"]"),
+            );
+        }
+        findings
+    }
+
+    fn prefetch(&self, system: &System) -> Option<Download> {
+        let source = self.source.clone().filter(|source| !matches!(source, Source::File(_)))?;
+        let sha256 = self.sha256;
+        // What can't be read now is reported when the resource has its turn.
+        let digest = system.digest(&self.path).ok().flatten();
+        let there = match sha256 {
+            Some(wanted) if !self.template => digest == Some(wanted),
+            _ => digest.is_some(),
+        };
+        (!there).then_some(Download { source, sha256 })
+    }
+
+    fn plan(&self, system: &System) -> Result<Vec<Change>> {
+        let wanted = self.ownership(system)?;
+        let status = system.root().status(&self.path)?;
+        match status {
+            Some(status) => self.check_replaceable(system, &status)?,
+            None => self.check_parent(system)?,
+        }
+        let Some(status) = status.filter(|status| status.file_type == FileType::Regular) else {
+            let summary = if status.is_some() { "replace the symbolic link by a file" } else { "create" };
+            return Ok(vec![self.write(system, summary.into(), wanted, None)?]);
+        };
+        if let Some(difference) = self.content_difference(system, &status)? {
+            let mut summary = difference;
+            for other in differences(system, status.ownership, wanted.0, Some(wanted.1))? {
+                summary.push_str(", ");
+                summary.push_str(&other);
+            }
+            return Ok(vec![self.write(system, summary, wanted, Some(&status))?]);
+        }
+        let differences = differences(system, status.ownership, wanted.0, Some(wanted.1))?;
+        if differences.is_empty() {
+            return Ok(vec![]);
+        }
+        let path = self.path.clone();
+        Ok(vec![Change::new(format!("set {}", differences.join(", ")), move |system| {
+            let (uid, gid) = wanted.0.unwrap_or_default();
+            system.root().own_file(&path, Ownership { uid, gid, mode: wanted.1 })
+        })])
+    }
+}
+
+impl File {
+    fn ownership(&self, system: &System) -> Result<(Ids, u32)> {
+        let default = if self.secret { 0o600 } else { 0o644 };
+        Ok((ids(system, self.owner.as_ref(), self.group.as_ref())?, self.mode.map_or(default, |mode| mode.0)))
+    }
+
+    /// What stands at the path may be replaced only if nothing else is lost or fooled by it.
+    fn check_replaceable(&self, system: &System, status: &Status) -> Result<()> {
+        let fault = match status.file_type {
+            FileType::Directory => {
+                Fault::new(format!("{} is a directory", self.path)).hint("move it away, or declare another path")
+            }
+            FileType::Special => Fault::new(format!("{} is a device, socket or FIFO", self.path))
+                .hint("move it away, or declare another path"),
+            FileType::Regular if status.links > 1 => Fault::new(format!(
+                "{} has {} names (hard links)",
+                self.path, status.links
+            ))
+            .hint(format!("the other names would keep the old bytes: find them with find -samefile {}", self.path)),
+            FileType::Regular => return Ok(()),
+            FileType::Link => {
+                tracing::debug!(path = %self.path, target = ?system.root().read_link(&self.path)?, "a link will be replaced");
+                return Ok(());
+            }
+        };
+        Err(fault.into())
+    }
+
+    fn check_parent(&self, system: &System) -> Result<()> {
+        let Some(parent) = self.path.parent() else { return Ok(()) };
+        let there = system.root().status(&system.root().resolve(&parent)?)?.is_some();
+        if there || system.expects(&Fact::Path(parent.clone())) || system.expects(&Fact::Packages) {
+            return Ok(());
+        }
+        Err(Fault::new(format!("the directory {parent} does not exist"))
+            .hint(format!("declare it: kind = \"directory\", path = \"{parent}\""))
+            .into())
+    }
+
+    /// How the file's bytes differ from what is declared, or `None`.
+    fn content_difference(&self, system: &System, status: &Status) -> Result<Option<String>> {
+        if let Some(content) = &self.content {
+            let same = status.size == content.len() as u64
+                && system.root().read(&self.path, status.size)?.as_deref() == Some(content.as_bytes());
+            return Ok((!same).then(|| "write new content".into()));
+        }
+        let digest = system.digest(&self.path)?;
+        match (self.origin()?, self.sha256) {
+            (origin, None) => origin.difference(system, digest),
+            (origin, Some(_)) if self.template => origin.difference(system, digest),
+            (_, Some(wanted)) if digest == Some(wanted) => Ok(None),
+            (_, Some(wanted)) => Ok(Some(format!("write new content, sha256 {}", short(wanted)))),
+        }
+    }
+
+    fn origin(&self) -> Result<Origin<'_>> {
+        Ok(Origin { file: self, source: self.source.as_ref().context("a file without content has a source")? })
+    }
+
+    /// The change that writes the file.
+    fn write(&self, system: &System, summary: String, (ids, mode): (Ids, u32), now: Option<&Status>) -> Result<Change> {
+        let diff = if self.secret { None } else { self.diff(system, now)? };
+        let summary = match &self.source {
+            Some(source) => format!("{summary} from {source}"),
+            None => summary,
+        };
+        let file = self.clone();
+        let action = move |system: &System| {
+            let (uid, gid) = ids.unwrap_or_default();
+            file.put(system, Ownership { uid, gid, mode })
+        };
+        Ok(Change::new(summary, action).diff(diff).brings(Fact::Path(self.path.clone())))
+    }
+
+    fn put(&self, system: &System, ownership: Ownership) -> Result<()> {
+        let mut staged = system.root().stage(&self.path, ownership)?;
+        let arrived = match &self.content {
+            Some(content) => {
+                staged.write_all(content.as_bytes())?;
+                None
+            }
+            None => Some(self.origin()?.bring(system, &mut staged)?),
+        };
+        if let Some(argv) = &self.validate {
+            validate(system, &validator(&argv.0, &staged.temporary()?))
+                .with_context(|| format!("{} was not replaced: its validator failed", self.path))?;
+        }
+        staged.publish()?;
+        arrived.map_or(Ok(()), |arrived| self.origin()?.remember(system, &arrived))
+    }
+
+    /// The difference between the file and what it will be. Only in a dry run: a run has no time for it.
+    fn diff(&self, system: &System, now: Option<&Status>) -> Result<Option<String>> {
+        let small = now.is_none_or(|status| status.size <= TEXT_LIMIT);
+        if system.mode() != crate::system::Mode::Plan || !small {
+            return Ok(None);
+        }
+        let old = match now {
+            Some(status) => system.root().read(&self.path, status.size)?.unwrap_or_default(),
+            None => vec![],
+        };
+        let new = match (&self.content, now) {
+            (Some(content), _) => Some(content.clone().into_bytes()),
+            // What is new and comes from elsewhere is not fetched to be shown.
+            (None, None) => None,
+            (None, Some(_)) => self.origin()?.preview(system),
+        };
+        let (Ok(old), Some(Ok(new))) = (String::from_utf8(old), new.map(String::from_utf8)) else { return Ok(None) };
+        if old.contains('\0') || new.contains('\0') {
+            return Ok(None);
+        }
+        let (from, to) = (format!("{} (now)", self.path), format!("{} (declared)", self.path));
+        let diff = similar::TextDiff::from_lines(&old, &new);
+        Ok(Some(diff.unified_diff().context_radius(3).header(&from, &to).to_string()))
+    }
+}
+
+fn short(digest: Sha256) -> String {
+    let mut text = digest.to_string();
+    text.truncate(12);
+    text + "…"
+}

@@ -1,0 +1,128 @@
+//! A file's bytes from elsewhere: bringing them, and knowing later whether they are still the origin's.
+
+use std::io::Read;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::{File, TEXT_LIMIT, Verify, short};
+use crate::{
+    error::Fault,
+    system::{
+        System,
+        fetch::{Download, Source},
+        root::Staged,
+        state,
+    },
+    value::Sha256,
+};
+
+/// A file and its source.
+pub(super) struct Origin<'a> {
+    pub file: &'a File,
+    pub source: &'a Source,
+}
+
+/// What is remembered of a file whose manifest has no digest of its final bytes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Arrived {
+    source: String,
+    /// The origin's validator.
+    etag: Option<String>,
+    /// Of the bytes as the origin sent them.
+    sent: Sha256,
+    /// Of the bytes as they were published: after the template.
+    published: Sha256,
+    /// A template's text, to be filled in again without asking the origin.
+    template: Option<String>,
+}
+
+impl Origin<'_> {
+    fn download(&self) -> Download {
+        Download { source: self.source.clone(), sha256: self.file.sha256 }
+    }
+
+    fn state_name(&self) -> String {
+        format!("file-{}.json", &Sha256::of(self.file.path.as_str().as_bytes()).to_string()[..32])
+    }
+
+    /// How the published bytes, with this digest, differ from the origin's, or `None`.
+    pub fn difference(&self, system: &System, digest: Option<Sha256>) -> Result<Option<String>> {
+        if let (Source::File(path), false) = (self.source, self.file.template) {
+            let origin = system.digest(path)?.with_context(|| format!("{path} does not exist"))?;
+            return Ok((Some(origin) != digest).then(|| format!("write new content, sha256 {}", short(origin))));
+        }
+        let Some(arrived) = state::read::<Arrived>(system.root(), &self.state_name()) else {
+            return Ok(Some("write content (where its bytes came from is not known)".into()));
+        };
+        if arrived.source != self.source.to_string() {
+            return Ok(Some("write content of another source".into()));
+        }
+        if Some(arrived.published) != digest {
+            return Ok(Some("write content again (it was changed since)".into()));
+        }
+        if let Some(template) = &arrived.template
+            && Sha256::of(system.render(template)?.as_bytes()) != arrived.published
+        {
+            return Ok(Some("write content with other variables".into()));
+        }
+        if let Some(wanted) = self.file.sha256 {
+            return Ok((arrived.sent != wanted).then(|| format!("write new content, sha256 {}", short(wanted))));
+        }
+        if self.file.verify == Some(Verify::None) {
+            return Ok(None);
+        }
+        let etag = system.etag(self.source)?;
+        Ok((etag.is_none() || etag != arrived.etag).then(|| "write new content (the origin has another ETag)".into()))
+    }
+
+    /// Brings the bytes to the staged file.
+    pub fn bring(&self, system: &System, staged: &mut Staged) -> Result<Arrived> {
+        if self.file.verify == Some(Verify::None) {
+            tracing::warn!(source = %self.source, "verify = \"none\": whatever arrives is taken");
+        }
+        let mut fetched = system.fetch(&self.download())?;
+        let template = if self.file.template { Some(text(&mut fetched.file, self.source)?) } else { None };
+        let published = match &template {
+            None => {
+                _ = staged.copy_from(&mut fetched.file)?;
+                fetched.sha256
+            }
+            Some(template) => {
+                let text = system.render(template)?;
+                staged.write_all(text.as_bytes())?;
+                Sha256::of(text.as_bytes())
+            }
+        };
+        Ok(Arrived { source: self.source.to_string(), etag: fetched.etag, sent: fetched.sha256, published, template })
+    }
+
+    /// Remembers where the published bytes came from, where the manifest alone can't tell.
+    pub fn remember(&self, system: &System, arrived: &Arrived) -> Result<()> {
+        if self.file.sha256.is_some() && !self.file.template {
+            return Ok(());
+        }
+        state::write(system.root(), &self.state_name(), arrived)
+    }
+
+    /// The bytes as they would be published, if they can be had and are short.
+    pub fn preview(&self, system: &System) -> Option<Vec<u8>> {
+        let mut fetched = system.fetch(&self.download()).ok().filter(|fetched| fetched.size <= TEXT_LIMIT)?;
+        let mut bytes = vec![];
+        _ = fetched.file.read_to_end(&mut bytes).ok()?;
+        match self.file.template {
+            false => Some(bytes),
+            true => system.render(&String::from_utf8(bytes).ok()?).ok().map(String::into_bytes),
+        }
+    }
+}
+
+fn text(file: &mut impl Read, source: &Source) -> Result<String> {
+    let mut text = String::new();
+    let read =
+        file.take(TEXT_LIMIT + 1).read_to_string(&mut text).with_context(|| format!("{source} is not a text"))?;
+    if read as u64 > TEXT_LIMIT {
+        return Err(Fault::new(format!("{source} is too long for a template: at most {TEXT_LIMIT} bytes")).into());
+    }
+    Ok(text)
+}

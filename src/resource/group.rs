@@ -1,0 +1,69 @@
+//! The kind `group`.
+
+use anyhow::Result;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Change, Kind, Resource, ownership::AccountName};
+use crate::{
+    error::Fault,
+    system::{Fact, System, command::Command},
+};
+
+/// A group. One that exists with another id is an error: files would change hands.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Its name.
+    name: AccountName,
+    /// Its numeric id. Default: the next free one.
+    gid: Option<u32>,
+    /// Whether its id comes from the range of system groups. Default: false.
+    #[serde(default)]
+    system: bool,
+}
+
+impl Kind for Group {
+    const NAME: &'static str = "group";
+    const EXAMPLE: &'static str = r#"kind = "group"
+name = "deployers"
+gid = 4000"#;
+}
+
+impl Resource for Group {
+    fn title(&self) -> String {
+        self.name.to_string()
+    }
+
+    fn plan(&self, system: &System) -> Result<Vec<Change>> {
+        let accounts = system.accounts()?;
+        if let Some(group) = accounts.group(self.name.as_str()) {
+            return match self.gid {
+                Some(gid) if gid != group.gid => Err(Fault::new(format!(
+                    "group {} has gid {}, not {gid}",
+                    self.name, group.gid
+                ))
+                .hint("an id is never changed: files would change hands. declare the id it has, or change it by hand")
+                .into()),
+                _ => Ok(vec![]),
+            };
+        }
+        if let Some(taken) = self.gid.and_then(|gid| accounts.group_by_id(gid)) {
+            return Err(Fault::new(format!("gid {} belongs to group {}", taken.gid, taken.name))
+                .hint("declare another gid, or none")
+                .into());
+        }
+        let mut command = Command::new(["groupadd"]);
+        if self.system {
+            command = command.arg("--system");
+        }
+        if let Some(gid) = self.gid {
+            command = command.args(["--gid", &gid.to_string()]);
+        }
+        let command = command.arg(self.name.as_str());
+        Ok(vec![
+            Change::new("create group", move |system| system.change_accounts(&command))
+                .brings(Fact::Group(self.name.to_string())),
+        ])
+    }
+}

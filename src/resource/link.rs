@@ -1,0 +1,67 @@
+//! The kind `link`.
+
+use anyhow::Result;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Change, Finding, Kind, Resource};
+use crate::{
+    error::Fault,
+    system::{Fact, System},
+    value::{AbsPath, printable},
+};
+
+/// A symbolic link. A link that points elsewhere is replaced atomically; a file or directory in its place
+/// is an error, never removed.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// Where the link is.
+    path: AbsPath,
+    /// What it points to, absolute or relative to the link's directory. It need not exist.
+    target: String,
+}
+
+impl Kind for Link {
+    const NAME: &'static str = "link";
+    const EXAMPLE: &'static str = r#"kind = "link"
+path = "/var/www/glovo-app/systems-engineer-interview.jar"
+target = "systems-engineer-interview-1.0.0.jar""#;
+}
+
+impl Resource for Link {
+    fn title(&self) -> String {
+        self.path.to_string()
+    }
+
+    fn owned_path(&self) -> Option<&AbsPath> {
+        Some(&self.path)
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        match printable(&self.target) {
+            Ok(()) if self.target.is_empty() => vec![Finding::new("target", "the target is empty")],
+            Ok(()) => vec![],
+            Err(error) => vec![Finding::new("target", format!("the target {error}"))],
+        }
+    }
+
+    fn plan(&self, system: &System) -> Result<Vec<Change>> {
+        let now = system.root().read_link(&self.path)?;
+        let summary = match now {
+            Some(target) if target.to_str() == Some(&self.target) => return Ok(vec![]),
+            Some(target) => format!("point to {} (now {})", self.target, target.display()),
+            None if system.root().status(&self.path)?.is_some() => {
+                return Err(Fault::new(format!("{} is there and is not a symbolic link", self.path))
+                    .hint("move it away: nothing but a link is replaced by a link")
+                    .into());
+            }
+            None => format!("create link to {}", self.target),
+        };
+        let (path, target) = (self.path.clone(), self.target.clone());
+        Ok(vec![
+            Change::new(summary, move |system| system.root().make_link(&path, &target))
+                .brings(Fact::Path(self.path.clone())),
+        ])
+    }
+}

@@ -1,0 +1,123 @@
+//! Owner, group and mode, as `directory` and `file` declare them.
+
+use std::fmt;
+
+use anyhow::{Result, ensure};
+use nix::unistd::geteuid;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::{
+    error::Fault,
+    system::{Fact, System, root::Ownership},
+};
+
+/// The name of a user or group: a lower-case letter or `_`, then lower-case letters, digits, `_` and `-`,
+/// at most 32 in all. `useradd` would also take `ümlaut` and `123`; other tools then read it as a uid.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(extend("pattern" = "^[a-z_][a-z0-9_-]{0,31}$"))]
+pub struct AccountName(String);
+
+impl AccountName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for AccountName {
+    type Error = anyhow::Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        let rest = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte));
+        ensure!(
+            first && rest && name.len() <= 32,
+            "`{}` is not an account's name: a lower-case letter or `_`, then letters, digits, `_` and `-`, at most 32",
+            name.escape_debug()
+        );
+        Ok(Self(name))
+    }
+}
+
+impl fmt::Display for AccountName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Numeric ids of the declared owner and group; `None` in a dry run whose earlier changes make the account.
+pub type Ids = Option<(u32, u32)>;
+
+/// Looks up owner and group. Without an owner it is whoever runs this, which is root; without a group it
+/// is the owner's primary group.
+pub fn ids(system: &System, owner: Option<&AccountName>, group: Option<&AccountName>) -> Result<Ids> {
+    let accounts = system.accounts()?;
+    let owner = match owner {
+        None => {
+            let uid = geteuid().as_raw();
+            Some((uid, accounts.user_by_id(uid).map_or(uid, |user| user.gid)))
+        }
+        Some(name) => match accounts.user(name.as_str()) {
+            Some(user) => Some((user.uid, user.gid)),
+            None if system.expects(&Fact::User(name.to_string())) || system.expects(&Fact::Packages) => None,
+            None => return Err(missing("user", name)),
+        },
+    };
+    let group = match group {
+        None => owner.map(|(_, gid)| gid),
+        Some(name) => match accounts.group(name.as_str()) {
+            Some(group) => Some(group.gid),
+            None if system.expects(&Fact::Group(name.to_string())) || system.expects(&Fact::Packages) => None,
+            None => return Err(missing("group", name)),
+        },
+    };
+    Ok(owner.zip(group).map(|((uid, _), gid)| (uid, gid)))
+}
+
+fn missing(what: &str, name: &AccountName) -> anyhow::Error {
+    Fault::new(format!("the {what} {name} does not exist"))
+        .hint(format!("declare a `{what}` resource for it in an earlier step"))
+        .into()
+}
+
+/// An owner in words: `glovo-app:glovo-app`.
+pub fn words(system: &System, uid: u32, gid: u32) -> Result<String> {
+    let accounts = system.accounts()?;
+    let user = accounts.user_by_id(uid).map_or_else(|| uid.to_string(), |user| user.name.clone());
+    let group = accounts.group_by_id(gid).map_or_else(|| gid.to_string(), |group| group.name.clone());
+    Ok(format!("{user}:{group}"))
+}
+
+/// What differs between the ownership that is and the one that should be: `owner app:app (now root:root)`.
+pub fn differences(system: &System, now: Ownership, ids: Ids, mode: Option<u32>) -> Result<Vec<String>> {
+    let mut differences = vec![];
+    match ids {
+        None => differences.push("the owner that an earlier change makes".into()),
+        Some((uid, gid)) if (uid, gid) != (now.uid, now.gid) => {
+            let (wanted, is) = (words(system, uid, gid)?, words(system, now.uid, now.gid)?);
+            differences.push(format!("owner {wanted} (now {is})"));
+        }
+        Some(_) => {}
+    }
+    if let Some(mode) = mode.filter(|mode| *mode != now.mode) {
+        differences.push(format!("mode {mode:04o} (now {:04o})", now.mode));
+    }
+    Ok(differences)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_strict() {
+        for good in ["glovo-app", "_apt", "a1", "www-data"] {
+            assert!(AccountName::try_from(good.to_owned()).is_ok(), "{good}");
+        }
+        for bad in ["", "123", "ümlaut", "-a", "a b", "a\nb", "a:b", "Root", &"a".repeat(33)] {
+            assert!(AccountName::try_from(bad.to_owned()).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The kind `service`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Change, Finding, Kind, Resource};
+use crate::{
+    error::Fault,
+    system::{
+        Fact, System,
+        command::{Command, validate},
+        state,
+        systemd::Unit,
+    },
+    value::{AbsPath, Argv, Sha256, Span, printable},
+};
+
+/// How long a start may take where the resource has no `timeout`: systemd's own default.
+const START_PATIENCE: Duration = Duration::from_secs(90);
+
+/// The state of a systemd unit. It is restarted only when a file of `restart_on` has other bytes than at
+/// its last good start, also when the run that changed the file was cut off before the restart.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// The unit, such as `nginx.service`; without an ending it is a service.
+    name: UnitName,
+    /// Whether it starts at boot. Default: unchanged.
+    enabled: Option<bool>,
+    /// Whether it runs now. Default: unchanged.
+    running: Option<bool>,
+    /// Files that it reads at its start, its unit file among them.
+    #[serde(default)]
+    restart_on: Vec<AbsPath>,
+    /// A command that must succeed before it is started or restarted.
+    validate: Option<Argv>,
+    /// How long it must stay active, without a restart, to count as started. Default: 2s.
+    #[serde(default = "two_seconds")]
+    stable: Span,
+}
+
+fn two_seconds() -> Span {
+    Span(Duration::from_secs(2))
+}
+
+/// The full name of a unit, as systemd.unit(5) allows it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+pub struct UnitName(String);
+
+impl TryFrom<String> for UnitName {
+    type Error = anyhow::Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        printable(&name)?;
+        let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+        ensure!(
+            !name.is_empty() && !name.starts_with(['-', '.']) && name.chars().all(allowed) && name.len() < 256,
+            "`{name}` is not the name of a unit"
+        );
+        let types = ["service", "socket", "timer", "target", "path", "mount", "swap"];
+        let known = name.rsplit_once('.').is_some_and(|(_, ending)| types.contains(&ending));
+        Ok(Self(if known { name } else { format!("{name}.service") }))
+    }
+}
+
+/// What is remembered of a unit's last good start.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+struct Started {
+    inputs: BTreeMap<AbsPath, Option<Sha256>>,
+}
+
+impl Kind for Service {
+    const NAME: &'static str = "service";
+    const EXAMPLE: &'static str = r#"kind = "service"
+name = "nginx.service"
+enabled = true
+running = true
+restart_on = ["/etc/nginx/sites-enabled/default"]
+validate = ["nginx", "-t"]
+stable = "5s""#;
+}
+
+impl Resource for Service {
+    fn title(&self) -> String {
+        self.name.0.clone()
+    }
+
+    fn unit(&self) -> Option<&str> {
+        Some(&self.name.0)
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        if self.enabled.is_none() && self.running.is_none() {
+            return vec![Finding::new("name", "the service declares neither `enabled` nor `running`")];
+        }
+        if self.running != Some(true) && !self.restart_on.is_empty() {
+            return vec![Finding::new("restart_on", "`restart_on` needs running = true")];
+        }
+        vec![]
+    }
+
+    fn plan(&self, system: &System) -> Result<Vec<Change>> {
+        if !system.is_live() {
+            return self.plan_offline(system);
+        }
+        let unit = system.unit(&self.name.0)?;
+        if unit.load_state() != "loaded" && !self.is_coming(system)? {
+            return Err(self.not_loaded(&unit));
+        }
+        let mut changes = vec![];
+        if unit.needs_reload() {
+            changes.push(Change::new("read unit files again (daemon-reload)", System::daemon_reload));
+        }
+        changes.extend(self.enablement(unit.is_enabled()));
+        match self.running {
+            Some(true) => changes.extend(self.start_or_restart(system, &unit)?),
+            Some(false) if unit.is_active() => {
+                let service = self.clone();
+                changes.push(Change::new("stop", move |system| service.settle(system, "stop")));
+            }
+            Some(false) | None => {}
+        }
+        Ok(changes)
+    }
+}
+
+impl Service {
+    fn plan_offline(&self, system: &System) -> Result<Vec<Change>> {
+        if system.unit_file(&self.name.0)?.is_none() && !self.is_coming(system)? {
+            return Err(self.not_loaded(&Unit::default()));
+        }
+        let mut changes: Vec<Change> = self.enablement(system.is_enabled_offline(&self.name.0)?).into_iter().collect();
+        if self.running == Some(true) {
+            changes.push(Change::deferred("start (deferred: nothing is started in an image)"));
+        }
+        Ok(changes)
+    }
+
+    fn enablement(&self, is_enabled: bool) -> Option<Change> {
+        let wanted = self.enabled.filter(|wanted| *wanted != is_enabled)?;
+        let name = self.name.0.clone();
+        let summary = if wanted { "enable at boot" } else { "disable at boot" };
+        Some(Change::new(summary, move |system| system.set_enabled(&name, wanted)))
+    }
+
+    fn start_or_restart(&self, system: &System, unit: &Unit) -> Result<Option<Change>> {
+        let service = self.clone();
+        if !unit.is_active() {
+            if unit.has_job() && system.waits_for_us(&self.name.0)? {
+                return Ok(Some(Change::deferred(
+                    "start (deferred: systemd starts it when the unit that runs this has ended)",
+                )));
+            }
+            let summary = match unit.get("ActiveState") {
+                "failed" => format!("start (it has failed: {})", unit.get("Result")),
+                "activating" => "wait for its start".to_owned(),
+                _ => "start".to_owned(),
+            };
+            return Ok(Some(Change::new(summary, move |system| service.start(system, "start"))));
+        }
+        if self.restart_on.is_empty() {
+            return Ok(None);
+        }
+        let started = state::read::<Started>(system.root(), &self.state_name());
+        let changed = self.restart_on.iter().find(|path| system.expects(&Fact::Path((*path).clone())));
+        let why = match (changed, started) {
+            (Some(path), _) => format!("{path} will be new"),
+            (None, None) => "what it was started with is not known".to_owned(),
+            (None, Some(started)) => {
+                let now = self.inputs(system)?;
+                let Some((path, _)) =
+                    now.inputs.iter().find(|(path, digest)| started.inputs.get(*path) != Some(*digest))
+                else {
+                    return Ok(None);
+                };
+                format!("{path} has changed since its start")
+            }
+        };
+        Ok(Some(Change::new(format!("restart: {why}"), move |system| service.start(system, "restart"))))
+    }
+
+    /// Whether a change planned earlier in a dry run may bring the unit.
+    fn is_coming(&self, system: &System) -> Result<bool> {
+        let path = AbsPath::from("/etc/systemd/system").join(&self.name.0)?;
+        Ok(system.expects(&Fact::Packages) || system.expects(&Fact::Path(path)))
+    }
+
+    fn not_loaded(&self, unit: &Unit) -> anyhow::Error {
+        let name = &self.name.0;
+        let fault = match unit.load_state() {
+            "masked" => Fault::new(format!("{name} is masked")).hint(format!("systemctl unmask {name}")),
+            "bad-setting" | "error" => Fault::new(format!("systemd can't load {name}: {}", unit.get("LoadError")))
+                .hint(format!("systemd-analyze verify {name}")),
+            _ => Fault::new(format!("there is no unit {name}"))
+                .hint("declare the package or file that brings it in an earlier resource"),
+        };
+        fault.into()
+    }
+
+    fn state_name(&self) -> String {
+        format!("service-{}.json", self.name.0)
+    }
+
+    /// The digests of what the unit reads at its start.
+    fn inputs(&self, system: &System) -> Result<Started> {
+        let digests =
+            self.restart_on.iter().map(|path| Ok((path.clone(), system.digest(&system.root().resolve(path)?)?)));
+        Ok(Started { inputs: digests.collect::<Result<_>>()? })
+    }
+
+    fn start(&self, system: &System, verb: &str) -> Result<()> {
+        if let Some(argv) = &self.validate {
+            validate(system, &Command::new(argv.0.iter().cloned()))
+                .with_context(|| format!("{} was not {verb}ed: its validator failed", self.name.0))?;
+        }
+        // Read before the start: a file that changes meanwhile then counts as changed.
+        let inputs = self.inputs(system)?;
+        self.settle(system, verb)?;
+        if self.restart_on.is_empty() { Ok(()) } else { state::write(system.root(), &self.state_name(), &inputs) }
+    }
+
+    fn settle(&self, system: &System, verb: &str) -> Result<()> {
+        // A declared timeout is in force anyway; the shorter one counts.
+        system.settle(verb, &self.name.0, self.stable.0, START_PATIENCE + self.stable.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_name_holds_no_directive() {
+        assert_eq!(UnitName::try_from("nginx".to_owned()).unwrap().0, "nginx.service");
+        assert_eq!(UnitName::try_from("app@1.socket".to_owned()).unwrap().0, "app@1.socket");
+        for bad in ["", "-x", "a b", "a/b", "a\nExecStart=", "a\x1b[1m", ".service"] {
+            assert!(UnitName::try_from(bad.to_owned()).is_err(), "{bad:?}");
+        }
+    }
+}

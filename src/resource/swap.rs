@@ -1,0 +1,342 @@
+//! The kind `swap`.
+
+use std::fmt;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    errno::Errno,
+    fcntl::{FallocateFlags, fallocate},
+    sys::statfs,
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Change, Finding, Kind, Resource};
+use crate::{
+    error::Fault,
+    system::{
+        System,
+        command::Command,
+        root::{FileType, Ownership, Root, Status},
+    },
+    value::{AbsPath, ByteSize},
+};
+
+/// The smallest swap file that mkswap(8) takes is ten pages.
+const SMALLEST: u64 = 40 << 10;
+/// Space left free on the file system beside the swap file.
+const RESERVE: u64 = 64 << 20;
+
+/// An active swap file, in /etc/fstab once. A file that is there already is never formatted: one with a
+/// swap signature is turned on, any other is an error. One that is active is left as it is, whatever its size.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Swap {
+    /// Where the file is. Its file system must be able to hold one: ext4 and XFS can, btrfs and tmpfs can't.
+    path: AbsPath,
+    /// Its size: `1GiB`, or by the machine's memory: `memory*1, min 512MiB, max 4GiB`.
+    size: SizeRule,
+    /// Its priority, 0 to 32767; higher is used first. Default: below every other swap.
+    priority: Option<u16>,
+}
+
+/// A size, or one that follows the machine's memory within bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+pub enum SizeRule {
+    /// This many bytes.
+    Fixed(ByteSize),
+    /// So many percent of the memory, within bounds.
+    Memory {
+        /// Percent of the memory.
+        percent: u64,
+        /// At least this.
+        min: Option<ByteSize>,
+        /// At most this.
+        max: Option<ByteSize>,
+    },
+}
+
+impl TryFrom<String> for SizeRule {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        let mut parts = text.split(',').map(str::trim);
+        let first = parts.next().unwrap_or_default();
+        let Some(factor) = first.strip_prefix("memory") else {
+            ensure!(parts.next().is_none(), "`min` and `max` go with `memory*FACTOR`");
+            return Ok(Self::Fixed(first.parse()?));
+        };
+        let percent = percent(factor.trim())
+            .with_context(|| format!("`{first}` is not `memory*FACTOR`, such as memory*1 or memory*0.5"))?;
+        let (mut min, mut max) = (None, None);
+        for part in parts {
+            match part.split_once(' ') {
+                Some(("min", size)) if min.is_none() => min = Some(size.trim().parse()?),
+                Some(("max", size)) if max.is_none() => max = Some(size.trim().parse()?),
+                _ => bail!("`{part}` is not one `min SIZE` or one `max SIZE`"),
+            }
+        }
+        ensure!(min.zip(max).is_none_or(|(min, max)| min <= max), "`min` is more than `max`");
+        Ok(Self::Memory { percent, min, max })
+    }
+}
+
+/// `*1.5` as 150.
+fn percent(factor: &str) -> Option<u64> {
+    let factor = if factor.is_empty() { "1" } else { factor.strip_prefix('*')?.trim() };
+    let (whole, fraction) = factor.split_once('.').unwrap_or((factor, "0"));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty();
+    if !digits(whole) || !digits(fraction) || whole.len() > 3 || fraction.len() > 2 {
+        return None;
+    }
+    let hundredths: u64 = format!("{fraction:0<2}").parse().ok()?;
+    Some(whole.parse::<u64>().ok()? * 100 + hundredths).filter(|percent| *percent > 0)
+}
+
+impl SizeRule {
+    /// The size in bytes on a machine with this much memory, in whole MiB where it follows the memory.
+    fn bytes(self, memory: u64) -> u64 {
+        match self {
+            Self::Fixed(size) => size.0,
+            Self::Memory { percent, min, max } => {
+                let size = (memory / 100 * percent).next_multiple_of(1 << 20);
+                size.max(min.map_or(0, |min| min.0)).min(max.map_or(u64::MAX, |max| max.0))
+            }
+        }
+    }
+}
+
+impl fmt::Display for SizeRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(size) => size.fmt(f),
+            Self::Memory { percent, .. } => write!(f, "{percent} % of the memory"),
+        }
+    }
+}
+
+impl Kind for Swap {
+    const NAME: &'static str = "swap";
+    const EXAMPLE: &'static str = r#"kind = "swap"
+path = "/swapfile"
+size = "memory*1, min 512MiB, max 4GiB""#;
+}
+
+impl Resource for Swap {
+    fn title(&self) -> String {
+        self.path.to_string()
+    }
+
+    fn owned_path(&self) -> Option<&AbsPath> {
+        Some(&self.path)
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        let mut findings = vec![];
+        if self.path.as_str().contains([' ', '\\', '#']) {
+            findings.push(Finding::new("path", "a swap file's path stands in /etc/fstab: no space, `\\` or `#`"));
+        }
+        if self.priority.is_some_and(|priority| priority > 32767) {
+            findings.push(Finding::new("priority", "a priority is at most 32767"));
+        }
+        if self.size.bytes(u64::MAX / 2) < SMALLEST {
+            findings.push(Finding::new("size", format!("a swap file has at least {}", ByteSize(SMALLEST))));
+        }
+        findings
+    }
+
+    fn plan(&self, system: &System) -> Result<Vec<Change>> {
+        if !system.is_live() {
+            return Ok(vec![Change::deferred("create and turn on (deferred: an image carries no swap file)")]);
+        }
+        let mut changes = vec![];
+        if is_active(system.root(), &self.path)? {
+            let status = system.root().status(&self.path)?;
+            changes.extend(status.and_then(|status| self.mend_mode(&status)));
+        } else {
+            changes.extend(self.turn_on(system)?);
+        }
+        let fstab = system.root().read_text(&"/etc/fstab".into())?;
+        if !fstab.lines().any(|line| is_entry(line, &self.path)) {
+            let swap = self.clone();
+            changes.push(Change::new("add to /etc/fstab", move |system| swap.add_to_fstab(system.root())));
+        }
+        Ok(changes)
+    }
+}
+
+impl Swap {
+    /// What it takes until the swap file is active.
+    fn turn_on(&self, system: &System) -> Result<Vec<Change>> {
+        let swap = self.clone();
+        let on = move |system: &System| swap.swapon(system);
+        let Some(status) = system.root().status(&self.path)? else {
+            let size = self.size.bytes(system.memory()?);
+            self.preflight(system.root(), size)?;
+            let swap = self.clone();
+            let create = move |system: &System| swap.create(system, size);
+            return Ok(vec![
+                Change::new(format!("create swap file of {}", ByteSize(size)), create),
+                Change::new("turn on", on),
+            ]);
+        };
+        if status.file_type != FileType::Regular || !has_signature(system.root(), &self.path)? {
+            return Err(Fault::new(format!("{} is there and is not a swap file", self.path))
+                .hint("it is not formatted, its content would be lost: move it away, or declare another path")
+                .into());
+        }
+        let mut changes: Vec<Change> = self.mend_mode(&status).into_iter().collect();
+        changes.push(Change::new("turn on", on));
+        Ok(changes)
+    }
+
+    /// A swap file that others can read hands them other processes' memory.
+    fn mend_mode(&self, status: &Status) -> Option<Change> {
+        let wanted = Ownership { uid: 0, gid: 0, mode: 0o600 };
+        let path = self.path.clone();
+        (status.ownership != wanted).then(|| {
+            let summary = format!("set owner root:root, mode 0600 (now {:04o})", status.ownership.mode);
+            Change::new(summary, move |system| system.root().own_file(&path, wanted))
+        })
+    }
+
+    /// Refuses, before anything is written, what would fail afterwards.
+    fn preflight(&self, root: &Root, size: u64) -> Result<()> {
+        let file_system = root.file_system(&self.path)?;
+        let refused = [
+            (statfs::BTRFS_SUPER_MAGIC.0, "btrfs"),
+            (statfs::TMPFS_MAGIC.0, "tmpfs"),
+            (statfs::OVERLAYFS_SUPER_MAGIC.0, "overlayfs"),
+            (statfs::NFS_SUPER_MAGIC.0, "nfs"),
+        ];
+        if let Some((_, name)) = refused.iter().find(|(magic, _)| *magic == file_system.magic) {
+            return Err(Fault::new(format!("{} can't be a swap file: it is on {name}", self.path))
+                .hint("declare a path on ext4 or XFS")
+                .into());
+        }
+        if file_system.free < size.saturating_add(RESERVE) {
+            let (size, free) = (ByteSize(size), ByteSize(file_system.free));
+            return Err(Fault::new(format!(
+                "{} would leave the disk full: it needs {size}, {free} are free",
+                self.path
+            ))
+            .hint("declare a smaller size, or give the machine a larger volume")
+            .into());
+        }
+        Ok(())
+    }
+
+    /// Makes the whole file under a temporary name, so that what stands at the path is always a swap file.
+    fn create(&self, system: &System, size: u64) -> Result<()> {
+        let mut staged = system.root().stage(&self.path, Ownership { uid: 0, gid: 0, mode: 0o600 })?;
+        let length = i64::try_from(size).context("the size of the swap file")?;
+        // Allocated, not yet written extents are no holes: ext4 and XFS (since Linux 4.18) swap on them.
+        match fallocate(&*staged.file(), FallocateFlags::empty(), 0, length) {
+            Ok(()) => {}
+            Err(Errno::EOPNOTSUPP) => {
+                let zeros = vec![0; 1 << 20];
+                for start in (0..size).step_by(zeros.len()) {
+                    let piece = usize::try_from(size - start).unwrap_or(usize::MAX).min(zeros.len());
+                    staged.write_all(&zeros[..piece])?;
+                    system.check()?;
+                }
+            }
+            Err(errno) => {
+                return Err(errno).with_context(|| format!("allocating {} for {}", ByteSize(size), self.path));
+            }
+        }
+        _ = system.run_checked(&Command::new(["mkswap", staged.temporary()?.as_str()]))?;
+        staged.publish()
+    }
+
+    fn swapon(&self, system: &System) -> Result<()> {
+        let mut command = Command::new(["swapon"]);
+        if let Some(priority) = self.priority {
+            command = command.args(["--priority", &priority.to_string()]);
+        }
+        _ = system.run_checked(&command.arg(self.path.as_str())).with_context(|| {
+            Fault::new(format!("{} could not be turned on", self.path))
+                .hint("a container may not swap; a file with holes or on an unfit file system can't be swap")
+        })?;
+        Ok(())
+    }
+
+    fn add_to_fstab(&self, root: &Root) -> Result<()> {
+        let path = AbsPath::from("/etc/fstab");
+        let mut fstab = root.read_text(&path)?;
+        if !fstab.is_empty() && !fstab.ends_with('\n') {
+            fstab.push('\n');
+        }
+        let options = self.priority.map_or("sw".into(), |priority| format!("sw,pri={priority}"));
+        fstab.push_str(&format!("{} none swap {options} 0 0\n", self.path));
+        let ownership =
+            root.status(&path)?.map_or(Ownership { uid: 0, gid: 0, mode: 0o644 }, |status| status.ownership);
+        root.write(&path, ownership, fstab.as_bytes())
+    }
+}
+
+/// Whether a line of fstab(5) is about this swap file.
+fn is_entry(line: &str, path: &AbsPath) -> bool {
+    let mut fields = line.split_whitespace();
+    fields.next() == Some(path.as_str()) && fields.nth(1) == Some("swap")
+}
+
+/// Whether the kernel swaps to this file, by proc_swaps(5).
+fn is_active(root: &Root, path: &AbsPath) -> Result<bool> {
+    let path = root.resolve(path)?;
+    let swaps = root.read_text(&"/proc/swaps".into())?;
+    Ok(swaps.lines().skip(1).any(|line| line.split_whitespace().next() == Some(path.as_str())))
+}
+
+/// Whether the file has mkswap's signature, at the end of its first page.
+fn has_signature(root: &Root, path: &AbsPath) -> Result<bool> {
+    use std::os::unix::fs::FileExt;
+    let Some((file, _)) = root.open_file(path)? else { return Ok(false) };
+    let mut signature = [0; 10];
+    Ok([4096, 16384, 65536]
+        .iter()
+        .any(|page| file.read_exact_at(&mut signature, page - 10).is_ok() && &signature == b"SWAPSPACE2"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(text: &str) -> Result<SizeRule> {
+        SizeRule::try_from(text.to_owned())
+    }
+
+    #[test]
+    fn a_size_follows_the_memory_within_bounds() {
+        let by_memory = rule("memory*1, min 512MiB, max 4GiB").unwrap();
+        for (memory, swap) in [(1u64 << 28, 512 << 20), (1 << 30, 1 << 30), (64 << 30, 4 << 30)] {
+            assert_eq!(by_memory.bytes(memory) >> 20, swap >> 20);
+        }
+        assert_eq!(rule("memory*0.5").unwrap().bytes(2000 << 20) >> 20, 1000);
+        assert_eq!(rule("1GiB").unwrap().bytes(1), 1 << 30);
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for bad in [
+            "",
+            "memory*",
+            "memory*x",
+            "memory*0",
+            "memory*1, mid 1GiB",
+            "1GiB, max 2GiB",
+            "memory, min 2GiB, max 1GiB",
+            "memory*1.234",
+        ] {
+            assert!(rule(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_fstab_entry_is_found_whatever_its_options() {
+        let path = AbsPath::from("/swapfile");
+        assert!(is_entry("/swapfile\tswap swap defaults,pri=5 0 0", &path));
+        assert!(!is_entry("#/swapfile none swap sw 0 0", &path) && !is_entry("/swapfile2 none swap sw 0 0", &path));
+    }
+}

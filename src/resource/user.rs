@@ -1,0 +1,146 @@
+//! The kind `user`.
+
+use anyhow::Result;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Change, Kind, Resource, ownership::AccountName};
+use crate::{
+    error::Fault,
+    system::{Fact, System, accounts, command::Command},
+    value::AbsPath,
+};
+
+/// A user with a primary group of the same name. For a user that exists: another declared shell is set,
+/// missing supplementary groups are added (none is taken away); another home or uid is an error, because
+/// a home is never moved and files never change hands.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// Login name.
+    name: AccountName,
+    /// Whether its id comes from the range of system users; such a user gets no home directory and can't
+    /// log in. Default: false.
+    #[serde(default)]
+    system: bool,
+    /// Home directory. Made for a user that is not a system user.
+    home: Option<AbsPath>,
+    /// Login shell. Default: /usr/sbin/nologin for a new system user, else the distribution's.
+    shell: Option<AbsPath>,
+    /// Supplementary groups.
+    #[serde(default)]
+    groups: Vec<AccountName>,
+    /// Numeric id. Default: the next free one.
+    uid: Option<u32>,
+}
+
+impl Kind for User {
+    const NAME: &'static str = "user";
+    const EXAMPLE: &'static str = r#"kind = "user"
+name = "glovo-app"
+system = true
+home = "/var/www/glovo-app"
+shell = "/usr/sbin/nologin""#;
+}
+
+impl Resource for User {
+    fn title(&self) -> String {
+        self.name.to_string()
+    }
+
+    fn plan(&self, system: &System) -> Result<Vec<Change>> {
+        let accounts = system.accounts()?;
+        for group in &self.groups {
+            let expected = system.expects(&Fact::Group(group.to_string())) || system.expects(&Fact::Packages);
+            if accounts.group(group.as_str()).is_none() && !expected {
+                return Err(Fault::new(format!("the group {group} does not exist"))
+                    .hint("declare a `group` resource for it in an earlier step")
+                    .into());
+            }
+        }
+        match accounts.user(self.name.as_str()) {
+            None => self.create(&accounts),
+            Some(user) => self.mend(&accounts, user),
+        }
+    }
+}
+
+impl User {
+    fn create(&self, accounts: &accounts::Accounts) -> Result<Vec<Change>> {
+        if let Some(taken) = self.uid.and_then(|uid| accounts.user_by_id(uid)) {
+            return Err(Fault::new(format!("uid {} belongs to user {}", taken.uid, taken.name))
+                .hint("declare another uid, or none")
+                .into());
+        }
+        let mut command = Command::new(["useradd"]);
+        if self.system {
+            command = command.args(["--system", "--no-create-home"]);
+        } else {
+            command = command.arg("--create-home");
+        }
+        // A group of that name that is there already becomes the primary one: useradd would refuse it.
+        command = match accounts.group(self.name.as_str()) {
+            Some(group) => command.args(["--gid", &group.gid.to_string()]),
+            None => command.arg("--user-group"),
+        };
+        if let Some(uid) = self.uid {
+            command = command.args(["--uid", &uid.to_string()]);
+        }
+        if let Some(home) = &self.home {
+            command = command.args(["--home-dir", home.as_str()]);
+        }
+        match &self.shell {
+            Some(shell) => command = command.args(["--shell", shell.as_str()]),
+            None if self.system => command = command.args(["--shell", "/usr/sbin/nologin"]),
+            None => {}
+        }
+        if !self.groups.is_empty() {
+            command = command.args(["--groups", &self.group_list(|_| true)]);
+        }
+        let command = command.arg(self.name.as_str());
+        let summary = if self.system { "create system user" } else { "create user" };
+        Ok(vec![
+            Change::new(summary, move |system| system.change_accounts(&command))
+                .brings(Fact::User(self.name.to_string()))
+                .brings(Fact::Group(self.name.to_string())),
+        ])
+    }
+
+    fn mend(&self, accounts: &accounts::Accounts, user: &accounts::User) -> Result<Vec<Change>> {
+        let name = &self.name;
+        if let Some(uid) = self.uid.filter(|uid| *uid != user.uid) {
+            return Err(Fault::new(format!("user {name} has uid {}, not {uid}", user.uid))
+                .hint("an id is never changed: files would change hands. declare the id it has, or change it by hand")
+                .into());
+        }
+        if let Some(home) = self.home.as_ref().filter(|home| home.as_str() != user.home.trim_end_matches('/')) {
+            return Err(Fault::new(format!("user {name} has home {}, not {home}", user.home))
+                .hint(format!("a home is never moved. declare the home it has, or move it by hand: usermod --home {home} --move-home {name}"))
+                .into());
+        }
+        let mut changes = vec![];
+        if let Some(shell) = self.shell.as_ref().filter(|shell| shell.as_str() != user.shell) {
+            let command = Command::new(["usermod", "--shell", shell.as_str(), name.as_str()]);
+            let summary =
+                format!("set shell {shell} (now {})", if user.shell.is_empty() { "/bin/sh" } else { &user.shell });
+            changes.push(Change::new(summary, move |system| system.change_accounts(&command)));
+        }
+        let is_member = |group: &AccountName| {
+            accounts
+                .group(group.as_str())
+                .is_some_and(|group| group.gid == user.gid || group.members.contains(&user.name))
+        };
+        let missing = self.group_list(|group| !is_member(group));
+        if !missing.is_empty() {
+            let command = Command::new(["usermod", "--append", "--groups", &missing, name.as_str()]);
+            changes
+                .push(Change::new(format!("add to groups {missing}"), move |system| system.change_accounts(&command)));
+        }
+        Ok(changes)
+    }
+
+    fn group_list(&self, filter: impl Fn(&AccountName) -> bool) -> String {
+        let names: Vec<&str> = self.groups.iter().filter(|group| filter(group)).map(AccountName::as_str).collect();
+        names.join(",")
+    }
+}

@@ -1,0 +1,50 @@
+//! Facts about the machine acted on: `host.architecture`, `distribution`, `codename`, `memory`, `hostname`.
+
+use anyhow::{Context, Result, bail};
+
+use super::{System, root::Root};
+
+/// The names of the facts.
+pub const FACTS: [&str; 5] = ["architecture", "distribution", "codename", "memory", "hostname"];
+
+impl System {
+    /// A fact about the host. In an image's tree, distribution and codename are the image's.
+    pub fn host(&self, name: &str) -> Result<String> {
+        match name {
+            "architecture" => Ok(std::env::consts::ARCH.into()),
+            "distribution" => os_release(self.root(), "ID"),
+            "codename" => os_release(self.root(), "VERSION_CODENAME"),
+            "memory" => Ok(self.memory()?.to_string()),
+            "hostname" => {
+                let name = nix::unistd::gethostname().context("asking for the host name")?;
+                name.into_string().map_err(|_| anyhow::anyhow!("the host name is not UTF-8"))
+            }
+            _ => bail!("there is no host.{name}: the facts are {}", FACTS.join(", ")),
+        }
+    }
+
+    /// The machine's memory in bytes.
+    pub fn memory(&self) -> Result<u64> {
+        let meminfo = self.root().read_text(&"/proc/meminfo".into())?;
+        let total =
+            meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).context("no MemTotal in /proc/meminfo")?;
+        let kibibytes: u64 = total.trim().trim_end_matches("kB").trim().parse().context("MemTotal in /proc/meminfo")?;
+        Ok(kibibytes * 1024)
+    }
+}
+
+/// A field of os-release(5).
+fn os_release(root: &Root, field: &str) -> Result<String> {
+    let path = root.resolve(&"/etc/os-release".into())?;
+    let text = root.read_text(&path)?;
+    let value = text.lines().find_map(|line| line.split_once('=').filter(|(name, _)| *name == field));
+    let (_, value) = value.with_context(|| format!("no {field} in {path}"))?;
+    Ok(value.trim().trim_matches(['"', '\'']).to_owned())
+}
+
+/// Whether standard error is connected to the journal, as systemd.exec(5) says of `$JOURNAL_STREAM`: the
+/// variable alone is inherited by children whose output goes elsewhere.
+pub fn is_stderr_the_journal() -> bool {
+    let Ok(stat) = nix::sys::stat::fstat(std::io::stderr()) else { return false };
+    std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}

@@ -1,0 +1,279 @@
+//! systemd units: their state by one `systemctl show` for all, their changes by `systemctl`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{
+    System,
+    command::{Command, with_tail},
+};
+use crate::{
+    error::Fault,
+    value::{AbsPath, spoken},
+};
+
+/// The properties asked for, org.freedesktop.systemd1(5).
+const PROPERTIES: &str =
+    "Id,Names,LoadState,LoadError,ActiveState,SubState,UnitFileState,NeedDaemonReload,NRestarts,Job,Result";
+/// Where unit files are, systemd.unit(5), the first one winning.
+const UNIT_PATH: [&str; 5] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// The state of a unit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unit {
+    properties: BTreeMap<String, String>,
+}
+
+/// The states of all units asked for so far.
+pub type Units = Rc<BTreeMap<String, Unit>>;
+
+impl Unit {
+    /// A property; empty where systemd doesn't know it.
+    pub fn get(&self, property: &str) -> &str {
+        self.properties.get(property).map_or("", String::as_str)
+    }
+
+    /// `loaded`, `not-found`, `masked`, `bad-setting`, `error`.
+    pub fn load_state(&self) -> &str {
+        self.get("LoadState")
+    }
+
+    /// Whether it runs, or has run and stays active.
+    pub fn is_active(&self) -> bool {
+        matches!(self.get("ActiveState"), "active" | "reloading" | "refreshing")
+    }
+
+    /// Whether systemd gave up on it.
+    pub fn is_failed(&self) -> bool {
+        self.get("ActiveState") == "failed"
+    }
+
+    /// Whether it starts at boot, or has no say in that (`static`, `generated`).
+    pub fn is_enabled(&self) -> bool {
+        matches!(self.get("UnitFileState"), "enabled" | "static" | "alias" | "indirect" | "generated")
+    }
+
+    /// Whether its file on the disk is newer than what systemd has in memory.
+    pub fn needs_reload(&self) -> bool {
+        self.get("NeedDaemonReload") == "yes"
+    }
+
+    /// Whether a job for it is queued.
+    pub fn has_job(&self) -> bool {
+        !matches!(self.get("Job"), "" | "0")
+    }
+
+    /// How often systemd restarted it by itself.
+    pub fn restarts(&self) -> u64 {
+        self.get("NRestarts").parse().unwrap_or_default()
+    }
+}
+
+impl System {
+    /// Units that will be asked about, so that one process tells of all of them.
+    pub fn watch_units(&self, names: impl IntoIterator<Item = String>) {
+        self.watched_units.borrow_mut().extend(names);
+    }
+
+    /// The state of a unit, since the last change.
+    pub fn unit(&self, name: &str) -> Result<Unit> {
+        self.watch_units([name.to_owned()]);
+        let cache = self.cache();
+        let known = cache.units.borrow().clone().filter(|units| units.contains_key(name));
+        let units = match known {
+            Some(units) => units,
+            None => {
+                let units = Rc::new(self.show(&self.watched_units.borrow())?);
+                *cache.units.borrow_mut() = Some(units.clone());
+                units
+            }
+        };
+        Ok(units.get(name).cloned().unwrap_or_default())
+    }
+
+    fn show(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, Unit>> {
+        let command = Command::new(["systemctl", "show", "--no-pager", "--property", PROPERTIES, "--"]).args(names);
+        let shown = self.run_checked(&command).context("asking systemd for the state of units")?;
+        // One block for each name, in the order of the arguments, with an empty line between.
+        let blocks = shown.stdout.trim_end().split("\n\n").map(parse);
+        Ok(names.iter().cloned().zip(blocks).collect())
+    }
+
+    /// The path of a unit's file, where there is one.
+    pub fn unit_file(&self, name: &str) -> Result<Option<AbsPath>> {
+        for directory in UNIT_PATH {
+            let path = AbsPath::from(directory).join(name)?;
+            if self.root().status(&path)?.is_some() {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a unit is wanted at boot, as the links say: for an image, where systemd doesn't run.
+    pub fn is_enabled_offline(&self, name: &str) -> Result<bool> {
+        let etc = AbsPath::from("/etc/systemd/system");
+        for directory in self.root().list(&etc)? {
+            if (directory.ends_with(".wants") || directory.ends_with(".requires"))
+                && self.root().status(&etc.join(&directory)?.join(name)?)?.is_some()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Starts, restarts or stops a unit and waits until it stays so.
+    ///
+    /// The job is queued without waiting for it (`--no-block`), because it may be ordered after the very
+    /// unit that runs us, which ends only when we do (cloud-final.service, and units with
+    /// `After=multi-user.target`). Such a job is left queued; see [`System::waits_for_us`].
+    pub fn settle(&self, verb: &str, name: &str, stable: Duration, patience: Duration) -> Result<()> {
+        let before = self.fresh_unit(name)?.restarts();
+        if verb == "start" || verb == "restart" {
+            // An earlier failure would count against the start limit.
+            _ = self.run(&Command::new(["systemctl", "reset-failed", name]))?;
+        }
+        _ = self.run_checked(&Command::new(["systemctl", verb, "--no-block", name]))?;
+        let end = Instant::now() + patience;
+        let mut active_since = None;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let unit = self.fresh_unit(name)?;
+            let restarted = unit.restarts() > before && verb != "restart" || unit.get("SubState") == "auto-restart";
+            if unit.is_failed() || restarted {
+                return Err(self.failed(name, &unit));
+            }
+            match (verb == "stop", unit.is_active(), unit.has_job()) {
+                (true, false, false) => return Ok(()),
+                (false, true, false) => {
+                    let since: Instant = *active_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= stable {
+                        return Ok(());
+                    }
+                }
+                (false, false, true) if pause >= Duration::from_millis(200) && self.waits_for_us(name)? => {
+                    return Ok(());
+                }
+                // It ran to its end: a oneshot that doesn't remain, or a service that simply left.
+                (false, false, false) if unit.get("ActiveState") == "inactive" => return Err(self.failed(name, &unit)),
+                _ => {}
+            }
+            if Instant::now() >= end {
+                let state = format!("{} ({})", unit.get("ActiveState"), unit.get("SubState"));
+                let message = format!("{name} is still {state} after {}", spoken(patience));
+                return Err(Fault::new(with_tail(message, &self.journal(name)))
+                    .hint(format!("systemctl status {name}"))
+                    .into());
+            }
+            self.progress(&format!("{name}: {} ({})", unit.get("ActiveState"), unit.get("SubState")));
+            self.wait(pause)?;
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+    }
+
+    fn fresh_unit(&self, name: &str) -> Result<Unit> {
+        let names = BTreeSet::from([name.to_owned()]);
+        Ok(self.show(&names)?.remove(name).unwrap_or_default())
+    }
+
+    fn failed(&self, name: &str, unit: &Unit) -> anyhow::Error {
+        let message = match unit.get("Result") {
+            "" | "success" => format!("{name} ended right after its start"),
+            result => format!("{name} failed ({result})"),
+        };
+        Fault::new(with_tail(message, &self.journal(name)))
+            .hint(format!("journalctl -u {name}; then `glovo-bootstrap run` again"))
+            .into()
+    }
+
+    /// The last lines that a unit wrote to the journal.
+    fn journal(&self, name: &str) -> String {
+        let command = Command::new([
+            "journalctl",
+            "--no-pager",
+            "--quiet",
+            "--boot",
+            "--lines=10",
+            "--output=cat",
+            "--unit",
+            name,
+        ]);
+        // Only for the message: the unit's failure is the error to be reported.
+        self.run(&command).map(|finished| finished.stdout).unwrap_or_default()
+    }
+
+    /// Whether a queued job can only begin when the unit that runs us has ended.
+    pub fn waits_for_us(&self, name: &str) -> Result<bool> {
+        let Some(ours) = self.own_unit()? else { return Ok(false) };
+        let jobs = self.run_checked(&Command::new([
+            "systemctl",
+            "list-jobs",
+            "--no-legend",
+            "--plain",
+            "--full",
+            "--no-pager",
+        ]))?;
+        let queued: BTreeSet<&str> = jobs.stdout.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+        if !queued.contains(ours.as_str()) || !queued.contains(name) {
+            return Ok(false);
+        }
+        // Follow `After=` through units that have a job themselves: only those hold others up.
+        let mut seen = BTreeSet::from([name.to_owned()]);
+        let mut frontier = vec![name.to_owned()];
+        while !frontier.is_empty() {
+            let command = Command::new(["systemctl", "show", "--property", "After", "--value", "--"]).args(&frontier);
+            let after = self.run_checked(&command)?.stdout;
+            frontier = after.split_whitespace().filter(|unit| queued.contains(unit)).map(str::to_owned).collect();
+            if frontier.contains(&ours) {
+                return Ok(true);
+            }
+            frontier.retain(|unit| seen.insert(unit.clone()));
+        }
+        Ok(false)
+    }
+
+    /// The unit that this process runs in, by its control group.
+    fn own_unit(&self) -> Result<Option<String>> {
+        let cgroup = self.root().read_text(&"/proc/self/cgroup".into())?;
+        let path = cgroup.lines().find_map(|line| {
+            line.strip_prefix("0::").or_else(|| line.split_once(":name=systemd:").map(|(_, path)| path))
+        });
+        Ok(path.and_then(|path| path.rsplit('/').find(|part| part.ends_with(".service"))).map(str::to_owned))
+    }
+
+    /// Makes systemd read unit files again.
+    pub fn daemon_reload(&self) -> Result<()> {
+        _ = self.run_checked(&Command::new(["systemctl", "daemon-reload"]))?;
+        Ok(())
+    }
+
+    /// Enables or disables a unit: on a machine by its systemd, in an image by its links.
+    pub fn set_enabled(&self, name: &str, enabled: bool) -> Result<()> {
+        let verb = if enabled { "enable" } else { "disable" };
+        let finished = self.run_checked(&Command::new(["systemctl", "--no-reload", "--quiet", verb, name]))?;
+        if finished.tail.contains("no installation config") {
+            bail!(
+                Fault::new(format!("{name} can't be enabled: its file has no [Install] section"))
+                    .hint("add WantedBy=multi-user.target to it")
+            );
+        }
+        Ok(())
+    }
+}
+
+fn parse(block: &str) -> Unit {
+    let pairs = block.lines().filter_map(|line| line.split_once('='));
+    Unit { properties: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect() }
+}
