@@ -72,6 +72,7 @@ pub struct System {
     cache: RefCell<Rc<Cache>>,
     watched_units: RefCell<BTreeSet<String>>,
     variables: RefCell<Option<Rc<Variables>>>,
+    fetcher: fetch::Fetcher,
 }
 
 /// What was read from the machine since the last change.
@@ -99,6 +100,7 @@ impl System {
             cache: RefCell::default(),
             watched_units: RefCell::default(),
             variables: RefCell::default(),
+            fetcher: fetch::Fetcher::default(),
         })
     }
 

@@ -1,14 +1,54 @@
 //! Downloads: `https`, `http`, `s3` and `file` sources, started early and handed over when complete.
+//!
+//! The rest of the program is synchronous; here is its one asynchronous edge. A background thread
+//! ([`worker`]) starts at the first use and runs what the calls below hand it; they wait for its results
+//! and look for signals and deadlines meanwhile. A run in which nothing differs starts no thread and
+//! reads no certificate.
 
+mod client;
+mod download;
+mod http;
+mod metadata;
+mod redirect;
+mod retry;
+mod s3;
+mod sdk;
 mod source;
+mod spool;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod worker;
 
-use std::fs::File;
+use std::{
+    cell::{OnceCell, RefCell},
+    fs::File,
+    io::Read,
+    sync::{Arc, mpsc::RecvTimeoutError},
+    time::Duration,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use nix::unistd::{getegid, geteuid};
 
 pub use self::source::Source;
-use super::System;
-use crate::value::Sha256;
+use self::{
+    client::Clients,
+    download::Progress,
+    metadata::Metadata,
+    retry::Pace,
+    s3::S3,
+    spool::Spool,
+    worker::{Task, Worker},
+};
+use super::{Mode, System, interrupt::TICK, root::Ownership, state};
+use crate::{
+    error::Fault,
+    value::{AbsPath, Sha256},
+};
+
+/// How many downloads go on at once; more would only share the same bandwidth.
+const CONCURRENCY: usize = 8;
 
 /// Something to be downloaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,28 +81,188 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
 }
 
+/// How long is waited for what, and where AWS is. Tests put short times and their own servers here.
+#[derive(Debug, Clone)]
+struct Settings {
+    pace: Pace,
+    /// For a name to resolve and a connection to stand, TLS included.
+    connect: Duration,
+    /// For the next byte.
+    stall: Duration,
+    /// For a probe's connection.
+    probe_connect: Duration,
+    /// For a probe as a whole.
+    probe: Duration,
+    /// Instead of the SDK's chain of environment, profile files and metadata service.
+    aws: Option<aws_config::SdkConfig>,
+    /// Instead of `AWS_EC2_METADATA_SERVICE_ENDPOINT` or 169.254.169.254.
+    metadata_endpoint: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            pace: Pace::default(),
+            connect: Duration::from_secs(10),
+            stall: Duration::from_secs(30),
+            probe_connect: Duration::from_secs(2),
+            probe: Duration::from_secs(10),
+            aws: None,
+            metadata_endpoint: None,
+        }
+    }
+}
+
+/// The downloads of a [`System`]: a thread once there is need for one, and what it was told to fetch early.
+#[derive(Default)]
+pub(super) struct Fetcher {
+    settings: Settings,
+    worker: OnceCell<Worker>,
+    started: RefCell<Vec<(Download, Transfer)>>,
+}
+
+/// A download under way.
+struct Transfer {
+    task: Task<Fetched>,
+    progress: Arc<Progress>,
+}
+
+/// What the background's tasks share.
+struct Origins {
+    settings: Settings,
+    clients: Clients,
+    metadata: Metadata,
+    s3: tokio::sync::OnceCell<S3>,
+    /// Permits to download.
+    permits: tokio::sync::Semaphore,
+}
+
+impl Fetcher {
+    fn worker(&self) -> Result<&Worker> {
+        if let Some(worker) = self.worker.get() {
+            return Ok(worker);
+        }
+        let clients = Clients::new(&self.settings);
+        let worker = Worker::start(Origins {
+            settings: self.settings.clone(),
+            metadata: Metadata::new(clients.clone(), self.settings.metadata_endpoint.clone()),
+            clients,
+            s3: tokio::sync::OnceCell::new(),
+            permits: tokio::sync::Semaphore::new(CONCURRENCY),
+        })?;
+        Ok(self.worker.get_or_init(|| worker))
+    }
+}
+
 impl System {
-    /// Starts downloads in the background; [`System::fetch`] of the same download waits for them.
-    pub fn prefetch(&self, _downloads: Vec<Download>) {}
+    /// Starts downloads in the background; [`System::fetch`] of the same download waits for them, and is
+    /// where a failure shows.
+    pub fn prefetch(&self, downloads: Vec<Download>) {
+        for download in downloads {
+            let mut started = self.fetcher.started.borrow_mut();
+            if matches!(download.source, Source::File(_)) || started.iter().any(|(other, _)| *other == download) {
+                continue;
+            }
+            match self.transfer(&download) {
+                Ok(transfer) => started.push((download, transfer)),
+                Err(error) => tracing::debug!(source = %download.source, "not started early: {error:#}"),
+            }
+        }
+    }
 
     /// Downloads, or waits for a prefetch of the same.
     pub fn fetch(&self, download: &Download) -> Result<Fetched> {
-        bail!("{}: not yet", download.source)
+        if let Source::File(path) = &download.source {
+            return self.copy(path, download.sha256);
+        }
+        let early = {
+            let mut started = self.fetcher.started.borrow_mut();
+            started.iter().position(|(other, _)| other == download).map(|index| started.swap_remove(index).1)
+        };
+        let Transfer { task, progress } = match early {
+            Some(transfer) => transfer,
+            None => self.transfer(download)?,
+        };
+        self.await_task(&task, || self.progress(&format!("{}: {progress}", download.source)))
+            .with_context(|| format!("downloading {}", download.source))
     }
 
     /// The origin's strong validator (`ETag`, or S3 version and `ETag`) for what it would send now.
     pub fn etag(&self, source: &Source) -> Result<Option<String>> {
-        bail!("{source}: not yet")
+        if let Source::File(_) = source {
+            return Ok(None);
+        }
+        let worker = self.fetcher.worker()?;
+        let task = worker.run(download::etag(worker.origins(), source.clone()));
+        self.await_task(&task, || {}).with_context(|| format!("asking for the ETag of {source}"))
     }
 
-    /// One GET, without redirects and without reading the body beyond 64 KiB.
+    /// One GET, without redirects, proxies and retries, and without reading the body beyond 64 KiB. An
+    /// error is as short as `connection refused`.
     pub fn probe(&self, url: &str) -> Result<Answer> {
-        bail!("{url}: not yet")
+        let worker = self.fetcher.worker()?;
+        self.await_task(&worker.run(http::probe(worker.origins(), url.to_owned())), || {})
     }
 
     /// A fact about this EC2 instance, asked of the metadata service: `id`, `region`,
     /// `availability_zone`, `type`, `account`, `ami`, `tags.NAME`.
     pub fn instance(&self, name: &str) -> Result<String> {
-        bail!("instance.{name}: not yet")
+        let query = metadata::Query::parse(name)?;
+        let worker = self.fetcher.worker()?;
+        self.await_task(&worker.run(metadata::ask(worker.origins(), query)), || {})
+            .with_context(|| format!("reading instance.{name}"))
+    }
+
+    fn transfer(&self, download: &Download) -> Result<Transfer> {
+        let spool = self.spool()?;
+        let worker = self.fetcher.worker()?;
+        let progress = Arc::new(Progress::default());
+        let task = worker.run(download::run(worker.origins(), download.clone(), spool, progress.clone()));
+        Ok(Transfer { task, progress })
+    }
+
+    /// A file of the machine itself, copied so that it can't change once it is verified.
+    fn copy(&self, path: &AbsPath, expected: Option<Sha256>) -> Result<Fetched> {
+        let Some((mut file, _)) = self.root().open_file(path)? else { bail!("{path} does not exist") };
+        let mut spool = self.spool()?;
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            self.check()?;
+            match file.read(&mut buffer).with_context(|| format!("reading {path}"))? {
+                0 => break,
+                read => spool.write(&buffer[..read], None)?,
+            }
+        }
+        spool.verify(expected).with_context(|| format!("verifying {path}"))?;
+        Ok(spool.finish(None)?)
+    }
+
+    /// An empty anonymous file for a download's bytes. A plan leaves the state directory as it is.
+    fn spool(&self) -> Result<Spool> {
+        let directory = match self.mode {
+            Mode::Run => AbsPath::from(state::DIRECTORY).join("staging")?,
+            Mode::Plan => "/var/tmp".into(),
+        };
+        self.root.make_directories(&directory, 0o700)?;
+        let ownership = Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o600 };
+        // Dropped unpublished, it loses its name at once: only the descriptor keeps the file.
+        let mut staged = self.root.stage(&directory.join("download")?, ownership)?;
+        let file = staged.file().try_clone().context("opening a file for a download")?;
+        Ok(Spool::new(file, directory))
+    }
+
+    /// Waits for a task; a signal or a deadline ends the wait and, with the task dropped, its work.
+    fn await_task<T>(&self, task: &Task<T>, show: impl Fn()) -> Result<T> {
+        for tick in 0u32.. {
+            match task.result.recv_timeout(TICK) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) => self.check()?,
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if tick.is_multiple_of(5) {
+                show();
+            }
+        }
+        Err(Fault::new("the background thread of the downloads has ended").into())
     }
 }

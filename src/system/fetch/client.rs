@@ -1,0 +1,191 @@
+//! The HTTP clients, each made when it is first needed, and what their errors mean.
+
+use std::{
+    error::Error,
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use reqwest::{
+    Client, ClientBuilder,
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect::Policy,
+};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::{
+    Settings,
+    redirect::{self, is_link_local},
+    retry::Failure,
+    tls,
+};
+use crate::{error::Fault, value::spoken};
+
+/// The clients.
+#[derive(Debug, Clone)]
+pub(super) struct Clients(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    connect: Duration,
+    probe_connect: Duration,
+    stall: Duration,
+    tls: OnceLock<ClientConfig>,
+    download: OnceLock<Client>,
+    service: OnceLock<Client>,
+    local: OnceLock<Client>,
+    local_tls: OnceLock<Client>,
+}
+
+impl Clients {
+    /// None made so far.
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self(Arc::new(Inner {
+            connect: settings.connect,
+            probe_connect: settings.probe_connect,
+            stall: settings.stall,
+            tls: OnceLock::new(),
+            download: OnceLock::new(),
+            service: OnceLock::new(),
+            local: OnceLock::new(),
+            local_tls: OnceLock::new(),
+        }))
+    }
+
+    /// For downloads: follows redirects, never to a link-local address, and goes through the proxies
+    /// that the environment names (`HTTPS_PROXY`, `NO_PROXY`).
+    pub(super) fn download(&self) -> Result<Client, Fault> {
+        cached(&self.0.download, || {
+            Ok(self.builder(self.tls()?).redirect(redirect::policy()).dns_resolver(Arc::new(PublicNames)))
+        })
+    }
+
+    /// For the AWS SDK: a redirected request would have the wrong signature.
+    pub(super) fn service(&self) -> Result<Client, Fault> {
+        cached(&self.0.service, || Ok(self.builder(self.tls()?).redirect(Policy::none())))
+    }
+
+    /// For the metadata service and for probes, without proxies; for `http` also without reading any
+    /// certificate. Each request makes its own connection, as one from a new client would.
+    pub(super) fn local(&self, with_tls: bool) -> Result<Client, Fault> {
+        let (cell, config) = if with_tls {
+            (&self.0.local_tls, self.tls()?)
+        } else {
+            (&self.0.local, tls::config(RootCertStore::empty())?)
+        };
+        cached(cell, || {
+            let builder = self.builder(config).redirect(Policy::none()).no_proxy();
+            Ok(builder.pool_max_idle_per_host(0).connect_timeout(self.0.probe_connect))
+        })
+    }
+
+    fn tls(&self) -> Result<ClientConfig, Fault> {
+        if let Some(config) = self.0.tls.get() {
+            return Ok(config.clone());
+        }
+        let config = tls::config(tls::roots())?;
+        Ok(self.0.tls.get_or_init(|| config).clone())
+    }
+
+    fn builder(&self, tls: ClientConfig) -> ClientBuilder {
+        Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(concat!("glovo-bootstrap/", env!("CARGO_PKG_VERSION")))
+            // A URL's query may hold a signature, which is nobody else's business.
+            .referer(false)
+            .connect_timeout(self.0.connect)
+            .read_timeout(self.0.stall)
+    }
+
+    /// What an error of a request or of a response's body means.
+    pub(super) fn explain(&self, error: &reqwest::Error) -> Failure {
+        if error.is_redirect() {
+            return Failure::Permanent(
+                Fault::new(root_cause(error)).hint("declare the URL that it leads to, if it is right"),
+            );
+        }
+        if error.is_builder() {
+            return Failure::Permanent(Fault::new(root_cause(error)));
+        }
+        if let Some(refused) = certificate_error(error) {
+            return Failure::Permanent(Fault::new(format!("the server's certificate is not trusted: {refused}")).hint(
+                "check this machine's clock (timedatectl) and root certificates (ca-certificates), \
+                 and what the server presents (openssl s_client)",
+            ));
+        }
+        let fault = Fault::new(self.reason(error)).transient();
+        Failure::transient(if error.is_dns() {
+            fault.hint("check the host name, the name servers in /etc/resolv.conf and the VPC's DNS settings")
+        } else if error.is_connect() {
+            fault.hint("check security groups, network ACLs, routes and that the server runs")
+        } else {
+            fault
+        })
+    }
+
+    /// An error in a few words: `connection refused`.
+    pub(super) fn reason(&self, error: &reqwest::Error) -> String {
+        if error.is_timeout() {
+            return if error.is_connect() {
+                "no connection in time".into()
+            } else {
+                format!("no bytes for {}", spoken(self.0.stall))
+            };
+        }
+        if error.is_dns() {
+            return format!("the host name can't be resolved: {}", root_cause(error));
+        }
+        match causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()) {
+            // The library's word for the kind is shorter than the system's for the number.
+            Some(error) if error.raw_os_error().is_some() => error.kind().to_string(),
+            _ => root_cause(error),
+        }
+    }
+}
+
+fn cached(cell: &OnceLock<Client>, build: impl FnOnce() -> Result<ClientBuilder, Fault>) -> Result<Client, Fault> {
+    if let Some(client) = cell.get() {
+        return Ok(client.clone());
+    }
+    let client = build()?.build().map_err(|error| Fault::new("making an HTTP client").caused_by(error))?;
+    Ok(cell.get_or_init(|| client).clone())
+}
+
+/// An error and its causes. The error inside of an [`io::Error`] is one of them, though
+/// [`Error::source`] skips it.
+pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source())
+    })
+}
+
+/// The innermost cause; those around it say only that a request failed, some with the whole URL.
+pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
+    causes(error).skip(1).last().map_or_else(|| "the request failed".into(), ToString::to_string)
+}
+
+fn certificate_error(error: &reqwest::Error) -> Option<String> {
+    causes(error).find_map(|cause| match cause.downcast_ref()? {
+        rustls::Error::InvalidCertificate(reason) => Some(reason.to_string()),
+        _ => None,
+    })
+}
+
+/// The system's resolver, without the link-local addresses that a name in a redirect could stand for.
+struct PublicNames;
+
+impl Resolve for PublicNames {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let addresses: Vec<SocketAddr> = found.filter(|address| !is_link_local(address.ip())).collect();
+            if addresses.is_empty() {
+                return Err(format!("{} has no address but link-local ones", name.as_str()).into());
+            }
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! `https` and `http` sources, and probes.
+
+use std::sync::Arc;
+
+use aws_sdk_s3::primitives::DateTime;
+use reqwest::{
+    Method, Response, StatusCode,
+    header::{ACCEPT_ENCODING, ETAG, HeaderMap, RETRY_AFTER},
+};
+
+use super::{
+    Answer, Origins,
+    retry::{Failure, retry_after},
+};
+use crate::{error::Fault, value::spoken};
+
+/// How much of a probe's body is read, so that the server isn't cut off in the middle of a short one.
+const PROBE_BODY: usize = 64 << 10;
+
+/// Asks for a URL. The response is a 200, its body still to be read.
+pub(super) async fn request(origins: &Origins, method: Method, url: &str) -> Result<Response, Failure> {
+    let clients = &origins.clients;
+    let client = clients.download().map_err(Failure::Permanent)?;
+    // As stored: a checksum is of the file, and what is unpacked on arrival has no bounds.
+    let request = client.request(method, url).header(ACCEPT_ENCODING, "identity");
+    let response = request.send().await.map_err(|error| clients.explain(&error))?;
+    match response.status() {
+        StatusCode::OK => Ok(response),
+        status => Err(refused(status, response.headers())),
+    }
+}
+
+/// What a status other than 200 means.
+fn refused(status: StatusCode, headers: &HeaderMap) -> Failure {
+    let reason = status.canonical_reason().unwrap_or("an unknown status");
+    let fault = Fault::new(format!("the server answered {} {reason}", status.as_u16()));
+    match status {
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {}
+        status if status.is_server_error() => {}
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            return Failure::Permanent(
+                fault.hint("it is not public; the signature of a presigned URL may have expired"),
+            );
+        }
+        StatusCode::NOT_FOUND | StatusCode::GONE => {
+            return Failure::Permanent(fault.hint("check the URL: was this version published?"));
+        }
+        _ => return Failure::Permanent(fault),
+    }
+    let after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    Failure::Transient(fault.transient(), after.and_then(|value| retry_after(value, now())))
+}
+
+/// The `ETag` that promises the same bytes, which a weak one doesn't: RFC 9110 section 8.8.3.
+pub(super) fn strong_etag(headers: &HeaderMap) -> Option<String> {
+    let etag = headers.get(ETAG)?.to_str().ok()?;
+    (!etag.starts_with("W/")).then(|| etag.to_owned())
+}
+
+/// See [`System::probe`](super::System::probe).
+pub(super) async fn probe(origins: Arc<Origins>, url: String) -> Result<Answer, Fault> {
+    let limit = origins.settings.probe;
+    let answer = tokio::time::timeout(limit, ask(&origins, &url)).await;
+    answer.unwrap_or_else(|_| Err(Fault::new(format!("no answer within {}", spoken(limit))).transient()))
+}
+
+async fn ask(origins: &Origins, url: &str) -> Result<Answer, Fault> {
+    let clients = &origins.clients;
+    let client = clients.local(url.starts_with("https:"))?;
+    let sent = client.get(url).send().await;
+    let mut response = sent.map_err(|error| Fault::new(clients.reason(&error)).transient())?;
+    let status = response.status().as_u16();
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    let headers = response.headers().iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect();
+    let mut read = 0;
+    while read < PROBE_BODY
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        read += chunk.len();
+    }
+    Ok(Answer { status, headers })
+}
+
+/// The machine's time.
+pub(super) fn now() -> DateTime {
+    DateTime::from(std::time::SystemTime::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn headers(name: reqwest::header::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, value.parse().unwrap())])
+    }
+
+    #[test]
+    fn a_weak_etag_is_no_promise_of_the_same_bytes() {
+        assert_eq!(strong_etag(&headers(ETAG, "\"a\"")).unwrap(), "\"a\"");
+        assert_eq!(strong_etag(&headers(ETAG, "W/\"a\"")), None);
+        assert_eq!(strong_etag(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_server_that_is_too_busy_is_asked_again_when_it_says() {
+        let busy = |status| match refused(status, &headers(RETRY_AFTER, "7")) {
+            Failure::Transient(_, after) => after,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(busy(StatusCode::SERVICE_UNAVAILABLE), Some(Duration::from_secs(7)));
+        assert_eq!(busy(StatusCode::TOO_MANY_REQUESTS), Some(Duration::from_secs(7)));
+    }
+}

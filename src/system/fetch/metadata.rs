@@ -1,0 +1,209 @@
+//! The instance metadata service, version 2 only: what this machine is, asked of EC2.
+//! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-categories.html>
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use aws_config::{
+    imds::{Client, client::error::ImdsError},
+    provider_config::ProviderConfig,
+};
+use tokio::sync::OnceCell;
+
+use super::{
+    Origins,
+    client::Clients,
+    retry::{Attempts, Failure},
+    sdk::Sender,
+};
+use crate::error::Fault;
+
+/// Names and where they are found.
+const FACTS: [(&str, &str); 6] = [
+    ("id", "/latest/meta-data/instance-id"),
+    ("region", "/latest/meta-data/placement/region"),
+    ("availability_zone", "/latest/meta-data/placement/availability-zone"),
+    ("type", "/latest/meta-data/instance-type"),
+    ("ami", "/latest/meta-data/ami-id"),
+    ("account", IDENTITY),
+];
+/// A JSON document; the account stands nowhere else.
+const IDENTITY: &str = "/latest/dynamic/instance-identity/document";
+const TAGS: &str = "/latest/meta-data/tags/instance";
+/// Where the instance profile's role is named.
+const ROLE: &str = "/latest/meta-data/iam/security-credentials/";
+
+/// A fact to ask for.
+#[derive(Debug)]
+pub(super) enum Query {
+    /// A path of the service.
+    Path(&'static str),
+    /// The account.
+    Account,
+    /// One of the instance's tags.
+    Tag(String),
+}
+
+impl Query {
+    /// Parses the name of a fact.
+    pub(super) fn parse(name: &str) -> Result<Self, Fault> {
+        if let Some(tag) = name.strip_prefix("tags.") {
+            // What EC2 allows in a key once tags are in the metadata: no space, no slash, not `.` or `..`.
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "+-=._,:@".contains(c);
+            if tag.is_empty() || tag.chars().all(|c| c == '.') || !tag.chars().all(allowed) {
+                return Err(Fault::new(format!("`{tag}` can't be a tag in the instance metadata"))
+                    .hint("its key may hold letters, digits and + - = . _ , : @")
+                    .invalid());
+            }
+            return Ok(Self::Tag(tag.into()));
+        }
+        match FACTS.iter().find(|(known, _)| *known == name) {
+            Some((_, IDENTITY)) => Ok(Self::Account),
+            Some((_, path)) => Ok(Self::Path(path)),
+            None => {
+                let names = FACTS.map(|(name, _)| name);
+                let near = names.into_iter().map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
+                let hint = match near {
+                    Some((distance, known)) if distance <= 2 => format!("did you mean instance.{known}?"),
+                    _ => format!("known are {}, and tags.NAME", names.join(", ")),
+                };
+                Err(Fault::new(format!("the instance metadata has no `{name}`")).hint(hint).invalid())
+            }
+        }
+    }
+}
+
+/// A client for the service, made when it is first needed; it keeps the session's token.
+#[derive(Debug)]
+pub(super) struct Metadata {
+    clients: Clients,
+    endpoint: Option<String>,
+    client: OnceCell<Client>,
+}
+
+impl Metadata {
+    /// Asks the service at an endpoint, or where the environment, the profile or EC2 put it.
+    pub(super) fn new(clients: Clients, endpoint: Option<String>) -> Self {
+        Self { clients, endpoint, client: OnceCell::new() }
+    }
+
+    /// The role of the instance profile, if the instance has one.
+    pub(super) async fn role(&self) -> Result<Option<String>, Failure> {
+        self.get(ROLE).await
+    }
+
+    /// That role, if these credentials are its.
+    pub(super) async fn role_holding(&self, access_key_id: &str) -> Option<String> {
+        let role = self.role().await.ok()??;
+        let credentials = self.get(&format!("{ROLE}{role}")).await.ok()??;
+        credentials.contains(access_key_id).then_some(role)
+    }
+
+    /// What stands at a path; `None` where nothing does.
+    async fn get(&self, path: &str) -> Result<Option<String>, Failure> {
+        let client = self.client.get_or_try_init(async || self.build()).await?;
+        match client.get(path).await {
+            Ok(text) => Ok(Some(text.as_ref().trim().to_owned())),
+            Err(ImdsError::ErrorResponse(answer)) if answer.response().status().as_u16() == 404 => Ok(None),
+            Err(error) => Err(explain(error)),
+        }
+    }
+
+    fn build(&self) -> Result<Client, Failure> {
+        let config = ProviderConfig::without_region().with_http_client(Sender::new(self.clients.clone()));
+        let builder = Client::builder().configure(&config);
+        let builder = match &self.endpoint {
+            None => builder,
+            Some(endpoint) => builder.endpoint(endpoint).map_err(|error| {
+                Failure::Permanent(Fault::new("the metadata service's endpoint is no URL").caused_by(error))
+            })?,
+        };
+        Ok(builder.build())
+    }
+}
+
+/// See [`System::instance`](super::System::instance).
+pub(super) async fn ask(origins: Arc<Origins>, query: Query) -> Result<String, Fault> {
+    let mut attempts = Attempts::new(&origins.settings.pace);
+    loop {
+        match answer(&origins.metadata, &query).await {
+            Ok(answer) => return Ok(answer),
+            Err(failure) => attempts.after(&"the instance metadata service", failure).await?,
+        }
+    }
+}
+
+async fn answer(metadata: &Metadata, query: &Query) -> Result<String, Failure> {
+    let missing = |what: &str| Failure::Permanent(Fault::new(format!("the instance metadata has no {what}")));
+    match query {
+        Query::Path(path) => metadata.get(path).await?.ok_or_else(|| missing(path)),
+        Query::Account => {
+            let document = metadata.get(IDENTITY).await?.ok_or_else(|| missing(IDENTITY))?;
+            let document: serde_json::Value = serde_json::from_str(&document)
+                .map_err(|error| Failure::Permanent(Fault::new("the identity document is no JSON").caused_by(error)))?;
+            document["accountId"].as_str().map(str::to_owned).ok_or_else(|| missing("accountId"))
+        }
+        Query::Tag(tag) => match metadata.get(&format!("{TAGS}/{tag}")).await? {
+            Some(value) => Ok(value),
+            None => Err(Failure::Permanent(match metadata.get(TAGS).await? {
+                None => Fault::new("this instance has no tags in its metadata").hint(
+                    "allow them: MetadataOptions InstanceMetadataTags=enabled in the launch template, or aws ec2 \
+                     modify-instance-metadata-options --instance-metadata-tags enabled",
+                ),
+                Some(tags) => Fault::new(format!("this instance has no tag `{tag}`"))
+                    .hint(format!("it has {}", tags.lines().collect::<Vec<_>>().join(", "))),
+            })),
+        },
+    }
+}
+
+fn explain(error: ImdsError) -> Failure {
+    let message = "the instance metadata service does not answer";
+    match error {
+        ImdsError::FailedToLoadToken(error) if !error.is_dispatch_failure() => Failure::Permanent(
+            Fault::new("the instance metadata service refuses a session token").caused_by(ImdsError::FailedToLoadToken(error)).hint(
+                "it is disabled or version 1 only: aws ec2 modify-instance-metadata-options --http-endpoint enabled \
+                 --http-tokens required",
+            ),
+        ),
+        ImdsError::FailedToLoadToken(_) => Failure::transient(Fault::new(message).transient().hint(
+            "is this an EC2 instance? In a container the answer may need a second hop: HttpPutResponseHopLimit=2",
+        )),
+        ImdsError::ErrorResponse(answer) => {
+            let fault =
+                Fault::new(format!("the instance metadata service answered {}", answer.response().status().as_u16()));
+            if answer.response().status().is_server_error() {
+                Failure::transient(fault.transient())
+            } else {
+                Failure::Permanent(fault)
+            }
+        }
+        error => Failure::transient(Fault::new(message).caused_by(error).transient()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_one_that_was_meant() {
+        let refused = |name| {
+            let error = anyhow::Error::from(Query::parse(name).unwrap_err());
+            (crate::error::exit_code(&error), crate::error::hint(&error).unwrap().to_owned())
+        };
+        assert_eq!(refused("regoin"), (2, "did you mean instance.region?".into()));
+        assert_eq!(
+            refused("colour"),
+            (2, "known are id, region, availability_zone, type, ami, account, and tags.NAME".into())
+        );
+    }
+
+    #[test]
+    fn a_tag_stays_below_the_tags() {
+        assert!(matches!(Query::parse("tags.app:version"), Ok(Query::Tag(tag)) if tag == "app:version"));
+        for name in ["tags.", "tags...", "tags.a/../../x", "tags.a b", "tags.a?b"] {
+            assert!(Query::parse(name).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! When to try again, and when to give up.
+
+use std::{
+    fmt::Display,
+    hash::{BuildHasher, Hasher, RandomState},
+    time::Duration,
+};
+
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
+
+use crate::{error::Fault, value::spoken};
+
+/// Why an attempt failed, and so whether another may succeed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Another attempt would fail alike.
+    Permanent(Fault),
+    /// The cause may pass; the origin may have said when.
+    Transient(Fault, Option<Duration>),
+    /// Perhaps an accident on the way, worth one more attempt and no third.
+    Suspect(Fault),
+}
+
+impl Failure {
+    /// A transient failure whose origin named no time.
+    pub(super) fn transient(fault: Fault) -> Self {
+        Self::Transient(fault, None)
+    }
+}
+
+/// How many attempts, and how far apart.
+#[derive(Debug, Clone)]
+pub(super) struct Pace {
+    /// The first one included.
+    pub(super) attempts: u32,
+    /// Upper bound of the first pause; it doubles with each attempt.
+    pub(super) first: Duration,
+    /// Upper bound of any pause.
+    pub(super) longest: Duration,
+    /// As long as this is obeyed an origin that asks for patience (`Retry-After`).
+    pub(super) obedience: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            attempts: 5,
+            first: Duration::from_millis(500),
+            longest: Duration::from_secs(20),
+            obedience: Duration::from_mins(1),
+        }
+    }
+}
+
+impl Pace {
+    /// Exponential backoff with full jitter: a fleet that failed together must not come back together.
+    /// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>
+    fn pause(&self, attempt: u32) -> Duration {
+        let bound = self.first.saturating_mul(1u32.checked_shl(attempt - 1).unwrap_or(u32::MAX)).min(self.longest);
+        bound.mul_f64(random_fraction())
+    }
+}
+
+/// The attempts at one thing.
+#[derive(Debug)]
+pub(super) struct Attempts<'a> {
+    pace: &'a Pace,
+    failed: u32,
+    suspected: bool,
+}
+
+impl<'a> Attempts<'a> {
+    /// None made so far.
+    pub(super) fn new(pace: &'a Pace) -> Self {
+        Self { pace, failed: 0, suspected: false }
+    }
+
+    /// Waits until the next attempt is due.
+    ///
+    /// # Errors
+    /// If none is: the fault to report.
+    pub(super) async fn after(&mut self, what: &impl Display, failure: Failure) -> Result<(), Fault> {
+        self.failed += 1;
+        let pause = match failure {
+            Failure::Permanent(fault) => return Err(fault),
+            Failure::Suspect(fault) if self.suspected => return Err(fault),
+            Failure::Suspect(fault) => {
+                self.suspected = true;
+                tracing::warn!("{what}: {fault}; trying once more");
+                return Ok(());
+            }
+            Failure::Transient(fault, _) if self.failed >= self.pace.attempts => {
+                let attempts = if self.failed == 1 { "attempt" } else { "attempts" };
+                return Err(Fault::new(format!("gave up after {} {attempts}", self.failed))
+                    .caused_by(fault)
+                    .transient());
+            }
+            Failure::Transient(fault, after) => {
+                let pause = after.map_or_else(|| self.pace.pause(self.failed), |after| after.min(self.pace.obedience));
+                let of = self.pace.attempts;
+                tracing::warn!("{what}: attempt {} of {of}: {fault}; next in {}", self.failed, spoken(pause));
+                pause
+            }
+        };
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// How long a `Retry-After` header asks to wait: seconds or a date, RFC 9110 section 10.2.3.
+pub(super) fn retry_after(value: &str, now: DateTime) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = DateTime::from_str(value, DateTimeFormat::HttpDate).ok()?;
+    Some(Duration::from_secs(u64::try_from(date.secs() - now.secs()).unwrap_or_default()))
+}
+
+/// A random number from 0 to 1, out of the seed that the standard library draws for its hash maps.
+fn random_fraction() -> f64 {
+    let random = RandomState::new().build_hasher().finish();
+    f64::from(u32::try_from(random >> 32).unwrap_or_default()) / f64::from(u32::MAX)
+}

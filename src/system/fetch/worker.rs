@@ -1,0 +1,70 @@
+//! The background thread: a tokio runtime on one thread, and tasks that end when nobody waits for them.
+
+use std::{
+    future::Future,
+    sync::{Arc, mpsc},
+};
+
+use anyhow::{Context, Result};
+use tokio::{runtime, sync::oneshot, task::AbortHandle};
+
+use super::Origins;
+
+/// The thread. Dropped, it ends at once with everything it was doing.
+pub(super) struct Worker {
+    runtime: runtime::Handle,
+    origins: Arc<Origins>,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Worker {
+    /// Starts the thread.
+    pub(super) fn start(origins: Origins) -> Result<Self> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("starting the runtime of the downloads")?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        let run = move || {
+            _ = runtime.block_on(stopped);
+            // Doesn't wait for a name that is being looked up.
+            runtime.shutdown_background();
+        };
+        _ = std::thread::Builder::new()
+            .name("downloads".into())
+            .spawn(run)
+            .context("starting the thread of the downloads")?;
+        Ok(Self { runtime: handle, origins: Arc::new(origins), _stop: stop })
+    }
+
+    /// What its tasks share.
+    pub(super) fn origins(&self) -> Arc<Origins> {
+        self.origins.clone()
+    }
+
+    /// Starts work in the background.
+    pub(super) fn run<T, E>(&self, work: impl Future<Output = Result<T, E>> + Send + 'static) -> Task<T>
+    where
+        T: Send + 'static,
+        E: Into<anyhow::Error>,
+    {
+        let (sender, result) = mpsc::channel();
+        // Nobody receives what nobody waits for any more.
+        let work = async move { _ = sender.send(work.await.map_err(Into::into)) };
+        Task { result, abort: self.runtime.spawn(work).abort_handle() }
+    }
+}
+
+/// Work in the background. Dropped, the work is abandoned.
+pub(super) struct Task<T> {
+    /// Where its result arrives.
+    pub(super) result: mpsc::Receiver<Result<T>>,
+    abort: AbortHandle,
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
+}
