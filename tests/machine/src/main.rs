@@ -1,1 +1,98 @@
-fn main() {}
+//! The demonstration: a bare Debian boots, bootstraps itself from its user-data, serves, and a second run changes
+//! nothing. `demo --keep` and `demo shell` end in a shell in the machine.
+
+use std::io::{BufRead, BufReader};
+use std::process::{ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use machine::{Machine, Options, bootstrap, user_data};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [] => demo(false),
+        ["--keep"] => demo(true),
+        ["shell"] => shell(&Machine::boot(Options::default())?),
+        _ => bail!("usage: demo [--keep | shell]"),
+    }
+}
+
+fn demo(keep: bool) -> Result<()> {
+    title("A bare Debian 12 boots; its user-data:");
+    let user_data = user_data()?;
+    print!("{user_data}");
+    let start = Instant::now();
+    let mut machine = Machine::new(Options { user_data: Some(user_data), ..Options::default() })?;
+    machine.power_on()?;
+
+    title("What the machine says:");
+    follow_user_data(&machine)?;
+    machine.wait_until_booted()?;
+    println!("{:.1} s from power on", start.elapsed().as_secs_f32());
+    machine.exec(&["cloud-init", "status"])?.success().context("the user-data failed")?;
+
+    title("What a client sees, and after the empty line what the application saw:");
+    let curl = machine.world().command("curl").args(["-si", "http://172.31.0.10/any/path"]).output()?;
+    let answer = String::from_utf8_lossy(&curl.stdout);
+    print!("{answer}");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    for (who, text) in [("the client", head), ("the application", body)] {
+        let header = "x-glovo-systems-engineer-candidate: 1";
+        ensure!(text.to_lowercase().contains(header), "{who} did not see {header}");
+    }
+
+    title("The run, step by step (glovo-bootstrap status):");
+    print!("{}", machine.agent(&["status"])?.success()?);
+
+    title("The same once more:");
+    let bootstrap = bootstrap()?;
+    let again: Vec<&str> = bootstrap.iter().map(String::as_str).collect();
+    let start = Instant::now();
+    print!("{}", machine.agent(&again)?.success()?);
+    println!("{} ms", start.elapsed().as_millis());
+
+    if keep {
+        shell(&machine)?;
+    }
+    title("Power off");
+    machine.power_off()
+}
+
+/// Prints what user-data prints, as it comes, until it has ended.
+fn follow_user_data(machine: &Machine) -> Result<()> {
+    let mut tail = machine
+        .command(&["sh", "-c", "tail --pid=$$ -n +1 -F /var/log/cloud-init-output.log 2>/dev/null & exec cloud-init status --wait > /dev/null"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let lines = BufReader::new(tail.stdout.take().expect("piped")).lines();
+    let final_stage =
+        |line: &std::io::Result<String>| line.as_ref().is_ok_and(|line| line.contains("running 'modules:final'"));
+    for line in lines.skip_while(|line| !final_stage(line)).skip(1) {
+        println!("  {}", line?);
+    }
+    tail.wait()?;
+    Ok(())
+}
+
+fn shell(machine: &Machine) -> Result<()> {
+    title("A shell in the machine; leave it, and the machine is gone");
+    machine.command(&["bash", "--login"]).status()?;
+    Ok(())
+}
+
+fn title(text: &str) {
+    println!("\n== {text}");
+}

@@ -1,0 +1,85 @@
+//! The agent under test: built from this workspace, and what a machine is to do with it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::base::{PACKAGE, base};
+use crate::cache::sha256;
+
+const URL: &str = "http://origin.test/glovo-bootstrap";
+const JAR: &str = "origin.test/systems-engineer-interview-1.0.0.jar";
+
+/// The release build of `glovo-bootstrap`, made up to date once per process.
+pub fn agent() -> Result<&'static Path> {
+    static AGENT: OnceLock<PathBuf> = OnceLock::new();
+    if AGENT.get().is_none() {
+        let _ = AGENT.set(build()?);
+    }
+    Ok(AGENT.get().expect("just set"))
+}
+
+fn build() -> Result<PathBuf> {
+    if let Some(binary) = std::env::var_os("GLOVO_MACHINE_AGENT") {
+        return Ok(binary.into());
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let build = Command::new(cargo)
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            "glovo-bootstrap",
+            "--message-format",
+            "json-render-diagnostics",
+        ])
+        .current_dir(PACKAGE)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo")?;
+    ensure!(build.status.success(), "the agent does not build");
+    let messages = String::from_utf8(build.stdout)?;
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|message| Some(message.get("executable")?.as_str()?.into()))
+        .next_back()
+        .context("cargo named no executable")
+}
+
+/// The arguments of a whole bootstrap in a machine's world.
+pub fn bootstrap() -> Result<Vec<String>> {
+    let jar = base()?.join("www").join(JAR);
+    let files = Path::new(PACKAGE).join("../../steps/files");
+    let variables = [
+        format!("jar_url=http://{JAR}"),
+        format!("jar_sha256={}", sha256(&jar)?),
+        "config_bucket=glovo-config".into(),
+        format!("nginx_site_sha256={}", sha256(&files.join("nginx-default"))?),
+        format!("unit_sha256={}", sha256(&files.join("glovo-app.service"))?),
+        // Its root is an overlay, on which no kernel swaps.
+        "swap_path=/mnt/ext4/swapfile".into(),
+        "swap_size=128MiB".into(),
+    ];
+    let set = variables.into_iter().flat_map(|variable| ["--set".into(), variable]);
+    Ok(["run".into()].into_iter().chain(set).collect())
+}
+
+/// The user-data of a whole bootstrap: fetches the agent, pinned by its hash, and becomes it.
+pub fn user_data() -> Result<String> {
+    Ok(format!(
+        "#!/bin/sh\n\
+         set -eu\n\
+         cd /usr/local/bin\n\
+         curl --fail --silent --show-error --retry 5 --output glovo-bootstrap.download {URL}\n\
+         echo '{}  glovo-bootstrap.download' | sha256sum --check --quiet\n\
+         chmod 755 glovo-bootstrap.download\n\
+         mv glovo-bootstrap.download glovo-bootstrap\n\
+         exec /usr/local/bin/glovo-bootstrap {}\n",
+        sha256(agent()?)?,
+        bootstrap()?.join(" "),
+    ))
+}

@@ -1,0 +1,317 @@
+//! One machine: its life from power on to power off, and what a test does with it in between.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::base::{PACKAGE, base};
+use crate::cache::{self, Entry};
+use crate::guest::{self, Output};
+use crate::world::World;
+use crate::{agent, converged};
+
+/// How long anything may take that the machine does by itself: to boot, to go down.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// How systemd-nspawn says that the machine wants to be switched on again.
+const REBOOT: i32 = 133;
+
+/// How a machine is to be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub tree: Tree,
+    pub upper: Upper,
+    /// What cloud-init is to run at the first boot. Without it cloud-init is off, and the boot quick.
+    pub user_data: Option<String>,
+    /// File systems, each on a disk of its own, mounted at `/mnt/NAME`: `ext4` (swap works there), `xfs`, `btrfs`.
+    pub disks: Vec<&'static str>,
+}
+
+/// What a machine starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tree {
+    /// A pristine Debian.
+    Fresh,
+    /// A machine on which the agent has run already. Its swap file is on `/mnt/ext4`.
+    Converged,
+    /// Any tree of a Debian with systemd. It is not written to.
+    At(PathBuf),
+}
+
+/// Where a machine's writes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upper {
+    /// Memory: quick, but syncing costs nothing there.
+    Tmpfs,
+    /// The disk of this machine: for measurements.
+    Disk,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { tree: Tree::Fresh, upper: Upper::Tmpfs, user_data: None, disks: vec!["ext4"] }
+    }
+}
+
+/// A machine and its world; cleared away when dropped.
+pub struct Machine {
+    world: World,
+    dir: PathBuf,
+    /// Process 1 of the namespaces that hold the machine's mounts; see `container.sh`.
+    holder: Child,
+    /// The converged tree under the machine, if it is one.
+    _layer: Option<Entry>,
+    nspawn: Option<Child>,
+    leader: u32,
+}
+
+impl Machine {
+    /// Sets a machine up, switches it on and waits until it has booted, user-data included.
+    pub fn boot(options: Options) -> Result<Machine> {
+        let mut machine = Machine::new(options)?;
+        machine.power_on()?;
+        machine.wait_until_booted()?;
+        Ok(machine)
+    }
+
+    /// Sets a machine up, but leaves it off. The agent is in place, unless user-data is to fetch it.
+    pub fn new(options: Options) -> Result<Machine> {
+        let base = base()?;
+        let agent = agent::agent()?;
+        let layer = if options.tree == Tree::Converged { Some(converged::layer()?) } else { None };
+        let mut lower = match &options.tree {
+            Tree::At(tree) => tree.into(),
+            _ => base.join("tree").into_os_string(),
+        };
+
+        // Nobody may sweep what is about to get its holder.
+        let sweeping = cache::lock("machines.lock")?;
+        let machines = cache::dir().join("machines");
+        sweep(&machines)?;
+        let dir = new_dir(&machines)?;
+        buckets(&dir.join("s3"))?;
+        if let Some(layer) = &layer {
+            run(Command::new("cp").arg("--sparse=always").arg(layer.path.join("ext4.img")).arg(&dir))?;
+            lower = [layer.path.join("changes").as_os_str(), &lower].join(":".as_ref());
+        }
+        let world = World::start(&base, &dir, options.user_data.clone())?;
+        let mut holder = world
+            .command("unshare")
+            .args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "bash"])
+            .arg(script())
+            .arg("hold")
+            .arg(&dir)
+            .arg(lower)
+            .arg(if options.upper == Upper::Disk { "disk" } else { "tmpfs" })
+            .args(&options.disks)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let ready = first_line(holder.stdout.take().expect("piped"))?;
+        let machine = Machine { world, dir, holder, _layer: layer, nspawn: None, leader: 0 };
+        ensure!(ready == "ready", "container.sh could not set the machine up");
+        drop(sweeping);
+
+        if options.user_data.is_some() {
+            machine.world.publish("origin.test/glovo-bootstrap", fs::read(agent)?);
+        } else {
+            fs::create_dir_all(machine.path("/etc/cloud"))?;
+            fs::write(machine.path("/etc/cloud/cloud-init.disabled"), "")?;
+            fs::copy(agent, machine.path("/usr/local/bin/glovo-bootstrap"))?;
+        }
+        Ok(machine)
+    }
+
+    /// Switches the machine on; returns as soon as its systemd runs.
+    pub fn power_on(&mut self) -> Result<()> {
+        ensure!(self.nspawn.is_none(), "the machine is on");
+        let console = File::options().create(true).append(true).open(self.console())?;
+        let holder = PathBuf::from(format!("/proc/{}", self.holder.id()));
+        let nspawn = Command::new("nsenter")
+            .args(["--target", &self.holder.id().to_string(), "--net", "--mount"])
+            .arg(format!("--pid={}", holder.join("ns/pid_for_children").display()))
+            .args(["bash", &script(), "boot"])
+            .arg(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(console.try_clone()?)
+            .stderr(console)
+            .spawn()?;
+        self.nspawn = Some(nspawn);
+        let cgroup = fs::read_to_string(self.dir.join("cgroup"))?;
+        let init =
+            holder.join("root").join(cgroup.trim().trim_start_matches('/')).join("payload/init.scope/cgroup.procs");
+        self.wait_for("systemd to start", |machine| {
+            let processes = fs::read_to_string(&init).unwrap_or_default();
+            machine.leader = processes.lines().next().and_then(|line| line.parse().ok()).unwrap_or_default();
+            Ok(machine.leader != 0)
+        })
+    }
+
+    /// Waits until the machine has started all that it is to start; user-data is run by then.
+    pub fn wait_until_booted(&mut self) -> Result<()> {
+        self.wait_for("the machine to boot", |machine| {
+            let state = machine.exec(&["timeout", "10", "systemctl", "is-system-running", "--wait"])?.stdout;
+            // "degraded" is what tests look into, not what keeps a machine from being up.
+            Ok(matches!(state.trim(), "running" | "degraded"))
+        })
+    }
+
+    /// Reboots, as `systemctl reboot` does, and waits for the boot.
+    pub fn reboot(&mut self) -> Result<()> {
+        self.exec(&["systemctl", "reboot"])?;
+        let status = self.wait_until_off()?;
+        ensure!(status.code() == Some(REBOOT), "the machine did not ask to be switched on again: {status}");
+        self.power_on()?;
+        self.wait_until_booted()
+    }
+
+    /// Shuts the machine down in an orderly way. It can be switched on again.
+    pub fn power_off(&mut self) -> Result<()> {
+        self.exec(&["systemctl", "poweroff"])?;
+        let status = self.wait_until_off()?;
+        ensure!(status.success(), "the machine did not go down well: {status}");
+        Ok(())
+    }
+
+    /// Ends every process of the machine at once. (Not a power cut: what was written is still in this kernel's cache.)
+    pub fn abort(&mut self) -> Result<()> {
+        if let Some(mut nspawn) = self.nspawn.take() {
+            // The leader is process 1 of the machine's namespace, and all in it ends with it.
+            guest::output(guest::kill(self.leader))?.success()?;
+            nspawn.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Runs a command in the machine.
+    pub fn exec(&self, arguments: &[&str]) -> Result<Output> {
+        guest::output(self.command(arguments))
+    }
+
+    /// Runs a shell script in the machine that must succeed, and returns what it printed.
+    pub fn sh(&self, script: &str) -> Result<String> {
+        self.exec(&["sh", "-euc", script])?.success().context(script.to_owned())
+    }
+
+    /// Runs the agent in the machine.
+    pub fn agent(&self, arguments: &[&str]) -> Result<Output> {
+        self.exec(&[&["/usr/local/bin/glovo-bootstrap"], arguments].concat())
+    }
+
+    /// A command that runs in the machine, for what `exec` does not offer: input, a terminal, output as it comes.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        guest::command(self.leader, arguments)
+    }
+
+    /// A file of the machine, to be read or written from here. No link on the way may be absolute.
+    pub fn path(&self, path: &str) -> PathBuf {
+        let root = format!("/proc/{}/root{}/root", self.holder.id(), self.dir.display());
+        Path::new(&root).join(path.trim_start_matches('/'))
+    }
+
+    /// The machine's surroundings: requests, faults, what is served.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// What the machine printed on its console.
+    pub fn console(&self) -> PathBuf {
+        self.dir.join("console.log")
+    }
+
+    /// Everything written on this machine so far, as an overlay's upper directory.
+    pub(crate) fn changes(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{}/upper/changes", self.holder.id(), self.dir.display()))
+    }
+
+    /// The image of one of its disks.
+    pub(crate) fn disk(&self, filesystem: &str) -> PathBuf {
+        self.dir.join(format!("{filesystem}.img"))
+    }
+
+    fn wait_until_off(&mut self) -> Result<ExitStatus> {
+        let mut status = None;
+        self.wait_for("the machine to go down", |machine| {
+            status = machine.nspawn.as_mut().context("the machine is off")?.try_wait()?;
+            Ok(status.is_some())
+        })?;
+        self.nspawn = None;
+        status.context("no status")
+    }
+
+    fn wait_for(&mut self, what: &str, mut done: impl FnMut(&mut Machine) -> Result<bool>) -> Result<()> {
+        let start = Instant::now();
+        while !done(self)? {
+            let ended = match &mut self.nspawn {
+                Some(nspawn) => nspawn.try_wait()?,
+                None => None,
+            };
+            if ended.is_some() || start.elapsed() > PATIENCE {
+                let console = fs::read_to_string(self.console()).unwrap_or_default();
+                bail!("waited in vain for {what} ({ended:?}); the console says:\n{console}");
+            }
+            sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // The end of its input is what the holder waits for; see container.sh.
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
+        if let Some(mut nspawn) = self.nspawn.take() {
+            let _ = nspawn.wait();
+        }
+    }
+}
+
+fn script() -> String {
+    format!("{PACKAGE}/src/container.sh")
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("{command:?}"))?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}
+
+fn sweep(machines: &Path) -> Result<()> {
+    fs::create_dir_all(machines)?;
+    let mut sweep = Command::new("unshare");
+    run(sweep.args(["--mount", "--propagation", "private", "bash", &script(), "sweep"]).arg(machines))
+}
+
+fn new_dir(machines: &Path) -> Result<PathBuf> {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let dir = machines.join(format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    fs::create_dir(&dir)?;
+    Ok(dir)
+}
+
+/// The objects the machine's steps fetch, and a bucket that its role may not read.
+fn buckets(root: &Path) -> Result<()> {
+    let files = Path::new(PACKAGE).join("../../steps/files");
+    for (file, object) in [
+        ("nginx-default", "glovo-config/nginx/default"),
+        ("glovo-app.service", "glovo-config/systemd/glovo-app.service"),
+        ("nginx-default", "glovo-private/nginx/default"),
+    ] {
+        let object = root.join(object);
+        fs::create_dir_all(object.parent().expect("an object in a bucket"))?;
+        fs::copy(files.join(file), &object).with_context(|| file)?;
+    }
+    Ok(())
+}
+
+fn first_line(stdout: ChildStdout) -> Result<String> {
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    Ok(line.trim_end().to_owned())
+}

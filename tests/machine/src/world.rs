@@ -1,0 +1,176 @@
+//! What surrounds a machine in EC2, in a network namespace of its own: the metadata service at its link-local address,
+//! S3, HTTP origins and package archives, and the name server that knows them and nothing else.
+//!
+//! The servers run in this process, on a thread that lives in the namespace: so tests see every request, and inject
+//! faults, without a protocol between.
+
+mod dns;
+mod fault;
+mod files;
+mod http;
+mod imds;
+mod s3;
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result, ensure};
+use nix::sched::{CloneFlags, unshare};
+use tokio::sync::oneshot;
+
+pub use fault::Fault;
+use fault::Faults;
+
+/// The address of the metadata service, in every EC2 network.
+const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// The router of the machine's subnet; every name there is leads to it.
+pub(crate) const ROUTER: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 1);
+const REGION: &str = "eu-central-1";
+
+/// One request that the world has answered, or a name it was asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// `GET`, `PUT` …, or `DNS`.
+    pub method: String,
+    /// The name that was asked: `origin.test`, `169.254.169.254`.
+    pub host: String,
+    /// Path and query; empty for a name.
+    pub path: String,
+    /// The answer's status; 0 where the connection was dropped; for a name the DNS response code.
+    pub status: u16,
+    /// The `User-Agent`.
+    pub agent: String,
+}
+
+impl Request {
+    /// `METHOD host/path`, what faults and tests match.
+    pub fn line(&self) -> String {
+        format!("{} {}{}", self.method, self.host, self.path)
+    }
+}
+
+/// The running world of one machine.
+pub struct World {
+    state: Arc<State>,
+    namespace: PathBuf,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+/// What the servers share with the test.
+struct State {
+    /// Directories named after hosts, and what they serve.
+    www: PathBuf,
+    /// `host/path` → bytes a test has published; looked at before `www`.
+    published: Mutex<HashMap<String, Vec<u8>>>,
+    user_data: Option<String>,
+    faults: Faults,
+    requests: Mutex<Vec<Request>>,
+    log: Mutex<std::fs::File>,
+}
+
+impl World {
+    /// Starts the world of the base in `base`, keeping its own files (buckets, log of requests) in `dir`.
+    pub(crate) fn start(base: &Path, dir: &Path, user_data: Option<String>) -> Result<World> {
+        let log = dir.join("requests.jsonl");
+        let state = Arc::new(State {
+            www: base.join("www"),
+            published: Mutex::default(),
+            user_data,
+            faults: Faults::default(),
+            requests: Mutex::default(),
+            log: Mutex::new(std::fs::File::create(&log).with_context(|| log.display().to_string())?),
+        });
+        let s3 = s3::service(&dir.join("s3"))?;
+        let tls = http::tls(&base.join("tls"))?;
+
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        let servers = Arc::clone(&state);
+        let thread = std::thread::spawn(move || {
+            enter_new_network()?;
+            let namespace = Path::new("/proc").join(std::fs::read_link("/proc/thread-self")?).join("ns/net");
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+                dns::serve(Arc::clone(&servers)).await?;
+                let web = http::Server { state: servers, s3 };
+                web.listen(METADATA, 80, None).await?;
+                web.listen(ROUTER, 80, None).await?;
+                web.listen(ROUTER, 443, Some(tls)).await?;
+                ready.send(namespace)?;
+                let _ = stopped.await;
+                Ok(())
+            })
+        });
+        match is_ready.recv() {
+            Ok(namespace) => Ok(World { state, namespace, stop: Some(stop), thread: Some(thread) }),
+            Err(_) => Err(thread.join().expect("the world's thread panicked").expect_err("it ended unasked")),
+        }
+    }
+
+    /// A command that runs on this machine, but in the world's network: where the load balancer stands.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.namespace.display())).arg(program);
+        command
+    }
+
+    /// Serves `bytes` at `http://` + `address`, whatever was there.
+    pub fn publish(&self, address: &str, bytes: impl Into<Vec<u8>>) {
+        self.state.published.lock().unwrap().insert(address.to_owned(), bytes.into());
+    }
+
+    /// The next `times` requests whose `METHOD host/path` (for names: `DNS host`) matches the regular expression get
+    /// this fault instead of their answer.
+    pub fn fault(&self, pattern: &str, times: usize, fault: Fault) {
+        self.state.faults.add(pattern, times, fault);
+    }
+
+    /// Every request so far.
+    pub fn requests(&self) -> Vec<Request> {
+        self.state.requests.lock().unwrap().clone()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl State {
+    fn note(&self, request: Request) {
+        let line = serde_json::json!({
+            "method": request.method, "host": request.host, "path": request.path,
+            "status": request.status, "agent": request.agent,
+        });
+        // The file is for people to read afterwards; tests read the list.
+        let _ = writeln!(self.log.lock().unwrap(), "{line}");
+        self.requests.lock().unwrap().push(request);
+    }
+
+    /// Is there a host of this name in the world?
+    fn knows(&self, host: &str) -> bool {
+        host.ends_with(".amazonaws.com")
+            || self.www.join(host).is_dir()
+            || self.published.lock().unwrap().keys().any(|address| address.split('/').next() == Some(host))
+    }
+}
+
+/// Moves this thread, and all it starts, into a network namespace in which nothing but this world's addresses exists.
+fn enter_new_network() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET).context("a network namespace (the machine tests need root)")?;
+    let mut ip = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().context("ip")?;
+    let mut commands = ip.stdin.take().expect("piped");
+    writeln!(commands, "link set lo up\naddress add {METADATA}/32 dev lo\naddress add {ROUTER}/32 dev lo")?;
+    drop(commands);
+    ensure!(ip.wait()?.success(), "ip failed");
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! S3, by the crates `s3s` (protocol, signatures) and `s3s-fs` (objects in directories). Added here: who may read what.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use s3s::access::{S3Access, S3AccessContext};
+use s3s::auth::SimpleAuth;
+use s3s::host::MultiDomain;
+use s3s::path::S3Path;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{S3Result, s3_error};
+
+use super::REGION;
+use super::imds::{ACCESS_KEY, SECRET_KEY, SESSION_TOKEN};
+
+/// The one bucket that the machine's role may read.
+const READABLE: &str = "glovo-config";
+
+pub(super) fn service(root: &Path) -> Result<S3Service> {
+    let files = s3s_fs::FileSystem::new(root).map_err(|error| anyhow!("{}: {error:?}", root.display()))?;
+    let mut service = S3ServiceBuilder::new(files);
+    service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    service.set_access(RolePolicy);
+    service.set_host(MultiDomain::new([format!("s3.{REGION}.amazonaws.com"), "s3.amazonaws.com".to_owned()])?);
+    Ok(service.build())
+}
+
+/// `s3:Get*` and `s3:List*` on one bucket, for the role's temporary credentials, in the bucket's region.
+struct RolePolicy;
+
+impl S3Access for RolePolicy {
+    fn check<'life0, 'life1, 'life2, 'async_trait>(
+        &'life0 self,
+        context: &'life1 mut S3AccessContext<'life2>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = S3Result<()>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        'life2: 'async_trait,
+        Self: 'async_trait,
+    {
+        let decision = decide(context);
+        Box::pin(async { decision })
+    }
+}
+
+fn decide(context: &S3AccessContext<'_>) -> S3Result<()> {
+    if context.credentials().is_none() {
+        return Err(s3_error!(AccessDenied, "the request is not signed"));
+    }
+    let header = |name| context.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if header("x-amz-security-token") != SESSION_TOKEN {
+        return Err(s3_error!(InvalidToken, "the role's session token is missing or wrong"));
+    }
+    if !header("authorization").contains(&format!("/{REGION}/s3/aws4_request")) {
+        return Err(s3_error!(AuthorizationHeaderMalformed, "the region is wrong; expecting '{}'", REGION));
+    }
+    let bucket = match context.s3_path() {
+        S3Path::Root => "",
+        S3Path::Bucket { bucket } | S3Path::Object { bucket, .. } => bucket,
+    };
+    let operation = context.s3_op().name();
+    let reads = ["Get", "List", "Head"].iter().any(|verb| operation.starts_with(verb));
+    if bucket != READABLE || !reads {
+        return Err(s3_error!(AccessDenied, "the role may not do {} on '{}'", operation, bucket));
+    }
+    Ok(())
+}

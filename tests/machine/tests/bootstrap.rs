@@ -1,0 +1,47 @@
+//! From a bare Debian to a serving machine, the way an Auto Scaling group does it: by user-data alone.
+
+use anyhow::{Result, ensure};
+use machine::{Machine, Options, Tree, Upper, user_data};
+
+/// What the balancer gets from the machine: head and body.
+fn get(machine: &Machine, path: &str) -> Result<(String, String)> {
+    let curl = machine.world().command("curl").args(["-si", &format!("http://172.31.0.10{path}")]).output()?;
+    ensure!(curl.status.success(), "curl: {}", curl.status);
+    let answer = String::from_utf8(curl.stdout)?.to_lowercase();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    Ok((head.to_owned(), body.to_owned()))
+}
+
+fn serves(machine: &Machine) -> Result<()> {
+    let (head, body) = get(machine, "/any/path")?;
+    ensure!(head.starts_with("http/1.1 200 "), "{head}");
+    for (who, text) in [("client", &head), ("application", &body)] {
+        ensure!(text.contains("x-glovo-systems-engineer-candidate: 1"), "the {who} did not see the header:\n{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn user_data_makes_a_bare_machine_serve() -> Result<()> {
+    let machine = Machine::boot(Options { user_data: Some(user_data()?), ..Options::default() })?;
+    machine.sh("cloud-init status || { cat /var/log/cloud-init-output.log; false; }")?;
+    serves(&machine)?;
+    assert_eq!(machine.sh("ps -C java -o user=")?.trim(), "glovo-app");
+    assert!(machine.sh("swapon --show --noheadings")?.contains("/mnt/ext4/swapfile"));
+
+    let requests = machine.world().requests();
+    let jar =
+        requests.iter().filter(|request| request.line().starts_with("GET origin.test/systems-engineer-interview-"));
+    assert_eq!(jar.map(|request| request.status).collect::<Vec<_>>(), [200]);
+    Ok(())
+}
+
+#[test]
+fn it_serves_again_after_a_reboot() -> Result<()> {
+    let mut machine = Machine::boot(Options { tree: Tree::Converged, upper: Upper::Disk, ..Options::default() })?;
+    machine.reboot()?;
+    machine.sh("until curl -fsS -o /dev/null http://127.0.0.1/; do sleep 0.1; done 2> /dev/null")?;
+    serves(&machine)?;
+    assert!(machine.sh("swapon --show --noheadings")?.contains("/mnt/ext4/swapfile"));
+    Ok(())
+}
