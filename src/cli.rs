@@ -82,7 +82,7 @@ pub enum Command {
 pub struct Selection {
     /// Only these steps, in their declared order.
     #[arg(value_name = "STEP")]
-    pub steps: Vec<String>,
+    pub only: Vec<String>,
     /// This step and those after it.
     #[arg(long, value_name = "STEP")]
     pub from: Option<String>,
@@ -138,4 +138,14 @@ pub enum Steps {
         /// Only this kind.
         kind: Option<String>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
 }

@@ -76,7 +76,7 @@ fn open(root: &Path, mode: Mode) -> Result<Rc<System>> {
 
 fn prepare(system: &Rc<System>, manifest: cli::Manifest, selection: cli::Selection) -> Result<(Manifest, Selection)> {
     let (manifest, _) = load(system, manifest)?;
-    let selection = Selection { only: selection.steps, from: selection.from, skip: selection.skip };
+    let selection = Selection { only: selection.only, from: selection.from, skip: selection.skip };
     selection.check(&manifest)?;
     Ok((manifest, selection))
 }

@@ -65,8 +65,9 @@ impl Fault {
 
     /// Keeps the error that led to this one, printed as `caused by`.
     #[must_use]
-    pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+    pub fn caused_by(mut self, source: impl Into<anyhow::Error>) -> Self {
+        // This conversion alone keeps the type, so that a Fault below is still found in the chain.
+        self.source = Some(source.into().reallocate_into_boxed_dyn_error_without_backtrace());
         self
     }
 }
@@ -139,5 +140,8 @@ mod tests {
         let below = Fault::new("stopped").class(Class::Interrupted(15));
         let error = anyhow::Error::from(Fault::new("apt-get failed").caused_by(below));
         assert_eq!(exit_code(&error), 143);
+        let below = anyhow::Error::from(Fault::new("full").hint("make room")).context("writing");
+        let error = anyhow::Error::from(Fault::new("not installed").invalid().caused_by(below));
+        assert_eq!((hint(&error), error.chain().count()), (Some("make room"), 3));
     }
 }

@@ -112,8 +112,8 @@ impl Change {
 
     /// Says what will be so once this is made.
     #[must_use]
-    pub fn brings(mut self, fact: Fact) -> Self {
-        self.brings.push(fact);
+    pub fn brings(mut self, facts: impl IntoIterator<Item = Fact>) -> Self {
+        self.brings.extend(facts);
         self
     }
 

@@ -53,7 +53,9 @@ impl Resource for Directory {
         let Some(status) = system.root().status(&path)? else {
             let ids = ids(system, self.owner.as_ref(), self.group.as_ref())?;
             let mode = self.mode.map_or(0o755, |mode| mode.0);
-            let brings = Fact::Path(path.clone());
+            // Missing parents come with it.
+            let brings: Vec<Fact> =
+                std::iter::successors(Some(path.clone()), AbsPath::parent).map(Fact::Path).collect();
             let create = move |system: &System| {
                 let (uid, gid) = ids.unwrap_or_default();
                 if let Some(parent) = path.parent() {

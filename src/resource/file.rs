@@ -245,7 +245,7 @@ impl File {
             let (uid, gid) = ids.unwrap_or_default();
             file.put(system, Ownership { uid, gid, mode })
         };
-        Ok(Change::new(summary, action).diff(diff).brings(Fact::Path(self.path.clone())))
+        Ok(Change::new(summary, action).diff(diff).brings([Fact::Path(self.path.clone())]))
     }
 
     fn put(&self, system: &System, ownership: Ownership) -> Result<()> {

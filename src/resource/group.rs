@@ -63,7 +63,7 @@ impl Resource for Group {
         let command = command.arg(self.name.as_str());
         Ok(vec![
             Change::new("create group", move |system| system.change_accounts(&command))
-                .brings(Fact::Group(self.name.to_string())),
+                .brings([Fact::Group(self.name.to_string())]),
         ])
     }
 }

@@ -61,7 +61,7 @@ impl Resource for Link {
         let (path, target) = (self.path.clone(), self.target.clone());
         Ok(vec![
             Change::new(summary, move |system| system.root().make_link(&path, &target))
-                .brings(Fact::Path(self.path.clone())),
+                .brings([Fact::Path(self.path.clone())]),
         ])
     }
 }

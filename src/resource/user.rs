@@ -101,8 +101,7 @@ impl User {
         let summary = if self.system { "create system user" } else { "create user" };
         Ok(vec![
             Change::new(summary, move |system| system.change_accounts(&command))
-                .brings(Fact::User(self.name.to_string()))
-                .brings(Fact::Group(self.name.to_string())),
+                .brings([Fact::User(self.name.to_string()), Fact::Group(self.name.to_string())]),
         ])
     }
 

@@ -115,7 +115,9 @@ impl Metadata {
         let builder = match &self.endpoint {
             None => builder,
             Some(endpoint) => builder.endpoint(endpoint).map_err(|error| {
-                Failure::Permanent(Fault::new("the metadata service's endpoint is no URL").caused_by(error))
+                Failure::Permanent(
+                    Fault::new("the metadata service's endpoint is no URL").caused_by(anyhow::Error::from_boxed(error)),
+                )
             })?,
         };
         Ok(builder.build())

@@ -1,0 +1,7 @@
+//! Black-box tests through the binary, on this host's kernel. They need root: namespaces and owners are real.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
+
+mod manifest;
+mod run;
+mod sandbox;

@@ -1,0 +1,208 @@
+//! Bad manifests: exit 2, every fault with its place, nothing touched. Rows 20 to 27 of the fault matrix.
+
+use std::{fs, os::unix::fs::PermissionsExt, time::Instant};
+
+use crate::sandbox::Sandbox;
+
+#[test]
+fn row_20_a_huge_manifest_is_refused_quickly() {
+    let sandbox = Sandbox::new();
+    let huge = format!("name = \"step\"\ndescription = \"{}\"\n", "x".repeat(2 << 20));
+    let manifest = sandbox.write("huge.toml", huge);
+    let began = Instant::now();
+    let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(2).says("has more than 1048576 bytes");
+    assert!(began.elapsed().as_secs() < 10);
+}
+
+#[test]
+fn row_20_a_deep_manifest_is_refused() {
+    let sandbox = Sandbox::new();
+    for deep in
+        [format!("a = {}{}", "[".repeat(100_000), "]".repeat(100_000)), format!("[{}]\n", "a.".repeat(50_000) + "a")]
+    {
+        let manifest = sandbox.write("deep.toml", format!("name = \"step\"\n{deep}\n"));
+        let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(2);
+    }
+}
+
+#[test]
+fn row_21_bytes_that_are_no_text_are_placed() {
+    let sandbox = Sandbox::new();
+    let manifest = sandbox.write("latin1.toml", b"name = \"step\"\ndescription = \"caf\xe9\"\n");
+    let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(2).says("latin1.toml:2:19: not UTF-8");
+    let manifest = sandbox.manifest("[[resource]]\nkind = \"file\"\npath = \"/x\"\ncontent = \"a\\u0000b\"\n");
+    let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(2).says("manifest.toml:5:11").says("NUL character");
+    let manifest = sandbox.write("nul.toml", b"name = \"st\0ep\"\n");
+    let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(2).says("nul.toml:1:");
+}
+
+#[test]
+fn row_22_duplicates_cite_both_places() {
+    let sandbox = Sandbox::new();
+    let file = "[[resource]]\nkind = \"file\"\npath = \"/x\"\ncontent = \"\"\n";
+    let _ = sandbox.write("steps/10-a.toml", format!("name = \"same\"\n{file}"));
+    let _ = sandbox.write("steps/20-b.toml", format!("name = \"same\"\n{file}"));
+    let finished = sandbox.run(&["validate", "--steps", &sandbox.at("steps")]).expect(2);
+    let finished = finished.says("20-b.toml:1:8").says("a second step is named `same`").says("10-a.toml:1:8");
+    let _ = finished
+        .says("a second resource decides about /x")
+        .says("20-b.toml:4:8")
+        .says("10-a.toml:4:8")
+        .says("2 faults");
+}
+
+#[test]
+fn row_23_an_unknown_key_gets_a_suggestion() {
+    let sandbox = Sandbox::new();
+    let manifest = sandbox.manifest("[[resource]]\nkind = \"file\"\npath = \"/x\"\ncontent = \"\"\nonwer = \"root\"\n");
+    let _ = sandbox
+        .run(&["run", "--steps", &manifest])
+        .expect(2)
+        .says("unknown field `onwer` in kind `file`")
+        .says("manifest.toml:6:1")
+        .says("^^^^^")
+        .says("did you mean `owner`?");
+    let manifest = sandbox.manifest("[[resource]]\nkind = \"fiel\"\n");
+    let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(2).says("did you mean `file`?");
+    let _ =
+        sandbox.run(&["run", "verfy", "--set", "jar_url=http://x/y", "--set", "config_bucket=b", "--set"]).expect(2);
+}
+
+#[test]
+fn row_24_numbers_beyond_their_range_are_refused() {
+    let sandbox = Sandbox::new();
+    for (fields, words) in [
+        ("kind = \"swap\"\npath = \"/s\"\nsize = \"99999999999999999999GiB\"", "more bytes than a 64-bit number holds"),
+        ("kind = \"swap\"\npath = \"/s\"\nsize = \"memory*9999\"", "memory*FACTOR"),
+        ("kind = \"directory\"\npath = \"/d\"\nmode = \"77777\"", "octal digits"),
+        ("kind = \"directory\"\npath = \"/d\"\nmode = 0644", "manifest.toml:5:8"),
+        ("kind = \"directory\"\npath = \"/d\"\nmode = 644", "a mode as a string of octal digits, such as \"0644\""),
+        ("kind = \"directory\"\npath = \"/d\"\ntimeout = \"99999999999999999999s\"", "up to a year"),
+        ("kind = \"directory\"\npath = \"/d\"\nretries = -1", "`retries`"),
+        ("kind = \"group\"\nname = \"g\"\ngid = 99999999999", "manifest.toml:5:7"),
+    ] {
+        let manifest = sandbox.manifest(&format!("[[resource]]\n{fields}\n"));
+        let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(2).says(words);
+    }
+}
+
+#[test]
+fn row_25_no_path_and_no_link_leads_out_of_the_root() {
+    let sandbox = Sandbox::new();
+    let manifest = sandbox.manifest("[[resource]]\nkind = \"file\"\npath = \"/a/../../x\"\ncontent = \"\"\n");
+    let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(2).says("contains `..`");
+
+    // A tree whose links point outside: what is written stays inside.
+    fs::create_dir_all(sandbox.at("outside")).unwrap();
+    fs::create_dir_all(sandbox.at("tree/inner")).unwrap();
+    fs::create_dir_all(sandbox.at("tree/real")).unwrap();
+    std::os::unix::fs::symlink(sandbox.at("outside"), sandbox.at("tree/absolute")).unwrap();
+    std::os::unix::fs::symlink("../../../outside", sandbox.at("tree/inner/relative")).unwrap();
+    std::os::unix::fs::symlink("/real", sandbox.at("tree/good")).unwrap();
+    for directory in ["absolute", "inner/relative"] {
+        let manifest =
+            sandbox.manifest(&format!("[[resource]]\nkind = \"file\"\npath = \"/{directory}/f\"\ncontent = \"x\"\n"));
+        let _ =
+            sandbox.run(&["run", "--steps", &manifest, "--root", &sandbox.at("tree")]).expect(1).says("does not exist");
+    }
+    let manifest = sandbox.manifest("[[resource]]\nkind = \"file\"\npath = \"/good/f\"\ncontent = \"x\"\n");
+    let _ = sandbox.run(&["run", "--steps", &manifest, "--root", &sandbox.at("tree")]).expect(0);
+    assert_eq!(fs::read_to_string(sandbox.at("tree/real/f")).unwrap(), "x");
+    assert_eq!(fs::read_dir(sandbox.at("outside")).unwrap().count(), 0);
+}
+
+#[test]
+fn row_26_a_manifest_that_others_could_have_written_is_refused() {
+    let sandbox = Sandbox::new();
+    let manifest = sandbox.manifest("");
+    let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(0);
+    fs::set_permissions(&manifest, fs::Permissions::from_mode(0o666)).unwrap();
+    let _ = sandbox.run(&["run", "--steps", &manifest]).expect(2).says("others may write to").says("chmod");
+    fs::set_permissions(&manifest, fs::Permissions::from_mode(0o644)).unwrap();
+    std::os::unix::fs::chown(&manifest, Some(65534), None).unwrap();
+    let _ = sandbox.run(&["run", "--steps", &manifest]).expect(2).says("belongs to uid 65534").says("chown");
+}
+
+#[test]
+fn row_27_control_characters_in_names_are_refused() {
+    let sandbox = Sandbox::new();
+    for fields in [
+        "kind = \"service\"\nname = \"a\\nExecStart=/bin/sh\"\nenabled = true",
+        "kind = \"service\"\nname = \"a\\u001b[2J\"\nenabled = true",
+        "kind = \"user\"\nname = \"a\\nroot::0:0\"",
+        "kind = \"user\"\nname = \"a:0\"",
+        "kind = \"file\"\npath = \"/x\\ny\"\ncontent = \"\"",
+        "kind = \"link\"\npath = \"/x\"\ntarget = \"a\\u001b[31m\"",
+        "kind = \"swap\"\npath = \"/x y\"\nsize = \"1GiB\"",
+        "kind = \"http_check\"\nurl = \"file:///etc/passwd\"",
+    ] {
+        let manifest = sandbox.manifest(&format!("[[resource]]\n{fields}\n"));
+        let finished = sandbox.run(&["validate", "--steps", &manifest]).expect(2).says("1 fault");
+        assert!(!finished.stderr.contains('\x1b'), "an escape sequence reached the terminal");
+    }
+}
+
+#[test]
+fn all_faults_come_in_one_run() {
+    let sandbox = Sandbox::new();
+    let manifest = sandbox.manifest(
+        "[[resource]]\nkind = \"file\"\npath = \"relative\"\nmode = 644\ncontent = \"\"\n\
+         [[resource]]\nkind = \"user\"\n[[resource]]\nkind = \"link\"\npath = \"/l\"\ntarget = \"{{ nowhere }}\"\n",
+    );
+    let finished = sandbox.run(&["run", "--steps", &manifest]).expect(2).says("4 faults; nothing was touched");
+    let _ =
+        finished.says("not an absolute path").says("octal").says("needs the field `name`").says("`nowhere` is not set");
+    assert!(!sandbox.path.join("var-lib/glovo-bootstrap").exists());
+}
+
+#[test]
+fn the_checked_in_schema_is_the_one_that_is_printed() {
+    let sandbox = Sandbox::new();
+    let printed = sandbox.run(&["schema"]).expect(0).stdout;
+    let kept = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/steps/schema.json")).unwrap_or_default();
+    assert!(printed == kept, "write it anew: cargo run -- schema > steps/schema.json");
+}
+
+#[test]
+fn the_manual_in_the_readme_is_the_one_that_is_printed() {
+    let sandbox = Sandbox::new();
+    let printed = sandbox.run(&["steps", "kinds"]).expect(0).stdout;
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    assert!(readme.contains(printed.trim()), "put it in anew: cargo run -- steps kinds");
+}
+
+#[test]
+fn exported_steps_are_the_built_in_ones() {
+    let sandbox = Sandbox::new();
+    let directory = sandbox.at("exported");
+    let _ = sandbox.run(&["steps", "export", &directory]).expect(0);
+    let listed = sandbox.run(&["steps", "list", "--steps", &directory]).expect(0).stdout;
+    assert_eq!(listed, sandbox.run(&["steps", "list"]).expect(0).stdout);
+    assert_eq!(listed.lines().count(), 8);
+    let _ = sandbox.run(&["steps", "export", &directory]).expect(2).says("is there already");
+    let values = ["--set", "jar_url=https://example.com/a.jar", "--set", "config_bucket=b"];
+    let digest = format!("jar_sha256={}", "0".repeat(64));
+    let arguments = [&["validate", "--steps", &directory, "--set", &digest][..], &values[..]].concat();
+    let _ = sandbox.run(&arguments).expect(0).says("8 steps");
+}
+
+#[test]
+fn a_manifest_comes_from_standard_input_and_from_a_pinned_archive() {
+    let sandbox = Sandbox::new();
+    let one = "[variables]\nname = \"world\"\n[[step]]\nname = \"one\"\n[[step.resource]]\nkind = \"link\"\npath = \"/l\"\ntarget = \"{{ name }}\"\n";
+    let path = sandbox.write("one.toml", one);
+    let mut command = sandbox.command(&["validate", "--steps", "-"]);
+    let output = command.stdin(fs::File::open(&path).unwrap()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+
+    let _ = sandbox.write("steps/10-a.toml", "name = \"a\"\n");
+    let archive = sandbox.at("steps.tar.gz");
+    let tar =
+        std::process::Command::new("tar").args(["-czf", &archive, "-C", &sandbox.at("steps"), "."]).status().unwrap();
+    assert!(tar.success());
+    let url = format!("file://{archive}");
+    let _ = sandbox.run(&["validate", "--steps", &url]).expect(2).says("must be pinned");
+    let pin = glovo_bootstrap::value::Sha256::of(&fs::read(&archive).unwrap());
+    let _ = sandbox.run(&["validate", "--steps", &format!("{url}#sha256={pin}")]).expect(0).says("1 steps");
+    let _ = sandbox.run(&["validate", "--steps", &format!("{url}#sha256={}", "0".repeat(64))]).expect(2).says("sha256");
+}

@@ -1,0 +1,280 @@
+//! Runs on this host's own kernel, in a sandbox: locks, signals, hostile files. Rows of the fault matrix by number.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    process::{Command, Stdio},
+};
+
+use crate::sandbox::{Finished, Sandbox, eventually, is_alive};
+
+/// A file whose validator writes its pid to `validator.pid` and then does something.
+fn with_validator(sandbox: &Sandbox, script: &str) -> String {
+    let pid = sandbox.at("validator.pid");
+    let (path, script) = (sandbox.at("file"), format!("echo $$ > {pid}; : {{}}; {script}"));
+    sandbox.manifest(&format!(
+        "[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"new\"\nvalidate = [\"sh\", \"-c\", '{script}']\n"
+    ))
+}
+
+fn validator_pid(sandbox: &Sandbox) -> String {
+    eventually("the validator runs", || {
+        fs::read_to_string(sandbox.at("validator.pid")).is_ok_and(|pid| pid.ends_with('\n'))
+    });
+    fs::read_to_string(sandbox.at("validator.pid")).unwrap().trim().to_owned()
+}
+
+#[test]
+fn row_11_a_second_run_names_the_first_and_exits_4() {
+    let sandbox = Sandbox::new();
+    let manifest = with_validator(&sandbox, &format!("while [ ! -e {} ]; do sleep 0.05; done", sandbox.at("go")));
+    let mut first = sandbox.start(&["run", "--steps", &manifest, "--set", "token=s3cret"]);
+    let _ = validator_pid(&sandbox);
+    let second = sandbox.run(&["run", "--steps", &manifest]).expect(4).says("another run holds this machine: pid ");
+    let second = second.says("run --steps").says("token=…").says("status --wait");
+    assert!(!second.stderr.contains("s3cret"));
+    let _ = sandbox.run(&["status"]).expect(4).says("running: pid");
+    fs::write(sandbox.at("go"), "").unwrap();
+    let _ = sandbox.run(&["status", "--wait"]).expect(0).says("converged");
+    assert!(first.wait().unwrap().success());
+    // The lock's file stays behind; that nobody holds it is what counts.
+    let _ = sandbox.run(&["run", "--steps", &manifest]).expect(0);
+}
+
+#[test]
+fn row_12_sigterm_stops_the_children_and_leaves_a_report() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.at("file"), "old").unwrap();
+    // A child of the child, which must not survive either.
+    let manifest = with_validator(&sandbox, &format!("sleep 1000 & echo $! > {}; wait", sandbox.at("grandchild.pid")));
+    let run = sandbox.start(&["run", "--steps", &manifest]);
+    let validator = validator_pid(&sandbox);
+    eventually("the grandchild runs", || {
+        fs::read_to_string(sandbox.at("grandchild.pid")).is_ok_and(|pid| pid.ends_with('\n'))
+    });
+    let grandchild = fs::read_to_string(sandbox.at("grandchild.pid")).unwrap().trim().to_owned();
+    assert!(is_alive(&validator) && is_alive(&grandchild));
+    assert!(Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap().success());
+    let _ = Finished::from(run.wait_with_output().unwrap()).expect(143).says("stopped by SIGTERM");
+    assert!(!is_alive(&validator));
+    eventually("the grandchild ends", || !is_alive(&grandchild));
+    assert_eq!(fs::read_to_string(sandbox.at("file")).unwrap(), "old");
+    let names: Vec<_> = fs::read_dir(&sandbox.path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().ends_with(".glovo-bootstrap")), "{names:?}");
+    let report = sandbox.report();
+    assert_eq!((&report["exit_code"], &report["outcome"]), (&143.into(), &"failed".into()));
+}
+
+#[test]
+fn row_13_a_lost_terminal_does_not_end_a_run() {
+    let sandbox = Sandbox::new();
+    let manifest = with_validator(&sandbox, &format!("while [ ! -e {} ]; do sleep 0.05; done", sandbox.at("go")));
+    let mut run = sandbox.start(&["run", "--steps", &manifest]);
+    let _ = validator_pid(&sandbox);
+    drop((run.stdout.take(), run.stderr.take()));
+    assert!(Command::new("kill").args(["-HUP", &run.id().to_string()]).status().unwrap().success());
+    fs::write(sandbox.at("go"), "").unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+    assert_eq!(fs::read_to_string(sandbox.at("file")).unwrap(), "new");
+    assert_eq!(sandbox.report()["exit_code"], 0);
+}
+
+#[test]
+fn row_17_a_child_that_prints_a_gibibyte_costs_little_memory() {
+    let sandbox = Sandbox::new();
+    let manifest = with_validator(&sandbox, "head -c 1G /dev/zero; echo; echo the last words >&2; exit 1");
+    let mut command = sandbox.command(&["run", "--steps", &manifest]);
+    // The resident set of the largest child that was waited for, in KiB: a shell's `times` doesn't tell.
+    let script = r#"import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+print("peak", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)"#;
+    let arguments: Vec<_> =
+        std::iter::once(command.get_program().to_owned()).chain(command.get_args().map(Into::into)).collect();
+    command = Command::new("python3");
+    let finished = Finished::from(command.args(["-c", script]).args(arguments).stdin(Stdio::null()).output().unwrap());
+    let finished = finished.expect(1).says("| the last words").says("refuses it (exit code 1)");
+    let peak: u64 = finished.stdout.split("peak ").nth(1).unwrap().trim().parse().unwrap();
+    assert!(peak < 64 << 10, "{peak} KiB");
+    assert!(finished.stdout.len() < 16 << 10, "{} bytes printed", finished.stdout.len());
+}
+
+#[test]
+fn row_70_a_racer_in_a_shared_directory_gains_nothing() {
+    let sandbox = Sandbox::new();
+    let (shared, target) = (sandbox.at("shared"), sandbox.at("target"));
+    fs::create_dir(&shared).unwrap();
+    fs::create_dir(&target).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&sandbox.path, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = format!(
+        "cd {shared}; while :; do mkdir d; rmdir d; ln -s {target} d; rm d; ln -s {target}/f f; rm -f f .f.glovo-bootstrap; done 2>/dev/null"
+    );
+    let mut racer = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &script])
+        .spawn()
+        .unwrap();
+    let mut refused = 0;
+    for round in 0..60 {
+        let manifest = sandbox.manifest(&format!(
+            "[[resource]]\nkind = \"file\"\npath = \"{shared}/f\"\ncontent = \"{round}\"\n[[resource]]\nkind = \"file\"\npath = \"{shared}/d/f\"\ncontent = \"{round}\"\n"
+        ));
+        let finished = sandbox.run(&["run", "--steps", &manifest]);
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        refused += usize::from(finished.stdout.contains("can be replaced"));
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 0, "something was written outside");
+    }
+    racer.kill().unwrap();
+    let _ = racer.wait().unwrap();
+    assert!(refused > 0, "the racer was never seen");
+}
+
+#[test]
+fn row_71_files_that_others_could_fool_are_refused() {
+    let sandbox = Sandbox::new();
+    let file = |path: &str| format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"new\"\n");
+
+    let parent = sandbox.at("theirs");
+    fs::create_dir(&parent).unwrap();
+    std::os::unix::fs::chown(&parent, Some(65534), Some(65534)).unwrap();
+    let _ = sandbox.run_resources(&file(&format!("{parent}/f"))).expect(1).says("belongs to uid 65534, not to root");
+    assert!(!fs::exists(format!("{parent}/f")).unwrap());
+
+    let open = sandbox.at("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    let _ = sandbox.run_resources(&file(&format!("{open}/f"))).expect(1).says("anybody may write to it");
+
+    fs::write(sandbox.at("victim"), "old").unwrap();
+    fs::hard_link(sandbox.at("victim"), sandbox.at("linked")).unwrap();
+    let _ = sandbox.run_resources(&file(&sandbox.at("linked"))).expect(1).says("has 2 names (hard links)");
+    assert_eq!(fs::read_to_string(sandbox.at("victim")).unwrap(), "old");
+
+    let fifo = sandbox.at("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let _ = sandbox.run_resources(&file(&fifo)).expect(1).says("device, socket or FIFO");
+
+    // A link in the way is followed only if root made it; one at the path itself is replaced, not followed.
+    std::os::unix::fs::symlink(sandbox.at("victim-2"), sandbox.at("link")).unwrap();
+    let _ = sandbox.run_resources(&file(&sandbox.at("link"))).expect(0).says("replace the symbolic link");
+    assert!(!fs::exists(sandbox.at("victim-2")).unwrap());
+}
+
+#[test]
+fn files_are_made_with_their_mode_and_changed_only_where_they_differ() {
+    let sandbox = Sandbox::new();
+    let resources = format!(
+        "[[resource]]\nkind = \"directory\"\npath = \"{0}/a/b\"\nmode = \"0750\"\n\
+         [[resource]]\nkind = \"file\"\npath = \"{0}/a/b/f\"\ncontent = \"one\\n\"\nmode = \"0640\"\nowner = \"nobody\"\n\
+         [[resource]]\nkind = \"link\"\npath = \"{0}/a/l\"\ntarget = \"b/f\"\n",
+        sandbox.path.display()
+    );
+    let _ = sandbox.run_resources(&resources).expect(0).says("converged: 3 changes");
+    let status = fs::metadata(sandbox.at("a/b/f")).unwrap();
+    assert_eq!((status.uid(), status.mode() & 0o7777), (65534, 0o640));
+    let inode = status.ino();
+    let _ = sandbox.run_resources(&resources).expect(0).says("converged: 0 changes");
+    assert_eq!(fs::metadata(sandbox.at("a/b/f")).unwrap().ino(), inode);
+
+    fs::set_permissions(sandbox.at("a/b/f"), fs::Permissions::from_mode(0o666)).unwrap();
+    let manifest = sandbox.manifest(&resources);
+    let plan = sandbox.run(&["plan", "--steps", &manifest, "--detailed-exitcode"]).expect(3);
+    let _ = plan.says("set mode 0640 (now 0666)").says("1 change pending");
+    let _ = sandbox.run_resources(&resources).expect(0).says("converged: 1 change");
+    assert_eq!(fs::metadata(sandbox.at("a/b/f")).unwrap().ino(), inode, "only its mode was changed");
+
+    fs::write(sandbox.at("a/b/f"), "two\n").unwrap();
+    let _ = sandbox.run(&["plan", "--steps", &manifest]).expect(0).says("-two").says("+one");
+    let json = sandbox.run(&["plan", "--steps", &manifest, "--json"]).expect(0).stdout;
+    let plan: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(plan["steps"][0]["resources"][1]["changes"][0]["summary"], "write new content");
+}
+
+#[test]
+fn a_secret_is_never_shown() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.at("secret");
+    let variables = sandbox.write("secrets.toml", "password = \"canary-7461\"\n");
+    fs::set_permissions(&variables, fs::Permissions::from_mode(0o600)).unwrap();
+    let manifest = sandbox.manifest(&format!(
+        "[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"password={{{{ password }}}}\\n\"\nsecret = true\n"
+    ));
+    for command in ["plan", "run", "plan"] {
+        let finished = sandbox.run(&["--verbose", command, "--steps", &manifest, "--variables", &variables]).expect(0);
+        assert!(!finished.stdout.contains("canary") && !finished.stderr.contains("canary"), "{finished:?}");
+        let _ = fs::write(&path, "changed").map(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o600)));
+    }
+    assert!(!sandbox.report().to_string().contains("canary"));
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_failed_step_stops_the_run_and_names_what_was_not_run() {
+    let sandbox = Sandbox::new();
+    let manifest = sandbox.write(
+        "manifest.toml",
+        format!(
+            "[[step]]\nname = \"a\"\n[[step.resource]]\nkind = \"file\"\npath = \"{0}/a\"\ncontent = \"\"\n\
+             [[step]]\nname = \"b\"\n[[step.resource]]\nkind = \"file\"\npath = \"{0}/none/b\"\ncontent = \"\"\nretries = 1\n\
+             [[step]]\nname = \"c\"\n[[step.resource]]\nkind = \"file\"\npath = \"{0}/c\"\ncontent = \"\"\n",
+            sandbox.path.display()
+        ),
+    );
+    let run = |arguments: &[&str]| sandbox.run(&[&["run", "--steps", &manifest], arguments].concat());
+    let _ = run(&[]).expect(1).says("(it is tried again)").says("not run: c").says("declare it: kind = \"directory\"");
+    assert!(!fs::exists(sandbox.at("c")).unwrap());
+    let report = sandbox.report();
+    let outcomes: Vec<_> =
+        report["steps"].as_array().unwrap().iter().map(|step| step["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["changed", "failed", "not_run"]);
+    assert_eq!(report["steps"][1]["resources"][0]["attempts"], 2);
+    let _ = run(&["c"]).expect(0).says("converged: 1 change");
+    let _ = run(&["--skip", "b"]).expect(0).says("converged: 0 changes");
+    let _ = run(&["--from", "c"]).expect(0);
+    let _ = run(&["d"]).expect(2).says("there is no step `d`");
+    let _ = sandbox.run(&["status"]).expect(0).says("skipped");
+}
+
+#[test]
+fn a_validator_that_refuses_keeps_the_old_file() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.at("file"), "old").unwrap();
+    let manifest = with_validator(&sandbox, "grep -q never {}");
+    let _ = sandbox.run(&["run", "--steps", &manifest]).expect(1).says("was not replaced: its validator failed");
+    assert_eq!(fs::read_to_string(sandbox.at("file")).unwrap(), "old");
+}
+
+#[test]
+fn a_timeout_stops_what_it_waits_for_and_exits_75() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.at("file");
+    let manifest = sandbox.manifest(&format!(
+        "[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"new\"\nvalidate = [\"sh\", \"-c\", \"echo waiting for {{}}; sleep 1000\"]\ntimeout = \"300ms\"\n"
+    ));
+    let finished = sandbox.run(&["run", "--steps", &manifest]).expect(75);
+    let _ = finished.says("timed out after 300 ms").says("| waiting for ");
+    assert!(!fs::exists(&path).unwrap());
+}
+
+#[test]
+fn a_full_disk_is_named_and_the_old_file_stays() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.write("large", vec![b'x'; 3 << 20]);
+    fs::create_dir(sandbox.at("small")).unwrap();
+    let path = sandbox.at("small/file");
+    let manifest =
+        sandbox.manifest(&format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\nsource = \"file://{source}\"\n"));
+    let script = format!(
+        "mount --make-rprivate / && mount -t tmpfs -o size=1m tmpfs {small} && echo old > {path} && mount --bind {state} /var/lib && {agent} run --steps {manifest}; code=$?; ls -A {small}; cat {path}; exit $code",
+        small = sandbox.at("small"),
+        state = {
+            fs::create_dir_all(sandbox.at("state")).unwrap();
+            sandbox.at("state")
+        },
+        agent = env!("CARGO_BIN_EXE_glovo-bootstrap"),
+    );
+    let finished = Finished::from(Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap());
+    let finished = finished.expect(1).says("the file system is full");
+    assert!(finished.stdout.ends_with("file\nold\n"), "{finished:?}");
+}

@@ -1,0 +1,137 @@
+//! The binary in a sandbox: a directory of its own, and a state directory that is not the host's.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+/// A directory for one test, removed at its end.
+pub struct Sandbox {
+    pub path: PathBuf,
+}
+
+impl Sandbox {
+    pub fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("glovo-bootstrap-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).expect("a fresh directory");
+        Self { path }
+    }
+
+    /// A path in it, as text.
+    pub fn at(&self, name: &str) -> String {
+        self.path.join(name).to_str().expect("UTF-8").to_owned()
+    }
+
+    /// Writes a file into it, private as a manifest must be.
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        let path = self.path.join(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        fs::write(&path, bytes).expect("a file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("its mode");
+        path.to_str().expect("UTF-8").to_owned()
+    }
+
+    /// The binary with these arguments, in a mount namespace where `/var/lib` is empty: what a run keeps
+    /// there is the test's own, and gone with it.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("unshare");
+        let script = r#"mount --make-rprivate / && mount --bind "$0" /var/lib && exec "$@""#;
+        let state = self.path.join("var-lib");
+        fs::create_dir_all(&state).expect("a directory");
+        let _ = command.args(["--mount", "sh", "-c", script]).arg(state).arg(env!("CARGO_BIN_EXE_glovo-bootstrap"));
+        let _ = command.args(arguments).env_remove("GLOVO_BOOTSTRAP_STEPS").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it to its end.
+    pub fn run(&self, arguments: &[&str]) -> Finished {
+        Finished::from(self.command(arguments).output().expect("unshare, as root"))
+    }
+
+    /// Runs `run` with a one-step manifest of these resources.
+    pub fn run_resources(&self, resources: &str) -> Finished {
+        let manifest = self.manifest(resources);
+        self.run(&["run", "--steps", &manifest])
+    }
+
+    /// Writes a one-step manifest of these resources.
+    pub fn manifest(&self, resources: &str) -> String {
+        self.write("manifest.toml", format!("name = \"step\"\n{resources}"))
+    }
+
+    /// Starts it in the background with its output captured.
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("unshare, as root")
+    }
+
+    /// The report of the last run.
+    pub fn report(&self) -> serde_json::Value {
+        let text = fs::read(self.path.join("var-lib/glovo-bootstrap/report.json")).expect("a report");
+        serde_json::from_slice(&text).expect("a whole report")
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// What the binary left behind.
+#[derive(Debug)]
+pub struct Finished {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl From<Output> for Finished {
+    fn from(output: Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
+}
+
+impl Finished {
+    /// Checks the exit code; shows everything where it is another.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Checks that some words were printed, to either stream.
+    #[track_caller]
+    pub fn says(self, words: &str) -> Self {
+        assert!(
+            self.stdout.contains(words) || self.stderr.contains(words),
+            "missing: {words}\nstdout:\n{}\nstderr:\n{}",
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+}
+
+/// Waits, up to a minute, until something is so.
+#[track_caller]
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..1200 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("never: {what}");
+}
+
+/// Whether a process is there and not a zombie.
+pub fn is_alive(pid: &str) -> bool {
+    let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().is_empty() && !rest.trim_start().starts_with('Z'))
+}
