@@ -12,6 +12,7 @@ pub mod host;
 pub mod image;
 pub mod interrupt;
 pub mod lock;
+pub mod openpgp;
 pub mod root;
 pub mod state;
 pub mod systemd;

@@ -71,11 +71,11 @@ impl FromStr for PackageName {
             bail!("`{name}` is not a package name: lower-case letters, digits and `+-.`, at least two");
         }
         ensure!(!name.ends_with('-'), "`{name}` ends in `-`, which would ask apt-get to remove it");
-        for architecture in &architecture {
+        if let Some(architecture) = architecture {
             let valid = architecture.starts_with(lower) && architecture.chars().all(|c| lower(c) || c == '-');
             ensure!(valid, "`{architecture}` is not an architecture, such as `amd64`");
         }
-        for version in &version {
+        if let Some(version) = version {
             let valid = version.starts_with(|c: char| c.is_ascii_alphanumeric())
                 && version.chars().all(|c| c.is_ascii_alphanumeric() || ".+:~-".contains(c));
             ensure!(valid, "`{version}` is not a version, such as `1.22.1-9`");
@@ -201,6 +201,7 @@ fn finish(lacking: &[(&PackageName, Lack)]) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
 mod tests {
     use std::{fs, path::PathBuf};
 

@@ -48,14 +48,14 @@ fn find(root: &Root) -> Result<Option<(AbsPath, String)>> {
         let Some((file, _)) = root.open_file(&path)? else { continue };
         // The whole file, for writing: what dpkg's and apt's `fcntl(F_SETLK)` ask for.
         let mut lock = libc::flock {
-            l_type: libc::F_WRLCK as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
+            l_type: libc::F_WRLCK.try_into()?,
+            l_whence: libc::SEEK_SET.try_into()?,
             l_start: 0,
             l_len: 0,
             l_pid: 0,
         };
         _ = fcntl(&file, FcntlArg::F_GETLK(&mut lock)).with_context(|| format!("asking who holds {path}"))?;
-        if lock.l_type != libc::F_UNLCK as libc::c_short {
+        if i32::from(lock.l_type) != libc::F_UNLCK {
             return Ok(Some((path, describe(lock.l_pid))));
         }
     }
