@@ -10,6 +10,7 @@ pub mod group;
 pub mod http_check;
 pub mod link;
 pub mod ownership;
+pub mod package;
 pub mod service;
 pub mod swap;
 pub mod user;

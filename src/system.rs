@@ -4,12 +4,15 @@
 //! do to a host, and what `--root` must redirect, is all in here.
 
 pub mod accounts;
+pub mod apt;
 pub mod command;
+pub mod dpkg;
 pub mod fetch;
 pub mod host;
 pub mod image;
 pub mod interrupt;
 pub mod lock;
+pub mod openpgp;
 pub mod root;
 pub mod state;
 pub mod systemd;
@@ -81,6 +84,7 @@ struct Cache {
     accounts: OnceCell<Rc<Accounts>>,
     units: RefCell<Option<Units>>,
     digests: RefCell<BTreeMap<[i64; 7], Sha256>>,
+    packages: OnceCell<Rc<dpkg::Status>>,
 }
 
 impl System {
@@ -217,6 +221,16 @@ impl System {
         }
         let accounts = Rc::new(Accounts::read(&self.root)?);
         Ok(cache.accounts.get_or_init(|| accounts).clone())
+    }
+
+    /// What dpkg has installed.
+    pub fn packages(&self) -> Result<Rc<dpkg::Status>> {
+        let cache = self.cache();
+        if let Some(packages) = cache.packages.get() {
+            return Ok(packages.clone());
+        }
+        let packages = Rc::new(dpkg::Status::read(&self.root)?);
+        Ok(cache.packages.get_or_init(|| packages).clone())
     }
 
     /// In a dry run: this will be so once the changes planned so far are made.

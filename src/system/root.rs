@@ -16,6 +16,7 @@ use std::{
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
     rc::Rc,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
@@ -67,6 +68,8 @@ pub struct Status {
     pub size: u64,
     /// How many names the file has.
     pub links: u64,
+    /// When anything about it last changed: content, owner, mode, name.
+    pub changed: SystemTime,
     /// What changes whenever the content may have: device, inode, size, modification and change time.
     pub identity: [i64; 7],
 }
@@ -84,6 +87,11 @@ impl Status {
             ownership: Ownership { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 },
             size: u64::try_from(stat.st_size).unwrap_or_default(),
             links: u64::from(stat.st_nlink as u32),
+            changed: SystemTime::UNIX_EPOCH
+                + Duration::new(
+                    u64::try_from(stat.st_ctime).unwrap_or_default(),
+                    u32::try_from(stat.st_ctime_nsec).unwrap_or_default(),
+                ),
             identity: [
                 stat.st_dev.cast_signed(),
                 stat.st_ino.cast_signed(),

@@ -1,0 +1,281 @@
+//! Running apt-get and dpkg: never asking, waiting for their locks, trying again where that can help.
+
+mod cause;
+mod lock;
+mod policy;
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use self::{cause::Cause, policy::ServicesHeld};
+use super::{
+    System,
+    command::{Command, Finished, with_tail},
+    root::Root,
+};
+use crate::{error::Fault, value::AbsPath};
+
+/// Nobody is there to answer: packages ask no questions (debconf(7)), no pager shows changelogs, changed
+/// configuration files are kept (ucf(1)), and services are not restarted behind our back (needrestart(1)).
+const ENVIRONMENT: [(&str, &str); 5] = [
+    ("DEBIAN_FRONTEND", "noninteractive"),
+    ("DEBIAN_PRIORITY", "critical"),
+    ("APT_LISTCHANGES_FRONTEND", "none"),
+    ("UCF_FORCE_CONFFOLD", "1"),
+    ("NEEDRESTART_SUSPEND", "1"),
+];
+/// A configuration file that was edited stays as it is, an unedited one becomes the package's; dpkg(1).
+const KEEP_CONFIGURATION: [&str; 2] = ["--force-confdef", "--force-confold"];
+/// What nobody reads on a server; the licences must stay with the programs.
+const NO_DOCUMENTATION: [&str; 4] = [
+    "--path-exclude=/usr/share/man/*",
+    "--path-exclude=/usr/share/info/*",
+    "--path-exclude=/usr/share/doc/*",
+    "--path-include=/usr/share/doc/*/copyright",
+];
+
+/// Where apt keeps the indexes of its sources.
+const LISTS: &str = "/var/lib/apt/lists";
+/// What says which sources those are.
+const SOURCES: [&str; 2] = ["/etc/apt/sources.list", "/etc/apt/sources.list.d"];
+/// Mirrors keep a package for a day at least after a newer one replaced it.
+const LISTS_LAST: Duration = Duration::from_hours(24);
+/// How often a cause that may pass is given the time to; each attempt has three of apt's own.
+const ATTEMPTS: u32 = 4;
+
+/// When the package lists are updated before an installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Update {
+    /// Where there are none, where they are a day old or older than the sources, or fail to do.
+    #[default]
+    IfNeeded,
+    /// Before every installation. Nothing is installed, and so nothing updated, where all is there.
+    Always,
+    /// Never: the lists of the image are used.
+    Never,
+}
+
+/// What apt-get is asked to install.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    /// As apt-get takes them: `name`, `name:arch`, `name=version`.
+    pub names: Vec<String>,
+    /// Whether to unpack again what is there.
+    pub reinstall: bool,
+    /// When to update the lists first.
+    pub update: Update,
+    /// Whether to install recommended packages too.
+    pub recommends: bool,
+    /// Whether to unpack manual pages and the like.
+    pub documentation: bool,
+}
+
+/// Installs packages.
+///
+/// # Errors
+/// With apt's last lines, their cause and what to do about it; transient where the cause may pass.
+pub fn install(system: &System, installation: &Installation) -> Result<()> {
+    check_writable(system)?;
+    let mut may_update = installation.update != Update::Never;
+    if installation.update == Update::Always || may_update && needs_update(system.root(), SystemTime::now())? {
+        update(system)?;
+    }
+    lock::wait(system)?;
+    let _held = ServicesHeld::new(system)?;
+    persevere(system, "installing packages", &install_command(installation), |cause| match cause {
+        Cause::Interrupted => finish(system).map(|()| true),
+        Cause::Stale | Cause::Unknown if may_update => {
+            may_update = false;
+            update(system).map(|()| true)
+        }
+        _ => Ok(false),
+    })
+}
+
+/// Ends what an interrupted run of dpkg left: configures what is unpacked, and lets apt install what that
+/// lacks.
+pub fn finish(system: &System) -> Result<()> {
+    check_writable(system)?;
+    lock::wait(system)?;
+    let _held = ServicesHeld::new(system)?;
+    let finished = system.run(&dpkg(["--configure", "--pending"]))?;
+    if finished.tail.contains("dependency problems") {
+        let fix = apt_get(["install", "--fix-broken"]).args(dpkg_options(&KEEP_CONFIGURATION));
+        return persevere(system, "installing missing dependencies", &fix, |_| Ok(false));
+    }
+    if finished.status.success() { Ok(()) } else { Err(failure("configuring packages", &finished).1.into()) }
+}
+
+/// Whether an installation that was killed left its `policy-rc.d` behind.
+pub fn is_policy_left_behind(system: &System) -> Result<bool> {
+    policy::is_left_behind(system.root())
+}
+
+/// Removes what [`is_policy_left_behind`] found, once nobody installs any more.
+pub fn sweep_policy(system: &System) -> Result<()> {
+    lock::wait(system)?;
+    policy::sweep(system.root())
+}
+
+/// Fetches the indexes of one sources file alone and keeps them. apt checks their signatures, so that
+/// success means: there is a repository, signed by the key that the file names.
+pub fn verify(system: &System, sources: &AbsPath) -> Result<()> {
+    let command = update_command().args([
+        &format!("-oDir::Etc::sourcelist={sources}"),
+        "-oDir::Etc::sourceparts=-",
+        // The other sources' indexes stay, and so does the cache made of them.
+        "-oAPT::Get::List-Cleanup=false",
+        "-oDir::Cache::pkgcache=",
+        "-oDir::Cache::srcpkgcache=",
+    ]);
+    persevere(system, "verifying the repository", &command, |_| Ok(false))
+}
+
+fn update(system: &System) -> Result<()> {
+    persevere(system, "updating the package lists", &update_command(), |_| Ok(false))
+}
+
+fn update_command() -> Command {
+    apt_get(["update"]).args([
+        // Descriptions for people.
+        "-oAcquire::Languages=none",
+        // An index that can't be fetched is an error, not a warning that the old one is used.
+        "-oAPT::Update::Error-Mode=any",
+    ])
+}
+
+fn install_command(installation: &Installation) -> Command {
+    let mut command = apt_get(["install"])
+        .arg(format!("-oAPT::Install-Recommends={}", installation.recommends))
+        .args(dpkg_options(&KEEP_CONFIGURATION))
+        // By apt itself, because that also happens if we are killed meanwhile.
+        .arg(format!("-oDPkg::Post-Invoke::=rm -f {}", policy::PATH));
+    if !installation.documentation {
+        command = command.args(dpkg_options(&NO_DOCUMENTATION));
+    }
+    if installation.reinstall {
+        command = command.arg("--reinstall");
+    }
+    if installation.names.iter().any(|name| name.contains('=')) {
+        // An older version is only ever asked for by its number.
+        command = command.arg("--allow-downgrades");
+    }
+    command.arg("--").args(&installation.names)
+}
+
+fn apt_get<const N: usize>(arguments: [&str; N]) -> Command {
+    silent(Command::new(["apt-get", "--yes", "--quiet"])).args(arguments).args([
+        // No terminal of its own for dpkg: a maintainer script that hangs must be in the group that we stop.
+        "-oDpkg::Use-Pty=false",
+        "-oDPkg::Lock::Timeout=60",
+        "-oAcquire::Retries=3",
+        // Whatever an image's apt.conf says.
+        "-oAPT::Get::AllowUnauthenticated=false",
+        "-oAcquire::AllowInsecureRepositories=false",
+    ])
+}
+
+fn dpkg<const N: usize>(arguments: [&str; N]) -> Command {
+    silent(Command::new(["dpkg"])).args(KEEP_CONFIGURATION).args(arguments)
+}
+
+/// `dpkg`'s options as apt-get takes them.
+fn dpkg_options(options: &[&str]) -> Vec<String> {
+    options.iter().map(|option| format!("-oDpkg::Options::={option}")).collect()
+}
+
+fn silent(command: Command) -> Command {
+    let command = ENVIRONMENT.iter().fold(command, |command, (name, value)| command.env(name, *value));
+    command.env(policy::VARIABLE, "1")
+}
+
+/// Runs a command until it succeeds or fails for a reason that will not pass. `mend` may remove the cause
+/// of a failure, and then says so.
+fn persevere(
+    system: &System,
+    what: &str,
+    command: &Command,
+    mut mend: impl FnMut(Cause) -> Result<bool>,
+) -> Result<()> {
+    for attempt in 1.. {
+        lock::wait(system)?;
+        let finished = system.run(command)?;
+        // Before apt 2.1.8, `Error-Mode=any` is unknown and a failed download a warning.
+        if finished.status.success() && !finished.tail.contains("W: Failed to fetch") {
+            break;
+        }
+        let (cause, fault) = failure(what, &finished);
+        if attempt == ATTEMPTS {
+            return Err(anyhow::Error::from(fault).context(format!("gave up after {ATTEMPTS} attempts")));
+        }
+        if mend(cause)? {
+            continue;
+        }
+        if !cause.is_transient() {
+            return Err(fault.into());
+        }
+        tracing::warn!(attempt, "{fault}");
+        system.progress(&format!("{what}: trying again (attempt {} of {ATTEMPTS})", attempt + 1));
+        system.wait(backoff(attempt))?;
+    }
+    Ok(())
+}
+
+/// 2, 4, 8 seconds, give or take a half: many machines that start together must not come back together.
+fn backoff(attempt: u32) -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Duration::from_secs(1 << attempt).mul_f64(0.5 + f64::from(now.subsec_micros()) / 1e6)
+}
+
+fn failure(what: &str, finished: &Finished) -> (Cause, Fault) {
+    let (cause, hint) = Cause::of(&finished.tail);
+    let message = with_tail(format!("{what} failed with exit code {}", finished.code()), &finished.tail);
+    (cause, cause.fault(message, hint))
+}
+
+/// Whether the lists are missing, old, or older than what they are of. What tells is when the inode
+/// changed: a list's modification time is the mirror's, and a copied sources file may have an old one.
+fn needs_update(root: &Root, now: SystemTime) -> Result<bool> {
+    let lists = AbsPath::from(LISTS);
+    if !root.list(&lists)?.iter().any(|name| name.contains("_Packages")) {
+        return Ok(true);
+    }
+    // apt makes and removes files in `partial` even if no index changed.
+    let mut updated = SystemTime::UNIX_EPOCH;
+    for path in [lists.join("partial")?, lists] {
+        updated = updated.max(root.status(&path)?.map_or(updated, |status| status.changed));
+    }
+    if now.duration_since(updated).is_ok_and(|age| age > LISTS_LAST) {
+        return Ok(true);
+    }
+    let [list, parts] = SOURCES.map(AbsPath::from);
+    let mut sources = vec![list];
+    for name in root.list(&parts)? {
+        sources.push(parts.join(&name)?);
+    }
+    for path in sources {
+        if root.status(&path)?.is_some_and(|status| status.changed > updated) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Said in words before apt would say it in a dozen lines.
+fn check_writable(system: &System) -> Result<()> {
+    if !system.has_program("apt-get") {
+        return Err(Fault::new("the program `apt-get` is not installed: packages can't be installed here").into());
+    }
+    for path in ["/var/lib/dpkg/status", "/var/cache/apt/archives", "/usr/bin"] {
+        if system.root().file_system(&path.into())?.read_only {
+            return Err(Fault::new(format!("the file system of {path} is mounted read-only"))
+                .hint("mount it writable first: mount -o remount,rw")
+                .into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! As much of OpenPGP as it takes to say whose public keys a keyring holds; RFC 4880.
+//!
+//! apt trusts every key of the keyring that `Signed-By` names, so that a second key hidden behind the
+//! expected one would be trusted too. What this reader doesn't understand, it refuses.
+
+use std::{fmt, str::FromStr};
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use sha1::Digest;
+
+const BEGIN: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----";
+const END: &str = "-----END PGP PUBLIC KEY BLOCK-----";
+/// Packet tags, RFC 4880 section 4.3.
+const SECRET_KEY: u8 = 5;
+const PUBLIC_KEY: u8 = 6;
+/// What may follow a public key: signature, trust, user id, public subkey, user attribute.
+const PARTS_OF_A_CERTIFICATE: [u8; 5] = [2, 12, 13, 14, 17];
+
+/// The fingerprint of a key: 40 hexadecimal digits, as `gpg --show-keys` prints it; blanks are passed over.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String", extend("pattern" = "^( *[0-9A-Fa-f]){40} *$"))]
+pub struct Fingerprint([u8; 20]);
+
+impl FromStr for Fingerprint {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b' ').collect();
+        ensure!(
+            digits.len() == 40 && digits.iter().all(u8::is_ascii_hexdigit),
+            "a fingerprint is 40 hexadecimal digits (a shorter key id can be forged); this has {}",
+            digits.len()
+        );
+        let mut fingerprint = [0; 20];
+        for (byte, pair) in fingerprint.iter_mut().zip(digits.chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair)?, 16)?;
+        }
+        Ok(Self(fingerprint))
+    }
+}
+
+impl TryFrom<String> for Fingerprint {
+    type Error = anyhow::Error;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02X}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({self})")
+    }
+}
+
+/// Whether a keyring is text rather than packets, whose first byte has its highest bit set.
+pub fn is_armored(keyring: &[u8]) -> bool {
+    keyring.first().is_some_and(|byte| byte & 0x80 == 0)
+}
+
+/// The fingerprints of the primary keys in a keyring, armored or not.
+pub fn fingerprints(keyring: &[u8]) -> Result<Vec<Fingerprint>> {
+    let packets = if is_armored(keyring) { dearmor(keyring)? } else { keyring.to_vec() };
+    let mut rest = &packets[..];
+    let mut fingerprints = vec![];
+    while !rest.is_empty() {
+        let (tag, body) = packet(&mut rest).context("the key is cut short or is no OpenPGP key")?;
+        match tag {
+            PUBLIC_KEY => fingerprints.push(fingerprint(body)?),
+            SECRET_KEY => bail!("this is a secret key: publish its public half only (gpg --export)"),
+            tag if PARTS_OF_A_CERTIFICATE.contains(&tag) && !fingerprints.is_empty() => {}
+            tag => bail!("an OpenPGP packet of type {tag} has no place in a public key"),
+        }
+    }
+    ensure!(!fingerprints.is_empty(), "there is no public key in it");
+    Ok(fingerprints)
+}
+
+/// The packets in an armored text, of all its blocks; section 6.2. Strict, because apt reads the text by
+/// itself and must not find in it what we don't.
+fn dearmor(text: &[u8]) -> Result<Vec<u8>> {
+    let text = std::str::from_utf8(text).context("an armored key is text")?;
+    let mut packets = vec![];
+    let mut lines = text.lines().map(str::trim_end);
+    while let Some(line) = lines.next() {
+        if line != BEGIN {
+            ensure!(!line.contains("-----"), "`{line}` does not begin a public key");
+            continue;
+        }
+        let mut headers = lines.by_ref().take_while(|line| !line.is_empty());
+        ensure!(headers.all(|line| line.contains(": ")), "the armor's headers are not followed by an empty line");
+        let mut body = String::new();
+        loop {
+            match lines.next() {
+                Some(END) => break,
+                // The checksum is optional and protects against nobody; RFC 9580 section 6.1.
+                Some(line) if line.starts_with('=') => {}
+                Some(line) => body.push_str(line),
+                None => bail!("the armored key has no end"),
+            }
+        }
+        packets.extend(BASE64.decode(body).context("the armored key is not valid Base64")?);
+    }
+    ensure!(!packets.is_empty(), "there is no line `{BEGIN}`");
+    Ok(packets)
+}
+
+/// Takes a packet's tag and body off the front; section 4.2. Lengths that end nowhere or go by pieces are
+/// for data, not for keys.
+fn packet<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
+    let header = take(rest, 1)?[0];
+    let (tag, length) = if header & 0xC0 == 0xC0 {
+        let length = match take(rest, 1)?[0] {
+            short @ 0..192 => usize::from(short),
+            long @ 192..224 => ((usize::from(long) - 192) << 8) + number(take(rest, 1)?) + 192,
+            255 => number(take(rest, 4)?),
+            _ => return None,
+        };
+        (header & 0x3F, length)
+    } else if header & 0x80 != 0 {
+        let length = match header & 3 {
+            0 => number(take(rest, 1)?),
+            1 => number(take(rest, 2)?),
+            2 => number(take(rest, 4)?),
+            _ => return None,
+        };
+        (header >> 2 & 0x0F, length)
+    } else {
+        return None;
+    };
+    Some((tag, take(rest, length)?))
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (front, back) = rest.split_at_checked(length)?;
+    *rest = back;
+    Some(front)
+}
+
+fn number(bytes: &[u8]) -> usize {
+    bytes.iter().fold(0, |number, byte| number << 8 | usize::from(*byte))
+}
+
+/// SHA-1 over 0x99, the length in two bytes and the body; section 12.2.
+fn fingerprint(body: &[u8]) -> Result<Fingerprint> {
+    let version = body.first().context("an OpenPGP key is empty")?;
+    ensure!(*version == 4, "an OpenPGP key of version {version} is not supported: only version 4 is, as in gpg(1)");
+    let length = u16::try_from(body.len()).context("an OpenPGP key is too long")?;
+    let digest = sha1::Sha1::new().chain_update([0x99]).chain_update(length.to_be_bytes()).chain_update(body);
+    Ok(Fingerprint(digest.finalize().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by gpg 2.2 for this test.
+    const KEY: &str = "\
+-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+mDMEawM6YBYJKwYBBAHaRw8BAQdAzOb7Gz5fYO4Xc1tXP1uZBz27Z4kEKa0M3sva
+NQwyrNu0KGEgdGVzdCBvZiBnbG92by1ib290c3RyYXAgPHRlc3RAaW52YWxpZD6I
+kAQTFggAOBYhBC7kJdgbSaU4a4UG3ZqcWnNQ402yBQJrAzpgAhsDBQsJCAcCBhUK
+CQgLAgQWAgMBAh4BAheAAAoJEJqcWnNQ402yYYkA/iSIrgg8V5JyP40Hd62JmraT
+AqzGY+SPI7QKNDruAP4HAP9i1FpU1MeW1oiUr8hPRXGHijFGyu+yYn7VSM3gKy1y
+Aw==
+=KR5f
+-----END PGP PUBLIC KEY BLOCK-----
+";
+    /// As gpg prints it.
+    const FINGERPRINT: &str = "2EE4 25D8 1B49 A538 6B85  06DD 9A9C 5A73 50E3 4DB2";
+
+    fn refused(keyring: &[u8]) -> String {
+        format!("{:#}", fingerprints(keyring).unwrap_err())
+    }
+
+    #[test]
+    fn a_key_has_the_fingerprint_that_gpg_prints() {
+        let expected = [FINGERPRINT.parse().unwrap()];
+        assert_eq!(fingerprints(KEY.as_bytes()).unwrap(), expected);
+        let binary = dearmor(KEY.as_bytes()).unwrap();
+        assert_eq!(fingerprints(&binary).unwrap(), expected);
+        assert_eq!(expected[0].to_string(), FINGERPRINT.replace(' ', ""));
+        let windows =
+            KEY.replace('\n', "\r\n").replace("BLOCK-----\r\n\r\n", "BLOCK-----\r\nVersion: GnuPG v2\r\n\r\n");
+        assert_eq!(fingerprints(windows.as_bytes()).unwrap(), expected);
+        // The same packet with a header of the new format, lengths of two and of five bytes.
+        let body = &binary[2..2 + usize::from(binary[1])];
+        let length = u8::try_from(body.len()).unwrap();
+        assert_eq!(fingerprints(&[&[0xC6, 255, 0, 0, 0, length], body].concat()).unwrap(), expected);
+    }
+
+    #[test]
+    fn every_key_of_a_keyring_counts() {
+        let packets = dearmor(KEY.as_bytes()).unwrap();
+        assert_eq!(fingerprints(&packets.repeat(2)).unwrap().len(), 2);
+        assert_eq!(fingerprints(KEY.repeat(2).as_bytes()).unwrap().len(), 2, "in a second block of armor");
+    }
+
+    #[test]
+    fn what_is_no_public_key_is_refused() {
+        assert_eq!(refused(b"<html>404</html>"), format!("there is no line `{BEGIN}`"));
+        assert_eq!(refused(b""), "there is no public key in it");
+        assert_eq!(refused(&KEY.as_bytes()[..200]), "the armored key has no end");
+        assert!(refused(KEY.replace("PUBLIC", "PRIVATE").as_bytes()).ends_with("does not begin a public key"));
+        assert!(refused(KEY.replace("-----\n\n", "-----\n").as_bytes()).contains("empty line"));
+        let packets = dearmor(KEY.as_bytes()).unwrap();
+        for length in 1..packets.len() {
+            let whole = fingerprints(&packets[..length]);
+            assert!(whole.is_err() || whole.is_ok_and(|keys| keys.len() == 1), "{length}");
+        }
+        let mut secret = packets.clone();
+        secret[0] = 0x80 | SECRET_KEY << 2;
+        assert!(refused(&secret).contains("secret key"));
+        let mut version = packets;
+        version[2] = 6;
+        assert!(refused(&version).contains("version 6"));
+        assert!(refused(&[0xC6, 224, 4]).contains("cut short"), "a partial length");
+    }
+
+    #[test]
+    fn a_fingerprint_is_whole() {
+        assert!("2EE425D81B49A5386B8506DD9A9C5A7350E34DB2".parse::<Fingerprint>().is_ok());
+        for bad in ["", "9A9C5A7350E34DB2", "2EE425D81B49A5386B8506DD9A9C5A7350E34DBX"] {
+            assert!(bad.parse::<Fingerprint>().is_err(), "{bad}");
+        }
+    }
+}
