@@ -141,7 +141,7 @@ impl Resource for Package {
         }
         let lacking: Vec<_> = self.names.iter().filter_map(|package| Some((package, package.lack(&status)?))).collect();
         if status.is_interrupted() || !lacking.is_empty() && status.is_unfinished() {
-            changes.push(Change::new(finish(&lacking), apt::finish).brings(Fact::Packages));
+            changes.push(Change::new(finish(&lacking), apt::finish).brings([Fact::Packages]));
         }
         changes.extend(self.install(&lacking));
         Ok(changes)
@@ -184,7 +184,7 @@ impl Package {
             documentation: self.documentation,
         };
         let change = Change::new(words.join(", "), move |system| apt::install(system, &installation));
-        (!words.is_empty()).then(|| change.brings(Fact::Packages))
+        (!words.is_empty()).then(|| change.brings([Fact::Packages]))
     }
 }
 
