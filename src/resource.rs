@@ -4,6 +4,7 @@
 //! the machine and says what differs; each difference is a [`Change`], a sentence and the code that makes
 //! it so. `plan` prints the changes, `run` prints and makes them and plans again.
 
+pub mod apt_repository;
 pub mod directory;
 pub mod file;
 pub mod group;

@@ -1,0 +1,514 @@
+//! The kind `apt_repository`.
+
+use std::{fmt, io::Read, str::FromStr};
+
+use anyhow::{Context, Result, ensure};
+use nix::unistd::{getegid, geteuid};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Change, Finding, Kind, Resource};
+use crate::{
+    error::Fault,
+    system::{
+        Fact, System, apt,
+        fetch::{Download, Source},
+        openpgp::{self, Fingerprint},
+        root::{Ownership, Root},
+    },
+    value::{AbsPath, Sha256, printable},
+};
+
+/// Where keys go that one source trusts and the others don't; sources.list(5).
+const KEYRINGS: &str = "/etc/apt/keyrings";
+/// More than any keyring or sources file has.
+const LIMIT: u64 = 1 << 20;
+
+/// A package repository with its own signing key, as a deb822 file in `/etc/apt/sources.list.d`. It is
+/// published only after apt has fetched its index and found it signed by that key; the key vouches for
+/// this repository alone.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AptRepository {
+    /// The name of its files: `/etc/apt/sources.list.d/NAME.sources`, `/etc/apt/keyrings/NAME.asc` or `.gpg`.
+    name: RepositoryName,
+    /// Where it is; several are mirrors of each other.
+    uris: Vec<Uri>,
+    /// Its suites, such as `bookworm`; or a path that ends in `/`, without components.
+    suites: Vec<Word>,
+    /// The components of each suite, such as `main`.
+    #[serde(default)]
+    components: Vec<Word>,
+    /// The architectures to fetch. Default: the machine's.
+    #[serde(default)]
+    architectures: Vec<Word>,
+    /// The key that signs it: an https, http, s3 or file URL, a path, or the armored key itself.
+    key: Key,
+    /// SHA-256 of the key file. This or `key_fingerprint` is required unless the key itself is given.
+    key_sha256: Option<Sha256>,
+    /// Fingerprint of the key, 40 hexadecimal digits as `gpg --show-keys` prints it. A key file that holds
+    /// any other key besides is refused.
+    key_fingerprint: Option<Fingerprint>,
+}
+
+impl Kind for AptRepository {
+    const NAME: &'static str = "apt_repository";
+    const EXAMPLE: &'static str = r#"kind = "apt_repository"
+name = "example"
+uris = ["https://apt.example.com/debian"]
+suites = ["bookworm"]
+components = ["main"]
+key = "https://apt.example.com/key.asc"
+key_fingerprint = "2EE4 25D8 1B49 A538 6B85  06DD 9A9C 5A73 50E3 4DB2""#;
+}
+
+/// A file name that apt reads in `sources.list.d`, where it ignores others; sources.list(5).
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String", extend("pattern" = "^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"))]
+struct RepositoryName {
+    name: String,
+    sources: AbsPath,
+}
+
+impl TryFrom<String> for RepositoryName {
+    type Error = anyhow::Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        let valid = name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) && !name.starts_with('.');
+        ensure!(valid && !name.is_empty(), "`{name}` is not a name for apt: letters, digits and `_.-`");
+        ensure!(name.len() <= 200, "a name has at most 200 characters");
+        let sources = format!("/etc/apt/sources.list.d/{name}.sources").parse()?;
+        Ok(Self { name, sources })
+    }
+}
+
+/// A URI as apt takes it: `https://…`, `http://…`, `file:/…`, `mirror+https://…`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+struct Uri(String);
+
+impl TryFrom<String> for Uri {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        printable(&text)?;
+        let (scheme, rest) = text.split_once(":/").with_context(|| format!("`{text}` is not a URI"))?;
+        let valid = scheme.starts_with(|c: char| c.is_ascii_lowercase())
+            && scheme.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-".contains(c));
+        ensure!(valid && !text.contains(' '), "`{text}` is not a URI, such as https://example.com/debian");
+        ensure!(!rest.contains('@'), "a URI must not hold credentials: they go to /etc/apt/auth.conf.d");
+        Ok(Self(text))
+    }
+}
+
+/// One of several values that stand in a line, separated by blanks.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+struct Word(String);
+
+impl TryFrom<String> for Word {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        let valid = text.starts_with(|c: char| c.is_ascii_alphanumeric() || "./".contains(c))
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "._/~+:-".contains(c));
+        ensure!(valid, "`{text}` is not the name of a suite, component or architecture");
+        Ok(Self(text))
+    }
+}
+
+/// Where the key is.
+#[derive(Debug, Clone, JsonSchema, Deserialize)]
+#[serde(try_from = "String")]
+#[schemars(with = "String")]
+enum Key {
+    /// Here.
+    Inline(String),
+    /// There.
+    At(Source),
+}
+
+impl FromStr for Key {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text.trim_start() {
+            key if key.starts_with("-----BEGIN") => Self::Inline(key.trim_end().to_owned() + "\n"),
+            path if path.starts_with('/') => Self::At(Source::File(path.parse()?)),
+            url => Self::At(url.parse()?),
+        })
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = anyhow::Error;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inline(_) => f.write_str("the declared key"),
+            Self::At(source) => source.fmt(f),
+        }
+    }
+}
+
+impl Resource for AptRepository {
+    fn title(&self) -> String {
+        self.name.name.clone()
+    }
+
+    fn owned_path(&self) -> Option<&AbsPath> {
+        Some(&self.name.sources)
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        let mut findings = vec![];
+        for (field, values) in [("uris", self.uris.len()), ("suites", self.suites.len())] {
+            if values == 0 {
+                findings.push(Finding::new(field, format!("`{field}` is empty")));
+            }
+        }
+        for Word(suite) in &self.suites {
+            if suite.ends_with('/') != self.components.is_empty() {
+                findings.push(
+                    Finding::new("components", format!("`{suite}` and the components don't go together"))
+                        .hint("a suite has components, such as \"main\"; a path that ends in `/` has none"),
+                );
+            }
+        }
+        match &self.key {
+            Key::Inline(key) => {
+                if let Err(error) = self.check_key(key.as_bytes()) {
+                    findings.push(Finding::new("key", format!("{error:#}")));
+                }
+            }
+            Key::At(_) if self.key_sha256.is_none() && self.key_fingerprint.is_none() => findings.push(
+                Finding::new("key", "a key from elsewhere needs `key_sha256` or `key_fingerprint`")
+                    .hint("sha256sum KEYFILE or gpg --show-keys KEYFILE prints it"),
+            ),
+            Key::At(_) => {}
+        }
+        findings
+    }
+
+    fn prefetch(&self, system: &System) -> Option<Download> {
+        let Key::At(source) = &self.key else { return None };
+        // What can't be read now is reported when the resource has its turn.
+        let there = self.keyring(system.root()).is_ok_and(|keyring| keyring.is_some());
+        (!there && !matches!(source, Source::File(_))).then(|| self.download(source))
+    }
+
+    fn plan(&self, system: &System) -> Result<Vec<Change>> {
+        let root = system.root();
+        let keyring = self.keyring(root)?;
+        let now = read_public(root, &self.name.sources)?;
+        let wanted = keyring.as_ref().map(|keyring| self.sources(keyring));
+        let summary = match (now, wanted) {
+            (None, _) => format!("add {}", words(&self.uris)),
+            (Some(now), Some(wanted)) if now == wanted.as_bytes() => return Ok(vec![]),
+            (Some(_), Some(_)) => format!("change to {}", words(&self.uris)),
+            (Some(_), None) => format!("replace the key by {}", self.key),
+        };
+        let repository = self.clone();
+        let publish = move |system: &System| repository.publish(system);
+        Ok(vec![Change::new(summary, publish).brings(Fact::Path(self.name.sources.clone()))])
+    }
+}
+
+impl AptRepository {
+    /// The file in `sources.list.d`; deb822(5).
+    fn sources(&self, keyring: &AbsPath) -> String {
+        let mut text = "# Written by glovo-bootstrap: change its manifest instead.\nTypes: deb\n".to_owned();
+        let fields = [
+            ("URIs", words(&self.uris)),
+            ("Suites", words(&self.suites)),
+            ("Components", words(&self.components)),
+            ("Architectures", words(&self.architectures)),
+            ("Signed-By", keyring.to_string()),
+        ];
+        for (field, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
+            text += &format!("{field}: {value}\n");
+        }
+        text
+    }
+
+    /// The names that the key can have: apt tells armored keys from others by them.
+    fn keyrings(&self) -> Result<[AbsPath; 2]> {
+        let keyrings = AbsPath::from(KEYRINGS);
+        Ok([keyrings.join(&format!("{}.asc", self.name.name))?, keyrings.join(&format!("{}.gpg", self.name.name))?])
+    }
+
+    /// Where the right key already is.
+    fn keyring(&self, root: &Root) -> Result<Option<AbsPath>> {
+        for path in self.keyrings()? {
+            if read_public(root, &path)?.is_some_and(|key| self.check_key(&key).is_ok()) {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a key file is the declared one, and holds no other key.
+    fn check_key(&self, key: &[u8]) -> Result<()> {
+        if let Key::Inline(declared) = &self.key {
+            ensure!(key == declared.as_bytes(), "the key is not the declared one");
+        }
+        if let Some(declared) = self.key_sha256 {
+            let actual = Sha256::of(key);
+            ensure!(actual == declared, "the key's sha256 is {actual}, declared is {declared}");
+            // These bytes and no others: whose keys they hold was decided with them.
+            if self.key_fingerprint.is_none() {
+                return Ok(());
+            }
+        }
+        let fingerprints = openpgp::fingerprints(key)?;
+        let Some(declared) = self.key_fingerprint else { return Ok(()) };
+        match fingerprints.iter().find(|fingerprint| **fingerprint != declared) {
+            None => Ok(()),
+            Some(other) => Err(Fault::new(format!("it holds the key {other}, declared is {declared}"))
+                .hint("every key in the file would be trusted: publish a file with the declared one only")
+                .into()),
+        }
+    }
+
+    fn download(&self, source: &Source) -> Download {
+        Download { source: source.clone(), sha256: self.key_sha256 }
+    }
+
+    /// The bytes of the key, known to be the declared one.
+    fn key(&self, system: &System) -> Result<Vec<u8>> {
+        let mut key = vec![];
+        match &self.key {
+            Key::Inline(text) => key.extend(text.as_bytes()),
+            Key::At(source) => {
+                let fetched = system.fetch(&self.download(source))?;
+                _ = fetched.file.take(LIMIT).read_to_end(&mut key).context("reading the downloaded key")?;
+            }
+        }
+        self.check_key(&key).with_context(|| format!("refusing the key from {}", self.key))?;
+        Ok(key)
+    }
+
+    /// Verifies the repository with a trial of its two files, then puts them in place: first the key,
+    /// which nobody uses yet.
+    fn publish(&self, system: &System) -> Result<()> {
+        let root = system.root();
+        let key = self.key(system)?;
+        let [armored, binary] = self.keyrings()?;
+        let (keyring, other) = if openpgp::is_armored(&key) { (armored, binary) } else { (binary, armored) };
+        {
+            let trial = Trial::new(root, &self.name.name, &keyring)?;
+            root.write(&trial.keyring, public(), &key)?;
+            root.write(&trial.sources, public(), self.sources(&trial.keyring).as_bytes())?;
+            apt::verify(system, &trial.sources)
+                .with_context(|| format!("{} was not added: it could not be verified", words(&self.uris)))?;
+        }
+        root.make_directories(&KEYRINGS.into(), 0o755)?;
+        root.write(&keyring, public(), &key)?;
+        root.write(&self.name.sources, public(), self.sources(&keyring).as_bytes())?;
+        if root.status(&other)?.is_some() { root.remove(&other) } else { Ok(()) }
+    }
+}
+
+/// Files that apt is given to try, gone when dropped. In `/run`, where a reboot removes what a killed run
+/// left; readable, because apt verifies signatures as the user `_apt`.
+struct Trial<'a> {
+    root: &'a Root,
+    keyring: AbsPath,
+    sources: AbsPath,
+}
+
+impl<'a> Trial<'a> {
+    fn new(root: &'a Root, name: &str, keyring: &AbsPath) -> Result<Self> {
+        let run = AbsPath::from("/run");
+        let keyring = run.join(&format!("glovo-bootstrap-{}", keyring.leaf()))?;
+        let sources = run.join(&format!("glovo-bootstrap-{name}.sources"))?;
+        Ok(Self { root, keyring, sources })
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        for path in [&self.sources, &self.keyring] {
+            if let Err(error) = self.root.remove(path) {
+                tracing::warn!(%path, %error, "a temporary file was not removed");
+            }
+        }
+    }
+}
+
+/// Ours, and readable by all: keys and sources are no secrets.
+fn public() -> Ownership {
+    Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o644 }
+}
+
+/// The bytes of a file that is as we would write it; one that others own or that apt can't read counts as
+/// missing.
+fn read_public(root: &Root, path: &AbsPath) -> Result<Option<Vec<u8>>> {
+    match root.status(path)? {
+        Some(status) if status.ownership == public() => root.read(path, LIMIT),
+        _ => Ok(None),
+    }
+}
+
+fn words<T: AsRef<str>>(values: &[T]) -> String {
+    values.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ")
+}
+
+impl AsRef<str> for Uri {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for Word {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+
+    use super::*;
+    use crate::system::{Mode, interrupt::Interrupt};
+
+    const KEY: &str = "\
+-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+mDMEawM6YBYJKwYBBAHaRw8BAQdA2f1kCL1WHx2cBKUlsSfA4JyLmnkwJvLBRxBm
+wEjO7Ae0FmFub3RoZXIgPHRlc3RAaW52YWxpZD6IkAQTFggAOBYhBBtwMUkimeeB
+sPdrD4FldLWUq9y1BQJrAzpgAhsDBQsJCAcCBhUKCQgLAgQWAgMBAh4BAheAAAoJ
+EIFldLWUq9y1n4ABAN4m/VipTvaEGM9PtGug/TIRS4R6nRocPl8YSPWQJ2+hAP4l
+RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
+=Exx9
+-----END PGP PUBLIC KEY BLOCK-----
+";
+    const FINGERPRINT: &str = "1B7031492299E781B0F76B0F816574B594ABDCB5";
+
+    fn parse(toml: &str) -> Result<AptRepository, toml::de::Error> {
+        let table: toml::Table = toml.parse()?;
+        table.into_iter().filter(|(name, _)| name != "kind").collect::<toml::Table>().try_into()
+    }
+
+    fn repository(key: &str) -> AptRepository {
+        let uris = r#"["https://a.example.com/debian", "https://b.example.com/debian"]"#;
+        let toml =
+            format!("name = \"example\"\nuris = {uris}\nsuites = [\"bookworm\"]\ncomponents = [\"main\", \"x/y\"]");
+        parse(&format!("{toml}\n{key}")).unwrap()
+    }
+
+    fn messages(repository: &AptRepository) -> Vec<String> {
+        repository.check().into_iter().map(|finding| finding.message).collect()
+    }
+
+    #[test]
+    fn the_file_is_deb822() {
+        let mut repository =
+            repository(&format!("key = \"https://example.com/key\"\nkey_fingerprint = \"{FINGERPRINT}\""));
+        let keyring = AbsPath::from("/etc/apt/keyrings/example.asc");
+        assert_eq!(
+            repository.sources(&keyring),
+            "# Written by glovo-bootstrap: change its manifest instead.\n\
+             Types: deb\n\
+             URIs: https://a.example.com/debian https://b.example.com/debian\n\
+             Suites: bookworm\n\
+             Components: main x/y\n\
+             Signed-By: /etc/apt/keyrings/example.asc\n"
+        );
+        repository.architectures = vec![Word("arm64".into())];
+        assert!(repository.sources(&keyring).contains("\nArchitectures: arm64\n"));
+        assert_eq!(messages(&repository), [""; 0]);
+    }
+
+    #[test]
+    fn a_key_is_pinned_and_alone() {
+        assert_eq!(
+            messages(&repository("key = \"/usr/share/keyrings/a.gpg\"")),
+            ["a key from elsewhere needs `key_sha256` or `key_fingerprint`"]
+        );
+        assert_eq!(messages(&repository(&format!("key = \"\"\"\n{KEY}\"\"\""))), [""; 0]);
+        assert_eq!(
+            messages(&repository(&format!("key = \"\"\"{KEY}\"\"\"\nkey_fingerprint = \"{}\"", "0".repeat(40)))),
+            [format!("it holds the key {FINGERPRINT}, declared is {}", "0".repeat(40))]
+        );
+        let pinned = repository(&format!("key = \"https://example.com/key\"\nkey_fingerprint = \"{FINGERPRINT}\""));
+        assert!(pinned.check_key(KEY.as_bytes()).is_ok());
+        let second = "mDMEawM6YBYJKwYBBAHaRw8BAQdAzOb7Gz5fYO4Xc1tXP1uZBz27Z4kEKa0M3sva\nNQwyrNs=\n";
+        let hidden =
+            format!("{KEY}-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n{second}-----END PGP PUBLIC KEY BLOCK-----\n");
+        let error = pinned.check_key(hidden.as_bytes()).unwrap_err();
+        assert!(error.to_string().starts_with("it holds the key 2EE425D81B49A5386B8506DD9A9C5A7350E34DB2"), "{error}");
+        let digest = Sha256::of(KEY.as_bytes());
+        let pinned = repository(&format!("key = \"https://example.com/key\"\nkey_sha256 = \"{digest}\""));
+        assert!(pinned.check_key(KEY.as_bytes()).is_ok() && pinned.check_key(hidden.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn suites_and_components_go_together() {
+        let key = format!("key = \"\"\"{KEY}\"\"\"");
+        let mut flat = repository(&key);
+        flat.suites = vec![Word("./".into())];
+        assert_eq!(messages(&flat), ["`./` and the components don't go together"]);
+        flat.components.clear();
+        assert_eq!(messages(&flat), [""; 0]);
+        flat.suites.clear();
+        assert_eq!(messages(&flat), ["`suites` is empty"]);
+    }
+
+    #[test]
+    fn values_cannot_leave_their_line_or_file() {
+        let example = AptRepository::EXAMPLE;
+        assert_eq!(messages(&parse(example).unwrap()), [""; 0]);
+        for (good, bad) in [
+            ("\"example\"", "\"../example\""),
+            ("\"example\"", "\".example\""),
+            ("https://apt.example.com/debian", "https://apt.example.com/a b"),
+            ("https://apt.example.com/debian", "https://user:secret@apt.example.com/"),
+            ("https://apt.example.com/debian", "/srv/debian"),
+            ("bookworm", "bookworm\\nTrusted: yes"),
+            ("\"main\"", "\"#\""),
+            ("\"main\"", "\"\""),
+        ] {
+            assert!(example.contains(good) && parse(&example.replacen(good, bad, 1)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_place_needs_no_network() {
+        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-repository-{}", std::process::id()));
+        let put = |path: &str, text: &str, mode: u32| -> PathBuf {
+            let path = tree.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        let repository = repository(&format!("key = \"https://example.com/key\"\nkey_fingerprint = \"{FINGERPRINT}\""));
+        fs::create_dir_all(&tree).unwrap();
+        let plan = || {
+            let system = System::open(&tree, Mode::Plan, Interrupt::default()).unwrap();
+            let changes = repository.plan(&system).unwrap().into_iter().map(|change| change.summary);
+            (changes.collect::<Vec<_>>(), repository.prefetch(&system).is_some())
+        };
+        let uris = "https://a.example.com/debian https://b.example.com/debian";
+        assert_eq!(plan(), (vec![format!("add {uris}")], true));
+        let key = put("etc/apt/keyrings/example.asc", KEY, 0o644);
+        assert_eq!(plan(), (vec![format!("add {uris}")], false));
+        let sources = repository.sources(&"/etc/apt/keyrings/example.asc".into());
+        _ = put("etc/apt/sources.list.d/example.sources", &sources, 0o644);
+        assert_eq!(plan(), (vec![], false));
+        _ = put("etc/apt/sources.list.d/example.sources", &sources.replace("main", "contrib"), 0o644);
+        assert_eq!(plan(), (vec![format!("change to {uris}")], false));
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(plan(), (vec!["replace the key by https://example.com/key".to_owned()], true));
+        fs::remove_dir_all(&tree).unwrap();
+    }
+}
