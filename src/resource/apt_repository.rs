@@ -216,7 +216,7 @@ impl Resource for AptRepository {
         };
         let repository = self.clone();
         let publish = move |system: &System| repository.publish(system);
-        Ok(vec![Change::new(summary, publish).brings(Fact::Path(self.name.sources.clone()))])
+        Ok(vec![Change::new(summary, publish).brings([Fact::Path(self.name.sources.clone())])])
     }
 }
 
