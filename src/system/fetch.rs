@@ -97,6 +97,8 @@ struct Settings {
     aws: Option<aws_config::SdkConfig>,
     /// Instead of `AWS_EC2_METADATA_SERVICE_ENDPOINT` or 169.254.169.254.
     metadata_endpoint: Option<String>,
+    /// Instead of the machine's root certificates.
+    roots: Option<Arc<rustls::RootCertStore>>,
 }
 
 impl Default for Settings {
@@ -109,6 +111,7 @@ impl Default for Settings {
             probe: Duration::from_secs(10),
             aws: None,
             metadata_endpoint: None,
+            roots: None,
         }
     }
 }

@@ -32,6 +32,7 @@ struct Inner {
     connect: Duration,
     probe_connect: Duration,
     stall: Duration,
+    roots: Option<Arc<RootCertStore>>,
     tls: OnceLock<ClientConfig>,
     download: OnceLock<Client>,
     service: OnceLock<Client>,
@@ -46,6 +47,7 @@ impl Clients {
             connect: settings.connect,
             probe_connect: settings.probe_connect,
             stall: settings.stall,
+            roots: settings.roots.clone(),
             tls: OnceLock::new(),
             download: OnceLock::new(),
             service: OnceLock::new(),
@@ -73,7 +75,7 @@ impl Clients {
         let (cell, config) = if with_tls {
             (&self.0.local_tls, self.tls()?)
         } else {
-            (&self.0.local, tls::config(RootCertStore::empty())?)
+            (&self.0.local, tls::config(Arc::new(RootCertStore::empty()))?)
         };
         cached(cell, || {
             let builder = self.builder(config).redirect(Policy::none()).no_proxy();
@@ -85,7 +87,8 @@ impl Clients {
         if let Some(config) = self.0.tls.get() {
             return Ok(config.clone());
         }
-        let config = tls::config(tls::roots())?;
+        let roots = self.0.roots.clone().unwrap_or_else(|| Arc::new(tls::roots()));
+        let config = tls::config(roots)?;
         Ok(self.0.tls.get_or_init(|| config).clone())
     }
 
@@ -115,13 +118,17 @@ impl Clients {
                  and what the server presents (openssl s_client)",
             ));
         }
-        let fault = Fault::new(self.reason(error)).transient();
+        let reason = self.reason(error);
+        // Which of the hosts it was: a redirect may have led to another, and S3 has one for each region.
+        let host = error.url().and_then(reqwest::Url::host_str).unwrap_or("the server");
         Failure::transient(if error.is_dns() {
-            fault.hint("check the host name, the name servers in /etc/resolv.conf and the VPC's DNS settings")
+            Fault::new(reason)
+                .hint("check the host name, the name servers in /etc/resolv.conf and the VPC's DNS settings")
         } else if error.is_connect() {
-            fault.hint("check security groups, network ACLs, routes and that the server runs")
+            Fault::new(format!("connecting to {host}: {reason}"))
+                .hint("check security groups, network ACLs, routes and that the server runs")
         } else {
-            fault
+            Fault::new(reason)
         })
     }
 
@@ -129,13 +136,14 @@ impl Clients {
     pub(super) fn reason(&self, error: &reqwest::Error) -> String {
         if error.is_timeout() {
             return if error.is_connect() {
-                "no connection in time".into()
+                "timed out".into()
             } else {
                 format!("no bytes for {}", spoken(self.0.stall))
             };
         }
         if error.is_dns() {
-            return format!("the host name can't be resolved: {}", root_cause(error));
+            let host = error.url().and_then(reqwest::Url::host_str).unwrap_or_default();
+            return format!("the name {host} can't be resolved: {}", root_cause(error));
         }
         match causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()) {
             // The library's word for the kind is shorter than the system's for the number.

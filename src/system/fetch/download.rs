@@ -92,7 +92,7 @@ async fn attempt(
     }
     if let Some(total) = body.total.filter(|total| *total != spool.size()) {
         let message = format!("the body has {} bytes, not the {total} that were announced", spool.size());
-        return Err(Failure::transient(Fault::new(message).transient()));
+        return Err(Failure::transient(Fault::new(message)));
     }
     spool.verify(download.sha256).map_err(Failure::Suspect)?;
     Ok(body.etag)

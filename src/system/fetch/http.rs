@@ -48,7 +48,7 @@ fn refused(status: StatusCode, headers: &HeaderMap) -> Failure {
         _ => return Failure::Permanent(fault),
     }
     let after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    Failure::Transient(fault.transient(), after.and_then(|value| retry_after(value, now())))
+    Failure::Transient(fault, after.and_then(|value| retry_after(value, now())))
 }
 
 /// The `ETag` that promises the same bytes, which a weak one doesn't: RFC 9110 section 8.8.3.

@@ -168,19 +168,19 @@ fn explain(error: ImdsError) -> Failure {
                  --http-tokens required",
             ),
         ),
-        ImdsError::FailedToLoadToken(_) => Failure::transient(Fault::new(message).transient().hint(
+        ImdsError::FailedToLoadToken(_) => Failure::transient(Fault::new(message).hint(
             "is this an EC2 instance? In a container the answer may need a second hop: HttpPutResponseHopLimit=2",
         )),
         ImdsError::ErrorResponse(answer) => {
             let fault =
                 Fault::new(format!("the instance metadata service answered {}", answer.response().status().as_u16()));
             if answer.response().status().is_server_error() {
-                Failure::transient(fault.transient())
+                Failure::transient(fault)
             } else {
                 Failure::Permanent(fault)
             }
         }
-        error => Failure::transient(Fault::new(message).caused_by(error).transient()),
+        error => Failure::transient(Fault::new(message).caused_by(error)),
     }
 }
 

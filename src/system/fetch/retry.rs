@@ -121,3 +121,35 @@ fn random_fraction() -> f64 {
     let random = RandomState::new().build_hasher().finish();
     f64::from(u32::try_from(random >> 32).unwrap_or_default()) / f64::from(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_39_retry_after_is_seconds_or_a_date() {
+        let now = DateTime::from_str("Sun, 06 Nov 1994 08:49:37 GMT", DateTimeFormat::HttpDate).unwrap();
+        for (value, seconds) in [
+            ("0", Some(0)),
+            (" 120 ", Some(120)),
+            ("1000000000", Some(1_000_000_000)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 07:00:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            assert_eq!(retry_after(value, now), seconds.map(Duration::from_secs), "{value}");
+        }
+    }
+
+    #[test]
+    fn pauses_are_random_below_a_bound_that_doubles_up_to_the_longest() {
+        let pace = Pace::default();
+        for (attempt, bound) in [(1, 500), (2, 1000), (4, 4000), (7, 20_000), (40, 20_000)] {
+            let pauses: Vec<Duration> = (0..200).map(|_| pace.pause(attempt)).collect();
+            let (least, most) = (pauses.iter().min().unwrap(), pauses.iter().max().unwrap());
+            let bound = Duration::from_millis(bound);
+            assert!(*least < bound / 4 && *most > bound * 3 / 4 && *most <= bound, "{attempt}: {least:?} to {most:?}");
+        }
+    }
+}

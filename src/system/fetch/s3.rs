@@ -187,7 +187,7 @@ fn unanswered(origins: &Origins, error: impl Error + Send + Sync + 'static) -> F
     if let Some(error) = causes(&error).find_map(|cause| cause.downcast_ref()) {
         return origins.clients.explain(error);
     }
-    Failure::transient(Fault::new(format!("no whole answer from S3: {}", root_cause(&error))).transient())
+    Failure::transient(Fault::new(format!("no whole answer from S3: {}", root_cause(&error))))
 }
 
 async fn no_credentials(
@@ -205,16 +205,14 @@ async fn no_credentials(
         Ok(Some(role)) => Failure::transient(
             Fault::new(format!("the instance's role {role} gives no credentials"))
                 .caused_by(error)
-                .hint(format!("its trust policy must name ec2.amazonaws.com, and it must allow {allow}"))
-                .transient(),
+                .hint(format!("its trust policy must name ec2.amazonaws.com, and it must allow {allow}")),
         ),
         Err(Failure::Permanent(fault)) => {
             Failure::Permanent(Fault::new("there are no AWS credentials").caused_by(fault))
         }
         Err(Failure::Transient(fault, _) | Failure::Suspect(fault)) => Failure::transient(
             Fault::new("there are no AWS credentials, neither in the environment nor in profile files")
-                .caused_by(fault)
-                .transient(),
+                .caused_by(fault),
         ),
     }
 }

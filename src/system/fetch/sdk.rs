@@ -51,7 +51,7 @@ impl Sender {
         };
         let response = response.map_err(|error| {
             let timeout = error.is_timeout();
-            let error = error.without_url().into();
+            let error = error.into();
             if timeout { ConnectorError::timeout(error) } else { ConnectorError::io(error) }
         })?;
         let status =

@@ -92,3 +92,17 @@ impl Spool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_6_a_full_file_system_is_named_with_what_was_needed() {
+        let file = File::options().write(true).open("/dev/full").unwrap();
+        let error = Spool::new(file, "/var/lib/x".into()).write(b"jar", Some(3 << 20)).unwrap_err();
+        let told = crate::error::render(&error.into());
+        assert!(told.contains("No space left on device"), "{told}");
+        assert!(told.contains("the file system of /var/lib/x is full") && told.contains("of 3 MiB"), "{told}");
+    }
+}

@@ -1,1 +1,78 @@
+//! Downloads against servers that fail in every way known, on this machine's loopback.
 
+mod http;
+mod metadata;
+mod s3;
+mod server;
+mod tls;
+
+use std::{io::Read, path::PathBuf, time::Duration};
+
+use anyhow::Result;
+
+use super::{Download, Fetched, Fetcher, Settings, retry::Pace};
+use crate::system::{Mode, System, interrupt::Interrupt};
+
+/// A system on an empty tree.
+struct Bench {
+    system: System,
+    tree: PathBuf,
+}
+
+impl Bench {
+    fn new(settings: Settings) -> Self {
+        let tree = nix::unistd::mkdtemp(&std::env::temp_dir().join("fetch-XXXXXX")).unwrap();
+        let mut system = System::open(&tree, Mode::Run, Interrupt::default()).unwrap();
+        system.fetcher = Fetcher { settings, ..Fetcher::default() };
+        Self { system, tree }
+    }
+
+    fn fetch(&self, url: &str) -> Result<Fetched> {
+        self.system.fetch(&download(url))
+    }
+
+    /// The error, as its exit code and as an operator reads it.
+    fn refused(&self, url: &str) -> (u8, String) {
+        told(self.fetch(url))
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        _ = std::fs::remove_dir_all(&self.tree);
+    }
+}
+
+fn told<T: std::fmt::Debug>(result: Result<T>) -> (u8, String) {
+    let error = result.unwrap_err();
+    (crate::error::exit_code(&error), crate::error::render(&error))
+}
+
+fn download(url: &str) -> Download {
+    Download { source: url.parse().unwrap(), sha256: None }
+}
+
+fn text(mut fetched: Fetched) -> String {
+    let mut text = String::new();
+    _ = fetched.file.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// Three attempts without noticeable pauses, and no metadata service.
+fn settings() -> Settings {
+    Settings {
+        pace: Pace {
+            attempts: 3,
+            first: Duration::from_millis(1),
+            longest: Duration::from_millis(2),
+            obedience: Duration::from_millis(5),
+        },
+        connect: Duration::from_secs(1),
+        stall: Duration::from_millis(200),
+        probe_connect: Duration::from_secs(1),
+        probe: Duration::from_millis(300),
+        aws: None,
+        metadata_endpoint: Some("http://127.0.0.1:1".into()),
+        roots: None,
+    }
+}

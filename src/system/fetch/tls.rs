@@ -25,7 +25,7 @@ pub(super) fn roots() -> RootCertStore {
 }
 
 /// A client's configuration. The provider is named here and nowhere else, so that there is one.
-pub(super) fn config(roots: RootCertStore) -> Result<ClientConfig, Fault> {
+pub(super) fn config(roots: Arc<RootCertStore>) -> Result<ClientConfig, Fault> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| Fault::new("configuring TLS").caused_by(error))?;

@@ -93,8 +93,7 @@ impl Refusal {
                 )
             }
             (_, 500.. | 429 | 408) | ("SlowDown" | "RequestTimeout", _) => {
-                let fault = fault(format!("S3 answered {}", self.status));
-                Failure::Transient(fault.transient(), self.retry_after)
+                Failure::Transient(fault(format!("S3 answered {}", self.status)), self.retry_after)
             }
             _ => Failure::Permanent(fault(format!("S3 answered {}", self.status))),
         }

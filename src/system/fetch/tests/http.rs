@@ -1,0 +1,306 @@
+//! `http` sources, prefetching and probes. Numbers are rows of the fault matrix.
+
+use std::{
+    net::TcpListener,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{
+    Bench, download,
+    server::{Reply, Server},
+    settings, text, told,
+};
+use crate::{
+    system::{
+        System,
+        fetch::{CONCURRENCY, Download},
+    },
+    value::Sha256,
+};
+
+fn pinned(url: &str, content: &str) -> Download {
+    Download { sha256: Some(Sha256::of(content.as_bytes())), ..download(url) }
+}
+
+/// Waits for something that another thread does.
+fn eventually(system: &System, met: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !met() && Instant::now() < end {
+        system.wait(Duration::from_millis(5)).unwrap();
+    }
+    met()
+}
+
+#[test]
+fn bytes_and_their_validator_arrive_and_leave_nothing_behind() {
+    let server = Server::replies(vec![Reply::new(200, &[("etag", "\"v1\"")], "jar")]);
+    let bench = Bench::new(settings());
+    let fetched = bench.system.fetch(&pinned(&server.url("/app.jar"), "jar")).unwrap();
+    assert_eq!((fetched.size, fetched.etag.as_deref()), (3, Some("\"v1\"")));
+    assert_eq!(fetched.sha256, Sha256::of(b"jar"));
+    assert_eq!(text(fetched), "jar");
+    let staging = "/var/lib/glovo-bootstrap/staging".into();
+    assert_eq!(bench.system.root().list(&staging).unwrap(), [""; 0]);
+}
+
+#[test]
+fn row_28_a_stalled_body_is_tried_again_and_then_transient() {
+    let server = Server::replies(vec![Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc").then_stall()]);
+    let (code, told) = Bench::new(settings()).refused(&server.url("/"));
+    assert_eq!((code, server.requests().len()), (75, 3), "{told}");
+    assert!(told.contains("gave up after 3 attempts") && told.contains("no bytes for 200 ms"), "{told}");
+}
+
+#[test]
+fn row_28_a_server_that_never_answers_is_transient() {
+    let server = Server::replies(vec![Reply::raw("").then_stall()]);
+    let (code, told) = Bench::new(settings()).refused(&server.url("/"));
+    assert_eq!((code, server.requests().len()), (75, 3), "{told}");
+}
+
+#[test]
+fn row_29_a_dripping_body_ends_at_the_deadline_and_is_abandoned() {
+    let server = Server::replies(vec![Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n").then_drip()]);
+    let bench = Bench::new(settings());
+    let limit = Some(Duration::from_millis(400));
+    let (code, told) = bench.system.deadlines().within(limit, "step a", || bench.refused(&server.url("/")));
+    assert_eq!((code, server.requests().len()), (75, 1), "{told}");
+    assert!(told.contains("step a timed out"), "{told}");
+    assert!(eventually(&bench.system, || server.abandoned() == 1));
+}
+
+#[test]
+fn row_30_a_body_that_is_cut_short_is_fetched_again() {
+    for cut in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    ] {
+        let server = Server::replies(vec![Reply::raw(cut), Reply::ok("whole")]);
+        assert_eq!(text(Bench::new(settings()).fetch(&server.url("/")).unwrap()), "whole");
+
+        let server = Server::replies(vec![Reply::raw(cut)]);
+        let (code, told) = Bench::new(settings()).refused(&server.url("/"));
+        assert_eq!((code, server.requests().len()), (75, 3), "{told}");
+    }
+}
+
+#[test]
+fn row_30_bytes_beyond_the_announced_length_are_no_part_of_the_body() {
+    let server = Server::replies(vec![Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabcdef")]);
+    assert_eq!(text(Bench::new(settings()).fetch(&server.url("/")).unwrap()), "abc");
+}
+
+#[test]
+fn rows_31_and_42_other_bytes_than_declared_are_fetched_once_more_and_refused() {
+    let server = Server::replies(vec![Reply::ok("<html>please log in</html>")]);
+    let (code, told) = told(Bench::new(settings()).system.fetch(&pinned(&server.url("/"), "jar")));
+    assert_eq!((code, server.requests().len()), (1, 2), "{told}");
+    assert!(told.contains(&Sha256::of(b"jar").to_string()), "{told}");
+    assert!(told.contains(&Sha256::of(b"<html>please log in</html>").to_string()), "{told}");
+}
+
+#[test]
+fn row_42_a_byte_that_flipped_on_its_way_is_forgiven() {
+    let server = Server::replies(vec![Reply::ok("jaR"), Reply::ok("jar")]);
+    let fetched = Bench::new(settings()).system.fetch(&pinned(&server.url("/"), "jar")).unwrap();
+    assert_eq!(text(fetched), "jar");
+}
+
+#[test]
+fn row_32_a_redirect_loop_ends() {
+    let server = Server::replies(vec![Reply::new(302, &[("location", "/again")], "")]);
+    let (code, told) = Bench::new(settings()).refused(&server.url("/"));
+    assert_eq!((code, server.requests().len()), (1, 11), "{told}");
+    assert!(told.contains("more than 10 redirects"), "{told}");
+}
+
+#[test]
+fn row_34_a_redirect_to_the_metadata_service_is_refused() {
+    let location = "http://169.254.169.254/latest/meta-data/";
+    let server = Server::replies(vec![Reply::new(302, &[("location", location)], "")]);
+    let (code, told) = Bench::new(settings()).refused(&server.url("/"));
+    assert_eq!((code, server.requests().len()), (1, 1), "{told}");
+    assert!(told.contains("refusing the redirect to the link-local address 169.254.169.254"), "{told}");
+}
+
+#[test]
+fn row_34_a_redirect_does_not_pass_on_the_query_it_came_from() {
+    let target = Server::replies(vec![Reply::ok("jar")]);
+    let location = target.url("/elsewhere");
+    let server = Server::replies(vec![Reply::new(307, &[("location", &location)], "")]);
+    assert_eq!(text(Bench::new(settings()).fetch(&server.url("/?token=secret")).unwrap()), "jar");
+    let request = target.requests().remove(0);
+    assert_eq!((request.target(), request.header("referer")), ("/elsewhere", None));
+}
+
+#[test]
+fn row_35_a_compressed_file_arrives_as_it_is_stored() {
+    let server = Server::replies(vec![Reply::new(200, &[("content-encoding", "gzip")], "\x1f not unpacked")]);
+    assert_eq!(text(Bench::new(settings()).fetch(&server.url("/")).unwrap()), "\x1f not unpacked");
+    assert_eq!(server.requests()[0].header("accept-encoding"), Some("identity"));
+}
+
+#[test]
+fn row_39_an_origin_that_asks_for_patience_gets_no_more_than_ours() {
+    let busy = |status| Reply::new(status, &[("retry-after", "1000000000")], "");
+    let server = Server::replies(vec![busy(429), busy(503), Reply::ok("jar")]);
+    assert_eq!(text(Bench::new(settings()).fetch(&server.url("/")).unwrap()), "jar");
+}
+
+#[test]
+fn row_40_what_is_not_there_is_not_asked_for_again() {
+    for status in [400, 401, 403, 404, 410] {
+        let server = Server::replies(vec![Reply::new(status, &[], "")]);
+        let (code, told) = Bench::new(settings()).refused(&server.url("/app.jar?signature=secret"));
+        assert_eq!((code, server.requests().len()), (1, 1), "{told}");
+        assert!(told.contains(&format!("the server answered {status}")), "{told}");
+        assert!(!told.contains("secret"), "{told}");
+    }
+}
+
+#[test]
+fn row_40_a_server_error_is_transient() {
+    for status in [500, 502, 503, 504] {
+        let server = Server::replies(vec![Reply::new(status, &[], "")]);
+        let (code, told) = Bench::new(settings()).refused(&server.url("/?signature=secret"));
+        assert_eq!((code, server.requests().len()), (75, 3), "{told}");
+        assert!(told.contains("gave up after 3 attempts") && !told.contains("secret"), "{told}");
+    }
+}
+
+#[test]
+fn row_41_nobody_at_the_other_end_is_transient() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (code, told) = Bench::new(settings()).refused(&format!("http://{closed}/?signature=secret"));
+    assert_eq!(code, 75, "{told}");
+    assert!(
+        told.contains("caused by: connecting to 127.0.0.1: connection refused") && !told.contains("secret"),
+        "{told}"
+    );
+}
+
+#[test]
+fn row_43_a_name_that_does_not_resolve_is_transient_and_says_where_to_look() {
+    // RFC 6761 section 6.4: never a real name.
+    let (code, told) = Bench::new(settings()).refused("http://origin.invalid/");
+    assert_eq!(code, 75, "{told}");
+    assert!(told.contains("/etc/resolv.conf"), "{told}");
+}
+
+#[test]
+fn a_prefetched_download_is_joined_and_its_failure_shows_at_the_fetch() {
+    let server = Server::start(|_, request| match request.target() {
+        "/jar" => Reply::ok("jar"),
+        _ => Reply::new(404, &[], ""),
+    });
+    let bench = Bench::new(settings());
+    let (jar, gone) = (download(&server.url("/jar")), download(&server.url("/gone")));
+    bench.system.prefetch(vec![jar.clone(), gone.clone(), jar.clone()]);
+    assert!(eventually(&bench.system, || server.requests().len() == 2));
+    assert_eq!(told(bench.system.fetch(&gone)).0, 1);
+    assert_eq!(text(bench.system.fetch(&jar).unwrap()), "jar");
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[test]
+fn downloads_overlap_but_not_all_at_once() {
+    const ALL: usize = 3 * CONCURRENCY;
+    let (now, most) = (Arc::new((Mutex::new(0), Condvar::new())), Arc::new(AtomicUsize::new(0)));
+    let server = Server::start({
+        let (now, most) = (now.clone(), most.clone());
+        move |_, _| {
+            let (count, changed) = &*now;
+            let mut count = count.lock().unwrap();
+            *count += 1;
+            _ = most.fetch_max(*count, Ordering::Relaxed);
+            changed.notify_all();
+            // Each waits until as many as may are here, or none more comes.
+            let enough = |count: &mut usize| *count < CONCURRENCY;
+            (count, _) = changed.wait_timeout_while(count, Duration::from_millis(100), enough).unwrap();
+            *count -= 1;
+            Reply::ok("jar")
+        }
+    });
+    let bench = Bench::new(settings());
+    let downloads: Vec<Download> = (0..ALL).map(|number| download(&server.url(&format!("/{number}")))).collect();
+    bench.system.prefetch(downloads.clone());
+    for download in &downloads {
+        assert_eq!(text(bench.system.fetch(download).unwrap()), "jar");
+    }
+    assert_eq!(most.load(Ordering::Relaxed), CONCURRENCY);
+}
+
+#[test]
+fn what_is_dropped_is_abandoned() {
+    let server = Server::replies(vec![Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n").then_drip()]);
+    let bench = Bench::new(settings());
+    bench.system.prefetch(vec![download(&server.url("/"))]);
+    assert!(eventually(&bench.system, || server.requests().len() == 1));
+    let other = Bench::new(settings());
+    drop(bench);
+    assert!(eventually(&other.system, || server.abandoned() == 1));
+}
+
+#[test]
+fn progress_is_told_while_a_download_goes_on() {
+    let server = Server::replies(vec![Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 2048\r\n\r\n").then_drip()]);
+    let bench = Bench::new(settings());
+    let lines = std::rc::Rc::new(std::cell::RefCell::new(vec![]));
+    bench.system.on_progress({
+        let lines = lines.clone();
+        move |line| lines.borrow_mut().push(line.to_owned())
+    });
+    let url = server.url("/app.jar");
+    let limit = Some(Duration::from_millis(400));
+    _ = bench.system.deadlines().within(limit, "step a", || bench.refused(&format!("{url}?signature=secret")));
+    let line = lines.borrow().last().cloned().unwrap_or_default();
+    assert!(line.starts_with(&format!("{url}: ")) && line.ends_with("of 2 KiB"), "{line}");
+}
+
+#[test]
+fn only_a_strong_etag_is_an_etag() {
+    let etag = |headers: &[(&str, &str)]| {
+        let server = Server::replies(vec![Reply::new(200, headers, "")]);
+        let etag = Bench::new(settings()).system.etag(&server.url("/").parse().unwrap()).unwrap();
+        assert!(server.requests()[0].line.starts_with("HEAD "));
+        etag
+    };
+    assert_eq!(etag(&[("etag", "\"v1\"")]).as_deref(), Some("\"v1\""));
+    assert_eq!(etag(&[("etag", "W/\"v1\"")]), None);
+    assert_eq!(etag(&[("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")]), None);
+}
+
+#[test]
+fn a_file_is_read_below_the_root() {
+    let bench = Bench::new(settings());
+    std::fs::write(bench.tree.join("app.jar"), "jar").unwrap();
+    assert_eq!(text(bench.fetch("file:///app.jar").unwrap()), "jar");
+    assert_eq!(told(bench.system.fetch(&pinned("file:///app.jar", "other"))).0, 1);
+    assert!(bench.refused("file:///gone").1.contains("/gone does not exist"));
+}
+
+#[test]
+fn a_probe_tells_what_was_answered_and_follows_nothing() {
+    let server = Server::replies(vec![Reply::new(301, &[("Location", "/there"), ("X-App", "1.0")], "moved")]);
+    let answer = Bench::new(settings()).system.probe(&server.url("/")).unwrap();
+    assert_eq!((answer.status, server.requests().len()), (301, 1));
+    assert!(answer.headers.contains(&("x-app".into(), "1.0".into())), "{:?}", answer.headers);
+}
+
+#[test]
+fn a_probe_fails_in_few_words_and_is_not_repeated() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let probe = |url: &str| Bench::new(settings()).system.probe(url).unwrap_err().to_string();
+    assert_eq!(probe(&format!("http://{closed}/")), "connection refused");
+    let server = Server::replies(vec![Reply::raw("").then_stall()]);
+    assert_eq!(probe(&server.url("/")), "no bytes for 200 ms");
+    assert_eq!(server.requests().len(), 1);
+    let server = Server::replies(vec![Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n").then_drip()]);
+    assert_eq!(probe(&server.url("/")), "no answer within 300 ms");
+    let server = Server::replies(vec![Reply::raw("SSH-2.0-OpenSSH_9.2\r\n")]);
+    assert!(probe(&server.url("/")).len() < 60);
+}
