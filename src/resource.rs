@@ -166,6 +166,7 @@ const fn kind<K: Kind>() -> KindEntry {
 /// Every kind. The parser, the JSON Schema and the reference manual come from this table.
 pub static KINDS: &[KindEntry] = &[
     kind::<package::Package>(),
+    kind::<apt_repository::AptRepository>(),
     kind::<directory::Directory>(),
     kind::<file::File>(),
     kind::<link::Link>(),
