@@ -50,8 +50,8 @@ fn build() -> Result<PathBuf> {
         .context("cargo named no executable")
 }
 
-/// The arguments of a whole bootstrap in a machine's world.
-pub fn bootstrap() -> Result<Vec<String>> {
+/// What gives the built-in steps' variables their values in a machine's world.
+pub(crate) fn variables(swap_path: &str) -> Result<Vec<String>> {
     let jar = base()?.join("www").join(JAR);
     let files = Path::new(PACKAGE).join("../../steps/files");
     let variables = [
@@ -60,16 +60,14 @@ pub fn bootstrap() -> Result<Vec<String>> {
         "config_bucket=glovo-config".into(),
         format!("nginx_site_sha256={}", sha256(&files.join("nginx-default"))?),
         format!("unit_sha256={}", sha256(&files.join("glovo-app.service"))?),
-        // Its root is an overlay, on which no kernel swaps.
-        "swap_path=/mnt/ext4/swapfile".into(),
+        format!("swap_path={swap_path}"),
         "swap_size=128MiB".into(),
     ];
-    let set = variables.into_iter().flat_map(|variable| ["--set".into(), variable]);
-    Ok(["run".into()].into_iter().chain(set).collect())
+    Ok(variables.into_iter().flat_map(|variable| ["--set".into(), variable]).collect())
 }
 
 /// The user-data of a whole bootstrap: fetches the agent, pinned by its hash, and becomes it.
-pub fn user_data() -> Result<String> {
+pub(crate) fn user_data(swap_path: &str) -> Result<String> {
     Ok(format!(
         "#!/bin/sh\n\
          set -eu\n\
@@ -78,8 +76,8 @@ pub fn user_data() -> Result<String> {
          echo '{}  glovo-bootstrap.download' | sha256sum --check --quiet\n\
          chmod 755 glovo-bootstrap.download\n\
          mv glovo-bootstrap.download glovo-bootstrap\n\
-         exec /usr/local/bin/glovo-bootstrap {}\n",
+         exec /usr/local/bin/glovo-bootstrap run {}\n",
         sha256(agent()?)?,
-        bootstrap()?.join(" "),
+        variables(swap_path)?.join(" "),
     ))
 }

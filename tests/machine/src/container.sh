@@ -2,17 +2,18 @@
 # The kernel's side of one machine: its mounts, cgroup, loop devices and swap.
 #
 #   container.sh hold DIR LOWER UPPER FILESYSTEM…   set up, say "ready", and when standard input ends, clear away
-#   container.sh boot DIR NSPAWN-ARGUMENT…          switch the machine on; ends when it is off, with 133 if it asked to reboot
-#   container.sh sweep MACHINES                     clear away what a holder left that was killed itself
+#   container.sh boot DIR                           switch the machine on; ends when it is off, with 133 if it asked to reboot
+#   container.sh sweep DIR                          clear away what a holder left that was killed itself
 #
 # `hold` is process 1 of a pid and mount namespace (src/machine.rs enters them for `boot`), so no process and no mount
 # outlives it. Its standard input is a pipe that its harness holds: however the harness ends, this hears of it.
 set -euo pipefail
+shopt -s nullglob
 
 hold() {
   local dir=$1 lower=$2 upper=$3 filesystem; shift 3
   mkdir "$dir/root" "$dir/upper" "$dir/mnt"
-  exec 9> "$dir/lock"; flock 9
+  exec 9< "$dir"; flock 9
   trap "release '$dir'" EXIT
   # nspawn takes a read-only /sys to mean that there is no udev to wait for; and it wants cgroup2 and a /run of its own.
   mount -t sysfs -o ro sysfs /sys
@@ -26,12 +27,17 @@ hold() {
   mount -t overlay overlay -o "lowerdir=$lower,upperdir=$dir/upper/changes,workdir=$dir/upper/work" "$dir/root"
   for filesystem; do
     # A converged tree brings the disk its swap file is on.
-    [ -e "$dir/$filesystem.img" ] || { truncate -s 512M "$dir/$filesystem.img"; "mkfs.$filesystem" -q "$dir/$filesystem.img" > /dev/null; }
+    [ -e "$dir/$filesystem.img" ] || make_disk "$dir/$filesystem.img" "$filesystem"
     mkdir -p "$dir/mnt/$filesystem" "$dir/root/mnt/$filesystem"
     mount -o loop "$dir/$filesystem.img" "$dir/mnt/$filesystem"
   done
   echo ready
   cat > /dev/null
+}
+
+make_disk() {
+  truncate -s 512M "$1"
+  "mkfs.$2" -q "$1" > /dev/null
 }
 
 release() {
@@ -42,7 +48,7 @@ release() {
 }
 
 boot() {
-  local dir=$1 filesystem binds=(); shift
+  local dir=$1 filesystem binds=()
   swap_off "$dir"
   for filesystem in "$dir"/mnt/*; do binds+=("--bind=$filesystem:/mnt/${filesystem##*/}"); done
   ip link delete vpc 2> /dev/null || true
@@ -53,12 +59,12 @@ link set vpc up
 IP
   echo 0 > "$(< "$dir/cgroup")/cgroup.procs"
   exec systemd-nspawn --quiet --directory="$dir/root" --machine=machine --register=no --keep-unit --network-interface=eth0 \
-    --system-call-filter=@swap --resolv-conf=off --timezone=off --link-journal=no --console=read-only "${binds[@]}" "$@" --boot
+    --system-call-filter=@swap --resolv-conf=off --timezone=off --link-journal=no --console=read-only "${binds[@]}" --boot
 }
 
 # The kernel swaps on for all namespaces, and never stops by itself: not when a container ends, not when its mounts go.
 swap_off() {
-  find "$1"/mnt/*/ -xdev -type f -perm 600 -exec swapoff {} \; 2> /dev/null || true
+  find "$1/mnt" -type f -exec swapoff {} \; 2> /dev/null || true
 }
 
 kill_all() {
@@ -73,20 +79,15 @@ clear() {
 }
 
 sweep() {
-  local dir image mount
+  local dir=$1 image mount
   mount -t cgroup2 cgroup2 /sys/fs/cgroup
-  for dir in "$1"/*/; do
-    dir=${dir%/}
-    [ -d "$dir" ] && flock --nonblock "$dir/lock" true || continue
-    echo "clearing away $dir, whose holder was killed" >&2
-    kill_all "$dir"
-    # An active swap file keeps its file system alive; mounted again, it is the same one.
-    for image in "$dir"/*.img; do
-      mount=$dir/mnt/$(basename "$image" .img)
-      ! [ -n "$(losetup --associated "$image")" ] || { mount -o loop "$image" "$mount"; swap_off "$dir"; umount "$mount"; }
-    done
-    clear "$dir"
+  kill_all "$dir"
+  # An active swap file keeps its file system alive; mounted again, it is the same one.
+  for image in "$dir"/*.img; do
+    mount=$dir/mnt/$(basename "$image" .img)
+    [ -z "$(losetup --associated "$image")" ] || { mount -o loop "$image" "$mount"; swap_off "$dir"; umount "$mount"; }
   done
+  clear "$dir"
 }
 
 "$@"

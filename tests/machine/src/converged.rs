@@ -1,5 +1,6 @@
 //! A machine on which the agent has run, kept as a layer over the base: tests of drift start from it in seconds.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -7,26 +8,43 @@ use anyhow::{Context, Result, ensure};
 
 use crate::base::{PACKAGE, base};
 use crate::cache::{Entry, Key};
-use crate::{Machine, Options, agent, bootstrap};
+use crate::{Machine, Options, agent};
 
-/// The layer for this agent, made by a bootstrap if there is none yet: the directory `changes`, and the disk `ext4.img`.
+/// The layer for this base, agent and steps, made by a bootstrap if there is none yet: the directory `changes`, and the disk `ext4.img`.
 pub(crate) fn layer() -> Result<Entry> {
-    let of_base = base()?.join("tls");
-    let key = Key::default().add(&of_base)?.add(agent()?)?.add(&Path::new(PACKAGE).join("../../steps"))?;
+    let package = Path::new(PACKAGE);
+    let key = Key::default()
+        .add(&base()?.join("tls"))?
+        .add(agent()?)?
+        .add(&package.join("src/agent.rs"))?
+        .add(&package.join("../../steps"))?;
     Entry::get("converged", key, make)
 }
 
 fn make(dir: &Path) -> Result<()> {
     let mut machine = Machine::boot(Options::default())?;
-    let bootstrap = bootstrap()?;
-    let arguments: Vec<&str> = bootstrap.iter().map(String::as_str).collect();
-    machine.agent(&arguments)?.success().context("the bootstrap that all drift tests start from")?;
+    machine.bootstrap(&["run"])?.success().context("the bootstrap that all drift tests start from")?;
     machine.power_off()?;
     let copy = Command::new("cp")
         .args(["--archive", "--sparse=always"])
-        .args([machine.changes(), machine.disk("ext4")])
+        .args([machine.changes(), machine.image("ext4")])
         .arg(dir)
         .status()?;
     ensure!(copy.success(), "the changes of a converged machine could not be copied");
+    Ok(())
+}
+
+/// Gives the swap file of the machine that made the layer the name it has on this one.
+pub(crate) fn rename_swap(machine: &Machine) -> Result<()> {
+    let disk = machine.disk("ext4");
+    for file in fs::read_dir(&disk)? {
+        let file = file?.path();
+        if let Some(old) = file.file_name().and_then(|name| name.to_str()).filter(|name| name.starts_with("swap-")) {
+            let fstab = fs::read_to_string(machine.path("/etc/fstab"))?;
+            let new = machine.swap_path();
+            fs::write(machine.path("/etc/fstab"), fstab.replace(&format!("/mnt/ext4/{old}"), &new))?;
+            fs::rename(&file, disk.join(new.trim_start_matches("/mnt/ext4/")))?;
+        }
+    }
     Ok(())
 }

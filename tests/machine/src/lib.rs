@@ -17,8 +17,8 @@ mod guest;
 mod machine;
 mod world;
 
-pub use agent::{agent, bootstrap, user_data};
+pub use agent::agent;
 pub use base::pristine_tree;
 pub use guest::Output;
-pub use machine::{Machine, Options, Tree, Upper};
+pub use machine::{Machine, Options, Tree, Upper, UserData};
 pub use world::{Fault, Request, World};

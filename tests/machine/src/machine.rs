@@ -27,7 +27,7 @@ pub struct Options {
     pub tree: Tree,
     pub upper: Upper,
     /// What cloud-init is to run at the first boot. Without it cloud-init is off, and the boot quick.
-    pub user_data: Option<String>,
+    pub user_data: Option<UserData>,
     /// File systems, each on a disk of its own, mounted at `/mnt/NAME`: `ext4` (swap works there), `xfs`, `btrfs`.
     pub disks: Vec<&'static str>,
 }
@@ -41,6 +41,15 @@ pub enum Tree {
     Converged,
     /// Any tree of a Debian with systemd. It is not written to.
     At(PathBuf),
+}
+
+/// What cloud-init gets from the metadata service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UserData {
+    /// Fetch the agent, and bootstrap.
+    Bootstrap,
+    /// This script, or whatever else cloud-init understands.
+    Text(String),
 }
 
 /// Where a machine's writes go.
@@ -99,7 +108,13 @@ impl Machine {
             run(Command::new("cp").arg("--sparse=always").arg(layer.path.join("ext4.img")).arg(&dir))?;
             lower = [layer.path.join("changes").as_os_str(), &lower].join(":".as_ref());
         }
-        let world = World::start(&base, &dir, options.user_data.clone())?;
+        let user_data = match options.user_data {
+            None => None,
+            Some(UserData::Bootstrap) => Some(agent::user_data(&swap_path(&dir))?),
+            Some(UserData::Text(text)) => Some(text),
+        };
+        let cloud_init = user_data.is_some();
+        let world = World::start(&base, &dir, user_data)?;
         let mut holder = world
             .command("unshare")
             .args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "bash"])
@@ -117,7 +132,10 @@ impl Machine {
         ensure!(ready == "ready", "container.sh could not set the machine up");
         drop(sweeping);
 
-        if options.user_data.is_some() {
+        if options.tree == Tree::Converged {
+            converged::rename_swap(&machine)?;
+        }
+        if cloud_init {
             machine.world.publish("origin.test/glovo-bootstrap", fs::read(agent)?);
         } else {
             fs::create_dir_all(machine.path("/etc/cloud"))?;
@@ -203,6 +221,19 @@ impl Machine {
         self.exec(&[&["/usr/local/bin/glovo-bootstrap"], arguments].concat())
     }
 
+    /// Runs the agent with all variables that the built-in steps need here: `bootstrap(&["run", "enable_swap"])`.
+    pub fn bootstrap(&self, arguments: &[&str]) -> Result<Output> {
+        let variables = agent::variables(&self.swap_path())?;
+        let variables = variables.iter().map(String::as_str);
+        self.agent(&arguments.iter().copied().chain(variables).collect::<Vec<_>>())
+    }
+
+    /// Where the machine's swap file is to be: on a disk, as no kernel swaps to an overlay; and under a name that no
+    /// other machine has, as `/proc/swaps` is one for all.
+    pub fn swap_path(&self) -> String {
+        swap_path(&self.dir)
+    }
+
     /// A command that runs in the machine, for what `exec` does not offer: input, a terminal, output as it comes.
     pub fn command(&self, arguments: &[&str]) -> Command {
         guest::command(self.leader, arguments)
@@ -229,8 +260,13 @@ impl Machine {
         PathBuf::from(format!("/proc/{}/root{}/upper/changes", self.holder.id(), self.dir.display()))
     }
 
-    /// The image of one of its disks.
+    /// One of its disks, mounted.
     pub(crate) fn disk(&self, filesystem: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{}/mnt/{filesystem}", self.holder.id(), self.dir.display()))
+    }
+
+    /// The image of one of its disks.
+    pub(crate) fn image(&self, filesystem: &str) -> PathBuf {
         self.dir.join(format!("{filesystem}.img"))
     }
 
@@ -272,6 +308,10 @@ impl Drop for Machine {
     }
 }
 
+fn swap_path(dir: &Path) -> String {
+    format!("/mnt/ext4/swap-{}", dir.file_name().unwrap_or_default().display())
+}
+
 fn script() -> String {
     format!("{PACKAGE}/src/container.sh")
 }
@@ -282,10 +322,20 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Clears away what holders have left that were killed: directories that nobody has locked.
 fn sweep(machines: &Path) -> Result<()> {
     fs::create_dir_all(machines)?;
-    let mut sweep = Command::new("unshare");
-    run(sweep.args(["--mount", "--propagation", "private", "bash", &script(), "sweep"]).arg(machines))
+    for entry in fs::read_dir(machines)? {
+        let dir = entry?.path();
+        let Ok(lock) = File::open(&dir) else { continue };
+        if lock.try_lock().is_ok() && dir.exists() {
+            eprintln!("clearing away {}, whose holder was killed", dir.display());
+            run(Command::new("unshare")
+                .args(["--mount", "--propagation", "private", "bash", &script(), "sweep"])
+                .arg(&dir))?;
+        }
+    }
+    Ok(())
 }
 
 fn new_dir(machines: &Path) -> Result<PathBuf> {

@@ -6,7 +6,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use machine::{Machine, Options, bootstrap, user_data};
+use machine::{Machine, Options, UserData};
 
 fn main() -> ExitCode {
     match run() {
@@ -30,11 +30,10 @@ fn run() -> Result<()> {
 }
 
 fn demo(keep: bool) -> Result<()> {
+    let mut machine = Machine::new(Options { user_data: Some(UserData::Bootstrap), ..Options::default() })?;
     title("A bare Debian 12 boots; its user-data:");
-    let user_data = user_data()?;
-    print!("{user_data}");
+    print!("{}", machine.world().user_data().unwrap_or_default());
     let start = Instant::now();
-    let mut machine = Machine::new(Options { user_data: Some(user_data), ..Options::default() })?;
     machine.power_on()?;
 
     title("What the machine says:");
@@ -57,10 +56,8 @@ fn demo(keep: bool) -> Result<()> {
     print!("{}", machine.agent(&["status"])?.success()?);
 
     title("The same once more:");
-    let bootstrap = bootstrap()?;
-    let again: Vec<&str> = bootstrap.iter().map(String::as_str).collect();
     let start = Instant::now();
-    print!("{}", machine.agent(&again)?.success()?);
+    print!("{}", machine.bootstrap(&["run"])?.success()?);
     println!("{} ms", start.elapsed().as_millis());
 
     if keep {

@@ -130,6 +130,11 @@ impl World {
         self.state.faults.add(pattern, times, fault);
     }
 
+    /// What the metadata service gives out as user-data.
+    pub fn user_data(&self) -> Option<&str> {
+        self.state.user_data.as_deref()
+    }
+
     /// Every request so far.
     pub fn requests(&self) -> Vec<Request> {
         self.state.requests.lock().unwrap().clone()

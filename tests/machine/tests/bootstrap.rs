@@ -1,7 +1,7 @@
 //! From a bare Debian to a serving machine, the way an Auto Scaling group does it: by user-data alone.
 
 use anyhow::{Result, ensure};
-use machine::{Machine, Options, Tree, Upper, user_data};
+use machine::{Machine, Options, Tree, Upper, UserData};
 
 /// What the balancer gets from the machine: head and body.
 fn get(machine: &Machine, path: &str) -> Result<(String, String)> {
@@ -23,11 +23,11 @@ fn serves(machine: &Machine) -> Result<()> {
 
 #[test]
 fn user_data_makes_a_bare_machine_serve() -> Result<()> {
-    let machine = Machine::boot(Options { user_data: Some(user_data()?), ..Options::default() })?;
+    let machine = Machine::boot(Options { user_data: Some(UserData::Bootstrap), ..Options::default() })?;
     machine.sh("cloud-init status || { cat /var/log/cloud-init-output.log; false; }")?;
     serves(&machine)?;
     assert_eq!(machine.sh("ps -C java -o user=")?.trim(), "glovo-app");
-    assert!(machine.sh("swapon --show --noheadings")?.contains("/mnt/ext4/swapfile"));
+    assert!(machine.sh("swapon --show --noheadings")?.contains(&machine.swap_path()));
 
     let requests = machine.world().requests();
     let jar =
@@ -42,6 +42,6 @@ fn it_serves_again_after_a_reboot() -> Result<()> {
     machine.reboot()?;
     machine.sh("until curl -fsS -o /dev/null http://127.0.0.1/; do sleep 0.1; done 2> /dev/null")?;
     serves(&machine)?;
-    assert!(machine.sh("swapon --show --noheadings")?.contains("/mnt/ext4/swapfile"));
+    assert!(machine.sh("swapon --show --noheadings")?.contains(&machine.swap_path()));
     Ok(())
 }
