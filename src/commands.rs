@@ -29,7 +29,7 @@ pub fn execute(command: Command) -> Result<u8> {
     match command {
         Command::Run { selection, manifest, target } => {
             let system = open(&target.root, Mode::Run)?;
-            let (manifest, selection) = prepare(&system, manifest, selection)?;
+            let (manifest, selection) = prepare(&system, &manifest, selection)?;
             let _lock = MachineLock::take(system.root())?;
             system.prepare_image()?;
             let report = engine::run(&manifest, &selection, &system, view::choose(Mode::Run))?;
@@ -37,7 +37,7 @@ pub fn execute(command: Command) -> Result<u8> {
         }
         Command::Plan { selection, manifest, target, detailed_exitcode, json } => {
             let system = open(&target.root, Mode::Plan)?;
-            let (manifest, selection) = prepare(&system, manifest, selection)?;
+            let (manifest, selection) = prepare(&system, &manifest, selection)?;
             let view = if json { Rc::new(RefCell::new(view::Silent)) } else { view::choose(Mode::Plan) };
             let report = engine::run(&manifest, &selection, &system, view)?;
             if json {
@@ -50,7 +50,7 @@ pub fn execute(command: Command) -> Result<u8> {
         }
         Command::Validate { manifest } => {
             let system = open(Path::new("/"), Mode::Plan)?;
-            let (manifest, location) = load(&system, manifest)?;
+            let (manifest, location) = load(&system, &manifest)?;
             let resources: usize = manifest.steps.iter().map(|step| step.resources.len()).sum();
             say(&format!("{location}: valid, {} steps with {resources} resources", manifest.steps.len()));
             Ok(0)
@@ -74,7 +74,7 @@ fn open(root: &Path, mode: Mode) -> Result<Rc<System>> {
     Ok(Rc::new(system.map_err(|error| Fault::new("the root can't be worked on").invalid().caused_by(error))?))
 }
 
-fn prepare(system: &Rc<System>, manifest: cli::Manifest, selection: cli::Selection) -> Result<(Manifest, Selection)> {
+fn prepare(system: &Rc<System>, manifest: &cli::Manifest, selection: cli::Selection) -> Result<(Manifest, Selection)> {
     let (manifest, _) = load(system, manifest)?;
     let selection = Selection { only: selection.only, from: selection.from, skip: selection.skip };
     selection.check(&manifest)?;
@@ -89,7 +89,7 @@ fn find(system: &System, named: Option<&str>) -> Result<(Texts, Location)> {
 }
 
 /// Reads a manifest with its variables, or says all that is wrong with it.
-fn load(system: &Rc<System>, arguments: cli::Manifest) -> Result<(Manifest, Location)> {
+fn load(system: &Rc<System>, arguments: &cli::Manifest) -> Result<(Manifest, Location)> {
     let (texts, location) = find(system, arguments.steps.as_deref())?;
     let facts = system.clone();
     let mut variables = Variables::new(move |name| {

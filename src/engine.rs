@@ -135,10 +135,10 @@ impl Run<'_> {
         let what = format!("step {}", step.name);
         let limit = Some(step.timeout.unwrap_or(STEP_TIMEOUT));
         let deadlines = self.system.deadlines();
-        let (exit_code, failed) = deadlines.within(limit, &what, || -> Result<_> {
+        let (exit_code, failed) = deadlines.within(limit, &what, || {
             let mut first = (0, false);
             for declared in &step.resources {
-                let code = self.resource(index, declared)?;
+                let code = self.resource(index, declared);
                 if code != 0 && first.0 == 0 {
                     first = (code, true);
                 }
@@ -146,8 +146,8 @@ impl Run<'_> {
                     break;
                 }
             }
-            Ok(first)
-        })?;
+            first
+        });
         let report = &mut self.report.steps[index];
         report.milliseconds = milliseconds(began.elapsed());
         let changed = report.resources.iter().any(|resource| resource.outcome == Outcome::Changed);
@@ -164,7 +164,7 @@ impl Run<'_> {
     }
 
     /// One resource with its retries; returns its exit code.
-    fn resource(&mut self, index: usize, declared: &Declared) -> Result<u8> {
+    fn resource(&mut self, index: usize, declared: &Declared) -> u8 {
         let began = Instant::now();
         let title = declared.title();
         self.report.steps[index].resources.push(ResourceReport {
@@ -198,19 +198,19 @@ impl Run<'_> {
                 break Err(stopped);
             }
         };
-        let Some(report) = self.report.steps[index].resources.last_mut() else { return Ok(0) };
+        let Some(report) = self.report.steps[index].resources.last_mut() else { return 0 };
         report.milliseconds = milliseconds(began.elapsed());
         report.attempts = attempts;
         match result {
             Ok(()) => {
                 let changed = report.changes.iter().any(|change| !change.deferred);
                 report.outcome = if changed { Outcome::Changed } else { Outcome::Unchanged };
-                Ok(0)
+                0
             }
             Err(error) => {
                 report.outcome = Outcome::Failed;
                 report.error = Some(ErrorReport::new(&error));
-                Ok(error::exit_code(&error))
+                error::exit_code(&error)
             }
         }
     }

@@ -287,11 +287,11 @@ impl Reader<'_> {
 
     /// Deserializes a resource. serde stops at the first bad field; the value that the kind's example has
     /// stands in for it then, so that the next bad one is found too.
-    fn deserialize<'i>(
+    fn deserialize(
         &mut self,
         text: &Text,
         entry: &KindEntry,
-        mut table: DeTable<'i>,
+        mut table: DeTable<'_>,
         span: &Range<usize>,
     ) -> Option<Box<dyn Resource>> {
         let faults = self.diagnostics.len();

@@ -91,8 +91,11 @@ pub struct Change {
     /// What will be so once it is made; see [`Fact`].
     pub brings: Vec<Fact>,
     /// How it is made; `None` where it must wait until the image boots or the run has ended.
-    pub action: Option<Box<dyn FnOnce(&System) -> Result<()>>>,
+    pub action: Option<Action>,
 }
+
+/// The code that makes a change.
+pub type Action = Box<dyn FnOnce(&System) -> Result<()>>;
 
 impl Change {
     /// A change and the code that makes it.

@@ -70,13 +70,16 @@ pub struct System {
     live: bool,
     interrupt: Interrupt,
     deadlines: Deadlines,
-    progress: RefCell<Box<dyn Fn(&str)>>,
+    progress: RefCell<Progress>,
     expected: RefCell<BTreeSet<Fact>>,
     cache: RefCell<Rc<Cache>>,
     watched_units: RefCell<BTreeSet<String>>,
     variables: RefCell<Option<Rc<Variables>>>,
     fetcher: fetch::Fetcher,
 }
+
+/// Shows a line about what is going on.
+type Progress = Box<dyn Fn(&str)>;
 
 /// What was read from the machine since the last change.
 #[derive(Default)]

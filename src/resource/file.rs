@@ -62,7 +62,7 @@ pub struct File {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verify {
-    /// By the origin's ETag, asked at each run: what the origin sends is trusted.
+    /// By the origin's `ETag`, asked at each run: what the origin sends is trusted.
     Etag,
     /// Not at all: it is fetched once, and whatever arrived stays.
     None,
@@ -97,7 +97,7 @@ impl Resource for File {
         let mut findings = vec![];
         match (&self.source, &self.content) {
             (Some(_), Some(_)) => {
-                findings.push(Finding::new("content", "a file has either `source` or `content`, not both"))
+                findings.push(Finding::new("content", "a file has either `source` or `content`, not both"));
             }
             (None, None) => findings.push(
                 Finding::new("path", "the file has neither `source` nor `content`")

@@ -282,7 +282,7 @@ fn is_entry(line: &str, path: &AbsPath) -> bool {
     fields.next() == Some(path.as_str()) && fields.nth(1) == Some("swap")
 }
 
-/// Whether the kernel swaps to this file, by proc_swaps(5).
+/// Whether the kernel swaps to this file, by `proc_swaps(5)`.
 fn is_active(root: &Root, path: &AbsPath) -> Result<bool> {
     let path = root.resolve(path)?;
     let swaps = root.read_text(&"/proc/swaps".into())?;

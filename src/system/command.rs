@@ -240,7 +240,7 @@ impl Output {
         }
         // An interrupted poll is like one that found nothing: the caller's loop comes back.
         _ = poll(&mut ready, PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO));
-        let mut buffer = [0; 64 << 10];
+        let mut buffer = [0; 16 << 10];
         for index in 0..self.streams.len() {
             // A program that never stops printing must not keep us from looking at the clock.
             for _ in 0..16 {

@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn the_nearest_deadline_counts_and_ends_with_its_work() {
         let deadlines = Deadlines::default();
-        deadlines.within(Some(Duration::from_secs(600)), "step a", || {
+        deadlines.within(Some(Duration::from_mins(10)), "step a", || {
             assert!(deadlines.check().is_ok());
             deadlines.within(Some(Duration::ZERO), "resource b", || {
                 let error = deadlines.check().unwrap_err();

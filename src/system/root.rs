@@ -86,7 +86,7 @@ impl Status {
             },
             ownership: Ownership { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 },
             size: u64::try_from(stat.st_size).unwrap_or_default(),
-            links: u64::from(stat.st_nlink as u32),
+            links: stat.st_nlink,
             changed: SystemTime::UNIX_EPOCH
                 + Duration::new(
                     u64::try_from(stat.st_ctime).unwrap_or_default(),
@@ -500,8 +500,11 @@ impl Drop for Staged {
 fn loop_until_free<T>(parent: &OwnedFd, name: &str, make: impl Fn() -> nix::Result<T>) -> nix::Result<T> {
     for _ in 0..16 {
         match make() {
-            Err(Errno::EEXIST) => unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)?,
-            made => return made,
+            Err(Errno::EEXIST) => match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno),
+            },
+            result => return result,
         }
     }
     Err(Errno::EEXIST)

@@ -91,13 +91,12 @@ impl System {
         self.watch_units([name.to_owned()]);
         let cache = self.cache();
         let known = cache.units.borrow().clone().filter(|units| units.contains_key(name));
-        let units = match known {
-            Some(units) => units,
-            None => {
-                let units = Rc::new(self.show(&self.watched_units.borrow())?);
-                *cache.units.borrow_mut() = Some(units.clone());
-                units
-            }
+        let units = if let Some(units) = known {
+            units
+        } else {
+            let units = Rc::new(self.show(&self.watched_units.borrow())?);
+            *cache.units.borrow_mut() = Some(units.clone());
+            units
         };
         Ok(units.get(name).cloned().unwrap_or_default())
     }

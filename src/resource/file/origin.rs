@@ -110,10 +110,10 @@ impl Origin<'_> {
         let mut fetched = system.fetch(&self.download()).ok().filter(|fetched| fetched.size <= TEXT_LIMIT)?;
         let mut bytes = vec![];
         _ = fetched.file.read_to_end(&mut bytes).ok()?;
-        match self.file.template {
-            false => Some(bytes),
-            true => system.render(&String::from_utf8(bytes).ok()?).ok().map(String::into_bytes),
+        if !self.file.template {
+            return Some(bytes);
         }
+        system.render(&String::from_utf8(bytes).ok()?).ok().map(String::into_bytes)
     }
 }
 
