@@ -31,7 +31,7 @@ pub(crate) fn kill(process: u32) -> Command {
     command
 }
 
-pub(crate) fn output(mut command: Command) -> Result<Output> {
+pub(crate) fn output(command: &mut Command) -> Result<Output> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
     let status = output.status;
     Ok(Output {

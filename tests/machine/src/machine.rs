@@ -80,11 +80,15 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Sets a machine up, switches it on and waits until it has booted, user-data included.
+    /// Sets a machine up, switches it on and waits until it has booted, user-data included; a converged one serves.
     pub fn boot(options: Options) -> Result<Machine> {
+        let converged = options.tree == Tree::Converged;
         let mut machine = Machine::new(options)?;
         machine.power_on()?;
         machine.wait_until_booted()?;
+        if converged {
+            machine.wait_until_serving()?;
+        }
         Ok(machine)
     }
 
@@ -179,6 +183,14 @@ impl Machine {
         })
     }
 
+    /// Waits until the application answers through nginx: systemd takes a JVM for started before it listens.
+    pub fn wait_until_serving(&mut self) -> Result<()> {
+        self.wait_for("the application to answer", |machine| {
+            let mut curl = machine.world.command("curl");
+            Ok(guest::output(curl.args(["--fail", "--silent", "http://172.31.0.10/"]))?.code == 0)
+        })
+    }
+
     /// Reboots, as `systemctl reboot` does, and waits for the boot.
     pub fn reboot(&mut self) -> Result<()> {
         self.exec(&["systemctl", "reboot"])?;
@@ -200,7 +212,7 @@ impl Machine {
     pub fn abort(&mut self) -> Result<()> {
         if let Some(mut nspawn) = self.nspawn.take() {
             // The leader is process 1 of the machine's namespace, and all in it ends with it.
-            guest::output(guest::kill(self.leader))?.success()?;
+            guest::output(&mut guest::kill(self.leader))?.success()?;
             nspawn.wait()?;
         }
         Ok(())
@@ -208,7 +220,7 @@ impl Machine {
 
     /// Runs a command in the machine.
     pub fn exec(&self, arguments: &[&str]) -> Result<Output> {
-        guest::output(self.command(arguments))
+        guest::output(&mut self.command(arguments))
     }
 
     /// Runs a shell script in the machine that must succeed, and returns what it printed.

@@ -56,9 +56,7 @@ fn demo(keep: bool) -> Result<()> {
     print!("{}", machine.agent(&["status"])?.success()?);
 
     title("The same once more:");
-    let start = Instant::now();
     print!("{}", machine.bootstrap(&["run"])?.success()?);
-    println!("{} ms", start.elapsed().as_millis());
 
     if keep {
         shell(&machine)?;

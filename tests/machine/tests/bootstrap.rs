@@ -37,10 +37,21 @@ fn user_data_makes_a_bare_machine_serve() -> Result<()> {
 }
 
 #[test]
+fn a_second_run_changes_nothing() -> Result<()> {
+    let machine = Machine::boot(Options { tree: Tree::Converged, ..Options::default() })?;
+    assert_eq!(machine.bootstrap(&["plan", "--detailed-exitcode"])?.code, 0);
+    let run = machine.bootstrap(&["run"])?.success()?;
+    ensure!(run.contains("converged: 0 changes"), "{run}");
+    Ok(())
+}
+
+#[test]
 fn it_serves_again_after_a_reboot() -> Result<()> {
     let mut machine = Machine::boot(Options { tree: Tree::Converged, upper: Upper::Disk, ..Options::default() })?;
     machine.reboot()?;
-    machine.sh("until curl -fsS -o /dev/null http://127.0.0.1/; do sleep 0.1; done 2> /dev/null")?;
+    machine.wait_until_serving()?;
+    let plan = machine.bootstrap(&["plan", "--detailed-exitcode"])?;
+    ensure!(plan.code == 0, "{}", plan.stdout);
     serves(&machine)?;
     assert!(machine.sh("swapon --show --noheadings")?.contains(&machine.swap_path()));
     Ok(())
