@@ -197,3 +197,17 @@ impl Resolve for PublicNames {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_stands_for_the_metadata_service_has_no_address() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let resolve = |name: &str| runtime.block_on(PublicNames.resolve(name.parse().unwrap()));
+        // An address resolves to itself.
+        assert!(resolve("169.254.169.254").is_err_and(|error| error.to_string().contains("link-local")));
+        assert_eq!(resolve("192.0.2.1").unwrap().count(), 1);
+    }
+}
