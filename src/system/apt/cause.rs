@@ -108,21 +108,107 @@ fn said(output: &str) -> Vec<&str> {
 mod tests {
     use super::*;
 
-    fn cause(output: &str) -> Cause {
-        Cause::of(output).0
+    fn all(cause: Cause, outputs: &[&str]) {
+        for output in outputs {
+            assert_eq!(Cause::of(output).0, cause, "{output}");
+        }
     }
 
     #[test]
-    fn locks() {
-        // apt 2.6, apt 1.6, dpkg 1.19.
-        for output in [
-            "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 812 (unattended-upgr)\nE: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?",
-            "E: Could not get lock /var/lib/apt/lists/lock - open (11: Resource temporarily unavailable)\nE: Unable to lock directory /var/lib/apt/lists/",
-            "dpkg: error: dpkg frontend lock is locked by another process",
-        ] {
-            assert_eq!(cause(output), Cause::Locked, "{output}");
-        }
-        let output = "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem. ";
-        assert_eq!(cause(output), Cause::Interrupted);
+    fn somebody_else_is_at_work() {
+        all(
+            Cause::Locked,
+            &[
+                "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 812 (unattended-upgr)\n\
+             E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?",
+                "E: Could not get lock /var/lib/apt/lists/lock - open (11: Resource temporarily unavailable)\n\
+             E: Unable to lock directory /var/lib/apt/lists/",
+                "dpkg: error: dpkg frontend lock is locked by another process",
+                "dpkg: error: dpkg frontend lock was locked by another process with pid 4711\nNote: removing the lock file is always wrong",
+            ],
+        );
+        all(
+            Cause::Interrupted,
+            &["E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem. "],
+        );
+    }
+
+    #[test]
+    fn what_may_pass() {
+        all(
+            Cause::Network,
+            &[
+                "W: Failed to fetch http://deb.debian.org/debian/dists/bookworm/InRelease  Temporary failure resolving 'deb.debian.org'\n\
+             W: Some index files failed to download. They have been ignored, or old ones used instead.",
+                "E: Failed to fetch http://127.0.0.1:8098/debian/pool/n.deb  Could not connect to 127.0.0.1:8098 (127.0.0.1). - connect (111: Connection refused)",
+                "E: Failed to fetch http://deb.debian.org/debian/pool/n.deb  503  Service Unavailable [IP: 151.101.2.132 80]",
+                "Err:3 http://deb.debian.org/debian bookworm Release\n  503  Service Unavailable [IP: 151.101.2.132 80]\n\
+             E: The repository 'http://deb.debian.org/debian bookworm Release' does not have a Release file.",
+            ],
+        );
+        all(
+            Cause::Clock,
+            &[
+                "E: Release file for http://deb.debian.org/debian/dists/bookworm-updates/InRelease is not valid yet (invalid for another 2h 5min 1s). Updates for this repository will not be applied.",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_an_update_may_mend() {
+        all(
+            Cause::Stale,
+            &[
+                "E: Failed to fetch http://deb.debian.org/debian/pool/main/n/nginx/nginx_1.22.1-9_amd64.deb  404  Not Found [IP: 151.101.2.132 80]\n\
+             E: Unable to fetch some archives, maybe run apt-get update or try with --fix-missing?",
+                "E: Failed to fetch http://deb.debian.org/debian/dists/bookworm/main/binary-amd64/Packages.xz  Hash Sum mismatch\n   Hashes of expected file:",
+                "E: Failed to fetch http://archive.ubuntu.com/x  File has unexpected size (12 != 13). Mirror sync in progress? [IP: 91.189.91.83 80]",
+                "E: Failed to fetch file:/repo/pool/n.deb  File not found - /repo/pool/n.deb (2: No such file or directory)",
+            ],
+        );
+        all(
+            Cause::Unknown,
+            &[
+                "E: Unable to locate package nginx",
+                "E: Package 'nginx' has no installation candidate",
+                "E: Version '9.9' for 'nginx' was not found",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_stays() {
+        all(
+            Cause::Permanent,
+            &[
+                "W: GPG error: http://x/debian bookworm InRelease: The following signatures couldn't be verified because the public key is not available: NO_PUBKEY 9A9C5A7350E34DB2\n\
+             E: The repository 'http://x/debian bookworm InRelease' is not signed.",
+                "W: OpenPGP signature verification failed: http://x/debian trixie InRelease: Sub-process /usr/bin/sqv returned an error code (1), error message is: Missing key 2EE425D81B49A5386B8506DD9A9C5A7350E34DB2, which is needed to verify signature.\n\
+             E: The repository 'http://x/debian trixie InRelease' is not signed.",
+                "E: The repository 'http://x bookworm Release' does not have a Release file.",
+                "Err:2 http://x bookworm Release\n  404  Not Found [IP: 10.0.0.1 80]\n\
+             E: The repository 'http://x bookworm Release' does not have a Release file.",
+                "E: Failed to fetch http://x/n.deb  403  Forbidden [IP: 10.0.0.1 80]",
+                "E: Release file for http://x/InRelease is expired (invalid since 2d 3h 4min 5s). Updates for this repository will not be applied.",
+                "dpkg: error processing package nginx (--configure):\n installed nginx package post-installation script subprocess returned error exit status 1\n\
+             Errors were encountered while processing:\n nginx\nE: Sub-process /usr/bin/dpkg returned an error code (1)",
+                "dpkg: error processing archive /var/cache/apt/archives/n.deb (--unpack):\n cannot copy extracted data for './usr/n' to '/usr/n.dpkg-new': failed to write (No space left on device)",
+                "E: You don't have enough free space in /var/cache/apt/archives/.",
+                "E: Unable to correct problems, you have held broken packages.",
+                "E: Unmet dependencies. Try 'apt --fix-broken install' with no packages (or specify a solution).",
+                "something new",
+            ],
+        );
+        let hint = |output| Cause::of(output).1.unwrap_or_default();
+        let full = "dpkg: error processing archive n.deb (--unpack):\n failed to write (No space left on device)";
+        assert!(hint(full).contains("df -h"), "the disk, not the package");
+    }
+
+    #[test]
+    fn what_maintainer_scripts_print_is_not_believed() {
+        let output = "Setting up agent (1.0) ...\nagent: Failed to fetch its configuration: 503  Service Unavailable\n\
+             dpkg: error processing package agent (--configure):\n installed agent package post-installation script subprocess returned error exit status 1";
+        all(Cause::Permanent, &[output]);
+        all(Cause::Permanent, &["Could not get lock of my own"]);
     }
 }
