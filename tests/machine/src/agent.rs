@@ -50,7 +50,7 @@ fn build() -> Result<PathBuf> {
         .context("cargo named no executable")
 }
 
-/// What gives the built-in steps' variables their values in a machine's world.
+/// What gives the built-in steps' variables their values in a machine's world: `name=value`.
 pub(crate) fn variables(swap_path: &str) -> Result<Vec<String>> {
     let jar = base()?.join("www").join(JAR);
     let files = Path::new(PACKAGE).join("../../steps/files");
@@ -63,7 +63,7 @@ pub(crate) fn variables(swap_path: &str) -> Result<Vec<String>> {
         format!("swap_path={swap_path}"),
         "swap_size=128MiB".into(),
     ];
-    Ok(variables.into_iter().flat_map(|variable| ["--set".into(), variable]).collect())
+    Ok(variables.into())
 }
 
 /// The user-data of a whole bootstrap: fetches the agent, pinned by its hash, and becomes it.
@@ -78,6 +78,6 @@ pub(crate) fn user_data(swap_path: &str) -> Result<String> {
          mv glovo-bootstrap.download glovo-bootstrap\n\
          exec /usr/local/bin/glovo-bootstrap run {}\n",
         sha256(agent()?)?,
-        variables(swap_path)?.join(" "),
+        variables(swap_path)?.iter().map(|variable| format!("--set {variable}")).collect::<Vec<_>>().join(" "),
     ))
 }

@@ -235,9 +235,14 @@ impl Machine {
 
     /// Runs the agent with all variables that the built-in steps need here: `bootstrap(&["run", "enable_swap"])`.
     pub fn bootstrap(&self, arguments: &[&str]) -> Result<Output> {
-        let variables = agent::variables(&self.swap_path())?;
-        let variables = variables.iter().map(String::as_str);
+        let variables = self.variables()?;
+        let variables = variables.iter().flat_map(|variable| ["--set", variable]);
         self.agent(&arguments.iter().copied().chain(variables).collect::<Vec<_>>())
+    }
+
+    /// The values that the built-in steps' variables have here, each as `name=value`.
+    pub fn variables(&self) -> Result<Vec<String>> {
+        agent::variables(&self.swap_path())
     }
 
     /// Where the machine's swap file is to be: on a disk, as no kernel swaps to an overlay; and under a name that no

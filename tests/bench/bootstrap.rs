@@ -1,0 +1,103 @@
+//! Whole bootstraps side by side, each on a fresh machine on the disk: the agent, a bash script, and the floor.
+//!
+//!     cargo run --release -p machine --bin bench-bootstrap [ROUNDS]
+//!
+//! Prints medians and ratios of wall time and of the whole machine's CPU time, for the cold run and for the second one.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use machine::{Machine, Options, Upper};
+
+/// How many second runs are measured on each machine: they are short.
+const SECOND_RUNS: usize = 10;
+
+/// Seconds of one run.
+#[derive(Clone, Copy)]
+struct Figure {
+    wall: f64,
+    cpu: f64,
+}
+
+#[derive(Default)]
+struct Contender {
+    cold: Vec<Figure>,
+    second: Vec<Figure>,
+}
+
+fn main() -> Result<()> {
+    let rounds =
+        std::env::args().nth(1).map_or(Ok(5), |rounds| rounds.parse()).context("usage: bench-bootstrap [ROUNDS]")?;
+    let (mut agent, mut bash, mut floor) = (Contender::default(), Contender::default(), Contender::default());
+    // In turn, so that a machine that grows slower or faster does so for all three.
+    for round in 1..=rounds {
+        eprintln!("round {round} of {rounds}");
+        bootstrap(&mut agent, |machine| machine.bootstrap(&["run"])?.success())?;
+        bootstrap(&mut bash, |machine| machine.sh(&script(machine, "bootstrap.sh")?))?;
+        let machine = boot()?;
+        let script = script(&machine, "floor.sh")?;
+        floor.cold.push(measure(&machine, || machine.sh(&script))?);
+    }
+    println!("{rounds} rounds, medians in seconds; a ratio is the median of the rounds' ratios");
+    row("cold run: agent", &agent.cold, &[("bash", &bash.cold), ("floor", &floor.cold)]);
+    row("cold run: bash", &bash.cold, &[("floor", &floor.cold)]);
+    row("cold run: floor (apt-get)", &floor.cold, &[]);
+    row("second run: agent", &agent.second, &[("bash", &bash.second)]);
+    row("second run: bash", &bash.second, &[]);
+    Ok(())
+}
+
+fn boot() -> Result<Machine> {
+    Machine::boot(Options { upper: Upper::Disk, ..Options::default() })
+}
+
+fn bootstrap(contender: &mut Contender, run: impl Fn(&Machine) -> Result<String>) -> Result<()> {
+    let machine = boot()?;
+    contender.cold.push(measure(&machine, || run(&machine))?);
+    let curl = machine.world().command("curl").args(["--fail", "--silent", "http://172.31.0.10/"]).output()?;
+    ensure!(curl.status.success(), "the machine does not serve");
+    for _ in 0..SECOND_RUNS {
+        contender.second.push(measure(&machine, || run(&machine))?);
+    }
+    Ok(())
+}
+
+/// A script beside this file, with the variables of the built-in steps in front.
+fn script(machine: &Machine, name: &str) -> Result<String> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench").join(name))?;
+    let variables: String = machine.variables()?.iter().map(|variable| format!("export {variable}\n")).collect();
+    let path = machine.path("/root/script");
+    std::fs::write(&path, format!("#!/bin/bash\nexport app_version=1.0.0\n{variables}{text}"))?;
+    Ok("exec bash /root/script".into())
+}
+
+fn measure(machine: &Machine, run: impl Fn() -> Result<String>) -> Result<Figure> {
+    let (cpu, start) = (cpu_seconds(machine)?, Instant::now());
+    _ = run()?;
+    Ok(Figure { wall: start.elapsed().as_secs_f64(), cpu: cpu_seconds(machine)? - cpu })
+}
+
+/// CPU time of everything in the machine, services included.
+fn cpu_seconds(machine: &Machine) -> Result<f64> {
+    let stat = machine.sh("cat /sys/fs/cgroup/cpu.stat")?;
+    let usage = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")).context("no usage_usec in cpu.stat")?;
+    Ok(usage.trim().parse::<f64>()? / 1e6)
+}
+
+fn row(name: &str, figures: &[Figure], others: &[(&str, &Vec<Figure>)]) {
+    let of = |figures: &[Figure], value: fn(&Figure) -> f64| median(figures.iter().map(value).collect());
+    let mut line = format!("{name:28} wall {:8.3}  cpu {:8.3}", of(figures, |f| f.wall), of(figures, |f| f.cpu));
+    for (other, theirs) in others {
+        let ratio = |value: fn(&Figure) -> f64| {
+            median(figures.iter().zip(theirs.iter()).map(|(ours, theirs)| value(ours) / value(theirs)).collect())
+        };
+        line += &format!("   {:.3}× wall, {:.3}× cpu of {other}", ratio(|f| f.wall), ratio(|f| f.cpu));
+    }
+    println!("{line}");
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
