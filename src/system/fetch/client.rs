@@ -72,12 +72,8 @@ impl Clients {
     /// For the metadata service and for probes, without proxies; for `http` also without reading any
     /// certificate. Each request makes its own connection, as one from a new client would.
     pub(super) fn local(&self, with_tls: bool) -> Result<Client, Fault> {
-        let (cell, config) = if with_tls {
-            (&self.0.local_tls, self.tls()?)
-        } else {
-            (&self.0.local, tls::config(Arc::new(RootCertStore::empty()))?)
-        };
-        cached(cell, || {
+        cached(if with_tls { &self.0.local_tls } else { &self.0.local }, || {
+            let config = if with_tls { self.tls()? } else { tls::config(Arc::new(RootCertStore::empty()))? };
             let builder = self.builder(config).redirect(Policy::none()).no_proxy();
             Ok(builder.pool_max_idle_per_host(0).connect_timeout(self.0.probe_connect))
         })
