@@ -108,7 +108,7 @@ enum Lack {
     /// What is there can't be trusted.
     Unpacking(State),
     /// It is unpacked; to be configured or to run its triggers is what remains.
-    Configuration(State),
+    Configuration,
 }
 
 impl PackageName {
@@ -123,7 +123,7 @@ impl PackageName {
                 Some(Lack::Package(Some(package.version.clone())))
             }
             State::Installed => None,
-            state => Some(Lack::Configuration(state)),
+            _ => Some(Lack::Configuration),
         }
     }
 }
@@ -140,8 +140,10 @@ impl Resource for Package {
             changes.push(Change::new("remove the policy-rc.d of an installation that was killed", apt::sweep_policy));
         }
         let lacking: Vec<_> = self.names.iter().filter_map(|package| Some((package, package.lack(&status)?))).collect();
-        if status.is_interrupted() || !lacking.is_empty() && status.is_unfinished() {
-            changes.push(Change::new(finish(&lacking), apt::finish).brings([Fact::Packages]));
+        // Of what is not declared here, dpkg and apt would insist on the same.
+        let unconfigured = if lacking.is_empty() { vec![] } else { status.unconfigured() };
+        if status.is_interrupted() || !unconfigured.is_empty() {
+            changes.push(Change::new(finish(&unconfigured), apt::finish).brings([Fact::Packages]));
         }
         changes.extend(self.install(&lacking));
         Ok(changes)
@@ -165,38 +167,41 @@ impl Resource for Package {
 impl Package {
     /// One change for all packages, because apt-get resolves and installs them together.
     fn install(&self, lacking: &[(&PackageName, Lack)]) -> Option<Change> {
-        let mut words = vec![];
-        let mut names = vec![];
+        let (mut install, mut reinstall, mut names) = (vec![], vec![], vec![]);
         for (package, lack) in lacking {
-            words.push(match lack {
-                Lack::Package(None) => format!("install {package}"),
-                Lack::Package(Some(version)) => format!("install {package} (now {version})"),
-                Lack::Unpacking(state) => format!("reinstall {package} ({state})"),
-                Lack::Configuration(_) => continue,
-            });
+            match lack {
+                Lack::Package(None) => install.push(package.to_string()),
+                Lack::Package(Some(version)) => install.push(format!("{package} (now {version})")),
+                Lack::Unpacking(state) => reinstall.push(format!("{package} ({state})")),
+                Lack::Configuration => continue,
+            }
             names.push(package.to_string());
+        }
+        let summaries = [("install", &install), ("reinstall", &reinstall)];
+        let summaries = summaries.iter().filter(|(_, packages)| !packages.is_empty());
+        let summary = summaries.map(|(verb, packages)| format!("{verb} {}", packages.join(", "))).collect::<Vec<_>>();
+        if names.is_empty() {
+            return None;
         }
         let installation = Installation {
             names,
-            reinstall: lacking.iter().any(|(_, lack)| matches!(lack, Lack::Unpacking(_))),
+            reinstall: !reinstall.is_empty(),
             update: self.update,
             recommends: self.recommends,
             documentation: self.documentation,
         };
-        let change = Change::new(words.join(", "), move |system| apt::install(system, &installation));
-        (!words.is_empty()).then(|| change.brings([Fact::Packages]))
+        let change = Change::new(summary.join("; "), move |system| apt::install(system, &installation));
+        Some(change.brings([Fact::Packages]))
     }
 }
 
 /// What is to be finished before anything else can be installed.
-fn finish(lacking: &[(&PackageName, Lack)]) -> String {
-    let configure = lacking.iter().filter_map(|(package, lack)| match lack {
-        Lack::Configuration(state) => Some(format!("{package} ({state})")),
-        _ => None,
-    });
-    match configure.collect::<Vec<_>>().join(", ") {
-        packages if packages.is_empty() => "finish the interrupted dpkg run".into(),
-        packages => format!("finish the configuration of {packages}"),
+fn finish(unconfigured: &[(&str, State)]) -> String {
+    let named: Vec<_> = unconfigured.iter().take(3).map(|(name, state)| format!("{name} ({state})")).collect();
+    match unconfigured.len() - named.len() {
+        _ if named.is_empty() => "finish the interrupted dpkg run".into(),
+        0 => format!("finish the configuration of {}", named.join(", ")),
+        more => format!("finish the configuration of {} and {more} more", named.join(", ")),
     }
 }
 
@@ -256,7 +261,7 @@ mod tests {
             ]),
         );
         assert_eq!(image.plan(&["here", "held", "here=1.0-1", "here:amd64", "virtual"]).unwrap(), NONE);
-        assert_eq!(image.plan(&["here", "gone", "new:i386"]).unwrap(), ["install gone, install new:i386"]);
+        assert_eq!(image.plan(&["here", "gone", "new:i386"]).unwrap(), ["install gone, new:i386"]);
         assert_eq!(image.plan(&["here=0.9-1"]).unwrap(), ["install here=0.9-1 (now 1.0-1)"]);
         assert_eq!(image.plan(&["virtual=1.0-1"]).unwrap(), ["install virtual=1.0-1"]);
     }
@@ -274,13 +279,19 @@ mod tests {
         assert_eq!(image.plan(&["here"]).unwrap(), NONE, "what is not declared is not ours to mend");
         assert_eq!(image.plan(&["half"]).unwrap(), ["finish the configuration of half (half-configured)"]);
         assert_eq!(
-            image.plan(&["torn"]).unwrap(),
-            ["finish the interrupted dpkg run", "reinstall torn (half-installed)"]
+            image.plan(&["torn", "new"]).unwrap(),
+            ["finish the configuration of half (half-configured)", "install new; reinstall torn (half-installed)"]
         );
         fs::write(image.0.join("var/lib/dpkg/updates/tmp.i"), "").unwrap();
         assert_eq!(image.plan(&["here"]).unwrap(), NONE);
         fs::write(image.0.join("var/lib/dpkg/updates/0001"), stanza("here", "install ok unpacked")).unwrap();
-        assert_eq!(image.plan(&["here"]).unwrap(), ["finish the configuration of here (unpacked)"]);
+        assert_eq!(
+            image.plan(&["here"]).unwrap(),
+            ["finish the configuration of half (half-configured), here (unpacked)"]
+        );
+        fs::write(image.0.join("var/lib/dpkg/status"), record(&[])).unwrap();
+        fs::write(image.0.join("var/lib/dpkg/updates/0001"), stanza("here", "install ok installed")).unwrap();
+        assert_eq!(image.plan(&["here"]).unwrap(), ["finish the interrupted dpkg run"]);
     }
 
     #[test]

@@ -86,6 +86,14 @@ impl Package {
         matches!(self.state, State::NotInstalled | State::ConfigFiles)
     }
 
+    fn is_unconfigured(&self) -> bool {
+        let unpacked = matches!(
+            self.state,
+            State::Unpacked | State::HalfConfigured | State::TriggersAwaited | State::TriggersPending
+        );
+        unpacked && !self.reinstall
+    }
+
     fn provides(&self, name: &str) -> bool {
         let mut names = self.provides.split(',').filter_map(|provided| provided.split_whitespace().next());
         names.any(|provided| provided == name)
@@ -139,11 +147,15 @@ impl Status {
         self.interrupted
     }
 
-    /// Whether any package is between two states.
-    pub fn is_unfinished(&self) -> bool {
-        let settled =
-            |package: &Package| !package.reinstall && (package.state == State::Installed || package.is_absent());
-        self.interrupted || !self.packages.values().flatten().all(settled)
+    /// The packages that `dpkg --configure --pending` would go on with, by name.
+    pub fn unconfigured(&self) -> Vec<(&str, State)> {
+        let mut unconfigured = vec![];
+        for (name, packages) in &self.packages {
+            let of_name = packages.iter().filter(|package| package.is_unconfigured());
+            unconfigured.extend(of_name.map(|package| (name.as_str(), package.state)));
+        }
+        unconfigured.sort_unstable_by_key(|(name, _)| *name);
+        unconfigured
     }
 
     /// The package of that name, if it is at least partly there. Without an architecture it is the machine's
@@ -264,7 +276,8 @@ Architecture: amd64
         assert_eq!(state("not-one", None), None);
         assert!(status.package("half", None).unwrap().reinstall);
         assert_eq!(status.package("libc6", None).unwrap().version, "2.36-9+deb12u10");
-        assert!(status.is_unfinished() && !status.is_interrupted());
+        assert_eq!(status.unconfigured(), [("libc6", State::Unpacked)]);
+        assert!(!status.is_interrupted());
     }
 
     #[test]
@@ -282,11 +295,5 @@ Architecture: amd64
         status.merge("Package: libc6\nStatus: install ok half-configured\nArchitecture: amd64\nVersion: 3\n");
         assert_eq!(status.package("libc6", None).unwrap().state, State::HalfConfigured);
         assert_eq!(status.package("libc6", Some("i386")).unwrap().state, State::Unpacked);
-    }
-
-    #[test]
-    fn a_record_of_packages_that_are_at_rest_is_finished() {
-        let text = "Package: a\nStatus: install ok installed\nArchitecture: all\n\nPackage: b\nStatus: purge ok not-installed\n";
-        assert!(!record(text).is_unfinished());
     }
 }

@@ -11,7 +11,6 @@ use nix::{
 };
 
 use crate::{
-    error::Fault,
     system::{System, root::Root},
     value::AbsPath,
 };
@@ -32,11 +31,7 @@ pub(super) fn wait(system: &System) -> Result<()> {
     system.deadlines().within(Some(PATIENCE), "waiting for dpkg's and apt's locks", || {
         while let Some((path, holder)) = find(system.root())? {
             system.progress(&format!("waiting for {holder} to release {path}"));
-            system.wait(PERIOD).with_context(|| {
-                Fault::new(format!("{path} is held by {holder}"))
-                    .hint("let it finish, or stop it, and run again")
-                    .transient()
-            })?;
+            system.wait(PERIOD).with_context(|| format!("{path} is held by {holder}"))?;
         }
         Ok(())
     })
