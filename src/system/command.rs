@@ -235,7 +235,8 @@ impl Output {
         let mut ready: Vec<PollFd<'_>> =
             self.streams.iter().flatten().map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)).collect();
         if ready.is_empty() {
-            std::thread::sleep(patience.min(Duration::from_millis(5)));
+            // Its streams are closed, so its end is a matter of moments.
+            std::thread::sleep(patience.min(Duration::from_micros(500)));
             return;
         }
         // An interrupted poll is like one that found nothing: the caller's loop comes back.
