@@ -102,21 +102,20 @@ impl System {
         Ok(())
     }
 
-    /// A lock file of the shadow suite holds its owner's pid; one whose owner is gone is never removed by it.
+    /// A lock file of the shadow suite holds its owner's pid. The suite itself removes one whose owner is gone, but
+    /// never one without a pid.
     fn wait_for_account_lock(&self, path: &AbsPath) -> Result<()> {
         loop {
             let text = self.root().read_text(path)?;
             if self.root().status(path)?.is_none() {
                 return Ok(());
             }
-            let pid = text.trim_matches(['\0', '\n', ' ']).parse::<u32>().ok();
-            let holder = pid.and_then(|pid| self.process(pid));
-            let Some(holder) = holder else {
-                let message = format!("{path} locks the accounts, and no process holds it");
-                return Err(Fault::new(message)
+            let Ok(pid) = text.trim_matches(['\0', '\n', ' ']).parse() else {
+                return Err(Fault::new(format!("{path} locks the accounts, and does not say for whom"))
                     .hint(format!("a tool died while it changed accounts: rm {path}"))
                     .into());
             };
+            let Some(holder) = self.process(pid) else { return Ok(()) };
             self.progress(&format!("waiting for {holder}, which holds {path}"));
             self.wait(std::time::Duration::from_millis(200)).with_context(|| format!("{holder} holds {path}"))?;
         }
