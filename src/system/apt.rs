@@ -215,7 +215,7 @@ fn persevere(
         if !cause.is_transient() {
             return Err(failed(what, &finished).into());
         }
-        tracing::warn!(attempt, "{what}: {line}");
+        tracing::warn!(attempt, "{what}: {}", line.trim());
         system.progress(&format!("{what}: trying again (attempt {} of {ATTEMPTS})", attempt + 1));
         system.wait(backoff(attempt))?;
     }
