@@ -6,11 +6,14 @@ mod policy;
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::{cause::Cause, policy::ServicesHeld};
+use self::{
+    cause::{Cause, Diagnosis},
+    policy::ServicesHeld,
+};
 use super::{
     System,
     command::{Command, Finished, with_tail},
@@ -103,7 +106,7 @@ pub fn finish(system: &System) -> Result<()> {
         let fix = apt_get("install").arg("--fix-broken").args(keep_configuration());
         return persevere(system, "installing missing dependencies", || run_held(system, &fix), |_| Ok(false));
     }
-    if finished.status.success() { Ok(()) } else { Err(failure("configuring packages", &finished).1.into()) }
+    if finished.status.success() { Ok(()) } else { Err(failed("configuring packages", &finished).into()) }
 }
 
 /// Whether an installation that was killed left its `policy-rc.d` behind.
@@ -202,17 +205,17 @@ fn persevere(
         if finished.status.success() && !finished.tail.contains("W: Failed to fetch") {
             break;
         }
-        let (cause, fault) = failure(what, &finished);
+        let Diagnosis { cause, line, .. } = Diagnosis::of(&finished.tail);
         if attempt == ATTEMPTS {
-            return Err(anyhow::Error::from(fault).context(format!("gave up after {ATTEMPTS} attempts")));
+            return Err(failed(what, &finished)).with_context(|| format!("gave up after {ATTEMPTS} attempts"));
         }
         if mend(cause)? {
             continue;
         }
         if !cause.is_transient() {
-            return Err(fault.into());
+            return Err(failed(what, &finished).into());
         }
-        tracing::warn!(attempt, "{fault}");
+        tracing::warn!(attempt, "{what}: {}", line.trim());
         system.progress(&format!("{what}: trying again (attempt {} of {ATTEMPTS})", attempt + 1));
         system.wait(backoff(attempt))?;
     }
@@ -225,10 +228,9 @@ fn backoff(attempt: u32) -> Duration {
     Duration::from_secs(1 << attempt).mul_f64(0.5 + f64::from(now.subsec_micros()) / 1e6)
 }
 
-fn failure(what: &str, finished: &Finished) -> (Cause, Fault) {
-    let (cause, hint) = Cause::of(&finished.tail);
+fn failed(what: &str, finished: &Finished) -> Fault {
     let message = with_tail(format!("{what} failed with exit code {}", finished.code()), &finished.tail);
-    (cause, cause.fault(message, hint))
+    Diagnosis::of(&finished.tail).fault(message)
 }
 
 /// Whether the lists are missing, old, or older than what they are of. What tells is when the inode

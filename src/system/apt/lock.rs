@@ -41,14 +41,7 @@ pub(super) fn wait(system: &System) -> Result<()> {
 fn find(root: &Root) -> Result<Option<(AbsPath, String)>> {
     for path in LOCKS.map(AbsPath::from) {
         let Some((file, _)) = root.open_file(&path)? else { continue };
-        // The whole file, for writing: what dpkg's and apt's `fcntl(F_SETLK)` ask for.
-        let mut lock = libc::flock {
-            l_type: libc::F_WRLCK.try_into()?,
-            l_whence: libc::SEEK_SET.try_into()?,
-            l_start: 0,
-            l_len: 0,
-            l_pid: 0,
-        };
+        let mut lock = whole_file()?;
         _ = fcntl(&file, FcntlArg::F_GETLK(&mut lock)).with_context(|| format!("asking who holds {path}"))?;
         if i32::from(lock.l_type) != libc::F_UNLCK {
             return Ok(Some((path, describe(lock.l_pid))));
@@ -57,11 +50,17 @@ fn find(root: &Root) -> Result<Option<(AbsPath, String)>> {
     Ok(None)
 }
 
+/// The whole file, for writing: what dpkg and apt ask for.
+fn whole_file() -> Result<libc::flock> {
+    let (l_type, l_whence) = (libc::F_WRLCK.try_into()?, libc::SEEK_SET.try_into()?);
+    Ok(libc::flock { l_type, l_whence, l_start: 0, l_len: 0, l_pid: 0 })
+}
+
 /// `pid 812 (/usr/bin/python3 /usr/bin/unattended-upgrade)`. The kernel says 0 of a process that our pid
-/// namespace doesn't have.
+/// namespace doesn't have, and -1 of a lock that belongs to a descriptor; fcntl(2).
 fn describe(pid: libc::pid_t) -> String {
     if pid <= 0 {
-        return "a process outside this container".into();
+        return "a process that can't be seen from here".into();
     }
     match command_line(pid) {
         Some(command) => format!("pid {pid} ({command})"),
@@ -79,7 +78,12 @@ fn command_line(pid: libc::pid_t) -> Option<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
 mod tests {
+    use std::fs;
+
+    use nix::{fcntl::OFlag, sys::stat::Mode};
+
     use super::*;
 
     #[test]
@@ -87,7 +91,26 @@ mod tests {
         let pid = std::process::id().cast_signed();
         let name = describe(pid);
         assert!(name.starts_with(&format!("pid {pid} (")) && name.contains("glovo_bootstrap"), "{name}");
-        assert_eq!(describe(0), "a process outside this container");
+        assert_eq!(describe(0), "a process that can't be seen from here");
         assert_eq!(describe(i32::MAX), format!("pid {}", i32::MAX));
+    }
+
+    #[test]
+    fn a_lock_is_seen_while_it_is_held() {
+        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-lock-{}", std::process::id()));
+        for path in LOCKS {
+            let path = tree.join(&path[1..]);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let root = Root::open(&tree).unwrap();
+        for path in LOCKS.map(AbsPath::from) {
+            assert_eq!(find(&root).unwrap(), None);
+            // A process never finds a lock of its own in its way, but one that belongs to a descriptor.
+            let file = nix::fcntl::open(&tree.join(&path.as_str()[1..]), OFlag::O_RDWR, Mode::empty()).unwrap();
+            _ = fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file().unwrap())).unwrap();
+            assert_eq!(find(&root).unwrap().unwrap().0, path);
+        }
+        fs::remove_dir_all(&tree).unwrap();
     }
 }
