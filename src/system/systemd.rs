@@ -243,13 +243,13 @@ impl System {
         Ok(false)
     }
 
-    /// The unit that this process runs in, by its control group.
+    /// The unit that this process runs in, by its control group: the unified one, or systemd's own beside others.
     fn own_unit(&self) -> Result<Option<String>> {
-        let cgroup = self.root().read_text(&"/proc/self/cgroup".into())?;
-        let path = cgroup.lines().find_map(|line| {
+        let cgroups = self.root().read_text(&"/proc/self/cgroup".into())?;
+        let mut paths = cgroups.lines().filter_map(|line| {
             line.strip_prefix("0::").or_else(|| line.split_once(":name=systemd:").map(|(_, path)| path))
         });
-        Ok(path.and_then(|path| path.rsplit('/').find(|part| part.ends_with(".service"))).map(str::to_owned))
+        Ok(paths.find_map(|path| path.rsplit('/').find(|part| part.ends_with(".service"))).map(str::to_owned))
     }
 
     /// Makes systemd read unit files again.
