@@ -111,11 +111,10 @@ impl Resource for Service {
         if unit.load_state() != "loaded" && !self.is_coming(system)? {
             return Err(self.not_loaded(&unit));
         }
-        let mut changes = vec![];
-        if unit.needs_reload() {
+        let mut changes: Vec<Change> = self.enablement(unit.is_enabled()).into_iter().collect();
+        if unit.needs_reload() && changes.is_empty() {
             changes.push(Change::new("read unit files again (daemon-reload)", System::daemon_reload));
         }
-        changes.extend(self.enablement(unit.is_enabled()));
         match self.running {
             Some(true) => changes.extend(self.start_or_restart(system, &unit)?),
             Some(false) if unit.is_active() => {

@@ -258,10 +258,11 @@ impl System {
         Ok(())
     }
 
-    /// Enables or disables a unit: on a machine by its systemd, in an image by its links.
+    /// Enables or disables a unit: on a machine by its systemd, in an image by its links. A systemd that runs reads unit
+    /// files again by that: it remembers what it once said of a unit.
     pub fn set_enabled(&self, name: &str, enabled: bool) -> Result<()> {
         let verb = if enabled { "enable" } else { "disable" };
-        let finished = self.run_checked(&Command::new(["systemctl", "--no-reload", "--quiet", verb, name]))?;
+        let finished = self.run_checked(&Command::new(["systemctl", "--quiet", verb, name]))?;
         if finished.tail.contains("no installation config") {
             bail!(
                 Fault::new(format!("{name} can't be enabled: its file has no [Install] section"))
