@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nix::time::{ClockId, clock_gettime};
 
 use super::{
     System,
@@ -18,8 +19,8 @@ use crate::{
 };
 
 /// The properties asked for, org.freedesktop.systemd1(5).
-const PROPERTIES: &str =
-    "Id,Names,LoadState,LoadError,ActiveState,SubState,UnitFileState,NeedDaemonReload,NRestarts,Job,Result";
+const PROPERTIES: &str = "Id,Names,LoadState,LoadError,ActiveState,ActiveEnterTimestampMonotonic,SubState,\
+    UnitFileState,NeedDaemonReload,NRestarts,Job,Result";
 /// Where unit files are, systemd.unit(5), the first one winning.
 const UNIT_PATH: [&str; 5] = [
     "/etc/systemd/system",
@@ -77,6 +78,13 @@ impl Unit {
     /// How often systemd restarted it by itself.
     pub fn restarts(&self) -> u64 {
         self.get("NRestarts").parse().unwrap_or_default()
+    }
+
+    /// How long ago it became active.
+    pub fn active_for(&self) -> Result<Duration> {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("reading the clock")?;
+        let since = self.get("ActiveEnterTimestampMonotonic").parse().unwrap_or_default();
+        Ok(Duration::from(now).saturating_sub(Duration::from_micros(since)))
     }
 }
 
@@ -139,9 +147,8 @@ impl System {
     /// unit that runs us, which ends only when we do (cloud-final.service, and units with
     /// `After=multi-user.target`). Such a job is left queued; see [`System::waits_for_us`].
     pub fn settle(&self, verb: &str, name: &str, stable: Duration, patience: Duration) -> Result<()> {
-        let before = self.fresh_unit(name)?.restarts();
         if verb == "start" || verb == "restart" {
-            // An earlier failure would count against the start limit.
+            // An earlier failure would count against the start limit. Its restarts are counted from 0 again.
             _ = self.run(&Command::new(["systemctl", "reset-failed", name]))?;
         }
         _ = self.run_checked(&Command::new(["systemctl", verb, "--no-block", name]))?;
@@ -150,8 +157,10 @@ impl System {
         let mut pause = Duration::from_millis(20);
         loop {
             let unit = self.fresh_unit(name)?;
-            let restarted = unit.restarts() > before && verb != "restart" || unit.get("SubState") == "auto-restart";
-            if unit.is_failed() || restarted {
+            // Before our job is done, that may still be what it ends.
+            let flaps =
+                verb != "stop" && !unit.has_job() && (unit.restarts() > 0 || unit.get("SubState") == "auto-restart");
+            if unit.is_failed() || flaps {
                 return Err(self.failed(name, &unit));
             }
             match (verb == "stop", unit.is_active(), unit.has_job()) {
