@@ -30,6 +30,9 @@ const UNIT_PATH: [&str; 5] = [
     "/lib/systemd/system",
 ];
 
+/// How long reading the journal may take for an error's last lines.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// The state of a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unit {
@@ -179,14 +182,11 @@ impl System {
                 _ => {}
             }
             if Instant::now() >= end {
-                let state = format!("{} ({})", unit.get("ActiveState"), unit.get("SubState"));
-                let message = format!("{name} is still {state} after {}", spoken(patience));
-                return Err(Fault::new(with_tail(message, &self.journal(name)))
-                    .hint(format!("systemctl status {name}"))
-                    .into());
+                let waited = Fault::new(format!("gave up after {}", spoken(patience)));
+                return Err(waited.hint(format!("systemctl status {name}"))).context(self.still(name, &unit));
             }
             self.progress(&format!("{name}: {} ({})", unit.get("ActiveState"), unit.get("SubState")));
-            self.wait(pause)?;
+            self.wait(pause).map_err(|stopped| stopped.context(self.still(name, &unit)))?;
             pause = (pause * 2).min(Duration::from_millis(200));
         }
     }
@@ -206,6 +206,11 @@ impl System {
             .into()
     }
 
+    fn still(&self, name: &str, unit: &Unit) -> String {
+        let state = format!("{name} is still {} ({})", unit.get("ActiveState"), unit.get("SubState"));
+        with_tail(state, &self.journal(name))
+    }
+
     /// The last lines that a unit wrote to the journal.
     fn journal(&self, name: &str) -> String {
         let command = Command::new([
@@ -218,8 +223,9 @@ impl System {
             "--unit",
             name,
         ]);
-        // Only for the message: the unit's failure is the error to be reported.
-        self.run(&command).map(|finished| finished.stdout).unwrap_or_default()
+        // Only for the message: the unit's failure is the error to be reported, be it that time is over.
+        let finished = self.deadlines().instead(LAST_WORDS, "reading the journal", || self.run(&command));
+        finished.map(|finished| finished.stdout).unwrap_or_default()
     }
 
     /// Whether a queued job can only begin when the unit that runs us has ended.
