@@ -8,6 +8,7 @@ pub mod apt;
 pub mod command;
 pub mod dpkg;
 pub mod fetch;
+pub mod file_lock;
 pub mod host;
 pub mod image;
 pub mod interrupt;
