@@ -166,8 +166,11 @@ impl Service {
             return Ok(None);
         }
         let started = state::read::<Started>(system.root(), &self.state_name());
-        let changed = self.restart_on.iter().find(|path| system.expects(&Fact::Path((*path).clone())));
-        let why = match (changed, started) {
+        let unknown = self
+            .restart_on
+            .iter()
+            .find(|path| system.expects(&Fact::Path((*path).clone())) && system.expected_digest(path).is_none());
+        let why = match (unknown, started) {
             (Some(path), _) => format!("{path} will be new"),
             (None, None) => "what it was started with is not known".to_owned(),
             (None, Some(started)) => {
@@ -205,10 +208,14 @@ impl Service {
         format!("service-{}.json", self.name.0)
     }
 
-    /// The digests of what the unit reads at its start.
+    /// The digests of what the unit reads at its start; in a dry run of what it would read.
     fn inputs(&self, system: &System) -> Result<Started> {
-        let digests =
-            self.restart_on.iter().map(|path| Ok((path.clone(), system.digest(&system.root().resolve(path)?)?)));
+        let digest = |path: &AbsPath| {
+            let file = system.root().resolve(path)?;
+            let expected = system.expected_digest(path).or_else(|| system.expected_digest(&file));
+            expected.map_or_else(|| system.digest(&file), |digest| Ok(Some(digest)))
+        };
+        let digests = self.restart_on.iter().map(|path| Ok((path.clone(), digest(path)?)));
         Ok(Started { inputs: digests.collect::<Result<_>>()? })
     }
 
