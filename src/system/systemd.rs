@@ -261,7 +261,8 @@ impl System {
     /// Enables or disables a unit: on a machine by its systemd, in an image by its links.
     pub fn set_enabled(&self, name: &str, enabled: bool) -> Result<()> {
         let verb = if enabled { "enable" } else { "disable" };
-        let finished = self.run_checked(&Command::new(["systemctl", "--no-reload", "--quiet", verb, name]))?;
+        // Without `--no-reload`: systemd would go on telling the old state of a unit that it has loaded.
+        let finished = self.run_checked(&Command::new(["systemctl", "--quiet", verb, name]))?;
         if finished.tail.contains("no installation config") {
             bail!(
                 Fault::new(format!("{name} can't be enabled: its file has no [Install] section"))
