@@ -23,4 +23,4 @@ pub use base::pristine_tree;
 pub use guest::Output;
 pub use machine::{Machine, Options, Tree, Upper, UserData};
 pub use manifest::step_of_files;
-pub use world::{Fault, Request, World};
+pub use world::{Fault, Request, SECRETS, World};
