@@ -109,17 +109,20 @@ struct Reader<'a> {
     variables: &'a mut Variables,
     diagnostics: Vec<Diagnostic>,
     steps: Vec<Step>,
-    step_names: BTreeMap<String, Place>,
-    paths: BTreeMap<AbsPath, Place>,
+    step_names: BTreeMap<String, Spot<'a>>,
+    paths: BTreeMap<AbsPath, Spot<'a>>,
 }
 
-impl Reader<'_> {
+/// Where something stands. A [`Place`] is made of it for a diagnostic only: that counts the lines before it.
+type Spot<'a> = (&'a Text, Range<usize>);
+
+impl<'a> Reader<'a> {
     fn report(&mut self, text: &Text, span: &Range<usize>, message: impl Into<String>, hint: Option<String>) {
         self.diagnostics.push(Diagnostic { message: message.into(), place: Some(Place::new(text, span)), hint });
     }
 
     /// One file: a step, or `[variables]` and `[[step]]`s.
-    fn text(&mut self, text: &Text, table: Spanned<DeTable<'_>>) {
+    fn text(&mut self, text: &'a Text, table: Spanned<DeTable<'_>>) {
         let span = table.span();
         let mut table = table.into_inner();
         if !table.contains_key("step") && !table.contains_key("variables") {
@@ -168,7 +171,7 @@ impl Reader<'_> {
         tables
     }
 
-    fn step(&mut self, text: &Text, step: Spanned<DeTable<'_>>) {
+    fn step(&mut self, text: &'a Text, step: Spanned<DeTable<'_>>) {
         let span = heading(text, &step.span());
         let mut table = step.into_inner();
         self.substitute_table(text, &mut table, &["resource"]);
@@ -192,20 +195,19 @@ impl Reader<'_> {
         });
     }
 
-    fn step_name(&mut self, text: &Text, name: &Spanned<String>) {
+    fn step_name(&mut self, text: &'a Text, name: &Spanned<String>) {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         if name.get_ref().is_empty() || !name.get_ref().chars().all(plain) || name.get_ref().starts_with('-') {
             let hint = Some("a step's name is typed on the command line: use letters, digits, `_` and `-`".into());
             self.report(text, &name.span(), format!("`{}` is not a step's name", name.get_ref().escape_debug()), hint);
         }
-        let place = Place::new(text, &name.span());
-        if let Some(first) = self.step_names.insert(name.get_ref().clone(), place) {
-            let hint = Some(format!("the first one is at {first}"));
+        if let Some((first, span)) = self.step_names.insert(name.get_ref().clone(), (text, name.span())) {
+            let hint = Some(format!("the first one is at {}", Place::new(first, &span)));
             self.report(text, &name.span(), format!("a second step is named `{}`", name.get_ref()), hint);
         }
     }
 
-    fn resource(&mut self, text: &Text, resource: Spanned<DeTable<'_>>) -> Option<Declared> {
+    fn resource(&mut self, text: &'a Text, resource: Spanned<DeTable<'_>>) -> Option<Declared> {
         let full = resource.span();
         let span = heading(text, &full);
         let mut table = resource.into_inner();
@@ -242,7 +244,7 @@ impl Reader<'_> {
     /// Hands a resource's fields to its kind.
     fn kind(
         &mut self,
-        text: &Text,
+        text: &'a Text,
         entry: &'static KindEntry,
         table: DeTable<'_>,
         span: &Range<usize>,
@@ -277,8 +279,8 @@ impl Reader<'_> {
         }
         if let Some(path) = resource.owned_path() {
             let span = spans.get("path").unwrap_or(span);
-            if let Some(first) = self.paths.insert(path.clone(), Place::new(text, span)) {
-                let hint = Some(format!("the first one is at {first}"));
+            if let Some((first, first_span)) = self.paths.insert(path.clone(), (text, span.clone())) {
+                let hint = Some(format!("the first one is at {}", Place::new(first, &first_span)));
                 self.report(text, span, format!("a second resource decides about {path}"), hint);
             }
         }

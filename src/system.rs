@@ -8,6 +8,7 @@ pub mod apt;
 pub mod command;
 pub mod dpkg;
 pub mod fetch;
+pub mod file_lock;
 pub mod host;
 pub mod image;
 pub mod interrupt;
@@ -50,6 +51,8 @@ pub enum Fact {
     Group(String),
     /// Something new at this path.
     Path(AbsPath),
+    /// A file with these bytes at this path.
+    Bytes(AbsPath, Sha256),
     /// Packages, and so anything that they may bring: files, users, units.
     Packages,
 }
@@ -239,6 +242,14 @@ impl System {
     /// In a dry run: this will be so once the changes planned so far are made.
     pub fn expect(&self, facts: impl IntoIterator<Item = Fact>) {
         self.expected.borrow_mut().extend(facts);
+    }
+
+    /// The digest of the bytes that a change planned earlier puts at a path.
+    pub fn expected_digest(&self, path: &AbsPath) -> Option<Sha256> {
+        self.expected.borrow().iter().find_map(|fact| match fact {
+            Fact::Bytes(at, digest) if at == path => Some(*digest),
+            _ => None,
+        })
     }
 
     /// Whether a change planned earlier brings this about.

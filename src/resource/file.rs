@@ -245,7 +245,17 @@ impl File {
             let (uid, gid) = ids.unwrap_or_default();
             file.put(system, Ownership { uid, gid, mode })
         };
-        Ok(Change::new(summary, action).diff(diff).brings([Fact::Path(self.path.clone())]))
+        let bytes = self.digest_to_come().map(|digest| Fact::Bytes(self.path.clone(), digest));
+        Ok(Change::new(summary, action).diff(diff).brings([Fact::Path(self.path.clone())]).brings(bytes))
+    }
+
+    /// The digest of the declared bytes, as far as the declaration alone tells it.
+    fn digest_to_come(&self) -> Option<Sha256> {
+        match &self.content {
+            Some(content) => Some(Sha256::of(content.as_bytes())),
+            None if self.template => None,
+            None => self.sha256,
+        }
     }
 
     fn put(&self, system: &System, ownership: Ownership) -> Result<()> {

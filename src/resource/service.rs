@@ -176,7 +176,9 @@ impl Service {
         if self.restart_on.is_empty() {
             return Ok(None);
         }
-        if let Some(path) = self.restart_on.iter().find(|path| system.expects(&Fact::Path((*path).clone()))) {
+        let unknown =
+            |path: &&AbsPath| system.expects(&Fact::Path((*path).clone())) && system.expected_digest(path).is_none();
+        if let Some(path) = self.restart_on.iter().find(unknown) {
             return Ok(Some(format!("{path} will be new")));
         }
         let Some(started) = state::read::<Started>(system.root(), &self.state_name()) else {
@@ -209,10 +211,14 @@ impl Service {
         format!("service-{}.json", self.name.0)
     }
 
-    /// The digests of what the unit reads at its start.
+    /// The digests of what the unit reads at its start; in a dry run of what it would read.
     fn inputs(&self, system: &System) -> Result<Started> {
-        let digests =
-            self.restart_on.iter().map(|path| Ok((path.clone(), system.digest(&system.root().resolve(path)?)?)));
+        let digest = |path: &AbsPath| {
+            let file = system.root().resolve(path)?;
+            let expected = system.expected_digest(path).or_else(|| system.expected_digest(&file));
+            expected.map_or_else(|| system.digest(&file), |digest| Ok(Some(digest)))
+        };
+        let digests = self.restart_on.iter().map(|path| Ok((path.clone(), digest(path)?)));
         Ok(Started { inputs: digests.collect::<Result<_>>()? })
     }
 

@@ -255,9 +255,11 @@ impl Swap {
         if let Some(priority) = self.priority {
             command = command.args(["--priority", &priority.to_string()]);
         }
-        _ = system.run_checked(&command.arg(self.path.as_str())).with_context(|| {
+        let on = system.run_checked(&command.arg(self.path.as_str()));
+        _ = on.map_err(|error| {
             Fault::new(format!("{} could not be turned on", self.path))
-                .hint("a container may not swap; a file with holes or on an unfit file system can't be swap")
+                .hint(format!("a file with holes can't be swap: rm {}, and the next run makes a whole one", self.path))
+                .caused_by(error)
         })?;
         Ok(())
     }

@@ -3,8 +3,18 @@
 
 use anyhow::{Context, Result};
 
-use super::{System, command::Command, root::Root};
+use super::{
+    System,
+    command::Command,
+    file_lock::{self, Held},
+    root::Root,
+};
 use crate::{error::Fault, value::AbsPath};
+
+/// What lckpwdf(3) locks, for the shadow suite and systemd-sysusers alike.
+const PASSWORD_LOCK: &str = "/etc/.pwd.lock";
+/// The files in `/etc` that the shadow suite has a lock for, each `NAME.lock`.
+const LOCKED: [&str; 6] = ["passwd", "group", "shadow", "gshadow", "subuid", "subgid"];
 
 /// One line of `/etc/passwd`, passwd(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,39 +105,34 @@ impl System {
                 .hint("mount -o remount,rw /")
                 .into());
         }
-        for name in ["passwd", "group", "shadow", "gshadow"] {
-            self.wait_for_account_lock(&format!("/etc/{name}.lock").parse()?)?;
-        }
+        file_lock::wait(self, "the accounts' locks", find_lock)?;
         _ = self.run_checked(command).context("changing accounts")?;
         Ok(())
     }
+}
 
-    /// A lock file of the shadow suite holds its owner's pid. The suite itself removes one whose owner is gone, but
-    /// never one without a pid.
-    fn wait_for_account_lock(&self, path: &AbsPath) -> Result<()> {
-        loop {
-            let text = self.root().read_text(path)?;
-            if self.root().status(path)?.is_none() {
-                return Ok(());
-            }
-            let Ok(pid) = text.trim_matches(['\0', '\n', ' ']).parse() else {
-                return Err(Fault::new(format!("{path} locks the accounts, and does not say for whom"))
-                    .hint(format!("a tool died while it changed accounts: rm {path}"))
-                    .into());
-            };
-            let Some(holder) = self.process(pid) else { return Ok(()) };
-            self.progress(&format!("waiting for {holder}, which holds {path}"));
-            self.wait(std::time::Duration::from_millis(200)).with_context(|| format!("{holder} holds {path}"))?;
-        }
+/// The first lock of the accounts that is held.
+fn find_lock(root: &Root) -> Result<Option<Held>> {
+    if let Some(held) = file_lock::find(root, &PASSWORD_LOCK.into())? {
+        return Ok(Some(held));
     }
+    let mut held = LOCKED.iter().map(|name| find_pid_file(root, &format!("/etc/{name}.lock").parse()?));
+    held.find_map(Result::transpose).transpose()
+}
 
-    /// A process in words, `pid 123 (useradd app)`, or `None` if there is none of that id.
-    pub fn process(&self, pid: u32) -> Option<String> {
-        let path = format!("/proc/{pid}/cmdline").parse().ok()?;
-        let command = self.root().read(&path, 4096).ok()??;
-        let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        Some(format!("pid {pid} ({})", command.trim()))
+/// A lock of the shadow suite is a file that holds its owner's pid. The suite itself removes one whose owner is gone,
+/// but never one without a pid, which makes all its programs fail.
+fn find_pid_file(root: &Root, path: &AbsPath) -> Result<Option<Held>> {
+    let text = root.read_text(path)?;
+    if root.status(path)?.is_none() {
+        return Ok(None);
     }
+    let Ok(pid) = text.trim_end_matches('\0').parse() else {
+        return Err(Fault::new(format!("{path} locks the accounts, and does not say for whom"))
+            .hint(format!("a tool died while it changed accounts: rm {path}"))
+            .into());
+    };
+    Ok(file_lock::process(pid).map(|holder| Held { path: path.clone(), holder }))
 }
 
 fn fields<const N: usize>(line: &str) -> Option<[&str; N]> {

@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 /// What a command said, and how it ended.
 #[derive(Clone, Debug)]
@@ -42,9 +43,25 @@ pub(crate) fn output(command: &mut Command) -> Result<Output> {
 }
 
 impl Output {
+    /// What the report that it printed as JSON says is pending, or was changed: `file /etc/motd: create`.
+    pub fn changes(&self) -> Result<Vec<String>> {
+        let report: Value = serde_json::from_str(&self.stdout).with_context(|| format!("{self:?} is no report"))?;
+        let resources = list(&report, "steps").flat_map(|step| list(step, "resources"));
+        let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
+        let changes = resources.flat_map(|resource| {
+            let name = text(resource, "resource");
+            list(resource, "changes").map(move |change| format!("{name}: {}", text(change, "summary")))
+        });
+        Ok(changes.collect())
+    }
+
     /// The standard output of a command that must succeed.
     pub fn success(self) -> Result<String> {
         ensure!(self.code == 0, "exit code {}\n{}{}", self.code, self.stdout, self.stderr);
         Ok(self.stdout)
     }
+}
+
+fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    value[name].as_array().into_iter().flatten()
 }

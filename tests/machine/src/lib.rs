@@ -15,10 +15,12 @@ mod cache;
 mod converged;
 mod guest;
 mod machine;
+mod manifest;
 mod world;
 
 pub use agent::agent;
 pub use base::pristine_tree;
 pub use guest::Output;
 pub use machine::{Machine, Options, Tree, Upper, UserData};
-pub use world::{Fault, Request, World};
+pub use manifest::step_of_files;
+pub use world::{Fault, Request, SECRETS, World};

@@ -26,6 +26,9 @@ use tokio::sync::oneshot;
 pub use fault::Fault;
 use fault::Faults;
 
+/// What the role's credentials hold that nobody else may ever read.
+pub const SECRETS: [&str; 2] = [imds::SECRET_KEY, imds::SESSION_TOKEN];
+
 /// The address of the metadata service, in every EC2 network.
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The router of the machine's subnet; every name there is leads to it.
@@ -128,6 +131,11 @@ impl World {
     /// this fault instead of their answer.
     pub fn fault(&self, pattern: &str, times: usize, fault: Fault) {
         self.state.faults.add(pattern, times, fault);
+    }
+
+    /// From here on nothing goes wrong any more.
+    pub fn clear_faults(&self) {
+        self.state.faults.clear();
     }
 
     /// What the metadata service gives out as user-data.

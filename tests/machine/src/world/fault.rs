@@ -46,6 +46,10 @@ impl Faults {
         self.0.lock().unwrap().push(Armed { pattern, left: times, fault });
     }
 
+    pub(super) fn clear(&self) {
+        self.0.lock().unwrap().clear();
+    }
+
     /// The fault this request is to meet, if any; used up by being asked for.
     pub(super) fn next(&self, line: &str) -> Option<Fault> {
         let mut faults = self.0.lock().unwrap();

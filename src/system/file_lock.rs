@@ -1,0 +1,102 @@
+//! Locks by `fcntl(2)`, which the kernel drops with their holder: who has one, and waiting until nobody has.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    libc,
+};
+
+use super::{System, root::Root};
+use crate::value::AbsPath;
+
+/// Longer than unattended-upgrades takes on a machine's first boot.
+const PATIENCE: Duration = Duration::from_mins(15);
+/// How often a lock is looked at.
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// A lock that somebody has.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The file that stands for it.
+    pub path: AbsPath,
+    /// Who has it, as [`describe`] says.
+    pub holder: String,
+}
+
+/// Waits as long as `find` finds a lock that is held.
+///
+/// # Errors
+/// Transient, naming the holder, once a deadline has passed.
+pub fn wait(system: &System, what: &str, find: impl Fn(&Root) -> Result<Option<Held>>) -> Result<()> {
+    system.deadlines().within(Some(PATIENCE), &format!("waiting for {what}"), || {
+        while let Some(Held { path, holder }) = find(system.root())? {
+            system.progress(&format!("waiting for {holder} to release {path}"));
+            system.wait(PERIOD).with_context(|| format!("{path} is held by {holder}"))?;
+        }
+        Ok(())
+    })
+}
+
+/// Who keeps us from locking the whole file for writing, which is what dpkg, apt and lckpwdf(3) do.
+pub fn find(root: &Root, path: &AbsPath) -> Result<Option<Held>> {
+    let Some((file, _)) = root.open_file(path)? else { return Ok(None) };
+    let mut lock = libc::flock {
+        l_type: libc::F_WRLCK.try_into()?,
+        l_whence: libc::SEEK_SET.try_into()?,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    _ = fcntl(&file, FcntlArg::F_GETLK(&mut lock)).with_context(|| format!("asking who holds {path}"))?;
+    let is_held = i32::from(lock.l_type) != libc::F_UNLCK;
+    Ok(is_held.then(|| Held { path: path.clone(), holder: describe(lock.l_pid) }))
+}
+
+/// `pid 812 (/usr/bin/python3 /usr/bin/unattended-upgrade)`. The kernel says 0 of a process that our pid
+/// namespace doesn't have, and -1 of a lock that belongs to an open file, not to a process.
+fn describe(pid: libc::pid_t) -> String {
+    match command_line(pid) {
+        Some(command) => format!("pid {pid} ({command})"),
+        None if pid > 0 => format!("pid {pid}"),
+        None => "a process that the kernel doesn't name".into(),
+    }
+}
+
+/// A process in words, or `None` if there is none of that id.
+pub fn process(pid: libc::pid_t) -> Option<String> {
+    is_alive(pid).then(|| describe(pid))
+}
+
+fn is_alive(pid: libc::pid_t) -> bool {
+    let path = format!("/proc/{pid}").parse();
+    path.is_ok_and(|path| host().is_some_and(|host| host.status(&path).is_ok_and(|status| status.is_some())))
+}
+
+fn command_line(pid: libc::pid_t) -> Option<String> {
+    let bytes = host()?.read(&format!("/proc/{pid}/cmdline").parse().ok()?, 1 << 20).ok()??;
+    let words: Vec<_> = bytes.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    let line: String = words.join(" ").trim().chars().filter(|c| !c.is_control()).take(120).collect();
+    (!line.is_empty()).then_some(line)
+}
+
+/// Processes are the host's, never an image's.
+fn host() -> Option<Root> {
+    Root::open(Path::new("/")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_is_named_with_its_command() {
+        let pid = std::process::id().cast_signed();
+        let name = describe(pid);
+        assert!(name.starts_with(&format!("pid {pid} (")) && name.contains("glovo_bootstrap"), "{name}");
+        assert_eq!(process(pid), Some(name));
+        assert_eq!(describe(0), "a process that the kernel doesn't name");
+        assert_eq!((describe(i32::MAX), process(i32::MAX)), (format!("pid {}", i32::MAX), None));
+    }
+}

@@ -1,0 +1,129 @@
+//! Users and groups where the machine is in the way. Rows of the fault matrix by number.
+
+use std::fs;
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use machine::{Machine, Options, Output};
+
+/// A machine with a user's manifest, `[[resource]]` and `kind` given.
+fn machine() -> Result<Machine> {
+    Machine::boot(Options::default())
+}
+
+fn run(machine: &Machine, fields: &str) -> Result<Output> {
+    let manifest = format!("name = \"accounts\"\n[[resource]]\nkind = \"user\"\n{fields}\n");
+    fs::write(machine.path("/root/accounts.toml"), manifest)?;
+    machine.agent(&["run", "--steps", "/root/accounts.toml"])
+}
+
+/// The run ends with this exit code and says all of this.
+fn fails(run: &Output, code: i32, words: &[&str]) -> Result<()> {
+    let said = format!("{}{}", run.stdout, run.stderr);
+    ensure!(run.code == code, "exit code {}, not {code}:\n{said}", run.code);
+    for word in words {
+        ensure!(said.contains(word), "`{word}` is not in\n{said}");
+    }
+    Ok(())
+}
+
+fn passwd(machine: &Machine) -> Result<String> {
+    Ok(fs::read_to_string(machine.path("/etc/passwd"))?)
+}
+
+#[test]
+fn rows_59_and_63_an_id_that_is_taken_and_an_account_that_differs_change_nothing() -> Result<()> {
+    let machine = machine()?;
+    machine.sh("useradd --create-home --uid 1500 first; echo kept > /home/first/file")?;
+    let before = passwd(&machine)?;
+    for (fields, words) in [
+        ("name = \"second\"\nuid = 1500", ["uid 1500 belongs to user first", "declare another uid"]),
+        ("name = \"first\"\nuid = 1600", ["user first has uid 1500, not 1600", "files would change hands"]),
+        ("name = \"first\"\nhome = \"/srv/first\"", ["user first has home /home/first, not /srv/first", "--move-home"]),
+    ] {
+        fails(&run(&machine, fields)?, 1, &words)?;
+        assert_eq!(passwd(&machine)?, before);
+    }
+    assert_eq!(machine.sh("cat /home/first/file; ls /srv")?, "kept\n");
+    Ok(())
+}
+
+#[test]
+fn row_63_another_shell_is_set_and_nothing_else() -> Result<()> {
+    let machine = machine()?;
+    machine.sh("useradd --create-home --shell /bin/sh first")?;
+    let before = passwd(&machine)?;
+    run(&machine, "name = \"first\"\nshell = \"/bin/bash\"")?.success()?;
+    assert_eq!(passwd(&machine)?, before.replace("/home/first:/bin/sh", "/home/first:/bin/bash"));
+    Ok(())
+}
+
+#[test]
+fn row_61_a_stale_lock_is_named_with_its_remedy() -> Result<()> {
+    let machine = machine()?;
+    machine.sh("sh -c 'echo $$ > /etc/passwd.lock'")?;
+    let stale = run(&machine, "name = \"first\"")?;
+    fails(&stale, 1, &["/etc/passwd.lock locks the accounts, and does not say for whom", "rm /etc/passwd.lock"])?;
+    machine.sh("rm /etc/passwd.lock")?;
+    run(&machine, "name = \"first\"")?.success()?;
+    Ok(())
+}
+
+/// A process in the machine that has done `script` and then lives until it is killed.
+fn holder(machine: &Machine, script: &str) -> Result<Child> {
+    let mut holder = machine.command(&["perl", "-e", script]);
+    let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut ready = [0];
+    std::io::Read::read_exact(holder.stdout.as_mut().context("piped")?, &mut ready)?;
+    Ok(holder)
+}
+
+/// Says that it is ready, and waits for its input to end.
+const HOLD: &str = "$| = 1; print 1; <STDIN>;";
+
+fn is_waited_for(lock: &str, take: &str) -> Result<()> {
+    let machine = machine()?;
+    let mut holder = holder(&machine, &format!("{take} {HOLD}"))?;
+    let waited = run(&machine, "name = \"first\"\ntimeout = \"1s\"")?;
+    fails(&waited, 75, &[&format!("{lock} is held by pid "), "(perl -e ", "timed out after 1.0 s"])?;
+    assert!(!passwd(&machine)?.contains("first:"));
+
+    // The same once more, and while it waits the holder leaves.
+    let mut patient = machine.command(&["/usr/local/bin/glovo-bootstrap", "run", "--steps", "/root/accounts.toml"]);
+    fs::write(
+        machine.path("/root/accounts.toml"),
+        "name = \"accounts\"\n[[resource]]\nkind = \"user\"\nname = \"first\"\n",
+    )?;
+    let patient = patient.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+    machine.sh("until grep -q running /var/lib/glovo-bootstrap/report.json; do sleep 0.02; done")?;
+    drop(holder.stdin.take());
+    holder.wait()?;
+    ensure!(patient.wait_with_output()?.status.success());
+    assert!(passwd(&machine)?.contains("first:"));
+    Ok(())
+}
+
+#[test]
+fn row_61_a_lock_file_with_a_living_owner_is_waited_for() -> Result<()> {
+    is_waited_for(
+        "/etc/passwd.lock",
+        "open L, '>/etc/passwd.lock'; print L $$; close L; END { unlink '/etc/passwd.lock' }",
+    )
+}
+
+#[test]
+fn row_61_a_holder_of_lckpwdf_is_waited_for() -> Result<()> {
+    // fcntl(F_SETLK, { F_WRLCK, SEEK_SET, whole file }), as lckpwdf(3) does.
+    is_waited_for(
+        "/etc/.pwd.lock",
+        "open L, '>>/etc/.pwd.lock'; my $lock = pack 's s x4 q q l x4', 1, 0, 0, 0, 0; fcntl L, 6, $lock or die $!;",
+    )
+}
+
+#[test]
+fn row_62_a_read_only_etc_is_named() -> Result<()> {
+    let machine = machine()?;
+    machine.sh("mount --bind /etc /etc; mount -o remount,bind,ro /etc")?;
+    let read_only = run(&machine, "name = \"first\"")?;
+    fails(&read_only, 1, &["/etc is on a file system that is mounted read-only"])
+}

@@ -1,0 +1,219 @@
+//! Whatever is changed by hand on a converged machine, `plan` names exactly that, `run` mends exactly that, and then
+//! nothing is left.
+
+use std::fs;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use machine::{Machine, Options, Output, Tree};
+
+/// What somebody does to the machine, and the changes that this calls for.
+type Drift<'a> = (&'a str, &'a [&'a str]);
+
+fn check(machine: &Machine, agent: impl Fn(&[&str]) -> Result<Output>, drifts: &[Drift<'_>]) -> Result<()> {
+    for (by_hand, changes) in drifts {
+        let plan = || agent(&["plan", "--json", "--detailed-exitcode"]);
+        let mend = || {
+            machine.sh(by_hand)?;
+            let pending = plan()?;
+            ensure!(pending.changes()? == *changes, "planned: {:#?}\n{}", pending.changes()?, pending.stderr);
+            ensure!(pending.code == 3, "plan's exit code is {}", pending.code);
+            agent(&["run"])?.success()?;
+            let made = machine.agent(&["status", "--json"])?.changes()?;
+            ensure!(made == *changes, "made: {made:#?}");
+            let left = plan()?;
+            ensure!(left.code == 0, "left: {:#?}", left.changes()?);
+            Ok(())
+        };
+        mend().with_context(|| format!("after {by_hand}\nexpected: {changes:#?}"))?;
+    }
+    Ok(())
+}
+
+fn converged() -> Result<Machine> {
+    let mut machine = Machine::boot(Options { tree: Tree::Converged, ..Options::default() })?;
+    machine.wait_until_serving()?;
+    Ok(machine)
+}
+
+#[test]
+fn of_the_built_in_steps() -> Result<()> {
+    let machine = converged()?;
+    let swap = machine.swap_path();
+    let jar = "/var/www/glovo-app/systems-engineer-interview-1.0.0.jar";
+    let digest = |path: &str| machine.sh(&format!("sha256sum {path} | cut -c 1-12"));
+    let jar_again = format!(
+        "file {jar}: write new content, sha256 {}… from http://origin.test/systems-engineer-interview-1.0.0.jar",
+        digest(jar)?.trim()
+    );
+    let site_again = format!(
+        "file /etc/nginx/sites-enabled/default: write new content, sha256 {}… from s3://glovo-config/nginx/default",
+        digest("/etc/nginx/sites-enabled/default")?.trim()
+    );
+    let swap_on = format!("swap {swap}: turn on");
+    let swap_at_boot = format!("swap {swap}: add to /etc/fstab");
+    let swap_mode = format!("swap {swap}: set owner root:root, mode 0600 (now 0644)");
+    let agent = |arguments: &[&str]| machine.bootstrap(arguments);
+    check(
+        &machine,
+        agent,
+        &[
+            (
+                "dpkg --remove default-jre-headless",
+                &["package nginx default-jre-headless: install default-jre-headless"],
+            ),
+            (&format!("swapoff {swap}"), &[&swap_on]),
+            (&format!("sed -i '\\|^{swap} |d' /etc/fstab"), &[&swap_at_boot]),
+            (&format!("chmod 644 {swap}"), &[&swap_mode]),
+            ("chmod 700 /var/www/glovo-app", &["directory /var/www/glovo-app: set mode 0755 (now 0700)"]),
+            (
+                "chown glovo-app: /var/www/glovo-app",
+                &["directory /var/www/glovo-app: set owner root:root (now glovo-app:glovo-app)"],
+            ),
+            (&format!("echo more >> {jar}"), &[&jar_again]),
+            (&format!("chmod 666 {jar}"), &[&format!("file {jar}: set mode 0644 (now 0666)")]),
+            ("echo '# edited' >> /etc/nginx/sites-enabled/default", &[&site_again]),
+            ("usermod --shell /bin/bash glovo-app", &["user glovo-app: set shell /usr/sbin/nologin (now /bin/bash)"]),
+            ("userdel --force glovo-app 2> /dev/null", &["user glovo-app: create system user"]),
+            ("systemctl --quiet disable glovo-app", &["service glovo-app.service: enable at boot"]),
+        ],
+    )
+}
+
+/// The kinds that no built-in step has, and what those have differently.
+const KINDS: &str = r#"
+name = "kinds"
+
+[[resource]]
+kind = "apt_repository"
+name = "extra"
+uris = ["http://apt.test"]
+suites = ["stable"]
+components = ["main"]
+key = "http://apt.test/key.asc"
+key_sha256 = "KEY"
+
+[[resource]]
+kind = "group"
+name = "deployers"
+
+[[resource]]
+kind = "user"
+name = "deployer"
+groups = ["deployers"]
+
+[[resource]]
+kind = "file"
+path = "/etc/app.conf"
+content = "port = 8080\n"
+owner = "deployer"
+mode = "0640"
+
+[[resource]]
+kind = "file"
+path = "/etc/site.conf"
+source = "s3://glovo-config/nginx/default"
+
+[[resource]]
+kind = "link"
+path = "/etc/app-link.conf"
+target = "app.conf"
+
+[[resource]]
+kind = "file"
+path = "/etc/systemd/system/sleeper.service"
+content = "[Service]\nExecStart=sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
+
+[[resource]]
+kind = "service"
+name = "sleeper"
+enabled = true
+running = true
+restart_on = ["/etc/systemd/system/sleeper.service", "/etc/app.conf"]
+stable = "10ms"
+"#;
+
+#[test]
+fn of_every_other_kind() -> Result<()> {
+    let machine = Machine::boot(Options::default())?;
+    let key = machine.sh("curl -fsS http://apt.test/key.asc | sha256sum | cut -c 1-64")?;
+    fs::write(machine.path("/root/kinds.toml"), KINDS.replace("KEY", key.trim()))?;
+    let agent = |arguments: &[&str]| machine.agent(&[arguments, &["--steps", "/root/kinds.toml"]].concat());
+    agent(&["run"])?.success()?;
+    let sources = "/etc/apt/sources.list.d/extra.sources";
+    check(
+        &machine,
+        agent,
+        &[
+            (&format!("sed -i s/stable/unsigned/ {sources}"), &["apt_repository extra: change to http://apt.test"]),
+            (&format!("rm {sources}"), &["apt_repository extra: add http://apt.test"]),
+            ("rm /etc/apt/keyrings/extra.asc", &["apt_repository extra: replace the key by http://apt.test/key.asc"]),
+            ("gpasswd --delete deployer deployers", &["user deployer: add to groups deployers"]),
+            ("groupdel deployers", &["group deployers: create group", "user deployer: add to groups deployers"]),
+            ("echo 'port = 80' > /etc/app.conf", &["file /etc/app.conf: write new content"]),
+            (
+                "chown root: /etc/app.conf; chmod 644 /etc/app.conf",
+                &["file /etc/app.conf: set owner deployer:deployer (now root:root), mode 0640 (now 0644)"],
+            ),
+            ("rm /etc/app.conf", &["file /etc/app.conf: create"]),
+            ("ln -sf passwd /etc/app.conf", &["file /etc/app.conf: replace the symbolic link by a file"]),
+            (
+                "echo more >> /etc/site.conf",
+                &[
+                    "file /etc/site.conf: write content again (it was changed since) from s3://glovo-config/nginx/default",
+                ],
+            ),
+            (
+                "ln -sfn /etc/passwd /etc/app-link.conf",
+                &["link /etc/app-link.conf: point to app.conf (now /etc/passwd)"],
+            ),
+            ("rm /etc/app-link.conf", &["link /etc/app-link.conf: create link to app.conf"]),
+            ("systemctl stop sleeper", &["service sleeper.service: start"]),
+            ("systemctl --quiet disable sleeper", &["service sleeper.service: enable at boot"]),
+            (
+                "sed -i s/infinity/1000/ /etc/systemd/system/sleeper.service",
+                &[
+                    "file /etc/systemd/system/sleeper.service: write new content",
+                    "service sleeper.service: read unit files again (daemon-reload)",
+                ],
+            ),
+        ],
+    )
+}
+
+#[test]
+fn of_the_application_is_waited_for() -> Result<()> {
+    let machine = converged()?;
+    machine.sh("systemctl stop glovo-app")?;
+    let plan = machine.bootstrap(&["plan", "verify", "--json", "--detailed-exitcode"])?;
+    let expected =
+        "http_check http://127.0.0.1/: wait for 200, X-Glovo-Systems-Engineer-Candidate: 1 (now: status 502)";
+    assert_eq!((plan.changes()?, plan.code), (vec![expected.to_owned()], 3));
+
+    let variables = machine.variables()?;
+    let set = variables.iter().flat_map(|variable| ["--set", variable]);
+    let run: Vec<&str> = ["/usr/local/bin/glovo-bootstrap", "run", "verify"].into_iter().chain(set).collect();
+    let mut run = machine.command(&run).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+    while machine.agent(&["status", "--json"])?.changes()? != [expected] {
+        ensure!(run.try_wait()?.is_none(), "it did not wait");
+        sleep(Duration::from_millis(20));
+    }
+    machine.sh("systemctl start glovo-app")?;
+    ensure!(run.wait()?.success());
+    assert_eq!(machine.bootstrap(&["plan", "--detailed-exitcode"])?.code, 0);
+    Ok(())
+}
+
+#[test]
+fn of_two_steps_is_mended_in_the_one_that_is_asked_for() -> Result<()> {
+    let machine = converged()?;
+    machine.sh("chmod 700 /var/www/glovo-app; systemctl --quiet disable nginx")?;
+    machine.bootstrap(&["run", "provision_app_directory"])?.success()?;
+    let made = machine.agent(&["status", "--json"])?.changes()?;
+    assert_eq!(made, ["directory /var/www/glovo-app: set mode 0755 (now 0700)"]);
+    let left = machine.bootstrap(&["plan", "--json"])?.changes()?;
+    assert_eq!(left, ["service nginx.service: enable at boot"]);
+    Ok(())
+}

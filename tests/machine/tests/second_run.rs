@@ -1,0 +1,47 @@
+//! A run that finds everything in place changes nothing and starts next to nothing.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use machine::{Machine, Options, Tree, Upper, step_of_files};
+
+/// What a run of the agent with these arguments starts, itself left out; it must change nothing.
+fn starts(machine: &Machine, arguments: &[&str]) -> Result<Vec<String>> {
+    let strace = "strace --follow-forks --trace=execve --successful-only --signal=none --output /root/execs";
+    let agent = strace.split(' ').chain(["/usr/local/bin/glovo-bootstrap"]).chain(arguments.iter().copied());
+    let run = machine.exec(&agent.collect::<Vec<_>>())?.success()?;
+    ensure!(run.contains("converged: 0 changes"), "{run}");
+    let execs = fs::read_to_string(machine.path("/root/execs"))?;
+    let executed = |line: &str| line.split_once("execve(").map(|(_, rest)| rest.replace("\", \"", " "));
+    Ok(execs.lines().filter_map(executed).skip(1).collect())
+}
+
+fn starts_one_systemctl_show(machine: &Machine) -> Result<()> {
+    let variables = machine.variables()?;
+    let run = ["run"].into_iter().chain(variables.iter().flat_map(|variable| ["--set", variable]));
+    let started = starts(machine, &run.collect::<Vec<_>>())?;
+    ensure!(started.len() == 1 && started[0].contains("systemctl show"), "{started:#?}");
+    Ok(())
+}
+
+#[test]
+fn the_built_in_steps_start_one_systemctl_show_before_and_after_a_reboot() -> Result<()> {
+    let mut machine = Machine::boot(Options { tree: Tree::Converged, upper: Upper::Disk, ..Options::default() })?;
+    machine.wait_until_serving()?;
+    starts_one_systemctl_show(&machine)?;
+    machine.reboot()?;
+    machine.wait_until_serving()?;
+    starts_one_systemctl_show(&machine)
+}
+
+#[test]
+fn a_thousand_files_start_nothing() -> Result<()> {
+    let machine = Machine::boot(Options::default())?;
+    fs::write(machine.path("/root/files.toml"), step_of_files("/srv/files", 1000))?;
+    let run = ["run", "--steps", "/root/files.toml"];
+    machine.sh("mkdir /srv/files")?;
+    machine.agent(&run)?.success()?;
+    assert_eq!(machine.sh("cat /srv/files/999.conf; ls -A /srv/files | wc -l")?, "number 999\n1000\n");
+    assert_eq!(starts(&machine, &run)?, [""; 0]);
+    Ok(())
+}
