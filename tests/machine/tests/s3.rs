@@ -28,7 +28,9 @@ fn each_refusal_has_its_own_words_and_exit_code() -> Result<()> {
     let object = "s3://glovo-config/nginx/default";
     let skewed = ("date", "Sun, 06 Nov 2044 08:49:37 GMT");
     let no_role = ("^GET 169.254.169.254/latest/meta-data/iam/security-credentials", Fault::status(404));
-    let refusals: [(&str, Option<(&str, Fault)>, i32, &[&str]); 7] = [
+    // The source, a fault for requests like this, the exit code, the words.
+    type Refusal<'a> = (&'a str, Option<(&'a str, Fault)>, i32, &'a [&'a str]);
+    let refusals: [Refusal<'_>; 7] = [
         (
             "s3://glovo-private/nginx/default",
             None,
