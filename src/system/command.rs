@@ -55,6 +55,15 @@ impl Finished {
     pub fn code(&self) -> i32 {
         self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap_or_default())
     }
+
+    /// Fails, with the last lines of its output, unless it exited with 0.
+    pub fn check(&self, command: &Command) -> Result<()> {
+        if self.status.success() {
+            return Ok(());
+        }
+        let what = format!("`{}` failed with {}", command.argv.join(" "), describe(self.status));
+        Err(Fault::new(with_tail(what, &self.tail)).into())
+    }
 }
 
 impl Command {
@@ -144,10 +153,7 @@ impl System {
     /// As [`System::run`], and with the last lines of its output if it fails.
     pub fn run_checked(&self, command: &Command) -> Result<Finished> {
         let finished = self.run(command)?;
-        if !finished.status.success() {
-            let what = format!("`{}` failed with {}", command.argv.join(" "), describe(finished.status));
-            return Err(Fault::new(with_tail(what, &finished.tail)).into());
-        }
+        finished.check(command)?;
         Ok(finished)
     }
 
