@@ -42,16 +42,15 @@ pub fn wait(system: &System, what: &str, find: impl Fn(&Root) -> Result<Option<H
 /// Who keeps us from locking the whole file for writing, which is what dpkg, apt and lckpwdf(3) do.
 pub fn find(root: &Root, path: &AbsPath) -> Result<Option<Held>> {
     let Some((file, _)) = root.open_file(path)? else { return Ok(None) };
-    let mut lock = libc::flock {
-        l_type: libc::F_WRLCK.try_into()?,
-        l_whence: libc::SEEK_SET.try_into()?,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
+    let mut lock = whole_file()?;
     _ = fcntl(&file, FcntlArg::F_GETLK(&mut lock)).with_context(|| format!("asking who holds {path}"))?;
     let is_held = i32::from(lock.l_type) != libc::F_UNLCK;
     Ok(is_held.then(|| Held { path: path.clone(), holder: describe(lock.l_pid) }))
+}
+
+fn whole_file() -> Result<libc::flock> {
+    let (l_type, l_whence) = (libc::F_WRLCK.try_into()?, libc::SEEK_SET.try_into()?);
+    Ok(libc::flock { l_type, l_whence, l_start: 0, l_len: 0, l_pid: 0 })
 }
 
 /// `pid 812 (/usr/bin/python3 /usr/bin/unattended-upgrade)`. The kernel says 0 of a process that our pid
@@ -87,7 +86,12 @@ fn host() -> Option<Root> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
 mod tests {
+    use std::fs;
+
+    use nix::{fcntl::OFlag, sys::stat::Mode};
+
     use super::*;
 
     #[test]
@@ -98,5 +102,22 @@ mod tests {
         assert_eq!(process(pid), Some(name));
         assert_eq!(describe(0), "a process that the kernel doesn't name");
         assert_eq!((describe(i32::MAX), process(i32::MAX)), (format!("pid {}", i32::MAX), None));
+    }
+
+    #[test]
+    fn a_lock_is_found_while_it_is_held() {
+        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-file-lock-{}", std::process::id()));
+        fs::create_dir_all(&tree).unwrap();
+        fs::write(tree.join("lock"), "").unwrap();
+        let (root, path) = (Root::open(&tree).unwrap(), AbsPath::from("/lock"));
+        assert_eq!(find(&root, &path).unwrap(), None);
+        // A process never finds a lock of its own in its way; one that belongs to an open file it does.
+        let file = nix::fcntl::open(&tree.join("lock"), OFlag::O_RDWR, Mode::empty()).unwrap();
+        _ = fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file().unwrap())).unwrap();
+        assert_eq!(find(&root, &path).unwrap().unwrap().path, path);
+        drop(file);
+        assert_eq!(find(&root, &path).unwrap(), None);
+        assert_eq!(find(&root, &"/none".into()).unwrap(), None);
+        fs::remove_dir_all(&tree).unwrap();
     }
 }
