@@ -26,7 +26,7 @@ use crate::{error::Fault, value::AbsPath};
 const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /// How much of a program's standard output is kept for parsing; what comes after is dropped.
 const STDOUT_LIMIT: usize = 4 << 20;
-/// How much of the end of everything a program printed is kept for the error message.
+/// How much of the end of each stream is kept for the error message.
 const TAIL_LIMIT: usize = 8 << 10;
 /// How long a program may take to end after SIGTERM before it gets SIGKILL.
 const GRACE: Duration = Duration::from_secs(8);
@@ -46,7 +46,7 @@ pub struct Finished {
     pub status: ExitStatus,
     /// Its standard output, up to a limit.
     pub stdout: String,
-    /// The last lines of its standard output and error together.
+    /// The last lines of its standard output, then those of its standard error.
     pub tail: String,
 }
 
@@ -223,7 +223,8 @@ pub fn with_tail(message: String, tail: &str) -> String {
 struct Output {
     streams: [Option<std::fs::File>; 2],
     stdout: Vec<u8>,
-    tail: VecDeque<u8>,
+    /// Of each stream its own: a flood on one must not wash away the last words on the other.
+    tails: [VecDeque<u8>; 2],
     line: Vec<u8>,
     /// Until the next look at a program that has closed its output.
     pause: Duration,
@@ -235,7 +236,7 @@ impl Output {
             _ = fcntl(stream, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("reading a program's output")?;
         }
         let streams = streams.map(|stream| stream.map(std::fs::File::from));
-        Ok(Self { streams, stdout: vec![], tail: VecDeque::new(), line: vec![], pause: Duration::from_micros(50) })
+        Ok(Self { streams, stdout: vec![], tails: Default::default(), line: vec![], pause: Duration::from_micros(50) })
     }
 
     /// Reads what is there, waiting at most `patience` for the first of it.
@@ -271,9 +272,9 @@ impl Output {
             let room = STDOUT_LIMIT.saturating_sub(self.stdout.len());
             self.stdout.extend(&bytes[..bytes.len().min(room)]);
         }
-        self.tail.extend(&bytes[bytes.len().saturating_sub(TAIL_LIMIT)..]);
-        let excess = self.tail.len().saturating_sub(TAIL_LIMIT);
-        drop(self.tail.drain(..excess));
+        let tail = &mut self.tails[index];
+        tail.extend(&bytes[bytes.len().saturating_sub(TAIL_LIMIT)..]);
+        drop(tail.drain(..tail.len().saturating_sub(TAIL_LIMIT)));
         // Progress shows the last whole line of each piece; a line without an end is cut.
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let room = 512usize.saturating_sub(self.line.len());
@@ -290,7 +291,8 @@ impl Output {
     }
 
     fn tail(&self) -> String {
-        let bytes: Vec<u8> = self.tail.iter().copied().collect();
+        let [stdout, stderr] = &self.tails;
+        let bytes: Vec<u8> = stdout.iter().chain(b"\n").chain(stderr).copied().collect();
         // Control characters of a child (colours, a bell) must not reach the operator's terminal.
         String::from_utf8_lossy(&bytes).chars().filter(|c| *c == '\n' || !c.is_control()).collect()
     }
