@@ -236,8 +236,11 @@ impl Run<'_> {
         if self.system.mode() == Mode::Plan {
             return Ok(());
         }
-        let left: Vec<Change> =
-            declared.resource.plan(self.system)?.into_iter().filter(|change| !change.is_deferred()).collect();
+        let (deferred, left): (Vec<_>, Vec<_>) =
+            declared.resource.plan(self.system)?.into_iter().partition(Change::is_deferred);
+        for mut change in deferred {
+            self.record(index, title, &mut change)?;
+        }
         if left.is_empty() {
             return Ok(());
         }
@@ -253,12 +256,12 @@ impl Run<'_> {
     fn record(&mut self, index: usize, title: &str, change: &mut Change) -> Result<()> {
         let report =
             ChangeReport { summary: change.summary.clone(), deferred: change.is_deferred(), diff: change.diff.take() };
-        self.observer.borrow_mut().change(title, &report);
-        if let Some(resource) = self.report.steps[index].resources.last_mut() {
-            // A resource that is tried again may plan the same once more.
-            if !resource.changes.iter().any(|known| known.summary == report.summary) {
-                resource.changes.push(report);
-            }
+        // What is planned once more, when a resource is tried again or looked at again, is not said again.
+        if let Some(resource) = self.report.steps[index].resources.last_mut()
+            && !resource.changes.iter().any(|known| known.summary == report.summary)
+        {
+            self.observer.borrow_mut().change(title, &report);
+            resource.changes.push(report);
         }
         if !self.recorded && !change.is_deferred() {
             self.report.write(self.system).context("keeping the report of the run")?;

@@ -85,7 +85,8 @@ impl std::error::Error for Fault {
 }
 
 fn faults(error: &anyhow::Error) -> impl Iterator<Item = &Fault> {
-    error.chain().filter_map(|cause| cause.downcast_ref())
+    // One that was given as context is no error of its own in the chain; anyhow alone finds it.
+    error.downcast_ref().into_iter().chain(error.chain().filter_map(|cause| cause.downcast_ref()))
 }
 
 /// The class of an error: that of the first [`Fault`] in its chain that is not simply permanent.
@@ -140,6 +141,8 @@ mod tests {
         let below = Fault::new("stopped").class(Class::Interrupted(15));
         let error = anyhow::Error::from(Fault::new("apt-get failed").caused_by(below));
         assert_eq!(exit_code(&error), 143);
+        let error = anyhow::anyhow!("timed out").context(Fault::new("lock is held").hint("wait")).context("installing");
+        assert_eq!(hint(&error), Some("wait"));
         let below = anyhow::Error::from(Fault::new("full").hint("make room")).context("writing");
         let error = anyhow::Error::from(Fault::new("not installed").invalid().caused_by(below));
         assert_eq!((hint(&error), error.chain().count()), (Some("make room"), 3));

@@ -223,18 +223,18 @@ impl Resource for AptRepository {
 impl AptRepository {
     /// The file in `sources.list.d`; deb822(5).
     fn sources(&self, keyring: &AbsPath) -> String {
-        let mut text = "# Written by glovo-bootstrap: change its manifest instead.\nTypes: deb\n".to_owned();
         let fields = [
+            ("Types", "deb".to_owned()),
             ("URIs", words(&self.uris)),
             ("Suites", words(&self.suites)),
             ("Components", words(&self.components)),
             ("Architectures", words(&self.architectures)),
             ("Signed-By", keyring.to_string()),
         ];
-        for (field, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
-            text += &format!("{field}: {value}\n");
-        }
-        text
+        let mut lines = vec!["# Written by glovo-bootstrap: change its manifest instead.\n".to_owned()];
+        let given = fields.iter().filter(|(_, value)| !value.is_empty());
+        lines.extend(given.map(|(field, value)| format!("{field}: {value}\n")));
+        lines.concat()
     }
 
     /// The names that the key can have: apt tells armored keys from others by them.

@@ -28,13 +28,6 @@ pub struct Package {
     /// Whether to install recommended packages too.
     #[serde(default)]
     recommends: bool,
-    /// Whether to unpack manual pages and `/usr/share/doc`; licences always are.
-    #[serde(default = "yes")]
-    documentation: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl Kind for Package {
@@ -183,13 +176,8 @@ impl Package {
         if names.is_empty() {
             return None;
         }
-        let installation = Installation {
-            names,
-            reinstall: !reinstall.is_empty(),
-            update: self.update,
-            recommends: self.recommends,
-            documentation: self.documentation,
-        };
+        let installation =
+            Installation { names, reinstall: !reinstall.is_empty(), update: self.update, recommends: self.recommends };
         let change = Change::new(summary.join("; "), move |system| apt::install(system, &installation));
         Some(change.brings([Fact::Packages]))
     }
@@ -227,7 +215,7 @@ mod tests {
 
         fn plan(&self, names: &[&str]) -> Result<Vec<String>> {
             let names = names.iter().map(|name| name.parse().unwrap()).collect();
-            let package = Package { names, update: Update::IfNeeded, recommends: false, documentation: true };
+            let package = Package { names, update: Update::IfNeeded, recommends: false };
             let system = System::open(&self.0, Mode::Plan, Interrupt::default())?;
             Ok(package.plan(&system)?.into_iter().map(|change| change.summary).collect())
         }

@@ -111,11 +111,10 @@ impl Resource for Service {
         if unit.load_state() != "loaded" && !self.is_coming(system)? {
             return Err(self.not_loaded(&unit));
         }
-        let mut changes = vec![];
-        if unit.needs_reload() {
+        let mut changes: Vec<Change> = self.enablement(unit.is_enabled()).into_iter().collect();
+        if unit.needs_reload() && changes.is_empty() {
             changes.push(Change::new("read unit files again (daemon-reload)", System::daemon_reload));
         }
-        changes.extend(self.enablement(unit.is_enabled()));
         match self.running {
             Some(true) => changes.extend(self.start_or_restart(system, &unit)?),
             Some(false) if unit.is_active() => {
@@ -162,28 +161,32 @@ impl Service {
             };
             return Ok(Some(Change::new(summary, move |system| service.start(system, "start"))));
         }
+        if let Some(why) = self.reason_to_restart(system)? {
+            return Ok(Some(Change::new(format!("restart: {why}"), move |system| service.start(system, "restart"))));
+        }
+        if unit.restarts() > 0 && unit.active_for()? < self.stable.0 {
+            let summary = format!("wait until it stays up (systemd has restarted it, {} so far)", unit.restarts());
+            return Ok(Some(Change::new(summary, move |system| service.start(system, "start"))));
+        }
+        Ok(None)
+    }
+
+    /// Why what runs is not what a start would make of the files now.
+    fn reason_to_restart(&self, system: &System) -> Result<Option<String>> {
         if self.restart_on.is_empty() {
             return Ok(None);
         }
-        let started = state::read::<Started>(system.root(), &self.state_name());
-        let unknown = self
-            .restart_on
-            .iter()
-            .find(|path| system.expects(&Fact::Path((*path).clone())) && system.expected_digest(path).is_none());
-        let why = match (unknown, started) {
-            (Some(path), _) => format!("{path} will be new"),
-            (None, None) => "what it was started with is not known".to_owned(),
-            (None, Some(started)) => {
-                let now = self.inputs(system)?;
-                let Some((path, _)) =
-                    now.inputs.iter().find(|(path, digest)| started.inputs.get(*path) != Some(*digest))
-                else {
-                    return Ok(None);
-                };
-                format!("{path} has changed since its start")
-            }
+        let is_unknown =
+            |path: &&AbsPath| system.expects(&Fact::Path((*path).clone())) && system.expected_digest(path).is_none();
+        if let Some(path) = self.restart_on.iter().find(is_unknown) {
+            return Ok(Some(format!("{path} will be new")));
+        }
+        let Some(started) = state::read::<Started>(system.root(), &self.state_name()) else {
+            return Ok(Some("what it was started with is not known".into()));
         };
-        Ok(Some(Change::new(format!("restart: {why}"), move |system| service.start(system, "restart"))))
+        let now = self.inputs(system)?;
+        let changed = now.inputs.iter().find(|(path, digest)| started.inputs.get(*path) != Some(*digest));
+        Ok(changed.map(|(path, _)| format!("{path} has changed since its start")))
     }
 
     /// Whether a change planned earlier in a dry run may bring the unit.

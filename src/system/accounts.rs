@@ -120,24 +120,16 @@ fn find_lock(root: &Root) -> Result<Option<Held>> {
     held.find_map(Result::transpose).transpose()
 }
 
-/// A lock of the shadow suite is a file that holds its owner's pid; it outlives an owner that dies, and then
-/// makes all its programs fail.
+/// A lock file of the shadow suite holds its owner's pid. The suite itself removes one whose owner is gone, but
+/// never one without a pid.
 fn find_pid_file(root: &Root, path: &AbsPath) -> Result<Option<Held>> {
-    let text = root.read_text(path)?;
-    if root.status(path)?.is_none() {
-        return Ok(None);
-    }
-    let pid = text.trim_matches(['\0', '\n', ' ']).parse().ok();
-    if let Some(holder) = pid.and_then(file_lock::process) {
-        return Ok(Some(Held { path: path.clone(), holder }));
-    }
-    // Its owner may have come to its end, and removed it, since it was read.
-    if root.status(path)?.is_none() || root.read_text(path)? != text {
-        return find_pid_file(root, path);
-    }
-    Err(Fault::new(format!("{path} locks the accounts, and no process holds it"))
-        .hint(format!("a tool died while it changed accounts: rm {path}"))
-        .into())
+    let Some(bytes) = root.read(path, 4096)? else { return Ok(None) };
+    let Ok(pid) = String::from_utf8_lossy(&bytes).trim_matches(['\0', '\n', ' ']).parse() else {
+        return Err(Fault::new(format!("{path} locks the accounts, and does not say for whom"))
+            .hint(format!("a tool died while it changed accounts: rm {path}"))
+            .into());
+    };
+    Ok(file_lock::process(pid).map(|holder| Held { path: path.clone(), holder }))
 }
 
 fn fields<const N: usize>(line: &str) -> Option<[&str; N]> {

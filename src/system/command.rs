@@ -219,8 +219,6 @@ struct Output {
     stdout: Vec<u8>,
     tail: VecDeque<u8>,
     line: Vec<u8>,
-    /// Until the next look at a program that has closed its output.
-    pause: Duration,
 }
 
 impl Output {
@@ -229,7 +227,7 @@ impl Output {
             _ = fcntl(stream, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("reading a program's output")?;
         }
         let streams = streams.map(|stream| stream.map(std::fs::File::from));
-        Ok(Self { streams, stdout: vec![], tail: VecDeque::new(), line: vec![], pause: Duration::from_micros(50) })
+        Ok(Self { streams, stdout: vec![], tail: VecDeque::new(), line: vec![] })
     }
 
     /// Reads what is there, waiting at most `patience` for the first of it.
@@ -237,9 +235,8 @@ impl Output {
         let mut ready: Vec<PollFd<'_>> =
             self.streams.iter().flatten().map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)).collect();
         if ready.is_empty() {
-            // Most programs end right after they closed their output; one that lives on is looked at ever less often.
-            std::thread::sleep(patience.min(self.pause));
-            self.pause = (self.pause * 2).min(TICK);
+            // Its streams are closed, so its end is a matter of moments.
+            std::thread::sleep(patience.min(Duration::from_micros(500)));
             return;
         }
         // An interrupted poll is like one that found nothing: the caller's loop comes back.

@@ -75,6 +75,14 @@ impl Deadlines {
         result
     }
 
+    /// Runs `work` under this deadline instead: to find out why the others have passed.
+    pub fn instead<T>(&self, limit: Duration, what: &str, work: impl FnOnce() -> T) -> T {
+        let others = self.0.take();
+        let result = self.within(Some(limit), what, work);
+        _ = self.0.replace(others);
+        result
+    }
+
     /// Time left until the first deadline; `None` without one.
     pub fn left(&self) -> Option<Duration> {
         self.first().map(|deadline| deadline.at.saturating_duration_since(Instant::now()))

@@ -1,9 +1,6 @@
 //! One run per machine, by a lock that the kernel gives back whatever happens to its holder.
 
-use std::{
-    fs::File,
-    io::{Read, Seek, Write},
-};
+use std::{fs::File, io::Read, os::unix::fs::FileExt};
 
 use anyhow::{Context, Result};
 use nix::{
@@ -29,14 +26,15 @@ impl MachineLock {
     /// [`Class::Locked`] if another run holds it.
     pub fn take(root: &Root) -> Result<Self> {
         let file = open(root)?;
-        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((file, Errno::EWOULDBLOCK)) => return Err(held(file).into()),
             Err((_, errno)) => return Err(errno).context("locking the machine"),
         };
-        // Only for people: a lock without a name is still a lock.
-        _ = lock.set_len(0).and_then(|()| lock.rewind());
-        _ = writeln!(lock, "{} {}", std::process::id(), command_line());
+        // Only for people: a lock without a name is still a lock. Always as long as the one before, because
+        // truncating a file makes the file system wait for its journal.
+        let holder = format!("{} {}", std::process::id(), command_line());
+        _ = lock.write_all_at(format!("{holder:<1023.1023}\n").as_bytes(), 0);
         Ok(Self(lock))
     }
 

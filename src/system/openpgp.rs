@@ -1,4 +1,4 @@
-//! As much of OpenPGP as it takes to say whose public keys a keyring holds; RFC 4880.
+//! As much of `OpenPGP` as it takes to say whose public keys a keyring holds; RFC 4880.
 //!
 //! apt trusts every key of the keyring that `Signed-By` names, so that a second key hidden behind the
 //! expected one would be trusted too. What this reader doesn't understand, it refuses.

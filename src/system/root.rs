@@ -25,7 +25,7 @@ use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat, renameat},
     sys::stat::{FileStat, Mode as Bits, SFlag, fchmod, fstat, fstatat, mkdirat},
-    unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, geteuid, linkat, symlinkat, unlinkat},
+    unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, geteuid, symlinkat, unlinkat},
 };
 
 use crate::{error::Fault, value::AbsPath};
@@ -296,21 +296,16 @@ impl Root {
     /// Makes a symbolic link, replacing another link (and nothing else) that stands there.
     pub fn make_link(&self, path: &AbsPath, target: &str) -> Result<()> {
         let parent = self.parent_to_write(path)?;
-        let name = format!(".{}.glovo-bootstrap", path.leaf().chars().take(60).collect::<String>());
-        loop_until_free(&parent, &name, || symlinkat(target, &*parent, name.as_str()))
-            .map_err(|errno| explain_write(errno, path))?;
-        let made = match self.status(path)? {
-            None => linkat(&*parent, name.as_str(), &*parent, path.leaf(), AtFlags::empty())
-                .and_then(|()| unlinkat(&*parent, name.as_str(), UnlinkatFlags::NoRemoveDir)),
-            Some(status) if status.file_type == FileType::Link => {
-                renameat(&*parent, name.as_str(), &*parent, path.leaf())
+        // A new link is there at once and whole. Only to replace one takes a second name.
+        let made = match (symlinkat(target, &*parent, path.leaf()), self.status(path)?) {
+            (Err(Errno::EEXIST), Some(status)) if status.file_type == FileType::Link => {
+                let name = format!(".{}.glovo-bootstrap", path.leaf().chars().take(60).collect::<String>());
+                loop_until_free(&parent, &name, || symlinkat(target, &*parent, name.as_str()))
+                    .and_then(|()| renameat(&*parent, name.as_str(), &*parent, path.leaf()))
             }
-            Some(_) => Err(Errno::EEXIST),
+            (made, _) => made,
         };
-        if let Err(errno) = made {
-            _ = unlinkat(&*parent, name.as_str(), UnlinkatFlags::NoRemoveDir);
-            return Err(explain_write(errno, path));
-        }
+        made.map_err(|errno| explain_write(errno, path))?;
         fsync_directory(&parent).with_context(|| format!("flushing the directory of {path}"))
     }
 

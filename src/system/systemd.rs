@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nix::time::{ClockId, clock_gettime};
 
 use super::{
     System,
@@ -18,8 +19,8 @@ use crate::{
 };
 
 /// The properties asked for, org.freedesktop.systemd1(5).
-const PROPERTIES: &str =
-    "Id,Names,LoadState,LoadError,ActiveState,SubState,UnitFileState,NeedDaemonReload,NRestarts,Job,Result";
+const PROPERTIES: &str = "Id,Names,LoadState,LoadError,ActiveState,ActiveEnterTimestampMonotonic,SubState,\
+    UnitFileState,NeedDaemonReload,NRestarts,Job,Result";
 /// Where unit files are, systemd.unit(5), the first one winning.
 const UNIT_PATH: [&str; 5] = [
     "/etc/systemd/system",
@@ -28,6 +29,9 @@ const UNIT_PATH: [&str; 5] = [
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
 ];
+
+/// How long reading the journal may take for an error's last lines.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// The state of a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,6 +81,13 @@ impl Unit {
     /// How often systemd restarted it by itself.
     pub fn restarts(&self) -> u64 {
         self.get("NRestarts").parse().unwrap_or_default()
+    }
+
+    /// How long ago it became active.
+    pub fn active_for(&self) -> Result<Duration> {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("reading the clock")?;
+        let since = self.get("ActiveEnterTimestampMonotonic").parse().unwrap_or_default();
+        Ok(Duration::from(now).saturating_sub(Duration::from_micros(since)))
     }
 }
 
@@ -139,9 +150,8 @@ impl System {
     /// unit that runs us, which ends only when we do (cloud-final.service, and units with
     /// `After=multi-user.target`). Such a job is left queued; see [`System::waits_for_us`].
     pub fn settle(&self, verb: &str, name: &str, stable: Duration, patience: Duration) -> Result<()> {
-        let before = self.fresh_unit(name)?.restarts();
         if verb == "start" || verb == "restart" {
-            // An earlier failure would count against the start limit.
+            // An earlier failure would count against the start limit. Its restarts are counted from 0 again.
             _ = self.run(&Command::new(["systemctl", "reset-failed", name]))?;
         }
         _ = self.run_checked(&Command::new(["systemctl", verb, "--no-block", name]))?;
@@ -150,8 +160,10 @@ impl System {
         let mut pause = Duration::from_millis(20);
         loop {
             let unit = self.fresh_unit(name)?;
-            let restarted = unit.restarts() > before && verb != "restart" || unit.get("SubState") == "auto-restart";
-            if unit.is_failed() || restarted {
+            // Before our job is done, that may still be what it ends.
+            let flaps =
+                verb != "stop" && !unit.has_job() && (unit.restarts() > 0 || unit.get("SubState") == "auto-restart");
+            if unit.is_failed() || flaps {
                 return Err(self.failed(name, &unit));
             }
             match (verb == "stop", unit.is_active(), unit.has_job()) {
@@ -170,14 +182,11 @@ impl System {
                 _ => {}
             }
             if Instant::now() >= end {
-                let state = format!("{} ({})", unit.get("ActiveState"), unit.get("SubState"));
-                let message = format!("{name} is still {state} after {}", spoken(patience));
-                return Err(Fault::new(with_tail(message, &self.journal(name)))
-                    .hint(format!("systemctl status {name}"))
-                    .into());
+                let waited = Fault::new(format!("gave up after {}", spoken(patience)));
+                return Err(waited.hint(format!("systemctl status {name}"))).context(self.still(name, &unit));
             }
             self.progress(&format!("{name}: {} ({})", unit.get("ActiveState"), unit.get("SubState")));
-            self.wait(pause)?;
+            self.wait(pause).map_err(|stopped| stopped.context(self.still(name, &unit)))?;
             pause = (pause * 2).min(Duration::from_millis(200));
         }
     }
@@ -197,6 +206,11 @@ impl System {
             .into()
     }
 
+    fn still(&self, name: &str, unit: &Unit) -> String {
+        let state = format!("{name} is still {} ({})", unit.get("ActiveState"), unit.get("SubState"));
+        with_tail(state, &self.journal(name))
+    }
+
     /// The last lines that a unit wrote to the journal.
     fn journal(&self, name: &str) -> String {
         let command = Command::new([
@@ -209,8 +223,9 @@ impl System {
             "--unit",
             name,
         ]);
-        // Only for the message: the unit's failure is the error to be reported.
-        self.run(&command).map(|finished| finished.stdout).unwrap_or_default()
+        // Only for the message: the unit's failure is the error to be reported, be it that time is over.
+        let finished = self.deadlines().instead(LAST_WORDS, "reading the journal", || self.run(&command));
+        finished.map(|finished| finished.stdout).unwrap_or_default()
     }
 
     /// Whether a queued job can only begin when the unit that runs us has ended.
@@ -243,13 +258,13 @@ impl System {
         Ok(false)
     }
 
-    /// The unit that this process runs in, by its control group.
+    /// The unit that this process runs in, by its control group: the unified one, or systemd's own beside others.
     fn own_unit(&self) -> Result<Option<String>> {
-        let cgroup = self.root().read_text(&"/proc/self/cgroup".into())?;
-        let path = cgroup.lines().find_map(|line| {
+        let cgroups = self.root().read_text(&"/proc/self/cgroup".into())?;
+        let mut paths = cgroups.lines().filter_map(|line| {
             line.strip_prefix("0::").or_else(|| line.split_once(":name=systemd:").map(|(_, path)| path))
         });
-        Ok(path.and_then(|path| path.rsplit('/').find(|part| part.ends_with(".service"))).map(str::to_owned))
+        Ok(paths.find_map(|path| path.rsplit('/').find(|part| part.ends_with(".service"))).map(str::to_owned))
     }
 
     /// Makes systemd read unit files again.
@@ -258,10 +273,10 @@ impl System {
         Ok(())
     }
 
-    /// Enables or disables a unit: on a machine by its systemd, in an image by its links.
+    /// Enables or disables a unit: on a machine by its systemd, in an image by its links. A systemd that runs reads unit
+    /// files again by that: it remembers what it once said of a unit.
     pub fn set_enabled(&self, name: &str, enabled: bool) -> Result<()> {
         let verb = if enabled { "enable" } else { "disable" };
-        // Without `--no-reload`: systemd would go on telling the old state of a unit that it has loaded.
         let finished = self.run_checked(&Command::new(["systemctl", "--quiet", verb, name]))?;
         if finished.tail.contains("no installation config") {
             bail!(

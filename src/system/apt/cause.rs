@@ -34,10 +34,9 @@ const TEXTS: &[(Cause, &[&str], &str)] = &[
         "the file system is full: free space or inodes on it (df -h, df -i)"),
     (Cause::Permanent, &["Read-only file system"],
         "a file system is mounted read-only (findmnt --options ro)"),
-    (Cause::Permanent, &["NO_PUBKEY", "EXPKEYSIG", "REVKEYSIG", "BADSIG", "The following signatures", "GPG error",
-            "OpenPGP signature verification failed", "is not signed", "is no longer signed", "cannot be authenticated",
-            "unauthenticated packages", "isn't valid, got 'NOSPLIT'"],
-        "the repository is not signed by a key that this machine trusts for it: compare the key of its `apt_repository`"),
+    (Cause::Permanent, &["The following signatures", "GPG error", "OpenPGP signature verification failed",
+            "isn't valid, got 'NOSPLIT'"],
+        "the repository is not signed by the key that this machine trusts for it: compare `key` of its `apt_repository`"),
     (Cause::Clock, &["is not valid yet"],
         "this machine's clock is behind: see `timedatectl`"),
     (Cause::Permanent, &["is expired (invalid since", "is expired."],
@@ -59,6 +58,9 @@ const TEXTS: &[(Cause, &[&str], &str)] = &[
         "the mirror refuses: see its credentials in /etc/apt/auth.conf.d"),
     (Cause::Network, &["429  ", "500  ", "502  ", "503  ", "504  "],
         "the mirror is overloaded: see its status, or use another one"),
+    // apt says the next two also of a mirror that answers with the errors above.
+    (Cause::Permanent, &["is not signed", "is no longer signed", "unauthenticated packages"],
+        "the repository is not signed, and is not used without"),
     (Cause::Permanent, &["does not have a Release file"],
         "nothing is published at that address: compare `uris` and `suites`"),
     (Cause::Stale, &["404  ", "File not found", "Hash Sum mismatch", "File has unexpected size"],
@@ -69,28 +71,43 @@ const TEXTS: &[(Cause, &[&str], &str)] = &[
         "compare name and version with `apt-cache policy NAME`"),
 ];
 
-impl Cause {
-    /// The cause and its hint, told from apt's or dpkg's output.
-    pub(super) fn of(output: &str) -> (Self, Option<&'static str>) {
-        let said = said(output);
-        let mut rows = TEXTS.iter();
-        let row = rows.find(|(_, texts, _)| texts.iter().any(|text| said.iter().any(|line| line.contains(text))));
-        row.map_or((Self::Permanent, None), |(cause, _, hint)| (*cause, Some(hint)))
-    }
+/// What a failure's output tells.
+#[derive(Debug)]
+pub(super) struct Diagnosis<'a> {
+    /// What the failure calls for.
+    pub(super) cause: Cause,
+    /// The line that tells it; the last one if none does.
+    pub(super) line: &'a str,
+    hint: Option<&'static str>,
+}
 
-    /// Whether the cause may pass by itself.
-    pub(super) fn is_transient(self) -> bool {
-        matches!(self, Self::Locked | Self::Network | Self::Stale | Self::Clock)
+impl<'a> Diagnosis<'a> {
+    /// Tells it from apt's or dpkg's output.
+    pub(super) fn of(output: &'a str) -> Self {
+        let said = said(output);
+        for (cause, texts, hint) in TEXTS {
+            if let Some(line) = said.iter().find(|line| texts.iter().any(|text| line.contains(text))) {
+                return Self { cause: *cause, line, hint: Some(hint) };
+            }
+        }
+        Self { cause: Cause::Permanent, line: output.lines().last().unwrap_or_default(), hint: None }
     }
 
     /// A fault with this cause's class and hint.
-    pub(super) fn fault(self, message: String, hint: Option<&str>) -> Fault {
+    pub(super) fn fault(&self, message: String) -> Fault {
         let fault = Fault::new(message);
-        let fault = if self.is_transient() { fault.transient() } else { fault };
-        match hint {
+        let fault = if self.cause.is_transient() { fault.transient() } else { fault };
+        match self.hint {
             Some(hint) => fault.hint(hint),
             None => fault,
         }
+    }
+}
+
+impl Cause {
+    /// Whether the cause may pass by itself.
+    pub(super) fn is_transient(self) -> bool {
+        matches!(self, Self::Locked | Self::Network | Self::Stale | Self::Clock)
     }
 }
 
@@ -112,7 +129,7 @@ mod tests {
 
     fn all(cause: Cause, outputs: &[&str]) {
         for output in outputs {
-            assert_eq!(Cause::of(output).0, cause, "{output}");
+            assert_eq!(Diagnosis::of(output).cause, cause, "{output}");
         }
     }
 
@@ -187,6 +204,8 @@ mod tests {
              E: The repository 'http://x/debian bookworm InRelease' is not signed.",
                 "W: OpenPGP signature verification failed: http://x/debian trixie InRelease: Sub-process /usr/bin/sqv returned an error code (1), error message is: Missing key 2EE425D81B49A5386B8506DD9A9C5A7350E34DB2, which is needed to verify signature.\n\
              E: The repository 'http://x/debian trixie InRelease' is not signed.",
+                "Ign:1 http://x bookworm InRelease\n  404  Not Found [IP: 10.0.0.1 80]\n\
+             E: The repository 'http://x bookworm Release' is not signed.",
                 "E: The repository 'http://x bookworm Release' does not have a Release file.",
                 "Err:2 http://x bookworm Release\n  404  Not Found [IP: 10.0.0.1 80]\n\
              E: The repository 'http://x bookworm Release' does not have a Release file.",
@@ -201,9 +220,13 @@ mod tests {
                 "something new",
             ],
         );
-        let hint = |output| Cause::of(output).1.unwrap_or_default();
+        let hint = |output| Diagnosis::of(output).hint.unwrap_or_default();
         let full = "dpkg: error processing archive n.deb (--unpack):\n failed to write (No space left on device)";
         assert!(hint(full).contains("df -h"), "the disk, not the package");
+        let refused = "E: Failed to fetch http://x/InRelease  403  Forbidden [IP: 10.0.0.1 80]\n\
+             E: The repository 'http://x bookworm InRelease' is not signed.";
+        assert!(hint(refused).contains("refuses"), "the mirror, not the signature");
+        assert_eq!(Diagnosis::of(refused).line, refused.lines().next().unwrap());
     }
 
     #[test]

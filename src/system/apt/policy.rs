@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Where invoke-rc.d(8) and deb-systemd-invoke(1p) look.
-pub(super) const PATH: &str = "/usr/sbin/policy-rc.d";
+const PATH: &str = "/usr/sbin/policy-rc.d";
 /// In the environment of the apt that we start, and so of its maintainer scripts.
 pub(super) const VARIABLE: &str = "GLOVO_BOOTSTRAP_INSTALLS";
 /// The line by which our script is known, whichever release wrote it.
@@ -27,6 +27,9 @@ const SCRIPT: &str = "\
 [ -d /run/systemd/system ] && systemctl --quiet is-active \"$1\" && exit 0
 exit 101
 ";
+/// What apt runs when dpkg has ended, also if we are killed meanwhile.
+pub(super) const SWEEP: &str =
+    "if grep -qs '^# glovo-bootstrap:' /usr/sbin/policy-rc.d; then rm -f /usr/sbin/policy-rc.d; fi";
 /// Longer scripts aren't ours.
 const LIMIT: u64 = 64 << 10;
 
@@ -82,5 +85,6 @@ mod tests {
         assert_eq!(system.run(&asked).unwrap().code(), 0);
         assert_eq!(system.run(&asked.env(VARIABLE, "1")).unwrap().code(), 101);
         assert!(SCRIPT.contains(&format!("${VARIABLE}")) && SCRIPT.lines().any(|line| line.starts_with(MARK)));
+        assert!(SWEEP.contains(&format!("'^{MARK}' {PATH};")));
     }
 }

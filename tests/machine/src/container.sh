@@ -32,7 +32,8 @@ hold() {
     mount -o loop "$dir/$filesystem.img" "$dir/mnt/$filesystem"
   done
   echo ready
-  cat > /dev/null
+  # The lock is this process's alone: it ends when this does, whatever is still dying then.
+  cat > /dev/null 9<&-
 }
 
 make_disk() {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -128,6 +129,8 @@ impl Machine {
             .arg(lower)
             .arg(if options.upper == Upper::Disk { "disk" } else { "tmpfs" })
             .args(&options.disks)
+            // A terminal's Ctrl-C is for the harness alone: its holder is to clear away.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -159,6 +162,7 @@ impl Machine {
             .arg(format!("--pid={}", holder.join("ns/pid_for_children").display()))
             .args(["bash", &script(), "boot"])
             .arg(&self.dir)
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(console.try_clone()?)
             .stderr(console)

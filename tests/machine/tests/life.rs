@@ -72,6 +72,9 @@ fn what_a_killed_holder_leaves_is_swept_by_the_next_machine() -> Result<()> {
     ensure!(Command::new("kill").args(["-KILL", &holder]).status()?.success());
     harness.kill()?;
     harness.wait()?;
+    while process_with_arguments(&["container.sh", "hold", &machine_of(&harness)]).is_ok() {
+        sleep(Duration::from_millis(10));
+    }
     assert!(leftovers(&harness, "of-a-killed-holder")?);
     drop(Machine::boot(Options::default())?);
     assert!(!leftovers(&harness, "of-a-killed-holder")?);

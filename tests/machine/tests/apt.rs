@@ -1,0 +1,185 @@
+//! What goes wrong with apt and dpkg on real machines: rows 50 to 57 of the fault matrix, and `apt_repository`.
+
+use anyhow::{Result, ensure};
+use machine::{Fault, Machine, Options, Output};
+
+/// Runs a one-step manifest of these resources.
+fn run(machine: &Machine, resources: &str) -> Result<Output> {
+    std::fs::write(machine.path("/root/manifest.toml"), format!("name = \"step\"\n{resources}"))?;
+    machine.agent(&["run", "--steps", "/root/manifest.toml"])
+}
+
+fn package(names: &str) -> String {
+    format!("[[resource]]\nkind = \"package\"\nnames = [\"{names}\"]\n")
+}
+
+/// Checks exit code and words of a run.
+#[track_caller]
+fn expect(output: &Output, code: i32, words: &[&str]) {
+    let said = format!("{}{}", output.stdout, output.stderr);
+    assert_eq!(output.code, code, "{said}");
+    for words in words {
+        assert!(said.contains(words), "missing: {words}\n{said}");
+    }
+}
+
+fn is_installed(machine: &Machine, name: &str) -> Result<bool> {
+    let status = machine.exec(&["dpkg-query", "--show", "--showformat=${Status}", name])?;
+    Ok(status.stdout == "install ok installed")
+}
+
+fn machine() -> Result<Machine> {
+    Machine::boot(Options::default())
+}
+
+#[test]
+fn rows_50_and_51_what_an_interrupted_dpkg_left_is_finished() -> Result<()> {
+    let machine = machine()?;
+    // Cut off in the middle: the maintainer script hangs, and everything of the run is killed.
+    machine.sh("apt-get -qq update
+         apt-get -qq -y install glovo-test-hang > /dev/null 2>&1 & apt=$!
+         until [ -s /run/glovo-test-hang.pid ]; do sleep 0.05; done
+         postinst=$(cat /run/glovo-test-hang.pid); dpkg=$(ps -o ppid= -p $postinst)
+         kill -KILL $apt $dpkg $postinst")?;
+    let status = machine.sh("dpkg-query --show --showformat='${Status}' glovo-test-hang")?;
+    ensure!(status != "install ok installed", "{status}");
+    // The hang is mended: what is unpacked gets a script that ends.
+    machine.sh("printf '#!/bin/sh\\n' > /var/lib/dpkg/info/glovo-test-hang.postinst")?;
+    expect(&run(&machine, &package("glovo-test-hello"))?, 0, &["glovo-test-hello"]);
+    expect(&run(&machine, &package("glovo-test-hang"))?, 0, &[]);
+    assert!(is_installed(&machine, "glovo-test-hang")? && is_installed(&machine, "glovo-test-hello")?);
+    expect(&run(&machine, &package("glovo-test-hang"))?, 0, &["0 changes"]);
+
+    // Half-installed: `dpkg --audit` says nothing of it, the status file does.
+    machine.sh("sed -i '/^Package: glovo-test-hello$/,/^$/s/^Status: .*/Status: install reinstreq half-installed/' /var/lib/dpkg/status; rm /usr/share/glovo-test-hello/greeting")?;
+    expect(&run(&machine, &package("glovo-test-hello"))?, 0, &["reinstall glovo-test-hello (half-installed)"]);
+    assert_eq!(machine.sh("cat /usr/share/glovo-test-hello/greeting")?, "hello 2.0\n");
+    Ok(())
+}
+
+#[test]
+fn rows_52_and_53_every_lock_is_waited_for_and_its_holder_named() -> Result<()> {
+    let machine = machine()?;
+    machine.sh("apt-get -qq update")?;
+    let holder = "import fcntl, sys, time\nfile = open(sys.argv[1], 'w')\nfcntl.lockf(file, fcntl.LOCK_EX)\nopen('/run/held', 'w')\ntime.sleep(600)\n";
+    std::fs::write(machine.path("/root/holder.py"), holder)?;
+    let locks = [
+        "/var/lib/dpkg/lock-frontend",
+        "/var/lib/dpkg/lock",
+        "/var/lib/apt/lists/lock",
+        "/var/cache/apt/archives/lock",
+    ];
+    for lock in locks {
+        machine.sh(&format!("rm -f /run/held; setsid python3 /root/holder.py {lock} > /dev/null 2>&1 & echo $! > /run/holder.pid; until [ -e /run/held ]; do sleep 0.02; done"))?;
+        let impatient = format!("{}timeout = \"1s\"\n", package("glovo-test-hello"));
+        expect(&run(&machine, &impatient)?, 75, &[lock, "is held by pid ", "holder.py"]);
+        assert!(!is_installed(&machine, "glovo-test-hello")?);
+        // Freed while the next run waits: it goes on by itself.
+        machine.sh("(sleep 1; kill $(cat /run/holder.pid)) > /dev/null 2>&1 &")?;
+        expect(&run(&machine, &package("glovo-test-hello"))?, 0, &[]);
+        machine.sh("dpkg --purge glovo-test-hello > /dev/null")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn row_54_a_failing_mirror_is_tried_again_and_then_given_up() -> Result<()> {
+    let machine = machine()?;
+    machine.sh("apt-get -qq update")?;
+    let deb = "GET deb.debian.org/debian/pool/glovo-test-hello";
+    // Once missing: the lists may be old, so they are updated, once.
+    machine.world().fault(deb, 1, Fault::status(404));
+    expect(&run(&machine, &package("glovo-test-hello"))?, 0, &[]);
+    machine.sh("dpkg --purge glovo-test-hello > /dev/null; apt-get clean")?;
+    machine.world().fault(deb, usize::MAX, Fault::status(503));
+    expect(&run(&machine, &package("glovo-test-hello"))?, 75, &["503", "gave up after"]);
+    assert!(!is_installed(&machine, "glovo-test-hello")?);
+    expect(
+        &run(&machine, &package("glovo-test-missing"))?,
+        1,
+        &["Unable to locate package glovo-test-missing", "apt-cache policy"],
+    );
+    Ok(())
+}
+
+#[test]
+fn row_55_only_a_repository_with_the_pinned_key_is_taken() -> Result<()> {
+    let machine = machine()?;
+    let key = machine.sh("curl -fsS http://apt.test/key.asc | tee /root/key.asc | sha256sum")?;
+    let digest = key.split_whitespace().next().unwrap_or_default().to_owned();
+    let repository = |suite: &str, digest: &str| {
+        format!(
+            "[[resource]]\nkind = \"apt_repository\"\nname = \"extra\"\nuris = [\"http://apt.test\"]\nsuites = [\"{suite}\"]\n\
+             components = [\"main\"]\nkey = \"/root/key.asc\"\nkey_sha256 = \"{digest}\"\n"
+        )
+    };
+    let nothing_is_left =
+        || machine.sh("! ls /etc/apt/sources.list.d/extra.sources /etc/apt/keyrings/extra.* 2> /dev/null");
+    expect(&run(&machine, &repository("unsigned", &digest))?, 1, &["signed"]);
+    nothing_is_left()?;
+    expect(&run(&machine, &repository("expired", &digest))?, 1, &["expired"]);
+    nothing_is_left()?;
+    expect(&run(&machine, &repository("stable", &"0".repeat(64)))?, 1, &["sha256"]);
+    nothing_is_left()?;
+    // A key that is whole and pinned, but not the one that signed.
+    machine.sh("cp /etc/apt/trusted.gpg.d/machine-under-test.gpg /root/key.asc")?;
+    let other = machine.sh("sha256sum /root/key.asc")?;
+    let other = other.split_whitespace().next().unwrap_or_default().to_owned();
+    expect(&run(&machine, &repository("stable", &other))?, 1, &["NO_PUBKEY"]);
+    nothing_is_left()?;
+
+    machine.sh("curl -fsS http://apt.test/key.asc > /root/key.asc")?;
+    let resources = repository("stable", &digest) + &package("glovo-test-extra");
+    expect(&run(&machine, &resources)?, 0, &["converged: 2 changes"]);
+    assert!(is_installed(&machine, "glovo-test-extra")?);
+    expect(&run(&machine, &resources)?, 0, &["converged: 0 changes"]);
+    Ok(())
+}
+
+#[test]
+fn row_56_an_edited_configuration_file_stays_and_nothing_asks() -> Result<()> {
+    let machine = machine()?;
+    expect(&run(&machine, &package("glovo-test-conffile=1.0"))?, 0, &[]);
+    machine.sh("echo mine > /etc/glovo-test-conffile.conf")?;
+    expect(&run(&machine, &package("glovo-test-conffile=2.0"))?, 0, &["install glovo-test-conffile=2.0 (now 1.0)"]);
+    assert_eq!(machine.sh("cat /etc/glovo-test-conffile.conf")?, "mine\n");
+    Ok(())
+}
+
+#[test]
+fn row_57_a_broken_or_hung_maintainer_script_is_said_and_mended_later() -> Result<()> {
+    let machine = machine()?;
+    expect(
+        &run(&machine, &package("glovo-test-broken"))?,
+        1,
+        &["| glovo-test-broken: /etc/glovo-test-broken.mended is missing"],
+    );
+    machine.sh("touch /etc/glovo-test-broken.mended")?;
+    expect(&run(&machine, &package("glovo-test-broken"))?, 0, &["finish the configuration of glovo-test-broken"]);
+
+    let hang = format!("{}timeout = \"20s\"\n", package("glovo-test-hang"));
+    expect(&run(&machine, &hang)?, 75, &["timed out after 20.0 s"]);
+    machine.sh("! kill -0 $(cat /run/glovo-test-hang.pid) 2> /dev/null")?;
+    machine.sh("printf '#!/bin/sh\\n' > /var/lib/dpkg/info/glovo-test-hang.postinst")?;
+    expect(&run(&machine, &hang)?, 0, &["glovo-test-hang"]);
+    Ok(())
+}
+
+#[test]
+fn a_package_starts_no_service_and_no_policy_outlives_the_run() -> Result<()> {
+    let machine = machine()?;
+    expect(&run(&machine, &package("glovo-test-service"))?, 0, &[]);
+    assert_eq!(machine.exec(&["systemctl", "is-active", "glovo-test-service"])?.stdout, "inactive\n");
+    machine.sh("! ls /usr/sbin/policy-rc.d 2> /dev/null")?;
+
+    // Killed in mid-install: apt goes on, and takes the policy away itself.
+    std::fs::write(machine.path("/root/hang.toml"), format!("name = \"step\"\n{}", package("glovo-test-hang")))?;
+    machine.sh("glovo-bootstrap run --steps /root/hang.toml > /dev/null 2>&1 & run=$!
+         until [ -s /run/glovo-test-hang.pid ]; do sleep 0.05; done
+         ls /usr/sbin/policy-rc.d
+         apt=$(ps -o pid= --ppid $run)
+         kill -KILL $run $(cat /run/glovo-test-hang.pid)
+         while kill -0 $apt 2> /dev/null; do sleep 0.05; done")?;
+    machine.sh("! ls /usr/sbin/policy-rc.d 2> /dev/null")?;
+    Ok(())
+}
