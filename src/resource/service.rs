@@ -176,9 +176,9 @@ impl Service {
         if self.restart_on.is_empty() {
             return Ok(None);
         }
-        let is_unknown =
+        let unknown =
             |path: &&AbsPath| system.expects(&Fact::Path((*path).clone())) && system.expected_digest(path).is_none();
-        if let Some(path) = self.restart_on.iter().find(is_unknown) {
+        if let Some(path) = self.restart_on.iter().find(unknown) {
             return Ok(Some(format!("{path} will be new")));
         }
         let Some(started) = state::read::<Started>(system.root(), &self.state_name()) else {

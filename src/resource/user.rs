@@ -118,6 +118,15 @@ impl User {
                 .into());
         }
         let mut changes = vec![];
+        // Each of useradd's files is whole, but one that is killed leaves the later ones without the new user.
+        if accounts.group_by_id(user.gid).is_none() {
+            let command = Command::new(["groupadd", "--gid", &user.gid.to_string(), name.as_str()]);
+            let summary = format!("create its group, gid {}", user.gid);
+            changes.push(
+                Change::new(summary, move |system| system.change_accounts(&command))
+                    .brings([Fact::Group(name.to_string())]),
+            );
+        }
         if let Some(shell) = self.shell.as_ref().filter(|shell| shell.as_str() != user.shell) {
             let command = Command::new(["usermod", "--shell", shell.as_str(), name.as_str()]);
             let summary =

@@ -15,6 +15,8 @@ use crate::{error::Fault, value::AbsPath};
 const PASSWORD_LOCK: &str = "/etc/.pwd.lock";
 /// The files in `/etc` that the shadow suite has a lock for, each `NAME.lock`.
 const LOCKED: [&str; 6] = ["passwd", "group", "shadow", "gshadow", "subuid", "subgid"];
+/// The exit code of groupadd(8) and useradd(8) where there is one of that name.
+const ALREADY_THERE: i32 = 9;
 
 /// One line of `/etc/passwd`, passwd(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,8 +108,9 @@ impl System {
                 .into());
         }
         file_lock::wait(self, "the accounts' locks", find_lock)?;
-        _ = self.run_checked(command).context("changing accounts")?;
-        Ok(())
+        let finished = self.run(command).context("changing accounts")?;
+        // What a killed run had started may have made it while we waited; the plan that follows looks at it.
+        if finished.code() == ALREADY_THERE { Ok(()) } else { finished.check(command).context("changing accounts") }
     }
 }
 

@@ -55,6 +55,15 @@ impl Finished {
     pub fn code(&self) -> i32 {
         self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap_or_default())
     }
+
+    /// Fails, with the last lines of its output, unless it exited with 0.
+    pub fn check(&self, command: &Command) -> Result<()> {
+        if self.status.success() {
+            return Ok(());
+        }
+        let what = format!("`{}` failed with {}", command.argv.join(" "), describe(self.status));
+        Err(Fault::new(with_tail(what, &self.tail)).into())
+    }
 }
 
 impl Command {
@@ -144,10 +153,7 @@ impl System {
     /// As [`System::run`], and with the last lines of its output if it fails.
     pub fn run_checked(&self, command: &Command) -> Result<Finished> {
         let finished = self.run(command)?;
-        if !finished.status.success() {
-            let what = format!("`{}` failed with {}", command.argv.join(" "), describe(finished.status));
-            return Err(Fault::new(with_tail(what, &finished.tail)).into());
-        }
+        finished.check(command)?;
         Ok(finished)
     }
 
@@ -219,6 +225,8 @@ struct Output {
     stdout: Vec<u8>,
     tail: VecDeque<u8>,
     line: Vec<u8>,
+    /// Until the next look at a program that has closed its output.
+    pause: Duration,
 }
 
 impl Output {
@@ -227,7 +235,7 @@ impl Output {
             _ = fcntl(stream, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("reading a program's output")?;
         }
         let streams = streams.map(|stream| stream.map(std::fs::File::from));
-        Ok(Self { streams, stdout: vec![], tail: VecDeque::new(), line: vec![] })
+        Ok(Self { streams, stdout: vec![], tail: VecDeque::new(), line: vec![], pause: Duration::from_micros(50) })
     }
 
     /// Reads what is there, waiting at most `patience` for the first of it.
@@ -235,8 +243,9 @@ impl Output {
         let mut ready: Vec<PollFd<'_>> =
             self.streams.iter().flatten().map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)).collect();
         if ready.is_empty() {
-            // Its streams are closed, so its end is a matter of moments.
-            std::thread::sleep(patience.min(Duration::from_micros(500)));
+            // Most programs end right after they closed their output; one that lives on is looked at ever less often.
+            std::thread::sleep(patience.min(self.pause));
+            self.pause = (self.pause * 2).min(TICK);
             return;
         }
         // An interrupted poll is like one that found nothing: the caller's loop comes back.

@@ -120,11 +120,11 @@ impl Status {
                 .into());
         };
         let mut status = Self::default();
-        status.merge(&String::from_utf8_lossy(&bytes));
+        status.merge(&text(bytes));
         // As apt looks for them (debSystem::CheckUpdates): `tmp.i` and the like don't count.
         for name in root.list(&UPDATES.into())?.iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) {
             let path = format!("{UPDATES}/{name}").parse().context("naming a file of dpkg's")?;
-            status.merge(&String::from_utf8_lossy(&root.read(&path, LIMIT)?.unwrap_or_default()));
+            status.merge(&text(root.read(&path, LIMIT)?.unwrap_or_default()));
             status.interrupted = true;
         }
         Ok(status)
@@ -178,12 +178,20 @@ impl Status {
     }
 }
 
+/// A maintainer's name in another encoding must not hide the packages.
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
 /// Reads a stanza; deb822(5). `None` where it is none that dpkg could have written.
 fn parse(stanza: &str) -> Option<(&str, Package)> {
     let (mut name, mut status) = (None, None);
     let (mut architecture, mut version, mut provides) = ("", "", "");
-    // A continuation line begins with a blank, so that it is none of these.
-    for line in stanza.lines() {
+    for line in stanza.split('\n') {
+        // Most of a megabyte is other fields and what goes on with them.
+        if !line.starts_with(['A', 'P', 'S', 'V']) {
+            continue;
+        }
         let Some((field, value)) = line.split_once(": ") else { continue };
         match field {
             "Package" => name = Some(value),

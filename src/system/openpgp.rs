@@ -221,6 +221,8 @@ Aw==
         let mut secret = packets.clone();
         secret[0] = 0x80 | SECRET_KEY << 2;
         assert!(refused(&secret).contains("secret key"));
+        assert!(refused(&[&packets[..], &[0xCB, 1, 0]].concat()).contains("packet of type 11"), "data behind a key");
+        assert!(refused(&[0xCE, 1, 4]).contains("packet of type 14"), "a subkey without its key");
         let mut version = packets;
         version[2] = 6;
         assert!(refused(&version).contains("version 6"));

@@ -15,9 +15,6 @@ fn fetch(machine: &Machine, source: &str, environment: &[&str]) -> Result<Output
     machine.exec(&[&["env"], environment, &agent].concat())
 }
 
-/// A source, what goes wrong with which request, the exit code, and what is said.
-type Refusal<'a> = (&'a str, Option<(&'a str, Fault)>, i32, &'a [&'a str]);
-
 /// An answer as S3 gives it.
 fn refusal(status: u16, code: &str, headers: &[(&'static str, &str)]) -> Fault {
     let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>no</Message></Error>");
@@ -31,6 +28,8 @@ fn each_refusal_has_its_own_words_and_exit_code() -> Result<()> {
     let object = "s3://glovo-config/nginx/default";
     let skewed = ("date", "Sun, 06 Nov 2044 08:49:37 GMT");
     let no_role = ("^GET 169.254.169.254/latest/meta-data/iam/security-credentials", Fault::status(404));
+    // The source, a fault for requests like this, the exit code, the words.
+    type Refusal<'a> = (&'a str, Option<(&'a str, Fault)>, i32, &'a [&'a str]);
     let refusals: [Refusal<'_>; 7] = [
         (
             "s3://glovo-private/nginx/default",

@@ -1,0 +1,196 @@
+//! Services that fail, flap, never get ready or can't be loaded; when they are restarted; and the run that systemd
+//! itself waits for.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use machine::{Machine, Options, Output, Tree};
+use serde_json::Value;
+
+const MANIFEST: &str = "/root/service.toml";
+
+/// Declares `beat.service` by these lines of its `[Service]` section, and that it runs, by these of its resource.
+fn beat(section: &str, resource: &str) -> String {
+    format!(
+        "name = \"beat\"\n\
+         [[resource]]\nkind = \"file\"\npath = \"/etc/systemd/system/beat.service\"\n\
+         content = '''\n[Service]\n{section}\n[Install]\nWantedBy=multi-user.target\n'''\n\
+         [[resource]]\nkind = \"service\"\nname = \"beat\"\nrunning = true\n\
+         restart_on = [\"/etc/systemd/system/beat.service\"]\n{resource}\n"
+    )
+}
+
+fn run(machine: &Machine, manifest: &str) -> Result<Output> {
+    fs::write(machine.path(MANIFEST), manifest)?;
+    machine.agent(&["run", "--steps", MANIFEST])
+}
+
+/// The run must fail with this exit code, and say all this.
+fn fails(machine: &Machine, manifest: &str, code: i32, says: &[&str]) -> Result<()> {
+    let Output { code: ended, stdout, stderr } = run(machine, manifest)?;
+    let said = stdout + &stderr;
+    ensure!(ended == code, "exit code {ended}:\n{said}");
+    for words in says {
+        ensure!(said.contains(words), "no `{words}` in:\n{said}");
+    }
+    Ok(())
+}
+
+/// The run must succeed; returns what it said.
+fn converges(machine: &Machine, manifest: &str) -> Result<String> {
+    run(machine, manifest)?.success()
+}
+
+fn pid(machine: &Machine, unit: &str) -> Result<String> {
+    machine.sh(&format!("systemctl show --value --property MainPID {unit}"))
+}
+
+#[test]
+fn a_service_that_does_not_stay_up_is_an_error_with_its_last_words() -> Result<()> {
+    let machine = Machine::boot(Options::default())?;
+    let dies = "ExecStart=sh -c 'echo no configuration; exit 3'";
+    fails(&machine, &beat(dies, ""), 1, &["beat.service failed (exit-code)", "| no configuration"])?;
+    fails(&machine, &beat(dies, ""), 1, &["it has failed: exit-code", "| no configuration"])?;
+
+    let flaps =
+        "ExecStart=sh -c 'sleep 0.3; echo lost my database'\nRestart=always\nRestartSec=1ms\nStartLimitBurst=1000";
+    fails(&machine, &beat(flaps, "stable = \"2s\""), 1, &["| lost my database"])?;
+    fails(&machine, &beat(flaps, "stable = \"2s\""), 1, &["| lost my database"])?;
+
+    converges(&machine, &beat("ExecStart=sleep infinity", "stable = \"1s\""))?;
+    fails(&machine, &beat(flaps, "stable = \"2s\""), 1, &["restart: ", "| lost my database"])?;
+    // Up when it is looked at, but not for long.
+    let restarts_on_nothing = beat(flaps, "stable = \"2s\"").replace("restart_on = ", "# ");
+    fails(&machine, &restarts_on_nothing, 1, &["| lost my database"])
+}
+
+#[test]
+fn a_service_that_never_gets_ready_ends_at_the_deadline_with_its_last_words() -> Result<()> {
+    let machine = Machine::boot(Options::default())?;
+    let waits = "Type=notify\nExecStart=sh -c 'echo waiting for a quorum; sleep infinity'\nTimeoutStartSec=infinity";
+    fails(&machine, &beat(waits, "timeout = \"3s\""), 75, &["beat.service", "after 3", "| waiting for a quorum"])
+}
+
+#[test]
+fn a_unit_that_can_not_be_loaded_is_an_error_that_says_why() -> Result<()> {
+    let machine = Machine::boot(Options::default())?;
+    fails(&machine, &beat("Type=simple", ""), 1, &["can't load beat.service", "systemd-analyze verify beat.service"])?;
+    machine.sh("rm /etc/systemd/system/beat.service; ln -s /dev/null /etc/systemd/system/masked.service; systemctl daemon-reload")?;
+    let masked = "name = \"masked\"\n[[resource]]\nkind = \"service\"\nname = \"masked\"\nrunning = true\n";
+    fails(&machine, masked, 1, &["masked.service is masked", "systemctl unmask masked.service"])?;
+    fails(&machine, &masked.replace("masked", "absent"), 1, &["there is no unit absent.service"])
+}
+
+#[test]
+fn a_service_whose_validator_fails_goes_on_as_it_is() -> Result<()> {
+    let machine = Machine::boot(Options { tree: Tree::Converged, ..Options::default() })?;
+    let site = fs::read_to_string(machine.path("/etc/nginx/sites-enabled/default"))?;
+    let manifest = |site: &str| {
+        format!(
+            "name = \"nginx\"\n\
+             [[resource]]\nkind = \"file\"\npath = \"/etc/nginx/sites-enabled/default\"\ncontent = '''\n{site}'''\n\
+             [[resource]]\nkind = \"service\"\nname = \"nginx\"\nrunning = true\nvalidate = [\"nginx\", \"-t\"]\n\
+             restart_on = [\"/etc/nginx/sites-enabled/default\"]\n"
+        )
+    };
+    let before = pid(&machine, "nginx")?;
+    fails(
+        &machine,
+        &manifest("server { listen 80; surprise; }"),
+        1,
+        &["its validator failed", "unknown directive \"surprise\""],
+    )?;
+    assert_eq!(pid(&machine, "nginx")?, before);
+    machine.sh("curl -fsS -o /dev/null http://127.0.0.1/")?;
+    // It runs with these bytes already: nothing is to be restarted.
+    converges(&machine, &manifest(&site))?;
+    assert_eq!(pid(&machine, "nginx")?, before);
+    converges(&machine, &manifest(&format!("# changed\n{site}")))?;
+    assert_ne!(pid(&machine, "nginx")?, before);
+    Ok(())
+}
+
+#[test]
+fn it_is_restarted_only_when_what_it_read_has_changed_even_by_a_killed_run() -> Result<()> {
+    let machine = Machine::boot(Options::default())?;
+    let declared = |value: &str| {
+        let file = format!("[[resource]]\nkind = \"file\"\npath = \"/etc/beat.conf\"\ncontent = \"{value}\"\n");
+        let service = beat("ExecStart=sleep infinity", "stable = \"100ms\"\nvalidate = [\"/root/validator\"]");
+        let service = service.replace("restart_on = [", "restart_on = [\"/etc/beat.conf\", ");
+        service.replacen("[[resource]]", &(file + "[[resource]]"), 1)
+    };
+    let validator = |script: &str| {
+        machine.sh(&format!("printf '#!/bin/sh\\n{script}\\n' > /root/validator; chmod +x /root/validator"))
+    };
+    validator("true")?;
+    let said = converges(&machine, &declared("one"))?;
+    ensure!(!said.contains("daemon-reload"), "a new unit needs no reload:\n{said}");
+    let first = pid(&machine, "beat")?;
+    let said = converges(&machine, &declared("one"))?;
+    ensure!(said.contains("converged: 0 changes") && pid(&machine, "beat")? == first, "{said}");
+
+    let said = converges(&machine, &declared("two"))?;
+    let second = pid(&machine, "beat")?;
+    ensure!(second != first && !said.contains("daemon-reload"), "{said}");
+
+    // Between the new file and the restart.
+    validator("kill -9 $PPID")?;
+    assert_eq!(run(&machine, &declared("three"))?.code, 137);
+    validator("true")?;
+    ensure!(fs::read_to_string(machine.path("/etc/beat.conf"))? == "three" && pid(&machine, "beat")? == second);
+    let said = converges(&machine, &declared("three"))?;
+    ensure!(said.contains("restart: /etc/beat.conf has changed since its start"), "{said}");
+    let third = pid(&machine, "beat")?;
+    ensure!(third != second);
+
+    let said = converges(&machine, &declared("three").replace("sleep infinity", "sleep 1000000"))?;
+    ensure!(said.contains("daemon-reload") && pid(&machine, "beat")? != third, "{said}");
+    Ok(())
+}
+
+/// A unit at boot, as cloud-final is: what it runs is part of the boot itself.
+const AT_BOOT: &str = "\
+[Unit]
+Before=multi-user.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/local/bin/glovo-bootstrap run --steps /root/service.toml
+[Install]
+WantedBy=multi-user.target
+";
+
+#[test]
+fn a_run_that_systemd_waits_for_does_not_wait_for_systemd() -> Result<()> {
+    let mut machine = Machine::new(Options::default())?;
+    let late = [("late", "multi-user.target"), ("later", "at-boot.service")];
+    let mut manifest = "name = \"late_starts\"\n".to_owned();
+    for (name, after) in late {
+        let unit = format!("[Unit]\\nAfter={after}\\n[Service]\\nExecStart=sleep infinity\\n");
+        manifest += &format!(
+            "[[resource]]\nkind = \"file\"\npath = \"/etc/systemd/system/{name}.service\"\ncontent = \"{unit}\"\n\
+             [[resource]]\nkind = \"service\"\nname = \"{name}\"\nrunning = true\n"
+        );
+    }
+    fs::write(machine.path(MANIFEST), manifest)?;
+    fs::write(machine.path("/etc/systemd/system/at-boot.service"), AT_BOOT)?;
+    let wants = machine.path("/etc/systemd/system/multi-user.target.wants");
+    fs::create_dir_all(&wants)?;
+    std::os::unix::fs::symlink("/etc/systemd/system/at-boot.service", wants.join("at-boot.service"))?;
+    machine.power_on()?;
+    machine.wait_until_booted()?;
+
+    machine.sh("systemctl is-active at-boot late later")?;
+    let report: Value = serde_json::from_str(&machine.agent(&["status", "--json"])?.success()?)?;
+    let deferred = report["steps"].to_string().matches("\"deferred\":true").count();
+    ensure!(deferred == late.len(), "{report:#}");
+    let journal = machine.sh("journalctl --unit at-boot --output json --no-pager")?;
+    let records =
+        journal.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>().context(journal.clone())?;
+    let about =
+        |record: &&Value| record["GLOVO_STEP"] == "late_starts" && record["GLOVO_RESOURCE"] == "service late.service";
+    ensure!(records.iter().any(|record| about(&record)), "{journal}");
+    let again = machine.agent(&["run", "--steps", MANIFEST])?.success()?;
+    ensure!(again.contains("converged: 0 changes"), "{again}");
+    Ok(())
+}
