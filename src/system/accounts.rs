@@ -123,14 +123,11 @@ fn find_lock(root: &Root) -> Result<Option<Held>> {
     held.find_map(Result::transpose).transpose()
 }
 
-/// A lock of the shadow suite is a file that holds its owner's pid. The suite itself removes one whose owner is gone,
-/// but never one without a pid, which makes all its programs fail.
+/// A lock file of the shadow suite holds its owner's pid and a NUL. The suite itself removes one whose owner is
+/// gone, but never one with anything else in it, be it a pid and a newline.
 fn find_pid_file(root: &Root, path: &AbsPath) -> Result<Option<Held>> {
-    let text = root.read_text(path)?;
-    if root.status(path)?.is_none() {
-        return Ok(None);
-    }
-    let Ok(pid) = text.trim_end_matches('\0').parse() else {
+    let Some(bytes) = root.read(path, 4096)? else { return Ok(None) };
+    let Ok(pid) = String::from_utf8_lossy(&bytes).trim_end_matches('\0').parse() else {
         return Err(Fault::new(format!("{path} locks the accounts, and does not say for whom"))
             .hint(format!("a tool died while it changed accounts: rm {path}"))
             .into());

@@ -21,7 +21,7 @@ const PERIOD: Duration = Duration::from_millis(200);
 pub struct Held {
     /// The file that stands for it.
     pub path: AbsPath,
-    /// Who has it, as [`describe`] says.
+    /// Who has it, in words.
     pub holder: String,
 }
 
@@ -39,7 +39,7 @@ pub fn wait(system: &System, what: &str, find: impl Fn(&Root) -> Result<Option<H
     })
 }
 
-/// Who keeps us from locking the whole file for writing, which is what dpkg, apt and lckpwdf(3) do.
+/// Who keeps us from locking a file as those do who use it as a lock.
 pub fn find(root: &Root, path: &AbsPath) -> Result<Option<Held>> {
     let Some((file, _)) = root.open_file(path)? else { return Ok(None) };
     let mut lock = whole_file()?;
@@ -48,18 +48,19 @@ pub fn find(root: &Root, path: &AbsPath) -> Result<Option<Held>> {
     Ok(is_held.then(|| Held { path: path.clone(), holder: describe(lock.l_pid) }))
 }
 
-fn whole_file() -> Result<libc::flock> {
+/// The whole file, for writing: what dpkg, apt and lckpwdf(3) ask for.
+pub(super) fn whole_file() -> Result<libc::flock> {
     let (l_type, l_whence) = (libc::F_WRLCK.try_into()?, libc::SEEK_SET.try_into()?);
     Ok(libc::flock { l_type, l_whence, l_start: 0, l_len: 0, l_pid: 0 })
 }
 
 /// `pid 812 (/usr/bin/python3 /usr/bin/unattended-upgrade)`. The kernel says 0 of a process that our pid
-/// namespace doesn't have, and -1 of a lock that belongs to an open file, not to a process.
+/// namespace doesn't have, and -1 of a lock that belongs to a descriptor; fcntl(2).
 fn describe(pid: libc::pid_t) -> String {
     match command_line(pid) {
         Some(command) => format!("pid {pid} ({command})"),
         None if pid > 0 => format!("pid {pid}"),
-        None => "a process that the kernel doesn't name".into(),
+        None => "a process that can't be seen from here".into(),
     }
 }
 
@@ -100,7 +101,7 @@ mod tests {
         let name = describe(pid);
         assert!(name.starts_with(&format!("pid {pid} (")) && name.contains("glovo_bootstrap"), "{name}");
         assert_eq!(process(pid), Some(name));
-        assert_eq!(describe(0), "a process that the kernel doesn't name");
+        assert_eq!(describe(0), "a process that can't be seen from here");
         assert_eq!((describe(i32::MAX), process(i32::MAX)), (format!("pid {}", i32::MAX), None));
     }
 

@@ -4,7 +4,11 @@
 
 use anyhow::Result;
 
-use crate::system::{System, file_lock};
+use crate::system::{
+    System,
+    file_lock::{self, Held},
+    root::Root,
+};
 
 /// In the order in which apt takes them.
 const LOCKS: [&str; 4] =
@@ -15,7 +19,42 @@ const LOCKS: [&str; 4] =
 /// # Errors
 /// Transient, naming the holder, once a deadline has passed.
 pub(super) fn wait(system: &System) -> Result<()> {
-    file_lock::wait(system, "dpkg's and apt's locks", |root| {
-        LOCKS.iter().find_map(|path| file_lock::find(root, &(*path).into()).transpose()).transpose()
-    })
+    file_lock::wait(system, "dpkg's and apt's locks", find)
+}
+
+/// The first lock that is held.
+fn find(root: &Root) -> Result<Option<Held>> {
+    LOCKS.iter().find_map(|path| file_lock::find(root, &(*path).into()).transpose()).transpose()
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
+mod tests {
+    use std::fs;
+
+    use nix::{
+        fcntl::{FcntlArg, OFlag, fcntl, open},
+        sys::stat::Mode,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_lock_is_seen_while_it_is_held() {
+        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-lock-{}", std::process::id()));
+        for path in LOCKS {
+            let path = tree.join(&path[1..]);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let root = Root::open(&tree).unwrap();
+        for path in LOCKS {
+            assert_eq!(find(&root).unwrap(), None);
+            // A process never finds a lock of its own in its way, but one that belongs to a descriptor.
+            let file = open(&tree.join(&path[1..]), OFlag::O_RDWR, Mode::empty()).unwrap();
+            _ = fcntl(&file, FcntlArg::F_OFD_SETLK(&file_lock::whole_file().unwrap())).unwrap();
+            assert_eq!(find(&root).unwrap().unwrap().path, path.into());
+        }
+        fs::remove_dir_all(&tree).unwrap();
+    }
 }
