@@ -87,7 +87,12 @@ fn host() -> Option<Root> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
 mod tests {
+    use std::fs;
+
+    use nix::{fcntl::OFlag, sys::stat::Mode};
+
     use super::*;
 
     #[test]
@@ -98,5 +103,22 @@ mod tests {
         assert_eq!(process(pid), Some(name));
         assert_eq!(describe(0), "a process that can't be seen from here");
         assert_eq!((describe(i32::MAX), process(i32::MAX)), (format!("pid {}", i32::MAX), None));
+    }
+
+    #[test]
+    fn a_lock_is_found_while_it_is_held() {
+        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-file-lock-{}", std::process::id()));
+        fs::create_dir_all(&tree).unwrap();
+        fs::write(tree.join("lock"), "").unwrap();
+        let (root, path) = (Root::open(&tree).unwrap(), AbsPath::from("/lock"));
+        assert_eq!(find(&root, &path).unwrap(), None);
+        // A process never finds a lock of its own in its way; one that belongs to an open file it does.
+        let file = nix::fcntl::open(&tree.join("lock"), OFlag::O_RDWR, Mode::empty()).unwrap();
+        _ = fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file().unwrap())).unwrap();
+        assert_eq!(find(&root, &path).unwrap().unwrap().path, path);
+        drop(file);
+        assert_eq!(find(&root, &path).unwrap(), None);
+        assert_eq!(find(&root, &"/none".into()).unwrap(), None);
+        fs::remove_dir_all(&tree).unwrap();
     }
 }
