@@ -1,6 +1,6 @@
 //! Values that are checked at the door: whoever holds an [`AbsPath`] or a [`Mode`] need not check it again.
 
-use std::{fmt, path::Path, str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 use anyhow::{Result, bail, ensure};
 use schemars::JsonSchema;
@@ -24,11 +24,6 @@ impl AbsPath {
     /// The path as text.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// The path as a [`Path`].
-    pub fn as_path(&self) -> &Path {
-        Path::new(&self.0)
     }
 
     /// The directory that holds this path; `None` for `/`.

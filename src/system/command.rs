@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, Read, Write},
+    io::{self, Read},
     os::{
         fd::{AsFd, OwnedFd},
         unix::process::{CommandExt, ExitStatusExt},
@@ -36,7 +36,6 @@ const GRACE: Duration = Duration::from_secs(8);
 pub struct Command {
     argv: Vec<String>,
     env: Vec<(&'static str, String)>,
-    input: Vec<u8>,
 }
 
 /// What a program that ended left behind.
@@ -69,7 +68,7 @@ impl Finished {
 impl Command {
     /// A program and its arguments.
     pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
-        Self { argv: argv.into_iter().map(Into::into).collect(), env: vec![], input: vec![] }
+        Self { argv: argv.into_iter().map(Into::into).collect(), env: vec![] }
     }
 
     /// One more argument.
@@ -92,13 +91,6 @@ impl Command {
         self.env.push((name, value.into()));
         self
     }
-
-    /// What the program reads on its standard input (at most a pipe's 64 KiB).
-    #[must_use]
-    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
-        self.input = bytes.into();
-        self
-    }
 }
 
 impl System {
@@ -111,10 +103,6 @@ impl System {
         let mut child = self.spawn(command)?;
         let pid = Pid::from_raw(child.id().cast_signed());
         tracing::debug!(argv = ?command.argv, %pid, "started");
-        if let Some(mut stdin) = child.stdin.take() {
-            // A program that doesn't read its input is its own fault, seen by its exit status.
-            _ = stdin.write_all(&command.input);
-        }
         let streams = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
         let mut output = Output::new(streams)?;
         let mut stop: Option<(anyhow::Error, Instant)> = None;
@@ -194,7 +182,7 @@ impl System {
             .env("LC_ALL", "C.UTF-8")
             .envs(command.env.iter().map(|(name, value)| (name, value)))
             .current_dir("/")
-            .stdin(if command.input.is_empty() { Stdio::null() } else { Stdio::piped() })
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             // A group of its own: a terminal's Ctrl-C reaches us, and we stop it and what it started.

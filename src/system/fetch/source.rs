@@ -28,13 +28,6 @@ pub enum Source {
     File(AbsPath),
 }
 
-impl Source {
-    /// Whether a third party could change the bytes on their way.
-    pub fn is_plaintext(&self) -> bool {
-        matches!(self, Self::Http(url) if url.starts_with("http://"))
-    }
-}
-
 impl FromStr for Source {
     type Err = anyhow::Error;
 
