@@ -49,7 +49,7 @@ pub fn find(root: &Root, path: &AbsPath) -> Result<Option<Held>> {
 }
 
 /// The whole file, for writing: what dpkg, apt and lckpwdf(3) ask for.
-pub(super) fn whole_file() -> Result<libc::flock> {
+fn whole_file() -> Result<libc::flock> {
     let (l_type, l_whence) = (libc::F_WRLCK.try_into()?, libc::SEEK_SET.try_into()?);
     Ok(libc::flock { l_type, l_whence, l_start: 0, l_len: 0, l_pid: 0 })
 }
@@ -88,12 +88,31 @@ fn host() -> Option<Root> {
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "the test's own tree")]
-mod tests {
-    use std::fs;
+pub(super) mod tests {
+    use std::{fs, os::fd::OwnedFd};
 
     use nix::{fcntl::OFlag, sys::stat::Mode};
 
     use super::*;
+
+    /// A lock that belongs to an open file: a process never finds a lock of its own in its way, but such a one it does.
+    pub struct Lock(OwnedFd);
+
+    impl Lock {
+        pub fn take(path: &Path) -> Self {
+            let file = nix::fcntl::open(path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
+            _ = fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file().unwrap())).unwrap();
+            Self(file)
+        }
+    }
+
+    impl Drop for Lock {
+        /// Closing is not enough: a child that another test is just starting has the open file too.
+        fn drop(&mut self) {
+            let unlock = libc::flock { l_type: libc::F_UNLCK.try_into().unwrap(), ..whole_file().unwrap() };
+            _ = fcntl(&self.0, FcntlArg::F_OFD_SETLK(&unlock)).unwrap();
+        }
+    }
 
     #[test]
     fn a_holder_is_named_with_its_command() {
@@ -112,11 +131,9 @@ mod tests {
         fs::write(tree.join("lock"), "").unwrap();
         let (root, path) = (Root::open(&tree).unwrap(), AbsPath::from("/lock"));
         assert_eq!(find(&root, &path).unwrap(), None);
-        // A process never finds a lock of its own in its way; one that belongs to an open file it does.
-        let file = nix::fcntl::open(&tree.join("lock"), OFlag::O_RDWR, Mode::empty()).unwrap();
-        _ = fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file().unwrap())).unwrap();
+        let lock = Lock::take(&tree.join("lock"));
         assert_eq!(find(&root, &path).unwrap().unwrap().path, path);
-        drop(file);
+        drop(lock);
         assert_eq!(find(&root, &path).unwrap(), None);
         assert_eq!(find(&root, &"/none".into()).unwrap(), None);
         fs::remove_dir_all(&tree).unwrap();

@@ -32,12 +32,8 @@ fn find(root: &Root) -> Result<Option<Held>> {
 mod tests {
     use std::fs;
 
-    use nix::{
-        fcntl::{FcntlArg, OFlag, fcntl, open},
-        sys::stat::Mode,
-    };
-
     use super::*;
+    use crate::system::file_lock::tests::Lock;
 
     #[test]
     fn a_lock_is_seen_while_it_is_held() {
@@ -50,9 +46,7 @@ mod tests {
         let root = Root::open(&tree).unwrap();
         for path in LOCKS {
             assert_eq!(find(&root).unwrap(), None);
-            // A process never finds a lock of its own in its way, but one that belongs to a descriptor.
-            let file = open(&tree.join(&path[1..]), OFlag::O_RDWR, Mode::empty()).unwrap();
-            _ = fcntl(&file, FcntlArg::F_OFD_SETLK(&file_lock::whole_file().unwrap())).unwrap();
+            let _lock = Lock::take(&tree.join(&path[1..]));
             assert_eq!(find(&root).unwrap().unwrap().path, path.into());
         }
         fs::remove_dir_all(&tree).unwrap();
