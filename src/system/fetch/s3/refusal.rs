@@ -52,6 +52,11 @@ impl Refusal {
         self.status == 403 && self.code != "RequestTimeTooSkewed"
     }
 
+    /// Whether other credentials of the same identity would do.
+    pub(super) fn is_expiry(&self) -> bool {
+        self.code == "ExpiredToken"
+    }
+
     /// What it means, and for whom.
     pub(super) fn explain(&self, object: Object<'_>, identity: Option<&str>) -> Failure {
         let Object { bucket, key, version } = object;
