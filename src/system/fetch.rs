@@ -83,7 +83,7 @@ pub struct Fetched {
     /// Its bytes, positioned at the start.
     pub file: File,
     /// The file itself, where it has a temporary name and so can get another.
-    pub part: Option<Staged>,
+    part: Option<Staged>,
     /// Their digest.
     pub sha256: Sha256,
     /// Their number.
@@ -92,6 +92,18 @@ pub struct Fetched {
     pub resumed: u64,
     /// The origin's validator for these bytes, if it gave a strong one.
     pub etag: Option<String>,
+}
+
+impl Fetched {
+    /// Makes its bytes those of a staged file: by a rename, or by a copy to another file system.
+    pub fn hand_over(&mut self, staged: &mut Staged) -> Result<()> {
+        if let Some(part) = self.part.take() {
+            let Some(part) = staged.take(part)? else { return Ok(()) };
+            self.part = Some(part);
+        }
+        _ = staged.copy_from(&mut self.file)?;
+        Ok(())
+    }
 }
 
 /// An answer to a probe.
@@ -189,6 +201,11 @@ impl System {
     /// Starts downloads in the background; [`System::fetch`] of the same download waits for them, and is
     /// where a failure shows.
     pub fn prefetch(&self, downloads: Vec<Download>) {
+        if self.mode == Mode::Run
+            && let Err(error) = self.sweep(&downloads)
+        {
+            tracing::debug!("what earlier runs have left is not removed: {error:#}");
+        }
         for download in downloads {
             let mut started = self.fetcher.started.borrow_mut();
             if matches!(download.source, Source::File(_)) || started.iter().any(|(other, _)| *other == download) {
@@ -291,6 +308,18 @@ impl System {
             }
         };
         Ok(Spool::new(place, directory, download)?)
+    }
+
+    /// Removes what a killed run has left of downloads that this one doesn't need.
+    fn sweep(&self, downloads: &[Download]) -> Result<()> {
+        let directory = AbsPath::from(state::DIRECTORY).join("staging")?;
+        let wanted: Vec<String> = downloads.iter().map(Download::staging_name).collect();
+        for name in self.root.list(&directory)? {
+            if !wanted.iter().any(|wanted| name.contains(wanted)) {
+                self.root.remove(&directory.join(&name)?)?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits for a task; a signal or a deadline ends the wait and, with the task dropped, its work.

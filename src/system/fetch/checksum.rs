@@ -130,7 +130,7 @@ mod tests {
             ("crc32c", "4waSgw=="),
             ("crc64nvme", "rosUhgp5mIg="),
             ("sha1", "98O8HYCOBHMq32eZZczDTKeuNEE="),
-            ("sha256", "FeKw01hAq27jqzNeYX8BN5OeCYRpjFAyxpx+e1lbNcc="),
+            ("sha256", "FeKw08M4keuw8e9gnsQZQgwg4yDOlMZfvIwzEkSOsiU="),
         ] {
             verified(algorithm, value, None, b"123456789").unwrap();
             let told = verified(algorithm, value, None, b"123456780").unwrap_err().to_string();

@@ -213,7 +213,8 @@ fn open_own(parent: &OwnedFd, name: &str) -> nix::Result<Option<(File, bool)>> {
     let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     if let Ok(fd) = openat(parent, name, flags, Bits::empty()) {
         let Status { file_type, ownership, links, .. } = Status::new(&fstat(&fd)?);
-        let is_ours = ownership.uid == geteuid().as_raw() && ownership.mode & 0o077 == 0;
+        // Nobody else may read or write it.
+        let is_ours = ownership.uid == geteuid().as_raw() && ownership.mode.trailing_zeros() >= 6;
         if file_type == FileType::Regular && links == 1 && is_ours {
             return Ok(Some((File::from(fd), false)));
         }

@@ -5,33 +5,21 @@ use std::{
         Arc, Condvar, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
-    Bench, NOBODY, download, hasty,
+    Bench, NOBODY, download, eventually, hasty,
     server::{Reply, Server},
     settings, text, told,
 };
 use crate::{
-    system::{
-        System,
-        fetch::{Download, window::INITIAL},
-    },
+    system::fetch::{Download, window::INITIAL},
     value::Sha256,
 };
 
 fn pinned(url: &str, content: &str) -> Download {
     Download { sha256: Some(Sha256::of(content.as_bytes())), ..download(url) }
-}
-
-/// Waits for something that another thread does.
-fn eventually(system: &System, met: impl Fn() -> bool) -> bool {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !met() && Instant::now() < end {
-        system.wait(Duration::from_millis(5)).unwrap();
-    }
-    met()
 }
 
 #[test]
