@@ -1,5 +1,6 @@
 //! `s3` sources, by the AWS SDK: its own chain of credentials, its signatures, its endpoints.
 
+mod listing;
 mod refusal;
 
 use std::{
@@ -8,7 +9,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{
+    BehaviorVersion, Region, SdkConfig, profile::ProfileFileCredentialsProvider, provider_config::ProviderConfig,
+};
 use aws_sdk_s3::{
     Client, Config,
     config::{self, ProvideCredentials, StalledStreamProtectionConfig, http::HttpResponse, retry::RetryConfig},
@@ -17,6 +20,7 @@ use aws_sdk_s3::{
     primitives::ByteStreamError,
 };
 
+pub use self::listing::{Listed, Prefix};
 use self::refusal::Refusal;
 use super::{
     Origins,
@@ -58,9 +62,15 @@ impl S3 {
 
     async fn load(origins: &Origins) -> Self {
         let sender = Sender::new(origins.clients.clone());
-        let config = match &origins.settings.aws {
-            Some(config) => config.clone().into_builder().http_client(sender).build(),
-            None => aws_config::defaults(BehaviorVersion::latest()).http_client(sender).load().await,
+        let config = if let Some(config) = &origins.settings.aws {
+            config.clone().into_builder().http_client(sender).build()
+        } else {
+            let defaults = aws_config::defaults(BehaviorVersion::latest()).http_client(sender.clone());
+            let chosen = match &origins.settings.profile {
+                None => defaults,
+                Some(profile) => defaults.profile_name(profile).credentials_provider(of_profile(profile, sender)),
+            };
+            chosen.load().await
         };
         // Names like bucket.localhost or bucket.10.0.0.1 resolve nowhere, and every endpoint that one
         // would put in AWS's place (a VPC endpoint, MinIO, LocalStack) takes the bucket in the path. The
@@ -109,15 +119,22 @@ impl S3 {
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
         F: Future<Output = Result<T, SdkError<E>>>,
     {
-        let in_region = || Config::builder().region(self.region(object.bucket));
-        let mut answer = request(in_region()).await;
-        if self.is_elsewhere(object.bucket, answer.as_ref().err().and_then(SdkError::raw_response)) {
-            answer = request(in_region()).await;
-        }
-        match answer {
+        match self.send(object.bucket, request).await {
             Ok(output) => Ok(output),
             Err(error) => Err(self.explain(origins, object, error).await),
         }
+    }
+
+    async fn send<T, E, F>(&self, bucket: &str, request: impl Fn(config::Builder) -> F) -> Result<T, SdkError<E>>
+    where
+        F: Future<Output = Result<T, SdkError<E>>>,
+    {
+        let in_region = || Config::builder().region(self.region(bucket));
+        let answer = request(in_region()).await;
+        if self.is_elsewhere(bucket, answer.as_ref().err().and_then(SdkError::raw_response)) {
+            return request(in_region()).await;
+        }
+        answer
     }
 
     fn region(&self, bucket: &str) -> Region {
@@ -148,6 +165,9 @@ impl S3 {
         if let Some(provider) = self.config.credentials_provider()
             && let Err(error) = provider.provide_credentials().await
         {
+            if let Some(profile) = &origins.settings.profile {
+                return no_credentials_in(profile, error);
+            }
             return no_credentials(&origins.metadata, object, error).await;
         }
         match &error {
@@ -169,6 +189,12 @@ impl S3 {
     }
 }
 
+/// The credentials of one profile. The SDK's chain would ask the environment first.
+fn of_profile(name: &str, sender: Sender) -> ProfileFileCredentialsProvider {
+    let provider = ProviderConfig::without_region().with_http_client(sender);
+    ProfileFileCredentialsProvider::builder().configure(&provider).profile_name(name).build()
+}
+
 /// A body that stopped coming.
 pub(super) fn interrupted(origins: &Origins, error: ByteStreamError) -> Failure {
     unanswered(origins, error)
@@ -188,6 +214,14 @@ fn unanswered(origins: &Origins, error: impl Error + Send + Sync + 'static) -> F
         return origins.clients.explain(error);
     }
     Failure::transient(Fault::new(format!("no whole answer from S3: {}", root_cause(&error))))
+}
+
+fn no_credentials_in(profile: &str, error: impl Error + Send + Sync + 'static) -> Failure {
+    Failure::Permanent(
+        Fault::new(format!("the AWS profile {profile} gives no credentials"))
+            .caused_by(error)
+            .hint(format!("see ~/.aws/config and ~/.aws/credentials; aws configure --profile {profile} writes them")),
+    )
 }
 
 async fn no_credentials(
