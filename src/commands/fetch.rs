@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use nix::unistd::{getegid, geteuid};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
@@ -20,7 +19,7 @@ use crate::{
         Mode, System,
         fetch::{Delivery, Download, Event, Order, Prefix, Source},
         interrupt::Interrupt,
-        root::{Ownership, Root, host_path},
+        root::{Root, host_path},
     },
     value::{AbsPath, Sha256, printable},
     view::{
@@ -193,13 +192,13 @@ fn parse(text: &str, is_line: bool, recursive: bool) -> Result<Wanted> {
 
 /// A URL in an error, where its query may hold a signature and its host part a password.
 fn shown(text: &str) -> String {
-    let text = text.split(['?', '#']).next().unwrap_or_default();
+    let text = text.split(|c: char| matches!(c, '?' | '#') || c.is_whitespace()).next().unwrap_or_default();
     let clean = match text.split_once("://") {
         Some((scheme, rest)) => {
             let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
             format!("{scheme}://{}{path}", host.rsplit('@').next().unwrap_or_default())
         }
-        None => text.split_whitespace().next().unwrap_or_default().to_owned(),
+        None => text.to_owned(),
     };
     clean.chars().filter(|c| !c.is_control()).collect()
 }
@@ -347,7 +346,10 @@ fn pin(files: &mut [File], pins: &[String]) -> Result<()> {
 fn place(system: &System, files: &mut [File], directory: &AbsPath) -> Result<()> {
     let mut open = files.iter_mut().filter(|file| file.outcome.is_none()).peekable();
     if open.peek().is_some() {
-        check_directory(system, directory)?;
+        system.prepare_directory(directory).map_err(|error| {
+            let fault = Fault::new(format!("no files can be put into {directory}; nothing was fetched"));
+            fault.caused_by(error).hint("name another directory: --output-dir DIR")
+        })?;
     }
     for file in open {
         let path: AbsPath = match format!("{}/{}", directory.as_str().trim_end_matches('/'), file.name).parse() {
@@ -370,23 +372,6 @@ fn place(system: &System, files: &mut [File], directory: &AbsPath) -> Result<()>
         file.path = Some(path);
     }
     Ok(())
-}
-
-/// Fails if files can't be made in a directory; makes it if it is missing.
-fn check_directory(system: &System, directory: &AbsPath) -> Result<()> {
-    let probe = || {
-        let root = system.root();
-        root.make_directories(directory, 0o777 & !system.umask()?)?;
-        let ours = Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o600 };
-        // Dropped unpublished, it is gone again.
-        root.stage(&directory.join(&format!("fetch-{}", std::process::id()))?, ours).map(drop)
-    };
-    probe().map_err(|error| {
-        let fault = Fault::new(format!("no files can be put into {directory}; nothing was fetched")).caused_by(error);
-        fault
-            .hint("--output-dir DIR names another directory; as root, it must be one that only root can replace")
-            .into()
-    })
 }
 
 fn deliver(system: &System, files: &mut [File], jobs: Option<usize>, mut bars: Bars) -> Result<()> {
@@ -419,7 +404,10 @@ fn summary(files: &[File], elapsed: Duration) -> String {
     let count = |status| rows.iter().filter(|row| row.status == status).count();
     let fetched = rows.iter().filter(|row| row.status == Status::Fetched);
     let bytes = fetched.filter_map(|row| row.size).sum();
-    let mut text = format!("fetched {}", downloads::sum(count(Status::Fetched), bytes, elapsed));
+    let mut text = match count(Status::Fetched) {
+        0 => "fetched nothing".into(),
+        files => format!("fetched {}", downloads::sum(files, bytes, elapsed)),
+    };
     for (status, word) in
         [(Status::AlreadyThere, "already there"), (Status::Skipped, "skipped"), (Status::Failed, "failed")]
     {

@@ -115,8 +115,11 @@ impl System {
         };
 
         // All directories first: a file and a directory of one name are found out before anything is fetched.
-        let made: Vec<Result<()>> =
-            orders.iter().map(|order| self.make_way(order.destination.parent(), umask)).collect();
+        let make_way = |order: &Order| match order.destination.parent() {
+            Some(directory) => self.make_way(&directory, umask),
+            None => Ok(()),
+        };
+        let made: Vec<Result<()>> = orders.iter().map(make_way).collect();
         let mut waiting = VecDeque::new();
         for (index, made) in made.into_iter().enumerate() {
             match made.and_then(|()| self.admit(&orders[index].destination)) {
@@ -220,16 +223,27 @@ impl System {
         Ok(Spool::new(file, directory))
     }
 
-    /// Makes a directory and those above it that are missing.
-    fn make_way(&self, directory: Option<AbsPath>, umask: u32) -> Result<()> {
-        let Some(directory) = directory else { return Ok(()) };
-        if self.root().status(&directory)?.is_some() {
+    /// Makes sure that files can be put into a directory; makes it, and those above it, where they are missing.
+    ///
+    /// # Errors
+    /// If they can't, for want of a right, or because somebody else could put a link in the way.
+    pub fn prepare_directory(&self, directory: &AbsPath) -> Result<()> {
+        self.make_way(directory, self.umask()?)?;
+        // Dropped unpublished, it is gone again.
+        let name = format!("fetch-{}", std::process::id());
+        self.root().stage(&directory.join(&name)?, ours(0o600)).map(drop)
+    }
+
+    fn make_way(&self, directory: &AbsPath, umask: u32) -> Result<()> {
+        if self.root().status(directory)?.is_some() {
             return Ok(());
         }
-        self.make_way(directory.parent(), umask)?;
-        match self.root().make_directory(&directory, ours(0o777 & !umask)) {
+        if let Some(parent) = directory.parent() {
+            self.make_way(&parent, umask)?;
+        }
+        match self.root().make_directory(directory, ours(0o777 & !umask)) {
             // Somebody else made it in the meantime.
-            Err(_) if self.root().status(&directory)?.is_some() => Ok(()),
+            Err(_) if self.root().status(directory)?.is_some() => Ok(()),
             made => made,
         }
     }
@@ -245,7 +259,7 @@ impl System {
     }
 
     /// The permission bits that this process's files don't get.
-    pub fn umask(&self) -> Result<u32> {
+    fn umask(&self) -> Result<u32> {
         let status = self.root().read_text(&"/proc/self/status".into())?;
         let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
         let umask = umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok());
