@@ -5,6 +5,7 @@
 //! and look for signals and deadlines meanwhile. A run in which nothing differs starts no thread and
 //! reads no certificate.
 
+mod batch;
 mod checksum;
 mod client;
 mod download;
@@ -34,7 +35,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::unistd::{getegid, geteuid};
 
-pub use self::source::Source;
+pub use self::{
+    batch::{Delivery, Event, Order, Underway},
+    s3::{Listed, Prefix},
+    source::Source,
+};
 use self::{
     client::Clients,
     download::Progress,
@@ -129,6 +134,8 @@ struct Settings {
     probe: Duration,
     /// Instead of the SDK's chain of environment, profile files and metadata service.
     aws: Option<aws_config::SdkConfig>,
+    /// A profile of `~/.aws` whose credentials and region are used, whatever the environment says.
+    profile: Option<String>,
     /// Instead of `AWS_EC2_METADATA_SERVICE_ENDPOINT` or 169.254.169.254.
     metadata_endpoint: Option<String>,
     /// Instead of the machine's root certificates.
@@ -144,6 +151,7 @@ impl Default for Settings {
             probe_connect: Duration::from_secs(2),
             probe: Duration::from_secs(10),
             aws: None,
+            profile: None,
             metadata_endpoint: None,
             roots: None,
         }
@@ -198,6 +206,11 @@ impl Fetcher {
 }
 
 impl System {
+    /// Uses the AWS credentials and the region of this profile in `~/.aws/config` and `~/.aws/credentials`.
+    pub fn use_profile(&mut self, name: String) {
+        self.fetcher.settings.profile = Some(name);
+    }
+
     /// Starts downloads in the background; [`System::fetch`] of the same download waits for them, and is
     /// where a failure shows.
     pub fn prefetch(&self, downloads: Vec<Download>) {
@@ -221,7 +234,7 @@ impl System {
     /// Downloads, or waits for a prefetch of the same.
     pub fn fetch(&self, download: &Download) -> Result<Fetched> {
         if let Source::File(path) = &download.source {
-            return self.copy(path, download);
+            return self.copy(path, self.spool(download)?);
         }
         let early = {
             let mut started = self.fetcher.started.borrow_mut();
@@ -270,9 +283,8 @@ impl System {
     }
 
     /// A file of the machine itself, copied so that it can't change once it is verified.
-    fn copy(&self, path: &AbsPath, download: &Download) -> Result<Fetched> {
+    fn copy(&self, path: &AbsPath, mut spool: Spool) -> Result<Fetched> {
         let Some((mut file, _)) = self.root().open_file(path)? else { bail!("{path} does not exist") };
-        let mut spool = self.spool(download)?;
         spool.begin(Promise::default())?;
         let mut buffer = vec![0; 128 << 10];
         loop {

@@ -41,6 +41,14 @@ pub(super) struct Progress {
     total: AtomicU64,
 }
 
+impl Progress {
+    /// Bytes that have arrived, of how many if that is known.
+    pub(super) fn now(&self) -> (u64, Option<u64>) {
+        let total = self.total.load(Ordering::Relaxed);
+        (self.done.load(Ordering::Relaxed), (total > 0).then_some(total))
+    }
+}
+
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let done = ByteSize(self.done.load(Ordering::Relaxed));
