@@ -174,7 +174,7 @@ impl Staged {
 
     /// Publishes many files: durable all together, at little more cost than one. The results are in their order.
     pub fn publish_all(files: Vec<Self>) -> Vec<Result<()>> {
-        let mut results: Vec<Result<()>> = files.iter().map(|file| file.own()).collect();
+        let mut results: Vec<Result<()>> = files.iter().map(Self::own).collect();
         if files.len() <= FEW {
             for (file, result) in files.iter().zip(&mut results).filter(|(_, result)| result.is_ok()) {
                 *result = fsync(&file.file).with_context(|| format!("flushing {}", file.path));
