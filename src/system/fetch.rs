@@ -86,7 +86,7 @@ impl Download {
 #[derive(Debug)]
 pub struct Fetched {
     /// Its bytes, positioned at the start.
-    pub file: File,
+    pub file: Arc<File>,
     /// The file itself, where it has a temporary name and so can get another.
     part: Option<Staged>,
     /// Their digest.
@@ -278,7 +278,7 @@ impl System {
         let spool = self.spool(download)?;
         let worker = self.fetcher.worker()?;
         let progress = Arc::new(Progress::default());
-        let task = worker.run(download::run(worker.origins(), download.clone(), spool, progress.clone()));
+        let task = worker.run(Box::pin(download::run(worker.origins(), download.clone(), spool, progress.clone())));
         Ok(Transfer { task, progress })
     }
 
@@ -315,8 +315,8 @@ impl System {
                 let directory: AbsPath = "/var/tmp".into();
                 self.root.make_directories(&directory, 0o700)?;
                 // Dropped unpublished, it loses its name at once: only the descriptor keeps the file.
-                let mut staged = self.root.stage(&directory.join("download")?, ownership)?;
-                (directory, Place::Anonymous(staged.file().try_clone().context("opening a file for a download")?))
+                let staged = self.root.stage(&directory.join("download")?, ownership)?;
+                (directory, Place::Anonymous(staged.file().clone()))
             }
         };
         Ok(Spool::new(place, directory, download)?)

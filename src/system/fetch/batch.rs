@@ -184,7 +184,8 @@ impl System {
         let worker = self.fetcher.worker()?;
         let progress = Arc::new(Progress::default());
         let spool = self.spool_beside(order, umask)?;
-        let download = download::run(worker.origins(), order.download.clone(), spool, progress.clone());
+        // Boxed: what is built around a future has room for it twice.
+        let download = Box::pin(download::run(worker.origins(), order.download.clone(), spool, progress.clone()));
         let task = worker.run(async move {
             // Nobody receives what nobody waits for any more.
             _ = sender.send((index, download.await));

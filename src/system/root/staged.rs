@@ -35,7 +35,7 @@ const FEW: usize = 8;
 /// A file on its way to its path.
 #[derive(Debug)]
 pub struct Staged {
-    file: File,
+    file: Arc<File>,
     parent: Arc<OwnedFd>,
     name: String,
     path: AbsPath,
@@ -56,7 +56,7 @@ impl Root {
         let name = super::temporary_name(path);
         let make = || openat(&*parent, name.as_str(), NEW, Bits::from_bits_truncate(0o600));
         let fd = loop_until_free(&parent, &name, make).map_err(|errno| explain_write(errno, path))?;
-        let file = File::from(fd);
+        let file = Arc::new(File::from(fd));
         let staged = Staged { file, parent, name, path: path.clone(), ownership, stays: false, has_note: false };
         staged.own()?;
         Ok(staged)
@@ -78,7 +78,8 @@ impl Root {
                 return Err(Fault::new(format!("another process is writing {path}")).hint("wait until it has").into());
             }
             // Whoever had the lock may have published or removed the file since it was opened.
-            if is_named(&parent, &name, &file) {
+            if is_new || is_named(&parent, &name, &file) {
+                let file = Arc::new(file);
                 let path = path.clone();
                 return Ok(Staged { file, parent, name, path, ownership, stays: false, has_note: !is_new });
             }
@@ -94,8 +95,8 @@ impl Staged {
     }
 
     /// The open file.
-    pub fn file(&mut self) -> &mut File {
-        &mut self.file
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
     }
 
     /// Writes bytes; an error names the path.
@@ -202,8 +203,7 @@ impl Staged {
     }
 
     /// Gives the file its name. Nothing is durable by that: neither its bytes nor the name.
-    pub fn rename(mut self) -> Result<()> {
-        self.own()?;
+    fn rename(mut self) -> Result<()> {
         renameat(&*self.parent, self.name.as_str(), &*self.parent, self.path.leaf())
             .map_err(|errno| explain_write(errno, &self.path))?;
         self.stays = true;

@@ -98,7 +98,10 @@ fn bench(options: Options) -> Result<()> {
     let dir = target.join("bench").join(format!("world-{}", std::process::id()));
     let world = World::start(dir, &bench, &cells, DELAY)?;
     let [near, far] = world.round_trips()?;
-    println!("round trip {near:.2} ms, with the delay {far:.2} ms; load {}", fs::read_to_string("/proc/loadavg")?.trim());
+    println!(
+        "round trip {near:.2} ms, with the delay {far:.2} ms; load {}",
+        fs::read_to_string("/proc/loadavg")?.trim()
+    );
     ensure!(far >= near + DELAY.as_secs_f64() * 1000.0, "the delay is not there");
 
     let mut results: Vec<Results> = cells

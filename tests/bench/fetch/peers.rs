@@ -78,7 +78,10 @@ fn strings(line: &str) -> Vec<String> {
 /// All of them, the agent at `agent` first, those from PyPI in the virtual environment `venv`.
 pub fn peers(agent: &Path, venv: &Path) -> Vec<Peer> {
     let python = venv.join("bin/python3");
-    let boto3 = version(&python, &["-c", "import boto3, platform; print(platform.python_version(), 'boto3', boto3.__version__)"]);
+    let boto3 = version(
+        &python,
+        &["-c", "import boto3, platform; print(platform.python_version(), 'boto3', boto3.__version__)"],
+    );
     let s5cmd = fs::read_dir(venv.join("lib"))
         .ok()
         .and_then(|mut lib| lib.next()?.ok())
@@ -91,9 +94,7 @@ pub fn peers(agent: &Path, venv: &Path) -> Vec<Peer> {
             hashes: true,
             floor: false,
             program: agent.to_owned(),
-            arguments: |job| {
-                Some(strings(&format!("fetch --output-dir {} --input {}", job.out(), job.file("urls"))))
-            },
+            arguments: |job| Some(strings(&format!("fetch --output-dir {} --input {}", job.out(), job.file("urls")))),
         },
         Peer {
             name: "curl",
