@@ -6,10 +6,12 @@
 //! reads no certificate.
 
 mod batch;
+mod checksum;
 mod client;
 mod download;
 mod http;
 mod metadata;
+mod range;
 mod redirect;
 mod retry;
 mod s3;
@@ -19,6 +21,7 @@ mod spool;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod window;
 mod worker;
 
 use std::{
@@ -41,19 +44,25 @@ use self::{
     client::Clients,
     download::Progress,
     metadata::Metadata,
-    retry::Pace,
+    retry::{Budget, Pace},
     s3::S3,
-    spool::Spool,
+    spool::{Place, Promise, Spool},
+    window::Window,
     worker::{Task, Worker},
 };
-use super::{Mode, System, interrupt::TICK, root::Ownership, state};
+use super::{
+    Mode, System,
+    interrupt::TICK,
+    root::{Ownership, Staged},
+    state,
+};
 use crate::{
     error::Fault,
     value::{AbsPath, Sha256},
 };
 
-/// How many downloads go on at once; more would only share the same bandwidth.
-const CONCURRENCY: usize = 8;
+/// How many bodies of some length arrive at once: each takes a few hundred KiB of memory.
+const STREAMS: usize = 24;
 
 /// Something to be downloaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,17 +73,42 @@ pub struct Download {
     pub sha256: Option<Sha256>,
 }
 
-/// A complete, verified download: an anonymous file on the disk, gone when dropped or when the process dies.
+impl Download {
+    /// What its bytes are called until they are all there, the same in every run.
+    fn staging_name(&self) -> String {
+        let Self { source, sha256 } = self;
+        let digest = Sha256::of(format!("{source} {sha256:?}").as_bytes()).to_string();
+        digest[..32].to_owned()
+    }
+}
+
+/// A complete, verified download: a file on the disk, gone when dropped.
 #[derive(Debug)]
 pub struct Fetched {
     /// Its bytes, positioned at the start.
     pub file: File,
+    /// The file itself, where it has a temporary name and so can get another.
+    part: Option<Staged>,
     /// Their digest.
     pub sha256: Sha256,
     /// Their number.
     pub size: u64,
+    /// How many of them an earlier, cut-off process had brought.
+    pub resumed: u64,
     /// The origin's validator for these bytes, if it gave a strong one.
     pub etag: Option<String>,
+}
+
+impl Fetched {
+    /// Makes its bytes those of a staged file: by a rename, or by a copy to another file system.
+    pub fn hand_over(&mut self, staged: &mut Staged) -> Result<()> {
+        if let Some(part) = self.part.take() {
+            let Some(part) = staged.take(part)? else { return Ok(()) };
+            self.part = Some(part);
+        }
+        _ = staged.copy_from(&mut self.file)?;
+        Ok(())
+    }
 }
 
 /// An answer to a probe.
@@ -144,8 +178,12 @@ struct Origins {
     clients: Clients,
     metadata: Metadata,
     s3: tokio::sync::OnceCell<S3>,
-    /// Permits to download.
-    permits: tokio::sync::Semaphore,
+    /// Who may download.
+    window: Window,
+    /// What retries are paid from.
+    budget: Budget,
+    /// Permits to receive a long body.
+    streams: tokio::sync::Semaphore,
 }
 
 impl Fetcher {
@@ -159,7 +197,9 @@ impl Fetcher {
             metadata: Metadata::new(clients.clone(), self.settings.metadata_endpoint.clone()),
             clients,
             s3: tokio::sync::OnceCell::new(),
-            permits: tokio::sync::Semaphore::new(CONCURRENCY),
+            window: Window::new(),
+            budget: Budget::default(),
+            streams: tokio::sync::Semaphore::new(STREAMS),
         })?;
         Ok(self.worker.get_or_init(|| worker))
     }
@@ -174,6 +214,11 @@ impl System {
     /// Starts downloads in the background; [`System::fetch`] of the same download waits for them, and is
     /// where a failure shows.
     pub fn prefetch(&self, downloads: Vec<Download>) {
+        if self.mode == Mode::Run
+            && let Err(error) = self.sweep(&downloads)
+        {
+            tracing::debug!("what earlier runs have left is not removed: {error:#}");
+        }
         for download in downloads {
             let mut started = self.fetcher.started.borrow_mut();
             if matches!(download.source, Source::File(_)) || started.iter().any(|(other, _)| *other == download) {
@@ -189,7 +234,7 @@ impl System {
     /// Downloads, or waits for a prefetch of the same.
     pub fn fetch(&self, download: &Download) -> Result<Fetched> {
         if let Source::File(path) = &download.source {
-            return self.copy(path, download.sha256);
+            return self.copy(path, self.spool(download)?);
         }
         let early = {
             let mut started = self.fetcher.started.borrow_mut();
@@ -230,7 +275,7 @@ impl System {
     }
 
     fn transfer(&self, download: &Download) -> Result<Transfer> {
-        let spool = self.spool()?;
+        let spool = self.spool(download)?;
         let worker = self.fetcher.worker()?;
         let progress = Arc::new(Progress::default());
         let task = worker.run(download::run(worker.origins(), download.clone(), spool, progress.clone()));
@@ -238,33 +283,55 @@ impl System {
     }
 
     /// A file of the machine itself, copied so that it can't change once it is verified.
-    fn copy(&self, path: &AbsPath, expected: Option<Sha256>) -> Result<Fetched> {
+    fn copy(&self, path: &AbsPath, mut spool: Spool) -> Result<Fetched> {
         let Some((mut file, _)) = self.root().open_file(path)? else { bail!("{path} does not exist") };
-        let mut spool = self.spool()?;
+        spool.begin(Promise::default())?;
         let mut buffer = vec![0; 128 << 10];
         loop {
             self.check()?;
             match file.read(&mut buffer).with_context(|| format!("reading {path}"))? {
                 0 => break,
-                read => spool.write(&buffer[..read], None)?,
+                read => spool.write(spool.done(), &buffer[..read])?,
             }
         }
-        spool.verify(expected).with_context(|| format!("verifying {path}"))?;
-        Ok(spool.finish(None)?)
+        spool.end();
+        spool.digest().with_context(|| format!("reading {path} again"))?;
+        spool.verify().with_context(|| format!("verifying {path}"))?;
+        Ok(spool.finish()?)
     }
 
-    /// An empty anonymous file for a download's bytes. A plan leaves the state directory as it is.
-    fn spool(&self) -> Result<Spool> {
-        let directory = match self.mode {
-            Mode::Run => AbsPath::from(state::DIRECTORY).join("staging")?,
-            Mode::Plan => "/var/tmp".into(),
-        };
-        self.root.make_directories(&directory, 0o700)?;
+    /// Where a download's bytes go. A run takes up what a killed one has left; a plan leaves the state directory as it
+    /// is.
+    fn spool(&self, download: &Download) -> Result<Spool> {
         let ownership = Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o600 };
-        // Dropped unpublished, it loses its name at once: only the descriptor keeps the file.
-        let mut staged = self.root.stage(&directory.join("download")?, ownership)?;
-        let file = staged.file().try_clone().context("opening a file for a download")?;
-        Ok(Spool::new(file, directory))
+        let (directory, place) = match self.mode {
+            Mode::Run => {
+                let directory = AbsPath::from(state::DIRECTORY).join("staging")?;
+                self.root.make_directories(&directory, 0o700)?;
+                let part = self.root.resume(&directory.join(&download.staging_name())?, ownership)?;
+                (directory, Place::Part(part))
+            }
+            Mode::Plan => {
+                let directory: AbsPath = "/var/tmp".into();
+                self.root.make_directories(&directory, 0o700)?;
+                // Dropped unpublished, it loses its name at once: only the descriptor keeps the file.
+                let mut staged = self.root.stage(&directory.join("download")?, ownership)?;
+                (directory, Place::Anonymous(staged.file().try_clone().context("opening a file for a download")?))
+            }
+        };
+        Ok(Spool::new(place, directory, download)?)
+    }
+
+    /// Removes what a killed run has left of downloads that this one doesn't need.
+    fn sweep(&self, downloads: &[Download]) -> Result<()> {
+        let directory = AbsPath::from(state::DIRECTORY).join("staging")?;
+        let wanted: Vec<String> = downloads.iter().map(Download::staging_name).collect();
+        for name in self.root.list(&directory)? {
+            if !wanted.iter().any(|wanted| name.contains(wanted)) {
+                self.root.remove(&directory.join(&name)?)?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits for a task; a signal or a deadline ends the wait and, with the task dropped, its work.

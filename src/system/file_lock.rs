@@ -1,9 +1,10 @@
 //! Locks by `fcntl(2)`, which the kernel drops with their holder: who has one, and waiting until nobody has.
 
-use std::{path::Path, time::Duration};
+use std::{os::fd::AsFd, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use nix::{
+    errno::Errno,
     fcntl::{FcntlArg, fcntl},
     libc,
 };
@@ -46,6 +47,15 @@ pub fn find(root: &Root, path: &AbsPath) -> Result<Option<Held>> {
     _ = fcntl(&file, FcntlArg::F_GETLK(&mut lock)).with_context(|| format!("asking who holds {path}"))?;
     let is_held = i32::from(lock.l_type) != libc::F_UNLCK;
     Ok(is_held.then(|| Held { path: path.clone(), holder: describe(lock.l_pid) }))
+}
+
+/// Locks a whole file until it is closed, unless somebody else has.
+pub(super) fn try_lock(file: &impl AsFd) -> Result<bool> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file()?)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// The whole file, for writing: what dpkg, apt and lckpwdf(3) ask for.
@@ -101,7 +111,7 @@ pub(super) mod tests {
     impl Lock {
         pub fn take(path: &Path) -> Self {
             let file = nix::fcntl::open(path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
-            _ = fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file().unwrap())).unwrap();
+            assert!(try_lock(&file).unwrap());
             Self(file)
         }
     }

@@ -7,15 +7,17 @@
 //! directory in its place. What is written appears whole and durable or not at all: temporary file in
 //! the same directory, fsync, rename, fsync of the directory.
 
+mod staged;
+
 use std::{
     cell::RefCell,
     collections::VecDeque,
     ffi::{OsStr, OsString},
     fs::File,
-    io::{self, Read, Write},
+    io::Read,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
-    rc::Rc,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -28,6 +30,7 @@ use nix::{
     unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, geteuid, symlinkat, unlinkat},
 };
 
+pub use self::staged::Staged;
 use crate::{error::Fault, value::AbsPath};
 
 /// How many symbolic links one path may lead through, as in the kernel (`ELOOP` beyond).
@@ -116,9 +119,9 @@ enum Purpose {
 #[derive(Debug)]
 pub struct Root {
     path: PathBuf,
-    fd: Rc<OwnedFd>,
+    fd: Arc<OwnedFd>,
     /// The directory of the last walk: a thousand files of one directory cost one walk.
-    last: RefCell<Option<(Purpose, AbsPath, Rc<OwnedFd>)>>,
+    last: RefCell<Option<(Purpose, AbsPath, Arc<OwnedFd>)>>,
 }
 
 impl Root {
@@ -130,7 +133,7 @@ impl Root {
         let fd = openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())
             .with_context(|| format!("opening the root {}", path.display()))?;
         let path = std::fs::canonicalize(path).with_context(|| format!("resolving {}", path.display()))?;
-        Ok(Self { path, fd: Rc::new(fd), last: RefCell::new(None) })
+        Ok(Self { path, fd: Arc::new(fd), last: RefCell::new(None) })
     }
 
     /// Where the root is on the host.
@@ -241,22 +244,6 @@ impl Root {
         Ok(names)
     }
 
-    /// Starts a file: its bytes go to a temporary name in the same directory, which holds the right
-    /// owner and mode from the start and is removed when the [`Staged`] is dropped unpublished.
-    pub fn stage(&self, path: &AbsPath, ownership: Ownership) -> Result<Staged> {
-        let parent = self.parent_to_write(path)?;
-        // One name, not a random one: only the holder of the machine's lock writes, and what a killed
-        // run left behind is replaced by the next. Hidden, so that no `*.conf` glob picks it up.
-        let name = format!(".{}.glovo-bootstrap", path.leaf().chars().take(60).collect::<String>());
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd =
-            loop_until_free(&parent, &name, || openat(&*parent, name.as_str(), flags, Bits::from_bits_truncate(0o600)))
-                .map_err(|errno| explain_write(errno, path))?;
-        let staged = Staged { file: File::from(fd), parent, name, path: path.clone(), published: false };
-        set_ownership(&staged.file, ownership).with_context(|| format!("setting owner and mode of {path}"))?;
-        Ok(staged)
-    }
-
     /// Puts these bytes at a path, atomically and durably.
     pub fn write(&self, path: &AbsPath, ownership: Ownership, bytes: &[u8]) -> Result<()> {
         let mut staged = self.stage(path, ownership)?;
@@ -299,7 +286,7 @@ impl Root {
         // A new link is there at once and whole. Only to replace one takes a second name.
         let made = match (symlinkat(target, &*parent, path.leaf()), self.status(path)?) {
             (Err(Errno::EEXIST), Some(status)) if status.file_type == FileType::Link => {
-                let name = format!(".{}.glovo-bootstrap", path.leaf().chars().take(60).collect::<String>());
+                let name = temporary_name(path);
                 loop_until_free(&parent, &name, || symlinkat(target, &*parent, name.as_str()))
                     .and_then(|()| renameat(&*parent, name.as_str(), &*parent, path.leaf()))
             }
@@ -347,7 +334,7 @@ impl Root {
         })
     }
 
-    fn parent_to_write(&self, path: &AbsPath) -> Result<Rc<OwnedFd>> {
+    fn parent_to_write(&self, path: &AbsPath) -> Result<Arc<OwnedFd>> {
         self.parent(path, Purpose::Write)?.ok_or_else(|| {
             let parent = path.parent().unwrap_or_else(|| AbsPath::from("/"));
             let hint = format!("declare the directory {parent} in an earlier resource");
@@ -355,11 +342,11 @@ impl Root {
         })
     }
 
-    fn parent(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Rc<OwnedFd>>> {
+    fn parent(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Arc<OwnedFd>>> {
         self.directory(&path.parent().unwrap_or_else(|| AbsPath::from("/")), purpose)
     }
 
-    fn directory(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Rc<OwnedFd>>> {
+    fn directory(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Arc<OwnedFd>>> {
         if let Some((for_purpose, last, fd)) = &*self.last.borrow()
             && *for_purpose == purpose
             && last == path
@@ -374,7 +361,7 @@ impl Root {
     }
 
     /// Walks to a directory. `None` where a component is missing or no directory.
-    fn walk(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Rc<OwnedFd>>> {
+    fn walk(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Arc<OwnedFd>>> {
         let mut pending: VecDeque<OsString> = path.as_str().split('/').map(OsString::from).collect();
         let mut stack = vec![self.fd.clone()];
         let mut links = 0;
@@ -403,7 +390,7 @@ impl Root {
                 trust(&status, &component, path)?;
             }
             match status.file_type {
-                FileType::Directory => stack.push(Rc::new(fd)),
+                FileType::Directory => stack.push(Arc::new(fd)),
                 FileType::Link => {
                     links += 1;
                     if links > MAX_LINKS {
@@ -435,59 +422,9 @@ pub struct FileSystem {
     pub read_only: bool,
 }
 
-/// A file on its way to its path.
-#[derive(Debug)]
-pub struct Staged {
-    file: File,
-    parent: Rc<OwnedFd>,
-    name: String,
-    path: AbsPath,
-    published: bool,
-}
-
-impl Staged {
-    /// The temporary path, for a validator to read before publication.
-    pub fn temporary(&self) -> Result<AbsPath> {
-        self.path.parent().unwrap_or_else(|| AbsPath::from("/")).join(&self.name)
-    }
-
-    /// The open file.
-    pub fn file(&mut self) -> &mut File {
-        &mut self.file
-    }
-
-    /// Writes bytes; an error names the path.
-    pub fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| self.explain(&error))
-    }
-
-    /// Copies a whole reader; returns the number of bytes.
-    pub fn copy_from(&mut self, reader: &mut impl Read) -> Result<u64> {
-        io::copy(reader, &mut self.file).map_err(|error| self.explain(&error))
-    }
-
-    fn explain(&self, error: &io::Error) -> anyhow::Error {
-        let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-        explain_write(errno, &self.path)
-    }
-
-    /// Makes the bytes durable and gives the file its name.
-    pub fn publish(mut self) -> Result<()> {
-        // After a failed fsync the kernel calls the pages clean: never retried on this descriptor.
-        fsync(&self.file).with_context(|| format!("flushing {}", self.path))?;
-        renameat(&*self.parent, self.name.as_str(), &*self.parent, self.path.leaf())
-            .map_err(|errno| explain_write(errno, &self.path))?;
-        self.published = true;
-        fsync_directory(&self.parent).with_context(|| format!("flushing the directory of {}", self.path))
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        if !self.published {
-            _ = unlinkat(&*self.parent, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
-        }
-    }
+/// What a file or link is called until it is whole.
+fn temporary_name(path: &AbsPath) -> String {
+    format!(".{}.glovo-bootstrap", path.leaf().chars().take(60).collect::<String>())
 }
 
 /// Runs `make` until its name is free, removing what a killed run left there. Bounded: somebody who

@@ -85,7 +85,7 @@ impl Origin<'_> {
         let template = if self.file.template { Some(text(&mut fetched.file, self.source)?) } else { None };
         let published = match &template {
             None => {
-                _ = staged.copy_from(&mut fetched.file)?;
+                fetched.hand_over(staged)?;
                 fetched.sha256
             }
             Some(template) => {

@@ -2,10 +2,9 @@
 
 use std::{
     collections::VecDeque,
-    io::Read,
     sync::{
         Arc,
-        mpsc::{RecvTimeoutError, Sender, channel},
+        mpsc::{Sender, channel},
     },
     time::{Duration, Instant},
 };
@@ -14,9 +13,9 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::{getegid, geteuid};
 
 use super::{
-    CONCURRENCY, Download, Fetched, Source,
+    Download, Fetched, Source,
     download::{self, Progress},
-    spool::Spool,
+    spool::{Place, Spool},
     worker::Task,
 };
 use crate::{
@@ -24,11 +23,13 @@ use crate::{
     system::{
         System,
         interrupt::TICK,
-        root::{FileType, Ownership},
+        root::{FileType, Ownership, Staged},
     },
     value::{AbsPath, Sha256},
 };
 
+/// How many are begun at once, of which the engine lets as many go on as it finds good.
+const BEGUN: usize = 320;
 /// How often is told how far everything is.
 const EVERY: Duration = Duration::from_millis(100);
 
@@ -104,7 +105,7 @@ impl System {
         jobs: Option<usize>,
         observe: &mut dyn FnMut(Event<'_>),
     ) -> Result<Vec<Result<Delivery>>> {
-        let jobs = jobs.unwrap_or(CONCURRENCY);
+        let jobs = jobs.unwrap_or(BEGUN);
         let umask = self.umask()?;
         let mut results: Vec<Option<Result<Delivery>>> = orders.iter().map(|_| None).collect();
         let mut settle = |index: usize, result: Result<Delivery>, observe: &mut dyn FnMut(Event<'_>)| {
@@ -128,9 +129,6 @@ impl System {
             }
         }
 
-        if jobs > CONCURRENCY {
-            self.fetcher.worker()?.origins().permits.add_permits(jobs - CONCURRENCY);
-        }
         let (sender, arrivals) = channel();
         let mut running: Vec<Running> = vec![];
         let mut told = Instant::now();
@@ -139,8 +137,8 @@ impl System {
                 && let Some(index) = waiting.pop_front()
             {
                 let started = match &orders[index].download.source {
-                    Source::File(path) => self.carry(path, &orders[index], umask).map(Err),
-                    _ => self.start(index, &orders[index], sender.clone()).map(Ok),
+                    Source::File(path) => self.carry(index, path, &orders[index], umask).map(Err),
+                    _ => self.start(index, &orders[index], umask, sender.clone()).map(Ok),
                 };
                 self.check()?;
                 match started {
@@ -152,15 +150,19 @@ impl System {
             if running.is_empty() {
                 break;
             }
-            match arrivals.recv_timeout(TICK) {
-                Ok((index, arrival)) => {
-                    let position = running.iter().position(|running| running.index == index);
-                    let began = position.map_or_else(Instant::now, |position| running.remove(position).began);
-                    let fetched = arrival.map_err(Into::into);
-                    let delivery = fetched.and_then(|fetched| self.hand_over(fetched, &orders[index], umask, began));
-                    settle(index, delivery, observe);
+            // All that have arrived are made durable together: what one waits for the disk, the others don't.
+            let first = arrivals.recv_timeout(TICK).ok();
+            let mut whole = vec![];
+            for (index, arrival) in first.into_iter().chain(arrivals.try_iter()) {
+                let position = running.iter().position(|running| running.index == index);
+                let began = position.map_or_else(Instant::now, |position| running.swap_remove(position).began);
+                match arrival {
+                    Ok(fetched) => whole.push((index, fetched, began)),
+                    Err(fault) => settle(index, Err(fault.into()), observe),
                 }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            for (index, delivery) in publish(whole) {
+                settle(index, delivery, observe);
             }
             self.check()?;
             if told.elapsed() >= EVERY {
@@ -178,11 +180,11 @@ impl System {
         Ok(results.into_iter().flatten().collect())
     }
 
-    fn start(&self, index: usize, order: &Order, sender: Sender<Arrival>) -> Result<Running> {
+    fn start(&self, index: usize, order: &Order, umask: u32, sender: Sender<Arrival>) -> Result<Running> {
         let worker = self.fetcher.worker()?;
         let progress = Arc::new(Progress::default());
-        let download =
-            download::run(worker.origins(), order.download.clone(), self.spool_beside(order)?, progress.clone());
+        let spool = self.spool_beside(order, umask)?;
+        let download = download::run(worker.origins(), order.download.clone(), spool, progress.clone());
         let task = worker.run(async move {
             // Nobody receives what nobody waits for any more.
             _ = sender.send((index, download.await));
@@ -191,36 +193,19 @@ impl System {
         Ok(Running { index, began: Instant::now(), progress, _task: task })
     }
 
-    /// A file of the machine itself, copied so that it can't change once it is verified.
-    fn carry(&self, path: &AbsPath, order: &Order, umask: u32) -> Result<Delivery> {
+    fn carry(&self, index: usize, path: &AbsPath, order: &Order, umask: u32) -> Result<Delivery> {
         let began = Instant::now();
-        let Some((mut file, _)) = self.root().open_file(path)? else { bail!("{path} does not exist") };
-        let mut spool = self.spool_beside(order)?;
-        let mut buffer = vec![0; 128 << 10];
-        loop {
-            self.check()?;
-            match file.read(&mut buffer).with_context(|| format!("reading {path}"))? {
-                0 => break,
-                read => spool.write(&buffer[..read], None)?,
-            }
-        }
-        spool.verify(order.download.sha256).with_context(|| format!("verifying {path}"))?;
-        self.hand_over(spool.finish(None)?, order, umask, began)
+        let fetched = self.copy(path, self.spool_beside(order, umask)?)?;
+        publish(vec![(index, fetched, began)])
+            .pop()
+            .map_or_else(|| bail!("{path} was not copied"), |(_, delivery)| delivery)
     }
 
-    fn hand_over(&self, mut fetched: Fetched, order: &Order, umask: u32, began: Instant) -> Result<Delivery> {
-        let mut staged = self.root().stage(&order.destination, ours(0o666 & !umask))?;
-        let size = staged.copy_from(&mut fetched.file)?;
-        staged.publish()?;
-        Ok(Delivery { size, sha256: fetched.sha256, resumed: 0, took: began.elapsed() })
-    }
-
-    /// An anonymous file on the file system of the destination.
-    fn spool_beside(&self, order: &Order) -> Result<Spool> {
+    /// The destination itself on its way, or what an earlier process has left of it.
+    fn spool_beside(&self, order: &Order, umask: u32) -> Result<Spool> {
         let directory = order.destination.parent().unwrap_or_else(|| "/".into());
-        let mut staged = self.root().stage(&directory.join("download")?, ours(0o600))?;
-        let file = staged.file().try_clone().context("opening a file for a download")?;
-        Ok(Spool::new(file, directory))
+        let part = self.root().resume(&order.destination, ours(0o666 & !umask))?;
+        Ok(Spool::new(Place::Part(part), directory, &order.download)?)
     }
 
     /// Makes sure that files can be put into a directory; makes it, and those above it, where they are missing.
@@ -265,6 +250,23 @@ impl System {
         let umask = umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok());
         umask.context("no Umask in /proc/self/status")
     }
+}
+
+/// Gives the files their names.
+fn publish(whole: Vec<(usize, Fetched, Instant)>) -> Vec<(usize, Result<Delivery>)> {
+    let mut parts = vec![];
+    let mut deliveries = vec![];
+    for (index, fetched, began) in whole {
+        let Fetched { size, sha256, resumed, part, .. } = fetched;
+        parts.extend(part);
+        deliveries.push((index, Delivery { size, sha256, resumed, took: began.elapsed() }));
+    }
+    let published = Staged::publish_all(parts);
+    deliveries
+        .into_iter()
+        .zip(published)
+        .map(|((index, delivery), result)| (index, result.map(|()| delivery)))
+        .collect()
 }
 
 /// The invoking user's, with these permission bits.

@@ -35,6 +35,7 @@ struct Inner {
     roots: Option<Arc<RootCertStore>>,
     tls: OnceLock<ClientConfig>,
     download: OnceLock<Client>,
+    parts: OnceLock<Client>,
     service: OnceLock<Client>,
     local: OnceLock<Client>,
     local_tls: OnceLock<Client>,
@@ -50,6 +51,7 @@ impl Clients {
             roots: settings.roots.clone(),
             tls: OnceLock::new(),
             download: OnceLock::new(),
+            parts: OnceLock::new(),
             service: OnceLock::new(),
             local: OnceLock::new(),
             local_tls: OnceLock::new(),
@@ -59,9 +61,16 @@ impl Clients {
     /// For downloads: follows redirects, never to a link-local address, and goes through the proxies
     /// that the environment names (`HTTPS_PROXY`, `NO_PROXY`).
     pub(super) fn download(&self) -> Result<Client, Fault> {
-        cached(&self.0.download, || {
-            Ok(self.builder(self.tls()?).redirect(redirect::policy()).dns_resolver(Arc::new(PublicNames)))
-        })
+        cached(&self.0.download, || self.public())
+    }
+
+    /// For the parts of a large body: HTTP/2 would send all of them on one connection.
+    pub(super) fn parts(&self) -> Result<Client, Fault> {
+        cached(&self.0.parts, || Ok(self.public()?.http1_only()))
+    }
+
+    fn public(&self) -> Result<ClientBuilder, Fault> {
+        Ok(self.builder(self.tls()?).redirect(redirect::policy()).dns_resolver(Arc::new(PublicNames)))
     }
 
     /// For the AWS SDK: a redirected request would have the wrong signature.

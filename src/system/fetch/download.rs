@@ -1,23 +1,37 @@
-//! A download: attempts at a body, streamed to the disk and verified.
+//! A download: attempts at a body, by one connection or by several, streamed to the disk and verified.
 
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use aws_sdk_s3::primitives::ByteStream;
-use reqwest::{Method, Response};
+use reqwest::Response;
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
     Download, Fetched, Origins, Source, http,
+    range::Range,
     retry::{Attempts, Failure},
     s3::{self, Object, S3},
-    spool::Spool,
+    spool::{CHUNK, Promise, Spool},
 };
 use crate::{error::Fault, value::ByteSize};
+
+/// How many connections one body is fetched by.
+const LANES: usize = 16;
+/// How long it takes to see what more connections bring.
+const TRIAL: Duration = Duration::from_millis(100);
+/// So many bytes are digested on a thread of their own.
+const WORTH_A_THREAD: u64 = 4 << 20;
+/// A body shorter than this needs no permit.
+const SHORT: u64 = 1 << 20;
+/// Whoever brings as much before it fails has not failed to get on.
+const HEADWAY: u64 = 1 << 20;
 
 /// How far a download is, read by whoever waits for it.
 #[derive(Debug, Default)]
@@ -45,102 +59,328 @@ impl fmt::Display for Progress {
     }
 }
 
-/// A body on its way, and what its origin says of it.
-struct Body {
-    bytes: Bytes,
-    total: Option<u64>,
-    etag: Option<String>,
+/// What an origin answers.
+pub(super) enum Answer {
+    /// All of it, from the first byte on.
+    Whole(Bytes, Promise),
+    /// The range that was asked for, of the bytes that were promised.
+    Part(Bytes),
+    /// No longer what was promised, or nothing that a range can be had of.
+    Changed(Fault),
 }
 
-enum Bytes {
+/// A body on its way.
+pub(super) enum Bytes {
+    /// From an HTTP server.
     Http(Response),
+    /// From S3.
     S3(ByteStream),
 }
 
-impl Body {
+impl Bytes {
     /// The next bytes; `None` at the end.
     async fn next(&mut self, origins: &Origins) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
-        match &mut self.bytes {
-            Bytes::Http(response) => response.chunk().await.map_err(|error| origins.clients.explain(&error)),
-            Bytes::S3(stream) => stream.next().await.transpose().map_err(|error| s3::interrupted(origins, error)),
+        match self {
+            Self::Http(response) => response.chunk().await.map_err(|error| origins.clients.explain(&error)),
+            Self::S3(stream) => stream.next().await.transpose().map_err(|error| s3::interrupted(origins, error)),
         }
     }
+}
+
+/// A body, and which bytes of the whole it has: from `start` to `end`, if that is known.
+struct Body {
+    bytes: Bytes,
+    start: u64,
+    end: Option<u64>,
 }
 
 /// Downloads, with as many attempts as make sense.
 pub(super) async fn run(
     origins: Arc<Origins>,
     download: Download,
-    mut spool: Spool,
+    spool: Spool,
     progress: Arc<Progress>,
 ) -> Result<Fetched, Fault> {
-    let _permit = origins.permits.acquire().await;
-    let mut attempts = Attempts::new(&origins.settings.pace);
+    let _place = origins.window.enter().await;
+    let mut attempts = Attempts::new(&origins.settings.pace, &origins.budget);
+    let transfer = Arc::new(Transfer {
+        origins: origins.clone(),
+        source: download.source.clone(),
+        is_pinned: download.sha256.is_some(),
+        spool: Mutex::new(spool),
+        digesting: Arc::new(Semaphore::new(1)),
+        progress,
+    });
+    let mut alone = false;
     loop {
-        match attempt(&origins, &download, &mut spool, &progress).await {
-            Ok(etag) => return spool.finish(etag),
-            Err(failure) => attempts.after(&download.source, failure).await?,
+        let before = transfer.spool().done();
+        let Err(failure) = transfer.attempt(alone).await else { break };
+        match failure {
+            // Whatever the accident was, the next attempt shares nothing with this one.
+            Failure::Suspect(_) => {
+                transfer.spool().forget()?;
+                alone = true;
+            }
+            Failure::Transient(..) => origins.window.narrow(),
+            Failure::Permanent(_) => {}
         }
+        if transfer.spool().done() >= before + HEADWAY {
+            attempts.headway();
+        }
+        attempts.after(&download.source, failure).await?;
     }
+    attempts.succeeded();
+    origins.window.widen();
+    transfer.spool().finish()
 }
 
-/// One attempt, from the first byte; the validator of what arrived.
-async fn attempt(
-    origins: &Origins,
-    download: &Download,
-    spool: &mut Spool,
-    progress: &Progress,
-) -> Result<Option<String>, Failure> {
-    spool.restart().map_err(Failure::Permanent)?;
-    let mut body = open(origins, &download.source).await?;
-    progress.total.store(body.total.unwrap_or_default(), Ordering::Relaxed);
-    while let Some(bytes) = body.next(origins).await? {
-        spool.write(bytes.as_ref(), body.total).map_err(Failure::Permanent)?;
-        progress.done.store(spool.size(), Ordering::Relaxed);
-    }
-    if let Some(total) = body.total.filter(|total| *total != spool.size()) {
-        let message = format!("the body has {} bytes, not the {total} that were announced", spool.size());
-        return Err(Failure::transient(Fault::new(message)));
-    }
-    spool.verify(download.sha256).map_err(Failure::Suspect)?;
-    Ok(body.etag)
+/// A download under way, shared by its connections.
+struct Transfer {
+    origins: Arc<Origins>,
+    source: Source,
+    /// Whether its digest is declared.
+    is_pinned: bool,
+    spool: Mutex<Spool>,
+    /// The turn to digest.
+    digesting: Arc<Semaphore>,
+    progress: Arc<Progress>,
 }
 
-async fn open(origins: &Origins, source: &Source) -> Result<Body, Failure> {
-    match source {
-        Source::Http(url) => {
-            let response = http::request(origins, Method::GET, url).await?;
-            let etag = http::strong_etag(response.headers());
-            Ok(Body { total: response.content_length(), etag, bytes: Bytes::Http(response) })
+impl Transfer {
+    fn spool(&self) -> MutexGuard<'_, Spool> {
+        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One attempt at what is missing.
+    async fn attempt(self: &Arc<Self>, alone: bool) -> Result<(), Failure> {
+        self.spool().release();
+        if let Some(lead) = self.lead().await? {
+            self.receive(lead, alone).await?;
         }
-        Source::S3 { bucket, key, version } => {
-            let object = Object { bucket, key, version: version.as_deref() };
-            let object = S3::of(origins).await.get(origins, object).await?;
-            let etag = s3::validator(object.version_id(), object.e_tag());
-            let total = object.content_length().and_then(|length| u64::try_from(length).ok());
-            Ok(Body { total, etag, bytes: Bytes::S3(object.body) })
+        self.digest().await?;
+        self.spool().verify().map_err(Failure::Suspect)
+    }
+
+    /// The first response; `None` if all is there.
+    async fn lead(&self) -> Result<Option<Body>, Failure> {
+        let resumed = {
+            let mut spool = self.spool();
+            let promise = spool.promise().clone();
+            self.show(&spool);
+            if spool.is_resumable() { Some((promise, spool.claim())) } else { None }
+        };
+        if let Some((promise, missing)) = resumed {
+            let Some((start, _)) = missing else {
+                // What the manifest pins, or the origin still has, needs no more bytes.
+                if self.is_pinned || validator(&self.origins, &self.source).await? == promise.validator() {
+                    return Ok(None);
+                }
+                self.spool().forget().map_err(Failure::Permanent)?;
+                return Box::pin(self.lead()).await;
+            };
+            let range = Range { start, end: None };
+            match self.open(Some((range, &promise))).await? {
+                Answer::Part(bytes) => return Ok(Some(Body { bytes, start, end: promise.total })),
+                Answer::Whole(bytes, promise) => return self.begin(bytes, promise).map(Some),
+                Answer::Changed(fault) => tracing::info!("{}: {fault}; starting anew", self.source),
+            }
+            self.spool().forget().map_err(Failure::Permanent)?;
         }
-        Source::File(path) => Err(Failure::Permanent(Fault::new(format!("{path} is not on the network")))),
+        match self.open(None).await? {
+            Answer::Whole(bytes, promise) => self.begin(bytes, promise).map(Some),
+            Answer::Part(_) => Err(Failure::Permanent(Fault::new("the server sent a part, unasked"))),
+            Answer::Changed(fault) => Err(Failure::Permanent(fault)),
+        }
+    }
+
+    fn begin(&self, bytes: Bytes, promise: Promise) -> Result<Body, Failure> {
+        let end = promise.total;
+        let mut spool = self.spool();
+        spool.begin(promise).map_err(Failure::Permanent)?;
+        _ = spool.claim();
+        self.show(&spool);
+        Ok(Body { bytes, start: 0, end })
+    }
+
+    async fn open(&self, part: Option<(Range, &Promise)>) -> Result<Answer, Failure> {
+        match &self.source {
+            Source::Http(url) => http::get(&self.origins, url, part).await,
+            Source::S3 { bucket, key, version } => {
+                let object = Object { bucket, key, version: version.as_deref() };
+                S3::of(&self.origins).await.get(&self.origins, object, part).await
+            }
+            Source::File(path) => Err(Failure::Permanent(Fault::new(format!("{path} is not on the network")))),
+        }
+    }
+
+    /// Receives the lead's body, and with it what other connections bring, as long as more of them bring more.
+    async fn receive(self: &Arc<Self>, lead: Body, alone: bool) -> Result<(), Failure> {
+        let can_share = {
+            let spool = self.spool();
+            let Promise { total, etag, .. } = spool.promise();
+            !alone && etag.is_some() && total.is_some_and(|total| total >= spool.done() + 2 * CHUNK)
+        };
+        if !can_share {
+            return self.clone().lane(Some(lead)).await;
+        }
+        let mut lanes = JoinSet::new();
+        _ = lanes.spawn(self.clone().lane(Some(lead)));
+        let received = self.share(&mut lanes).await;
+        // What is abandoned must not write any more when the next attempt does.
+        lanes.shutdown().await;
+        received
+    }
+
+    async fn share(self: &Arc<Self>, lanes: &mut JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
+        let (mut best, mut done, mut grows) = (0, self.spool().done(), true);
+        loop {
+            let ended = if grows { timeout(TRIAL, lanes.join_next()).await } else { Ok(lanes.join_next().await) };
+            match ended {
+                Ok(None) => return Ok(()),
+                Ok(Some(lane)) => {
+                    lane.map_err(|error| Failure::Permanent(Fault::new("a download broke off").caused_by(error)))??;
+                }
+                Err(_) => {
+                    let now = self.spool().done();
+                    let rate = now - std::mem::replace(&mut done, now);
+                    grows = rate > best + best / 10 && lanes.len() < LANES && self.spool().has_more();
+                    best = best.max(rate);
+                    for _ in 0..if grows { lanes.len() } else { 0 } {
+                        _ = lanes.spawn(self.clone().lane(None));
+                    }
+                }
+            }
+        }
+    }
+
+    /// One connection: chunk after chunk, until there is none that nobody else is at. The lead's body goes on where a
+    /// chunk ends; other bodies are of one chunk.
+    async fn lane(self: Arc<Self>, lead: Option<Body>) -> Result<(), Failure> {
+        let _permit = match &lead {
+            // A download that holds a permit waits for no second one: all could, for each other.
+            None => match self.origins.streams.try_acquire() {
+                Ok(permit) => Some(permit),
+                Err(_) => return Ok(()),
+            },
+            Some(Body { start, end: Some(end), .. }) if end - start <= SHORT => None,
+            Some(_) => self.origins.streams.acquire().await.ok(),
+        };
+        if let Some(body) = lead {
+            self.copy(body).await?;
+        }
+        loop {
+            let (promise, claimed) = {
+                let mut spool = self.spool();
+                (spool.promise().clone(), spool.claim())
+            };
+            let Some((start, end)) = claimed else { return Ok(()) };
+            let range = Range { start, end: Some(end) };
+            match self.open(Some((range, &promise))).await? {
+                Answer::Part(bytes) => self.copy(Body { bytes, start, end: Some(end) }).await?,
+                Answer::Whole(..) => {
+                    return Err(Failure::Suspect(Fault::new("the server sent the whole, not the part asked for")));
+                }
+                Answer::Changed(fault) => return Err(Failure::Suspect(fault)),
+            }
+        }
+    }
+
+    /// Writes a body down, as far as it ends or comes to bytes that another connection is at.
+    async fn copy(self: &Arc<Self>, mut body: Body) -> Result<(), Failure> {
+        let chunk_end = |start: u64| match body.end {
+            Some(end) => end.min((start / CHUNK + 1) * CHUNK),
+            None => u64::MAX,
+        };
+        let (mut at, mut until) = (body.start, chunk_end(body.start));
+        while let Some(bytes) = body.bytes.next(&self.origins).await? {
+            let mut bytes = bytes.as_ref();
+            if body.end.is_some_and(|end| bytes.len() as u64 > end - at) {
+                return Err(Failure::transient(Fault::new("the body is longer than was announced")));
+            }
+            let mut spool = self.spool();
+            while !bytes.is_empty() {
+                if at == until {
+                    let Some(end) = spool.claim_at(at) else { return Ok(()) };
+                    until = end;
+                }
+                let fits = usize::try_from(until - at).unwrap_or(usize::MAX).min(bytes.len());
+                spool.write(at, &bytes[..fits]).map_err(Failure::Permanent)?;
+                at += fits as u64;
+                bytes = &bytes[fits..];
+            }
+            self.progress.done.store(spool.done(), Ordering::Relaxed);
+            if spool.undigested() >= WORTH_A_THREAD {
+                drop(spool);
+                self.digest_aside();
+            }
+        }
+        match body.end {
+            None => self.spool().end(),
+            Some(end) if at == end => {}
+            Some(end) => {
+                let message =
+                    format!("the body has {} bytes, not the {} that were announced", at - body.start, end - body.start);
+                return Err(Failure::transient(Fault::new(message)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Digests what is there without a gap, on another thread, if none is at it.
+    fn digest_aside(self: &Arc<Self>) {
+        let Ok(turn) = self.digesting.clone().try_acquire_owned() else { return };
+        let transfer = self.clone();
+        _ = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            // Its failure shows when the rest is digested.
+            transfer.digest_now()
+        });
+    }
+
+    /// Digests all the rest.
+    async fn digest(self: &Arc<Self>) -> Result<(), Failure> {
+        let _turn = self.digesting.acquire().await;
+        if self.spool().undigested() <= SHORT {
+            return self.digest_now().map_err(Failure::Permanent);
+        }
+        let transfer = self.clone();
+        let digested = tokio::task::spawn_blocking(move || transfer.digest_now()).await;
+        digested
+            .unwrap_or_else(|error| Err(Fault::new("digesting a download broke off").caused_by(error)))
+            .map_err(Failure::Permanent)
+    }
+
+    fn digest_now(&self) -> Result<(), Fault> {
+        let Some(mut lent) = self.spool().lend_digest() else { return Ok(()) };
+        let advanced = lent.advance();
+        self.spool().return_digest(lent);
+        advanced.map_err(|error| Fault::new("reading a download again").caused_by(error))
+    }
+
+    fn show(&self, spool: &Spool) {
+        self.progress.done.store(spool.done(), Ordering::Relaxed);
+        self.progress.total.store(spool.promise().total.unwrap_or_default(), Ordering::Relaxed);
     }
 }
 
 /// See [`System::etag`](super::System::etag).
 pub(super) async fn etag(origins: Arc<Origins>, source: Source) -> Result<Option<String>, Fault> {
-    let mut attempts = Attempts::new(&origins.settings.pace);
+    let mut attempts = Attempts::new(&origins.settings.pace, &origins.budget);
     loop {
-        let asked = match &source {
-            Source::Http(url) => {
-                http::request(&origins, Method::HEAD, url).await.map(|response| http::strong_etag(response.headers()))
-            }
-            Source::S3 { bucket, key, version } => {
-                let object = Object { bucket, key, version: version.as_deref() };
-                S3::of(&origins).await.etag(&origins, object).await
-            }
-            Source::File(_) => Ok(None),
-        };
-        match asked {
+        match validator(&origins, &source).await {
             Ok(etag) => return Ok(etag),
             Err(failure) => attempts.after(&source, failure).await?,
         }
+    }
+}
+
+async fn validator(origins: &Origins, source: &Source) -> Result<Option<String>, Failure> {
+    match source {
+        Source::Http(url) => http::etag(origins, url).await,
+        Source::S3 { bucket, key, version } => {
+            let object = Object { bucket, key, version: version.as_deref() };
+            S3::of(origins).await.etag(origins, object).await
+        }
+        Source::File(_) => Ok(None),
     }
 }

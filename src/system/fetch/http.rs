@@ -5,29 +5,81 @@ use std::sync::Arc;
 use aws_sdk_s3::primitives::DateTime;
 use reqwest::{
     Method, Response, StatusCode,
-    header::{ACCEPT_ENCODING, ETAG, HeaderMap, RETRY_AFTER},
+    header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, RANGE, RETRY_AFTER},
 };
 
 use super::{
-    Answer, Origins,
+    Answer, Origins, download,
+    range::Range,
     retry::{Failure, retry_after},
+    spool::Promise,
 };
 use crate::{error::Fault, value::spoken};
 
 /// How much of a probe's body is read, so that the server isn't cut off in the middle of a short one.
 const PROBE_BODY: usize = 64 << 10;
 
-/// Asks for a URL. The response is a 200, its body still to be read.
-pub(super) async fn request(origins: &Origins, method: Method, url: &str) -> Result<Response, Failure> {
-    let clients = &origins.clients;
-    let client = clients.download().map_err(Failure::Permanent)?;
-    // As stored: a checksum is of the file, and what is unpacked on arrival has no bounds.
-    let request = client.request(method, url).header(ACCEPT_ENCODING, "identity");
-    let response = request.send().await.map_err(|error| clients.explain(&error))?;
+/// Asks for a URL's bytes: all of them, or a part of what was promised.
+pub(super) async fn get(
+    origins: &Origins,
+    url: &str,
+    part: Option<(Range, &Promise)>,
+) -> Result<download::Answer, Failure> {
+    let response = request(origins, Method::GET, url, part).await?;
+    let headers = response.headers();
+    match (response.status(), part) {
+        (StatusCode::OK, _) => {
+            let (total, etag) = (response.content_length(), strong_etag(headers));
+            let promise = Promise { total, etag, ..Promise::default() };
+            Ok(download::Answer::Whole(download::Bytes::Http(response), promise))
+        }
+        (StatusCode::PARTIAL_CONTENT, Some((range, promise))) => {
+            let sent = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or("none");
+            let etag = strong_etag(headers);
+            if !range.is_answered_by(sent, promise.total) {
+                let asked = range.header();
+                return Ok(download::Answer::Changed(Fault::new(format!(
+                    "the server sent Content-Range {} for {asked}",
+                    sent.escape_debug()
+                ))));
+            }
+            if etag.is_some() && etag != promise.etag {
+                return Ok(download::Answer::Changed(Fault::new("the server has other bytes now")));
+            }
+            Ok(download::Answer::Part(download::Bytes::Http(response)))
+        }
+        (StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::PRECONDITION_FAILED, Some(_)) => {
+            Ok(download::Answer::Changed(Fault::new("the server no longer has the bytes of the first part")))
+        }
+        (status, _) => Err(refused(status, headers)),
+    }
+}
+
+/// Asks for a URL's strong `ETag`.
+pub(super) async fn etag(origins: &Origins, url: &str) -> Result<Option<String>, Failure> {
+    let response = request(origins, Method::HEAD, url, None).await?;
     match response.status() {
-        StatusCode::OK => Ok(response),
+        StatusCode::OK => Ok(strong_etag(response.headers())),
         status => Err(refused(status, response.headers())),
     }
+}
+
+async fn request(
+    origins: &Origins,
+    method: Method,
+    url: &str,
+    part: Option<(Range, &Promise)>,
+) -> Result<Response, Failure> {
+    let clients = &origins.clients;
+    let client = if part.is_some() { clients.parts() } else { clients.download() };
+    // As stored: a checksum is of the file, and what is unpacked on arrival has no bounds.
+    let mut request = client.map_err(Failure::Permanent)?.request(method, url).header(ACCEPT_ENCODING, "identity");
+    if let Some((range, promise)) = part {
+        request = request.header(RANGE, range.header());
+        // Other bytes are sent as a whole, with a 200: RFC 9110 section 13.1.5.
+        request = request.header(IF_RANGE, promise.etag.as_deref().unwrap_or_default());
+    }
+    request.send().await.map_err(|error| clients.explain(&error))
 }
 
 /// What a status other than 200 means.

@@ -126,7 +126,7 @@ impl Metadata {
 
 /// See [`System::instance`](super::System::instance).
 pub(super) async fn ask(origins: Arc<Origins>, query: Query) -> Result<String, Fault> {
-    let mut attempts = Attempts::new(&origins.settings.pace);
+    let mut attempts = Attempts::new(&origins.settings.pace, &origins.budget);
     loop {
         match answer(&origins.metadata, &query).await {
             Ok(answer) => return Ok(answer),

@@ -3,6 +3,7 @@
 use std::{
     fmt::Display,
     hash::{BuildHasher, Hasher, RandomState},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -61,18 +62,55 @@ impl Pace {
     }
 }
 
+/// What all retries together may cost, so that a thousand downloads don't ask a server that has gone a thousand times:
+/// the bucket of tokens of the AWS SDKs. <https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html>
+#[derive(Debug)]
+pub(super) struct Budget(AtomicU32);
+
+impl Budget {
+    const FULL: u32 = 500;
+    const RETRY: u32 = 5;
+    const REWARD: u32 = 1;
+
+    fn pay(&self) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| tokens.checked_sub(Self::RETRY)).is_ok()
+    }
+
+    fn earn(&self, tokens: u32) {
+        let earned = |now: u32| Some((now + tokens).min(Self::FULL));
+        _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earned);
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(AtomicU32::new(Self::FULL))
+    }
+}
+
 /// The attempts at one thing.
 #[derive(Debug)]
 pub(super) struct Attempts<'a> {
     pace: &'a Pace,
+    budget: &'a Budget,
     failed: u32,
     suspected: bool,
 }
 
 impl<'a> Attempts<'a> {
     /// None made so far.
-    pub(super) fn new(pace: &'a Pace) -> Self {
-        Self { pace, failed: 0, suspected: false }
+    pub(super) fn new(pace: &'a Pace, budget: &'a Budget) -> Self {
+        Self { pace, budget, failed: 0, suspected: false }
+    }
+
+    /// The last attempt got on before it failed: it doesn't count as failed.
+    pub(super) fn headway(&mut self) {
+        self.failed = 0;
+    }
+
+    /// The thing is done.
+    pub(super) fn succeeded(&self) {
+        self.budget.earn(if self.failed > 0 { Budget::RETRY } else { Budget::REWARD });
     }
 
     /// Waits until the next attempt is due.
@@ -94,6 +132,9 @@ impl<'a> Attempts<'a> {
                 return Err(Fault::new(format!("gave up after {} {attempts}", self.failed))
                     .caused_by(fault)
                     .transient());
+            }
+            Failure::Transient(fault, _) if !self.budget.pay() => {
+                return Err(Fault::new("gave up: too many other downloads are failing").caused_by(fault).transient());
             }
             Failure::Transient(fault, after) => {
                 let pause = after.map_or_else(|| self.pace.pause(self.failed), |after| after.min(self.pace.obedience));

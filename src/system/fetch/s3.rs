@@ -14,7 +14,11 @@ use aws_config::{
 };
 use aws_sdk_s3::{
     Client, Config,
-    config::{self, ProvideCredentials, StalledStreamProtectionConfig, http::HttpResponse, retry::RetryConfig},
+    config::{
+        self, IdentityCache, ProvideCredentials, ResponseChecksumValidation, StalledStreamProtectionConfig,
+        http::{HttpRequest, HttpResponse},
+        retry::RetryConfig,
+    },
     error::{ProvideErrorMetadata, SdkError},
     operation::get_object::GetObjectOutput,
     primitives::ByteStreamError,
@@ -24,10 +28,14 @@ pub use self::listing::{Listed, Prefix};
 use self::refusal::Refusal;
 use super::{
     Origins,
+    checksum::Checksum,
     client::{causes, root_cause},
+    download::{Answer, Bytes},
     metadata::Metadata,
+    range::Range,
     retry::Failure,
     sdk::Sender,
+    spool::Promise,
 };
 use crate::error::Fault;
 
@@ -38,7 +46,7 @@ const FALLBACK: Region = Region::from_static("us-east-1");
 /// S3, with what was learned about its buckets.
 #[derive(Debug)]
 pub(super) struct S3 {
-    client: Client,
+    client: Mutex<Client>,
     config: SdkConfig,
     regions: Mutex<HashMap<String, Region>>,
 }
@@ -72,59 +80,103 @@ impl S3 {
             };
             chosen.load().await
         };
-        // Names like bucket.localhost or bucket.10.0.0.1 resolve nowhere, and every endpoint that one
-        // would put in AWS's place (a VPC endpoint, MinIO, LocalStack) takes the bucket in the path. The
-        // SDK has no variable for it; for bucket names with dots its endpoint rules decide likewise.
-        let elsewhere = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
-        let client = Client::from_conf(
-            config::Builder::from(&config)
-                .force_path_style(elsewhere)
-                // Both are done here, alike for every kind of source.
-                .retry_config(RetryConfig::disabled())
-                .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-                .build(),
-        );
+        let client = Mutex::new(client(&config));
         Self { client, config, regions: Mutex::default() }
     }
 
-    /// Asks for an object.
-    pub(super) async fn get(&self, origins: &Origins, object: Object<'_>) -> Result<GetObjectOutput, Failure> {
+    /// Asks for an object: all of it, or a part of what was promised.
+    pub(super) async fn get(
+        &self,
+        origins: &Origins,
+        object: Object<'_>,
+        part: Option<(Range, &Promise)>,
+    ) -> Result<Answer, Failure> {
         let Object { bucket, key, version } = object;
         let get = |config| {
-            let request = self.client.get_object().bucket(bucket).key(key);
-            request.set_version_id(version.map(str::to_owned)).customize().config_override(config).send()
+            let request = self.client().get_object().bucket(bucket).key(key);
+            let request = request.set_version_id(version.map(str::to_owned));
+            let request = match part {
+                Some((range, promise)) => request.range(range.header()).set_if_match(promise.etag.clone()),
+                None => request,
+            };
+            // As a header: told by its own method, the SDK would check the body as well. S3 has none of a part.
+            let mode = if part.is_some() { "DISABLED" } else { "ENABLED" };
+            let with_checksum = move |request: &mut HttpRequest| {
+                _ = request.headers_mut().insert("x-amz-checksum-mode", mode);
+            };
+            request.customize().config_override(config).mutate_request(with_checksum).send()
         };
-        self.ask(origins, object, get).await
+        let output = match (self.send(bucket, get).await, part) {
+            (Ok(output), _) => output,
+            (Err(error), Some(_)) if matches!(status(&error), Some(412 | 416)) => {
+                return Ok(Answer::Changed(Fault::new("S3 has another object now")));
+            }
+            (Err(error), _) => return Err(self.explain(origins, object, error).await),
+        };
+        if let Some((range, promise)) = part {
+            let sent = output.content_range().unwrap_or("none");
+            return Ok(if range.is_answered_by(sent, promise.total) {
+                Answer::Part(Bytes::S3(output.body))
+            } else {
+                let fault = format!("S3 sent Content-Range {} for {}", sent.escape_debug(), range.header());
+                Answer::Changed(Fault::new(fault))
+            });
+        }
+        let promise = Promise {
+            total: output.content_length().and_then(|length| u64::try_from(length).ok()),
+            etag: output.e_tag().map(str::to_owned),
+            version: output.version_id().map(str::to_owned),
+            checksum: self.checksum(object, &output).await,
+        };
+        Ok(Answer::Whole(Bytes::S3(output.body), promise))
+    }
+
+    /// The object's checksum. For a composite one S3 is asked how long the parts are, which is the same for all but the
+    /// last one, by all tools that are known to upload in parts.
+    async fn checksum(&self, object: Object<'_>, output: &GetObjectOutput) -> Option<Checksum> {
+        let checksum = Checksum::of(output)?;
+        let Some(parts) = checksum.parts() else { return Some(checksum) };
+        let Object { bucket, key, .. } = object;
+        let head = |config| {
+            let request = self.client().head_object().bucket(bucket).key(key).part_number(1);
+            request.set_version_id(output.version_id().map(str::to_owned)).customize().config_override(config).send()
+        };
+        let first = self.send(bucket, head).await.ok().and_then(|head| u64::try_from(head.content_length()?).ok());
+        let total = output.content_length().and_then(|length| u64::try_from(length).ok());
+        let Some(length) =
+            first.filter(|first| *first > 0 && total.is_some_and(|total| total.div_ceil(*first) == parts))
+        else {
+            tracing::debug!(
+                bucket,
+                key,
+                "the composite checksum can't be checked: the lengths of the parts are not known"
+            );
+            return None;
+        };
+        Some(checksum.with_parts(length))
     }
 
     /// Asks for an object's validator.
     pub(super) async fn etag(&self, origins: &Origins, object: Object<'_>) -> Result<Option<String>, Failure> {
         let Object { bucket, key, version } = object;
         let head = |config| {
-            let request = self.client.head_object().bucket(bucket).key(key);
+            let request = self.client().head_object().bucket(bucket).key(key);
             request.set_version_id(version.map(str::to_owned)).customize().config_override(config).send()
         };
-        let output = self.ask(origins, object, head).await?;
-        Ok(validator(output.version_id(), output.e_tag()))
-    }
-
-    /// Sends a request, and once more if S3 says that the bucket is in another region.
-    async fn ask<T, E, F>(
-        &self,
-        origins: &Origins,
-        object: Object<'_>,
-        request: impl Fn(config::Builder) -> F,
-    ) -> Result<T, Failure>
-    where
-        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
-        F: Future<Output = Result<T, SdkError<E>>>,
-    {
-        match self.send(object.bucket, request).await {
-            Ok(output) => Ok(output),
+        match self.send(bucket, head).await {
+            Ok(output) => {
+                let (etag, version) = (output.e_tag().map(str::to_owned), output.version_id().map(str::to_owned));
+                Ok(Promise { etag, version, ..Promise::default() }.validator())
+            }
             Err(error) => Err(self.explain(origins, object, error).await),
         }
     }
 
+    fn client(&self) -> Client {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends a request, and once more if S3 says that the bucket is in another region.
     async fn send<T, E, F>(&self, bucket: &str, request: impl Fn(config::Builder) -> F) -> Result<T, SdkError<E>>
     where
         F: Future<Output = Result<T, SdkError<E>>>,
@@ -159,6 +211,10 @@ impl S3 {
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     {
         if let Some(refusal) = Refusal::of(&error) {
+            if refusal.is_expiry() {
+                // The SDK would go on with what it took to be valid: a new client has no credentials in hand.
+                *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client(&self.config);
+            }
             let identity = if refusal.is_denial() { Some(self.identity(&origins.metadata).await) } else { None };
             return refusal.explain(object, identity.as_deref());
         }
@@ -200,12 +256,25 @@ pub(super) fn interrupted(origins: &Origins, error: ByteStreamError) -> Failure 
     unanswered(origins, error)
 }
 
-/// The strong validator of an object: its version, where the bucket keeps them, and its `ETag`.
-pub(super) fn validator(version: Option<&str>, etag: Option<&str>) -> Option<String> {
-    match (version, etag) {
-        (Some(version), Some(etag)) => Some(format!("{version} {etag}")),
-        (one, other) => one.or(other).map(str::to_owned),
-    }
+fn client(config: &SdkConfig) -> Client {
+    // Names like bucket.localhost or bucket.10.0.0.1 resolve nowhere, and every endpoint that one
+    // would put in AWS's place (a VPC endpoint, MinIO, LocalStack) takes the bucket in the path. The
+    // SDK has no variable for it; for bucket names with dots its endpoint rules decide likewise.
+    let elsewhere = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+    Client::from_conf(
+        config::Builder::from(config)
+            .identity_cache(IdentityCache::lazy().build())
+            .force_path_style(elsewhere)
+            // These are done here, alike for every kind of source, and for bodies that arrive in parts.
+            .retry_config(RetryConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .build(),
+    )
+}
+
+fn status<E>(error: &SdkError<E>) -> Option<u16> {
+    Some(error.raw_response()?.status().as_u16())
 }
 
 /// An error below HTTP, said by the client that had it.

@@ -1,96 +1,444 @@
-//! The file that a download's bytes go to, digested while they are written.
+//! The file that a download's bytes go to: in any order, digested from the start as far as they are there, and taken up
+//! by another process where this one is cut off.
 
 use std::{
     fs::File,
-    io::{self, Seek, Write},
+    io::{self, Read, Seek},
+    os::unix::fs::FileExt,
+    sync::Arc,
 };
 
-use nix::{errno::Errno, sys::statvfs::fstatvfs};
-use sha2::Digest;
+use nix::{
+    errno::Errno,
+    fcntl::{FallocateFlags, fallocate},
+    sys::statvfs::fstatvfs,
+};
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
 
-use super::Fetched;
+use super::{
+    Download, Fetched,
+    checksum::{Checksum, Running},
+};
 use crate::{
     error::Fault,
+    system::root::Staged,
     value::{AbsPath, ByteSize, Sha256},
 };
 
-/// A file on its way to become a [`Fetched`].
+/// What one request asks for of a large body: large beside what a connection delivers in a round trip, small beside what
+/// a download's connections should share out evenly.
+pub(super) const CHUNK: u64 = 16 << 20;
+/// A body shorter than this is fetched again rather than resumed.
+const WORTH_A_NOTE: u64 = 1 << 20;
+/// How many bytes are digested at a time; what fits the processor's cache.
+const BITE: usize = 256 << 10;
+/// The length of a note's head; the numbers follow.
+const HEAD: usize = 4096;
+
+/// What an origin says of the bytes that it sends.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Promise {
+    /// How many they are.
+    pub(super) total: Option<u64>,
+    /// A strong validator: other bytes have another.
+    pub(super) etag: Option<String>,
+    /// S3's version of the object.
+    pub(super) version: Option<String>,
+    /// S3's checksum.
+    pub(super) checksum: Option<Checksum>,
+}
+
+impl Promise {
+    /// The validator that a [`Fetched`] has: the version, where the bucket keeps them, and the `ETag`.
+    pub(super) fn validator(self) -> Option<String> {
+        match (self.version, self.etag) {
+            (Some(version), Some(etag)) => Some(format!("{version} {etag}")),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+/// A note's head: whose bytes it is about.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Head {
+    source: String,
+    sha256: Option<Sha256>,
+    /// Bytes that a crash of the machine may have lost are not there, whatever the note says.
+    boot: String,
+    promise: Promise,
+}
+
+/// Where the bytes go.
 #[derive(Debug)]
+pub(super) enum Place {
+    /// A file without a name.
+    Anonymous(File),
+    /// A file that another process can take up.
+    Part(Staged),
+}
+
+/// A file on its way to become a [`Fetched`].
 pub(super) struct Spool {
-    file: File,
+    file: Arc<File>,
+    part: Option<Staged>,
+    /// For messages.
     directory: AbsPath,
-    digest: sha2::Sha256,
-    size: u64,
+    source: String,
+    expected: Option<Sha256>,
+    promise: Promise,
+    /// How many bytes of each chunk are there, from its start. A body of unknown length is one chunk.
+    there: Vec<u64>,
+    /// Whether a connection is at a chunk.
+    claimed: Vec<bool>,
+    /// How many chunks from the start on are whole.
+    front: usize,
+    done: u64,
+    /// Bytes that an earlier process had brought.
+    resumed: u64,
+    /// What another process would need to know.
+    note: Option<File>,
+    /// What the bytes from the start hash to, while no other thread has it.
+    digest: Option<Digest>,
 }
 
 impl Spool {
-    /// Bytes go to an empty file; its directory is for messages.
-    pub(super) fn new(file: File, directory: AbsPath) -> Self {
-        Self { file, directory, digest: sha2::Sha256::new(), size: 0 }
+    /// For a download's bytes; its directory is for messages. What is there already, according to a note, counts.
+    pub(super) fn new(place: Place, directory: AbsPath, download: &Download) -> Result<Self, Fault> {
+        let cloned = |file: &File| file.try_clone().map_err(|error| Fault::new("opening a file").caused_by(error));
+        let (file, part) = match place {
+            Place::Anonymous(file) => (file, None),
+            Place::Part(mut part) => (cloned(part.file())?, Some(part)),
+        };
+        let mut spool = Self {
+            file: Arc::new(file),
+            part,
+            directory,
+            source: download.source.to_string(),
+            expected: download.sha256,
+            promise: Promise::default(),
+            there: vec![],
+            claimed: vec![],
+            front: 0,
+            done: 0,
+            resumed: 0,
+            note: None,
+            digest: Some(Digest::new(None)),
+        };
+        if spool.part.as_ref().is_some_and(Staged::has_note) && !spool.read_note() {
+            spool.forget()?;
+        }
+        Ok(spool)
     }
 
-    /// How many bytes have arrived.
-    pub(super) fn size(&self) -> u64 {
-        self.size
+    /// What is known of the bytes that are there.
+    pub(super) fn promise(&self) -> &Promise {
+        &self.promise
     }
 
-    /// Forgets what has arrived.
-    pub(super) fn restart(&mut self) -> Result<(), Fault> {
-        let emptied = self.file.set_len(0).and_then(|()| self.file.rewind());
-        emptied.map_err(|error| self.explain(error, None))?;
-        self.digest = sha2::Sha256::new();
-        self.size = 0;
+    /// How many bytes are there.
+    pub(super) fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// Whether what is there is worth asking for the rest only.
+    pub(super) fn is_resumable(&self) -> bool {
+        self.done > 0 && self.promise.etag.is_some() && self.promise.total.is_some()
+    }
+
+    /// Forgets what has arrived, and whose bytes they were.
+    pub(super) fn forget(&mut self) -> Result<(), Fault> {
+        self.note = None;
+        if let Some(part) = &mut self.part {
+            part.drop_note();
+        }
+        (self.promise, self.front, self.done, self.resumed) = (Promise::default(), 0, 0, 0);
+        self.there.clear();
+        self.claimed.clear();
+        self.digest = Some(Digest::new(None));
+        self.file.set_len(0).map_err(|error| self.explain(error))
+    }
+
+    /// Expects these bytes, from the first one on.
+    pub(super) fn begin(&mut self, promise: Promise) -> Result<(), Fault> {
+        if self.done > 0 {
+            self.forget()?;
+        }
+        let chunks = promise.total.map_or(1, |total| total.div_ceil(CHUNK).max(1));
+        self.there = vec![0; usize::try_from(chunks).unwrap_or(usize::MAX)];
+        self.claimed = vec![false; self.there.len()];
+        self.digest = Some(Digest::new(promise.checksum.as_ref()));
+        self.promise = promise;
+        let Some(total) = self.promise.total.filter(|total| *total >= WORTH_A_NOTE) else { return Ok(()) };
+        self.allocate(total)?;
+        if self.promise.etag.is_some()
+            && let Some(part) = &mut self.part
+        {
+            // Without a note, the next process begins anew: no reason to fail.
+            self.note = part.note().ok().and_then(|note| self.write_note(&note).ok().map(|()| note));
+        }
         Ok(())
     }
 
-    /// Appends bytes, of `total` if that is known.
-    pub(super) fn write(&mut self, bytes: &[u8], total: Option<u64>) -> Result<(), Fault> {
-        self.file.write_all(bytes).map_err(|error| self.explain(error, total))?;
-        self.digest.update(bytes);
-        self.size += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Fails if the bytes are not the ones expected.
-    pub(super) fn verify(&self, expected: Option<Sha256>) -> Result<(), Fault> {
-        let actual = self.sha256();
-        match expected {
-            Some(expected) if expected != actual => {
-                let message = format!("the sha256 of the {} bytes is {actual}, not {expected}", self.size);
-                Err(Fault::new(message).hint("the source holds other bytes than were declared: correct one of them"))
-            }
+    /// Space is taken in one piece, and its lack seen before any byte was sent.
+    fn allocate(&self, total: u64) -> Result<(), Fault> {
+        let length = total.try_into().unwrap_or(i64::MAX);
+        match fallocate(&*self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
+            Err(errno @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)) => Err(self.explain(errno.into())),
+            // Not every file system can.
             _ => Ok(()),
         }
     }
 
-    /// The whole file, to be read from its start.
-    pub(super) fn finish(mut self, etag: Option<String>) -> Result<Fetched, Fault> {
-        self.file.rewind().map_err(|error| self.explain(error, None))?;
-        Ok(Fetched { sha256: self.sha256(), file: self.file, size: self.size, etag })
+    /// Whether some chunk is neither there nor on its way.
+    pub(super) fn has_more(&self) -> bool {
+        self.next_chunk().is_some()
     }
 
-    fn sha256(&self) -> Sha256 {
-        Sha256(self.digest.clone().finalize().into())
+    fn next_chunk(&self) -> Option<usize> {
+        (0..self.there.len()).find(|&chunk| !self.claimed[chunk] && self.there[chunk] < self.length(chunk))
     }
 
-    fn explain(&self, error: io::Error, total: Option<u64>) -> Fault {
+    /// The first byte that is missing of the first chunk that nobody is at, and where that chunk ends.
+    pub(super) fn claim(&mut self) -> Option<(u64, u64)> {
+        let chunk = self.next_chunk()?;
+        self.claimed[chunk] = true;
+        let start = chunk as u64 * CHUNK;
+        Some((start + self.there[chunk], start.saturating_add(self.length(chunk))))
+    }
+
+    /// Where the chunk ends that begins at `start`, if nobody is at it and nothing of it is there.
+    pub(super) fn claim_at(&mut self, start: u64) -> Option<u64> {
+        let chunk = usize::try_from(start / CHUNK).ok()?;
+        if self.claimed.get(chunk).copied()? || self.there[chunk] > 0 {
+            return None;
+        }
+        self.claimed[chunk] = true;
+        Some(start.saturating_add(self.length(chunk)))
+    }
+
+    /// Nobody is at any chunk any more.
+    pub(super) fn release(&mut self) {
+        self.claimed.fill(false);
+    }
+
+    fn length(&self, chunk: usize) -> u64 {
+        self.promise.total.map_or(u64::MAX, |total| (total - chunk as u64 * CHUNK).min(CHUNK))
+    }
+
+    /// Takes bytes of a claimed chunk, which follow those of it that are there.
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+        self.file.write_all_at(bytes, offset).map_err(|error| self.explain(error))?;
+        let chunk = if self.promise.total.is_none() { 0 } else { usize::try_from(offset / CHUNK).unwrap_or_default() };
+        self.there[chunk] += bytes.len() as u64;
+        self.done += bytes.len() as u64;
+        if let Some(note) = &self.note {
+            // After the bytes, so that it never says too much. That the kernel has it is enough: see `Head::boot`.
+            let noted = note.write_all_at(&self.there[chunk].to_le_bytes(), (HEAD + 8 * chunk) as u64);
+            if noted.is_err() {
+                self.note = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// A body of unknown length has ended.
+    pub(super) fn end(&mut self) {
+        self.promise.total = Some(self.done);
+    }
+
+    /// How many bytes are there without a gap.
+    fn frontier(&mut self) -> u64 {
+        while self.front < self.there.len() && self.there[self.front] == self.length(self.front) {
+            self.front += 1;
+        }
+        self.there.get(self.front).map_or(self.done, |there| self.front as u64 * CHUNK + there)
+    }
+
+    /// How many bytes wait to be digested; none while another thread is at it.
+    pub(super) fn undigested(&mut self) -> u64 {
+        let frontier = self.frontier();
+        self.digest.as_ref().map_or(0, |digest| frontier - digest.done)
+    }
+
+    /// The digest, for a thread to go on with, and how far.
+    pub(super) fn lend_digest(&mut self) -> Option<Lent> {
+        let until = self.frontier();
+        Some(Lent { digest: self.digest.take()?, file: self.file.clone(), until })
+    }
+
+    /// The digest comes back.
+    pub(super) fn return_digest(&mut self, lent: Lent) {
+        self.digest = Some(lent.digest);
+    }
+
+    /// Digests what is there, here and now.
+    pub(super) fn digest(&mut self) -> io::Result<()> {
+        let Some(mut lent) = self.lend_digest() else { return Ok(()) };
+        let advanced = lent.advance();
+        self.return_digest(lent);
+        advanced
+    }
+
+    /// Fails if the bytes are not the ones expected.
+    ///
+    /// # Errors
+    /// Also if they are not all digested.
+    pub(super) fn verify(&mut self) -> Result<(), Fault> {
+        let Some(digest) = self.digest.as_mut().filter(|digest| digest.done == self.done) else {
+            return Err(Fault::new("the bytes of a download were not all digested"));
+        };
+        let actual = digest.sha256();
+        if let Some(expected) = self.expected.filter(|expected| *expected != actual) {
+            let message = format!("the sha256 of the {} bytes is {actual}, not {expected}", self.done);
+            return Err(
+                Fault::new(message).hint("the source holds other bytes than were declared: correct one of them")
+            );
+        }
+        digest.checksum.take().map_or(Ok(()), Running::verify)
+    }
+
+    /// The whole file, to be read from its start. What has been verified is handed over.
+    pub(super) fn finish(&mut self) -> Result<Fetched, Fault> {
+        let digest = self.digest.take().ok_or_else(|| Fault::new("the bytes of a download were not digested"))?;
+        let cloned = self.file.try_clone().and_then(|mut file| file.rewind().map(|()| file));
+        let file = cloned.map_err(|error| self.explain(error))?;
+        let promise = std::mem::take(&mut self.promise);
+        Ok(Fetched {
+            file,
+            sha256: digest.sha256(),
+            size: self.done,
+            resumed: self.resumed,
+            etag: promise.validator(),
+            part: self.part.take(),
+        })
+    }
+
+    fn explain(&self, error: io::Error) -> Fault {
         let directory = &self.directory;
         let errno = error.raw_os_error().map(Errno::from_raw);
         let fault = Fault::new(format!("writing a download to {directory}")).caused_by(error);
         match errno {
             Some(Errno::ENOSPC | Errno::EDQUOT) => {
-                let free = fstatvfs(&self.file).map_or(0, |stat| stat.blocks_available() * stat.fragment_size());
-                let needed = total.map_or(String::new(), |total| format!(" of {}", ByteSize(total)));
+                let free = fstatvfs(&*self.file).map_or(0, |stat| stat.blocks_available() * stat.fragment_size());
+                let needed = self.promise.total.map_or(String::new(), |total| format!(" of {}", ByteSize(total)));
                 fault.hint(format!(
                     "the file system of {directory} is full: {} free after {}{needed} were written (df -h, df -i)",
                     ByteSize(free),
-                    ByteSize(self.size)
+                    ByteSize(self.done)
                 ))
             }
             Some(Errno::EFBIG) => fault.hint("larger than the file system or a limit (ulimit -f) allows"),
             _ => fault,
         }
     }
+
+    fn head(&self) -> Head {
+        Head { source: self.source.clone(), sha256: self.expected, boot: boot(), promise: self.promise.clone() }
+    }
+
+    fn write_note(&self, note: &File) -> io::Result<()> {
+        let mut head = serde_json::to_vec(&self.head())?;
+        if head.len() > HEAD {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        head.resize(HEAD, b' ');
+        note.set_len(0)?;
+        note.write_all_at(&head, 0)
+    }
+
+    /// Takes up what an earlier process noted. Whether it can be.
+    fn read_note(&mut self) -> bool {
+        let Some(mut note) = self.part.as_mut().and_then(|part| part.note().ok()) else { return false };
+        let mut head = [0; HEAD];
+        let mut counts = vec![];
+        if note.read_exact(&mut head).and_then(|()| note.read_to_end(&mut counts)).is_err() {
+            return false;
+        }
+        let Ok(head) = serde_json::from_slice::<Head>(&head) else { return false };
+        self.promise = head.promise.clone();
+        let (Some(total), true) = (self.promise.total, head == self.head()) else { return false };
+        let chunks = total.div_ceil(CHUNK);
+        // What was written last of all may be missing at the end, and then nothing of it is there.
+        counts.resize(usize::try_from(chunks).unwrap_or_default() * 8, 0);
+        let counts = counts.as_chunks::<8>().0.iter().map(|count| u64::from_le_bytes(*count));
+        self.there = counts.collect();
+        self.claimed = vec![false; self.there.len()];
+        let length = self.file.metadata().map_or(0, |metadata| metadata.len());
+        let fits = (0..self.there.len()).all(|chunk| {
+            let there = self.there[chunk];
+            there == 0 || there <= self.length(chunk) && chunk as u64 * CHUNK + there <= length
+        });
+        self.done = self.there.iter().sum();
+        self.resumed = self.done;
+        self.digest = Some(Digest::new(self.promise.checksum.as_ref()));
+        self.note = Some(note);
+        fits
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        if self.note.is_some()
+            && self.done > 0
+            && let Some(part) = &mut self.part
+        {
+            part.keep();
+        }
+    }
+}
+
+/// A digest on loan.
+pub(super) struct Lent {
+    digest: Digest,
+    file: Arc<File>,
+    until: u64,
+}
+
+impl Lent {
+    /// Digests what is there.
+    pub(super) fn advance(&mut self) -> io::Result<()> {
+        let mut buffer = vec![0; BITE.min(usize::try_from(self.until - self.digest.done).unwrap_or(BITE))];
+        while self.digest.done < self.until {
+            let left = usize::try_from(self.until - self.digest.done).unwrap_or(BITE).min(buffer.len());
+            let read = self.file.read_at(&mut buffer[..left], self.digest.done)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.digest.update(&buffer[..read]);
+        }
+        Ok(())
+    }
+}
+
+/// What the bytes so far hash to.
+struct Digest {
+    sha256: sha2::Sha256,
+    checksum: Option<Running>,
+    done: u64,
+}
+
+impl Digest {
+    fn new(checksum: Option<&Checksum>) -> Self {
+        Self { sha256: sha2::Sha256::new(), checksum: checksum.and_then(Running::new), done: 0 }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        if let Some(checksum) = &mut self.checksum {
+            checksum.update(bytes);
+        }
+        self.done += bytes.len() as u64;
+    }
+
+    fn sha256(&self) -> Sha256 {
+        Sha256(self.sha256.clone().finalize().into())
+    }
+}
+
+/// The kernel's name for the time since it was started.
+fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 #[cfg(test)]
@@ -100,7 +448,10 @@ mod tests {
     #[test]
     fn row_6_a_full_file_system_is_named_with_what_was_needed() {
         let file = File::options().write(true).open("/dev/full").unwrap();
-        let error = Spool::new(file, "/var/lib/x".into()).write(b"jar", Some(3 << 20)).unwrap_err();
+        let download = Download { source: "http://a/b".parse().unwrap(), sha256: None };
+        let mut spool = Spool::new(Place::Anonymous(file), "/var/lib/x".into(), &download).unwrap();
+        spool.begin(Promise { total: Some(3 << 20), ..Promise::default() }).unwrap();
+        let error = spool.write(0, b"jar").unwrap_err();
         let told = crate::error::render(&error.into());
         assert!(told.contains("No space left on device"), "{told}");
         assert!(told.contains("the file system of /var/lib/x is full") && told.contains("of 3 MiB"), "{told}");

@@ -2,11 +2,16 @@
 
 mod http;
 mod metadata;
+mod parts;
 mod s3;
 mod server;
 mod tls;
 
-use std::{io::Read, path::PathBuf, time::Duration};
+use std::{
+    io::Read,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 
@@ -24,10 +29,26 @@ struct Bench {
 
 impl Bench {
     fn new(settings: Settings) -> Self {
-        let tree = nix::unistd::mkdtemp(&std::env::temp_dir().join("fetch-XXXXXX")).unwrap();
+        Self::again(settings, nix::unistd::mkdtemp(&std::env::temp_dir().join("fetch-XXXXXX")).unwrap())
+    }
+
+    /// On the tree that another one has left.
+    fn again(settings: Settings, tree: PathBuf) -> Self {
         let mut system = System::open(&tree, Mode::Run, Interrupt::default()).unwrap();
         system.fetcher = Fetcher { settings, ..Fetcher::default() };
         Self { system, tree }
+    }
+
+    /// What stands on the disk at this moment, and so if the process were killed now: a tree for another one.
+    fn left_if_killed(&self) -> PathBuf {
+        let tree = nix::unistd::mkdtemp(&std::env::temp_dir().join("fetch-XXXXXX")).unwrap();
+        let staging = "var/lib/glovo-bootstrap/staging";
+        std::fs::create_dir_all(tree.join(staging)).unwrap();
+        for entry in std::fs::read_dir(self.tree.join(staging)).unwrap() {
+            let entry = entry.unwrap();
+            _ = std::fs::copy(entry.path(), tree.join(staging).join(entry.file_name())).unwrap();
+        }
+        tree
     }
 
     fn fetch(&self, url: &str) -> Result<Fetched> {
@@ -78,4 +99,13 @@ fn settings() -> Settings {
 /// That, and short of patience. Only for what must time out: a busy machine is slow as well.
 fn hasty() -> Settings {
     Settings { stall: Duration::from_millis(400), probe: Duration::from_millis(600), ..settings() }
+}
+
+/// Waits for something that another thread does.
+fn eventually(system: &System, met: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !met() && Instant::now() < end {
+        system.wait(Duration::from_millis(5)).unwrap();
+    }
+    met()
 }

@@ -84,7 +84,7 @@ async fn list(origins: Arc<Origins>, prefix: Prefix, found: Arc<AtomicU64>) -> R
     let mut objects = vec![];
     let mut next = None;
     loop {
-        let mut attempts = Attempts::new(&origins.settings.pace);
+        let mut attempts = Attempts::new(&origins.settings.pace, &origins.budget);
         let page = loop {
             match s3.page(&origins, &prefix, next.clone()).await {
                 Ok(page) => break page,
@@ -127,7 +127,8 @@ impl S3 {
     ) -> Result<ListObjectsV2Output, Failure> {
         let list = |config| {
             // Encoded, because XML can't hold every character that a key can.
-            let request = self.client.list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url);
+            let request =
+                self.client().list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url);
             request.set_continuation_token(from.clone()).customize().config_override(config).send()
         };
         let error = match self.send(bucket, list).await {

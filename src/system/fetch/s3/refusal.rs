@@ -52,6 +52,11 @@ impl Refusal {
         self.status == 403 && self.code != "RequestTimeTooSkewed"
     }
 
+    /// Whether other credentials of the same identity would do.
+    pub(super) fn is_expiry(&self) -> bool {
+        self.code == "ExpiredToken"
+    }
+
     /// What it means where a bucket's objects were to be listed, and for whom.
     pub(super) fn explain_listing(&self, prefix: Object<'_>, identity: Option<&str>) -> Failure {
         if self.status != 403 || self.code != "AccessDenied" {

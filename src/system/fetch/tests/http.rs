@@ -5,33 +5,21 @@ use std::{
         Arc, Condvar, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
-    Bench, NOBODY, download, hasty,
+    Bench, NOBODY, download, eventually, hasty,
     server::{Reply, Server},
     settings, text, told,
 };
 use crate::{
-    system::{
-        System,
-        fetch::{CONCURRENCY, Download},
-    },
+    system::fetch::{Download, window::INITIAL},
     value::Sha256,
 };
 
 fn pinned(url: &str, content: &str) -> Download {
     Download { sha256: Some(Sha256::of(content.as_bytes())), ..download(url) }
-}
-
-/// Waits for something that another thread does.
-fn eventually(system: &System, met: impl Fn() -> bool) -> bool {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !met() && Instant::now() < end {
-        system.wait(Duration::from_millis(5)).unwrap();
-    }
-    met()
 }
 
 #[test]
@@ -209,30 +197,30 @@ fn a_prefetched_download_is_joined_and_its_failure_shows_at_the_fetch() {
 
 #[test]
 fn downloads_overlap_but_not_all_at_once() {
-    const ALL: usize = 3 * CONCURRENCY;
-    let (now, most) = (Arc::new((Mutex::new(0), Condvar::new())), Arc::new(AtomicUsize::new(0)));
+    let together = Arc::new((Mutex::new(0), Condvar::new()));
+    let first = Arc::new(AtomicUsize::new(0));
     let server = Server::start({
-        let (now, most) = (now.clone(), most.clone());
+        let (together, first) = (together.clone(), first.clone());
         move |_, _| {
-            let (count, changed) = &*now;
+            let (count, changed) = &*together;
             let mut count = count.lock().unwrap();
             *count += 1;
-            _ = most.fetch_max(*count, Ordering::Relaxed);
             changed.notify_all();
-            // Each waits for one more than may be here, and so until none comes.
-            let enough = |count: &mut usize| *count <= CONCURRENCY;
-            (count, _) = changed.wait_timeout_while(count, Duration::from_millis(100), enough).unwrap();
-            *count -= 1;
+            // Each waits for one more than may be here at first, and so until none comes.
+            let enough = |count: &mut usize| *count <= INITIAL;
+            (count, _) = changed.wait_timeout_while(count, Duration::from_millis(200), enough).unwrap();
+            _ = first.compare_exchange(0, *count, Ordering::Relaxed, Ordering::Relaxed);
             Reply::ok("jar")
         }
     });
     let bench = Bench::new(settings());
-    let downloads: Vec<Download> = (0..ALL).map(|number| download(&server.url(&format!("/{number}")))).collect();
+    let all = (0..3 * INITIAL).map(|number| download(&server.url(&format!("/{number}"))));
+    let downloads: Vec<Download> = all.collect();
     bench.system.prefetch(downloads.clone());
     for download in &downloads {
         assert_eq!(text(bench.system.fetch(download).unwrap()), "jar");
     }
-    assert_eq!(most.load(Ordering::Relaxed), CONCURRENCY);
+    assert_eq!(first.load(Ordering::Relaxed), INITIAL);
 }
 
 #[test]

@@ -40,6 +40,7 @@ enum Then {
     Close,
     Stall,
     Drip,
+    Slow,
 }
 
 impl Reply {
@@ -66,6 +67,18 @@ impl Reply {
     /// Then nothing more, on an open connection.
     pub(super) fn then_stall(self) -> Self {
         Self { then: Then::Stall, ..self }
+    }
+
+    /// Only so many bytes of the body.
+    pub(super) fn cut(mut self, at: usize) -> Self {
+        let head = self.bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+        self.bytes.truncate(head + at);
+        self
+    }
+
+    /// A little now, and the rest so late that other connections come first.
+    pub(super) fn slow(self) -> Self {
+        Self { then: Then::Slow, ..self }
     }
 
     /// Then a byte from time to time.
@@ -160,8 +173,16 @@ fn serve(stream: &mut (impl Read + Write), seen: &Mutex<Seen>, answer: &impl Fn(
         seen.requests.len() - 1
     };
     let reply = answer(number, &request);
-    _ = stream.write_all(&reply.bytes).and_then(|()| stream.flush());
-    if reply.then != Then::Close {
+    let pieces = if reply.then == Then::Slow { reply.bytes.len() / 64 } else { reply.bytes.len() };
+    for piece in reply.bytes.chunks(pieces.max(1)) {
+        if stream.write_all(piece).and_then(|()| stream.flush()).is_err() {
+            return;
+        }
+        if reply.then == Then::Slow {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    if matches!(reply.then, Then::Stall | Then::Drip) {
         while !is_closed(stream) && (reply.then == Then::Stall || stream.write_all(b".").is_ok()) {}
         seen.lock().unwrap().abandoned += 1;
     }

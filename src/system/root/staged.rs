@@ -1,0 +1,279 @@
+//! Files on their way to their path: whole and durable there, or not at all.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read, Write},
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    errno::Errno,
+    fcntl::{AtFlags, OFlag, openat, renameat},
+    sys::stat::{Mode as Bits, fstat, fstatat},
+    unistd::{UnlinkatFlags, fsync, geteuid, syncfs, unlinkat},
+};
+
+use super::{FileType, Ownership, Root, Status, explain_write, fsync_directory, loop_until_free, set_ownership};
+use crate::{
+    error::Fault,
+    system::file_lock,
+    value::{AbsPath, Sha256},
+};
+
+/// How a file is made.
+const NEW: OFlag =
+    OFlag::O_RDWR.union(OFlag::O_CREAT).union(OFlag::O_EXCL).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+/// How often something that stands in a temporary file's place is removed. Somebody who keeps putting it there, in a
+/// directory they may write to, gets an error, not a loop.
+const PATIENCE: usize = 16;
+/// So many files are flushed one by one; more of them with all else that waits on their file system.
+const FEW: usize = 8;
+
+/// A file on its way to its path.
+#[derive(Debug)]
+pub struct Staged {
+    file: File,
+    parent: Arc<OwnedFd>,
+    name: String,
+    path: AbsPath,
+    ownership: Ownership,
+    /// Whether it has its name, or is to keep the temporary one.
+    stays: bool,
+    /// Whether there may be a [note](Staged::note).
+    has_note: bool,
+}
+
+impl Root {
+    /// Starts a file: its bytes go to a temporary name in the same directory, which holds the right
+    /// owner and mode from the start and is removed when the [`Staged`] is dropped unpublished.
+    pub fn stage(&self, path: &AbsPath, ownership: Ownership) -> Result<Staged> {
+        let parent = self.parent_to_write(path)?;
+        // One name, not a random one: only the holder of the machine's lock writes, and what a killed
+        // run left behind is replaced by the next. Hidden, so that no `*.conf` glob picks it up.
+        let name = super::temporary_name(path);
+        let make = || openat(&*parent, name.as_str(), NEW, Bits::from_bits_truncate(0o600));
+        let fd = loop_until_free(&parent, &name, make).map_err(|errno| explain_write(errno, path))?;
+        let file = File::from(fd);
+        let staged = Staged { file, parent, name, path: path.clone(), ownership, stays: false, has_note: false };
+        staged.own()?;
+        Ok(staged)
+    }
+
+    /// Starts a file that takes long, or goes on with what a killed process left of it: its bytes go to `.NAME.part` in
+    /// the same directory, which nobody else may read before it is published. Several files of one directory may be on
+    /// their way at once.
+    ///
+    /// # Errors
+    /// If another process is at it.
+    pub fn resume(&self, path: &AbsPath, ownership: Ownership) -> Result<Staged> {
+        let parent = self.parent_to_write(path)?;
+        let name = part_name(path.leaf());
+        for _ in 0..PATIENCE {
+            let opened = open_own(&parent, &name).map_err(|errno| explain_write(errno, path))?;
+            let Some((file, is_new)) = opened else { continue };
+            if !file_lock::try_lock(&file).with_context(|| format!("locking {path}"))? {
+                return Err(Fault::new(format!("another process is writing {path}")).hint("wait until it has").into());
+            }
+            // Whoever had the lock may have published or removed the file since it was opened.
+            if is_named(&parent, &name, &file) {
+                let path = path.clone();
+                return Ok(Staged { file, parent, name, path, ownership, stays: false, has_note: !is_new });
+            }
+        }
+        Err(explain_write(Errno::EEXIST, path))
+    }
+}
+
+impl Staged {
+    /// The temporary path, for a validator to read before publication.
+    pub fn temporary(&self) -> Result<AbsPath> {
+        self.path.parent().unwrap_or_else(|| AbsPath::from("/")).join(&self.name)
+    }
+
+    /// The open file.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Writes bytes; an error names the path.
+    pub fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|error| self.explain(&error))
+    }
+
+    /// Copies a whole reader; returns the number of bytes.
+    pub fn copy_from(&mut self, reader: &mut impl Read) -> Result<u64> {
+        io::copy(reader, &mut self.file).map_err(|error| self.explain(&error))
+    }
+
+    /// Takes the place of another file that was never published, without a copy. Gives it back if it is on another file
+    /// system.
+    pub fn take(&mut self, mut other: Self) -> Result<Option<Self>> {
+        match renameat(&*other.parent, other.name.as_str(), &*self.parent, self.name.as_str()) {
+            Ok(()) => {}
+            Err(Errno::EXDEV) => return Ok(Some(other)),
+            Err(errno) => return Err(explain_write(errno, &self.path)),
+        }
+        other.stays = true;
+        other.drop_note();
+        std::mem::swap(&mut self.file, &mut other.file);
+        self.own()?;
+        Ok(None)
+    }
+
+    /// The open note beside a [resumed](Root::resume) file, which stays and goes with it.
+    pub fn note(&mut self) -> Result<File> {
+        self.has_note = true;
+        for _ in 0..PATIENCE {
+            let note = open_own(&self.parent, &note_name(&self.name));
+            if let Some((file, _)) = note.map_err(|errno| explain_write(errno, &self.path))? {
+                return Ok(file);
+            }
+        }
+        Err(explain_write(Errno::EEXIST, &self.path))
+    }
+
+    /// Whether an earlier process may have left a note.
+    pub fn has_note(&self) -> bool {
+        self.has_note
+    }
+
+    /// Removes the note.
+    pub fn drop_note(&mut self) {
+        if std::mem::take(&mut self.has_note) {
+            _ = unlinkat(&*self.parent, note_name(&self.name).as_str(), UnlinkatFlags::NoRemoveDir);
+        }
+    }
+
+    /// Stays under its temporary name, for another process to resume.
+    pub fn keep(&mut self) {
+        self.stays = true;
+    }
+
+    fn own(&self) -> Result<()> {
+        let owned = set_ownership(&self.file, self.ownership);
+        owned.with_context(|| format!("setting owner and mode of {}", self.path))
+    }
+
+    fn explain(&self, error: &io::Error) -> anyhow::Error {
+        let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        explain_write(errno, &self.path)
+    }
+
+    /// Makes the bytes durable and gives the file its name.
+    pub fn publish(self) -> Result<()> {
+        self.own()?;
+        // After a failed fsync the kernel calls the pages clean: never retried on this descriptor.
+        fsync(&self.file).with_context(|| format!("flushing {}", self.path))?;
+        let (parent, path) = (self.parent.clone(), self.path.clone());
+        self.rename()?;
+        fsync_directory(&parent).with_context(|| format!("flushing the directory of {path}"))
+    }
+
+    /// Publishes many files: durable all together, at little more cost than one. The results are in their order.
+    pub fn publish_all(files: Vec<Self>) -> Vec<Result<()>> {
+        let mut results: Vec<Result<()>> = files.iter().map(Self::own).collect();
+        if files.len() <= FEW {
+            for (file, result) in files.iter().zip(&mut results).filter(|(_, result)| result.is_ok()) {
+                *result = fsync(&file.file).with_context(|| format!("flushing {}", file.path));
+            }
+        } else {
+            // Since Linux 5.8 this tells of failed writes as fsync does.
+            flush_each_once(
+                &files,
+                &mut results,
+                |file| fstat(&file.file).map(|stat| (stat.st_dev, 0)),
+                |file| syncfs(&file.file),
+            );
+        }
+        let parents: Vec<_> = files.iter().map(|file| file.parent.clone()).collect();
+        for (file, result) in files.into_iter().zip(&mut results).filter(|(_, result)| result.is_ok()) {
+            *result = file.rename();
+        }
+        flush_each_once(
+            &parents,
+            &mut results,
+            |parent| fstat(&**parent).map(|stat| (stat.st_dev, stat.st_ino)),
+            |parent| fsync_directory(parent),
+        );
+        results
+    }
+
+    /// Gives the file its name. Nothing is durable by that: neither its bytes nor the name.
+    pub fn rename(mut self) -> Result<()> {
+        self.own()?;
+        renameat(&*self.parent, self.name.as_str(), &*self.parent, self.path.leaf())
+            .map_err(|errno| explain_write(errno, &self.path))?;
+        self.stays = true;
+        self.drop_note();
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.stays {
+            self.drop_note();
+            _ = unlinkat(&*self.parent, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
+        }
+    }
+}
+
+/// Flushes, for all items whose result is good so far, what several of them may share: once each.
+fn flush_each_once<T>(
+    items: &[T],
+    results: &mut [Result<()>],
+    shared: impl Fn(&T) -> nix::Result<(u64, u64)>,
+    flush: impl Fn(&T) -> nix::Result<()>,
+) {
+    let mut flushed = BTreeMap::new();
+    for (item, result) in items.iter().zip(results).filter(|(_, result)| result.is_ok()) {
+        let outcome = shared(item).and_then(|shared| *flushed.entry(shared).or_insert_with(|| flush(item)));
+        *result = outcome.context("flushing to the disk");
+    }
+}
+
+/// `.app.jar.part`. A name too long for that is cut, and told from others by its digest.
+fn part_name(leaf: &str) -> String {
+    if leaf.len() <= 200 {
+        return format!(".{leaf}.part");
+    }
+    let digest = Sha256::of(leaf.as_bytes()).to_string();
+    format!(".{}-{}.part", leaf.chars().take(40).collect::<String>(), &digest[..16])
+}
+
+fn note_name(part: &str) -> String {
+    format!("{part}.map")
+}
+
+/// Opens a regular file of our own that has one name, or makes it, and whether it is new. Something else of that name
+/// is removed: `None`, to be tried again.
+fn open_own(parent: &OwnedFd, name: &str) -> nix::Result<Option<(File, bool)>> {
+    match openat(parent, name, NEW, Bits::from_bits_truncate(0o600)) {
+        Ok(fd) => return Ok(Some((File::from(fd), true))),
+        Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    if let Ok(fd) = openat(parent, name, flags, Bits::empty()) {
+        let Status { file_type, ownership, links, .. } = Status::new(&fstat(&fd)?);
+        // Nobody else may read or write it.
+        let is_ours = ownership.uid == geteuid().as_raw() && ownership.mode.trailing_zeros() >= 6;
+        if file_type == FileType::Regular && links == 1 && is_ours {
+            return Ok(Some((File::from(fd), false)));
+        }
+    }
+    match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn is_named(parent: &OwnedFd, name: &str, file: &impl AsFd) -> bool {
+    let (Ok(named), Ok(open)) = (fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW), fstat(file)) else {
+        return false;
+    };
+    (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino)
+}
