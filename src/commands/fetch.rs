@@ -286,7 +286,8 @@ fn summary(files: &[File], elapsed: Duration) -> String {
     let rows: Vec<Row<'_>> = files.iter().map(Row::from).collect();
     let count = |status| rows.iter().filter(|row| row.status == status).count();
     let fetched = rows.iter().filter(|row| row.status == Status::Fetched);
-    let bytes = fetched.filter_map(|row| row.size).sum();
+    // What had been there from before took none of the time.
+    let bytes = fetched.map(|row| row.size.unwrap_or_default().saturating_sub(row.resumed)).sum();
     let mut text = match count(Status::Fetched) {
         0 => "fetched nothing".into(),
         files => format!("fetched {}", downloads::sum(files, bytes, elapsed)),
