@@ -1,36 +1,33 @@
 //! `fetch`: many downloads at once, for a person or a script.
 
+mod wanted;
+
 use std::{
     collections::HashMap,
-    io::Read,
     path::{Component, Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use percent_encoding::percent_decode_str;
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use self::wanted::{Wanted, What, relative_path};
 use crate::{
     cli,
     error::{self, Class, Fault},
     report::ErrorReport,
     system::{
         Mode, System,
-        fetch::{Delivery, Download, Event, Order, Prefix, Source},
+        fetch::{Delivery, Download, Event, Listed, Order, Prefix, Source},
         interrupt::Interrupt,
-        root::{Root, host_path},
     },
-    value::{AbsPath, Sha256, printable},
+    value::{AbsPath, Sha256},
     view::{
         complain,
         downloads::{self, Bars, Row, Status},
         say,
     },
 };
-
-/// The longest `--input`: more than a hundred thousand URLs.
-const LIMIT: u64 = 64 << 20;
 
 /// Downloads. This command has exit codes of its own: 0 if all arrived, 1 if not, 128 + n after signal n.
 pub(super) fn execute(arguments: cli::Fetch) -> Result<u8> {
@@ -45,7 +42,7 @@ pub(super) fn execute(arguments: cli::Fetch) -> Result<u8> {
 
 fn fetch(arguments: cli::Fetch) -> Result<u8> {
     // Before signals are caught: Ctrl-C ends it while it reads from a terminal.
-    let wanted = wanted(&arguments)?;
+    let wanted = wanted::all(&arguments)?;
     let mut system = System::open(Path::new("/"), Mode::Run, Interrupt::install()?)?;
     if let Some(profile) = arguments.profile {
         system.use_profile(profile);
@@ -53,7 +50,8 @@ fn fetch(arguments: cli::Fetch) -> Result<u8> {
     let directory = absolute(&std::env::current_dir().context("the current directory")?, &arguments.output_dir)?;
     let began = Instant::now();
     let bars = Bars::new();
-    let mut files = expand(&system, wanted, &bars)?;
+    bars.show_progress_of(&system);
+    let mut files = expand(&system, wanted)?;
     skip_all_but_the_last(&mut files);
     pin(&mut files, &arguments.sha256)?;
     place(&system, &mut files, &directory)?;
@@ -73,19 +71,6 @@ fn fetch(arguments: cli::Fetch) -> Result<u8> {
         say(&summary(&files, began.elapsed()));
     }
     Ok(u8::from(!failures.is_empty()))
-}
-
-/// A URL as the operator gave it.
-#[derive(Debug)]
-struct Wanted {
-    what: What,
-    sha256: Option<Sha256>,
-}
-
-#[derive(Debug)]
-enum What {
-    One(Source, String),
-    Below(Prefix),
 }
 
 /// A file on its way.
@@ -129,113 +114,7 @@ impl File {
     }
 }
 
-/// What the command line and `--input` ask for, or all that is wrong with it.
-fn wanted(arguments: &cli::Fetch) -> Result<Vec<Wanted>> {
-    let mut texts: Vec<(String, String)> =
-        arguments.urls.iter().chain(&arguments.named).map(|url| (String::new(), url.clone())).collect();
-    if let Some(input) = &arguments.input {
-        let named = if input == "-" { "standard input" } else { input };
-        let lines = read(input).with_context(|| format!("reading {named}"))?;
-        let lines = lines.lines().enumerate().map(|(index, line)| (format!("{named}:{}: ", index + 1), line.trim()));
-        let urls = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-        texts.extend(urls.map(|(place, line)| (place, line.to_owned())));
-    }
-    let mut wrong = vec![];
-    let mut wanted = vec![];
-    for (place, text) in &texts {
-        match parse(text, !place.is_empty(), arguments.recursive) {
-            Ok(one) => wanted.push(one),
-            Err(error) => wrong.push(format!("{place}{}: {error:#}", shown(text))),
-        }
-    }
-    if wrong.is_empty() {
-        return Ok(wanted);
-    }
-    let urls = if texts.len() == 1 { "the URL".into() } else { format!("{} of {} URLs", wrong.len(), texts.len()) };
-    Err(Fault::new(format!("{urls} can't be fetched; nothing was")).caused_by(anyhow!(wrong.join("\n"))).into())
-}
-
-fn read(input: &str) -> Result<String> {
-    let mut bytes = vec![];
-    if input == "-" {
-        _ = std::io::stdin().take(LIMIT + 1).read_to_end(&mut bytes)?;
-        ensure!(bytes.len() as u64 <= LIMIT, "it has more than {LIMIT} bytes");
-    } else {
-        let path = host_path(input)?;
-        bytes = Root::open(Path::new("/"))?.read(&path, LIMIT)?.with_context(|| format!("{path} does not exist"))?;
-    }
-    String::from_utf8(bytes).context("it is not UTF-8")
-}
-
-/// `URL`, `URL#sha256=HEX`, and in a line of a file also `URL sha256=HEX`.
-fn parse(text: &str, is_line: bool, recursive: bool) -> Result<Wanted> {
-    let (url, pin) = match text.split_once(char::is_whitespace).filter(|_| is_line) {
-        Some((url, rest)) => {
-            let pin = rest.trim().strip_prefix("sha256=").context("after the URL comes nothing, or sha256=HEX")?;
-            (url, Some(pin))
-        }
-        None => match text.split_once("#sha256=") {
-            Some((url, pin)) => (url, Some(pin)),
-            None => (text, None),
-        },
-    };
-    let sha256 = pin.map(str::parse).transpose()?;
-    if url.starts_with("s3://") && url.ends_with('/') {
-        ensure!(recursive, "it ends in a slash: --recursive fetches what is below it");
-        ensure!(sha256.is_none(), "a sha256 is that of one file");
-        return Ok(Wanted { what: What::Below(url.parse()?), sha256 });
-    }
-    let source: Source = url.parse()?;
-    let name = file_name(&source)?;
-    Ok(Wanted { what: What::One(source, name), sha256 })
-}
-
-/// A URL in an error, where its query may hold a signature and its host part a password.
-fn shown(text: &str) -> String {
-    let text = text.split(|c: char| matches!(c, '?' | '#') || c.is_whitespace()).next().unwrap_or_default();
-    let clean = match text.split_once("://") {
-        Some((scheme, rest)) => {
-            let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            format!("{scheme}://{}{path}", host.rsplit('@').next().unwrap_or_default())
-        }
-        None => text.to_owned(),
-    };
-    clean.chars().filter(|c| !c.is_control()).collect()
-}
-
-/// The name of a file: the last part of its URL's path, in `https` and `http` with `%xx` decoded.
-fn file_name(source: &Source) -> Result<String> {
-    let name = match source {
-        Source::Http(url) => {
-            let path = url.split(['?', '#']).next().and_then(|url| url.splitn(4, '/').nth(3)).unwrap_or_default();
-            let last = percent_decode_str(path.rsplit('/').next().unwrap_or_default());
-            last.decode_utf8().context("the file name at its end is not UTF-8")?.into_owned()
-        }
-        Source::S3 { key, .. } => key.rsplit('/').next().unwrap_or_default().to_owned(),
-        Source::File(path) => path.leaf().to_owned(),
-    };
-    ensure!(!name.is_empty(), "it ends in a slash, so there is no file name");
-    check_component(&name)?;
-    Ok(name)
-}
-
-/// The path of an object below the directory that stands for its prefix.
-fn relative_path(key: &str, prefix: &str) -> Result<String> {
-    let path = key.strip_prefix(prefix).with_context(|| format!("it does not begin with {prefix}"))?;
-    path.split('/').try_for_each(check_component)?;
-    Ok(path.to_owned())
-}
-
-/// Refuses what would lead to another directory, or hide something from whoever reads it.
-fn check_component(name: &str) -> Result<()> {
-    ensure!(!name.is_empty(), "its path has an empty part");
-    ensure!(!matches!(name, "." | ".."), "`{name}` is no file name");
-    ensure!(!name.contains('/'), "the file name at its end holds an encoded slash");
-    ensure!(name.len() < 256, "the file name at its end has more than 255 bytes");
-    printable(name).context("the file name at its end")
-}
-
-/// A path that the operator typed, without following any link: [`Root`] does that, and carefully.
+/// A path that the operator typed, without following any link: that is done later, and carefully.
 fn absolute(current: &Path, path: &Path) -> Result<AbsPath> {
     let mut absolute = PathBuf::new();
     for component in current.join(path).components() {
@@ -249,45 +128,48 @@ fn absolute(current: &Path, path: &Path) -> Result<AbsPath> {
 }
 
 /// Each file that is wanted, those below prefixes too. What can't be listed has failed.
-fn expand(system: &System, wanted: Vec<Wanted>, bars: &Bars) -> Result<Vec<File>> {
-    bars.show_progress_of(system);
+fn expand(system: &System, wanted: Vec<Wanted>) -> Result<Vec<File>> {
     let mut files = vec![];
     for Wanted { what, sha256 } in wanted {
-        match what {
-            What::One(source, name) => files.push(File::of(Download { source, sha256 }, name, None)),
-            What::Below(prefix) => {
-                let listed = system.list(&prefix);
-                system.check()?;
-                match listed {
-                    Ok(objects) if objects.is_empty() => {
-                        let fault = Fault::new(format!("there are no objects below {prefix}"));
-                        files.push(File::failed(
-                            prefix.to_string(),
-                            fault.hint("check the bucket and the prefix").into(),
-                        ));
-                    }
-                    Ok(objects) => {
-                        // An empty object of that name is how consoles show a directory.
-                        for object in objects.into_iter().filter(|object| !object.key.ends_with('/')) {
-                            let source = Source::S3 { bucket: prefix.bucket.clone(), key: object.key, version: None };
-                            let Source::S3 { key, .. } = &source else { continue };
-                            files.push(match relative_path(key, &prefix.prefix) {
-                                Ok(name) => File::of(Download { source, sha256: None }, name, Some(object.size)),
-                                Err(error) => {
-                                    let url: String =
-                                        source.to_string().chars().flat_map(char::escape_default).collect();
-                                    let error = error.context(format!("{url} can't be a file below a directory"));
-                                    File::failed(url, error)
-                                }
-                            });
-                        }
-                    }
-                    Err(error) => files.push(File::failed(prefix.to_string(), error)),
-                }
+        let prefix = match what {
+            What::One(source, name) => {
+                files.push(File::of(Download { source, sha256 }, name, None));
+                continue;
             }
+            What::Below(prefix) => prefix,
+        };
+        let listed = system.list(&prefix);
+        system.check()?;
+        match listed {
+            Ok(objects) if objects.is_empty() => {
+                let fault = Fault::new(format!("there are no objects below {prefix}"));
+                files.push(File::failed(prefix.to_string(), fault.hint("check the bucket and the prefix").into()));
+            }
+            // An empty object of such a name is how consoles show a directory.
+            Ok(objects) => files.extend(
+                objects.into_iter().filter(|object| !object.key.ends_with('/')).map(|object| below(&prefix, object)),
+            ),
+            Err(error) => files.push(File::failed(prefix.to_string(), error)),
         }
     }
     Ok(files)
+}
+
+/// An object below a prefix.
+fn below(prefix: &Prefix, Listed { key, size }: Listed) -> File {
+    let name = relative_path(&key, &prefix.prefix);
+    let source = Source::S3 { bucket: prefix.bucket.clone(), key, version: None };
+    match name {
+        Ok(name) => File::of(Download { source, sha256: None }, name, Some(size)),
+        Err(error) => {
+            let url: String = source
+                .to_string()
+                .chars()
+                .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+                .collect();
+            File::failed(url.clone(), error.context(format!("{url} can't be a file below a directory")))
+        }
+    }
 }
 
 /// Where several have the same name, the last one wins.
@@ -362,6 +244,7 @@ fn place(system: &System, files: &mut [File], directory: &AbsPath) -> Result<()>
         let expected = file.wanted.as_ref().and_then(|download| download.sha256);
         if expected.is_some() {
             // What can't be read is replaced, or says why it can't be when that is tried.
+            system.progress(&format!("reading {path}"));
             let there = system.digest(&path);
             system.check()?;
             if matches!(there, Ok(digest) if digest == expected) {
@@ -403,7 +286,8 @@ fn summary(files: &[File], elapsed: Duration) -> String {
     let rows: Vec<Row<'_>> = files.iter().map(Row::from).collect();
     let count = |status| rows.iter().filter(|row| row.status == status).count();
     let fetched = rows.iter().filter(|row| row.status == Status::Fetched);
-    let bytes = fetched.filter_map(|row| row.size).sum();
+    // What had been there from before took none of the time.
+    let bytes = fetched.map(|row| row.size.unwrap_or_default().saturating_sub(row.resumed)).sum();
     let mut text = match count(Status::Fetched) {
         0 => "fetched nothing".into(),
         files => format!("fetched {}", downloads::sum(files, bytes, elapsed)),

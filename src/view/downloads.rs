@@ -40,12 +40,14 @@ struct Live {
     files: Vec<Expected>,
     finished: usize,
     failed: usize,
+    has_begun: bool,
 }
 
 /// A file's bar.
 struct Line {
     bar: ProgressBar,
     index: usize,
+    is_new: bool,
 }
 
 struct Expected {
@@ -66,7 +68,7 @@ impl Bars {
         let total = all.add(ProgressBar::new_spinner());
         style(&total, WAITING);
         total.enable_steady_tick(TICK);
-        Self(Some(Live { all, total, lines: vec![], files: vec![], finished: 0, failed: 0 }))
+        Self(Some(Live { all, total, lines: vec![], files: vec![], finished: 0, failed: 0, has_begun: false }))
     }
 
     /// Shows what a system says that it is doing.
@@ -135,6 +137,11 @@ impl Live {
             file.size = total.or(file.size);
         }
         self.show_total(underway.len());
+        if !self.has_begun && !underway.is_empty() {
+            // What an earlier download had brought says nothing about the rate.
+            self.total.reset_eta();
+            self.has_begun = true;
+        }
         self.show_files(underway);
     }
 
@@ -169,7 +176,7 @@ impl Live {
                     self.all.remove(&line.bar);
                     continue;
                 };
-                line.index = next;
+                line = Line { index: next, is_new: true, ..line };
                 line.bar.reset();
             }
             self.lines.push(line);
@@ -177,9 +184,9 @@ impl Live {
         while self.lines.len() < LINES
             && let Some(index) = new.pop()
         {
-            self.lines.push(Line { bar: self.all.add(ProgressBar::no_length()), index });
+            self.lines.push(Line { bar: self.all.add(ProgressBar::no_length()), index, is_new: true });
         }
-        for Line { bar, index } in &self.lines {
+        for Line { bar, index, is_new } in &mut self.lines {
             let file = &self.files[*index];
             match file.size.filter(|size| *size > 0) {
                 Some(size) => {
@@ -190,6 +197,10 @@ impl Live {
             }
             bar.set_message(file.name.clone());
             bar.set_position(file.done);
+            if std::mem::take(is_new) {
+                // Its rate is that of what comes from now on: it may have been under way without a line.
+                bar.reset_eta();
+            }
         }
     }
 }

@@ -6,7 +6,8 @@ use std::{
     os::unix::fs::{PermissionsExt, chown, symlink},
     path::Path,
     process::{Command, Stdio},
-    sync::mpsc,
+    sync::{Arc, Condvar, Mutex, mpsc},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -272,10 +273,36 @@ fn an_ordinary_user_needs_nothing_but_a_directory_and_root_does_not_write_there(
     assert_eq!((server.paths(), fs::read_dir(sandbox.at("target")).unwrap().count()), (vec!["/x".to_owned()], 0));
 }
 
+#[test]
+fn so_many_are_fetched_at_once_as_was_said() {
+    for jobs in [2, 12] {
+        let sandbox = Sandbox::new();
+        // How many requests are being answered, and how many were at most. Nobody is answered before all are there.
+        let state = Arc::new((Mutex::new((0, 0)), Condvar::new()));
+        let seen = state.clone();
+        let server = Server::start(move |_| {
+            let (count, changed) = &*seen;
+            let mut at = count.lock().unwrap();
+            at.0 += 1;
+            at.1 = at.1.max(at.0);
+            changed.notify_all();
+            let (mut at, _) = changed.wait_timeout_while(at, Duration::from_secs(10), |at| at.1 < jobs).unwrap();
+            at.0 -= 1;
+            Reply::ok("")
+        });
+        let urls: Vec<String> = (0..jobs * 2).map(|number| server.url(&format!("/{number}"))).collect();
+        let mut arguments = vec!["--jobs".to_owned(), jobs.to_string()];
+        arguments.extend(urls);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let _ = fetch(&sandbox, &arguments).expect(0);
+        assert_eq!(state.0.lock().unwrap().1, jobs);
+    }
+}
+
 /// A server whose body waits in the middle until it is told to go on.
 fn waiting() -> (Server, mpsc::Sender<()>) {
     let (go, wait) = mpsc::channel();
-    let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
+    let wait = Arc::new(Mutex::new(wait));
     let server = Server::start(move |_| {
         let wait = wait.clone();
         let parts = (0..2).map(move |part| {
