@@ -9,6 +9,7 @@ mod client;
 mod download;
 mod http;
 mod metadata;
+mod mirrors;
 mod redirect;
 mod retry;
 mod s3;
@@ -31,7 +32,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::unistd::{getegid, geteuid};
 
-pub use self::source::Source;
+pub use self::source::{Source, Sources};
 use self::{
     client::Clients,
     download::Progress,
@@ -53,10 +54,19 @@ const CONCURRENCY: usize = 8;
 /// Something to be downloaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Download {
-    /// Where from.
-    pub source: Source,
+    /// Where from. Of several sources, each but the last is tried at most twice before the next one has its turn.
+    pub sources: Sources,
     /// What its bytes must hash to; bytes that don't are never handed over.
     pub sha256: Option<Sha256>,
+}
+
+/// A download from one source.
+#[derive(Debug)]
+struct Order {
+    source: Source,
+    sha256: Option<Sha256>,
+    /// How often it is tried, if that may help.
+    attempts: u32,
 }
 
 /// A complete, verified download: an anonymous file on the disk, gone when dropped or when the process dies.
@@ -163,19 +173,19 @@ impl System {
     pub fn prefetch(&self, downloads: Vec<Download>) {
         for download in downloads {
             let mut started = self.fetcher.started.borrow_mut();
-            if matches!(download.source, Source::File(_)) || started.iter().any(|(other, _)| *other == download) {
+            if download.sources.local().is_some() || started.iter().any(|(other, _)| *other == download) {
                 continue;
             }
             match self.transfer(&download) {
                 Ok(transfer) => started.push((download, transfer)),
-                Err(error) => tracing::debug!(source = %download.source, "not started early: {error:#}"),
+                Err(error) => tracing::debug!(source = %download.sources, "not started early: {error:#}"),
             }
         }
     }
 
     /// Downloads, or waits for a prefetch of the same.
     pub fn fetch(&self, download: &Download) -> Result<Fetched> {
-        if let Source::File(path) = &download.source {
+        if let Some(path) = download.sources.local() {
             return self.copy(path, download.sha256);
         }
         let early = {
@@ -186,8 +196,8 @@ impl System {
             Some(transfer) => transfer,
             None => self.transfer(download)?,
         };
-        self.await_task(&task, || self.progress(&format!("{}: {progress}", download.source)))
-            .with_context(|| format!("downloading {}", download.source))
+        self.await_task(&task, || self.progress(&format!("{}: {progress}", download.sources)))
+            .with_context(|| format!("downloading {}", download.sources))
     }
 
     /// The origin's strong validator (`ETag`, or S3 version and `ETag`) for what it would send now.
@@ -217,10 +227,11 @@ impl System {
     }
 
     fn transfer(&self, download: &Download) -> Result<Transfer> {
-        let spool = self.spool()?;
+        let orders = mirrors::orders(download, &self.fetcher.settings.pace).into_iter();
+        let orders = orders.map(|order| Ok((order, self.spool()?))).collect::<Result<_>>()?;
         let worker = self.fetcher.worker()?;
         let progress = Arc::new(Progress::default());
-        let task = worker.run(download::run(worker.origins(), download.clone(), spool, progress.clone()));
+        let task = worker.run(mirrors::run(worker.origins(), orders, progress.clone()));
         Ok(Transfer { task, progress })
     }
 

@@ -12,8 +12,8 @@ use aws_sdk_s3::primitives::ByteStream;
 use reqwest::{Method, Response};
 
 use super::{
-    Download, Fetched, Origins, Source, http,
-    retry::{Attempts, Failure},
+    Fetched, Order, Origins, Source, http,
+    retry::{Attempts, Failure, Pace},
     s3::{self, Object, S3},
     spool::Spool,
 };
@@ -62,16 +62,17 @@ impl Body {
 /// Downloads, with as many attempts as make sense.
 pub(super) async fn run(
     origins: Arc<Origins>,
-    download: Download,
+    order: Order,
     mut spool: Spool,
     progress: Arc<Progress>,
 ) -> Result<Fetched, Fault> {
     let _permit = origins.permits.acquire().await;
-    let mut attempts = Attempts::new(&origins.settings.pace);
+    let pace = Pace { attempts: order.attempts, ..origins.settings.pace.clone() };
+    let mut attempts = Attempts::new(&pace);
     loop {
-        match attempt(&origins, &download, &mut spool, &progress).await {
+        match attempt(&origins, &order, &mut spool, &progress).await {
             Ok(etag) => return spool.finish(etag),
-            Err(failure) => attempts.after(&download.source, failure).await?,
+            Err(failure) => attempts.after(&order.source, failure).await?,
         }
     }
 }
@@ -79,12 +80,12 @@ pub(super) async fn run(
 /// One attempt, from the first byte; the validator of what arrived.
 async fn attempt(
     origins: &Origins,
-    download: &Download,
+    order: &Order,
     spool: &mut Spool,
     progress: &Progress,
 ) -> Result<Option<String>, Failure> {
     spool.restart().map_err(Failure::Permanent)?;
-    let mut body = open(origins, &download.source).await?;
+    let mut body = open(origins, &order.source).await?;
     progress.total.store(body.total.unwrap_or_default(), Ordering::Relaxed);
     while let Some(bytes) = body.next(origins).await? {
         spool.write(bytes.as_ref(), body.total).map_err(Failure::Permanent)?;
@@ -94,7 +95,7 @@ async fn attempt(
         let message = format!("the body has {} bytes, not the {total} that were announced", spool.size());
         return Err(Failure::transient(Fault::new(message)));
     }
-    spool.verify(download.sha256).map_err(Failure::Suspect)?;
+    spool.verify(order.sha256).map_err(Failure::Suspect)?;
     Ok(body.etag)
 }
 
