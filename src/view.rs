@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::{
     engine::Observer,
     error,
-    report::{ChangeReport, Outcome, Report, StepReport},
+    report::{ChangeReport, DownloadReport, Outcome, Report, StepReport},
     system::Mode,
     value::spoken,
 };
@@ -101,6 +101,10 @@ impl Observer for Lines {
         self.progress(&format!("{resource}: {}", change.summary));
     }
 
+    fn download(&mut self, _resource: &str, download: &DownloadReport) {
+        self.line(&format!("    fetched {download}"));
+    }
+
     fn progress(&mut self, line: &str) {
         if let Some(bar) = &self.live {
             bar.set_message(line.chars().filter(|c| !c.is_control()).collect::<String>());
@@ -184,6 +188,20 @@ impl Observer for Journal {
         );
     }
 
+    fn download(&mut self, resource: &str, download: &DownloadReport) {
+        let DownloadReport { source, bytes, began, wanted, ended, .. } = download;
+        tracing::info!(
+            step = self.step,
+            resource,
+            source,
+            bytes,
+            began,
+            wanted,
+            ended,
+            "{resource}: fetched {download}"
+        );
+    }
+
     fn progress(&mut self, line: &str) {
         tracing::debug!(step = self.step, "{line}");
     }
@@ -221,6 +239,7 @@ pub struct Silent;
 impl Observer for Silent {
     fn step_begins(&mut self, _index: usize, _total: usize, _name: &str) {}
     fn change(&mut self, _resource: &str, _change: &ChangeReport) {}
+    fn download(&mut self, _resource: &str, _download: &DownloadReport) {}
     fn progress(&mut self, _line: &str) {}
     fn failure(&mut self, _resource: &str, _error: &anyhow::Error, _again: bool) {}
     fn step_ends(&mut self, _index: usize, _total: usize, _step: &StepReport) {}

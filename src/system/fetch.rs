@@ -26,7 +26,7 @@ use std::{
     fs::File,
     io::Read,
     sync::{Arc, mpsc::RecvTimeoutError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -82,6 +82,21 @@ pub struct Fetched {
     pub etag: Option<String>,
 }
 
+/// When a download went on, and from when on somebody waited for it.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// Which source delivered it, as it may be shown.
+    pub source: String,
+    /// Number of its bytes.
+    pub bytes: u64,
+    /// When it was begun: with the run, or when it was wanted.
+    pub began: Instant,
+    /// When it was asked for.
+    pub wanted: Instant,
+    /// When it was complete and verified.
+    pub ended: Instant,
+}
+
 /// An answer to a probe.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -132,12 +147,21 @@ pub(super) struct Fetcher {
     settings: Settings,
     worker: OnceCell<Worker>,
     started: RefCell<Vec<(Download, Transfer)>>,
+    arrivals: RefCell<Vec<Arrival>>,
 }
 
 /// A download under way.
 struct Transfer {
-    task: Task<Fetched>,
+    task: Task<Delivery>,
     progress: Arc<Progress>,
+    began: Instant,
+}
+
+/// What a transfer ends with.
+struct Delivery {
+    fetched: Fetched,
+    source: String,
+    at: Instant,
 }
 
 /// What the background's tasks share.
@@ -192,12 +216,21 @@ impl System {
             let mut started = self.fetcher.started.borrow_mut();
             started.iter().position(|(other, _)| other == download).map(|index| started.swap_remove(index).1)
         };
-        let Transfer { task, progress } = match early {
+        let wanted = Instant::now();
+        let Transfer { task, progress, began } = match early {
             Some(transfer) => transfer,
             None => self.transfer(download)?,
         };
-        self.await_task(&task, || self.progress(&format!("{}: {progress}", download.sources)))
-            .with_context(|| format!("downloading {}", download.sources))
+        let Delivery { fetched, source, at } = self
+            .await_task(&task, || self.progress(&format!("{}: {progress}", download.sources)))
+            .with_context(|| format!("downloading {}", download.sources))?;
+        self.fetcher.arrivals.borrow_mut().push(Arrival { source, bytes: fetched.size, began, wanted, ended: at });
+        Ok(fetched)
+    }
+
+    /// The downloads that were handed over since this was asked last.
+    pub fn arrivals(&self) -> Vec<Arrival> {
+        self.fetcher.arrivals.take()
     }
 
     /// The origin's strong validator (`ETag`, or S3 version and `ETag`) for what it would send now.
@@ -232,7 +265,7 @@ impl System {
         let worker = self.fetcher.worker()?;
         let progress = Arc::new(Progress::default());
         let task = worker.run(mirrors::run(worker.origins(), orders, progress.clone()));
-        Ok(Transfer { task, progress })
+        Ok(Transfer { task, progress, began: Instant::now() })
     }
 
     /// A file of the machine itself, copied so that it can't change once it is verified.

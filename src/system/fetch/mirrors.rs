@@ -1,9 +1,9 @@
 //! Several sources of the same bytes: after a failure of one, the next one is tried.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use super::{
-    Download, Fetched, Order, Origins, Source,
+    Delivery, Download, Order, Origins, Source,
     download::{self, Progress},
     retry::Pace,
     spool::Spool,
@@ -32,7 +32,7 @@ pub(super) async fn run(
     origins: Arc<Origins>,
     orders: Vec<(Order, Spool)>,
     progress: Arc<Progress>,
-) -> Result<Fetched, Fault> {
+) -> Result<Delivery, Fault> {
     let is_only = orders.len() == 1;
     let mut failures: Vec<(String, anyhow::Error)> = vec![];
     for (order, spool) in orders {
@@ -41,7 +41,7 @@ pub(super) async fn run(
             tracing::warn!("{before}: {error:#}; trying {source}");
         }
         match download::run(origins.clone(), order, spool, progress.clone()).await {
-            Ok(fetched) => return Ok(fetched),
+            Ok(fetched) => return Ok(Delivery { fetched, source, at: Instant::now() }),
             Err(fault) if is_only => return Err(fault),
             Err(fault) => failures.push((source, fault.into())),
         }
