@@ -165,7 +165,8 @@ impl System {
     /// unit that runs us, which ends only when we do (cloud-final.service, and units with
     /// `After=multi-user.target`). Such a job is left queued; see [`System::waits_for_us`].
     pub fn settle(&self, verb: &str, name: &str, stable: Duration, patience: Duration) -> Result<()> {
-        if verb != "stop" && self.unit(name)?.was_tried() {
+        let mut unit = self.unit(name)?;
+        if verb != "stop" && unit.was_tried() {
             // Earlier starts, failed or not, would count against the start limit. Its restarts are counted from 0 again.
             _ = self.run(&Command::new(["systemctl", "reset-failed", name]))?;
         }
@@ -174,7 +175,7 @@ impl System {
         let mut active_since = None;
         let mut pause = Duration::from_millis(20);
         loop {
-            let unit = self.fresh_unit(name)?;
+            unit = self.fresh_unit(name).map_err(|stopped| stopped.context(self.still(name, &unit)))?;
             // Before our job is done, that may still be what it ends.
             let flaps = verb != "stop" && !unit.has_job() && unit.flaps(0);
             if unit.is_failed() || flaps {
