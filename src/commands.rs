@@ -196,6 +196,9 @@ fn show(report: &Report, holder: Option<&str>) {
                     change.summary
                 ));
             }
+            for download in &resource.downloads {
+                say(&format!("    fetched {download}"));
+            }
             if let Some(error) = &resource.error {
                 say(&format!("  ! {}: {}", resource.resource, error.causes.join(": ").replace('\n', "\n    ")));
                 if let Some(hint) = &error.hint {

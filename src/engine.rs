@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use crate::{
     error::{self, Class, Fault},
     manifest::{Declared, Manifest, Step, diagnostic::did_you_mean},
-    report::{ChangeReport, ErrorReport, Outcome, Report, ResourceReport, StepReport, milliseconds},
+    report::{ChangeReport, DownloadReport, ErrorReport, Outcome, Report, ResourceReport, StepReport, milliseconds},
     resource::Change,
     system::{Mode, System},
 };
@@ -63,6 +63,8 @@ pub trait Observer {
     fn step_begins(&mut self, index: usize, total: usize, name: &str);
     /// A change is about to be made, or is pending in a plan.
     fn change(&mut self, resource: &str, change: &ChangeReport);
+    /// What a change needed was downloaded.
+    fn download(&mut self, resource: &str, download: &DownloadReport);
     /// Something goes on within a change.
     fn progress(&mut self, line: &str);
     /// A resource failed; `again` if it will be tried once more.
@@ -92,6 +94,7 @@ pub fn run(
     });
     let mut run = Run {
         system,
+        began,
         observer,
         report: Report::begin(manifest.steps.iter().map(|step| step.name.clone())),
         recorded: false,
@@ -99,6 +102,8 @@ pub fn run(
     let picked =
         || manifest.steps.iter().zip(&picks).filter(|(_, picked)| **picked).flat_map(|(step, _)| &step.resources);
     system.watch_units(picked().filter_map(|declared| declared.resource.unit()).map(Into::into));
+    // What came before, such as the manifest itself, is no part of the run.
+    drop(system.arrivals());
     if system.mode() == Mode::Run {
         system.prefetch(picked().filter_map(|declared| declared.resource.prefetch(system)).collect());
     }
@@ -119,6 +124,7 @@ pub fn run(
 
 struct Run<'a> {
     system: &'a System,
+    began: Instant,
     observer: Rc<RefCell<dyn Observer>>,
     report: Report,
     /// Whether the machine's report says that a run is going on.
@@ -132,6 +138,7 @@ impl Run<'_> {
         let began = Instant::now();
         self.observer.borrow_mut().step_begins(index, total, &step.name);
         self.report.steps[index].outcome = Outcome::Running;
+        self.report.steps[index].began = milliseconds(began - self.began);
         let what = format!("step {}", step.name);
         let limit = Some(step.timeout.unwrap_or(STEP_TIMEOUT));
         let deadlines = self.system.deadlines();
@@ -173,6 +180,7 @@ impl Run<'_> {
             milliseconds: 0,
             attempts: 0,
             changes: vec![],
+            downloads: vec![],
             error: None,
         });
         let mut attempts = 0;
@@ -229,6 +237,7 @@ impl Run<'_> {
                 (Mode::Run, Some(action)) => {
                     let made = action(self.system);
                     self.system.forget();
+                    self.downloads(index, title);
                     made.with_context(|| change.summary)?;
                 }
             }
@@ -249,6 +258,20 @@ impl Run<'_> {
         Err(Fault::new(message)
             .hint("something on the machine undoes it, or two resources contradict each other")
             .into())
+    }
+
+    /// Puts what was downloaded for a change into the report and shows it.
+    fn downloads(&mut self, index: usize, title: &str) {
+        let at = |instant| milliseconds(Instant::saturating_duration_since(&instant, self.began));
+        for arrival in self.system.arrivals() {
+            let (began, wanted, ended) = (at(arrival.began), at(arrival.wanted), at(arrival.ended));
+            let behind = self.report.steps_between(index, began, wanted.min(ended));
+            let report = DownloadReport { source: arrival.source, bytes: arrival.bytes, began, wanted, ended, behind };
+            self.observer.borrow_mut().download(title, &report);
+            if let Some(resource) = self.report.steps[index].resources.last_mut() {
+                resource.downloads.push(report);
+            }
+        }
     }
 
     /// Puts a change into the report and shows it. Before the first one is made, the report on the disk

@@ -1,6 +1,6 @@
 //! What a run did: kept in `/var/lib/glovo-bootstrap/report.json`, printed by `status` and `plan --json`.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     error,
     system::{Mode, System, state},
+    value::{ByteSize, spoken},
 };
 
 /// The report's file in the state directory.
@@ -62,6 +63,9 @@ pub struct StepReport {
     pub name: String,
     /// How it ended.
     pub outcome: Outcome,
+    /// When it began, in milliseconds after the run did.
+    #[serde(default)]
+    pub began: u64,
     /// Wall time in milliseconds.
     pub milliseconds: u64,
     /// Every resource that had its turn.
@@ -81,6 +85,9 @@ pub struct ResourceReport {
     pub attempts: u32,
     /// What was changed or is pending.
     pub changes: Vec<ChangeReport>,
+    /// What was downloaded for it.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub downloads: Vec<DownloadReport>,
     /// Why it failed: the error, its causes, its hint.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<ErrorReport>,
@@ -97,6 +104,36 @@ pub struct ChangeReport {
     /// The difference of a text file, in a plan.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub diff: Option<String>,
+}
+
+/// A download. Its times are in milliseconds after the run began.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DownloadReport {
+    /// Which source delivered it.
+    pub source: String,
+    /// Number of its bytes.
+    pub bytes: u64,
+    /// When it began.
+    pub began: u64,
+    /// When its resource asked for it, and waited unless it was complete by then.
+    pub wanted: u64,
+    /// When it was complete.
+    pub ended: u64,
+    /// The steps that went on meanwhile, before its own.
+    pub behind: Vec<String>,
+}
+
+/// `12 MiB in 340 ms, hidden behind install_dependencies`
+impl fmt::Display for DownloadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = |until: u64| spoken(Duration::from_millis(until.saturating_sub(self.began)));
+        write!(f, "{} in {}", ByteSize(self.bytes), time(self.ended))?;
+        match self.behind.join(", ") {
+            steps if steps.is_empty() => Ok(()),
+            steps if self.ended <= self.wanted => write!(f, ", hidden behind {steps}"),
+            steps => write!(f, ", {} of it hidden behind {steps}", time(self.wanted)),
+        }
+    }
 }
 
 /// An error.
@@ -118,7 +155,7 @@ impl ErrorReport {
 impl Report {
     /// An empty report of a run that begins now.
     pub fn begin(steps: impl Iterator<Item = String>) -> Self {
-        let step = |name| StepReport { name, outcome: Outcome::NotRun, milliseconds: 0, resources: vec![] };
+        let step = |name| StepReport { name, outcome: Outcome::NotRun, began: 0, milliseconds: 0, resources: vec![] };
         Self {
             run_id: run_id(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -148,6 +185,12 @@ impl Report {
     pub fn changes(&self, deferred: bool) -> usize {
         let resources = self.steps.iter().flat_map(|step| &step.resources);
         resources.flat_map(|resource| &resource.changes).filter(|change| change.deferred == deferred).count()
+    }
+
+    /// The steps before this one that went on at some time in between, in milliseconds after the run began.
+    pub fn steps_between(&self, index: usize, from: u64, until: u64) -> Vec<String> {
+        let goes_on = |step: &&StepReport| step.began < until && from < step.began + step.milliseconds;
+        self.steps[..index].iter().filter(goes_on).map(|step| step.name.clone()).collect()
     }
 
     /// The last report; `None` if there is none that can be read.
@@ -196,6 +239,22 @@ fn redact(arguments: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_download_is_hidden_behind_the_steps_that_went_on_meanwhile() {
+        let mut report = Report::begin(["fast", "slow", "skipped", "next", "own"].into_iter().map(Into::into));
+        for (step, (began, milliseconds)) in report.steps.iter_mut().zip([(0, 10), (10, 5000), (0, 0), (5010, 90)]) {
+            (step.began, step.milliseconds) = (began, milliseconds);
+        }
+        let said = |began, wanted, ended| {
+            let behind = report.steps_between(4, began, u64::min(wanted, ended));
+            DownloadReport { source: "s3://b/x".into(), bytes: 12 << 20, began, wanted, ended, behind }.to_string()
+        };
+        assert_eq!(said(5, 5100, 345), "12 MiB in 340 ms, hidden behind fast, slow");
+        assert_eq!(said(10, 5100, 5100), "12 MiB in 5.1 s, hidden behind slow, next");
+        assert_eq!(said(10, 5100, 6010), "12 MiB in 6.0 s, 5.1 s of it hidden behind slow, next");
+        assert_eq!(said(5100, 5100, 5440), "12 MiB in 340 ms");
+    }
 
     #[test]
     fn a_command_line_is_shown_without_the_values_of_variables() {

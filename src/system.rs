@@ -77,6 +77,8 @@ pub struct System {
     expected: RefCell<BTreeSet<Fact>>,
     cache: RefCell<Rc<Cache>>,
     watched_units: RefCell<BTreeSet<String>>,
+    /// The units that this run has started, each with its restarts that are known of.
+    started_units: RefCell<BTreeMap<String, u64>>,
     variables: RefCell<Option<Rc<Variables>>>,
     fetcher: fetch::Fetcher,
 }
@@ -109,6 +111,7 @@ impl System {
             expected: RefCell::default(),
             cache: RefCell::default(),
             watched_units: RefCell::default(),
+            started_units: RefCell::default(),
             variables: RefCell::default(),
             fetcher: fetch::Fetcher::default(),
         })

@@ -15,7 +15,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use crate::{
     engine::Observer,
     error,
-    report::{ChangeReport, Outcome, Report, StepReport},
+    report::{ChangeReport, DownloadReport, Outcome, Report, StepReport},
     system::Mode,
     value::spoken,
 };
@@ -128,6 +128,10 @@ impl Observer for Lines {
         self.progress(&format!("{resource}: {}", change.summary));
     }
 
+    fn download(&mut self, _resource: &str, download: &DownloadReport) {
+        self.line(&format!("    fetched {download}"));
+    }
+
     fn progress(&mut self, line: &str) {
         if let Some(bar) = &self.live {
             bar.set_message(line.chars().filter(|c| !c.is_control()).collect::<String>());
@@ -220,6 +224,20 @@ impl Observer for Journal {
         );
     }
 
+    fn download(&mut self, resource: &str, download: &DownloadReport) {
+        let DownloadReport { source, bytes, began, wanted, ended, .. } = download;
+        tracing::info!(
+            step = self.step,
+            resource,
+            source,
+            bytes,
+            began,
+            wanted,
+            ended,
+            "{resource}: fetched {download}"
+        );
+    }
+
     fn progress(&mut self, line: &str) {
         tracing::debug!(step = self.step, "{line}");
     }
@@ -257,6 +275,7 @@ pub struct Silent;
 impl Observer for Silent {
     fn step_begins(&mut self, _index: usize, _total: usize, _name: &str) {}
     fn change(&mut self, _resource: &str, _change: &ChangeReport) {}
+    fn download(&mut self, _resource: &str, _download: &DownloadReport) {}
     fn progress(&mut self, _line: &str) {}
     fn failure(&mut self, _resource: &str, _error: &anyhow::Error, _again: bool) {}
     fn step_ends(&mut self, _index: usize, _total: usize, _step: &StepReport) {}

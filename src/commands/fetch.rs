@@ -18,7 +18,7 @@ use crate::{
     report::ErrorReport,
     system::{
         Mode, System,
-        fetch::{Delivery, Download, Event, Listed, Order, Prefix, Source},
+        fetch::{Delivery, Event, Listed, Order, Prefix, Source},
         interrupt::Interrupt,
     },
     value::{AbsPath, Sha256},
@@ -73,13 +73,20 @@ fn fetch(arguments: cli::Fetch) -> Result<u8> {
     Ok(u8::from(!failures.is_empty()))
 }
 
+/// What a file is to be.
+#[derive(Debug)]
+struct Pinned {
+    source: Source,
+    sha256: Option<Sha256>,
+}
+
 /// A file on its way.
 #[derive(Debug)]
 struct File {
     /// Its URL, without the query string; or that of the prefix that could not be listed.
     url: String,
     /// `None` where a prefix could not be listed, or a key makes no name.
-    wanted: Option<Download>,
+    wanted: Option<Pinned>,
     /// Its path below the output directory.
     name: String,
     path: Option<AbsPath>,
@@ -97,7 +104,7 @@ enum Outcome {
 }
 
 impl File {
-    fn of(download: Download, name: String, size: Option<u64>) -> Self {
+    fn of(download: Pinned, name: String, size: Option<u64>) -> Self {
         let url = download.source.to_string();
         Self { url, wanted: Some(download), name, path: None, size, outcome: None }
     }
@@ -133,7 +140,7 @@ fn expand(system: &System, wanted: Vec<Wanted>) -> Result<Vec<File>> {
     for Wanted { what, sha256 } in wanted {
         let prefix = match what {
             What::One(source, name) => {
-                files.push(File::of(Download { source, sha256 }, name, None));
+                files.push(File::of(Pinned { source, sha256 }, name, None));
                 continue;
             }
             What::Below(prefix) => prefix,
@@ -160,7 +167,7 @@ fn below(prefix: &Prefix, Listed { key, size }: Listed) -> File {
     let name = relative_path(&key, &prefix.prefix);
     let source = Source::S3 { bucket: prefix.bucket.clone(), key, version: None };
     match name {
-        Ok(name) => File::of(Download { source, sha256: None }, name, Some(size)),
+        Ok(name) => File::of(Pinned { source, sha256: None }, name, Some(size)),
         Err(error) => {
             let url: String = source
                 .to_string()
@@ -262,7 +269,7 @@ fn deliver(system: &System, files: &mut [File], jobs: Option<usize>, mut bars: B
     let mut open = vec![];
     for file in files.iter_mut().filter(|file| file.outcome.is_none()) {
         if let (Some(download), Some(path)) = (&file.wanted, &file.path) {
-            orders.push(Order { download: download.clone(), destination: path.clone() });
+            orders.push(Order { source: download.source.clone(), sha256: download.sha256, destination: path.clone() });
             bars.expect(&file.name, file.size);
             open.push(file);
         }

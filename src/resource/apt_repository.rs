@@ -277,7 +277,7 @@ impl AptRepository {
     }
 
     fn download(&self, source: &Source) -> Download {
-        Download { source: source.clone(), sha256: self.key_sha256 }
+        Download { sources: source.clone().into(), sha256: self.key_sha256 }
     }
 
     /// The bytes of the key, known to be the declared one.

@@ -16,7 +16,7 @@ use crate::{
     system::{
         Fact, System,
         command::{validate, validator},
-        fetch::{Download, Source},
+        fetch::{Download, Source, Sources},
         root::{FileType, Ownership, Status},
     },
     value::{AbsPath, Argv, Mode, Sha256},
@@ -32,12 +32,13 @@ const TEXT_LIMIT: u64 = 256 << 10;
 pub struct File {
     /// Where it is.
     path: AbsPath,
-    /// Where its bytes come from: an https, http, s3 or file URL. Either this or `content`.
-    source: Option<Source>,
+    /// Where its bytes come from: an https, http, s3 or file URL. Either this or `content`. It may be a list of URLs:
+    /// after a failure of one, the next one is tried; each but the last at most twice.
+    source: Option<Sources>,
     /// Its bytes, as text. Either this or `source`.
     content: Option<String>,
     /// SHA-256 of the source's bytes; others are never published. Required for https and http unless
-    /// `verify` is given. Empty means none.
+    /// `verify` is given, and for a list unless that is none. Empty means none.
     #[serde(default, deserialize_with = "empty_is_none")]
     sha256: Option<Sha256>,
     /// How a source without `sha256` is known to be unchanged. Default for s3: etag.
@@ -105,14 +106,18 @@ impl Resource for File {
             ),
             _ => {}
         }
-        if let Some(Source::Http(_)) = &self.source
-            && self.sha256.is_none()
-            && self.verify.is_none()
-        {
-            findings.push(
-                Finding::new("source", "a file from https or http needs `sha256`")
-                    .hint("sha256sum FILE prints it; or trust the origin with verify = \"etag\", or anybody with verify = \"none\""),
-            );
+        if self.sha256.is_none() {
+            match (self.source.as_ref().map(Sources::all), self.verify) {
+                (Some([_, _, ..]), None | Some(Verify::Etag)) => findings.push(
+                    Finding::new("source", "a file from several sources needs `sha256`: each has ETags of its own")
+                        .hint("sha256sum FILE prints it; or trust all of them with verify = \"none\""),
+                ),
+                (Some([Source::Http(_)]), None) => findings.push(
+                    Finding::new("source", "a file from https or http needs `sha256`")
+                        .hint("sha256sum FILE prints it; or trust the origin with verify = \"etag\", or anybody with verify = \"none\""),
+                ),
+                _ => {}
+            }
         }
         if self.sha256.is_some() && self.verify.is_some() {
             findings.push(Finding::new("verify", "`verify` says what holds without `sha256`: give one of them"));
@@ -132,7 +137,7 @@ impl Resource for File {
     }
 
     fn prefetch(&self, system: &System) -> Option<Download> {
-        let source = self.source.clone().filter(|source| !matches!(source, Source::File(_)))?;
+        let sources = self.source.clone().filter(|sources| sources.local().is_none())?;
         let sha256 = self.sha256;
         // What can't be read now is reported when the resource has its turn.
         let digest = system.digest(&self.path).ok().flatten();
@@ -140,7 +145,7 @@ impl Resource for File {
             Some(wanted) if !self.template => digest == Some(wanted),
             _ => digest.is_some(),
         };
-        (!there).then_some(Download { source, sha256 })
+        (!there).then_some(Download { sources, sha256 })
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
@@ -230,7 +235,7 @@ impl File {
     }
 
     fn origin(&self) -> Result<Origin<'_>> {
-        Ok(Origin { file: self, source: self.source.as_ref().context("a file without content has a source")? })
+        Ok(Origin { file: self, sources: self.source.as_ref().context("a file without content has a source")? })
     }
 
     /// The change that writes the file.

@@ -18,9 +18,11 @@ use crate::{
 
 /// The longest pause between two requests; the first ones come quicker.
 const PAUSE: Duration = Duration::from_millis(500);
+/// From pauses of this length on, the services are looked at as well: that takes a process.
+const LOOK: Duration = Duration::from_millis(100);
 
-/// An answer that the application gives. If it isn't given yet, the run waits for it, up to the deadline.
-/// A redirect is an answer, not followed.
+/// An answer that the application gives. If it isn't given yet, the run waits for it, up to the deadline,
+/// or until a service that the run has started ends. A redirect is an answer, not followed.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpCheck {
@@ -122,6 +124,9 @@ impl HttpCheck {
                     .hint("look at what should answer: systemctl status, journalctl -u, curl -i; then `glovo-bootstrap run` again")
                     .transient()
                     .into());
+            }
+            if pause >= LOOK {
+                system.check_started()?;
             }
             system.progress(&format!("{}: {fault}", self.title()));
             system.wait(pause)?;

@@ -37,7 +37,8 @@ pub struct Service {
     restart_on: Vec<AbsPath>,
     /// A command that must succeed before it is started or restarted.
     validate: Option<Argv>,
-    /// How long it must stay active, without a restart, to count as started. Default: 2s.
+    /// How long it must stay active, without a restart, to count as started. `0s` will do where an
+    /// `http_check` waits for what it serves: that sees it end, too. Default: 2s.
     #[serde(default = "two_seconds")]
     stable: Span,
 }
@@ -111,19 +112,21 @@ impl Resource for Service {
         if unit.load_state() != "loaded" && !self.is_coming(system)? {
             return Err(self.not_loaded(&unit));
         }
-        let mut changes: Vec<Change> = self.enablement(unit.is_enabled()).into_iter().collect();
-        if unit.needs_reload() && changes.is_empty() {
-            changes.push(Change::new("read unit files again (daemon-reload)", System::daemon_reload));
-        }
-        match self.running {
-            Some(true) => changes.extend(self.start_or_restart(system, &unit)?),
+        let enablement = self.enablement(unit.is_enabled());
+        let state = match self.running {
+            Some(true) => self.start_or_restart(system, &unit)?,
             Some(false) if unit.is_active() => {
                 let service = self.clone();
-                changes.push(Change::new("stop", move |system| service.settle(system, "stop")));
+                Some(Change::new("stop", move |system| service.settle(system, "stop")))
             }
-            Some(false) | None => {}
+            Some(false) | None => None,
+        };
+        if unit.needs_reload() {
+            let reload = || Change::new("read unit files again (daemon-reload)", System::daemon_reload);
+            return Ok(enablement.or_else(|| Some(reload())).into_iter().chain(state).collect());
         }
-        Ok(changes)
+        // Enabled after the start: systemd reads all unit files again for it, and what was started gets ready meanwhile.
+        Ok(state.into_iter().chain(enablement).collect())
     }
 }
 

@@ -11,6 +11,7 @@ mod client;
 mod download;
 mod http;
 mod metadata;
+mod mirrors;
 mod range;
 mod redirect;
 mod retry;
@@ -29,7 +30,7 @@ use std::{
     fs::File,
     io::Read,
     sync::{Arc, mpsc::RecvTimeoutError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -38,7 +39,7 @@ use nix::unistd::{getegid, geteuid};
 pub use self::{
     batch::{Delivery, Event, Order, Underway},
     s3::{Listed, Prefix},
-    source::Source,
+    source::{Source, Sources},
 };
 use self::{
     client::Clients,
@@ -67,16 +68,25 @@ const STREAMS: usize = 24;
 /// Something to be downloaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Download {
-    /// Where from.
-    pub source: Source,
+    /// Where from. Of several sources, each but the last is tried at most twice before the next one has its turn.
+    pub sources: Sources,
     /// What its bytes must hash to; bytes that don't are never handed over.
     pub sha256: Option<Sha256>,
 }
 
-impl Download {
+/// A download from one source.
+#[derive(Debug, Clone)]
+struct Pull {
+    source: Source,
+    sha256: Option<Sha256>,
+    /// How often it is tried, if that may help.
+    attempts: u32,
+}
+
+impl Pull {
     /// What its bytes are called until they are all there, the same in every run.
     fn staging_name(&self) -> String {
-        let Self { source, sha256 } = self;
+        let Self { source, sha256, .. } = self;
         let digest = Sha256::of(format!("{source} {sha256:?}").as_bytes()).to_string();
         digest[..32].to_owned()
     }
@@ -109,6 +119,21 @@ impl Fetched {
         _ = staged.copy_from(&mut self.file)?;
         Ok(())
     }
+}
+
+/// When a download went on, and from when on somebody waited for it.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// Which source delivered it, as it may be shown.
+    pub source: String,
+    /// Number of its bytes.
+    pub bytes: u64,
+    /// When it was begun: with the run, or when it was wanted.
+    pub began: Instant,
+    /// When it was asked for.
+    pub wanted: Instant,
+    /// When it was complete and verified.
+    pub ended: Instant,
 }
 
 /// An answer to a probe.
@@ -164,12 +189,21 @@ pub(super) struct Fetcher {
     settings: Settings,
     worker: OnceCell<Worker>,
     started: RefCell<Vec<(Download, Transfer)>>,
+    arrivals: RefCell<Vec<Arrival>>,
 }
 
 /// A download under way.
 struct Transfer {
-    task: Task<Fetched>,
+    task: Task<Delivered>,
     progress: Arc<Progress>,
+    began: Instant,
+}
+
+/// What a transfer ends with.
+struct Delivered {
+    fetched: Fetched,
+    source: String,
+    at: Instant,
 }
 
 /// What the background's tasks share.
@@ -221,31 +255,40 @@ impl System {
         }
         for download in downloads {
             let mut started = self.fetcher.started.borrow_mut();
-            if matches!(download.source, Source::File(_)) || started.iter().any(|(other, _)| *other == download) {
+            if download.sources.local().is_some() || started.iter().any(|(other, _)| *other == download) {
                 continue;
             }
             match self.transfer(&download) {
                 Ok(transfer) => started.push((download, transfer)),
-                Err(error) => tracing::debug!(source = %download.source, "not started early: {error:#}"),
+                Err(error) => tracing::debug!(source = %download.sources, "not started early: {error:#}"),
             }
         }
     }
 
     /// Downloads, or waits for a prefetch of the same.
     pub fn fetch(&self, download: &Download) -> Result<Fetched> {
-        if let Source::File(path) = &download.source {
-            return self.copy(path, self.spool(download)?);
+        if let Some(path) = download.sources.local() {
+            return self.copy(path, self.spool(&self.pulls(download)[0])?);
         }
         let early = {
             let mut started = self.fetcher.started.borrow_mut();
             started.iter().position(|(other, _)| other == download).map(|index| started.swap_remove(index).1)
         };
-        let Transfer { task, progress } = match early {
+        let wanted = Instant::now();
+        let Transfer { task, progress, began } = match early {
             Some(transfer) => transfer,
             None => self.transfer(download)?,
         };
-        self.await_task(&task, || self.progress(&format!("{}: {progress}", download.source)))
-            .with_context(|| format!("downloading {}", download.source))
+        let Delivered { fetched, source, at } = self
+            .await_task(&task, || self.progress(&format!("{}: {progress}", download.sources)))
+            .with_context(|| format!("downloading {}", download.sources))?;
+        self.fetcher.arrivals.borrow_mut().push(Arrival { source, bytes: fetched.size, began, wanted, ended: at });
+        Ok(fetched)
+    }
+
+    /// The downloads that were handed over since this was asked last.
+    pub fn arrivals(&self) -> Vec<Arrival> {
+        self.fetcher.arrivals.take()
     }
 
     /// The origin's strong validator (`ETag`, or S3 version and `ETag`) for what it would send now.
@@ -275,11 +318,12 @@ impl System {
     }
 
     fn transfer(&self, download: &Download) -> Result<Transfer> {
-        let spool = self.spool(download)?;
+        let pulls = self.pulls(download).into_iter();
+        let pulls = pulls.map(|pull| self.spool(&pull).map(|spool| (pull, spool))).collect::<Result<_>>()?;
         let worker = self.fetcher.worker()?;
         let progress = Arc::new(Progress::default());
-        let task = worker.run(Box::pin(download::run(worker.origins(), download.clone(), spool, progress.clone())));
-        Ok(Transfer { task, progress })
+        let task = worker.run(Box::pin(mirrors::run(worker.origins(), pulls, progress.clone())));
+        Ok(Transfer { task, progress, began: Instant::now() })
     }
 
     /// A file of the machine itself, copied so that it can't change once it is verified.
@@ -302,13 +346,13 @@ impl System {
 
     /// Where a download's bytes go. A run takes up what a killed one has left; a plan leaves the state directory as it
     /// is.
-    fn spool(&self, download: &Download) -> Result<Spool> {
+    fn spool(&self, pull: &Pull) -> Result<Spool> {
         let ownership = Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o600 };
         let (directory, place) = match self.mode {
             Mode::Run => {
                 let directory = AbsPath::from(state::DIRECTORY).join("staging")?;
                 self.root.make_directories(&directory, 0o700)?;
-                let part = self.root.resume(&directory.join(&download.staging_name())?, ownership)?;
+                let part = self.root.resume(&directory.join(&pull.staging_name())?, ownership)?;
                 (directory, Place::Part(part))
             }
             Mode::Plan => {
@@ -319,13 +363,18 @@ impl System {
                 (directory, Place::Anonymous(staged.file().clone()))
             }
         };
-        Ok(Spool::new(place, directory, download)?)
+        Ok(Spool::new(place, directory, pull)?)
+    }
+
+    fn pulls(&self, download: &Download) -> Vec<Pull> {
+        mirrors::pulls(download, &self.fetcher.settings.pace)
     }
 
     /// Removes what a killed run has left of downloads that this one doesn't need.
     fn sweep(&self, downloads: &[Download]) -> Result<()> {
         let directory = AbsPath::from(state::DIRECTORY).join("staging")?;
-        let wanted: Vec<String> = downloads.iter().map(Download::staging_name).collect();
+        let pulls = downloads.iter().flat_map(|download| self.pulls(download));
+        let wanted: Vec<String> = pulls.map(|pull| pull.staging_name()).collect();
         for name in self.root.list(&directory)? {
             if !wanted.iter().any(|wanted| name.contains(wanted)) {
                 self.root.remove(&directory.join(&name)?)?;

@@ -20,7 +20,7 @@ use crate::{
 
 /// The properties asked for, org.freedesktop.systemd1(5).
 const PROPERTIES: &str = "Id,Names,LoadState,LoadError,ActiveState,ActiveEnterTimestampMonotonic,SubState,\
-    UnitFileState,NeedDaemonReload,NRestarts,Job,Result";
+    UnitFileState,NeedDaemonReload,NRestarts,Job,Result,ConditionTimestampMonotonic";
 /// Where unit files are, systemd.unit(5), the first one winning.
 const UNIT_PATH: [&str; 5] = [
     "/etc/systemd/system",
@@ -81,6 +81,21 @@ impl Unit {
     /// How often systemd restarted it by itself.
     pub fn restarts(&self) -> u64 {
         self.get("NRestarts").parse().unwrap_or_default()
+    }
+
+    /// Whether systemd starts it again by itself, or has done so more than `known` times.
+    fn flaps(&self, known: u64) -> bool {
+        self.restarts() > known || self.get("SubState").contains("auto-restart")
+    }
+
+    /// Whether it neither runs nor is about to: it gave up, or simply left.
+    fn has_ended(&self) -> bool {
+        self.is_failed() || (self.get("ActiveState") == "inactive" && !self.has_job())
+    }
+
+    /// Whether systemd has tried to start it since it knows of it: its conditions are looked at each time.
+    fn was_tried(&self) -> bool {
+        !matches!(self.get("ConditionTimestampMonotonic"), "" | "0")
     }
 
     /// How long ago it became active.
@@ -150,8 +165,9 @@ impl System {
     /// unit that runs us, which ends only when we do (cloud-final.service, and units with
     /// `After=multi-user.target`). Such a job is left queued; see [`System::waits_for_us`].
     pub fn settle(&self, verb: &str, name: &str, stable: Duration, patience: Duration) -> Result<()> {
-        if verb == "start" || verb == "restart" {
-            // An earlier failure would count against the start limit. Its restarts are counted from 0 again.
+        let mut unit = self.unit(name)?;
+        if verb != "stop" && unit.was_tried() {
+            // Earlier starts, failed or not, would count against the start limit. Its restarts are counted from 0 again.
             _ = self.run(&Command::new(["systemctl", "reset-failed", name]))?;
         }
         _ = self.run_checked(&Command::new(["systemctl", verb, "--no-block", name]))?;
@@ -159,18 +175,21 @@ impl System {
         let mut active_since = None;
         let mut pause = Duration::from_millis(20);
         loop {
-            let unit = self.fresh_unit(name)?;
+            unit = self.fresh_unit(name).map_err(|stopped| stopped.context(self.still(name, &unit)))?;
             // Before our job is done, that may still be what it ends.
-            let flaps =
-                verb != "stop" && !unit.has_job() && (unit.restarts() > 0 || unit.get("SubState") == "auto-restart");
+            let flaps = verb != "stop" && !unit.has_job() && unit.flaps(0);
             if unit.is_failed() || flaps {
                 return Err(self.failed(name, &unit));
             }
             match (verb == "stop", unit.is_active(), unit.has_job()) {
-                (true, false, false) => return Ok(()),
+                (true, false, false) => {
+                    _ = self.started_units.borrow_mut().remove(name);
+                    return Ok(());
+                }
                 (false, true, false) => {
                     let since: Instant = *active_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= stable {
+                        _ = self.started_units.borrow_mut().insert(name.to_owned(), 0);
                         return Ok(());
                     }
                 }
@@ -178,7 +197,7 @@ impl System {
                     return Ok(());
                 }
                 // It ran to its end: a oneshot that doesn't remain, or a service that simply left.
-                (false, false, false) if unit.get("ActiveState") == "inactive" => return Err(self.failed(name, &unit)),
+                (false, false, false) if unit.has_ended() => return Err(self.failed(name, &unit)),
                 _ => {}
             }
             if Instant::now() >= end {
@@ -191,6 +210,23 @@ impl System {
         }
     }
 
+    /// Fails, with its last words, if a unit that this run has started does not run any more, or runs only because
+    /// systemd has started it again: whoever waits for what it serves waits in vain. A restart is told of once.
+    /// Starts no process where the run has started no unit.
+    pub fn check_started(&self) -> Result<()> {
+        let names: BTreeSet<String> = self.started_units.borrow().keys().cloned().collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        for (name, unit) in self.show(&names)? {
+            let known = self.started_units.borrow_mut().insert(name.clone(), unit.restarts());
+            if unit.has_ended() || unit.flaps(known.unwrap_or_default()) {
+                return Err(self.failed(&name, &unit));
+            }
+        }
+        Ok(())
+    }
+
     fn fresh_unit(&self, name: &str) -> Result<Unit> {
         let names = BTreeSet::from([name.to_owned()]);
         Ok(self.show(&names)?.remove(name).unwrap_or_default())
@@ -198,7 +234,7 @@ impl System {
 
     fn failed(&self, name: &str, unit: &Unit) -> anyhow::Error {
         let message = match unit.get("Result") {
-            "" | "success" => format!("{name} ended right after its start"),
+            "" | "success" => format!("{name} ended soon after its start"),
             result => format!("{name} failed ({result})"),
         };
         Fault::new(with_tail(message, &self.journal(name)))

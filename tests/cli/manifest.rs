@@ -143,6 +143,31 @@ fn row_27_control_characters_in_names_are_refused() {
 }
 
 #[test]
+fn a_source_may_be_a_list_of_mirrors_that_are_pinned() {
+    let sandbox = Sandbox::new();
+    let validate = |fields: &str, code: i32| {
+        let resource = format!("[[resource]]\nkind = \"file\"\npath = \"/x\"\n{fields}\n");
+        sandbox.run(&["validate", "--steps", &sandbox.manifest(&resource)]).expect(code)
+    };
+    let mirrors = "source = [\n  \"https://a.example.com/x?key=secret\",\n  \"s3://b/x\",\n]";
+    let digest = "0".repeat(64);
+    let _ = validate(&format!("{mirrors}\nsha256 = \"{digest}\""), 0);
+    let _ = validate(&format!("{mirrors}\nverify = \"none\""), 0);
+    for unpinned in ["", "verify = \"etag\"", "sha256 = \"\""] {
+        let finished = validate(&format!("{mirrors}\n{unpinned}"), 2).says("manifest.toml:5:").says("needs `sha256`");
+        let _ = finished.says("each has ETags of its own").says("sha256sum");
+    }
+    for (list, says) in [
+        ("[]", "a list of sources has at least one"),
+        ("[\"https://a/x\", \"gopher://a/x\"]", "`gopher` is not a scheme"),
+        ("[\"https://a/x\", \"file:///x\"]", "a file of this machine has no mirrors"),
+        ("[\"https://a/x\", 7]", "expected a string"),
+    ] {
+        let _ = validate(&format!("source = {list}\nsha256 = \"{digest}\""), 2).says("manifest.toml:5:").says(says);
+    }
+}
+
+#[test]
 fn all_faults_come_in_one_run() {
     let sandbox = Sandbox::new();
     let manifest = sandbox.manifest(

@@ -10,17 +10,17 @@ use crate::{
     error::Fault,
     system::{
         System,
-        fetch::{Download, Source},
+        fetch::{Download, Sources},
         root::Staged,
         state,
     },
     value::Sha256,
 };
 
-/// A file and its source.
+/// A file and its sources.
 pub(super) struct Origin<'a> {
     pub file: &'a File,
-    pub source: &'a Source,
+    pub sources: &'a Sources,
 }
 
 /// What is remembered of a file whose manifest has no digest of its final bytes.
@@ -39,7 +39,7 @@ pub(super) struct Arrived {
 
 impl Origin<'_> {
     fn download(&self) -> Download {
-        Download { source: self.source.clone(), sha256: self.file.sha256 }
+        Download { sources: self.sources.clone(), sha256: self.file.sha256 }
     }
 
     fn state_name(&self) -> String {
@@ -48,14 +48,14 @@ impl Origin<'_> {
 
     /// How the published bytes, with this digest, differ from the origin's, or `None`.
     pub fn difference(&self, system: &System, digest: Option<Sha256>) -> Result<Option<String>> {
-        if let (Source::File(path), false) = (self.source, self.file.template) {
+        if let (Some(path), false) = (self.sources.local(), self.file.template) {
             let origin = system.digest(path)?.with_context(|| format!("{path} does not exist"))?;
             return Ok((Some(origin) != digest).then(|| format!("write new content, sha256 {}", short(origin))));
         }
         let Some(arrived) = state::read::<Arrived>(system.root(), &self.state_name()) else {
             return Ok(Some("write content (where its bytes came from is not known)".into()));
         };
-        if arrived.source != self.source.to_string() {
+        if arrived.source != self.sources.to_string() {
             return Ok(Some("write content of another source".into()));
         }
         if Some(arrived.published) != digest {
@@ -72,17 +72,17 @@ impl Origin<'_> {
         if self.file.verify == Some(Verify::None) {
             return Ok(None);
         }
-        let etag = system.etag(self.source)?;
+        let etag = system.etag(self.sources.first())?;
         Ok((etag.is_none() || etag != arrived.etag).then(|| "write new content (the origin has another ETag)".into()))
     }
 
     /// Brings the bytes to the staged file.
     pub fn bring(&self, system: &System, staged: &mut Staged) -> Result<Arrived> {
         if self.file.verify == Some(Verify::None) {
-            tracing::warn!(source = %self.source, "verify = \"none\": whatever arrives is taken");
+            tracing::warn!(source = %self.sources, "verify = \"none\": whatever arrives is taken");
         }
         let mut fetched = system.fetch(&self.download())?;
-        let template = if self.file.template { Some(text(&mut fetched.file, self.source)?) } else { None };
+        let template = if self.file.template { Some(text(&mut fetched.file, self.sources)?) } else { None };
         let published = match &template {
             None => {
                 fetched.hand_over(staged)?;
@@ -94,7 +94,7 @@ impl Origin<'_> {
                 Sha256::of(text.as_bytes())
             }
         };
-        Ok(Arrived { source: self.source.to_string(), etag: fetched.etag, sent: fetched.sha256, published, template })
+        Ok(Arrived { source: self.sources.to_string(), etag: fetched.etag, sent: fetched.sha256, published, template })
     }
 
     /// Remembers where the published bytes came from, where the manifest alone can't tell.
@@ -117,12 +117,12 @@ impl Origin<'_> {
     }
 }
 
-fn text(file: &mut impl Read, source: &Source) -> Result<String> {
+fn text(file: &mut impl Read, sources: &Sources) -> Result<String> {
     let mut text = String::new();
     let read =
-        file.take(TEXT_LIMIT + 1).read_to_string(&mut text).with_context(|| format!("{source} is not a text"))?;
+        file.take(TEXT_LIMIT + 1).read_to_string(&mut text).with_context(|| format!("{sources} is not a text"))?;
     if read as u64 > TEXT_LIMIT {
-        return Err(Fault::new(format!("{source} is too long for a template: at most {TEXT_LIMIT} bytes")).into());
+        return Err(Fault::new(format!("{sources} is too long for a template: at most {TEXT_LIMIT} bytes")).into());
     }
     Ok(text)
 }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::{getegid, geteuid};
 
 use super::{
-    Download, Fetched, Source,
+    Fetched, Pull, Source,
     download::{self, Progress},
     spool::{Place, Spool},
     worker::Task,
@@ -36,8 +36,10 @@ const EVERY: Duration = Duration::from_millis(100);
 /// A file to be downloaded to a place of the operator's choice.
 #[derive(Debug, Clone)]
 pub struct Order {
-    /// What.
-    pub download: Download,
+    /// Where from.
+    pub source: Source,
+    /// What its bytes must hash to.
+    pub sha256: Option<Sha256>,
     /// Where to; missing directories are made.
     pub destination: AbsPath,
 }
@@ -109,7 +111,7 @@ impl System {
         let umask = self.umask()?;
         let mut results: Vec<Option<Result<Delivery>>> = orders.iter().map(|_| None).collect();
         let mut settle = |index: usize, result: Result<Delivery>, observe: &mut dyn FnMut(Event<'_>)| {
-            let what = &orders[index].download.source;
+            let what = &orders[index].source;
             let result = result.with_context(|| format!("downloading {what}"));
             observe(Event::Done { index, result: &result });
             results[index] = Some(result);
@@ -136,7 +138,7 @@ impl System {
             while running.len() < jobs
                 && let Some(index) = waiting.pop_front()
             {
-                let started = match &orders[index].download.source {
+                let started = match &orders[index].source {
                     Source::File(path) => self.carry(index, path, &orders[index], umask).map(Err),
                     _ => self.start(index, &orders[index], umask, sender.clone()).map(Ok),
                 };
@@ -185,7 +187,7 @@ impl System {
         let progress = Arc::new(Progress::default());
         let spool = self.spool_beside(order, umask)?;
         // Boxed: what is built around a future has room for it twice.
-        let download = Box::pin(download::run(worker.origins(), order.download.clone(), spool, progress.clone()));
+        let download = Box::pin(download::run(worker.origins(), self.pull(order), spool, progress.clone()));
         let task = worker.run(async move {
             // Nobody receives what nobody waits for any more.
             _ = sender.send((index, download.await));
@@ -206,7 +208,11 @@ impl System {
     fn spool_beside(&self, order: &Order, umask: u32) -> Result<Spool> {
         let directory = order.destination.parent().unwrap_or_else(|| "/".into());
         let part = self.root().resume(&order.destination, ours(0o666 & !umask))?;
-        Ok(Spool::new(Place::Part(part), directory, &order.download)?)
+        Ok(Spool::new(Place::Part(part), directory, &self.pull(order))?)
+    }
+
+    fn pull(&self, Order { source, sha256, .. }: &Order) -> Pull {
+        Pull { source: source.clone(), sha256: *sha256, attempts: self.fetcher.settings.pace.attempts }
     }
 
     /// Makes sure that files can be put into a directory; makes it, and those above it, where they are missing.

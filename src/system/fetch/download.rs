@@ -14,9 +14,9 @@ use reqwest::Response;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
-    Download, Fetched, Origins, Source, http,
+    Fetched, Origins, Pull, Source, http,
     range::Range,
-    retry::{Attempts, Failure},
+    retry::{Attempts, Failure, Pace},
     s3::{self, Object, S3},
     spool::{CHUNK, Promise, Spool},
 };
@@ -97,16 +97,17 @@ struct Body {
 /// Downloads, with as many attempts as make sense.
 pub(super) async fn run(
     origins: Arc<Origins>,
-    download: Download,
+    pull: Pull,
     spool: Spool,
     progress: Arc<Progress>,
 ) -> Result<Fetched, Fault> {
     let _place = origins.window.enter().await;
-    let mut attempts = Attempts::new(&origins.settings.pace, &origins.budget);
+    let pace = Pace { attempts: pull.attempts, ..origins.settings.pace.clone() };
+    let mut attempts = Attempts::new(&pace, &origins.budget);
     let transfer = Arc::new(Transfer {
         origins: origins.clone(),
-        source: download.source.clone(),
-        is_pinned: download.sha256.is_some(),
+        source: pull.source.clone(),
+        is_pinned: pull.sha256.is_some(),
         spool: Mutex::new(spool),
         digesting: Arc::new(Semaphore::new(1)),
         progress,
@@ -127,7 +128,7 @@ pub(super) async fn run(
         if transfer.spool().done() >= before + HEADWAY {
             attempts.headway();
         }
-        attempts.after(&download.source, failure).await?;
+        attempts.after(&pull.source, failure).await?;
     }
     attempts.succeeded();
     origins.window.widen();

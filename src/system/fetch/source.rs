@@ -1,10 +1,10 @@
 //! Where bytes come from.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 use anyhow::{Result, bail, ensure};
-use schemars::JsonSchema;
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
 
 use crate::value::{AbsPath, printable};
 
@@ -73,5 +73,85 @@ impl fmt::Display for Source {
             Self::S3 { bucket, key, .. } => write!(f, "s3://{bucket}/{key}"),
             Self::File(path) => write!(f, "file://{path}"),
         }
+    }
+}
+
+/// Where the same bytes come from: a source, or several of which the next one is tried after a failure. Several are
+/// all on the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources(Vec<Source>);
+
+impl Sources {
+    /// The one that is tried first.
+    pub fn first(&self) -> &Source {
+        &self.0[0]
+    }
+
+    /// Each, in the order in which they are tried; at least one.
+    pub fn all(&self) -> &[Source] {
+        &self.0
+    }
+
+    /// The file that it is, if it is one of the machine acted on.
+    pub fn local(&self) -> Option<&AbsPath> {
+        match self.first() {
+            Source::File(path) => Some(path),
+            Source::Http(_) | Source::S3 { .. } => None,
+        }
+    }
+}
+
+impl From<Source> for Sources {
+    fn from(source: Source) -> Self {
+        Self(vec![source])
+    }
+}
+
+impl TryFrom<Vec<Source>> for Sources {
+    type Error = anyhow::Error;
+
+    fn try_from(sources: Vec<Source>) -> Result<Self> {
+        ensure!(!sources.is_empty(), "a list of sources has at least one");
+        let is_file = |source: &Source| matches!(source, Source::File(_));
+        ensure!(sources.len() == 1 || !sources.iter().any(is_file), "a file of this machine has no mirrors");
+        Ok(Self(sources))
+    }
+}
+
+impl<'de> Deserialize<'de> for Sources {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMore;
+        impl<'de> de::Visitor<'de> for OneOrMore {
+            type Value = Sources;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a URL, or a list of URLs")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Sources, E> {
+                text.parse().map(|source: Source| source.into()).map_err(E::custom)
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<Sources, A::Error> {
+                let sources = Vec::deserialize(de::value::SeqAccessDeserializer::new(list))?;
+                sources.try_into().map_err(de::Error::custom)
+            }
+        }
+        deserializer.deserialize_any(OneOrMore)
+    }
+}
+
+impl JsonSchema for Sources {
+    fn schema_name() -> Cow<'static, str> {
+        "Sources".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let source = generator.subschema_for::<Source>();
+        json_schema!({ "anyOf": [source, { "type": "array", "items": source, "minItems": 1 }] })
+    }
+}
+
+impl fmt::Display for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.first())?;
+        self.0[1..].iter().try_for_each(|source| write!(f, " or {source}"))
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use super::{
-    Download, Fetched,
+    Fetched, Pull,
     checksum::{Checksum, Running},
 };
 use crate::{
@@ -104,7 +104,7 @@ pub(super) struct Spool {
 
 impl Spool {
     /// For a download's bytes; its directory is for messages. What is there already, according to a note, counts.
-    pub(super) fn new(place: Place, directory: AbsPath, download: &Download) -> Result<Self, Fault> {
+    pub(super) fn new(place: Place, directory: AbsPath, pull: &Pull) -> Result<Self, Fault> {
         let (file, part) = match place {
             Place::Anonymous(file) => (file, None),
             Place::Part(part) => (part.file().clone(), Some(part)),
@@ -113,8 +113,8 @@ impl Spool {
             file,
             part,
             directory,
-            source: download.source.to_string(),
-            expected: download.sha256,
+            source: pull.source.to_string(),
+            expected: pull.sha256,
             promise: Promise::default(),
             there: vec![],
             claimed: vec![],
@@ -446,8 +446,8 @@ mod tests {
     #[test]
     fn row_6_a_full_file_system_is_named_with_what_was_needed() {
         let file = File::options().write(true).open("/dev/full").unwrap();
-        let download = Download { source: "http://a/b".parse().unwrap(), sha256: None };
-        let mut spool = Spool::new(Place::Anonymous(Arc::new(file)), "/var/lib/x".into(), &download).unwrap();
+        let pull = Pull { source: "http://a/b".parse().unwrap(), sha256: None, attempts: 1 };
+        let mut spool = Spool::new(Place::Anonymous(Arc::new(file)), "/var/lib/x".into(), &pull).unwrap();
         spool.begin(Promise { total: Some(3 << 20), ..Promise::default() }).unwrap();
         let error = spool.write(0, b"jar").unwrap_err();
         let told = crate::error::render(&error.into());

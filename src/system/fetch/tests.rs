@@ -2,6 +2,7 @@
 
 mod http;
 mod metadata;
+mod mirrors;
 mod parts;
 mod s3;
 mod server;
@@ -15,7 +16,7 @@ use std::{
 
 use anyhow::Result;
 
-use super::{Download, Fetched, Fetcher, Settings, retry::Pace};
+use super::{Download, Fetched, Fetcher, Settings, Source, retry::Pace};
 use crate::system::{Mode, System, interrupt::Interrupt};
 
 /// Where nothing listens: a port that only root could open, and nobody has for decades.
@@ -73,7 +74,7 @@ fn told<T: std::fmt::Debug>(result: Result<T>) -> (u8, String) {
 }
 
 fn download(url: &str) -> Download {
-    Download { source: url.parse().unwrap(), sha256: None }
+    Download { sources: url.parse::<Source>().unwrap().into(), sha256: None }
 }
 
 fn text(mut fetched: Fetched) -> String {

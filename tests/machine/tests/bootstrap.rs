@@ -1,7 +1,8 @@
 //! From a bare Debian to a serving machine, the way an Auto Scaling group does it: by user-data alone.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use machine::{Machine, Options, Tree, Upper, UserData};
+use serde_json::Value;
 
 /// What the balancer gets from the machine: head and body.
 fn get(machine: &Machine, path: &str) -> Result<(String, String)> {
@@ -21,6 +22,37 @@ fn serves(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
+/// What the report of the last run says of a step.
+fn step<'a>(report: &'a Value, name: &str) -> Result<&'a Value> {
+    report["steps"].as_array().and_then(|steps| steps.iter().find(|step| step["name"] == name)).context(name.to_owned())
+}
+
+/// Everything that was downloaded has arrived while packages were installed.
+fn downloads_are_hidden_behind_the_packages(machine: &Machine) -> Result<()> {
+    let status = |arguments: &[&str]| machine.agent(&[&["status"], arguments].concat())?.success();
+    let report: Value = serde_json::from_str(&status(&["--json"])?)?;
+    let time = |value: &Value, name: &str| value[name].as_u64().with_context(|| format!("{name} in {value}"));
+    let packages = step(&report, "install_dependencies")?;
+    let installed = time(packages, "began")? + time(packages, "milliseconds")?;
+    for (name, files) in [("copy_http_resources", 1), ("copy_s3_resources", 2)] {
+        let step = step(&report, name)?;
+        let resources = step["resources"].as_array().into_iter().flatten();
+        let downloads: Vec<&Value> =
+            resources.flat_map(|resource| resource["downloads"].as_array()).flatten().collect();
+        assert_eq!(downloads.len(), files, "{step:#}");
+        for download in downloads {
+            let (began, ended) = (time(download, "began")?, time(download, "ended")?);
+            ensure!(began <= ended && ended < installed, "packages until {installed}: {download}");
+            ensure!(time(download, "wanted")? >= installed, "{download}");
+        }
+    }
+    let (summary, log) = (status(&[])?, machine.sh("cat /var/log/cloud-init-output.log")?);
+    for told in [summary, log] {
+        ensure!(told.matches("hidden behind install_dependencies\n").count() == 3, "{told}");
+    }
+    Ok(())
+}
+
 #[test]
 fn user_data_makes_a_bare_machine_serve() -> Result<()> {
     let machine = Machine::boot(Options { user_data: Some(UserData::Bootstrap), ..Options::default() })?;
@@ -33,7 +65,7 @@ fn user_data_makes_a_bare_machine_serve() -> Result<()> {
     let jar =
         requests.iter().filter(|request| request.line().starts_with("GET origin.test/systems-engineer-interview-"));
     assert_eq!(jar.map(|request| request.status).collect::<Vec<_>>(), [200]);
-    Ok(())
+    downloads_are_hidden_behind_the_packages(&machine)
 }
 
 #[test]

@@ -65,10 +65,32 @@ fn a_service_that_does_not_stay_up_is_an_error_with_its_last_words() -> Result<(
 }
 
 #[test]
+fn whoever_waits_for_a_service_that_ends_after_its_start_is_told_its_last_words() -> Result<()> {
+    let machine = Machine::boot(Options::default())?;
+    let check =
+        "stable = \"0s\"\n[[resource]]\nkind = \"http_check\"\nurl = \"http://127.0.0.1:8080/\"\ndeadline = \"60s\"";
+    // Neither the deadline nor the step's is what ends it: that would be exit code 75, and other words.
+    let dies = "ExecStart=sh -c 'sleep 1; echo out of tickets >&2; exit 3'";
+    let waits = "wait for 200 (now: connection refused)";
+    fails(&machine, &beat(dies, check), 1, &[waits, "beat.service failed (exit-code)", "| out of tickets"])?;
+    let leaves = "ExecStart=sh -c 'sleep 1; echo nothing to do >&2'";
+    fails(&machine, &beat(leaves, check), 1, &[waits, "beat.service ended soon", "| nothing to do"])?;
+    let flaps = format!("{dies}\nRestart=always\nRestartSec=1s").replace("tickets", "luck");
+    fails(&machine, &beat(&flaps, check), 1, &[waits, "beat.service failed (exit-code)", "| out of luck"])
+}
+
+#[test]
 fn a_service_that_never_gets_ready_ends_at_the_deadline_with_its_last_words() -> Result<()> {
     let machine = Machine::boot(Options::default())?;
     let waits = "Type=notify\nExecStart=sh -c 'echo waiting for a quorum; sleep infinity'\nTimeoutStartSec=infinity";
-    fails(&machine, &beat(waits, "timeout = \"3s\""), 75, &["beat.service", "after 3", "| waiting for a quorum"])
+    let ends = ["beat.service is still ", "after 3", "| waiting for a quorum"];
+    fails(&machine, &beat(waits, "timeout = \"3s\""), 75, &ends)?;
+
+    // Be it that the deadline comes while systemd is asked.
+    let systemctl = "#!/bin/sh\ncase $1 in\nstart) touch /run/started ;;\nshow) test ! -e /run/started || sleep 60 ;;\nesac\nexec /usr/bin/systemctl \"$@\"\n";
+    fs::write(machine.path("/usr/local/bin/systemctl"), systemctl)?;
+    machine.sh("chmod +x /usr/local/bin/systemctl; /usr/bin/systemctl stop beat")?;
+    fails(&machine, &beat(waits, "timeout = \"3s\""), 75, &ends)
 }
 
 #[test]
@@ -115,7 +137,9 @@ fn it_is_restarted_only_when_what_it_read_has_changed_even_by_a_killed_run() -> 
     let machine = Machine::boot(Options::default())?;
     let declared = |value: &str| {
         let file = format!("[[resource]]\nkind = \"file\"\npath = \"/etc/beat.conf\"\ncontent = \"{value}\"\n");
-        let service = beat("ExecStart=sleep infinity", "stable = \"100ms\"\nvalidate = [\"/root/validator\"]");
+        // Our restarts are none of those that its start limit is about.
+        let limited = "ExecStart=sleep infinity\nStartLimitInterval=1h\nStartLimitBurst=1";
+        let service = beat(limited, "stable = \"100ms\"\nvalidate = [\"/root/validator\"]");
         let service = service.replace("restart_on = [", "restart_on = [\"/etc/beat.conf\", ");
         service.replacen("[[resource]]", &(file + "[[resource]]"), 1)
     };
