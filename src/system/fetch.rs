@@ -231,6 +231,11 @@ impl System {
         }
     }
 
+    /// Ends downloads that were started early and are not asked for any more.
+    pub fn abandon(&self, downloads: &[Download]) {
+        self.fetcher.started.borrow_mut().retain(|(started, _)| !downloads.contains(started));
+    }
+
     /// Downloads, or waits for a prefetch of the same.
     pub fn fetch(&self, download: &Download) -> Result<Fetched> {
         if let Source::File(path) = &download.source {
@@ -325,7 +330,9 @@ impl System {
     /// Removes what a killed run has left of downloads that this one doesn't need.
     fn sweep(&self, downloads: &[Download]) -> Result<()> {
         let directory = AbsPath::from(state::DIRECTORY).join("staging")?;
-        let wanted: Vec<String> = downloads.iter().map(Download::staging_name).collect();
+        let started = self.fetcher.started.borrow();
+        let started = started.iter().map(|(download, _)| download);
+        let wanted: Vec<String> = downloads.iter().chain(started).map(Download::staging_name).collect();
         for name in self.root.list(&directory)? {
             if !wanted.iter().any(|wanted| name.contains(wanted)) {
                 self.root.remove(&directory.join(&name)?)?;
