@@ -1,5 +1,6 @@
 //! Running apt-get and dpkg: never asking, waiting for their locks, trying again where that can help.
 
+mod archives;
 mod cause;
 mod lock;
 mod policy;
@@ -80,7 +81,8 @@ pub fn install(system: &System, installation: &Installation) -> Result<()> {
     if installation.update == Update::Always || may_update && needs_update(system.root(), SystemTime::now())? {
         update(system)?;
     }
-    let command = install_command(installation);
+    archives::fetch(system, &install_command(installation, &archives::PRINT))?;
+    let command = install_command(installation, &[]);
     persevere(
         system,
         "installing packages",
@@ -103,7 +105,8 @@ pub fn finish(system: &System) -> Result<()> {
     lock::wait(system)?;
     let finished = run_held(system, &silent(["dpkg", "--configure", "--pending"]).args(KEEP_CONFIGURATION))?;
     if finished.tail.contains("dependency problems") {
-        let fix = apt_get("install").arg("--fix-broken").args(keep_configuration());
+        archives::fetch(system, &fix_command(&archives::PRINT))?;
+        let fix = fix_command(&[]);
         return persevere(system, "installing missing dependencies", || run_held(system, &fix), |_| Ok(false));
     }
     if finished.status.success() { Ok(()) } else { Err(failed("configuring packages", &finished).into()) }
@@ -147,8 +150,9 @@ fn update_command() -> Command {
     ])
 }
 
-fn install_command(installation: &Installation) -> Command {
+fn install_command(installation: &Installation, options: &[&str]) -> Command {
     let mut command = apt_get("install")
+        .args(options.iter().copied())
         .arg(format!("-oAPT::Install-Recommends={}", installation.recommends))
         .args(keep_configuration())
         .arg(format!("-oDPkg::Post-Invoke::={}", policy::SWEEP));
@@ -160,6 +164,10 @@ fn install_command(installation: &Installation) -> Command {
         command = command.arg("--allow-downgrades");
     }
     command.arg("--").args(&installation.names)
+}
+
+fn fix_command(options: &[&str]) -> Command {
+    apt_get("install").args(options.iter().copied()).arg("--fix-broken").args(keep_configuration())
 }
 
 fn apt_get(operation: &str) -> Command {
@@ -362,7 +370,7 @@ mod tests {
         let command = |name: &str| {
             let names = vec![name.to_owned()];
             let installation = Installation { names, reinstall: false, update: Update::IfNeeded, recommends: false };
-            format!("{:?}", install_command(&installation))
+            format!("{:?}", install_command(&installation, &[]))
         };
         assert!(command("nginx=1.0").contains("--allow-downgrades"));
         assert!(!command("nginx").contains("--allow-downgrades"));

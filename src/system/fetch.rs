@@ -265,6 +265,11 @@ impl System {
         }
     }
 
+    /// Ends downloads that were started early and are not asked for any more.
+    pub fn abandon(&self, downloads: &[Download]) {
+        self.fetcher.started.borrow_mut().retain(|(started, _)| !downloads.contains(started));
+    }
+
     /// Downloads, or waits for a prefetch of the same.
     pub fn fetch(&self, download: &Download) -> Result<Fetched> {
         if let Some(path) = download.sources.local() {
@@ -373,7 +378,9 @@ impl System {
     /// Removes what a killed run has left of downloads that this one doesn't need.
     fn sweep(&self, downloads: &[Download]) -> Result<()> {
         let directory = AbsPath::from(state::DIRECTORY).join("staging")?;
-        let pulls = downloads.iter().flat_map(|download| self.pulls(download));
+        let started = self.fetcher.started.borrow();
+        let started = started.iter().map(|(download, _)| download);
+        let pulls = downloads.iter().chain(started).flat_map(|download| self.pulls(download));
         let wanted: Vec<String> = pulls.map(|pull| pull.staging_name()).collect();
         for name in self.root.list(&directory)? {
             if !wanted.iter().any(|wanted| name.contains(wanted)) {

@@ -203,7 +203,7 @@ impl Staged {
     }
 
     /// Gives the file its name. Nothing is durable by that: neither its bytes nor the name.
-    fn rename(mut self) -> Result<()> {
+    pub fn rename(mut self) -> Result<()> {
         renameat(&*self.parent, self.name.as_str(), &*self.parent, self.path.leaf())
             .map_err(|errno| explain_write(errno, &self.path))?;
         self.stays = true;

@@ -106,7 +106,7 @@ impl Server {
             return Ok(imds::answer(&self.state, &request, &path));
         }
         if !host.ends_with(".amazonaws.com") {
-            return Ok(files::get(&self.state, request.method(), host, &path));
+            return Ok(files::get(&self.state, request.method(), request.headers(), host, &path));
         }
         let answer =
             hyper::service::Service::call(&self.s3, request).await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
