@@ -246,8 +246,9 @@ fn what_a_killed_run_left_and_nobody_needs_is_swept() {
     let wanted = download(&server.url("/app.jar"));
     assert_eq!(told(bench.system.fetch(&wanted)).0, 75);
     let left = || bench.system.root().list(&"/var/lib/glovo-bootstrap/staging".into()).unwrap().len();
-    bench.system.prefetch(vec![wanted]);
+    bench.system.prefetch(vec![wanted.clone()]);
     assert_eq!(left(), 2);
+    bench.system.abandon(&[wanted]);
     bench.system.prefetch(vec![]);
     assert_eq!(left(), 0);
 }
