@@ -87,7 +87,12 @@ impl Cell {
                 cells.extend([false, true].map(|far| Cell { objects, protocol, far, disk: false }));
             }
         }
-        cells.extend(SETS[..1].iter().map(|objects| Cell { objects, protocol: Protocol::Http, far: false, disk: true }));
+        cells.extend(SETS[..1].iter().map(|objects| Cell {
+            objects,
+            protocol: Protocol::Http,
+            far: false,
+            disk: true,
+        }));
         cells
     }
 

@@ -45,7 +45,8 @@ impl Job<'_> {
         }
         fs::write(dir.join("urls"), urls)?;
         fs::write(dir.join("curl"), curl)?;
-        let aws = "[default]\ns3 =\n  addressing_style = path\n  max_concurrent_requests = 64\n";
+        // The CRT client: ahead of the aws-cli's own one, whose max_concurrent_requests = 64 is ahead of its default.
+        let aws = "[default]\ns3 =\n  addressing_style = path\n  preferred_transfer_client = crt\n  target_bandwidth = 10Gb/s\n";
         fs::write(dir.join("aws"), aws)?;
         Ok(())
     }
@@ -78,7 +79,10 @@ fn strings(line: &str) -> Vec<String> {
 /// All of them, the agent at `agent` first, those from PyPI in the virtual environment `venv`.
 pub fn peers(agent: &Path, venv: &Path) -> Vec<Peer> {
     let python = venv.join("bin/python3");
-    let boto3 = version(&python, &["-c", "import boto3, platform; print(platform.python_version(), 'boto3', boto3.__version__)"]);
+    let boto3 = version(
+        &python,
+        &["-c", "import boto3, platform; print(platform.python_version(), 'boto3', boto3.__version__)"],
+    );
     let s5cmd = fs::read_dir(venv.join("lib"))
         .ok()
         .and_then(|mut lib| lib.next()?.ok())
@@ -91,9 +95,7 @@ pub fn peers(agent: &Path, venv: &Path) -> Vec<Peer> {
             hashes: true,
             floor: false,
             program: agent.to_owned(),
-            arguments: |job| {
-                Some(strings(&format!("fetch --output-dir {} --input {}", job.out(), job.file("urls"))))
-            },
+            arguments: |job| Some(strings(&format!("fetch --output-dir {} --input {}", job.out(), job.file("urls")))),
         },
         Peer {
             name: "curl",
@@ -104,7 +106,10 @@ pub fn peers(agent: &Path, venv: &Path) -> Vec<Peer> {
             arguments: |job| {
                 let signing = match job.cell.protocol {
                     Protocol::Http => String::new(),
-                    Protocol::S3 => format!("--aws-sigv4 aws:amz:{REGION}:s3 --user {ACCESS_KEY}:{SECRET_KEY}"),
+                    Protocol::S3 => format!(
+                        "--aws-sigv4 aws:amz:{REGION}:s3 --user {ACCESS_KEY}:{SECRET_KEY} \
+                         --header x-amz-content-sha256:UNSIGNED-PAYLOAD"
+                    ),
                 };
                 Some(strings(&format!(
                     "--silent --show-error --fail --parallel --parallel-max 64 {signing} --config {}",
@@ -163,14 +168,18 @@ pub fn peers(agent: &Path, venv: &Path) -> Vec<Peer> {
         },
         Peer {
             name: "aws s3 cp",
-            about: about(version("/usr/bin/aws", &["--version"]), "--recursive, max_concurrent_requests = 64"),
+            about: about(
+                version("/usr/bin/aws", &["--version"]),
+                "--recursive, preferred_transfer_client = crt, target_bandwidth = 10Gb/s",
+            ),
             hashes: false,
             floor: false,
             program: "/usr/bin/aws".into(),
             arguments: |job| {
                 (job.cell.protocol == Protocol::S3).then(|| {
                     strings(&format!(
-                        "s3 cp --recursive --only-show-errors s3://{BUCKET}/{} {}",
+                        "--endpoint-url {} s3 cp --recursive --only-show-errors s3://{BUCKET}/{} {}",
+                        job.cell.endpoint(),
                         job.cell.objects.name,
                         job.out()
                     ))

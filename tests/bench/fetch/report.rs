@@ -64,7 +64,8 @@ impl Results<'_> {
         }
         let ratios: Vec<[f64; 3]> = rounds
             .filter_map(|round| {
-                let (theirs, ours) = (seconds(series.peer.name, series.peer.hashes, round)?, seconds(OURS, true, round)?);
+                let (theirs, ours) =
+                    (seconds(series.peer.name, series.peer.hashes, round)?, seconds(OURS, true, round)?);
                 Some(std::array::from_fn(|index| theirs[index] / ours[index]))
             })
             .collect();
@@ -86,7 +87,16 @@ impl Results<'_> {
         let mib = self.cell.objects.bytes() as f64 / f64::from(1 << 20);
         let mut table = format!(
             "\n{:<22} {:>8} {:>9} {:>7} {:>7} {:>9} {:>8}   {:>6} {:>7} {:>6}\n",
-            self.cell.name(), "wall s", "+ hash s", "MiB/s", "CPU s", "CPU s/GiB", "RSS MiB", "× wall", "× +hash", "× CPU",
+            self.cell.name(),
+            "wall s",
+            "+ hash s",
+            "MiB/s",
+            "CPU s",
+            "CPU s/GiB",
+            "RSS MiB",
+            "× wall",
+            "× +hash",
+            "× CPU",
         );
         for Summary { peer, floor, rounds, wall, hashed, cpu, memory, ratios } in self.summaries() {
             let name = if floor { format!("  ({peer})") } else { format!("  {peer}") };
@@ -120,7 +130,9 @@ impl Results<'_> {
                 let rounds: Vec<Value> = series
                     .into_iter()
                     .flat_map(|series| &series.rounds)
-                    .map(|figure| figure.map_or(Value::Null, |f| json!({ "wall": f.wall, "cpu": f.cpu, "rss_mib": f.memory })))
+                    .map(|figure| {
+                        figure.map_or(Value::Null, |f| json!({ "wall": f.wall, "cpu": f.cpu, "rss_mib": f.memory }))
+                    })
                     .collect();
                 json!({
                     "peer": summary.peer, "floor": summary.floor, "wall": summary.wall, "wall_hashed": summary.hashed,
