@@ -102,7 +102,7 @@ fn bench(options: Options) -> Result<()> {
         "round trip {near:.2} ms, with the delay {far:.2} ms; load {}",
         fs::read_to_string("/proc/loadavg")?.trim()
     );
-    ensure!(far >= near + DELAY.as_secs_f64() * 1000.0, "the delay is not there");
+    ensure!(far >= DELAY.as_secs_f64() * 1000.0, "the delay is not there");
 
     let mut results: Vec<Results> = cells
         .iter()
@@ -128,7 +128,7 @@ fn bench(options: Options) -> Result<()> {
     let json = json!({ "peers": about, "round_trip_ms": [near, far], "cells": cells });
     fs::write(target.join("bench-fetch.json"), serde_json::to_string_pretty(&json)? + "\n")?;
     if let Some(picture) = options.picture {
-        fs::write(picture, picture::svg(&results))?;
+        fs::write(picture, picture::svg(&results)?)?;
     }
     Ok(())
 }
@@ -143,6 +143,7 @@ fn measure_round(world: &World, results: &mut Results, round: usize) {
             None
         } else {
             world.measure(series.peer, results.cell).unwrap_or_else(|error| {
+                eprintln!("{} failed: {error:#}", series.peer.name);
                 series.failure = Some(format!("{error:#}"));
                 None
             })

@@ -45,7 +45,8 @@ impl Job<'_> {
         }
         fs::write(dir.join("urls"), urls)?;
         fs::write(dir.join("curl"), curl)?;
-        let aws = "[default]\ns3 =\n  addressing_style = path\n  max_concurrent_requests = 64\n";
+        // The CRT client: ahead of the aws-cli's own one, whose max_concurrent_requests = 64 is ahead of its default.
+        let aws = "[default]\ns3 =\n  addressing_style = path\n  preferred_transfer_client = crt\n  target_bandwidth = 10Gb/s\n";
         fs::write(dir.join("aws"), aws)?;
         Ok(())
     }
@@ -105,7 +106,10 @@ pub fn peers(agent: &Path, venv: &Path) -> Vec<Peer> {
             arguments: |job| {
                 let signing = match job.cell.protocol {
                     Protocol::Http => String::new(),
-                    Protocol::S3 => format!("--aws-sigv4 aws:amz:{REGION}:s3 --user {ACCESS_KEY}:{SECRET_KEY}"),
+                    Protocol::S3 => format!(
+                        "--aws-sigv4 aws:amz:{REGION}:s3 --user {ACCESS_KEY}:{SECRET_KEY} \
+                         --header x-amz-content-sha256:UNSIGNED-PAYLOAD"
+                    ),
                 };
                 Some(strings(&format!(
                     "--silent --show-error --fail --parallel --parallel-max 64 {signing} --config {}",
@@ -164,14 +168,18 @@ pub fn peers(agent: &Path, venv: &Path) -> Vec<Peer> {
         },
         Peer {
             name: "aws s3 cp",
-            about: about(version("/usr/bin/aws", &["--version"]), "--recursive, max_concurrent_requests = 64"),
+            about: about(
+                version("/usr/bin/aws", &["--version"]),
+                "--recursive, preferred_transfer_client = crt, target_bandwidth = 10Gb/s",
+            ),
             hashes: false,
             floor: false,
             program: "/usr/bin/aws".into(),
             arguments: |job| {
                 (job.cell.protocol == Protocol::S3).then(|| {
                     strings(&format!(
-                        "s3 cp --recursive --only-show-errors s3://{BUCKET}/{} {}",
+                        "--endpoint-url {} s3 cp --recursive --only-show-errors s3://{BUCKET}/{} {}",
+                        job.cell.endpoint(),
                         job.cell.objects.name,
                         job.out()
                     ))

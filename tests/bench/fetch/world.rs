@@ -16,7 +16,7 @@ use crate::peers::{ACCESS_KEY, BUCKET, Job, Peer, REGION, SECRET_KEY};
 /// What the memory of the world holds: the objects, and one download of them.
 const SIZE: &str = "5G";
 /// A client that takes longer is ended, and has failed.
-const PATIENCE: &str = "300";
+const PATIENCE: &str = "120";
 
 pub struct World {
     holder: Child,
@@ -172,12 +172,14 @@ impl World {
             .current_dir("/")
             .stdin(Stdio::null())
             .output()?;
+        // What it said last, before our own words on how it ended.
         let errors = String::from_utf8_lossy(&output.stderr);
-        let tail: String = errors.chars().rev().take(2000).collect::<Vec<_>>().into_iter().rev().collect();
-        ensure!(output.status.success(), "{}: failed: {tail}", peer.name);
+        let words: Vec<&str> = errors.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let words = words[words.len().saturating_sub(2)..].join("; ");
+        ensure!(output.status.success(), "{words}");
         if peer.name != "sha256sum" {
             check(cell.objects, &self.outside("objects").join(BUCKET).join(cell.objects.name), &seen.join("out"))
-                .with_context(|| format!("{}: {tail}", peer.name))?;
+                .with_context(|| words)?;
         }
         Figure::parse(&String::from_utf8(output.stdout)?).map(Some)
     }
