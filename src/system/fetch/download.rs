@@ -114,7 +114,7 @@ pub(super) async fn run(
                 alone = true;
             }
             Failure::Transient(..) => origins.window.narrow(),
-            Failure::Permanent(_) => {}
+            Failure::Permanent(_) | Failure::Unsigned(_) => {}
         }
         if transfer.spool().done() >= before + HEADWAY {
             attempts.headway();

@@ -2,6 +2,7 @@
 
 mod http;
 mod metadata;
+mod network;
 mod parts;
 mod s3;
 mod server;
@@ -92,6 +93,7 @@ fn settings() -> Settings {
             obedience: Duration::from_millis(5),
         },
         metadata_endpoint: Some(NOBODY.into()),
+        metadata_patience: Some(Duration::ZERO),
         ..Settings::default()
     }
 }
