@@ -8,6 +8,8 @@
 mod checksum;
 mod client;
 mod download;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod http;
 mod metadata;
 mod range;

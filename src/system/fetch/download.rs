@@ -25,7 +25,7 @@ use crate::{error::Fault, value::ByteSize};
 /// How many connections one body is fetched by.
 const LANES: usize = 16;
 /// How long it takes to see what more connections bring.
-const TRIAL: Duration = Duration::from_millis(100);
+const TRIAL: Duration = Duration::from_millis(if cfg!(fuzzing) { 1 } else { 100 });
 /// So many bytes are digested on a thread of their own.
 const WORTH_A_THREAD: u64 = 4 << 20;
 /// A body shorter than this needs no permit.
