@@ -68,6 +68,11 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Download files in parallel: https, http, s3 and file URLs.
+    ///
+    /// Each file appears whole, and verified where its sha256 is given, or not at all: a file of the same name
+    /// is replaced at the end of the download. Needs neither root nor a run: it changes nothing but the files.
+    Fetch(Fetch),
     /// Print the JSON Schema of a step file.
     Schema,
     /// Print a completion script for a shell.
@@ -75,6 +80,50 @@ pub enum Command {
         /// The shell.
         shell: Shell,
     },
+}
+
+/// What to download, and where to.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 all arrived, 1 something did not (or a URL or argument was wrong, and nothing was fetched), \
+128+n ended by signal n."
+)]
+pub struct Fetch {
+    /// What to download: `https://…`, `http://…`, `s3://bucket/key` (optionally `?versionId=…`), `file:///absolute/path`.
+    ///
+    /// A file gets the name that its URL ends in, with %xx decoded in https and http. Where several end in the same
+    /// name the last one wins, and the others are not fetched. #sha256=HEX at the end pins a file.
+    #[arg(value_name = "URL", required_unless_present_any = ["urls", "input"])]
+    pub named: Vec<String>,
+    /// The same; may be repeated. These come before the URLs without -u.
+    #[arg(long = "url", short, value_name = "URL", num_args = 1..)]
+    pub urls: Vec<String>,
+    /// Read URLs from a file, or `-` for standard input: one per line, each optionally followed by a space and
+    /// sha256=HEX. Empty lines and those that begin with # are skipped. These come after the URLs of the command line.
+    #[arg(long, short, value_name = "FILE")]
+    pub input: Option<String>,
+    /// Where to put the files; made if it is missing. Default: the current directory.
+    #[arg(long, short, value_name = "DIR", default_value = ".", hide_default_value = true)]
+    pub output_dir: PathBuf,
+    /// SHA-256 that a file must have: HEX alone if there is one file, else NAME=HEX with the file's name; may be repeated.
+    ///
+    /// Other bytes never replace a file, and one that is there with this digest is not fetched again.
+    #[arg(long, value_name = "[NAME=]HEX")]
+    pub sha256: Vec<String>,
+    /// Most downloads at once. Default: as many as make sense.
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub jobs: Option<u16>,
+    /// Profile in ~/.aws/config and ~/.aws/credentials whose credentials and region are used for s3. Default: the usual
+    /// chain of environment, `AWS_PROFILE` or the profile `default`, and instance role.
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Download everything below an s3 URL that ends in a slash, in subdirectories as in the keys.
+    #[arg(long, short)]
+    pub recursive: bool,
+    /// Print the result as one JSON document: `files` with source, path, status (fetched, `already_there`, skipped,
+    /// failed), size, sha256, seconds, resumed and error.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which steps.

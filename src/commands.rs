@@ -1,5 +1,6 @@
 //! The subcommands: each puts the rooms of the house together for one purpose.
 
+mod fetch;
 mod steps;
 
 use std::{cell::RefCell, path::Path, rc::Rc, time::Duration};
@@ -57,6 +58,7 @@ pub fn execute(command: Command) -> Result<u8> {
         }
         Command::Steps(command) => steps::execute(command),
         Command::Status { target, wait, json } => status(&target.root, wait, json),
+        Command::Fetch(arguments) => fetch::execute(arguments),
         Command::Schema => {
             say(&serde_json::to_string_pretty(&schema::json_schema()).context("writing JSON")?);
             Ok(0)

@@ -33,7 +33,7 @@ fn set_up_logging(verbose: bool) {
     }
     let filter = EnvFilter::try_from_env("GLOVO_BOOTSTRAP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(|| view::Complaints)
         .with_target(false)
         .without_time()
         .with_ansi(false);

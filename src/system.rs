@@ -190,6 +190,7 @@ impl System {
         let mut hasher = sha2::Sha256::new();
         let mut buffer = vec![0; 128 << 10];
         loop {
+            self.check()?;
             match file.read(&mut buffer).with_context(|| format!("reading {path}"))? {
                 0 => break,
                 read => hasher.update(&buffer[..read]),

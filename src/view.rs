@@ -1,13 +1,16 @@
 //! What a person sees of a run: lines on a terminal or in a log, or records in the journal.
 
+pub mod downloads;
+
 use std::{
     cell::RefCell,
     io::{self, IsTerminal, Write},
     rc::Rc,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::{
     engine::Observer,
@@ -24,10 +27,35 @@ pub fn say(text: &str) {
     _ = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
 }
 
+/// The bars that are on the terminal: what else is printed goes above them.
+static BARS: Mutex<Option<MultiProgress>> = Mutex::new(None);
+
 /// Prints an error to standard error, in the same spirit.
 pub fn complain(text: &str) {
-    let mut out = io::stderr().lock();
-    _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let write = || {
+        let mut out = io::stderr().lock();
+        _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    };
+    let bars = BARS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match bars {
+        Some(bars) => bars.suspend(write),
+        None => write(),
+    }
+}
+
+/// Standard error for log lines.
+#[derive(Debug)]
+pub struct Complaints;
+
+impl Write for Complaints {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        complain(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The view that fits where the output goes.
@@ -57,8 +85,7 @@ impl Lines {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { mode, live, colour, began: Instant::now() }
+        Self { mode, live, colour: is_colourful(), began: Instant::now() }
     }
 
     fn line(&self, text: &str) {
@@ -69,7 +96,7 @@ impl Lines {
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        paint(self.colour, code, text)
     }
 
     fn diff(&self, diff: &str) {
@@ -135,6 +162,15 @@ impl Observer for Lines {
         }
         say(&summary(report, self.mode, self.began.elapsed()));
     }
+}
+
+/// Whether standard output shows colours, and the user wants them.
+fn is_colourful() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+fn paint(colour: bool, code: &str, text: &str) -> String {
+    if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 fn count(number: usize, noun: &str) -> String {

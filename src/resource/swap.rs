@@ -232,7 +232,7 @@ impl Swap {
         let mut staged = system.root().stage(&self.path, Ownership { uid: 0, gid: 0, mode: 0o600 })?;
         let length = i64::try_from(size).context("the size of the swap file")?;
         // Allocated, not yet written extents are no holes: ext4 and XFS (since Linux 4.18) swap on them.
-        match fallocate(&*staged.file(), FallocateFlags::empty(), 0, length) {
+        match fallocate(staged.file(), FallocateFlags::empty(), 0, length) {
             Ok(()) => {}
             Err(Errno::EOPNOTSUPP) => {
                 let zeros = vec![0; 1 << 20];

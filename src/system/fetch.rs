@@ -5,6 +5,7 @@
 //! and look for signals and deadlines meanwhile. A run in which nothing differs starts no thread and
 //! reads no certificate.
 
+mod batch;
 mod checksum;
 mod client;
 mod download;
@@ -36,7 +37,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::unistd::{getegid, geteuid};
 
-pub use self::source::Source;
+pub use self::{
+    batch::{Delivery, Event, Order, Underway},
+    s3::{Listed, Prefix},
+    source::Source,
+};
 use self::{
     client::Clients,
     download::Progress,
@@ -83,7 +88,7 @@ impl Download {
 #[derive(Debug)]
 pub struct Fetched {
     /// Its bytes, positioned at the start.
-    pub file: File,
+    pub file: Arc<File>,
     /// The file itself, where it has a temporary name and so can get another.
     part: Option<Staged>,
     /// Their digest.
@@ -131,6 +136,8 @@ struct Settings {
     probe: Duration,
     /// Instead of the SDK's chain of environment, profile files and metadata service.
     aws: Option<aws_config::SdkConfig>,
+    /// A profile of `~/.aws` whose credentials and region are used, whatever the environment says.
+    profile: Option<String>,
     /// Instead of `AWS_EC2_METADATA_SERVICE_ENDPOINT` or 169.254.169.254.
     metadata_endpoint: Option<String>,
     /// For a metadata service that isn't there yet, instead of five minutes on an instance and none elsewhere.
@@ -148,6 +155,7 @@ impl Default for Settings {
             probe_connect: Duration::from_secs(2),
             probe: Duration::from_secs(10),
             aws: None,
+            profile: None,
             metadata_endpoint: None,
             metadata_patience: None,
             roots: None,
@@ -203,6 +211,11 @@ impl Fetcher {
 }
 
 impl System {
+    /// Uses the AWS credentials and the region of this profile in `~/.aws/config` and `~/.aws/credentials`.
+    pub fn use_profile(&mut self, name: String) {
+        self.fetcher.settings.profile = Some(name);
+    }
+
     /// Starts downloads in the background; [`System::fetch`] of the same download waits for them, and is
     /// where a failure shows.
     pub fn prefetch(&self, downloads: Vec<Download>) {
@@ -226,7 +239,7 @@ impl System {
     /// Downloads, or waits for a prefetch of the same.
     pub fn fetch(&self, download: &Download) -> Result<Fetched> {
         if let Source::File(path) = &download.source {
-            return self.copy(path, download);
+            return self.copy(path, self.spool(download)?);
         }
         let early = {
             let mut started = self.fetcher.started.borrow_mut();
@@ -270,14 +283,13 @@ impl System {
         let spool = self.spool(download)?;
         let worker = self.fetcher.worker()?;
         let progress = Arc::new(Progress::default());
-        let task = worker.run(download::run(worker.origins(), download.clone(), spool, progress.clone()));
+        let task = worker.run(Box::pin(download::run(worker.origins(), download.clone(), spool, progress.clone())));
         Ok(Transfer { task, progress })
     }
 
     /// A file of the machine itself, copied so that it can't change once it is verified.
-    fn copy(&self, path: &AbsPath, download: &Download) -> Result<Fetched> {
+    fn copy(&self, path: &AbsPath, mut spool: Spool) -> Result<Fetched> {
         let Some((mut file, _)) = self.root().open_file(path)? else { bail!("{path} does not exist") };
-        let mut spool = self.spool(download)?;
         spool.begin(Promise::default())?;
         let mut buffer = vec![0; 128 << 10];
         loop {
@@ -308,8 +320,8 @@ impl System {
                 let directory: AbsPath = "/var/tmp".into();
                 self.root.make_directories(&directory, 0o700)?;
                 // Dropped unpublished, it loses its name at once: only the descriptor keeps the file.
-                let mut staged = self.root.stage(&directory.join("download")?, ownership)?;
-                (directory, Place::Anonymous(staged.file().try_clone().context("opening a file for a download")?))
+                let staged = self.root.stage(&directory.join("download")?, ownership)?;
+                (directory, Place::Anonymous(staged.file().clone()))
             }
         };
         Ok(Spool::new(place, directory, download)?)

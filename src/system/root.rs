@@ -444,7 +444,13 @@ fn loop_until_free<T>(parent: &OwnedFd, name: &str, make: impl Fn() -> nix::Resu
 
 /// Owner first, then mode: chown clears the set-id bits.
 fn set_ownership(fd: impl std::os::fd::AsFd, ownership: Ownership) -> nix::Result<()> {
-    fchown(&fd, Some(Uid::from_raw(ownership.uid)), Some(Gid::from_raw(ownership.gid)))?;
+    let now = Status::new(&fstat(&fd)?).ownership;
+    if (now.uid, now.gid) != (ownership.uid, ownership.gid) {
+        fchown(&fd, Some(Uid::from_raw(ownership.uid)), Some(Gid::from_raw(ownership.gid)))?;
+    }
+    if now == ownership {
+        return Ok(());
+    }
     fchmod(&fd, Bits::from_bits_truncate(ownership.mode))
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
+mod fetch;
 mod manifest;
 mod run;
 mod sandbox;
+mod server;

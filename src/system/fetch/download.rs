@@ -41,6 +41,14 @@ pub(super) struct Progress {
     total: AtomicU64,
 }
 
+impl Progress {
+    /// Bytes that have arrived, of how many if that is known.
+    pub(super) fn now(&self) -> (u64, Option<u64>) {
+        let total = self.total.load(Ordering::Relaxed);
+        (self.done.load(Ordering::Relaxed), (total > 0).then_some(total))
+    }
+}
+
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let done = ByteSize(self.done.load(Ordering::Relaxed));
@@ -164,7 +172,7 @@ impl Transfer {
         if let Some((promise, missing)) = resumed {
             let Some((start, _)) = missing else {
                 // What the manifest pins, or the origin still has, needs no more bytes.
-                if self.is_pinned || validator(&self.origins, &self.source).await? == promise.validator() {
+                if self.is_pinned || Box::pin(validator(&self.origins, &self.source)).await? == promise.validator() {
                     return Ok(None);
                 }
                 self.spool().forget().map_err(Failure::Permanent)?;
@@ -196,10 +204,12 @@ impl Transfer {
 
     async fn open(&self, part: Option<(Range, &Promise)>) -> Result<Answer, Failure> {
         match &self.source {
-            Source::Http(url) => http::get(&self.origins, url, part).await,
+            Source::Http(url) => Box::pin(http::get(&self.origins, url, part)).await,
             Source::S3 { bucket, key, version } => {
                 let object = Object { bucket, key, version: version.as_deref() };
-                S3::of(&self.origins).await.get(&self.origins, object, part).await
+                // Boxed: the SDK's futures are many times as large as an HTTP client's.
+                let s3 = S3::of(&self.origins).await;
+                Box::pin(s3.get(&self.origins, object, part)).await
             }
             Source::File(path) => Err(Failure::Permanent(Fault::new(format!("{path} is not on the network")))),
         }
@@ -213,7 +223,7 @@ impl Transfer {
             !alone && etag.is_some() && total.is_some_and(|total| total >= spool.done() + 2 * CHUNK)
         };
         if !can_share {
-            return self.clone().lane(Some(lead)).await;
+            return Box::pin(self.clone().lane(Some(lead))).await;
         }
         let mut lanes = JoinSet::new();
         _ = lanes.spawn(self.clone().lane(Some(lead)));

@@ -1,5 +1,6 @@
 //! `s3` sources, by the AWS SDK: its own chain of credentials, its signatures, its endpoints.
 
+mod listing;
 mod refusal;
 
 use std::{
@@ -8,7 +9,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{
+    BehaviorVersion, Region, SdkConfig, profile::ProfileFileCredentialsProvider, provider_config::ProviderConfig,
+};
 use aws_sdk_s3::{
     Client, Config,
     config::{
@@ -21,6 +24,7 @@ use aws_sdk_s3::{
     primitives::ByteStreamError,
 };
 
+pub use self::listing::{Listed, Prefix};
 use self::refusal::Refusal;
 use super::{
     Origins,
@@ -66,9 +70,15 @@ impl S3 {
 
     async fn load(origins: &Origins) -> Self {
         let sender = Sender::new(origins.clients.clone());
-        let config = match &origins.settings.aws {
-            Some(config) => config.clone().into_builder().http_client(sender).build(),
-            None => aws_config::defaults(BehaviorVersion::latest()).http_client(sender).load().await,
+        let config = if let Some(config) = &origins.settings.aws {
+            config.clone().into_builder().http_client(sender).build()
+        } else {
+            let defaults = aws_config::defaults(BehaviorVersion::latest()).http_client(sender.clone());
+            let chosen = match &origins.settings.profile {
+                None => defaults,
+                Some(profile) => defaults.profile_name(profile).credentials_provider(of_profile(profile, sender)),
+            };
+            chosen.load().await
         };
         let client = Mutex::new(client(&config));
         Self { client, config, regions: Mutex::default() }
@@ -96,7 +106,7 @@ impl S3 {
             };
             request.customize().config_override(config).mutate_request(with_checksum).send()
         };
-        let output = match (self.send(object, get).await, part) {
+        let output = match (self.send(bucket, get).await, part) {
             (Ok(output), _) => output,
             (Err(error), Some(_)) if matches!(status(&error), Some(412 | 416)) => {
                 return Ok(Answer::Changed(Fault::new("S3 has another object now")));
@@ -131,7 +141,7 @@ impl S3 {
             let request = self.client().head_object().bucket(bucket).key(key).part_number(1);
             request.set_version_id(output.version_id().map(str::to_owned)).customize().config_override(config).send()
         };
-        let first = self.send(object, head).await.ok().and_then(|head| u64::try_from(head.content_length()?).ok());
+        let first = self.send(bucket, head).await.ok().and_then(|head| u64::try_from(head.content_length()?).ok());
         let total = output.content_length().and_then(|length| u64::try_from(length).ok());
         let Some(length) =
             first.filter(|first| *first > 0 && total.is_some_and(|total| total.div_ceil(*first) == parts))
@@ -153,7 +163,7 @@ impl S3 {
             let request = self.client().head_object().bucket(bucket).key(key);
             request.set_version_id(version.map(str::to_owned)).customize().config_override(config).send()
         };
-        match self.send(object, head).await {
+        match self.send(bucket, head).await {
             Ok(output) => {
                 let (etag, version) = (output.e_tag().map(str::to_owned), output.version_id().map(str::to_owned));
                 Ok(Promise { etag, version, ..Promise::default() }.validator())
@@ -167,13 +177,13 @@ impl S3 {
     }
 
     /// Sends a request, and once more if S3 says that the bucket is in another region.
-    async fn send<T, E, F>(&self, object: Object<'_>, request: impl Fn(config::Builder) -> F) -> Result<T, SdkError<E>>
+    async fn send<T, E, F>(&self, bucket: &str, request: impl Fn(config::Builder) -> F) -> Result<T, SdkError<E>>
     where
         F: Future<Output = Result<T, SdkError<E>>>,
     {
-        let in_region = || Config::builder().region(self.region(object.bucket));
+        let in_region = || Config::builder().region(self.region(bucket));
         let answer = request(in_region()).await;
-        if self.is_elsewhere(object.bucket, answer.as_ref().err().and_then(SdkError::raw_response)) {
+        if self.is_elsewhere(bucket, answer.as_ref().err().and_then(SdkError::raw_response)) {
             return request(in_region()).await;
         }
         answer
@@ -211,6 +221,9 @@ impl S3 {
         if let Some(provider) = self.config.credentials_provider()
             && let Err(error) = provider.provide_credentials().await
         {
+            if let Some(profile) = &origins.settings.profile {
+                return no_credentials_in(profile, error);
+            }
             return no_credentials(&origins.metadata, object, error).await;
         }
         match &error {
@@ -230,6 +243,12 @@ impl S3 {
             None => format!("the access key {}", credentials.access_key_id()),
         }
     }
+}
+
+/// The credentials of one profile. The SDK's chain would ask the environment first.
+fn of_profile(name: &str, sender: Sender) -> ProfileFileCredentialsProvider {
+    let provider = ProviderConfig::without_region().with_http_client(sender);
+    ProfileFileCredentialsProvider::builder().configure(&provider).profile_name(name).build()
 }
 
 /// A body that stopped coming.
@@ -264,6 +283,14 @@ fn unanswered(origins: &Origins, error: impl Error + Send + Sync + 'static) -> F
         return origins.clients.explain(error);
     }
     Failure::transient(Fault::new(format!("no whole answer from S3: {}", root_cause(&error))))
+}
+
+fn no_credentials_in(profile: &str, error: impl Error + Send + Sync + 'static) -> Failure {
+    Failure::Permanent(
+        Fault::new(format!("the AWS profile {profile} gives no credentials"))
+            .caused_by(error)
+            .hint(format!("see ~/.aws/config and ~/.aws/credentials; aws configure --profile {profile} writes them")),
+    )
 }
 
 async fn no_credentials(

@@ -34,6 +34,7 @@ impl FromStr for Source {
     fn from_str(text: &str) -> Result<Self> {
         printable(text)?;
         let Some((scheme, rest)) = text.split_once("://") else {
+            let text = text.split('?').next().unwrap_or_default();
             bail!("`{text}` is not a URL: use https://, http://, s3:// or file://");
         };
         match scheme {

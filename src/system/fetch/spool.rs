@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek},
+    io::{self, Read},
     os::unix::fs::FileExt,
     sync::Arc,
 };
@@ -73,7 +73,7 @@ struct Head {
 #[derive(Debug)]
 pub(super) enum Place {
     /// A file without a name.
-    Anonymous(File),
+    Anonymous(Arc<File>),
     /// A file that another process can take up.
     Part(Staged),
 }
@@ -105,13 +105,12 @@ pub(super) struct Spool {
 impl Spool {
     /// For a download's bytes; its directory is for messages. What is there already, according to a note, counts.
     pub(super) fn new(place: Place, directory: AbsPath, download: &Download) -> Result<Self, Fault> {
-        let cloned = |file: &File| file.try_clone().map_err(|error| Fault::new("opening a file").caused_by(error));
         let (file, part) = match place {
             Place::Anonymous(file) => (file, None),
-            Place::Part(mut part) => (cloned(part.file())?, Some(part)),
+            Place::Part(part) => (part.file().clone(), Some(part)),
         };
         let mut spool = Self {
-            file: Arc::new(file),
+            file,
             part,
             directory,
             source: download.source.to_string(),
@@ -301,11 +300,10 @@ impl Spool {
     /// The whole file, to be read from its start. What has been verified is handed over.
     pub(super) fn finish(&mut self) -> Result<Fetched, Fault> {
         let digest = self.digest.take().ok_or_else(|| Fault::new("the bytes of a download were not digested"))?;
-        let cloned = self.file.try_clone().and_then(|mut file| file.rewind().map(|()| file));
-        let file = cloned.map_err(|error| self.explain(error))?;
         let promise = std::mem::take(&mut self.promise);
         Ok(Fetched {
-            file,
+            // Nothing has moved its position: bytes are written where they belong.
+            file: self.file.clone(),
             sha256: digest.sha256(),
             size: self.done,
             resumed: self.resumed,
@@ -449,7 +447,7 @@ mod tests {
     fn row_6_a_full_file_system_is_named_with_what_was_needed() {
         let file = File::options().write(true).open("/dev/full").unwrap();
         let download = Download { source: "http://a/b".parse().unwrap(), sha256: None };
-        let mut spool = Spool::new(Place::Anonymous(file), "/var/lib/x".into(), &download).unwrap();
+        let mut spool = Spool::new(Place::Anonymous(Arc::new(file)), "/var/lib/x".into(), &download).unwrap();
         spool.begin(Promise { total: Some(3 << 20), ..Promise::default() }).unwrap();
         let error = spool.write(0, b"jar").unwrap_err();
         let told = crate::error::render(&error.into());

@@ -101,6 +101,22 @@ fn a_bucket_elsewhere_is_followed_once_and_patience_pays() -> Result<()> {
     only_with_a_token(&machine)
 }
 
+#[test]
+fn all_below_a_prefix_is_fetched_with_the_instance_s_role() -> Result<()> {
+    let machine = Machine::boot(Options::default())?;
+    let fetch = |prefix| machine.exec(&["/usr/local/bin/glovo-bootstrap", "fetch", "-r", "-o", "/root/got", prefix]);
+    let run = fetch("s3://glovo-config/")?;
+    let files = machine.sh("cd /root/got && find -type f | sort")?;
+    ensure!(files == "./nginx/default\n./systemd/glovo-app.service\n", "{files}\n{}", run.stderr);
+    run.success()?;
+    machine.sh("grep -q proxy_pass /root/got/nginx/default")?;
+    let run = fetch("s3://glovo-private/")?;
+    let denial = "the instance's role glovo-instance-role is not allowed s3:ListBucket on arn:aws:s3:::glovo-private";
+    ensure!(run.code == 1 && run.stderr.contains(denial), "{}", run.stderr);
+    ensure!(!SECRETS.iter().any(|secret| run.stderr.contains(secret)), "a secret is in\n{}", run.stderr);
+    only_with_a_token(&machine)
+}
+
 fn gives_nothing_away(machine: &Machine, said: &str) -> Result<()> {
     let kept = machine.sh("cat /var/lib/glovo-bootstrap/*.json; journalctl --no-pager --output=export")?;
     for secret in SECRETS {

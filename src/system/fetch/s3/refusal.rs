@@ -57,6 +57,21 @@ impl Refusal {
         self.code == "ExpiredToken"
     }
 
+    /// What it means where a bucket's objects were to be listed, and for whom.
+    pub(super) fn explain_listing(&self, prefix: Object<'_>, identity: Option<&str>) -> Failure {
+        if self.status != 403 || self.code != "AccessDenied" {
+            return self.explain(prefix, identity);
+        }
+        let (bucket, who) = (prefix.bucket, identity.unwrap_or("this machine"));
+        let fault = Fault::new(format!(
+            "{who} is not allowed s3:ListBucket on arn:aws:s3:::{bucket} (S3: {}, request id {})",
+            self.code, self.request_id
+        ));
+        Failure::Permanent(fault.hint(
+            "allow it in the role's or the bucket's policy; objects that are named one by one need s3:GetObject alone",
+        ))
+    }
+
     /// What it means, and for whom.
     pub(super) fn explain(&self, object: Object<'_>, identity: Option<&str>) -> Failure {
         let Object { bucket, key, version } = object;

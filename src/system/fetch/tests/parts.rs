@@ -55,7 +55,7 @@ pub(super) fn part(body: &[u8], (first, end): (usize, usize), content_range: &st
 
 pub(super) fn is(fetched: &Fetched, body: &[u8]) -> bool {
     let mut bytes = vec![];
-    _ = std::io::Read::read_to_end(&mut &fetched.file, &mut bytes).unwrap();
+    _ = std::io::Read::read_to_end(&mut &*fetched.file, &mut bytes).unwrap();
     bytes == body && fetched.sha256 == Sha256::of(body) && fetched.size == body.len() as u64
 }
 

@@ -1,0 +1,352 @@
+//! `fetch`: many downloads at once, for a person or a script.
+
+mod wanted;
+
+use std::{
+    collections::HashMap,
+    path::{Component, Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use self::wanted::{Wanted, What, relative_path};
+use crate::{
+    cli,
+    error::{self, Class, Fault},
+    report::ErrorReport,
+    system::{
+        Mode, System,
+        fetch::{Delivery, Download, Event, Listed, Order, Prefix, Source},
+        interrupt::Interrupt,
+    },
+    value::{AbsPath, Sha256},
+    view::{
+        complain,
+        downloads::{self, Bars, Row, Status},
+        say,
+    },
+};
+
+/// Downloads. This command has exit codes of its own: 0 if all arrived, 1 if not, 128 + n after signal n.
+pub(super) fn execute(arguments: cli::Fetch) -> Result<u8> {
+    fetch(arguments).or_else(|error| {
+        if let Class::Interrupted(_) = error::class(&error) {
+            return Err(error);
+        }
+        complain(&error::render(&error));
+        Ok(1)
+    })
+}
+
+fn fetch(arguments: cli::Fetch) -> Result<u8> {
+    // Before signals are caught: Ctrl-C ends it while it reads from a terminal.
+    let wanted = wanted::all(&arguments)?;
+    let mut system = System::open(Path::new("/"), Mode::Run, Interrupt::install()?)?;
+    if let Some(profile) = arguments.profile {
+        system.use_profile(profile);
+    }
+    let directory = absolute(&std::env::current_dir().context("the current directory")?, &arguments.output_dir)?;
+    let began = Instant::now();
+    let bars = Bars::new();
+    bars.show_progress_of(&system);
+    let mut files = expand(&system, wanted)?;
+    skip_all_but_the_last(&mut files);
+    pin(&mut files, &arguments.sha256)?;
+    place(&system, &mut files, &directory)?;
+    deliver(&system, &mut files, arguments.jobs.map(usize::from), bars)?;
+    let failures: Vec<&anyhow::Error> = files.iter().filter_map(File::error).collect();
+    if arguments.json {
+        let files: Vec<FileReport<'_>> = files.iter().map(FileReport::from).collect();
+        say(&serde_json::to_string_pretty(&serde_json::json!({ "files": files })).context("writing JSON")?);
+        complain(&downloads::failures(&failures));
+    } else {
+        let rows: Vec<Row<'_>> = files.iter().map(Row::from).collect();
+        if !rows.is_empty() {
+            say(&downloads::table(&rows));
+        }
+        // Below the table, where they are seen, however long it is.
+        complain(&downloads::failures(&failures));
+        say(&summary(&files, began.elapsed()));
+    }
+    Ok(u8::from(!failures.is_empty()))
+}
+
+/// A file on its way.
+#[derive(Debug)]
+struct File {
+    /// Its URL, without the query string; or that of the prefix that could not be listed.
+    url: String,
+    /// `None` where a prefix could not be listed, or a key makes no name.
+    wanted: Option<Download>,
+    /// Its path below the output directory.
+    name: String,
+    path: Option<AbsPath>,
+    /// As a listing gave it.
+    size: Option<u64>,
+    outcome: Option<Outcome>,
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Fetched(Delivery),
+    AlreadyThere(u64),
+    Skipped,
+    Failed(anyhow::Error),
+}
+
+impl File {
+    fn of(download: Download, name: String, size: Option<u64>) -> Self {
+        let url = download.source.to_string();
+        Self { url, wanted: Some(download), name, path: None, size, outcome: None }
+    }
+
+    fn failed(url: String, error: anyhow::Error) -> Self {
+        Self { name: url.clone(), url, wanted: None, path: None, size: None, outcome: Some(Outcome::Failed(error)) }
+    }
+
+    fn error(&self) -> Option<&anyhow::Error> {
+        match &self.outcome {
+            Some(Outcome::Failed(error)) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// A path that the operator typed, without following any link: that is done later, and carefully.
+fn absolute(current: &Path, path: &Path) -> Result<AbsPath> {
+    let mut absolute = PathBuf::new();
+    for component in current.join(path).components() {
+        match component {
+            Component::ParentDir => _ = absolute.pop(),
+            Component::CurDir => {}
+            component => absolute.push(component),
+        }
+    }
+    absolute.to_str().with_context(|| format!("{} is not UTF-8", absolute.display()))?.parse()
+}
+
+/// Each file that is wanted, those below prefixes too. What can't be listed has failed.
+fn expand(system: &System, wanted: Vec<Wanted>) -> Result<Vec<File>> {
+    let mut files = vec![];
+    for Wanted { what, sha256 } in wanted {
+        let prefix = match what {
+            What::One(source, name) => {
+                files.push(File::of(Download { source, sha256 }, name, None));
+                continue;
+            }
+            What::Below(prefix) => prefix,
+        };
+        let listed = system.list(&prefix);
+        system.check()?;
+        match listed {
+            Ok(objects) if objects.is_empty() => {
+                let fault = Fault::new(format!("there are no objects below {prefix}"));
+                files.push(File::failed(prefix.to_string(), fault.hint("check the bucket and the prefix").into()));
+            }
+            // An empty object of such a name is how consoles show a directory.
+            Ok(objects) => files.extend(
+                objects.into_iter().filter(|object| !object.key.ends_with('/')).map(|object| below(&prefix, object)),
+            ),
+            Err(error) => files.push(File::failed(prefix.to_string(), error)),
+        }
+    }
+    Ok(files)
+}
+
+/// An object below a prefix.
+fn below(prefix: &Prefix, Listed { key, size }: Listed) -> File {
+    let name = relative_path(&key, &prefix.prefix);
+    let source = Source::S3 { bucket: prefix.bucket.clone(), key, version: None };
+    match name {
+        Ok(name) => File::of(Download { source, sha256: None }, name, Some(size)),
+        Err(error) => {
+            let url: String = source
+                .to_string()
+                .chars()
+                .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+                .collect();
+            File::failed(url.clone(), error.context(format!("{url} can't be a file below a directory")))
+        }
+    }
+}
+
+/// Where several have the same name, the last one wins.
+fn skip_all_but_the_last(files: &mut [File]) {
+    let mut last: HashMap<String, usize> = HashMap::new();
+    for index in (0..files.len()).rev() {
+        if files[index].outcome.is_some() {
+            continue;
+        }
+        match last.get(&files[index].name) {
+            None => _ = last.insert(files[index].name.clone(), index),
+            Some(winner) => {
+                let winner = files[*winner].url.clone();
+                let file = &mut files[index];
+                let why = if winner == file.url {
+                    format!("{winner} is named twice: it is fetched once")
+                } else {
+                    format!("{} is skipped: {winner} comes later and is named {} too", file.url, file.name)
+                };
+                complain(&format!("{why}\n"));
+                file.outcome = Some(Outcome::Skipped);
+            }
+        }
+    }
+}
+
+/// Applies each `--sha256 [NAME=]HEX`.
+fn pin(files: &mut [File], pins: &[String]) -> Result<()> {
+    let open = files.iter().filter(|file| file.outcome.is_none()).count();
+    for text in pins {
+        let (name, hex) = match text.rsplit_once('=') {
+            Some((name, hex)) => (Some(name), hex),
+            None => (None, text.as_str()),
+        };
+        let sha256: Sha256 = hex.parse().with_context(|| format!("--sha256 {text}"))?;
+        let mut named =
+            files.iter_mut().filter(|file| file.outcome.is_none() && name.is_none_or(|name| name == file.name));
+        let Some(download) = named.next().and_then(|file| file.wanted.as_mut()) else {
+            let what = name.map_or_else(|| "there is no file".into(), |name| format!("no file is named {name}"));
+            bail!(Fault::new(format!("--sha256 {text}: {what}; nothing was fetched")));
+        };
+        if name.is_none() && open > 1 {
+            let fault = Fault::new(format!("--sha256 {text}: which of the {open} files is it? nothing was fetched"));
+            bail!(fault.hint("--sha256 NAME=HEX, with the name of the file"));
+        }
+        let source = &download.source;
+        if download.sha256.is_some_and(|other| other != sha256) {
+            bail!(Fault::new(format!("{source} can't have two digests; nothing was fetched")));
+        }
+        download.sha256 = Some(sha256);
+    }
+    Ok(())
+}
+
+/// Gives each file its path, and finds those that are there already.
+fn place(system: &System, files: &mut [File], directory: &AbsPath) -> Result<()> {
+    let mut open = files.iter_mut().filter(|file| file.outcome.is_none()).peekable();
+    if open.peek().is_some() {
+        system.prepare_directory(directory).map_err(|error| {
+            let fault = Fault::new(format!("no files can be put into {directory}; nothing was fetched"));
+            fault.caused_by(error).hint("name another directory: --output-dir DIR")
+        })?;
+    }
+    for file in open {
+        let path: AbsPath = match format!("{}/{}", directory.as_str().trim_end_matches('/'), file.name).parse() {
+            Ok(path) => path,
+            Err(error) => {
+                file.outcome = Some(Outcome::Failed(error));
+                continue;
+            }
+        };
+        let expected = file.wanted.as_ref().and_then(|download| download.sha256);
+        if expected.is_some() {
+            // What can't be read is replaced, or says why it can't be when that is tried.
+            system.progress(&format!("reading {path}"));
+            let there = system.digest(&path);
+            system.check()?;
+            if matches!(there, Ok(digest) if digest == expected) {
+                let size = system.root().status(&path)?.map_or(0, |status| status.size);
+                file.outcome = Some(Outcome::AlreadyThere(size));
+            }
+        }
+        file.path = Some(path);
+    }
+    Ok(())
+}
+
+fn deliver(system: &System, files: &mut [File], jobs: Option<usize>, mut bars: Bars) -> Result<()> {
+    let mut orders = vec![];
+    let mut open = vec![];
+    for file in files.iter_mut().filter(|file| file.outcome.is_none()) {
+        if let (Some(download), Some(path)) = (&file.wanted, &file.path) {
+            orders.push(Order { download: download.clone(), destination: path.clone() });
+            bars.expect(&file.name, file.size);
+            open.push(file);
+        }
+    }
+    let (total, mut arrived) = (orders.len(), 0);
+    bars.begin();
+    let delivered = system.deliver(orders, jobs, &mut |event| {
+        arrived += usize::from(matches!(event, Event::Done { result: Ok(_), .. }));
+        bars.observe(&event);
+    });
+    bars.end();
+    let delivered = delivered.with_context(|| format!("{arrived} of {total} files have arrived"))?;
+    for (file, result) in open.into_iter().zip(delivered) {
+        file.outcome = Some(result.map_or_else(Outcome::Failed, Outcome::Fetched));
+    }
+    Ok(())
+}
+
+/// `fetched 3 files, 1.3 GiB in 12.3 s (105 MiB/s); 1 failed`.
+fn summary(files: &[File], elapsed: Duration) -> String {
+    let rows: Vec<Row<'_>> = files.iter().map(Row::from).collect();
+    let count = |status| rows.iter().filter(|row| row.status == status).count();
+    let fetched = rows.iter().filter(|row| row.status == Status::Fetched);
+    // What had been there from before took none of the time.
+    let bytes = fetched.map(|row| row.size.unwrap_or_default().saturating_sub(row.resumed)).sum();
+    let mut text = match count(Status::Fetched) {
+        0 => "fetched nothing".into(),
+        files => format!("fetched {}", downloads::sum(files, bytes, elapsed)),
+    };
+    for (status, word) in
+        [(Status::AlreadyThere, "already there"), (Status::Skipped, "skipped"), (Status::Failed, "failed")]
+    {
+        if count(status) > 0 {
+            text.push_str(&format!("; {} {word}", count(status)));
+        }
+    }
+    text
+}
+
+impl<'a> From<&'a File> for Row<'a> {
+    fn from(file: &'a File) -> Self {
+        let row = |status, size, time, resumed| Row { status, size, time, resumed, name: &file.name };
+        match &file.outcome {
+            Some(Outcome::Fetched(it)) => row(Status::Fetched, Some(it.size), Some(it.took), it.resumed),
+            Some(Outcome::AlreadyThere(size)) => row(Status::AlreadyThere, Some(*size), None, 0),
+            Some(Outcome::Skipped) => row(Status::Skipped, None, None, 0),
+            Some(Outcome::Failed(_)) | None => row(Status::Failed, None, None, 0),
+        }
+    }
+}
+
+/// A file in the JSON document.
+#[derive(Debug, Serialize)]
+struct FileReport<'a> {
+    /// Its URL, without the query string.
+    source: &'a str,
+    path: Option<&'a str>,
+    status: Status,
+    /// In bytes.
+    size: Option<u64>,
+    sha256: Option<Sha256>,
+    seconds: Option<f64>,
+    /// Bytes that an earlier, cut-off download had brought already.
+    resumed: u64,
+    error: Option<ErrorReport>,
+}
+
+impl<'a> From<&'a File> for FileReport<'a> {
+    fn from(file: &'a File) -> Self {
+        let Row { status, size, time, resumed, .. } = file.into();
+        let sha256 = match &file.outcome {
+            Some(Outcome::Fetched(it)) => Some(it.sha256),
+            Some(Outcome::AlreadyThere(_)) => file.wanted.as_ref().and_then(|download| download.sha256),
+            _ => None,
+        };
+        Self {
+            source: &file.url,
+            path: file.path.as_ref().map(AbsPath::as_str),
+            status,
+            size,
+            sha256,
+            seconds: time.map(|time| time.as_secs_f64()),
+            resumed,
+            error: file.error().map(ErrorReport::new),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What is to be downloaded, and the name that each file gets.
+
+use std::{io::Read, path::Path};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use percent_encoding::percent_decode_str;
+
+use crate::{
+    cli,
+    error::Fault,
+    system::{
+        fetch::{Prefix, Source},
+        root::{Root, host_path},
+    },
+    value::{Sha256, printable},
+};
+
+/// The longest `--input`: more than a hundred thousand URLs.
+const LIMIT: u64 = 64 << 20;
+
+/// A URL as the operator gave it.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) what: What,
+    pub(super) sha256: Option<Sha256>,
+}
+
+/// What a URL stands for.
+#[derive(Debug)]
+pub(super) enum What {
+    /// A file, and its name.
+    One(Source, String),
+    /// All objects below a prefix.
+    Below(Prefix),
+}
+
+/// What the command line and `--input` ask for, or all that is wrong with it.
+pub(super) fn all(arguments: &cli::Fetch) -> Result<Vec<Wanted>> {
+    let mut texts: Vec<(String, String)> =
+        arguments.urls.iter().chain(&arguments.named).map(|url| (String::new(), url.clone())).collect();
+    if let Some(input) = &arguments.input {
+        let named = if input == "-" { "standard input" } else { input };
+        let lines = read(input).with_context(|| format!("reading {named}"))?;
+        let lines = lines.lines().enumerate().map(|(index, line)| (format!("{named}:{}: ", index + 1), line.trim()));
+        let urls = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        texts.extend(urls.map(|(place, line)| (place, line.to_owned())));
+    }
+    let mut wrong = vec![];
+    let mut wanted = vec![];
+    for (place, text) in &texts {
+        match parse(text, !place.is_empty(), arguments.recursive) {
+            Ok(one) => wanted.push(one),
+            Err(error) => wrong.push(format!("{place}{}: {error:#}", shown(text))),
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(wanted);
+    }
+    let urls = if texts.len() == 1 { "the URL".into() } else { format!("{} of {} URLs", wrong.len(), texts.len()) };
+    Err(Fault::new(format!("{urls} can't be fetched; nothing was")).caused_by(anyhow!(wrong.join("\n"))).into())
+}
+
+fn read(input: &str) -> Result<String> {
+    let mut bytes = vec![];
+    if input == "-" {
+        _ = std::io::stdin().take(LIMIT + 1).read_to_end(&mut bytes)?;
+        ensure!(bytes.len() as u64 <= LIMIT, "it has more than {LIMIT} bytes");
+    } else {
+        let path = host_path(input)?;
+        bytes = Root::open(Path::new("/"))?.read(&path, LIMIT)?.with_context(|| format!("{path} does not exist"))?;
+    }
+    String::from_utf8(bytes).context("it is not UTF-8")
+}
+
+/// `URL`, `URL#sha256=HEX`, and in a line of a file also `URL sha256=HEX`.
+fn parse(text: &str, is_line: bool, recursive: bool) -> Result<Wanted> {
+    let (url, pin) = match text.split_once(char::is_whitespace).filter(|_| is_line) {
+        Some((url, rest)) => {
+            let pin = rest.trim().strip_prefix("sha256=").context("after the URL comes nothing, or sha256=HEX")?;
+            (url, Some(pin))
+        }
+        None => match text.split_once("#sha256=") {
+            Some((url, pin)) => (url, Some(pin)),
+            None => (text, None),
+        },
+    };
+    let sha256 = pin.map(str::parse).transpose()?;
+    if url.starts_with("s3://") && url.ends_with('/') {
+        ensure!(recursive, "it ends in a slash: --recursive fetches what is below it");
+        ensure!(sha256.is_none(), "a sha256 is that of one file");
+        return Ok(Wanted { what: What::Below(url.parse()?), sha256 });
+    }
+    let source: Source = url.parse()?;
+    let name = file_name(&source)?;
+    Ok(Wanted { what: What::One(source, name), sha256 })
+}
+
+/// A URL in an error, where its query may hold a signature and its host part a password.
+fn shown(text: &str) -> String {
+    let text = text.split(|c: char| matches!(c, '?' | '#') || c.is_whitespace()).next().unwrap_or_default();
+    let clean = match text.split_once("://") {
+        Some((scheme, rest)) => {
+            let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            format!("{scheme}://{}{path}", host.rsplit('@').next().unwrap_or_default())
+        }
+        None => text.to_owned(),
+    };
+    clean.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// The name of a file: the last part of its URL's path, in `https` and `http` with `%xx` decoded.
+fn file_name(source: &Source) -> Result<String> {
+    let name = match source {
+        Source::Http(url) => {
+            let path = url.split(['?', '#']).next().and_then(|url| url.splitn(4, '/').nth(3)).unwrap_or_default();
+            let last = percent_decode_str(path.rsplit('/').next().unwrap_or_default());
+            last.decode_utf8().context("the file name at its end is not UTF-8")?.into_owned()
+        }
+        Source::S3 { key, .. } => key.rsplit('/').next().unwrap_or_default().to_owned(),
+        Source::File(path) => path.leaf().to_owned(),
+    };
+    ensure!(!name.is_empty(), "it ends in a slash, so there is no file name");
+    check_component(&name)?;
+    Ok(name)
+}
+
+/// The path of an object below the directory that stands for its prefix.
+pub(super) fn relative_path(key: &str, prefix: &str) -> Result<String> {
+    let path = key.strip_prefix(prefix).with_context(|| format!("it does not begin with {prefix}"))?;
+    path.split('/').try_for_each(check_component)?;
+    Ok(path.to_owned())
+}
+
+/// Refuses what would lead to another directory, or hide something from whoever reads it.
+fn check_component(name: &str) -> Result<()> {
+    ensure!(!name.is_empty(), "its path has an empty part");
+    ensure!(!matches!(name, "." | ".."), "`{name}` is no file name");
+    ensure!(!name.contains('/'), "the file name at its end holds an encoded slash");
+    ensure!(name.len() < 256, "the file name at its end has more than 255 bytes");
+    printable(name).context("the file name at its end")
+}

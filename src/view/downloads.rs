@@ -1,0 +1,295 @@
+//! What a person sees of downloads: bars while they go on, a table at the end.
+
+use std::{
+    io::{self, IsTerminal},
+    sync::PoisonError,
+    time::Duration,
+};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::{BARS, count, is_colourful, paint};
+use crate::{
+    error,
+    system::{
+        System,
+        fetch::{Event, Underway},
+    },
+    value::{ByteSize, spoken},
+};
+
+/// How many files have a line of their own; the others are in the first line's sums.
+const LINES: usize = 8;
+/// How often the first line is drawn if nothing arrives.
+const TICK: Duration = Duration::from_millis(120);
+
+const WAITING: &str = "{spinner} {elapsed} {wide_msg}";
+/// So narrow that a name has room on a terminal of 80 columns.
+const KNOWN: &str =
+    "[{bar:10}] {percent:>3}% of {binary_total_bytes:<11} {binary_bytes_per_sec:>13} {eta:>4} left  {wide_msg}";
+const UNKNOWN: &str = "{spinner:20} {binary_bytes:<11} {binary_bytes_per_sec:>13}            {wide_msg}";
+
+/// Bars on a terminal: one for all, and one each for some of the files under way. Nothing elsewhere.
+pub struct Bars(Option<Live>);
+
+struct Live {
+    all: MultiProgress,
+    total: ProgressBar,
+    lines: Vec<Line>,
+    files: Vec<Expected>,
+    finished: usize,
+    failed: usize,
+    has_begun: bool,
+}
+
+/// A file's bar.
+struct Line {
+    bar: ProgressBar,
+    index: usize,
+    is_new: bool,
+}
+
+struct Expected {
+    name: String,
+    size: Option<u64>,
+    done: u64,
+}
+
+impl Bars {
+    /// A spinner at first.
+    #[expect(clippy::new_without_default, reason = "it appears on the terminal")]
+    pub fn new() -> Self {
+        if !io::stderr().is_terminal() {
+            return Self(None);
+        }
+        let all = MultiProgress::new();
+        *BARS.lock().unwrap_or_else(PoisonError::into_inner) = Some(all.clone());
+        let total = all.add(ProgressBar::new_spinner());
+        style(&total, WAITING);
+        total.enable_steady_tick(TICK);
+        Self(Some(Live { all, total, lines: vec![], files: vec![], finished: 0, failed: 0, has_begun: false }))
+    }
+
+    /// Shows what a system says that it is doing.
+    pub fn show_progress_of(&self, system: &System) {
+        if let Self(Some(live)) = self {
+            let total = live.total.clone();
+            system.on_progress(move |line| total.set_message(printable(line)));
+        }
+    }
+
+    /// There will be one more file, of this size if it is known.
+    pub fn expect(&mut self, name: &str, size: Option<u64>) {
+        if let Self(Some(live)) = self {
+            live.files.push(Expected { name: printable(name), size, done: 0 });
+        }
+    }
+
+    /// The downloads begin.
+    pub fn begin(&mut self) {
+        if let Self(Some(live)) = self {
+            live.total.reset();
+            live.update(&[]);
+        }
+    }
+
+    /// Shows what happens.
+    pub fn observe(&mut self, event: &Event<'_>) {
+        let Self(Some(live)) = self else { return };
+        match event {
+            Event::Underway(underway) => live.update(underway),
+            Event::Done { index, result } => {
+                live.finished += 1;
+                live.failed += usize::from(result.is_err());
+                let file = &mut live.files[*index];
+                // Nothing more is to come of what has failed.
+                file.done = result.as_ref().map_or(0, |delivery| delivery.size);
+                file.size = Some(file.done);
+            }
+        }
+    }
+
+    /// Takes the bars away.
+    pub fn end(&mut self) {
+        if let Self(Some(live)) = self {
+            live.lines.iter().for_each(|line| line.bar.finish_and_clear());
+            live.total.finish_and_clear();
+            _ = live.all.clear();
+            *BARS.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        self.0 = None;
+    }
+}
+
+/// An error on the way leaves no bars behind either.
+impl Drop for Bars {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Live {
+    fn update(&mut self, underway: &[Underway]) {
+        for Underway { index, done, total } in underway {
+            let file = &mut self.files[*index];
+            file.done = *done;
+            file.size = total.or(file.size);
+        }
+        self.show_total(underway.len());
+        if !self.has_begun && !underway.is_empty() {
+            // What an earlier download had brought says nothing about the rate.
+            self.total.reset_eta();
+            self.has_begun = true;
+        }
+        self.show_files(underway);
+    }
+
+    fn show_total(&self, underway: usize) {
+        let known: Vec<u64> = self.files.iter().filter_map(|file| file.size).collect();
+        let sum: u64 = known.iter().sum();
+        if sum == 0 {
+            style(&self.total, UNKNOWN);
+        } else {
+            style(&self.total, KNOWN);
+            // Files that nobody has told the size of are taken to be like the others.
+            let (known, unknown) = (known.len() as u64, (self.files.len() - known.len()) as u64);
+            self.total.set_length(sum + sum / known * unknown);
+        }
+        self.total.set_position(self.files.iter().map(|file| file.done).sum());
+        let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
+        let hidden = underway.saturating_sub(LINES);
+        let hidden = if hidden > 0 { format!(", {hidden} more under way") } else { String::new() };
+        self.total.set_message(format!("{} of {}{failed}{hidden}", self.finished, count(self.files.len(), "file")));
+    }
+
+    /// A file keeps its line; the next one takes the line of one that is over.
+    fn show_files(&mut self, underway: &[Underway]) {
+        let mut new =
+            underway.iter().map(|file| file.index).filter(|index| !self.lines.iter().any(|line| line.index == *index));
+        let mut new: Vec<usize> = new.by_ref().take(LINES).collect();
+        new.reverse();
+        for mut line in std::mem::take(&mut self.lines) {
+            if !underway.iter().any(|file| file.index == line.index) {
+                let Some(next) = new.pop() else {
+                    line.bar.finish_and_clear();
+                    self.all.remove(&line.bar);
+                    continue;
+                };
+                line = Line { index: next, is_new: true, ..line };
+                line.bar.reset();
+            }
+            self.lines.push(line);
+        }
+        while self.lines.len() < LINES
+            && let Some(index) = new.pop()
+        {
+            self.lines.push(Line { bar: self.all.add(ProgressBar::no_length()), index, is_new: true });
+        }
+        for Line { bar, index, is_new } in &mut self.lines {
+            let file = &self.files[*index];
+            match file.size.filter(|size| *size > 0) {
+                Some(size) => {
+                    style(bar, KNOWN);
+                    bar.set_length(size);
+                }
+                None => style(bar, UNKNOWN),
+            }
+            bar.set_message(file.name.clone());
+            bar.set_position(file.done);
+            if std::mem::take(is_new) {
+                // Its rate is that of what comes from now on: it may have been under way without a line.
+                bar.reset_eta();
+            }
+        }
+    }
+}
+
+fn style(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// How a download ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It has arrived.
+    Fetched,
+    /// A file with the digest asked for was there before.
+    AlreadyThere,
+    /// Another of the same name came later.
+    Skipped,
+    /// It has not arrived.
+    Failed,
+}
+
+/// A line of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// How it ended.
+    pub status: Status,
+    /// In bytes.
+    pub size: Option<u64>,
+    /// How long it took.
+    pub time: Option<Duration>,
+    /// Bytes that an earlier, cut-off download had brought already.
+    pub resumed: u64,
+    /// The name of the file.
+    pub name: &'a str,
+}
+
+/// A line for each download: status, size, time, name.
+pub fn table(rows: &[Row<'_>]) -> String {
+    let colour = is_colourful();
+    let line = |row: &Row<'_>| {
+        let (word, code) = match row.status {
+            Status::Fetched => ("fetched", "32"),
+            Status::AlreadyThere => ("already there", "32"),
+            Status::Skipped => ("skipped", "33"),
+            Status::Failed => ("failed", "31"),
+        };
+        let size = row.size.map(|size| ByteSize(size).to_string()).unwrap_or_default();
+        let time = row.time.map(spoken).unwrap_or_default();
+        let resumed = if row.resumed > 0 { format!(" ({} from before)", ByteSize(row.resumed)) } else { String::new() };
+        format!("{}  {size:>11}  {time:>12}  {}{resumed}", paint(colour, code, &format!("{word:13}")), row.name)
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Errors as the user reads them; those with the same causes together.
+pub fn failures(errors: &[&anyhow::Error]) -> String {
+    let mut groups: Vec<(String, Vec<&anyhow::Error>)> = vec![];
+    for error in errors {
+        let text = error::render(error);
+        // The first line says what it was about, the others why it failed.
+        let causes = text.split_once('\n').map_or("", |(_, causes)| causes);
+        match groups.iter_mut().find(|(known, _)| known == causes && !causes.is_empty()) {
+            Some((_, group)) => group.push(error),
+            None => groups.push((causes.to_owned(), vec![error])),
+        }
+    }
+    let mut text = String::new();
+    for (causes, group) in groups {
+        for error in group.iter().take(3) {
+            text.push_str(&format!("error: {error}\n"));
+        }
+        if group.len() > 3 {
+            text.push_str(&format!("error: and {} more like these\n", group.len() - 3));
+        }
+        text.push_str(&causes);
+    }
+    text
+}
+
+/// `3 files, 1.3 GiB in 12.3 s (105 MiB/s)`.
+pub fn sum(files: usize, bytes: u64, elapsed: Duration) -> String {
+    let rate = u128::from(bytes) * 1000 / elapsed.as_millis().max(1);
+    let rate = ByteSize(u64::try_from(rate).unwrap_or(u64::MAX));
+    format!("{}, {} in {} ({rate}/s)", count(files, "file"), ByteSize(bytes), spoken(elapsed))
+}

@@ -1,0 +1,101 @@
+//! An HTTP server for one test.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+};
+
+/// A request as it arrived.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Path and query.
+    pub target: String,
+    /// The header `Authorization`.
+    pub authorization: String,
+}
+
+/// A status and a body; given in parts, each is sent when the iterator yields it.
+pub struct Reply {
+    pub status: u16,
+    pub length: usize,
+    pub parts: Box<dyn Iterator<Item = Vec<u8>>>,
+}
+
+impl Reply {
+    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        let body = body.into();
+        Self { status, length: body.len(), parts: Box::new(std::iter::once(body)) }
+    }
+
+    pub fn ok(body: impl Into<Vec<u8>>) -> Self {
+        Self::new(200, body)
+    }
+}
+
+/// The server, until the test's process ends.
+pub struct Server {
+    address: SocketAddr,
+    requests: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Server {
+    /// One connection, one request.
+    pub fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let server = Self { address: listener.local_addr().expect("an address"), requests: Arc::default() };
+        let shared = Arc::new((server.requests.clone(), answer));
+        drop(std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let shared = shared.clone();
+                drop(std::thread::spawn(move || {
+                    let (requests, answer) = &*shared;
+                    let Some(request) = read(&stream) else { return };
+                    requests.lock().unwrap().push(request.clone());
+                    // A client that has gone away is no fault.
+                    let _ = send(&stream, answer(&request));
+                }));
+            }
+        }));
+        server
+    }
+
+    /// The URL of a path, which begins with a slash.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    /// The paths asked for, sorted: downloads go on at once.
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths: Vec<String> = self.requests().into_iter().map(|request| request.target).collect();
+        paths.sort();
+        paths
+    }
+}
+
+fn read(stream: &TcpStream) -> Option<Request> {
+    let mut lines = BufReader::new(stream).lines();
+    let target = lines.next()?.ok()?.split(' ').nth(1)?.to_owned();
+    let mut request = Request { target, ..Request::default() };
+    loop {
+        let line = lines.next()?.ok()?;
+        match line.split_once(": ") {
+            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => request.authorization = value.into(),
+            _ if line.is_empty() => return Some(request),
+            _ => {}
+        }
+    }
+}
+
+fn send(mut stream: &TcpStream, reply: Reply) -> std::io::Result<()> {
+    let Reply { status, length, parts } = reply;
+    write!(stream, "HTTP/1.1 {status} Status\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n")?;
+    for part in parts {
+        stream.write_all(&part)?;
+    }
+    Ok(())
+}
