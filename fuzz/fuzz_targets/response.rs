@@ -105,9 +105,9 @@ fuzz_target!(|script: Script| {
     let tree = Tree::new(number);
     for _ in 0..2 {
         let system = fuzz::system(&tree.0).unwrap();
-        let Ok(mut fetched) = system.fetch(&download) else { continue };
+        let Ok(fetched) = system.fetch(&download) else { continue };
         let mut bytes = vec![];
-        _ = fetched.file.read_to_end(&mut bytes).unwrap();
+        _ = (&*fetched.file).read_to_end(&mut bytes).unwrap();
         assert_eq!(fetched.size, bytes.len() as u64);
         assert_eq!(fetched.sha256, Sha256::of(&bytes));
         if pinned {

@@ -167,10 +167,15 @@ impl Transfer {
             let mut spool = self.spool();
             let promise = spool.promise().clone();
             self.show(&spool);
-            if spool.is_resumable() { Some((promise, spool.claim())) } else { None }
+            if spool.is_resumable() {
+                let missing = spool.claim().map(|(start, _)| Range { start, end: spool.gap_end(start) });
+                Some((promise, missing))
+            } else {
+                None
+            }
         };
         if let Some((promise, missing)) = resumed {
-            let Some((start, _)) = missing else {
+            let Some(range) = missing else {
                 // What the manifest pins, or the origin still has, needs no more bytes.
                 if self.is_pinned || Box::pin(validator(&self.origins, &self.source)).await? == promise.validator() {
                     return Ok(None);
@@ -178,9 +183,10 @@ impl Transfer {
                 self.spool().forget().map_err(Failure::Permanent)?;
                 return Box::pin(self.lead()).await;
             };
-            let range = Range { start, end: None };
             match self.open(Some((range, &promise))).await? {
-                Answer::Part(bytes) => return Ok(Some(Body { bytes, start, end: promise.total })),
+                Answer::Part(bytes) => {
+                    return Ok(Some(Body { bytes, start: range.start, end: range.end.or(promise.total) }));
+                }
                 Answer::Whole(bytes, promise) => return self.begin(bytes, promise).map(Some),
                 Answer::Changed(fault) => tracing::info!("{}: {fault}; starting anew", self.source),
             }

@@ -216,6 +216,13 @@ impl Spool {
         Some(start.saturating_add(self.length(chunk)))
     }
 
+    /// Where the next bytes after `start` are that are there; `None` if all the rest is missing.
+    pub(super) fn gap_end(&self, start: u64) -> Option<u64> {
+        let next = usize::try_from(start / CHUNK + 1).ok()?;
+        let chunk = self.there.iter().skip(next).position(|there| *there > 0)?;
+        Some((next + chunk) as u64 * CHUNK)
+    }
+
     /// Nobody is at any chunk any more.
     pub(super) fn release(&mut self) {
         self.claimed.fill(false);
