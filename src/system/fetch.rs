@@ -9,6 +9,8 @@ mod batch;
 mod checksum;
 mod client;
 mod download;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod http;
 mod metadata;
 mod mirrors;
@@ -163,6 +165,8 @@ struct Settings {
     profile: Option<String>,
     /// Instead of `AWS_EC2_METADATA_SERVICE_ENDPOINT` or 169.254.169.254.
     metadata_endpoint: Option<String>,
+    /// For a metadata service that isn't there yet, instead of five minutes on an instance and none elsewhere.
+    metadata_patience: Option<Duration>,
     /// Instead of the machine's root certificates.
     roots: Option<Arc<rustls::RootCertStore>>,
 }
@@ -178,6 +182,7 @@ impl Default for Settings {
             aws: None,
             profile: None,
             metadata_endpoint: None,
+            metadata_patience: None,
             roots: None,
         }
     }
@@ -228,7 +233,7 @@ impl Fetcher {
         let clients = Clients::new(&self.settings);
         let worker = Worker::start(Origins {
             settings: self.settings.clone(),
-            metadata: Metadata::new(clients.clone(), self.settings.metadata_endpoint.clone()),
+            metadata: Metadata::new(clients.clone(), &self.settings),
             clients,
             s3: tokio::sync::OnceCell::new(),
             window: Window::new(),

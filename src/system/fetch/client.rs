@@ -70,12 +70,17 @@ impl Clients {
     }
 
     fn public(&self) -> Result<ClientBuilder, Fault> {
-        Ok(self.builder(self.tls()?).redirect(redirect::policy()).dns_resolver(Arc::new(PublicNames)))
+        Ok(self.builder(self.tls()?).redirect(redirect::policy()).dns_resolver(self.names(true)))
     }
 
     /// For the AWS SDK: a redirected request would have the wrong signature.
     pub(super) fn service(&self) -> Result<Client, Fault> {
         cached(&self.0.service, || Ok(self.builder(self.tls()?).redirect(Policy::none())))
+    }
+
+    /// Half of the time that a connection may take, so that the name servers are not taken for the server.
+    fn names(&self, public: bool) -> Arc<Names> {
+        Arc::new(Names { public, limit: self.0.connect / 2 })
     }
 
     /// For the metadata service and for probes, without proxies; for `http` also without reading any
@@ -101,6 +106,7 @@ impl Clients {
         Client::builder()
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("glovo-bootstrap/", env!("CARGO_PKG_VERSION")))
+            .dns_resolver(self.names(false))
             // A URL's query may hold a signature, which is nobody else's business.
             .referer(false)
             .connect_timeout(self.0.connect)
@@ -127,8 +133,10 @@ impl Clients {
         // Which of the hosts it was: a redirect may have led to another, and S3 has one for each region.
         let host = error.url().and_then(reqwest::Url::host_str).unwrap_or("the server");
         Failure::transient(if error.is_dns() {
-            Fault::new(reason)
-                .hint("check the host name, the name servers in /etc/resolv.conf and the VPC's DNS settings")
+            Fault::new(reason).hint(format!(
+                "check the host name, the name servers in /etc/resolv.conf ({}) and the VPC's DNS settings",
+                name_servers()
+            ))
         } else if error.is_connect() {
             Fault::new(format!("connecting to {host}: {reason}"))
                 .hint("check security groups, network ACLs, routes and that the server runs")
@@ -187,14 +195,26 @@ fn certificate_error(error: &reqwest::Error) -> Option<String> {
     })
 }
 
-/// The system's resolver, without the link-local addresses that a name in a redirect could stand for.
-struct PublicNames;
+/// The name servers that the system's resolver asks, as resolv.conf(5) has them.
+fn name_servers() -> String {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("nameserver")).map(str::trim).collect();
+    if servers.is_empty() { "none".into() } else { servers.join(", ") }
+}
 
-impl Resolve for PublicNames {
+/// The system's resolver; for downloads without the link-local addresses that a name in a redirect could stand for.
+struct Names {
+    public: bool,
+    limit: Duration,
+}
+
+impl Resolve for Names {
     fn resolve(&self, name: Name) -> Resolving {
+        let Self { public, limit } = *self;
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let addresses: Vec<SocketAddr> = found.filter(|address| !is_link_local(address.ip())).collect();
+            let found = tokio::time::timeout(limit, tokio::net::lookup_host((name.as_str(), 0))).await;
+            let found = found.map_err(|_| format!("no answer within {}", spoken(limit)))??;
+            let addresses: Vec<SocketAddr> = found.filter(|found| !public || !is_link_local(found.ip())).collect();
             if addresses.is_empty() {
                 return Err(format!("{} has no address but link-local ones", name.as_str()).into());
             }
@@ -210,7 +230,8 @@ mod tests {
     #[test]
     fn a_name_that_stands_for_the_metadata_service_has_no_address() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let resolve = |name: &str| runtime.block_on(PublicNames.resolve(name.parse().unwrap()));
+        let names = Names { public: true, limit: Duration::from_secs(10) };
+        let resolve = |name: &str| runtime.block_on(names.resolve(name.parse().unwrap()));
         // An address resolves to itself.
         assert!(resolve("169.254.169.254").is_err_and(|error| error.to_string().contains("link-local")));
         assert_eq!(resolve("192.0.2.1").unwrap().count(), 1);

@@ -25,7 +25,7 @@ use crate::{error::Fault, value::ByteSize};
 /// How many connections one body is fetched by.
 const LANES: usize = 16;
 /// How long it takes to see what more connections bring.
-const TRIAL: Duration = Duration::from_millis(100);
+const TRIAL: Duration = Duration::from_millis(if cfg!(fuzzing) { 1 } else { 100 });
 /// So many bytes are digested on a thread of their own.
 const WORTH_A_THREAD: u64 = 4 << 20;
 /// A body shorter than this needs no permit.
@@ -123,7 +123,7 @@ pub(super) async fn run(
                 alone = true;
             }
             Failure::Transient(..) => origins.window.narrow(),
-            Failure::Permanent(_) => {}
+            Failure::Permanent(_) | Failure::Unsigned(_) => {}
         }
         if transfer.spool().done() >= before + HEADWAY {
             attempts.headway();
@@ -168,10 +168,15 @@ impl Transfer {
             let mut spool = self.spool();
             let promise = spool.promise().clone();
             self.show(&spool);
-            if spool.is_resumable() { Some((promise, spool.claim())) } else { None }
+            if spool.is_resumable() {
+                let missing = spool.claim().map(|(start, _)| Range { start, end: spool.gap_end(start) });
+                Some((promise, missing))
+            } else {
+                None
+            }
         };
         if let Some((promise, missing)) = resumed {
-            let Some((start, _)) = missing else {
+            let Some(range) = missing else {
                 // What the manifest pins, or the origin still has, needs no more bytes.
                 if self.is_pinned || Box::pin(validator(&self.origins, &self.source)).await? == promise.validator() {
                     return Ok(None);
@@ -179,9 +184,10 @@ impl Transfer {
                 self.spool().forget().map_err(Failure::Permanent)?;
                 return Box::pin(self.lead()).await;
             };
-            let range = Range { start, end: None };
             match self.open(Some((range, &promise))).await? {
-                Answer::Part(bytes) => return Ok(Some(Body { bytes, start, end: promise.total })),
+                Answer::Part(bytes) => {
+                    return Ok(Some(Body { bytes, start: range.start, end: range.end.or(promise.total) }));
+                }
                 Answer::Whole(bytes, promise) => return self.begin(bytes, promise).map(Some),
                 Answer::Changed(fault) => tracing::info!("{}: {fault}; starting anew", self.source),
             }

@@ -1,22 +1,29 @@
 //! The instance metadata service, version 2 only: what this machine is, asked of EC2.
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-categories.html>
 
-use std::sync::Arc;
+use std::{
+    error::Error,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use aws_config::{
-    imds::{Client, client::error::ImdsError},
+    imds::{
+        Client,
+        client::error::{ImdsError, TokenError},
+    },
     provider_config::ProviderConfig,
 };
-use tokio::sync::OnceCell;
+use aws_sdk_s3::{config::http::HttpResponse, error::SdkError};
 
 use super::{
-    Origins,
+    Origins, Settings,
     client::Clients,
     retry::{Attempts, Failure},
     sdk::Sender,
 };
-use crate::error::Fault;
+use crate::{error::Fault, value::spoken};
 
 /// Names and where they are found.
 const FACTS: [(&str, &str); 6] = [
@@ -30,6 +37,8 @@ const FACTS: [(&str, &str); 6] = [
 /// A JSON document; the account stands nowhere else.
 const IDENTITY: &str = "/latest/dynamic/instance-identity/document";
 const TAGS: &str = "/latest/meta-data/tags/instance";
+/// So long an instance's network and service may take to come up beside us; as Bottlerocket's imdsclient waits.
+const LATEST: Duration = Duration::from_mins(5);
 /// Where the instance profile's role is named.
 const ROLE: &str = "/latest/meta-data/iam/security-credentials/";
 
@@ -78,13 +87,24 @@ impl Query {
 pub(super) struct Metadata {
     clients: Clients,
     endpoint: Option<String>,
-    client: OnceCell<Client>,
+    patience: Option<Duration>,
+    /// Between two questions to a service that is late.
+    pause: Duration,
+    client: Mutex<Option<Client>>,
+    late_until: OnceLock<Instant>,
 }
 
 impl Metadata {
-    /// Asks the service at an endpoint, or where the environment, the profile or EC2 put it.
-    pub(super) fn new(clients: Clients, endpoint: Option<String>) -> Self {
-        Self { clients, endpoint, client: OnceCell::new() }
+    /// Asks the service where the settings, the environment, the profile or EC2 put it.
+    pub(super) fn new(clients: Clients, settings: &Settings) -> Self {
+        Self {
+            clients,
+            endpoint: settings.metadata_endpoint.clone(),
+            patience: settings.metadata_patience,
+            pause: settings.pace.first,
+            client: Mutex::default(),
+            late_until: OnceLock::new(),
+        }
     }
 
     /// The role of the instance profile, if the instance has one.
@@ -99,19 +119,61 @@ impl Metadata {
         credentials.contains(access_key_id).then_some(role)
     }
 
-    /// What stands at a path; `None` where nothing does.
+    /// What stands at a path; `None` where nothing does. Waits for a service that is late.
     async fn get(&self, path: &str) -> Result<Option<String>, Failure> {
-        let client = self.client.get_or_try_init(async || self.build()).await?;
-        match client.get(path).await {
-            Ok(text) => Ok(Some(text.as_ref().trim().to_owned())),
-            Err(ImdsError::ErrorResponse(answer)) if answer.response().status().as_u16() == 404 => Ok(None),
-            Err(error) => Err(explain(error)),
+        loop {
+            match self.session(path).await {
+                Err(Failure::Transient(fault, _)) if self.is_awaited(&fault) => tokio::time::sleep(self.pause).await,
+                answered => return answered,
+            }
         }
+    }
+
+    /// Whether the service may still be on its way: a machine that isn't an instance will never have one.
+    fn is_awaited(&self, fault: &Fault) -> bool {
+        let until = self.late_until.get_or_init(|| {
+            let patience = self.patience.unwrap_or_else(|| if is_instance() { LATEST } else { Duration::ZERO });
+            if !patience.is_zero() {
+                tracing::warn!("{fault}: waiting for it, for {} at most", spoken(patience));
+            }
+            Instant::now() + patience
+        });
+        Instant::now() < *until
+    }
+
+    /// Asks, and once more with another token if this one is no longer taken: the SDK keeps a token for as long as it
+    /// was promised to hold.
+    async fn session(&self, path: &str) -> Result<Option<String>, Failure> {
+        for is_new in [false, true] {
+            let client = self.client()?;
+            match client.get(path).await {
+                Ok(text) => return Ok(Some(text.as_ref().trim().to_owned())),
+                Err(ImdsError::ErrorResponse(answer)) if answer.response().status().as_u16() == 404 => return Ok(None),
+                Err(ImdsError::ErrorResponse(answer)) if answer.response().status().as_u16() == 401 && !is_new => {
+                    *self.slot() = None;
+                }
+                Err(error) => return Err(explain(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Client>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn client(&self) -> Result<Client, Failure> {
+        let mut slot = self.slot();
+        if let Some(client) = &*slot {
+            return Ok(client.clone());
+        }
+        Ok(slot.insert(self.build()?).clone())
     }
 
     fn build(&self) -> Result<Client, Failure> {
         let config = ProviderConfig::without_region().with_http_client(Sender::new(self.clients.clone()));
-        let builder = Client::builder().configure(&config);
+        // Whoever asks tries again.
+        let builder = Client::builder().configure(&config).max_attempts(1);
         let builder = match &self.endpoint {
             None => builder,
             Some(endpoint) => builder.endpoint(endpoint).map_err(|error| {
@@ -162,15 +224,24 @@ async fn answer(metadata: &Metadata, query: &Query) -> Result<String, Failure> {
 fn explain(error: ImdsError) -> Failure {
     let message = "the instance metadata service does not answer";
     match error {
-        ImdsError::FailedToLoadToken(error) if !error.is_dispatch_failure() => Failure::Permanent(
-            Fault::new("the instance metadata service refuses a session token").caused_by(ImdsError::FailedToLoadToken(error)).hint(
-                "it is disabled or version 1 only: aws ec2 modify-instance-metadata-options --http-endpoint enabled \
-                 --http-tokens required",
+        ImdsError::FailedToLoadToken(_) => match token_status(&error) {
+            None => Failure::transient(Fault::new(message).hint(
+                "is this an EC2 instance? In a container the answer may need a second hop: HttpPutResponseHopLimit=2",
+            )),
+            Some(403) => Failure::Permanent(
+                Fault::new("the instance metadata service is disabled")
+                    .hint("aws ec2 modify-instance-metadata-options --http-endpoint enabled"),
             ),
-        ),
-        ImdsError::FailedToLoadToken(_) => Failure::transient(Fault::new(message).hint(
-            "is this an EC2 instance? In a container the answer may need a second hop: HttpPutResponseHopLimit=2",
-        )),
+            Some(status @ (429 | 500..)) => {
+                Failure::transient(Fault::new(format!("the instance metadata service answered {status}")))
+            }
+            Some(status) => Failure::Permanent(
+                Fault::new(format!("the instance metadata service gives no session token, but answers {status}")).hint(
+                    "version 1, without tokens, is not used: whoever can have this machine send a request could ask for \
+                     its credentials; aws ec2 modify-instance-metadata-options --http-tokens required",
+                ),
+            ),
+        },
         ImdsError::ErrorResponse(answer) => {
             let fault =
                 Fault::new(format!("the instance metadata service answered {}", answer.response().status().as_u16()));
@@ -182,6 +253,19 @@ fn explain(error: ImdsError) -> Failure {
         }
         error => Failure::transient(Fault::new(message).caused_by(error)),
     }
+}
+
+/// What was answered to the wish for a token, if anything.
+fn token_status(error: &ImdsError) -> Option<u16> {
+    let error = error.source()?.downcast_ref::<SdkError<TokenError, HttpResponse>>()?;
+    Some(error.raw_response()?.status().as_u16())
+}
+
+/// Whether the firmware says that this is an EC2 instance: with Nitro, and with Xen.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/identify_ec2_instances.html>
+fn is_instance() -> bool {
+    let dmi = |name| std::fs::read_to_string(format!("/sys/class/dmi/id/{name}")).unwrap_or_default();
+    dmi("sys_vendor").trim() == "Amazon EC2" || dmi("bios_version").trim().ends_with(".amazon")
 }
 
 #[cfg(test)]

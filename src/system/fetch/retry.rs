@@ -18,8 +18,10 @@ pub(super) enum Failure {
     Permanent(Fault),
     /// The cause may pass; the origin may have said when.
     Transient(Fault, Option<Duration>),
-    /// Perhaps an accident on the way, worth one more attempt and no third.
+    /// Perhaps an accident on the way, worth one more attempt, from the start, and no third.
     Suspect(Fault),
+    /// Who asked, or when: worth one more request, signed anew. What has arrived is as good as before.
+    Unsigned(Fault),
 }
 
 impl Failure {
@@ -95,17 +97,19 @@ pub(super) struct Attempts<'a> {
     budget: &'a Budget,
     failed: u32,
     suspected: bool,
+    unsigned: bool,
 }
 
 impl<'a> Attempts<'a> {
     /// None made so far.
     pub(super) fn new(pace: &'a Pace, budget: &'a Budget) -> Self {
-        Self { pace, budget, failed: 0, suspected: false }
+        Self { pace, budget, failed: 0, suspected: false, unsigned: false }
     }
 
-    /// The last attempt got on before it failed: it doesn't count as failed.
+    /// The last attempt got on before it failed: it doesn't count as failed, and the next one costs nothing.
     pub(super) fn headway(&mut self) {
-        self.failed = 0;
+        self.budget.earn(Budget::RETRY);
+        (self.failed, self.unsigned) = (0, false);
     }
 
     /// The thing is done.
@@ -122,8 +126,14 @@ impl<'a> Attempts<'a> {
         let pause = match failure {
             Failure::Permanent(fault) => return Err(fault),
             Failure::Suspect(fault) if self.suspected => return Err(fault),
+            Failure::Unsigned(fault) if self.unsigned => return Err(fault),
             Failure::Suspect(fault) => {
                 self.suspected = true;
+                tracing::warn!("{what}: {fault}; trying once more");
+                return Ok(());
+            }
+            Failure::Unsigned(fault) => {
+                self.unsigned = true;
                 tracing::warn!("{what}: {fault}; trying once more");
                 return Ok(());
             }
@@ -180,6 +190,36 @@ mod tests {
             ("-1", None),
         ] {
             assert_eq!(retry_after(value, now), seconds.map(Duration::from_secs), "{value}");
+        }
+    }
+
+    #[test]
+    fn retries_are_paid_for_until_there_is_nothing_left_and_success_earns_a_little() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let pace = Pace { attempts: 2, first: Duration::ZERO, ..Pace::default() };
+        let budget = Budget::default();
+        let retry = || {
+            let mut attempts = Attempts::new(&pace, &budget);
+            runtime.block_on(attempts.after(&"a", Failure::transient(Fault::new("busy")))).map(|()| attempts)
+        };
+        let paid = (0..1000).take_while(|_| retry().is_ok()).count();
+        assert_eq!(paid, 100);
+        assert!(retry().unwrap_err().to_string().contains("too many other downloads are failing"));
+        (0..5).for_each(|_| Attempts::new(&pace, &budget).succeeded());
+        let retried = retry().unwrap();
+        assert!(retry().is_err());
+        retried.succeeded();
+        assert!(retry().is_ok());
+    }
+
+    #[test]
+    fn a_download_that_gets_on_may_be_cut_off_any_number_of_times() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (pace, budget) = (Pace { first: Duration::ZERO, ..Pace::default() }, Budget::default());
+        let mut attempts = Attempts::new(&pace, &budget);
+        for _ in 0..1000 {
+            attempts.headway();
+            runtime.block_on(attempts.after(&"a", Failure::transient(Fault::new("cut")))).unwrap();
         }
     }
 

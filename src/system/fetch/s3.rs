@@ -313,7 +313,7 @@ async fn no_credentials(
         Err(Failure::Permanent(fault)) => {
             Failure::Permanent(Fault::new("there are no AWS credentials").caused_by(fault))
         }
-        Err(Failure::Transient(fault, _) | Failure::Suspect(fault)) => Failure::transient(
+        Err(Failure::Transient(fault, _) | Failure::Suspect(fault) | Failure::Unsigned(fault)) => Failure::transient(
             Fault::new("there are no AWS credentials, neither in the environment nor in profile files")
                 .caused_by(fault),
         ),

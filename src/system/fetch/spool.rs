@@ -28,9 +28,9 @@ use crate::{
 
 /// What one request asks for of a large body: large beside what a connection delivers in a round trip, small beside what
 /// a download's connections should share out evenly.
-pub(super) const CHUNK: u64 = 16 << 20;
-/// A body shorter than this is fetched again rather than resumed.
-const WORTH_A_NOTE: u64 = 1 << 20;
+pub(super) const CHUNK: u64 = if cfg!(fuzzing) { 64 } else { 16 << 20 };
+/// A body shorter than this is fetched again, by another process, rather than resumed.
+const WORTH_A_NOTE: u64 = if cfg!(fuzzing) { 1 } else { 1 << 20 };
 /// How many bytes are digested at a time; what fits the processor's cache.
 const BITE: usize = 256 << 10;
 /// The length of a note's head; the numbers follow.
@@ -214,6 +214,13 @@ impl Spool {
         }
         self.claimed[chunk] = true;
         Some(start.saturating_add(self.length(chunk)))
+    }
+
+    /// Where the next bytes after `start` are that are there; `None` if all the rest is missing.
+    pub(super) fn gap_end(&self, start: u64) -> Option<u64> {
+        let next = usize::try_from(start / CHUNK + 1).ok()?;
+        let chunk = self.there.iter().skip(next).position(|there| *there > 0)?;
+        Some((next + chunk) as u64 * CHUNK)
     }
 
     /// Nobody is at any chunk any more.

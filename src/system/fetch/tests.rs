@@ -3,6 +3,7 @@
 mod http;
 mod metadata;
 mod mirrors;
+mod network;
 mod parts;
 mod s3;
 mod server;
@@ -93,6 +94,7 @@ fn settings() -> Settings {
             obedience: Duration::from_millis(5),
         },
         metadata_endpoint: Some(NOBODY.into()),
+        metadata_patience: Some(Duration::ZERO),
         ..Settings::default()
     }
 }

@@ -90,13 +90,13 @@ impl Refusal {
             ("RequestTimeTooSkewed", _) => {
                 let skew = self.ahead.unsigned_abs();
                 let side = if self.ahead > 0 { "behind" } else { "ahead of" };
-                Failure::Suspect(
+                Failure::Unsigned(
                     fault(format!("this machine's clock is {skew} s {side} S3's")).hint(
                         "set the clock: timedatectl status, chronyc makestep (169.254.169.123 is EC2's time server)",
                     ),
                 )
             }
-            ("ExpiredToken", _) => Failure::Suspect(fault(format!("the credentials of {who} have expired"))),
+            ("ExpiredToken", _) => Failure::Unsigned(fault(format!("the credentials of {who} have expired"))),
             ("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken", _) => {
                 Failure::Permanent(fault(format!("S3 does not accept the credentials of {who}")))
             }

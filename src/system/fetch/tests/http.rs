@@ -142,6 +142,19 @@ fn row_39_an_origin_that_asks_for_patience_gets_no_more_than_ours() {
 }
 
 #[test]
+fn row_40_a_thousand_downloads_do_not_ask_a_server_that_has_gone_thousands_of_times() {
+    let server = Server::replies(vec![Reply::new(503, &[], "")]);
+    let bench = Bench::new(settings());
+    let downloads: Vec<Download> = (0..1000).map(|number| download(&server.url(&format!("/{number}")))).collect();
+    bench.system.prefetch(downloads.clone());
+    let (codes, told): (Vec<u8>, Vec<String>) = downloads.iter().map(|one| told(bench.system.fetch(one))).unzip();
+    assert!(codes.iter().all(|code| *code == 75));
+    assert!(told.iter().filter(|told| told.contains("too many other downloads are failing")).count() >= 900);
+    // A hundred retries for all together, and not two thousand.
+    assert_eq!(server.requests().len(), 1100);
+}
+
+#[test]
 fn row_40_what_is_not_there_is_not_asked_for_again() {
     for status in [400, 401, 403, 404, 410] {
         let server = Server::replies(vec![Reply::new(status, &[], "")]);

@@ -1,7 +1,12 @@
 //! The instance metadata service, and one that isn't there.
 
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
 use super::{
-    Bench,
+    Bench, hasty,
     server::{Reply, Request, Server},
     settings, told,
 };
@@ -82,6 +87,78 @@ fn row_49_a_disabled_service_is_permanent_and_never_asked_without_a_token() {
     let service = Server::replies(vec![Reply::new(403, &[], "")]);
     let (code, told) = told(Bench::new(at(&service)).system.instance("id"));
     assert_eq!(code, 1, "{told}");
-    assert!(told.contains("--http-endpoint enabled"), "{told}");
+    assert!(told.contains("is disabled") && told.contains("--http-endpoint enabled"), "{told}");
     assert!(service.requests().iter().all(|request| request.line.starts_with("PUT ")));
+}
+
+/// A service that gives token after token, and takes only the last one.
+fn renewing(answer: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Server {
+    let tokens = AtomicUsize::new(0);
+    Server::start(move |number, request| {
+        if request.line.starts_with("PUT ") {
+            let token = tokens.fetch_add(1, Ordering::Relaxed) + 1;
+            return Reply::new(200, &[("x-aws-ec2-metadata-token-ttl-seconds", "21600")], token.to_string());
+        }
+        answer(number)
+    })
+}
+
+#[test]
+fn row_49_a_service_that_is_late_is_waited_for_but_not_forever() {
+    // At first nobody gets an answer, then the service has no tokens yet, then all is well.
+    let late = Server::start(|number, request| match number {
+        0..4 => Reply::raw(""),
+        4..8 => Reply::new(503, &[], ""),
+        _ if request.line.starts_with("PUT ") => {
+            Reply::new(200, &[("x-aws-ec2-metadata-token-ttl-seconds", "21600")], "session")
+        }
+        _ => Reply::ok("i-1"),
+    });
+    let patient = |patience| Settings { metadata_patience: Some(patience), ..at(&late) };
+    assert_eq!(Bench::new(patient(Duration::from_secs(300))).system.instance("id").unwrap(), "i-1");
+    assert_eq!(late.requests().len(), 10);
+
+    let absent = Settings { metadata_patience: Some(Duration::from_millis(300)), ..settings() };
+    let bench = Bench::new(absent);
+    let start = Instant::now();
+    let (code, told_first) = told(bench.system.instance("id"));
+    assert!(code == 75 && start.elapsed() >= Duration::from_millis(300), "{told_first}");
+    // Whoever asks next does not wait for it again: the time is the machine's and not the question's.
+    assert_eq!(told(bench.system.instance("region")).0, 75);
+}
+
+#[test]
+fn row_49_a_token_that_is_no_longer_taken_is_replaced_once() {
+    let service = renewing(|number| if number == 1 { Reply::new(401, &[], "") } else { Reply::ok("i-1") });
+    assert_eq!(Bench::new(at(&service)).system.instance("id").unwrap(), "i-1");
+    let requests = service.requests();
+    let tokens: Vec<_> = requests.iter().map(|request| request.header("x-aws-ec2-metadata-token")).collect();
+    assert_eq!(tokens, [None, Some("1"), None, Some("2")]);
+
+    let service = renewing(|_| Reply::new(401, &[], ""));
+    let (code, told) = told(Bench::new(at(&service)).system.instance("id"));
+    assert_eq!((code, service.requests().len()), (1, 4), "{told}");
+    assert!(told.contains("answered 401"), "{told}");
+}
+
+#[test]
+fn row_49_a_token_that_does_not_arrive_hints_at_the_hop_limit() {
+    // The connection stands, but the answer's packets die one hop too early.
+    let service = Server::replies(vec![Reply::raw("").then_stall()]);
+    let settings = Settings { metadata_endpoint: Some(service.url("")), ..hasty() };
+    let (code, told) = told(Bench::new(settings).system.instance("id"));
+    assert_eq!((code, service.requests().len()), (75, 3), "{told}");
+    assert!(told.contains("HttpPutResponseHopLimit=2"), "{told}");
+}
+
+#[test]
+fn row_49_version_1_is_refused_even_if_it_would_answer() {
+    for status in [404, 405] {
+        let service = Server::start(move |_, request| {
+            if request.line.starts_with("PUT ") { Reply::new(status, &[], "") } else { Reply::ok("i-1") }
+        });
+        let (code, told) = told(Bench::new(at(&service)).system.instance("id"));
+        assert_eq!((code, service.requests().len()), (1, 1), "{told}");
+        assert!(told.contains("gives no session token") && told.contains("version 1"), "{told}");
+    }
 }

@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// Where a body of several parts is cut into them.
-const PART: usize = 16 << 20;
+pub(super) const PART: usize = 16 << 20;
 
 /// Bytes of which no two blocks are alike.
-fn body(length: usize) -> Vec<u8> {
+pub(super) fn body(length: usize) -> Vec<u8> {
     let block: Vec<u8> = (0..=u8::MAX).cycle().take(4088).collect();
     let mut body = Vec::with_capacity(length + 4096);
     while body.len() < length {
@@ -32,13 +32,13 @@ fn body(length: usize) -> Vec<u8> {
 }
 
 /// The first and last byte asked for.
-fn asked(request: &Request) -> Option<(usize, Option<usize>)> {
+pub(super) fn asked(request: &Request) -> Option<(usize, Option<usize>)> {
     let (first, last) = request.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
     Some((first.parse().unwrap(), last.parse().ok()))
 }
 
 /// What a good server sends of a body.
-fn serve(body: &[u8], etag: &str, request: &Request) -> Reply {
+pub(super) fn serve(body: &[u8], etag: &str, request: &Request) -> Reply {
     let current = request.header("if-range").is_none_or(|known| known == etag);
     match asked(request).filter(|_| current) {
         None => Reply::new(200, &[("etag", etag)], body),
@@ -49,11 +49,11 @@ fn serve(body: &[u8], etag: &str, request: &Request) -> Reply {
     }
 }
 
-fn part(body: &[u8], (first, end): (usize, usize), content_range: &str, etag: &str) -> Reply {
+pub(super) fn part(body: &[u8], (first, end): (usize, usize), content_range: &str, etag: &str) -> Reply {
     Reply::new(206, &[("etag", etag), ("content-range", content_range)], &body[first..end])
 }
 
-fn is(fetched: &Fetched, body: &[u8]) -> bool {
+pub(super) fn is(fetched: &Fetched, body: &[u8]) -> bool {
     let mut bytes = vec![];
     _ = std::io::Read::read_to_end(&mut &*fetched.file, &mut bytes).unwrap();
     bytes == body && fetched.sha256 == Sha256::of(body) && fetched.size == body.len() as u64
@@ -193,6 +193,23 @@ fn a_long_body_is_shared_by_connections_and_is_the_same() {
     ranges.sort_unstable();
     ranges.dedup();
     assert_eq!(ranges.len(), server.requests().len() - 1);
+}
+
+#[test]
+fn row_39_a_part_that_is_answered_by_a_busy_server_is_asked_for_again_later() {
+    let body = Arc::new(body(3 * PART));
+    for patience in ["1000000000", "0", "Sun, 06 Nov 1994 08:49:37 GMT", "soon"] {
+        let of = body.clone();
+        let server = Server::start(move |number, request| match number {
+            0 => serve(&of, "\"v1\"", request).slow(),
+            1 => Reply::new(503, &[("retry-after", patience)], ""),
+            _ => serve(&of, "\"v1\"", request),
+        });
+        assert!(is(&Bench::new(settings()).fetch(&server.url("/")).unwrap(), &body), "{patience}");
+        // What has arrived before stays.
+        let wholes = server.requests().iter().filter(|request| request.header("range").is_none()).count();
+        assert_eq!(wholes, 1, "{patience}: {:?}", server.requests());
+    }
 }
 
 #[test]

@@ -55,6 +55,11 @@ fn trusting() -> Settings {
     Settings { roots: Some(Arc::new(roots)), ..settings() }
 }
 
+/// Where the store of root certificates is empty.
+fn trusting_nobody() -> Settings {
+    Settings { roots: Some(Arc::new(RootCertStore::empty())), ..settings() }
+}
+
 #[test]
 fn a_trusted_server_is_believed() {
     let server = server(include_bytes!("certificates/valid.pem"), Reply::ok("jar"));
@@ -66,6 +71,7 @@ fn a_trusted_server_is_believed() {
 fn row_44_a_certificate_that_is_not_right_is_refused_at_once() {
     for (certificate, settings, words) in [
         (include_bytes!("certificates/valid.pem").as_slice(), settings(), "UnknownIssuer"),
+        (include_bytes!("certificates/valid.pem"), trusting_nobody(), "UnknownIssuer"),
         (include_bytes!("certificates/other.pem"), trusting(), "not valid for name"),
         (include_bytes!("certificates/expired.pem"), trusting(), "expired"),
     ] {
