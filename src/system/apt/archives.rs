@@ -86,10 +86,21 @@ impl Archive {
 /// # Errors
 /// Only if a signal or a deadline ends the run.
 pub(super) fn fetch(system: &System, print: &Command) -> Result<()> {
-    let result = missing(system, print).and_then(|archives| place(system, &archives));
+    let result =
+        sweep(system.root()).and_then(|()| missing(system, print)).and_then(|archives| place(system, &archives));
     if let Err(error) = result {
         system.check()?;
         tracing::warn!("the packages are left to apt to fetch: {error:#}");
+    }
+    Ok(())
+}
+
+/// Removes what a run left that was killed before it could give an archive its name: the next one may leave it to apt.
+fn sweep(root: &Root) -> Result<()> {
+    let directory = AbsPath::from(DIRECTORY);
+    for name in root.list(&directory)?.iter().filter(|name| name.starts_with('.') && name.ends_with(".glovo-bootstrap"))
+    {
+        root.remove(&directory.join(name)?)?;
     }
     Ok(())
 }

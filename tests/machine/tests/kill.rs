@@ -141,8 +141,14 @@ stable = "1ms"
 
 const PACKAGE: Subject = Subject {
     name: "package",
-    manifest: "name = \"package\"\n[[resource]]\nkind = \"package\"\nnames = [\"glovo-test-conffile\"]\n",
-    undo: "dpkg --purge glovo-test-conffile > /dev/null 2>&1",
+    // So many that the agent fetches them itself.
+    manifest: r#"
+name = "package"
+[[resource]]
+kind = "package"
+names = ["glovo-test-conffile", "glovo-test-hello", "glovo-test-service", "tree"]
+"#,
+    undo: "dpkg --purge glovo-test-conffile glovo-test-hello glovo-test-service tree > /dev/null 2>&1; apt-get clean",
     settled: "dpkg --verify glovo-test-conffile; [ -z \"$(dpkg --audit)\" ]",
     files: &[("/etc/glovo-test-conffile.conf", None, "version = 2.0\n")],
     shares: [4, 6],
@@ -242,7 +248,7 @@ impl Bench<'_> {
 
     fn nothing_is_left_behind(&self) -> Result<()> {
         let left = self.machine.sh("ls -d /usr/sbin/policy-rc.d 2> /dev/null || true
-            find /etc /srv /usr/sbin /mnt/ext4 /var/lib/glovo-bootstrap -name '*.glovo-bootstrap'")?;
+            find /etc /srv /usr/sbin /mnt/ext4 /var/lib/glovo-bootstrap /var/cache/apt -name '*.glovo-bootstrap'")?;
         ensure!(left.is_empty(), "left behind: {left}");
         Ok(())
     }
