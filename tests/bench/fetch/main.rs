@@ -104,31 +104,26 @@ fn bench(options: Options) -> Result<()> {
     );
     ensure!(far >= DELAY.as_secs_f64() * 1000.0, "the delay is not there");
 
-    let mut results: Vec<Results> = cells
-        .iter()
-        .map(|cell| Results {
-            cell,
-            series: peers.iter().map(|peer| Series { peer, rounds: Vec::new(), failure: None }).collect(),
-        })
-        .collect();
-    for round in 0..options.rounds {
-        for results in &mut results {
-            eprintln!("round {} of {}: {}", round + 1, options.rounds, results.cell.name());
-            measure_round(&world, results, round);
-        }
-    }
-    drop(world);
-
-    println!("{} rounds, medians; × is the median of the rounds' ratios to {OURS}", options.rounds);
-    for results in &results {
-        print!("{}", results.table());
-    }
+    let rounds = options.rounds;
+    println!("{rounds} rounds, medians; × is the median of the rounds' ratios to {OURS}");
     let about: Value = peers.iter().map(|peer| (peer.name.to_owned(), json!(peer.about))).collect();
-    let cells: Vec<Value> = results.iter().map(Results::json).collect();
-    let json = json!({ "peers": about, "round_trip_ms": [near, far], "cells": cells });
-    fs::write(target.join("bench-fetch.json"), serde_json::to_string_pretty(&json)? + "\n")?;
-    if let Some(picture) = options.picture {
-        fs::write(picture, picture::svg(&results)?)?;
+    let mut done = Vec::new();
+    for cell in &cells {
+        let series = peers.iter().map(|peer| Series { peer, rounds: Vec::new(), failure: None }).collect();
+        let mut results = Results { cell, series };
+        for round in 0..rounds {
+            eprintln!("{}: round {} of {rounds}", cell.name(), round + 1);
+            measure_round(&world, &mut results, round);
+        }
+        print!("{}", results.table());
+        done.push(results);
+        // What there is by now, should this run be stopped.
+        let cells: Vec<Value> = done.iter().map(Results::json).collect();
+        let json = json!({ "peers": about, "round_trip_ms": [near, far], "cells": cells });
+        fs::write(target.join("bench-fetch.json"), serde_json::to_string_pretty(&json)? + "\n")?;
+        if let Some(picture) = &options.picture {
+            fs::write(picture, picture::svg(&done)?)?;
+        }
     }
     Ok(())
 }

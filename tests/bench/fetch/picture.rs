@@ -6,12 +6,12 @@ use crate::cells::{Cell, Protocol, SETS};
 use crate::peers::OURS;
 use crate::report::{Results, Summary};
 
-const PANEL: (f64, f64) = (306.0, 142.0);
+const PANEL: (f64, f64) = (306.0, 134.0);
 const HEAD: f64 = 54.0;
 const BAR: f64 = 11.0;
 const ROW: f64 = 16.0;
 /// Where bars begin and how long the longest is, in a panel.
-const BARS: (f64, f64) = (92.0, 150.0);
+const BARS: (f64, f64) = (92.0, 138.0);
 /// A bar that is longer than this many times the panel's shortest is cut off.
 const LONGEST: f64 = 6.0;
 
@@ -92,7 +92,8 @@ fn panel(svg: &mut String, results: &Results, x: f64, y: f64) -> Result<(), Erro
             writeln!(svg, r#"<rect x="{at:.1}" y="{top}" width="{width:.1}" height="{BAR}" class="hash"/>"#)?;
         }
         let cut = if summary.hashed > longest { "… " } else { "" };
-        let label = format!("{cut}{}", seconds(summary.hashed));
+        let hash = if all > own { format!(" + {}", seconds(summary.hashed - summary.wall)) } else { String::new() };
+        let label = format!("{cut}{}{hash}", seconds(summary.wall));
         writeln!(svg, r#"<text x="{:.1}" y="{base}" class="{class}">{label}</text>"#, start + all + 4.0)?;
     }
     Ok(())

@@ -102,7 +102,7 @@ impl Results<'_> {
             let name = if floor { format!("  ({peer})") } else { format!("  {peer}") };
             let ratios = ratios
                 .map_or_else(String::new, |[wall, hashed, cpu]| format!("   {wall:>6.2} {hashed:>7.2} {cpu:>6.2}"));
-            let fewer = if rounds < self.most_rounds() { format!("   {rounds} rounds") } else { String::new() };
+            let fewer = if rounds < self.most_rounds() { format!("   rounds: {rounds}") } else { String::new() };
             table += &format!(
                 "{name:<22} {wall:>8.3} {hashed:>9.3} {:>7.0} {cpu:>7.2} {:>9.2} {memory:>8.1}{ratios}{fewer}\n",
                 mib / wall,

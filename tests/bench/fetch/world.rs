@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -29,11 +30,12 @@ pub struct World {
 impl World {
     /// Starts the servers with the objects that the cells need, and whose time is `delay` away where it is asked for.
     pub fn start(dir: PathBuf, bench: &Path, cells: &[Cell], delay: Duration) -> Result<World> {
-        fs::create_dir_all(dir.join("ram"))?;
         let mut holder = Command::new("unshare")
             .args(["--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"])
             .arg(bench.join("world.sh"))
-            .args([&dir.join("ram"), Path::new(SIZE)])
+            .args([&dir, Path::new(SIZE)])
+            // A terminal's Ctrl-C is for the bench alone: its holder is to clear away.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -187,13 +189,12 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // The end of its input is what the holder waits for, and with it go all processes and mounts of the world.
+        // The end of its input is what the holder waits for, to clear away all there is in the world.
         drop(self.holder.stdin.take());
         for mut child in std::mem::take(&mut self.servers) {
             _ = child.wait();
         }
         _ = self.holder.wait();
-        _ = fs::remove_dir_all(&self.dir);
     }
 }
 

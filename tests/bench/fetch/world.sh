@@ -1,15 +1,24 @@
 #!/bin/bash
 # The bench's network and memory: process 1 of the pid, mount and network namespaces that the servers run in. When its
-# standard input ends, so do all of them, whatever is left in there.
+# standard input ends, so do all of them, and what they have left in DIR goes.
 #
-#   world.sh DIR SIZE     DIR becomes a tmpfs of this size
+#   world.sh DIR SIZE     DIR/ram becomes a tmpfs of this size
 #
 #   the server's namespace  10.77.0.1, 10.77.0.2  ── veth ──  10.77.0.10  the client's, /run/netns/client
 #
 # Packets that reach the client from 10.77.0.2 wait in netfilter queue 0, for `bench-fetch delay`: a delay without
 # netem, which not every kernel has.
 set -euo pipefail
-mount -t tmpfs -o "size=$2" tmpfs "$1"
+clear_away() {
+  # All processes of this pid namespace but this one.
+  kill -KILL -1 || true
+  umount --lazy "$1/ram"
+  rm -rf --one-file-system "$1"
+}
+trap 'clear_away "$1"' EXIT
+
+mkdir -p "$1/ram"
+mount -t tmpfs -o "size=$2" tmpfs "$1/ram"
 mount -t tmpfs tmpfs /run
 mkdir /run/netns
 ip netns add client
