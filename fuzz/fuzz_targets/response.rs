@@ -37,27 +37,51 @@ enum Answer {
     /// These bytes, whatever they mean.
     Raw(Vec<u8>),
     /// One of the two versions, as a whole.
-    Whole { newer: bool, framing: Framing, weak: bool, cut: Option<u16>, slow: bool, more: Vec<u8> },
-    /// The bytes that were asked for, of one of the two versions, and what is said of them.
-    Part { newer: bool, untold: bool, off: [i8; 3], cut: Option<u16>, slow: bool, more: Vec<u8> },
-    /// A status with nothing to it.
-    Status { code: u16, retry_after: Option<u16> },
-    /// To the same server.
-    Redirect,
+    Whole(Manner),
+    /// The bytes that were asked for, of one of the two versions.
+    Part(Manner),
+    /// A status with nothing to it; a redirect is to the same server.
+    Other { code: u16, retry_after: Option<u16> },
 }
 
+/// How bytes are sent.
 #[derive(Debug, Arbitrary)]
-enum Framing {
-    /// With a length, so far off.
-    Length(i8),
-    Chunked(u8),
-    /// As long as the connection.
-    Close,
+struct Manner {
+    newer: bool,
+    /// What is wrong or unusual, of eight numbers of which three mean nothing.
+    fault: u8,
+    /// By how much.
+    amount: i8,
+    /// Only so many bytes.
+    cut: Option<u8>,
+    /// And some that do not belong there.
+    more: bool,
+}
+
+impl Manner {
+    fn fault(&self) -> u8 {
+        self.fault % 8
+    }
+
+    /// How far off a number is that this fault is about.
+    fn off(&self, fault: u8) -> isize {
+        if self.fault() == fault { self.amount.into() } else { 0 }
+    }
+
+    fn more(&self) -> &'static [u8] {
+        if self.more { b"more" } else { b"" }
+    }
+
+    fn cut(&self, bytes: &mut Vec<u8>) {
+        if let Some(cut) = self.cut {
+            bytes.truncate(cut.into());
+        }
+    }
 }
 
 /// The two versions.
 static VERSIONS: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
-    [(0..300u32).map(|at| (at * 7 % 251) as u8).collect(), (0..310u32).map(|at| (at * 11 % 241) as u8).collect()]
+    [(0..300u32).map(|at| (at * 7 % 251) as u8).collect(), (0..300u32).map(|at| (at * 11 % 241) as u8).collect()]
 });
 
 fn etag(newer: bool) -> &'static str {
@@ -166,84 +190,79 @@ fn respond(stage: &mut Stage, request: &Request, answer: Answer) -> (Vec<u8>, bo
         // What no digest vouches for can't be told from the truth.
         Answer::Raw(_) if !stage.pinned => (vec![], false),
         Answer::Raw(bytes) => (harmless(bytes), false),
-        Answer::Status { code, retry_after } => {
+        Answer::Other { code, retry_after } => {
             let after = retry_after.map_or(String::new(), |after| format!("retry-after: {after}\r\n"));
             // A success has a body.
             let code = if code % 1000 / 100 == 2 { 500 } else { code % 1000 };
-            (format!("HTTP/1.1 {code:03} Status\r\n{after}content-length: 0\r\n\r\n").into_bytes(), false)
+            let to = format!("/{}", stage.number);
+            let head = format!("HTTP/1.1 {code:03} Status\r\n{after}location: {to}\r\ncontent-length: 0\r\n\r\n");
+            (head.into_bytes(), false)
         }
-        Answer::Redirect => {
-            let target = format!("/{}", stage.number);
-            (format!("HTTP/1.1 302 Found\r\nlocation: {target}\r\ncontent-length: 0\r\n\r\n").into_bytes(), false)
+        Answer::Whole(manner) => whole(stage, request, &manner),
+        Answer::Part(manner) => part(stage, request, &manner),
+    }
+}
+
+fn whole(stage: &mut Stage, request: &Request, manner: &Manner) -> (Vec<u8>, bool) {
+    let body = &VERSIONS[usize::from(manner.newer)];
+    let weak = if manner.fault() == 0 { "W/" } else { "" };
+    let mut head = format!("HTTP/1.1 200 OK\r\netag: {weak}{}\r\nconnection: close\r\n", etag(manner.newer));
+    let mut rest = vec![];
+    match manner.fault() {
+        1 => {
+            head += "transfer-encoding: chunked\r\n";
+            for chunk in body.chunks(usize::from(manner.amount.unsigned_abs()).max(1)) {
+                rest.extend(format!("{:x}\r\n", chunk.len()).bytes().chain(chunk.iter().copied()).chain(*b"\r\n"));
+            }
+            rest.extend(b"0\r\n\r\n");
+            stage.announced.push(body.clone());
+            manner.cut(&mut rest);
         }
-        Answer::Whole { newer, framing, weak, cut, slow, more } => {
-            let body = &VERSIONS[usize::from(newer)];
-            let weak = if weak { "W/" } else { "" };
-            let mut head = format!("HTTP/1.1 200 OK\r\netag: {weak}{}\r\nconnection: close\r\n", etag(newer));
-            let mut rest = vec![];
-            match framing {
-                Framing::Length(off) => {
-                    let length = body.len().saturating_add_signed(off.into());
-                    head += &format!("content-length: {length}\r\n\r\n");
-                    rest.extend_from_slice(body);
-                    // Bytes beyond the length belong to nothing; missing ones are sent by nobody.
-                    if length <= body.len() {
-                        stage.announced.push(body[..length].to_vec());
-                        rest.extend(more);
-                    }
-                }
-                Framing::Chunked(size) => {
-                    head += "transfer-encoding: chunked\r\n\r\n";
-                    for chunk in body.chunks(usize::from(size).max(1)) {
-                        rest.extend(
-                            format!("{:x}\r\n", chunk.len()).bytes().chain(chunk.iter().copied()).chain(*b"\r\n"),
-                        );
-                    }
-                    rest.extend(b"0\r\n\r\n");
-                    stage.announced.push(body.clone());
-                }
-                Framing::Close => {
-                    head += "\r\n";
-                    rest.extend_from_slice(body);
-                    stage.announced.push(body.clone());
-                }
-            }
-            if let Some(cut) = cut
-                && !matches!(framing, Framing::Close)
-            {
-                rest.truncate(cut.into());
-            }
-            if request.is_head {
-                rest.clear();
-            }
-            ([head.into_bytes(), rest].concat(), slow)
+        // As long as the connection.
+        2 => {
+            rest.extend_from_slice(body);
+            stage.announced.push(body.clone());
         }
-        Answer::Part { newer, untold, off, cut, slow, more } => {
-            let body = &VERSIONS[usize::from(newer)];
-            let Some((first, last)) = request.range else { return (vec![], false) };
-            let last = last.unwrap_or(body.len() - 1).min(body.len() - 1);
-            if first > last {
-                return (b"HTTP/1.1 416 Range Not Satisfiable\r\ncontent-length: 0\r\n\r\n".to_vec(), false);
+        _ => {
+            let length = body.len().saturating_add_signed(manner.off(3));
+            head += &format!("content-length: {length}\r\n");
+            rest.extend_from_slice(body);
+            // Bytes beyond the length belong to nothing; missing ones are sent by nobody.
+            if length <= body.len() {
+                stage.announced.push(body[..length].to_vec());
+                rest.extend(manner.more());
             }
-            // Whether a server that leaves its validator out sends the bytes of the one asked for is all a matter of trust.
-            let untold = untold && (stage.pinned || request.if_range.as_deref() == Some(etag(newer)));
-            let told = if untold { String::new() } else { format!("etag: {}\r\n", etag(newer)) };
-            let [first_off, last_off, total_off] = off.map(isize::from);
-            let head = format!(
-                "HTTP/1.1 206 Partial Content\r\n{told}connection: close\r\ncontent-range: bytes {}-{}/{}\r\n\
-                 content-length: {}\r\n\r\n",
-                first.saturating_add_signed(first_off),
-                last.saturating_add_signed(last_off),
-                body.len().saturating_add_signed(total_off),
-                last + 1 - first
-            );
-            let mut rest = [&body[first..=last], &more].concat();
-            if let Some(cut) = cut {
-                rest.truncate(cut.into());
-            }
-            ([head.into_bytes(), rest].concat(), slow)
+            manner.cut(&mut rest);
         }
     }
+    if request.is_head {
+        rest.clear();
+    }
+    ([head.as_bytes(), b"\r\n", &rest].concat(), manner.fault() == 4)
+}
+
+fn part(stage: &Stage, request: &Request, manner: &Manner) -> (Vec<u8>, bool) {
+    let body = &VERSIONS[usize::from(manner.newer)];
+    let Some((first, last)) = request.range else { return (vec![], false) };
+    let last = last.unwrap_or(body.len() - 1).min(body.len() - 1);
+    if first > last {
+        return (b"HTTP/1.1 416 Range Not Satisfiable\r\ncontent-length: 0\r\n\r\n".to_vec(), false);
+    }
+    // Whether a server that leaves its validator out sends the bytes of the one asked for is all a matter of trust.
+    let is_trusted = stage.pinned || request.if_range.as_deref() == Some(etag(manner.newer));
+    let etag =
+        if manner.fault() == 0 && is_trusted { String::new() } else { format!("etag: {}\r\n", etag(manner.newer)) };
+    let head = format!(
+        "HTTP/1.1 206 Partial Content\r\n{etag}connection: close\r\ncontent-range: bytes {}-{}/{}\r\n\
+         content-length: {}\r\n\r\n",
+        first.saturating_add_signed(manner.off(1)),
+        last.saturating_add_signed(manner.off(2)),
+        body.len().saturating_add_signed(manner.off(3)),
+        last + 1 - first
+    );
+    let mut rest = [&body[first..=last], manner.more()].concat();
+    manner.cut(&mut rest);
+    ([head.into_bytes(), rest].concat(), manner.fault() == 4)
 }
 
 /// Bytes that lead nowhere else: nothing is to be sent beyond this machine.

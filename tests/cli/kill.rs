@@ -40,7 +40,7 @@ fn is_right(file: &File, range: Range<u64>) -> bool {
     let (mut actual, mut expected) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     let mut at = range.start;
     while at < range.end {
-        let length = actual.len().min((range.end - at) as usize);
+        let length = actual.len().min(usize::try_from(range.end - at).unwrap());
         fill(at, &mut expected[..length]);
         if file.read_exact_at(&mut actual[..length], at).is_err() || actual[..length] != expected[..length] {
             return false;
@@ -136,7 +136,7 @@ impl Origin {
         });
         let (mut at, mut piece) = (first, vec![0; 16 << 10]);
         while at < end {
-            let length = piece.len().min((end - at) as usize);
+            let length = piece.len().min(usize::try_from(end - at).unwrap());
             fill(at, &mut piece[..length]);
             if stream.write_all(&piece[..length]).is_err() {
                 break;
@@ -223,7 +223,7 @@ fn a_download_that_is_killed_again_and_again_asks_only_for_what_is_missing() {
     let finished = Finished::from(start(&sandbox, &origin, points).wait_with_output().unwrap()).expect(0);
     let report: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
     assert_eq!(report["files"][0]["resumed"], resumed, "{report:#}");
-    let mut whole = vec![CHUNK; (total / CHUNK) as usize];
+    let mut whole = vec![CHUNK; usize::try_from(total / CHUNK).unwrap()];
     whole.push(total % CHUNK);
     check(points, &there, &whole);
     let body = File::open(sandbox.at("out/body")).unwrap();

@@ -1,4 +1,4 @@
-//! Bad manifests: exit 2, every fault with its place, nothing touched. Rows 20 to 27 of the fault matrix.
+//! Bad manifests: exit 2, every fault with its place, nothing touched. Rows 20 to 27 of the fault matrix, and 31.
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Instant};
 
@@ -230,4 +230,19 @@ fn a_manifest_comes_from_standard_input_and_from_a_pinned_archive() {
     let pin = glovo_bootstrap::value::Sha256::of(&fs::read(&archive).unwrap());
     let _ = sandbox.run(&["validate", "--steps", &format!("{url}#sha256={pin}")]).expect(0).says("1 steps");
     let _ = sandbox.run(&["validate", "--steps", &format!("{url}#sha256={}", "0".repeat(64))]).expect(2).says("sha256");
+}
+
+#[test]
+fn row_31_bytes_that_nothing_vouches_for_are_taken_only_if_the_manifest_says_so() {
+    let sandbox = Sandbox::new();
+    for scheme in ["http", "https"] {
+        let file = format!("[[resource]]\nkind = \"file\"\npath = \"/x\"\nsource = \"{scheme}://origin.test/x\"\n");
+        let manifest = sandbox.manifest(&file);
+        let refused = sandbox.run(&["validate", "--steps", &manifest]).expect(2);
+        let _ = refused.says("manifest.toml:5:").says("needs `sha256`").says("verify = \"none\"");
+        for consent in ["verify = \"etag\"", "verify = \"none\""] {
+            let manifest = sandbox.manifest(&format!("{file}{consent}\n"));
+            let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(0);
+        }
+    }
 }

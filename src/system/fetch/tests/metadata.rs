@@ -115,7 +115,7 @@ fn row_49_a_service_that_is_late_is_waited_for_but_not_forever() {
         _ => Reply::ok("i-1"),
     });
     let patient = |patience| Settings { metadata_patience: Some(patience), ..at(&late) };
-    assert_eq!(Bench::new(patient(Duration::from_secs(300))).system.instance("id").unwrap(), "i-1");
+    assert_eq!(Bench::new(patient(Duration::from_mins(5))).system.instance("id").unwrap(), "i-1");
     assert_eq!(late.requests().len(), 10);
 
     let absent = Settings { metadata_patience: Some(Duration::from_millis(300)), ..settings() };

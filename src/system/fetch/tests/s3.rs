@@ -369,7 +369,7 @@ fn row_49_a_late_metadata_service_delays_what_needs_its_credentials() {
     let front =
         Server::start(move |number, request| if number < 20 { Reply::raw("") } else { pass_on(&ready_at, request) });
     let mut bench = instance(&server, &front);
-    bench.system.fetcher.settings.metadata_patience = Some(Duration::from_secs(300));
+    bench.system.fetcher.settings.metadata_patience = Some(Duration::from_mins(5));
     assert_eq!(text(bench.fetch(OBJECT).unwrap()), "jar");
     assert!(front.requests().len() > 20);
     assert_eq!(server.requests().len(), 1);
