@@ -22,7 +22,9 @@ use super::{
 };
 use crate::{error::Fault, value::ByteSize};
 
-/// How many connections one body is fetched by.
+/// How many connections one body is fetched by, at first and at most. One by one they would cost round trips to find
+/// out about, while each begins slowly (TCP); and no server minds eight.
+const FIRST_LANES: u64 = 8;
 const LANES: usize = 16;
 /// How long it takes to see what more connections bring.
 const TRIAL: Duration = Duration::from_millis(if cfg!(fuzzing) { 1 } else { 100 });
@@ -233,7 +235,11 @@ impl Transfer {
             return Box::pin(self.clone().lane(Some(lead))).await;
         }
         let mut lanes = JoinSet::new();
+        let chunks = lead.end.map_or(1, |end| (end - lead.start).div_ceil(CHUNK));
         _ = lanes.spawn(self.clone().lane(Some(lead)));
+        for _ in 1..FIRST_LANES.min(chunks) {
+            _ = lanes.spawn(self.clone().lane(None));
+        }
         let received = self.share(&mut lanes).await;
         // What is abandoned must not write any more when the next attempt does.
         lanes.shutdown().await;
