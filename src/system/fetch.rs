@@ -65,7 +65,7 @@ use crate::{
 };
 
 /// How many bodies of some length arrive at once: each takes a few hundred KiB of memory.
-const STREAMS: usize = 24;
+const STREAMS: usize = 32;
 
 /// Something to be downloaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -340,12 +340,14 @@ impl System {
     fn copy(&self, path: &AbsPath, mut spool: Spool) -> Result<Fetched> {
         let Some((mut file, _)) = self.root().open_file(path)? else { bail!("{path} does not exist") };
         spool.begin(Promise::default())?;
+        let lane = spool.lane();
+        _ = spool.claim(lane);
         let mut buffer = vec![0; 128 << 10];
         loop {
             self.check()?;
             match file.read(&mut buffer).with_context(|| format!("reading {path}"))? {
                 0 => break,
-                read => spool.write(spool.done(), &buffer[..read])?,
+                read => _ = spool.write(lane, spool.done(), &buffer[..read])?,
             }
         }
         spool.end();

@@ -23,7 +23,7 @@ const POINTS: u64 = 20;
 /// A gibibyte has 200 of them.
 const STEP: u64 = (1 << 30) / 200;
 /// As in src/system/fetch/spool.rs: what a note counts the bytes of, and where its counts begin.
-const CHUNK: u64 = 16 << 20;
+const CHUNK: u64 = 8 << 20;
 const COUNTS: usize = 4096;
 /// What a connection may hold on the server's side.
 const SEND_BUFFER: usize = 128 << 10;

@@ -14,11 +14,11 @@ use reqwest::Response;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
-    Fetched, Origins, Pull, Source, http,
+    Fetched, Origins, Pull, STREAMS, Source, http,
     range::Range,
     retry::{Attempts, Failure, Pace},
     s3::{self, Object, S3},
-    spool::{CHUNK, Promise, Spool},
+    spool::{CHUNK, Lane, Promise, Spool},
 };
 use crate::{error::Fault, value::ByteSize};
 
@@ -91,6 +91,7 @@ impl Bytes {
 
 /// A body, and which bytes of the whole it has: from `start` to `end`, if that is known.
 struct Body {
+    lane: Lane,
     bytes: Bytes,
     start: u64,
     end: Option<u64>,
@@ -133,8 +134,10 @@ pub(super) async fn run(
         attempts.after(&pull.source, failure).await?;
     }
     attempts.succeeded();
-    origins.window.widen();
-    transfer.spool().finish()
+    let fetched = transfer.spool().finish()?;
+    // More places for long bodies would be more connections with full buffers, none of them faster.
+    origins.window.widen(if fetched.size > SHORT { STREAMS } else { usize::MAX });
+    Ok(fetched)
 }
 
 /// A download under way, shared by its connections.
@@ -171,13 +174,14 @@ impl Transfer {
             let promise = spool.promise().clone();
             self.show(&spool);
             if spool.is_resumable() {
-                let missing = spool.claim().map(|(start, _)| Range { start, end: spool.gap_end(start) });
-                Some((promise, missing))
+                let lane = spool.lane();
+                let missing = spool.claim(lane).map(|(start, _)| Range { start, end: spool.gap_end(start) });
+                Some((promise, lane, missing))
             } else {
                 None
             }
         };
-        if let Some((promise, missing)) = resumed {
+        if let Some((promise, lane, missing)) = resumed {
             let Some(range) = missing else {
                 // What the manifest pins, or the origin still has, needs no more bytes.
                 if self.is_pinned || Box::pin(validator(&self.origins, &self.source)).await? == promise.validator() {
@@ -188,7 +192,7 @@ impl Transfer {
             };
             match self.open(Some((range, &promise))).await? {
                 Answer::Part(bytes) => {
-                    return Ok(Some(Body { bytes, start: range.start, end: range.end.or(promise.total) }));
+                    return Ok(Some(Body { lane, bytes, start: range.start, end: range.end.or(promise.total) }));
                 }
                 Answer::Whole(bytes, promise) => return self.begin(bytes, promise).map(Some),
                 Answer::Changed(fault) => tracing::info!("{}: {fault}; starting anew", self.source),
@@ -206,9 +210,10 @@ impl Transfer {
         let end = promise.total;
         let mut spool = self.spool();
         spool.begin(promise).map_err(Failure::Permanent)?;
-        _ = spool.claim();
+        let lane = spool.lane();
+        _ = spool.claim(lane);
         self.show(&spool);
-        Ok(Body { bytes, start: 0, end })
+        Ok(Body { lane, bytes, start: 0, end })
     }
 
     async fn open(&self, part: Option<(Range, &Promise)>) -> Result<Answer, Failure> {
@@ -280,18 +285,23 @@ impl Transfer {
             Some(Body { start, end: Some(end), .. }) if end - start <= SHORT => None,
             Some(_) => self.origins.streams.acquire().await.ok(),
         };
-        if let Some(body) = lead {
-            self.copy(body).await?;
-        }
+        let lane = match lead {
+            Some(body) => {
+                let lane = body.lane;
+                self.copy(body).await?;
+                lane
+            }
+            None => self.spool().lane(),
+        };
         loop {
             let (promise, claimed) = {
                 let mut spool = self.spool();
-                (spool.promise().clone(), spool.claim())
+                (spool.promise().clone(), spool.claim(lane))
             };
             let Some((start, end)) = claimed else { return Ok(()) };
             let range = Range { start, end: Some(end) };
             match self.open(Some((range, &promise))).await? {
-                Answer::Part(bytes) => self.copy(Body { bytes, start, end: Some(end) }).await?,
+                Answer::Part(bytes) => self.copy(Body { lane, bytes, start, end: Some(end) }).await?,
                 Answer::Whole(..) => {
                     return Err(Failure::Suspect(Fault::new("the server sent the whole, not the part asked for")));
                 }
@@ -300,7 +310,8 @@ impl Transfer {
         }
     }
 
-    /// Writes a body down, as far as it ends or comes to bytes that another connection is at.
+    /// Writes a body down, until it ends, comes to bytes that another connection is at, or was too slow and loses its
+    /// chunk to one.
     async fn copy(self: &Arc<Self>, mut body: Body) -> Result<(), Failure> {
         let chunk_end = |start: u64| match body.end {
             Some(end) => end.min((start / CHUNK + 1) * CHUNK),
@@ -315,11 +326,13 @@ impl Transfer {
             let mut spool = self.spool();
             while !bytes.is_empty() {
                 if at == until {
-                    let Some(end) = spool.claim_at(at) else { return Ok(()) };
+                    let Some(end) = spool.claim_at(body.lane, at) else { return Ok(()) };
                     until = end;
                 }
                 let fits = usize::try_from(until - at).unwrap_or(usize::MAX).min(bytes.len());
-                spool.write(at, &bytes[..fits]).map_err(Failure::Permanent)?;
+                if !spool.write(body.lane, at, &bytes[..fits]).map_err(Failure::Permanent)? {
+                    return Ok(());
+                }
                 at += fits as u64;
                 bytes = &bytes[fits..];
             }

@@ -11,7 +11,10 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{FallocateFlags, fallocate},
-    sys::statvfs::fstatvfs,
+    sys::{
+        statfs::{TMPFS_MAGIC, fstatfs},
+        statvfs::fstatvfs,
+    },
 };
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
@@ -28,7 +31,7 @@ use crate::{
 
 /// What one request asks for of a large body: large beside what a connection delivers in a round trip, small beside what
 /// a download's connections should share out evenly.
-pub(super) const CHUNK: u64 = if cfg!(fuzzing) { 64 } else { 16 << 20 };
+pub(super) const CHUNK: u64 = if cfg!(fuzzing) { 64 } else { 8 << 20 };
 /// A body shorter than this is fetched again, by another process, rather than resumed.
 const WORTH_A_NOTE: u64 = if cfg!(fuzzing) { 1 } else { 1 << 20 };
 /// How many bytes are digested at a time; what fits the processor's cache.
@@ -78,6 +81,17 @@ pub(super) enum Place {
     Part(Staged),
 }
 
+/// One of the connections that bring a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lane(usize);
+
+/// Who is at a chunk, and how many chunks were whole when it began.
+#[derive(Debug, Clone)]
+struct Claim {
+    lane: Lane,
+    since: usize,
+}
+
 /// A file on its way to become a [`Fetched`].
 pub(super) struct Spool {
     file: Arc<File>,
@@ -89,8 +103,11 @@ pub(super) struct Spool {
     promise: Promise,
     /// How many bytes of each chunk are there, from its start. A body of unknown length is one chunk.
     there: Vec<u64>,
-    /// Whether a connection is at a chunk.
-    claimed: Vec<bool>,
+    /// Who is at a chunk.
+    claimed: Vec<Option<Claim>>,
+    /// How many chunks have become whole, and how many lanes there were.
+    completed: usize,
+    lanes: usize,
     /// How many chunks from the start on are whole.
     front: usize,
     done: u64,
@@ -118,6 +135,8 @@ impl Spool {
             promise: Promise::default(),
             there: vec![],
             claimed: vec![],
+            completed: 0,
+            lanes: 0,
             front: 0,
             done: 0,
             resumed: 0,
@@ -165,7 +184,7 @@ impl Spool {
         }
         let chunks = promise.total.map_or(1, |total| total.div_ceil(CHUNK).max(1));
         self.there = vec![0; usize::try_from(chunks).unwrap_or(usize::MAX)];
-        self.claimed = vec![false; self.there.len()];
+        self.claimed = vec![None; self.there.len()];
         self.digest = Some(Digest::new(promise.checksum.as_ref()));
         self.promise = promise;
         let Some(total) = self.promise.total.filter(|total| *total >= WORTH_A_NOTE) else { return Ok(()) };
@@ -182,6 +201,10 @@ impl Spool {
     /// Space is taken in one piece, and its lack seen before any byte was sent.
     fn allocate(&self, total: u64) -> Result<(), Fault> {
         let length = total.try_into().unwrap_or(i64::MAX);
+        // In memory it would only clear pages that are about to be written.
+        if fstatfs(&*self.file).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC) {
+            return Ok(());
+        }
         match fallocate(&*self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
             Err(errno @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)) => Err(self.explain(errno.into())),
             // Not every file system can.
@@ -189,31 +212,47 @@ impl Spool {
         }
     }
 
-    /// Whether some chunk is neither there nor on its way.
-    pub(super) fn has_more(&self) -> bool {
-        self.next_chunk().is_some()
+    /// A connection that will claim chunks.
+    pub(super) fn lane(&mut self) -> Lane {
+        self.lanes += 1;
+        Lane(self.lanes)
     }
 
-    fn next_chunk(&self) -> Option<usize> {
-        (0..self.there.len()).find(|&chunk| !self.claimed[chunk] && self.there[chunk] < self.length(chunk))
+    /// Whether some chunk is neither there nor on its way.
+    pub(super) fn has_more(&self) -> bool {
+        (0..self.there.len()).any(|chunk| self.claimed[chunk].is_none() && self.lacks(chunk))
     }
 
     /// The first byte that is missing of the first chunk that nobody is at, and where that chunk ends.
-    pub(super) fn claim(&mut self) -> Option<(u64, u64)> {
-        let chunk = self.next_chunk()?;
-        self.claimed[chunk] = true;
+    ///
+    /// A chunk that was claimed so long ago that each lane could have brought two meanwhile counts as free too, or one
+    /// when nothing else is left to do: links share unfairly, and one slow connection would hold up the digest and the
+    /// end.
+    pub(super) fn claim(&mut self, lane: Lane) -> Option<(u64, u64)> {
+        let active = self.claimed.iter().flatten().count() + 1;
+        let patience = if self.has_more() { 2 * active } else { active };
+        let completed = self.completed;
+        let is_free = |claim: &Option<Claim>| {
+            claim.as_ref().is_none_or(|claim| claim.lane != lane && completed >= claim.since + patience)
+        };
+        let chunk = (0..self.there.len()).find(|&chunk| self.lacks(chunk) && is_free(&self.claimed[chunk]))?;
+        self.claimed[chunk] = Some(Claim { lane, since: completed });
         let start = chunk as u64 * CHUNK;
         Some((start + self.there[chunk], start.saturating_add(self.length(chunk))))
     }
 
     /// Where the chunk ends that begins at `start`, if nobody is at it and nothing of it is there.
-    pub(super) fn claim_at(&mut self, start: u64) -> Option<u64> {
+    pub(super) fn claim_at(&mut self, lane: Lane, start: u64) -> Option<u64> {
         let chunk = usize::try_from(start / CHUNK).ok()?;
-        if self.claimed.get(chunk).copied()? || self.there[chunk] > 0 {
+        if self.claimed.get(chunk)?.is_some() || self.there[chunk] > 0 {
             return None;
         }
-        self.claimed[chunk] = true;
+        self.claimed[chunk] = Some(Claim { lane, since: self.completed });
         Some(start.saturating_add(self.length(chunk)))
+    }
+
+    fn lacks(&self, chunk: usize) -> bool {
+        self.there[chunk] < self.length(chunk)
     }
 
     /// Where the next bytes after `start` are that are there; `None` if all the rest is missing.
@@ -225,19 +264,26 @@ impl Spool {
 
     /// Nobody is at any chunk any more.
     pub(super) fn release(&mut self) {
-        self.claimed.fill(false);
+        self.claimed.fill(None);
     }
 
     fn length(&self, chunk: usize) -> u64 {
         self.promise.total.map_or(u64::MAX, |total| (total - chunk as u64 * CHUNK).min(CHUNK))
     }
 
-    /// Takes bytes of a claimed chunk, which follow those of it that are there.
-    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
-        self.file.write_all_at(bytes, offset).map_err(|error| self.explain(error))?;
+    /// Takes bytes of a claimed chunk, which follow those of it that are there. Whether the claim still holds.
+    pub(super) fn write(&mut self, lane: Lane, offset: u64, bytes: &[u8]) -> Result<bool, Fault> {
         let chunk = if self.promise.total.is_none() { 0 } else { usize::try_from(offset / CHUNK).unwrap_or_default() };
+        if self.claimed[chunk].as_ref().is_none_or(|claim| claim.lane != lane) {
+            return Ok(false);
+        }
+        self.file.write_all_at(bytes, offset).map_err(|error| self.explain(error))?;
         self.there[chunk] += bytes.len() as u64;
         self.done += bytes.len() as u64;
+        if !self.lacks(chunk) {
+            self.claimed[chunk] = None;
+            self.completed += 1;
+        }
         if let Some(note) = &self.note {
             // After the bytes, so that it never says too much. That the kernel has it is enough: see `Head::boot`.
             let noted = note.write_all_at(&self.there[chunk].to_le_bytes(), (HEAD + 8 * chunk) as u64);
@@ -245,7 +291,7 @@ impl Spool {
                 self.note = None;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A body of unknown length has ended.
@@ -289,10 +335,11 @@ impl Spool {
     /// Fails if the bytes are not the ones expected.
     ///
     /// # Errors
-    /// Also if they are not all digested.
+    /// Also if they are not all there, or not all digested.
     pub(super) fn verify(&mut self) -> Result<(), Fault> {
-        let Some(digest) = self.digest.as_mut().filter(|digest| digest.done == self.done) else {
-            return Err(Fault::new("the bytes of a download were not all digested"));
+        let is_whole = |digest: &&mut Digest| digest.done == self.done && self.promise.total == Some(self.done);
+        let Some(digest) = self.digest.as_mut().filter(is_whole) else {
+            return Err(Fault::new("the bytes of a download are not all there"));
         };
         let actual = digest.sha256();
         if let Some(expected) = self.expected.filter(|expected| *expected != actual) {
@@ -368,7 +415,7 @@ impl Spool {
         counts.resize(usize::try_from(chunks).unwrap_or_default() * 8, 0);
         let counts = counts.as_chunks::<8>().0.iter().map(|count| u64::from_le_bytes(*count));
         self.there = counts.collect();
-        self.claimed = vec![false; self.there.len()];
+        self.claimed = vec![None; self.there.len()];
         let length = self.file.metadata().map_or(0, |metadata| metadata.len());
         let fits = (0..self.there.len()).all(|chunk| {
             let there = self.there[chunk];
@@ -448,6 +495,8 @@ fn boot() -> String {
 
 #[cfg(test)]
 mod tests {
+    use nix::{fcntl::OFlag, sys::stat::Mode};
+
     use super::*;
 
     #[test]
@@ -456,9 +505,32 @@ mod tests {
         let pull = Pull { source: "http://a/b".parse().unwrap(), sha256: None, attempts: 1 };
         let mut spool = Spool::new(Place::Anonymous(Arc::new(file)), "/var/lib/x".into(), &pull).unwrap();
         spool.begin(Promise { total: Some(3 << 20), ..Promise::default() }).unwrap();
-        let error = spool.write(0, b"jar").unwrap_err();
+        let lane = spool.lane();
+        _ = spool.claim(lane).unwrap();
+        let error = spool.write(lane, 0, b"jar").unwrap_err();
         let told = crate::error::render(&error.into());
         assert!(told.contains("No space left on device"), "{told}");
         assert!(told.contains("the file system of /var/lib/x is full") && told.contains("of 3 MiB"), "{told}");
+    }
+
+    #[test]
+    fn a_chunk_that_lags_behind_is_free_for_another_lane() {
+        let file = File::from(nix::fcntl::open("/tmp", OFlag::O_TMPFILE | OFlag::O_RDWR, Mode::S_IRUSR).unwrap());
+        let pull = Pull { source: "http://a/b".parse().unwrap(), sha256: None, attempts: 1 };
+        let mut spool = Spool::new(Place::Anonymous(Arc::new(file)), "/tmp".into(), &pull).unwrap();
+        spool.begin(Promise { total: Some(6 * CHUNK), ..Promise::default() }).unwrap();
+        let (slow, fast) = (spool.lane(), spool.lane());
+        let whole = vec![0; usize::try_from(CHUNK).unwrap()];
+        assert_eq!(spool.claim(slow), Some((0, CHUNK)));
+        assert!(spool.write(slow, 0, b"abc").unwrap());
+        for chunk in 1..=4 {
+            assert_eq!(spool.claim(fast), Some((chunk * CHUNK, (chunk + 1) * CHUNK)));
+            assert!(spool.write(fast, chunk * CHUNK, &whole).unwrap());
+        }
+        assert_eq!(spool.claim(fast), Some((3, CHUNK)), "what is there stays");
+        assert!(!spool.write(slow, 3, b"def").unwrap() && spool.done() == 4 * CHUNK + 3);
+        assert_eq!(spool.claim(slow), Some((5 * CHUNK, 6 * CHUNK)));
+        assert!(spool.write(slow, 5 * CHUNK, &whole).unwrap());
+        assert_eq!(spool.claim(slow), None, "the other one has only just begun");
     }
 }

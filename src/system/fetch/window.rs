@@ -30,9 +30,9 @@ impl Window {
         Place { window: self, permit: self.places.acquire().await.ok() }
     }
 
-    /// One more place, for a download that succeeded.
-    pub(super) fn widen(&self) {
-        if self.width.load(Ordering::Relaxed) < WIDEST {
+    /// One more place, for a download that succeeded, if there are fewer than `most`.
+    pub(super) fn widen(&self, most: usize) {
+        if self.width.load(Ordering::Relaxed) < WIDEST.min(most) {
             _ = self.width.fetch_add(1, Ordering::Relaxed);
             _ = self.made.fetch_add(1, Ordering::Relaxed);
             self.places.add_permits(1);
@@ -73,7 +73,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let window = Window::new();
         for _ in 0..2 * WIDEST {
-            window.widen();
+            window.widen(usize::MAX);
         }
         assert_eq!(window.places.available_permits(), WIDEST);
         for (failures, left) in [(1, 128), (2, 32), (10, NARROWEST)] {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Where a body of several parts is cut into them.
-pub(super) const PART: usize = 16 << 20;
+pub(super) const PART: usize = 8 << 20;
 
 /// Bytes of which no two blocks are alike.
 pub(super) fn body(length: usize) -> Vec<u8> {
