@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The first ones; like TCP's, the window doubles with each round trip from here.
-pub(super) const INITIAL: usize = 16;
+pub(super) const INITIAL: usize = 24;
 const WIDEST: usize = 256;
 const NARROWEST: usize = 4;
 
