@@ -19,7 +19,7 @@ use std::{
 
 use arbitrary::Arbitrary;
 use glovo_bootstrap::{
-    system::fetch::{Download, fuzz},
+    system::fetch::{Download, Source, fuzz},
     value::Sha256,
 };
 use libfuzzer_sys::fuzz_target;
@@ -124,8 +124,8 @@ fuzz_target!(|script: Script| {
         *stage = Stage { number: stage.number + 1, pinned, answers, announced: vec![] };
         stage.number
     };
-    let source = format!("http://{}/{number}", *ADDRESS).parse().unwrap();
-    let download = Download { source, sha256: pinned.then(|| Sha256::of(&VERSIONS[0])) };
+    let source: Source = format!("http://{}/{number}", *ADDRESS).parse().unwrap();
+    let download = Download { sources: source.into(), sha256: pinned.then(|| Sha256::of(&VERSIONS[0])) };
     let tree = Tree::new(number);
     for _ in 0..2 {
         let system = fuzz::system(&tree.0).unwrap();
