@@ -19,7 +19,7 @@ use crate::{
         schema,
         variables::Variables,
     },
-    report::{Outcome, Report},
+    report::{DownloadReport, Outcome, Report},
     system::{Mode, System, interrupt::Interrupt, lock::MachineLock},
     value::spoken,
     view::{self, say},
@@ -196,8 +196,8 @@ fn show(report: &Report, holder: Option<&str>) {
                     change.summary
                 ));
             }
-            for download in &resource.downloads {
-                say(&format!("    fetched {download}"));
+            if let Some(sum) = DownloadReport::sum(&resource.downloads) {
+                say(&format!("    fetched {sum}"));
             }
             if let Some(error) = &resource.error {
                 say(&format!("  ! {}: {}", resource.resource, error.causes.join(": ").replace('\n', "\n    ")));

@@ -13,7 +13,7 @@ use crate::{
     manifest::{Declared, Manifest, Step, diagnostic::did_you_mean},
     report::{ChangeReport, DownloadReport, ErrorReport, Outcome, Report, ResourceReport, StepReport, milliseconds},
     resource::Change,
-    system::{Mode, System},
+    system::{Mode, System, fetch::Arrival},
 };
 
 /// A step that declares no deadline has this one: no run waits forever.
@@ -64,7 +64,7 @@ pub trait Observer {
     /// A change is about to be made, or is pending in a plan.
     fn change(&mut self, resource: &str, change: &ChangeReport);
     /// What a change needed was downloaded.
-    fn download(&mut self, resource: &str, download: &DownloadReport);
+    fn downloads(&mut self, resource: &str, downloads: &[DownloadReport]);
     /// Something goes on within a change.
     fn progress(&mut self, line: &str);
     /// A resource failed; `again` if it will be tried once more.
@@ -263,14 +263,15 @@ impl Run<'_> {
     /// Puts what was downloaded for a change into the report and shows it.
     fn downloads(&mut self, index: usize, title: &str) {
         let at = |instant| milliseconds(Instant::saturating_duration_since(&instant, self.began));
-        for arrival in self.system.arrivals() {
+        let report = |arrival: Arrival| {
             let (began, wanted, ended) = (at(arrival.began), at(arrival.wanted), at(arrival.ended));
             let behind = self.report.steps_between(index, began, wanted.min(ended));
-            let report = DownloadReport { source: arrival.source, bytes: arrival.bytes, began, wanted, ended, behind };
-            self.observer.borrow_mut().download(title, &report);
-            if let Some(resource) = self.report.steps[index].resources.last_mut() {
-                resource.downloads.push(report);
-            }
+            DownloadReport { source: arrival.source, bytes: arrival.bytes, began, wanted, ended, behind }
+        };
+        let reports: Vec<_> = self.system.arrivals().into_iter().map(report).collect();
+        self.observer.borrow_mut().downloads(title, &reports);
+        if let Some(resource) = self.report.steps[index].resources.last_mut() {
+            resource.downloads.extend(reports);
         }
     }
 

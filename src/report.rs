@@ -136,6 +136,30 @@ impl fmt::Display for DownloadReport {
     }
 }
 
+impl DownloadReport {
+    /// All that was downloaded for a change, in a line: `25 files, 77 MiB in 620 ms`.
+    pub fn sum(downloads: &[Self]) -> Option<String> {
+        let (first, others) = downloads.split_first()?;
+        if others.is_empty() {
+            return Some(first.to_string());
+        }
+        let mut sum = first.clone();
+        for other in others {
+            sum.bytes += other.bytes;
+            sum.began = sum.began.min(other.began);
+            // From the first one's turn on, all were waited for.
+            sum.wanted = sum.wanted.min(other.wanted);
+            sum.ended = sum.ended.max(other.ended);
+            for step in &other.behind {
+                if !sum.behind.contains(step) {
+                    sum.behind.push(step.clone());
+                }
+            }
+        }
+        Some(format!("{} files, {sum}", downloads.len()))
+    }
+}
+
 /// An error.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ErrorReport {
@@ -254,6 +278,19 @@ mod tests {
         assert_eq!(said(10, 5100, 5100), "12 MiB in 5.1 s, hidden behind slow, next");
         assert_eq!(said(10, 5100, 6010), "12 MiB in 6.0 s, 5.1 s of it hidden behind slow, next");
         assert_eq!(said(5100, 5100, 5440), "12 MiB in 340 ms");
+
+        let of = |began, wanted, ended| DownloadReport {
+            source: "http://a/x.deb".into(),
+            bytes: 1 << 20,
+            began,
+            wanted,
+            ended,
+            behind: vec![],
+        };
+        assert_eq!(DownloadReport::sum(&[]), None);
+        assert_eq!(DownloadReport::sum(&[of(10, 10, 30)]).unwrap(), "1 MiB in 20 ms");
+        let sum = DownloadReport::sum(&[of(10, 10, 30), of(12, 40, 200), of(12, 41, 90)]);
+        assert_eq!(sum.unwrap(), "3 files, 3 MiB in 190 ms");
     }
 
     #[test]

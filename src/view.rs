@@ -128,8 +128,10 @@ impl Observer for Lines {
         self.progress(&format!("{resource}: {}", change.summary));
     }
 
-    fn download(&mut self, _resource: &str, download: &DownloadReport) {
-        self.line(&format!("    fetched {download}"));
+    fn downloads(&mut self, _resource: &str, downloads: &[DownloadReport]) {
+        if let Some(sum) = DownloadReport::sum(downloads) {
+            self.line(&format!("    fetched {sum}"));
+        }
     }
 
     fn progress(&mut self, line: &str) {
@@ -224,18 +226,20 @@ impl Observer for Journal {
         );
     }
 
-    fn download(&mut self, resource: &str, download: &DownloadReport) {
-        let DownloadReport { source, bytes, began, wanted, ended, .. } = download;
-        tracing::info!(
-            step = self.step,
-            resource,
-            source,
-            bytes,
-            began,
-            wanted,
-            ended,
-            "{resource}: fetched {download}"
-        );
+    fn downloads(&mut self, resource: &str, downloads: &[DownloadReport]) {
+        for download in downloads {
+            let DownloadReport { source, bytes, began, wanted, ended, .. } = download;
+            tracing::info!(
+                step = self.step,
+                resource,
+                source,
+                bytes,
+                began,
+                wanted,
+                ended,
+                "{resource}: fetched {download}"
+            );
+        }
     }
 
     fn progress(&mut self, line: &str) {
@@ -275,7 +279,7 @@ pub struct Silent;
 impl Observer for Silent {
     fn step_begins(&mut self, _index: usize, _total: usize, _name: &str) {}
     fn change(&mut self, _resource: &str, _change: &ChangeReport) {}
-    fn download(&mut self, _resource: &str, _download: &DownloadReport) {}
+    fn downloads(&mut self, _resource: &str, _downloads: &[DownloadReport]) {}
     fn progress(&mut self, _line: &str) {}
     fn failure(&mut self, _resource: &str, _error: &anyhow::Error, _again: bool) {}
     fn step_ends(&mut self, _index: usize, _total: usize, _step: &StepReport) {}
