@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Change, Kind, Resource, ownership::AccountName};
 use crate::{
     error::Fault,
-    system::{Fact, System, command::Command},
+    system::{Fact, System, command::Program},
 };
 
 /// A group. One that exists with another id is an error: files would change hands.
@@ -53,7 +53,7 @@ impl Resource for Group {
                 .hint("declare another gid, or none")
                 .into());
         }
-        let mut command = Command::new(["groupadd"]);
+        let mut command = Program::new(["groupadd"]);
         if self.system {
             command = command.arg("--system");
         }

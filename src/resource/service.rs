@@ -11,7 +11,7 @@ use crate::{
     error::Fault,
     system::{
         Fact, System,
-        command::{Command, validate},
+        command::{Program, validate},
         state,
         systemd::Unit,
     },
@@ -227,7 +227,7 @@ impl Service {
 
     fn start(&self, system: &System, verb: &str) -> Result<()> {
         if let Some(argv) = &self.validate {
-            validate(system, &Command::new(argv.0.iter().cloned()))
+            validate(system, &Program::new(argv.0.iter().cloned()))
                 .with_context(|| format!("{} was not {verb}ed: its validator failed", self.name.0))?;
         }
         // Read before the start: a file that changes meanwhile then counts as changed.

@@ -16,7 +16,7 @@ use crate::{
     error::Fault,
     system::{
         System,
-        command::Command,
+        command::Program,
         root::{FileType, Ownership, Root, Status},
     },
     value::{AbsPath, ByteSize},
@@ -246,12 +246,12 @@ impl Swap {
                 return Err(errno).with_context(|| format!("allocating {} for {}", ByteSize(size), self.path));
             }
         }
-        _ = system.run_checked(&Command::new(["mkswap", staged.temporary()?.as_str()]))?;
+        _ = system.run_checked(&Program::new(["mkswap", staged.temporary()?.as_str()]))?;
         staged.publish()
     }
 
     fn swapon(&self, system: &System) -> Result<()> {
-        let mut command = Command::new(["swapon"]);
+        let mut command = Program::new(["swapon"]);
         if let Some(priority) = self.priority {
             command = command.args(["--priority", &priority.to_string()]);
         }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Change, Kind, Resource, ownership::AccountName};
 use crate::{
     error::Fault,
-    system::{Fact, System, accounts, command::Command},
+    system::{Fact, System, accounts, command::Program},
     value::AbsPath,
 };
 
@@ -72,7 +72,7 @@ impl User {
                 .hint("declare another uid, or none")
                 .into());
         }
-        let mut command = Command::new(["useradd"]);
+        let mut command = Program::new(["useradd"]);
         if self.system {
             command = command.args(["--system", "--no-create-home"]);
         } else {
@@ -120,7 +120,7 @@ impl User {
         let mut changes = vec![];
         // Each of useradd's files is whole, but one that is killed leaves the later ones without the new user.
         if accounts.group_by_id(user.gid).is_none() {
-            let command = Command::new(["groupadd", "--gid", &user.gid.to_string(), name.as_str()]);
+            let command = Program::new(["groupadd", "--gid", &user.gid.to_string(), name.as_str()]);
             let summary = format!("create its group, gid {}", user.gid);
             changes.push(
                 Change::new(summary, move |system| system.change_accounts(&command))
@@ -128,7 +128,7 @@ impl User {
             );
         }
         if let Some(shell) = self.shell.as_ref().filter(|shell| shell.as_str() != user.shell) {
-            let command = Command::new(["usermod", "--shell", shell.as_str(), name.as_str()]);
+            let command = Program::new(["usermod", "--shell", shell.as_str(), name.as_str()]);
             let summary =
                 format!("set shell {shell} (now {})", if user.shell.is_empty() { "/bin/sh" } else { &user.shell });
             changes.push(Change::new(summary, move |system| system.change_accounts(&command)));
@@ -140,7 +140,7 @@ impl User {
         };
         let missing = self.group_list(|group| !is_member(group));
         if !missing.is_empty() {
-            let command = Command::new(["usermod", "--append", "--groups", &missing, name.as_str()]);
+            let command = Program::new(["usermod", "--append", "--groups", &missing, name.as_str()]);
             changes
                 .push(Change::new(format!("add to groups {missing}"), move |system| system.change_accounts(&command)));
         }

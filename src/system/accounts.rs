@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 
 use super::{
     System,
-    command::Command,
+    command::Program,
     file_lock::{self, Held},
     root::Root,
 };
@@ -100,7 +100,7 @@ impl Accounts {
 
 impl System {
     /// Runs a program of the shadow suite, after looking for what makes it fail with unclear words.
-    pub fn change_accounts(&self, command: &Command) -> Result<()> {
+    pub fn change_accounts(&self, command: &Program) -> Result<()> {
         let passwd = AbsPath::from("/etc/passwd");
         if self.root().file_system(&passwd)?.read_only {
             return Err(Fault::new("/etc is on a file system that is mounted read-only")

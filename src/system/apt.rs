@@ -17,7 +17,7 @@ use self::{
 };
 use super::{
     System,
-    command::{Command, Finished, with_tail},
+    command::{Finished, Program, with_tail},
     root::Root,
 };
 use crate::{error::Fault, value::AbsPath};
@@ -141,7 +141,7 @@ fn update(system: &System) -> Result<()> {
     persevere(system, "updating the package lists", || system.run(&update_command()), |_| Ok(false))
 }
 
-fn update_command() -> Command {
+fn update_command() -> Program {
     apt_get("update").args([
         // Descriptions for people: two fifths of an update's bytes, a tenth of a cold installation's time.
         "-oAcquire::Languages=none",
@@ -150,7 +150,7 @@ fn update_command() -> Command {
     ])
 }
 
-fn install_command(installation: &Installation, options: &[&str]) -> Command {
+fn install_command(installation: &Installation, options: &[&str]) -> Program {
     let mut command = apt_get("install")
         .args(options.iter().copied())
         .arg(format!("-oAPT::Install-Recommends={}", installation.recommends))
@@ -166,11 +166,11 @@ fn install_command(installation: &Installation, options: &[&str]) -> Command {
     command.arg("--").args(&installation.names)
 }
 
-fn fix_command(options: &[&str]) -> Command {
+fn fix_command(options: &[&str]) -> Program {
     apt_get("install").args(options.iter().copied()).arg("--fix-broken").args(keep_configuration())
 }
 
-fn apt_get(operation: &str) -> Command {
+fn apt_get(operation: &str) -> Program {
     silent(["apt-get", "--yes", "--quiet", operation]).args([
         // No terminal of its own for dpkg: a maintainer script that hangs must be in the group that we stop.
         "-oDpkg::Use-Pty=false",
@@ -188,12 +188,12 @@ fn keep_configuration() -> [String; 2] {
 }
 
 /// A program that asks nothing.
-fn silent<const N: usize>(argv: [&str; N]) -> Command {
-    ENVIRONMENT.iter().fold(Command::new(argv), |command, (name, value)| command.env(name, *value))
+fn silent<const N: usize>(argv: [&str; N]) -> Program {
+    ENVIRONMENT.iter().fold(Program::new(argv), |command, (name, value)| command.env(name, *value))
 }
 
 /// Runs a program that configures packages; their services are not started.
-fn run_held(system: &System, command: &Command) -> Result<Finished> {
+fn run_held(system: &System, command: &Program) -> Result<Finished> {
     let _held = ServicesHeld::new(system)?;
     system.run(&command.clone().env(policy::VARIABLE, "1"))
 }

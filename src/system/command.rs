@@ -33,7 +33,7 @@ const GRACE: Duration = Duration::from_secs(8);
 
 /// A program to run. It is run inside the root acted on (by `chroot`, where that is an image's tree).
 #[derive(Debug, Clone)]
-pub struct Command {
+pub struct Program {
     argv: Vec<String>,
     env: Vec<(&'static str, String)>,
 }
@@ -56,7 +56,7 @@ impl Finished {
     }
 
     /// Fails, with the last lines of its output, unless it exited with 0.
-    pub fn check(&self, command: &Command) -> Result<()> {
+    pub fn check(&self, command: &Program) -> Result<()> {
         if self.status.success() {
             return Ok(());
         }
@@ -65,7 +65,7 @@ impl Finished {
     }
 }
 
-impl Command {
+impl Program {
     /// A program and its arguments.
     pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
         Self { argv: argv.into_iter().map(Into::into).collect(), env: vec![] }
@@ -99,7 +99,7 @@ impl System {
     /// # Errors
     /// If it can't be started, or a signal or deadline ended it. A program that fails is not an error
     /// here: see [`System::run_checked`].
-    pub fn run(&self, command: &Command) -> Result<Finished> {
+    pub fn run(&self, command: &Program) -> Result<Finished> {
         let mut child = self.spawn(command)?;
         let pid = Pid::from_raw(child.id().cast_signed());
         tracing::debug!(argv = ?command.argv, %pid, "started");
@@ -139,7 +139,7 @@ impl System {
     ///
     /// # Errors
     /// As [`System::run`], and with the last lines of its output if it fails.
-    pub fn run_checked(&self, command: &Command) -> Result<Finished> {
+    pub fn run_checked(&self, command: &Program) -> Result<Finished> {
         let finished = self.run(command)?;
         finished.check(command)?;
         Ok(finished)
@@ -161,7 +161,7 @@ impl System {
         })
     }
 
-    fn spawn(&self, command: &Command) -> Result<Child> {
+    fn spawn(&self, command: &Program) -> Result<Child> {
         let name = &command.argv[0];
         // Found here, so that there is one execve and a clear error.
         let Some(program) = self.find_program(name) else {
@@ -287,12 +287,12 @@ impl Output {
 }
 
 /// A program given in a manifest, with `{}` replaced by a path.
-pub fn validator(argv: &[String], path: &AbsPath) -> Command {
-    Command::new(argv.iter().map(|argument| argument.replace("{}", path.as_str())))
+pub fn validator(argv: &[String], path: &AbsPath) -> Program {
+    Program::new(argv.iter().map(|argument| argument.replace("{}", path.as_str())))
 }
 
 /// Runs a validator; its failure is the error, with its output.
-pub fn validate(system: &System, command: &Command) -> Result<()> {
+pub fn validate(system: &System, command: &Program) -> Result<()> {
     let finished = system.run(command)?;
     if !finished.status.success() {
         bail!(with_tail(

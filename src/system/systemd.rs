@@ -11,7 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::{
     System,
-    command::{Command, with_tail},
+    command::{Program, with_tail},
 };
 use crate::{
     error::Fault,
@@ -128,7 +128,7 @@ impl System {
     }
 
     fn show(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, Unit>> {
-        let command = Command::new(["systemctl", "show", "--no-pager", "--property", PROPERTIES, "--"]).args(names);
+        let command = Program::new(["systemctl", "show", "--no-pager", "--property", PROPERTIES, "--"]).args(names);
         let shown = self.run_checked(&command).context("asking systemd for the state of units")?;
         // One block for each name, in the order of the arguments, with an empty line between.
         let blocks = shown.stdout.trim_end().split("\n\n").map(parse);
@@ -168,9 +168,9 @@ impl System {
         let mut unit = self.unit(name)?;
         if verb != "stop" && unit.was_tried() {
             // Earlier starts, failed or not, would count against the start limit. Its restarts are counted from 0 again.
-            _ = self.run(&Command::new(["systemctl", "reset-failed", name]))?;
+            _ = self.run(&Program::new(["systemctl", "reset-failed", name]))?;
         }
-        _ = self.run_checked(&Command::new(["systemctl", verb, "--no-block", name]))?;
+        _ = self.run_checked(&Program::new(["systemctl", verb, "--no-block", name]))?;
         let end = Instant::now() + patience;
         let mut active_since = None;
         let mut pause = Duration::from_millis(20);
@@ -249,7 +249,7 @@ impl System {
 
     /// The last lines that a unit wrote to the journal.
     fn journal(&self, name: &str) -> String {
-        let command = Command::new([
+        let command = Program::new([
             "journalctl",
             "--no-pager",
             "--quiet",
@@ -267,7 +267,7 @@ impl System {
     /// Whether a queued job can only begin when the unit that runs us has ended.
     pub fn waits_for_us(&self, name: &str) -> Result<bool> {
         let Some(ours) = self.own_unit()? else { return Ok(false) };
-        let jobs = self.run_checked(&Command::new([
+        let jobs = self.run_checked(&Program::new([
             "systemctl",
             "list-jobs",
             "--no-legend",
@@ -283,7 +283,7 @@ impl System {
         let mut seen = BTreeSet::from([name.to_owned()]);
         let mut frontier = vec![name.to_owned()];
         while !frontier.is_empty() {
-            let command = Command::new(["systemctl", "show", "--property", "After", "--value", "--"]).args(&frontier);
+            let command = Program::new(["systemctl", "show", "--property", "After", "--value", "--"]).args(&frontier);
             let after = self.run_checked(&command)?.stdout;
             frontier = after.split_whitespace().filter(|unit| queued.contains(unit)).map(str::to_owned).collect();
             if frontier.contains(&ours) {
@@ -305,7 +305,7 @@ impl System {
 
     /// Makes systemd read unit files again.
     pub fn daemon_reload(&self) -> Result<()> {
-        _ = self.run_checked(&Command::new(["systemctl", "daemon-reload"]))?;
+        _ = self.run_checked(&Program::new(["systemctl", "daemon-reload"]))?;
         Ok(())
     }
 
@@ -313,7 +313,7 @@ impl System {
     /// files again by that: it remembers what it once said of a unit.
     pub fn set_enabled(&self, name: &str, enabled: bool) -> Result<()> {
         let verb = if enabled { "enable" } else { "disable" };
-        let finished = self.run_checked(&Command::new(["systemctl", "--quiet", verb, name]))?;
+        let finished = self.run_checked(&Program::new(["systemctl", "--quiet", verb, name]))?;
         if finished.tail.contains("no installation config") {
             bail!(
                 Fault::new(format!("{name} can't be enabled: its file has no [Install] section"))

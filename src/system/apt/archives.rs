@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use crate::{
     system::{
         System,
-        command::Command,
+        command::Program,
         fetch::{Download, Source},
         root::{Ownership, Root},
     },
@@ -85,7 +85,7 @@ impl Archive {
 ///
 /// # Errors
 /// Only if a signal or a deadline ends the run.
-pub(super) fn fetch(system: &System, print: &Command) -> Result<()> {
+pub(super) fn fetch(system: &System, print: &Program) -> Result<()> {
     let result =
         sweep(system.root()).and_then(|()| missing(system, print)).and_then(|archives| place(system, &archives));
     if let Err(error) = result {
@@ -106,7 +106,7 @@ fn sweep(root: &Root) -> Result<()> {
 }
 
 /// What is to be fetched by us; nothing if apt can do as well.
-fn missing(system: &System, print: &Command) -> Result<Vec<Archive>> {
+fn missing(system: &System, print: &Program) -> Result<Vec<Archive>> {
     let printed = system.run(print)?;
     // What is wrong the installation itself will say, and mend.
     if !printed.status.success() {
@@ -121,7 +121,7 @@ fn missing(system: &System, print: &Command) -> Result<Vec<Archive>> {
     if archives.len() < MANY && total(&archives) < LARGE {
         return Ok(vec![]);
     }
-    let config = system.run_checked(&Command::new(["apt-config", "dump"]))?;
+    let config = system.run_checked(&Program::new(["apt-config", "dump"]))?;
     if let Some(option) = config.stdout.lines().find(|line| is_special(line)) {
         tracing::debug!(option, "the packages are left to apt to fetch");
         return Ok(vec![]);

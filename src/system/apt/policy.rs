@@ -76,12 +76,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::system::{Mode, command::Command, interrupt::Interrupt};
+    use crate::system::{Mode, command::Program, interrupt::Interrupt};
 
     #[test]
     fn the_script_forbids_starts_to_our_own_installation_only() {
         let system = System::open(Path::new("/"), Mode::Run, Interrupt::default()).unwrap();
-        let asked = Command::new(["sh", "-c", SCRIPT, PATH, "no-such-unit", "start"]);
+        let asked = Program::new(["sh", "-c", SCRIPT, PATH, "no-such-unit", "start"]);
         assert_eq!(system.run(&asked).unwrap().code(), 0);
         assert_eq!(system.run(&asked.env(VARIABLE, "1")).unwrap().code(), 101);
         assert!(SCRIPT.contains(&format!("${VARIABLE}")) && SCRIPT.lines().any(|line| line.starts_with(MARK)));

@@ -263,12 +263,14 @@ impl System {
 fn publish(whole: Vec<(usize, Fetched, Instant)>) -> Vec<(usize, Result<Delivery>)> {
     let mut parts = vec![];
     let mut deliveries = vec![];
-    for (index, fetched, began) in whole {
-        let Fetched { size, sha256, resumed, part, .. } = fetched;
-        parts.extend(part);
-        deliveries.push((index, Delivery { size, sha256, resumed, took: began.elapsed() }));
+    for (index, Fetched { size, sha256, resumed, part, .. }, began) in whole {
+        // Each has one: it was ordered with a place.
+        if let Some(part) = part {
+            parts.push(part);
+            deliveries.push((index, Delivery { size, sha256, resumed, took: began.elapsed() }));
+        }
     }
-    let published = Staged::publish_all(parts);
+    let published = Staged::publish_all(parts).into_iter();
     deliveries
         .into_iter()
         .zip(published)
