@@ -147,6 +147,11 @@ impl Status {
         self.interrupted
     }
 
+    /// Whether nothing is left that `dpkg --configure --pending` would mend.
+    pub fn is_finished(&self) -> bool {
+        !self.interrupted && !self.packages.values().flatten().any(Package::is_unconfigured)
+    }
+
     /// The packages that `dpkg --configure --pending` would go on with, by name.
     pub fn unconfigured(&self) -> Vec<(&str, State)> {
         let mut unconfigured = vec![];
@@ -285,7 +290,9 @@ Architecture: amd64
         assert!(status.package("half", None).unwrap().reinstall);
         assert_eq!(status.package("libc6", None).unwrap().version, "2.36-9+deb12u10");
         assert_eq!(status.unconfigured(), [("libc6", State::Unpacked)]);
-        assert!(!status.is_interrupted());
+        assert!(!status.is_interrupted() && !status.is_finished());
+        let status = record(&RECORD.replace("install ok unpacked", "install reinstreq unpacked"));
+        assert!(status.is_finished(), "what must be unpacked again is not finished by configuring it");
     }
 
     #[test]

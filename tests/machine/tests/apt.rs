@@ -54,6 +54,17 @@ fn rows_50_and_51_what_an_interrupted_dpkg_left_is_finished() -> Result<()> {
     machine.sh("sed -i '/^Package: glovo-test-hello$/,/^$/s/^Status: .*/Status: install reinstreq half-installed/' /var/lib/dpkg/status; rm /usr/share/glovo-test-hello/greeting")?;
     expect(&run(&machine, &package("glovo-test-hello"))?, 0, &["reinstall glovo-test-hello (half-installed)"]);
     assert_eq!(machine.sh("cat /usr/share/glovo-test-hello/greeting")?, "hello 2.0\n");
+
+    // Another one is unpacked besides, so that dpkg has something to configure: it does that, and fails for the torn one.
+    machine.sh("sed -i '/^Package: glovo-test-hello$/,/^$/s/^Status: .*/Status: install reinstreq unpacked/
+        /^Package: glovo-test-hang$/,/^$/s/^Status: .*/Status: install ok unpacked/' /var/lib/dpkg/status")?;
+    let both = "glovo-test-hang\", \"glovo-test-hello";
+    expect(
+        &run(&machine, &package(both))?,
+        0,
+        &["finish the configuration of glovo-test-hang (unpacked)", "reinstall glovo-test-hello (unpacked)"],
+    );
+    assert!(is_installed(&machine, "glovo-test-hang")? && is_installed(&machine, "glovo-test-hello")?);
     Ok(())
 }
 

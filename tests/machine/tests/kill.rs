@@ -148,7 +148,8 @@ name = "package"
 kind = "package"
 names = ["glovo-test-conffile", "glovo-test-hello", "glovo-test-service", "tree"]
 "#,
-    undo: "dpkg --purge glovo-test-conffile glovo-test-hello glovo-test-service tree > /dev/null 2>&1; apt-get clean",
+    // A killed dpkg may leave a package that it would not even remove unless forced.
+    undo: "dpkg --purge --force-remove-reinstreq glovo-test-conffile glovo-test-hello glovo-test-service tree > /dev/null 2>&1; apt-get clean",
     settled: "dpkg --verify glovo-test-conffile; [ -z \"$(dpkg --audit)\" ]",
     files: &[("/etc/glovo-test-conffile.conf", None, "version = 2.0\n")],
     shares: [4, 6],
