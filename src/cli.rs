@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::value::Span;
+
 /// Turns a fresh EC2 machine into a serving one: declared steps, each checked first and changed only where it differs.
 #[derive(Debug, Parser)]
 #[command(name = "glovo-bootstrap", version, max_term_width = 100, infer_subcommands = false)]
@@ -113,6 +115,10 @@ pub struct Fetch {
     /// Most downloads at once. Default: as many as make sense.
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub jobs: Option<u16>,
+    /// The longest that all of it may take, such as 30s or 10m. What hasn't arrived by then has failed, and is taken up
+    /// where it was by the next try. Default: as long as bytes arrive.
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<Span>,
     /// Profile in ~/.aws/config and ~/.aws/credentials whose credentials and region are used for s3. Default: the usual
     /// chain of environment, `AWS_PROFILE` or the profile `default`, and instance role.
     #[arg(long, value_name = "NAME")]

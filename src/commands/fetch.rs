@@ -21,7 +21,7 @@ use crate::{
         fetch::{Delivery, Event, Listed, Order, Prefix, Source},
         interrupt::Interrupt,
     },
-    value::{AbsPath, Sha256},
+    value::{AbsPath, Sha256, Span},
     view::{
         complain,
         downloads::{self, Bars, Row, Status},
@@ -51,11 +51,14 @@ fn fetch(arguments: cli::Fetch) -> Result<u8> {
     let began = Instant::now();
     let bars = Bars::new();
     bars.show_progress_of(&system);
-    let mut files = expand(&system, wanted)?;
-    skip_all_but_the_last(&mut files);
-    pin(&mut files, &arguments.sha256)?;
-    place(&system, &mut files, &directory)?;
-    deliver(&system, &mut files, arguments.jobs.map(usize::from), bars)?;
+    let files = system.deadlines().within(arguments.timeout.map(|Span(limit)| limit), "fetch", || {
+        let mut files = expand(&system, wanted)?;
+        skip_all_but_the_last(&mut files);
+        pin(&mut files, &arguments.sha256)?;
+        place(&system, &mut files, &directory)?;
+        deliver(&system, &mut files, arguments.jobs.map(usize::from), bars)?;
+        anyhow::Ok(files)
+    })?;
     let failures: Vec<&anyhow::Error> = files.iter().filter_map(File::error).collect();
     if arguments.json {
         let files: Vec<FileReport<'_>> = files.iter().map(FileReport::from).collect();

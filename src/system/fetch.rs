@@ -65,7 +65,7 @@ use crate::{
 };
 
 /// How many bodies of some length arrive at once: each takes a few hundred KiB of memory.
-const STREAMS: usize = 28;
+const STREAMS: usize = 22;
 
 /// Something to be downloaded.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -93,7 +93,7 @@ impl Deadlines {
         match self.first().filter(|deadline| deadline.at <= Instant::now()) {
             None => Ok(()),
             Some(Deadline { limit, what, .. }) => Err(Fault::new(format!("{what} timed out after {}", spoken(limit)))
-                .hint("see what it waited for above; a longer `timeout` can be declared")
+                .hint("see what it waited for above; give it a longer `timeout`")
                 .transient()
                 .into()),
         }

@@ -99,7 +99,7 @@ impl System {
     /// permissions that the umask leaves. The results are in the order of the orders.
     ///
     /// # Errors
-    /// If a signal or a deadline ends it. What is wrong with one order is that order's result.
+    /// If a signal ends it. What is wrong with one order is that order's result, also that a deadline has passed.
     #[expect(clippy::needless_pass_by_value, reason = "they are carried out, not looked at")]
     pub fn deliver(
         &self,
@@ -135,6 +135,11 @@ impl System {
         let mut running: Vec<Running> = vec![];
         let mut told = Instant::now();
         loop {
+            while let Err(late) = self.deadlines.check()
+                && let Some(index) = running.pop().map(|running| running.index).or_else(|| waiting.pop_front())
+            {
+                settle(index, Err(late), observe);
+            }
             while running.len() < jobs
                 && let Some(index) = waiting.pop_front()
             {
@@ -142,7 +147,7 @@ impl System {
                     Source::File(path) => self.carry(index, path, &orders[index], umask).map(Err),
                     _ => self.start(index, &orders[index], umask, sender.clone()).map(Ok),
                 };
-                self.check()?;
+                self.interrupt.check()?;
                 match started {
                     Ok(Ok(started)) => running.push(started),
                     Ok(Err(delivery)) => settle(index, Ok(delivery), observe),
@@ -166,7 +171,7 @@ impl System {
             for (index, delivery) in publish(whole) {
                 settle(index, delivery, observe);
             }
-            self.check()?;
+            self.interrupt.check()?;
             if told.elapsed() >= EVERY {
                 told = Instant::now();
                 let underway: Vec<Underway> = running

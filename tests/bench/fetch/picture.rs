@@ -8,6 +8,7 @@ use crate::report::{Results, Summary};
 
 const PANEL: (f64, f64) = (306.0, 134.0);
 const HEAD: f64 = 54.0;
+const MARGIN: f64 = 12.0;
 const BAR: f64 = 11.0;
 const ROW: f64 = 16.0;
 /// Where bars begin and how long the longest is, in a panel.
@@ -26,9 +27,10 @@ text { fill: #f0f6fc } .note { fill: #9198a1 }
 
 /// An SVG for both light and dark pages. Cells on a disk are not in it.
 pub fn svg(results: &[Results]) -> Result<String, Error> {
-    let (width, height) = (PANEL.0 * 3.0 + 8.0, HEAD + PANEL.1 * 4.0);
+    // Fonts that are wider than expected need the margin for the names in the first column.
+    let (width, height) = (PANEL.0 * 3.0 + 8.0 + MARGIN, HEAD + PANEL.1 * 4.0);
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"-{MARGIN} 0 {width} {height}\" width=\"{width}\" height=\"{height}\">\n\
          <title>Downloads: seconds until the files are there, and until they are verified</title>\n<style>{STYLE}</style>\n\
          <text x=\"8\" y=\"18\" class=\"head\">Seconds until the files are there and verified (shorter is better)</text>\n",
     );
