@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::base::{PACKAGE, base};
+use crate::base::PACKAGE;
 use crate::cache::sha256;
 
 const URL: &str = "http://origin.test/glovo-bootstrap";
@@ -57,9 +57,9 @@ fn build() -> Result<PathBuf> {
         .context("cargo named no executable")
 }
 
-/// What gives the built-in steps' variables their values in a machine's world: `name=value`.
-pub(crate) fn variables(swap_path: &str) -> Result<Vec<String>> {
-    let jar = base()?.join("www").join(JAR);
+/// What gives the built-in steps' variables their values in the world of this base: `name=value`.
+pub(crate) fn variables(base: &Path, swap_path: &str) -> Result<Vec<String>> {
+    let jar = base.join("www").join(JAR);
     let files = Path::new(PACKAGE).join("../../steps/files");
     let variables = [
         format!("jar_url=http://{JAR}"),
@@ -74,7 +74,7 @@ pub(crate) fn variables(swap_path: &str) -> Result<Vec<String>> {
 }
 
 /// The user-data of a whole bootstrap: fetches the agent, pinned by its hash, and becomes it.
-pub(crate) fn user_data(swap_path: &str) -> Result<String> {
+pub(crate) fn user_data(base: &Path, swap_path: &str) -> Result<String> {
     Ok(format!(
         "#!/bin/sh\n\
          set -eu\n\
@@ -85,6 +85,6 @@ pub(crate) fn user_data(swap_path: &str) -> Result<String> {
          mv glovo-bootstrap.download glovo-bootstrap\n\
          exec /usr/local/bin/glovo-bootstrap run {}\n",
         sha256(agent()?)?,
-        variables(swap_path)?.iter().map(|variable| format!("--set {variable}")).collect::<Vec<_>>().join(" "),
+        variables(base, swap_path)?.iter().map(|variable| format!("--set {variable}")).collect::<Vec<_>>().join(" "),
     ))
 }

@@ -16,11 +16,14 @@ mod converged;
 mod guest;
 mod machine;
 mod manifest;
+mod place;
+mod vm;
 mod world;
 
 pub use agent::agent;
-pub use base::pristine_tree;
+pub use base::{Release, pristine_tree};
 pub use guest::Output;
 pub use machine::{Machine, Options, Tree, Upper, UserData};
 pub use manifest::step_of_files;
+pub use vm::{Process, Vm, VmOptions, root_disk, stock_tree};
 pub use world::{Fault, Request, SECRETS, World};
