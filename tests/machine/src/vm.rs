@@ -171,10 +171,10 @@ impl Vm {
 
     /// Cuts the machine's power.
     ///
-    /// What the guest has flushed is on its disk then, and what it has written but not flushed is lost, as from a disk
-    /// with a cache. That is qcow2's doing: all that is written goes to new clusters of the file, and that they are the
-    /// disk's is noted in qemu's memory until the guest flushes (or that cache is full). `cache=unsafe` only spares the
-    /// syncs of this machine's own disk, whose power is not cut.
+    /// What the guest has flushed is on its disk then; what it has written since may be lost, as from a disk with a cache.
+    /// That is qcow2's doing: a cluster that is new in the file, as all are after a snapshot, is noted as the disk's in
+    /// qemu's memory alone until the guest flushes. `cache=unsafe` only spares the syncs of this machine's own disk, whose
+    /// power is not cut.
     pub fn cut_power(&mut self) {
         self.qemu = None;
     }

@@ -137,7 +137,7 @@ fn large(version: u32) -> Vec<u8> {
 
 /// Version 1 is what the machine runs; version 2 changes all of it, and adds an account, swap and packages.
 fn manifest(version: u32) -> String {
-    let mut text = String::from("[[step]]\nname = \"cut\"\n");
+    let mut text = String::from("[[step]]\nname = \"cut\"\n[[step.resource]]\nkind = \"directory\"\npath = \"/srv/cut\"\n");
     for file in 0..20 {
         let content = format!("file {file}, version {version}\\n").repeat(100);
         text +=
