@@ -18,7 +18,7 @@ mod machine;
 mod manifest;
 mod world;
 
-pub use agent::agent;
+pub use agent::{agent, user_data};
 pub use base::pristine_tree;
 pub use guest::Output;
 pub use machine::{Machine, Options, Tree, Upper, UserData};
