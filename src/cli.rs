@@ -130,7 +130,9 @@ pub struct Fetch {
 
 /// Where a new machine gets this program from, and what it is to do.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: glovo-bootstrap user-data s3://my-bucket/glovo-bootstrap --agent ./glovo-bootstrap -- --set jar_url=…")]
+#[command(
+    after_help = "Example: glovo-bootstrap user-data s3://my-bucket/glovo-bootstrap --agent ./glovo-bootstrap -- --set jar_url=…"
+)]
 pub struct UserData {
     /// Where it is: s3://bucket/key (optionally ?versionId=…), fetched with the instance's role, or https://…; pinned by
     /// #sha256=HEX at its end.

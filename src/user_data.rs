@@ -66,8 +66,9 @@ pub fn cloud_config(agent: &Agent, arguments: &[String]) -> Result<String> {
     if let Some(c) = script.chars().find(|c| matches!(c, '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}')) {
         bail!("YAML can't hold the character {}", c.escape_unicode());
     }
-    let lines = script.lines().skip(1).map(|line| format!("    {line}\n"));
-    within_limit(format!("#cloud-config\nruncmd:\n- - sh\n  - -c\n  - |\n{}", lines.collect::<String>()))
+    let lines: String = script.lines().skip(1).map(|line| format!(" {line}\n")).collect();
+    // In a subshell: cloud-init makes one script of all that is to be run.
+    within_limit(format!("#cloud-config\nruncmd:\n- |\n (\n{lines} )\n"))
 }
 
 fn within_limit(text: String) -> Result<String> {

@@ -10,6 +10,6 @@ for pause in 1 2 4 8 16 30 60 0; do
 done
 echo "@sha256@  $to.new" | sha256sum -c && chmod 755 $to.new && $to.new --version && sync && mv $to.new $to && exec $to @arguments@
 # What is wrong stands in cloud-init's log by now; it goes to the console too, if the machine has one.
-[ -c /dev/console ] && echo "glovo-bootstrap user-data: ${why:-wrong SHA-256, or not for this machine}" >/dev/console
+[ -c /dev/console ] && echo "glovo-bootstrap: ${why:-wrong SHA-256 or architecture}" >/dev/console
 rm -f $to.new
 exit 1

@@ -6,7 +6,7 @@ from hashlib import sha256
 from urllib.request import*
 # What the URL u answers to the headers h. Of S3's error only the code is told: the rest can hold the session token.
 def get(u,h,m="GET"):
- try:return urlopen(Request(u,None,h,method=m),timeout=30).read()
+ try:return urlopen(Request(u,None,h,method=m),None,30).read()
  except Exception as e:exit(f"{u}: {e} "+str(getattr(e,"read",str)()).partition("<Code>")[2].split("<")[0])
 # The instance metadata service, version 2: a token t first. Then the credentials c, the region r, and the host s, whose
 # domain is the partition's (amazonaws.com.cn in China).
