@@ -134,8 +134,8 @@ pub struct Fetch {
     after_help = "Example: glovo-bootstrap user-data s3://my-bucket/glovo-bootstrap --agent ./glovo-bootstrap -- --set jar_url=…"
 )]
 pub struct UserData {
-    /// Where it is: s3://bucket/key (optionally ?versionId=…), fetched with the instance's role, or https://…; pinned by
-    /// #sha256=HEX at its end.
+    /// Where it is: `s3://bucket/key` (optionally `?versionId=…`), fetched with the instance's role, or `https://…`; pinned
+    /// by #sha256=HEX at its end.
     #[arg(value_name = "URL", required_unless_present = "baked", conflicts_with = "baked")]
     pub url: Option<String>,
     /// Pin the digest of this file: the same program, on this machine.
