@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 /// Turns a fresh EC2 machine into a serving one: declared steps, each checked first and changed only where it differs.
@@ -73,6 +73,8 @@ pub enum Command {
     /// Each file appears whole, and verified where its sha256 is given, or not at all: a file of the same name
     /// is replaced at the end of the download. Needs neither root nor a run: it changes nothing but the files.
     Fetch(Fetch),
+    /// Print user-data: what makes a new machine fetch this program, check it, and run the steps.
+    UserData(UserData),
     /// Print the JSON Schema of a step file.
     Schema,
     /// Print a completion script for a shell.
@@ -124,6 +126,39 @@ pub struct Fetch {
     /// failed), size, sha256, seconds, resumed and error.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Where a new machine gets this program from, and what it is to do.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: glovo-bootstrap user-data s3://my-bucket/glovo-bootstrap --agent ./glovo-bootstrap -- --set jar_url=…"
+)]
+pub struct UserData {
+    /// Where it is: `s3://bucket/key` (optionally `?versionId=…`), fetched with the instance's role, or `https://…`; pinned
+    /// by #sha256=HEX at its end.
+    #[arg(value_name = "URL", required_unless_present = "baked", conflicts_with = "baked")]
+    pub url: Option<String>,
+    /// Pin the digest of this file: the same program, on this machine.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub agent: Option<String>,
+    /// It is in the image already.
+    #[arg(long)]
+    pub baked: bool,
+    /// A shell script, or the same as #cloud-config, to be merged with other configuration.
+    #[arg(long, value_enum, default_value = "script")]
+    pub format: UserDataFormat,
+    /// Arguments of `run` on the machine.
+    #[arg(last = true, value_name = "RUN ARGUMENTS")]
+    pub run: Vec<String>,
+}
+
+/// What cloud-init gets.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum UserDataFormat {
+    /// A shell script.
+    Script,
+    /// `#cloud-config`.
+    CloudConfig,
 }
 
 /// Which steps.

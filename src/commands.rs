@@ -2,6 +2,7 @@
 
 mod fetch;
 mod steps;
+mod user_data;
 
 use std::{cell::RefCell, path::Path, rc::Rc, time::Duration};
 
@@ -59,6 +60,7 @@ pub fn execute(command: Command) -> Result<u8> {
         Command::Steps(command) => steps::execute(command),
         Command::Status { target, wait, json } => status(&target.root, wait, json),
         Command::Fetch(arguments) => fetch::execute(arguments),
+        Command::UserData(arguments) => user_data::execute(&arguments),
         Command::Schema => {
             say(&serde_json::to_string_pretty(&schema::json_schema()).context("writing JSON")?);
             Ok(0)

@@ -21,5 +21,6 @@ pub mod report;
 pub mod resource;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the only door to the machine")]
 pub mod system;
+pub mod user_data;
 pub mod value;
 pub mod view;

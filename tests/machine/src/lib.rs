@@ -20,7 +20,7 @@ mod place;
 mod vm;
 mod world;
 
-pub use agent::agent;
+pub use agent::{agent, user_data};
 pub use base::{Release, pristine_tree};
 pub use guest::Output;
 pub use machine::{Machine, Options, Tree, Upper, UserData};

@@ -46,7 +46,7 @@ pub enum Tree {
 /// What cloud-init gets from the metadata service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserData {
-    /// Fetch the agent, and bootstrap.
+    /// Fetch the agent from `s3://glovo-config/glovo-bootstrap`, and bootstrap.
     Bootstrap,
     /// This script, or whatever else cloud-init understands.
     Text(String),
@@ -109,7 +109,7 @@ impl Machine {
         }
         let user_data = match options.user_data {
             None => None,
-            Some(UserData::Bootstrap) => Some(agent::user_data(&base, &swap_path(&dir))?),
+            Some(UserData::Bootstrap) => Some(agent::bootstrap(&base, &swap_path(&dir))?),
             Some(UserData::Text(text)) => Some(text),
         };
         let cloud_init = user_data.is_some();
@@ -137,7 +137,9 @@ impl Machine {
             converged::rename_swap(&machine)?;
         }
         if cloud_init {
-            machine.world.publish("origin.test/glovo-bootstrap", fs::read(agent)?);
+            let agent = fs::read(agent)?;
+            machine.world.store("glovo-config/glovo-bootstrap", &agent)?;
+            machine.world.publish("origin.test/glovo-bootstrap", agent);
         } else {
             fs::create_dir_all(machine.path("/etc/cloud"))?;
             fs::write(machine.path("/etc/cloud/cloud-init.disabled"), "")?;

@@ -102,10 +102,11 @@ impl Vm {
 
         let user_data = match &options.user_data {
             None => None,
-            Some(UserData::Bootstrap) => Some(agent::user_data(&base, SWAP)?),
+            Some(UserData::Bootstrap) => Some(agent::bootstrap(&base, SWAP)?),
             Some(UserData::Text(text)) => Some(text.clone()),
         };
         let world = World::start(&base, &dir, user_data)?;
+        world.store("glovo-config/glovo-bootstrap", &agent)?;
         world.publish("origin.test/glovo-bootstrap", agent);
         let stock = images.path.join(options.filesystem);
         let disk = Command::new("qemu-img")
