@@ -170,7 +170,7 @@ fn aws_secret(text: &str) -> Option<usize> {
     named.into_iter().chain(with_id).map(|(at, _)| at).min()
 }
 
-/// Whether this may be a secret: mixed enough to be no word, no digest in hexadecimal, and not the one of AWS's manuals.
+/// Whether this may be a secret: mixed enough to be no name, no digest in hexadecimal, and not the one of AWS's manuals.
 fn is_secret(run: &str, shortest: usize) -> bool {
     let distinct = run.bytes().collect::<std::collections::BTreeSet<_>>().len();
     let has = |is: fn(&u8) -> bool| run.as_bytes().iter().any(is);
@@ -178,6 +178,7 @@ fn is_secret(run: &str, shortest: usize) -> bool {
         && distinct > 10
         && has(u8::is_ascii_uppercase)
         && has(u8::is_ascii_lowercase)
+        && has(u8::is_ascii_digit)
         && !run.contains("EXAMPLE")
 }
 
@@ -323,6 +324,7 @@ mod tests {
             ("/etc/default/app", "AWS_SECRET_ACCESS_KEY=$(get secret)\nAWS_SECRET_ACCESS_KEY=\"${SECRET}\"\n".into()),
             ("/opt/doc.txt", "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n".into()),
             ("/opt/doc2.txt", "AWS_SECRET_ACCESS_KEY: your-secret-access-key-goes-here\n".into()),
+            ("/opt/app.py", "Client(aws_secret_access_key=CredentialsProviderChain().secret)\n".into()),
             ("/opt/digest", format!("{id} da39a3ee5e6b4b0d3255bfef95601890afd80709")),
             ("/var/log/app.log", format!("the access key {id} is denied\n")),
             ("/home/a/.docker/config.json", "{\"auths\": {\"r\": {}}, \"credsStore\": \"ecr-login\"}".into()),

@@ -29,6 +29,11 @@ pub fn instance_id() -> Option<String> {
     Some(dmi(Path::new(SYS), "board_asset_tag")).filter(|tag| is_instance() && tag.starts_with("i-"))
 }
 
+/// The system's UUID, which every virtual machine has its own of; empty where it can't be read.
+pub fn system_uuid() -> String {
+    dmi(Path::new(SYS), "product_uuid")
+}
+
 /// Whether the metadata service at this address is not to be asked: EC2's address, on a machine that is no instance.
 pub fn is_untrusted(address: IpAddr) -> bool {
     let told = |name| std::env::var(name).is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false" | "no"));

@@ -28,19 +28,18 @@ impl System {
     }
 
     /// What tells this machine from all others, and so from one that was made from an image of its disk: the id of the
-    /// EC2 instance, else a digest of its machine-id(5), which itself is nobody's business. `None` where neither is known.
-    /// An image's tree is no machine yet, and is called `image`.
+    /// EC2 instance, else a digest of its UUID and its machine-id(5), which themselves are nobody's business. `None` where
+    /// nothing is known. An image's tree is no machine yet, and is called `image`.
     pub fn identity(&self) -> Option<String> {
         if !self.root().is_host() {
             return Some("image".into());
         }
-        let machine_id = || {
-            let id = self.root().read_text(&"/etc/machine-id".into()).ok()?;
-            let id = id.trim();
-            let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-            is_id.then(|| Sha256::of(format!("glovo-bootstrap {id}").as_bytes()).to_string()[..32].to_owned())
-        };
-        ec2::instance_id().or_else(machine_id)
+        ec2::instance_id().or_else(|| {
+            let machine_id = self.root().read_text(&"/etc/machine-id".into()).unwrap_or_default();
+            let ids = [ec2::system_uuid(), machine_id.trim().to_owned()];
+            let is_known = ids.iter().any(|id| !matches!(id.as_str(), "" | "uninitialized"));
+            is_known.then(|| Sha256::of(ids.join(" ").as_bytes()).to_string()[..32].to_owned())
+        })
     }
 
     /// The machine's memory in bytes.
