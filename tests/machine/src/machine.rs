@@ -133,6 +133,10 @@ impl Machine {
         ensure!(ready == "ready", "container.sh could not set the machine up");
         drop(sweeping);
 
+        // For what systemd starts, user-data among it.
+        fs::create_dir_all(machine.path("/etc/systemd/system.conf.d"))?;
+        let environment = format!("[Manager]\nDefaultEnvironment={}\n", guest::WITHOUT_FIRMWARE);
+        fs::write(machine.path("/etc/systemd/system.conf.d/without-firmware.conf"), environment)?;
         if options.tree == Tree::Converged {
             converged::rename_swap(&machine)?;
         }

@@ -27,12 +27,12 @@ fn a_baked_image_serves_without_fetching_anything_again() -> Result<()> {
         .status()?;
     ensure!(copy.success(), "copying the stock tree: {copy}");
     baking.sh(&format!("cp /usr/local/bin/glovo-bootstrap {IMAGE}/usr/local/bin/"))?;
-    baking.bootstrap(&["run", "--root", IMAGE, "--set", "swap_path=/swapfile"])?.success()?;
+    baking.bootstrap(&["bake", "--seal", "--root", IMAGE])?.success()?;
     root_disk(&baking.path(IMAGE), &disk.0, "ext4")?;
     let variables: String = baking.variables()?.iter().map(|variable| format!(" --set {variable}")).collect();
     drop(baking);
 
-    let script = format!("#!/bin/sh\nexec glovo-bootstrap run{variables} --set swap_path=/swapfile\n");
+    let script = format!("#!/bin/sh\nexec /usr/local/bin/glovo-bootstrap run{variables} --set swap_path=/swapfile\n");
     let vm = Vm::boot(VmOptions {
         disk: Some(disk.0.clone()),
         user_data: Some(UserData::Text(script)),
@@ -44,9 +44,10 @@ fn a_baked_image_serves_without_fetching_anything_again() -> Result<()> {
         println!("{seconds:8.1}  {phase}");
     }
     vm.exec(&["cloud-init", "status"])?.success()?;
-    let fetched = vm.world().requests().into_iter().filter(|request| request.method == "GET" && request.status == 200);
+    let fetched =
+        vm.world().requests().into_iter().filter(|request| !["DNS", "PUT"].contains(&request.method.as_str()));
     let fetched: Vec<_> =
         fetched.filter(|request| request.host != "169.254.169.254").map(|request| request.line()).collect();
-    ensure!(fetched.iter().all(|line| line.contains(".amazonaws.com/")), "fetched again: {fetched:?}");
+    ensure!(fetched.is_empty(), "fetched again: {fetched:?}");
     Ok(())
 }

@@ -14,7 +14,8 @@ fn on_a_machine_that_is_no_instance_a_metadata_service_is_not_even_asked() -> Re
     let asked = || vm.world().requests().iter().any(|request| request.host == "169.254.169.254");
     ensure!(!asked(), "it was asked all the same");
 
-    vm.exec(&[&["env", "AWS_REGION=eu-central-1", "GLOVO_BOOTSTRAP_TRUST_METADATA=1"][..], &fetch].concat())?.success()?;
+    vm.exec(&[&["env", "AWS_REGION=eu-central-1", "GLOVO_BOOTSTRAP_TRUST_METADATA=1"][..], &fetch].concat())?
+        .success()?;
     ensure!(asked() && vm.sh("grep -c proxy_pass /root/default")?.trim() != "0");
     Ok(())
 }
