@@ -4,17 +4,23 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::value::Span;
+use crate::{
+    seal::OnRequest,
+    system::Phase,
+    value::{AbsPath, Span},
+};
 
 /// Turns a fresh EC2 machine into a serving one: declared steps, each checked first and changed only where it differs.
 #[derive(Debug, Parser)]
 #[command(name = "glovo-bootstrap", version, max_term_width = 100, infer_subcommands = false)]
 #[command(
     after_help = "Exit codes: 0 converged, 1 a step failed, 2 usage or invalid manifest, 3 plan --detailed-exitcode: changes \
-pending, 4 another run holds the machine, 75 a cause that may pass outlasted the retries, 128+n ended by signal n."
+pending, 4 another run holds the machine, 75 a cause that may pass outlasted the retries, 128+n ended by signal n.\n\n\
+GLOVO_BOOTSTRAP_TRUST_METADATA=1 in the environment: ask the instance metadata service also on a machine whose firmware \
+does not say that it is an EC2 instance."
 )]
 pub struct Cli {
     /// Log what is done in detail, to standard error.
@@ -35,6 +41,21 @@ pub enum Command {
         manifest: Manifest,
         #[command(flatten)]
         target: Target,
+        #[command(flatten)]
+        purpose: Purpose,
+    },
+    /// Make an image ready: all that can be done before it boots.
+    ///
+    /// The same as `run --phase bake`, and then, with --seal, what only an image needs.
+    Bake {
+        #[command(flatten)]
+        selection: Selection,
+        #[command(flatten)]
+        manifest: Manifest,
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        seal: Seal,
     },
     /// Show what a run would change, with diffs; change nothing.
     Plan {
@@ -44,6 +65,8 @@ pub enum Command {
         manifest: Manifest,
         #[command(flatten)]
         target: Target,
+        #[command(flatten)]
+        purpose: Purpose,
         /// Exit with 3 if changes are pending.
         #[arg(long)]
         detailed_exitcode: bool,
@@ -75,6 +98,8 @@ pub enum Command {
     /// Each file appears whole, and verified where its sha256 is given, or not at all: a file of the same name
     /// is replaced at the end of the download. Needs neither root nor a run: it changes nothing but the files.
     Fetch(Fetch),
+    /// Print user-data: what makes a new machine fetch this program, check it, and run the steps.
+    UserData(UserData),
     /// Print the JSON Schema of a step file.
     Schema,
     /// Print a completion script for a shell.
@@ -132,6 +157,39 @@ pub struct Fetch {
     pub json: bool,
 }
 
+/// Where a new machine gets this program from, and what it is to do.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: glovo-bootstrap user-data s3://my-bucket/glovo-bootstrap --agent ./glovo-bootstrap -- --set jar_url=…"
+)]
+pub struct UserData {
+    /// Where it is: `s3://bucket/key` (optionally `?versionId=…`), fetched with the instance's role, or `https://…`; pinned
+    /// by #sha256=HEX at its end.
+    #[arg(value_name = "URL", required_unless_present = "baked", conflicts_with = "baked")]
+    pub url: Option<String>,
+    /// Pin the digest of this file: the same program, on this machine.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub agent: Option<String>,
+    /// It is in the image already.
+    #[arg(long)]
+    pub baked: bool,
+    /// A shell script, or the same as #cloud-config, to be merged with other configuration.
+    #[arg(long, value_enum, default_value = "script")]
+    pub format: UserDataFormat,
+    /// Arguments of `run` on the machine.
+    #[arg(last = true, value_name = "RUN ARGUMENTS")]
+    pub run: Vec<String>,
+}
+
+/// What cloud-init gets.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum UserDataFormat {
+    /// A shell script.
+    Script,
+    /// `#cloud-config`.
+    CloudConfig,
+}
+
 /// Which steps.
 #[derive(Debug, Args)]
 pub struct Selection {
@@ -166,6 +224,28 @@ pub struct Target {
     /// Work on an image's tree instead of this machine: nothing is started, and what must wait is said to be deferred.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
+}
+
+/// What for.
+#[derive(Debug, Args)]
+pub struct Purpose {
+    /// Default: boot; with --root bake.
+    #[arg(long, value_enum)]
+    pub phase: Option<Phase>,
+}
+
+/// What to do with an image that is ready.
+#[derive(Debug, Args)]
+pub struct Seal {
+    /// If all converged, remove what is this machine's own (reports, machine-id, cloud-init's state, histories …) and
+    /// look for credentials: exit with 1 if there are any.
+    #[arg(long)]
+    pub seal: bool,
+    #[command(flatten)]
+    pub on_request: OnRequest,
+    /// With --seal, don't look for credentials at this path or below it; may be repeated.
+    #[arg(long, value_name = "PATH", requires = "seal")]
+    pub allow: Vec<AbsPath>,
 }
 
 /// What to do with steps.

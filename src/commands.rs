@@ -1,7 +1,9 @@
 //! The subcommands: each puts the rooms of the house together for one purpose.
 
+mod bake;
 mod fetch;
 mod steps;
+mod user_data;
 
 use std::{cell::RefCell, path::Path, rc::Rc, time::Duration};
 
@@ -20,7 +22,7 @@ use crate::{
         variables::Variables,
     },
     report::{DownloadReport, Outcome, Report},
-    system::{Mode, System, interrupt::Interrupt, lock::MachineLock},
+    system::{Mode, Phase, System, interrupt::Interrupt, lock::MachineLock},
     value::spoken,
     view::{self, say},
 };
@@ -28,16 +30,17 @@ use crate::{
 /// Executes a command line; returns the exit code.
 pub fn execute(command: Command) -> Result<u8> {
     match command {
-        Command::Run { selection, manifest, target } => {
-            let system = open(&target.root, Mode::Run)?;
-            let (manifest, selection) = prepare(&system, &manifest, selection)?;
-            let _lock = MachineLock::take(system.root())?;
-            system.prepare_image()?;
-            let report = engine::run(&manifest, &selection, &system, view::choose(Mode::Run))?;
+        Command::Run { selection, manifest, target, purpose } => {
+            let system = open(&target.root, Mode::Run, purpose.phase)?;
+            let (_lock, report) = run(&system, &manifest, selection)?;
             Ok(report.exit_code.unwrap_or(1))
         }
-        Command::Plan { selection, manifest, target, detailed_exitcode, json } => {
-            let system = open(&target.root, Mode::Plan)?;
+        Command::Bake { selection, manifest, target, seal } => {
+            let system = open(&target.root, Mode::Run, Some(Phase::Bake))?;
+            bake::execute(&system, &manifest, selection, &seal)
+        }
+        Command::Plan { selection, manifest, target, purpose, detailed_exitcode, json } => {
+            let system = open(&target.root, Mode::Plan, purpose.phase)?;
             let (manifest, selection) = prepare(&system, &manifest, selection)?;
             let view = if json { Rc::new(RefCell::new(view::Silent)) } else { view::choose(Mode::Plan) };
             let report = engine::run(&manifest, &selection, &system, view)?;
@@ -50,7 +53,7 @@ pub fn execute(command: Command) -> Result<u8> {
             }
         }
         Command::Validate { manifest } => {
-            let system = open(Path::new("/"), Mode::Plan)?;
+            let system = open(Path::new("/"), Mode::Plan, None)?;
             let (manifest, location) = load(&system, &manifest)?;
             let resources: usize = manifest.steps.iter().map(|step| step.resources.len()).sum();
             say(&format!("{location}: valid, {} steps with {resources} resources", manifest.steps.len()));
@@ -59,6 +62,7 @@ pub fn execute(command: Command) -> Result<u8> {
         Command::Steps(command) => steps::execute(command),
         Command::Status { target, wait, json } => status(&target.root, wait, json),
         Command::Fetch(arguments) => fetch::execute(arguments),
+        Command::UserData(arguments) => user_data::execute(&arguments),
         Command::Schema => {
             say(&serde_json::to_string_pretty(&schema::json_schema()).context("writing JSON")?);
             Ok(0)
@@ -71,9 +75,27 @@ pub fn execute(command: Command) -> Result<u8> {
 }
 
 /// Opens the machine or image; a root that can't be opened is a wrong argument.
-fn open(root: &Path, mode: Mode) -> Result<Rc<System>> {
+fn open(root: &Path, mode: Mode, phase: Option<Phase>) -> Result<Rc<System>> {
     let system = System::open(root, mode, Interrupt::install()?);
-    Ok(Rc::new(system.map_err(|error| Fault::new("the root can't be worked on").invalid().caused_by(error))?))
+    let mut system = system.map_err(|error| Fault::new("the root can't be worked on").invalid().caused_by(error))?;
+    let phase = match (phase, system.root().is_host()) {
+        (Some(Phase::Boot), false) => {
+            let fault = Fault::new("an image's tree does not boot: --phase boot is for the machine that runs");
+            return Err(fault.hint("leave out --root or --phase").invalid().into());
+        }
+        (phase, is_host) => phase.unwrap_or(if is_host { Phase::Boot } else { Phase::Bake }),
+    };
+    system.set_phase(phase);
+    Ok(Rc::new(system))
+}
+
+/// Runs the steps on the machine or image, which is ours alone as long as the lock is held.
+fn run(system: &Rc<System>, manifest: &cli::Manifest, selection: cli::Selection) -> Result<(MachineLock, Report)> {
+    let (manifest, selection) = prepare(system, manifest, selection)?;
+    let lock = MachineLock::take(system.root())?;
+    system.prepare_image()?;
+    let report = engine::run(&manifest, &selection, system, view::choose(Mode::Run))?;
+    Ok((lock, report))
 }
 
 fn prepare(system: &Rc<System>, manifest: &cli::Manifest, selection: cli::Selection) -> Result<(Manifest, Selection)> {
@@ -114,7 +136,7 @@ fn load(system: &Rc<System>, arguments: &cli::Manifest) -> Result<(Manifest, Loc
         let diagnostic = |message| Diagnostic { message, place: None, hint: Some("--set NAME=VALUE".into()) };
         diagnostics.extend(set.err().map(diagnostic));
     }
-    let manifest = match manifest::parse(&texts.steps, &mut variables) {
+    let manifest = match manifest::parse(&texts.steps, &mut variables, system.phase()) {
         Ok(manifest) if diagnostics.is_empty() => manifest,
         Ok(_) => return Err(wrong(&diagnostics, &location)),
         Err(more) => {
@@ -145,7 +167,7 @@ fn invalid(error: anyhow::Error) -> anyhow::Error {
 }
 
 fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
-    let system = open(root, Mode::Plan)?;
+    let system = open(root, Mode::Plan, None)?;
     let holder = loop {
         match MachineLock::holder(system.root())? {
             Some(_) if wait => system.wait(Duration::from_millis(200))?,
@@ -155,6 +177,12 @@ fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
     let Some(report) = Report::read(&system) else {
         return Err(Fault::new("no run has left a report on this machine").hint("glovo-bootstrap run").into());
     };
+    if !report.is_of(&system) {
+        let whose =
+            report.machine.as_deref().filter(|id| id.starts_with("i-")).unwrap_or("which this disk was copied from");
+        let message = format!("the last report is of another machine, {whose}: no run has left one on this machine");
+        return Err(Fault::new(message).hint("glovo-bootstrap run").into());
+    }
     if json {
         say(&serde_json::to_string_pretty(&report).context("writing JSON")?);
     } else {

@@ -96,7 +96,7 @@ pub fn run(
         system,
         began,
         observer,
-        report: Report::begin(manifest.steps.iter().map(|step| step.name.clone())),
+        report: Report::begin(system.identity(), manifest.steps.iter().map(|step| step.name.clone())),
         recorded: false,
     };
     let picked =

@@ -14,12 +14,15 @@
 
 pub mod cli;
 pub mod commands;
+pub mod credentials;
 pub mod engine;
 pub mod error;
 pub mod manifest;
 pub mod report;
 pub mod resource;
+pub mod seal;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the only door to the machine")]
 pub mod system;
+pub mod user_data;
 pub mod value;
 pub mod view;

@@ -20,15 +20,16 @@ use toml::{
 
 use self::{
     diagnostic::{Diagnostic, Place, Text, did_you_mean},
-    variables::Variables,
+    variables::{Unresolved, Variables},
 };
 use crate::{
-    resource::{KINDS, KindEntry, Resource},
+    resource::{KINDS, KindEntry, Resource, deferred::Deferred},
+    system::Phase,
     value::{AbsPath, Span},
 };
 
 /// The fields that every resource may have besides those of its kind.
-pub const COMMON_FIELDS: [&str; 3] = ["kind", "retries", "timeout"];
+pub const COMMON_FIELDS: [&str; 4] = ["kind", "retries", "timeout", "phase"];
 
 /// The declared steps.
 #[derive(Debug)]
@@ -70,11 +71,12 @@ impl Declared {
     }
 }
 
-/// Reads a manifest: its step texts in their order.
+/// Reads a manifest: its step texts in their order. Where an image is made, what only the machine that boots it can
+/// ensure stands in it as [`Deferred`].
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn parse(texts: &[Text], variables: &mut Variables) -> Result<Manifest, Vec<Diagnostic>> {
+pub fn parse(texts: &[Text], variables: &mut Variables, phase: Phase) -> Result<Manifest, Vec<Diagnostic>> {
     let mut diagnostics = vec![];
     let mut parsed = vec![];
     for text in texts {
@@ -84,8 +86,15 @@ pub fn parse(texts: &[Text], variables: &mut Variables) -> Result<Manifest, Vec<
             parsed.push((text, table));
         }
     }
-    let mut reader =
-        Reader { variables, diagnostics, steps: vec![], step_names: BTreeMap::new(), paths: BTreeMap::new() };
+    let mut reader = Reader {
+        variables,
+        phase,
+        diagnostics,
+        waits_for: None,
+        steps: vec![],
+        step_names: BTreeMap::new(),
+        paths: BTreeMap::new(),
+    };
     for (text, table) in parsed {
         reader.text(text, table);
     }
@@ -107,7 +116,10 @@ fn syntax_error(text: &Text, error: &toml::de::Error) -> Diagnostic {
 
 struct Reader<'a> {
     variables: &'a mut Variables,
+    phase: Phase,
     diagnostics: Vec<Diagnostic>,
+    /// A fact that the resource at hand uses and that is not told while an image is made.
+    waits_for: Option<String>,
     steps: Vec<Step>,
     step_names: BTreeMap<String, Spot<'a>>,
     paths: BTreeMap<AbsPath, Spot<'a>>,
@@ -178,15 +190,16 @@ impl<'a> Reader<'a> {
         let name = self.take::<String>(text, &mut table, "name");
         let description = self.take::<String>(text, &mut table, "description");
         let timeout = self.take::<Span>(text, &mut table, "timeout");
+        let at_boot = self.at_boot(text, &mut table);
         match &name {
             None => self.report(text, &span, "the step has no `name`", Some("name = \"install_dependencies\"".into())),
             Some(name) => self.step_name(text, name),
         }
         let mut resources = vec![];
         for resource in self.tables(text, table.remove("resource"), "resource") {
-            resources.extend(self.resource(text, resource));
+            resources.extend(self.resource(text, resource, at_boot));
         }
-        self.unknown(text, &table, &["name", "description", "timeout", "resource"], "a step");
+        self.unknown(text, &table, &["name", "description", "timeout", "phase", "resource"], "a step");
         self.steps.push(Step {
             name: name.map(Spanned::into_inner).unwrap_or_default(),
             description: description.map(Spanned::into_inner).unwrap_or_default(),
@@ -207,15 +220,31 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn resource(&mut self, text: &'a Text, resource: Spanned<DeTable<'_>>) -> Option<Declared> {
+    /// Whether `phase` leaves a step or resource to the boot.
+    fn at_boot(&mut self, text: &Text, table: &mut DeTable<'_>) -> bool {
+        match self.take::<String>(text, table, "phase") {
+            None => false,
+            Some(phase) if phase.get_ref() == "boot" => true,
+            Some(phase) => {
+                let hint = Some("phase = \"boot\"; without it, it is baked into an image and ensured at boot".into());
+                let message = format!("`{}` is not a phase", phase.get_ref().escape_debug());
+                self.report(text, &phase.span(), message, hint);
+                false
+            }
+        }
+    }
+
+    fn resource(&mut self, text: &'a Text, resource: Spanned<DeTable<'_>>, step_at_boot: bool) -> Option<Declared> {
         let full = resource.span();
         let span = heading(text, &full);
         let mut table = resource.into_inner();
         let faults = self.diagnostics.len();
+        self.waits_for = None;
         self.substitute_table(text, &mut table, &[]);
         let unresolved = self.diagnostics.len() > faults;
         let retries = self.take::<u32>(text, &mut table, "retries");
         let timeout = self.take::<Span>(text, &mut table, "timeout");
+        let at_boot = self.at_boot(text, &mut table) || step_at_boot;
         let names = || KINDS.iter().map(|kind| kind.name);
         let Some(kind) = table.remove("kind") else {
             let hint = Some(format!("the kinds are: {}", names().collect::<Vec<_>>().join(", ")));
@@ -229,9 +258,12 @@ impl<'a> Reader<'a> {
             self.report(text, &kind.span(), format!("unknown kind `{}`", name.escape_debug()), Some(hint));
             return None;
         };
-        let resource = self.kind(text, entry, table, &span, unresolved)?;
+        let mut resource = self.kind(text, entry, table, &span, unresolved)?;
         if self.diagnostics.len() > faults {
             return None;
+        }
+        if at_boot && self.phase == Phase::Bake {
+            resource = Box::new(Deferred { title: resource.title(), why: "phase = \"boot\"".into() });
         }
         Some(Declared {
             kind: entry.name,
@@ -271,6 +303,12 @@ impl<'a> Reader<'a> {
         }
         if unresolved {
             return None;
+        }
+        if let Some(fact) = self.waits_for.take() {
+            // Its fields can't be filled in, so its title is as it is written.
+            let name = ["path", "name", "url"].iter().find_map(|field| table.get(*field)?.get_ref().as_str());
+            let why = format!("each instance has its own {fact}");
+            return Some(Box::new(Deferred { title: name.unwrap_or_default().to_owned(), why }));
         }
         let resource = self.deserialize(text, entry, table, span)?;
         for finding in resource.check() {
@@ -357,6 +395,7 @@ impl<'a> Reader<'a> {
         match value.get_mut() {
             DeValue::String(string) if string.contains("{{") => match self.variables.substitute(string) {
                 Ok(replaced) => *string = replaced.into(),
+                Err(Unresolved { waits_for: Some(fact), .. }) => self.waits_for = Some(fact),
                 Err(unresolved) => self.report(text, &span, unresolved.message, unresolved.hint),
             },
             DeValue::String(string) if string.contains('\0') => {

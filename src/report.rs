@@ -24,6 +24,9 @@ pub struct Report {
     pub version: String,
     /// The command line.
     pub command: String,
+    /// Which machine it is of; see [`System::identity`].
+    #[serde(default)]
+    pub machine: Option<String>,
     /// When it began, RFC 3339, UTC.
     pub started: String,
     /// When it ended; absent while it runs, or if it was cut off.
@@ -178,12 +181,13 @@ impl ErrorReport {
 
 impl Report {
     /// An empty report of a run that begins now.
-    pub fn begin(steps: impl Iterator<Item = String>) -> Self {
+    pub fn begin(machine: Option<String>, steps: impl Iterator<Item = String>) -> Self {
         let step = |name| StepReport { name, outcome: Outcome::NotRun, began: 0, milliseconds: 0, resources: vec![] };
         Self {
             run_id: run_id(),
             version: env!("CARGO_PKG_VERSION").into(),
             command: command_line(),
+            machine,
             started: now(),
             ended: None,
             milliseconds: 0,
@@ -220,6 +224,16 @@ impl Report {
     /// The last report; `None` if there is none that can be read.
     pub fn read(system: &System) -> Option<Self> {
         state::read(system.root(), FILE)
+    }
+
+    /// Whether it is of this machine, and not of one whose disk this was copied from.
+    pub fn is_of(&self, system: &System) -> bool {
+        self.machine == system.identity()
+    }
+
+    /// Removes the last report.
+    pub fn remove(system: &System) -> Result<()> {
+        system.root().remove(&state::path(FILE)?)
     }
 
     /// Keeps it, durably. A plan leaves no trace.
@@ -266,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_download_is_hidden_behind_the_steps_that_went_on_meanwhile() {
-        let mut report = Report::begin(["fast", "slow", "skipped", "next", "own"].into_iter().map(Into::into));
+        let mut report = Report::begin(None, ["fast", "slow", "skipped", "next", "own"].into_iter().map(Into::into));
         for (step, (began, milliseconds)) in report.steps.iter_mut().zip([(0, 10), (10, 5000), (0, 0), (5010, 90)]) {
             (step.began, step.milliseconds) = (began, milliseconds);
         }

@@ -5,6 +5,7 @@
 //! it so. `plan` prints the changes, `run` prints and makes them and plans again.
 
 pub mod apt_repository;
+pub mod deferred;
 pub mod directory;
 pub mod file;
 pub mod group;

@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod apt;
 pub mod command;
 pub mod dpkg;
+pub mod ec2;
 pub mod fetch;
 pub mod file_lock;
 pub mod host;
@@ -37,7 +38,7 @@ use self::{
 };
 use crate::{
     error::Fault,
-    manifest::variables::Variables,
+    manifest::variables::{OfEachInstance, Variables},
     value::{AbsPath, Sha256},
 };
 
@@ -66,10 +67,21 @@ pub enum Mode {
     Run,
 }
 
+/// What a run is to end with: an image, or a machine that serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Phase {
+    /// An image is made, of a tree or of the build instance this runs on: nothing is started, swapped on or checked, and
+    /// what each instance has its own does not get into it.
+    Bake,
+    /// The machine itself, booted from a baked image or a stock one.
+    Boot,
+}
+
 /// The machine or image acted on.
 pub struct System {
     root: Root,
     mode: Mode,
+    phase: Phase,
     live: bool,
     interrupt: Interrupt,
     deadlines: Deadlines,
@@ -104,6 +116,7 @@ impl System {
         Ok(Self {
             root,
             mode,
+            phase: Phase::Boot,
             live,
             interrupt,
             deadlines: Deadlines::default(),
@@ -122,10 +135,25 @@ impl System {
         &self.root
     }
 
-    /// Whether services can be started and swap turned on: false for an image, and where systemd is not
+    /// Whether services can be started and swap turned on: false while an image is made, and where systemd is not
     /// the init system. What then can't be done is reported as deferred.
     pub fn is_live(&self) -> bool {
-        self.live
+        self.live && self.phase == Phase::Boot
+    }
+
+    /// Makes an image, or a machine that serves.
+    pub fn set_phase(&mut self, phase: Phase) {
+        self.phase = phase;
+    }
+
+    /// What the run is to end with.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Fails while an image is made: asked before a fact that would be the build machine's.
+    fn leave_to_instances(&self) -> Result<()> {
+        if self.phase == Phase::Bake { Err(OfEachInstance.into()) } else { Ok(()) }
     }
 
     /// Whether changes are made or only planned.
@@ -267,6 +295,7 @@ impl std::fmt::Debug for System {
         f.debug_struct("System")
             .field("root", &self.root)
             .field("mode", &self.mode)
+            .field("phase", &self.phase)
             .field("live", &self.live)
             .finish_non_exhaustive()
     }

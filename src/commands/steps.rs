@@ -52,7 +52,7 @@ pub(super) fn execute(command: Steps) -> Result<u8> {
 
 /// Name, description and text of each step, without asking for any variable.
 fn outline(named: Option<&str>) -> Result<Vec<(String, String, String)>> {
-    let system = open(Path::new("/"), Mode::Plan)?;
+    let system = open(Path::new("/"), Mode::Plan, None)?;
     let (texts, _) = find(&system, named)?;
     let mut outline = vec![];
     for text in texts.steps {

@@ -43,11 +43,15 @@ fn text(schema: &Value) -> String {
     schema["description"].as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+const PHASE: &str = "`boot` leaves it to the machine: `bake` doesn't put it into an image.";
+
 fn common() -> Map<String, Value> {
     let retries = json!({ "type": "integer", "minimum": 0, "description": "How often it is tried again after a failure. Default: 0." });
     let timeout = json!({ "type": "string", "description": "Deadline of each try, such as 5m. Default: the step's." });
-    let [_, retries_name, timeout_name] = COMMON_FIELDS;
-    Map::from_iter([(retries_name.to_owned(), retries), (timeout_name.to_owned(), timeout)])
+    let phase = json!({ "const": "boot", "description": format!("{PHASE} Default: the step's.") });
+    let [_, retries_name, timeout_name, phase_name] = COMMON_FIELDS;
+    let fields = [(retries_name, retries), (timeout_name, timeout), (phase_name, phase)];
+    fields.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
 /// The JSON Schema of a step file, draft 2020-12.
@@ -81,6 +85,7 @@ pub fn json_schema() -> Value {
             "name": { "type": "string", "description": "What an operator types to run this step." },
             "description": { "type": "string", "description": "What the step is for." },
             "timeout": { "type": "string", "description": "Deadline of the whole step, such as 5m." },
+            "phase": { "const": "boot", "description": PHASE },
             "resource": { "type": "array", "items": { "oneOf": kinds } },
         },
         "required": ["name"],
@@ -116,7 +121,10 @@ pub fn manual(only: Option<&str>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{diagnostic::Text, parse, variables::Variables};
+    use crate::{
+        manifest::{diagnostic::Text, parse, variables::Variables},
+        system::Phase,
+    };
 
     #[test]
     fn every_kind_is_documented_and_its_example_is_valid() {
@@ -124,7 +132,7 @@ mod tests {
             let undocumented: Vec<_> = fields(kind).iter().filter(|field| field.description.is_empty()).collect();
             assert!(undocumented.is_empty(), "{}: {undocumented:?}", kind.name);
             let text = format!("name = \"example\"\n[[resource]]\n{}\n", kind.example);
-            let parsed = parse(&[Text { name: kind.name.into(), text }], &mut Variables::new(|_| None));
+            let parsed = parse(&[Text { name: kind.name.into(), text }], &mut Variables::new(|_| None), Phase::Boot);
             assert!(parsed.is_ok(), "{:?}", parsed.unwrap_err());
         }
     }

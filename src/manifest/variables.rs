@@ -17,6 +17,18 @@ pub struct Variables {
     asked: RefCell<BTreeMap<String, String>>,
 }
 
+/// Why a fact is not told while an image is made: it would be the build machine's.
+#[derive(Debug)]
+pub struct OfEachInstance;
+
+impl fmt::Display for OfEachInstance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("each instance has its own")
+    }
+}
+
+impl std::error::Error for OfEachInstance {}
+
 /// A placeholder that can't be replaced.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unresolved {
@@ -24,6 +36,8 @@ pub struct Unresolved {
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
+    /// The fact that only the machine which boots the image can tell, if that is why.
+    pub waits_for: Option<String>,
 }
 
 impl Variables {
@@ -91,6 +105,7 @@ impl Variables {
                 return Err(Unresolved {
                     message: "`{{` without `}}`".into(),
                     hint: Some("a literal `{{` is written `{{{{`".into()),
+                    waits_for: None,
                 });
             };
             result.push_str(&self.value(name.trim())?);
@@ -113,8 +128,16 @@ impl Variables {
                 Ok(value)
             }
             Some(Err(error)) => {
-                let hint = crate::error::hint(&error).map(Into::into);
-                Err(Unresolved { message: format!("`{{{{ {name} }}}}` can't be found out: {error:#}"), hint })
+                let waits_for = error.is::<OfEachInstance>().then(|| name.to_owned());
+                let hint = match waits_for {
+                    None => crate::error::hint(&error).map(Into::into),
+                    Some(_) => Some("leave the resource to the boot: phase = \"boot\"".into()),
+                };
+                Err(Unresolved {
+                    message: format!("`{{{{ {name} }}}}` can't be found out: {error:#}"),
+                    hint,
+                    waits_for,
+                })
             }
             None => {
                 let hint = did_you_mean(name, self.values.keys().map(String::as_str))
@@ -124,7 +147,7 @@ impl Variables {
                 } else {
                     format!("`{name}` is not a variable's name")
                 };
-                Err(Unresolved { message, hint: Some(hint) })
+                Err(Unresolved { message, hint: Some(hint), waits_for: None })
             }
         }
     }

@@ -71,6 +71,9 @@ impl TryFrom<String> for UnitName {
 /// What is remembered of a unit's last good start.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 struct Started {
+    /// Where: on a machine made from a copy of that one's disk systemd has started it anew, at the boot.
+    #[serde(default)]
+    machine: Option<String>,
     inputs: BTreeMap<AbsPath, Option<Sha256>>,
 }
 
@@ -164,7 +167,7 @@ impl Service {
             };
             return Ok(Some(Change::new(summary, move |system| service.start(system, "start"))));
         }
-        if let Some(why) = self.reason_to_restart(system)? {
+        if let Some(why) = self.reason_to_restart(system, unit)? {
             return Ok(Some(Change::new(format!("restart: {why}"), move |system| service.start(system, "restart"))));
         }
         if unit.restarts() > 0 && unit.active_for()? < self.stable.0 {
@@ -175,7 +178,7 @@ impl Service {
     }
 
     /// Why what runs is not what a start would make of the files now.
-    fn reason_to_restart(&self, system: &System) -> Result<Option<String>> {
+    fn reason_to_restart(&self, system: &System, unit: &Unit) -> Result<Option<String>> {
         if self.restart_on.is_empty() {
             return Ok(None);
         }
@@ -184,12 +187,30 @@ impl Service {
         if let Some(path) = self.restart_on.iter().find(unknown) {
             return Ok(Some(format!("{path} will be new")));
         }
-        let Some(started) = state::read::<Started>(system.root(), &self.state_name()) else {
-            return Ok(Some("what it was started with is not known".into()));
+        let started = state::read::<Started>(system.root(), &self.state_name());
+        let Some(started) = started.filter(|started| started.machine == system.identity()) else {
+            let is_of_now = self.has_read_all(system, unit)?;
+            return Ok((!is_of_now).then(|| "what it was started with is not known".into()));
         };
         let now = self.inputs(system)?;
         let changed = now.inputs.iter().find(|(path, digest)| started.inputs.get(*path) != Some(*digest));
         Ok(changed.map(|(path, _)| format!("{path} has changed since its start")))
+    }
+
+    /// Whether its start, which was not ours, came after the last change of what it reads: so it is where systemd has
+    /// started it at the boot of an image.
+    fn has_read_all(&self, system: &System, unit: &Unit) -> Result<bool> {
+        let started = unit.started()?;
+        for path in &self.restart_on {
+            let file = system.root().resolve(path)?;
+            for path in [path, &file] {
+                let is_older = system.root().status(path)?.is_some_and(|status| status.changed < started);
+                if !is_older || system.expected_digest(path).is_some() {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Whether a change planned earlier in a dry run may bring the unit.
@@ -204,8 +225,10 @@ impl Service {
             "masked" => Fault::new(format!("{name} is masked")).hint(format!("systemctl unmask {name}")),
             "bad-setting" | "error" => Fault::new(format!("systemd can't load {name}: {}", unit.get("LoadError")))
                 .hint(format!("systemd-analyze verify {name}")),
-            _ => Fault::new(format!("there is no unit {name}"))
-                .hint("declare the package or file that brings it in an earlier resource"),
+            _ => Fault::new(format!("there is no unit {name}")).hint(
+                "declare the package or file that brings it in an earlier resource; where that is left to the boot, this \
+                 is, too: phase = \"boot\"",
+            ),
         };
         fault.into()
     }
@@ -222,7 +245,7 @@ impl Service {
             expected.map_or_else(|| system.digest(&file), |digest| Ok(Some(digest)))
         };
         let digests = self.restart_on.iter().map(|path| Ok((path.clone(), digest(path)?)));
-        Ok(Started { inputs: digests.collect::<Result<_>>()? })
+        Ok(Started { machine: system.identity(), inputs: digests.collect::<Result<_>>()? })
     }
 
     fn start(&self, system: &System, verb: &str) -> Result<()> {

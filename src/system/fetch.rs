@@ -322,6 +322,7 @@ impl System {
     /// `availability_zone`, `type`, `account`, `ami`, `tags.NAME`.
     pub fn instance(&self, name: &str) -> Result<String> {
         let query = metadata::Query::parse(name)?;
+        self.leave_to_instances()?;
         let worker = self.fetcher.worker()?;
         self.await_task(&worker.run(metadata::ask(worker.origins(), query)), || {})
             .with_context(|| format!("reading instance.{name}"))

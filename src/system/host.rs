@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::{System, root::Root};
+use super::{System, ec2, root::Root};
+use crate::value::Sha256;
 
 /// The names of the facts.
 pub const FACTS: [&str; 5] = ["architecture", "distribution", "codename", "memory", "hostname"];
@@ -10,6 +11,9 @@ pub const FACTS: [&str; 5] = ["architecture", "distribution", "codename", "memor
 impl System {
     /// A fact about the host. In an image's tree, distribution and codename are the image's.
     pub fn host(&self, name: &str) -> Result<String> {
+        if matches!(name, "memory" | "hostname") {
+            self.leave_to_instances()?;
+        }
         match name {
             "architecture" => Ok(std::env::consts::ARCH.into()),
             "distribution" => os_release(self.root(), "ID"),
@@ -21,6 +25,21 @@ impl System {
             }
             _ => bail!("there is no host.{name}: the facts are {}", FACTS.join(", ")),
         }
+    }
+
+    /// What tells this machine from all others, and so from one that was made from an image of its disk: the id of the
+    /// EC2 instance, else a digest of its UUID and its machine-id(5), which themselves are nobody's business. `None` where
+    /// nothing is known. An image's tree is no machine yet, and is called `image`.
+    pub fn identity(&self) -> Option<String> {
+        if !self.root().is_host() {
+            return Some("image".into());
+        }
+        ec2::instance_id().or_else(|| {
+            let machine_id = self.root().read_text(&"/etc/machine-id".into()).unwrap_or_default();
+            let ids = [ec2::system_uuid(), machine_id.trim().to_owned()];
+            let is_known = ids.iter().any(|id| !matches!(id.as_str(), "" | "uninitialized"));
+            is_known.then(|| Sha256::of(ids.join(" ").as_bytes()).to_string()[..32].to_owned())
+        })
     }
 
     /// The machine's memory in bytes.

@@ -7,6 +7,7 @@
 //! directory in its place. What is written appears whole and durable or not at all: temporary file in
 //! the same directory, fsync, rename, fsync of the directory.
 
+mod removal;
 mod staged;
 
 use std::{
@@ -30,7 +31,7 @@ use nix::{
     unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, geteuid, symlinkat, unlinkat},
 };
 
-pub use self::staged::Staged;
+pub use self::{removal::is_match, staged::Staged};
 use crate::{error::Fault, value::AbsPath};
 
 /// How many symbolic links one path may lead through, as in the kernel (`ELOOP` beyond).
@@ -108,11 +109,13 @@ impl Status {
     }
 }
 
-/// Whether a walk is for reading, or for writing and so demands trusted directories.
+/// Whether a walk is for reading, for writing and so demands trusted directories, or for removing and so follows no link
+/// below others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Read,
     Write,
+    Remove,
 }
 
 /// The root acted on.
@@ -334,6 +337,19 @@ impl Root {
         })
     }
 
+    /// Whether a directory is on a file system that an image of the disk holds, and not in memory or on another machine.
+    pub fn is_on_disk(&self, path: &AbsPath) -> Result<bool> {
+        use nix::sys::statfs;
+        let Some(fd) = self.directory(path, Purpose::Read)? else { return Ok(false) };
+        let readable = openat(&*fd, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())
+            .with_context(|| format!("opening {path}"))?;
+        let own = fstat(&readable).with_context(|| format!("reading the status of {path}"))?.st_dev;
+        let magic = statfs::fstatfs(&readable).with_context(|| format!("asking for the file system of {path}"))?;
+        let is_root = fstat(&*self.fd).is_ok_and(|root| root.st_dev == own);
+        let elsewhere = [statfs::TMPFS_MAGIC, statfs::PROC_SUPER_MAGIC, statfs::SYSFS_MAGIC, statfs::NFS_SUPER_MAGIC];
+        Ok(is_root || !elsewhere.contains(&magic.filesystem_type()))
+    }
+
     fn parent_to_write(&self, path: &AbsPath) -> Result<Arc<OwnedFd>> {
         self.parent(path, Purpose::Write)?.ok_or_else(|| {
             let parent = path.parent().unwrap_or_else(|| AbsPath::from("/"));
@@ -365,6 +381,7 @@ impl Root {
         let mut pending: VecDeque<OsString> = path.as_str().split('/').map(OsString::from).collect();
         let mut stack = vec![self.fd.clone()];
         let mut links = 0;
+        let mut trusted = true;
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         while let Some(component) = pending.pop_front() {
             let here = stack.last().unwrap_or(&self.fd).clone();
@@ -386,11 +403,14 @@ impl Root {
             };
             let stat = fstat(&fd).with_context(|| format!("reading the status of {path}"))?;
             let status = Status::new(&stat);
-            if purpose == Purpose::Write {
-                trust(&status, &component, path)?;
+            match purpose {
+                Purpose::Read => {}
+                Purpose::Write => trust(&status, &component, path)?,
+                Purpose::Remove => trusted &= trust(&status, &component, path).is_ok(),
             }
             match status.file_type {
                 FileType::Directory => stack.push(Arc::new(fd)),
+                FileType::Link if !trusted => return Ok(None),
                 FileType::Link => {
                     links += 1;
                     if links > MAX_LINKS {

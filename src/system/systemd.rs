@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
@@ -20,7 +20,7 @@ use crate::{
 
 /// The properties asked for, org.freedesktop.systemd1(5).
 const PROPERTIES: &str = "Id,Names,LoadState,LoadError,ActiveState,ActiveEnterTimestampMonotonic,SubState,\
-    UnitFileState,NeedDaemonReload,NRestarts,Job,Result,ConditionTimestampMonotonic";
+    InactiveExitTimestampMonotonic,UnitFileState,NeedDaemonReload,NRestarts,Job,Result,ConditionTimestampMonotonic";
 /// Where unit files are, systemd.unit(5), the first one winning.
 const UNIT_PATH: [&str; 5] = [
     "/etc/systemd/system",
@@ -100,8 +100,17 @@ impl Unit {
 
     /// How long ago it became active.
     pub fn active_for(&self) -> Result<Duration> {
+        self.since("ActiveEnterTimestampMonotonic")
+    }
+
+    /// When its start began, by the clock as it goes now: what it showed then may have been another time.
+    pub fn started(&self) -> Result<SystemTime> {
+        Ok(SystemTime::now() - self.since("InactiveExitTimestampMonotonic")?)
+    }
+
+    fn since(&self, timestamp: &str) -> Result<Duration> {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("reading the clock")?;
-        let since = self.get("ActiveEnterTimestampMonotonic").parse().unwrap_or_default();
+        let since = self.get(timestamp).parse().unwrap_or_default();
         Ok(Duration::from(now).saturating_sub(Duration::from_micros(since)))
     }
 }

@@ -99,18 +99,21 @@ fn of_equal_names_the_last_one_wins_and_the_others_are_not_fetched() {
 
 #[test]
 fn what_has_not_arrived_at_the_deadline_has_failed_and_the_rest_is_there() {
-    let (sandbox, server) = (Sandbox::new(), Server::start(|request| {
-        let mut reply = Reply::ok(request.target.clone());
-        if request.target == "/never" {
-            // As announced, but for one byte that keeps the connection waiting.
-            reply.length += 1;
-            reply.parts = Box::new(reply.parts.chain(std::iter::from_fn(|| {
-                std::thread::park();
-                None
-            })));
-        }
-        reply
-    }));
+    let (sandbox, server) = (
+        Sandbox::new(),
+        Server::start(|request| {
+            let mut reply = Reply::ok(request.target.clone());
+            if request.target == "/never" {
+                // As announced, but for one byte that keeps the connection waiting.
+                reply.length += 1;
+                reply.parts = Box::new(reply.parts.chain(std::iter::from_fn(|| {
+                    std::thread::park();
+                    None
+                })));
+            }
+            reply
+        }),
+    );
     let urls = [server.url("/never"), server.url("/there"), server.url("/after")];
     let run = fetch(&sandbox, &["--timeout", "1s", "--jobs", "1", &urls[1], &urls[0], &urls[2]]).expect(1);
     let run = run.says("fetched 1 file, 6 bytes").says("; 2 failed").says("fetch timed out after 1.0 s");

@@ -19,11 +19,11 @@ use aws_sdk_s3::{config::http::HttpResponse, error::SdkError};
 
 use super::{
     Origins, Settings,
-    client::Clients,
+    client::{Clients, causes},
     retry::{Attempts, Failure},
     sdk::Sender,
 };
-use crate::{error::Fault, value::spoken};
+use crate::{error::Fault, system::ec2, value::spoken};
 
 /// Names and where they are found.
 const FACTS: [(&str, &str); 6] = [
@@ -132,7 +132,7 @@ impl Metadata {
     /// Whether the service may still be on its way: a machine that isn't an instance will never have one.
     fn is_awaited(&self, fault: &Fault) -> bool {
         let until = self.late_until.get_or_init(|| {
-            let patience = self.patience.unwrap_or_else(|| if is_instance() { LATEST } else { Duration::ZERO });
+            let patience = self.patience.unwrap_or_else(|| if ec2::is_instance() { LATEST } else { Duration::ZERO });
             if !patience.is_zero() {
                 tracing::warn!("{fault}: waiting for it, for {} at most", spoken(patience));
             }
@@ -225,6 +225,8 @@ fn explain(error: ImdsError) -> Failure {
     let message = "the instance metadata service does not answer";
     match error {
         ImdsError::FailedToLoadToken(_) => match token_status(&error) {
+            // The sender's own word; see `sdk.rs`.
+            None if causes(&error).any(<dyn Error>::is::<Fault>) => Failure::Permanent(ec2::untrusted()),
             None => Failure::transient(Fault::new(message).hint(
                 "is this an EC2 instance? In a container the answer may need a second hop: HttpPutResponseHopLimit=2",
             )),
@@ -259,13 +261,6 @@ fn explain(error: ImdsError) -> Failure {
 fn token_status(error: &ImdsError) -> Option<u16> {
     let error = error.source()?.downcast_ref::<SdkError<TokenError, HttpResponse>>()?;
     Some(error.raw_response()?.status().as_u16())
-}
-
-/// Whether the firmware says that this is an EC2 instance: with Nitro, and with Xen.
-/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/identify_ec2_instances.html>
-fn is_instance() -> bool {
-    let dmi = |name| std::fs::read_to_string(format!("/sys/class/dmi/id/{name}")).unwrap_or_default();
-    dmi("sys_vendor").trim() == "Amazon EC2" || dmi("bios_version").trim().ends_with(".amazon")
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use aws_smithy_runtime_api::client::http::{
 use reqwest::{Body, Client, Request, Url};
 
 use super::{client::Clients, redirect::is_link_local};
+use crate::system::ec2;
 
 /// What the SDK sends its requests with.
 #[derive(Debug, Clone)]
@@ -31,9 +32,13 @@ impl Sender {
         Self { clients, limit: None }
     }
 
-    /// The metadata service and a container's credentials are on this link, never behind a proxy.
+    /// The metadata service and a container's credentials are on this link, never behind a proxy. Where EC2 can't be
+    /// behind that service, nobody asks it: neither the SDK for credentials and region, nor we for facts.
     fn client(&self, url: &Url) -> Result<Client, ConnectorError> {
         let address = url.host_str().and_then(|host| host.trim_matches(['[', ']']).parse().ok());
+        if address.is_some_and(ec2::is_untrusted) {
+            return Err(ConnectorError::user(ec2::untrusted().into()));
+        }
         let local = url.scheme() == "http" && address.is_some_and(|ip| is_link_local(ip) || ip.is_loopback());
         let client = if local { self.clients.local(false) } else { self.clients.service() };
         client.map_err(|fault| ConnectorError::user(fault.into()))

@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::base::{PACKAGE, base};
+use crate::base::PACKAGE;
 use crate::cache::sha256;
+use crate::guest;
 
-const URL: &str = "http://origin.test/glovo-bootstrap";
 const JAR: &str = "origin.test/systems-engineer-interview-1.0.0.jar";
 
 /// The release build of `glovo-bootstrap`, made up to date once per process.
@@ -57,9 +57,9 @@ fn build() -> Result<PathBuf> {
         .context("cargo named no executable")
 }
 
-/// What gives the built-in steps' variables their values in a machine's world: `name=value`.
-pub(crate) fn variables(swap_path: &str) -> Result<Vec<String>> {
-    let jar = base()?.join("www").join(JAR);
+/// What gives the built-in steps' variables their values in the world of this base: `name=value`.
+pub(crate) fn variables(base: &Path, swap_path: &str) -> Result<Vec<String>> {
+    let jar = base.join("www").join(JAR);
     let files = Path::new(PACKAGE).join("../../steps/files");
     let variables = [
         format!("jar_url=http://{JAR}"),
@@ -73,18 +73,15 @@ pub(crate) fn variables(swap_path: &str) -> Result<Vec<String>> {
     Ok(variables.into())
 }
 
-/// The user-data of a whole bootstrap: fetches the agent, pinned by its hash, and becomes it.
-pub(crate) fn user_data(swap_path: &str) -> Result<String> {
-    Ok(format!(
-        "#!/bin/sh\n\
-         set -eu\n\
-         cd /usr/local/bin\n\
-         curl --fail --silent --show-error --retry 5 --output glovo-bootstrap.download {URL}\n\
-         echo '{}  glovo-bootstrap.download' | sha256sum --check --quiet\n\
-         chmod 755 glovo-bootstrap.download\n\
-         mv glovo-bootstrap.download glovo-bootstrap\n\
-         exec /usr/local/bin/glovo-bootstrap run {}\n",
-        sha256(agent()?)?,
-        variables(swap_path)?.iter().map(|variable| format!("--set {variable}")).collect::<Vec<_>>().join(" "),
-    ))
+/// The user-data of a whole bootstrap of a stock image.
+pub(crate) fn bootstrap(base: &Path, swap_path: &str) -> Result<String> {
+    let variables = variables(base, swap_path)?;
+    let set = variables.iter().flat_map(|variable| ["--set", variable]);
+    user_data("s3://glovo-config/glovo-bootstrap", &["--"].into_iter().chain(set).collect::<Vec<_>>())
+}
+
+/// What `glovo-bootstrap user-data` prints for the agent under test, when it is at this URL.
+pub fn user_data(url: &str, options: &[&str]) -> Result<String> {
+    let agent = agent()?;
+    guest::output(Command::new(agent).args(["user-data", url, "--agent"]).arg(agent).args(options))?.success()
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::base::{PACKAGE, base};
+use crate::base::{PACKAGE, Release, base};
 use crate::cache::{Entry, Key};
 use crate::{Machine, Options, agent};
 
@@ -14,7 +14,7 @@ use crate::{Machine, Options, agent};
 pub(crate) fn layer() -> Result<Entry> {
     let package = Path::new(PACKAGE);
     let key = Key::default()
-        .add(&base()?.join("tls"))?
+        .add(&base(Release::default())?.join("tls"))?
         .add(agent()?)?
         .add(&package.join("src/agent.rs"))?
         .add(&package.join("../../steps"))?;

@@ -15,12 +15,25 @@ pub struct Output {
     pub stderr: String,
 }
 
+/// What gives a command the environment of a fresh login.
+pub(crate) const LOGIN: [&str; 5] = [
+    "/usr/bin/env",
+    "--ignore-environment",
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME=/root",
+    "LANG=C.UTF-8",
+];
+
+/// A container has no firmware that says EC2; the agent is told to trust the world's metadata service all the same.
+pub(crate) const WITHOUT_FIRMWARE: &str = "GLOVO_BOOTSTRAP_TRUST_METADATA=1";
+
 /// A command in all namespaces of the process `leader`, with a fresh login's environment.
 pub(crate) fn command(leader: u32, arguments: &[&str]) -> Command {
     let mut command = Command::new("nsenter");
     command
-        .args(["--target", &leader.to_string(), "--all", "--root", "--wd", "env", "--ignore-environment"])
-        .args(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"])
+        .args(["--target", &leader.to_string(), "--all", "--root", "--wd"])
+        .args(LOGIN)
+        .arg(WITHOUT_FIRMWARE)
         .args(arguments);
     command
 }

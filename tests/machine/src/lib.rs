@@ -1,13 +1,16 @@
-//! The machine under test: a real Debian 12 (systemd, cloud-init) in a container, in an EC2-like world of its own.
+//! The machine under test: a real Debian (systemd, cloud-init) in a container or on virtual hardware, in an EC2-like
+//! world of its own.
 //!
 //! ```text
-//!   Base      built once and cached: the pristine tree, the archives, the application        base/build
-//!     └ Machine   an overlay on that tree, booted by systemd-nspawn                          src/container.sh
-//!         └ World     its network namespace: metadata service, S3, origin, archives, names   src/world.rs
+//!   Base      built once for each release and cached: the pristine tree, the archives, the application    base/build
+//!     ├ Machine   an overlay on that tree, booted by systemd-nspawn                                       src/container.sh
+//!     └ Vm        a disk with that tree and a kernel (vm/build), booted by qemu                           src/vm.rs
+//!         └ World     either's network namespace: metadata service, S3, origin, archives, names           src/world.rs
 //! ```
 //!
 //! Every machine has its own world, so any number run at once, and nothing in them can reach anything else. Dropping a
-//! machine clears away all of it; so does the end of the process, however it comes.
+//! machine clears away all of it; so does the end of the process, however it comes: what a killed one leaves on the disk,
+//! the next one sweeps.
 
 mod agent;
 mod base;
@@ -16,11 +19,14 @@ mod converged;
 mod guest;
 mod machine;
 mod manifest;
+mod place;
+mod vm;
 mod world;
 
-pub use agent::agent;
-pub use base::pristine_tree;
+pub use agent::{agent, user_data};
+pub use base::{Release, pristine_tree};
 pub use guest::Output;
 pub use machine::{Machine, Options, Tree, Upper, UserData};
 pub use manifest::step_of_files;
+pub use vm::{Process, Vm, VmOptions, root_disk, stock_tree};
 pub use world::{Fault, Request, SECRETS, World};

@@ -5,17 +5,16 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::base::{PACKAGE, base};
-use crate::cache::{self, Entry};
+use crate::base::{Release, base};
+use crate::cache::Entry;
 use crate::guest::{self, Output};
 use crate::world::World;
-use crate::{agent, converged};
+use crate::{agent, converged, place};
 
 /// How long anything may take that the machine does by itself: to boot, to go down.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -47,7 +46,7 @@ pub enum Tree {
 /// What cloud-init gets from the metadata service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserData {
-    /// Fetch the agent, and bootstrap.
+    /// Fetch the agent from `s3://glovo-config/glovo-bootstrap`, and bootstrap.
     Bootstrap,
     /// This script, or whatever else cloud-init understands.
     Text(String),
@@ -95,7 +94,7 @@ impl Machine {
 
     /// Sets a machine up, but leaves it off. The agent is in place, unless user-data is to fetch it.
     pub fn new(options: Options) -> Result<Machine> {
-        let base = base()?;
+        let base = base(Release::default())?;
         let agent = agent::agent()?;
         let layer = if options.tree == Tree::Converged { Some(converged::layer()?) } else { None };
         let mut lower = match &options.tree {
@@ -103,19 +102,14 @@ impl Machine {
             _ => base.join("tree").into_os_string(),
         };
 
-        // Nobody may sweep what is about to get its holder.
-        let sweeping = cache::lock("machines.lock")?;
-        let machines = cache::dir().join("machines");
-        sweep(&machines)?;
-        let dir = new_dir(&machines)?;
-        buckets(&dir.join("s3"))?;
+        let (dir, sweeping) = place::new()?;
         if let Some(layer) = &layer {
             run(Command::new("cp").arg("--sparse=always").arg(layer.path.join("ext4.img")).arg(&dir))?;
             lower = [layer.path.join("changes").as_os_str(), &lower].join(":".as_ref());
         }
         let user_data = match options.user_data {
             None => None,
-            Some(UserData::Bootstrap) => Some(agent::user_data(&swap_path(&dir))?),
+            Some(UserData::Bootstrap) => Some(agent::bootstrap(&base, &swap_path(&dir))?),
             Some(UserData::Text(text)) => Some(text),
         };
         let cloud_init = user_data.is_some();
@@ -123,7 +117,7 @@ impl Machine {
         let mut holder = world
             .command("unshare")
             .args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "bash"])
-            .arg(script())
+            .arg(place::container_script())
             .arg("hold")
             .arg(&dir)
             .arg(lower)
@@ -139,11 +133,17 @@ impl Machine {
         ensure!(ready == "ready", "container.sh could not set the machine up");
         drop(sweeping);
 
+        // For what systemd starts, user-data among it.
+        fs::create_dir_all(machine.path("/etc/systemd/system.conf.d"))?;
+        let environment = format!("[Manager]\nDefaultEnvironment={}\n", guest::WITHOUT_FIRMWARE);
+        fs::write(machine.path("/etc/systemd/system.conf.d/without-firmware.conf"), environment)?;
         if options.tree == Tree::Converged {
             converged::rename_swap(&machine)?;
         }
         if cloud_init {
-            machine.world.publish("origin.test/glovo-bootstrap", fs::read(agent)?);
+            let agent = fs::read(agent)?;
+            machine.world.store("glovo-config/glovo-bootstrap", &agent)?;
+            machine.world.publish("origin.test/glovo-bootstrap", agent);
         } else {
             fs::create_dir_all(machine.path("/etc/cloud"))?;
             fs::write(machine.path("/etc/cloud/cloud-init.disabled"), "")?;
@@ -160,7 +160,7 @@ impl Machine {
         let nspawn = Command::new("nsenter")
             .args(["--target", &self.holder.id().to_string(), "--net", "--mount"])
             .arg(format!("--pid={}", holder.join("ns/pid_for_children").display()))
-            .args(["bash", &script(), "boot"])
+            .args(["bash", &place::container_script(), "boot"])
             .arg(&self.dir)
             .process_group(0)
             .stdin(Stdio::null())
@@ -246,7 +246,7 @@ impl Machine {
 
     /// The values that the built-in steps' variables have here, each as `name=value`.
     pub fn variables(&self) -> Result<Vec<String>> {
-        agent::variables(&self.swap_path())
+        agent::variables(&base(Release::default())?, &self.swap_path())
     }
 
     /// Where the machine's swap file is to be: on a disk, as no kernel swaps to an overlay; and under a name that no
@@ -333,51 +333,9 @@ fn swap_path(dir: &Path) -> String {
     format!("/mnt/ext4/swap-{}", dir.file_name().unwrap_or_default().display())
 }
 
-fn script() -> String {
-    format!("{PACKAGE}/src/container.sh")
-}
-
 fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("{command:?}"))?;
     ensure!(status.success(), "{command:?}: {status}");
-    Ok(())
-}
-
-/// Clears away what holders have left that were killed: directories that nobody has locked.
-fn sweep(machines: &Path) -> Result<()> {
-    fs::create_dir_all(machines)?;
-    for entry in fs::read_dir(machines)? {
-        let dir = entry?.path();
-        let Ok(lock) = File::open(&dir) else { continue };
-        if lock.try_lock().is_ok() && dir.exists() {
-            eprintln!("clearing away {}, whose holder was killed", dir.display());
-            run(Command::new("unshare")
-                .args(["--mount", "--propagation", "private", "bash", &script(), "sweep"])
-                .arg(&dir))?;
-        }
-    }
-    Ok(())
-}
-
-fn new_dir(machines: &Path) -> Result<PathBuf> {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    let dir = machines.join(format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
-    fs::create_dir(&dir)?;
-    Ok(dir)
-}
-
-/// The objects the machine's steps fetch, and a bucket that its role may not read.
-fn buckets(root: &Path) -> Result<()> {
-    let files = Path::new(PACKAGE).join("../../steps/files");
-    for (file, object) in [
-        ("nginx-default", "glovo-config/nginx/default"),
-        ("glovo-app.service", "glovo-config/systemd/glovo-app.service"),
-        ("nginx-default", "glovo-private/nginx/default"),
-    ] {
-        let object = root.join(object);
-        fs::create_dir_all(object.parent().expect("an object in a bucket"))?;
-        fs::copy(files.join(file), &object).with_context(|| file)?;
-    }
     Ok(())
 }
 

@@ -60,6 +60,7 @@ impl Request {
 /// The running world of one machine.
 pub struct World {
     state: Arc<State>,
+    buckets: PathBuf,
     namespace: PathBuf,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<()>>>,
@@ -89,7 +90,8 @@ impl World {
             requests: Mutex::default(),
             log: Mutex::new(std::fs::File::create(&log).with_context(|| log.display().to_string())?),
         });
-        let s3 = s3::service(&dir.join("s3"))?;
+        let buckets = dir.join("s3");
+        let s3 = s3::service(&buckets)?;
         let tls = http::tls(&base.join("tls"))?;
 
         let (ready, is_ready) = std::sync::mpsc::channel();
@@ -110,7 +112,7 @@ impl World {
             })
         });
         match is_ready.recv() {
-            Ok(namespace) => Ok(World { state, namespace, stop: Some(stop), thread: Some(thread) }),
+            Ok(namespace) => Ok(World { state, buckets, namespace, stop: Some(stop), thread: Some(thread) }),
             Err(_) => Err(thread.join().expect("the world's thread panicked").expect_err("it ended unasked")),
         }
     }
@@ -125,6 +127,13 @@ impl World {
     /// Serves `bytes` at `http://` + `address`, whatever was there.
     pub fn publish(&self, address: &str, bytes: impl Into<Vec<u8>>) {
         self.state.published.lock().unwrap().insert(address.to_owned(), bytes.into());
+    }
+
+    /// Puts an object, `bucket/key`, into S3.
+    pub fn store(&self, object: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.buckets.join(object);
+        std::fs::create_dir_all(path.parent().context("an object in a bucket")?)?;
+        std::fs::write(&path, bytes).with_context(|| path.display().to_string())
     }
 
     /// The next `times` requests whose `METHOD host/path` (for names: `DNS host`) matches the regular expression get

@@ -1,5 +1,5 @@
-//! `--root`: what can be done to an image is done, what must wait until it boots is said to be deferred, and is all that
-//! is left to do then.
+//! Images, of a tree and of a build instance: what can be done is done, what must wait until they boot is said to be
+//! deferred, and is all that is left to do then, on each machine anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,12 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 /// A directory that is gone when dropped.
 struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id())))
+    }
+}
 
 impl Drop for Scratch {
     fn drop(&mut self) {
@@ -82,28 +88,119 @@ fn an_image_is_made_ready_and_a_machine_that_boots_it_does_the_rest() -> Result<
     assert_eq!(traces(&baking)?, before);
     assert!(!baking.path(&format!("{IMAGE}/usr/sbin/policy-rc.d")).exists());
 
-    baking.bootstrap(&["run", "--root", IMAGE])?.success()?;
-    let again = report(&baking, IMAGE)?;
-    assert_eq!(steps_with(&again, false), [""; 0]);
-    assert_eq!(steps_with(&again, true), steps_with(&baked, true));
+    let sealed = baking.bootstrap(&["bake", "--root", IMAGE, "--seal"])?.success()?;
+    ensure!(sealed.contains("converged: 0 changes, 4 deferred") && sealed.contains("no credentials found"), "{sealed}");
+    let left = sealed.split_once("left to the boot:").context(sealed.clone())?.1;
+    let named: Vec<_> = left.lines().filter_map(|line| line.strip_prefix("step ")?.strip_suffix(':')).collect();
+    assert_eq!(named, steps_with(&baked, true));
     assert_eq!(traces(&baking)?, before);
 
-    let tree = Scratch(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("image-{}", std::process::id())));
+    let tree = Scratch::new("image");
     copy(&baking.path(IMAGE), &tree.0)?;
     drop(baking);
-    let machine = Machine::boot(Options { tree: Tree::At(tree.0.clone()), ..Options::default() })?;
+    let first = Machine::boot(Options { tree: Tree::At(tree.0.clone()), ..Options::default() })?;
+    let second = Machine::boot(Options { tree: Tree::At(tree.0.clone()), ..Options::default() })?;
+    assert_ne!(machine_id(&first)?, machine_id(&second)?);
+    does_the_rest(&first)?;
+    does_the_rest(&second)
+}
+
+fn machine_id(machine: &Machine) -> Result<String> {
+    let id = machine.sh("cat /etc/machine-id")?.trim().to_owned();
+    ensure!(id.len() == 32, "{id:?} is no machine-id");
+    Ok(id)
+}
+
+/// Which starts of the services these are.
+fn starts(machine: &Machine) -> Result<String> {
+    machine.sh("systemctl show --property InvocationID --value nginx glovo-app")
+}
+
+/// A machine that has booted a sealed image takes nothing for done, does what was deferred and that alone, and serves.
+fn does_the_rest(machine: &Machine) -> Result<()> {
+    let status = machine.agent(&["status"])?;
+    ensure!(status.code == 1 && status.stderr.contains("no run has left a report"), "{status:?}");
+    // systemd has started the services, and with what they are to be started with.
+    let deferred = ["enable_swap", "verify"];
+    let plan = machine.bootstrap(&["plan", "--json"])?.success()?;
+    let plan: Value = serde_json::from_str(&plan).context(plan)?;
+    let pending = steps_with(&plan, false);
+    ensure!(pending.iter().all(|step| deferred.contains(step)), "more than what was deferred: {pending:?}");
+    let before = starts(machine)?;
     machine.bootstrap(&["run"])?.success()?;
-    let booted = report(&machine, "/")?;
-    let deferred = ["enable_swap", "start_servers", "verify"];
+    let booted = report(machine, "/")?;
     let changed = steps_with(&booted, false);
     ensure!(changed.iter().all(|step| deferred.contains(step)), "more than what was deferred: {changed:?}");
+    assert_eq!(starts(machine)?, before, "a service was restarted for nothing");
     ensure!(machine.sh("swapon --show --noheadings")?.contains(&machine.swap_path()), "no swap");
     let curl = machine.world().command("curl").args(["-sSI", "http://172.31.0.10/"]).output()?;
     let head = String::from_utf8(curl.stdout)?.to_lowercase();
     ensure!(head.contains(" 200 ") && head.contains("x-glovo-systems-engineer-candidate: 1"), "{head}");
 
     machine.bootstrap(&["run"])?.success()?;
-    assert_eq!(report(&machine, "/")?["outcome"], "unchanged");
+    assert_eq!(report(machine, "/")?["outcome"], "unchanged");
+    Ok(())
+}
+
+#[test]
+fn a_build_instance_is_baked_with_nothing_started_and_boots_as_another_machine() -> Result<()> {
+    let mut machine = Machine::boot(Options::default())?;
+    // A container keeps no random seed of its own.
+    machine.sh(
+        "echo ls > /root/.bash_history; mkdir -p /var/lib/cloud/instances/i-build; echo > /var/lib/systemd/random-seed",
+    )?;
+    let built = machine_id(&machine)?;
+    let swaps = machine.sh("cat /proc/swaps")?;
+    let sealed = machine.bootstrap(&["bake", "--seal"])?.success()?;
+    for removed in ["/root/.bash_history", "/var/lib/cloud/instances", "/var/lib/systemd/random-seed"] {
+        ensure!(sealed.contains(&format!("  - remove {removed} (")), "{removed}\n{sealed}");
+    }
+    ensure!(sealed.contains("  - empty /etc/machine-id (") && sealed.contains("no credentials found"), "{sealed}");
+    ensure!(sealed.contains("  - service nginx.service: start (deferred"), "{sealed}");
+    for service in ["nginx", "glovo-app"] {
+        assert_eq!(machine.exec(&["systemctl", "is-active", service])?.stdout.trim(), "inactive");
+        assert_eq!(machine.exec(&["systemctl", "is-enabled", service])?.stdout.trim(), "enabled");
+    }
+    assert_eq!(machine.sh("cat /proc/swaps")?, swaps);
+    assert_eq!(machine.sh("cat /etc/machine-id; find /var/lib/glovo-bootstrap -name '*.json' -size +64k")?, "");
+    let again = machine.bootstrap(&["bake", "--seal"])?.success()?;
+    ensure!(again.contains("converged: 0 changes, ") && again.contains("sealed: nothing to remove"), "{again}");
+
+    machine.power_off()?;
+    machine.power_on()?;
+    machine.wait_until_booted()?;
+    assert_ne!(machine_id(&machine)?, built);
+    does_the_rest(&machine)
+}
+
+#[test]
+fn the_image_of_a_running_instance_takes_nothing_for_done() -> Result<()> {
+    let mut instance = Machine::boot(Options { tree: Tree::Converged, ..Options::default() })?;
+    instance.power_off()?;
+    let tree = Scratch::new("running");
+    copy(&instance.path("/"), &tree.0)?;
+    drop(instance);
+    // Without a firmware the machine-id is all that tells machines apart. As a run that was cut off would have left it,
+    // nginx starts with another site than the one that it is known to have been started with.
+    let site = tree.0.join("etc/nginx/sites-enabled/default");
+    fs::write(tree.0.join("etc/machine-id"), "0123456789abcdef0123456789abcdef\n")?;
+    fs::write(&site, format!("{}# changed\n", fs::read_to_string(&site)?))?;
+    let fstab = fs::read_to_string(tree.0.join("etc/fstab"))?;
+    let without_swap: Vec<_> = fstab.lines().filter(|line| !line.contains("swap")).collect();
+    fs::write(tree.0.join("etc/fstab"), without_swap.join("\n") + "\n")?;
+
+    let copy = Machine::boot(Options { tree: Tree::At(tree.0.clone()), ..Options::default() })?;
+    for arguments in [&["status"][..], &["status", "--json"], &["status", "--wait"]] {
+        let status = copy.agent(arguments)?;
+        ensure!(status.code == 1 && status.stderr.contains("the last report is of another machine"), "{status:?}");
+    }
+    let before = starts(&copy)?;
+    let said = copy.bootstrap(&["run"])?.success()?;
+    let after = starts(&copy)?;
+    let restarted = |service: usize| before.split("\n\n").nth(service) != after.split("\n\n").nth(service);
+    ensure!(restarted(0) && said.contains("nginx.service: restart: what it was started with is not known"), "{said}");
+    ensure!(!restarted(1), "glovo-app was restarted, though it has started with what is there:\n{said}");
+    assert_eq!(copy.agent(&["status"])?.code, 0);
     Ok(())
 }
 

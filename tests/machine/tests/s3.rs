@@ -132,3 +132,31 @@ fn only_with_a_token(machine: &Machine) -> Result<()> {
     ensure!(statuses.contains(&200) && !statuses.contains(&401), "{statuses:?}");
     Ok(())
 }
+
+#[test]
+fn a_metadata_service_that_ec2_is_not_behind_is_not_asked() -> Result<()> {
+    let firmware = fs::read_to_string("/sys/class/dmi/id/sys_vendor").unwrap_or_default();
+    ensure!(!firmware.starts_with("Amazon EC2"), "on an EC2 instance there is no other firmware to be seen");
+    let machine = Machine::boot(Options::default())?;
+    let distrustful = ["env", "--unset=GLOVO_BOOTSTRAP_TRUST_METADATA"];
+    let refused = fetch(&machine, "s3://glovo-config/nginx/default", &distrustful[1..])?;
+    let said = refused.stdout + &refused.stderr;
+    ensure!(refused.code == 1 && said.contains("by its firmware (DMI) this machine is no EC2 instance"), "{said}");
+    ensure!(said.contains("GLOVO_BOOTSTRAP_TRUST_METADATA=1"), "{said}");
+    fs::write(
+        machine.path("/root/id.toml"),
+        "name = \"id\"\n[[resource]]\nkind = \"link\"\npath = \"/l\"\ntarget = \"{{ instance.id }}\"\n",
+    )?;
+    let validate = ["/usr/local/bin/glovo-bootstrap", "validate", "--steps", "/root/id.toml"];
+    let refused = machine.exec(&[&distrustful[..], &validate].concat())?;
+    ensure!(refused.code == 2 && refused.stderr.contains("this machine is no EC2 instance"), "{refused:?}");
+    let asked = || machine.world().requests().iter().any(|request| request.host == "169.254.169.254");
+    ensure!(!asked(), "it was asked");
+
+    // The operator's own word: an endpoint, or trust.
+    let endpoint = "AWS_EC2_METADATA_SERVICE_ENDPOINT=http://169.254.169.254";
+    machine.exec(&[&distrustful[..], &[endpoint], &validate].concat())?.success()?;
+    machine.exec(&validate)?.success()?;
+    ensure!(asked(), "it was not asked");
+    Ok(())
+}

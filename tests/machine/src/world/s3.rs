@@ -13,8 +13,8 @@ use s3s::{S3Result, s3_error};
 use super::REGION;
 use super::imds::{ACCESS_KEY, SECRET_KEY, SESSION_TOKEN};
 
-/// The one bucket that the machine's role may read.
-const READABLE: &str = "glovo-config";
+/// The buckets that the machine's role may read.
+const READABLE: [&str; 2] = ["glovo-config", "glovo.artifacts"];
 
 pub(super) fn service(root: &Path) -> Result<S3Service> {
     let files = s3s_fs::FileSystem::new(root).map_err(|error| anyhow!("{}: {error:?}", root.display()))?;
@@ -25,7 +25,7 @@ pub(super) fn service(root: &Path) -> Result<S3Service> {
     Ok(service.build())
 }
 
-/// `s3:Get*` and `s3:List*` on one bucket, for the role's temporary credentials, in the bucket's region.
+/// `s3:Get*` and `s3:List*` on these buckets, for the role's temporary credentials, in the bucket's region.
 struct RolePolicy;
 
 impl S3Access for RolePolicy {
@@ -61,7 +61,7 @@ fn decide(context: &S3AccessContext<'_>) -> S3Result<()> {
     };
     let operation = context.s3_op().name();
     let reads = ["Get", "List", "Head"].iter().any(|verb| operation.starts_with(verb));
-    if bucket != READABLE || !reads {
+    if !READABLE.contains(&bucket) || !reads {
         return Err(s3_error!(AccessDenied, "the role may not do {} on '{}'", operation, bucket));
     }
     Ok(())

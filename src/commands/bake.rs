@@ -1,0 +1,87 @@
+//! `bake`: a run that makes an image, and its seal.
+
+use std::rc::Rc;
+
+use anyhow::Result;
+
+use crate::{
+    cli::{self, Seal},
+    credentials::{self, Finding},
+    error::Fault,
+    report::Report,
+    seal,
+    system::System,
+    view::{count, say},
+};
+
+pub(super) fn execute(
+    system: &Rc<System>,
+    manifest: &cli::Manifest,
+    selection: cli::Selection,
+    arguments: &Seal,
+) -> Result<u8> {
+    let (_lock, report) = super::run(system, manifest, selection)?;
+    match report.exit_code {
+        Some(0) => {}
+        code => {
+            if arguments.seal {
+                say("not sealed: the run has failed");
+            }
+            return Ok(code.unwrap_or(1));
+        }
+    }
+    if arguments.seal {
+        seal_image(system, arguments)?;
+    }
+    say(&left_to_the_boot(&report));
+    Ok(0)
+}
+
+fn seal_image(system: &System, arguments: &Seal) -> Result<()> {
+    let mut changes = 0;
+    seal::seal(system, arguments.on_request, |change| {
+        changes += 1;
+        say(&format!("  - {change}"));
+    })?;
+    // This very run's: on another machine it would be nobody's.
+    Report::remove(system)?;
+    for (path, keys) in seal::authorized_keys(system)? {
+        let keys = count(keys, "key");
+        say(&format!("  note: {path} ({keys}) opens every instance; --authorized-keys removes it"));
+    }
+    let findings = credentials::search(system, &arguments.allow)?;
+    for Finding { path, line, what } in &findings {
+        say(&format!("  ! {path}:{line}: {what}"));
+    }
+    if !findings.is_empty() {
+        let message = format!("the image would hold {}", count(findings.len(), "credential"));
+        return Err(Fault::new(message)
+            .hint("remove them and seal again; what belongs into the image is named by --allow PATH")
+            .into());
+    }
+    let changes = if changes == 0 { "nothing to remove".into() } else { count(changes, "change") };
+    say(&format!("sealed: {changes}, no credentials found"));
+    Ok(())
+}
+
+/// What a machine that boots the image has to do, as the run has said it.
+fn left_to_the_boot(report: &Report) -> String {
+    let mut lines = vec![];
+    for step in &report.steps {
+        let resources = step.resources.iter();
+        let deferred: Vec<String> = resources
+            .flat_map(|resource| resource.changes.iter().map(|change| (&resource.resource, change)))
+            .filter(|(_, change)| change.deferred)
+            .map(|(resource, change)| format!("  - {resource}: {}", change.summary))
+            .collect();
+        if !deferred.is_empty() {
+            lines.push(format!("step {}:", step.name));
+            lines.extend(deferred);
+        }
+    }
+    if lines.is_empty() {
+        "left to the boot: nothing".into()
+    } else {
+        format!("left to the boot:\n{}", lines.join("\n"))
+    }
+}

@@ -1,0 +1,67 @@
+//! `user-data`: prints what makes a machine fetch the agent and run it.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::Parser;
+
+use crate::{
+    cli::{self, Cli},
+    error::Fault,
+    system::root::{Root, host_path},
+    user_data::{self, Agent},
+    value::Sha256,
+    view::say,
+};
+
+/// The largest agent: far more than it has.
+const LIMIT: u64 = 256 << 20;
+
+pub(super) fn execute(arguments: &cli::UserData) -> Result<u8> {
+    let text = render(arguments).map_err(|error| Fault::new("no user-data").invalid().caused_by(error))?;
+    say(text.trim_end());
+    Ok(0)
+}
+
+fn render(arguments: &cli::UserData) -> Result<String> {
+    check_run(&arguments.run)?;
+    let agent = match &arguments.url {
+        None => Agent::Baked,
+        Some(url) => pinned(url, arguments.agent.as_deref())?,
+    };
+    match arguments.format {
+        cli::UserDataFormat::Script => user_data::script(&agent, &arguments.run),
+        cli::UserDataFormat::CloudConfig => user_data::cloud_config(&agent, &arguments.run),
+    }
+}
+
+/// What the machine's `run` would refuse is refused here.
+fn check_run(arguments: &[String]) -> Result<()> {
+    let line = ["glovo-bootstrap", "run"].into_iter().chain(arguments.iter().map(String::as_str));
+    let Err(error) = Cli::try_parse_from(line) else { return Ok(()) };
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let fault = Fault::new("the machine could not run this").hint("glovo-bootstrap run --help");
+    Err(fault.caused_by(anyhow!(first.trim_start_matches("error: ").to_owned())).into())
+}
+
+fn pinned(url: &str, file: Option<&str>) -> Result<Agent> {
+    let (url, pin) = match url.split_once("#sha256=") {
+        Some((url, pin)) => (url, Some(pin.parse::<Sha256>()?)),
+        None => (url, None),
+    };
+    let of_file = file.map(digest).transpose()?;
+    if let (Some(pin), Some(of_file)) = (pin, of_file) {
+        ensure!(pin == of_file, "the file's sha256 is {of_file}, that of the URL {pin}");
+    }
+    let source = url.parse()?;
+    let hint = "URL#sha256=HEX, or --agent FILE to take the digest of a file";
+    let sha256 = pin.or(of_file).ok_or_else(|| Fault::new(format!("{source} is not pinned")).hint(hint))?;
+    Ok(Agent::Fetched(source, sha256))
+}
+
+fn digest(file: &str) -> Result<Sha256> {
+    let path = host_path(file)?;
+    let bytes = Root::open(Path::new("/"))?.read(&path, LIMIT)?.with_context(|| format!("{path} does not exist"))?;
+    Ok(Sha256::of(&bytes))
+}

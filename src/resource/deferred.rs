@@ -1,0 +1,25 @@
+//! What stands in a resource's place while an image is made, if only the machine that boots it can ensure it.
+
+use anyhow::Result;
+
+use super::{Change, Resource};
+use crate::system::System;
+
+/// A resource that is left to the boot.
+#[derive(Debug)]
+pub struct Deferred {
+    /// The resource's own title.
+    pub title: String,
+    /// Why it must wait.
+    pub why: String,
+}
+
+impl Resource for Deferred {
+    fn title(&self) -> String {
+        self.title.clone()
+    }
+
+    fn plan(&self, _system: &System) -> Result<Vec<Change>> {
+        Ok(vec![Change::deferred(format!("ensure at boot (deferred: {})", self.why))])
+    }
+}

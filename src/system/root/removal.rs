@@ -1,0 +1,173 @@
+//! Whole things taken away, whoever owns the directories they are in.
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use std::os::fd::AsRawFd;
+
+use super::{FileType, Purpose, Root, UnlinkatFlags, explain_write, fsync_directory, unlinkat};
+use crate::value::AbsPath;
+
+impl Root {
+    /// Removes what stands at a path, a directory with all that is in it, a link without what it points to. Says whether
+    /// anything was there.
+    ///
+    /// The path may lead through directories of other users, such as their homes: from the first one of them on no link
+    /// is followed, so that nobody can put somebody else's file there to have it removed.
+    pub fn purge(&self, path: &AbsPath) -> Result<bool> {
+        let Some(parent) = self.parent(path, Purpose::Remove)? else { return Ok(false) };
+        let removed = match self.status(path)? {
+            None => return Ok(false),
+            // This follows no link and goes by descriptors, too.
+            Some(status) if status.file_type == FileType::Directory => {
+                std::fs::remove_dir_all(format!("/proc/self/fd/{}/{}", parent.as_raw_fd(), path.leaf()))
+                    .with_context(|| format!("removing {path}"))
+            }
+            Some(_) => match unlinkat(&*parent, path.leaf(), UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => Ok(()),
+                Err(errno) => Err(explain_write(errno, path)),
+            },
+        };
+        self.forget();
+        removed?;
+        fsync_directory(&parent).with_context(|| format!("flushing the directory of {path}"))?;
+        Ok(true)
+    }
+
+    /// The paths that match a pattern, in which `*` stands for any characters of one component and `~` for the homes
+    /// `/root` and `/home/*`.
+    pub fn matching(&self, pattern: &str) -> Result<Vec<AbsPath>> {
+        let mut found = vec![];
+        for pattern in homes(pattern) {
+            let mut paths = vec![AbsPath::from("/")];
+            for component in pattern.split('/').filter(|component| !component.is_empty()) {
+                let mut deeper = vec![];
+                for path in paths {
+                    if !component.contains('*') {
+                        deeper.push(path.join(component)?);
+                        continue;
+                    }
+                    let names = self.list(&path)?.into_iter().filter(|name| is_like(component, name));
+                    // A name that is no path of ours, such as one with an escape sequence, can't be asked for.
+                    deeper.extend(names.filter_map(|name| path.join(&name).ok()));
+                }
+                paths = deeper;
+            }
+            for path in paths {
+                if self.status(&path)?.is_some() {
+                    found.push(path);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a path matches a pattern of [`Root::matching`].
+pub fn is_match(pattern: &str, path: &AbsPath) -> bool {
+    homes(pattern).any(|pattern| {
+        let (mut wanted, mut found) = (pattern.split('/'), path.as_str().split('/'));
+        loop {
+            match (wanted.next(), found.next()) {
+                (None, None) => return true,
+                (Some(wanted), Some(found)) if is_like(wanted, found) => {}
+                _ => return false,
+            }
+        }
+    })
+}
+
+fn homes(pattern: &str) -> impl Iterator<Item = String> {
+    let homes = if pattern.starts_with('~') { &["/root", "/home/*"][..] } else { &[""] };
+    homes.iter().map(move |home| format!("{home}{}", pattern.trim_start_matches('~')))
+}
+
+/// Whether a name is like one component of a pattern.
+fn is_like(pattern: &str, name: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(first) else { return false };
+    let mut parts = rest.split('*').collect::<Vec<_>>();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        let Some(at) = name.find(part) else { return false };
+        name = &name[at + part.len()..];
+    }
+    name.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink, path::PathBuf};
+
+    use super::*;
+
+    struct Tree(PathBuf, Root);
+
+    impl Tree {
+        fn new() -> Self {
+            let path = nix::unistd::mkdtemp(&std::env::temp_dir().join("removal-XXXXXX")).unwrap();
+            let root = Root::open(&path).unwrap();
+            Self(path, root)
+        }
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn patterns_match_component_by_component() {
+        for (pattern, path) in [
+            ("/a/*.log*", "/a/x.log.1"),
+            ("/a/*", "/a/.hidden"),
+            ("~/.*_history", "/root/.bash_history"),
+            ("~/.*_history", "/home/admin/.python_history"),
+            ("/etc/ssh/ssh_host_*_key", "/etc/ssh/ssh_host_rsa_key"),
+        ] {
+            assert!(is_match(pattern, &path.to_owned().try_into().unwrap()), "{pattern} {path}");
+        }
+        for (pattern, path) in [
+            ("/a/*", "/a/b/c"),
+            ("/a/*", "/a"),
+            ("~/.netrc", "/srv/.netrc"),
+            ("/etc/ssh/ssh_host_*_key", "/etc/ssh/ssh_host_rsa_key.pub"),
+            ("/a/x*x", "/a/x"),
+        ] {
+            assert!(!is_match(pattern, &path.to_owned().try_into().unwrap()), "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn a_tree_goes_and_what_its_links_point_to_stays() {
+        let tree = Tree::new();
+        fs::create_dir_all(tree.0.join("var/lib/cloud/instances/i-1/sem")).unwrap();
+        fs::create_dir_all(tree.0.join("kept")).unwrap();
+        fs::write(tree.0.join("kept/file"), "").unwrap();
+        symlink("/kept", tree.0.join("var/lib/cloud/instances/i-1/link")).unwrap();
+        symlink("/var/lib/cloud/instances/i-1", tree.0.join("var/lib/cloud/instance")).unwrap();
+        for path in ["/var/lib/cloud/instance", "/var/lib/cloud/instances"] {
+            assert!(tree.1.purge(&path.into()).unwrap());
+            assert!(!tree.1.purge(&path.into()).unwrap());
+        }
+        assert!(tree.0.join("kept/file").exists());
+        assert_eq!(fs::read_dir(tree.0.join("var/lib/cloud")).unwrap().count(), 0);
+        assert!(!tree.1.purge(&"/none/at/all".into()).unwrap());
+    }
+
+    #[test]
+    fn a_user_can_not_have_a_file_of_somebody_else_removed() {
+        let tree = Tree::new();
+        fs::create_dir_all(tree.0.join("home/mallory")).unwrap();
+        fs::create_dir_all(tree.0.join("etc/ssh")).unwrap();
+        fs::write(tree.0.join("etc/ssh/authorized_keys"), "").unwrap();
+        symlink("/etc/ssh", tree.0.join("home/mallory/.ssh")).unwrap();
+        std::os::unix::fs::chown(tree.0.join("home/mallory"), Some(65534), Some(65534)).unwrap();
+        assert!(!tree.1.purge(&"/home/mallory/.ssh/authorized_keys".into()).unwrap());
+        assert!(tree.0.join("etc/ssh/authorized_keys").exists());
+        // His own files are removed, though nothing would be written there.
+        fs::write(tree.0.join("home/mallory/.bash_history"), "").unwrap();
+        assert!(tree.1.purge(&"/home/mallory/.bash_history".into()).unwrap());
+        assert_eq!(tree.1.matching("~/.ssh").unwrap().len(), 1);
+    }
+}

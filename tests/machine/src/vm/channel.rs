@@ -1,0 +1,87 @@
+//! A conversation in JSON over a Unix socket that qemu offers: with qemu itself (QMP), or with the agent in the guest.
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+/// How often somebody who may have missed the question is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+pub(super) struct Channel {
+    stream: BufReader<UnixStream>,
+    /// What of a line has arrived.
+    line: Vec<u8>,
+    syncs: u64,
+}
+
+impl Channel {
+    pub(super) fn connect(socket: &Path) -> io::Result<Channel> {
+        Ok(Channel { stream: BufReader::new(UnixStream::connect(socket)?), line: Vec::new(), syncs: 0 })
+    }
+
+    /// Waits until the agent in the guest listens, and passes over what it has said before.
+    pub(super) fn sync(&mut self, deadline: Instant) -> Result<()> {
+        while Instant::now() < deadline {
+            self.syncs += 1;
+            // 0xff makes it forget half a command; it says the same before it answers.
+            self.stream.get_mut().write_all(b"\xff")?;
+            self.send("guest-sync-delimited", &json!({ "id": self.syncs }))?;
+            let again = deadline.min(Instant::now() + ASK_AGAIN);
+            while let Some(reply) = self.next(again)? {
+                if reply["return"] == self.syncs {
+                    return Ok(());
+                }
+            }
+        }
+        bail!("the agent in the guest does not listen")
+    }
+
+    /// A command's return value.
+    pub(super) fn call(&mut self, command: &str, arguments: &Value, deadline: Instant) -> Result<Value> {
+        self.send(command, arguments)?;
+        while let Some(mut reply) = self.next(deadline)? {
+            if let Some(error) = reply.get("error") {
+                bail!("{command}: {error}");
+            }
+            // Greetings and events come in between.
+            if let Some(value) = reply.get_mut("return") {
+                return Ok(value.take());
+            }
+        }
+        bail!("{command}: no answer")
+    }
+
+    fn send(&mut self, command: &str, arguments: &Value) -> Result<()> {
+        let mut text = json!({ "execute": command, "arguments": arguments }).to_string();
+        text.push('\n');
+        self.stream.get_mut().write_all(text.as_bytes()).with_context(|| command.to_owned())
+    }
+
+    /// The next message, if there is one before the deadline.
+    fn next(&mut self, deadline: Instant) -> Result<Option<Value>> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.stream.get_ref().set_read_timeout(Some(left))?;
+            match self.stream.read_until(b'\n', &mut self.line) {
+                Ok(0) => bail!("the machine is off"),
+                Ok(_) => {
+                    let line = std::mem::take(&mut self.line);
+                    let from = line.iter().rposition(|byte| *byte == 0xff).map_or(0, |at| at + 1);
+                    // What a reboot has cut off is no message.
+                    if let Ok(message) = serde_json::from_slice(&line[from..]) {
+                        return Ok(Some(message));
+                    }
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! One qemu process: a machine that is on.
+
+use std::path::Path;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use super::VmOptions;
+use super::channel::Channel;
+use crate::world::World;
+
+/// EC2's instances say so in their firmware, and by such a UUID; cloud-init looks there.
+const EC2: [&str; 3] = [
+    "type=0,vendor=Amazon EC2,version=1.0",
+    "type=1,manufacturer=Amazon EC2,product=t3.small,serial=ec2e1916-9099-7caf-fd21-012345abcdef,uuid=ec2e1916-9099-7caf-fd21-012345abcdef",
+    "type=3,manufacturer=Amazon EC2,asset=Amazon EC2",
+];
+
+pub(super) struct Qemu {
+    process: Child,
+    monitor: Mutex<Channel>,
+    agent: Mutex<Channel>,
+}
+
+impl Qemu {
+    /// Switches the machine on whose files are in `dir`; `snapshot` has it go on from there instead of booting.
+    pub(super) fn start(
+        world: &World,
+        dir: &Path,
+        images: &Path,
+        options: &VmOptions,
+        snapshot: Option<&str>,
+    ) -> Result<Qemu> {
+        let file = |name: &str| dir.join(name).display().to_string();
+        let cloud_init = if options.user_data.is_some() { "" } else { "cloud-init=disabled" };
+        let kernel = format!(
+            "root=/dev/vda rw rootfstype={} console=ttyS0 net.ifnames=0 quiet {cloud_init} {}",
+            options.filesystem, options.kernel
+        );
+        // However this process ends, the machine ends with it.
+        let mut qemu = world.command("setpriv");
+        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"])
+            // There is no KVM where this is developed. "max" has the vector instructions that make TLS and zstd quick.
+            .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
+            .args(["-m", &options.memory.to_string(), "-rtc", &format!("base={}", options.clock)])
+            .args(["-kernel", &images.join("vmlinuz").display().to_string()])
+            .args(["-initrd", &images.join("initrd").display().to_string(), "-append", kernel.trim()])
+            .args(["-chardev", &format!("file,id=console,path={},append=on", file("console.log"))])
+            .args(["-serial", "chardev:console"])
+            .args(["-qmp", &format!("unix:{},server=on,wait=off", file("monitor"))])
+            .args(["-chardev", &format!("socket,id=agent,path={},server=on,wait=off", file("agent"))])
+            .args(["-device", "virtio-serial-pci"])
+            .args(["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"])
+            // What a power cut leaves: see Vm::cut_power.
+            .args(["-drive", &format!("file={},if=none,id=root,cache=unsafe,discard=unmap", file("root.qcow2"))])
+            .args(["-device", "virtio-blk-pci,drive=root"])
+            .args(["-netdev", "tap,id=vpc,ifname=vpc,script=no,downscript=no"])
+            .args(["-device", "virtio-net-pci,netdev=vpc,mac=02:00:ac:1f:00:0a,romfile="])
+            .args(["-device", "virtio-rng-pci"]);
+        if options.ec2 {
+            qemu.args(EC2.iter().flat_map(|strings| ["-smbios", strings]));
+        }
+        if let Some(snapshot) = snapshot {
+            qemu.args(["-loadvm", snapshot]);
+        }
+        for socket in ["monitor", "agent"] {
+            _ = std::fs::remove_file(dir.join(socket));
+        }
+        let mut process = qemu.stdin(Stdio::null()).spawn().context("qemu-system-x86_64")?;
+        let mut connect = |name: &str| loop {
+            match Channel::connect(&dir.join(name)) {
+                Ok(channel) => return Ok(channel),
+                Err(error) => ensure!(process.try_wait()?.is_none(), "qemu does not start ({error})"),
+            }
+            sleep(Duration::from_millis(20));
+        };
+        let (mut monitor, agent) = (connect("monitor")?, connect("agent")?);
+        monitor.call("qmp_capabilities", &json!({}), Instant::now() + Duration::from_secs(60))?;
+        Ok(Qemu { process, monitor: monitor.into(), agent: agent.into() })
+    }
+
+    pub(super) fn agent(&self) -> MutexGuard<'_, Channel> {
+        self.agent.lock().expect("no panic in a conversation")
+    }
+
+    /// Gives qemu a command of its monitor for people, such as `savevm`. Those say nothing unless they fail.
+    pub(super) fn monitor(&self, line: &str) -> Result<()> {
+        let mut monitor = self.monitor.lock().expect("no panic in a conversation");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let said = monitor.call("human-monitor-command", &json!({ "command-line": line }), deadline)?;
+        ensure!(said == "", "{line}: {said}");
+        Ok(())
+    }
+
+    pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.process.try_wait()?)
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+}

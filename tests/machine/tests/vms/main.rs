@@ -1,0 +1,9 @@
+//! What only a machine with a kernel and a disk of its own can show. Each boots for a minute or several, every
+//! instruction being emulated: `vm/all` runs them.
+
+mod baked;
+mod clock;
+mod firmware;
+mod power;
+mod releases;
+mod swap;
