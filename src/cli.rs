@@ -226,10 +226,10 @@ pub struct Target {
     pub root: PathBuf,
 }
 
-/// What for.
+/// What a run is to end with.
 #[derive(Debug, Args)]
 pub struct Purpose {
-    /// Default: boot; with --root bake.
+    /// What to end with: an image, or a machine that serves. Default: boot; with --root bake.
     #[arg(long, value_enum)]
     pub phase: Option<Phase>,
 }
@@ -238,7 +238,7 @@ pub struct Purpose {
 #[derive(Debug, Args)]
 pub struct Seal {
     /// If all converged, remove what is this machine's own (reports, machine-id, cloud-init's state, histories …) and
-    /// look for credentials: exit with 1 if there are any.
+    /// look for credentials: exit with 1 if there are any. For a tree, or a build instance that is thrown away.
     #[arg(long)]
     pub seal: bool,
     #[command(flatten)]

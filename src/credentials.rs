@@ -6,12 +6,13 @@
 use std::{io::Read, time::Duration};
 
 use anyhow::{Context, Result};
+use nix::sys::statfs;
 
 use crate::{
     error::Fault,
     system::{
         System,
-        root::{FileType, is_match},
+        root::{FileType, Root, is_match},
     },
     value::AbsPath,
 };
@@ -98,9 +99,8 @@ impl Search<'_> {
             return Ok(());
         }
         match root.status(path)?.map(|status| status.file_type) {
-            Some(FileType::Directory) if depth < 100 => {
-                // The kernel's own file systems and memory are in no image.
-                for name in if root.is_on_disk(path)? { root.list(path)? } else { vec![] } {
+            Some(FileType::Directory) if depth < 100 && is_on_disk(root, path)? => {
+                for name in root.list(path)? {
                     if let Ok(path) = path.join(&name) {
                         self.enter(&path, depth + 1)?;
                     }
@@ -136,6 +136,14 @@ impl Search<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a directory is on a file system that an image holds: memory and other machines are in none, unless the whole
+/// tree is there.
+fn is_on_disk(root: &Root, path: &AbsPath) -> Result<bool> {
+    let device = |path| Ok::<_, anyhow::Error>(root.status(path)?.map(|status| status.identity[0]));
+    let elsewhere = [statfs::TMPFS_MAGIC, statfs::NFS_SUPER_MAGIC].map(|magic| magic.0);
+    Ok(device(path)? == device(&"/".into())? || !elsewhere.contains(&root.file_system(&path.join("any")?)?.magic))
 }
 
 /// The header of a private key, and soon after it a line of its body.
@@ -227,15 +235,14 @@ fn registry_password(text: &str) -> Option<usize> {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "the test's own tree")]
 mod tests {
-    use std::{fs, path::Path};
+    use std::fs;
 
     use super::*;
     use crate::system::{Mode, interrupt::Interrupt};
 
     /// What is found in a tree of these files: `path:line: what`.
     fn found(files: &[(&str, &str)], allowed: &[&'static str]) -> Vec<String> {
-        let tree =
-            nix::unistd::mkdtemp(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target/credentials-XXXXXX")).unwrap();
+        let tree = nix::unistd::mkdtemp(&std::env::temp_dir().join("credentials-XXXXXX")).unwrap();
         for (path, text) in files {
             let path = tree.join(path.trim_start_matches('/'));
             fs::create_dir_all(path.parent().unwrap()).unwrap();

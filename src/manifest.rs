@@ -308,7 +308,7 @@ impl<'a> Reader<'a> {
             // Its fields can't be filled in, so its title is as it is written.
             let name = ["path", "name", "url"].iter().find_map(|field| table.get(*field)?.get_ref().as_str());
             let why = format!("each instance has its own {fact}");
-            return Some(Box::new(Deferred { title: name.unwrap_or_default().to_owned(), why }));
+            return Some(Box::new(Deferred { title: name.unwrap_or("…").to_owned(), why }));
         }
         let resource = self.deserialize(text, entry, table, span)?;
         for finding in resource.check() {

@@ -44,8 +44,8 @@ pub fn is_untrusted(address: IpAddr) -> bool {
 pub fn untrusted() -> Fault {
     Fault::new("the instance metadata service is not asked: by its firmware (DMI) this machine is no EC2 instance")
         .hint(format!(
-            "give credentials in the environment or ~/.aws, and other values with --set; or, where the network is \
-             trusted to have one: {TRUST}=1"
+            "give credentials in the environment or ~/.aws, and values as variables of your own; or, where the network \
+             is trusted to have one: {TRUST}=1"
         ))
 }
 

@@ -337,19 +337,6 @@ impl Root {
         })
     }
 
-    /// Whether a directory is on a file system that an image of the disk holds, and not in memory or on another machine.
-    pub fn is_on_disk(&self, path: &AbsPath) -> Result<bool> {
-        use nix::sys::statfs;
-        let Some(fd) = self.directory(path, Purpose::Read)? else { return Ok(false) };
-        let readable = openat(&*fd, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())
-            .with_context(|| format!("opening {path}"))?;
-        let own = fstat(&readable).with_context(|| format!("reading the status of {path}"))?.st_dev;
-        let magic = statfs::fstatfs(&readable).with_context(|| format!("asking for the file system of {path}"))?;
-        let is_root = fstat(&*self.fd).is_ok_and(|root| root.st_dev == own);
-        let elsewhere = [statfs::TMPFS_MAGIC, statfs::PROC_SUPER_MAGIC, statfs::SYSFS_MAGIC, statfs::NFS_SUPER_MAGIC];
-        Ok(is_root || !elsewhere.contains(&magic.filesystem_type()))
-    }
-
     fn parent_to_write(&self, path: &AbsPath) -> Result<Arc<OwnedFd>> {
         self.parent(path, Purpose::Write)?.ok_or_else(|| {
             let parent = path.parent().unwrap_or_else(|| AbsPath::from("/"));

@@ -135,8 +135,10 @@ fn only_with_a_token(machine: &Machine) -> Result<()> {
 
 #[test]
 fn a_metadata_service_that_ec2_is_not_behind_is_not_asked() -> Result<()> {
-    let firmware = fs::read_to_string("/sys/class/dmi/id/sys_vendor").unwrap_or_default();
-    ensure!(!firmware.starts_with("Amazon EC2"), "on an EC2 instance there is no other firmware to be seen");
+    if fs::read_to_string("/sys/class/dmi/id/sys_vendor").is_ok_and(|vendor| vendor.starts_with("Amazon EC2")) {
+        eprintln!("not tested: on an EC2 instance a container sees EC2's firmware");
+        return Ok(());
+    }
     let machine = Machine::boot(Options::default())?;
     let distrustful = ["env", "--unset=GLOVO_BOOTSTRAP_TRUST_METADATA"];
     let refused = fetch(&machine, "s3://glovo-config/nginx/default", &distrustful[1..])?;
