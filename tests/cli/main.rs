@@ -9,3 +9,4 @@ mod manifest;
 mod run;
 mod sandbox;
 mod server;
+mod user_data;

@@ -127,6 +127,13 @@ fn what_cannot_be_fetched_fails_loudly_and_leaves_nothing() -> Result<()> {
     fails(&machine, &script, &["iam/security-credentials/: HTTP Error 404"])?;
     world.clear_faults();
 
+    // In another partition it asks another host; there is none of that name here.
+    let says = |text: &str| Fault::Answer { status: 200, headers: vec![], body: text.into() };
+    world.fault("meta-data/placement/region$", 100, says("cn-north-1"));
+    world.fault("meta-data/services/domain$", 100, says("amazonaws.com.cn"));
+    fails(&machine, &script, &["https://glovo-config.s3.cn-north-1.amazonaws.com.cn/agent?: <urlopen error"])?;
+    world.clear_faults();
+
     let asked = statuses(&machine, "GET glovo-config").len();
     world.store("glovo-config/agent", b"#!/bin/sh\ntouch /root/ran\n")?;
     fails(&machine, &script, &["wrong SHA-256"])?;

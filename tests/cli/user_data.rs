@@ -1,0 +1,67 @@
+//! `user-data`: what it prints is clean, and what can't work is refused before any machine boots.
+
+use std::process::{Command, Output};
+
+use crate::sandbox::Sandbox;
+
+const DIGEST: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+fn tool(program: &str, arguments: &[&str]) -> Output {
+    let output = Command::new(program).args(arguments).output().expect(program);
+    assert!(output.status.success(), "{program}: {output:?}");
+    output
+}
+
+#[test]
+fn every_script_is_clean_for_any_shell() {
+    let sandbox = Sandbox::new();
+    let s3 = format!("s3://my.bucket/a b?versionId=x#sha256={DIGEST}");
+    let web = format!("https://example.com/a?x='y'#sha256={DIGEST}");
+    for from in [&s3, &web, "--baked"] {
+        let script = sandbox.run(&["user-data", from, "--", "--set", "a=it's a word"]).expect(0).stdout;
+        let script = sandbox.write("script", script);
+        for shell in ["sh", "dash", "bash"] {
+            let _ = tool("shellcheck", &["--shell", shell, &script]);
+        }
+        let _ = tool("dash", &["-n", &script]);
+        let _ = tool("bash", &["--posix", "-n", &script]);
+    }
+}
+
+/// By its grammar alone; tests/machine runs it, by every Python at hand.
+#[test]
+fn python_3_6_can_read_the_python() {
+    let check = "import ast, sys; ast.parse(open(sys.argv[1]).read(), feature_version=(3, 6))";
+    let _ = tool("python3", &["-c", check, concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/user-data/s3.py")]);
+}
+
+#[test]
+fn the_digest_of_a_file_pins_it() {
+    let sandbox = Sandbox::new();
+    let agent = sandbox.write("agent", "");
+    let pinned = format!("s3://b/k#sha256={DIGEST}");
+    let script = sandbox.run(&["user-data", &pinned]).expect(0).stdout;
+    assert_eq!(sandbox.run(&["user-data", "s3://b/k", "--agent", &agent]).expect(0).stdout, script);
+    assert_eq!(sandbox.run(&["user-data", &pinned, "--agent", &agent]).expect(0).stdout, script);
+    let other = sandbox.write("other", "other");
+    let _ = sandbox.run(&["user-data", &pinned, "--agent", &other]).expect(2).says("the file's sha256 is ");
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_a_hint() {
+    let sandbox = Sandbox::new();
+    let pinned = format!("s3://b/k#sha256={DIGEST}");
+    let refused: [(&[&str], &str); 8] = [
+        (&["s3://b/k"], "hint: URL#sha256=HEX, or --agent FILE"),
+        (&["s3://b/k#sha256=abc"], "a sha256 is 64 hexadecimal digits"),
+        (&["s3://b#sha256="], "a sha256 is 64"),
+        (&["ftp://b/k", "--agent", "/bin/sh"], "use https, http, s3 or file"),
+        (&["s3://b/k", "--agent", "/no/such"], "opening /no/such"),
+        (&[&pinned, "--", "--sett", "a=b"], "unexpected argument '--sett'"),
+        (&[&pinned, "--", "--set", "a=b\nc"], "control character \\n"),
+        (&[], "required"),
+    ];
+    for (arguments, words) in refused {
+        let _ = sandbox.run(&[&["user-data"], arguments].concat()).expect(2).says(words);
+    }
+}
