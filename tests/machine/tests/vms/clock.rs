@@ -17,9 +17,7 @@ deadline = "20s"
 fn a_clock_of_1970_is_named_as_the_cause_and_deadlines_go_by_another_one() -> Result<()> {
     let vm = Vm::boot(VmOptions { clock: "1970-01-01T00:00:00", ..VmOptions::default() })?;
     vm.fetch_agent()?;
-    // systemd sets a clock that is before its own release to that; still long before the certificate.
-    let year: u32 = vm.sh("date +%Y")?.trim().parse()?;
-    ensure!(year < 2026, "{year}");
+    // systemd has set a clock that is before its own build to that.
     vm.sh("date --set 1970-01-01T00:01")?;
     let fetch = vm.agent(&["fetch", "https://origin.test/file"])?;
     let said = format!("{}{}", fetch.stdout, fetch.stderr);
