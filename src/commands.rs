@@ -124,13 +124,14 @@ fn load(system: &Rc<System>, arguments: &cli::Manifest) -> Result<(Manifest, Loc
             _ => None,
         }
     });
-    let mut diagnostics: Vec<Diagnostic> = texts.variables.iter().flat_map(|text| variables.set_all(text)).collect();
+    let mut diagnostics: Vec<Diagnostic> =
+        texts.variables.iter().flat_map(|text| variables.declare_all(text)).collect();
     for file in &arguments.variables {
-        diagnostics.extend(variables.set_all(&variables_file(file).map_err(invalid)?));
+        diagnostics.extend(variables.give_all(&variables_file(file).map_err(invalid)?));
     }
     for assignment in &arguments.set {
         let set = match assignment.split_once('=') {
-            Some((name, value)) => variables.set(name, value),
+            Some((name, value)) => variables.give(name, value),
             None => Err(format!("`--set {assignment}` has no `=`")),
         };
         let diagnostic = |message| Diagnostic { message, place: None, hint: Some("--set NAME=VALUE".into()) };

@@ -143,7 +143,7 @@ impl<'a> Reader<'a> {
         }
         if let Some(variables) = table.remove("variables") {
             match variables.get_ref() {
-                DeValue::Table(variables) => self.diagnostics.extend(self.variables.set_table(text, variables)),
+                DeValue::Table(variables) => self.diagnostics.extend(self.variables.declare_table(text, variables)),
                 other => self.report(
                     text,
                     &variables.span(),

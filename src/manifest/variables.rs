@@ -12,7 +12,10 @@ type Facts = Box<dyn Fn(&str) -> Option<Result<String>>>;
 
 /// The variables of a manifest.
 pub struct Variables {
-    values: BTreeMap<String, String>,
+    /// What the manifest itself declares.
+    declared: BTreeMap<String, String>,
+    /// What the operator gives instead.
+    given: BTreeMap<String, String>,
     facts: Facts,
     asked: RefCell<BTreeMap<String, String>>,
 }
@@ -43,50 +46,32 @@ pub struct Unresolved {
 impl Variables {
     /// No variables yet, and read-only facts from this function: `None` for a name it doesn't know.
     pub fn new(facts: impl Fn(&str) -> Option<Result<String>> + 'static) -> Self {
-        Self { values: BTreeMap::new(), facts: Box::new(facts), asked: RefCell::default() }
+        Self { declared: BTreeMap::new(), given: BTreeMap::new(), facts: Box::new(facts), asked: RefCell::default() }
     }
 
-    /// Sets one, over any earlier value.
+    /// Gives one, over what the manifest declares and over any earlier one.
     ///
     /// # Errors
     /// If the name can't be one.
-    pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        if name.starts_with("instance.") || name.starts_with("host.") {
-            return Err(format!("`{name}` is read-only: it is asked of the machine"));
-        }
-        if !is_name(name) {
-            return Err(format!("`{name}` is not a variable's name: use lower-case letters, digits and `_`"));
-        }
-        _ = self.values.insert(name.into(), value.into());
+    pub fn give(&mut self, name: &str, value: &str) -> Result<(), String> {
+        check_name(name)?;
+        _ = self.given.insert(name.into(), value.into());
         Ok(())
     }
 
-    /// Sets all of a `variables.toml`, and reports what can't be set.
-    pub fn set_all(&mut self, text: &Text) -> Vec<Diagnostic> {
-        let (table, errors) = DeTable::parse_recoverable(&text.text);
-        let mut diagnostics: Vec<Diagnostic> = errors.iter().map(|error| super::syntax_error(text, error)).collect();
-        diagnostics.extend(self.set_table(text, table.get_ref()));
-        diagnostics
+    /// Gives all of a file, and reports what can't be set.
+    pub fn give_all(&mut self, text: &Text) -> Vec<Diagnostic> {
+        read(text, &mut self.given)
     }
 
-    /// Sets all of a table, and reports what can't be set.
-    pub(super) fn set_table(&mut self, text: &Text, table: &DeTable<'_>) -> Vec<Diagnostic> {
-        let mut diagnostics = vec![];
-        for (name, value) in table {
-            let (message, hint, span) = match value.get_ref() {
-                DeValue::String(value) => match self.set(name.get_ref(), value) {
-                    Ok(()) => continue,
-                    Err(message) => (message, None, name.span()),
-                },
-                other => (
-                    format!("the value of variable `{}` is a {}, not a string", name.get_ref(), other.type_str()),
-                    Some("write it in quotes".into()),
-                    value.span(),
-                ),
-            };
-            diagnostics.push(Diagnostic { message, place: Some(Place::new(text, &span)), hint });
-        }
-        diagnostics
+    /// Sets all of a `variables.toml`, as far as the operator gives nothing else, and reports what can't be set.
+    pub fn declare_all(&mut self, text: &Text) -> Vec<Diagnostic> {
+        read(text, &mut self.declared)
+    }
+
+    /// The same with the table `[variables]` of a manifest.
+    pub(super) fn declare_table(&mut self, text: &Text, table: &DeTable<'_>) -> Vec<Diagnostic> {
+        read_table(text, table, &mut self.declared)
     }
 
     /// Replaces every `{{ name }}`. `{{{{` stands for a literal `{{`. A replaced value is not looked at again.
@@ -115,8 +100,12 @@ impl Variables {
         Ok(result)
     }
 
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.declared.keys().chain(self.given.keys()).map(String::as_str)
+    }
+
     fn value(&self, name: &str) -> Result<String, Unresolved> {
-        if let Some(value) = self.values.get(name) {
+        if let Some(value) = self.given.get(name).or_else(|| self.declared.get(name)) {
             return Ok(value.clone());
         }
         if let Some(value) = self.asked.borrow().get(name) {
@@ -140,7 +129,7 @@ impl Variables {
                 })
             }
             None => {
-                let hint = did_you_mean(name, self.values.keys().map(String::as_str))
+                let hint = did_you_mean(name, self.names())
                     .unwrap_or_else(|| format!("give it: --set {name}=VALUE, or a line in variables.toml"));
                 let message = if is_name(name) || name.contains('.') {
                     format!("variable `{name}` is not set")
@@ -156,8 +145,48 @@ impl Variables {
 impl fmt::Debug for Variables {
     /// Names only: a value may be a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.values.keys()).finish()
+        f.debug_set().entries(self.names()).finish()
     }
+}
+
+/// Reads a file of variables.
+fn read(text: &Text, values: &mut BTreeMap<String, String>) -> Vec<Diagnostic> {
+    let (table, errors) = DeTable::parse_recoverable(&text.text);
+    let mut diagnostics: Vec<Diagnostic> = errors.iter().map(|error| super::syntax_error(text, error)).collect();
+    diagnostics.extend(read_table(text, table.get_ref(), values));
+    diagnostics
+}
+
+fn read_table(text: &Text, table: &DeTable<'_>, values: &mut BTreeMap<String, String>) -> Vec<Diagnostic> {
+    let mut diagnostics = vec![];
+    for (name, value) in table {
+        let (message, hint, span) = match value.get_ref() {
+            DeValue::String(value) => match check_name(name.get_ref()) {
+                Ok(()) => {
+                    _ = values.insert(name.get_ref().to_string(), value.to_string());
+                    continue;
+                }
+                Err(message) => (message, None, name.span()),
+            },
+            other => (
+                format!("the value of variable `{}` is a {}, not a string", name.get_ref(), other.type_str()),
+                Some("write it in quotes".into()),
+                value.span(),
+            ),
+        };
+        diagnostics.push(Diagnostic { message, place: Some(Place::new(text, &span)), hint });
+    }
+    diagnostics
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    if name.starts_with("instance.") || name.starts_with("host.") {
+        return Err(format!("`{name}` is read-only: it is asked of the machine"));
+    }
+    if !is_name(name) {
+        return Err(format!("`{name}` is not a variable's name: use lower-case letters, digits and `_`"));
+    }
+    Ok(())
 }
 
 fn is_name(name: &str) -> bool {
@@ -176,8 +205,8 @@ mod tests {
             "instance.region" => Some(Err(anyhow::anyhow!("no metadata service"))),
             _ => None,
         });
-        variables.set("a", "1").unwrap();
-        variables.set("app_version", "2").unwrap();
+        variables.give("a", "1").unwrap();
+        variables.give("app_version", "2").unwrap();
         variables
     }
 
@@ -201,7 +230,7 @@ mod tests {
 
     #[test]
     fn facts_cannot_be_set() {
-        assert!(variables().set("instance.id", "i-1").is_err());
-        assert!(variables().set("Upper", "1").is_err());
+        assert!(variables().give("instance.id", "i-1").is_err());
+        assert!(variables().give("Upper", "1").is_err());
     }
 }

@@ -212,6 +212,21 @@ fn exported_steps_are_the_built_in_ones() {
 }
 
 #[test]
+fn what_the_operator_gives_counts_over_what_a_manifest_declares() {
+    let sandbox = Sandbox::new();
+    let target = sandbox.at("link");
+    let manifest = format!(
+        "[variables]\nname = \"declared\"\n[[step]]\nname = \"one\"\n[[step.resource]]\nkind = \"link\"\npath = \"{target}\"\ntarget = \"{{{{ name }}}}\"\n"
+    );
+    let manifest = sandbox.write("one.toml", &manifest);
+    let file = sandbox.write("given.toml", "name = \"from-a-file\"\n");
+    let plan = |arguments: &[&str]| sandbox.run(&[&["plan", "--steps", &manifest], arguments].concat()).expect(0);
+    let _ = plan(&[]).says("declared");
+    let _ = plan(&["--variables", &file]).says("from-a-file");
+    let _ = plan(&["--variables", &file, "--set", "name=set"]).says("set");
+}
+
+#[test]
 fn a_manifest_comes_from_standard_input_and_from_a_pinned_archive() {
     let sandbox = Sandbox::new();
     let one = "[variables]\nname = \"world\"\n[[step]]\nname = \"one\"\n[[step.resource]]\nkind = \"link\"\npath = \"/l\"\ntarget = \"{{ name }}\"\n";
