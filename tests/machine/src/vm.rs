@@ -27,7 +27,7 @@ pub use image::{root_disk, stock_tree};
 use qemu::Qemu;
 
 /// How long anything may take in a machine whose every instruction is emulated.
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_secs(1800);
 const SWAP: &str = "/swapfile";
 
 /// How a virtual machine is to be.
