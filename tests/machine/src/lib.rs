@@ -18,9 +18,9 @@ mod machine;
 mod manifest;
 mod world;
 
-pub use agent::agent;
+pub use agent::{agent, static_binaries};
 pub use base::pristine_tree;
 pub use guest::Output;
 pub use machine::{Machine, Options, Tree, Upper, UserData};
 pub use manifest::step_of_files;
-pub use world::{Fault, Request, SECRETS, World};
+pub use world::{AWS_ENVIRONMENT, Fault, Request, SECRETS, World};
