@@ -205,10 +205,10 @@ impl Swap {
     fn preflight(&self, root: &Root, size: u64) -> Result<()> {
         let file_system = root.file_system(&self.path)?;
         let refused = [
-            (statfs::BTRFS_SUPER_MAGIC.0, "btrfs"),
-            (statfs::TMPFS_MAGIC.0, "tmpfs"),
-            (statfs::OVERLAYFS_SUPER_MAGIC.0, "overlayfs"),
-            (statfs::NFS_SUPER_MAGIC.0, "nfs"),
+            (statfs::BTRFS_SUPER_MAGIC, "btrfs"),
+            (statfs::TMPFS_MAGIC, "tmpfs"),
+            (statfs::OVERLAYFS_SUPER_MAGIC, "overlayfs"),
+            (statfs::NFS_SUPER_MAGIC, "nfs"),
         ];
         if let Some((_, name)) = refused.iter().find(|(magic, _)| *magic == file_system.magic) {
             return Err(Fault::new(format!("{} can't be a swap file: it is on {name}", self.path))

@@ -331,7 +331,7 @@ impl Root {
         let read_only = nix::sys::statvfs::fstatvfs(&readable)
             .is_ok_and(|stat| stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY));
         Ok(FileSystem {
-            magic: stat.filesystem_type().0,
+            magic: stat.filesystem_type(),
             free: stat.blocks_available() * u64::try_from(stat.block_size()).unwrap_or_default(),
             read_only,
         })
@@ -422,7 +422,7 @@ impl Root {
 #[derive(Debug, Clone, Copy)]
 pub struct FileSystem {
     /// Its magic number, as in statfs(2).
-    pub magic: nix::libc::__fsword_t,
+    pub magic: nix::sys::statfs::FsType,
     /// Free bytes for an unprivileged user.
     pub free: u64,
     /// Whether it is mounted read-only.

@@ -108,7 +108,7 @@ impl System {
         observe: &mut dyn FnMut(Event<'_>),
     ) -> Result<Vec<Result<Delivery>>> {
         let jobs = jobs.unwrap_or(BEGUN);
-        let umask = self.umask()?;
+        let umask = umask();
         let mut results: Vec<Option<Result<Delivery>>> = orders.iter().map(|_| None).collect();
         let mut settle = |index: usize, result: Result<Delivery>, observe: &mut dyn FnMut(Event<'_>)| {
             let what = &orders[index].source;
@@ -225,7 +225,7 @@ impl System {
     /// # Errors
     /// If they can't, for want of a right, or because somebody else could put a link in the way.
     pub fn prepare_directory(&self, directory: &AbsPath) -> Result<()> {
-        self.make_way(directory, self.umask()?)?;
+        self.make_way(directory, umask())?;
         // Dropped unpublished, it is gone again.
         let name = format!("fetch-{}", std::process::id());
         self.root().stage(&directory.join(&name)?, ours(0o600)).map(drop)
@@ -254,14 +254,14 @@ impl System {
         };
         Err(Fault::new(format!("{destination} is {what}")).hint("move it away, or download to elsewhere").into())
     }
+}
 
-    /// The permission bits that this process's files don't get.
-    fn umask(&self) -> Result<u32> {
-        let status = self.root().read_text(&"/proc/self/status".into())?;
-        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-        let umask = umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok());
-        umask.context("no Umask in /proc/self/status")
-    }
+/// The permission bits that this process's files don't get. There is no asking without setting, but in /proc, which no
+/// Linux before 4.7 has it in, and no bare chroot; what is made meanwhile, by another thread, is nobody else's to read.
+fn umask() -> u32 {
+    let umask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_retain(0o077));
+    _ = nix::sys::stat::umask(umask);
+    umask.bits()
 }
 
 /// Gives the files their names.

@@ -21,6 +21,16 @@ pub fn agent() -> Result<&'static Path> {
     Ok(AGENT.get().expect("just set"))
 }
 
+/// The static binaries that `packaging/build-static` has made, at least one.
+pub fn static_binaries() -> Result<Vec<PathBuf>> {
+    let directory = Path::new(PACKAGE).join("../../target/static");
+    let files = std::fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let binaries: Vec<PathBuf> =
+        files.filter(|file| file.extension().is_none() && !file.ends_with("SHA256SUMS")).collect();
+    ensure!(!binaries.is_empty(), "no binary in target/static: packaging/build-static makes them");
+    Ok(binaries)
+}
+
 fn build() -> Result<PathBuf> {
     if let Some(binary) = std::env::var_os("GLOVO_MACHINE_AGENT") {
         return Ok(binary.into());

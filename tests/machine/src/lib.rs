@@ -23,10 +23,10 @@ mod place;
 mod vm;
 mod world;
 
-pub use agent::{agent, user_data};
+pub use agent::{agent, static_binaries, user_data};
 pub use base::{Release, pristine_tree};
 pub use guest::Output;
 pub use machine::{Machine, Options, Tree, Upper, UserData};
 pub use manifest::step_of_files;
 pub use vm::{Process, Vm, VmOptions, root_disk, stock_tree};
-pub use world::{Fault, Request, SECRETS, World};
+pub use world::{AWS_ENVIRONMENT, Fault, Request, SECRETS, World};

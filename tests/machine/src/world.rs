@@ -28,6 +28,13 @@ use fault::Faults;
 
 /// What the role's credentials hold that nobody else may ever read.
 pub const SECRETS: [&str; 2] = [imds::SECRET_KEY, imds::SESSION_TOKEN];
+/// The role's credentials and region, as the environment gives them to the AWS SDKs.
+pub const AWS_ENVIRONMENT: [(&str, &str); 4] = [
+    ("AWS_ACCESS_KEY_ID", imds::ACCESS_KEY),
+    ("AWS_SECRET_ACCESS_KEY", imds::SECRET_KEY),
+    ("AWS_SESSION_TOKEN", imds::SESSION_TOKEN),
+    ("AWS_REGION", REGION),
+];
 
 /// The address of the metadata service, in every EC2 network.
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use super::fault::Fault;
 use super::{ROUTER, Request, State};
@@ -13,6 +14,8 @@ const TYPE_A: u16 = 1;
 
 pub(super) async fn serve(state: Arc<State>) -> Result<()> {
     let socket = UdpSocket::bind((ROUTER, 53)).await?;
+    let listener = TcpListener::bind((ROUTER, 53)).await?;
+    let of_streams = Arc::clone(&state);
     tokio::spawn(async move {
         let mut buffer = [0; 512];
         while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
@@ -21,7 +24,23 @@ pub(super) async fn serve(state: Arc<State>) -> Result<()> {
             }
         }
     });
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(converse(Arc::clone(&of_streams), stream));
+        }
+    });
     Ok(())
+}
+
+/// RFC 1035, section 4.2.2: each message behind its length. An error ends the connection.
+async fn converse(state: Arc<State>, mut stream: TcpStream) -> Result<()> {
+    loop {
+        let mut query = vec![0; stream.read_u16().await?.into()];
+        stream.read_exact(&mut query).await?;
+        let Some(reply) = reply(&state, &query) else { return Ok(()) };
+        stream.write_u16(reply.len().try_into()?).await?;
+        stream.write_all(&reply).await?;
+    }
 }
 
 /// RFC 1035, section 4: a header of 12 bytes, then the question: labels, type, class.
@@ -51,9 +70,10 @@ fn reply(state: &State, query: &[u8]) -> Option<Vec<u8>> {
     }
 
     // A known name without an address of the asked type has an empty answer, which is not an error.
-    let addresses = u8::from(code == 0 && kind == TYPE_A);
+    let truncated = matches!(fault, Some(Fault::Truncate(_)));
+    let addresses = u8::from(code == 0 && kind == TYPE_A && !truncated);
     let (response, recursion_desired, authoritative) = (0x80, query[2] & 1, 0x04);
-    let flags = [response | authoritative | recursion_desired, 0x80 | code];
+    let flags = [response | authoritative | recursion_desired | u8::from(truncated) << 1, 0x80 | code];
     let counts = [0, 1, 0, addresses, 0, 0, 0, 0];
     let mut reply = [&query[..2], &flags, &counts, question].concat();
     if addresses == 1 {

@@ -12,7 +12,8 @@ pub enum Fault {
     Answer { status: u16, headers: Vec<(&'static str, String)>, body: Vec<u8> },
     /// The right answer, but late.
     Delay(Duration),
-    /// The right head, then only so many bytes of the body; then the connection ends.
+    /// The right head, then only so many bytes of the body; then the connection ends. A name server says that its
+    /// answer is too long for a datagram.
     Truncate(usize),
     /// The right head, then so many bytes of the body; then silence.
     Stall(usize),

@@ -1,0 +1,186 @@
+//! The packages of `packaging/build-packages`: what they bring, what they leave, and what their units do.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use machine::{Machine, Options, UserData};
+
+const UNITS: &str = "glovo-bootstrap.service glovo-bootstrap-converge.timer";
+
+/// The packages with this ending, at least one.
+fn packages(ending: &str) -> Result<Vec<PathBuf>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/packages");
+    let files = fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let packages: Vec<PathBuf> = files.filter(|file| file.to_string_lossy().ends_with(ending)).collect();
+    ensure!(!packages.is_empty(), "no {ending} in target/packages: packaging/build-packages makes them");
+    Ok(packages)
+}
+
+/// A machine with the package, which has done nothing yet.
+fn installed(options: Options) -> Result<Machine> {
+    let machine = Machine::boot(options)?;
+    let [package] = &packages("_amd64.deb")?[..] else { anyhow::bail!("more than one version in target/packages") };
+    fs::copy(package, machine.path("/root/package.deb"))?;
+    machine.sh("dpkg --install /root/package.deb")?;
+    Ok(machine)
+}
+
+/// Declares the step of all tests here.
+fn declare(machine: &Machine, resources: &str) -> Result<()> {
+    fs::create_dir_all(machine.path("/etc/glovo-bootstrap/steps"))?;
+    let step = format!("name = \"declared\"\n{resources}");
+    fs::write(machine.path("/etc/glovo-bootstrap/steps/declared.toml"), step).context("steps")
+}
+
+fn file(path: &str) -> String {
+    format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"declared\"\n")
+}
+
+fn check(deadline: &str) -> String {
+    format!("[[resource]]\nkind = \"http_check\"\nurl = \"http://origin.test/go\"\ndeadline = \"{deadline}\"\n")
+}
+
+fn property(machine: &Machine, name: &str) -> Result<String> {
+    Ok(machine.sh(&format!("systemctl show --value --property={name} glovo-bootstrap.service"))?.trim().to_owned())
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !done()? {
+        ensure!(start.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+        sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+#[test]
+fn lintian_has_nothing_to_say() -> Result<()> {
+    let said = Command::new("lintian").args(["--fail-on", "error,warning"]).args(packages(".deb")?).output()?;
+    ensure!(said.status.success() && said.stdout.is_empty(), "{}", String::from_utf8_lossy(&said.stdout));
+    Ok(())
+}
+
+#[test]
+fn an_installed_package_does_nothing_by_itself() -> Result<()> {
+    let machine = installed(Options::default())?;
+    machine.sh("/usr/bin/glovo-bootstrap --version; ! systemctl is-enabled glovo-bootstrap.service")?;
+    // As the first boot of an image does for all units.
+    machine.sh(&format!("systemctl preset {UNITS}; ! systemctl is-enabled {UNITS}"))?;
+    // Without steps, a start is no run.
+    machine.sh("systemctl start glovo-bootstrap.service")?;
+    assert_eq!(property(&machine, "ConditionResult")?, "no");
+    ensure!(!machine.path("/var/lib/glovo-bootstrap").exists());
+    let files = machine.sh("dpkg --listfiles glovo-bootstrap")?;
+    for file in [
+        "/usr/share/man/man1/glovo-bootstrap.1.gz",
+        "/usr/share/man/man1/glovo-bootstrap-steps-show.1.gz",
+        "/usr/share/bash-completion/completions/glovo-bootstrap",
+        "/usr/share/zsh/vendor-completions/_glovo-bootstrap",
+        "/usr/share/fish/vendor_completions.d/glovo-bootstrap.fish",
+        "/etc/glovo-bootstrap/README",
+    ] {
+        ensure!(files.lines().any(|line| line == file), "{file} is not among\n{files}");
+    }
+    machine.sh("bash -c '. /usr/share/bash-completion/completions/glovo-bootstrap && complete -p glovo-bootstrap'")?;
+    let verified = machine.exec(&["sh", "-c", &format!("systemd-analyze verify --man=no {UNITS} 2>&1")])?;
+    ensure!(verified.code == 0 && verified.stdout.is_empty(), "{verified:?}");
+    Ok(())
+}
+
+#[test]
+fn it_is_upgraded_removed_and_purged() -> Result<()> {
+    let machine = installed(Options::default())?;
+    declare(&machine, &file("/root/declared"))?;
+    machine.sh(&format!("systemctl enable --now {UNITS}; grep declared /root/declared"))?;
+    machine.sh("echo edited >> /etc/glovo-bootstrap/README")?;
+    machine.sh(
+        "dpkg-deb --raw-extract /root/package.deb /root/next; sed -i 's/^Version: .*/Version: 9/' /root/next/DEBIAN/control; \
+         dpkg-deb --build /root/next /root/next.deb; dpkg --install /root/next.deb",
+    )?;
+    machine.sh(&format!("systemctl is-enabled {UNITS}; systemctl is-active glovo-bootstrap-converge.timer"))?;
+    machine.sh("grep edited /etc/glovo-bootstrap/README")?;
+
+    machine.sh("dpkg --remove glovo-bootstrap; ! test -e /usr/bin/glovo-bootstrap")?;
+    machine.sh(&format!("! systemctl is-active {UNITS}; test -e /etc/glovo-bootstrap/README"))?;
+    machine.sh("dpkg --purge glovo-bootstrap")?;
+    // The steps are the operator's. Nothing else is left, and nothing of what the steps have made is gone.
+    let left = "find / -xdev -name '*glovo-bootstrap*' ! -path '/root/*' ! -path /usr/local/bin/glovo-bootstrap";
+    assert_eq!(machine.sh(left)?.trim(), "/etc/glovo-bootstrap");
+    machine.sh("ls /etc/glovo-bootstrap/steps/declared.toml /root/declared; ! test -e /etc/glovo-bootstrap/README")?;
+    Ok(())
+}
+
+#[test]
+fn a_run_cut_off_by_going_down_is_made_good_at_the_next_boot() -> Result<()> {
+    // cloud-init is on: its last stage is ordered after multi-user.target, which waits for this unit.
+    let user_data = Some(UserData::Text("#!/bin/sh\ntouch /root/user-data\n".into()));
+    let mut machine = installed(Options { user_data, ..Options::default() })?;
+    declare(&machine, &[file("/root/first"), check("1h"), file("/root/last")].concat())?;
+    machine.sh("systemctl enable glovo-bootstrap.service; systemctl start --no-block glovo-bootstrap.service")?;
+    wait_for("the run to be half done", || Ok(machine.path("/root/first").exists()))?;
+    machine.power_off()?;
+    ensure!(!machine.path("/root/last").exists());
+    machine.world().publish("origin.test/go", "");
+    machine.power_on()?;
+    machine.wait_until_booted()?;
+    machine.sh("grep declared /root/last; /usr/bin/glovo-bootstrap status")?;
+    assert_eq!(property(&machine, "Result")?, "success");
+    machine.sh("! journalctl --boot | grep -i 'ordering cycle'; systemctl is-active multi-user.target")?;
+    Ok(())
+}
+
+#[test]
+fn what_may_pass_is_tried_again_but_not_for_ever() -> Result<()> {
+    let machine = installed(Options::default())?;
+    machine.sh(
+        "mkdir /etc/systemd/system/glovo-bootstrap.service.d; systemctl daemon-reload
+         printf '[Service]\nRestartSec=0\n' > /etc/systemd/system/glovo-bootstrap.service.d/quick.conf; systemctl daemon-reload",
+    )?;
+    declare(&machine, &check("1s"))?;
+    machine.sh("systemctl start --no-block glovo-bootstrap.service")?;
+    wait_for("systemd to give up", || Ok(property(&machine, "ActiveState")? == "failed"))?;
+    assert_eq!(property(&machine, "ExecMainStatus")?, "75");
+    assert_eq!(property(&machine, "NRestarts")?, "4");
+
+    machine.sh("systemctl reset-failed glovo-bootstrap.service; mkdir /root/directory")?;
+    declare(&machine, &file("/root/directory"))?;
+    let start = machine.exec(&["systemctl", "start", "glovo-bootstrap.service"])?;
+    ensure!(start.code != 0, "{start:?}");
+    assert_eq!((property(&machine, "ExecMainStatus")?.as_str(), property(&machine, "NRestarts")?.as_str()), ("1", "0"));
+    Ok(())
+}
+
+#[test]
+fn an_rpm_installs_and_leaves_nothing() -> Result<()> {
+    for package in packages(".rpm")? {
+        let root = std::env::temp_dir().join(format!("rpm-{}", std::process::id()));
+        fs::create_dir(&root)?;
+        let rpm = |arguments: &[&str]| -> Result<String> {
+            let mut command = Command::new("rpm");
+            command.arg("--root").arg(&root).arg("--ignorearch").arg("--nodeps").args(arguments);
+            let output = command.output()?;
+            ensure!(output.status.success(), "{command:?}: {output:?}");
+            Ok(String::from_utf8(output.stdout)?)
+        };
+        let path = package.to_string_lossy();
+        // Scripts need a shell, which an empty root has not.
+        rpm(&["--install", "--noscripts", &path])?;
+        let listed = rpm(&["--query", "--list", "glovo-bootstrap"])?;
+        for file in [
+            "/usr/bin/glovo-bootstrap",
+            "/usr/lib/systemd/system/glovo-bootstrap.service",
+            "/etc/glovo-bootstrap/README",
+        ] {
+            ensure!(root.join(&file[1..]).is_file() && listed.contains(file), "{file}: {listed}");
+        }
+        rpm(&["--verify", "glovo-bootstrap"])?;
+        rpm(&["--erase", "--noscripts", "glovo-bootstrap"])?;
+        ensure!(!root.join("usr/bin/glovo-bootstrap").exists());
+        fs::remove_dir_all(root)?;
+    }
+    Ok(())
+}
