@@ -25,7 +25,8 @@ pub fn agent() -> Result<&'static Path> {
 pub fn static_binaries() -> Result<Vec<PathBuf>> {
     let directory = Path::new(PACKAGE).join("../../target/static");
     let files = std::fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.path());
-    let binaries: Vec<PathBuf> = files.filter(|file| file.extension().is_none() && !file.ends_with("SHA256SUMS")).collect();
+    let binaries: Vec<PathBuf> =
+        files.filter(|file| file.extension().is_none() && !file.ends_with("SHA256SUMS")).collect();
     ensure!(!binaries.is_empty(), "no binary in target/static: packaging/build-static makes them");
     Ok(binaries)
 }
