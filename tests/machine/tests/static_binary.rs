@@ -111,7 +111,7 @@ fn it_fetches_by_https_from_whom_it_is_told_to_trust() -> Result<()> {
         let untold = chroot.run(world, &[], &fetch)?;
         has(&untold, 1, "this machine has no root certificates (ca-certificates): trusting the built-in ones")?;
         has(&untold, 1, "the server's certificate is not trusted")?;
-        chroot.run(world, &[("SSL_CERT_FILE", AUTHORITY)], &fetch)?;
+        has(&chroot.run(world, &[("SSL_CERT_FILE", AUTHORITY)], &fetch)?, 0, "")?;
         ensure!(chroot.read("new/file")? == BYTES);
         Ok(())
     })
@@ -136,7 +136,8 @@ fn names_are_found_with_a_search_domain_and_by_tcp() -> Result<()> {
         // Both the question for IPv4 and that for IPv6.
         world.fault(&format!("^DNS {ORIGIN}$"), 2, Fault::Truncate(0));
         let before = world.requests().len();
-        let _ = chroot.run(world, &[], &["fetch", "--output-dir", "/new", "http://origin/file"])?;
+        // The origin has no site of the short name.
+        has(&chroot.run(world, &[], &["fetch", "--output-dir", "/new", "http://origin/file"])?, 1, "404")?;
         let lines: Vec<String> = world.requests()[before..].iter().map(machine::Request::line).collect();
         ensure!(lines.iter().any(|line| line == "GET origin/file"), "{lines:?}");
         ensure!(lines.iter().any(|line| line == "DNS origin.example.invalid"), "{lines:?}");
