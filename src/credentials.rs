@@ -142,7 +142,7 @@ impl Search<'_> {
 /// tree is there.
 fn is_on_disk(root: &Root, path: &AbsPath) -> Result<bool> {
     let device = |path| Ok::<_, anyhow::Error>(root.status(path)?.map(|status| status.identity[0]));
-    let elsewhere = [statfs::TMPFS_MAGIC, statfs::NFS_SUPER_MAGIC].map(|magic| magic.0);
+    let elsewhere = [statfs::TMPFS_MAGIC, statfs::NFS_SUPER_MAGIC];
     Ok(device(path)? == device(&"/".into())? || !elsewhere.contains(&root.file_system(&path.join("any")?)?.magic))
 }
 
