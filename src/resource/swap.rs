@@ -255,13 +255,19 @@ impl Swap {
         if let Some(priority) = self.priority {
             command = command.args(["--priority", &priority.to_string()]);
         }
-        let on = system.run_checked(&command.arg(self.path.as_str()));
-        _ = on.map_err(|error| {
-            Fault::new(format!("{} could not be turned on", self.path))
-                .hint(format!("a file with holes can't be swap: rm {}, and the next run makes a whole one", self.path))
-                .caused_by(error)
-        })?;
-        Ok(())
+        match system.run_checked(&command.arg(self.path.as_str())) {
+            // What a killed run had started may have turned it on since we looked.
+            Err(error) if !is_active(system.root(), &self.path)? => {
+                Err(Fault::new(format!("{} could not be turned on", self.path))
+                    .hint(format!(
+                        "a file with holes can't be swap: rm {}, and the next run makes a whole one",
+                        self.path
+                    ))
+                    .caused_by(error)
+                    .into())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn add_to_fstab(&self, root: &Root) -> Result<()> {

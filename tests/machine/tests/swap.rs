@@ -96,7 +96,7 @@ fn row_65_a_swap_file_with_holes_is_named_as_one() -> Result<()> {
 fn row_1_a_run_that_is_killed_leaves_no_half_file_and_the_next_one_converges() -> Result<()> {
     let machine = machine()?;
     let path = machine.swap_path();
-    // The agent's own calls and those of mkswap and swapon, first and later ones.
+    // The agent's own calls and those of mkswap and swapon, first and later ones. (musl starts programs by clone.)
     for call in [
         "fallocate",
         "fsync:when=1",
@@ -104,8 +104,8 @@ fn row_1_a_run_that_is_killed_leaves_no_half_file_and_the_next_one_converges() -
         "renameat:when=2",
         "renameat:when=3",
         "swapon",
-        "vfork,clone3:when=1",
-        "vfork,clone3:when=2",
+        "vfork,clone,clone3:when=1",
+        "vfork,clone,clone3:when=2",
     ] {
         let (calls, when) =
             call.split_once(':').map_or((call, String::new()), |(calls, when)| (calls, format!(":{when}")));
