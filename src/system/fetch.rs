@@ -52,7 +52,7 @@ use self::{
 };
 pub use self::{
     batch::{Delivery, Event, Order, Underway},
-    s3::{Listed, Prefix},
+    s3::{Listed, Prefix, Upload},
     source::{Source, Sources},
 };
 use super::{

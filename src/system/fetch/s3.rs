@@ -2,6 +2,7 @@
 
 mod listing;
 mod refusal;
+mod upload;
 
 use std::{
     collections::HashMap,
@@ -24,7 +25,10 @@ use aws_sdk_s3::{
     primitives::ByteStreamError,
 };
 
-pub use self::listing::{Listed, Prefix};
+pub use self::{
+    listing::{Listed, Prefix},
+    upload::Upload,
+};
 use self::refusal::Refusal;
 use super::{
     Origins,
