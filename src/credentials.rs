@@ -178,8 +178,13 @@ fn aws_secret(text: &str) -> Option<usize> {
     named.into_iter().chain(with_id).map(|(at, _)| at).min()
 }
 
+/// Whether a text holds a credential that is known by its form alone.
+pub fn is_in(text: &str) -> bool {
+    [private_key, aws_secret, url_password].iter().any(|find| find(text).is_some())
+}
+
 /// Whether this may be a secret: mixed enough to be no name, no digest in hexadecimal, and not the one of AWS's manuals.
-fn is_secret(run: &str, shortest: usize) -> bool {
+pub fn is_secret(run: &str, shortest: usize) -> bool {
     let distinct = run.bytes().collect::<std::collections::BTreeSet<_>>().len();
     let has = |is: fn(&u8) -> bool| run.as_bytes().iter().any(is);
     run.len() >= shortest

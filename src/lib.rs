@@ -10,7 +10,8 @@
 //! texts into steps or says all that is wrong with them, [`resource`] holds the kinds of things that
 //! can be declared, [`engine`] plans each, makes the changes and plans again, [`system`] is the only
 //! door to the machine, [`report`] keeps what a run did, [`view`] shows it while it happens, and
-//! [`error`] turns what went wrong into words, a hint and an exit code. [`user_data`] writes what leads
+//! [`error`] turns what went wrong into words, a hint and an exit code, and
+//! [`signal`] what becomes of a run into words for those who wait for it. [`user_data`] writes what leads
 //! a new machine here.
 
 pub mod cli;
@@ -22,6 +23,7 @@ pub mod manifest;
 pub mod report;
 pub mod resource;
 pub mod seal;
+pub mod signal;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the only door to the machine")]
 pub mod system;
 pub mod user_data;

@@ -1,0 +1,217 @@
+//! The block on the console that says why a run failed: written by the instance, found again in its console's output.
+//!
+//! EC2 keeps the last 64 KiB of a console, also for a while after the machine is gone:
+//! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_GetConsoleOutput.html>
+
+use std::fmt::{self, Write};
+
+use super::redact;
+use crate::report::ErrorReport;
+
+const BEGIN: &str = "-----BEGIN GLOVO-BOOTSTRAP FAILURE-----";
+const END: &str = "-----END GLOVO-BOOTSTRAP FAILURE-----";
+/// The most bytes of a block.
+const LIMIT: usize = 2048;
+/// The most bytes of a line with its name: all but the log's fit into a block then.
+const LINE: usize = 180;
+/// The most causes, the outermost first.
+const CAUSES: usize = 4;
+
+/// Why a run failed. Each text is one line of ASCII without secrets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Block {
+    /// The instance's id.
+    pub instance: Option<String>,
+    /// The build that was to be served.
+    pub build: Option<String>,
+    /// The step that failed.
+    pub step: Option<String>,
+    /// The resource that failed.
+    pub resource: Option<String>,
+    /// What failed.
+    pub error: Option<String>,
+    /// Why, outermost first.
+    pub causes: Vec<String>,
+    /// What to do next.
+    pub hint: Option<String>,
+    /// The last lines that what failed has printed.
+    pub log: Vec<String>,
+}
+
+impl Block {
+    /// With what is said of an error. Each of the secrets, given by name and value, is shown as its name.
+    #[must_use]
+    pub fn with_error(mut self, error: &ErrorReport, secrets: &[(String, String)]) -> Self {
+        let causes: Vec<String> = error.causes.iter().map(|cause| redact::values(cause, secrets)).collect();
+        let mut firsts = causes.iter().filter_map(|cause| cause.lines().next()).map(redact::line);
+        self.error = firsts.next();
+        self.causes = firsts.take(CAUSES).collect();
+        self.hint = error.hint.as_deref().map(|hint| redact::line(&redact::values(hint, secrets)));
+        // What a program has printed stands below its error: see `system::command::with_tail`.
+        let printed = causes.iter().flat_map(|cause| cause.lines().skip(1));
+        self.log = printed.map(|line| redact::line(line.trim_start_matches("| "))).collect();
+        self
+    }
+
+    /// The last block in the output of a console; kernel messages in between, a logger's prefix and carriage returns are
+    /// no hindrance. One whose end is missing goes to the end of the text.
+    pub fn find(console: &str) -> Option<Self> {
+        let lines: Vec<(bool, &str)> = console.lines().map(without_time).collect();
+        let begins = lines.iter().enumerate().filter_map(|(at, (_, line))| Some((at, line.strip_suffix(BEGIN)?)));
+        let (at, tag) = begins.filter(|(_, tag)| is_tag(tag)).last()?;
+        // A line of the kernel has a time but no tag; if the block came through a logger, each of its lines has that tag.
+        let own = lines[at + 1..].iter().filter(|(timed, _)| !(*timed && tag.is_empty()));
+        let mut block = Self::default();
+        for line in own.filter_map(|(_, line)| line.strip_prefix(tag)).take_while(|line| *line != END) {
+            let Some((name, text)) = line.split_once(": ") else { continue };
+            let text = text.to_owned();
+            match name {
+                "instance" => block.instance = Some(text),
+                "build" => block.build = Some(text),
+                "step" => block.step = Some(text),
+                "resource" => block.resource = Some(text),
+                "error" => block.error = Some(text),
+                "caused by" => block.causes.push(text),
+                "hint" => block.hint = Some(text),
+                "log" => block.log.push(text),
+                _ => {}
+            }
+        }
+        Some(block)
+    }
+}
+
+/// A line without the time that the kernel's log or the console's getty puts before it, and whether there was one.
+fn without_time(line: &str) -> (bool, &str) {
+    let line = line.trim_end();
+    let rest = line.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+    match rest.filter(|(time, _)| time.trim().parse::<f64>().is_ok()) {
+        Some((_, rest)) => (true, rest),
+        None => (false, line),
+    }
+}
+
+/// Nothing, or what a logger writes before a message: `cloud-init[901]: `.
+fn is_tag(text: &str) -> bool {
+    text.is_empty() || text.strip_suffix("]: ").is_some_and(|tag| tag.contains('[') && !tag.contains(' '))
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut head = format!("{BEGIN}\n");
+        let mut add = |name: &str, text: &Option<String>| text.iter().for_each(|text| head.push_str(&line(name, text)));
+        add("instance", &self.instance);
+        add("build", &self.build);
+        add("step", &self.step);
+        add("resource", &self.resource);
+        add("error", &self.error);
+        self.causes.iter().for_each(|cause| add("caused by", &Some(cause.clone())));
+        add("hint", &self.hint);
+        let mut room = LIMIT - END.len() - 1 - head.len();
+        let log: Vec<String> = self.log.iter().map(|text| line("log", text)).collect();
+        let is_room = |line: &&String| {
+            let fits = line.len() <= room;
+            room = room.saturating_sub(line.len());
+            fits
+        };
+        let shown = log.iter().rev().take_while(is_room).count();
+        f.write_str(&head)?;
+        log[log.len() - shown..].iter().try_for_each(|line| f.write_str(line))?;
+        writeln!(f, "{END}")
+    }
+}
+
+fn line(name: &str, text: &str) -> String {
+    let mut line = format!("{name}: {text}");
+    if line.len() >= LINE {
+        line.truncate(LINE - 4);
+        line.push_str("...");
+    }
+    _ = line.write_char('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block() -> Block {
+        let tail = "`systemctl start app` failed with exit code 1\n| listening on :8080\n| out of memory";
+        let error = ErrorReport {
+            causes: vec!["starting".into(), tail.into(), "\u{1b}[31mcaf\u{e9} hunter22".into()],
+            hint: Some("journalctl -u app".into()),
+        };
+        let named = |text: &str| Some(text.to_owned());
+        Block {
+            instance: named("i-0123456789abcdef0"),
+            build: named("42"),
+            step: named("start_servers"),
+            resource: named("service app"),
+            ..Block::default()
+        }
+        .with_error(&error, &[("password".into(), "hunter22".into())])
+    }
+
+    const TEXT: &str = "\
+-----BEGIN GLOVO-BOOTSTRAP FAILURE-----
+instance: i-0123456789abcdef0
+build: 42
+step: start_servers
+resource: service app
+error: starting
+caused by: `systemctl start app` failed with exit code 1
+caused by:  [31mcaf? {{ password }}
+hint: journalctl -u app
+log: listening on :8080
+log: out of memory
+-----END GLOVO-BOOTSTRAP FAILURE-----
+";
+
+    #[test]
+    fn a_block_is_written_and_found_again() {
+        assert_eq!(block().to_string(), TEXT);
+        assert_eq!(Block::find(TEXT), Some(block()));
+        assert_eq!(Block::find("[   12.345678] nothing\n"), None);
+        assert_eq!(Block::find(""), None);
+    }
+
+    #[test]
+    fn it_is_found_in_the_noise_of_a_console() {
+        let kernel = "[   12.345678] IPv6: ADDRCONF(NETDEV_CHANGE): eth0: link becomes ready\r\n";
+        let noisy = |prefix: &str, noise: &str| -> String {
+            TEXT.lines().map(|line| format!("{prefix}{line}\r\n{noise}")).collect()
+        };
+        assert_eq!(Block::find(&noisy("", kernel)), Some(block()));
+        let logged = noisy("[   13.000001] cloud-init[901]: ", kernel);
+        assert_eq!(Block::find(&logged), Some(block()));
+        // The same block twice, line by line: as a logger passes it on while it is written to the console itself.
+        let twice: String =
+            TEXT.lines().map(|line| format!("{line}\n[   13.000001] cloud-init[901]: {line}\n")).collect();
+        assert_eq!(Block::find(&twice), Some(block()));
+        let login = "\r\nDebian GNU/Linux 12 ip-172-31-0-10 ttyS0\r\n\r\nip-172-31-0-10 login: ";
+        assert_eq!(Block::find(&format!("{kernel}{}{login}", noisy("", "[  OK  ] Started x.\n"))), Some(block()));
+    }
+
+    #[test]
+    fn the_last_block_wins_and_may_lack_its_end() {
+        let earlier = TEXT.replace("starting", "earlier");
+        assert_eq!(Block::find(&format!("{earlier}{TEXT}")), Some(block()));
+        let cut = &TEXT[..TEXT.find("hint").unwrap()];
+        let found = Block::find(&format!("{earlier}{cut}")).unwrap();
+        assert_eq!((found.error.as_deref(), found.hint), (Some("starting"), None));
+        // One that is quoted is none.
+        assert_eq!(Block::find(&format!("{TEXT}log: {BEGIN}\nerror: fake\n")), Some(block()));
+    }
+
+    #[test]
+    fn a_block_has_2_kib_at_most_and_keeps_the_end_of_the_log() {
+        let long = "x y".repeat(200);
+        let tail: String = (0..500).map(|number| format!("\n| line {number}")).collect();
+        let error = ErrorReport { causes: vec![format!("{long}{tail}"); 9], hint: Some(long.clone()) };
+        let some = || Some(long.clone());
+        let block = Block { instance: some(), build: some(), step: some(), resource: some(), ..Block::default() };
+        let text = block.with_error(&error, &[]).to_string();
+        assert!(text.len() <= LIMIT && text.is_ascii(), "{}", text.len());
+        assert!(text.ends_with(&format!("log: line 499\n{END}\n")));
+    }
+}
