@@ -1,6 +1,7 @@
 //! The subcommands: each puts the rooms of the house together for one purpose.
 
 mod bake;
+mod deploy;
 mod fetch;
 mod steps;
 mod user_data;
@@ -63,6 +64,7 @@ pub fn execute(command: Command) -> Result<u8> {
         Command::Status { target, wait, json } => status(&target.root, wait, json),
         Command::Fetch(arguments) => fetch::execute(arguments),
         Command::UserData(arguments) => user_data::execute(&arguments),
+        Command::Deploy(arguments) => deploy::execute(*arguments),
         Command::Schema => {
             say(&serde_json::to_string_pretty(&schema::json_schema()).context("writing JSON")?);
             Ok(0)

@@ -97,7 +97,8 @@ impl Artifacts {
             ensure!(files.is_empty(), Fault::new("files need a bucket").hint("--bucket BUCKET").invalid());
             return Ok(());
         };
-        let is_given = |name: &str| settings.set.iter().any(|pair| pair.split_once('=').is_some_and(|(n, _)| n == name));
+        let is_given =
+            |name: &str| settings.set.iter().any(|pair| pair.split_once('=').is_some_and(|(n, _)| n == name));
         if is_built_in && !is_given("config_bucket") {
             let content = CONFIGURATION.map(|(name, key, built_in)| {
                 let own = files.iter().find(|(file, ..)| *file == name).map(|(.., bytes)| bytes.clone());
@@ -211,7 +212,10 @@ fn architecture(bytes: &[u8]) -> Result<&'static str> {
     match bytes.get(18..20) {
         Some([0x3e, 0]) => Ok("x86_64"),
         Some([0xb7, 0]) => Ok("arm64"),
-        _ => Err(Fault::new("the program is for a processor that EC2 doesn't have").hint("--agent FILE").invalid().into()),
+        _ => Err(Fault::new("the program is for a processor that EC2 doesn't have")
+            .hint("--agent FILE")
+            .invalid()
+            .into()),
     }
 }
 
@@ -239,7 +243,8 @@ mod tests {
     #[test]
     fn the_same_steps_make_the_same_bytes() {
         let text = |name: &str| Text { name: format!("/a/{name}"), text: "name = \"a\"\n".into() };
-        let texts = Texts { steps: vec![text("10-a.toml"), text("20-b.toml")], variables: Some(text("variables.toml")) };
+        let texts =
+            Texts { steps: vec![text("10-a.toml"), text("20-b.toml")], variables: Some(text("variables.toml")) };
         let packed = pack(&texts).unwrap();
         assert_eq!(packed, pack(&texts).unwrap());
         assert_eq!(packed[4..8], [0; 4], "the time in gzip's header");

@@ -95,7 +95,9 @@ pub fn weights(system: &System, listener: &str) -> Result<BTreeMap<String, u32>>
     let listener = answer.list("DescribeListenersResult/Listeners").next();
     let actions = listener.into_iter().flat_map(|listener| listener.list("DefaultActions"));
     let targets = actions.flat_map(|action| action.list("ForwardConfig/TargetGroups"));
-    Ok(targets.map(|target| (target.text("TargetGroupArn").into(), target.text("Weight").parse().unwrap_or(0))).collect())
+    Ok(targets
+        .map(|target| (target.text("TargetGroupArn").into(), target.text("Weight").parse().unwrap_or(0)))
+        .collect())
 }
 
 /// The share of the traffic that each slot gets, as the listener has it now.

@@ -59,7 +59,7 @@ impl Findings {
 pub fn look(deploy: &Deploy, wanted: &Settings, artifacts: &Artifacts) -> Result<Findings> {
     let mut found = Findings::default();
     if let Some(who) = found.ask(deploy, "credentials", Call::new(&STS, "GetCallerIdentity"))? {
-        found.identity = who.text("GetCallerIdentityResult/Arn").to_owned();
+        who.text("GetCallerIdentityResult/Arn").clone_into(&mut found.identity);
     }
     network(&mut found, deploy, wanted)?;
     image(&mut found, deploy, wanted, artifacts)?;
@@ -98,7 +98,7 @@ fn network(found: &mut Findings, deploy: &Deploy, wanted: &Settings) -> Result<(
         if zones.len() < 2 {
             found.fault(format!("subnets: all are in {}; a balancer needs two availability zones", zones.join(", ")));
         }
-        found.vpc = vpcs.first().copied().unwrap_or_default().to_owned();
+        vpcs.first().copied().unwrap_or_default().clone_into(&mut found.vpc);
     }
     let groups = listed(wanted.security_groups.as_deref());
     if groups.is_empty() {
@@ -136,7 +136,9 @@ fn image(found: &mut Findings, deploy: &Deploy, wanted: &Settings, artifacts: &A
     }
     let name = image.text("name").to_ascii_lowercase();
     if ["amzn", "al2023", "rhel", "suse", "fedora"].iter().any(|other| name.contains(other)) {
-        found.notes.push(format!("AMI {ami} ({name}): the kinds package and apt_repository need apt, which this system lacks"));
+        found.notes.push(format!(
+            "AMI {ami} ({name}): the kinds package and apt_repository need apt, which this system lacks"
+        ));
     }
     let kind = wanted.instance_type.as_deref().unwrap_or_default();
     let call = Call::new(&EC2, "DescribeInstanceTypes").with("InstanceType.1", kind);
@@ -148,7 +150,10 @@ fn image(found: &mut Findings, deploy: &Deploy, wanted: &Settings, artifacts: &A
             .map(|item| item.text.as_str())
             .collect();
         if !known.is_empty() && !known.contains(&architecture) {
-            found.fault(format!("instance type {kind}: it is for {}, the AMI {ami} for {architecture}", known.join(", ")));
+            found.fault(format!(
+                "instance type {kind}: it is for {}, the AMI {ami} for {architecture}",
+                known.join(", ")
+            ));
         }
     }
     Ok(())
@@ -198,7 +203,8 @@ fn zone(found: &mut Findings, deploy: &Deploy, wanted: &Settings) -> Result<()> 
         let call = Call::new(&ROUTE_53, "/2013-04-01/hostedzonesbyname").with("dnsname", domain).with("maxitems", "1");
         let Some(answer) = found.ask(deploy, "DNS", call)? else { return Ok(()) };
         let is_it = |zone: &&Element| {
-            zone.text("Name").trim_end_matches('.').eq_ignore_ascii_case(domain) && zone.text("Config/PrivateZone") != "true"
+            zone.text("Name").trim_end_matches('.').eq_ignore_ascii_case(domain)
+                && zone.text("Config/PrivateZone") != "true"
         };
         if let Some(zone) = answer.list("HostedZones").find(is_it) {
             zone.text("Id").trim_start_matches("/hostedzone/").clone_into(&mut found.zone);

@@ -135,7 +135,10 @@ impl Settings {
         let bytes = Root::open("/".as_ref())?.read(&path, LIMIT)?.with_context(|| format!("{path} does not exist"))?;
         let text = String::from_utf8(bytes).with_context(|| format!("reading {path}"))?;
         let file = toml::from_str(&text).map_err(|error| {
-            Fault::new(format!("{path} is not valid")).caused_by(error).hint("the keys are the flags of deploy --help, with _ for -").invalid()
+            Fault::new(format!("{path} is not valid"))
+                .caused_by(error)
+                .hint("the keys are the flags of deploy --help, with _ for -")
+                .invalid()
         })?;
         Ok(self.without_empty().or(file))
     }
@@ -212,7 +215,10 @@ impl Settings {
         );
         for (what, pairs) in [("--set", &self.set), ("--file", &self.file), ("--parameter", &self.parameter)] {
             if let Some(pair) = pairs.iter().find(|pair| !pair.contains('=')) {
-                return Err(Fault::new(format!("`{what} {pair}` has no `=`")).hint(format!("{what} NAME=VALUE")).invalid().into());
+                return Err(Fault::new(format!("`{what} {pair}` has no `=`"))
+                    .hint(format!("{what} NAME=VALUE"))
+                    .invalid()
+                    .into());
             }
         }
         ensure!(
@@ -229,7 +235,12 @@ mod tests {
 
     #[test]
     fn what_is_given_wins_over_the_file_and_what_is_empty_is_not_given() {
-        let given = Settings { ami: Some(String::new()), subnets: Some("a".into()), set: vec!["x=2".into()], ..Settings::default() };
+        let given = Settings {
+            ami: Some(String::new()),
+            subnets: Some("a".into()),
+            set: vec!["x=2".into()],
+            ..Settings::default()
+        };
         let file: Settings =
             toml::from_str("ami = \"ami-1\"\nsubnets = \"b\"\nset = { x = \"1\", y = \"3\" }\npause = \"5s\"").unwrap();
         let both = given.without_empty().or(file);

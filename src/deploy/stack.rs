@@ -67,7 +67,23 @@ impl Stack {
             Fault::new(format!("there is no stack {name}"))
                 .hint(format!("glovo-bootstrap deploy create-stack --stack {name}"))
         };
-        Self::find(system, name)?.with_context(missing)
+        Self::find(system, name)?.with_context(missing)?.with_outputs(system)
+    }
+
+    /// As long as a stack has no outputs, as until it is made, its resources tell the same.
+    fn with_outputs(mut self, system: &System) -> Result<Self> {
+        if self.outputs.is_empty() && self.state.condition != Condition::Absent {
+            for resource in resources(system, &self.id)? {
+                let name = match resource.name.as_str() {
+                    // The one with the weights: port 80 only redirects where there is a certificate.
+                    "HttpListener" if !self.parameter("AWSCertificate").is_empty() => continue,
+                    "HttpListener" | "HttpsListener" => "Listener",
+                    name => name,
+                };
+                _ = self.outputs.insert(name.to_owned(), resource.id);
+            }
+        }
+        Ok(self)
     }
 
     /// Fails unless it can be deployed to now: names what is in flight, or the way out.
@@ -212,7 +228,8 @@ pub fn propose(
     is_new: bool,
     wanted: &Wanted,
     poll: Duration,
-)  -> Result<Option<ChangeSet>> {
+) -> Result<Option<ChangeSet>> {
+    let token = token();
     let call = Call::new(&CLOUDFORMATION, "CreateChangeSet")
         .with("StackName", stack)
         .with("ChangeSetName", format!("glovo-bootstrap-{token}"))
@@ -248,7 +265,7 @@ pub fn propose(
             }
         }
         changes.extend(described.list("Changes").filter_map(|change| change.find("ResourceChange")).map(change));
-        next = described.text("NextToken").to_owned();
+        described.text("NextToken").clone_into(&mut next);
         if next.is_empty() {
             return Ok(Some(ChangeSet { id, changes }));
         }

@@ -47,7 +47,13 @@ const fn state(
 
 /// All of them.
 pub const STATES: [State; 23] = [
-    state("REVIEW_IN_PROGRESS", Condition::Absent, false, "only a change set was made, the stack holds nothing", CREATE),
+    state(
+        "REVIEW_IN_PROGRESS",
+        Condition::Absent,
+        false,
+        "only a change set was made, the stack holds nothing",
+        CREATE,
+    ),
     state("CREATE_IN_PROGRESS", Condition::Busy, false, "it is being created", WATCH),
     state("CREATE_COMPLETE", Condition::Ready, false, "it was created, and nothing has changed it since", UPDATE),
     state(
@@ -149,7 +155,13 @@ impl State {
         } else {
             (Condition::Stuck, "see the stack in the AWS console")
         };
-        state("an unknown state", condition, name.contains("FAILED") || name.contains("ROLLBACK"), "this program does not know it", next)
+        state(
+            "an unknown state",
+            condition,
+            name.contains("FAILED") || name.contains("ROLLBACK"),
+            "this program does not know it",
+            next,
+        )
     }
 
     /// The next step, for a stack of this name.

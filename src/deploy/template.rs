@@ -38,6 +38,7 @@ impl Slot {
     }
 
     /// The other one.
+    #[must_use]
     pub fn other(self) -> Self {
         match self {
             Self::Blue => Self::Green,
@@ -84,7 +85,10 @@ pub fn user_data(template: &str, slot: Slot) -> Result<String> {
             .hint("the strategy is that of another template (--strategy), or somebody has edited it: see deploy drift")
     };
     // The lines of the sources tell which of the values is the slot's.
-    let position = AUTOSCALING.lines().filter(|line| line.contains("UserData@\"")).position(|line| line.contains(&slot.placeholder()));
+    let position = AUTOSCALING
+        .lines()
+        .filter(|line| line.contains("UserData@\""))
+        .position(|line| line.contains(&slot.placeholder()));
     let lines: Vec<&str> = template.lines().filter_map(|line| line.trim_start().strip_prefix("Fn::Base64: ")).collect();
     ensure!(lines.len() == Slot::ALL.len(), foreign());
     let literal = position.and_then(|position| lines.get(position)).with_context(foreign)?;

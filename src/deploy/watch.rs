@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     error::{self, Class},
+    signal::block::Block,
     system::fetch::aws::{CLOUDFORMATION, Call, Element},
     value::spoken,
     view::{complain, say},
@@ -38,6 +39,13 @@ pub struct Event {
     pub reason: String,
     /// What AWS calls it.
     pub physical: String,
+}
+
+impl Event {
+    /// Whether another failure brought it about.
+    fn is_consequence(&self) -> bool {
+        self.reason.contains("cancelled") || self.reason.starts_with("The following resource(s) failed")
+    }
 }
 
 /// A stack that is watched.
@@ -76,14 +84,7 @@ impl<'a> Watch<'a> {
     }
 
     fn new(deploy: &'a Deploy, stack: &str) -> Self {
-        Self {
-            deploy,
-            stack: stack.to_owned(),
-            last: None,
-            began: BTreeMap::new(),
-            failure: None,
-            explained: vec![],
-        }
+        Self { deploy, stack: stack.to_owned(), last: None, began: BTreeMap::new(), failure: None, explained: vec![] }
     }
 
     /// A page of events, newest first, and the mark of the next one.
@@ -180,8 +181,7 @@ impl<'a> Watch<'a> {
         if let Some(id) = event.reason.strip_prefix("Received FAILURE signal with UniqueId ") {
             self.explain(id.split_whitespace().next().unwrap_or_default());
         }
-        let is_consequence = event.reason.contains("cancelled") || event.reason.starts_with("The following resource(s) failed");
-        if event.status.ends_with("_FAILED") && self.failure.is_none() && !is_consequence {
+        if event.status.ends_with("_FAILED") && self.failure.is_none() && !event.is_consequence() {
             self.failure = Some(event.clone());
         }
     }
@@ -192,10 +192,12 @@ impl<'a> Watch<'a> {
             return;
         }
         self.explained.push(machine.to_owned());
-        let block = fleet::console(&self.deploy.system, machine).map(|console| super::console::block(&console));
+        let block = fleet::console(&self.deploy.system, machine).map(|console| Block::find(&console));
         let text = match block {
-            Ok(Some(block)) => block,
-            Ok(None) => format!("{machine} has written nothing to its console yet; see aws ec2 get-console-output --instance-id {machine}"),
+            Ok(Some(block)) => block.to_string(),
+            Ok(None) => format!(
+                "{machine} has written nothing to its console yet; see aws ec2 get-console-output --instance-id {machine}"
+            ),
             Err(error) => format!("the console of {machine} can't be read: {error:#}"),
         };
         if self.deploy.json {
@@ -212,6 +214,21 @@ impl<'a> Watch<'a> {
         let event = self.failure.as_ref()?;
         Some(format!("{} ({}): {}", event.resource, event.status, event.reason))
     }
+}
+
+/// The failures of what went on last, oldest first, without those that others brought about.
+pub(super) fn failures(deploy: &Deploy, stack: &str) -> Result<Vec<Event>> {
+    let mut watch = Watch::from_its_beginning(deploy, stack)?;
+    let mut events = watch.fresh()?;
+    events.retain(|event| event.status.ends_with("_FAILED") && !event.is_consequence());
+    Ok(events)
+}
+
+/// The events of the stack itself, oldest first.
+pub(super) fn milestones(deploy: &Deploy, stack: &str) -> Result<Vec<Event>> {
+    let mut events = Watch::new(deploy, stack).fresh()?;
+    events.retain(|event| event.kind == "AWS::CloudFormation::Stack" && event.physical == stack);
+    Ok(events)
 }
 
 /// Times as CloudFormation writes them.

@@ -25,11 +25,11 @@ use aws_sdk_s3::{
     primitives::ByteStreamError,
 };
 
+use self::refusal::Refusal;
 pub use self::{
     listing::{Listed, Prefix},
     upload::Upload,
 };
-use self::refusal::Refusal;
 use super::{
     Origins,
     checksum::Checksum,

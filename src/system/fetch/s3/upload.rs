@@ -17,11 +17,7 @@ use super::{
     },
     Object, S3, status,
 };
-use crate::{
-    error::Fault,
-    system::System,
-    value::Sha256,
-};
+use crate::{error::Fault, system::System, value::Sha256};
 
 /// An object that is to be in a bucket.
 #[derive(Debug, Clone)]
@@ -57,7 +53,8 @@ async fn put(origins: Arc<Origins>, upload: Upload) -> Result<bool, Fault> {
 
 impl S3 {
     async fn put(&self, origins: &Origins, Upload { bucket, key, body }: &Upload) -> Result<bool, Failure> {
-        let head = |config| self.client().head_object().bucket(bucket).key(key).customize().config_override(config).send();
+        let head =
+            |config| self.client().head_object().bucket(bucket).key(key).customize().config_override(config).send();
         match self.send(bucket, head).await {
             Ok(found) if found.content_length().and_then(|length| usize::try_from(length).ok()) == Some(body.len()) => {
                 return Ok(false);
