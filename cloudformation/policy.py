@@ -15,7 +15,7 @@ from cfnlint.decode import decode
 BROKEN = Path("tests/cloudformation/broken.yml")
 REGIONS = ["us-east-1", "eu-central-1", "cn-north-1", "us-gov-west-1"]
 # Longer than a line, and full of what YAML, JSON and Fn::Sub would like to read: it must come out as it went in.
-USER_DATA = "#!/bin/sh\n: \"${HOME}\" '\\n' {{ % # ü\n" + "# padding\n" * 1000
+USER_DATA = "#!/bin/sh\n: \"${HOME}\" '\\n' {{ % #\n" + "# padding\n" * 1000
 WORLD = ("0.0.0.0/0", "::/0")
 WEAK_TLS = ["ELBSecurityPolicy-2016-08", "ELBSecurityPolicy-TLS-1-1-2017-01", "ELBSecurityPolicy-TLS13-1-0-2021-06", "ELBSecurityPolicy-TLS13-1-1-2021-06"]
 STRONG_TLS = re.compile(r"ELBSecurityPolicy-(TLS13-1-[23]-.+|TLS-1-2-2017-01)")
@@ -148,6 +148,12 @@ def no_region_or_partition_written_down(template):
         yield match.group()
 
 
+def ascii_only(template):
+    """CloudFormation may give other characters back as question marks."""
+    for text in re.findall(r".{0,20}[^\x00-\x7f]+", json.dumps(template, ensure_ascii=False)):
+        yield text
+
+
 def parameters_described(template):
     for name, parameter in template["Parameters"].items():
         if not parameter.get("Description"):
@@ -181,6 +187,7 @@ RULES = [
     instances_closed_to_the_world,
     ssh_closed_to_the_world,
     no_region_or_partition_written_down,
+    ascii_only,
     parameters_described,
     slots_are_twins,
 ]
