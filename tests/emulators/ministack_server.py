@@ -94,24 +94,26 @@ def end(name, properties):
 
 
 def create(logical_id, properties, stack_name):
+    policy = provisioners._cfn_wait_condition_definition(stack_name, logical_id).get("CreationPolicy", {})
     name, attributes = create_group(logical_id, properties, stack_name)
     group = autoscaling._asgs[name]
     group["TargetGroupARNs"] = properties.get("TargetGroupARNs", [])
-    launch(group)
-    policy = provisioners._cfn_wait_condition_definition(stack_name, logical_id).get("CreationPolicy", {})
     count = group["DesiredCapacity"]
     if "ResourceSignal" not in policy or count == 0:
+        launch(group)
         return name, attributes
-    stack_id = provisioners._cr_stack_id(stack_name)
     timeout = wait_conditions.validate_resource_signal_timeout(os.environ.get("SIGNAL_TIMEOUT", "PT1M"), logical_id)
+    stack_id = provisioners._cr_stack_id(stack_name)
     token = wait_conditions.register_slot(stack_id)
+    # Before there is a machine that could signal.
+    wait_conditions._waiting[stack_id, logical_id] = {"token": token, "stack_name": stack_name, "resource_type": GROUP}
+    launch(group)
     try:
         wait_conditions.wait_for(token, stack_id, stack_name, logical_id, GROUP, count, timeout)
     except (RuntimeError, TimeoutError) as error:
         end(name, properties)
-        if isinstance(error, TimeoutError):
-            raise RuntimeError(f"Received fewer than {count} SUCCESS signal(s) out of {count}.  Unable to satisfy 100% MinSuccessfulInstancesPercent requirement")
-        raise RuntimeError(f"Received 1 FAILURE signal(s) out of {count}.  Unable to satisfy 100% MinSuccessfulInstancesPercent requirement")
+        received = f"fewer than {count} SUCCESS" if isinstance(error, TimeoutError) else "1 FAILURE"
+        raise RuntimeError(f"Received {received} signal(s) out of {count}.  Unable to satisfy 100% MinSuccessfulInstancesPercent requirement") from error
     return name, attributes
 
 
