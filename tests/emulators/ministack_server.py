@@ -13,6 +13,8 @@ from ministack.app import main
 from ministack.services import alb, autoscaling, ec2
 from ministack.services.cloudformation import provisioners, stacks, wait_conditions
 
+os.environ["IOT_MTLS_ENABLED"] = "0"  # it would listen on every address, whatever BIND_HOST says
+
 GROUP = "AWS::AutoScaling::AutoScalingGroup"
 
 # Weights: in what CloudFormation and ModifyListener take, and in what DescribeListeners shows.
