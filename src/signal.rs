@@ -2,7 +2,7 @@
 //! asks why it failed. Only words; they are sent in [`crate::system::fetch`].
 
 pub mod block;
-mod redact;
+pub mod redact;
 
 use std::{fmt, str::FromStr};
 

@@ -19,6 +19,7 @@ mod redirect;
 mod retry;
 mod s3;
 mod sdk;
+mod signal;
 mod source;
 mod spool;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use nix::unistd::{getegid, geteuid};
 pub use self::{
     batch::{Delivery, Event, Order, Underway},
     s3::{Listed, Prefix},
+    signal::Acknowledged,
     source::{Source, Sources},
 };
 use self::{
