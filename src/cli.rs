@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::{
+    deploy::settings::Settings,
     seal::OnRequest,
     signal,
     system::Phase,
@@ -103,6 +104,8 @@ pub enum Command {
     Fetch(Fetch),
     /// Print user-data: what makes a new machine fetch this program, check it, and run the steps.
     UserData(UserData),
+    /// Bring a build into a stack of AWS CloudFormation, and prove that it serves. For the operator's machine.
+    Deploy(Box<Deploy>),
     /// Print the JSON Schema of a step file.
     Schema,
     /// Print a completion script for a shell.
@@ -193,6 +196,73 @@ pub enum UserDataFormat {
     CloudConfig,
 }
 
+/// What to do with which stack.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: SG_VALUE=sg-1 SUBNETS=subnet-1,subnet-2 BUILD_NUMBER=3 glovo-bootstrap deploy -t update-stack\n\n\
+Flag > environment > deploy.toml > the stack as it is > default.\n\n\
+Exit codes: 0 done (status: every serving target runs one build), 1 it failed, 2 it can't be deployed and nothing was touched, \
+3 drift: there is some, 4 something else is in flight, 75 AWS can't be reached, 128+n ended by signal n: what goes on goes on."
+)]
+pub struct Deploy {
+    /// What to do.
+    #[arg(value_enum, required_unless_present = "task")]
+    pub verb: Option<DeployVerb>,
+    /// The same, as glovo-app-cf.sh had it.
+    #[arg(short = 't', long = "task", value_enum, value_name = "VERB", conflicts_with = "verb")]
+    pub task: Option<DeployVerb>,
+    /// The stack's name.
+    #[arg(long, short, env = "STACK_NAME", value_name = "NAME", default_value = "glovo-app")]
+    pub stack: String,
+    /// Settings file. Default: deploy.toml in the current directory, if it is there.
+    #[arg(long, value_name = "FILE")]
+    pub settings_file: Option<PathBuf>,
+    /// Never ask.
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Print one JSON document per line.
+    #[arg(long)]
+    pub json: bool,
+    /// How often AWS is asked.
+    #[arg(long, value_name = "TIME", default_value = "3s")]
+    pub poll: Span,
+    /// rollback: the build to go back to. Default: the older one of the two that are there.
+    #[arg(long, value_name = "N")]
+    pub build: Option<u64>,
+    /// render: where to write template and user-data.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub output_dir: PathBuf,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// What to do with a stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DeployVerb {
+    /// Make the stack, with the first build.
+    CreateStack,
+    /// Have a new build take over.
+    UpdateStack,
+    /// Show what either would change, and whether it could; change nothing.
+    Plan,
+    /// Follow what goes on.
+    Watch,
+    /// Which build serves, on which machines.
+    Status,
+    /// Have the build before take over again, at once.
+    Rollback,
+    /// What state the stack is in, and the next safe step.
+    Diagnose,
+    /// What differs from the template.
+    Drift,
+    /// What was done with the stack.
+    History,
+    /// Write template and user-data to files; asks AWS nothing.
+    Render,
+    /// Delete the stack and all that it holds.
+    DeleteStack,
+}
+
 /// Which steps.
 #[derive(Debug, Args)]
 pub struct Selection {
@@ -210,7 +280,7 @@ pub struct Selection {
 /// Which manifest, and its variables.
 #[derive(Debug, Default, Args)]
 pub struct Manifest {
-    /// A directory of step files, a file, `-`, or a URL with #sha256=HEX. Default: /etc/glovo-bootstrap/steps if it exists, else the steps built into the binary.
+    /// A directory of step files, a file, `-`, a URL with #sha256=HEX, or `built-in`. Default: /etc/glovo-bootstrap/steps if it exists, else the steps built into the binary.
     #[arg(long, value_name = "PATH", env = "GLOVO_BOOTSTRAP_STEPS")]
     pub steps: Option<String>,
     /// Set a variable; may be repeated. (A secret is better kept in a file: others can see the arguments of a process.)
@@ -250,6 +320,10 @@ pub struct Signal {
     /// The longest that the run may take before it is stopped and FAILURE is signalled: less than the stack waits.
     #[arg(long, value_name = "TIME", requires = "signal", default_value = "14m")]
     pub signal_within: Span,
+    /// Also complete this launching lifecycle hook of the instance's Auto Scaling group, with the instance's role: CONTINUE
+    /// before SUCCESS, ABANDON after FAILURE.
+    #[arg(long, value_name = "GROUP/HOOK", requires = "signal")]
+    pub lifecycle_hook: Option<signal::Hook>,
 }
 
 /// What to do with an image that is ready.

@@ -1,6 +1,7 @@
 //! The subcommands: each puts the rooms of the house together for one purpose.
 
 mod bake;
+mod deploy;
 mod fetch;
 mod signal;
 mod steps;
@@ -38,9 +39,9 @@ pub use self::signal::refuse;
 /// Executes a command line; returns the exit code.
 pub fn execute(command: Command) -> Result<u8> {
     match command {
-        Command::Run { manifest, signal: cli::Signal { signal: Some(target), signal_within }, .. } => {
-            signal::execute(&target, signal_within.0, &manifest)
-        }
+        Command::Run {
+            manifest, signal: cli::Signal { signal: Some(target), signal_within, lifecycle_hook }, ..
+        } => signal::execute(&signal::Audience { target, hook: lifecycle_hook }, signal_within.0, &manifest),
         Command::Run { selection, manifest, target, purpose, signal: _ } => {
             let system = open(&target.root, Mode::Run, purpose.phase)?;
             let (_lock, report) = run(&system, &manifest, selection)?;
@@ -77,6 +78,7 @@ pub fn execute(command: Command) -> Result<u8> {
         Command::Status { target, wait, json } => status(&target.root, wait, json),
         Command::Fetch(arguments) => fetch::execute(arguments),
         Command::UserData(arguments) => user_data::execute(&arguments),
+        Command::Deploy(arguments) => deploy::execute(*arguments),
         Command::Schema => {
             say(&serde_json::to_string_pretty(&schema::json_schema()).context("writing JSON")?);
             Ok(0)

@@ -12,11 +12,12 @@
 //! door to the machine, [`report`] keeps what a run did, [`view`] shows it while it happens, and
 //! [`error`] turns what went wrong into words, a hint and an exit code, and
 //! [`signal`] what becomes of a run into words for those who wait for it. [`user_data`] writes what leads
-//! a new machine here.
+//! a new machine here, and [`deploy`] brings it into a stack of AWS CloudFormation.
 
 pub mod cli;
 pub mod commands;
 pub mod credentials;
+pub mod deploy;
 pub mod engine;
 pub mod error;
 pub mod manifest;

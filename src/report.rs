@@ -252,7 +252,7 @@ fn now() -> String {
 }
 
 /// The time and the process: unique on a machine, and in order when sorted.
-fn run_id() -> String {
+pub fn run_id() -> String {
     format!("{:x}-{:x}", OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000, std::process::id())
 }
 

@@ -19,7 +19,7 @@ const BAKED: &str = include_str!("../packaging/user-data/baked.sh");
 
 /// The most bytes of user-data that EC2 takes, before it is encoded as base64.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html>
-const LIMIT: usize = 16 << 10;
+pub const LIMIT: usize = 16 << 10;
 
 /// What is encoded in a signed path or query: all but the unreserved characters of RFC 3986.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>

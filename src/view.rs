@@ -179,6 +179,11 @@ fn paint(colour: bool, code: &str, text: &str) -> String {
     if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
+/// Text in a colour (the parameters of ANSI's SGR), where standard output shows colours.
+pub fn coloured(code: &str, text: &str) -> String {
+    paint(is_colourful(), code, text)
+}
+
 /// `1 change`, `2 changes`.
 pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })

@@ -9,10 +9,13 @@ use crate::{
     error::{self, Fault},
     manifest::{location::variables_file, variables::Variables},
     report::ErrorReport,
-    signal::{Target, Verdict, block::Block, redact},
+    signal::{Hook, Target, Verdict, block::Block, redact},
     system::{
         Mode, System, console, ec2,
-        fetch::Acknowledged,
+        fetch::{
+            Acknowledged,
+            aws::{AUTO_SCALING, Call, Refusal},
+        },
         interrupt::Interrupt,
         supervisor::{self, Event, Supervised, Word},
     },
@@ -25,18 +28,27 @@ const PATIENCE: Duration = Duration::from_mins(10);
 /// The same when this process is to end itself, before systemd has no more patience with it (90 s).
 const HASTE: Duration = Duration::from_mins(1);
 /// Options that are the supervisor's alone; each has a value.
-const OPTIONS: [&str; 2] = ["--signal", "--signal-within"];
+const OPTIONS: [&str; 3] = ["--signal", "--signal-within", "--lifecycle-hook"];
+
+/// Who waits.
+#[derive(Debug, Clone)]
+pub(super) struct Audience {
+    /// A stack's resource.
+    pub(super) target: Target,
+    /// A hook that holds the instance back.
+    pub(super) hook: Option<Hook>,
+}
 
 /// Runs and signals; returns the run's exit code.
-pub(super) fn execute(target: &Target, within: Duration, manifest: &cli::Manifest) -> Result<u8> {
+pub(super) fn execute(audience: &Audience, within: Duration, manifest: &cli::Manifest) -> Result<u8> {
     let mut arguments = std::env::args_os().skip(1).collect();
     drop(take_options(&mut arguments));
-    supervise(&arguments, target, within, manifest).or_else(|error| {
+    supervise(&arguments, audience, within, manifest).or_else(|error| {
         // Not silent even where there is nothing to supervise.
         let word = Word::of(&error);
-        let speaker = Speaker::new(target, manifest)?;
+        let speaker = Speaker::new(audience, manifest)?;
         speaker.write_block(&word);
-        speaker.signal(&speaker.failure(&word, Some("supervisor")), PATIENCE);
+        speaker.tell(&speaker.failure(&word, Some("supervisor")), PATIENCE);
         Err(error)
     })
 }
@@ -54,10 +66,10 @@ pub fn refuse(usage: &clap::Error) -> u8 {
         let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         let error = Fault::new("the command line can't be read").hint("glovo-bootstrap run --help");
         let word = Word::of(&error.caused_by(anyhow::anyhow!(first.to_owned())).into());
-        match Speaker::new(&target, &cli::Manifest::default()) {
+        match Speaker::new(&Audience { target, hook: None }, &cli::Manifest::default()) {
             Ok(speaker) => {
                 speaker.write_block(&word);
-                speaker.signal(&speaker.failure(&word, Some("usage")), PATIENCE);
+                speaker.tell(&speaker.failure(&word, Some("usage")), PATIENCE);
             }
             Err(error) => complain(&error::render(&error)),
         }
@@ -85,11 +97,11 @@ fn take_options(arguments: &mut Vec<OsString>) -> Vec<(&'static str, OsString)> 
     taken
 }
 
-fn supervise(arguments: &[OsString], target: &Target, within: Duration, manifest: &cli::Manifest) -> Result<u8> {
+fn supervise(arguments: &[OsString], audience: &Audience, within: Duration, manifest: &cli::Manifest) -> Result<u8> {
     let interrupt = Interrupt::install()?;
     let mut run = Supervised::start(arguments)?;
     let event = run.wait(within, &interrupt)?;
-    let speaker = Speaker::new(target, manifest)?;
+    let speaker = Speaker::new(audience, manifest)?;
     let (status, why) = match event {
         Event::Ended(status) => (status, Why::of(status)),
         Event::Late => {
@@ -103,7 +115,7 @@ fn supervise(arguments: &[OsString], target: &Target, within: Duration, manifest
             run.stop();
             let error = interrupt.check().err().context("no signal")?;
             let word = error.to_string().rsplit(' ').next().unwrap_or_default().to_owned();
-            speaker.signal(&speaker.failure(&run.last_word(), Some(&word)), HASTE);
+            speaker.tell(&speaker.failure(&run.last_word(), Some(&word)), HASTE);
             let status = run.end()?;
             speaker.write_block(&run.last_word());
             return Ok(supervisor::exit_code(status));
@@ -112,7 +124,7 @@ fn supervise(arguments: &[OsString], target: &Target, within: Duration, manifest
     let mut word = run.last_word();
     let code = supervisor::exit_code(status);
     if code == 0 && word.error.is_none() {
-        speaker.signal(&Verdict::Success, PATIENCE);
+        speaker.tell(&Verdict::Success, PATIENCE);
         return Ok(code);
     }
     let error = word.error.get_or_insert_with(|| ErrorReport { causes: vec![], hint: None });
@@ -124,7 +136,7 @@ fn supervise(arguments: &[OsString], target: &Target, within: Duration, manifest
     }
     // First the block: after the signal this machine may not be here for long.
     speaker.write_block(&word);
-    speaker.signal(&speaker.failure(&word, why.as_ref().map(|why| why.word)), PATIENCE);
+    speaker.tell(&speaker.failure(&word, why.as_ref().map(|why| why.word)), PATIENCE);
     Ok(code)
 }
 
@@ -150,17 +162,17 @@ impl Why {
 /// Who says it.
 struct Speaker {
     system: System,
-    target: Target,
+    audience: Audience,
     build: Option<String>,
     secrets: Vec<(String, String)>,
 }
 
 impl Speaker {
     /// Signals that have come so far don't stop it, the next one does.
-    fn new(target: &Target, manifest: &cli::Manifest) -> Result<Self> {
+    fn new(audience: &Audience, manifest: &cli::Manifest) -> Result<Self> {
         let system = System::open(Path::new("/"), Mode::Plan, Interrupt::install()?)?;
         let build = manifest.set.iter().rev().find_map(|set| set.strip_prefix("build=")).map(Into::into);
-        Ok(Self { system, target: target.clone(), build, secrets: secrets(manifest) })
+        Ok(Self { system, audience: audience.clone(), build, secrets: secrets(manifest) })
     }
 
     fn failure(&self, word: &Word, how: Option<&str>) -> Verdict {
@@ -168,21 +180,60 @@ impl Speaker {
         Verdict::Failure { step, how: how.map(Into::into) }
     }
 
+    /// Tells all who wait. A stack that hears of success goes on at once, so the instance is let into its group before.
+    fn tell(&self, verdict: &Verdict, patience: Duration) {
+        if *verdict == Verdict::Success {
+            self.complete_hook(verdict);
+        }
+        self.signal(verdict, patience);
+        if *verdict != Verdict::Success {
+            self.complete_hook(verdict);
+        }
+    }
+
     fn signal(&self, verdict: &Verdict, patience: Duration) {
-        let Self { system, target, .. } = self;
-        match system.signal_resource(target, verdict, patience) {
-            Ok(Acknowledged::Taken(id)) => say(&format!("signalled {} to {target} as {id}", verdict.status())),
+        let (target, status) = (&self.audience.target, verdict.status());
+        match self.system.signal_resource(target, verdict, patience) {
+            Ok(Acknowledged::Taken(id)) => say(&format!("signalled {status} to {target} as {id}")),
             Ok(Acknowledged::NobodyWaits(words)) => {
-                tracing::warn!("nobody waits for the signal {} to {target}: {words}", verdict.status());
+                tracing::warn!("nobody waits for the signal {status} to {target}: {words}");
             }
             Err(error) => complain(&error::render(&error)),
         }
     }
 
+    fn complete_hook(&self, verdict: &Verdict) {
+        let Some(hook) = &self.audience.hook else { return };
+        let result = verdict.lifecycle_result();
+        let completed = self.instance().and_then(|instance| {
+            let call = Call::new(&AUTO_SCALING, "CompleteLifecycleAction")
+                .with("AutoScalingGroupName", &hook.group)
+                .with("LifecycleHookName", &hook.name)
+                .with("LifecycleActionResult", result)
+                .with("InstanceId", instance);
+            self.system.aws(call)
+        });
+        match completed {
+            Ok(_) => say(&format!("completed the lifecycle hook {hook}: {result}")),
+            // `No active Lifecycle Action found with instance ID …`: its time is up, or this is a later run.
+            Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.code == "ValidationError") => {
+                tracing::warn!("the lifecycle hook {hook} does not wait for {result}: {error:#}");
+            }
+            Err(error) => {
+                let what = format!("completing the lifecycle hook {hook} with {result}");
+                complain(&error::render(&error.context(what)));
+            }
+        }
+    }
+
+    /// The instance's id, as the firmware or the metadata service has it.
+    fn instance(&self) -> Result<String> {
+        ec2::instance_id().map_or_else(|| self.system.instance("id"), Ok)
+    }
+
     /// Says why, to standard error and the console.
     fn write_block(&self, word: &Word) {
-        let instance = ec2::instance_id().or_else(|| self.system.instance("id").ok());
-        let block = Block::new(instance, self.build.as_deref(), word, &self.secrets);
+        let block = Block::new(self.instance().ok(), self.build.as_deref(), word, &self.secrets);
         let text = block.to_string();
         complain(&text);
         console::print(&text);

@@ -68,6 +68,7 @@ impl Location {
                 Err(_) => Ok(Self::BuiltIn),
             },
             Some("-") => Ok(Self::Stdin),
+            Some("built-in") => Ok(Self::BuiltIn),
             Some(url) if url.contains("://") => {
                 let Some((url, pin)) = url.split_once("#sha256=") else {
                     bail!(

@@ -5,6 +5,7 @@
 //! and look for signals and deadlines meanwhile. A run in which nothing differs starts no thread and
 //! reads no certificate.
 
+pub mod aws;
 mod batch;
 mod checksum;
 mod client;
@@ -39,13 +40,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::unistd::{getegid, geteuid};
 
-pub use self::{
-    batch::{Delivery, Event, Order, Underway},
-    s3::{Listed, Prefix},
-    signal::Acknowledged,
-    source::{Source, Sources},
-};
 use self::{
+    aws::Account,
     client::Clients,
     download::Progress,
     metadata::Metadata,
@@ -54,6 +50,12 @@ use self::{
     spool::{Place, Promise, Spool},
     window::Window,
     worker::{Task, Worker},
+};
+pub use self::{
+    batch::{Delivery, Event, Order, Underway},
+    s3::{Listed, Prefix, Upload},
+    signal::Acknowledged,
+    source::{Source, Sources},
 };
 use super::{
     Mode, System,
@@ -165,6 +167,8 @@ struct Settings {
     aws: Option<aws_config::SdkConfig>,
     /// A profile of `~/.aws` whose credentials and region are used, whatever the environment says.
     profile: Option<String>,
+    /// The region of AWS, whatever environment and profile say.
+    region: Option<String>,
     /// Instead of `AWS_EC2_METADATA_SERVICE_ENDPOINT` or 169.254.169.254.
     metadata_endpoint: Option<String>,
     /// For a metadata service that isn't there yet, instead of five minutes on an instance and none elsewhere.
@@ -183,6 +187,7 @@ impl Default for Settings {
             probe: Duration::from_secs(10),
             aws: None,
             profile: None,
+            region: None,
             metadata_endpoint: None,
             metadata_patience: None,
             roots: None,
@@ -219,6 +224,7 @@ struct Origins {
     clients: Clients,
     metadata: Metadata,
     s3: tokio::sync::OnceCell<S3>,
+    account: tokio::sync::OnceCell<Account>,
     /// Who may download.
     window: Window,
     /// What retries are paid from.
@@ -238,6 +244,7 @@ impl Fetcher {
             metadata: Metadata::new(clients.clone(), &self.settings),
             clients,
             s3: tokio::sync::OnceCell::new(),
+            account: tokio::sync::OnceCell::new(),
             window: Window::new(),
             budget: Budget::default(),
             streams: tokio::sync::Semaphore::new(STREAMS),

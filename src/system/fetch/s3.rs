@@ -2,6 +2,7 @@
 
 mod listing;
 mod refusal;
+mod upload;
 
 use std::{
     collections::HashMap,
@@ -24,8 +25,11 @@ use aws_sdk_s3::{
     primitives::ByteStreamError,
 };
 
-pub use self::listing::{Listed, Prefix};
 use self::refusal::Refusal;
+pub use self::{
+    listing::{Listed, Prefix},
+    upload::Upload,
+};
 use super::{
     Origins,
     checksum::Checksum,
@@ -69,17 +73,7 @@ impl S3 {
     }
 
     async fn load(origins: &Origins) -> Self {
-        let sender = Sender::new(origins.clients.clone());
-        let config = if let Some(config) = &origins.settings.aws {
-            config.clone().into_builder().http_client(sender).build()
-        } else {
-            let defaults = aws_config::defaults(BehaviorVersion::latest()).http_client(sender.clone());
-            let chosen = match &origins.settings.profile {
-                None => defaults,
-                Some(profile) => defaults.profile_name(profile).credentials_provider(of_profile(profile, sender)),
-            };
-            chosen.load().await
-        };
+        let config = configuration(origins).await;
         let client = Mutex::new(client(&config));
         Self { client, config, regions: Mutex::default() }
     }
@@ -243,6 +237,22 @@ impl S3 {
             None => format!("the access key {}", credentials.access_key_id()),
         }
     }
+}
+
+/// Credentials, region and endpoints by the SDK's own chain, or those of the profile and the region that were chosen.
+pub(super) async fn configuration(origins: &Origins) -> SdkConfig {
+    let sender = Sender::new(origins.clients.clone());
+    if let Some(config) = &origins.settings.aws {
+        return config.clone().into_builder().http_client(sender).build();
+    }
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(sender.clone());
+    if let Some(profile) = &origins.settings.profile {
+        loader = loader.profile_name(profile).credentials_provider(of_profile(profile, sender));
+    }
+    if let Some(region) = &origins.settings.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    loader.load().await
 }
 
 /// The credentials of one profile. The SDK's chain would ask the environment first.

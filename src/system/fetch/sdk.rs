@@ -34,7 +34,7 @@ impl Sender {
 
     /// The metadata service and a container's credentials are on this link, never behind a proxy. Where EC2 can't be
     /// behind that service, nobody asks it: neither the SDK for credentials and region, nor we for facts.
-    fn client(&self, url: &Url) -> Result<Client, ConnectorError> {
+    pub(super) fn client(&self, url: &Url) -> Result<Client, ConnectorError> {
         let address = url.host_str().and_then(|host| host.trim_matches(['[', ']']).parse().ok());
         if address.is_some_and(ec2::is_untrusted) {
             return Err(ConnectorError::user(ec2::untrusted().into()));

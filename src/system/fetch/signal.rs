@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use reqwest::{
     Response, StatusCode,
     header::{ACCEPT, AUTHORIZATION, HeaderValue, RETRY_AFTER},
@@ -20,6 +20,7 @@ use reqwest::{
 
 use super::{
     Origins,
+    aws::{RESERVED, Refusal, THROTTLED},
     http::now,
     metadata::IDENTITY,
     retry::{Attempts, Budget, Failure, Pace, retry_after},
@@ -36,12 +37,8 @@ const SIGNATURE: &str = "/latest/dynamic/instance-identity/signature";
 const DOMAIN: &str = "/latest/meta-data/services/domain";
 /// Where CloudFormation is instead, as all SDKs read it.
 const ENDPOINTS: [&str; 2] = ["AWS_ENDPOINT_URL_CLOUDFORMATION", "AWS_ENDPOINT_URL"];
-/// All but the unreserved characters of RFC 3986.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// More attempts than fit into any patience; no other download competes with a signal for its retries.
 const ATTEMPTS: u32 = 100;
-/// More than any answer has.
-const ANSWER: usize = 64 << 10;
 
 /// What CloudFormation makes of a signal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,58 +124,23 @@ async fn send(origins: &Origins, target: &Target, verdict: &Verdict) -> Result<A
 }
 
 /// What an answer other than 200 means.
-/// <https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/CommonErrors.html>
-async fn refused(status: StatusCode, mut response: Response) -> Result<Acknowledged, Failure> {
-    let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.into());
-    let after = after.and_then(|value: &str| retry_after(value, now()));
-    let mut body = vec![];
-    while body.len() < ANSWER
-        && let Ok(Some(chunk)) = response.chunk().await
-    {
-        body.extend(chunk);
+async fn refused(status: StatusCode, response: Response) -> Result<Acknowledged, Failure> {
+    let headers = response.headers().clone();
+    let after = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now()));
+    let refusal = Refusal::read(status.as_u16(), &headers, &response.text().await.unwrap_or_default());
+    let is_throttled = THROTTLED.contains(&refusal.code.as_str());
+    // On a scale-out months later nobody waits: the stack is complete, or gone.
+    if status == StatusCode::BAD_REQUEST && refusal.code == "ValidationError" {
+        return Ok(Acknowledged::NobodyWaits(refusal.message));
     }
-    let (code, message) = reason(&String::from_utf8_lossy(&body));
-    let words = [code.as_str(), message.as_str()].map(str::trim).join(": ");
-    let fault = Fault::new(format!("CloudFormation answered {} {}", status.as_u16(), words.trim_matches([':', ' '])));
-    let is_throttled = code.starts_with("Throttl") || code.starts_with("RequestLimit") || code.starts_with("TooMany");
-    match status {
-        _ if is_throttled => Err(Failure::Transient(fault, after)),
-        // On a scale-out months later nobody waits: the stack is complete, or gone.
-        StatusCode::BAD_REQUEST if code == "ValidationError" => Ok(Acknowledged::NobodyWaits(message)),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Err(Failure::Transient(fault, after)),
-        status if status.is_server_error() => Err(Failure::Transient(fault, after)),
-        StatusCode::FORBIDDEN => Err(Failure::Permanent(fault.hint(
-            "signals are sent with the instance's identity document, which only instances of the stack itself, or of its \
-             group, are allowed to do: is --signal STACK/RESOURCE of another stack, account or region?",
-        ))),
-        _ => Err(Failure::Permanent(fault)),
-    }
-}
-
-/// Code and message of an error, in JSON as asked for, or in XML as others answer.
-fn reason(body: &str) -> (String, String) {
-    if let Ok(answer) = serde_json::from_str::<serde_json::Value>(body) {
-        let field = |name| answer["Error"][name].as_str().unwrap_or_default().to_owned();
-        return (field("Code"), field("Message"));
-    }
-    let element = |name: &str| {
-        let (_, rest) = body.split_once(&format!("<{name}>"))?;
-        Some(rest.split('<').next()?.to_owned())
-    };
-    (element("Code").unwrap_or_default(), element("Message").unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reason_is_read_from_json_and_xml() {
-        let expected = ("ValidationError".to_owned(), "Stack x does not exist".to_owned());
-        let json = r#"{"Error":{"Code":"ValidationError","Message":"Stack x does not exist","Type":"Sender"}}"#;
-        let xml = "<ErrorResponse><Error><Type>Sender</Type><Code>ValidationError</Code>\
-                   <Message>Stack x does not exist</Message></Error></ErrorResponse>";
-        assert_eq!((reason(json), reason(xml)), (expected.clone(), expected));
-        assert_eq!(reason("<html>Bad Gateway"), Default::default());
-    }
+    let fault = Fault::new("CloudFormation refused it").caused_by(refusal);
+    Err(match status {
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Failure::Transient(fault, after),
+        status if is_throttled || status.is_server_error() => Failure::Transient(fault, after),
+        StatusCode::FORBIDDEN => Failure::Permanent(fault.hint(
+            "it is sent with the instance's identity document, which speaks for the instances of the stack alone: is this \
+             STACK/RESOURCE of another stack, account or region?",
+        )),
+        _ => Failure::Permanent(fault),
+    })
 }

@@ -1,0 +1,132 @@
+//! `deploy`: from a new build to proof that it serves.
+
+use std::{path::Path, rc::Rc};
+
+use anyhow::{Context, Result};
+use nix::unistd::{getegid, geteuid};
+
+use super::{find, invalid, load};
+use crate::{
+    cli::{self, DeployVerb},
+    deploy::{
+        Deploy,
+        artifacts::Artifacts,
+        settings::Strategy,
+        template::{self, Slot},
+    },
+    error::Fault,
+    manifest::location::Texts,
+    system::{
+        Mode, Phase, System,
+        interrupt::Interrupt,
+        root::{Ownership, Root},
+    },
+    value::AbsPath,
+    view::say,
+};
+
+pub(super) fn execute(arguments: cli::Deploy) -> Result<u8> {
+    let verb = arguments.verb.or(arguments.task).context("clap wants one of the two")?;
+    check_name(&arguments.stack)?;
+    let settings = arguments.settings.with_file(arguments.settings_file.as_ref())?;
+    let mut system = System::open(Path::new("/"), Mode::Plan, Interrupt::install()?)?;
+    if let Some(profile) = &settings.profile {
+        system.use_profile(profile.clone());
+    }
+    if let Some(region) = &settings.region {
+        system.use_region(region.clone());
+    }
+    let mut deploy = Deploy {
+        system,
+        settings,
+        texts: None,
+        stack: arguments.stack,
+        poll: arguments.poll.0,
+        json: arguments.json,
+        yes: arguments.yes,
+    };
+    if matches!(verb, DeployVerb::CreateStack | DeployVerb::UpdateStack | DeployVerb::Plan | DeployVerb::Render) {
+        deploy.texts = texts(&deploy)?;
+    }
+    match verb {
+        DeployVerb::CreateStack => deploy.execute(true).map(|()| 0),
+        DeployVerb::UpdateStack => deploy.execute(false).map(|()| 0),
+        DeployVerb::Plan => deploy.plan().map(|_| 0),
+        DeployVerb::Watch => deploy.watch().map(|()| 0),
+        DeployVerb::Status => deploy.status(),
+        DeployVerb::Rollback => deploy.roll_back(arguments.build).map(|()| 0),
+        DeployVerb::Diagnose => deploy.diagnose(),
+        DeployVerb::Drift => deploy.drift(),
+        DeployVerb::History => deploy.history().map(|()| 0),
+        DeployVerb::DeleteStack => deploy.delete().map(|()| 0),
+        DeployVerb::Render => render(&deploy, &arguments.output_dir).map(|()| 0),
+    }
+}
+
+/// A stack's name, as CloudFormation takes it; an ARN has no place in user-data and keys.
+fn check_name(name: &str) -> Result<()> {
+    let is_name = name.len() <= 128
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if is_name {
+        return Ok(());
+    }
+    Err(Fault::new(format!("`{name}` can't be the name of a stack"))
+        .hint("letters, digits and hyphens, a letter first, at most 128")
+        .invalid()
+        .into())
+}
+
+/// The steps that the machines are to run, unless they are the program's own; checked as far as can be without a machine.
+fn texts(deploy: &Deploy) -> Result<Option<Texts>> {
+    if deploy.settings.cloud_init_path.is_some() {
+        return Ok(None);
+    }
+    // As for an image: what each instance has its own is not known here.
+    let mut system = System::open(Path::new("/"), Mode::Plan, deploy.system.interrupt().clone())?;
+    system.set_phase(Phase::Bake);
+    let system = Rc::new(system);
+    let texts = match &deploy.settings.steps {
+        Some(steps) => Some(find(&system, Some(steps))?.0),
+        None => None,
+    };
+    let artifacts = Artifacts::collect(&deploy.settings, &deploy.stack, texts.as_ref())?;
+    let built_in = "built-in".to_owned();
+    let manifest = cli::Manifest {
+        steps: Some(deploy.settings.steps.clone().unwrap_or(built_in)),
+        set: artifacts.variables().map(str::to_owned).collect(),
+        variables: vec![],
+    };
+    drop(load(&system, &manifest)?);
+    Ok(texts)
+}
+
+/// Writes template and user-data to files.
+fn render(deploy: &Deploy, directory: &Path) -> Result<()> {
+    let strategy = deploy.settings.strategy.unwrap_or_default();
+    let artifacts = Artifacts::collect(&deploy.settings, &deploy.stack, deploy.texts.as_ref())?;
+    let (template, user_data) = match strategy {
+        Strategy::BlueGreen => {
+            let user_data = artifacts.user_data(&deploy.stack, &Slot::Blue.named("Group"))?;
+            let of = |slot| if slot == Slot::Blue { user_data.clone() } else { String::new() };
+            (template::with_user_data(of)?, user_data)
+        }
+        Strategy::Compatible => {
+            (template::text(strategy).to_owned(), artifacts.user_data(&deploy.stack, "AutoScalingGroup")?)
+        }
+    };
+    let absolute = std::path::absolute(directory).with_context(|| format!("{}", directory.display()))?;
+    let target: AbsPath = absolute.to_str().with_context(|| format!("{} is not UTF-8", absolute.display()))?.parse()?;
+    let host = Root::open(Path::new("/"))?;
+    host.make_directories(&target, 0o755)?;
+    let ours = Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o644 };
+    for (name, text) in [("template.yml", template), ("user-data", user_data)] {
+        let path = target.join(name)?;
+        host.write(&path, ours, text.as_bytes()).map_err(invalid)?;
+        say(&format!("wrote {path}"));
+    }
+    for upload in &artifacts.uploads {
+        say(&format!("to be uploaded: s3://{}/{} ({} bytes)", upload.bucket, upload.key, upload.body.len()));
+    }
+    Ok(())
+}

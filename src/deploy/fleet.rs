@@ -1,0 +1,162 @@
+//! The machines of a stack: its groups, its target groups, its listener's weights.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+
+use super::{stack::Stack, template::Slot};
+use crate::{
+    error::Fault,
+    system::{
+        System,
+        fetch::aws::{AUTO_SCALING, BALANCING, Call, EC2, Element},
+    },
+};
+
+/// An Auto Scaling group.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Fewest machines.
+    pub min: u32,
+    /// Machines that it wants now.
+    pub desired: u32,
+    /// Most machines.
+    pub max: u32,
+    /// Machine and its state in the life cycle, such as `InService`.
+    pub machines: Vec<(String, String)>,
+}
+
+/// A machine as the balancer sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The instance's id.
+    pub id: String,
+    /// `healthy`, `initial`, `unhealthy`, `draining` …
+    pub state: String,
+    /// The balancer's words for why it isn't healthy.
+    pub reason: String,
+}
+
+/// The groups of these names, of those that there are.
+pub fn groups(system: &System, names: &[&str]) -> Result<Vec<Group>> {
+    let call = Call::new(&AUTO_SCALING, "DescribeAutoScalingGroups");
+    let answer = system.aws(call.with_list("AutoScalingGroupNames.member", names.iter().copied()))?;
+    let group = |element: &Element| {
+        let number = |name| element.text(name).parse().with_context(|| format!("the group's {name}"));
+        let machine = |machine: &Element| (machine.text("InstanceId").into(), machine.text("LifecycleState").into());
+        Ok(Group {
+            name: element.text("AutoScalingGroupName").into(),
+            min: number("MinSize")?,
+            desired: number("DesiredCapacity")?,
+            max: number("MaxSize")?,
+            machines: element.list("Instances").map(machine).collect(),
+        })
+    };
+    answer.list("DescribeAutoScalingGroupsResult/AutoScalingGroups").map(group).collect()
+}
+
+/// The group of a slot; `None` if the slot is not filled.
+pub fn group(system: &System, stack: &Stack, slot: Slot) -> Result<Option<Group>> {
+    match stack.outputs.get(&slot.named("Group")) {
+        Some(name) => Ok(groups(system, &[name])?.into_iter().next()),
+        None => Ok(None),
+    }
+}
+
+/// Changes how many machines a group has at least, and how many now.
+pub fn resize(system: &System, group: &str, min: u32, desired: u32) -> Result<()> {
+    let call = Call::new(&AUTO_SCALING, "UpdateAutoScalingGroup").with("AutoScalingGroupName", group);
+    let call = call.with("MinSize", min.to_string()).with("DesiredCapacity", desired.to_string());
+    system.aws(call).map(drop)
+}
+
+/// The machines behind a target group.
+pub fn targets(system: &System, target_group: &str) -> Result<Vec<Target>> {
+    let call = Call::new(&BALANCING, "DescribeTargetHealth").with("TargetGroupArn", target_group);
+    let answer = system.aws(call)?;
+    let target = |element: &Element| Target {
+        id: element.text("Target/Id").into(),
+        state: element.text("TargetHealth/State").into(),
+        reason: element.text("TargetHealth/Description").into(),
+    };
+    Ok(answer.list("DescribeTargetHealthResult/TargetHealthDescriptions").map(target).collect())
+}
+
+/// How many of them get requests and answer.
+pub fn healthy(targets: &[Target]) -> usize {
+    targets.iter().filter(|target| target.state == "healthy").count()
+}
+
+/// The weights that the listener has now, by target group.
+pub fn weights(system: &System, listener: &str) -> Result<BTreeMap<String, u32>> {
+    let answer = system.aws(Call::new(&BALANCING, "DescribeListeners").with("ListenerArns.member.1", listener))?;
+    let listener = answer.list("DescribeListenersResult/Listeners").next();
+    let actions = listener.into_iter().flat_map(|listener| listener.list("DefaultActions"));
+    let targets = actions.flat_map(|action| action.list("ForwardConfig/TargetGroups"));
+    Ok(targets
+        .map(|target| (target.text("TargetGroupArn").into(), target.text("Weight").parse().unwrap_or(0)))
+        .collect())
+}
+
+/// The share of the traffic that each slot gets, as the listener has it now.
+pub fn shares(system: &System, stack: &Stack) -> Result<[u32; 2]> {
+    let weights = weights(system, stack.output("Listener")?)?;
+    let mut shares = [0; 2];
+    for (share, slot) in shares.iter_mut().zip(Slot::ALL) {
+        *share = weights.get(stack.output(&slot.named("Targets"))?).copied().unwrap_or(0);
+    }
+    Ok(shares)
+}
+
+/// Gives a slot this share of the traffic, in percent, and the other one the rest.
+pub fn shift(system: &System, stack: &Stack, slot: Slot, percent: u8) -> Result<()> {
+    let action = "DefaultActions.member.1";
+    let mut call = Call::new(&BALANCING, "ModifyListener").with("ListenerArn", stack.output("Listener")?);
+    call = call.with(format!("{action}.Type"), "forward");
+    let percent = percent.min(100);
+    for ((slot, weight), n) in [(slot, percent), (slot.other(), 100 - percent)].into_iter().zip(1..) {
+        let member = format!("{action}.ForwardConfig.TargetGroups.member.{n}");
+        call = call.with(format!("{member}.TargetGroupArn"), stack.output(&slot.named("Targets"))?);
+        call = call.with(format!("{member}.Weight"), weight.to_string());
+    }
+    system.aws(call).map(drop)
+}
+
+/// The slot that users are on; of two that share the traffic, the one with more of it.
+pub fn active(shares: [u32; 2]) -> Option<Slot> {
+    match shares {
+        [0, 0] => None,
+        [blue, green] if blue >= green => Some(Slot::Blue),
+        _ => Some(Slot::Green),
+    }
+}
+
+/// The builds that these machines say they run, by the tag `build`.
+pub fn builds(system: &System, machines: &[&str]) -> Result<BTreeMap<String, String>> {
+    if machines.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let answer = system.aws(Call::new(&EC2, "DescribeInstances").with_list("InstanceId", machines.iter().copied()))?;
+    let instances = answer.list("reservationSet").flat_map(|reservation| reservation.list("instancesSet"));
+    let build = |instance: &Element| {
+        let tag = instance.list("tagSet").find(|tag| tag.text("key") == "build");
+        (instance.text("instanceId").to_owned(), tag.map_or("", |tag| tag.text("value")).to_owned())
+    };
+    Ok(instances.map(build).collect())
+}
+
+/// The last that a machine wrote to its console; empty if it is not known yet.
+pub fn console(system: &System, machine: &str) -> Result<String> {
+    let ask = |latest: bool| {
+        let call = Call::new(&EC2, "GetConsoleOutput").with("InstanceId", machine);
+        system.aws(if latest { call.with("Latest", "true") } else { call })
+    };
+    // Only machines of the Nitro system have it at once.
+    let answer = ask(true).or_else(|_| ask(false))?;
+    let text = answer.text("output").split_whitespace().collect::<String>();
+    let bytes = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, text)
+        .map_err(|error| Fault::new(format!("the console of {machine} can't be read: {error}")))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

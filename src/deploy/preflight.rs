@@ -1,0 +1,230 @@
+//! What is looked at before anything is touched: everything at once, so that nobody mends one fault after the other.
+
+use anyhow::Result;
+
+use super::{Deploy, artifacts::Artifacts, settings::Settings};
+use crate::{
+    error::{self, Fault},
+    system::fetch::aws::{ACM, Call, EC2, Element, ROUTE_53, Refusal, STS},
+};
+
+/// What the checks found out, which the template's parameters need.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Who asks.
+    pub identity: String,
+    /// The subnets' VPC.
+    pub vpc: String,
+    /// Name of the AMI's root device.
+    pub root_device: String,
+    /// Route 53 zone of the DNS name.
+    pub zone: String,
+    /// What is wrong.
+    faults: Vec<String>,
+    /// What is worth knowing.
+    pub notes: Vec<String>,
+}
+
+impl Findings {
+    fn fault(&mut self, message: String) {
+        self.faults.push(message);
+    }
+
+    /// A call's answer; what AWS says no to is a fault of its own.
+    fn ask(&mut self, deploy: &Deploy, what: &str, call: Call) -> Result<Option<Element>> {
+        match deploy.system.aws(call) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) => match Refusal::of(&error) {
+                Some(refusal) if refusal.status < 500 => {
+                    let hint = error::hint(&error).map(|hint| format!(" ({hint})")).unwrap_or_default();
+                    self.fault(format!("{what}: {}: {}{hint}", refusal.code, refusal.message));
+                    Ok(None)
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Fails with all faults.
+    pub fn check(&self) -> Result<()> {
+        if self.faults.is_empty() {
+            return Ok(());
+        }
+        let list: String = self.faults.iter().map(|fault| format!("\n  - {fault}")).collect();
+        Err(Fault::new(format!("this can't be deployed; nothing was touched{list}")).invalid().into())
+    }
+}
+
+/// Looks at everything that a deploy of these settings needs.
+pub fn look(deploy: &Deploy, wanted: &Settings, artifacts: &Artifacts) -> Result<Findings> {
+    let mut found = Findings::default();
+    if let Some(who) = found.ask(deploy, "credentials", Call::new(&STS, "GetCallerIdentity"))? {
+        who.text("GetCallerIdentityResult/Arn").clone_into(&mut found.identity);
+    }
+    network(&mut found, deploy, wanted)?;
+    image(&mut found, deploy, wanted, artifacts)?;
+    if let Some(key) = &wanted.key_pair {
+        let call = Call::new(&EC2, "DescribeKeyPairs").with("KeyName.1", key);
+        drop(found.ask(deploy, &format!("key pair {key}"), call)?);
+    }
+    certificate(&mut found, deploy, wanted)?;
+    zone(&mut found, deploy, wanted)?;
+    Ok(found)
+}
+
+fn listed(text: Option<&str>) -> Vec<&str> {
+    text.into_iter().flat_map(|text| text.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect()
+}
+
+fn network(found: &mut Findings, deploy: &Deploy, wanted: &Settings) -> Result<()> {
+    let subnets = listed(wanted.subnets.as_deref());
+    if subnets.is_empty() {
+        found.fault("subnets: none are named (SUBNETS=subnet-…,subnet-… or --subnets)".into());
+        return Ok(());
+    }
+    let call = Call::new(&EC2, "DescribeSubnets").with_list("SubnetId", subnets);
+    if let Some(answer) = found.ask(deploy, "subnets", call)? {
+        let all: Vec<&Element> = answer.list("subnetSet").collect();
+        let distinct = |name: &str| {
+            let mut values: Vec<&str> = all.iter().map(|subnet| subnet.text(name)).collect();
+            values.sort_unstable();
+            values.dedup();
+            values
+        };
+        let (vpcs, zones) = (distinct("vpcId"), distinct("availabilityZone"));
+        if vpcs.len() > 1 {
+            found.fault(format!("subnets: they are in {} VPCs ({}), and must be in one", vpcs.len(), vpcs.join(", ")));
+        }
+        if zones.len() < 2 {
+            found.fault(format!("subnets: all are in {}; a balancer needs two availability zones", zones.join(", ")));
+        }
+        vpcs.first().copied().unwrap_or_default().clone_into(&mut found.vpc);
+    }
+    let groups = listed(wanted.security_groups.as_deref());
+    if groups.is_empty() {
+        return Ok(());
+    }
+    let call = Call::new(&EC2, "DescribeSecurityGroups").with_list("GroupId", groups);
+    if let Some(answer) = found.ask(deploy, "security groups", call)? {
+        for group in answer.list("securityGroupInfo") {
+            let (id, vpc) = (group.text("groupId"), group.text("vpcId"));
+            if !found.vpc.is_empty() && vpc != found.vpc {
+                found.fault(format!("security group {id}: it is in {vpc}, the subnets are in {}", found.vpc));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn image(found: &mut Findings, deploy: &Deploy, wanted: &Settings, artifacts: &Artifacts) -> Result<()> {
+    let ami = wanted.ami.as_deref().unwrap_or_default();
+    let call = Call::new(&EC2, "DescribeImages").with("ImageId.1", ami);
+    let Some(answer) = found.ask(deploy, &format!("AMI {ami}"), call)? else { return Ok(()) };
+    let Some(image) = answer.list("imagesSet").next() else {
+        found.fault(format!("AMI {ami}: there is none in this region that this account may use"));
+        return Ok(());
+    };
+    let architecture = image.text("architecture");
+    image.text("rootDeviceName").clone_into(&mut found.root_device);
+    if !["available", ""].contains(&image.text("imageState")) {
+        found.fault(format!("AMI {ami}: it is {}", image.text("imageState")));
+    }
+    if let Some(agent) = artifacts.architecture
+        && agent != architecture
+    {
+        found.fault(format!("AMI {ami}: it is for {architecture}, the program for {agent} (--agent FILE)"));
+    }
+    let name = image.text("name").to_ascii_lowercase();
+    if ["amzn", "al2023", "rhel", "suse", "fedora"].iter().any(|other| name.contains(other)) {
+        found.notes.push(format!(
+            "AMI {ami} ({name}): the kinds package and apt_repository need apt, which this system lacks"
+        ));
+    }
+    let kind = wanted.instance_type.as_deref().unwrap_or_default();
+    let call = Call::new(&EC2, "DescribeInstanceTypes").with("InstanceType.1", kind);
+    if let Some(answer) = found.ask(deploy, &format!("instance type {kind}"), call)? {
+        let types = answer.list("instanceTypeSet").next();
+        let known: Vec<&str> = types
+            .into_iter()
+            .flat_map(|kind| kind.list("processorInfo/supportedArchitectures"))
+            .map(|item| item.text.as_str())
+            .collect();
+        if !known.is_empty() && !known.contains(&architecture) {
+            found.fault(format!(
+                "instance type {kind}: it is for {}, the AMI {ami} for {architecture}",
+                known.join(", ")
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn certificate(found: &mut Findings, deploy: &Deploy, wanted: &Settings) -> Result<()> {
+    let Some(arn) = &wanted.certificate else { return Ok(()) };
+    // One that was uploaded to IAM can't be asked for here.
+    if !arn.contains(":acm:") {
+        return Ok(());
+    }
+    let region = deploy.system.aws_region()?;
+    let here = arn.split(':').nth(3).unwrap_or_default();
+    if here != region {
+        found.fault(format!("certificate {arn}: it is in {here}, the stack in {region}"));
+        return Ok(());
+    }
+    let call = Call::new(&ACM, "DescribeCertificate").with("CertificateArn", arn);
+    let Some(answer) = found.ask(deploy, "certificate", call)? else { return Ok(()) };
+    let status = answer.text("Certificate/Status");
+    if status != "ISSUED" {
+        found.fault(format!("certificate {arn}: it is {status}, not ISSUED"));
+    }
+    let names = answer.list("Certificate/SubjectAlternativeNames").map(|name| name.text.as_str());
+    let names: Vec<&str> = names.chain([answer.text("Certificate/DomainName")]).collect();
+    if let Some(dns) = &wanted.dns_record
+        && !names.iter().any(|name| covers(name, dns))
+    {
+        found.fault(format!("certificate {arn}: it is for {}, not for {dns}", names.join(", ")));
+    }
+    Ok(())
+}
+
+/// Whether a certificate's name is that of a host; `*` stands for one label.
+fn covers(name: &str, host: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    match name.strip_prefix("*.") {
+        Some(domain) => host.split_once('.').is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(domain)),
+        None => name.eq_ignore_ascii_case(host),
+    }
+}
+
+fn zone(found: &mut Findings, deploy: &Deploy, wanted: &Settings) -> Result<()> {
+    let Some(name) = wanted.dns_record.as_deref().map(|name| name.trim_end_matches('.')) else { return Ok(()) };
+    // The nearest zone: that of the name itself, else of what is above it.
+    for domain in std::iter::successors(Some(name), |domain| domain.split_once('.').map(|(_, above)| above)) {
+        let call = Call::new(&ROUTE_53, "/2013-04-01/hostedzonesbyname").with("dnsname", domain).with("maxitems", "1");
+        let Some(answer) = found.ask(deploy, "DNS", call)? else { return Ok(()) };
+        let is_it = |zone: &&Element| {
+            zone.text("Name").trim_end_matches('.').eq_ignore_ascii_case(domain)
+                && zone.text("Config/PrivateZone") != "true"
+        };
+        if let Some(zone) = answer.list("HostedZones").find(is_it) {
+            zone.text("Id").trim_start_matches("/hostedzone/").clone_into(&mut found.zone);
+            return Ok(());
+        }
+    }
+    found.fault(format!("DNS: Route 53 has no public zone that {name} is in"));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_stands_for_one_label() {
+        assert!(covers("*.example.com", "app.example.com."));
+        assert!(covers("app.example.com", "APP.example.com"));
+        for host in ["example.com", "a.b.example.com", "app.example.org"] {
+            assert!(!covers("*.example.com", host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What will change, before it does: each property with its value before and after, and in plain words what that means.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use similar::TextDiff;
+
+use super::{
+    Deploy,
+    stack::{Change, ChangeSet, Property, Stack, Value, Wanted},
+};
+use crate::view::say;
+
+/// A longer value is shown as a difference of its lines, or cut.
+const LONG: usize = 100;
+
+impl Deploy {
+    /// Shows the changes.
+    pub(super) fn preview(&self, current: Option<&Stack>, wanted: &Wanted, changes: &ChangeSet) {
+        if self.json {
+            say(&json(changes).to_string());
+            return;
+        }
+        if let Some(stack) = current {
+            let given = wanted.parameters.iter().filter_map(|(name, value)| match value {
+                Value::New(value) if stack.parameter(name) != value => Some((name, stack.parameter(name), value)),
+                _ => None,
+            });
+            for (name, before, after) in given {
+                say(&format!("  parameter {name}: {} → {}", shown(before), shown(after)));
+            }
+        }
+        for change in &changes.changes {
+            self.change(change);
+        }
+    }
+
+    fn change(&self, change: &Change) {
+        let (sign, colour) = match change.action.as_str() {
+            "Add" => ("+", "32"),
+            "Remove" => ("-", "31"),
+            _ => ("~", "33"),
+        };
+        let replaced = match change.replacement.as_str() {
+            "True" => "  is replaced",
+            "Conditional" => "  may be replaced",
+            _ => "",
+        };
+        say(&format!("  {} {} ({}){replaced}", self.paint(colour, sign), change.resource, change.kind));
+        // One property can have several causes.
+        let mut told: Vec<&Property> = vec![];
+        for property in &change.properties {
+            if !told.iter().any(|known| known.path == property.path) {
+                told.push(property);
+                self.property(property);
+            }
+        }
+    }
+
+    fn property(&self, property: &Property) {
+        let (before, after) = (text(property.before.as_deref()), text(property.after.as_deref()));
+        let replaces = if property.recreation == "Always" { "  (replaces it)" } else { "" };
+        if before.contains('\n') || after.contains('\n') {
+            say(&format!("      {}:{replaces}", property.path));
+            for line in TextDiff::from_lines(&before, &after).unified_diff().context_radius(2).to_string().lines() {
+                let colour = match line.as_bytes().first() {
+                    Some(b'+') => "32",
+                    Some(b'-') => "31",
+                    _ => "0",
+                };
+                say(&format!("        {}", self.paint(colour, line)));
+            }
+            return;
+        }
+        if property.before.is_none() && property.after.is_none() {
+            say(&format!("      {}{replaces}", property.path));
+        } else {
+            say(&format!("      {}: {} → {}{replaces}", property.path, shown(&before), shown(&after)));
+        }
+    }
+}
+
+/// A value, and what is in it where it is a text in base64, as user-data is.
+fn text(value: Option<&str>) -> String {
+    let value = value.unwrap_or_default();
+    let decoded = BASE64_STANDARD.decode(value).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    match decoded.filter(|text| text.contains('\n')) {
+        Some(text) => text,
+        None => value.to_owned(),
+    }
+}
+
+fn shown(value: &str) -> String {
+    match value.char_indices().nth(LONG) {
+        _ if value.is_empty() => "(none)".into(),
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value.to_owned(),
+    }
+}
+
+fn json(changes: &ChangeSet) -> serde_json::Value {
+    let property = |property: &Property| {
+        serde_json::json!({
+            "path": property.path,
+            "before": property.before,
+            "after": property.after,
+            "requires_recreation": property.recreation,
+        })
+    };
+    let change = |change: &Change| {
+        serde_json::json!({
+            "action": change.action,
+            "resource": change.resource,
+            "type": change.kind,
+            "replacement": change.replacement,
+            "properties": change.properties.iter().map(property).collect::<Vec<_>>(),
+        })
+    };
+    serde_json::json!({ "changes": changes.changes.iter().map(change).collect::<Vec<_>>() })
+}

@@ -1,0 +1,260 @@
+//! What is deployed, and where to: flag, else environment, else `deploy.toml`, else the stack as it is, else the default.
+//!
+//! The variables of the environment are those of the script that this command replaces.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Deserializer};
+
+use crate::{
+    error::Fault,
+    system::root::{Root, host_path},
+    value::Span,
+};
+
+/// The settings file that is read if it is there and none is named.
+const FILE: &str = "deploy.toml";
+/// The longest settings file.
+const LIMIT: u64 = 1 << 20;
+
+/// How a new build takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// Two slots behind weighted forwarding: the idle one is filled, the traffic moved, the old one kept for the way back.
+    #[default]
+    BlueGreen,
+    /// The old shape: one group, replaced as a whole, behind a classic load balancer.
+    Compatible,
+}
+
+/// The settings. Each is also a key of `deploy.toml`, where sets are tables: `set = { jar_url = "…" }`.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The build's number; it must rise with each that changes content. Default: 1.
+    #[arg(long, env = "BUILD_NUMBER", value_name = "N")]
+    pub build_number: Option<u64>,
+    /// Profile of ~/.aws. Default: the usual chain of credentials.
+    #[arg(long, env = "PROFILE", value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Region. Default: that of the environment or the profile.
+    #[arg(long, value_name = "REGION")]
+    pub region: Option<String>,
+    /// Further security groups of the balancer, comma-separated; compatible: of balancer and instances.
+    #[arg(long, env = "SG_VALUE", value_name = "SG,…")]
+    pub security_groups: Option<String>,
+    /// AMI. Default: Ubuntu 18.04 LTS in eu-central-1 (ami-0bdf93799014acdc4).
+    #[arg(long, env = "AMIID", value_name = "AMI")]
+    pub ami: Option<String>,
+    /// Instance type. Default: t2.micro.
+    #[arg(long, env = "INSTANCETYPE", value_name = "TYPE")]
+    pub instance_type: Option<String>,
+    /// Key pair. Default: none.
+    #[arg(long, env = "KP", value_name = "NAME")]
+    pub key_pair: Option<String>,
+    /// Subnets of the balancer and the instances, comma-separated, in two zones at least.
+    #[arg(long, env = "SUBNETS", value_name = "SUBNET,…")]
+    pub subnets: Option<String>,
+    /// Fewest machines. Default: 1.
+    #[arg(long, env = "MINSIZE", value_name = "N")]
+    pub min_size: Option<u32>,
+    /// Machines to begin with; an update keeps as many as there are. Default: 2.
+    #[arg(long, env = "DESIREDCAPACITY", value_name = "N")]
+    pub desired_capacity: Option<u32>,
+    /// Most machines. Default: 3.
+    #[arg(long, env = "MAXSIZE", value_name = "N")]
+    pub max_size: Option<u32>,
+    /// ARN of the certificate of port 443. Default: none, port 80 serves.
+    #[arg(long, env = "AWSCERTIFICATE", value_name = "ARN")]
+    pub certificate: Option<String>,
+    /// DNS name that points to the balancer. Default: none.
+    #[arg(long, env = "DNSRECORD", value_name = "NAME")]
+    pub dns_record: Option<String>,
+    /// User-data to use as it is, instead of what fetches this program and runs the steps.
+    #[arg(long, env = "CLOUD_INIT_PATH", value_name = "FILE")]
+    pub cloud_init_path: Option<String>,
+    /// How a new build takes over. Default: blue-green.
+    #[arg(long, value_enum)]
+    pub strategy: Option<Strategy>,
+    /// Bucket for the program, the steps and the files; instances read it with their role.
+    #[arg(long, value_name = "BUCKET")]
+    pub bucket: Option<String>,
+    /// What keys in the bucket begin with. Default: the stack's name.
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Option<String>,
+    /// The program for the instances. Default: this one, if it is the static binary.
+    #[arg(long, value_name = "FILE")]
+    pub agent: Option<String>,
+    /// The program is in the AMI already.
+    #[arg(long)]
+    pub baked: bool,
+    /// Directory or file of the steps. Default: those built into the program.
+    #[arg(long, value_name = "PATH")]
+    pub steps: Option<String>,
+    /// A variable of the steps; may be repeated. It stands in user-data, readable for all on the machine: no secrets.
+    #[arg(long, value_name = "NAME=VALUE")]
+    #[serde(deserialize_with = "pairs")]
+    pub set: Vec<String>,
+    /// A local file that is uploaded; the steps find it by the variables `NAME_url` and `NAME_sha256`. May be repeated.
+    #[arg(long, value_name = "NAME=PATH")]
+    #[serde(deserialize_with = "pairs")]
+    pub file: Vec<String>,
+    /// Another parameter of the template; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    #[serde(deserialize_with = "pairs")]
+    pub parameter: Vec<String>,
+    /// Shares of the traffic, in percent, that the new build gets one after the other. Default: 10,50,100.
+    #[arg(long, value_name = "PERCENT,…", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub shift: Vec<u8>,
+    /// How long each share but the last is watched. Default: 30s.
+    #[arg(long, value_name = "TIME")]
+    pub pause: Option<Span>,
+    /// How long the new machines may take to become healthy behind the balancer. Default: 10m.
+    #[arg(long, value_name = "TIME")]
+    pub health_timeout: Option<Span>,
+}
+
+fn pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let table = BTreeMap::<String, String>::deserialize(deserializer)?;
+    Ok(table.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
+}
+
+impl Settings {
+    /// These, and what they leave open from the settings file; it is read if it is named or in the current directory.
+    pub fn with_file(self, named: Option<&PathBuf>) -> Result<Self> {
+        let path = match named {
+            Some(path) => host_path(&path.to_string_lossy())?,
+            None => match host_path(FILE) {
+                Ok(path) => path,
+                Err(_) => return Ok(self.without_empty()),
+            },
+        };
+        let bytes = Root::open("/".as_ref())?.read(&path, LIMIT)?.with_context(|| format!("{path} does not exist"))?;
+        let text = String::from_utf8(bytes).with_context(|| format!("reading {path}"))?;
+        let file = toml::from_str(&text).map_err(|error| {
+            Fault::new(format!("{path} is not valid"))
+                .caused_by(error)
+                .hint("the keys are the flags of deploy --help, with _ for -")
+                .invalid()
+        })?;
+        Ok(self.without_empty().or(file))
+    }
+
+    /// An empty variable of the environment says nothing, as `${NAME:-default}` has it.
+    fn without_empty(mut self) -> Self {
+        for text in [
+            &mut self.profile,
+            &mut self.region,
+            &mut self.security_groups,
+            &mut self.ami,
+            &mut self.instance_type,
+            &mut self.key_pair,
+            &mut self.subnets,
+            &mut self.certificate,
+            &mut self.dns_record,
+            &mut self.cloud_init_path,
+        ] {
+            *text = text.take().filter(|text| !text.is_empty());
+        }
+        self
+    }
+
+    fn or(self, file: Self) -> Self {
+        // What is named later wins.
+        let both = |mut file: Vec<String>, given: Vec<String>| {
+            file.extend(given);
+            file
+        };
+        Self {
+            build_number: self.build_number.or(file.build_number),
+            profile: self.profile.or(file.profile),
+            region: self.region.or(file.region),
+            security_groups: self.security_groups.or(file.security_groups),
+            ami: self.ami.or(file.ami),
+            instance_type: self.instance_type.or(file.instance_type),
+            key_pair: self.key_pair.or(file.key_pair),
+            subnets: self.subnets.or(file.subnets),
+            min_size: self.min_size.or(file.min_size),
+            desired_capacity: self.desired_capacity.or(file.desired_capacity),
+            max_size: self.max_size.or(file.max_size),
+            certificate: self.certificate.or(file.certificate),
+            dns_record: self.dns_record.or(file.dns_record),
+            cloud_init_path: self.cloud_init_path.or(file.cloud_init_path),
+            strategy: self.strategy.or(file.strategy),
+            bucket: self.bucket.or(file.bucket),
+            prefix: self.prefix.or(file.prefix),
+            agent: self.agent.or(file.agent),
+            baked: self.baked || file.baked,
+            steps: self.steps.or(file.steps),
+            set: both(file.set, self.set),
+            file: both(file.file, self.file),
+            parameter: both(file.parameter, self.parameter),
+            shift: if self.shift.is_empty() { file.shift } else { self.shift },
+            pause: self.pause.or(file.pause),
+            health_timeout: self.health_timeout.or(file.health_timeout),
+        }
+    }
+
+    /// The build's number.
+    pub fn build(&self) -> u64 {
+        self.build_number.unwrap_or(1)
+    }
+
+    /// Fails if the settings contradict each other.
+    pub fn check(&self) -> Result<()> {
+        let sizes = [self.min_size.unwrap_or(1), self.desired_capacity.unwrap_or(2), self.max_size.unwrap_or(3)];
+        let given = self.min_size.and(self.desired_capacity).and(self.max_size).is_some();
+        ensure!(
+            !given || sizes.is_sorted(),
+            Fault::new(format!("sizes {}, {}, {} do not rise", sizes[0], sizes[1], sizes[2]))
+                .hint("MINSIZE ≤ DESIREDCAPACITY ≤ MAXSIZE")
+                .invalid()
+        );
+        for (what, pairs) in [("--set", &self.set), ("--file", &self.file), ("--parameter", &self.parameter)] {
+            if let Some(pair) = pairs.iter().find(|pair| !pair.contains('=')) {
+                return Err(Fault::new(format!("`{what} {pair}` has no `=`"))
+                    .hint(format!("{what} NAME=VALUE"))
+                    .invalid()
+                    .into());
+            }
+        }
+        ensure!(
+            self.shift.is_sorted() && self.shift.last().is_none_or(|last| *last == 100),
+            Fault::new("the shares of --shift must rise and end with 100").hint("--shift 10,50,100").invalid()
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_wins_over_the_file_and_what_is_empty_is_not_given() {
+        let given = Settings {
+            ami: Some(String::new()),
+            subnets: Some("a".into()),
+            set: vec!["x=2".into()],
+            ..Settings::default()
+        };
+        let file: Settings =
+            toml::from_str("ami = \"ami-1\"\nsubnets = \"b\"\nset = { x = \"1\", y = \"3\" }\npause = \"5s\"").unwrap();
+        let both = given.without_empty().or(file);
+        assert_eq!((both.ami.as_deref(), both.subnets.as_deref()), (Some("ami-1"), Some("a")));
+        assert_eq!(both.set, ["x=1", "y=3", "x=2"]);
+        assert_eq!(both.pause.unwrap().0.as_secs(), 5);
+    }
+
+    #[test]
+    fn an_unknown_key_and_contradicting_sizes_are_refused() {
+        assert!(toml::from_str::<Settings>("buckets = \"b\"").unwrap_err().to_string().contains("buckets"));
+        let sizes = Settings { min_size: Some(3), desired_capacity: Some(2), max_size: Some(3), ..Settings::default() };
+        assert!(sizes.check().is_err());
+        let shift = Settings { shift: vec![10, 50], ..Settings::default() };
+        assert!(shift.check().is_err());
+    }
+}

@@ -1,0 +1,359 @@
+//! A stack as CloudFormation has it, and the calls that read and change it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, Result, bail};
+
+use super::state::{Condition, State};
+use crate::{
+    error::{Class, Fault},
+    system::{
+        System,
+        fetch::aws::{CLOUDFORMATION, Call, Element, Refusal},
+    },
+};
+
+/// The longest template that is sent with a call; a longer one has to be in S3.
+/// <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html>
+pub const LONGEST_TEMPLATE: usize = 51_200;
+
+/// A stack.
+#[derive(Debug, Clone)]
+pub struct Stack {
+    /// Its name.
+    pub name: String,
+    /// Its ARN.
+    pub id: String,
+    /// Its state.
+    pub state: State,
+    /// CloudFormation's words for why it is in it; often empty.
+    pub reason: String,
+    /// When it was last changed, as CloudFormation writes times.
+    pub changed: String,
+    /// Its parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// Its outputs.
+    pub outputs: BTreeMap<String, String>,
+}
+
+impl Stack {
+    /// The stack of this name; `None` if there is none, or none that ever held anything.
+    pub fn find(system: &System, name: &str) -> Result<Option<Self>> {
+        let found = match system.aws(Call::new(&CLOUDFORMATION, "DescribeStacks").with("StackName", name)) {
+            Ok(answer) => answer,
+            Err(error) if is_absent(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Some(stack) = found.list("DescribeStacksResult/Stacks").next() else { return Ok(None) };
+        let pairs = |list: &str, key: &str, value: &str| {
+            let pair = |element: &Element| (element.text(key).to_owned(), element.text(value).to_owned());
+            stack.list(list).map(pair).collect()
+        };
+        let time = |name| Some(stack.text(name)).filter(|text| !text.is_empty());
+        Ok(Some(Self {
+            name: stack.text("StackName").to_owned(),
+            id: stack.text("StackId").to_owned(),
+            state: State::of(stack.text("StackStatus")),
+            reason: stack.text("StackStatusReason").to_owned(),
+            changed: time("LastUpdatedTime").or_else(|| time("CreationTime")).unwrap_or("an unknown time").to_owned(),
+            parameters: pairs("Parameters", "ParameterKey", "ParameterValue"),
+            outputs: pairs("Outputs", "OutputKey", "OutputValue"),
+        }))
+    }
+
+    /// The stack of this name, which there must be.
+    pub fn get(system: &System, name: &str) -> Result<Self> {
+        let missing = || {
+            Fault::new(format!("there is no stack {name}"))
+                .hint(format!("glovo-bootstrap deploy create-stack --stack {name}"))
+        };
+        Self::find(system, name)?.with_context(missing)?.with_outputs(system)
+    }
+
+    /// As long as a stack has no outputs, as until it is made, its resources tell the same.
+    fn with_outputs(mut self, system: &System) -> Result<Self> {
+        if self.outputs.is_empty() && self.state.condition != Condition::Absent {
+            for resource in resources(system, &self.id)? {
+                let name = match resource.name.as_str() {
+                    // The one with the weights: port 80 only redirects where there is a certificate.
+                    "HttpListener" if !self.parameter("AWSCertificate").is_empty() => continue,
+                    "HttpListener" | "HttpsListener" => "Listener",
+                    name => name,
+                };
+                _ = self.outputs.insert(name.to_owned(), resource.id);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Fails unless it can be deployed to now: names what is in flight, or the way out.
+    pub fn check_ready(&self) -> Result<()> {
+        let Self { name, state, changed, reason, .. } = self;
+        let because = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+        match state.condition {
+            Condition::Ready | Condition::Absent => Ok(()),
+            Condition::Busy => {
+                let fault = Fault::new(format!(
+                    "another operation is in flight: the stack {name} is {} since {changed}{because}",
+                    state.name
+                ));
+                Err(fault.hint(state.next_for(name)).class(Class::Locked).into())
+            }
+            Condition::Stuck => {
+                let fault = Fault::new(format!("the stack {name} is {}{because}: {}", state.name, state.meaning));
+                Err(fault.hint(state.next_for(name)).into())
+            }
+        }
+    }
+
+    /// The text that its template was given as.
+    pub fn template(&self, system: &System) -> Result<String> {
+        let call = Call::new(&CLOUDFORMATION, "GetTemplate").with("StackName", &self.name);
+        let answer = system.aws(call.with("TemplateStage", "Original"))?;
+        Ok(answer.text("GetTemplateResult/TemplateBody").to_owned())
+    }
+
+    /// An output, which there must be.
+    pub fn output(&self, name: &str) -> Result<&str> {
+        let missing = || {
+            Fault::new(format!("the stack {} has no output {name}", self.name))
+                .hint("it was made from another template: deploy with the strategy that it was made with (--strategy)")
+        };
+        self.outputs.get(name).map(String::as_str).with_context(missing)
+    }
+
+    /// A parameter; empty if it has none of that name.
+    pub fn parameter(&self, name: &str) -> &str {
+        self.parameters.get(name).map_or("", String::as_str)
+    }
+}
+
+fn is_absent(error: &anyhow::Error) -> bool {
+    Refusal::of(error).is_some_and(|refusal| {
+        // The code is the same for every wrong parameter; only the words tell.
+        refusal.code == "ValidationError" && refusal.message.contains("does not exist")
+    })
+}
+
+/// Where the text of a template is.
+#[derive(Debug, Clone)]
+pub enum Template {
+    /// In the call.
+    Body(String),
+    /// In S3, too long for a call.
+    Url(String),
+    /// The stack's own.
+    Previous,
+}
+
+/// A value for a parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// This one.
+    New(String),
+    /// The one that the stack has.
+    Previous,
+}
+
+/// What a stack is to become.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Its template.
+    pub template: Template,
+    /// Its parameters.
+    pub parameters: BTreeMap<String, Value>,
+}
+
+impl Wanted {
+    /// Puts template and parameters into a call.
+    fn put(&self, call: Call) -> Call {
+        let mut call = match &self.template {
+            Template::Body(text) => call.with("TemplateBody", text),
+            Template::Url(url) => call.with("TemplateURL", url),
+            Template::Previous => call.with("UsePreviousTemplate", "true"),
+        };
+        for ((name, value), n) in self.parameters.iter().zip(1..) {
+            let member = format!("Parameters.member.{n}");
+            call = call.with(format!("{member}.ParameterKey"), name);
+            call = match value {
+                Value::New(value) => call.with(format!("{member}.ParameterValue"), value),
+                Value::Previous => call.with(format!("{member}.UsePreviousValue"), "true"),
+            };
+        }
+        call.with("Capabilities.member.1", "CAPABILITY_IAM")
+    }
+}
+
+/// A change set.
+#[derive(Debug)]
+pub struct ChangeSet {
+    /// Its ARN.
+    pub id: String,
+    /// The changes.
+    pub changes: Vec<Change>,
+}
+
+/// What will happen to a resource.
+#[derive(Debug)]
+pub struct Change {
+    /// `Add`, `Modify`, `Remove` …
+    pub action: String,
+    /// Its name in the template.
+    pub resource: String,
+    /// Its type.
+    pub kind: String,
+    /// `True`, `False`, `Conditional`, or empty.
+    pub replacement: String,
+    /// Its properties, as far as they are told.
+    pub properties: Vec<Property>,
+}
+
+/// A property that will change.
+#[derive(Debug)]
+pub struct Property {
+    /// Where it is, such as `/Properties/MaxSize`.
+    pub path: String,
+    /// Its value; `None` where there is none, or it is not told.
+    pub before: Option<String>,
+    /// The value that it will have.
+    pub after: Option<String>,
+    /// `Never`, `Conditionally`, `Always`.
+    pub recreation: String,
+}
+
+/// Makes a change set and waits until it is computed; `None` if there is nothing to change.
+pub fn propose(
+    system: &System,
+    stack: &str,
+    is_new: bool,
+    wanted: &Wanted,
+    poll: Duration,
+) -> Result<Option<ChangeSet>> {
+    let token = token();
+    let call = Call::new(&CLOUDFORMATION, "CreateChangeSet")
+        .with("StackName", stack)
+        .with("ChangeSetName", format!("glovo-bootstrap-{token}"))
+        .with("ClientToken", &token)
+        .with("ChangeSetType", if is_new { "CREATE" } else { "UPDATE" });
+    let created = match system.aws(wanted.put(call)) {
+        Ok(created) => created,
+        Err(error) if says_unchanged(Refusal::of(&error).map_or("", |refusal| &refusal.message)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let id = created.text("CreateChangeSetResult/Id").to_owned();
+    let mut changes = vec![];
+    let mut next = String::new();
+    loop {
+        let call = Call::new(&CLOUDFORMATION, "DescribeChangeSet").with("ChangeSetName", &id).with("StackName", stack);
+        let call = call.with("IncludePropertyValues", "true");
+        let call = if next.is_empty() { call } else { call.with("NextToken", &next) };
+        let answer = system.aws(call)?;
+        let Some(described) = answer.find("DescribeChangeSetResult") else { bail!("the change set is not described") };
+        match described.text("Status") {
+            "CREATE_COMPLETE" => {}
+            "FAILED" => {
+                let reason = described.text("StatusReason").to_owned();
+                discard(system, stack, &id, false)?;
+                if says_unchanged(&reason) {
+                    return Ok(None);
+                }
+                bail!(Fault::new(format!("CloudFormation can't make these changes: {reason}")));
+            }
+            _ => {
+                system.wait(poll)?;
+                continue;
+            }
+        }
+        changes.extend(described.list("Changes").filter_map(|change| change.find("ResourceChange")).map(change));
+        described.text("NextToken").clone_into(&mut next);
+        if next.is_empty() {
+            return Ok(Some(ChangeSet { id, changes }));
+        }
+    }
+}
+
+fn change(element: &Element) -> Change {
+    let property = |detail: &Element| {
+        let target = detail.find("Target").filter(|target| target.text("Attribute") == "Properties")?;
+        let value = |name| target.find(name).map(|value| value.text.clone());
+        let path = Some(target.text("Path")).filter(|path| !path.is_empty());
+        Some(Property {
+            path: path.map_or_else(|| format!("/Properties/{}", target.text("Name")), str::to_owned),
+            before: value("BeforeValue"),
+            after: value("AfterValue"),
+            recreation: target.text("RequiresRecreation").to_owned(),
+        })
+    };
+    Change {
+        action: element.text("Action").to_owned(),
+        resource: element.text("LogicalResourceId").to_owned(),
+        kind: element.text("ResourceType").to_owned(),
+        replacement: element.text("Replacement").to_owned(),
+        properties: element.list("Details").filter_map(property).collect(),
+    }
+}
+
+/// CloudFormation has no code for it.
+fn says_unchanged(reason: &str) -> bool {
+    reason.contains("didn't contain changes") || reason.contains("No updates are to be performed")
+}
+
+/// Has the changes made.
+pub fn execute(system: &System, stack: &str, change_set: &str) -> Result<()> {
+    let call = Call::new(&CLOUDFORMATION, "ExecuteChangeSet").with("StackName", stack);
+    system.aws(call.with("ChangeSetName", change_set).with("ClientRequestToken", token())).map(drop)
+}
+
+/// Tells one operation from all others: a call that is sent twice, because its answer was lost, counts once.
+fn token() -> String {
+    crate::report::run_id()
+}
+
+/// Throws a change set away, and with the first one of a new stack the empty stack that it made.
+pub fn discard(system: &System, stack: &str, change_set: &str, is_new: bool) -> Result<()> {
+    let call = Call::new(&CLOUDFORMATION, "DeleteChangeSet").with("StackName", stack).with("ChangeSetName", change_set);
+    _ = system.aws(call)?;
+    if is_new { delete(system, stack) } else { Ok(()) }
+}
+
+/// Updates a stack without a change set; false if there is nothing to change.
+pub fn update(system: &System, stack: &str, wanted: &Wanted) -> Result<bool> {
+    let call = Call::new(&CLOUDFORMATION, "UpdateStack").with("StackName", stack).with("ClientRequestToken", token());
+    match system.aws(wanted.put(call)) {
+        Ok(_) => Ok(true),
+        Err(error) if says_unchanged(Refusal::of(&error).map_or("", |refusal| &refusal.message)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes a stack.
+pub fn delete(system: &System, stack: &str) -> Result<()> {
+    let call = Call::new(&CLOUDFORMATION, "DeleteStack").with("StackName", stack);
+    system.aws(call.with("ClientRequestToken", token())).map(drop)
+}
+
+/// A resource of a stack.
+#[derive(Debug)]
+pub struct Resource {
+    /// Its name in the template.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+    /// What AWS calls it.
+    pub id: String,
+    /// Its state.
+    pub status: String,
+}
+
+/// What a stack holds, at most a hundred of them: more than our templates make.
+pub fn resources(system: &System, stack: &str) -> Result<Vec<Resource>> {
+    let answer = system.aws(Call::new(&CLOUDFORMATION, "DescribeStackResources").with("StackName", stack))?;
+    let resource = |element: &Element| Resource {
+        name: element.text("LogicalResourceId").to_owned(),
+        kind: element.text("ResourceType").to_owned(),
+        id: element.text("PhysicalResourceId").to_owned(),
+        status: element.text("ResourceStatus").to_owned(),
+    };
+    let all = answer.list("DescribeStackResourcesResult/StackResources").map(resource);
+    Ok(all.filter(|resource| !resource.name.is_empty()).collect())
+}

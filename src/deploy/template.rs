@@ -1,0 +1,111 @@
+//! The templates, which are built into the program, and the user-data in them.
+
+use anyhow::{Context, Result, ensure};
+
+use super::settings::Strategy;
+use crate::error::Fault;
+
+const AUTOSCALING: &str = include_str!("../../cloudformation/autoscaling.yml");
+const COMPATIBLE: &str = include_str!("../../cloudformation/compatible.yml");
+
+/// One of the two halves of a stack, each with its launch template, group and target group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// The first one to be filled.
+    Blue,
+    /// The other one.
+    Green,
+}
+
+impl Slot {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Blue, Self::Green];
+
+    /// What the names of its parameters, outputs and resources begin with.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Blue => "Blue",
+            Self::Green => "Green",
+        }
+    }
+
+    /// Its name as a person reads it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Blue => "blue",
+            Self::Green => "green",
+        }
+    }
+
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Blue => Self::Green,
+            Self::Green => Self::Blue,
+        }
+    }
+
+    /// The name of one of its parameters or outputs.
+    pub fn named(self, name: &str) -> String {
+        format!("{}{name}", self.prefix())
+    }
+
+    fn placeholder(self) -> String {
+        format!("\"@{}UserData@\"", self.prefix())
+    }
+}
+
+/// The template of a strategy, as it is in the sources.
+pub fn text(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::BlueGreen => AUTOSCALING,
+        Strategy::Compatible => COMPATIBLE,
+    }
+}
+
+/// The template of two slots with the user-data of each; that of an empty slot is empty.
+pub fn with_user_data(user_data: impl Fn(Slot) -> String) -> Result<String> {
+    let mut text = AUTOSCALING.to_owned();
+    for slot in Slot::ALL {
+        // A JSON string is one of YAML too.
+        let literal = serde_json::to_string(&user_data(slot)).context("writing user-data")?;
+        text = text.replace(&slot.placeholder(), &literal);
+    }
+    Ok(text)
+}
+
+/// The user-data of a slot in the template of a stack.
+///
+/// # Errors
+/// If it is no template of ours.
+pub fn user_data(template: &str, slot: Slot) -> Result<String> {
+    let foreign = || {
+        Fault::new("the stack's template is not one that this program made")
+            .hint("the strategy is that of another template (--strategy), or somebody has edited it: see deploy drift")
+    };
+    // The lines of the sources tell which of the values is the slot's.
+    let position = AUTOSCALING
+        .lines()
+        .filter(|line| line.contains("UserData@\""))
+        .position(|line| line.contains(&slot.placeholder()));
+    let lines: Vec<&str> = template.lines().filter_map(|line| line.trim_start().strip_prefix("Fn::Base64: ")).collect();
+    ensure!(lines.len() == Slot::ALL.len(), foreign());
+    let literal = position.and_then(|position| lines.get(position)).with_context(foreign)?;
+    serde_json::from_str(literal).with_context(foreign)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_data_survives_the_way_into_a_template_and_back() {
+        let script = "#!/bin/sh\necho \"@GreenUserData@\" 'ü' \\ \t$x {{ a }}: #\n";
+        let text = with_user_data(|slot| if slot == Slot::Blue { script.into() } else { String::new() }).unwrap();
+        assert!(!text.contains("\"@BlueUserData@\""));
+        assert_eq!(user_data(&text, Slot::Blue).unwrap(), script);
+        assert_eq!(user_data(&text, Slot::Green).unwrap(), "");
+        assert!(user_data("Resources: {}", Slot::Blue).is_err());
+    }
+}

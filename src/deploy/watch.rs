@@ -1,0 +1,252 @@
+//! A stack's events, live, until what is going on has ended; what failed, in the failing machine's own words.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use serde::Serialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{
+    Deploy, fleet,
+    stack::Stack,
+    state::{Condition, State},
+};
+use crate::{
+    error::{self, Class},
+    signal::block::Block,
+    system::fetch::aws::{CLOUDFORMATION, Call, Element},
+    value::spoken,
+    view::{complain, say},
+};
+
+/// An event.
+#[derive(Debug, Clone, Serialize)]
+pub struct Event {
+    /// Tells it from others.
+    pub id: String,
+    /// When.
+    pub time: String,
+    /// The resource's name in the template.
+    pub resource: String,
+    /// Its type.
+    pub kind: String,
+    /// What it became.
+    pub status: String,
+    /// Why.
+    pub reason: String,
+    /// What AWS calls it.
+    pub physical: String,
+}
+
+impl Event {
+    /// Whether another failure brought it about.
+    fn is_consequence(&self) -> bool {
+        self.reason.contains("cancelled") || self.reason.starts_with("The following resource(s) failed")
+    }
+}
+
+/// A stack that is watched.
+pub struct Watch<'a> {
+    deploy: &'a Deploy,
+    stack: String,
+    /// The newest event that was seen.
+    last: Option<String>,
+    /// When a resource's change began.
+    began: BTreeMap<String, String>,
+    /// The first failure that is no consequence of another.
+    failure: Option<Event>,
+    explained: Vec<String>,
+}
+
+impl<'a> Watch<'a> {
+    /// From now on: what has happened already is not shown.
+    pub fn from_now(deploy: &'a Deploy, stack: &str) -> Result<Self> {
+        let mut watch = Self::new(deploy, stack);
+        watch.last = watch.page("")?.0.into_iter().next().map(|event| event.id);
+        Ok(watch)
+    }
+
+    /// From the beginning of what is going on now, or went on last.
+    pub fn from_its_beginning(deploy: &'a Deploy, stack: &str) -> Result<Self> {
+        let mut watch = Self::new(deploy, stack);
+        let (events, _) = watch.page("")?;
+        let is_beginning = |event: &Event| {
+            event.kind == "AWS::CloudFormation::Stack"
+                && ["CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"].contains(&event.status.as_str())
+                && event.physical.contains(&event.resource)
+        };
+        let beginning = events.iter().position(is_beginning);
+        watch.last = beginning.and_then(|index| events.get(index + 1)).map(|event| event.id.clone());
+        Ok(watch)
+    }
+
+    fn new(deploy: &'a Deploy, stack: &str) -> Self {
+        Self { deploy, stack: stack.to_owned(), last: None, began: BTreeMap::new(), failure: None, explained: vec![] }
+    }
+
+    /// A page of events, newest first, and the mark of the next one.
+    fn page(&self, next: &str) -> Result<(Vec<Event>, String)> {
+        let call = Call::new(&CLOUDFORMATION, "DescribeStackEvents").with("StackName", &self.stack);
+        let answer = self.deploy.system.aws(if next.is_empty() { call } else { call.with("NextToken", next) })?;
+        let event = |element: &Element| Event {
+            id: element.text("EventId").into(),
+            time: element.text("Timestamp").into(),
+            resource: element.text("LogicalResourceId").into(),
+            kind: element.text("ResourceType").into(),
+            status: element.text("ResourceStatus").into(),
+            reason: element.text("ResourceStatusReason").into(),
+            physical: element.text("PhysicalResourceId").into(),
+        };
+        let events = answer.list("DescribeStackEventsResult/StackEvents").map(event).collect();
+        Ok((events, answer.text("DescribeStackEventsResult/NextToken").into()))
+    }
+
+    /// The events since the last call, oldest first.
+    fn fresh(&mut self) -> Result<Vec<Event>> {
+        let mut fresh = vec![];
+        let mut next = String::new();
+        loop {
+            let (events, after) = self.page(&next)?;
+            for event in events {
+                if Some(&event.id) == self.last.as_ref() {
+                    next.clear();
+                    break;
+                }
+                fresh.push(event);
+                next.clone_from(&after);
+            }
+            if next.is_empty() {
+                break;
+            }
+        }
+        fresh.reverse();
+        if let Some(newest) = fresh.last() {
+            self.last = Some(newest.id.clone());
+        }
+        Ok(fresh)
+    }
+
+    /// Shows events until nothing goes on any more; a lost connection is survived. Returns the stack as it is then.
+    ///
+    /// # Errors
+    /// If it is interrupted, or CloudFormation refuses to tell.
+    pub fn until_done(&mut self) -> Result<Stack> {
+        let mut silent: Option<Instant> = None;
+        loop {
+            let looked = self.look();
+            match looked {
+                Ok(Some(stack)) => return Ok(stack),
+                Ok(None) => silent = None,
+                Err(error) if error::class(&error) == Class::Transient => {
+                    if silent.is_none() {
+                        complain(&format!("CloudFormation does not answer, still trying: {error:#}\n"));
+                    }
+                    silent = silent.or(Some(Instant::now()));
+                }
+                Err(error) => return Err(error),
+            }
+            self.deploy.system.wait(self.deploy.poll)?;
+        }
+    }
+
+    /// One look; the stack if it has come to rest.
+    fn look(&mut self) -> Result<Option<Stack>> {
+        // First the state: events that come between the two calls are then not missed.
+        let stack = Stack::find(&self.deploy.system, &self.stack)?;
+        for event in self.fresh()? {
+            self.show(&event);
+        }
+        Ok(stack.filter(|stack| stack.state.condition != Condition::Busy))
+    }
+
+    fn show(&mut self, event: &Event) {
+        let began = if event.status.ends_with("_IN_PROGRESS") {
+            _ = self.began.entry(event.resource.clone()).or_insert_with(|| event.time.clone());
+            None
+        } else {
+            self.began.remove(&event.resource)
+        };
+        let took = began.and_then(|began| between(&began, &event.time));
+        if self.deploy.json {
+            say(&serde_json::to_string(event).unwrap_or_default());
+        } else {
+            let took = took.map(|took| format!("  {}", spoken(took))).unwrap_or_default();
+            let reason = if event.reason.is_empty() { String::new() } else { format!("  {}", event.reason) };
+            let status = self.deploy.paint(colour(&event.status), &format!("{:<28}", event.status));
+            say(&format!("{}  {status}  {}{took}{reason}", clock(&event.time), event.resource));
+        }
+        if let Some(id) = event.reason.strip_prefix("Received FAILURE signal with UniqueId ") {
+            self.explain(id.split_whitespace().next().unwrap_or_default());
+        }
+        if event.status.ends_with("_FAILED") && self.failure.is_none() && !event.is_consequence() {
+            self.failure = Some(event.clone());
+        }
+    }
+
+    /// What the machine says for itself, before it is gone.
+    fn explain(&mut self, machine: &str) {
+        if !machine.starts_with("i-") || self.explained.iter().any(|known| known == machine) {
+            return;
+        }
+        self.explained.push(machine.to_owned());
+        let block = fleet::console(&self.deploy.system, machine).map(|console| Block::find(&console));
+        let text = match block {
+            Ok(Some(block)) => block.to_string(),
+            Ok(None) => format!(
+                "{machine} has written nothing to its console yet; see aws ec2 get-console-output --instance-id {machine}"
+            ),
+            Err(error) => format!("the console of {machine} can't be read: {error:#}"),
+        };
+        if self.deploy.json {
+            say(&serde_json::json!({ "machine": machine, "console": text }).to_string());
+        } else {
+            for line in text.lines() {
+                say(&format!("          {}", self.deploy.paint("31", line)));
+            }
+        }
+    }
+
+    /// The cause of a failure, in a line.
+    pub fn cause(&self) -> Option<String> {
+        let event = self.failure.as_ref()?;
+        Some(format!("{} ({}): {}", event.resource, event.status, event.reason))
+    }
+}
+
+/// The failures of what went on last, oldest first, without those that others brought about.
+pub(super) fn failures(deploy: &Deploy, stack: &str) -> Result<Vec<Event>> {
+    let mut watch = Watch::from_its_beginning(deploy, stack)?;
+    let mut events = watch.fresh()?;
+    events.retain(|event| event.status.ends_with("_FAILED") && !event.is_consequence());
+    Ok(events)
+}
+
+/// The events of the stack itself, oldest first.
+pub(super) fn milestones(deploy: &Deploy, stack: &str) -> Result<Vec<Event>> {
+    let mut events = Watch::new(deploy, stack).fresh()?;
+    events.retain(|event| event.kind == "AWS::CloudFormation::Stack" && event.physical == stack);
+    Ok(events)
+}
+
+/// Times as CloudFormation writes them.
+fn between(from: &str, until: &str) -> Option<Duration> {
+    let parse = |text| OffsetDateTime::parse(text, &Rfc3339).ok();
+    (parse(until)? - parse(from)?).try_into().ok()
+}
+
+fn clock(time: &str) -> &str {
+    time.get(11..19).unwrap_or(time)
+}
+
+fn colour(status: &str) -> &'static str {
+    if status.ends_with("_FAILED") || State::of(status).failed {
+        "31"
+    } else if status.ends_with("_COMPLETE") {
+        "32"
+    } else {
+        "33"
+    }
+}
