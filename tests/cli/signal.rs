@@ -38,9 +38,12 @@ impl Aws {
                 let (status, body) = answers.lock().unwrap().next().unwrap_or((200, "{}"));
                 Reply::new(status, body)
             }
+            "/" => Reply::ok("<CompleteLifecycleActionResponse/>"),
             _ => Reply::new(404, ""),
         });
-        Self { sandbox: Sandbox::new(), server }
+        let sandbox = Sandbox::new();
+        let _ = sandbox.write("console", "");
+        Self { sandbox, server }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -66,6 +69,7 @@ impl Aws {
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
     }
 
+    /// To CloudFormation.
     fn requests(&self) -> Vec<Request> {
         let mut requests = self.server.requests();
         requests.retain(|request| request.target.starts_with("/?"));
@@ -243,7 +247,7 @@ fn a_refused_signal_is_said_with_a_hint_and_leaves_the_exit_code() {
         .run(&[])
         .expect(0)
         .says("error: signalling SUCCESS to app/Group")
-        .says("403 AccessDenied: not yours")
+        .says("AccessDenied: not yours (HTTP 403")
         .says("hint: ");
     assert_eq!(aws.signals().len(), 1);
 }
@@ -287,4 +291,30 @@ fn row_77_no_secret_is_told() {
     assert_eq!(aws.signals().len(), 3);
     assert!(aws.requests().iter().all(|request| !request.target.contains("canary")));
     assert!(!aws.console().contains("canary"));
+}
+
+#[test]
+fn a_lifecycle_hook_is_completed_with_the_role() {
+    for (script, code, result) in [("true", 0, "CONTINUE"), ("exit 1", 1, "ABANDON")] {
+        let aws = Aws::new();
+        aws.manifest(script);
+        let manifest = aws.sandbox.at("manifest.toml");
+        let mut command =
+            aws.command(&["app/Group", "--lifecycle-hook", "app-Group-1/launch/ing", "--steps", &manifest]);
+        let _ = command.env("AWS_ENDPOINT_URL_AUTO_SCALING", aws.server.url("")).env("AWS_REGION", "eu-central-1");
+        let _ = command.env("AWS_ACCESS_KEY_ID", "AKIATEST").env("AWS_SECRET_ACCESS_KEY", "not-a-secret");
+        let finished = Finished::from(command.output().unwrap()).expect(code);
+        let _ = finished.says(&format!("completed the lifecycle hook app-Group-1/launch/ing: {result}"));
+        let told = aws.server.requests();
+        let at = |is: fn(&Request) -> bool| told.iter().position(is).unwrap();
+        let (signal, hook) = (at(|request| request.target.starts_with("/?")), at(|request| request.target == "/"));
+        // Before a stack goes on with an instance, or is rid of it.
+        assert_eq!(hook < signal, result == "CONTINUE");
+        assert!(told[hook].authorization.starts_with("AWS4-HMAC-SHA256 Credential=AKIATEST/"), "{told:?}");
+        let form = format!(
+            "Action=CompleteLifecycleAction&Version=2011-01-01&AutoScalingGroupName=app-Group-1\
+             &LifecycleHookName=launch%2Fing&LifecycleActionResult={result}&InstanceId=i-0123456789abcdef0"
+        );
+        assert_eq!(told[hook].body, form);
+    }
 }

@@ -133,7 +133,7 @@ async fn refused(status: StatusCode, response: Response) -> Result<Acknowledged,
     if status == StatusCode::BAD_REQUEST && refusal.code == "ValidationError" {
         return Ok(Acknowledged::NobodyWaits(refusal.message));
     }
-    let fault = Fault::new("CloudFormation refused it").caused_by(refusal);
+    let fault = Fault::new(format!("CloudFormation answered {refusal}"));
     Err(match status {
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Failure::Transient(fault, after),
         status if is_throttled || status.is_server_error() => Failure::Transient(fault, after),
