@@ -116,6 +116,8 @@ impl Supervised {
         _ = command.args(arguments);
         _ = command.env(VARIABLE, format!("/proc/{}/fd/{}", std::process::id(), words.as_raw_fd()));
         let child = command.spawn().context("starting the run in a process of its own")?;
+        // Where memory runs out, the kernel is to end the run, not the one who can tell of it.
+        _ = std::fs::write("/proc/self/oom_score_adj", "-900");
         Ok(Self { child, words })
     }
 

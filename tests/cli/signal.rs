@@ -266,6 +266,27 @@ fn what_is_left_out_is_not_signalled_as_done() {
 }
 
 #[test]
+fn what_is_deferred_is_not_signalled_as_done_either() {
+    let aws = Aws::new();
+    let url = aws.server.url("/");
+    let _ = aws.sandbox.manifest(&format!("[[resource]]\nkind = \"http_check\"\nurl = \"{url}\"\n"));
+    let inner = aws.command(&["app/Group", "--steps", &aws.sandbox.at("manifest.toml")]);
+    // A machine on which systemd does not run, as in a container: nothing can be started or checked.
+    let script =
+        r#"mount --make-rprivate / && { [ ! -e /run/systemd ] || mount -t tmpfs none /run/systemd; } && exec "$@""#;
+    let mut command = Command::new("unshare");
+    let _ = command.args(["--mount", "sh", "-c", script, "sh"]).arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        let _ = match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let _ = Finished::from(command.output().unwrap()).expect(0).says("error: not done in this run: expect ");
+    assert_eq!(aws.signals(), ["FAILURE i-0123456789abcdef0 step"]);
+}
+
+#[test]
 fn row_77_no_secret_is_told() {
     let aws = Aws::new();
     let variables = aws.sandbox.write("secrets.toml", "password = \"canary-7461\"\n");
