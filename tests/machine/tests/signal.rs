@@ -7,15 +7,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use machine::{Fault, Machine, Options, Output, Tree};
 
-const ENDPOINT: &str = "http://cloudformation.eu-central-1.amazonaws.com";
+const ENDPOINT: &str = "AWS_ENDPOINT_URL_CLOUDFORMATION=http://cloudformation.eu-central-1.amazonaws.com";
 const SIGNAL: &str = "GET cloudformation.eu-central-1.amazonaws.com/?Action=SignalResource&";
 
 /// The built-in steps, and these variables instead of the world's own.
 fn run(machine: &Machine, variables: &[&str]) -> Result<Output> {
     let set = [machine.variables()?, variables.iter().map(ToString::to_string).collect()].concat();
     let set = set.iter().flat_map(|variable| ["--set", variable]);
-    let endpoint = format!("AWS_ENDPOINT_URL_CLOUDFORMATION={ENDPOINT}");
-    let run = ["env", &endpoint, "glovo-bootstrap", "run", "--signal", "app/Group"];
+    let run = ["env", ENDPOINT, "glovo-bootstrap", "run", "--signal", "app/Group"];
     machine.exec(&run.into_iter().chain(set).collect::<Vec<_>>())
 }
 
