@@ -114,6 +114,7 @@ impl Deploy {
 
     /// Creates or updates the stack, and has the new build take over.
     pub fn execute(&self, wants_new: bool) -> Result<()> {
+        self.check_asking()?;
         let mut prepared = self.prepare()?;
         let is_new = prepared.current.is_none();
         if is_new != wants_new {
@@ -166,13 +167,20 @@ impl Deploy {
         self.follow(&mut watch).map(drop)
     }
 
+    /// Fails if somebody is to be asked, and nobody is there.
+    fn check_asking(&self) -> Result<()> {
+        ensure!(
+            self.yes || std::io::stdin().is_terminal(),
+            Fault::new("there is nobody to ask on this input").hint("--yes, after deploy plan").invalid()
+        );
+        Ok(())
+    }
+
     /// Asks, unless nobody is to be asked.
     fn ask(&self, question: &str) -> Result<bool> {
+        self.check_asking()?;
         if self.yes {
             return Ok(true);
-        }
-        if !std::io::stdin().is_terminal() {
-            bail!(Fault::new("there is nobody to ask on this input").hint("--yes, after deploy plan").invalid());
         }
         view::complain(&format!("{question} [y/N] "));
         let mut answer = String::new();

@@ -50,7 +50,7 @@ impl Stack {
             stack.list(list).map(pair).collect()
         };
         let time = |name| Some(stack.text(name)).filter(|text| !text.is_empty());
-        Ok(Some(Self {
+        let found = Self {
             name: stack.text("StackName").to_owned(),
             id: stack.text("StackId").to_owned(),
             state: State::of(stack.text("StackStatus")),
@@ -58,7 +58,8 @@ impl Stack {
             changed: time("LastUpdatedTime").or_else(|| time("CreationTime")).unwrap_or("an unknown time").to_owned(),
             parameters: pairs("Parameters", "ParameterKey", "ParameterValue"),
             outputs: pairs("Outputs", "OutputKey", "OutputValue"),
-        }))
+        };
+        found.with_outputs(system).map(Some)
     }
 
     /// The stack of this name, which there must be.
@@ -67,12 +68,12 @@ impl Stack {
             Fault::new(format!("there is no stack {name}"))
                 .hint(format!("glovo-bootstrap deploy create-stack --stack {name}"))
         };
-        Self::find(system, name)?.with_context(missing)?.with_outputs(system)
+        Self::find(system, name)?.with_context(missing)
     }
 
-    /// As long as a stack has no outputs, as until it is made, its resources tell the same.
+    /// Where a stack has no outputs (some that stand in for AWS tell none), its resources tell the same.
     fn with_outputs(mut self, system: &System) -> Result<Self> {
-        if self.outputs.is_empty() && self.state.condition != Condition::Absent {
+        if self.outputs.is_empty() && self.state.condition == Condition::Ready {
             for resource in resources(system, &self.id)? {
                 let name = match resource.name.as_str() {
                     // The one with the weights: port 80 only redirects where there is a certificate.
