@@ -3,15 +3,28 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use glovo_bootstrap::{cli::Cli, commands, error, system::host::is_stderr_the_journal, view};
+use glovo_bootstrap::{
+    cli::Cli,
+    commands, error,
+    system::{
+        host::is_stderr_the_journal,
+        supervisor::{self, Word},
+    },
+    view,
+};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    set_up_logging(cli.verbose);
+    let cli = Cli::try_parse();
+    set_up_logging(cli.as_ref().is_ok_and(|cli| cli.verbose));
+    let cli = match cli {
+        Ok(cli) => cli,
+        Err(usage) => return ExitCode::from(commands::refuse(&usage)),
+    };
     match commands::execute(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
+            supervisor::tell(&Word::of(&error));
             view::complain(&error::render(&error));
             ExitCode::from(error::exit_code(&error))
         }

@@ -337,7 +337,7 @@ fn waiting() -> (Server, mpsc::Sender<()>) {
             }
             vec![b'x'; 1 << 20]
         });
-        Reply { status: 200, length: 2 << 20, parts: Box::new(parts) }
+        Reply { status: 200, length: 2 << 20, headers: "", parts: Box::new(parts) }
     });
     (server, go)
 }

@@ -9,4 +9,5 @@ mod manifest;
 mod run;
 mod sandbox;
 mod server;
+mod signal;
 mod user_data;

@@ -1,7 +1,7 @@
 //! An HTTP server for one test.
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex},
 };
@@ -13,19 +13,22 @@ pub struct Request {
     pub target: String,
     /// The header `Authorization`.
     pub authorization: String,
+    pub body: String,
 }
 
 /// A status and a body; given in parts, each is sent when the iterator yields it.
 pub struct Reply {
     pub status: u16,
     pub length: usize,
+    /// Further header lines, each with its end.
+    pub headers: &'static str,
     pub parts: Box<dyn Iterator<Item = Vec<u8>>>,
 }
 
 impl Reply {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
-        Self { status, length: body.len(), parts: Box::new(std::iter::once(body)) }
+        Self { status, length: body.len(), headers: "", parts: Box::new(std::iter::once(body)) }
     }
 
     pub fn ok(body: impl Into<Vec<u8>>) -> Self {
@@ -78,22 +81,33 @@ impl Server {
 }
 
 fn read(stream: &TcpStream) -> Option<Request> {
-    let mut lines = BufReader::new(stream).lines();
-    let target = lines.next()?.ok()?.split(' ').nth(1)?.to_owned();
+    let mut reader = BufReader::new(stream);
+    let mut line = || {
+        let mut line = String::new();
+        let _ = reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+        Some(line.trim_end().to_owned())
+    };
+    let target = line()?.split(' ').nth(1)?.to_owned();
     let mut request = Request { target, ..Request::default() };
+    let mut length = 0;
     loop {
-        let line = lines.next()?.ok()?;
-        match line.split_once(": ") {
-            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => request.authorization = value.into(),
-            _ if line.is_empty() => return Some(request),
+        let line = line()?;
+        match line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value)) {
+            Some((name, value)) if name == "authorization" => request.authorization = value.into(),
+            Some((name, value)) if name == "content-length" => length = value.parse().ok()?,
+            _ if line.is_empty() => break,
             _ => {}
         }
     }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    request.body = String::from_utf8(body).ok()?;
+    Some(request)
 }
 
 fn send(mut stream: &TcpStream, reply: Reply) -> std::io::Result<()> {
-    let Reply { status, length, parts } = reply;
-    write!(stream, "HTTP/1.1 {status} Status\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n")?;
+    let Reply { status, length, headers, parts } = reply;
+    write!(stream, "HTTP/1.1 {status} Status\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n")?;
     for part in parts {
         stream.write_all(&part)?;
     }
