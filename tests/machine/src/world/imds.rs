@@ -112,7 +112,7 @@ fn tree(state: &State) -> Value {
             "privateIp": ADDRESS, "region": REGION, "version": "2017-09-30",
         }).to_string(), "signature": "c2lnbmVkIGJ5\nIEVDMg==" } },
     });
-    if let Some(user_data) = &state.user_data {
+    if let Some(user_data) = &*state.user_data.lock().unwrap() {
         tree["user-data"] = json!(user_data);
     }
     tree

@@ -1,0 +1,79 @@
+//! Both halves together: `deploy` makes a stack on an emulator, whose user-data boots the machine, whose word `deploy` waits for.
+
+use std::fs;
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use machine::{Emulator, Machine, Options, UserData, agent};
+
+const INSTANCE: &str = "i-0123456789abcdef0";
+/// What the emulator knows.
+const PLACE: [&str; 6] = [
+    "--subnets=subnet-00000001,subnet-00000002",
+    "--ami=ami-0abcdef1234567890",
+    "--desired-capacity=1",
+    "--bucket=glovo-config",
+    "--pause=1s",
+    "--poll=500ms",
+];
+
+fn begin(emulator: &Emulator, verb: &str, build: &str, set: &[String]) -> Result<Child> {
+    let mut set: Vec<String> = set.iter().map(|pair| format!("--set={pair}")).collect();
+    set.push(format!("--agent={}", agent()?.display()));
+    let arguments = [verb, "--yes", build].into_iter().chain(PLACE).chain(set.iter().map(String::as_str));
+    let mut command = emulator.deploy(agent()?, &arguments.collect::<Vec<_>>());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("deploy")
+}
+
+fn end(deploy: Child) -> Result<(Option<i32>, String)> {
+    let output = deploy.wait_with_output()?;
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    Ok((output.status.code(), said.concat()))
+}
+
+#[test]
+fn a_stack_s_machine_boots_serves_and_signals_and_one_that_can_t_says_why_while_the_old_build_goes_on() -> Result<()> {
+    let mut machine = Machine::new(Options { user_data: Some(UserData::Text(String::new())), ..Options::default() })?;
+    let emulator = Emulator::start(machine.world(), machine.directory())?;
+    emulator.show_console(INSTANCE, &machine.console())?;
+    // What a deploy doesn't bring by itself: the jar, and a disk for swap.
+    let mut set = machine.variables()?;
+    set.retain(|pair| ["jar_", "swap_"].iter().any(|name| pair.starts_with(name)));
+
+    let deploy = begin(&emulator, "create-stack", "--build-number=1", &set)?;
+    machine.world().set_user_data(emulator.user_data("BlueLaunchTemplate")?);
+    machine.power_on()?;
+    machine.wait_until_booted()?;
+    let (code, said) = end(deploy)?;
+    ensure!(code == Some(0) && said.contains("every serving target runs build 1"), "{code:?}: {said}");
+    ensure!(said.contains("CREATE_COMPLETE"), "{said}");
+    machine.wait_until_serving()?;
+    let signals = machine.world().requests().into_iter().filter(|request| request.path.contains("SignalResource"));
+    let signals: Vec<String> = signals.map(|request| format!("{} {}", request.status, request.path)).collect();
+    ensure!(signals.len() == 1 && signals[0].contains("LogicalResourceId=BlueGroup"), "{signals:?}");
+    ensure!(signals[0].starts_with("200") && signals[0].contains("Status=SUCCESS"), "{signals:?}");
+
+    set.push("jar_url=http://origin.test/none.jar?signature=canary".into());
+    set.push("app_version=2.0.0".into());
+    let deploy = begin(&emulator, "update-stack", "--build-number=2", &set)?;
+    fs::write(machine.path("/root/user-data"), emulator.user_data("GreenLaunchTemplate")?)?;
+    machine.sh("chmod 700 /root/user-data")?;
+    // The same machine stands for the new one.
+    let run = machine.exec(&["/root/user-data"])?;
+    ensure!(run.code == 1, "{run:?}");
+    let (code, said) = end(deploy)?;
+    ensure!(code == Some(1), "{code:?}: {said}");
+    for words in [
+        "step: copy_http_resources",
+        "caused by: the server answered 404 Not Found",
+        "hint: ",
+        "UPDATE_ROLLBACK_COMPLETE",
+    ] {
+        ensure!(said.contains(words), "no `{words}` in {said}");
+    }
+    ensure!(!said.contains("canary"), "{said}");
+    let status = emulator.run(agent()?, &["status"])?.success()?;
+    ensure!(status.contains("blue   build 1, 100 % of the traffic"), "{status}");
+    ensure!(status.contains("every serving target runs build 1"), "{status}");
+    machine.wait_until_serving()
+}
