@@ -163,7 +163,6 @@ impl Why {
 struct Speaker {
     system: System,
     audience: Audience,
-    build: Option<String>,
     secrets: Vec<(String, String)>,
 }
 
@@ -171,8 +170,7 @@ impl Speaker {
     /// Signals that have come so far don't stop it, the next one does.
     fn new(audience: &Audience, manifest: &cli::Manifest) -> Result<Self> {
         let system = System::open(Path::new("/"), Mode::Plan, Interrupt::install()?)?;
-        let build = manifest.set.iter().rev().find_map(|set| set.strip_prefix("build=")).map(Into::into);
-        Ok(Self { system, audience: audience.clone(), build, secrets: secrets(manifest) })
+        Ok(Self { system, audience: audience.clone(), secrets: secrets(manifest) })
     }
 
     fn failure(&self, word: &Word, how: Option<&str>) -> Verdict {
@@ -233,7 +231,10 @@ impl Speaker {
 
     /// Says why, to standard error and the console.
     fn write_block(&self, word: &Word) {
-        let block = Block::new(self.instance().ok(), self.build.as_deref(), word, &self.secrets);
+        let instance = self.instance().ok();
+        // As cloudformation/*.yml tag the machines of a build; without a metadata service nobody waits for it twice.
+        let build = instance.as_ref().and_then(|_| self.system.instance("tags.build").ok());
+        let block = Block::new(instance, build.as_deref(), word, &self.secrets);
         let text = block.to_string();
         complain(&text);
         console::print(&text);
