@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::base::PACKAGE;
 use crate::guest::{self, Output};
-use crate::world::{AWS_ENVIRONMENT, Network, World};
+use crate::world::{AWS_ENVIRONMENT, Network, ROUTER, World};
 
 const PORT: u16 = 4566;
 
@@ -19,6 +19,8 @@ pub struct Emulator {
     network: Network,
     process: Child,
     consoles: PathBuf,
+    /// The operator's resolv.conf(5).
+    name_server: PathBuf,
 }
 
 impl Emulator {
@@ -28,6 +30,8 @@ impl Emulator {
         let python = guest::output(&mut Command::new(emulators.join("needs")))?.success()?;
         let (consoles, log) = (dir.join("consoles"), File::create(dir.join("emulator.log"))?);
         std::fs::create_dir_all(&consoles)?;
+        let name_server = dir.join("resolv.conf");
+        std::fs::write(&name_server, format!("nameserver {ROUTER}\n"))?;
         let network = world.network();
         let process = network
             .command(python.trim())
@@ -39,7 +43,7 @@ impl Emulator {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
-        let emulator = Emulator { network, process, consoles };
+        let emulator = Emulator { network, process, consoles, name_server };
         let start = Instant::now();
         while emulator.call("Action=DescribeSubnets&Version=2016-11-15").is_err() {
             ensure!(start.elapsed() < Duration::from_secs(120), "the emulator doesn't answer, see {}", dir.display());
@@ -66,8 +70,11 @@ impl Emulator {
 
     /// `deploy` on the operator's machine: AWS is the emulator, but for S3, which is the world's.
     pub fn deploy(&self, agent: &Path, arguments: &[&str]) -> Command {
-        let mut command = self.network.command("env");
-        command.arg("--ignore-environment").arg("PATH=/usr/bin:/bin");
+        let mut command = self.network.command("unshare");
+        // The world's name server instead of this machine's.
+        let script = r#"mount --make-rprivate / && mount --bind "$0" /etc/resolv.conf && exec "$@""#;
+        command.args(["--mount", "sh", "-c", script]).arg(&self.name_server);
+        command.args(["env", "--ignore-environment"]).arg("PATH=/usr/bin:/bin");
         command.args(AWS_ENVIRONMENT.map(|(name, value)| format!("{name}={value}")));
         command.arg(format!("AWS_ENDPOINT_URL=http://127.0.0.1:{PORT}"));
         command.arg("AWS_ENDPOINT_URL_S3=http://s3.eu-central-1.amazonaws.com");
@@ -94,7 +101,7 @@ impl Emulator {
                 let bytes = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, encoded)?;
                 return Ok(String::from_utf8(bytes)?);
             }
-            ensure!(start.elapsed() < Duration::from_secs(120), "no launch template {name}");
+            ensure!(start.elapsed() < Duration::from_secs(60), "no launch template {name}");
             sleep(Duration::from_millis(200));
         }
     }

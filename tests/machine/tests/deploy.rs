@@ -1,7 +1,8 @@
 //! Both halves together: `deploy` makes a stack on an emulator, whose user-data boots the machine, whose word `deploy` waits for.
 
 use std::fs;
-use std::process::{Child, Stdio};
+use std::path::PathBuf;
+use std::process::Child;
 
 use anyhow::{Context, Result, ensure};
 use machine::{Emulator, Machine, Options, UserData, agent};
@@ -17,18 +18,41 @@ const PLACE: [&str; 6] = [
     "--poll=500ms",
 ];
 
-fn begin(emulator: &Emulator, verb: &str, build: &str, set: &[String]) -> Result<Child> {
-    let mut set: Vec<String> = set.iter().map(|pair| format!("--set={pair}")).collect();
-    set.push(format!("--agent={}", agent()?.display()));
-    let arguments = [verb, "--yes", build].into_iter().chain(PLACE).chain(set.iter().map(String::as_str));
-    let mut command = emulator.deploy(agent()?, &arguments.collect::<Vec<_>>());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("deploy")
+/// A deploy that goes on; ended when dropped.
+struct Deploying {
+    process: Child,
+    log: PathBuf,
 }
 
-fn end(deploy: Child) -> Result<(Option<i32>, String)> {
-    let output = deploy.wait_with_output()?;
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    Ok((output.status.code(), said.concat()))
+impl Deploying {
+    fn begin(machine: &Machine, emulator: &Emulator, verb: &str, build: u32, set: &[String]) -> Result<Deploying> {
+        let agent = agent()?;
+        let mut options: Vec<String> = set.iter().map(|pair| format!("--set={pair}")).collect();
+        options.push(format!("--build-number={build}"));
+        options.push(format!("--agent={}", agent.display()));
+        let arguments = [verb, "--yes"].into_iter().chain(PLACE).chain(options.iter().map(String::as_str));
+        let log = machine.directory().join(format!("deploy-{build}.log"));
+        let file = fs::File::create(&log)?;
+        let mut command = emulator.deploy(agent, &arguments.collect::<Vec<_>>());
+        let process = command.stdout(file.try_clone()?).stderr(file).spawn().context("deploy")?;
+        Ok(Deploying { process, log })
+    }
+
+    fn said(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.log)?)
+    }
+
+    fn end(mut self) -> Result<(Option<i32>, String)> {
+        let code = self.process.wait()?.code();
+        Ok((code, self.said()?))
+    }
+}
+
+impl Drop for Deploying {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 #[test]
@@ -44,11 +68,12 @@ fn a_stack_s_machine_boots_serves_and_signals_and_one_that_can_t_says_why_while_
     let mut set = machine.variables()?;
     set.retain(|pair| ["jar_", "swap_"].iter().any(|name| pair.starts_with(name)));
 
-    let deploy = begin(&emulator, "create-stack", "--build-number=1", &set)?;
-    machine.world().set_user_data(emulator.user_data("BlueLaunchTemplate")?);
+    let deploy = Deploying::begin(&machine, &emulator, "create-stack", 1, &set)?;
+    let user_data = emulator.user_data("BlueLaunchTemplate").with_context(|| deploy.said().unwrap_or_default());
+    machine.world().set_user_data(user_data?);
     machine.power_on()?;
     machine.wait_until_booted()?;
-    let (code, said) = end(deploy)?;
+    let (code, said) = deploy.end()?;
     ensure!(code == Some(0) && said.contains("every serving target runs build 1"), "{code:?}: {said}");
     ensure!(said.contains("CREATE_COMPLETE"), "{said}");
     machine.wait_until_serving()?;
@@ -59,13 +84,14 @@ fn a_stack_s_machine_boots_serves_and_signals_and_one_that_can_t_says_why_while_
 
     set.push("jar_url=http://origin.test/none.jar?signature=canary".into());
     set.push("app_version=2.0.0".into());
-    let deploy = begin(&emulator, "update-stack", "--build-number=2", &set)?;
-    fs::write(machine.path("/root/user-data"), emulator.user_data("GreenLaunchTemplate")?)?;
+    let deploy = Deploying::begin(&machine, &emulator, "update-stack", 2, &set)?;
+    let user_data = emulator.user_data("GreenLaunchTemplate").with_context(|| deploy.said().unwrap_or_default());
+    fs::write(machine.path("/root/user-data"), user_data?)?;
     machine.sh("chmod 700 /root/user-data")?;
     // The same machine stands for the new one.
     let run = machine.exec(&["env", endpoint, "/root/user-data"])?;
     ensure!(run.code == 1, "{run:?}");
-    let (code, said) = end(deploy)?;
+    let (code, said) = deploy.end()?;
     ensure!(code == Some(1), "{code:?}: {said}");
     for words in [
         "step: copy_http_resources",
