@@ -8,5 +8,6 @@ mod kill;
 mod manifest;
 mod run;
 mod sandbox;
+#[allow(dead_code, reason = "shared with tests/deploy")]
 mod server;
 mod user_data;
