@@ -100,8 +100,10 @@ fn row_79_ctrl_c_detaches_and_says_how_to_attach_again() {
 
     let event = ("GreenGroup", "AWS::AutoScaling::AutoScalingGroup", "CREATE_COMPLETE", "");
     operator.world(|world| world.then([Scene("UPDATE_IN_PROGRESS", vec![event]), Scene("UPDATE_COMPLETE", vec![])]));
-    let _ = operator.deploy(&["watch"], &[]).expect(0).says("GreenGroup").says("UPDATE_COMPLETE");
+    let on = "blue (build 1) serves; to have green (build 2) take over: glovo-bootstrap deploy rollback --build 2";
+    let _ = operator.deploy(&["watch"], &[]).expect(0).says("GreenGroup").says("UPDATE_COMPLETE").says(on);
     assert!(changes(&operator.calls()).is_empty());
+    let _ = operator.deploy(&["rollback", "--build", "2"], &[]).expect(0).says("users are on green (build 2)");
 }
 
 #[test]
@@ -125,7 +127,8 @@ fn ctrl_c_before_the_traffic_moves_leaves_it_where_it_is() {
     operator.world(|world| {
         let _ = world.health.insert("Green", [vec!["initial", "initial"]].into());
     });
-    let _ = interrupted_at(&operator, "DescribeTargetHealth", 3).expect(130).says("all traffic is on blue (build 1)");
+    let _ =
+        interrupted_at(&operator, "DescribeTargetHealth", 3).expect(130).says("green (build 2) has 0 % of the traffic");
     assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "ExecuteChangeSet"]);
 }
 

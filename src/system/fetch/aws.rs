@@ -445,11 +445,12 @@ async fn call(origins: Arc<Origins>, call: Call) -> Result<Element, Fault> {
 }
 
 impl System {
-    /// Makes a call of an AWS service, with the retries that every request has.
+    /// Makes a call of an AWS service, with the retries that every request has; none begins after an interruption.
     ///
     /// # Errors
     /// What the service says no with is a [`Refusal`] in the error's chain.
     pub fn aws(&self, call_: Call) -> Result<Element> {
+        self.check()?;
         let worker = self.fetcher.worker()?;
         let what = format!("{} {}", call_.service.name, call_.operation);
         self.await_task(&worker.run(call(worker.origins(), call_)), || {}).with_context(|| format!("asking for {what}"))

@@ -92,8 +92,13 @@ impl World {
     /// The stack is in a state now; what was wanted is so if it has succeeded.
     pub fn enter(&mut self, Scene(state, events): Scene) {
         self.events.extend(events);
-        self.events.push(("glovo-app", STACK_TYPE, state, ""));
+        if self.state != state {
+            self.events.push(("glovo-app", STACK_TYPE, state, ""));
+        }
         self.state = state;
+        if state.ends_with("ROLLBACK_COMPLETE") {
+            self.wanted = None;
+        }
         if ["CREATE_COMPLETE", "UPDATE_COMPLETE"].contains(&state)
             && let Some(wanted) = self.wanted.take()
         {
