@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
 mod agreeing;
+mod artifacts;
 mod build_number;
 mod failing;
 mod losing;
