@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use glovo_bootstrap::{cli::Cli, commands, error, system::host::is_stderr_the_journal, view};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     set_up_logging(cli.verbose);
     match commands::execute(cli.command) {
         Ok(code) => ExitCode::from(code),

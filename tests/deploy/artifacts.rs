@@ -67,7 +67,7 @@ fn what_is_in_the_bucket_already_is_not_sent_again() {
 #[test]
 fn own_steps_and_files_are_uploaded_too() {
     let operator = Operator::new();
-    let steps = "name = \"a\"\n[[resource]]\nkind = \"download\"\npath = \"/opt/a\"\nsource = \"{{ a_url }}\"\nsha256 = \"{{ a_sha256 }}\"\n";
+    let steps = "name = \"a\"\n[[resource]]\nkind = \"file\"\npath = \"/opt/a\"\nsource = \"{{ a_url }}\"\nsha256 = \"{{ a_sha256 }}\"\n";
     let steps = operator.sandbox.write("steps/10-a.toml", steps);
     let steps = Path::new(&steps).parent().unwrap().to_str().unwrap().to_owned();
     let _ = operator.sandbox.write("steps/variables.toml", "");

@@ -28,6 +28,10 @@ fn accepted(alter: impl FnOnce(&mut World), variables: &[(&str, &str)]) -> Opera
 
 fn as_it_is(_: &mut World) {}
 
+fn arm(world: &mut World) {
+    let _ = world.images.insert("ami-2", ("arm64", "ubuntu-jammy-22.04"));
+}
+
 #[test]
 fn subnets_must_be_there_in_one_vpc_and_in_two_zones() {
     let _ = refused(as_it_is, &[("SUBNETS", "")]).says("subnets: none are named (SUBNETS=subnet-…");
@@ -44,15 +48,14 @@ fn subnets_must_be_there_in_one_vpc_and_in_two_zones() {
 fn security_groups_must_be_there_and_in_the_vpc_of_the_subnets() {
     let _ = refused(as_it_is, &[("SG_VALUE", "sg-1,sg-9")])
         .says("security groups: InvalidGroup.NotFound: 'sg-9' does not exist");
-    let elsewhere = |world: &mut World| world.security_groups.push(("sg-2", "vpc-2"));
-    let _ = refused(elsewhere, &[("SG_VALUE", "sg-1,sg-2")])
-        .says("security group sg-2: it is in vpc-2, the subnets are in vpc-1");
+    let elsewhere = |world: &mut World| world.security_groups.push(("sg-3", "vpc-2"));
+    let _ = refused(elsewhere, &[("SG_VALUE", "sg-1,sg-3")])
+        .says("security group sg-3: it is in vpc-2, the subnets are in vpc-1");
 }
 
 #[test]
 fn the_image_must_be_there_and_fit_the_instance_type() {
     let _ = refused(as_it_is, &[("AMIID", "ami-1")]).says("AMI ami-1: InvalidAMIID.NotFound: 'ami-1' does not exist");
-    let arm = |world: &mut World| drop(world.images.insert("ami-2", ("arm64", "ubuntu-jammy-22.04")));
     let _ =
         refused(arm, &[("AMIID", "ami-2")]).says("instance type t2.micro: it is for x86_64, the AMI ami-2 for arm64");
     let _ = accepted(arm, &[("AMIID", "ami-2"), ("INSTANCETYPE", "t4g.small")]);
@@ -62,7 +65,7 @@ fn the_image_must_be_there_and_fit_the_instance_type() {
 #[test]
 fn the_image_must_be_for_the_program_s_processor() {
     let operator = Operator::new();
-    operator.world(|world| drop(world.images.insert("ami-2", ("arm64", "ubuntu-jammy-22.04"))));
+    operator.world(arm);
     let create = operator.with_agent(&["create-stack", "--yes"]);
     let create: Vec<&str> = create.iter().map(String::as_str).collect();
     let variables = [("CLOUD_INIT_PATH", ""), ("AMIID", "ami-2"), ("INSTANCETYPE", "t4g.small")];

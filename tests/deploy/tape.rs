@@ -16,8 +16,8 @@ pub struct Call {
     /// AWS's name for what is asked.
     pub operation: String,
     pub parameters: BTreeMap<String, String>,
-    /// Region and service that it is signed for, such as `eu-central-1/cloudformation`.
-    pub scope: String,
+    /// The header `Authorization`: access key, region and service that it is signed for.
+    pub authorization: String,
     pub body: Vec<u8>,
 }
 
@@ -47,7 +47,6 @@ impl Call {
     fn of(request: &Request) -> Self {
         let body = String::from_utf8_lossy(&request.body);
         let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
-        let scope = request.authorization.split('/').skip(2).take(2).collect::<Vec<_>>().join("/");
         let (operation, parameters) = match (request.operation.split_once('.'), path) {
             (Some((_, operation)), _) => (operation.to_owned(), serde_json::from_str(&body).unwrap()),
             (None, "/") => {
@@ -60,7 +59,7 @@ impl Call {
                 (operation.into(), BTreeMap::from([("Path".into(), path.into())]))
             }
         };
-        Self { operation, parameters, scope, body: request.body.clone() }
+        Self { operation, parameters, authorization: request.authorization.clone(), body: request.body.clone() }
     }
 }
 

@@ -277,7 +277,9 @@ impl Account {
 
     fn region(&self) -> Result<&Region, Fault> {
         let hint = "--region REGION, AWS_REGION, or `region` in ~/.aws/config";
-        self.config.region().ok_or_else(|| Fault::new("no AWS region is chosen").hint(hint).invalid())
+        // The SDK takes an empty AWS_REGION for the name of one.
+        let chosen = self.config.region().filter(|region| !region.as_ref().is_empty());
+        chosen.ok_or_else(|| Fault::new("no AWS region is chosen").hint(hint).invalid())
     }
 
     /// Where a service is, and which region a signature for it names.
