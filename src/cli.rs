@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::Resettable};
 use clap_complete::Shell;
 
 use crate::{
@@ -30,6 +30,20 @@ pub struct Cli {
     pub verbose: bool,
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// The command line of this process. An empty variable of the environment says nothing, as the `${NAME:-default}` of the
+    /// script had it that `deploy` replaces.
+    ///
+    /// # Errors
+    /// If it can't be understood, or only help or the version is asked for.
+    pub fn read() -> Result<Self, clap::Error> {
+        let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+        let said = |arg: Arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg };
+        let command = Self::command().mut_subcommand("deploy", |deploy| deploy.mut_args(said));
+        Self::from_arg_matches(&command.try_get_matches()?)
+    }
 }
 
 /// What to do.

@@ -164,7 +164,8 @@ impl Deploy {
     pub fn watch(&self) -> Result<()> {
         let stack = Stack::get(&self.system, &self.stack)?;
         let mut watch = Watch::from_its_beginning(self, &stack.id)?;
-        self.follow(&mut watch).map(drop)
+        let stack = self.follow(&mut watch)?;
+        self.name_waiting(&stack)
     }
 
     /// Fails if somebody is to be asked, and nobody is there.

@@ -45,7 +45,7 @@ impl Deploy {
     /// something goes on, else 1.
     pub fn status(&self) -> Result<u8> {
         let stack = Stack::get(&self.system, &self.stack)?;
-        let state = stack.state;
+        let state = &stack.state;
         if !stack.outputs.contains_key("Listener") {
             self.say(&format!("stack {}: {} since {}: {}", self.stack, state.name, stack.changed, state.meaning));
             return Ok(exit_code(state.condition, !state.failed));
@@ -122,7 +122,7 @@ impl Deploy {
             self.say(&format!("next: glovo-bootstrap deploy create-stack --stack {}", self.stack));
             return Ok(0);
         };
-        let state = stack.state;
+        let state = &stack.state;
         self.say(&format!("stack {}: {} since {}", self.stack, state.name, stack.changed));
         self.say(&format!("meaning: {}", state.meaning));
         if !stack.reason.is_empty() {

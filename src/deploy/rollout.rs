@@ -18,7 +18,11 @@ use super::{
     template::Slot,
     watch::Watch,
 };
-use crate::{error::Fault, value::spoken, view::count};
+use crate::{
+    error::{self, Class, Fault},
+    value::spoken,
+    view::count,
+};
 
 /// The shares that a new build gets, unless told otherwise.
 const SHIFT: [u8; 3] = [10, 50, 100];
@@ -28,17 +32,37 @@ const HEALTH_TIMEOUT: Duration = Duration::from_mins(10);
 impl Deploy {
     /// Moves the traffic to a slot that has just been filled, shrinks the other one, and has the stack know.
     pub(super) fn roll_out(&self, stack: &Stack, slot: Slot) -> Result<()> {
+        let mut share = 0;
+        self.move_traffic(stack, slot, &mut share).map_err(|error| match error::class(&error) {
+            Class::Interrupted(_) => {
+                let here = described(stack, slot);
+                let message = format!("detached from {}: {here} has {share} % of the traffic", self.stack);
+                let ways = [("on", slot), ("back", slot.other())].map(|(way, slot)| {
+                    let build = stack.parameter(&slot.named("VersionId"));
+                    format!("{way}: glovo-bootstrap deploy rollback --build {build} --stack {}", self.stack)
+                });
+                error.context(Fault::new(message).hint(ways.join("; ")))
+            }
+            _ => error,
+        })
+    }
+
+    /// The same; `share` is what the slot has got so far, also where it fails.
+    fn move_traffic(&self, stack: &Stack, slot: Slot, share: &mut u8) -> Result<()> {
         let group = self.group(stack, slot)?;
         self.await_health(stack, slot, &group).map_err(|error| self.still_on(stack, slot.other(), error))?;
         let shares = if self.settings.shift.is_empty() { SHIFT.to_vec() } else { self.settings.shift.clone() };
         let pause = self.settings.pause.map_or(PAUSE, |pause| pause.0);
-        for share in shares {
-            fleet::shift(&self.system, stack, slot, share)?;
+        for next in shares {
+            fleet::shift(&self.system, stack, slot, next)?;
+            *share = next;
             self.say(&format!("{} takes {share} % of the traffic", described(stack, slot)));
-            if share < 100
+            if next < 100
                 && let Err(error) = self.observe(stack, slot, &group, pause)
             {
-                fleet::shift(&self.system, stack, slot.other(), 100)?;
+                if !matches!(error::class(&error), Class::Interrupted(_)) {
+                    fleet::shift(&self.system, stack, slot.other(), 100)?;
+                }
                 return Err(self.still_on(stack, slot.other(), error));
             }
         }
@@ -47,6 +71,9 @@ impl Deploy {
     }
 
     fn still_on(&self, stack: &Stack, slot: Slot, error: anyhow::Error) -> anyhow::Error {
+        if let Class::Interrupted(_) = error::class(&error) {
+            return error;
+        }
         let users = described(stack, slot);
         error.context(Fault::new(format!("the new build does not take over: all traffic is on {users}")).hint(format!(
             "look at a machine (deploy status --stack {}), mend it, and deploy the next build",
@@ -144,6 +171,27 @@ impl Deploy {
             Fault::new(format!("the traffic has moved, but the stack did not follow: it is {}", stack.state.name))
                 .hint(format!("glovo-bootstrap deploy diagnose --stack {}", self.stack))
         );
+        Ok(())
+    }
+
+    /// Names a newer build that is there and does not serve: somebody has detached, or gone back.
+    pub(super) fn name_waiting(&self, stack: &Stack) -> Result<()> {
+        if !stack.outputs.contains_key("Listener") {
+            return Ok(());
+        }
+        let Some(active) = fleet::active(fleet::shares(&self.system, stack)?) else { return Ok(()) };
+        let [waiting, serving] =
+            [active.other(), active].map(|slot| stack.parameter(&slot.named("VersionId")).parse::<u64>());
+        if let (Ok(waiting), Ok(serving)) = (waiting, serving)
+            && waiting > serving
+        {
+            self.say(&format!(
+                "{} serves; to have {} take over: glovo-bootstrap deploy rollback --build {waiting} --stack {}",
+                described(stack, active),
+                described(stack, active.other()),
+                self.stack
+            ));
+        }
         Ok(())
     }
 

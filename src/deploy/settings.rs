@@ -143,7 +143,7 @@ impl Settings {
         Ok(self.without_empty().or(file))
     }
 
-    /// An empty variable of the environment says nothing, as `${NAME:-default}` has it.
+    /// An empty text says nothing, as in the environment: `--ami "$AMI"`.
     fn without_empty(mut self) -> Self {
         for text in [
             &mut self.profile,

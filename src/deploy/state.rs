@@ -1,6 +1,8 @@
 //! The states of a stack, what each means, and the next safe step.
 //! <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html>
 
+use std::borrow::Cow;
+
 /// What can be done with a stack in some state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
@@ -15,10 +17,10 @@ pub enum Condition {
 }
 
 /// A state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     /// CloudFormation's name for it.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What can be done.
     pub condition: Condition,
     /// Whether the last thing that was tried with the stack failed.
@@ -42,7 +44,7 @@ const fn state(
     meaning: &'static str,
     next: &'static str,
 ) -> State {
-    State { name, condition, failed, meaning, next }
+    State { name: Cow::Borrowed(name), condition, failed, meaning, next }
 }
 
 /// All of them.
@@ -148,20 +150,20 @@ impl State {
     /// The state of this name. One that is not known is waited for if it is in progress, else nothing is done with it.
     pub fn of(name: &str) -> Self {
         if let Some(known) = STATES.iter().find(|state| state.name == name) {
-            return *known;
+            return known.clone();
         }
         let (condition, next) = if name.ends_with("_IN_PROGRESS") {
             (Condition::Busy, WATCH)
         } else {
             (Condition::Stuck, "see the stack in the AWS console")
         };
-        state(
-            "an unknown state",
+        Self {
+            name: name.to_owned().into(),
             condition,
-            name.contains("FAILED") || name.contains("ROLLBACK"),
-            "this program does not know it",
+            failed: name.contains("FAILED") || name.contains("ROLLBACK"),
+            meaning: "this program does not know it",
             next,
-        )
+        }
     }
 
     /// The next step, for a stack of this name.
@@ -178,6 +180,7 @@ mod tests {
     fn a_state_that_is_not_known_is_left_alone() {
         assert_eq!(State::of("RESHAPE_IN_PROGRESS").condition, Condition::Busy);
         assert_eq!(State::of("RESHAPE_FAILED").condition, Condition::Stuck);
+        assert_eq!(State::of("RESHAPE_FAILED").name, "RESHAPE_FAILED");
         assert!(State::of("RESHAPE_ROLLBACK_COMPLETE").failed);
     }
 

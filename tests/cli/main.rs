@@ -8,6 +8,7 @@ mod kill;
 mod manifest;
 mod run;
 mod sandbox;
+#[allow(dead_code, reason = "shared with tests/deploy")]
 mod server;
 mod signal;
 mod user_data;

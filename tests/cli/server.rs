@@ -9,11 +9,16 @@ use std::{
 /// A request as it arrived.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
+    /// `GET`, `POST` …
+    pub method: String,
     /// Path and query.
     pub target: String,
     /// The header `Authorization`.
     pub authorization: String,
-    pub body: String,
+    /// The header `X-Amz-Target`, in which AWS's JSON services are told the operation.
+    pub operation: String,
+    /// What was sent.
+    pub body: Vec<u8>,
 }
 
 /// A status and a body; given in parts, each is sent when the iterator yields it.
@@ -33,6 +38,11 @@ impl Reply {
 
     pub fn ok(body: impl Into<Vec<u8>>) -> Self {
         Self::new(200, body)
+    }
+
+    /// None: the connection is closed.
+    pub fn none() -> Self {
+        Self::new(0, "")
     }
 }
 
@@ -84,29 +94,33 @@ fn read(stream: &TcpStream) -> Option<Request> {
     let mut reader = BufReader::new(stream);
     let mut line = || {
         let mut line = String::new();
-        let _ = reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+        let _ = reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
         Some(line.trim_end().to_owned())
     };
-    let target = line()?.split(' ').nth(1)?.to_owned();
-    let mut request = Request { target, ..Request::default() };
+    let first = line()?;
+    let mut words = first.split(' ').map(str::to_owned);
+    let mut request = Request { method: words.next()?, target: words.next()?, ..Request::default() };
     let mut length = 0;
     loop {
-        let line = line()?;
-        match line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value)) {
-            Some((name, value)) if name == "authorization" => request.authorization = value.into(),
-            Some((name, value)) if name == "content-length" => length = value.parse().ok()?,
-            _ if line.is_empty() => break,
+        let header = line()?;
+        let Some((name, value)) = header.split_once(": ") else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "authorization" => request.authorization = value.into(),
+            "x-amz-target" => request.operation = value.into(),
+            "content-length" => length = value.parse().ok()?,
             _ => {}
         }
     }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    request.body = String::from_utf8(body).ok()?;
+    request.body = vec![0; length];
+    reader.read_exact(&mut request.body).ok()?;
     Some(request)
 }
 
 fn send(mut stream: &TcpStream, reply: Reply) -> std::io::Result<()> {
     let Reply { status, length, headers, parts } = reply;
+    if status == 0 {
+        return Ok(());
+    }
     write!(stream, "HTTP/1.1 {status} Status\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n")?;
     for part in parts {
         stream.write_all(&part)?;

@@ -337,6 +337,6 @@ fn a_lifecycle_hook_is_completed_with_the_role() {
             "Action=CompleteLifecycleAction&Version=2011-01-01&AutoScalingGroupName=app-Group-1\
              &LifecycleHookName=launch%2Fing&LifecycleActionResult={result}&InstanceId=i-0123456789abcdef0"
         );
-        assert_eq!(told[hook].body, form);
+        assert_eq!(told[hook].body, form.as_bytes());
     }
 }

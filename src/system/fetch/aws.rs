@@ -277,7 +277,9 @@ impl Account {
 
     fn region(&self) -> Result<&Region, Fault> {
         let hint = "--region REGION, AWS_REGION, or `region` in ~/.aws/config";
-        self.config.region().ok_or_else(|| Fault::new("no AWS region is chosen").hint(hint).invalid())
+        // The SDK takes an empty AWS_REGION for the name of one.
+        let chosen = self.config.region().filter(|region| !region.as_ref().is_empty());
+        chosen.ok_or_else(|| Fault::new("no AWS region is chosen").hint(hint).invalid())
     }
 
     /// Where a service is, and which region a signature for it names.
@@ -445,11 +447,12 @@ async fn call(origins: Arc<Origins>, call: Call) -> Result<Element, Fault> {
 }
 
 impl System {
-    /// Makes a call of an AWS service, with the retries that every request has.
+    /// Makes a call of an AWS service, with the retries that every request has; none begins after an interruption.
     ///
     /// # Errors
     /// What the service says no with is a [`Refusal`] in the error's chain.
     pub fn aws(&self, call_: Call) -> Result<Element> {
+        self.check()?;
         let worker = self.fetcher.worker()?;
         let what = format!("{} {}", call_.service.name, call_.operation);
         self.await_task(&worker.run(call(worker.origins(), call_)), || {}).with_context(|| format!("asking for {what}"))

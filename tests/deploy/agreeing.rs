@@ -1,0 +1,102 @@
+//! Nothing is changed that nobody has agreed to.
+
+use std::{io::Write, process::Stdio};
+
+use crate::{
+    operator::Operator,
+    sandbox::Finished,
+    tape::{Turn, changes},
+};
+
+/// Runs it on a terminal, where this is typed.
+fn on_a_terminal(operator: &Operator, arguments: &[&str], variables: &[(&str, &str)], typed: &str) -> Finished {
+    let inner = operator.command(arguments, variables);
+    let words = std::iter::once(inner.get_program()).chain(inner.get_args());
+    let quoted = words.map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''")));
+    let line = quoted.collect::<Vec<_>>().join(" ");
+    let mut command = std::process::Command::new("script");
+    let _ = command.args(["-qec", &line, "/dev/null"]).env_clear().current_dir(&operator.sandbox.path);
+    let _ = command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "dumb");
+    let _ = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+    child.wait_with_output().unwrap().into()
+}
+
+#[test]
+fn where_nobody_can_be_asked_nothing_is_begun_without_yes() {
+    let operator = Operator::serving();
+    operator.content("2");
+    for verb in ["create-stack", "update-stack"] {
+        let _ = operator
+            .deploy(&[verb], &[("BUILD_NUMBER", "2")])
+            .expect(2)
+            .says("there is nobody to ask on this input")
+            .says("hint: --yes, after deploy plan");
+        assert!(operator.calls().is_empty(), "{verb}");
+    }
+    let _ = operator.deploy(&["delete-stack"], &[]).expect(2).says("it holds 2 resources").says("nobody to ask");
+    assert!(changes(&operator.calls()).is_empty());
+}
+
+#[test]
+fn who_says_no_has_changed_nothing() {
+    let operator = Operator::serving();
+    operator.content("2");
+    for answer in ["n\n", "\n", "maybe\n"] {
+        let _ = on_a_terminal(&operator, &["update-stack"], &[("BUILD_NUMBER", "2")], answer)
+            .expect(1)
+            .says("make these changes? [y/N]")
+            .says("not agreed: nothing was changed");
+        assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "DeleteChangeSet"], "{answer:?}");
+    }
+    assert_eq!(operator.parameter("GreenVersionId"), "");
+}
+
+#[test]
+fn who_says_yes_has_the_changes_made() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let update = ["update-stack", "--pause", "0s"];
+    let _ = on_a_terminal(&operator, &update, &[("BUILD_NUMBER", "2")], "y\n")
+        .expect(0)
+        .says("every serving target runs build 2");
+}
+
+#[test]
+fn a_stack_is_deleted_only_after_saying_what_it_holds_and_being_told_to() {
+    let operator = Operator::serving();
+    let held = "Balancer (AWS::ElasticLoadBalancingV2::LoadBalancer) Balancer-1ABC";
+    let _ = on_a_terminal(&operator, &["delete-stack"], &[], "n\n")
+        .expect(1)
+        .says(held)
+        .says("delete the stack and all of these? [y/N]")
+        .says("not agreed: nothing was deleted");
+    assert!(changes(&operator.calls()).is_empty());
+    let _ =
+        operator.deploy(&["delete-stack", "--yes"], &[]).expect(0).says(held).says("the stack glovo-app is deleted");
+    assert_eq!(changes(&operator.calls()), ["DeleteStack"]);
+}
+
+#[test]
+fn a_stack_that_is_not_deleted_is_a_failure() {
+    let operator = Operator::serving();
+    operator.world(|world| {
+        let used = ("BalancerSecurityGroup", "AWS::EC2::SecurityGroup", "DELETE_FAILED", "it has a dependent object");
+        world.plot = vec![crate::world::Scene("DELETE_FAILED", vec![used])];
+    });
+    let _ = operator
+        .deploy(&["delete-stack", "--yes"], &[])
+        .expect(1)
+        .says("it has a dependent object")
+        .says("the stack glovo-app is DELETE_FAILED");
+}
+
+#[test]
+fn what_is_refused_when_it_is_to_begin_has_changed_nothing_else() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.tape.script("ExecuteChangeSet", [Turn::Refusal(403, "AccessDenied", "not you")]);
+    let _ = operator.update("2").expect(1).says("allow cloudformation:ExecuteChangeSet in the policy of who asks");
+    assert_eq!(operator.parameter("GreenVersionId"), "");
+}

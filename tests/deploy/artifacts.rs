@@ -1,0 +1,86 @@
+//! What is put into the bucket, and how machines are led to it.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    operator::Operator,
+    tape::{names, of},
+};
+
+const NO_USER_DATA: (&str, &str) = ("CLOUD_INIT_PATH", "");
+
+fn strs(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
+#[test]
+fn machines_are_led_to_the_program_and_its_files_by_keys_and_digests_of_their_content() {
+    let operator = Operator::new();
+    let create = operator.with_agent(&["create-stack", "--yes"]);
+    let _ = operator.deploy(&strs(&create), &[NO_USER_DATA]).expect(0).says("uploaded s3://artifacts/glovo-app/agent/");
+    let calls = operator.calls();
+    let agent = Sha256::digest(std::fs::read(operator.sandbox.at("agent")).unwrap());
+    let agent: String = agent.iter().map(|byte| format!("{byte:02x}")).collect();
+    let objects = operator.world(|world| world.objects.clone());
+    let leaves: Vec<&str> = objects.keys().filter_map(|path| path.split('/').next_back()).collect();
+    assert_eq!(leaves, ["glovo-bootstrap", "default", "glovo-app.service"]);
+    assert!(
+        objects.contains_key(&format!("/artifacts/glovo-app/agent/{agent}/glovo-bootstrap")),
+        "{:?}",
+        objects.keys()
+    );
+    let made = of(&calls, "CreateChangeSet")[0];
+    let template = made.get("TemplateBody");
+    for words in [
+        &*format!("glovo-app/agent/{agent}/glovo-bootstrap"),
+        "--signal glovo-app/BlueGroup",
+        "--set jar_url=https://jars.example.com/app.jar",
+        "--set config_bucket=artifacts/glovo-app/config/",
+        "--set nginx_site_sha256=",
+        "--set unit_sha256=",
+    ] {
+        assert!(template.contains(words), "missing: {words}\n{template}");
+    }
+    assert!(!template.contains("X-Amz-Signature"), "a signed URL would expire before the last scale-out");
+    assert_eq!(made.parameter("ArtifactBucket"), Some("artifacts"));
+    assert_eq!(made.parameter("ArtifactPrefix"), Some("glovo-app"));
+    let at = |operation| names(&calls).iter().rposition(|name| *name == operation).unwrap();
+    assert!(at("PutObject") < at("ExecuteChangeSet"), "before the first machine asks for it");
+}
+
+#[test]
+fn what_is_in_the_bucket_already_is_not_sent_again() {
+    let operator = Operator::new();
+    let create = operator.with_agent(&["create-stack", "--yes"]);
+    let _ = operator.deploy(&strs(&create), &[NO_USER_DATA]).expect(0);
+    drop(operator.calls());
+    let same = operator.with_agent(&["update-stack", "--yes"]);
+    let _ = operator.deploy(&strs(&same), &[NO_USER_DATA]).expect(0).says("no changes");
+    let other = operator.with_agent(&["update-stack", "--yes", "--pause", "0s", "--set", "app_version=2.0.0"]);
+    let variables = [NO_USER_DATA, ("BUILD_NUMBER", "2")];
+    let _ = operator.deploy(&strs(&other), &variables).expect(0).says("already there: s3://artifacts/glovo-app/agent/");
+    assert!(of(&operator.calls(), "PutObject").is_empty());
+}
+
+#[test]
+fn own_steps_and_files_are_uploaded_too() {
+    let operator = Operator::new();
+    let steps = "name = \"a\"\n[[resource]]\nkind = \"file\"\npath = \"/opt/a\"\nsource = \"{{ a_url }}\"\nsha256 = \"{{ a_sha256 }}\"\n";
+    let steps = operator.sandbox.write("steps/10-a.toml", steps);
+    let steps = Path::new(&steps).parent().unwrap().to_str().unwrap().to_owned();
+    let _ = operator.sandbox.write("steps/variables.toml", "");
+    let file = operator.sandbox.write("a.bin", "content of a");
+    let file = format!("a={file}");
+    let create = operator.with_agent(&["create-stack", "--yes", "--steps", &steps, "--file", &file]);
+    // The variables of the built-in steps are none of these.
+    let create: Vec<&str> = strs(&create).into_iter().take_while(|argument| *argument != "--set").collect();
+    let _ = operator.deploy(&create, &[NO_USER_DATA]).expect(0);
+    let objects = operator.world(|world| world.objects.clone());
+    assert!(objects.values().any(|body| body == b"content of a"));
+    assert!(objects.keys().any(|path| path.ends_with("/steps.tar.gz")), "{:?}", objects.keys());
+    let template = operator.world(|world| world.template.clone());
+    assert!(template.contains("--steps ") && template.contains("#sha256="), "{template}");
+    assert!(template.contains("--set a_url=s3://artifacts/glovo-app/files/"), "{template}");
+}

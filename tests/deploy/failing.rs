@@ -1,0 +1,125 @@
+//! Deploys that fail, and those that have nothing to do.
+
+use crate::{
+    operator::Operator,
+    tape::{changes, of, shares},
+    world::{BLUE, Event, GREEN, Scene},
+};
+
+const GROUP: &str = "AWS::AutoScaling::AutoScalingGroup";
+const SIGNAL: &str = "Received FAILURE signal with UniqueId i-0123456789abcdef0 copy_http_resources";
+const CANCELLED: &str = "Resource creation cancelled";
+const UNSATISFIED: &str =
+    "Received 1 FAILURE signal(s) out of 2. Unable to satisfy 100% MinSuccessfulInstancesPercent requirement";
+/// What a machine's console holds: the kernel's words and a login around and between those of the agent.
+const CONSOLE: &str = "\
+[    0.000000] Linux version 5.4.0-1103-aws\r
+[   12.345678] IPv6: ADDRCONF(NETDEV_CHANGE): eth0: link becomes ready\r
+-----BEGIN GLOVO-BOOTSTRAP FAILURE-----\r
+instance: i-0123456789abcdef0\r
+build: 2\r
+[   13.000001] random: crng init done\r
+step: copy_http_resources\r
+resource: download /var/www/glovo-app/app.jar\r
+error: fetching https://jars.example.com/app-2.jar\r
+caused by: the server answered 404 Not Found\r
+hint: check the URL, or that the file was uploaded\r
+-----END GLOVO-BOOTSTRAP FAILURE-----\r
+\r
+Ubuntu 18.04 LTS ip-172-31-0-10 ttyS0\r
+";
+
+/// Machines of the new slot that say that they failed, and what CloudFormation makes of it.
+fn failure() -> [Scene; 2] {
+    let events: Vec<Event> = vec![
+        ("GreenGroup", GROUP, "CREATE_IN_PROGRESS", ""),
+        ("GreenGroup", GROUP, "CREATE_IN_PROGRESS", SIGNAL),
+        ("GlovoAppScaleUpPolicyGreen", "AWS::AutoScaling::ScalingPolicy", "CREATE_FAILED", CANCELLED),
+        ("GreenGroup", GROUP, "CREATE_FAILED", UNSATISFIED),
+    ];
+    [Scene("UPDATE_ROLLBACK_IN_PROGRESS", events), Scene("UPDATE_ROLLBACK_COMPLETE", vec![])]
+}
+
+#[test]
+fn a_machine_s_own_words_stand_under_the_event_of_its_failure_and_users_stay_where_they_are() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.world(|world| {
+        world.plot = failure().into();
+        world.console = CONSOLE.into();
+    });
+    let failed = operator
+        .update("2")
+        .expect(1)
+        .says("the stack glovo-app is UPDATE_ROLLBACK_COMPLETE")
+        .says("caused by: GreenGroup (CREATE_FAILED): Received 1 FAILURE signal(s) out of 2");
+    let at = |words: &str| failed.stdout.find(words).unwrap_or_else(|| panic!("missing: {words}\n{}", failed.stdout));
+    let own = [
+        SIGNAL,
+        "step: copy_http_resources",
+        "error: fetching https://jars.example.com/app-2.jar",
+        "caused by: the server answered 404 Not Found",
+        "hint: check the URL, or that the file was uploaded",
+        UNSATISFIED,
+    ];
+    assert!(own.map(at).is_sorted(), "{}", failed.stdout);
+    assert!(!failed.stdout.contains("crng init done"), "the kernel's words: {}", failed.stdout);
+    let calls = operator.calls();
+    assert!(shares(&calls).is_empty(), "no weight is moved");
+    assert_eq!(changes(&calls), ["CreateChangeSet", "ExecuteChangeSet"]);
+    assert_eq!(of(&calls, "GetConsoleOutput")[0].get("InstanceId"), "i-0123456789abcdef0");
+    assert_eq!(operator.world(|world| [BLUE, GREEN].map(|slot| world.weights[slot].clone())), ["100", "0"]);
+}
+
+#[test]
+fn a_machine_that_has_written_nothing_is_named() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.world(|world| world.plot = failure().into());
+    let _ = operator.update("2").expect(1).says("i-0123456789abcdef0 has written nothing to its console yet");
+}
+
+#[test]
+fn the_next_build_can_be_deployed_after_one_that_failed() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.world(|world| world.plot = failure().into());
+    let _ = operator.update("2").expect(1);
+    // The stack is what it was: the same number is free.
+    let _ = operator.update("2").expect(0).says("every serving target runs build 2");
+}
+
+#[test]
+fn row_79_a_stack_that_was_rolled_back_is_to_be_deleted_and_is_not_by_itself() {
+    let operator = Operator::new();
+    let create = ["create-stack", "--yes"];
+    operator.world(|world| {
+        world.plot = vec![
+            Scene("ROLLBACK_IN_PROGRESS", vec![("Balancer", "AWS::EC2::X", "CREATE_FAILED", "no such thing")]),
+            Scene("ROLLBACK_COMPLETE", vec![]),
+        ];
+    });
+    let hint = "hint: glovo-bootstrap deploy delete-stack --stack glovo-app";
+    let _ = operator
+        .deploy(&create, &[])
+        .expect(1)
+        .says("caused by: Balancer (CREATE_FAILED): no such thing")
+        .says("the stack glovo-app is ROLLBACK_COMPLETE")
+        .says(hint);
+    let _ = operator.deploy(&create, &[]).expect(1).says("ROLLBACK_COMPLETE").says(hint);
+    assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "ExecuteChangeSet"]);
+    let _ = operator.deploy(&["delete-stack", "--yes"], &[]).expect(0).says("the stack glovo-app is deleted");
+    let _ = operator.deploy(&create, &[]).expect(0).says("every serving target runs build 1");
+}
+
+#[test]
+fn row_79_no_changes_are_no_failure_however_cloudformation_says_so() {
+    let operator = Operator::serving();
+    for refuses in [false, true] {
+        operator.world(|world| world.refuses_unchanged = refuses);
+        let _ = operator.update("1").expect(0).says("no changes: glovo-app is as declared");
+        let calls = operator.calls();
+        let left: &[&str] = if refuses { &["CreateChangeSet"] } else { &["CreateChangeSet", "DeleteChangeSet"] };
+        assert_eq!(changes(&calls), left, "nothing is left behind");
+    }
+}

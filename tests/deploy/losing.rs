@@ -1,0 +1,149 @@
+//! Throttling, lost connections, Ctrl-C.
+
+use std::{
+    process::Child,
+    sync::{Arc, Barrier},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{
+    operator::Operator,
+    sandbox::Finished,
+    tape::{Turn, changes, of, shares},
+    world::Scene,
+};
+
+fn throttled() -> Turn {
+    Turn::Refusal(400, "Throttling", "Rate exceeded")
+}
+
+/// Sends the signal of Ctrl-C when the server has met the test, and reads what came of it.
+fn interrupt(child: Child, meeting: &Barrier) -> Finished {
+    let _ = meeting.wait();
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    let _ = meeting.wait();
+    child.wait_with_output().unwrap().into()
+}
+
+/// An update that is interrupted at the call of this operation that follows these turns.
+fn interrupted_at(operator: &Operator, operation: &str, turns: usize) -> Finished {
+    let meeting = Arc::new(Barrier::new(2));
+    let before = (0..turns).map(|_| Turn::Usual);
+    operator.tape.script(operation, before.chain([Turn::Meet(meeting.clone())]));
+    let update = ["update-stack", "--yes", "--pause", "0s"];
+    interrupt(operator.start(&update, &[("BUILD_NUMBER", "2")]), &meeting)
+}
+
+#[test]
+fn row_79_throttled_polling_goes_on() {
+    let operator = Operator::serving();
+    operator.content("2");
+    // The first look at the events is before the change; six refusals are more than a call bears.
+    let throttle = |first: usize| (0..first).map(|_| Turn::Usual).chain((0..6).map(|_| throttled()));
+    operator.tape.script("DescribeStackEvents", throttle(1));
+    let told = operator.update("2").expect(0).says("every serving target runs build 2");
+    assert!(told.stderr.contains("CloudFormation does not answer, still trying"), "{}", told.stderr);
+    assert_eq!(of(&operator.calls(), "ExecuteChangeSet").len(), 1);
+    operator.content("3");
+    operator.tape.script("DescribeStacks", throttle(1));
+    let _ = operator.update("3").expect(0).says("every serving target runs build 3");
+    assert_eq!(of(&operator.calls(), "ExecuteChangeSet").len(), 1);
+}
+
+#[test]
+fn lost_connections_are_survived() {
+    let operator = Operator::serving();
+    operator.content("2");
+    for operation in ["DescribeStacks", "DescribeStackEvents", "DescribeTargetHealth", "ModifyListener"] {
+        operator.tape.script(operation, [Turn::Usual, Turn::Lost, Turn::Unanswered]);
+    }
+    let _ = operator.update("2").expect(0).says("every serving target runs build 2");
+    assert_eq!(shares(&operator.calls()).last(), Some(&["0", "100"]));
+}
+
+#[test]
+fn a_change_whose_answer_is_lost_is_asked_for_again_as_the_same_one() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let tokens = [
+        ("CreateChangeSet", "ClientToken"),
+        ("ExecuteChangeSet", "ClientRequestToken"),
+        ("UpdateStack", "ClientRequestToken"),
+    ];
+    for (operation, _) in tokens {
+        operator.tape.script(operation, [Turn::Unanswered]);
+    }
+    let _ = operator.update("2").expect(0).says("every serving target runs build 2");
+    let calls = operator.calls();
+    for (operation, token) in tokens {
+        let asked = of(&calls, operation);
+        assert_eq!(asked.len(), 2, "{operation}");
+        assert!(!asked[0].get(token).is_empty(), "{operation}");
+        assert_eq!(asked[0].parameters, asked[1].parameters, "{operation}");
+    }
+}
+
+#[test]
+fn row_79_ctrl_c_detaches_and_says_how_to_attach_again() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.world(|world| world.plot = vec![Scene("UPDATE_IN_PROGRESS", vec![])]);
+    let _ = interrupted_at(&operator, "DescribeStackEvents", 2)
+        .expect(130)
+        .says("detached from glovo-app: it goes on without you")
+        .says("hint: glovo-bootstrap deploy watch --stack glovo-app");
+    assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "ExecuteChangeSet"]);
+
+    let event = ("GreenGroup", "AWS::AutoScaling::AutoScalingGroup", "CREATE_COMPLETE", "");
+    operator.world(|world| world.then([Scene("UPDATE_IN_PROGRESS", vec![event]), Scene("UPDATE_COMPLETE", vec![])]));
+    let on = "blue (build 1) serves; to have green (build 2) take over: glovo-bootstrap deploy rollback --build 2";
+    let _ = operator.deploy(&["watch"], &[]).expect(0).says("GreenGroup").says("UPDATE_COMPLETE").says(on);
+    assert!(changes(&operator.calls()).is_empty());
+    let _ = operator.deploy(&["rollback", "--build", "2"], &[]).expect(0).says("users are on green (build 2)");
+}
+
+#[test]
+fn watching_ends_with_what_the_stack_ends_with() {
+    let operator = Operator::serving();
+    operator.world(|world| {
+        world.enter(Scene("UPDATE_IN_PROGRESS", vec![]));
+        let failed = ("GreenGroup", "AWS::AutoScaling::AutoScalingGroup", "CREATE_FAILED", "no capacity");
+        world.then([Scene("UPDATE_IN_PROGRESS", vec![failed]), Scene("UPDATE_ROLLBACK_COMPLETE", vec![])]);
+    });
+    let told = operator.deploy(&["watch"], &[]).expect(1).says("caused by: GreenGroup (CREATE_FAILED): no capacity");
+    assert!(!told.stdout.contains("CREATE_COMPLETE"), "what was before is not shown: {}", told.stdout);
+    // It is over; the next one sees the same.
+    let _ = operator.deploy(&["watch"], &[]).expect(1).says("no capacity");
+}
+
+#[test]
+fn ctrl_c_before_the_traffic_moves_leaves_it_where_it_is() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.world(|world| {
+        let _ = world.health.insert("Green", [vec!["initial", "initial"]].into());
+    });
+    let _ =
+        interrupted_at(&operator, "DescribeTargetHealth", 3).expect(130).says("green (build 2) has 0 % of the traffic");
+    assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "ExecuteChangeSet"]);
+}
+
+#[test]
+fn ctrl_c_between_two_shares_leaves_them_and_says_what_they_are_and_the_ways_on_and_back() {
+    let operator = Operator::serving();
+    operator.content("2");
+    // Before any traffic, then under 10 %.
+    let _ = interrupted_at(&operator, "DescribeTargetHealth", 1)
+        .expect(130)
+        .says("green (build 2) has 10 % of the traffic")
+        .says("deploy rollback --build 2")
+        .says("deploy rollback --build 1");
+    assert_eq!(shares(&operator.calls()), [["90", "10"]]);
+    let _ = operator.deploy(&["rollback", "--build", "2"], &[]).expect(0).says("users are on green (build 2)");
+    assert_eq!(shares(&operator.calls()), [["0", "100"]]);
+    let _ = operator.deploy(&["drift"], &[]).expect(0);
+}

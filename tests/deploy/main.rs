@@ -1,0 +1,27 @@
+//! `deploy` through the binary, against a server that answers as AWS does: `tape.rs` over the real protocol, `world.rs`
+//! what it tells. Nothing here waits for time to pass: the stack gets on as it is looked at.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
+
+mod agreeing;
+mod artifacts;
+mod build_number;
+mod failing;
+mod losing;
+mod operator;
+mod preflight;
+mod preview;
+mod reporting;
+mod rolling_back;
+mod rolling_out;
+#[allow(dead_code, reason = "shared with tests/cli")]
+#[path = "../cli/sandbox.rs"]
+mod sandbox;
+mod secrets;
+#[allow(dead_code, reason = "shared with tests/cli")]
+#[path = "../cli/server.rs"]
+mod server;
+mod settings;
+mod states;
+mod tape;
+mod world;

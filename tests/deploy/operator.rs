@@ -1,0 +1,141 @@
+//! Who deploys: the binary in a sandbox, with the tape for AWS.
+
+use std::{
+    collections::BTreeMap,
+    process::{Child, Command, Stdio},
+};
+
+use crate::{
+    sandbox::{Finished, Sandbox},
+    tape::{Call, Tape},
+    world::World,
+};
+
+pub const SECRET: &str = "canary-secret-access-key-0123456789";
+pub const TOKEN: &str = "canary-session-token-0123456789";
+/// The variables of the script that the command replaces.
+pub const VARIABLES: [&str; 13] = [
+    "BUILD_NUMBER",
+    "PROFILE",
+    "SG_VALUE",
+    "AMIID",
+    "INSTANCETYPE",
+    "KP",
+    "SUBNETS",
+    "MINSIZE",
+    "DESIREDCAPACITY",
+    "MAXSIZE",
+    "AWSCERTIFICATE",
+    "DNSRECORD",
+    "CLOUD_INIT_PATH",
+];
+
+pub struct Operator {
+    pub sandbox: Sandbox,
+    pub tape: Tape,
+}
+
+impl Operator {
+    /// With two subnets and user-data of their own in the environment; there is no stack.
+    pub fn new() -> Self {
+        let operator = Self { sandbox: Sandbox::new(), tape: Tape::start() };
+        operator.content("1");
+        operator
+    }
+
+    /// The same, with a stack whose blue slot serves build 1 on two machines.
+    pub fn serving() -> Self {
+        let operator = Self::new();
+        let _ = operator.deploy(&["create-stack", "--yes"], &[("BUILD_NUMBER", "1")]).expect(0);
+        drop(operator.tape.take());
+        operator
+    }
+
+    /// The same after build 2 has taken over: green serves, blue is kept at one machine.
+    pub fn serving_twice() -> Self {
+        let operator = Self::serving();
+        operator.content("2");
+        let _ = operator.update("2").expect(0);
+        drop(operator.tape.take());
+        operator
+    }
+
+    /// What the next deploy's machines are to run.
+    pub fn content(&self, text: &str) {
+        let _ = self.sandbox.write("user-data", format!("#!/bin/sh\necho content {text}\n"));
+    }
+
+    /// `deploy` with these arguments and no other variables than these.
+    pub fn command(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+        let all: Vec<&str> = ["deploy"].iter().chain(arguments).copied().chain(["--poll", "10ms"]).collect();
+        let mut command = self.sandbox.command(&all);
+        let _ = command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        let _ = command.env("HOME", &self.sandbox.path).current_dir(&self.sandbox.path);
+        let _ = command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", SECRET);
+        let _ = command.env("AWS_REGION", "eu-central-1").env("AWS_ENDPOINT_URL", self.tape.url());
+        let _ = command.env("AWS_EC2_METADATA_DISABLED", "true");
+        let _ = command.env("SUBNETS", "subnet-a,subnet-b").env("CLOUD_INIT_PATH", self.sandbox.at("user-data"));
+        let _ = command.envs(variables.iter().copied());
+        command
+    }
+
+    /// Runs it to its end.
+    pub fn deploy(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Finished {
+        Finished::from(self.command(arguments, variables).output().expect("unshare, as root"))
+    }
+
+    /// Deploys a build of this number to the stack that there is, its traffic moved without delay.
+    pub fn update(&self, build: &str) -> Finished {
+        self.deploy(&["update-stack", "--yes", "--pause", "0s"], &[("BUILD_NUMBER", build)])
+    }
+
+    /// These arguments, and those for machines that fetch a program for `x86_64` and run the built-in steps.
+    /// `CLOUD_INIT_PATH` has to be empty then.
+    pub fn with_agent(&self, arguments: &[&str]) -> Vec<String> {
+        let mut program = [0; 64];
+        program[..4].copy_from_slice(b"\x7fELF");
+        program[18] = 0x3e;
+        let agent = self.sandbox.write("agent", program);
+        let digest = format!("jar_sha256={:064}", 7);
+        let set = ["--set", "jar_url=https://jars.example.com/app.jar", "--set", &digest];
+        let all = [arguments, &["--bucket", "artifacts", "--agent", &agent], &set].concat();
+        all.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Starts it in the background.
+    pub fn start(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Child {
+        let mut command = self.command(arguments, variables);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("unshare, as root")
+    }
+
+    /// The calls since the last look, and what came of them.
+    pub fn calls(&self) -> Vec<Call> {
+        self.tape.take()
+    }
+
+    pub fn world<T>(&self, with: impl FnOnce(&mut World) -> T) -> T {
+        self.tape.world(with)
+    }
+
+    /// A parameter of the stack.
+    pub fn parameter(&self, name: &str) -> String {
+        self.world(|world| world.parameters.get(name).cloned().unwrap_or_default())
+    }
+}
+
+/// The defaults of a template's parameters; of one that has none, empty.
+pub fn template_defaults(template: &str) -> BTreeMap<String, String> {
+    let mut defaults = BTreeMap::new();
+    let mut name = "";
+    let section = template.lines().skip_while(|line| *line != "Parameters:").skip(1);
+    for line in section.take_while(|line| line.is_empty() || line.starts_with(' ')) {
+        if let Some(parameter) = line.strip_prefix("  ").filter(|line| !line.starts_with(' ')) {
+            name = parameter.trim_end_matches(':');
+            let _ = defaults.insert(name.to_owned(), String::new());
+        }
+        if let Some(default) = line.strip_prefix("    Default: ") {
+            let _ = defaults.insert(name.to_owned(), default.trim_matches('"').to_owned());
+        }
+    }
+    defaults
+}

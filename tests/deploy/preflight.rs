@@ -1,0 +1,139 @@
+//! What is looked at before anything is touched.
+
+use crate::{
+    operator::Operator,
+    sandbox::Finished,
+    tape::{Turn, changes},
+    world::World,
+};
+
+const CERTIFICATE: &str = "arn:aws:acm:eu-central-1:123456789012:certificate/1";
+
+/// What is said of a stack that can't be made like this; nothing but reads was asked for.
+fn refused(alter: impl FnOnce(&mut World), variables: &[(&str, &str)]) -> Finished {
+    let operator = Operator::new();
+    operator.world(alter);
+    let refused = operator.deploy(&["create-stack", "--yes"], variables).expect(2);
+    let calls = operator.calls();
+    assert!(!calls.is_empty() && changes(&calls).is_empty(), "{calls:?}");
+    refused.says("this can't be deployed; nothing was touched")
+}
+
+fn accepted(alter: impl FnOnce(&mut World), variables: &[(&str, &str)]) -> Operator {
+    let operator = Operator::new();
+    operator.world(alter);
+    let _ = operator.deploy(&["create-stack", "--yes"], variables).expect(0);
+    operator
+}
+
+fn as_it_is(_: &mut World) {}
+
+fn arm(world: &mut World) {
+    let _ = world.images.insert("ami-2", ("arm64", "ubuntu-jammy-22.04"));
+}
+
+#[test]
+fn subnets_must_be_there_in_one_vpc_and_in_two_zones() {
+    let _ = refused(as_it_is, &[("SUBNETS", "")]).says("subnets: none are named (SUBNETS=subnet-…");
+    let unknown = refused(as_it_is, &[("SUBNETS", "subnet-a,subnet-x")]);
+    let _ = unknown.says("subnets: InvalidSubnetID.NotFound: 'subnet-x' does not exist");
+    let _ = refused(as_it_is, &[("SUBNETS", "subnet-a")])
+        .says("subnets: all are in eu-central-1a; a balancer needs two availability zones");
+    let two_vpcs = |world: &mut World| world.subnets.push(("subnet-c", "vpc-2", "eu-central-1c"));
+    let _ = refused(two_vpcs, &[("SUBNETS", "subnet-a,subnet-c")])
+        .says("subnets: they are in 2 VPCs (vpc-1, vpc-2), and must be in one");
+}
+
+#[test]
+fn security_groups_must_be_there_and_in_the_vpc_of_the_subnets() {
+    let _ = refused(as_it_is, &[("SG_VALUE", "sg-1,sg-9")])
+        .says("security groups: InvalidGroup.NotFound: 'sg-9' does not exist");
+    let elsewhere = |world: &mut World| world.security_groups.push(("sg-3", "vpc-2"));
+    let _ = refused(elsewhere, &[("SG_VALUE", "sg-1,sg-3")])
+        .says("security group sg-3: it is in vpc-2, the subnets are in vpc-1");
+}
+
+#[test]
+fn the_image_must_be_there_and_fit_the_instance_type() {
+    let _ = refused(as_it_is, &[("AMIID", "ami-1")]).says("AMI ami-1: InvalidAMIID.NotFound: 'ami-1' does not exist");
+    let _ =
+        refused(arm, &[("AMIID", "ami-2")]).says("instance type t2.micro: it is for x86_64, the AMI ami-2 for arm64");
+    let _ = accepted(arm, &[("AMIID", "ami-2"), ("INSTANCETYPE", "t4g.small")]);
+    let _ = refused(as_it_is, &[("INSTANCETYPE", "t2.giant")]).says("instance type t2.giant: InvalidInstanceType");
+}
+
+#[test]
+fn the_image_must_be_for_the_program_s_processor() {
+    let operator = Operator::new();
+    operator.world(arm);
+    let create = operator.with_agent(&["create-stack", "--yes"]);
+    let create: Vec<&str> = create.iter().map(String::as_str).collect();
+    let variables = [("CLOUD_INIT_PATH", ""), ("AMIID", "ami-2"), ("INSTANCETYPE", "t4g.small")];
+    let _ = operator
+        .deploy(&create, &variables)
+        .expect(2)
+        .says("AMI ami-2: it is for arm64, the program for x86_64 (--agent FILE)");
+    assert!(changes(&operator.calls()).is_empty(), "nothing is uploaded either");
+}
+
+#[test]
+fn the_key_pair_must_be_there() {
+    let _ = refused(as_it_is, &[("KP", "bob")]).says("key pair bob: InvalidKeyPair.NotFound: 'bob' does not exist");
+}
+
+#[test]
+fn the_certificate_must_be_issued_in_the_region_and_for_the_name() {
+    let given = [("AWSCERTIFICATE", CERTIFICATE), ("DNSRECORD", "app.example.com")];
+    let pending = |world: &mut World| world.certificate.0 = "PENDING_VALIDATION";
+    let _ = refused(pending, &given).says(&format!("certificate {CERTIFICATE}: it is PENDING_VALIDATION, not ISSUED"));
+    let other = |world: &mut World| world.certificate.1 = vec!["www.example.com", "*.app.example.com"];
+    let _ = refused(other, &given)
+        .says("it is for www.example.com, *.app.example.com, www.example.com, not for app.example.com");
+    let elsewhere = CERTIFICATE.replace("eu-central-1", "us-east-1");
+    let _ = refused(as_it_is, &[("AWSCERTIFICATE", &elsewhere)]).says("it is in us-east-1, the stack in eu-central-1");
+    let wildcard = |world: &mut World| world.certificate.1 = vec!["*.example.com"];
+    let operator = accepted(wildcard, &given);
+    assert_eq!(operator.parameter("AWSCertificate"), CERTIFICATE);
+}
+
+#[test]
+fn the_name_must_have_a_hosted_zone_and_the_nearest_is_taken() {
+    let _ = refused(as_it_is, &[("DNSRECORD", "app.example.org")])
+        .says("DNS: Route 53 has no public zone that app.example.org is in");
+    // Names that follow in the alphabet are not it.
+    let other = |world: &mut World| world.zones = vec!["other.example.com.", "zebra.com."];
+    let _ = refused(other, &[("DNSRECORD", "app.example.com")]).says("no public zone that app.example.com is in");
+    let operator = accepted(as_it_is, &[("DNSRECORD", "a.b.example.com")]);
+    assert_eq!(operator.parameter("HostedZoneId"), "Z1");
+}
+
+#[test]
+fn everything_that_is_wrong_is_named_at_once() {
+    let wrong = [
+        ("SUBNETS", "subnet-a"),
+        ("SG_VALUE", "sg-9"),
+        ("AMIID", "ami-1"),
+        ("KP", "bob"),
+        ("AWSCERTIFICATE", CERTIFICATE),
+        ("DNSRECORD", "app.example.org"),
+    ];
+    let mut told = refused(as_it_is, &wrong);
+    for words in ["- subnets:", "- security groups:", "- AMI ami-1:", "- key pair bob:", "- certificate", "- DNS:"] {
+        told = told.says(words);
+    }
+}
+
+#[test]
+fn what_may_not_be_asked_is_named_with_the_permission_that_is_missing() {
+    let operator = Operator::new();
+    operator
+        .tape
+        .script("GetCallerIdentity", [Turn::Refusal(403, "InvalidClientTokenId", "The security token is invalid")]);
+    operator.tape.script("DescribeImages", [Turn::Refusal(403, "UnauthorizedOperation", "You are not authorized")]);
+    let _ = operator
+        .deploy(&["create-stack", "--yes"], &[])
+        .expect(2)
+        .says("credentials: InvalidClientTokenId: The security token is invalid (check the credentials, and this machine's clock)")
+        .says("allow ec2:DescribeImages in the policy of who asks");
+    assert!(changes(&operator.calls()).is_empty());
+}

@@ -1,0 +1,143 @@
+//! What is: status, drift, history, and what can be had without AWS.
+
+use crate::{
+    operator::Operator,
+    tape::changes,
+    world::{BLUE, GREEN, Scene, text, xml},
+};
+
+fn share(operator: &Operator, blue: &str, green: &str) {
+    operator.world(|world| {
+        let _ = world.weights.insert(BLUE, blue.into());
+        let _ = world.weights.insert(GREEN, green.into());
+    });
+}
+
+#[test]
+fn status_says_that_every_serving_target_runs_one_build() {
+    let operator = Operator::serving_twice();
+    let _ = operator
+        .deploy(&["status"], &[])
+        .expect(0)
+        .says("stack glovo-app: UPDATE_COMPLETE since 2026-11-24T20:00:00Z")
+        .says("blue   build 1, 0 % of the traffic, 1 machine (min 1, max 3)")
+        .says("green  build 2, 100 % of the traffic, 2 machines (min 1, max 3)")
+        .says("i-green20  build 2  healthy")
+        .says("every serving target runs build 2");
+    let _ = operator.deploy(&["rollback"], &[]).expect(0);
+    let _ = operator.deploy(&["status"], &[]).expect(0).says("every serving target runs build 1");
+    drop(operator.calls());
+    let _ = operator.deploy(&["status"], &[]);
+    assert!(changes(&operator.calls()).is_empty());
+}
+
+#[test]
+fn status_names_the_machines_of_each_build_where_they_differ() {
+    let operator = Operator::serving_twice();
+    share(&operator, "50", "50");
+    let _ = operator
+        .deploy(&["status"], &[])
+        .expect(1)
+        .says("serving targets run different builds: build 1 on i-blue10; build 2 on i-green20, i-green21");
+}
+
+#[test]
+fn status_names_what_is_not_healthy() {
+    let operator = Operator::serving();
+    operator.world(|world| {
+        let _ = world.health.insert("Blue", [vec!["healthy", "unhealthy"]].into());
+    });
+    let _ =
+        operator.deploy(&["status"], &[]).expect(1).says("every serving target runs build 1; not healthy: i-blue11");
+    operator.world(|world| world.groups.get_mut("Blue").unwrap().machines.clear());
+    let _ = operator.deploy(&["status"], &[]).expect(1).says("no machine serves");
+}
+
+#[test]
+fn status_ends_with_4_while_something_goes_on_and_with_1_where_there_is_no_stack() {
+    let operator = Operator::serving();
+    operator.world(|world| world.state = "UPDATE_IN_PROGRESS");
+    let _ = operator.deploy(&["status"], &[]).expect(4).says("stack glovo-app: UPDATE_IN_PROGRESS");
+    let _ = Operator::new().deploy(&["status"], &[]).expect(1).says("there is no stack glovo-app").says("create-stack");
+}
+
+#[test]
+fn status_tells_programs_the_same() {
+    let operator = Operator::serving_twice();
+    let told = operator.deploy(&["status", "--json"], &[]).expect(0);
+    let lines: Vec<serde_json::Value> = told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let status = &lines[0];
+    assert_eq!((&status["stack"], &status["state"]), (&"glovo-app".into(), &"UPDATE_COMPLETE".into()));
+    let green = &status["slots"][1];
+    assert_eq!((&green["slot"], &green["build"], &green["share"]), (&"green".into(), &"2".into(), &100.into()));
+    assert_eq!(green["targets"][0]["state"], "healthy");
+    assert_eq!(lines[1]["message"], "every serving target runs build 2");
+}
+
+#[test]
+fn drift_is_what_was_changed_past_cloudformation() {
+    let operator = Operator::serving_twice();
+    let _ = operator.deploy(&["drift"], &[]).expect(0).says("no drift");
+    share(&operator, "30", "70");
+    let difference = text("PropertyPath", "/MaxSize") + &text("ExpectedValue", "3") + &text("ActualValue", "8");
+    let drift = text("LogicalResourceId", "GreenGroup")
+        + &text("ResourceType", "AWS::AutoScaling::AutoScalingGroup")
+        + &text("StackResourceDriftStatus", "MODIFIED")
+        + &xml("PropertyDifferences", &xml("member", &difference));
+    operator.world(|world| world.drifts = xml("member", &drift));
+    let _ = operator
+        .deploy(&["drift"], &[])
+        .expect(3)
+        .says("GreenGroup (AWS::AutoScaling::AutoScalingGroup) MODIFIED")
+        .says("/MaxSize: declared 3, is 8")
+        .says("blue gets 30 of the traffic, declared 0")
+        .says("green gets 70 of the traffic, declared 100")
+        .says("3 differences");
+}
+
+#[test]
+fn history_tells_what_was_done_with_the_stack() {
+    let operator = Operator::serving();
+    operator.world(|world| {
+        world.enter(Scene("UPDATE_IN_PROGRESS", vec![("GreenGroup", "AWS::X", "CREATE_COMPLETE", "")]));
+        world.enter(Scene("UPDATE_COMPLETE", vec![]));
+    });
+    let told = operator.deploy(&["history"], &[]).expect(0);
+    let states: Vec<&str> = told.stdout.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert_eq!(states, ["CREATE_IN_PROGRESS", "CREATE_COMPLETE", "UPDATE_IN_PROGRESS", "UPDATE_COMPLETE"]);
+    let told = operator.deploy(&["history", "--json"], &[]).expect(0);
+    let last: serde_json::Value = serde_json::from_str(told.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(last["status"], "UPDATE_COMPLETE");
+}
+
+#[test]
+fn events_are_told_to_programs_as_they_come() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let event = ("GreenGroup", "AWS::AutoScaling::AutoScalingGroup", "CREATE_COMPLETE", "");
+    operator.world(|world| world.plot = vec![Scene("UPDATE_COMPLETE", vec![event])]);
+    let update = ["update-stack", "--yes", "--pause", "0s", "--json"];
+    let told = operator.deploy(&update, &[("BUILD_NUMBER", "2")]).expect(0);
+    let lines: Vec<serde_json::Value> = told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let group = lines.iter().find(|line| line["resource"] == "GreenGroup").unwrap();
+    assert_eq!((&group["status"], &group["time"]), (&"CREATE_COMPLETE".into(), &"2026-11-24T20:00:03Z".into()));
+}
+
+#[test]
+fn template_and_user_data_can_be_had_without_aws() {
+    let operator = Operator::new();
+    let render = operator.with_agent(&["render", "--output-dir", "rendered"]);
+    let render: Vec<&str> = render.iter().map(String::as_str).collect();
+    let mut command = operator.command(&render, &[("CLOUD_INIT_PATH", "")]);
+    for name in ["AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        let _ = command.env_remove(name);
+    }
+    let _ = crate::sandbox::Finished::from(command.output().unwrap())
+        .expect(0)
+        .says("to be uploaded: s3://artifacts/glovo-app/agent/");
+    assert!(operator.calls().is_empty());
+    let user_data = std::fs::read_to_string(operator.sandbox.at("rendered/user-data")).unwrap();
+    let template = std::fs::read_to_string(operator.sandbox.at("rendered/template.yml")).unwrap();
+    assert!(user_data.starts_with("#!/bin/sh") && user_data.contains("--signal glovo-app/BlueGroup"), "{user_data}");
+    assert!(template.contains(&serde_json::to_string(&user_data).unwrap()), "{template}");
+}

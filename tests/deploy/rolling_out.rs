@@ -1,0 +1,171 @@
+//! The blue-green way forward.
+
+use crate::{
+    operator::Operator,
+    tape::{changes, of, shares},
+    world::{BLUE, GREEN, group_name},
+};
+
+/// The user-data of both slots, as literals in the template.
+fn user_data(template: &str) -> Vec<String> {
+    let literals = template.lines().filter_map(|line| line.trim().strip_prefix("Fn::Base64: "));
+    literals.map(|literal| serde_json::from_str(literal).unwrap()).collect()
+}
+
+#[test]
+fn a_new_stack_is_made_with_blue_filled_and_all_traffic_on_it() {
+    let operator = Operator::new();
+    let _ = operator
+        .deploy(&["create-stack", "--yes"], &[("BUILD_NUMBER", "7"), ("KP", "ann")])
+        .expect(0)
+        .says("CREATE_COMPLETE")
+        .says("every serving target runs build 7");
+    let calls = operator.calls();
+    assert_eq!(changes(&calls), ["CreateChangeSet", "ExecuteChangeSet"]);
+    let made = of(&calls, "CreateChangeSet")[0];
+    assert_eq!(made.get("ChangeSetType"), "CREATE");
+    assert_eq!(made.get("Capabilities.member.1"), "CAPABILITY_IAM");
+    for (name, value) in [
+        ("VpcId", "vpc-1"),
+        ("Subnets", "subnet-a,subnet-b"),
+        ("BlueVersionId", "7"),
+        ("BlueAMIId", "ami-0bdf93799014acdc4"),
+        ("BlueRootDeviceName", "/dev/sda1"),
+        ("BlueInstanceType", "t2.micro"),
+        ("BlueKeyName", "ann"),
+        ("BlueMinSize", "1"),
+        ("BlueDesiredCapacity", "2"),
+        ("BlueMaxSize", "3"),
+        ("BlueWeight", "100"),
+    ] {
+        assert_eq!(made.parameter(name), Some(value), "{name}");
+    }
+    assert_eq!((operator.parameter("GreenVersionId").as_str(), operator.parameter("GreenWeight").as_str()), ("", "0"));
+    assert_eq!(user_data(made.get("TemplateBody")), ["#!/bin/sh\necho content 1\n", ""]);
+}
+
+#[test]
+fn a_new_build_fills_the_idle_slot_takes_the_traffic_in_steps_and_leaves_the_old_one_a_machine() {
+    let operator = Operator::serving();
+    // The alarms have added one since.
+    operator.world(|world| world.groups.get_mut("Blue").unwrap().resize("Blue", "1", "3", ""));
+    operator.content("2");
+    let _ =
+        operator.update("2").expect(0).says("every serving target runs build 2").says("blue (build 1) keeps 1 machine");
+    let calls = operator.calls();
+    assert_eq!(
+        changes(&calls),
+        [
+            "CreateChangeSet",
+            "ExecuteChangeSet",
+            "ModifyListener",
+            "ModifyListener",
+            "ModifyListener",
+            "UpdateAutoScalingGroup",
+            "UpdateStack"
+        ]
+    );
+    let filled = of(&calls, "CreateChangeSet")[0];
+    for (name, value) in [
+        ("GreenVersionId", "2"),
+        ("GreenWeight", "0"),
+        ("GreenDesiredCapacity", "3"),
+        ("GreenMaxSize", "3"),
+        ("BlueWeight", "100"),
+        ("BlueDesiredCapacity", "3"),
+    ] {
+        assert_eq!(filled.parameter(name), Some(value), "{name}");
+    }
+    for name in ["BlueVersionId", "BlueAMIId", "BlueInstanceType", "BlueMinSize"] {
+        assert_eq!(filled.parameter(name), None, "{name} stays");
+    }
+    let contents = user_data(filled.get("TemplateBody"));
+    assert_eq!(contents, ["#!/bin/sh\necho content 1\n", "#!/bin/sh\necho content 2\n"]);
+    assert_eq!(shares(&calls), [["90", "10"], ["50", "50"], ["0", "100"]]);
+    let shrunk = of(&calls, "UpdateAutoScalingGroup")[0];
+    let sizes = ["AutoScalingGroupName", "MinSize", "DesiredCapacity"].map(|name| shrunk.get(name));
+    assert_eq!(sizes, [group_name("Blue").as_str(), "1", "1"]);
+    let followed = of(&calls, "UpdateStack")[0];
+    assert_eq!(followed.get("UsePreviousTemplate"), "true");
+    for (name, value) in
+        [("BlueWeight", "0"), ("GreenWeight", "100"), ("BlueDesiredCapacity", "1"), ("GreenDesiredCapacity", "3")]
+    {
+        assert_eq!(followed.parameter(name), Some(value), "{name}");
+    }
+    let _ = operator.deploy(&["drift"], &[]).expect(0).says("no drift");
+}
+
+#[test]
+fn the_next_build_goes_into_the_slot_that_was_kept() {
+    let operator = Operator::serving_twice();
+    operator.content("3");
+    let _ = operator.update("3").expect(0).says("every serving target runs build 3");
+    let calls = operator.calls();
+    let filled = of(&calls, "CreateChangeSet")[0];
+    assert_eq!((filled.parameter("BlueVersionId"), filled.parameter("BlueDesiredCapacity")), (Some("3"), Some("2")));
+    assert_eq!((filled.parameter("GreenVersionId"), filled.parameter("GreenWeight")), (None, Some("100")));
+    let contents = user_data(filled.get("TemplateBody"));
+    assert_eq!(contents, ["#!/bin/sh\necho content 3\n", "#!/bin/sh\necho content 2\n"]);
+    assert_eq!(shares(&calls), [["10", "90"], ["50", "50"], ["100", "0"]]);
+}
+
+#[test]
+fn other_shares_can_be_had() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let once = ["update-stack", "--yes", "--shift", "100"];
+    let _ = operator.deploy(&once, &[("BUILD_NUMBER", "2")]).expect(0);
+    assert_eq!(shares(&operator.calls()), [["0", "100"]]);
+}
+
+#[test]
+fn machines_that_never_become_healthy_get_no_traffic() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.world(|world| {
+        let rows = [vec!["initial", "initial"], vec!["healthy", "unhealthy"]];
+        let _ = world.health.insert("Green", rows.into());
+    });
+    let _ = operator
+        .deploy(&["update-stack", "--yes", "--health-timeout", "1s"], &[("BUILD_NUMBER", "2")])
+        .expect(1)
+        .says("machine i-green20: initial")
+        .says("machine i-green21: unhealthy")
+        .says("all traffic is on blue (build 1)")
+        .says("1 of 2 machines are healthy after 1");
+    assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "ExecuteChangeSet"]);
+    assert_eq!(operator.world(|world| world.weights[BLUE].clone()), "100");
+}
+
+#[test]
+fn a_machine_that_fails_under_traffic_sends_all_of_it_back() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.world(|world| {
+        let healthy = || vec!["healthy", "healthy"];
+        // Before any traffic, at 10 %, at 50 %.
+        let _ = world.health.insert("Green", [healthy(), healthy(), vec!["healthy", "unhealthy"]].into());
+    });
+    let _ = operator
+        .update("2")
+        .expect(1)
+        .says("green (build 2) takes 50 % of the traffic")
+        .says("all traffic is on blue (build 1)")
+        .says("only 1 of 2 machines stayed healthy");
+    let calls = operator.calls();
+    assert_eq!(shares(&calls), [["90", "10"], ["50", "50"], ["100", "0"]]);
+    assert!(of(&calls, "UpdateAutoScalingGroup").is_empty(), "blue keeps its machines");
+    assert_eq!(operator.world(|world| world.weights[GREEN].clone()), "0");
+}
+
+#[test]
+fn a_largest_size_below_what_serves_now_is_refused() {
+    let operator = Operator::serving();
+    operator.world(|world| world.groups.get_mut("Blue").unwrap().resize("Blue", "1", "4", ""));
+    operator.content("2");
+    let _ = operator
+        .deploy(&["update-stack", "--yes"], &[("BUILD_NUMBER", "2"), ("MAXSIZE", "3")])
+        .expect(2)
+        .says("4 machines serve now, and MAXSIZE=3 allows fewer");
+    assert!(changes(&operator.calls()).is_empty());
+}

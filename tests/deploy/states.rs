@@ -1,0 +1,149 @@
+//! What is said and done in each state of a stack.
+
+use crate::{
+    operator::Operator,
+    tape::{changes, names},
+};
+
+const CREATE: &str = "glovo-bootstrap deploy create-stack --stack glovo-app";
+const UPDATE: &str = "glovo-bootstrap deploy update-stack --stack glovo-app";
+const WATCH: &str = "glovo-bootstrap deploy watch --stack glovo-app";
+const DELETE: &str = "glovo-bootstrap deploy delete-stack --stack glovo-app";
+const CONTINUE: &str = "aws cloudformation continue-update-rollback --stack-name glovo-app";
+const ROLL_BACK: &str = "aws cloudformation rollback-stack --stack-name glovo-app";
+const CONSOLE: &str = "see the stack in the AWS console";
+
+/// State, exit code of `diagnose`, words of its meaning, next step.
+type Row = (&'static str, i32, &'static str, &'static str);
+
+const ABSENT: [Row; 2] =
+    [("REVIEW_IN_PROGRESS", 0, "the stack holds nothing", CREATE), ("DELETE_COMPLETE", 0, "it was deleted", CREATE)];
+
+const READY: [Row; 5] = [
+    ("CREATE_COMPLETE", 0, "it was created", UPDATE),
+    ("UPDATE_COMPLETE", 0, "the last update is in force", UPDATE),
+    ("UPDATE_ROLLBACK_COMPLETE", 1, "the last update failed and was undone", UPDATE),
+    ("IMPORT_COMPLETE", 0, "resources were imported", UPDATE),
+    ("IMPORT_ROLLBACK_COMPLETE", 1, "an import failed and was undone", UPDATE),
+];
+
+const BUSY: [Row; 10] = [
+    ("CREATE_IN_PROGRESS", 4, "it is being created", WATCH),
+    ("ROLLBACK_IN_PROGRESS", 4, "what was made is being removed", WATCH),
+    ("DELETE_IN_PROGRESS", 4, "it is being deleted", WATCH),
+    ("UPDATE_IN_PROGRESS", 4, "it is being updated", WATCH),
+    ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", 4, "what the update replaced is being removed", WATCH),
+    ("UPDATE_ROLLBACK_IN_PROGRESS", 4, "goes back to what it was before", WATCH),
+    ("UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS", 4, "failed and is undone", WATCH),
+    ("IMPORT_IN_PROGRESS", 4, "resources are being imported", WATCH),
+    ("IMPORT_ROLLBACK_IN_PROGRESS", 4, "an import failed and is being undone", WATCH),
+    ("RESHAPE_IN_PROGRESS", 4, "this program does not know it", WATCH),
+];
+
+const STUCK: [Row; 8] = [
+    ("CREATE_FAILED", 1, "what was made by then is still there", DELETE),
+    ("ROLLBACK_COMPLETE", 1, "can only be deleted", DELETE),
+    ("ROLLBACK_FAILED", 1, "removing what was made failed too", DELETE),
+    ("DELETE_FAILED", 1, "what is left is in use by something else", DELETE),
+    ("UPDATE_FAILED", 1, "half of it is in force", ROLL_BACK),
+    ("UPDATE_ROLLBACK_FAILED", 1, "undoing it failed too", CONTINUE),
+    ("IMPORT_ROLLBACK_FAILED", 1, "undoing it failed too", CONTINUE),
+    ("RESHAPE_FAILED", 1, "this program does not know it", CONSOLE),
+];
+
+#[test]
+fn diagnose_tells_of_every_state_what_it_means_and_the_next_step() {
+    let operator = Operator::serving();
+    for (state, code, meaning, next) in ABSENT.iter().chain(&READY).chain(&BUSY).chain(&STUCK) {
+        operator.world(|world| world.state = state);
+        let _ = operator
+            .deploy(&["diagnose"], &[])
+            .expect(*code)
+            .says(&format!("stack glovo-app: {state} since 2026-11-24T20:00:00Z"))
+            .says(meaning)
+            .says(&format!("next: {next}"));
+        assert!(changes(&operator.calls()).is_empty(), "{state}");
+    }
+}
+
+#[test]
+fn diagnose_tells_how_to_make_a_stack_that_is_not_there() {
+    let operator = Operator::new();
+    let _ = operator.deploy(&["diagnose"], &[]).expect(0).says("there is no stack glovo-app").says(CREATE);
+}
+
+#[test]
+fn diagnose_tells_what_failed_and_what_is_held_where_a_stack_is_stuck() {
+    let operator = Operator::serving();
+    operator.world(|world| {
+        let group = "AWS::AutoScaling::AutoScalingGroup";
+        world.reason = "it has been a bad day";
+        world.enter(crate::world::Scene("UPDATE_IN_PROGRESS", vec![]));
+        world.enter(crate::world::Scene(
+            "UPDATE_ROLLBACK_FAILED",
+            vec![
+                ("GreenGroup", group, "CREATE_FAILED", "You have requested more vCPU capacity"),
+                (
+                    "GreenTargets",
+                    "AWS::ElasticLoadBalancingV2::TargetGroup",
+                    "CREATE_FAILED",
+                    "Resource creation cancelled",
+                ),
+            ],
+        ));
+    });
+    let told = operator.deploy(&["diagnose"], &[]).expect(1);
+    let told = told
+        .says("reason: it has been a bad day")
+        .says("CREATE_FAILED GreenGroup")
+        .says("more vCPU capacity")
+        .says("it holds 2 resources")
+        .says("Balancer (AWS::ElasticLoadBalancingV2::LoadBalancer)");
+    assert!(!told.stdout.contains("cancelled"), "a consequence is no cause: {}", told.stdout);
+}
+
+#[test]
+fn an_update_in_the_midst_of_something_is_refused_naming_it() {
+    let operator = Operator::serving();
+    operator.content("2");
+    for (state, _, _, next) in BUSY {
+        operator.world(|world| world.state = state);
+        let refused = operator.update("2").expect(4).says("another operation is in flight").says(state).says(next);
+        assert!(refused.stderr.contains("since 2026-11-24T20:00:00Z"), "{state}");
+        assert_eq!(names(&operator.calls()), ["DescribeStacks"], "{state}");
+    }
+}
+
+#[test]
+fn an_update_of_a_stuck_stack_is_refused_with_the_way_out_and_deletes_nothing() {
+    let operator = Operator::serving();
+    operator.content("2");
+    for (state, _, meaning, next) in STUCK {
+        operator.world(|world| world.state = state);
+        let _ = operator.update("2").expect(1).says(state).says(meaning).says(&format!("hint: {next}"));
+        let again = ["create-stack", "--yes"];
+        let _ = operator.deploy(&again, &[("BUILD_NUMBER", "2")]).expect(1).says(&format!("hint: {next}"));
+        assert_eq!(names(&operator.calls()), ["DescribeStacks", "DescribeStacks"], "{state}");
+    }
+}
+
+#[test]
+fn an_update_of_a_ready_stack_goes_on() {
+    for (state, ..) in READY {
+        let operator = Operator::serving();
+        operator.world(|world| world.state = state);
+        operator.content("2");
+        let _ = operator.update("2").expect(0).says("every serving target runs build 2");
+    }
+}
+
+#[test]
+fn an_update_of_no_stack_makes_it_and_says_so() {
+    let operator = Operator::new();
+    let _ = operator.update("1").expect(0).says("note: there is no stack glovo-app: creating it");
+    for (state, ..) in ABSENT {
+        operator.world(|world| world.state = state);
+        let _ = operator.update("1").expect(0).says("note: there is no stack glovo-app: creating it");
+        assert_eq!(changes(&operator.calls()).last(), Some(&"ExecuteChangeSet"), "{state}");
+    }
+}

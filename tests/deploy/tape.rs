@@ -1,0 +1,190 @@
+//! The server: takes AWS calls apart, records them, and answers from the world, or by what a test has scripted.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Barrier, Mutex},
+};
+
+use crate::{
+    server::{Reply, Request, Server},
+    world::{BLUE, GREEN, World, xml},
+};
+
+/// A call as it arrived.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// AWS's name for what is asked.
+    pub operation: String,
+    pub parameters: BTreeMap<String, String>,
+    /// The header `Authorization`: access key, region and service that it is signed for.
+    pub authorization: String,
+    pub body: Vec<u8>,
+}
+
+impl Call {
+    /// A parameter; empty if it was not given.
+    pub fn get(&self, name: &str) -> &str {
+        self.parameters.get(name).map_or("", String::as_str)
+    }
+
+    /// The values of `name.1`, `name.2` …
+    pub fn list(&self, name: &str) -> Vec<&str> {
+        (1..).map_while(|n| self.parameters.get(&format!("{name}.{n}"))).map(String::as_str).collect()
+    }
+
+    /// What a stack's parameter is to be; `None` if it stays or is left to the template.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let member = |n, field| format!("Parameters.member.{n}.{field}");
+        let n = (1..self.parameters.len()).find(|n| self.get(&member(*n, "ParameterKey")) == name)?;
+        self.parameters.get(&member(n, "ParameterValue")).map(String::as_str)
+    }
+
+    /// Whether it may change something.
+    pub fn is_change(&self) -> bool {
+        !["Describe", "Get", "List", "Head", "DetectStackDrift"].iter().any(|word| self.operation.starts_with(word))
+    }
+
+    fn of(request: &Request) -> Self {
+        let body = String::from_utf8_lossy(&request.body);
+        let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
+        let (operation, parameters) = match (request.operation.split_once('.'), path) {
+            (Some((_, operation)), _) => (operation.to_owned(), serde_json::from_str(&body).unwrap()),
+            (None, "/") => {
+                let mut form = pairs(&body);
+                (form.remove("Action").unwrap(), form)
+            }
+            (None, path) if path.ends_with("/hostedzonesbyname") => ("ListHostedZonesByName".into(), pairs(query)),
+            (None, path) => {
+                let operation = if request.method == "HEAD" { "HeadObject" } else { "PutObject" };
+                (operation.into(), BTreeMap::from([("Path".into(), path.into())]))
+            }
+        };
+        Self { operation, parameters, authorization: request.authorization.clone(), body: request.body.clone() }
+    }
+}
+
+fn pairs(form: &str) -> BTreeMap<String, String> {
+    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8().unwrap().into_owned();
+    let pairs = form.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, value)| (decoded(name), decoded(value))).collect()
+}
+
+/// What an operation gets in place of the world's answer, once.
+pub enum Turn {
+    /// The world's answer all the same.
+    Usual,
+    /// An error: status, code, message.
+    Refusal(u16, &'static str, &'static str),
+    /// The connection is closed, nothing was done.
+    Lost,
+    /// It is done, and the answer is lost.
+    Unanswered,
+    /// The world's answer, after the test has met the server here twice.
+    Meet(Arc<Barrier>),
+}
+
+#[derive(Default)]
+struct Record {
+    world: World,
+    calls: Vec<Call>,
+    script: BTreeMap<String, VecDeque<Turn>>,
+}
+
+pub struct Tape {
+    server: Server,
+    record: Arc<Mutex<Record>>,
+}
+
+impl Tape {
+    pub fn start() -> Self {
+        let record: Arc<Mutex<Record>> = Arc::default();
+        let shared = record.clone();
+        let server = Server::start(move |request| {
+            let call = Call::of(request);
+            let turn = {
+                let mut record = shared.lock().unwrap();
+                record.calls.push(call.clone());
+                record.script.get_mut(&call.operation).and_then(VecDeque::pop_front).unwrap_or(Turn::Usual)
+            };
+            match turn {
+                Turn::Refusal(status, code, message) => return refusal(status, code, message),
+                Turn::Lost => return Reply::none(),
+                Turn::Meet(ref barrier) => {
+                    let _ = barrier.wait();
+                    let _ = barrier.wait();
+                }
+                Turn::Usual | Turn::Unanswered => {}
+            }
+            let reply = answer(&mut shared.lock().unwrap().world, &call);
+            if matches!(turn, Turn::Unanswered) { Reply::none() } else { reply }
+        });
+        Self { server, record }
+    }
+
+    pub fn url(&self) -> String {
+        self.server.url("")
+    }
+
+    /// Has the next calls of an operation answered like this.
+    pub fn script(&self, operation: &str, turns: impl IntoIterator<Item = Turn>) {
+        self.record.lock().unwrap().script.entry(operation.into()).or_default().extend(turns);
+    }
+
+    /// Looks at the world or changes it.
+    pub fn world<T>(&self, with: impl FnOnce(&mut World) -> T) -> T {
+        with(&mut self.record.lock().unwrap().world)
+    }
+
+    /// The calls since the last call of this.
+    pub fn take(&self) -> Vec<Call> {
+        std::mem::take(&mut self.record.lock().unwrap().calls)
+    }
+}
+
+fn refusal(status: u16, code: &str, message: &str) -> Reply {
+    let error = xml("Error", &(xml("Code", code) + &xml("Message", message)));
+    // EC2 wraps it once more, and JSON services say it in JSON; the client must find it everywhere.
+    Reply::new(status, format!("<ErrorResponse>{error}<RequestId>r-1</RequestId></ErrorResponse>"))
+}
+
+fn answer(world: &mut World, call: &Call) -> Reply {
+    match call.operation.as_str() {
+        "HeadObject" => match world.objects.get(call.get("Path")) {
+            Some(body) => Reply { status: 200, length: body.len(), headers: "", parts: Box::new(std::iter::empty()) },
+            None => Reply::new(404, ""),
+        },
+        "PutObject" => {
+            let _ = world.objects.insert(call.get("Path").into(), call.body.clone());
+            Reply::ok("")
+        }
+        _ => match world.answer(call) {
+            Ok(body) => Reply::ok(body),
+            Err((code, message)) => refusal(400, code, &message),
+        },
+    }
+}
+
+/// The names of operations, in their order.
+pub fn names(calls: &[Call]) -> Vec<&str> {
+    calls.iter().map(|call| call.operation.as_str()).collect()
+}
+
+/// The calls of an operation.
+pub fn of<'a>(calls: &'a [Call], operation: &str) -> Vec<&'a Call> {
+    calls.iter().filter(|call| call.operation == operation).collect()
+}
+
+/// The calls that may change something, by name and in order.
+pub fn changes(calls: &[Call]) -> Vec<&str> {
+    calls.iter().filter(|call| call.is_change()).map(|call| call.operation.as_str()).collect()
+}
+
+/// Blue's and green's share of the traffic, in the order that the listener was given them.
+pub fn shares(calls: &[Call]) -> Vec<[&str; 2]> {
+    let member = |n| format!("DefaultActions.member.1.ForwardConfig.TargetGroups.member.{n}");
+    let share = |call: &'_ Call, slot| (1..=2).find(|n| call.get(&format!("{}.TargetGroupArn", member(*n))) == slot);
+    let modified = of(calls, "ModifyListener").into_iter();
+    modified
+        .map(|call| [BLUE, GREEN].map(|slot| call.get(&format!("{}.Weight", member(share(call, slot).unwrap())))))
+        .collect()
+}

@@ -1,0 +1,305 @@
+//! What AWS holds: one stack of two slots, and what it needs. It gets on by a scene each time that the stack is looked at.
+
+mod stack;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+use crate::tape::Call;
+
+pub const STACK_ID: &str = "arn:aws:cloudformation:eu-central-1:123456789012:stack/glovo-app/1-2-3";
+pub const LISTENER: &str = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:listener/app/glovo-app/1/2";
+pub const BLUE: &str = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/blue/1";
+pub const GREEN: &str = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/green/2";
+const SLOTS: [(&str, &str); 2] = [("Blue", BLUE), ("Green", GREEN)];
+
+/// What an operation is answered with: XML, or a code and words.
+pub type Answer = Result<String, (&'static str, String)>;
+
+/// A group and its machines: id and build.
+#[derive(Debug, Clone, Default)]
+pub struct Group {
+    pub min: usize,
+    pub desired: usize,
+    pub max: usize,
+    pub machines: Vec<(String, String)>,
+}
+
+/// An event: resource, type, state, reason.
+pub type Event = (&'static str, &'static str, &'static str, &'static str);
+
+/// The stack's state from the next look on, and what has happened until then.
+#[derive(Debug, Clone)]
+pub struct Scene(pub &'static str, pub Vec<Event>);
+
+/// What an image is: architecture, name.
+type Image = (&'static str, &'static str);
+
+/// A change set, or what UpdateStack was told.
+#[derive(Debug, Clone, Default)]
+struct Wanted {
+    id: String,
+    token: String,
+    parameters: BTreeMap<String, String>,
+    template: String,
+}
+
+#[derive(Debug)]
+pub struct World {
+    /// The stack's state; empty if there is none.
+    pub state: &'static str,
+    pub reason: &'static str,
+    pub parameters: BTreeMap<String, String>,
+    pub template: String,
+    /// Oldest first.
+    events: Vec<Event>,
+    scenes: VecDeque<Scene>,
+    /// What the next change brings. Empty: success.
+    pub plot: Vec<Scene>,
+    wanted: Option<Wanted>,
+    executed: Option<String>,
+    /// What DescribeChangeSet tells, in XML.
+    pub changes: String,
+    /// How AWS says that nothing changes: at once, or by the change set.
+    pub refuses_unchanged: bool,
+    /// By slot.
+    pub groups: BTreeMap<&'static str, Group>,
+    /// What the balancer says of a slot's machines, one row for each question; the last one stays.
+    pub health: BTreeMap<&'static str, VecDeque<Vec<&'static str>>>,
+    pub weights: BTreeMap<&'static str, String>,
+    /// Id, VPC, zone.
+    pub subnets: Vec<(&'static str, &'static str, &'static str)>,
+    /// Id and VPC.
+    pub security_groups: Vec<(&'static str, &'static str)>,
+    pub images: BTreeMap<&'static str, Image>,
+    pub types: BTreeMap<&'static str, &'static str>,
+    pub keys: Vec<&'static str>,
+    /// Status and names of every certificate.
+    pub certificate: (&'static str, Vec<&'static str>),
+    pub zones: Vec<&'static str>,
+    pub console: String,
+    /// What DescribeStackResourceDrifts tells, in XML.
+    pub drifts: String,
+    pub objects: BTreeMap<String, Vec<u8>>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            state: "",
+            reason: "",
+            parameters: BTreeMap::new(),
+            template: String::new(),
+            events: vec![],
+            scenes: VecDeque::new(),
+            plot: vec![],
+            wanted: None,
+            executed: None,
+            changes: String::new(),
+            refuses_unchanged: false,
+            groups: BTreeMap::new(),
+            health: BTreeMap::new(),
+            weights: BTreeMap::new(),
+            subnets: vec![("subnet-a", "vpc-1", "eu-central-1a"), ("subnet-b", "vpc-1", "eu-central-1b")],
+            security_groups: vec![("sg-1", "vpc-1"), ("sg-2", "vpc-1")],
+            images: BTreeMap::from(
+                ["ami-0bdf93799014acdc4", "ami-3"].map(|ami| (ami, ("x86_64", "ubuntu-bionic-18.04"))),
+            ),
+            types: BTreeMap::from([
+                ("t2.micro", "x86_64"),
+                ("t3.small", "x86_64"),
+                ("t3.large", "x86_64"),
+                ("t4g.small", "arm64"),
+            ]),
+            keys: vec!["ann"],
+            certificate: ("ISSUED", vec!["app.example.com"]),
+            zones: vec!["example.com."],
+            console: String::new(),
+            drifts: String::new(),
+            objects: BTreeMap::new(),
+        }
+    }
+}
+
+/// An element with what is in it.
+pub fn xml(name: &str, inner: &str) -> String {
+    format!("<{name}>{inner}</{name}>")
+}
+
+/// An element with a text.
+pub fn text(name: &str, text: &str) -> String {
+    xml(name, &text.replace('&', "&amp;").replace('<', "&lt;"))
+}
+
+fn members(name: &str, member: &str, items: impl IntoIterator<Item = String>) -> String {
+    xml(name, &items.into_iter().map(|item| xml(member, &item)).collect::<String>())
+}
+
+fn slot_of(target_group: &str) -> &'static str {
+    SLOTS.iter().find(|(_, arn)| *arn == target_group).expect("a target group of ours").0
+}
+
+impl World {
+    /// What `operation` gets.
+    pub fn answer(&mut self, call: &Call) -> Answer {
+        let inner = match call.operation.as_str() {
+            "GetCallerIdentity" => text("Arn", "arn:aws:iam::123456789012:user/ann"),
+            "ListHostedZonesByName" => return Ok(self.zone(call)),
+            "DescribeCertificate" => return Ok(self.describe_certificate()),
+            "DescribeSubnets"
+            | "DescribeSecurityGroups"
+            | "DescribeImages"
+            | "DescribeInstanceTypes"
+            | "DescribeKeyPairs"
+            | "DescribeInstances"
+            | "GetConsoleOutput" => {
+                return Ok(xml("Response", &self.ec2(call)?));
+            }
+            "DescribeAutoScalingGroups"
+            | "UpdateAutoScalingGroup"
+            | "DescribeListeners"
+            | "ModifyListener"
+            | "DescribeTargetHealth" => self.fleet(call),
+            _ => self.stack(call)?,
+        };
+        Ok(xml("Response", &xml(&format!("{}Result", call.operation), &inner)))
+    }
+
+    fn ec2(&self, call: &Call) -> Answer {
+        let missing = |code, id: &str| Err((code, format!("'{id}' does not exist")));
+        match call.operation.as_str() {
+            "DescribeSubnets" => {
+                let mut found = vec![];
+                for id in call.list("SubnetId") {
+                    let Some((_, vpc, zone)) = self.subnets.iter().find(|(known, ..)| *known == id) else {
+                        return missing("InvalidSubnetID.NotFound", id);
+                    };
+                    found.push(text("subnetId", id) + &text("vpcId", vpc) + &text("availabilityZone", zone));
+                }
+                Ok(members("subnetSet", "item", found))
+            }
+            "DescribeSecurityGroups" => {
+                let mut found = vec![];
+                for id in call.list("GroupId") {
+                    let Some((_, vpc)) = self.security_groups.iter().find(|(known, _)| *known == id) else {
+                        return missing("InvalidGroup.NotFound", id);
+                    };
+                    found.push(text("groupId", id) + &text("vpcId", vpc));
+                }
+                Ok(members("securityGroupInfo", "item", found))
+            }
+            "DescribeImages" => {
+                let id = call.get("ImageId.1");
+                let Some((architecture, name)) = self.images.get(id) else {
+                    return missing("InvalidAMIID.NotFound", id);
+                };
+                let root = text("rootDeviceName", "/dev/sda1") + &text("imageState", "available");
+                let image = text("imageId", id) + &text("architecture", architecture) + &text("name", name) + &root;
+                Ok(members("imagesSet", "item", [image]))
+            }
+            "DescribeInstanceTypes" => {
+                let name = call.get("InstanceType.1");
+                let Some(architecture) = self.types.get(name) else { return missing("InvalidInstanceType", name) };
+                let supported = members("supportedArchitectures", "item", [(*architecture).to_owned()]);
+                Ok(members("instanceTypeSet", "item", [xml("processorInfo", &supported)]))
+            }
+            "DescribeKeyPairs" if self.keys.contains(&call.get("KeyName.1")) => Ok(String::new()),
+            "DescribeKeyPairs" => missing("InvalidKeyPair.NotFound", call.get("KeyName.1")),
+            "GetConsoleOutput" => Ok(text("output", &BASE64_STANDARD.encode(&self.console))),
+            _ => {
+                let machines = self.groups.values().flat_map(|group| &group.machines);
+                let machines = machines.filter(|(id, _)| call.list("InstanceId").contains(&id.as_str()));
+                let machine = |(id, build): &(String, String)| {
+                    text("instanceId", id) + &members("tagSet", "item", [text("key", "build") + &text("value", build)])
+                };
+                Ok(members("reservationSet", "item", [members("instancesSet", "item", machines.map(machine))]))
+            }
+        }
+    }
+
+    fn zone(&self, call: &Call) -> String {
+        let wanted = call.get("dnsname").trim_end_matches('.');
+        // As Route 53 does: the first one from that name on, whatever it is.
+        let zone = self.zones.iter().find(|zone| zone.trim_end_matches('.') >= wanted);
+        let zone = zone.map(|zone| {
+            text("Id", "/hostedzone/Z1") + &text("Name", zone) + &xml("Config", &text("PrivateZone", "false"))
+        });
+        xml("ListHostedZonesByNameResponse", &members("HostedZones", "HostedZone", zone))
+    }
+
+    fn describe_certificate(&self) -> String {
+        let (status, names) = &self.certificate;
+        serde_json::json!({ "Certificate": {
+            "Status": status, "DomainName": names[0], "SubjectAlternativeNames": names,
+        }})
+        .to_string()
+    }
+
+    fn fleet(&mut self, call: &Call) -> String {
+        match call.operation.as_str() {
+            "DescribeAutoScalingGroups" => {
+                let names = call.list("AutoScalingGroupNames.member");
+                let groups = self.groups.iter().filter(|(slot, _)| names.contains(&group_name(slot).as_str()));
+                let group = |(slot, group): (&&str, &Group)| {
+                    let machine =
+                        |(id, _): &(String, String)| text("InstanceId", id) + &text("LifecycleState", "InService");
+                    text("AutoScalingGroupName", &group_name(slot))
+                        + &text("MinSize", &group.min.to_string())
+                        + &text("DesiredCapacity", &group.desired.to_string())
+                        + &text("MaxSize", &group.max.to_string())
+                        + &members("Instances", "member", group.machines.iter().map(machine))
+                };
+                members("AutoScalingGroups", "member", groups.map(group))
+            }
+            "UpdateAutoScalingGroup" => {
+                let named =
+                    |(slot, _): &(&&'static str, &mut Group)| group_name(slot) == call.get("AutoScalingGroupName");
+                let (slot, group) = self.groups.iter_mut().find(named).expect("a group");
+                group.resize(slot, call.get("MinSize"), call.get("DesiredCapacity"), "");
+                String::new()
+            }
+            "DescribeListeners" => {
+                let target = |(arn, weight): (&&str, &String)| text("TargetGroupArn", arn) + &text("Weight", weight);
+                let targets = members("TargetGroups", "member", self.weights.iter().map(target));
+                let action = text("Type", "forward") + &xml("ForwardConfig", &targets);
+                members("Listeners", "member", [members("DefaultActions", "member", [action])])
+            }
+            "ModifyListener" => {
+                for n in 1..=2 {
+                    let member = format!("DefaultActions.member.1.ForwardConfig.TargetGroups.member.{n}");
+                    let (slot, arn) = SLOTS[usize::from(call.get(&format!("{member}.TargetGroupArn")) != BLUE)];
+                    assert_eq!(call.get(&format!("{member}.TargetGroupArn")), arn, "{slot}");
+                    let _ = self.weights.insert(arn, call.get(&format!("{member}.Weight")).into());
+                }
+                String::new()
+            }
+            _ => {
+                let slot = slot_of(call.get("TargetGroupArn"));
+                let rows = self.health.entry(slot).or_default();
+                let row = if rows.len() > 1 { rows.pop_front() } else { rows.front().cloned() }.unwrap_or_default();
+                let machines = self.groups.get(slot).map(|group| group.machines.clone()).unwrap_or_default();
+                let target = |(n, (id, _)): (usize, &(String, String))| {
+                    let health = text("State", row.get(n).copied().unwrap_or("healthy"));
+                    xml("Target", &text("Id", id)) + &xml("TargetHealth", &health)
+                };
+                members("TargetHealthDescriptions", "member", machines.iter().enumerate().map(target))
+            }
+        }
+    }
+}
+
+pub fn group_name(slot: &str) -> String {
+    format!("glovo-app-{slot}Group-1ABC")
+}
+
+impl Group {
+    /// Gives it machines of the build that it has.
+    pub fn resize(&mut self, slot: &str, min: &str, desired: &str, build: &str) {
+        self.min = min.parse().unwrap();
+        self.desired = desired.parse().unwrap();
+        let build = self.machines.first().map_or(build, |(_, build)| build).to_owned();
+        let machine = |n| (format!("i-{}{build}{n}", slot.to_lowercase()), build.clone());
+        self.machines = (0..self.desired).map(machine).collect();
+    }
+}
