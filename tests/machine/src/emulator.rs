@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::base::PACKAGE;
 use crate::guest::{self, Output};
-use crate::world::{AWS_ENVIRONMENT, Network, ROUTER, World};
+use crate::world::{Network, OPERATOR_ENVIRONMENT, ROUTER, World};
 
 const PORT: u16 = 4566;
 
@@ -75,7 +75,7 @@ impl Emulator {
         let script = r#"mount --make-rprivate / && mount --bind "$0" /etc/resolv.conf && exec "$@""#;
         command.args(["--mount", "sh", "-c", script]).arg(&self.name_server);
         command.args(["env", "--ignore-environment"]).arg("PATH=/usr/bin:/bin");
-        command.args(AWS_ENVIRONMENT.map(|(name, value)| format!("{name}={value}")));
+        command.args(OPERATOR_ENVIRONMENT.map(|(name, value)| format!("{name}={value}")));
         command.arg(format!("AWS_ENDPOINT_URL=http://127.0.0.1:{PORT}"));
         command.arg("AWS_ENDPOINT_URL_S3=http://s3.eu-central-1.amazonaws.com");
         command.arg(agent).arg("deploy").args(arguments).stdin(Stdio::null());
