@@ -122,16 +122,20 @@ impl Deploy {
             self.say(&format!("note: there {is} {}: {does} it", self.stack));
         }
         let Some(changes) = self.propose(&prepared)? else { return Ok(()) };
-        let agreed = self.ask("make these changes?").and_then(|agreed| {
+        let ready = self.ask("make these changes?").and_then(|agreed| {
             ensure!(agreed, Fault::new("not agreed: nothing was changed"));
-            Ok(())
+            prepared.artifacts.upload(&self.system, |text| self.say(text))?;
+            Watch::from_now(self, &self.stack)
         });
-        if let Err(error) = agreed {
-            stack::discard(&self.system, &self.stack, &changes.id, is_new)?;
-            return Err(error);
-        }
-        prepared.artifacts.upload(&self.system, |text| self.say(text))?;
-        let mut watch = Watch::from_now(self, &self.stack)?;
+        let mut watch = match ready {
+            Ok(watch) => watch,
+            Err(error) => {
+                // What it failed with says more than that nothing could be tidied up.
+                let discard = || stack::discard(&self.system, &self.stack, &changes.id, is_new);
+                _ = self.system.interrupt().aside(discard);
+                return Err(error);
+            }
+        };
         stack::execute(&self.system, &self.stack, &changes.id)?;
         let stack = self.follow(&mut watch)?;
         if let Kind::Fill(slot) = prepared.kind {
@@ -184,6 +188,7 @@ impl Deploy {
             return Ok(true);
         }
         view::complain(&format!("{question} [y/N] "));
+        self.system.await_input(&std::io::stdin())?;
         let mut answer = String::new();
         _ = std::io::stdin().read_line(&mut answer).context("reading the answer")?;
         Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
