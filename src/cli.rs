@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use crate::{
     deploy::settings::Settings,
     seal::OnRequest,
+    signal,
     system::Phase,
     value::{AbsPath, Span},
 };
@@ -34,11 +35,15 @@ pub struct Cli {
 impl Cli {
     /// The command line of this process. An empty variable of the environment says nothing, as the `${NAME:-default}` of the
     /// script had it that `deploy` replaces.
-    pub fn read() -> Self {
+    ///
+    /// # Errors
+    /// If it is none; also the help that was asked for.
+    pub fn read() -> Result<Self, clap::Error> {
         let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
         let said = |arg: Arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg };
-        let command = Self::command().mut_subcommand("deploy", |deploy| deploy.mut_args(said));
-        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+        let mut command = Self::command().mut_subcommand("deploy", |deploy| deploy.mut_args(said));
+        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 }
 
@@ -55,6 +60,8 @@ pub enum Command {
         target: Target,
         #[command(flatten)]
         purpose: Purpose,
+        #[command(flatten)]
+        signal: Signal,
     },
     /// Make an image ready: all that can be done before it boots.
     ///
@@ -286,7 +293,7 @@ pub struct Selection {
 }
 
 /// Which manifest, and its variables.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Manifest {
     /// A directory of step files, a file, `-`, a URL with #sha256=HEX, or `built-in`. Default: /etc/glovo-bootstrap/steps if it exists, else the steps built into the binary.
     #[arg(long, value_name = "PATH", env = "GLOVO_BOOTSTRAP_STEPS")]
@@ -313,6 +320,25 @@ pub struct Purpose {
     /// What to end with: an image, or a machine that serves. Default: boot; with --root bake.
     #[arg(long, value_enum)]
     pub phase: Option<Phase>,
+}
+
+/// Who waits for this machine.
+#[derive(Debug, Args)]
+pub struct Signal {
+    /// Tell CloudFormation what becomes of the run: SUCCESS to this resource of this stack (its name or id) when all steps
+    /// have converged, FAILURE at once when one has not, or when the run ends in any other way.
+    ///
+    /// The run is a process of its own then, and its exit code ours. Only of a whole run on this machine: what is left
+    /// out is not proven.
+    #[arg(long, value_name = "STACK/RESOURCE", conflicts_with_all = ["only", "from", "skip", "root", "phase"])]
+    pub signal: Option<signal::Target>,
+    /// The longest that the run may take before it is stopped and FAILURE is signalled: less than the stack waits.
+    #[arg(long, value_name = "TIME", requires = "signal", default_value = "14m")]
+    pub signal_within: Span,
+    /// Also complete this launching lifecycle hook of the instance's Auto Scaling group, with the instance's role: CONTINUE
+    /// before SUCCESS, ABANDON after FAILURE.
+    #[arg(long, value_name = "GROUP/HOOK", requires = "signal")]
+    pub lifecycle_hook: Option<signal::Hook>,
 }
 
 /// What to do with an image that is ready.

@@ -3,12 +3,13 @@
 mod bake;
 mod deploy;
 mod fetch;
+mod signal;
 mod steps;
 mod user_data;
 
 use std::{cell::RefCell, path::Path, rc::Rc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::CommandFactory;
 
 use crate::{
@@ -23,17 +24,30 @@ use crate::{
         variables::Variables,
     },
     report::{DownloadReport, Outcome, Report},
-    system::{Mode, Phase, System, interrupt::Interrupt, lock::MachineLock},
+    system::{
+        Mode, Phase, System,
+        interrupt::Interrupt,
+        lock::MachineLock,
+        supervisor::{self, Word},
+    },
     value::spoken,
     view::{self, say},
 };
 
+pub use self::signal::refuse;
+
 /// Executes a command line; returns the exit code.
 pub fn execute(command: Command) -> Result<u8> {
     match command {
-        Command::Run { selection, manifest, target, purpose } => {
+        Command::Run {
+            manifest, signal: cli::Signal { signal: Some(target), signal_within, lifecycle_hook }, ..
+        } => signal::execute(&signal::Audience { target, hook: lifecycle_hook }, signal_within.0, &manifest),
+        Command::Run { selection, manifest, target, purpose, signal: _ } => {
             let system = open(&target.root, Mode::Run, purpose.phase)?;
             let (_lock, report) = run(&system, &manifest, selection)?;
+            if report.exit_code == Some(0) && report.changes(true) > 0 {
+                supervisor::tell(&Word::unproven(&report));
+            }
             Ok(report.exit_code.unwrap_or(1))
         }
         Command::Bake { selection, manifest, target, seal } => {
@@ -157,7 +171,10 @@ fn wrong(diagnostics: &[Diagnostic], location: &Location) -> anyhow::Error {
         view::complain(&format!("{diagnostic}\n"));
     }
     let faults = if diagnostics.len() == 1 { "1 fault" } else { &format!("{} faults", diagnostics.len()) };
-    Fault::new(format!("{location}: invalid manifest, {faults}; nothing was touched")).invalid().into()
+    let fault = Fault::new(format!("{location}: invalid manifest, {faults}; nothing was touched")).invalid();
+    let Some(Diagnostic { message, place, .. }) = diagnostics.first() else { return fault.into() };
+    let place = place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
+    fault.caused_by(anyhow!("{place}{message}")).into()
 }
 
 fn invalid(error: anyhow::Error) -> anyhow::Error {

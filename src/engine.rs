@@ -13,7 +13,11 @@ use crate::{
     manifest::{Declared, Manifest, Step, diagnostic::did_you_mean},
     report::{ChangeReport, DownloadReport, ErrorReport, Outcome, Report, ResourceReport, StepReport, milliseconds},
     resource::Change,
-    system::{Mode, System, fetch::Arrival},
+    system::{
+        Mode, System,
+        fetch::Arrival,
+        supervisor::{self, Word},
+    },
 };
 
 /// A step that declares no deadline has this one: no run waits forever.
@@ -137,6 +141,7 @@ impl Run<'_> {
         let total = self.report.steps.len();
         let began = Instant::now();
         self.observer.borrow_mut().step_begins(index, total, &step.name);
+        supervisor::tell(&Word { step: Some(step.name.clone()), ..Word::default() });
         self.report.steps[index].outcome = Outcome::Running;
         self.report.steps[index].began = milliseconds(began - self.began);
         let what = format!("step {}", step.name);
@@ -216,8 +221,10 @@ impl Run<'_> {
                 0
             }
             Err(error) => {
+                let why = ErrorReport::new(&error);
+                supervisor::tell(&Word { resource: Some(title), error: Some(why.clone()), ..Word::default() });
                 report.outcome = Outcome::Failed;
-                report.error = Some(ErrorReport::new(&error));
+                report.error = Some(why);
                 error::exit_code(&error)
             }
         }

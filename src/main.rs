@@ -2,15 +2,29 @@
 
 use std::process::ExitCode;
 
-use glovo_bootstrap::{cli::Cli, commands, error, system::host::is_stderr_the_journal, view};
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use glovo_bootstrap::{
+    cli::Cli,
+    commands, error,
+    system::{
+        host::is_stderr_the_journal,
+        supervisor::{self, Word},
+    },
+    view,
+};
+use tracing::Level;
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 fn main() -> ExitCode {
     let cli = Cli::read();
-    set_up_logging(cli.verbose);
+    set_up_logging(cli.as_ref().is_ok_and(|cli| cli.verbose));
+    let cli = match cli {
+        Ok(cli) => cli,
+        Err(usage) => return ExitCode::from(commands::refuse(&usage)),
+    };
     match commands::execute(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
+            supervisor::tell(&Word::of(&error));
             view::complain(&error::render(&error));
             ExitCode::from(error::exit_code(&error))
         }
@@ -21,20 +35,21 @@ fn main() -> ExitCode {
 /// unless asked for. The SDK's own debug lines name credentials' places, never their values; they
 /// stay off all the same unless the environment names them.
 fn set_up_logging(verbose: bool) {
-    let level = if verbose { "warn,glovo_bootstrap=debug" } else { "error,glovo_bootstrap=warn" };
     let registry = tracing_subscriber::registry();
+    let from = |other: Level, ours: Level| Targets::new().with_default(other).with_target("glovo_bootstrap", ours);
     if is_stderr_the_journal()
         && let Ok(journal) = tracing_journald::layer()
     {
-        let filter = EnvFilter::new(if verbose { "warn,glovo_bootstrap=debug" } else { "warn,glovo_bootstrap=info" });
+        let filter = from(Level::WARN, if verbose { Level::DEBUG } else { Level::INFO });
         registry.with(filter).with(journal.with_field_prefix(Some("GLOVO".into()))).init();
         return;
     }
-    let filter = EnvFilter::try_from_env("GLOVO_BOOTSTRAP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let asked = std::env::var("GLOVO_BOOTSTRAP_LOG").ok().and_then(|targets| targets.parse().ok());
+    let usual = if verbose { from(Level::WARN, Level::DEBUG) } else { from(Level::ERROR, Level::WARN) };
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| view::Complaints)
         .with_target(false)
         .without_time()
         .with_ansi(false);
-    registry.with(filter).with(lines).init();
+    registry.with(asked.unwrap_or(usual)).with(lines).init();
 }

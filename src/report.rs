@@ -164,7 +164,7 @@ impl DownloadReport {
 }
 
 /// An error.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorReport {
     /// The error and what caused it, outermost first.
     pub causes: Vec<String>,

@@ -2,7 +2,7 @@
 //! asks why it failed. Only words; they are sent in [`crate::system::fetch`].
 
 pub mod block;
-mod redact;
+pub mod redact;
 
 use std::{fmt, str::FromStr};
 
@@ -39,6 +39,31 @@ impl fmt::Display for Target {
     }
 }
 
+/// A lifecycle hook that holds an instance back until its run has converged: `GROUP/HOOK`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// The Auto Scaling group's name.
+    pub group: String,
+    /// The hook's name, which may hold slashes.
+    pub name: String,
+}
+
+impl FromStr for Hook {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (group, name) = text.split_once('/').unwrap_or_default();
+        ensure!(!group.is_empty() && !name.is_empty(), "`{text}` is not GROUP/HOOK");
+        Ok(Self { group: group.into(), name: name.into() })
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.group, self.name)
+    }
+}
+
 /// What became of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -57,6 +82,11 @@ impl Verdict {
     /// As CloudFormation has it.
     pub fn status(&self) -> &'static str {
         if *self == Self::Success { "SUCCESS" } else { "FAILURE" }
+    }
+
+    /// As Auto Scaling has it: an instance that is abandoned is replaced.
+    pub fn lifecycle_result(&self) -> &'static str {
+        if *self == Self::Success { "CONTINUE" } else { "ABANDON" }
     }
 
     /// The signal's `UniqueId`: the instance's id, and after a failure where and how, in at most 64 characters.

@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod apt;
 pub mod command;
+pub mod console;
 pub mod dpkg;
 pub mod ec2;
 pub mod fetch;
@@ -17,6 +18,7 @@ pub mod lock;
 pub mod openpgp;
 pub mod root;
 pub mod state;
+pub mod supervisor;
 pub mod systemd;
 
 use std::{

@@ -1,7 +1,6 @@
 //! What will change, before it does: each property with its value before and after, and in plain words what that means.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use similar::TextDiff;
 
 use super::{
     Deploy,
@@ -60,7 +59,7 @@ impl Deploy {
         let replaces = if property.recreation == "Always" { "  (replaces it)" } else { "" };
         if before.contains('\n') || after.contains('\n') {
             say(&format!("      {}:{replaces}", property.path));
-            for line in TextDiff::from_lines(&before, &after).unified_diff().context_radius(2).to_string().lines() {
+            for line in diffy::create_patch(&before, &after).to_string().lines().skip(2) {
                 let colour = match line.as_bytes().first() {
                     Some(b'+') => "32",
                     Some(b'-') => "31",

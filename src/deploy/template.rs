@@ -8,9 +8,6 @@ use crate::error::Fault;
 const AUTOSCALING: &str = include_str!("../../cloudformation/autoscaling.yml");
 const COMPATIBLE: &str = include_str!("../../cloudformation/compatible.yml");
 
-/// What stands before a slot's user-data; nothing else of the templates has it.
-const USER_DATA: &str = "Fn::Base64: ";
-
 /// One of the two halves of a stack, each with its launch template, group and target group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slot {
@@ -54,9 +51,8 @@ impl Slot {
         format!("{}{name}", self.prefix())
     }
 
-    /// Where its user-data goes in the sources.
     fn placeholder(self) -> String {
-        format!("{USER_DATA}\"@{}UserData@\"", self.prefix())
+        format!("\"@{}UserData@\"", self.prefix())
     }
 }
 
@@ -73,10 +69,31 @@ pub fn with_user_data(user_data: impl Fn(Slot) -> String) -> Result<String> {
     let mut text = AUTOSCALING.to_owned();
     for slot in Slot::ALL {
         // A JSON string is one of YAML too.
-        let literal = serde_json::to_string(&user_data(slot)).context("writing user-data")?;
-        text = text.replace(&slot.placeholder(), &format!("{USER_DATA}{literal}"));
+        text = text.replace(
+            &format!("Fn::Base64: {}", slot.placeholder()),
+            &format!("Fn::Base64: {}", literal(&user_data(slot))?),
+        );
     }
     Ok(text)
+}
+
+/// A text as a string of YAML and of JSON alike. In ASCII, since CloudFormation gives other characters back as `?`.
+fn literal(text: &str) -> Result<String> {
+    let json = serde_json::to_string(text).context("writing user-data")?;
+    let mut literal = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() && c != '\u{7f}' {
+            literal.push(c);
+        } else if let Ok(code) = u16::try_from(u32::from(c)) {
+            literal.push_str(&format!("\\u{code:04x}"));
+        } else {
+            // JSON wants two escapes for one of these, and YAML another one.
+            let fault =
+                Fault::new(format!("a template can't hold the character {} of the user-data", c.escape_unicode()));
+            return Err(fault.hint("leave it out, or have the machine fetch the text that it is in").invalid().into());
+        }
+    }
+    Ok(literal)
 }
 
 /// The user-data of a slot in the template of a stack.
@@ -88,12 +105,14 @@ pub fn user_data(template: &str, slot: Slot) -> Result<String> {
         Fault::new("the stack's template is not one that this program made")
             .hint("the strategy is that of another template (--strategy), or somebody has edited it: see deploy drift")
     };
-    let literals = |text| str::lines(text).filter_map(|line| line.trim_start().strip_prefix(USER_DATA));
+    let values = |text: &'_ str| -> Vec<String> {
+        text.lines().filter_map(|line| line.trim_start().strip_prefix("Fn::Base64: ")).map(str::to_owned).collect()
+    };
     // The sources tell which of the values is the slot's.
-    let position = literals(AUTOSCALING).position(|literal| slot.placeholder().ends_with(literal));
-    let values: Vec<&str> = literals(template).collect();
-    ensure!(values.len() == Slot::ALL.len(), foreign());
-    let literal = position.and_then(|position| values.get(position)).with_context(foreign)?;
+    let position = values(AUTOSCALING).iter().position(|value| *value == slot.placeholder());
+    let lines = values(template);
+    ensure!(lines.len() == Slot::ALL.len(), foreign());
+    let literal = position.and_then(|position| lines.get(position)).with_context(foreign)?;
     serde_json::from_str(literal).with_context(foreign)
 }
 
@@ -105,9 +124,13 @@ mod tests {
     fn user_data_survives_the_way_into_a_template_and_back() {
         let script = "#!/bin/sh\necho \"@GreenUserData@\" 'ü' \\ \t$x {{ a }}: #\n";
         let text = with_user_data(|slot| if slot == Slot::Blue { script.into() } else { String::new() }).unwrap();
-        assert!(!text.contains(&Slot::Blue.placeholder()));
+        assert!(!text.contains("\"@BlueUserData@\""));
         assert_eq!(user_data(&text, Slot::Blue).unwrap(), script);
         assert_eq!(user_data(&text, Slot::Green).unwrap(), "");
+        assert!(text.is_ascii());
         assert!(user_data("Resources: {}", Slot::Blue).is_err());
+        assert!(with_user_data(|_| "\u{1f600}".into()).unwrap_err().to_string().contains("1f600"));
+        let both = with_user_data(|slot| slot.name().into()).unwrap();
+        assert_eq!(Slot::ALL.map(|slot| user_data(&both, slot).unwrap()), ["blue", "green"]);
     }
 }

@@ -74,6 +74,11 @@ impl Variables {
         read_table(text, table, &mut self.declared)
     }
 
+    /// What the operator gives: names and values.
+    pub fn given(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.given.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Replaces every `{{ name }}`. `{{{{` stands for a literal `{{`. A replaced value is not looked at again.
     pub fn substitute(&self, text: &str) -> Result<String, Unresolved> {
         let mut result = String::with_capacity(text.len());

@@ -297,12 +297,14 @@ impl File {
             (None, Some(_)) => self.origin()?.preview(system),
         };
         let (Ok(old), Some(Ok(new))) = (String::from_utf8(old), new.map(String::from_utf8)) else { return Ok(None) };
-        if old.contains('\0') || new.contains('\0') {
+        if old == new || old.contains('\0') || new.contains('\0') {
             return Ok(None);
         }
-        let (from, to) = (format!("{} (now)", self.path), format!("{} (declared)", self.path));
-        let diff = similar::TextDiff::from_lines(&old, &new);
-        Ok(Some(diff.unified_diff().context_radius(3).header(&from, &to).to_string()))
+        let mut diff = diffy::DiffOptions::new();
+        let diff = diff
+            .set_original_filename(format!("{} (now)", self.path))
+            .set_modified_filename(format!("{} (declared)", self.path));
+        Ok(Some(diff.create_patch(&old, &new).to_string()))
     }
 }
 

@@ -4,10 +4,10 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Change, Kind, Resource, ownership::AccountName};
+use super::{Change, Kind, Resource, ownership::AccountName, user::complete};
 use crate::{
     error::Fault,
-    system::{Fact, System, command::Program},
+    system::{Fact, System, accounts::GSHADOW, command::Program},
 };
 
 /// A group. One that exists with another id is an error: files would change hands.
@@ -45,7 +45,7 @@ impl Resource for Group {
                 ))
                 .hint("an id is never changed: files would change hands. declare the id it has, or change it by hand")
                 .into()),
-                _ => Ok(vec![]),
+                _ => Ok(complete(system, GSHADOW, self.name.as_str())?.into_iter().collect()),
             };
         }
         if let Some(taken) = self.gid.and_then(|gid| accounts.group_by_id(gid)) {

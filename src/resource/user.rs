@@ -7,7 +7,11 @@ use serde::Deserialize;
 use super::{Change, Kind, Resource, ownership::AccountName};
 use crate::{
     error::Fault,
-    system::{Fact, System, accounts, command::Program},
+    system::{
+        Fact, System,
+        accounts::{self, GSHADOW, SHADOW, Shadow},
+        command::Program,
+    },
     value::AbsPath,
 };
 
@@ -60,9 +64,16 @@ impl Resource for User {
         }
         match accounts.user(self.name.as_str()) {
             None => self.create(&accounts),
-            Some(user) => self.mend(&accounts, user),
+            Some(user) => self.mend(system, &accounts, user),
         }
     }
+}
+
+/// Writes the line of that name which a killed useradd or groupadd has left out, where it has.
+pub(super) fn complete(system: &System, shadow: Shadow, name: &str) -> Result<Option<Change>> {
+    let command = Program::new([shadow.converter]);
+    let change = Change::new(format!("add it to {}", shadow.path), move |system| system.change_accounts(&command));
+    Ok(system.lacks(shadow, name)?.then_some(change))
 }
 
 impl User {
@@ -105,7 +116,7 @@ impl User {
         ])
     }
 
-    fn mend(&self, accounts: &accounts::Accounts, user: &accounts::User) -> Result<Vec<Change>> {
+    fn mend(&self, system: &System, accounts: &accounts::Accounts, user: &accounts::User) -> Result<Vec<Change>> {
         let name = &self.name;
         if let Some(uid) = self.uid.filter(|uid| *uid != user.uid) {
             return Err(Fault::new(format!("user {name} has uid {}, not {uid}", user.uid))
@@ -117,9 +128,11 @@ impl User {
                 .hint(format!("a home is never moved. declare the home it has, or move it by hand: usermod --home {home} --move-home {name}"))
                 .into());
         }
-        let mut changes = vec![];
         // Each of useradd's files is whole, but one that is killed leaves the later ones without the new user.
-        if accounts.group_by_id(user.gid).is_none() {
+        let mut changes: Vec<Change> = complete(system, SHADOW, name.as_str())?.into_iter().collect();
+        if let Some(group) = accounts.group_by_id(user.gid) {
+            changes.extend(complete(system, GSHADOW, &group.name)?);
+        } else {
             let command = Program::new(["groupadd", "--gid", &user.gid.to_string(), name.as_str()]);
             let summary = format!("create its group, gid {}", user.gid);
             changes.push(
@@ -150,5 +163,45 @@ impl User {
     fn group_list(&self, filter: impl Fn(&AccountName) -> bool) -> String {
         let names: Vec<&str> = self.groups.iter().filter(|group| filter(group)).map(AccountName::as_str).collect();
         names.join(",")
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
+mod tests {
+    use std::fs;
+
+    use super::{super::group::Group, *};
+    use crate::system::{Mode, interrupt::Interrupt};
+
+    /// What is planned for user and group `app` in a tree that has only these files in `/etc`.
+    fn plans(name: &str, files: &[(&str, &str)]) -> [Vec<String>; 2] {
+        let root = std::env::temp_dir().join(format!("glovo-bootstrap-user-{}-{name}", std::process::id()));
+        fs::create_dir_all(root.join("etc")).unwrap();
+        for (file, text) in files {
+            fs::write(root.join("etc").join(file), text).unwrap();
+        }
+        let system = System::open(&root, Mode::Plan, Interrupt::default()).unwrap();
+        let user: User = toml::from_str("name = \"app\"").unwrap();
+        let group: Group = toml::from_str("name = \"app\"").unwrap();
+        let plans = [user.plan(&system), group.plan(&system)];
+        fs::remove_dir_all(&root).unwrap();
+        plans.map(|plan| plan.unwrap().into_iter().map(|change| change.summary).collect())
+    }
+
+    #[test]
+    fn a_line_that_a_killed_useradd_has_left_out_of_a_shadow_file_is_added() {
+        let passwd = ("passwd", "app:x:999:998::/nonexistent:/bin/sh\n");
+        let group = ("group", "app:x:998:\n");
+        let shadow = ("shadow", "root:*:1::::::\napp:!:1::::::\n");
+        let short_shadow = ("shadow", "root:*:1::::::\napple:!:1::::::");
+        let gshadow = ("gshadow", "root:*::\napp:!::\n");
+        let short_gshadow = ("gshadow", "root:*::app\n");
+        let none: [String; 0] = [];
+        assert_eq!(plans("complete", &[passwd, group, shadow, gshadow]), [none.clone(), none.clone()]);
+        assert_eq!(plans("unshadowed", &[passwd, group]), [none.clone(), none.clone()]);
+        let [user, of_group] = plans("incomplete", &[passwd, group, short_shadow, short_gshadow]);
+        assert_eq!(user, ["add it to /etc/shadow", "add it to /etc/gshadow"]);
+        assert_eq!(of_group, ["add it to /etc/gshadow"]);
     }
 }

@@ -6,7 +6,7 @@
 use std::fmt::{self, Write};
 
 use super::redact;
-use crate::report::ErrorReport;
+use crate::system::supervisor::Word;
 
 const BEGIN: &str = "-----BEGIN GLOVO-BOOTSTRAP FAILURE-----";
 const END: &str = "-----END GLOVO-BOOTSTRAP FAILURE-----";
@@ -39,26 +39,35 @@ pub struct Block {
 }
 
 impl Block {
-    /// With what is said of an error. Each of the secrets, given by name and value, is shown as its name.
-    #[must_use]
-    pub fn with_error(mut self, error: &ErrorReport, secrets: &[(String, String)]) -> Self {
-        let causes: Vec<String> = error.causes.iter().map(|cause| redact::values(cause, secrets)).collect();
-        let mut firsts = causes.iter().filter_map(|cause| cause.lines().next()).map(redact::line);
-        self.error = firsts.next();
-        self.causes = firsts.take(CAUSES).collect();
-        self.hint = error.hint.as_deref().map(|hint| redact::line(&redact::values(hint, secrets)));
+    /// What a run has said last, on this instance and of this build. Each of the secrets, given by name and value, is
+    /// shown as its name.
+    pub fn new(instance: Option<String>, build: Option<&str>, word: &Word, secrets: &[(String, String)]) -> Self {
+        let shown = |text: &str| redact::shown(text, secrets);
+        let error = word.error.as_ref();
         // What a program has printed stands below its error: see `system::command::with_tail`.
-        let printed = causes.iter().flat_map(|cause| cause.lines().skip(1));
-        self.log = printed.map(|line| redact::line(line.trim_start_matches("| "))).collect();
-        self
+        let causes = || error.into_iter().flat_map(|error| &error.causes).map(|cause| redact::values(cause, secrets));
+        let mut firsts = causes().map(|cause| redact::line(cause.lines().next().unwrap_or_default()));
+        let printed = |cause: String| -> Vec<String> {
+            cause.lines().skip(1).map(|line| redact::line(line.trim_start_matches("| "))).collect()
+        };
+        Self {
+            instance,
+            build: build.map(shown),
+            step: word.step.as_deref().map(shown),
+            resource: word.resource.as_deref().map(shown),
+            error: firsts.next(),
+            causes: firsts.take(CAUSES).collect(),
+            hint: error.and_then(|error| error.hint.as_deref()).map(shown),
+            log: causes().flat_map(printed).collect(),
+        }
     }
 
     /// The last block in the output of a console; kernel messages in between, a logger's prefix and carriage returns are
     /// no hindrance. One whose end is missing goes to the end of the text.
     pub fn find(console: &str) -> Option<Self> {
         let lines: Vec<(bool, &str)> = console.lines().map(without_time).collect();
-        let begins = lines.iter().enumerate().filter_map(|(at, (_, line))| Some((at, line.strip_suffix(BEGIN)?)));
-        let (at, tag) = begins.filter(|(_, tag)| is_tag(tag)).last()?;
+        let mut begins = lines.iter().enumerate().filter_map(|(at, (_, line))| Some((at, line.strip_suffix(BEGIN)?)));
+        let (at, tag) = begins.rfind(|(_, tag)| is_tag(tag))?;
         // A line of the kernel has a time but no tag; if the block came through a logger, each of its lines has that tag.
         let own = lines[at + 1..].iter().filter(|(timed, _)| !(*timed && tag.is_empty()));
         let mut block = Self::default();
@@ -134,6 +143,7 @@ fn line(name: &str, text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::ErrorReport;
 
     fn block() -> Block {
         let tail = "`systemctl start app` failed with exit code 1\n| listening on :8080\n| out of memory";
@@ -142,14 +152,9 @@ mod tests {
             hint: Some("journalctl -u app".into()),
         };
         let named = |text: &str| Some(text.to_owned());
-        Block {
-            instance: named("i-0123456789abcdef0"),
-            build: named("42"),
-            step: named("start_servers"),
-            resource: named("service app"),
-            ..Block::default()
-        }
-        .with_error(&error, &[("password".into(), "hunter22".into())])
+        let word = Word { step: named("start_servers"), resource: named("service app"), error: Some(error) };
+        let secrets = [("password".into(), "hunter22".into())];
+        Block::new(named("i-0123456789abcdef0"), Some("42"), &word, &secrets)
     }
 
     const TEXT: &str = "\
@@ -209,8 +214,8 @@ log: out of memory
         let tail: String = (0..500).map(|number| format!("\n| line {number}")).collect();
         let error = ErrorReport { causes: vec![format!("{long}{tail}"); 9], hint: Some(long.clone()) };
         let some = || Some(long.clone());
-        let block = Block { instance: some(), build: some(), step: some(), resource: some(), ..Block::default() };
-        let text = block.with_error(&error, &[]).to_string();
+        let word = Word { step: some(), resource: some(), error: Some(error) };
+        let text = Block::new(some(), Some(&long), &word, &[]).to_string();
         assert!(text.len() <= LIMIT && text.is_ascii(), "{}", text.len());
         assert!(text.ends_with(&format!("log: line 499\n{END}\n")));
     }

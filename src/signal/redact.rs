@@ -34,6 +34,11 @@ pub(super) fn values(text: &str, secrets: &[(String, String)]) -> String {
     all.iter().fold(text.to_owned(), |text, (name, value)| text.replace(value, name))
 }
 
+/// A line that may be shown to whoever sees a stack's events or a console.
+pub fn shown(text: &str, secrets: &[(String, String)]) -> String {
+    line(&values(text, secrets))
+}
+
 /// A line without queries and passwords in URLs, without values of sensitive names, without anything that looks like a
 /// key; and without control characters or anything else but ASCII, which is all that a console can be trusted with.
 pub(super) fn line(text: &str) -> String {

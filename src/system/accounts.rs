@@ -2,6 +2,7 @@
 //! the host's, and a static binary has no NSS.
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 
 use super::{
     System,
@@ -98,7 +99,32 @@ impl Accounts {
     }
 }
 
+/// The file beside `/etc/passwd` or `/etc/group` in which the passwords are. Not every machine has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Shadow {
+    /// Where it is.
+    pub path: &'static str,
+    /// The program, pwconv(8), that writes the lines which it lacks.
+    pub converter: &'static str,
+}
+
+/// shadow(5).
+pub const SHADOW: Shadow = Shadow { path: "/etc/shadow", converter: "pwconv" };
+/// gshadow(5).
+pub const GSHADOW: Shadow = Shadow { path: "/etc/gshadow", converter: "grpconv" };
+
 impl System {
+    /// Whether there is such a file without a line of that name. Where only root may read it, it is taken for complete.
+    pub fn lacks(&self, shadow: Shadow, name: &str) -> Result<bool> {
+        let bytes = match self.root().read(&shadow.path.into(), 64 << 20) {
+            Err(error) if error.downcast_ref() == Some(&Errno::EACCES) => None,
+            read => read?,
+        };
+        let Some(bytes) = bytes else { return Ok(false) };
+        let mut lines = bytes.split(|byte| *byte == b'\n');
+        Ok(!lines.any(|line| line.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b":"))))
+    }
+
     /// Runs a program of the shadow suite, after looking for what makes it fail with unclear words.
     pub fn change_accounts(&self, command: &Program) -> Result<()> {
         let passwd = AbsPath::from("/etc/passwd");

@@ -20,6 +20,7 @@ mod redirect;
 mod retry;
 mod s3;
 mod sdk;
+mod signal;
 mod source;
 mod spool;
 #[cfg(test)]
@@ -53,6 +54,7 @@ use self::{
 pub use self::{
     batch::{Delivery, Event, Order, Underway},
     s3::{Listed, Prefix, Upload},
+    signal::Acknowledged,
     source::{Source, Sources},
 };
 use super::{

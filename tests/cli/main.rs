@@ -10,4 +10,5 @@ mod run;
 mod sandbox;
 #[allow(dead_code, reason = "shared with tests/deploy")]
 mod server;
+mod signal;
 mod user_data;

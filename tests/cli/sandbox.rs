@@ -37,10 +37,11 @@ impl Sandbox {
     }
 
     /// The binary with these arguments, in a mount namespace where `/var/lib` is empty: what a run keeps
-    /// there is the test's own, and gone with it.
+    /// there is the test's own, and gone with it. A file `console` is the console, where the host has one.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("unshare");
-        let script = r#"mount --make-rprivate / && mount --bind "$0" /var/lib && exec "$@""#;
+        let script = r#"mount --make-rprivate / && mount --bind "$0" /var/lib || exit
+            [ ! -e "$0/../console" ] || [ ! -e /dev/console ] || mount --bind "$0/../console" /dev/console && exec "$@""#;
         let state = self.path.join("var-lib");
         fs::create_dir_all(&state).expect("a directory");
         let _ = command.args(["--mount", "sh", "-c", script]).arg(state).arg(env!("CARGO_BIN_EXE_glovo-bootstrap"));

@@ -25,13 +25,15 @@ pub struct Request {
 pub struct Reply {
     pub status: u16,
     pub length: usize,
+    /// Further header lines, each with its end.
+    pub headers: &'static str,
     pub parts: Box<dyn Iterator<Item = Vec<u8>>>,
 }
 
 impl Reply {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
-        Self { status, length: body.len(), parts: Box::new(std::iter::once(body)) }
+        Self { status, length: body.len(), headers: "", parts: Box::new(std::iter::once(body)) }
     }
 
     pub fn ok(body: impl Into<Vec<u8>>) -> Self {
@@ -115,11 +117,11 @@ fn read(stream: &TcpStream) -> Option<Request> {
 }
 
 fn send(mut stream: &TcpStream, reply: Reply) -> std::io::Result<()> {
-    let Reply { status, length, parts } = reply;
+    let Reply { status, length, headers, parts } = reply;
     if status == 0 {
         return Ok(());
     }
-    write!(stream, "HTTP/1.1 {status} Status\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n")?;
+    write!(stream, "HTTP/1.1 {status} Status\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n")?;
     for part in parts {
         stream.write_all(&part)?;
     }

@@ -158,7 +158,7 @@ fn refusal(call: &Call, status: u16, code: &str, message: &str) -> Reply {
 fn answer(world: &mut World, call: &Call) -> Reply {
     match call.operation.as_str() {
         "HeadObject" => match world.objects.get(call.get("Path")) {
-            Some(body) => Reply { status: 200, length: body.len(), parts: Box::new(std::iter::empty()) },
+            Some(body) => Reply { status: 200, length: body.len(), headers: "", parts: Box::new(std::iter::empty()) },
             None => Reply::new(404, ""),
         },
         "PutObject" => {

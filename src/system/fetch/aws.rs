@@ -34,12 +34,12 @@ use super::{
 use crate::{error::Fault, system::System};
 
 /// All but the unreserved characters of RFC 3986.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// So long before they expire credentials are fetched anew.
 const MARGIN: Duration = Duration::from_mins(5);
 /// Codes of refusals that a pause helps against, as the SDKs have them.
 /// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html>
-const THROTTLED: [&str; 9] = [
+pub(super) const THROTTLED: [&str; 9] = [
     "Throttling",
     "ThrottlingException",
     "ThrottledException",
@@ -217,7 +217,7 @@ impl Refusal {
         error.chain().find_map(|cause| cause.downcast_ref())
     }
 
-    fn read(status: u16, headers: &HeaderMap, body: &str) -> Self {
+    pub(super) fn read(status: u16, headers: &HeaderMap, body: &str) -> Self {
         let answer =
             Element::of_xml(body).or_else(|_| serde_json::from_str(body).map(|json| Element::of_json("", json)));
         let answer = answer.unwrap_or_default();

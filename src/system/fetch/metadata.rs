@@ -35,7 +35,7 @@ const FACTS: [(&str, &str); 6] = [
     ("account", IDENTITY),
 ];
 /// A JSON document; the account stands nowhere else.
-const IDENTITY: &str = "/latest/dynamic/instance-identity/document";
+pub(super) const IDENTITY: &str = "/latest/dynamic/instance-identity/document";
 const TAGS: &str = "/latest/meta-data/tags/instance";
 /// So long an instance's network and service may take to come up beside us; as Bottlerocket's imdsclient waits.
 const LATEST: Duration = Duration::from_mins(5);
@@ -120,7 +120,7 @@ impl Metadata {
     }
 
     /// What stands at a path; `None` where nothing does. Waits for a service that is late.
-    async fn get(&self, path: &str) -> Result<Option<String>, Failure> {
+    pub(super) async fn get(&self, path: &str) -> Result<Option<String>, Failure> {
         loop {
             match self.session(path).await {
                 Err(Failure::Transient(fault, _)) if self.is_awaited(&fault) => tokio::time::sleep(self.pause).await,

@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     sync::{Arc, mpsc},
+    thread::JoinHandle,
 };
 
 use anyhow::{Context, Result};
@@ -14,7 +15,18 @@ use super::Origins;
 pub(super) struct Worker {
     runtime: runtime::Handle,
     origins: Arc<Origins>,
-    _stop: oneshot::Sender<()>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        // Until what was being done has cleaned up behind itself: the process may end with this.
+        if let Some(thread) = self.thread.take() {
+            _ = thread.join();
+        }
+    }
 }
 
 impl Worker {
@@ -31,11 +43,11 @@ impl Worker {
             // Doesn't wait for a name that is being looked up.
             runtime.shutdown_background();
         };
-        _ = std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("downloads".into())
             .spawn(run)
             .context("starting the thread of the downloads")?;
-        Ok(Self { runtime: handle, origins: Arc::new(origins), _stop: stop })
+        Ok(Self { runtime: handle, origins: Arc::new(origins), stop: Some(stop), thread: Some(thread) })
     }
 
     /// What its tasks share.

@@ -16,6 +16,7 @@ mod agent;
 mod base;
 mod cache;
 mod converged;
+mod emulator;
 mod guest;
 mod machine;
 mod manifest;
@@ -25,6 +26,7 @@ mod world;
 
 pub use agent::{agent, static_binaries, user_data};
 pub use base::{Release, pristine_tree};
+pub use emulator::Emulator;
 pub use guest::Output;
 pub use machine::{Machine, Options, Tree, Upper, UserData};
 pub use manifest::step_of_files;

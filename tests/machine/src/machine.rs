@@ -271,6 +271,11 @@ impl Machine {
         &self.world
     }
 
+    /// A place for a test's own files, gone with the machine.
+    pub fn directory(&self) -> &Path {
+        &self.dir
+    }
+
     /// What the machine printed on its console.
     pub fn console(&self) -> PathBuf {
         self.dir.join("console.log")

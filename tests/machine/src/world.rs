@@ -9,9 +9,11 @@ mod fault;
 mod files;
 mod http;
 mod imds;
+mod relay;
 mod s3;
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -64,11 +66,24 @@ impl Request {
     }
 }
 
+/// A world's network, by the path of its namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct Network(PathBuf);
+
+impl Network {
+    /// A command that runs on this machine, but in that network.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.0.display())).arg(program);
+        command
+    }
+}
+
 /// The running world of one machine.
 pub struct World {
     state: Arc<State>,
     buckets: PathBuf,
-    namespace: PathBuf,
+    network: Network,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<()>>>,
 }
@@ -79,7 +94,9 @@ struct State {
     www: PathBuf,
     /// `host/path` → bytes a test has published; looked at before `www`.
     published: Mutex<HashMap<String, Vec<u8>>>,
-    user_data: Option<String>,
+    user_data: Mutex<Option<String>>,
+    /// Where CloudFormation is, if an emulator stands in for it.
+    cloudformation: Mutex<Option<u16>>,
     faults: Faults,
     requests: Mutex<Vec<Request>>,
     log: Mutex<std::fs::File>,
@@ -92,7 +109,8 @@ impl World {
         let state = Arc::new(State {
             www: base.join("www"),
             published: Mutex::default(),
-            user_data,
+            user_data: Mutex::new(user_data),
+            cloudformation: Mutex::default(),
             faults: Faults::default(),
             requests: Mutex::default(),
             log: Mutex::new(std::fs::File::create(&log).with_context(|| log.display().to_string())?),
@@ -119,16 +137,21 @@ impl World {
             })
         });
         match is_ready.recv() {
-            Ok(namespace) => Ok(World { state, buckets, namespace, stop: Some(stop), thread: Some(thread) }),
+            Ok(namespace) => {
+                Ok(World { state, buckets, network: Network(namespace), stop: Some(stop), thread: Some(thread) })
+            }
             Err(_) => Err(thread.join().expect("the world's thread panicked").expect_err("it ended unasked")),
         }
     }
 
     /// A command that runs on this machine, but in the world's network: where the load balancer stands.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.namespace.display())).arg(program);
-        command
+        self.network.command(program)
+    }
+
+    /// The network, which lasts as long as the world.
+    pub(crate) fn network(&self) -> Network {
+        self.network.clone()
     }
 
     /// Serves `bytes` at `http://` + `address`, whatever was there.
@@ -155,8 +178,18 @@ impl World {
     }
 
     /// What the metadata service gives out as user-data.
-    pub fn user_data(&self) -> Option<&str> {
-        self.state.user_data.as_deref()
+    pub fn user_data(&self) -> Option<String> {
+        self.state.user_data.lock().unwrap().clone()
+    }
+
+    /// Has the metadata service give out this, from the next boot on.
+    pub fn set_user_data(&self, text: String) {
+        *self.state.user_data.lock().unwrap() = Some(text);
+    }
+
+    /// Hands what is asked of CloudFormation on to an emulator, at this port of the loopback device.
+    pub(crate) fn relay_cloudformation(&self, port: u16) {
+        *self.state.cloudformation.lock().unwrap() = Some(port);
     }
 
     /// Every request so far.

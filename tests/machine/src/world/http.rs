@@ -22,7 +22,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_rustls::TlsAcceptor;
 
 use super::fault::Fault;
-use super::{METADATA, Request, State, files, imds};
+use super::{METADATA, Request, State, files, imds, relay};
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -107,6 +107,10 @@ impl Server {
         }
         if !host.ends_with(".amazonaws.com") {
             return Ok(files::get(&self.state, request.method(), request.headers(), host, &path));
+        }
+        let emulator = *self.state.cloudformation.lock().unwrap();
+        if let (Some(port), true) = (emulator, host.starts_with("cloudformation.")) {
+            return relay::relay(port, request).await;
         }
         let answer =
             hyper::service::Service::call(&self.s3, request).await.map_err(|error| anyhow::anyhow!("{error:?}"))?;

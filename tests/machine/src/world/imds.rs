@@ -110,9 +110,9 @@ fn tree(state: &State) -> Value {
             "accountId": "123456789012", "architecture": "x86_64", "availabilityZone": format!("{REGION}a"),
             "imageId": "ami-0bdf93799014acdc4", "instanceId": INSTANCE, "instanceType": "t3.small",
             "privateIp": ADDRESS, "region": REGION, "version": "2017-09-30",
-        }).to_string() } },
+        }).to_string(), "signature": "c2lnbmVkIGJ5\nIEVDMg==" } },
     });
-    if let Some(user_data) = &state.user_data {
+    if let Some(user_data) = &*state.user_data.lock().unwrap() {
         tree["user-data"] = json!(user_data);
     }
     tree

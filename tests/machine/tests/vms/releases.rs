@@ -6,7 +6,7 @@ use machine::{Release, Vm, VmOptions};
 /// Shell: a whole bootstrap, and how much memory the agent held at most, in KiB.
 const RUN: &str = r#"
     glovo-bootstrap run "$@" > /root/said 2>&1 & agent=$!
-    while held=$(sed -n 's/^VmHWM: *\([0-9]*\) kB/\1/p' /proc/$agent/status 2> /dev/null) && [ "$held" ]; do
+    while held=$(sed -n 's/^VmHWM:[[:space:]]*\([0-9]*\) kB/\1/p' /proc/$agent/status 2> /dev/null) && [ "$held" ]; do
         most=$held; sleep 0.2
     done
     wait $agent || { code=$?; cat /root/said; exit $code; }

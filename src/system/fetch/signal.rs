@@ -1,0 +1,146 @@
+//! Signals to CloudFormation, as cfn-signal sends them from an instance that has no role: the identity document, which
+//! EC2 has signed, says who it is.
+//!
+//! The request is aws-cfn-bootstrap's: `cfn_client.py`, `CloudFormationClient.signal_resource`, a GET; and `aws_client.py`,
+//! `CFNSigner.sign`, the header `Authorization: CFN_V1 base64(document):signature`. The signature, base64 itself, comes
+//! without its line breaks.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use percent_encoding::utf8_percent_encode;
+use reqwest::{
+    Response, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, HeaderValue, RETRY_AFTER},
+};
+
+use super::{
+    Origins,
+    aws::{RESERVED, Refusal, THROTTLED},
+    http::now,
+    metadata::IDENTITY,
+    retry::{Attempts, Budget, Failure, Pace, retry_after},
+};
+use crate::{
+    error::Fault,
+    signal::{Target, Verdict},
+    system::System,
+    value::spoken,
+};
+
+const SIGNATURE: &str = "/latest/dynamic/instance-identity/signature";
+/// The partition's domain: `amazonaws.com`, in China `amazonaws.com.cn`.
+const DOMAIN: &str = "/latest/meta-data/services/domain";
+/// Where CloudFormation is instead, as all SDKs read it.
+const ENDPOINTS: [&str; 2] = ["AWS_ENDPOINT_URL_CLOUDFORMATION", "AWS_ENDPOINT_URL"];
+/// More attempts than fit into any patience; no other download competes with a signal for its retries.
+const ATTEMPTS: u32 = 100;
+
+/// What CloudFormation makes of a signal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// It was taken, with this `UniqueId`.
+    Taken(String),
+    /// Nobody waits for it, or any more: CloudFormation's own words.
+    NobodyWaits(String),
+}
+
+impl System {
+    /// Tells CloudFormation what became of this instance's run; tries until it is acknowledged or patience is at its end.
+    ///
+    /// # Errors
+    /// If it isn't acknowledged, or a signal ends the waiting.
+    pub fn signal_resource(&self, target: &Target, verdict: &Verdict, patience: Duration) -> Result<Acknowledged> {
+        let worker = self.fetcher.worker()?;
+        let task = worker.run(tell(worker.origins(), target.clone(), verdict.clone(), patience));
+        self.await_task(&task, || {}).with_context(|| format!("signalling {} to {target}", verdict.status()))
+    }
+}
+
+async fn tell(
+    origins: Arc<Origins>,
+    target: Target,
+    verdict: Verdict,
+    patience: Duration,
+) -> Result<Acknowledged, Fault> {
+    let end = Instant::now() + patience;
+    let (pace, budget) = (Pace { attempts: ATTEMPTS, ..origins.settings.pace.clone() }, Budget::default());
+    let mut attempts = Attempts::new(&pace, &budget);
+    loop {
+        match send(&origins, &target, &verdict).await {
+            Ok(acknowledged) => return Ok(acknowledged),
+            Err(Failure::Transient(fault, _)) if Instant::now() >= end => {
+                let gave_up = Fault::new(format!("not acknowledged within {}", spoken(patience)));
+                return Err(gave_up.caused_by(fault).transient());
+            }
+            Err(failure) => attempts.after(&format!("the signal to {target}"), failure).await?,
+        }
+    }
+}
+
+async fn send(origins: &Origins, target: &Target, verdict: &Verdict) -> Result<Acknowledged, Failure> {
+    let missing = |what| Failure::Permanent(Fault::new(format!("the instance metadata has no {what}")));
+    let document = origins.metadata.get(IDENTITY).await?.ok_or_else(|| missing(IDENTITY))?;
+    let signature = origins.metadata.get(SIGNATURE).await?.ok_or_else(|| missing(SIGNATURE))?;
+    let identity: serde_json::Value = serde_json::from_str(&document)
+        .map_err(|error| Failure::Permanent(Fault::new("the identity document is no JSON").caused_by(error)))?;
+    let fact = |name| identity[name].as_str().ok_or_else(|| missing(name));
+    let named = ENDPOINTS.iter().find_map(|name| std::env::var(name).ok().filter(|url| !url.is_empty()));
+    let endpoint = if let Some(endpoint) = named {
+        endpoint
+    } else {
+        let domain = origins.metadata.get(DOMAIN).await?.ok_or_else(|| missing(DOMAIN))?;
+        format!("https://cloudformation.{}.{domain}", fact("region")?)
+    };
+    let unique_id = verdict.unique_id(fact("instanceId")?);
+    let query = [
+        ("Action", "SignalResource"),
+        ("ContentType", "JSON"),
+        ("LogicalResourceId", &target.resource),
+        ("StackName", &target.stack),
+        ("Status", verdict.status()),
+        ("UniqueId", &unique_id),
+        ("Version", "2010-05-15"),
+    ]
+    .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, RESERVED)))
+    .join("&");
+    let signature: String = signature.split_whitespace().collect();
+    let identity = format!("CFN_V1 {}:{signature}", BASE64_STANDARD.encode(document));
+    let mut identity = HeaderValue::try_from(identity)
+        .map_err(|_| Failure::Permanent(Fault::new("the identity document's signature is none")))?;
+    identity.set_sensitive(true);
+    let client = origins.clients.service().map_err(Failure::Permanent)?;
+    let request = client.get(format!("{}/?{query}", endpoint.trim_end_matches('/')));
+    let sent = request.header(AUTHORIZATION, identity).header(ACCEPT, "application/json").send().await;
+    let response = sent.map_err(|error| origins.clients.explain(&error))?;
+    match response.status() {
+        status if status.is_success() => Ok(Acknowledged::Taken(unique_id)),
+        status => refused(status, response).await,
+    }
+}
+
+/// What an answer other than 200 means.
+async fn refused(status: StatusCode, response: Response) -> Result<Acknowledged, Failure> {
+    let headers = response.headers().clone();
+    let after = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now()));
+    let refusal = Refusal::read(status.as_u16(), &headers, &response.text().await.unwrap_or_default());
+    let is_throttled = THROTTLED.contains(&refusal.code.as_str());
+    // On a scale-out months later nobody waits: the stack is complete, or gone.
+    if status == StatusCode::BAD_REQUEST && refusal.code == "ValidationError" {
+        return Ok(Acknowledged::NobodyWaits(refusal.message));
+    }
+    let fault = Fault::new(format!("CloudFormation answered {refusal}"));
+    Err(match status {
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Failure::Transient(fault, after),
+        status if is_throttled || status.is_server_error() => Failure::Transient(fault, after),
+        StatusCode::FORBIDDEN => Failure::Permanent(fault.hint(
+            "it is sent with the instance's identity document, which speaks for the instances of the stack alone: is this \
+             STACK/RESOURCE of another stack, account or region?",
+        )),
+        _ => Failure::Permanent(fault),
+    })
+}

@@ -1,0 +1,120 @@
+//! AWS's control plane, emulated in a machine's world: the stacks, groups and balancers that `deploy` works on.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::base::PACKAGE;
+use crate::guest::{self, Output};
+use crate::world::{AWS_ENVIRONMENT, Network, ROUTER, World};
+
+const PORT: u16 = 4566;
+
+/// A running MiniStack, taught what AWS's groups do; see `tests/emulators`. It ends when dropped.
+pub struct Emulator {
+    network: Network,
+    process: Child,
+    consoles: PathBuf,
+    /// The operator's resolv.conf(5).
+    name_server: PathBuf,
+}
+
+impl Emulator {
+    /// Starts it where the machine of this world asks for CloudFormation; its log and consoles go into `dir`.
+    pub fn start(world: &World, dir: &Path) -> Result<Emulator> {
+        let emulators = Path::new(PACKAGE).join("../emulators");
+        let python = guest::output(&mut Command::new(emulators.join("needs")))?.success()?;
+        let (consoles, log) = (dir.join("consoles"), File::create(dir.join("emulator.log"))?);
+        std::fs::create_dir_all(&consoles)?;
+        let name_server = dir.join("resolv.conf");
+        std::fs::write(&name_server, format!("nameserver {ROUTER}\n"))?;
+        let network = world.network();
+        let process = network
+            .command(python.trim())
+            .arg(emulators.join("ministack_server.py"))
+            .envs([("BIND_HOST", "127.0.0.1"), ("MINISTACK_REGION", "eu-central-1"), ("SIGNAL_TIMEOUT", "PT30M")])
+            .env("GATEWAY_PORT", PORT.to_string())
+            .env("CONSOLES", &consoles)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        let emulator = Emulator { network, process, consoles, name_server };
+        let start = Instant::now();
+        while emulator.call("Action=DescribeSubnets&Version=2016-11-15").is_err() {
+            ensure!(start.elapsed() < Duration::from_secs(120), "the emulator doesn't answer, see {}", dir.display());
+            sleep(Duration::from_millis(200));
+        }
+        world.relay_cloudformation(PORT);
+        Ok(emulator)
+    }
+
+    /// What EC2 answers to a call, given as a form.
+    pub fn call(&self, form: &str) -> Result<String> {
+        let scope = "Credential=a/20260101/eu-central-1/ec2/aws4_request";
+        let mut curl = self.network.command("curl");
+        let curl = curl.args(["--fail", "--silent", "--data", form, "--header"]);
+        let curl = curl.arg(format!("Authorization: AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0"));
+        guest::output(curl.arg(format!("http://127.0.0.1:{PORT}/")))?.success()
+    }
+
+    /// The texts between these tags in an answer.
+    pub fn texts<'t>(answer: &'t str, tag: &str) -> Vec<&'t str> {
+        let (begin, end) = (format!("<{tag}>"), format!("</{tag}>"));
+        answer.split(&begin).skip(1).filter_map(|rest| rest.split(&end).next()).collect()
+    }
+
+    /// `deploy` on the operator's machine: AWS is the emulator, but for S3, which is the world's.
+    pub fn deploy(&self, agent: &Path, arguments: &[&str]) -> Command {
+        let mut command = self.network.command("unshare");
+        // The world's name server instead of this machine's.
+        let script = r#"mount --make-rprivate / && mount --bind "$0" /etc/resolv.conf && exec "$@""#;
+        command.args(["--mount", "sh", "-c", script]).arg(&self.name_server);
+        command.args(["env", "--ignore-environment"]).arg("PATH=/usr/bin:/bin");
+        command.args(AWS_ENVIRONMENT.map(|(name, value)| format!("{name}={value}")));
+        command.arg(format!("AWS_ENDPOINT_URL=http://127.0.0.1:{PORT}"));
+        command.arg("AWS_ENDPOINT_URL_S3=http://s3.eu-central-1.amazonaws.com");
+        command.arg(agent).arg("deploy").args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// The same, to its end.
+    pub fn run(&self, agent: &Path, arguments: &[&str]) -> Result<Output> {
+        guest::output(&mut self.deploy(agent, arguments))
+    }
+
+    /// The user-data of the last version of the launch template with this in its name, once there is one.
+    pub fn user_data(&self, name: &str) -> Result<String> {
+        let start = Instant::now();
+        loop {
+            let templates = self.call("Action=DescribeLaunchTemplates&Version=2016-11-15")?;
+            let ids = Self::texts(&templates, "launchTemplateId");
+            let names = Self::texts(&templates, "launchTemplateName");
+            if let Some((id, _)) = ids.iter().zip(names).find(|(_, known)| known.contains(name)) {
+                let call = format!("Action=DescribeLaunchTemplateVersions&Version=2016-11-15&LaunchTemplateId={id}");
+                let answer = self.call(&call)?;
+                let encoded = Self::texts(&answer, "userData").pop().context("no user-data")?.to_owned();
+                let bytes = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, encoded)?;
+                return Ok(String::from_utf8(bytes)?);
+            }
+            ensure!(start.elapsed() < Duration::from_secs(60), "no launch template {name}");
+            sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Has `GetConsoleOutput` show the console of a machine.
+    pub fn show_console(&self, instance: &str, console: &Path) -> Result<()> {
+        std::os::unix::fs::symlink(console, self.consoles.join(instance)).context("the console")
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

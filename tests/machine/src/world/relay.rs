@@ -1,0 +1,17 @@
+//! Requests for CloudFormation, handed on to an emulator that listens in this network.
+
+use anyhow::{Context, Result};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::http::Answer;
+
+pub(super) async fn relay(port: u16, request: hyper::Request<Incoming>) -> Result<Answer> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.context("the emulator")?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    Ok(Answer::from_parts(head, Full::new(body.collect().await?.to_bytes())))
+}
