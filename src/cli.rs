@@ -37,12 +37,13 @@ impl Cli {
     /// script had it that `deploy` replaces.
     ///
     /// # Errors
-    /// If it can't be understood, or only help or the version is asked for.
+    /// If it is none; also the help that was asked for.
     pub fn read() -> Result<Self, clap::Error> {
         let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
         let said = |arg: Arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg };
-        let command = Self::command().mut_subcommand("deploy", |deploy| deploy.mut_args(said));
-        Self::from_arg_matches(&command.try_get_matches()?)
+        let mut command = Self::command().mut_subcommand("deploy", |deploy| deploy.mut_args(said));
+        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 }
 

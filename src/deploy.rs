@@ -122,16 +122,20 @@ impl Deploy {
             self.say(&format!("note: there {is} {}: {does} it", self.stack));
         }
         let Some(changes) = self.propose(&prepared)? else { return Ok(()) };
-        let agreed = self.ask("make these changes?").and_then(|agreed| {
+        let ready = self.ask("make these changes?").and_then(|agreed| {
             ensure!(agreed, Fault::new("not agreed: nothing was changed"));
-            Ok(())
+            prepared.artifacts.upload(&self.system, |text| self.say(text))?;
+            Watch::from_now(self, &self.stack)
         });
-        if let Err(error) = agreed {
-            stack::discard(&self.system, &self.stack, &changes.id, is_new)?;
-            return Err(error);
-        }
-        prepared.artifacts.upload(&self.system, |text| self.say(text))?;
-        let mut watch = Watch::from_now(self, &self.stack)?;
+        let mut watch = match ready {
+            Ok(watch) => watch,
+            Err(error) => {
+                // What it failed with says more than that nothing could be tidied up.
+                let discard = || stack::discard(&self.system, &self.stack, &changes.id, is_new);
+                _ = self.system.interrupt().aside(discard);
+                return Err(error);
+            }
+        };
         stack::execute(&self.system, &self.stack, &changes.id)?;
         let stack = self.follow(&mut watch)?;
         if let Kind::Fill(slot) = prepared.kind {
@@ -184,6 +188,7 @@ impl Deploy {
             return Ok(true);
         }
         view::complain(&format!("{question} [y/N] "));
+        self.system.await_input(&std::io::stdin())?;
         let mut answer = String::new();
         _ = std::io::stdin().read_line(&mut answer).context("reading the answer")?;
         Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
@@ -223,7 +228,7 @@ impl Deploy {
         let settings = self.resolved(current.as_ref(), |name| active.map_or(name.into(), |slot| slot.named(name)));
         settings.check()?;
         let artifacts = Artifacts::collect(&settings, &self.stack, self.texts.as_ref())?;
-        let found = preflight::look(self, &settings, &artifacts)?;
+        let mut found = preflight::look(self, &settings, &artifacts)?;
         for note in &found.notes {
             self.say(&format!("note: {note}"));
         }
@@ -240,6 +245,11 @@ impl Deploy {
             Some(active) => (Kind::Adjust, active),
         };
         let size = self.sizes(current.as_ref(), active, &settings)?;
+        if kind != Kind::Adjust {
+            let kind = settings.instance_type.as_deref().unwrap_or_default();
+            preflight::quota(&mut found, self, kind, size.desired)?;
+            found.check()?;
+        }
         if let Some(stack) = &current {
             // What is so now is not undone: the groups' sizes, the listener's weights.
             for (each, share) in Slot::ALL.into_iter().zip(shares.unwrap_or_default()) {

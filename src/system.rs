@@ -25,12 +25,14 @@ use std::{
     cell::{OnceCell, RefCell},
     collections::{BTreeMap, BTreeSet},
     io::Read,
+    os::fd::AsFd,
     path::Path,
     rc::Rc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use self::{
     accounts::Accounts,
@@ -189,6 +191,19 @@ impl System {
                 return Ok(());
             }
             std::thread::sleep(left.min(interrupt::TICK));
+        }
+    }
+
+    /// Waits until there is something to read, but not beyond a signal or a deadline.
+    pub fn await_input(&self, input: &impl AsFd) -> Result<()> {
+        loop {
+            self.check()?;
+            let mut ready = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+            let tick = PollTimeout::try_from(interrupt::TICK).unwrap_or(PollTimeout::ZERO);
+            // Interrupted by a signal it is looked at above.
+            if poll(&mut ready, tick).is_ok_and(|ready| ready > 0) {
+                return Ok(());
+            }
         }
     }
 

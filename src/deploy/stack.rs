@@ -242,10 +242,21 @@ pub fn propose(
         Err(error) => return Err(error),
     };
     let id = created.text("CreateChangeSetResult/Id").to_owned();
+    let changes = computed(system, stack, &id, poll);
+    if let Ok(Some(changes)) = changes {
+        return Ok(Some(ChangeSet { id, changes }));
+    }
+    let discarded = system.interrupt().aside(|| discard(system, stack, &id, is_new));
+    _ = changes?;
+    discarded.map(|()| None)
+}
+
+/// Waits until the changes of a change set are known; `None` if there are none.
+fn computed(system: &System, stack: &str, id: &str, poll: Duration) -> Result<Option<Vec<Change>>> {
     let mut changes = vec![];
     let mut next = String::new();
     loop {
-        let call = Call::new(&CLOUDFORMATION, "DescribeChangeSet").with("ChangeSetName", &id).with("StackName", stack);
+        let call = Call::new(&CLOUDFORMATION, "DescribeChangeSet").with("ChangeSetName", id).with("StackName", stack);
         let call = call.with("IncludePropertyValues", "true");
         let call = if next.is_empty() { call } else { call.with("NextToken", &next) };
         let answer = system.aws(call)?;
@@ -253,9 +264,8 @@ pub fn propose(
         match described.text("Status") {
             "CREATE_COMPLETE" => {}
             "FAILED" => {
-                let reason = described.text("StatusReason").to_owned();
-                discard(system, stack, &id, false)?;
-                if says_unchanged(&reason) {
+                let reason = described.text("StatusReason");
+                if says_unchanged(reason) {
                     return Ok(None);
                 }
                 bail!(Fault::new(format!("CloudFormation can't make these changes: {reason}")));
@@ -268,7 +278,7 @@ pub fn propose(
         changes.extend(described.list("Changes").filter_map(|change| change.find("ResourceChange")).map(change));
         described.text("NextToken").clone_into(&mut next);
         if next.is_empty() {
-            return Ok(Some(ChangeSet { id, changes }));
+            return Ok(Some(changes));
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::error::Fault;
 const AUTOSCALING: &str = include_str!("../../cloudformation/autoscaling.yml");
 const COMPATIBLE: &str = include_str!("../../cloudformation/compatible.yml");
 
-/// What stands before a slot's user-data; nothing else of the templates has it.
+/// What stands before a slot's user-data, on its line.
 const USER_DATA: &str = "Fn::Base64: ";
 
 /// One of the two halves of a stack, each with its launch template, group and target group.
@@ -54,7 +54,6 @@ impl Slot {
         format!("{}{name}", self.prefix())
     }
 
-    /// Where its user-data goes in the sources.
     fn placeholder(self) -> String {
         format!("{USER_DATA}\"@{}UserData@\"", self.prefix())
     }
@@ -123,7 +122,7 @@ mod tests {
     fn user_data_survives_the_way_into_a_template_and_back() {
         let script = "#!/bin/sh\necho \"@GreenUserData@\" 'ü' \\ \t$x {{ a }}: #\n";
         let text = with_user_data(|slot| if slot == Slot::Blue { script.into() } else { String::new() }).unwrap();
-        assert!(!text.contains(&Slot::Blue.placeholder()));
+        assert!(!text.contains("\"@BlueUserData@\""));
         assert_eq!(user_data(&text, Slot::Blue).unwrap(), script);
         assert_eq!(user_data(&text, Slot::Green).unwrap(), "");
         assert!(text.is_ascii());

@@ -40,6 +40,14 @@ impl Interrupt {
         Ok(interrupt)
     }
 
+    /// Runs `work` although a signal has asked to stop: to tidy up before. Another signal stops that too.
+    pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        let asked = self.0.swap(0, Ordering::Relaxed);
+        let result = work();
+        _ = self.0.compare_exchange(0, asked, Ordering::Relaxed, Ordering::Relaxed);
+        result
+    }
+
     /// Fails if a signal has asked the run to stop.
     pub fn check(&self) -> Result<()> {
         match self.0.load(Ordering::Relaxed) {

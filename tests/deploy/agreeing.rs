@@ -1,6 +1,9 @@
 //! Nothing is changed that nobody has agreed to.
 
-use std::{io::Write, process::Stdio};
+use std::{
+    io::{Read, Write},
+    process::Stdio,
+};
 
 use crate::{
     operator::Operator,
@@ -8,7 +11,7 @@ use crate::{
     tape::{Turn, changes},
 };
 
-/// Runs it on a terminal, where this is typed.
+/// Runs it on a terminal, where this is typed when it asks.
 fn on_a_terminal(operator: &Operator, arguments: &[&str], variables: &[(&str, &str)], typed: &str) -> Finished {
     let inner = operator.command(arguments, variables);
     let words = std::iter::once(inner.get_program()).chain(inner.get_args());
@@ -17,10 +20,18 @@ fn on_a_terminal(operator: &Operator, arguments: &[&str], variables: &[(&str, &s
     let mut command = std::process::Command::new("script");
     let _ = command.args(["-qec", &line, "/dev/null"]).env_clear().current_dir(&operator.sandbox.path);
     let _ = command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "dumb");
-    let _ = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
-    child.wait_with_output().unwrap().into()
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut shown = vec![];
+    while !shown.ends_with(b"[y/N] ") {
+        let mut byte = [0];
+        screen.read_exact(&mut byte).unwrap_or_else(|_| panic!("it did not ask: {}", String::from_utf8_lossy(&shown)));
+        shown.extend(byte);
+    }
+    keyboard.write_all(typed.as_bytes()).unwrap();
+    let _ = screen.read_to_end(&mut shown).unwrap();
+    let code = child.wait().unwrap().code();
+    Finished { code, stdout: String::from_utf8(shown).unwrap(), stderr: String::new() }
 }
 
 #[test]
@@ -51,6 +62,14 @@ fn who_says_no_has_changed_nothing() {
         assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "DeleteChangeSet"], "{answer:?}");
     }
     assert_eq!(operator.parameter("GreenVersionId"), "");
+}
+
+#[test]
+fn ctrl_c_is_a_no_and_leaves_nothing_behind() {
+    let operator = Operator::new();
+    let _ = on_a_terminal(&operator, &["create-stack"], &[], "\x03").expect(130).says("stopped by SIGINT");
+    assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "DeleteChangeSet", "DeleteStack"]);
+    assert_eq!(operator.world(|world| world.state), "");
 }
 
 #[test]
@@ -90,6 +109,22 @@ fn a_stack_that_is_not_deleted_is_a_failure() {
         .expect(1)
         .says("it has a dependent object")
         .says("the stack glovo-app is DELETE_FAILED");
+}
+
+#[test]
+fn what_can_t_be_uploaded_or_made_leaves_nothing_behind() {
+    let operator = Operator::new();
+    let create = operator.with_agent(&["create-stack", "--yes"]);
+    let create: Vec<&str> = create.iter().map(String::as_str).collect();
+    for (operation, refusal, words) in [
+        ("PutObject", Turn::Refusal(403, "AccessDenied", "Access Denied"), "is not allowed s3:PutObject"),
+        ("DescribeChangeSet", Turn::Refusal(400, "ValidationError", "no such thing"), "no such thing"),
+    ] {
+        operator.tape.script(operation, [refusal]);
+        let _ = operator.deploy(&create, &[("CLOUD_INIT_PATH", "")]).expect(1).says(words);
+        assert_eq!(operator.world(|world| world.state), "", "{operation}");
+    }
+    assert!(!changes(&operator.calls()).contains(&"ExecuteChangeSet"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::{
     world::{text, xml},
 };
 
-/// A change of a resource as DescribeChangeSet tells it.
+/// A change of a resource as `DescribeChangeSet` tells it.
 fn change(action: &str, name: &str, kind: &str, replacement: &str, details: &str) -> String {
     let head = text("Action", action) + &text("LogicalResourceId", name) + &text("ResourceType", kind);
     let change = head + &text("Replacement", replacement) + &xml("Details", details);

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     server::{Reply, Request, Server},
-    world::{BLUE, GREEN, World, xml},
+    world::{BLUE, GREEN, World, text, xml},
 };
 
 /// A call as it arrived.
@@ -107,7 +107,7 @@ impl Tape {
                 record.script.get_mut(&call.operation).and_then(VecDeque::pop_front).unwrap_or(Turn::Usual)
             };
             match turn {
-                Turn::Refusal(status, code, message) => return refusal(status, code, message),
+                Turn::Refusal(status, code, message) => return refusal(&call, status, code, message),
                 Turn::Lost => return Reply::none(),
                 Turn::Meet(ref barrier) => {
                     let _ = barrier.wait();
@@ -141,10 +141,18 @@ impl Tape {
     }
 }
 
-fn refusal(status: u16, code: &str, message: &str) -> Reply {
-    let error = xml("Error", &(xml("Code", code) + &xml("Message", message)));
-    // EC2 wraps it once more, and JSON services say it in JSON; the client must find it everywhere.
-    Reply::new(status, format!("<ErrorResponse>{error}<RequestId>r-1</RequestId></ErrorResponse>"))
+/// An error in the shape that the service has for it.
+fn refusal(call: &Call, status: u16, code: &str, message: &str) -> Reply {
+    let error = text("Code", code) + &text("Message", message);
+    let body = match call.authorization.split('/').nth(3) {
+        Some("s3") => xml("Error", &error),
+        Some("ec2") => xml("Response", &(xml("Errors", &xml("Error", &error)) + &text("RequestID", "r-1"))),
+        Some("acm") => {
+            serde_json::json!({ "__type": format!("com.amazonaws.acm#{code}"), "message": message }).to_string()
+        }
+        _ => xml("ErrorResponse", &(xml("Error", &error) + &text("RequestId", "r-1"))),
+    };
+    Reply::new(status, body)
 }
 
 fn answer(world: &mut World, call: &Call) -> Reply {
@@ -159,7 +167,7 @@ fn answer(world: &mut World, call: &Call) -> Reply {
         }
         _ => match world.answer(call) {
             Ok(body) => Reply::ok(body),
-            Err((code, message)) => refusal(400, code, &message),
+            Err((code, message)) => refusal(call, 400, code, &message),
         },
     }
 }

@@ -36,7 +36,7 @@ pub struct Scene(pub &'static str, pub Vec<Event>);
 /// What an image is: architecture, name.
 type Image = (&'static str, &'static str);
 
-/// A change set, or what UpdateStack was told.
+/// A change set, or what `UpdateStack` was told.
 #[derive(Debug, Clone, Default)]
 struct Wanted {
     id: String,
@@ -59,7 +59,7 @@ pub struct World {
     pub plot: Vec<Scene>,
     wanted: Option<Wanted>,
     executed: Option<String>,
-    /// What DescribeChangeSet tells, in XML.
+    /// What `DescribeChangeSet` tells, in XML.
     pub changes: String,
     /// How AWS says that nothing changes: at once, or by the change set.
     pub refuses_unchanged: bool,
@@ -79,7 +79,7 @@ pub struct World {
     pub certificate: (&'static str, Vec<&'static str>),
     pub zones: Vec<&'static str>,
     pub console: String,
-    /// What DescribeStackResourceDrifts tells, in XML.
+    /// What `DescribeStackResourceDrifts` tells, in XML.
     pub drifts: String,
     pub objects: BTreeMap<String, Vec<u8>>,
 }

@@ -11,7 +11,7 @@ const STACK_TYPE: &str = "AWS::CloudFormation::Stack";
 
 impl World {
     pub(super) fn stack(&mut self, call: &Call) -> Answer {
-        let is_known = self.state != "" && ["glovo-app", STACK_ID].contains(&call.get("StackName"));
+        let is_known = !self.state.is_empty() && ["glovo-app", STACK_ID].contains(&call.get("StackName"));
         if !is_known && !["CreateChangeSet", "DescribeStackDriftDetectionStatus"].contains(&call.operation.as_str()) {
             return Err(("ValidationError", format!("Stack with id {} does not exist", call.get("StackName"))));
         }
