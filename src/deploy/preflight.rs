@@ -256,7 +256,7 @@ pub fn quota(found: &mut Findings, deploy: &Deploy, kind: &str, machines: u32) -
     let more = machines * found.vcpus;
     if f64::from(used + more) > allowed {
         found.fault(format!(
-            "quota: {} more of {kind} need {more} vCPUs; {used} of the {allowed} that this account may run are in use (quota {code})",
+            "quota: {} of {kind} need {more} vCPUs; {used} of the {allowed} that this account may run are in use (quota {code})",
             count(machines as usize, "machine")
         ));
     }
