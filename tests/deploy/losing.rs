@@ -1,19 +1,11 @@
 //! Throttling, lost connections, Ctrl-C.
 
-use std::{
-    process::Child,
-    sync::{Arc, Barrier},
-};
-
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 
 use crate::{
     operator::Operator,
     sandbox::Finished,
-    tape::{Turn, changes, of, shares},
+    tape::{Meeting, Turn, changes, of, shares},
     world::Scene,
 };
 
@@ -21,21 +13,14 @@ fn throttled() -> Turn {
     Turn::Refusal(400, "Throttling", "Rate exceeded")
 }
 
-/// Sends the signal of Ctrl-C when the server has met the test, and reads what came of it.
-fn interrupt(child: Child, meeting: &Barrier) -> Finished {
-    let _ = meeting.wait();
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
-    let _ = meeting.wait();
-    child.wait_with_output().unwrap().into()
-}
-
-/// An update that is interrupted at the call of this operation that follows these turns.
+/// An update that gets the signal of Ctrl-C while it waits for the answer to the call of this operation that follows these
+/// turns.
 fn interrupted_at(operator: &Operator, operation: &str, turns: usize) -> Finished {
-    let meeting = Arc::new(Barrier::new(2));
-    let before = (0..turns).map(|_| Turn::Usual);
-    operator.tape.script(operation, before.chain([Turn::Meet(meeting.clone())]));
-    let update = ["update-stack", "--yes", "--pause", "0s"];
-    interrupt(operator.start(&update, &[("BUILD_NUMBER", "2")]), &meeting)
+    let (meeting, turn) = Meeting::new();
+    operator.tape.script(operation, (0..turns).map(|_| Turn::Usual).chain([turn]));
+    let update = operator.start(&["update-stack", "--yes", "--pause", "0s"], &[("BUILD_NUMBER", "2")]);
+    meeting.then(|| update.signal(Signal::SIGINT));
+    update.finish()
 }
 
 #[test]

@@ -5,6 +5,11 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
 use crate::{
     sandbox::{Finished, Sandbox},
     tape::{Call, Tape},
@@ -103,9 +108,8 @@ impl Operator {
     }
 
     /// Starts it in the background.
-    pub fn start(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Child {
-        let mut command = self.command(arguments, variables);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("unshare, as root")
+    pub fn start(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
+        Running::start(self.command(arguments, variables))
     }
 
     /// The calls since the last look, and what came of them.
@@ -120,6 +124,36 @@ impl Operator {
     /// A parameter of the stack.
     pub fn parameter(&self, name: &str) -> String {
         self.world(|world| world.parameters.get(name).cloned().unwrap_or_default())
+    }
+}
+
+/// The binary while it runs; ended with its test.
+pub struct Running(Option<Child>);
+
+impl Running {
+    pub fn start(mut command: Command) -> Self {
+        let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(Some(piped.spawn().expect("unshare, as root")))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.as_ref().unwrap().id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    pub fn finish(mut self) -> Finished {
+        self.0.take().unwrap().wait_with_output().unwrap().into()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill().and_then(|()| child.wait());
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Row 77: the operator's credentials are nowhere but in the requests' signatures.
 
-use std::{fs, path::Path, sync::Arc, sync::Barrier};
+use std::{fs, path::Path};
 
 use crate::{
-    operator::{Operator, SECRET, TOKEN},
-    tape::Turn,
+    operator::{Operator, Running, SECRET, TOKEN},
+    tape::{Meeting, Turn},
 };
 
 /// What the signature's key is made of, and the bearer's token.
@@ -67,20 +67,20 @@ fn row_77_credentials_of_a_file_are_in_no_process_list() {
         "[default]\naws_access_key_id = AKIDFILE\naws_secret_access_key = {SECRET}\naws_session_token = {TOKEN}\n"
     );
     let _ = operator.sandbox.write(".aws/credentials", file);
-    let meeting = Arc::new(Barrier::new(2));
-    operator.tape.script("DescribeTargetHealth", [Turn::Meet(meeting.clone())]);
+    let (meeting, turn) = Meeting::new();
+    operator.tape.script("DescribeTargetHealth", [turn]);
     let mut command = operator.command(&["status"], &[]);
     let _ = command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
-    let child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
-    let _ = meeting.wait();
-    let process = format!("/proc/{}", child.id());
-    let [arguments, environment] = ["cmdline", "environ"].map(|file| fs::read(format!("{process}/{file}")).unwrap());
-    let children = fs::read_to_string(format!("{process}/task/{}/children", child.id())).unwrap();
-    let _ = meeting.wait();
-    assert!(child.wait_with_output().unwrap().status.success());
+    let running = Running::start(command);
+    let (arguments, environment, children) = meeting.then(|| {
+        let process = format!("/proc/{}", running.id());
+        let read = |file: &str| fs::read(format!("{process}/{file}")).unwrap();
+        (read("cmdline"), read("environ"), read(&format!("task/{}/children", running.id())))
+    });
+    let _ = running.finish().expect(0);
     assert!(String::from_utf8_lossy(&arguments).contains("deploy"));
     is_clean("its arguments", &arguments);
     is_clean("its environment", &environment);
-    assert_eq!(children, "", "nobody else is told");
+    assert!(children.is_empty(), "nobody else is told");
     assert!(operator.calls().iter().all(|call| call.authorization.contains("Credential=AKIDFILE/")));
 }

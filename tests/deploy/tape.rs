@@ -2,7 +2,11 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Barrier, Mutex},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, Sender, channel},
+    },
+    time::Duration,
 };
 
 use crate::{
@@ -79,8 +83,30 @@ pub enum Turn {
     Lost,
     /// It is done, and the answer is lost.
     Unanswered,
-    /// The world's answer, after the test has met the server here twice.
-    Meet(Arc<Barrier>),
+    /// The world's answer, when the test has gone on from where it met the server.
+    Meet(Sender<()>, Receiver<()>),
+}
+
+/// Where a test meets the server.
+pub struct Meeting {
+    reached: Receiver<()>,
+    on: Sender<()>,
+}
+
+impl Meeting {
+    /// One, and the turn that leads to it.
+    pub fn new() -> (Self, Turn) {
+        let ((here, reached), (on, go)) = (channel(), channel());
+        (Self { reached, on }, Turn::Meet(here, go))
+    }
+
+    /// Waits until the call is made, does this, and has it answered.
+    pub fn then<T>(self, act: impl FnOnce() -> T) -> T {
+        self.reached.recv_timeout(Duration::from_mins(1)).expect("the call is made");
+        let done = act();
+        let _ = self.on.send(());
+        done
+    }
 }
 
 #[derive(Default)]
@@ -109,9 +135,9 @@ impl Tape {
             match turn {
                 Turn::Refusal(status, code, message) => return refusal(&call, status, code, message),
                 Turn::Lost => return Reply::none(),
-                Turn::Meet(ref barrier) => {
-                    let _ = barrier.wait();
-                    let _ = barrier.wait();
+                Turn::Meet(ref here, ref go) => {
+                    let _ = here.send(());
+                    let _ = go.recv();
                 }
                 Turn::Usual | Turn::Unanswered => {}
             }
