@@ -5,10 +5,11 @@
 //! ```
 //!
 //! [`settings`] says what is wanted, [`preflight`] looks whether it can be had, [`artifacts`] and [`template`] make what
-//! CloudFormation gets, [`preview`] shows what will change, [`stack`] has it changed, [`watch`] follows it, [`rollout`]
+//! CloudFormation gets, [`preview`] shows what will change, [`stack`] has it changed, [`watch`] follows it with a [`board`] of its machines, [`rollout`]
 //! moves the traffic of [`fleet`], and back. [`state`] knows what to do in each state of a stack. [`report`] shows what is.
 
 pub mod artifacts;
+mod board;
 pub mod fleet;
 pub mod preflight;
 mod preview;
