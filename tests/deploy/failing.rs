@@ -45,10 +45,8 @@ fn what_the_machines_are_at_is_told_while_they_are_waited_for() {
     let operator = Operator::serving();
     operator.content("2");
     operator.world(|world| {
-        let waiting = |events: Vec<Event>| std::iter::once(Scene("UPDATE_IN_PROGRESS", events)).chain(idle(9));
-        fn idle(looks: usize) -> impl Iterator<Item = Scene> {
-            std::iter::repeat_n(Scene("UPDATE_IN_PROGRESS", vec![]), looks)
-        }
+        let idle = || std::iter::repeat_n(Scene("UPDATE_IN_PROGRESS", vec![]), 9);
+        let waiting = |events: Vec<Event>| std::iter::once(Scene("UPDATE_IN_PROGRESS", events)).chain(idle());
         let signal = "Received SUCCESS signal with UniqueId i-new-1";
         world.plot = waiting(vec![("GreenGroup", GROUP, "CREATE_IN_PROGRESS", "")])
             .chain(waiting(vec![("GreenGroup", GROUP, "CREATE_IN_PROGRESS", signal)]))
