@@ -29,6 +29,8 @@ fn on_a_terminal(operator: &Operator, arguments: &[&str], variables: &[(&str, &s
         shown.extend(byte);
     }
     keyboard.write_all(typed.as_bytes()).unwrap();
+    // Whoever still waits for a line gets the end of the input.
+    drop(keyboard);
     let _ = screen.read_to_end(&mut shown).unwrap();
     let code = child.wait().unwrap().code();
     Finished { code, stdout: String::from_utf8(shown).unwrap(), stderr: String::new() }

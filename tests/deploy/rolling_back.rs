@@ -64,7 +64,10 @@ fn nobody_is_sent_to_a_build_that_does_not_answer() {
     operator.world(|world| {
         let _ = world.health.insert("Blue", [vec!["unhealthy"]].into());
     });
-    let _ = operator.deploy(&["rollback"], &[]).expect(1).says("no machine of blue (build 1) is healthy");
+    let _ = operator
+        .deploy(&["rollback", "--health-timeout", "1s"], &[])
+        .expect(1)
+        .says("no machine of blue (build 1) is healthy");
     assert!(changes(&operator.calls()).is_empty());
     assert_eq!(operator.world(|world| world.weights[GREEN].clone()), "100");
 }
