@@ -8,6 +8,9 @@ use crate::error::Fault;
 const AUTOSCALING: &str = include_str!("../../cloudformation/autoscaling.yml");
 const COMPATIBLE: &str = include_str!("../../cloudformation/compatible.yml");
 
+/// What stands before a slot's user-data, on its line.
+const USER_DATA: &str = "Fn::Base64: ";
+
 /// One of the two halves of a stack, each with its launch template, group and target group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slot {
@@ -52,7 +55,7 @@ impl Slot {
     }
 
     fn placeholder(self) -> String {
-        format!("\"@{}UserData@\"", self.prefix())
+        format!("{USER_DATA}\"@{}UserData@\"", self.prefix())
     }
 }
 
@@ -69,10 +72,7 @@ pub fn with_user_data(user_data: impl Fn(Slot) -> String) -> Result<String> {
     let mut text = AUTOSCALING.to_owned();
     for slot in Slot::ALL {
         // A JSON string is one of YAML too.
-        text = text.replace(
-            &format!("Fn::Base64: {}", slot.placeholder()),
-            &format!("Fn::Base64: {}", literal(&user_data(slot))?),
-        );
+        text = text.replace(&slot.placeholder(), &format!("{USER_DATA}{}", literal(&user_data(slot))?));
     }
     Ok(text)
 }
@@ -105,14 +105,12 @@ pub fn user_data(template: &str, slot: Slot) -> Result<String> {
         Fault::new("the stack's template is not one that this program made")
             .hint("the strategy is that of another template (--strategy), or somebody has edited it: see deploy drift")
     };
-    let values = |text: &'_ str| -> Vec<String> {
-        text.lines().filter_map(|line| line.trim_start().strip_prefix("Fn::Base64: ")).map(str::to_owned).collect()
-    };
+    let literals = |text| str::lines(text).filter_map(|line| line.trim_start().strip_prefix(USER_DATA));
     // The sources tell which of the values is the slot's.
-    let position = values(AUTOSCALING).iter().position(|value| *value == slot.placeholder());
-    let lines = values(template);
-    ensure!(lines.len() == Slot::ALL.len(), foreign());
-    let literal = position.and_then(|position| lines.get(position)).with_context(foreign)?;
+    let position = literals(AUTOSCALING).position(|literal| slot.placeholder().ends_with(literal));
+    let values: Vec<&str> = literals(template).collect();
+    ensure!(values.len() == Slot::ALL.len(), foreign());
+    let literal = position.and_then(|position| values.get(position)).with_context(foreign)?;
     serde_json::from_str(literal).with_context(foreign)
 }
 
