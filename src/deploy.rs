@@ -5,10 +5,11 @@
 //! ```
 //!
 //! [`settings`] says what is wanted, [`preflight`] looks whether it can be had, [`artifacts`] and [`template`] make what
-//! CloudFormation gets, [`preview`] shows what will change, [`stack`] has it changed, [`watch`] follows it, [`rollout`]
+//! CloudFormation gets, [`preview`] shows what will change, [`stack`] has it changed, [`watch`] follows it with a [`board`] of its machines, [`rollout`]
 //! moves the traffic of [`fleet`], and back. [`state`] knows what to do in each state of a stack. [`report`] shows what is.
 
 pub mod artifacts;
+mod board;
 pub mod fleet;
 pub mod preflight;
 mod preview;
@@ -228,7 +229,7 @@ impl Deploy {
         let settings = self.resolved(current.as_ref(), |name| active.map_or(name.into(), |slot| slot.named(name)));
         settings.check()?;
         let artifacts = Artifacts::collect(&settings, &self.stack, self.texts.as_ref())?;
-        let found = preflight::look(self, &settings, &artifacts)?;
+        let mut found = preflight::look(self, &settings, &artifacts)?;
         for note in &found.notes {
             self.say(&format!("note: {note}"));
         }
@@ -245,6 +246,11 @@ impl Deploy {
             Some(active) => (Kind::Adjust, active),
         };
         let size = self.sizes(current.as_ref(), active, &settings)?;
+        if kind != Kind::Adjust {
+            let kind = settings.instance_type.as_deref().unwrap_or_default();
+            preflight::quota(&mut found, self, kind, size.desired)?;
+            found.check()?;
+        }
         if let Some(stack) = &current {
             // What is so now is not undone: the groups' sizes, the listener's weights.
             for (each, share) in Slot::ALL.into_iter().zip(shares.unwrap_or_default()) {

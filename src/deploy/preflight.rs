@@ -5,8 +5,13 @@ use anyhow::Result;
 use super::{Deploy, artifacts::Artifacts, settings::Settings};
 use crate::{
     error::{self, Fault},
-    system::fetch::aws::{ACM, Call, EC2, Element, ROUTE_53, Refusal, STS},
+    system::fetch::aws::{ACM, Call, EC2, Element, QUOTAS, ROUTE_53, Refusal, STS},
+    view::count,
 };
+
+/// vCPUs of running on-demand instances of the standard families.
+/// <https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html>
+const STANDARD: (&str, &str) = ("ACDHIMRTZ", "L-1216C47A");
 
 /// What the checks found out, which the template's parameters need.
 #[derive(Debug, Default)]
@@ -19,6 +24,8 @@ pub struct Findings {
     pub root_device: String,
     /// Route 53 zone of the DNS name.
     pub zone: String,
+    /// Processors of a machine; 0 if it is not told.
+    vcpus: u32,
     /// What is wrong.
     faults: Vec<String>,
     /// What is worth knowing.
@@ -144,6 +151,7 @@ fn image(found: &mut Findings, deploy: &Deploy, wanted: &Settings, artifacts: &A
     let call = Call::new(&EC2, "DescribeInstanceTypes").with("InstanceType.1", kind);
     if let Some(answer) = found.ask(deploy, &format!("instance type {kind}"), call)? {
         let types = answer.list("instanceTypeSet").next();
+        found.vcpus = types.and_then(|kind| kind.text("vCpuInfo/defaultVCpus").parse().ok()).unwrap_or_default();
         let known: Vec<&str> = types
             .into_iter()
             .flat_map(|kind| kind.list("processorInfo/supportedArchitectures"))
@@ -212,6 +220,46 @@ fn zone(found: &mut Findings, deploy: &Deploy, wanted: &Settings) -> Result<()> 
         }
     }
     found.fault(format!("DNS: Route 53 has no public zone that {name} is in"));
+    Ok(())
+}
+
+/// Whether so many more machines may run. Who may not ask is not kept from deploying.
+pub fn quota(found: &mut Findings, deploy: &Deploy, kind: &str, machines: u32) -> Result<()> {
+    let (families, code) = STANDARD;
+    let is_standard = |kind: &str| kind.starts_with(|c: char| families.contains(c.to_ascii_uppercase()));
+    if found.vcpus == 0 || machines == 0 || !is_standard(kind) {
+        return Ok(());
+    }
+    let call = Call::new(&QUOTAS, "GetServiceQuota").with("ServiceCode", "ec2").with("QuotaCode", code);
+    let allowed = match deploy.system.aws(call) {
+        Ok(answer) => answer.text("Quota/Value").parse::<f64>().ok(),
+        Err(error) if Refusal::of(&error).is_some() => None,
+        Err(error) => return Err(error),
+    };
+    let Some(allowed) = allowed else { return Ok(()) };
+    let (mut used, mut next) = (0, String::new());
+    loop {
+        let call = Call::new(&EC2, "DescribeInstances").with("Filter.1.Name", "instance-state-name");
+        let call = call.with_list("Filter.1.Value", ["pending", "running"]);
+        let call = if next.is_empty() { call } else { call.with("NextToken", &next) };
+        let Some(answer) = found.ask(deploy, "instances that run", call)? else { return Ok(()) };
+        let instances = answer.list("reservationSet").flat_map(|reservation| reservation.list("instancesSet"));
+        for instance in instances.filter(|instance| is_standard(instance.text("instanceType"))) {
+            let number = |name| instance.text(name).parse::<u32>().unwrap_or(1);
+            used += number("cpuOptions/coreCount") * number("cpuOptions/threadsPerCore");
+        }
+        answer.text("nextToken").clone_into(&mut next);
+        if next.is_empty() {
+            break;
+        }
+    }
+    let more = machines * found.vcpus;
+    if f64::from(used + more) > allowed {
+        found.fault(format!(
+            "quota: {} of {kind} need {more} vCPUs; {used} of the {allowed} that this account may run are in use (quota {code})",
+            count(machines as usize, "machine")
+        ));
+    }
     Ok(())
 }
 

@@ -10,7 +10,9 @@ use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    Deploy, fleet,
+    Deploy,
+    board::Board,
+    fleet,
     stack::Stack,
     state::{Condition, State},
 };
@@ -59,6 +61,7 @@ pub struct Watch<'a> {
     /// The first failure that is no consequence of another.
     failure: Option<Event>,
     explained: Vec<String>,
+    board: Board,
 }
 
 impl<'a> Watch<'a> {
@@ -84,7 +87,15 @@ impl<'a> Watch<'a> {
     }
 
     fn new(deploy: &'a Deploy, stack: &str) -> Self {
-        Self { deploy, stack: stack.to_owned(), last: None, began: BTreeMap::new(), failure: None, explained: vec![] }
+        Self {
+            deploy,
+            stack: stack.to_owned(),
+            last: None,
+            began: BTreeMap::new(),
+            failure: None,
+            explained: vec![],
+            board: Board::default(),
+        }
     }
 
     /// A page of events, newest first, and the mark of the next one.
@@ -159,10 +170,12 @@ impl<'a> Watch<'a> {
         for event in self.fresh()? {
             self.show(&event);
         }
+        self.board.look(self.deploy);
         Ok(stack.filter(|stack| stack.state.condition != Condition::Busy))
     }
 
     fn show(&mut self, event: &Event) {
+        self.board.learn(event);
         let began = if event.status.ends_with("_IN_PROGRESS") {
             _ = self.began.entry(event.resource.clone()).or_insert_with(|| event.time.clone());
             None

@@ -194,13 +194,13 @@ mod tests {
         let passwd = ("passwd", "app:x:999:998::/nonexistent:/bin/sh\n");
         let group = ("group", "app:x:998:\n");
         let shadow = ("shadow", "root:*:1::::::\napp:!:1::::::\n");
-        let short_shadow = ("shadow", "root:*:1::::::\napple:!:1::::::");
+        let lost_user = ("shadow", "root:*:1::::::\napple:!:1::::::");
         let gshadow = ("gshadow", "root:*::\napp:!::\n");
-        let short_gshadow = ("gshadow", "root:*::app\n");
+        let lost_group = ("gshadow", "root:*::app\n");
         let none: [String; 0] = [];
         assert_eq!(plans("complete", &[passwd, group, shadow, gshadow]), [none.clone(), none.clone()]);
         assert_eq!(plans("unshadowed", &[passwd, group]), [none.clone(), none.clone()]);
-        let [user, of_group] = plans("incomplete", &[passwd, group, short_shadow, short_gshadow]);
+        let [user, of_group] = plans("incomplete", &[passwd, group, lost_user, lost_group]);
         assert_eq!(user, ["add it to /etc/shadow", "add it to /etc/gshadow"]);
         assert_eq!(of_group, ["add it to /etc/gshadow"]);
     }

@@ -3,7 +3,7 @@
 use crate::{
     operator::Operator,
     tape::{changes, of, shares},
-    world::{BLUE, Event, GREEN, Scene},
+    world::{BLUE, Event, GREEN, Group, Scene},
 };
 
 const GROUP: &str = "AWS::AutoScaling::AutoScalingGroup";
@@ -38,6 +38,33 @@ fn failure() -> [Scene; 2] {
         ("GreenGroup", GROUP, "CREATE_FAILED", UNSATISFIED),
     ];
     [Scene("UPDATE_ROLLBACK_IN_PROGRESS", events), Scene("UPDATE_ROLLBACK_COMPLETE", vec![])]
+}
+
+#[test]
+fn what_the_machines_are_at_is_told_while_they_are_waited_for() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.world(|world| {
+        let idle = || std::iter::repeat_n(Scene("UPDATE_IN_PROGRESS", vec![]), 9);
+        let waiting = |events: Vec<Event>| std::iter::once(Scene("UPDATE_IN_PROGRESS", events)).chain(idle());
+        let signal = "Received SUCCESS signal with UniqueId i-new-1";
+        world.plot = waiting(vec![("GreenGroup", GROUP, "CREATE_IN_PROGRESS", "")])
+            .chain(waiting(vec![("GreenGroup", GROUP, "CREATE_IN_PROGRESS", signal)]))
+            .chain(failure())
+            .collect();
+        world.console = "[ 9.0] cloud-init[9]: step 2/8 enable_swap: 1 change (800 ms)\r\n".into();
+        let machines = ["i-new-1", "i-new-2"].map(|id| (id.to_owned(), "2".to_owned()));
+        let _ = world.groups.insert("Green", Group { min: 1, desired: 2, max: 3, machines: machines.into() });
+    });
+    let said = operator.update("2").expect(1);
+    for (words, times) in [
+        ("machine i-new-1: step 2/8 enable_swap", 1),
+        ("machine i-new-2: step 2/8 enable_swap", 1),
+        ("machine i-new-1: signalled", 1),
+        ("machine i-new-2: signalled", 0),
+    ] {
+        assert_eq!(said.stdout.matches(words).count(), times, "{words} in {}", said.stdout);
+    }
 }
 
 #[test]

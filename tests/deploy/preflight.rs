@@ -77,6 +77,16 @@ fn the_image_must_be_for_the_program_s_processor() {
 }
 
 #[test]
+fn the_account_s_quota_must_have_room_for_the_new_machines() {
+    let _ = refused(|world| world.quota = Some((8, vec![2, 4])), &[]).says(
+        "quota: 2 machines of t2.micro need 4 vCPUs; 6 of the 8 that this account may run are in use (quota L-1216C47A)",
+    );
+    let _ = accepted(|world| world.quota = Some((10, vec![2, 4])), &[]);
+    // Who may not ask is not kept from deploying.
+    let _ = accepted(as_it_is, &[]);
+}
+
+#[test]
 fn the_key_pair_must_be_there() {
     let _ = refused(as_it_is, &[("KP", "bob")]).says("key pair bob: InvalidKeyPair.NotFound: 'bob' does not exist");
 }

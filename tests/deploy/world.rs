@@ -74,6 +74,8 @@ pub struct World {
     pub security_groups: Vec<(&'static str, &'static str)>,
     pub images: BTreeMap<&'static str, Image>,
     pub types: BTreeMap<&'static str, &'static str>,
+    /// vCPUs that the account may run, and those of each machine that runs. None: it is not told.
+    pub quota: Option<(u32, Vec<u32>)>,
     pub keys: Vec<&'static str>,
     /// Status and names of every certificate.
     pub certificate: (&'static str, Vec<&'static str>),
@@ -112,6 +114,7 @@ impl Default for World {
                 ("t3.large", "x86_64"),
                 ("t4g.small", "arm64"),
             ]),
+            quota: None,
             keys: vec!["ann"],
             certificate: ("ISSUED", vec!["app.example.com"]),
             zones: vec!["example.com."],
@@ -147,6 +150,10 @@ impl World {
             "GetCallerIdentity" => text("Arn", "arn:aws:iam::123456789012:user/ann"),
             "ListHostedZonesByName" => return Ok(self.zone(call)),
             "DescribeCertificate" => return Ok(self.describe_certificate()),
+            "GetServiceQuota" => {
+                let Some((allowed, _)) = self.quota else { return Err(("AccessDeniedException", "no".into())) };
+                return Ok(serde_json::json!({ "Quota": { "Value": f64::from(allowed) } }).to_string());
+            }
             "DescribeSubnets"
             | "DescribeSecurityGroups"
             | "DescribeImages"
@@ -202,10 +209,18 @@ impl World {
                 let name = call.get("InstanceType.1");
                 let Some(architecture) = self.types.get(name) else { return missing("InvalidInstanceType", name) };
                 let supported = members("supportedArchitectures", "item", [(*architecture).to_owned()]);
-                Ok(members("instanceTypeSet", "item", [xml("processorInfo", &supported)]))
+                let processors = xml("vCpuInfo", &text("defaultVCpus", "2"));
+                Ok(members("instanceTypeSet", "item", [xml("processorInfo", &supported) + &processors]))
             }
             "DescribeKeyPairs" if self.keys.contains(&call.get("KeyName.1")) => Ok(String::new()),
             "DescribeKeyPairs" => missing("InvalidKeyPair.NotFound", call.get("KeyName.1")),
+            "DescribeInstances" if call.get("Filter.1.Name") == "instance-state-name" => {
+                let running = self.quota.iter().flat_map(|(_, running)| running).map(|cores| {
+                    let options = text("coreCount", &cores.to_string()) + &text("threadsPerCore", "1");
+                    text("instanceType", "t3.large") + &xml("cpuOptions", &options)
+                });
+                Ok(members("reservationSet", "item", [members("instancesSet", "item", running)]))
+            }
             "GetConsoleOutput" => Ok(text("output", &BASE64_STANDARD.encode(&self.console))),
             _ => {
                 let machines = self.groups.values().flat_map(|group| &group.machines);

@@ -95,6 +95,14 @@ pub const ROUTE_53: Service =
 pub const ACM: Service =
     Service { name: "acm", signed_as: "acm", variable: "ACM", protocol: Protocol::Json("CertificateManager.") };
 
+/// How much of what an account may have.
+pub const QUOTAS: Service = Service {
+    name: "servicequotas",
+    signed_as: "servicequotas",
+    variable: "SERVICE_QUOTAS",
+    protocol: Protocol::Json("ServiceQuotasV20190624."),
+};
+
 const fn query(name: &'static str, signed_as: &'static str, variable: &'static str, version: &'static str) -> Service {
     Service { name, signed_as, variable, protocol: Protocol::Query(version) }
 }

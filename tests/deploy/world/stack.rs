@@ -169,7 +169,11 @@ impl World {
 
     fn describe_events(&self) -> String {
         let event = |(n, (resource, kind, status, reason)): (usize, &super::Event)| {
-            let physical = if *kind == STACK_TYPE { STACK_ID.to_owned() } else { format!("{resource}-1ABC") };
+            let physical = match resource.strip_suffix("Group") {
+                _ if *kind == STACK_TYPE => STACK_ID.to_owned(),
+                Some(slot) => group_name(slot),
+                None => format!("{resource}-1ABC"),
+            };
             text("EventId", &format!("event-{n}"))
                 + &text("Timestamp", &format!("2026-11-24T20:{:02}:{:02}Z", n / 60, n % 60))
                 + &text("LogicalResourceId", resource)

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::base::PACKAGE;
-use crate::guest::{self, Output};
-use crate::world::{AWS_ENVIRONMENT, Network, ROUTER, World};
+use crate::guest;
+use crate::world::{Network, OPERATOR_ENVIRONMENT, ROUTER, World};
 
 const PORT: u16 = 4566;
 
@@ -68,23 +68,18 @@ impl Emulator {
         answer.split(&begin).skip(1).filter_map(|rest| rest.split(&end).next()).collect()
     }
 
-    /// `deploy` on the operator's machine: AWS is the emulator, but for S3, which is the world's.
-    pub fn deploy(&self, agent: &Path, arguments: &[&str]) -> Command {
+    /// A shell's line on the operator's machine, where AWS is the emulator, but for S3, which is the world's.
+    pub fn operator(&self, line: &str) -> Command {
         let mut command = self.network.command("unshare");
         // The world's name server instead of this machine's.
         let script = r#"mount --make-rprivate / && mount --bind "$0" /etc/resolv.conf && exec "$@""#;
         command.args(["--mount", "sh", "-c", script]).arg(&self.name_server);
-        command.args(["env", "--ignore-environment"]).arg("PATH=/usr/bin:/bin");
-        command.args(AWS_ENVIRONMENT.map(|(name, value)| format!("{name}={value}")));
+        command.args(["env", "--ignore-environment", "PATH=/usr/bin:/bin"]);
+        command.args(OPERATOR_ENVIRONMENT.map(|(name, value)| format!("{name}={value}")));
         command.arg(format!("AWS_ENDPOINT_URL=http://127.0.0.1:{PORT}"));
         command.arg("AWS_ENDPOINT_URL_S3=http://s3.eu-central-1.amazonaws.com");
-        command.arg(agent).arg("deploy").args(arguments).stdin(Stdio::null());
+        command.args(["bash", "-c", line]).stdin(Stdio::null());
         command
-    }
-
-    /// The same, to its end.
-    pub fn run(&self, agent: &Path, arguments: &[&str]) -> Result<Output> {
-        guest::output(&mut self.deploy(agent, arguments))
     }
 
     /// The user-data of the last version of the launch template with this in its name, once there is one.

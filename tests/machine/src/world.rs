@@ -38,6 +38,10 @@ pub const AWS_ENVIRONMENT: [(&str, &str); 4] = [
     ("AWS_REGION", REGION),
 ];
 
+/// An operator's credentials and region, likewise.
+pub(crate) const OPERATOR_ENVIRONMENT: [(&str, &str); 3] =
+    [("AWS_ACCESS_KEY_ID", s3::OPERATOR.0), ("AWS_SECRET_ACCESS_KEY", s3::OPERATOR.1), ("AWS_REGION", REGION)];
+
 /// The address of the metadata service, in every EC2 network.
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The router of the machine's subnet; every name there is leads to it.

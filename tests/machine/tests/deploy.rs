@@ -5,58 +5,75 @@ use std::path::PathBuf;
 use std::process::Child;
 
 use anyhow::{Context, Result, ensure};
-use machine::{Emulator, Machine, Options, UserData, agent};
+use machine::{Emulator, Machine, Options, Output, UserData, agent};
 
 const INSTANCE: &str = "i-0123456789abcdef0";
-/// What the emulator knows.
-const PLACE: [&str; 6] = [
-    "--subnets=subnet-00000001,subnet-00000002",
-    "--ami=ami-0abcdef1234567890",
-    "--desired-capacity=1",
-    "--bucket=glovo-config",
-    "--pause=1s",
-    "--poll=500ms",
-];
+/// What the operator of the old script had in the environment: what the emulator knows.
+const ENVIRONMENT: &str =
+    "SG_VALUE=sg-00000001 SUBNETS=subnet-00000001,subnet-00000002 AMIID=ami-0abcdef1234567890 DESIREDCAPACITY=1";
 
-/// A deploy that goes on; ended when dropped.
-struct Deploying {
+/// The operator's directory, where `deploy.toml` is.
+struct Operator<'a> {
+    emulator: &'a Emulator,
+    directory: PathBuf,
+}
+
+impl Operator<'_> {
+    /// Declares what the old script had no variables for, with these variables of the steps.
+    fn declare(&self, set: &[String]) -> Result<()> {
+        let mut settings = format!("bucket = 'glovo-config'\nagent = '{}'\npause = '1s'\n[set]\n", agent()?.display());
+        for (name, value) in set.iter().filter_map(|pair| pair.split_once('=')) {
+            settings += &format!("{name} = '{value}'\n");
+        }
+        Ok(fs::write(self.directory.join("deploy.toml"), settings)?)
+    }
+
+    /// Types a call on a terminal, as it was typed when the program was `./glovo-app-cf.sh`, and agrees.
+    fn types(&self, call: &str) -> Result<Typed> {
+        let log = self.directory.join("terminal");
+        let call = call.replace("./glovo-app-cf.sh", &format!("{} deploy", agent()?.display()));
+        let line = format!("echo y | script --quiet --return --command '{ENVIRONMENT} {call}' {}", log.display());
+        let process =
+            self.emulator.operator(&line).current_dir(&self.directory).stdout(std::process::Stdio::null()).spawn();
+        Ok(Typed { process: process.context("script")?, log })
+    }
+}
+
+/// A call that goes on; ended when dropped.
+struct Typed {
     process: Child,
     log: PathBuf,
 }
 
-impl Deploying {
-    fn begin(machine: &Machine, emulator: &Emulator, verb: &str, build: u32, set: &[String]) -> Result<Deploying> {
-        let agent = agent()?;
-        let mut options: Vec<String> = set.iter().map(|pair| format!("--set={pair}")).collect();
-        options.push(format!("--build-number={build}"));
-        options.push(format!("--agent={}", agent.display()));
-        let arguments = [verb, "--yes"].into_iter().chain(PLACE).chain(options.iter().map(String::as_str));
-        let log = machine.directory().join(format!("deploy-{build}.log"));
-        let file = fs::File::create(&log)?;
-        let mut command = emulator.deploy(agent, &arguments.collect::<Vec<_>>());
-        let process = command.stdout(file.try_clone()?).stderr(file).spawn().context("deploy")?;
-        Ok(Deploying { process, log })
-    }
-
-    fn said(&self) -> Result<String> {
-        Ok(fs::read_to_string(&self.log)?)
+impl Typed {
+    fn said(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
     fn end(mut self) -> Result<(Option<i32>, String)> {
         let code = self.process.wait()?.code();
-        Ok((code, self.said()?))
+        Ok((code, self.said()))
     }
 }
 
-impl Drop for Deploying {
+impl Drop for Typed {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
+/// The same machine stands for the new one in the green slot.
+fn boot_again(machine: &Machine, emulator: &Emulator, endpoint: &str, update: &Typed) -> Result<Output> {
+    let user_data = emulator.user_data("GreenLaunchTemplate").with_context(|| update.said())?;
+    fs::write(machine.path("/root/user-data"), user_data)?;
+    machine.sh("chmod 700 /root/user-data")?;
+    machine.exec(&["env", endpoint, "/root/user-data"])
+}
+
 #[test]
-fn a_stack_s_machine_boots_serves_and_signals_and_one_that_can_t_says_why_while_the_old_build_goes_on() -> Result<()> {
+fn the_old_calls_make_a_stack_whose_machine_serves_and_a_broken_build_says_why_while_the_old_one_goes_on() -> Result<()>
+{
     let mut machine = Machine::new(Options { user_data: Some(UserData::Text(String::new())), ..Options::default() })?;
     let emulator = Emulator::start(machine.world(), machine.directory())?;
     emulator.show_console(INSTANCE, &machine.console())?;
@@ -64,46 +81,60 @@ fn a_stack_s_machine_boots_serves_and_signals_and_one_that_can_t_says_why_while_
     let endpoint = "AWS_ENDPOINT_URL_CLOUDFORMATION=http://cloudformation.eu-central-1.amazonaws.com";
     let drop_in = machine.path("/etc/systemd/system.conf.d/cloudformation.conf");
     fs::write(drop_in, format!("[Manager]\nDefaultEnvironment={endpoint}\n"))?;
+    let operator = Operator { emulator: &emulator, directory: machine.directory().join("operator") };
+    fs::create_dir(&operator.directory)?;
     // What a deploy doesn't bring by itself: the jar, and a disk for swap.
     let mut set = machine.variables()?;
     set.retain(|pair| ["jar_", "swap_"].iter().any(|name| pair.starts_with(name)));
+    operator.declare(&set)?;
 
-    let deploy = Deploying::begin(&machine, &emulator, "create-stack", 1, &set)?;
-    let user_data = emulator.user_data("BlueLaunchTemplate").with_context(|| deploy.said().unwrap_or_default());
-    machine.world().set_user_data(user_data?);
+    let create = operator.types("./glovo-app-cf.sh -t create-stack")?;
+    let user_data = emulator.user_data("BlueLaunchTemplate").with_context(|| create.said())?;
+    machine.world().set_user_data(user_data);
     machine.power_on()?;
     machine.wait_until_booted()?;
-    let (code, said) = deploy.end()?;
+    let (code, said) = create.end()?;
     ensure!(code == Some(0) && said.contains("every serving target runs build 1"), "{code:?}: {said}");
-    ensure!(said.contains("CREATE_COMPLETE"), "{said}");
     machine.wait_until_serving()?;
     let signals = machine.world().requests().into_iter().filter(|request| request.path.contains("SignalResource"));
     let signals: Vec<String> = signals.map(|request| format!("{} {}", request.status, request.path)).collect();
     ensure!(signals.len() == 1 && signals[0].contains("LogicalResourceId=BlueGroup"), "{signals:?}");
     ensure!(signals[0].starts_with("200") && signals[0].contains("Status=SUCCESS"), "{signals:?}");
 
+    set.retain(|pair| !pair.starts_with("jar_url="));
     set.push("jar_url=http://origin.test/none.jar?signature=canary".into());
     set.push("app_version=2.0.0".into());
-    let deploy = Deploying::begin(&machine, &emulator, "update-stack", 2, &set)?;
-    let user_data = emulator.user_data("GreenLaunchTemplate").with_context(|| deploy.said().unwrap_or_default());
-    fs::write(machine.path("/root/user-data"), user_data?)?;
-    machine.sh("chmod 700 /root/user-data")?;
-    // The same machine stands for the new one.
-    let run = machine.exec(&["env", endpoint, "/root/user-data"])?;
+    operator.declare(&set)?;
+    let update = operator.types("BUILD_NUMBER=3 ./glovo-app-cf.sh -t update-stack")?;
+    let run = boot_again(&machine, &emulator, endpoint, &update)?;
     ensure!(run.code == 1, "{run:?}");
-    let (code, said) = deploy.end()?;
+    let (code, said) = update.end()?;
     ensure!(code == Some(1), "{code:?}: {said}");
-    for words in [
+    let words = [
         "step: copy_http_resources",
         "caused by: the server answered 404 Not Found",
         "hint: ",
         "UPDATE_ROLLBACK_COMPLETE",
-    ] {
+    ];
+    for words in words {
         ensure!(said.contains(words), "no `{words}` in {said}");
     }
-    ensure!(!said.contains("canary"), "{said}");
-    let status = emulator.run(agent()?, &["status"])?.success()?;
+    let status = operator.types("./glovo-app-cf.sh status")?.end()?.1;
     ensure!(status.contains("blue   build 1, 100 % of the traffic"), "{status}");
     ensure!(status.contains("every serving target runs build 1"), "{status}");
-    machine.wait_until_serving()
+    machine.wait_until_serving()?;
+
+    // The mended build.
+    set.retain(|pair| !pair.starts_with("jar_url="));
+    set.extend(machine.variables()?.into_iter().filter(|pair| pair.starts_with("jar_url=")));
+    operator.declare(&set)?;
+    let update = operator.types("BUILD_NUMBER=4 ./glovo-app-cf.sh -t update-stack")?;
+    let run = boot_again(&machine, &emulator, endpoint, &update)?;
+    ensure!(run.code == 0, "{run:?}");
+    let (code, said) = update.end()?;
+    ensure!(code == Some(0) && said.contains("every serving target runs build 4"), "{code:?}: {said}");
+    ensure!(said.contains("blue (build 1) keeps 1 machine"), "{said}");
+    let (code, said) = operator.types("./glovo-app-cf.sh rollback")?.end()?;
+    ensure!(code == Some(0) && said.contains("users are on blue (build 1)"), "{code:?}: {said}");
+    Ok(())
 }

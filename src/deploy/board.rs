@@ -1,0 +1,94 @@
+//! What the machines of a stack are at while CloudFormation waits for their signals.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+
+use super::{Deploy, fleet, watch::Event};
+
+/// Machines are asked for at every so manieth look at the events: their consoles change slowly, and EC2 counts the calls.
+const EVERY: u32 = 5;
+const GROUP: &str = "AWS::AutoScaling::AutoScalingGroup";
+const SIGNALLED: &str = "Received SUCCESS signal with UniqueId ";
+
+/// What is known of the machines; what changes is told.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    /// The groups that are waited for.
+    groups: BTreeSet<String>,
+    signalled: BTreeSet<String>,
+    told: BTreeMap<String, String>,
+    looks: u32,
+}
+
+impl Board {
+    /// Learns from an event which groups are waited for, and who has signalled.
+    pub(super) fn learn(&mut self, event: &Event) {
+        if event.kind != GROUP {
+            return;
+        }
+        if let Some(machine) = event.reason.strip_prefix(SIGNALLED) {
+            _ = self.signalled.insert(machine.to_owned());
+        }
+        if event.status.ends_with("_IN_PROGRESS") && !event.physical.is_empty() {
+            _ = self.groups.insert(event.physical.clone());
+        } else {
+            _ = self.groups.remove(&event.physical);
+        }
+    }
+
+    /// Tells what has changed. That it can't be told for once is no reason to stop watching.
+    pub(super) fn look(&mut self, deploy: &Deploy) {
+        self.looks += 1;
+        if self.groups.is_empty() || !self.looks.is_multiple_of(EVERY) {
+            return;
+        }
+        if let Err(error) = self.tell(deploy) {
+            tracing::debug!("what the machines are at can't be told: {error:#}");
+        }
+    }
+
+    fn tell(&mut self, deploy: &Deploy) -> Result<()> {
+        let names: Vec<&str> = self.groups.iter().map(String::as_str).collect();
+        for (machine, state) in fleet::groups(&deploy.system, &names)?.into_iter().flat_map(|group| group.machines) {
+            let now = if self.signalled.contains(&machine) {
+                "signalled".to_owned()
+            } else {
+                let console = fleet::console(&deploy.system, &machine).unwrap_or_default();
+                step(&console).unwrap_or_else(|| format!("booting ({state})"))
+            };
+            if self.told.get(&machine) != Some(&now) {
+                deploy.say(&format!("          machine {machine}: {now}"));
+                _ = self.told.insert(machine, now);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The last step that a run has told the console of: `step 3/8 copy_http_resources`.
+fn step(console: &str) -> Option<String> {
+    let said = |line: &str| {
+        let (_, line) = line.split_once("step ")?;
+        let (step, rest) = line.split_once(": ")?;
+        let (number, name) = step.split_once(' ')?;
+        let is_number = number.contains('/') && number.chars().all(|c| c.is_ascii_digit() || c == '/');
+        let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
+        (is_number && is_name && !rest.is_empty()).then(|| format!("step {number} {name}"))
+    };
+    console.lines().rev().find_map(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_step_is_found_between_what_others_write() {
+        let console = "[   41.2] cloud-init[901]: step 1/8 install_dependencies: 2 changes (31 s)\r\n\
+                       [   42.0] cloud-init[901]: step 2/8 enable_swap: 1 change (800 ms)\r\n\
+                       [   42.1] audit: one more step forward: yes\r\n";
+        assert_eq!(step(console).unwrap(), "step 2/8 enable_swap");
+        assert_eq!(step("[    0.0] Linux version 6.1"), None);
+    }
+}
