@@ -193,14 +193,12 @@ mod tests {
     fn a_line_that_a_killed_useradd_has_left_out_of_a_shadow_file_is_added() {
         let passwd = ("passwd", "app:x:999:998::/nonexistent:/bin/sh\n");
         let group = ("group", "app:x:998:\n");
-        let shadow = ("shadow", "root:*:1::::::\napp:!:1::::::\n");
-        let short_shadow = ("shadow", "root:*:1::::::\napple:!:1::::::");
-        let gshadow = ("gshadow", "root:*::\napp:!::\n");
-        let short_gshadow = ("gshadow", "root:*::app\n");
+        let whole = [("shadow", "root:*:1::::::\napp:!:1::::::\n"), ("gshadow", "root:*::\napp:!::\n")];
+        let short = [("shadow", "root:*:1::::::\napple:!:1::::::"), ("gshadow", "root:*::app\n")];
         let none: [String; 0] = [];
-        assert_eq!(plans("complete", &[passwd, group, shadow, gshadow]), [none.clone(), none.clone()]);
+        assert_eq!(plans("complete", &[passwd, group, whole[0], whole[1]]), [none.clone(), none.clone()]);
         assert_eq!(plans("unshadowed", &[passwd, group]), [none.clone(), none.clone()]);
-        let [user, of_group] = plans("incomplete", &[passwd, group, short_shadow, short_gshadow]);
+        let [user, of_group] = plans("incomplete", &[passwd, group, short[0], short[1]]);
         assert_eq!(user, ["add it to /etc/shadow", "add it to /etc/gshadow"]);
         assert_eq!(of_group, ["add it to /etc/gshadow"]);
     }
