@@ -79,6 +79,7 @@ pub struct Status {
 }
 
 impl Status {
+    #[allow(clippy::useless_conversion, reason = "aarch64 counts links in 32 bits")]
     fn new(stat: &FileStat) -> Self {
         let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
         Self {
@@ -90,7 +91,7 @@ impl Status {
             },
             ownership: Ownership { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 },
             size: u64::try_from(stat.st_size).unwrap_or_default(),
-            links: stat.st_nlink,
+            links: u64::from(stat.st_nlink),
             changed: SystemTime::UNIX_EPOCH
                 + Duration::new(
                     u64::try_from(stat.st_ctime).unwrap_or_default(),
