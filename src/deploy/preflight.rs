@@ -68,6 +68,11 @@ pub fn look(deploy: &Deploy, wanted: &Settings, artifacts: &Artifacts) -> Result
     if let Some(who) = found.ask(deploy, "credentials", Call::new(&STS, "GetCallerIdentity"))? {
         who.text("GetCallerIdentityResult/Arn").clone_into(&mut found.identity);
     }
+    if let Some(bucket) = artifacts.uploads.first().map(|upload| &upload.bucket)
+        && !deploy.system.has_bucket(bucket)?
+    {
+        found.fault(format!("bucket {bucket}: there is none of this name"));
+    }
     network(&mut found, deploy, wanted)?;
     image(&mut found, deploy, wanted, artifacts)?;
     if let Some(key) = &wanted.key_pair {

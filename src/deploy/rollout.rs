@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{
     Deploy, fleet,
-    fleet::Group,
+    fleet::{Group, Target},
     stack::{self, Stack, Template, Value, Wanted},
     state::Condition,
     template::Slot,
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     error::{self, Class, Fault},
     value::spoken,
-    view::count,
+    view::{complain, count},
 };
 
 /// The shares that a new build gets, unless told otherwise.
@@ -86,13 +86,25 @@ impl Deploy {
         group.with_context(|| format!("the slot {} of {} holds no group", slot.name(), self.stack))
     }
 
+    /// A slot's machines as the balancer sees them; `None` if AWS can't be reached for now.
+    fn look(&self, stack: &Stack, slot: Slot) -> Result<Option<Vec<Target>>> {
+        match fleet::targets(&self.system, stack.output(&slot.named("Targets"))?) {
+            Ok(targets) => Ok(Some(targets)),
+            Err(error) if error::class(&error) == Class::Transient => {
+                complain(&format!("the balancer does not answer, still trying: {error:#}\n"));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Waits until as many machines as the group wants are healthy behind the balancer.
     fn await_health(&self, stack: &Stack, slot: Slot, group: &Group) -> Result<()> {
         let limit = self.settings.health_timeout.map_or(HEALTH_TIMEOUT, |limit| limit.0);
         let (began, wanted) = (Instant::now(), group.desired as usize);
         let mut told = BTreeMap::new();
         loop {
-            let targets = fleet::targets(&self.system, stack.output(&slot.named("Targets"))?)?;
+            let targets = self.look(stack, slot)?.unwrap_or_default();
             for target in &targets {
                 let state = match target.reason.as_str() {
                     "" => target.state.clone(),
@@ -118,16 +130,20 @@ impl Deploy {
     fn observe(&self, stack: &Stack, slot: Slot, group: &Group, time: Duration) -> Result<()> {
         let began = Instant::now();
         loop {
-            let healthy = fleet::healthy(&fleet::targets(&self.system, stack.output(&slot.named("Targets"))?)?);
-            ensure!(
-                healthy >= group.desired as usize,
-                "under its share of the traffic only {healthy} of {} machines stayed healthy",
-                group.desired
-            );
-            if began.elapsed() >= time {
+            let seen = self.look(stack, slot)?;
+            if let Some(targets) = &seen {
+                let healthy = fleet::healthy(targets);
+                ensure!(
+                    healthy >= group.desired as usize,
+                    "under its share of the traffic only {healthy} of {} machines stayed healthy",
+                    group.desired
+                );
+            }
+            // Without an answer the share is kept as it is: that AWS can't be reached says nothing of the machines.
+            if began.elapsed() >= time && seen.is_some() {
                 return Ok(());
             }
-            self.system.wait(self.poll.min(time.saturating_sub(began.elapsed())))?;
+            self.system.wait(self.poll)?;
         }
     }
 

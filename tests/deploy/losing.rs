@@ -40,6 +40,17 @@ fn row_79_throttled_polling_goes_on() {
 }
 
 #[test]
+fn a_balancer_that_does_not_answer_for_long_costs_a_healthy_build_no_traffic() {
+    let operator = Operator::serving();
+    operator.content("2");
+    // The gate looks once; then, under the first share, nobody answers for longer than a call bears.
+    operator.tape.script("DescribeTargetHealth", std::iter::once(Turn::Usual).chain((0..6).map(|_| throttled())));
+    let told = operator.update("2").expect(0).says("every serving target runs build 2");
+    assert!(told.stderr.contains("the balancer does not answer, still trying"), "{}", told.stderr);
+    assert_eq!(shares(&operator.calls()), [["90", "10"], ["50", "50"], ["0", "100"]]);
+}
+
+#[test]
 fn lost_connections_are_survived() {
     let operator = Operator::serving();
     operator.content("2");

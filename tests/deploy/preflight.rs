@@ -87,6 +87,17 @@ fn the_account_s_quota_must_have_room_for_the_new_machines() {
 }
 
 #[test]
+fn the_bucket_must_be_there() {
+    let operator = Operator::new();
+    let create = [operator.with_agent(&["create-stack", "--yes"]), vec!["--bucket=other".into()]].concat();
+    let create: Vec<&str> =
+        create.iter().map(String::as_str).filter(|word| !["--bucket", "artifacts"].contains(word)).collect();
+    let refused = operator.deploy(&create, &[("CLOUD_INIT_PATH", "")]).expect(2);
+    let _ = refused.says("bucket other: there is none of this name");
+    assert!(changes(&operator.calls()).is_empty());
+}
+
+#[test]
 fn the_key_pair_must_be_there() {
     let _ = refused(as_it_is, &[("KP", "bob")]).says("key pair bob: InvalidKeyPair.NotFound: 'bob' does not exist");
 }

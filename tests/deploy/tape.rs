@@ -59,7 +59,11 @@ impl Call {
             }
             (None, path) if path.ends_with("/hostedzonesbyname") => ("ListHostedZonesByName".into(), pairs(query)),
             (None, path) => {
-                let operation = if request.method == "HEAD" { "HeadObject" } else { "PutObject" };
+                let operation = match request.method.as_str() {
+                    "HEAD" if path.matches('/').count() < 2 || path.ends_with('/') => "HeadBucket",
+                    "HEAD" => "HeadObject",
+                    _ => "PutObject",
+                };
                 (operation.into(), BTreeMap::from([("Path".into(), path.into())]))
             }
         };
@@ -183,6 +187,7 @@ fn refusal(call: &Call, status: u16, code: &str, message: &str) -> Reply {
 
 fn answer(world: &mut World, call: &Call) -> Reply {
     match call.operation.as_str() {
+        "HeadBucket" => Reply::new(if call.get("Path").trim_matches('/') == "artifacts" { 200 } else { 404 }, ""),
         "HeadObject" => match world.objects.get(call.get("Path")) {
             Some(body) => Reply { status: 200, length: body.len(), headers: "", parts: Box::new(std::iter::empty()) },
             None => Reply::new(404, ""),

@@ -31,12 +31,38 @@ pub struct Upload {
 }
 
 impl System {
+    /// Whether there is a bucket of this name. One that may not be asked for (`s3:ListBucket`) is taken to be there.
+    pub fn has_bucket(&self, name: &str) -> Result<bool> {
+        let worker = self.fetcher.worker()?;
+        let task = worker.run(is_there(worker.origins(), name.to_owned()));
+        self.await_task(&task, || {}).with_context(|| format!("looking for the bucket {name}"))
+    }
+
     /// Puts an object into its bucket unless one of its key and length is there; returns whether it had to.
     pub fn upload(&self, upload: Upload) -> Result<bool> {
         let worker = self.fetcher.worker()?;
         let to = format!("s3://{}/{}", upload.bucket, upload.key);
         self.await_task(&worker.run(put(worker.origins(), upload)), || self.progress(&format!("uploading {to}")))
             .with_context(|| format!("uploading {to}"))
+    }
+}
+
+async fn is_there(origins: Arc<Origins>, bucket: String) -> Result<bool, Fault> {
+    let s3 = S3::of(&origins).await;
+    let mut attempts = Attempts::new(&origins.settings.pace, &origins.budget);
+    loop {
+        let head = |config| s3.client().head_bucket().bucket(&bucket).customize().config_override(config).send();
+        match s3.send(&bucket, head).await {
+            Ok(_) => return Ok(true),
+            Err(error) => match status(&error) {
+                Some(404) => return Ok(false),
+                Some(403) => return Ok(true),
+                _ => {
+                    let object = Object { bucket: &bucket, key: "", version: None };
+                    attempts.after(&bucket, s3.explain(&origins, object, error).await).await?;
+                }
+            },
+        }
     }
 }
 
@@ -80,7 +106,7 @@ impl S3 {
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        if status(&error) == Some(403) && error.code() == Some("AccessDenied") {
+        if status(&error) == Some(403) && matches!(error.code(), None | Some("AccessDenied")) {
             let who = match self.config.credentials_provider() {
                 Some(provider) => provider.provide_credentials().await.map(|held| held.access_key_id().to_owned()),
                 None => Ok("no".into()),
