@@ -112,7 +112,7 @@ fn render(deploy: &Deploy, directory: &Path) -> Result<()> {
             (template::with_user_data(of)?, user_data)
         }
         Strategy::Compatible => {
-            (template::text(strategy).to_owned(), artifacts.user_data(&deploy.stack, "AutoScalingGroup")?)
+            (template::text(strategy).to_owned(), artifacts.user_data(&deploy.stack, template::GROUP)?)
         }
     };
     let absolute = std::path::absolute(directory).with_context(|| format!("{}", directory.display()))?;

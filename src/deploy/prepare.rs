@@ -306,7 +306,7 @@ impl Deploy {
             self.say(&format!("note: {note}"));
         }
         found.check()?;
-        let user_data = artifacts.user_data(&self.stack, "AutoScalingGroup")?;
+        let user_data = artifacts.user_data(&self.stack, template::GROUP)?;
         let encoded = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &user_data);
         ensure!(
             encoded.len() <= 4096,

@@ -274,6 +274,9 @@ fn way_back(stack: &Stack, build: Option<u64>) -> Result<Slot> {
             .invalid()
             .into()),
         (None, [Some(blue), Some(green)]) => Ok(if blue < green { Slot::Blue } else { Slot::Green }),
+        (None, [None, None]) => Err(Fault::new(format!("the stack {} has no slots to go back to", stack.name))
+            .hint("deploy the old content again, with the next number: deploy update-stack")
+            .into()),
         (None, _) => Err(Fault::new(format!("there is no other build to go back to than {}", held()))
             .hint("deploy the old content again, with the next number: deploy update-stack")
             .into()),

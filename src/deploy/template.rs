@@ -7,6 +7,8 @@ use crate::error::Fault;
 
 const AUTOSCALING: &str = include_str!("../../cloudformation/autoscaling.yml");
 const COMPATIBLE: &str = include_str!("../../cloudformation/compatible.yml");
+/// What the one group of the old shape is called in its template.
+pub const GROUP: &str = "Group";
 
 /// What stands before a slot's user-data, on its line.
 const USER_DATA: &str = "Fn::Base64: ";
@@ -117,6 +119,11 @@ pub fn user_data(template: &str, slot: Slot) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn machines_of_the_old_shape_signal_for_a_group_that_there_is() {
+        assert!(COMPATIBLE.contains(&format!("\n  {GROUP}:\n    Type: AWS::AutoScaling::AutoScalingGroup\n")));
+    }
 
     #[test]
     fn user_data_survives_the_way_into_a_template_and_back() {

@@ -14,7 +14,7 @@ use crate::world::{Network, OPERATOR_ENVIRONMENT, ROUTER, World};
 
 const PORT: u16 = 4566;
 
-/// A running MiniStack, taught what AWS's groups do; see `tests/emulators`. It ends when dropped.
+/// A running emulator, taught what AWS does; see `tests/emulators`. It ends when dropped.
 pub struct Emulator {
     network: Network,
     process: Child,
@@ -24,8 +24,19 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Starts it where the machine of this world asks for CloudFormation; its log and consoles go into `dir`.
+    /// Starts MiniStack where the machine of this world asks for CloudFormation; its log and consoles go into `dir`.
     pub fn start(world: &World, dir: &Path) -> Result<Emulator> {
+        let emulator = Self::run(world, dir, "ministack_server.py")?;
+        world.relay_cloudformation(PORT);
+        Ok(emulator)
+    }
+
+    /// Starts moto, which knows classic load balancers; its machines boot nothing, and nobody waits for them.
+    pub fn start_moto(world: &World, dir: &Path) -> Result<Emulator> {
+        Self::run(world, dir, "moto_server.py")
+    }
+
+    fn run(world: &World, dir: &Path, server: &str) -> Result<Emulator> {
         let emulators = Path::new(PACKAGE).join("../emulators");
         let python = guest::output(&mut Command::new(emulators.join("needs")))?.success()?;
         let (consoles, log) = (dir.join("consoles"), File::create(dir.join("emulator.log"))?);
@@ -33,9 +44,12 @@ impl Emulator {
         let name_server = dir.join("resolv.conf");
         std::fs::write(&name_server, format!("nameserver {ROUTER}\n"))?;
         let network = world.network();
-        let process = network
-            .command(python.trim())
-            .arg(emulators.join("ministack_server.py"))
+        let mut command = network.command(python.trim());
+        command.arg(emulators.join(server));
+        if server.starts_with("moto") {
+            command.args(["-H", "127.0.0.1", "-p", &PORT.to_string()]);
+        }
+        let process = command
             .envs([("BIND_HOST", "127.0.0.1"), ("MINISTACK_REGION", "eu-central-1"), ("SIGNAL_TIMEOUT", "PT30M")])
             .env("GATEWAY_PORT", PORT.to_string())
             .env("CONSOLES", &consoles)
@@ -49,7 +63,6 @@ impl Emulator {
             ensure!(start.elapsed() < Duration::from_secs(120), "the emulator doesn't answer, see {}", dir.display());
             sleep(Duration::from_millis(200));
         }
-        world.relay_cloudformation(PORT);
         Ok(emulator)
     }
 

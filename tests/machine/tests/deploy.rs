@@ -16,6 +16,7 @@ const ENVIRONMENT: &str =
 struct Operator<'a> {
     emulator: &'a Emulator,
     directory: PathBuf,
+    environment: String,
 }
 
 impl Operator<'_> {
@@ -32,7 +33,8 @@ impl Operator<'_> {
     fn types(&self, call: &str) -> Result<Typed> {
         let log = self.directory.join("terminal");
         let call = call.replace("./glovo-app-cf.sh", &format!("{} deploy", agent()?.display()));
-        let line = format!("echo y | script --quiet --return --command '{ENVIRONMENT} {call}' {}", log.display());
+        let line =
+            format!("echo y | script --quiet --return --command '{} {call}' {}", self.environment, log.display());
         let process =
             self.emulator.operator(&line).current_dir(&self.directory).stdout(std::process::Stdio::null()).spawn();
         Ok(Typed { process: process.context("script")?, log })
@@ -81,7 +83,11 @@ fn the_old_calls_make_a_stack_whose_machine_serves_and_a_broken_build_says_why_w
     let endpoint = "AWS_ENDPOINT_URL_CLOUDFORMATION=http://cloudformation.eu-central-1.amazonaws.com";
     let drop_in = machine.path("/etc/systemd/system.conf.d/cloudformation.conf");
     fs::write(drop_in, format!("[Manager]\nDefaultEnvironment={endpoint}\n"))?;
-    let operator = Operator { emulator: &emulator, directory: machine.directory().join("operator") };
+    let operator = Operator {
+        emulator: &emulator,
+        directory: machine.directory().join("operator"),
+        environment: ENVIRONMENT.into(),
+    };
     fs::create_dir(&operator.directory)?;
     // What a deploy doesn't bring by itself: the jar, and a disk for swap.
     let mut set = machine.variables()?;
@@ -136,5 +142,41 @@ fn the_old_calls_make_a_stack_whose_machine_serves_and_a_broken_build_says_why_w
     ensure!(said.contains("blue (build 1) keeps 1 machine"), "{said}");
     let (code, said) = operator.types("./glovo-app-cf.sh rollback")?.end()?;
     ensure!(code == Some(0) && said.contains("users are on blue (build 1)"), "{code:?}: {said}");
+    Ok(())
+}
+
+#[test]
+fn the_old_shape_is_made_and_replaced_by_the_old_calls() -> Result<()> {
+    let machine = Machine::new(Options::default())?;
+    let emulator = Emulator::start_moto(machine.world(), machine.directory())?;
+    let subnets = emulator.call("Action=DescribeSubnets&Version=2016-11-15")?;
+    let groups = emulator.call("Action=DescribeSecurityGroups&Version=2016-11-15")?;
+    let environment = format!(
+        "SG_VALUE={} SUBNETS={} AMIID=ami-1e749f67",
+        Emulator::texts(&groups, "groupId")[0],
+        Emulator::texts(&subnets, "subnetId")[..2].join(",")
+    );
+    let operator = Operator { emulator: &emulator, directory: machine.directory().join("operator"), environment };
+    fs::create_dir(&operator.directory)?;
+    let mut set = machine.variables()?;
+    set.retain(|pair| pair.starts_with("jar_"));
+    let declare = |set: &[String]| -> Result<()> {
+        operator.declare(set)?;
+        let settings = operator.directory.join("deploy.toml");
+        // moto wants to know how large a volume is.
+        let shape = "strategy = 'compatible'\nparameter = { VolumeSize = '8' }\n".to_owned();
+        Ok(fs::write(&settings, shape + &fs::read_to_string(&settings)?)?)
+    };
+    declare(&set)?;
+    let (code, said) = operator.types("./glovo-app-cf.sh -t create-stack")?.end()?;
+    ensure!(code == Some(0) && said.contains("CREATE_COMPLETE"), "{code:?}: {said}");
+    ensure!(emulator.user_data("LaunchTemplate")?.contains("--signal glovo-app/Group "), "{said}");
+    set.push("app_version=2.0.0".into());
+    declare(&set)?;
+    let (code, said) = operator.types("BUILD_NUMBER=1 ./glovo-app-cf.sh -t update-stack")?.end()?;
+    ensure!(code == Some(2) && said.contains("build 1 is serving already, with other content"), "{code:?}: {said}");
+    let (code, said) = operator.types("BUILD_NUMBER=3 ./glovo-app-cf.sh -t update-stack")?.end()?;
+    ensure!(code == Some(0) && said.contains("UPDATE_COMPLETE"), "{code:?}: {said}");
+    ensure!(emulator.user_data("LaunchTemplate")?.contains("app_version=2.0.0"), "{said}");
     Ok(())
 }
