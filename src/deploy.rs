@@ -72,12 +72,11 @@ impl Deploy {
         if self.json { text.to_owned() } else { view::coloured(code, text) }
     }
 
-    /// Shows what a deploy would change, and leaves no trace. Returns whether anything would.
-    pub fn plan(&self) -> Result<bool> {
+    /// Shows what a deploy would change, and leaves no trace.
+    pub fn plan(&self) -> Result<()> {
         let prepared = self.prepare()?;
-        let Some(changes) = self.propose(&prepared)? else { return Ok(false) };
-        stack::discard(&self.system, &self.stack, &changes.id, prepared.current.is_none())?;
-        Ok(true)
+        let Some(changes) = self.propose(&prepared)? else { return Ok(()) };
+        stack::discard(&self.system, &self.stack, &changes.id, prepared.current.is_none())
     }
 
     /// Creates or updates the stack, and has the new build take over.

@@ -4,11 +4,11 @@
 //! user-data, and a script of less than 2 KiB leaves room for what else an operator wants to tell cloud-init.
 
 use anyhow::{Context, Result, bail, ensure};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, utf8_percent_encode};
 
 use crate::{
     error::Fault,
-    system::fetch::Source,
+    system::fetch::{Source, aws::RESERVED},
     value::{Sha256, printable},
 };
 
@@ -21,10 +21,7 @@ const BAKED: &str = include_str!("../packaging/user-data/baked.sh");
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html>
 pub const LIMIT: usize = 16 << 10;
 
-/// What is encoded in a signed path or query: all but the unreserved characters of RFC 3986.
-/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The same, but for the slashes of a path.
+/// What is encoded in a signed path: the same as in a query, but for its slashes.
 const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 
 /// Where a machine gets the agent from.

@@ -51,7 +51,7 @@ pub(super) fn execute(arguments: cli::Deploy) -> Result<u8> {
     match verb {
         DeployVerb::CreateStack => deploy.execute(true).map(|()| 0),
         DeployVerb::UpdateStack => deploy.execute(false).map(|()| 0),
-        DeployVerb::Plan => deploy.plan().map(|_| 0),
+        DeployVerb::Plan => deploy.plan().map(|()| 0),
         DeployVerb::Watch => deploy.watch().map(|()| 0),
         DeployVerb::Status => deploy.status(),
         DeployVerb::Rollback => deploy.roll_back(arguments.build).map(|()| 0),

@@ -33,8 +33,9 @@ use super::{
 };
 use crate::{error::Fault, system::System};
 
-/// All but the unreserved characters of RFC 3986.
-pub(super) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// What is encoded in a signed path or query: all but the unreserved characters of RFC 3986.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
+pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// So long before they expire credentials are fetched anew.
 const MARGIN: Duration = Duration::from_mins(5);
 /// Codes of refusals that a pause helps against, as the SDKs have them.
