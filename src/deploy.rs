@@ -6,8 +6,9 @@
 //!
 //! [`settings`] says what is wanted, [`preflight`] looks whether it can be had, [`prepare`] makes of it, with [`artifacts`]
 //! and [`template`], what CloudFormation gets, [`preview`] shows what will change, [`stack`] has it changed, [`watch`]
-//! follows it with a [`board`] of its machines, [`rollout`] moves the traffic of [`fleet`], and back. [`state`] knows what
-//! to do in each state of a stack. [`report`] shows what is.
+//! follows it with a [`board`] of its machines, [`rollout`] moves the traffic from one of the [`slots`] to the other, and
+//! back, by the listener or by [`weighted_dns`]; [`fleet`] is what serves. [`state`] knows what to do in each state of a
+//! stack. [`report`] shows what is.
 
 pub mod artifacts;
 mod board;
@@ -18,10 +19,12 @@ mod preview;
 mod report;
 mod rollout;
 pub mod settings;
+pub mod slots;
 pub mod stack;
 pub mod state;
 pub mod template;
 pub mod watch;
+mod weighted_dns;
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -29,7 +32,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use self::{
     prepare::{Kind, Prepared},
-    settings::Settings,
+    settings::{Settings, Strategy},
+    slots::{Slot, Slots},
     stack::{ChangeSet, Stack},
     state::Condition,
     watch::Watch,
@@ -72,71 +76,147 @@ impl Deploy {
         if self.json { text.to_owned() } else { view::coloured(code, text) }
     }
 
+    fn strategy(&self) -> Strategy {
+        self.settings.strategy.unwrap_or_default()
+    }
+
+    /// The name that the settings are for: of two stacks what they have in common.
+    pub fn name(&self) -> &str {
+        let is_one = |slot: &Slot| self.strategy() == Strategy::WeightedDns && self.stack.ends_with(slot.suffix());
+        let one = Slot::ALL.into_iter().find(is_one);
+        one.and_then(|slot| self.stack.strip_suffix(slot.suffix())).unwrap_or(&self.stack)
+    }
+
+    /// The name of the stack that a slot is in, or is.
+    pub fn stack_of(&self, slot: Slot) -> String {
+        match self.strategy() {
+            Strategy::WeightedDns => format!("{}{}", self.name(), slot.suffix()),
+            _ => self.stack.clone(),
+        }
+    }
+
+    /// The names of the stacks that are meant: the one that is named, or both that have the name in common.
+    pub fn stacks(&self) -> Result<Vec<String>> {
+        if self.strategy() != Strategy::WeightedDns || self.name() != self.stack {
+            return Ok(vec![self.stack.clone()]);
+        }
+        let names: Vec<String> = Slots::find(self)?.stacks().map(|stack| stack.name.clone()).collect();
+        Ok(if names.is_empty() { vec![self.stack.clone()] } else { names })
+    }
+
+    /// The arguments that a command finds a stack by.
+    fn arguments(&self, stack: &str) -> String {
+        let strategy = if self.strategy() == Strategy::WeightedDns { " --strategy weighted-dns" } else { "" };
+        format!("--stack {stack}{strategy}")
+    }
+
+    /// What to type for this stack.
+    fn command(&self, verb: &str) -> String {
+        format!("glovo-bootstrap deploy {verb} {}", self.arguments(&self.stack))
+    }
+
+    /// What to do next with a stack.
+    fn next(&self, stack: &Stack) -> String {
+        stack.state.next_for(&stack.name, &self.arguments(&stack.name))
+    }
+
+    fn no_stack(&self) -> Fault {
+        Fault::new(format!("there is no stack {}", self.stack)).hint(self.command("create-stack"))
+    }
+
+    /// The stack, which there must be.
+    fn get(&self) -> Result<Stack> {
+        Stack::find(&self.system, &self.stack)?.with_context(|| self.no_stack())
+    }
+
+    /// Fails unless a stack can be deployed to now: names what is in flight, or the way out.
+    fn check_ready(&self, stack: &Stack) -> Result<()> {
+        let Stack { name, state, changed, reason, .. } = stack;
+        let because = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+        match state.condition {
+            Condition::Ready | Condition::Absent => Ok(()),
+            Condition::Busy => {
+                let fault = Fault::new(format!(
+                    "another operation is in flight: the stack {name} is {} since {changed}{because}",
+                    state.name
+                ));
+                Err(fault.hint(self.next(stack)).class(Class::Locked).into())
+            }
+            Condition::Stuck => {
+                let fault = Fault::new(format!("the stack {name} is {}{because}: {}", state.name, state.meaning));
+                Err(fault.hint(self.next(stack)).into())
+            }
+        }
+    }
+
     /// Shows what a deploy would change, and leaves no trace.
     pub fn plan(&self) -> Result<()> {
         let prepared = self.prepare()?;
         let Some(changes) = self.propose(&prepared)? else { return Ok(()) };
-        stack::discard(&self.system, &self.stack, &changes.id, prepared.current.is_none())
+        stack::discard(&self.system, &prepared.stack, &changes.id, prepared.current.is_none())
     }
 
     /// Creates or updates the stack, and has the new build take over.
     pub fn execute(&self, wants_new: bool) -> Result<()> {
         self.check_asking()?;
         let mut prepared = self.prepare()?;
-        let is_new = prepared.current.is_none();
-        if is_new != wants_new {
-            let (is, does) = if is_new { ("is no stack", "creating") } else { ("is a stack", "updating") };
+        let is_first = prepared.kind == Kind::Create;
+        if is_first != wants_new {
+            let (is, does) = if is_first { ("is no stack", "creating") } else { ("is a stack", "updating") };
             self.say(&format!("note: there {is} {}: {does} it", self.stack));
         }
         let Some(changes) = self.propose(&prepared)? else { return Ok(()) };
         let ready = self.ask("make these changes?").and_then(|agreed| {
             ensure!(agreed, Fault::new("not agreed: nothing was changed"));
             prepared.artifacts.upload(&self.system, |text| self.say(text))?;
-            Watch::from_now(self, &self.stack)
+            Watch::from_now(self, &prepared.stack)
         });
         let mut watch = match ready {
             Ok(watch) => watch,
             Err(error) => {
                 // What it failed with says more than that nothing could be tidied up.
-                let discard = || stack::discard(&self.system, &self.stack, &changes.id, is_new);
+                let is_new = prepared.current.is_none();
+                let discard = || stack::discard(&self.system, &prepared.stack, &changes.id, is_new);
                 _ = self.system.interrupt().aside(discard);
                 return Err(error);
             }
         };
-        stack::execute(&self.system, &self.stack, &changes.id)?;
-        let stack = self.follow(&mut watch)?;
+        stack::execute(&self.system, &prepared.stack, &changes.id)?;
+        self.follow(&mut watch)?;
         if let Kind::Fill(slot) = prepared.kind {
-            self.roll_out(&stack, slot)?;
+            self.roll_out(&Slots::get(self)?, slot)?;
         }
         self.prove()
     }
 
     /// Shows the events of what is going on until it has ended.
-    fn follow(&self, watch: &mut Watch<'_>) -> Result<Stack> {
+    fn follow(&self, watch: &mut Watch<'_>) -> Result<()> {
         let stack = watch.until_done().map_err(|error| match error::class(&error) {
             Class::Interrupted(_) => error.context(
-                Fault::new(format!("detached from {}: it goes on without you", self.stack))
-                    .hint(format!("glovo-bootstrap deploy watch --stack {}", self.stack)),
+                Fault::new(format!("detached from {}: it goes on without you", self.stack)).hint(self.command("watch")),
             ),
             _ => error,
         })?;
         if stack.state.failed || stack.state.condition != Condition::Ready {
-            let message = format!("the stack {} is {}: {}", self.stack, stack.state.name, stack.state.meaning);
-            let fault = Fault::new(message).hint(stack.state.next_for(&self.stack));
+            let message = format!("the stack {} is {}: {}", stack.name, stack.state.name, stack.state.meaning);
+            let fault = Fault::new(message).hint(self.next(&stack));
             return Err(match watch.cause() {
                 Some(cause) => fault.caused_by(anyhow!(cause)).into(),
                 None => fault.into(),
             });
         }
-        Stack::get(&self.system, &self.stack)
+        Ok(())
     }
 
-    /// Follows what is going on with the stack, or went on last.
+    /// Follows what is going on with the stack, or went on last; of two stacks, with the one that changed last.
     pub fn watch(&self) -> Result<()> {
-        let stack = Stack::get(&self.system, &self.stack)?;
+        let slots = Slots::get(self)?;
+        let is_meant = |stack: &&Stack| self.name() == self.stack || stack.name == self.stack;
+        let is_later = |stack: &&Stack| (stack.state.condition == Condition::Busy, stack.changed.clone());
+        let stack = slots.stacks().filter(is_meant).max_by_key(is_later).with_context(|| self.no_stack())?;
         let mut watch = Watch::from_its_beginning(self, &stack.id)?;
-        let stack = self.follow(&mut watch)?;
-        self.name_waiting(&stack)
+        self.follow(&mut watch)?;
+        self.name_waiting(&Slots::get(self)?)
     }
 
     /// Fails if somebody is to be asked, and nobody is there.
@@ -163,8 +243,8 @@ impl Deploy {
 
     fn propose(&self, prepared: &Prepared) -> Result<Option<ChangeSet>> {
         let is_new = prepared.current.is_none();
-        let Some(changes) = stack::propose(&self.system, &self.stack, is_new, &prepared.wanted, self.poll)? else {
-            self.say(&format!("no changes: {} is as declared", self.stack));
+        let Some(changes) = stack::propose(&self.system, &prepared.stack, is_new, &prepared.wanted, self.poll)? else {
+            self.say(&format!("no changes: {} is as declared", prepared.stack));
             return Ok(None);
         };
         self.say(&prepared.meaning);
@@ -174,7 +254,7 @@ impl Deploy {
 
     /// Deletes the stack, after saying what it holds.
     pub fn delete(&self) -> Result<()> {
-        let stack = Stack::get(&self.system, &self.stack)?;
+        let stack = self.get()?;
         let held = stack::resources(&self.system, &self.stack)?;
         let held: Vec<_> = held.iter().filter(|resource| resource.status != "DELETE_COMPLETE").collect();
         self.say(&format!(
@@ -200,7 +280,7 @@ impl Deploy {
         ensure!(
             left.state.condition == Condition::Absent,
             Fault::new(format!("the stack {} is {}: {}", self.stack, left.state.name, left.state.meaning))
-                .hint(left.state.next_for(&self.stack))
+                .hint(self.next(&left))
         );
         self.say(&format!("the stack {} is deleted", self.stack));
         Ok(())

@@ -12,7 +12,8 @@ use crate::{
         Deploy,
         artifacts::Artifacts,
         settings::Strategy,
-        template::{self, Slot},
+        slots::{self, Slot},
+        template,
     },
     error::Fault,
     manifest::location::Texts,
@@ -49,18 +50,35 @@ pub(super) fn execute(arguments: cli::Deploy) -> Result<u8> {
         deploy.texts = texts(&deploy)?;
     }
     match verb {
-        DeployVerb::CreateStack => deploy.execute(true).map(|()| 0),
-        DeployVerb::UpdateStack => deploy.execute(false).map(|()| 0),
-        DeployVerb::Plan => deploy.plan().map(|()| 0),
         DeployVerb::Watch => deploy.watch().map(|()| 0),
-        DeployVerb::Status => deploy.status(),
-        DeployVerb::Rollback => deploy.roll_back(arguments.build).map(|()| 0),
-        DeployVerb::Diagnose => deploy.diagnose(),
-        DeployVerb::Drift => deploy.drift(),
-        DeployVerb::History => deploy.history().map(|()| 0),
-        DeployVerb::DeleteStack => deploy.delete().map(|()| 0),
-        DeployVerb::Render => render(&deploy, &arguments.output_dir).map(|()| 0),
+        DeployVerb::Diagnose => each(deploy, Deploy::diagnose),
+        DeployVerb::Drift => each(deploy, Deploy::drift),
+        DeployVerb::History => each(deploy, |deploy| deploy.history().map(|()| 0)),
+        DeployVerb::DeleteStack => each(deploy, |deploy| deploy.delete().map(|()| 0)),
+        _ => {
+            // These need both slots, also where somebody has named the stack of one.
+            let name = deploy.name().to_owned();
+            deploy.stack = name;
+            match verb {
+                DeployVerb::CreateStack => deploy.execute(true).map(|()| 0),
+                DeployVerb::UpdateStack => deploy.execute(false).map(|()| 0),
+                DeployVerb::Plan => deploy.plan().map(|()| 0),
+                DeployVerb::Status => deploy.status(),
+                DeployVerb::Rollback => deploy.roll_back(arguments.build).map(|()| 0),
+                _ => render(&deploy, &arguments.output_dir).map(|()| 0),
+            }
+        }
     }
+}
+
+/// Does something with each of the stacks that are meant; the highest exit code counts.
+fn each(mut deploy: Deploy, act: impl Fn(&Deploy) -> Result<u8>) -> Result<u8> {
+    let mut code = 0;
+    for stack in deploy.stacks()? {
+        deploy.stack = stack;
+        code = code.max(act(&deploy)?);
+    }
+    Ok(code)
 }
 
 /// A stack's name, as CloudFormation takes it; an ARN has no place in user-data and keys.
@@ -90,7 +108,7 @@ fn texts(deploy: &Deploy) -> Result<Option<Texts>> {
         Some(steps) => Some(find(&system, Some(steps))?.0),
         None => None,
     };
-    let artifacts = Artifacts::collect(&deploy.settings, &deploy.stack, texts.as_ref())?;
+    let artifacts = Artifacts::collect(&deploy.settings, deploy.name(), texts.as_ref())?;
     let built_in = "built-in".to_owned();
     let manifest = cli::Manifest {
         steps: Some(deploy.settings.steps.clone().unwrap_or(built_in)),
@@ -106,10 +124,11 @@ fn render(deploy: &Deploy, directory: &Path) -> Result<()> {
     let strategy = deploy.settings.strategy.unwrap_or_default();
     let artifacts = Artifacts::collect(&deploy.settings, &deploy.stack, deploy.texts.as_ref())?;
     let (template, user_data) = match strategy {
-        Strategy::BlueGreen => {
-            let user_data = artifacts.user_data(&deploy.stack, &Slot::Blue.named("Group"))?;
-            let of = |slot| if slot == Slot::Blue { user_data.clone() } else { String::new() };
-            (template::with_user_data(of)?, user_data)
+        Strategy::BlueGreen | Strategy::WeightedDns => {
+            let group = slots::named(strategy, Slot::Blue, template::GROUP);
+            let user_data = artifacts.user_data(&deploy.stack_of(Slot::Blue), &group)?;
+            let slots = [(Slot::Blue, user_data.clone()), (Slot::Green, String::new())];
+            (template::with_user_data(strategy, &slots)?, user_data)
         }
         Strategy::Compatible => {
             (template::text(strategy).to_owned(), artifacts.user_data(&deploy.stack, template::GROUP)?)

@@ -1,10 +1,9 @@
-//! The machines of a stack: its groups, its target groups, its listener's weights.
+//! What serves: groups, their machines, target groups, a listener's weights.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
-use super::{stack::Stack, template::Slot};
 use crate::{
     error::Fault,
     system::{
@@ -57,14 +56,6 @@ pub fn groups(system: &System, names: &[&str]) -> Result<Vec<Group>> {
     answer.list("DescribeAutoScalingGroupsResult/AutoScalingGroups").map(group).collect()
 }
 
-/// The group of a slot; `None` if the slot is not filled.
-pub fn group(system: &System, stack: &Stack, slot: Slot) -> Result<Option<Group>> {
-    match stack.outputs.get(&slot.named("Group")) {
-        Some(name) => Ok(groups(system, &[name])?.into_iter().next()),
-        None => Ok(None),
-    }
-}
-
 /// Changes how many machines a group has at least, and how many now.
 pub fn resize(system: &System, group: &str, min: u32, desired: u32) -> Result<()> {
     let call = Call::new(&AUTO_SCALING, "UpdateAutoScalingGroup").with("AutoScalingGroupName", group);
@@ -98,39 +89,6 @@ pub fn weights(system: &System, listener: &str) -> Result<BTreeMap<String, u32>>
     Ok(targets
         .map(|target| (target.text("TargetGroupArn").into(), target.text("Weight").parse().unwrap_or(0)))
         .collect())
-}
-
-/// The share of the traffic that each slot gets, as the listener has it now.
-pub fn shares(system: &System, stack: &Stack) -> Result<[u32; 2]> {
-    let weights = weights(system, stack.output("Listener")?)?;
-    let mut shares = [0; 2];
-    for (share, slot) in shares.iter_mut().zip(Slot::ALL) {
-        *share = weights.get(stack.output(&slot.named("Targets"))?).copied().unwrap_or(0);
-    }
-    Ok(shares)
-}
-
-/// Gives a slot this share of the traffic, in percent, and the other one the rest.
-pub fn shift(system: &System, stack: &Stack, slot: Slot, percent: u8) -> Result<()> {
-    let action = "DefaultActions.member.1";
-    let mut call = Call::new(&BALANCING, "ModifyListener").with("ListenerArn", stack.output("Listener")?);
-    call = call.with(format!("{action}.Type"), "forward");
-    let percent = percent.min(100);
-    for ((slot, weight), n) in [(slot, percent), (slot.other(), 100 - percent)].into_iter().zip(1..) {
-        let member = format!("{action}.ForwardConfig.TargetGroups.member.{n}");
-        call = call.with(format!("{member}.TargetGroupArn"), stack.output(&slot.named("Targets"))?);
-        call = call.with(format!("{member}.Weight"), weight.to_string());
-    }
-    system.aws(call).map(drop)
-}
-
-/// The slot that users are on; of two that share the traffic, the one with more of it.
-pub fn active(shares: [u32; 2]) -> Option<Slot> {
-    match shares {
-        [0, 0] => None,
-        [blue, green] if blue >= green => Some(Slot::Blue),
-        _ => Some(Slot::Green),
-    }
 }
 
 /// The builds that these machines say they run, by the tag `build`.

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use super::{
     Deploy,
     fleet::{self, Group, Target},
+    slots::{Slot, Slots},
     stack::{self, Stack},
     state::Condition,
-    template::Slot,
     watch::{self},
 };
 use crate::{
@@ -27,15 +27,15 @@ struct View {
 }
 
 impl Deploy {
-    fn views(&self, stack: &Stack) -> Result<Vec<View>> {
-        let shares = fleet::shares(&self.system, stack)?;
+    fn views(&self, slots: &Slots) -> Result<Vec<View>> {
+        let shares = slots.shares(&self.system)?;
         let view = |(slot, share): (Slot, u32)| {
             Ok(View {
                 slot,
-                build: stack.parameter(&slot.named("VersionId")).to_owned(),
+                build: slots.parameter(slot, "VersionId").to_owned(),
                 share,
-                group: fleet::group(&self.system, stack, slot)?,
-                targets: fleet::targets(&self.system, stack.output(&slot.named("Targets"))?)?,
+                group: slots.group(&self.system, slot)?,
+                targets: slots.targets(&self.system, slot)?,
             })
         };
         Slot::ALL.into_iter().zip(shares).map(view).collect()
@@ -44,13 +44,14 @@ impl Deploy {
     /// Shows the stack, its slots and machines; returns 0 if all machines that serve run one build and are healthy, 4 if
     /// something goes on, else 1.
     pub fn status(&self) -> Result<u8> {
-        let stack = Stack::get(&self.system, &self.stack)?;
-        let state = &stack.state;
-        if !stack.outputs.contains_key("Listener") {
-            self.say(&format!("stack {}: {} since {}: {}", self.stack, state.name, stack.changed, state.meaning));
-            return Ok(exit_code(state.condition, !state.failed));
+        let slots = Slots::get(self)?;
+        if !slots.have_traffic() {
+            for Stack { name, state, changed, .. } in slots.stacks() {
+                self.say(&format!("stack {name}: {} since {changed}: {}", state.name, state.meaning));
+            }
+            return Ok(exit_code(&slots, slots.stacks().all(|stack| !stack.state.failed)));
         }
-        let views = self.views(&stack)?;
+        let views = self.views(&slots)?;
         let machines: Vec<&str> =
             views.iter().flat_map(|view| &view.targets).map(|target| target.id.as_str()).collect();
         let builds = fleet::builds(&self.system, &machines)?;
@@ -58,11 +59,15 @@ impl Deploy {
             builds.get(&target.id).filter(|build| !build.is_empty()).unwrap_or(&view.build).clone()
         };
         if self.json {
-            let slots = views.iter().map(|view| slot_json(view, |target| build_of(view, target)));
-            let slots: Vec<Value> = slots.collect();
-            say(&json!({ "stack": self.stack, "state": state.name, "slots": slots }).to_string());
+            let all = views.iter().map(|view| slot_json(view, |target| build_of(view, target)));
+            let all: Vec<Value> = all.collect();
+            let stacks = slots.stacks().map(|stack| (stack.name.clone(), stack.state.name.as_ref().into()));
+            let stacks: serde_json::Map<String, Value> = stacks.collect();
+            say(&json!({ "stack": self.stack, "stacks": stacks, "slots": all }).to_string());
         } else {
-            say(&format!("stack {}: {} since {}", self.stack, state.name, stack.changed));
+            for Stack { name, state, changed, .. } in slots.stacks() {
+                say(&format!("stack {name}: {} since {changed}", state.name));
+            }
             for view in &views {
                 show(view, |target| build_of(view, target));
             }
@@ -101,7 +106,7 @@ impl Deploy {
                 false
             }
         };
-        Ok(exit_code(state.condition, well))
+        Ok(exit_code(&slots, well))
     }
 
     /// The last word of a deploy: which build serves.
@@ -110,7 +115,7 @@ impl Deploy {
             0 => Ok(()),
             4 => Err(Fault::new("something else has begun with the stack").class(Class::Locked).into()),
             _ => Err(Fault::new("the stack is changed, but not all that serves is as it should be")
-                .hint(format!("glovo-bootstrap deploy diagnose --stack {}", self.stack))
+                .hint(self.command("diagnose"))
                 .into()),
         }
     }
@@ -119,7 +124,7 @@ impl Deploy {
     pub fn diagnose(&self) -> Result<u8> {
         let Some(stack) = Stack::find(&self.system, &self.stack)? else {
             self.say(&format!("there is no stack {}", self.stack));
-            self.say(&format!("next: glovo-bootstrap deploy create-stack --stack {}", self.stack));
+            self.say(&format!("next: {}", self.command("create-stack")));
             return Ok(0);
         };
         let state = &stack.state;
@@ -141,13 +146,16 @@ impl Deploy {
                 self.say(&format!("  - {} ({}) {} {}", resource.name, resource.kind, resource.status, resource.id));
             }
         }
-        self.say(&format!("next: {}", state.next_for(&self.stack)));
-        Ok(exit_code(state.condition, !state.failed))
+        self.say(&format!("next: {}", self.next(&stack)));
+        Ok(match state.condition {
+            Condition::Busy => 4,
+            _ => u8::from(state.failed),
+        })
     }
 
     /// Shows what differs from the template; 3 if anything does.
     pub fn drift(&self) -> Result<u8> {
-        let stack = Stack::get(&self.system, &self.stack)?;
+        let stack = self.get()?;
         let started = self.system.aws(Call::new(&CLOUDFORMATION, "DetectStackDrift").with("StackName", &self.stack))?;
         let id = started.text("DetectStackDriftResult/StackDriftDetectionId").to_owned();
         loop {
@@ -183,8 +191,10 @@ impl Deploy {
         }
         // The weights are moved past CloudFormation.
         if stack.outputs.contains_key("Listener") {
-            for (slot, share) in Slot::ALL.into_iter().zip(fleet::shares(&self.system, &stack)?) {
-                let declared = stack.parameter(&slot.named("Weight"));
+            let slots = Slots::find(self)?;
+            let shares = slots.shares(&self.system)?;
+            for slot in slots.of(&stack) {
+                let (share, declared) = (shares[slot.index()], slots.parameter(slot, "Weight"));
                 if declared != share.to_string() {
                     drifted += 1;
                     self.say(&format!("  {} gets {share} of the traffic, declared {declared}", slot.name()));
@@ -197,7 +207,7 @@ impl Deploy {
 
     /// Shows what was done with the stack, the newest last.
     pub fn history(&self) -> Result<()> {
-        let stack = Stack::get(&self.system, &self.stack)?;
+        let stack = self.get()?;
         for event in watch::milestones(self, &stack.id)? {
             if self.json {
                 say(&serde_json::to_string(&event)?);
@@ -210,12 +220,8 @@ impl Deploy {
     }
 }
 
-fn exit_code(condition: Condition, well: bool) -> u8 {
-    match condition {
-        Condition::Busy => 4,
-        _ if well => 0,
-        _ => 1,
-    }
+fn exit_code(slots: &Slots, well: bool) -> u8 {
+    if slots.stacks().any(|stack| stack.state.condition == Condition::Busy) { 4 } else { u8::from(!well) }
 }
 
 fn slot_json(view: &View, build: impl Fn(&Target) -> String) -> Value {

@@ -1,7 +1,7 @@
 //! The way of the traffic from one slot to the other, and back.
 //!
-//! The balancer and the groups are asked directly, so that it goes on, and above all back, also while CloudFormation is
-//! busy. The stack's parameters follow, so that its next update undoes nothing.
+//! The balancer, or Route 53, and the groups are asked directly, so that it goes on, and above all back, also while
+//! CloudFormation is busy. The parameters of stacks follow, so that their next update undoes nothing.
 
 use std::{
     collections::BTreeMap,
@@ -13,9 +13,10 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{
     Deploy, fleet,
     fleet::{Group, Target},
+    settings::Strategy,
+    slots::{Slot, Slots, active},
     stack::{self, Stack, Template, Value, Wanted},
     state::Condition,
-    template::Slot,
     watch::Watch,
 };
 use crate::{
@@ -27,19 +28,22 @@ use crate::{
 /// The shares that a new build gets, unless told otherwise.
 const SHIFT: [u8; 3] = [10, 50, 100];
 const PAUSE: Duration = Duration::from_secs(30);
+/// Resolvers keep an answer for a minute: that is how long an alias of a balancer lives.
+/// <https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/resource-record-sets-choosing-alias-non-alias.html>
+const PAUSE_OF_DNS: Duration = Duration::from_mins(2);
 const HEALTH_TIMEOUT: Duration = Duration::from_mins(10);
 
 impl Deploy {
     /// Moves the traffic to a slot that has just been filled, shrinks the other one, and has the stack know.
-    pub(super) fn roll_out(&self, stack: &Stack, slot: Slot) -> Result<()> {
+    pub(super) fn roll_out(&self, slots: &Slots, slot: Slot) -> Result<()> {
         let mut share = 0;
-        self.move_traffic(stack, slot, &mut share).map_err(|error| match error::class(&error) {
+        self.move_traffic(slots, slot, &mut share).map_err(|error| match error::class(&error) {
             Class::Interrupted(_) => {
-                let here = described(stack, slot);
+                let here = slots.described(slot);
                 let message = format!("detached from {}: {here} has {share} % of the traffic", self.stack);
                 let ways = [("on", slot), ("back", slot.other())].map(|(way, slot)| {
-                    let build = stack.parameter(&slot.named("VersionId"));
-                    format!("{way}: glovo-bootstrap deploy rollback --build {build} --stack {}", self.stack)
+                    let build = slots.parameter(slot, "VersionId");
+                    format!("{way}: {}", self.command(&format!("rollback --build {build}")))
                 });
                 error.context(Fault::new(message).hint(ways.join("; ")))
             }
@@ -48,47 +52,47 @@ impl Deploy {
     }
 
     /// The same; `share` is what the slot has got so far, also where it fails.
-    fn move_traffic(&self, stack: &Stack, slot: Slot, share: &mut u8) -> Result<()> {
-        let group = self.group(stack, slot)?;
-        self.await_health(stack, slot, &group).map_err(|error| self.still_on(stack, slot.other(), error))?;
+    fn move_traffic(&self, slots: &Slots, slot: Slot, share: &mut u8) -> Result<()> {
+        let group = self.group(slots, slot)?;
+        self.await_health(slots, slot, &group).map_err(|error| self.still_on(slots, slot.other(), error))?;
         let shares = if self.settings.shift.is_empty() { SHIFT.to_vec() } else { self.settings.shift.clone() };
-        let pause = self.settings.pause.map_or(PAUSE, |pause| pause.0);
         for next in shares {
-            fleet::shift(&self.system, stack, slot, next)?;
+            slots.shift(&self.system, slot, next)?;
             *share = next;
-            self.say(&format!("{} takes {share} % of the traffic", described(stack, slot)));
-            if next < 100
-                && let Err(error) = self.observe(stack, slot, &group, pause)
+            self.say(&format!("{} takes {share} % of the traffic", slots.described(slot)));
+            // The other slot is needed until the last resolver has asked again.
+            if (next < 100 || self.strategy() == Strategy::WeightedDns)
+                && let Err(error) = self.observe(slots, slot, &group)
             {
                 if !matches!(error::class(&error), Class::Interrupted(_)) {
-                    fleet::shift(&self.system, stack, slot.other(), 100)?;
+                    slots.shift(&self.system, slot.other(), 100)?;
                 }
-                return Err(self.still_on(stack, slot.other(), error));
+                return Err(self.still_on(slots, slot.other(), error));
             }
         }
-        self.shrink(stack, slot.other())?;
-        self.bring_into_line(stack, slot)
+        self.shrink(slots, slot.other())?;
+        self.bring_into_line(slots, slot)
     }
 
-    fn still_on(&self, stack: &Stack, slot: Slot, error: anyhow::Error) -> anyhow::Error {
+    fn still_on(&self, slots: &Slots, slot: Slot, error: anyhow::Error) -> anyhow::Error {
         if let Class::Interrupted(_) = error::class(&error) {
             return error;
         }
-        let users = described(stack, slot);
-        error.context(Fault::new(format!("the new build does not take over: all traffic is on {users}")).hint(format!(
-            "look at a machine (deploy status --stack {}), mend it, and deploy the next build",
-            self.stack
-        )))
+        let users = slots.described(slot);
+        error.context(
+            Fault::new(format!("the new build does not take over: all traffic is on {users}"))
+                .hint(format!("look at a machine ({}), mend it, and deploy the next build", self.command("status"))),
+        )
     }
 
-    fn group(&self, stack: &Stack, slot: Slot) -> Result<Group> {
-        let group = fleet::group(&self.system, stack, slot)?;
+    fn group(&self, slots: &Slots, slot: Slot) -> Result<Group> {
+        let group = slots.group(&self.system, slot)?;
         group.with_context(|| format!("the slot {} of {} holds no group", slot.name(), self.stack))
     }
 
     /// A slot's machines as the balancer sees them; `None` if AWS can't be reached for now.
-    fn look(&self, stack: &Stack, slot: Slot) -> Result<Option<Vec<Target>>> {
-        match fleet::targets(&self.system, stack.output(&slot.named("Targets"))?) {
+    fn look(&self, slots: &Slots, slot: Slot) -> Result<Option<Vec<Target>>> {
+        match slots.targets(&self.system, slot) {
             Ok(targets) => Ok(Some(targets)),
             Err(error) if error::class(&error) == Class::Transient => {
                 complain(&format!("the balancer does not answer, still trying: {error:#}\n"));
@@ -99,12 +103,12 @@ impl Deploy {
     }
 
     /// Waits until as many machines as the group wants are healthy behind the balancer.
-    fn await_health(&self, stack: &Stack, slot: Slot, group: &Group) -> Result<()> {
+    fn await_health(&self, slots: &Slots, slot: Slot, group: &Group) -> Result<()> {
         let limit = self.settings.health_timeout.map_or(HEALTH_TIMEOUT, |limit| limit.0);
         let (began, wanted) = (Instant::now(), group.desired as usize);
         let mut told = BTreeMap::new();
         loop {
-            let targets = self.look(stack, slot)?.unwrap_or_default();
+            let targets = self.look(slots, slot)?.unwrap_or_default();
             for target in &targets {
                 let state = match target.reason.as_str() {
                     "" => target.state.clone(),
@@ -126,11 +130,17 @@ impl Deploy {
         }
     }
 
+    /// How long each share of the traffic is watched.
+    fn pause(&self) -> Duration {
+        let usual = if self.strategy() == Strategy::WeightedDns { PAUSE_OF_DNS } else { PAUSE };
+        self.settings.pause.map_or(usual, |pause| pause.0)
+    }
+
     /// Looks at a slot for some time: it must stay healthy under the traffic that it gets.
-    fn observe(&self, stack: &Stack, slot: Slot, group: &Group, time: Duration) -> Result<()> {
-        let began = Instant::now();
+    fn observe(&self, slots: &Slots, slot: Slot, group: &Group) -> Result<()> {
+        let (began, time) = (Instant::now(), self.pause());
         loop {
-            let seen = self.look(stack, slot)?;
+            let seen = self.look(slots, slot)?;
             if let Some(targets) = &seen {
                 let healthy = fleet::healthy(targets);
                 ensure!(
@@ -148,137 +158,119 @@ impl Deploy {
     }
 
     /// Leaves a slot as many machines as are kept for the way back.
-    fn shrink(&self, stack: &Stack, slot: Slot) -> Result<()> {
-        let Some(group) = fleet::group(&self.system, stack, slot)? else { return Ok(()) };
-        let keep = keep(stack).min(group.desired);
+    fn shrink(&self, slots: &Slots, slot: Slot) -> Result<()> {
+        let Some(group) = slots.group(&self.system, slot)? else { return Ok(()) };
+        let keep = keep(slots, slot).min(group.desired);
         if group.desired > keep || group.min > keep {
             fleet::resize(&self.system, &group.name, keep, keep)?;
         }
-        self.say(&format!("{} keeps {}, for deploy rollback", described(stack, slot), count(keep as usize, "machine")));
+        self.say(&format!("{} keeps {}, for deploy rollback", slots.described(slot), count(keep as usize, "machine")));
         Ok(())
     }
 
-    /// Has the stack's parameters say what is so: all traffic on this slot, the other one small.
-    fn bring_into_line(&self, stack: &Stack, slot: Slot) -> Result<()> {
-        let mut parameters: BTreeMap<String, Value> =
-            stack.parameters.keys().map(|name| (name.clone(), Value::Previous)).collect();
-        for (name, value) in self.given_lists() {
-            _ = parameters.insert(name, Value::New(value));
+    /// Has the parameters say what is so: all traffic on this slot, the other one small.
+    fn bring_into_line(&self, slots: &Slots, slot: Slot) -> Result<()> {
+        for stack in slots.stacks() {
+            let mut parameters: BTreeMap<String, Value> =
+                stack.parameters.keys().map(|name| (name.clone(), Value::Previous)).collect();
+            for (name, value) in self.given_lists() {
+                _ = parameters.insert(name, Value::New(value));
+            }
+            for each in slots.of(stack) {
+                let Some(group) = slots.group(&self.system, each)? else { continue };
+                let mut put = |name: &str, value: u32| {
+                    _ = parameters.insert(slots.named(each, name), Value::New(value.to_string()));
+                };
+                put("Weight", if each == slot { 100 } else { 0 });
+                put("DesiredCapacity", group.desired);
+                put("MinSize", group.min);
+            }
+            self.have_follow(stack, &Wanted { template: Template::Previous, parameters })?;
         }
-        for each in Slot::ALL {
-            let Some(group) = fleet::group(&self.system, stack, each)? else { continue };
-            let mut put = |name: &str, value: u32| {
-                _ = parameters.insert(each.named(name), Value::New(value.to_string()));
-            };
-            put("Weight", if each == slot { 100 } else { 0 });
-            put("DesiredCapacity", group.desired);
-            put("MinSize", group.min);
-        }
-        let wanted = Wanted { template: Template::Previous, parameters };
-        self.settle()?;
+        Ok(())
+    }
+
+    /// Has a stack's parameters follow what was done without it.
+    fn have_follow(&self, stack: &Stack, wanted: &Wanted) -> Result<()> {
+        self.settle(stack)?;
         let mut watch = Watch::from_now(self, &stack.id)?;
-        if !stack::update(&self.system, &self.stack, &wanted)? {
+        if !stack::update(&self.system, &stack.name, wanted)? {
             return Ok(());
         }
-        self.say("the stack's parameters follow");
+        self.say(&format!("the parameters of the stack {} follow", stack.name));
         let stack = watch.until_done()?;
         ensure!(
             !stack.state.failed,
-            Fault::new(format!("the traffic has moved, but the stack did not follow: it is {}", stack.state.name))
-                .hint(format!("glovo-bootstrap deploy diagnose --stack {}", self.stack))
+            Fault::new(format!("the traffic has moved, but {} did not follow: it is {}", stack.name, stack.state.name))
+                .hint(self.command("diagnose"))
         );
         Ok(())
     }
 
     /// Names a newer build that is there and does not serve: somebody has detached, or gone back.
-    pub(super) fn name_waiting(&self, stack: &Stack) -> Result<()> {
-        if !stack.outputs.contains_key("Listener") {
+    pub(super) fn name_waiting(&self, slots: &Slots) -> Result<()> {
+        if !slots.have_traffic() {
             return Ok(());
         }
-        let Some(active) = fleet::active(fleet::shares(&self.system, stack)?) else { return Ok(()) };
-        let [waiting, serving] =
-            [active.other(), active].map(|slot| stack.parameter(&slot.named("VersionId")).parse::<u64>());
-        if let (Ok(waiting), Ok(serving)) = (waiting, serving)
+        let Some(active) = active(slots.shares(&self.system)?) else { return Ok(()) };
+        if let (Some(waiting), Some(serving)) = (slots.build(active.other()), slots.build(active))
             && waiting > serving
         {
             self.say(&format!(
-                "{} serves; to have {} take over: glovo-bootstrap deploy rollback --build {waiting} --stack {}",
-                described(stack, active),
-                described(stack, active.other()),
-                self.stack
+                "{} serves; to have {} take over: {}",
+                slots.described(active),
+                slots.described(active.other()),
+                self.command(&format!("rollback --build {waiting}"))
             ));
         }
         Ok(())
     }
 
     /// Waits until CloudFormation has ended what it is at.
-    fn settle(&self) -> Result<()> {
-        let stack = Stack::get(&self.system, &self.stack)?;
+    fn settle(&self, stack: &Stack) -> Result<()> {
+        let stack = Stack::find(&self.system, &stack.name)?.with_context(|| self.no_stack())?;
         if stack.state.condition == Condition::Busy {
-            self.say(&format!("waiting for CloudFormation: the stack is {}", stack.state.name));
+            self.say(&format!("waiting for CloudFormation: the stack {} is {}", stack.name, stack.state.name));
             drop(Watch::from_now(self, &stack.id)?.until_done()?);
         }
         Ok(())
     }
 
-    /// Back to the other slot, at once: three calls, then its machines, then the stack.
+    /// Back to the other slot, at once: three calls (of DNS five), then its machines, then the parameters.
     ///
     /// # Errors
     /// If there is no slot to go back to, or none of its machines answers.
     pub fn roll_back(&self, build: Option<u64>) -> Result<()> {
-        let stack = Stack::get(&self.system, &self.stack)?;
-        let slot = way_back(&stack, build)?;
-        let back = described(&stack, slot);
-        let healthy = fleet::healthy(&fleet::targets(&self.system, stack.output(&slot.named("Targets"))?)?);
+        let slots = Slots::get(self)?;
+        let slot = slots.way_back(build)?;
+        let back = slots.described(slot);
+        let healthy = fleet::healthy(&slots.targets(&self.system, slot)?);
         ensure!(
             healthy > 0,
             Fault::new(format!("no machine of {back} is healthy: users would be worse off"))
                 .hint("deploy the old build again, with the next number: deploy update-stack")
         );
-        fleet::shift(&self.system, &stack, slot, 100)?;
+        slots.shift(&self.system, slot, 100)?;
         self.say(&format!("all traffic is on {back} again, {} so far", count(healthy, "healthy machine")));
-        let (to, from) = (self.group(&stack, slot)?, fleet::group(&self.system, &stack, slot.other())?);
+        let (mut to, from) = (self.group(&slots, slot)?, slots.group(&self.system, slot.other())?);
         if let Some(from) = from.filter(|from| from.desired > to.desired) {
-            let desired = from.desired.min(to.max);
-            fleet::resize(&self.system, &to.name, from.min.min(desired), desired)?;
-            self.say(&format!("{back} gets {desired} machines, as many as {} had", slot.other().name()));
-            let grown = Group { desired, ..to };
-            self.await_health(&stack, slot, &grown)?;
+            to.desired = from.desired.min(to.max);
+            fleet::resize(&self.system, &to.name, from.min.min(to.desired), to.desired)?;
+            self.say(&format!("{back} gets {} machines, as many as {} had", to.desired, slot.other().name()));
+            self.await_health(&slots, slot, &to)?;
         }
-        self.shrink(&stack, slot.other())?;
-        self.bring_into_line(&stack, slot)?;
+        if self.strategy() == Strategy::WeightedDns {
+            self.say(&format!("waiting {} for resolvers to ask again", spoken(self.pause())));
+            self.system.wait(self.pause())?;
+        }
+        self.shrink(&slots, slot.other())?;
+        self.bring_into_line(&slots, slot)?;
         self.say(&format!("users are on {back}"));
         Ok(())
     }
 }
 
-/// The slot with its build.
-fn described(stack: &Stack, slot: Slot) -> String {
-    format!("{} (build {})", slot.name(), stack.parameter(&slot.named("VersionId")))
-}
-
 /// How many machines the slot that is not used keeps.
-fn keep(stack: &Stack) -> u32 {
-    stack.parameter("KeepCapacity").parse().unwrap_or(1)
-}
-
-/// The slot to go back to: that with the named build, else the one with the older build.
-fn way_back(stack: &Stack, build: Option<u64>) -> Result<Slot> {
-    let builds = Slot::ALL.map(|slot| stack.parameter(&slot.named("VersionId")).parse::<u64>().ok());
-    let held = || builds.iter().flatten().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
-    match (build, builds) {
-        (Some(build), [blue, _]) if blue == Some(build) => Ok(Slot::Blue),
-        (Some(build), [_, green]) if green == Some(build) => Ok(Slot::Green),
-        (Some(build), _) => Err(Fault::new(format!("no slot holds build {build}"))
-            .hint(format!("they hold {}", held()))
-            .invalid()
-            .into()),
-        (None, [Some(blue), Some(green)]) => Ok(if blue < green { Slot::Blue } else { Slot::Green }),
-        (None, [None, None]) => Err(Fault::new(format!("the stack {} has no slots to go back to", stack.name))
-            .hint("deploy the old content again, with the next number: deploy update-stack")
-            .into()),
-        (None, _) => Err(Fault::new(format!("there is no other build to go back to than {}", held()))
-            .hint("deploy the old content again, with the next number: deploy update-stack")
-            .into()),
-    }
+fn keep(slots: &Slots, slot: Slot) -> u32 {
+    slots.stack(slot).and_then(|stack| stack.parameter("KeepCapacity").parse().ok()).unwrap_or(1)
 }

@@ -28,6 +28,8 @@ pub enum Strategy {
     BlueGreen,
     /// The old shape: one group, replaced as a whole, behind a classic load balancer.
     Compatible,
+    /// Two whole stacks, NAME-blue and NAME-green, behind weighted DNS records: one is made or filled, the weights moved.
+    WeightedDns,
 }
 
 /// The settings. Each is also a key of `deploy.toml`, where sets are tables: `set = { jar_url = "…" }`.
@@ -70,7 +72,7 @@ pub struct Settings {
     /// ARN of the certificate of port 443. Default: none, port 80 serves.
     #[arg(long, env = "AWSCERTIFICATE", value_name = "ARN")]
     pub certificate: Option<String>,
-    /// DNS name that points to the balancer. Default: none.
+    /// DNS name that points to the balancer. Default: none; weighted-dns wants one.
     #[arg(long, env = "DNSRECORD", value_name = "NAME")]
     pub dns_record: Option<String>,
     /// User-data to use as it is, instead of what fetches this program and runs the steps.
@@ -109,7 +111,7 @@ pub struct Settings {
     /// Shares of the traffic, in percent, that the new build gets one after the other. Default: 10,50,100.
     #[arg(long, value_name = "PERCENT,…", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=100))]
     pub shift: Vec<u8>,
-    /// How long each share but the last is watched. Default: 30s.
+    /// How long each share is watched. Default: 30s; weighted-dns: 2m, since resolvers keep an answer for a minute.
     #[arg(long, value_name = "TIME")]
     pub pause: Option<Span>,
     /// How long the new machines may take to become healthy behind the balancer. Default: 10m.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::state::{Condition, State};
 use crate::{
-    error::{Class, Fault},
+    error::Fault,
     system::{
         System,
         fetch::aws::{CLOUDFORMATION, Call, Element, Refusal},
@@ -62,15 +62,6 @@ impl Stack {
         found.with_outputs(system).map(Some)
     }
 
-    /// The stack of this name, which there must be.
-    pub fn get(system: &System, name: &str) -> Result<Self> {
-        let missing = || {
-            Fault::new(format!("there is no stack {name}"))
-                .hint(format!("glovo-bootstrap deploy create-stack --stack {name}"))
-        };
-        Self::find(system, name)?.with_context(missing)
-    }
-
     /// Where a stack has no outputs (some that stand in for AWS tell none), its resources tell the same.
     fn with_outputs(mut self, system: &System) -> Result<Self> {
         if self.outputs.is_empty() && self.state.condition == Condition::Ready {
@@ -85,26 +76,6 @@ impl Stack {
             }
         }
         Ok(self)
-    }
-
-    /// Fails unless it can be deployed to now: names what is in flight, or the way out.
-    pub fn check_ready(&self) -> Result<()> {
-        let Self { name, state, changed, reason, .. } = self;
-        let because = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
-        match state.condition {
-            Condition::Ready | Condition::Absent => Ok(()),
-            Condition::Busy => {
-                let fault = Fault::new(format!(
-                    "another operation is in flight: the stack {name} is {} since {changed}{because}",
-                    state.name
-                ));
-                Err(fault.hint(state.next_for(name)).class(Class::Locked).into())
-            }
-            Condition::Stuck => {
-                let fault = Fault::new(format!("the stack {name} is {}{because}: {}", state.name, state.meaning));
-                Err(fault.hint(state.next_for(name)).into())
-            }
-        }
     }
 
     /// The text that its template was given as.

@@ -166,9 +166,9 @@ impl State {
         }
     }
 
-    /// The next step, for a stack of this name.
-    pub fn next_for(&self, stack: &str) -> String {
-        self.next.replace("STACK", stack)
+    /// The next step, for a stack of this name that this program finds by these arguments.
+    pub fn next_for(&self, stack: &str, arguments: &str) -> String {
+        self.next.replace("--stack STACK", arguments).replace("STACK", stack)
     }
 }
 

@@ -2,81 +2,42 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::settings::Strategy;
+use super::{
+    settings::Strategy,
+    slots::{self, Slot},
+};
 use crate::error::Fault;
 
 const AUTOSCALING: &str = include_str!("../../cloudformation/autoscaling.yml");
 const COMPATIBLE: &str = include_str!("../../cloudformation/compatible.yml");
+const WEIGHTED_DNS: &str = include_str!("../../cloudformation/weighted-dns.yml");
 /// What the one group of the old shape is called in its template.
 pub const GROUP: &str = "Group";
 
 /// What stands before a slot's user-data, on its line.
 const USER_DATA: &str = "Fn::Base64: ";
 
-/// One of the two halves of a stack, each with its launch template, group and target group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Slot {
-    /// The first one to be filled.
-    Blue,
-    /// The other one.
-    Green,
-}
-
-impl Slot {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Blue, Self::Green];
-
-    /// What the names of its parameters, outputs and resources begin with.
-    pub fn prefix(self) -> &'static str {
-        match self {
-            Self::Blue => "Blue",
-            Self::Green => "Green",
-        }
-    }
-
-    /// Its name as a person reads it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Blue => "blue",
-            Self::Green => "green",
-        }
-    }
-
-    /// The other one.
-    #[must_use]
-    pub fn other(self) -> Self {
-        match self {
-            Self::Blue => Self::Green,
-            Self::Green => Self::Blue,
-        }
-    }
-
-    /// The name of one of its parameters or outputs.
-    pub fn named(self, name: &str) -> String {
-        format!("{}{name}", self.prefix())
-    }
-
-    fn placeholder(self) -> String {
-        format!("{USER_DATA}\"@{}UserData@\"", self.prefix())
-    }
-}
-
 /// The template of a strategy, as it is in the sources.
 pub fn text(strategy: Strategy) -> &'static str {
     match strategy {
         Strategy::BlueGreen => AUTOSCALING,
         Strategy::Compatible => COMPATIBLE,
+        Strategy::WeightedDns => WEIGHTED_DNS,
     }
 }
 
-/// The template of two slots with the user-data of each; that of an empty slot is empty.
-pub fn with_user_data(user_data: impl Fn(Slot) -> String) -> Result<String> {
-    let mut text = AUTOSCALING.to_owned();
-    for slot in Slot::ALL {
+/// The template of a strategy with the user-data of its slots; that of an empty slot is empty.
+pub fn with_user_data(strategy: Strategy, slots: &[(Slot, String)]) -> Result<String> {
+    let mut template = text(strategy).to_owned();
+    for (slot, user_data) in slots {
         // A JSON string is one of YAML too.
-        text = text.replace(&slot.placeholder(), &format!("{USER_DATA}{}", literal(&user_data(slot))?));
+        template = template.replace(&placeholder(strategy, *slot), &format!("{USER_DATA}{}", literal(user_data)?));
     }
-    Ok(text)
+    Ok(template)
+}
+
+fn placeholder(strategy: Strategy, slot: Slot) -> String {
+    format!("{USER_DATA}\"@{}@\"", slots::named(strategy, slot, "UserData"))
 }
 
 /// A text as a string of YAML and of JSON alike. In ASCII, since CloudFormation gives other characters back as `?`.
@@ -102,16 +63,17 @@ fn literal(text: &str) -> Result<String> {
 ///
 /// # Errors
 /// If it is no template of ours.
-pub fn user_data(template: &str, slot: Slot) -> Result<String> {
+pub fn user_data(strategy: Strategy, template: &str, slot: Slot) -> Result<String> {
     let foreign = || {
         Fault::new("the stack's template is not one that this program made")
             .hint("the strategy is that of another template (--strategy), or somebody has edited it: see deploy drift")
     };
     let literals = |text| str::lines(text).filter_map(|line| line.trim_start().strip_prefix(USER_DATA));
     // The sources tell which of the values is the slot's.
-    let position = literals(AUTOSCALING).position(|literal| slot.placeholder().ends_with(literal));
+    let sources: Vec<&str> = literals(text(strategy)).collect();
+    let position = sources.iter().position(|literal| placeholder(strategy, slot).ends_with(literal));
     let values: Vec<&str> = literals(template).collect();
-    ensure!(values.len() == Slot::ALL.len(), foreign());
+    ensure!(values.len() == sources.len(), foreign());
     let literal = position.and_then(|position| values.get(position)).with_context(foreign)?;
     serde_json::from_str(literal).with_context(foreign)
 }
@@ -128,14 +90,23 @@ mod tests {
     #[test]
     fn user_data_survives_the_way_into_a_template_and_back() {
         let script = "#!/bin/sh\necho \"@GreenUserData@\" 'ü' \\ \t$x {{ a }}: #\n";
-        let text = with_user_data(|slot| if slot == Slot::Blue { script.into() } else { String::new() }).unwrap();
-        assert!(!text.contains(&Slot::Blue.placeholder()));
-        assert_eq!(user_data(&text, Slot::Blue).unwrap(), script);
-        assert_eq!(user_data(&text, Slot::Green).unwrap(), "");
+        let halves = Strategy::BlueGreen;
+        let blue = |script: &str| with_user_data(halves, &[(Slot::Blue, script.into()), (Slot::Green, String::new())]);
+        let text = blue(script).unwrap();
+        assert!(!text.contains(&placeholder(halves, Slot::Blue)));
+        assert_eq!(user_data(halves, &text, Slot::Blue).unwrap(), script);
+        assert_eq!(user_data(halves, &text, Slot::Green).unwrap(), "");
         assert!(text.is_ascii());
-        assert!(user_data("Resources: {}", Slot::Blue).is_err());
-        assert!(with_user_data(|_| "\u{1f600}".into()).unwrap_err().to_string().contains("1f600"));
-        let both = with_user_data(|slot| slot.name().into()).unwrap();
-        assert_eq!(Slot::ALL.map(|slot| user_data(&both, slot).unwrap()), ["blue", "green"]);
+        assert!(user_data(halves, "Resources: {}", Slot::Blue).is_err());
+        assert!(blue("\u{1f600}").unwrap_err().to_string().contains("1f600"));
+        let both = with_user_data(halves, &Slot::ALL.map(|slot| (slot, slot.name().into()))).unwrap();
+        assert_eq!(Slot::ALL.map(|slot| user_data(halves, &both, slot).unwrap()), ["blue", "green"]);
+    }
+
+    #[test]
+    fn a_stack_that_is_a_slot_has_one_user_data() {
+        let text = with_user_data(Strategy::WeightedDns, &[(Slot::Green, "ours".into())]).unwrap();
+        assert_eq!(user_data(Strategy::WeightedDns, &text, Slot::Green).unwrap(), "ours");
+        assert!(user_data(Strategy::BlueGreen, &text, Slot::Green).is_err());
     }
 }

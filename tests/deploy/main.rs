@@ -24,4 +24,5 @@ mod server;
 mod settings;
 mod states;
 mod tape;
+mod weighted_dns;
 mod world;

@@ -43,7 +43,16 @@ pub struct Operator {
 impl Operator {
     /// With two subnets and user-data of their own in the environment; there is no stack.
     pub fn new() -> Self {
-        let operator = Self { sandbox: Sandbox::new(), tape: Tape::start() };
+        Self::with(vec![World::default()])
+    }
+
+    /// The same, where there may be two stacks of one slot.
+    pub fn of_two_stacks() -> Self {
+        Self::with(["glovo-app-blue", "glovo-app-green"].map(World::of_one_slot).into())
+    }
+
+    fn with(worlds: Vec<World>) -> Self {
+        let operator = Self { sandbox: Sandbox::new(), tape: Tape::start(worlds) };
         operator.content("1");
         operator
     }

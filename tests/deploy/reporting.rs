@@ -8,8 +8,8 @@ use crate::{
 
 fn share(operator: &Operator, blue: &str, green: &str) {
     operator.world(|world| {
-        let _ = world.weights.insert(BLUE, blue.into());
-        let _ = world.weights.insert(GREEN, green.into());
+        let _ = world.weights.insert(BLUE.into(), blue.into());
+        let _ = world.weights.insert(GREEN.into(), green.into());
     });
 }
 
@@ -67,7 +67,7 @@ fn status_tells_programs_the_same() {
     let told = operator.deploy(&["status", "--json"], &[]).expect(0);
     let lines: Vec<serde_json::Value> = told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let status = &lines[0];
-    assert_eq!((&status["stack"], &status["state"]), (&"glovo-app".into(), &"UPDATE_COMPLETE".into()));
+    assert_eq!((&status["stack"], &status["stacks"]["glovo-app"]), (&"glovo-app".into(), &"UPDATE_COMPLETE".into()));
     let green = &status["slots"][1];
     assert_eq!((&green["slot"], &green["build"], &green["share"]), (&"green".into(), &"2".into(), &100.into()));
     assert_eq!(green["targets"][0]["state"], "healthy");

@@ -52,8 +52,8 @@ fn users_are_back_at_once_also_while_cloudformation_is_busy_and_the_stack_follow
     let calls = operator.calls();
     assert_eq!(calls_until_users_are_back(&calls), 3, "{:?}", names(&calls));
     let at = |words: &str| told.stdout.find(words).unwrap_or_else(|| panic!("missing: {words}\n{}", told.stdout));
-    assert!(at("all traffic is on blue") < at("waiting for CloudFormation: the stack is UPDATE_IN_PROGRESS"));
-    assert!(at("waiting for CloudFormation") < at("the stack's parameters follow"));
+    assert!(at("all traffic is on blue") < at("waiting for CloudFormation: the stack glovo-app is UPDATE_IN_PROGRESS"));
+    assert!(at("waiting for CloudFormation") < at("the parameters of the stack glovo-app follow"));
     assert_eq!(of(&calls, "UpdateStack").len(), 1, "it is not asked before it has time");
     assert_eq!(operator.parameter("BlueWeight"), "100");
 }

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     server::{Reply, Request, Server},
-    world::{BLUE, GREEN, World, text, xml},
+    world::{BLUE, GREEN, World, members, text, xml},
 };
 
 /// A call as it arrived.
@@ -58,6 +58,8 @@ impl Call {
                 (form.remove("Action").unwrap(), form)
             }
             (None, path) if path.ends_with("/hostedzonesbyname") => ("ListHostedZonesByName".into(), pairs(query)),
+            (None, "/2013-04-01/hostedzone/Z1/rrset") => ("ListResourceRecordSets".into(), pairs(query)),
+            (None, "/2013-04-01/hostedzone/Z1/rrset/") => ("ChangeResourceRecordSets".into(), BTreeMap::new()),
             (None, path) => {
                 let operation = match request.method.as_str() {
                     "HEAD" if path.matches('/').count() < 2 || path.ends_with('/') => "HeadBucket",
@@ -113,9 +115,9 @@ impl Meeting {
     }
 }
 
-#[derive(Default)]
 struct Record {
-    world: World,
+    /// One, or those of two stacks of one slot.
+    worlds: Vec<World>,
     calls: Vec<Call>,
     script: BTreeMap<String, VecDeque<Turn>>,
 }
@@ -126,8 +128,9 @@ pub struct Tape {
 }
 
 impl Tape {
-    pub fn start() -> Self {
-        let record: Arc<Mutex<Record>> = Arc::default();
+    pub fn start(worlds: Vec<World>) -> Self {
+        let record = Record { worlds, calls: vec![], script: BTreeMap::new() };
+        let record = Arc::new(Mutex::new(record));
         let shared = record.clone();
         let server = Server::start(move |request| {
             let call = Call::of(request);
@@ -145,7 +148,7 @@ impl Tape {
                 }
                 Turn::Usual | Turn::Unanswered => {}
             }
-            let reply = answer(&mut shared.lock().unwrap().world, &call);
+            let reply = answer(&mut shared.lock().unwrap().worlds, &call);
             if matches!(turn, Turn::Unanswered) { Reply::none() } else { reply }
         });
         Self { server, record }
@@ -160,9 +163,14 @@ impl Tape {
         self.record.lock().unwrap().script.entry(operation.into()).or_default().extend(turns);
     }
 
-    /// Looks at the world or changes it.
+    /// Looks at the world or changes it; of two that of the first stack.
     pub fn world<T>(&self, with: impl FnOnce(&mut World) -> T) -> T {
-        with(&mut self.record.lock().unwrap().world)
+        with(&mut self.record.lock().unwrap().worlds[0])
+    }
+
+    /// The same with that of the second stack.
+    pub fn other_world<T>(&self, with: impl FnOnce(&mut World) -> T) -> T {
+        with(&mut self.record.lock().unwrap().worlds[1])
     }
 
     /// The calls since the last call of this.
@@ -185,7 +193,30 @@ fn refusal(call: &Call, status: u16, code: &str, message: &str) -> Reply {
     Reply::new(status, body)
 }
 
-fn answer(world: &mut World, call: &Call) -> Reply {
+fn answer(worlds: &mut [World], call: &Call) -> Reply {
+    match call.operation.as_str() {
+        "ListResourceRecordSets" => {
+            let records = members("ResourceRecordSets", "ResourceRecordSet", worlds.iter().flat_map(World::records));
+            return Reply::ok(xml("ListResourceRecordSetsResponse", &records));
+        }
+        "ChangeResourceRecordSets" => {
+            for world in worlds {
+                if let Some(weight) = weight(call, world.name) {
+                    world.record = Some(weight);
+                }
+            }
+            return Reply::ok("<ChangeResourceRecordSetsResponse/>");
+        }
+        "DescribeInstances" if !call.list("InstanceId").is_empty() => {
+            let machines = worlds.iter().flat_map(|world| world.machines(call));
+            let machines = members("reservationSet", "item", [members("instancesSet", "item", machines)]);
+            return Reply::ok(xml("Response", &machines));
+        }
+        _ => {}
+    }
+    let is_its = |world: &World| call.parameters.values().any(|value| value.contains(world.name));
+    let which = worlds.iter().position(is_its).unwrap_or(0);
+    let world = &mut worlds[which];
     match call.operation.as_str() {
         "HeadBucket" => Reply::new(if call.get("Path").trim_matches('/') == "artifacts" { 200 } else { 404 }, ""),
         "HeadObject" => match world.objects.get(call.get("Path")) {
@@ -216,6 +247,29 @@ pub fn of<'a>(calls: &'a [Call], operation: &str) -> Vec<&'a Call> {
 /// The calls that may change something, by name and in order.
 pub fn changes(calls: &[Call]) -> Vec<&str> {
     calls.iter().filter(|call| call.is_change()).map(|call| call.operation.as_str()).collect()
+}
+
+/// The weight that a call gives the record of a stack; its other fields must be sent back as they were.
+pub fn weight(call: &Call, stack: &str) -> Option<String> {
+    let text = std::str::from_utf8(&call.body).unwrap();
+    let document = roxmltree::Document::parse(text).unwrap();
+    let field = |record: &roxmltree::Node<'_, '_>, name: &str| {
+        let found = record.descendants().find(|node| node.tag_name().name() == name);
+        found.and_then(|node| node.text()).unwrap_or_default().to_owned()
+    };
+    let mut records = document.descendants().filter(|node| node.tag_name().name() == "ResourceRecordSet");
+    let record = records.find(|record| field(record, "SetIdentifier") == stack)?;
+    for (name, value) in [
+        ("Name", "app.example.com."),
+        ("Type", "A"),
+        ("HostedZoneId", "Z2"),
+        ("DNSName", &format!("{stack}.elb.test.")),
+        ("EvaluateTargetHealth", "true"),
+    ] {
+        assert_eq!(field(&record, name), value, "{name}");
+    }
+    assert_eq!(document.root_element().tag_name().namespace(), Some("https://route53.amazonaws.com/doc/2013-04-01/"));
+    Some(field(&record, "Weight"))
 }
 
 /// Blue's and green's share of the traffic, in the order that the listener was given them.

@@ -1,4 +1,5 @@
-//! What AWS holds: one stack of two slots, and what it needs. It gets on by a scene each time that the stack is looked at.
+//! What AWS holds: a stack of two slots, or of one, and what it needs. It gets on by a scene each time that the stack is
+//! looked at.
 
 mod stack;
 
@@ -8,11 +9,9 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::tape::Call;
 
-pub const STACK_ID: &str = "arn:aws:cloudformation:eu-central-1:123456789012:stack/glovo-app/1-2-3";
 pub const LISTENER: &str = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:listener/app/glovo-app/1/2";
 pub const BLUE: &str = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/blue/1";
 pub const GREEN: &str = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/green/2";
-const SLOTS: [(&str, &str); 2] = [("Blue", BLUE), ("Green", GREEN)];
 
 /// What an operation is answered with: XML, or a code and words.
 pub type Answer = Result<String, (&'static str, String)>;
@@ -47,6 +46,10 @@ struct Wanted {
 
 #[derive(Debug)]
 pub struct World {
+    /// The stack's name.
+    pub name: &'static str,
+    /// What the names of its slots begin with, and their target groups.
+    slots: Vec<(&'static str, String)>,
     /// The stack's state; empty if there is none.
     pub state: &'static str,
     pub reason: &'static str,
@@ -67,7 +70,9 @@ pub struct World {
     pub groups: BTreeMap<&'static str, Group>,
     /// What the balancer says of a slot's machines, one row for each question; the last one stays.
     pub health: BTreeMap<&'static str, VecDeque<Vec<&'static str>>>,
-    pub weights: BTreeMap<&'static str, String>,
+    pub weights: BTreeMap<String, String>,
+    /// The weight of the DNS record of a stack that is one slot.
+    pub record: Option<String>,
     /// Id, VPC, zone.
     pub subnets: Vec<(&'static str, &'static str, &'static str)>,
     /// Id and VPC.
@@ -89,6 +94,9 @@ pub struct World {
 impl Default for World {
     fn default() -> Self {
         Self {
+            name: "glovo-app",
+            slots: vec![("Blue", BLUE.into()), ("Green", GREEN.into())],
+            record: None,
             state: "",
             reason: "",
             parameters: BTreeMap::new(),
@@ -135,15 +143,49 @@ pub fn text(name: &str, text: &str) -> String {
     xml(name, &text.replace('&', "&amp;").replace('<', "&lt;"))
 }
 
-fn members(name: &str, member: &str, items: impl IntoIterator<Item = String>) -> String {
+pub fn members(name: &str, member: &str, items: impl IntoIterator<Item = String>) -> String {
     xml(name, &items.into_iter().map(|item| xml(member, &item)).collect::<String>())
 }
 
-fn slot_of(target_group: &str) -> &'static str {
-    SLOTS.iter().find(|(_, arn)| *arn == target_group).expect("a target group of ours").0
-}
-
 impl World {
+    /// With a stack of this name that is one slot.
+    pub fn of_one_slot(name: &'static str) -> Self {
+        let targets = format!("arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/{name}/1");
+        Self { name, slots: vec![("", targets)], ..Self::default() }
+    }
+
+    fn slot_of(&self, target_group: &str) -> &'static str {
+        self.slots.iter().find(|(_, arn)| arn == target_group).expect("a target group of ours").0
+    }
+
+    fn group_name(&self, slot: &str) -> String {
+        format!("{}-{slot}Group-1ABC", self.name)
+    }
+
+    /// Machines that are asked for by their ids, as EC2 has them.
+    pub fn machines(&self, call: &Call) -> Vec<String> {
+        let machines = self.groups.values().flat_map(|group| &group.machines);
+        let machines = machines.filter(|(id, _)| call.list("InstanceId").contains(&id.as_str()));
+        let machine = |(id, build): &(String, String)| {
+            text("instanceId", id) + &members("tagSet", "item", [text("key", "build") + &text("value", build)])
+        };
+        machines.map(machine).collect()
+    }
+
+    /// The records of the stack's name, as Route 53 has them.
+    pub fn records(&self) -> Vec<String> {
+        let target = text("HostedZoneId", "Z2") + &text("DNSName", &format!("{}.elb.test.", self.name));
+        let target = xml("AliasTarget", &(target + &text("EvaluateTargetHealth", "true")));
+        let record = |weight| {
+            text("Name", "app.example.com.")
+                + &text("Type", "A")
+                + &text("SetIdentifier", self.name)
+                + &text("Weight", weight)
+                + &target
+        };
+        self.record.iter().map(|weight| record(weight)).collect()
+    }
+
     /// What `operation` gets.
     pub fn answer(&mut self, call: &Call) -> Answer {
         let inner = match call.operation.as_str() {
@@ -222,14 +264,7 @@ impl World {
                 Ok(members("reservationSet", "item", [members("instancesSet", "item", running)]))
             }
             "GetConsoleOutput" => Ok(text("output", &BASE64_STANDARD.encode(&self.console))),
-            _ => {
-                let machines = self.groups.values().flat_map(|group| &group.machines);
-                let machines = machines.filter(|(id, _)| call.list("InstanceId").contains(&id.as_str()));
-                let machine = |(id, build): &(String, String)| {
-                    text("instanceId", id) + &members("tagSet", "item", [text("key", "build") + &text("value", build)])
-                };
-                Ok(members("reservationSet", "item", [members("instancesSet", "item", machines.map(machine))]))
-            }
+            other => panic!("nobody told EC2 of {other}"),
         }
     }
 
@@ -255,11 +290,11 @@ impl World {
         match call.operation.as_str() {
             "DescribeAutoScalingGroups" => {
                 let names = call.list("AutoScalingGroupNames.member");
-                let groups = self.groups.iter().filter(|(slot, _)| names.contains(&group_name(slot).as_str()));
+                let groups = self.groups.iter().filter(|(slot, _)| names.contains(&self.group_name(slot).as_str()));
                 let group = |(slot, group): (&&str, &Group)| {
                     let machine =
                         |(id, _): &(String, String)| text("InstanceId", id) + &text("LifecycleState", "InService");
-                    text("AutoScalingGroupName", &group_name(slot))
+                    text("AutoScalingGroupName", &self.group_name(slot))
                         + &text("MinSize", &group.min.to_string())
                         + &text("DesiredCapacity", &group.desired.to_string())
                         + &text("MaxSize", &group.max.to_string())
@@ -268,14 +303,16 @@ impl World {
                 members("AutoScalingGroups", "member", groups.map(group))
             }
             "UpdateAutoScalingGroup" => {
-                let named =
-                    |(slot, _): &(&&'static str, &mut Group)| group_name(slot) == call.get("AutoScalingGroupName");
-                let (slot, group) = self.groups.iter_mut().find(named).expect("a group");
+                let names: Vec<_> = self.slots.iter().map(|(slot, _)| (*slot, self.group_name(slot))).collect();
+                let (slot, _) =
+                    names.iter().find(|(_, name)| name == call.get("AutoScalingGroupName")).expect("a slot");
+                let group = self.groups.get_mut(slot).expect("a group");
+                let slot = if slot.is_empty() { self.name } else { slot };
                 group.resize(slot, call.get("MinSize"), call.get("DesiredCapacity"), "");
                 String::new()
             }
             "DescribeListeners" => {
-                let target = |(arn, weight): (&&str, &String)| text("TargetGroupArn", arn) + &text("Weight", weight);
+                let target = |(arn, weight): (&String, &String)| text("TargetGroupArn", arn) + &text("Weight", weight);
                 let targets = members("TargetGroups", "member", self.weights.iter().map(target));
                 let action = text("Type", "forward") + &xml("ForwardConfig", &targets);
                 members("Listeners", "member", [members("DefaultActions", "member", [action])])
@@ -283,14 +320,14 @@ impl World {
             "ModifyListener" => {
                 for n in 1..=2 {
                     let member = format!("DefaultActions.member.1.ForwardConfig.TargetGroups.member.{n}");
-                    let (slot, arn) = SLOTS[usize::from(call.get(&format!("{member}.TargetGroupArn")) != BLUE)];
-                    assert_eq!(call.get(&format!("{member}.TargetGroupArn")), arn, "{slot}");
-                    let _ = self.weights.insert(arn, call.get(&format!("{member}.Weight")).into());
+                    let arn = call.get(&format!("{member}.TargetGroupArn"));
+                    let _ = self.slot_of(arn);
+                    let _ = self.weights.insert(arn.into(), call.get(&format!("{member}.Weight")).into());
                 }
                 String::new()
             }
             _ => {
-                let slot = slot_of(call.get("TargetGroupArn"));
+                let slot = self.slot_of(call.get("TargetGroupArn"));
                 let rows = self.health.entry(slot).or_default();
                 let row = if rows.len() > 1 { rows.pop_front() } else { rows.front().cloned() }.unwrap_or_default();
                 let machines = self.groups.get(slot).map(|group| group.machines.clone()).unwrap_or_default();

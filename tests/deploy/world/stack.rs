@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Answer, BLUE, GREEN, LISTENER, SLOTS, STACK_ID, Scene, Wanted, World, group_name, members, text, xml};
+use super::{Answer, LISTENER, Scene, Wanted, World, members, text, xml};
 use crate::{operator::template_defaults, tape::Call};
 
 const UNCHANGED: &str =
@@ -10,8 +10,12 @@ const UNCHANGED: &str =
 const STACK_TYPE: &str = "AWS::CloudFormation::Stack";
 
 impl World {
+    fn id(&self) -> String {
+        format!("arn:aws:cloudformation:eu-central-1:123456789012:stack/{}/1-2-3", self.name)
+    }
+
     pub(super) fn stack(&mut self, call: &Call) -> Answer {
-        let is_known = !self.state.is_empty() && ["glovo-app", STACK_ID].contains(&call.get("StackName"));
+        let is_known = !self.state.is_empty() && [self.name, &self.id()].contains(&call.get("StackName"));
         if !is_known && !["CreateChangeSet", "DescribeStackDriftDetectionStatus"].contains(&call.operation.as_str()) {
             return Err(("ValidationError", format!("Stack with id {} does not exist", call.get("StackName"))));
         }
@@ -93,7 +97,7 @@ impl World {
     pub fn enter(&mut self, Scene(state, events): Scene) {
         self.events.extend(events);
         if self.state != state {
-            self.events.push(("glovo-app", STACK_TYPE, state, ""));
+            self.events.push((self.name, STACK_TYPE, state, ""));
         }
         self.state = state;
         if state.ends_with("ROLLBACK_COMPLETE") {
@@ -114,13 +118,16 @@ impl World {
     fn apply(&mut self, wanted: &Wanted) {
         let before = std::mem::replace(&mut self.parameters, wanted.parameters.clone());
         self.template.clone_from(&wanted.template);
-        for (slot, targets) in SLOTS {
+        for (slot, targets) in self.slots.clone() {
             let is_changed = |name: &str| {
                 let name = format!("{slot}{name}");
                 before.get(&name) != self.parameters.get(&name)
             };
             let of = |name: &str| self.parameters[&format!("{slot}{name}")].clone();
             if is_changed("Weight") {
+                if slot.is_empty() {
+                    self.record = Some(of("Weight"));
+                }
                 let _ = self.weights.insert(targets, of("Weight"));
             }
             if of("VersionId").is_empty() {
@@ -131,21 +138,22 @@ impl World {
                 group.machines.clear();
             }
             if ["VersionId", "MinSize", "DesiredCapacity"].into_iter().any(is_changed) {
+                let slot = if slot.is_empty() { self.name } else { slot };
                 group.resize(slot, &of("MinSize"), &of("DesiredCapacity"), &of("VersionId"));
             }
             group.max = of("MaxSize").parse().unwrap();
         }
     }
 
-    fn outputs(&self) -> Vec<(&'static str, String)> {
+    fn outputs(&self) -> Vec<(String, String)> {
         if self.template.is_empty() {
             return vec![];
         }
-        let mut outputs =
-            vec![("Listener", LISTENER.into()), ("BlueTargets", BLUE.into()), ("GreenTargets", GREEN.into())];
-        for (name, slot) in [("BlueGroup", "Blue"), ("GreenGroup", "Green")] {
+        let mut outputs = vec![("Listener".to_owned(), LISTENER.to_owned())];
+        for (slot, targets) in &self.slots {
+            outputs.push((format!("{slot}Targets"), targets.clone()));
             if self.groups.contains_key(slot) {
-                outputs.push((name, group_name(slot)));
+                outputs.push((format!("{slot}Group"), self.group_name(slot)));
             }
         }
         outputs
@@ -156,9 +164,9 @@ impl World {
             self.enter(scene);
         }
         let parameter = |(name, value): (&String, &String)| text("ParameterKey", name) + &text("ParameterValue", value);
-        let output = |(name, value): (&'static str, String)| text("OutputKey", name) + &text("OutputValue", &value);
-        let stack = text("StackName", "glovo-app")
-            + &text("StackId", STACK_ID)
+        let output = |(name, value): (String, String)| text("OutputKey", &name) + &text("OutputValue", &value);
+        let stack = text("StackName", self.name)
+            + &text("StackId", &self.id())
             + &text("StackStatus", self.state)
             + &text("StackStatusReason", self.reason)
             + &text("CreationTime", "2026-11-24T20:00:00Z")
@@ -170,8 +178,8 @@ impl World {
     fn describe_events(&self) -> String {
         let event = |(n, (resource, kind, status, reason)): (usize, &super::Event)| {
             let physical = match resource.strip_suffix("Group") {
-                _ if *kind == STACK_TYPE => STACK_ID.to_owned(),
-                Some(slot) => group_name(slot),
+                _ if *kind == STACK_TYPE => self.id(),
+                Some(slot) => self.group_name(slot),
                 None => format!("{resource}-1ABC"),
             };
             text("EventId", &format!("event-{n}"))

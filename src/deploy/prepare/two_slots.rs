@@ -1,0 +1,195 @@
+//! Two slots, in one stack or each a stack of its own: the idle one gets what is new.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail, ensure};
+
+use super::{Kind, Prepared};
+use crate::{
+    deploy::{
+        Deploy,
+        artifacts::Artifacts,
+        fleet::Group,
+        preflight::{self, Findings},
+        settings::{Settings, Strategy},
+        slots::{Slot, Slots, active},
+        stack::{Value, Wanted},
+        template,
+    },
+    error::Fault,
+    view::count,
+};
+
+impl Deploy {
+    pub(super) fn prepare_slots(&self, slots: &Slots) -> Result<Prepared> {
+        let shares = slots.shares(&self.system)?;
+        let exists = slots.stacks().next().is_some();
+        let serving = active(shares);
+        ensure!(!exists || serving.is_some(), "nothing of {} gets any traffic", self.stack);
+        let current = serving.and_then(|slot| slots.stack(slot));
+        let settings = self.resolved(current, |name| serving.map_or(name.into(), |slot| slots.named(slot, name)));
+        settings.check()?;
+        let separate = self.strategy() == Strategy::WeightedDns;
+        ensure!(
+            !separate || settings.dns_record.is_some(),
+            Fault::new("two stacks need a name that they share").hint("DNSRECORD=NAME or --dns-record NAME").invalid()
+        );
+        let artifacts = Artifacts::collect(&settings, &self.stack, self.texts.as_ref())?;
+        let mut found = preflight::look(self, &settings, &artifacts)?;
+        for note in &found.notes {
+            self.say(&format!("note: {note}"));
+        }
+        found.check()?;
+        let live = self.live_user_data(slots, serving)?;
+        let changed = match serving {
+            Some(slot) => self.changed(slots, slot, &settings, &artifacts, &live)?,
+            None => true,
+        };
+        let (kind, slot) = match serving {
+            None => (Kind::Create, Slot::Blue),
+            Some(serving) if changed => (Kind::Fill(serving.other()), serving.other()),
+            Some(serving) => (Kind::Adjust, serving),
+        };
+        let size = self.sizes(slots, serving, &settings)?;
+        if kind != Kind::Adjust {
+            let kind = settings.instance_type.as_deref().unwrap_or_default();
+            preflight::quota(&mut found, self, kind, size.desired)?;
+            found.check()?;
+        }
+        // A stack of its own gets what the serving one has; else what is there stays.
+        let known = current.into_iter().flat_map(|stack| &stack.parameters);
+        let known = known
+            .map(|(name, value)| (name.clone(), if separate { Value::New(value.clone()) } else { Value::Previous }));
+        let mut parameters = self.shared_parameters(known.collect(), &settings, &found);
+        if let Some(stack) = slots.stack(slot) {
+            // What is so now is not undone: the groups' sizes, the weights.
+            for each in slots.of(stack) {
+                _ = parameters.insert(slots.named(each, "Weight"), Value::New(shares[each.index()].to_string()));
+                if let Some(group) = slots.group(&self.system, each)? {
+                    _ = parameters.insert(slots.named(each, "DesiredCapacity"), Value::New(group.desired.to_string()));
+                }
+            }
+        }
+        let mut put = |name: &str, value: String| {
+            _ = parameters.insert(slots.named(slot, name), Value::New(value));
+        };
+        put("MinSize", size.min.to_string());
+        put("DesiredCapacity", size.desired.to_string());
+        put("MaxSize", size.max.to_string());
+        if kind != Kind::Adjust {
+            put("VersionId", settings.build().to_string());
+            put("AMIId", settings.ami.clone().unwrap_or_default());
+            put("RootDeviceName", found.root_device.clone());
+            put("InstanceType", settings.instance_type.clone().unwrap_or_default());
+            put("KeyName", settings.key_pair.clone().unwrap_or_default());
+            put("Weight", if kind == Kind::Create { "100" } else { "0" }.to_owned());
+        }
+        let mut contents = live;
+        if kind != Kind::Adjust {
+            _ = contents.insert(slot.name(), self.user_data(slots, slot, &artifacts)?);
+        }
+        let of = |slot: Slot| (slot, contents.get(slot.name()).cloned().unwrap_or_default());
+        let contents = if separate { vec![of(slot)] } else { Slot::ALL.map(of).to_vec() };
+        let template = self.placed(template::with_user_data(self.strategy(), &contents)?, &settings)?;
+        let meaning = self.meaning(&kind, slots, serving, &settings, &size, &found);
+        Ok(Prepared {
+            stack: self.stack_of(slot),
+            current: slots.stack(slot).cloned(),
+            kind,
+            wanted: Wanted { template, parameters },
+            artifacts,
+            meaning,
+        })
+    }
+
+    /// What is wanted of a slot's machines.
+    fn user_data(&self, slots: &Slots, slot: Slot, artifacts: &Artifacts) -> Result<String> {
+        artifacts.user_data(&self.stack_of(slot), &slots.named(slot, "Group"))
+    }
+
+    /// The user-data of the slots that are in the stack of the serving one.
+    fn live_user_data(&self, slots: &Slots, serving: Option<Slot>) -> Result<BTreeMap<&'static str, String>> {
+        let Some(stack) = serving.and_then(|slot| slots.stack(slot)) else { return Ok(BTreeMap::new()) };
+        let text = stack.template(&self.system)?;
+        let of = |slot: Slot| Ok((slot.name(), template::user_data(self.strategy(), &text, slot)?));
+        slots.of(stack).map(of).collect()
+    }
+
+    /// Whether the machines of the slot would be others; the number of the build must rise then.
+    fn changed(
+        &self,
+        slots: &Slots,
+        slot: Slot,
+        wanted: &Settings,
+        artifacts: &Artifacts,
+        live: &BTreeMap<&'static str, String>,
+    ) -> Result<bool> {
+        let is = |name: &str, wanted: Option<&String>| slots.parameter(slot, name) == wanted.map_or("", String::as_str);
+        let same = is("AMIId", wanted.ami.as_ref())
+            && is("InstanceType", wanted.instance_type.as_ref())
+            && is("KeyName", wanted.key_pair.as_ref())
+            && live.get(slot.name()) == Some(&self.user_data(slots, slot, artifacts)?);
+        let builds = Slot::ALL.map(|slot| slots.build(slot));
+        let serving = slots.build(slot).unwrap_or_default();
+        self.check_build(same, serving, builds.into_iter().flatten().max().unwrap_or_default(), wanted)?;
+        Ok(!(same && wanted.build() == serving))
+    }
+
+    /// Sizes for the slot that is to serve: declared, else those of the stack; the live capacity is kept.
+    fn sizes(&self, slots: &Slots, serving: Option<Slot>, settings: &Settings) -> Result<Group> {
+        let declared = |given: Option<u32>, name: &str, default: u32| {
+            let previous = serving.and_then(|slot| slots.parameter(slot, name).parse().ok());
+            given.or(previous).unwrap_or(default)
+        };
+        let (min, max) = (declared(settings.min_size, "MinSize", 1), declared(settings.max_size, "MaxSize", 3));
+        let live = match serving {
+            Some(slot) => slots.group(&self.system, slot)?.map(|group| group.desired),
+            None => None,
+        };
+        if let Some(live) = live
+            && live > max
+        {
+            let fault = Fault::new(format!("{live} machines serve now, and MAXSIZE={max} allows fewer"));
+            bail!(fault.hint(format!("MAXSIZE={live} or more; or shrink the group first")).invalid());
+        }
+        let desired = live.or(settings.desired_capacity).unwrap_or(2).clamp(min, max.max(min));
+        Ok(Group { name: String::new(), min, desired, max, machines: vec![] })
+    }
+
+    /// What is about to happen, in plain words.
+    fn meaning(
+        &self,
+        kind: &Kind,
+        slots: &Slots,
+        serving: Option<Slot>,
+        settings: &Settings,
+        size: &Group,
+        found: &Findings,
+    ) -> String {
+        let build = settings.build();
+        let machines = count(size.desired as usize, "machine");
+        let who = if found.identity.is_empty() { String::new() } else { format!("as {}: ", found.identity) };
+        let what = match (kind, serving) {
+            (Kind::Fill(slot), Some(serving)) => {
+                let old = slots.parameter(serving, "VersionId");
+                let shift = if settings.shift.is_empty() { "10, 50, 100".into() } else { join(&settings.shift) };
+                let (place, of) = match self.strategy() {
+                    Strategy::WeightedDns => (format!("the stack {}", self.stack_of(*slot)), "the answers of DNS"),
+                    _ => (slot.name().to_owned(), "the traffic"),
+                };
+                format!(
+                    "build {old} → {build}: {place} is filled with {machines}, which takes 5 to 15 minutes; once they are healthy they \
+                     take {shift} % of {of}; {} then keeps 1 machine. no downtime",
+                    serving.name()
+                )
+            }
+            (Kind::Create, _) => format!("build {build}: a new stack with {machines}, in 5 to 15 minutes"),
+            _ => "the stack is changed in place: its machines and their build stay. no downtime".to_owned(),
+        };
+        format!("{who}{}: {what}", self.stack)
+    }
+}
+
+fn join(shares: &[u8]) -> String {
+    shares.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
