@@ -68,11 +68,16 @@ impl Emulator {
 
     /// What EC2 answers to a call, given as a form.
     pub fn call(&self, form: &str) -> Result<String> {
-        let scope = "Credential=a/20260101/eu-central-1/ec2/aws4_request";
+        self.ask("ec2", "", &["--data", form])
+    }
+
+    /// What a service answers to a request for a path of its own, with these arguments of curl.
+    pub fn ask(&self, service: &str, path: &str, arguments: &[&str]) -> Result<String> {
+        let scope = format!("Credential=a/20260101/eu-central-1/{service}/aws4_request");
         let mut curl = self.network.command("curl");
-        let curl = curl.args(["--fail", "--silent", "--data", form, "--header"]);
+        let curl = curl.args(["--fail", "--silent"]).args(arguments).arg("--header");
         let curl = curl.arg(format!("Authorization: AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0"));
-        guest::output(curl.arg(format!("http://127.0.0.1:{PORT}/")))?.success()
+        guest::output(curl.arg(format!("http://127.0.0.1:{PORT}/{path}")))?.success()
     }
 
     /// The texts between these tags in an answer.

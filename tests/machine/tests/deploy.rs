@@ -180,3 +180,59 @@ fn the_old_shape_is_made_and_replaced_by_the_old_calls() -> Result<()> {
     ensure!(emulator.user_data("LaunchTemplate")?.contains("app_version=2.0.0"), "{said}");
     Ok(())
 }
+
+#[test]
+fn two_whole_stacks_take_turns_behind_one_name() -> Result<()> {
+    let machine = Machine::new(Options::default())?;
+    let emulator = Emulator::start(machine.world(), machine.directory())?;
+    let namespace = "https://route53.amazonaws.com/doc/2013-04-01/";
+    let zone = format!(
+        "<CreateHostedZoneRequest xmlns=\"{namespace}\"><Name>example.com</Name><CallerReference>a</CallerReference></CreateHostedZoneRequest>"
+    );
+    let zone = emulator.ask("route53", "2013-04-01/hostedzone", &["--data", &zone])?;
+    let zone = Emulator::texts(&zone, "Id")[0].trim_start_matches("/hostedzone/").to_owned();
+    // The weights of blue and green, as who asks for the name would be answered.
+    let weights = || -> Result<Vec<String>> {
+        let records = emulator.ask("route53", &format!("2013-04-01/hostedzone/{zone}/rrset"), &[])?;
+        let record = |stack: &str| {
+            let all = Emulator::texts(&records, "ResourceRecordSet");
+            let its = all.into_iter().find(|record| Emulator::texts(record, "SetIdentifier") == [stack]);
+            its.map_or("none".to_owned(), |record| Emulator::texts(record, "Weight").concat())
+        };
+        Ok(["glovo-app-blue", "glovo-app-green"].map(record).into())
+    };
+    let operator = Operator {
+        emulator: &emulator,
+        directory: machine.directory().join("operator"),
+        environment: format!("{ENVIRONMENT} DNSRECORD=app.example.com CLOUD_INIT_PATH=user-data"),
+    };
+    fs::create_dir(&operator.directory)?;
+    fs::write(operator.directory.join("deploy.toml"), "strategy = 'weighted-dns'\npause = '1s'\n")?;
+    // Who speaks for the machine that a deploy waits for.
+    let deploy = |call: &str, stack: &str, content: &str| -> Result<String> {
+        fs::write(operator.directory.join("user-data"), format!("#!/bin/sh\n# {content}\n"))?;
+        let typed = operator.types(call)?;
+        let signal = format!(
+            "Action=SignalResource&Version=2010-05-15&StackName={stack}&LogicalResourceId=Group&UniqueId={INSTANCE}&Status=SUCCESS"
+        );
+        let start = std::time::Instant::now();
+        while emulator.ask("cloudformation", "", &["--data", &signal]).is_err() {
+            ensure!(start.elapsed() < std::time::Duration::from_secs(60), "nobody waits for {stack}: {}", typed.said());
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        let (code, said) = typed.end()?;
+        ensure!(code == Some(0), "{code:?}: {said}");
+        Ok(said)
+    };
+    let said = deploy("./glovo-app-cf.sh -t create-stack", "glovo-app-blue", "a")?;
+    ensure!(said.contains("every serving target runs build 1") && weights()? == ["100", "none"], "{said}");
+    let said = deploy("BUILD_NUMBER=2 ./glovo-app-cf.sh -t update-stack", "glovo-app-green", "b")?;
+    ensure!(said.contains("every serving target runs build 2") && weights()? == ["0", "100"], "{said}");
+    ensure!(said.contains("green (build 2) takes 10 % of the traffic"), "{said}");
+    let said = deploy("BUILD_NUMBER=3 ./glovo-app-cf.sh -t update-stack", "glovo-app-blue", "c")?;
+    ensure!(said.contains("every serving target runs build 3") && weights()? == ["100", "0"], "{said}");
+    let (code, said) = operator.types("./glovo-app-cf.sh rollback")?.end()?;
+    ensure!(code == Some(0) && said.contains("users are on green (build 2)"), "{code:?}: {said}");
+    ensure!(weights()? == ["0", "100"], "{said}");
+    Ok(())
+}
