@@ -165,7 +165,22 @@ impl Deploy {
             let (is, does) = if is_first { ("is no stack", "creating") } else { ("is a stack", "updating") };
             self.say(&format!("note: there {is} {}: {does} it", self.stack));
         }
-        let Some(changes) = self.propose(&prepared)? else { return Ok(()) };
+        match (self.propose(&prepared)?, &prepared.kind) {
+            (Some(changes), _) => self.make(&mut prepared, &changes)?,
+            // The slot is as it is to be; users are not on it yet.
+            (None, Kind::Fill(_)) => {
+                ensure!(self.ask("move the traffic?")?, Fault::new("not agreed: nothing was changed"));
+            }
+            (None, _) => return Ok(()),
+        }
+        if let Kind::Fill(slot) = prepared.kind {
+            self.roll_out(&Slots::get(self)?, slot)?;
+        }
+        self.prove()
+    }
+
+    /// Has CloudFormation make the changes, if they are agreed to, and waits for it.
+    fn make(&self, prepared: &mut Prepared, changes: &ChangeSet) -> Result<()> {
         let ready = self.ask("make these changes?").and_then(|agreed| {
             ensure!(agreed, Fault::new("not agreed: nothing was changed"));
             prepared.artifacts.upload(&self.system, |text| self.say(text))?;
@@ -182,11 +197,7 @@ impl Deploy {
             }
         };
         stack::execute(&self.system, &prepared.stack, &changes.id)?;
-        self.follow(&mut watch)?;
-        if let Kind::Fill(slot) = prepared.kind {
-            self.roll_out(&Slots::get(self)?, slot)?;
-        }
-        self.prove()
+        self.follow(&mut watch)
     }
 
     /// Shows the events of what is going on until it has ended.
@@ -244,7 +255,10 @@ impl Deploy {
     fn propose(&self, prepared: &Prepared) -> Result<Option<ChangeSet>> {
         let is_new = prepared.current.is_none();
         let Some(changes) = stack::propose(&self.system, &prepared.stack, is_new, &prepared.wanted, self.poll)? else {
-            self.say(&format!("no changes: {} is as declared", prepared.stack));
+            match prepared.kind {
+                Kind::Fill(_) => self.say(&prepared.meaning),
+                _ => self.say(&format!("no changes: {} is as declared", prepared.stack)),
+            }
             return Ok(None);
         };
         self.say(&prepared.meaning);

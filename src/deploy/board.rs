@@ -8,7 +8,7 @@ use super::{Deploy, fleet, watch::Event};
 
 /// Machines are asked for at every so manieth look at the events: their consoles change slowly, and EC2 counts the calls.
 const EVERY: u32 = 5;
-const GROUP: &str = "AWS::AutoScaling::AutoScalingGroup";
+pub(super) const GROUP: &str = "AWS::AutoScaling::AutoScalingGroup";
 const SIGNALLED: &str = "Received SUCCESS signal with UniqueId ";
 
 /// What is known of the machines; what changes is told.
@@ -35,6 +35,11 @@ impl Board {
         } else {
             _ = self.groups.remove(&event.physical);
         }
+    }
+
+    /// The machines that were waited for and have not signalled.
+    pub(super) fn silent(&self) -> Vec<String> {
+        self.told.keys().filter(|machine| !self.signalled.contains(*machine)).cloned().collect()
     }
 
     /// Tells what has changed. That it can't be told for once is no reason to stop watching.

@@ -26,7 +26,7 @@ const INSTANCE_TYPE: &str = "t2.micro";
 pub(super) enum Kind {
     /// The stack is made.
     Create,
-    /// The slot gets a new build, then the traffic.
+    /// The slot gets a new build, unless it holds it already, then the traffic.
     Fill(Slot),
     /// The stack is changed in place.
     Adjust,
@@ -58,13 +58,11 @@ impl Deploy {
         }
     }
 
-    /// A build that has a number has its content; so other content needs a higher one.
-    fn check_build(&self, same: bool, serving: u64, highest: u64, wanted: &Settings) -> Result<()> {
+    /// Fails if the wanted build's number is not above all that there are: one that has a number has its content.
+    fn check_build(&self, serving: Option<u64>, highest: Option<u64>, wanted: &Settings) -> Result<()> {
         let build = wanted.build();
-        if build > highest || (same && build == serving) {
-            return Ok(());
-        }
-        let message = if build == serving {
+        let Some(highest) = highest.filter(|highest| build <= *highest) else { return Ok(()) };
+        let message = if Some(build) == serving {
             format!("build {build} is serving already, with other content")
         } else {
             format!("build {build} is not newer than build {highest} of the stack {}", self.stack)

@@ -41,11 +41,8 @@ impl Deploy {
             Class::Interrupted(_) => {
                 let here = slots.described(slot);
                 let message = format!("detached from {}: {here} has {share} % of the traffic", self.stack);
-                let ways = [("on", slot), ("back", slot.other())].map(|(way, slot)| {
-                    let build = slots.parameter(slot, "VersionId");
-                    format!("{way}: {}", self.command(&format!("rollback --build {build}")))
-                });
-                error.context(Fault::new(message).hint(ways.join("; ")))
+                let back = self.command(&format!("rollback --build {}", slots.parameter(slot.other(), "VersionId")));
+                error.context(Fault::new(message).hint(format!("on: the same command again; back: {back}")))
             }
             _ => error,
         })
@@ -56,7 +53,9 @@ impl Deploy {
         let group = self.group(slots, slot)?;
         self.await_health(slots, slot, &group).map_err(|error| self.still_on(slots, slot.other(), error))?;
         let shares = if self.settings.shift.is_empty() { SHIFT.to_vec() } else { self.settings.shift.clone() };
-        for next in shares {
+        // Who goes on where somebody has detached takes no traffic away again.
+        let has = slots.shares(&self.system)?[slot.index()];
+        for next in shares.into_iter().filter(|share| u32::from(*share) > has) {
             slots.shift(&self.system, slot, next)?;
             *share = next;
             self.say(&format!("{} takes {share} % of the traffic", slots.described(slot)));
@@ -217,7 +216,7 @@ impl Deploy {
             && waiting > serving
         {
             self.say(&format!(
-                "{} serves; to have {} take over: {}",
+                "{} serves; to have {} take over: the same update-stack again; at once: {}",
                 slots.described(active),
                 slots.described(active.other()),
                 self.command(&format!("rollback --build {waiting}"))
@@ -252,21 +251,37 @@ impl Deploy {
         );
         slots.shift(&self.system, slot, 100)?;
         self.say(&format!("all traffic is on {back} again, {} so far", count(healthy, "healthy machine")));
-        let (mut to, from) = (self.group(&slots, slot)?, slots.group(&self.system, slot.other())?);
+        self.have_all_follow(&slots, slot).map_err(|error| match error::class(&error) {
+            Class::Interrupted(_) => {
+                let message = format!(
+                    "detached from {}: users are on {back}, machines and parameters follow not yet",
+                    self.stack
+                );
+                let again = self.command(&format!("rollback --build {}", slots.parameter(slot, "VersionId")));
+                error.context(Fault::new(message).hint(again))
+            }
+            _ => error,
+        })?;
+        self.say(&format!("users are on {back}"));
+        Ok(())
+    }
+
+    /// Gives the slot that users went back to its machines, then shrinks the other one, then has the stack know.
+    fn have_all_follow(&self, slots: &Slots, slot: Slot) -> Result<()> {
+        let (mut to, from) = (self.group(slots, slot)?, slots.group(&self.system, slot.other())?);
         if let Some(from) = from.filter(|from| from.desired > to.desired) {
             to.desired = from.desired.min(to.max);
             fleet::resize(&self.system, &to.name, from.min.min(to.desired), to.desired)?;
-            self.say(&format!("{back} gets {} machines, as many as {} had", to.desired, slot.other().name()));
-            self.await_health(&slots, slot, &to)?;
+            let (back, other) = (slots.described(slot), slot.other().name());
+            self.say(&format!("{back} gets {} machines, as many as {other} had", to.desired));
+            self.await_health(slots, slot, &to)?;
         }
         if self.strategy() == Strategy::WeightedDns {
             self.say(&format!("waiting {} for resolvers to ask again", spoken(self.pause())));
             self.system.wait(self.pause())?;
         }
-        self.shrink(&slots, slot.other())?;
-        self.bring_into_line(&slots, slot)?;
-        self.say(&format!("users are on {back}"));
-        Ok(())
+        self.shrink(slots, slot.other())?;
+        self.bring_into_line(slots, slot)
     }
 }
 

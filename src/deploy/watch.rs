@@ -11,14 +11,14 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     Deploy,
-    board::Board,
+    board::{Board, GROUP},
     fleet,
     stack::Stack,
     state::{Condition, State},
 };
 use crate::{
     error::{self, Class},
-    signal::block::Block,
+    signal::block::{self, Block},
     system::fetch::aws::{CLOUDFORMATION, Call, Element},
     value::spoken,
     view::{complain, say},
@@ -194,8 +194,12 @@ impl<'a> Watch<'a> {
         if let Some(id) = event.reason.strip_prefix("Received FAILURE signal with UniqueId ") {
             self.explain(id.split_whitespace().next().unwrap_or_default());
         }
-        if event.status.ends_with("_FAILED") && self.failure.is_none() && !event.is_consequence() {
-            self.failure = Some(event.clone());
+        if event.status.ends_with("_FAILED") && !event.is_consequence() {
+            // If none has said why, those are asked that never came as far as to signal.
+            if event.kind == GROUP && self.explained.is_empty() {
+                self.board.silent().iter().for_each(|machine| self.explain(machine));
+            }
+            _ = self.failure.get_or_insert_with(|| event.clone());
         }
     }
 
@@ -205,11 +209,12 @@ impl<'a> Watch<'a> {
             return;
         }
         self.explained.push(machine.to_owned());
-        let block = fleet::console(&self.deploy.system, machine).map(|console| Block::find(&console));
-        let text = match block {
-            Ok(Some(block)) => block.to_string(),
-            Ok(None) => format!(
-                "{machine} has written nothing to its console yet; see aws ec2 get-console-output --instance-id {machine}"
+        let console = fleet::console(&self.deploy.system, machine);
+        let text = match console.as_ref().map(|console| (Block::find(console), block::of_user_data(console))) {
+            Ok((Some(block), _)) => block.to_string(),
+            Ok((None, Some(line))) => format!("{machine}: {line}"),
+            Ok((None, None)) => format!(
+                "{machine} says nothing of it on its console yet; see aws ec2 get-console-output --instance-id {machine}"
             ),
             Err(error) => format!("the console of {machine} can't be read: {error:#}"),
         };

@@ -90,6 +90,12 @@ impl Block {
     }
 }
 
+/// The last that user-data said on a console because it could not get this program, without the time before it.
+pub fn of_user_data(console: &str) -> Option<String> {
+    let lines = console.lines().map(|line| without_time(line).1);
+    lines.rev().find(|line| line.starts_with("glovo-bootstrap: ")).map(redact::line)
+}
+
 /// A line without the time that the kernel's log or the console's getty puts before it, and whether there was one.
 fn without_time(line: &str) -> (bool, &str) {
     let line = line.trim_end();
@@ -178,6 +184,13 @@ log: out of memory
         assert_eq!(Block::find(TEXT), Some(block()));
         assert_eq!(Block::find("[   12.345678] nothing\n"), None);
         assert_eq!(Block::find(""), None);
+    }
+
+    #[test]
+    fn what_user_data_could_not_get_is_found() {
+        let console = "[    9.1] x\r\nglovo-bootstrap: HTTP Error 403: Forbidden AccessDenied\r\n[   10.0] y\r\n";
+        assert_eq!(of_user_data(console).unwrap(), "glovo-bootstrap: HTTP Error 403: Forbidden AccessDenied");
+        assert_eq!(of_user_data("[    9.1] cloud-init: glovo-bootstrap\r\n"), None);
     }
 
     #[test]

@@ -68,6 +68,29 @@ fn what_the_machines_are_at_is_told_while_they_are_waited_for() {
 }
 
 #[test]
+fn a_machine_that_could_not_even_get_the_program_is_quoted_though_it_never_signalled() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.world(|world| {
+        let idle = || std::iter::repeat_n(Scene("UPDATE_IN_PROGRESS", vec![]), 9);
+        let unsatisfied = "Received 0 SUCCESS signal(s) out of 2. Unable to satisfy 100% MinSuccessfulInstancesPercent";
+        let failed = vec![("GreenGroup", GROUP, "CREATE_FAILED", unsatisfied)];
+        world.plot =
+            std::iter::once(Scene("UPDATE_IN_PROGRESS", vec![("GreenGroup", GROUP, "CREATE_IN_PROGRESS", "")]))
+                .chain(idle())
+                .chain([Scene("UPDATE_ROLLBACK_IN_PROGRESS", failed), Scene("UPDATE_ROLLBACK_COMPLETE", vec![])])
+                .collect();
+        world.console =
+            "[ 9.0] up\r\nglovo-bootstrap: https://b.s3.test/agent: HTTP Error 403: Forbidden AccessDenied\r\n".into();
+        let machines = [("i-new-1".to_owned(), "2".to_owned())].into();
+        let _ = world.groups.insert("Green", Group { min: 1, desired: 2, max: 3, machines });
+    });
+    let said = operator.update("2").expect(1);
+    let words = "i-new-1: glovo-bootstrap: https://b.s3.test/agent: HTTP Error 403: Forbidden AccessDenied";
+    assert_eq!(said.stdout.matches(words).count(), 1, "{}", said.stdout);
+}
+
+#[test]
 fn a_machine_s_own_words_stand_under_the_event_of_its_failure_and_users_stay_where_they_are() {
     let operator = Operator::serving();
     operator.content("2");
@@ -103,7 +126,7 @@ fn a_machine_that_has_written_nothing_is_named() {
     let operator = Operator::serving();
     operator.content("2");
     operator.world(|world| world.plot = failure().into());
-    let _ = operator.update("2").expect(1).says("i-0123456789abcdef0 has written nothing to its console yet");
+    let _ = operator.update("2").expect(1).says("i-0123456789abcdef0 says nothing of it on its console yet");
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn row_79_ctrl_c_detaches_and_says_how_to_attach_again() {
 
     let event = ("GreenGroup", "AWS::AutoScaling::AutoScalingGroup", "CREATE_COMPLETE", "");
     operator.world(|world| world.then([Scene("UPDATE_IN_PROGRESS", vec![event]), Scene("UPDATE_COMPLETE", vec![])]));
-    let on = "blue (build 1) serves; to have green (build 2) take over: glovo-bootstrap deploy rollback --build 2";
+    let on = "blue (build 1) serves; to have green (build 2) take over: the same update-stack again; at once: glovo-bootstrap deploy rollback --build 2";
     let _ = operator.deploy(&["watch"], &[]).expect(0).says("GreenGroup").says("UPDATE_COMPLETE").says(on);
     assert!(changes(&operator.calls()).is_empty());
     let _ = operator.deploy(&["rollback", "--build", "2"], &[]).expect(0).says("users are on green (build 2)");
@@ -136,10 +136,26 @@ fn ctrl_c_between_two_shares_leaves_them_and_says_what_they_are_and_the_ways_on_
     let _ = interrupted_at(&operator, "DescribeTargetHealth", 1)
         .expect(130)
         .says("green (build 2) has 10 % of the traffic")
-        .says("deploy rollback --build 2")
-        .says("deploy rollback --build 1");
+        .says("on: the same command again")
+        .says("back: glovo-bootstrap deploy rollback --build 1");
     assert_eq!(shares(&operator.calls()), [["90", "10"]]);
     let _ = operator.deploy(&["rollback", "--build", "2"], &[]).expect(0).says("users are on green (build 2)");
     assert_eq!(shares(&operator.calls()), [["0", "100"]]);
+    let _ = operator.deploy(&["drift"], &[]).expect(0);
+}
+
+#[test]
+fn ctrl_c_after_the_way_back_of_the_traffic_says_that_the_rest_is_to_follow() {
+    let operator = Operator::serving_twice();
+    let (meeting, turn) = Meeting::new();
+    operator.tape.script("UpdateAutoScalingGroup", [turn]);
+    let running = operator.start(&["rollback"], &[]);
+    meeting.then(|| running.signal(Signal::SIGINT));
+    let _ = running
+        .finish()
+        .expect(130)
+        .says("detached from glovo-app: users are on blue (build 1), machines and parameters follow not yet")
+        .says("hint: glovo-bootstrap deploy rollback --build 1 --stack glovo-app");
+    let _ = operator.deploy(&["rollback", "--build", "1"], &[]).expect(0).says("users are on blue (build 1)");
     let _ = operator.deploy(&["drift"], &[]).expect(0);
 }

@@ -1,8 +1,10 @@
 //! The blue-green way forward.
 
+use nix::sys::signal::Signal;
+
 use crate::{
     operator::Operator,
-    tape::{changes, of, shares},
+    tape::{Meeting, Turn, changes, of, shares},
     world::{BLUE, GREEN, group_name},
 };
 
@@ -156,6 +158,55 @@ fn a_machine_that_fails_under_traffic_sends_all_of_it_back() {
     assert_eq!(shares(&calls), [["90", "10"], ["50", "50"], ["100", "0"]]);
     assert!(of(&calls, "UpdateAutoScalingGroup").is_empty(), "blue keeps its machines");
     assert_eq!(operator.world(|world| world.weights[GREEN].clone()), "0");
+}
+
+#[test]
+fn who_has_detached_goes_on_with_the_same_command_from_where_it_was() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let (meeting, turn) = Meeting::new();
+    operator.tape.script("ModifyListener", [Turn::Usual, turn]);
+    let running = operator.start(&["update-stack", "--yes", "--pause", "50ms"], &[("BUILD_NUMBER", "2")]);
+    meeting.then(|| running.signal(Signal::SIGINT));
+    let _ = running
+        .finish()
+        .expect(130)
+        .says("on: the same command again; back: glovo-bootstrap deploy rollback --build 1");
+    assert_eq!(shares(&operator.calls()), [["90", "10"], ["50", "50"]]);
+    let told = operator.update("2").expect(0);
+    let _ = told.says("green holds it already, and goes on with 2 machines").says("every serving target runs build 2");
+    let calls = operator.calls();
+    assert_eq!(shares(&calls), [["0", "100"]]);
+    let brought = of(&calls, "CreateChangeSet")[0];
+    assert_eq!((brought.parameter("GreenWeight"), brought.parameter("GreenVersionId")), (Some("50"), Some("2")));
+}
+
+#[test]
+fn a_build_that_was_left_gets_its_machines_before_the_traffic() {
+    let operator = Operator::serving_twice();
+    let _ = operator.deploy(&["rollback"], &[]).expect(0);
+    drop(operator.calls());
+    let _ = operator.update("2").expect(0).says("every serving target runs build 2");
+    let calls = operator.calls();
+    assert_eq!(of(&calls, "CreateChangeSet")[0].parameter("GreenDesiredCapacity"), Some("2"));
+    assert_eq!(shares(&calls), [["90", "10"], ["50", "50"], ["0", "100"]]);
+}
+
+#[test]
+fn machines_that_become_healthy_after_all_take_over_with_the_same_command_and_nothing_is_made_again() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.world(|world| {
+        let _ = world.health.insert("Green", [vec!["healthy", "unhealthy"]].into());
+    });
+    let update = ["update-stack", "--yes", "--pause", "0s", "--health-timeout", "1s"];
+    let _ = operator.deploy(&update, &[("BUILD_NUMBER", "2")]).expect(1);
+    operator.world(|world| world.health.clear());
+    drop(operator.calls());
+    let _ = operator.update("2").expect(0).says("every serving target runs build 2");
+    let calls = operator.calls();
+    assert!(of(&calls, "ExecuteChangeSet").is_empty());
+    assert_eq!(shares(&calls), [["90", "10"], ["50", "50"], ["0", "100"]]);
 }
 
 #[test]

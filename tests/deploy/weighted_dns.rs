@@ -203,7 +203,6 @@ fn whoever_goes_is_told_how_to_go_on_with_this_strategy() {
     let _ = running
         .finish()
         .expect(130)
-        .says("on: glovo-bootstrap deploy rollback --build 2 --stack glovo-app --strategy weighted-dns")
         .says("back: glovo-bootstrap deploy rollback --build 1 --stack glovo-app --strategy weighted-dns");
     assert_eq!(records(&operator)[0].as_deref(), Some("90"), "the share stays");
     let _ = operator

@@ -46,8 +46,10 @@ impl Deploy {
                 && is("InstanceTypeParameter", settings.instance_type.as_ref())
                 && is("KeyName", settings.key_pair.as_ref())
                 && stack.parameter("UserData") == encoded;
-            let build = stack.parameter("VersionId").parse().unwrap_or_default();
-            self.check_build(same, build, build, &settings)?;
+            let build = stack.parameter("VersionId").parse().ok();
+            if !(same && build == Some(settings.build())) {
+                self.check_build(build, build, &settings)?;
+            }
         }
         let size = |given: Option<u32>, name: &str, default: u32| {
             let stands = current.as_ref().and_then(|stack| stack.parameter(name).parse().ok());

@@ -10,7 +10,7 @@ use crate::{
         Deploy,
         artifacts::Artifacts,
         fleet::Group,
-        preflight::{self, Findings},
+        preflight,
         settings::{Settings, Strategy},
         slots::{Slot, Slots, active},
         stack::{Value, Wanted},
@@ -40,15 +40,22 @@ impl Deploy {
             self.say(&format!("note: {note}"));
         }
         found.check()?;
-        let live = self.live_user_data(slots, serving)?;
-        let changed = match serving {
-            Some(slot) => self.changed(slots, slot, &settings, &artifacts, &live)?,
-            None => true,
+        let live = self.live_user_data(slots)?;
+        let holds = |slot| self.holds(slots, slot, &settings, &artifacts, &live);
+        // Somebody has detached, or gone back: then it goes on.
+        let is_filled = match serving {
+            Some(serving) => slots.build(serving) < slots.build(serving.other()) && holds(serving.other())?,
+            None => false,
         };
         let (kind, slot) = match serving {
             None => (Kind::Create, Slot::Blue),
-            Some(serving) if changed => (Kind::Fill(serving.other()), serving.other()),
-            Some(serving) => (Kind::Adjust, serving),
+            Some(serving) if is_filled => (Kind::Fill(serving.other()), serving.other()),
+            Some(serving) if holds(serving)? => (Kind::Adjust, serving),
+            Some(serving) => {
+                let highest = Slot::ALL.into_iter().filter_map(|slot| slots.build(slot)).max();
+                self.check_build(slots.build(serving), highest, &settings)?;
+                (Kind::Fill(serving.other()), serving.other())
+            }
         };
         let size = self.sizes(slots, serving, &settings)?;
         if kind != Kind::Adjust {
@@ -82,7 +89,9 @@ impl Deploy {
             put("RootDeviceName", found.root_device.clone());
             put("InstanceType", settings.instance_type.clone().unwrap_or_default());
             put("KeyName", settings.key_pair.clone().unwrap_or_default());
-            put("Weight", if kind == Kind::Create { "100" } else { "0" }.to_owned());
+            if !is_filled {
+                put("Weight", if kind == Kind::Create { "100" } else { "0" }.to_owned());
+            }
         }
         let mut contents = live;
         if kind != Kind::Adjust {
@@ -91,7 +100,9 @@ impl Deploy {
         let of = |slot: Slot| (slot, contents.get(slot.name()).cloned().unwrap_or_default());
         let contents = if separate { vec![of(slot)] } else { Slot::ALL.map(of).to_vec() };
         let template = self.placed(template::with_user_data(self.strategy(), &contents)?, &settings)?;
-        let meaning = self.meaning(&kind, slots, serving, &settings, &size, &found);
+        let who = if found.identity.is_empty() { String::new() } else { format!("as {}: ", found.identity) };
+        let meaning = self.meaning(&kind, slots, serving, is_filled, &settings, &size);
+        let meaning = format!("{who}{}: {meaning}", self.stack);
         Ok(Prepared {
             stack: self.stack_of(slot),
             current: slots.stack(slot).cloned(),
@@ -107,16 +118,20 @@ impl Deploy {
         artifacts.user_data(&self.stack_of(slot), &slots.named(slot, "Group"))
     }
 
-    /// The user-data of the slots that are in the stack of the serving one.
-    fn live_user_data(&self, slots: &Slots, serving: Option<Slot>) -> Result<BTreeMap<&'static str, String>> {
-        let Some(stack) = serving.and_then(|slot| slots.stack(slot)) else { return Ok(BTreeMap::new()) };
-        let text = stack.template(&self.system)?;
-        let of = |slot: Slot| Ok((slot.name(), template::user_data(self.strategy(), &text, slot)?));
-        slots.of(stack).map(of).collect()
+    /// The user-data that the slots have.
+    fn live_user_data(&self, slots: &Slots) -> Result<BTreeMap<&'static str, String>> {
+        let mut live = BTreeMap::new();
+        for stack in slots.stacks() {
+            let text = stack.template(&self.system)?;
+            for slot in slots.of(stack) {
+                _ = live.insert(slot.name(), template::user_data(self.strategy(), &text, slot)?);
+            }
+        }
+        Ok(live)
     }
 
-    /// Whether the machines of the slot would be others; the number of the build must rise then.
-    fn changed(
+    /// Whether a slot's machines are those that are wanted: of this build, with this content.
+    fn holds(
         &self,
         slots: &Slots,
         slot: Slot,
@@ -125,14 +140,11 @@ impl Deploy {
         live: &BTreeMap<&'static str, String>,
     ) -> Result<bool> {
         let is = |name: &str, wanted: Option<&String>| slots.parameter(slot, name) == wanted.map_or("", String::as_str);
-        let same = is("AMIId", wanted.ami.as_ref())
+        Ok(slots.build(slot) == Some(wanted.build())
+            && is("AMIId", wanted.ami.as_ref())
             && is("InstanceType", wanted.instance_type.as_ref())
             && is("KeyName", wanted.key_pair.as_ref())
-            && live.get(slot.name()) == Some(&self.user_data(slots, slot, artifacts)?);
-        let builds = Slot::ALL.map(|slot| slots.build(slot));
-        let serving = slots.build(slot).unwrap_or_default();
-        self.check_build(same, serving, builds.into_iter().flatten().max().unwrap_or_default(), wanted)?;
-        Ok(!(same && wanted.build() == serving))
+            && live.get(slot.name()) == Some(&self.user_data(slots, slot, artifacts)?))
     }
 
     /// Sizes for the slot that is to serve: declared, else those of the stack; the live capacity is kept.
@@ -162,14 +174,13 @@ impl Deploy {
         kind: &Kind,
         slots: &Slots,
         serving: Option<Slot>,
+        is_filled: bool,
         settings: &Settings,
         size: &Group,
-        found: &Findings,
     ) -> String {
         let build = settings.build();
         let machines = count(size.desired as usize, "machine");
-        let who = if found.identity.is_empty() { String::new() } else { format!("as {}: ", found.identity) };
-        let what = match (kind, serving) {
+        match (kind, serving) {
             (Kind::Fill(slot), Some(serving)) => {
                 let old = slots.parameter(serving, "VersionId");
                 let shift = if settings.shift.is_empty() { "10, 50, 100".into() } else { join(&settings.shift) };
@@ -177,16 +188,20 @@ impl Deploy {
                     Strategy::WeightedDns => (format!("the stack {}", self.stack_of(*slot)), "the answers of DNS"),
                     _ => (slot.name().to_owned(), "the traffic"),
                 };
+                let filled = if is_filled {
+                    format!("{place} holds it already, and goes on with {machines}")
+                } else {
+                    format!("{place} is filled with {machines}, which takes 5 to 15 minutes")
+                };
                 format!(
-                    "build {old} → {build}: {place} is filled with {machines}, which takes 5 to 15 minutes; once they are healthy they \
-                     take {shift} % of {of}; {} then keeps 1 machine. no downtime",
+                    "build {old} → {build}: {filled}; once they are healthy they take {shift} % of {of}; {} then keeps 1 machine. \
+                     no downtime",
                     serving.name()
                 )
             }
             (Kind::Create, _) => format!("build {build}: a new stack with {machines}, in 5 to 15 minutes"),
             _ => "the stack is changed in place: its machines and their build stay. no downtime".to_owned(),
-        };
-        format!("{who}{}: {what}", self.stack)
+        }
     }
 }
 

@@ -21,7 +21,7 @@ impl World {
         }
         match call.operation.as_str() {
             "DescribeStacks" => Ok(self.describe()),
-            "DescribeStackEvents" => Ok(self.describe_events()),
+            "DescribeStackEvents" => Ok(self.describe_events(call)),
             "DescribeStackResources" => {
                 let resource = |(name, kind): (&str, &str)| {
                     text("LogicalResourceId", name)
@@ -175,7 +175,10 @@ impl World {
         members("Stacks", "member", [stack])
     }
 
-    fn describe_events(&self) -> String {
+    /// Newest first, a page of them.
+    fn describe_events(&self, call: &Call) -> String {
+        const PAGE: usize = 3;
+        let from: usize = call.get("NextToken").parse().unwrap_or(0);
         let event = |(n, (resource, kind, status, reason)): (usize, &super::Event)| {
             let physical = match resource.strip_suffix("Group") {
                 _ if *kind == STACK_TYPE => self.id(),
@@ -190,7 +193,10 @@ impl World {
                 + &text("ResourceStatus", status)
                 + &text("ResourceStatusReason", reason)
         };
-        members("StackEvents", "member", self.events.iter().enumerate().rev().map(event))
+        let events = self.events.iter().enumerate().rev().skip(from);
+        let next =
+            if from + PAGE < self.events.len() { text("NextToken", &(from + PAGE).to_string()) } else { String::new() };
+        members("StackEvents", "member", events.take(PAGE).map(event)) + &next
     }
 
     /// What a call wants: its parameters, the stack's where it says so, else the template's defaults.
