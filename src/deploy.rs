@@ -165,15 +165,14 @@ impl Deploy {
             let (is, does) = if is_first { ("is no stack", "creating") } else { ("is a stack", "updating") };
             self.say(&format!("note: there {is} {}: {does} it", self.stack));
         }
-        match (self.propose(&prepared)?, &prepared.kind) {
-            (Some(changes), _) => self.make(&mut prepared, &changes)?,
-            // The slot is as it is to be; users are not on it yet.
-            (None, Kind::Fill(_)) => {
-                ensure!(self.ask("move the traffic?")?, Fault::new("not agreed: nothing was changed"));
-            }
-            (None, _) => return Ok(()),
+        let promoted = prepared.kind.promoted();
+        match self.propose(&prepared)? {
+            Some(changes) => self.make(&mut prepared, &changes)?,
+            None if promoted.is_none() => return Ok(()),
+            // The slot is as it is to be, and users are not on it yet.
+            None => ensure!(self.ask("move the traffic?")?, Fault::new("not agreed: nothing was changed")),
         }
-        if let Kind::Fill(slot) = prepared.kind {
+        if let Some(slot) = promoted {
             self.roll_out(&Slots::get(self)?, slot)?;
         }
         self.prove()
@@ -255,9 +254,9 @@ impl Deploy {
     fn propose(&self, prepared: &Prepared) -> Result<Option<ChangeSet>> {
         let is_new = prepared.current.is_none();
         let Some(changes) = stack::propose(&self.system, &prepared.stack, is_new, &prepared.wanted, self.poll)? else {
-            match prepared.kind {
-                Kind::Fill(_) => self.say(&prepared.meaning),
-                _ => self.say(&format!("no changes: {} is as declared", prepared.stack)),
+            match prepared.kind.promoted() {
+                Some(_) => self.say(&prepared.meaning),
+                None => self.say(&format!("no changes: {} is as declared", prepared.stack)),
             }
             return Ok(None);
         };

@@ -26,10 +26,22 @@ const INSTANCE_TYPE: &str = "t2.micro";
 pub(super) enum Kind {
     /// The stack is made.
     Create,
-    /// The slot gets a new build, unless it holds it already, then the traffic.
+    /// The slot gets a new build, then the traffic.
     Fill(Slot),
+    /// The slot holds the build already, and gets the traffic.
+    Resume(Slot),
     /// The stack is changed in place.
     Adjust,
+}
+
+impl Kind {
+    /// The slot that is to get the traffic.
+    pub(super) fn promoted(&self) -> Option<Slot> {
+        match self {
+            Self::Fill(slot) | Self::Resume(slot) => Some(*slot),
+            Self::Create | Self::Adjust => None,
+        }
+    }
 }
 
 /// A deploy that could begin.

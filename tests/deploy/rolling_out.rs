@@ -178,7 +178,17 @@ fn who_has_detached_goes_on_with_the_same_command_from_where_it_was() {
     let calls = operator.calls();
     assert_eq!(shares(&calls), [["0", "100"]]);
     let brought = of(&calls, "CreateChangeSet")[0];
-    assert_eq!((brought.parameter("GreenWeight"), brought.parameter("GreenVersionId")), (Some("50"), Some("2")));
+    assert_eq!((brought.parameter("GreenWeight"), brought.parameter("GreenVersionId")), (Some("50"), None));
+}
+
+#[test]
+fn it_goes_on_also_where_the_new_build_has_most_of_the_traffic_already() {
+    let operator = Operator::serving_twice();
+    operator.world(|world| {
+        world.weights = [(BLUE.to_owned(), "10".to_owned()), (GREEN.to_owned(), "90".to_owned())].into();
+    });
+    let _ = operator.update("2").expect(0).says("green holds it already").says("every serving target runs build 2");
+    assert_eq!(shares(&operator.calls()), [["0", "100"]]);
 }
 
 #[test]

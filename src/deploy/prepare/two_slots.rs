@@ -42,23 +42,19 @@ impl Deploy {
         found.check()?;
         let live = self.live_user_data(slots)?;
         let holds = |slot| self.holds(slots, slot, &settings, &artifacts, &live);
-        // Somebody has detached, or gone back: then it goes on.
-        let is_filled = match serving {
-            Some(serving) => slots.build(serving) < slots.build(serving.other()) && holds(serving.other())?,
-            None => false,
-        };
+        let newest = if slots.build(Slot::Blue) >= slots.build(Slot::Green) { Slot::Blue } else { Slot::Green };
         let (kind, slot) = match serving {
             None => (Kind::Create, Slot::Blue),
-            Some(serving) if is_filled => (Kind::Fill(serving.other()), serving.other()),
+            // Somebody has detached, or gone back.
+            Some(_) if shares[newest.other().index()] > 0 && holds(newest)? => (Kind::Resume(newest), newest),
             Some(serving) if holds(serving)? => (Kind::Adjust, serving),
             Some(serving) => {
-                let highest = Slot::ALL.into_iter().filter_map(|slot| slots.build(slot)).max();
-                self.check_build(slots.build(serving), highest, &settings)?;
+                self.check_build(slots.build(serving), slots.build(newest), &settings)?;
                 (Kind::Fill(serving.other()), serving.other())
             }
         };
         let size = self.sizes(slots, serving, &settings)?;
-        if kind != Kind::Adjust {
+        if matches!(kind, Kind::Create | Kind::Fill(_)) {
             let kind = settings.instance_type.as_deref().unwrap_or_default();
             preflight::quota(&mut found, self, kind, size.desired)?;
             found.check()?;
@@ -83,25 +79,27 @@ impl Deploy {
         put("MinSize", size.min.to_string());
         put("DesiredCapacity", size.desired.to_string());
         put("MaxSize", size.max.to_string());
-        if kind != Kind::Adjust {
+        match kind {
+            Kind::Create => put("Weight", "100".into()),
+            Kind::Fill(_) => put("Weight", "0".into()),
+            Kind::Resume(_) | Kind::Adjust => {}
+        }
+        if matches!(kind, Kind::Create | Kind::Fill(_)) {
             put("VersionId", settings.build().to_string());
             put("AMIId", settings.ami.clone().unwrap_or_default());
             put("RootDeviceName", found.root_device.clone());
             put("InstanceType", settings.instance_type.clone().unwrap_or_default());
             put("KeyName", settings.key_pair.clone().unwrap_or_default());
-            if !is_filled {
-                put("Weight", if kind == Kind::Create { "100" } else { "0" }.to_owned());
-            }
         }
         let mut contents = live;
-        if kind != Kind::Adjust {
+        if matches!(kind, Kind::Create | Kind::Fill(_)) {
             _ = contents.insert(slot.name(), self.user_data(slots, slot, &artifacts)?);
         }
         let of = |slot: Slot| (slot, contents.get(slot.name()).cloned().unwrap_or_default());
         let contents = if separate { vec![of(slot)] } else { Slot::ALL.map(of).to_vec() };
         let template = self.placed(template::with_user_data(self.strategy(), &contents)?, &settings)?;
         let who = if found.identity.is_empty() { String::new() } else { format!("as {}: ", found.identity) };
-        let meaning = self.meaning(&kind, slots, serving, is_filled, &settings, &size);
+        let meaning = self.meaning(&kind, slots, &settings, &size);
         let meaning = format!("{who}{}: {meaning}", self.stack);
         Ok(Prepared {
             stack: self.stack_of(slot),
@@ -169,39 +167,28 @@ impl Deploy {
     }
 
     /// What is about to happen, in plain words.
-    fn meaning(
-        &self,
-        kind: &Kind,
-        slots: &Slots,
-        serving: Option<Slot>,
-        is_filled: bool,
-        settings: &Settings,
-        size: &Group,
-    ) -> String {
+    fn meaning(&self, kind: &Kind, slots: &Slots, settings: &Settings, size: &Group) -> String {
         let build = settings.build();
         let machines = count(size.desired as usize, "machine");
-        match (kind, serving) {
-            (Kind::Fill(slot), Some(serving)) => {
-                let old = slots.parameter(serving, "VersionId");
-                let shift = if settings.shift.is_empty() { "10, 50, 100".into() } else { join(&settings.shift) };
-                let (place, of) = match self.strategy() {
-                    Strategy::WeightedDns => (format!("the stack {}", self.stack_of(*slot)), "the answers of DNS"),
-                    _ => (slot.name().to_owned(), "the traffic"),
-                };
-                let filled = if is_filled {
-                    format!("{place} holds it already, and goes on with {machines}")
-                } else {
-                    format!("{place} is filled with {machines}, which takes 5 to 15 minutes")
-                };
-                format!(
-                    "build {old} → {build}: {filled}; once they are healthy they take {shift} % of {of}; {} then keeps 1 machine. \
-                     no downtime",
-                    serving.name()
-                )
+        let (slot, filled) = match kind {
+            Kind::Create => return format!("build {build}: a new stack with {machines}, in 5 to 15 minutes"),
+            Kind::Adjust => {
+                return "the stack is changed in place: its machines and their build stay. no downtime".into();
             }
-            (Kind::Create, _) => format!("build {build}: a new stack with {machines}, in 5 to 15 minutes"),
-            _ => "the stack is changed in place: its machines and their build stay. no downtime".to_owned(),
-        }
+            Kind::Fill(slot) => (slot, format!("is filled with {machines}, which takes 5 to 15 minutes")),
+            Kind::Resume(slot) => (slot, format!("holds it already, and goes on with {machines}")),
+        };
+        let old = slots.parameter(slot.other(), "VersionId");
+        let shift = if settings.shift.is_empty() { "10, 50, 100".into() } else { join(&settings.shift) };
+        let (place, of) = match self.strategy() {
+            Strategy::WeightedDns => (format!("the stack {}", self.stack_of(*slot)), "the answers of DNS"),
+            _ => (slot.name().to_owned(), "the traffic"),
+        };
+        format!(
+            "build {old} → {build}: {place} {filled}; once they are healthy they take {shift} % of {of}; {} then keeps 1 machine. \
+             no downtime",
+            slot.other().name()
+        )
     }
 }
 
