@@ -53,6 +53,8 @@ pub struct Deploy {
     pub settings: Settings,
     /// The steps that are not those built into the program.
     pub texts: Option<Texts>,
+    /// Whether the steps install with apt.
+    pub needs_apt: bool,
     /// The stack's name.
     pub stack: String,
     /// How often AWS is asked.

@@ -41,13 +41,14 @@ pub(super) fn execute(arguments: cli::Deploy) -> Result<u8> {
         system,
         settings,
         texts: None,
+        needs_apt: false,
         stack: arguments.stack,
         poll: arguments.poll.0,
         json: arguments.json,
         yes: arguments.yes,
     };
     if matches!(verb, DeployVerb::CreateStack | DeployVerb::UpdateStack | DeployVerb::Plan | DeployVerb::Render) {
-        deploy.texts = texts(&deploy)?;
+        (deploy.texts, deploy.needs_apt) = texts(&deploy)?;
     }
     match verb {
         DeployVerb::Watch => deploy.watch().map(|()| 0),
@@ -96,9 +97,10 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 /// The steps that the machines are to run, unless they are the program's own; checked as far as can be without a machine.
-fn texts(deploy: &Deploy) -> Result<Option<Texts>> {
+/// And whether they install with apt.
+fn texts(deploy: &Deploy) -> Result<(Option<Texts>, bool)> {
     if deploy.settings.cloud_init_path.is_some() {
-        return Ok(None);
+        return Ok((None, false));
     }
     // As for an image: what each instance has its own is not known here.
     let mut system = System::open(Path::new("/"), Mode::Plan, deploy.system.interrupt().clone())?;
@@ -115,8 +117,10 @@ fn texts(deploy: &Deploy) -> Result<Option<Texts>> {
         set: artifacts.variables().map(str::to_owned).collect(),
         variables: vec![],
     };
-    drop(load(&system, &manifest)?);
-    Ok(texts)
+    let (manifest, _) = load(&system, &manifest)?;
+    let mut resources = manifest.steps.iter().flat_map(|step| &step.resources);
+    let needs_apt = resources.any(|declared| ["package", "apt_repository"].contains(&declared.kind));
+    Ok((texts, needs_apt))
 }
 
 /// Writes template and user-data to files.

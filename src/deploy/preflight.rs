@@ -146,11 +146,16 @@ fn image(found: &mut Findings, deploy: &Deploy, wanted: &Settings, artifacts: &A
     {
         found.fault(format!("AMI {ami}: it is for {architecture}, the program for {agent} (--agent FILE)"));
     }
-    let name = image.text("name").to_ascii_lowercase();
-    if ["amzn", "al2023", "rhel", "suse", "fedora"].iter().any(|other| name.contains(other)) {
-        found.notes.push(format!(
-            "AMI {ami} ({name}): the kinds package and apt_repository need apt, which this system lacks"
-        ));
+    if deploy.needs_apt {
+        match without_apt(image) {
+            Some((system, true)) => {
+                found.fault(format!("AMI {ami}: {system} has no apt, which the steps install with"));
+            }
+            Some((system, false)) => found
+                .notes
+                .push(format!("AMI {ami}: by its name ({system}) it may have no apt, which the steps install with")),
+            None => {}
+        }
     }
     let kind = wanted.instance_type.as_deref().unwrap_or_default();
     let call = Call::new(&EC2, "DescribeInstanceTypes").with("InstanceType.1", kind);
@@ -170,6 +175,20 @@ fn image(found: &mut Findings, deploy: &Deploy, wanted: &Settings, artifacts: &A
         }
     }
     Ok(())
+}
+
+/// The system of an image that has no apt, and whether that is sure: others may name their images as they like.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/billing-info-fields.html>
+fn without_apt(image: &Element) -> Option<(&str, bool)> {
+    let (platform, name) = (image.text("platformDetails"), image.text("name"));
+    let is_amazon_linux = ["amzn", "al2023"].iter().any(|begin| name.starts_with(begin));
+    let is_other =
+        ["amzn", "al2023", "rhel", "suse", "fedora"].iter().any(|other| name.to_ascii_lowercase().contains(other));
+    match (platform, image.text("imageOwnerAlias")) {
+        _ if ["Red Hat", "SUSE", "Windows"].iter().any(|system| platform.starts_with(system)) => Some((platform, true)),
+        (_, "amazon") if is_amazon_linux => Some(("Amazon Linux", true)),
+        _ => is_other.then_some((name, false)),
+    }
 }
 
 fn certificate(found: &mut Findings, deploy: &Deploy, wanted: &Settings) -> Result<()> {

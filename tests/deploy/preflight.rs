@@ -77,6 +77,28 @@ fn the_image_must_be_for_the_program_s_processor() {
 }
 
 #[test]
+fn steps_that_install_with_apt_need_an_image_that_has_it() {
+    let operator = Operator::new();
+    operator.world(|world| {
+        for (ami, name) in [("ami-2", "RHEL-9.4"), ("ami-3", "al2023-ami-2023.6"), ("ami-4", "our-amzn-base")] {
+            let _ = world.images.insert(ami, ("x86_64", name));
+        }
+    });
+    let create = operator.with_agent(&["create-stack", "--yes"]);
+    let create: Vec<&str> = create.iter().map(String::as_str).collect();
+    let with = |ami, user_data| operator.deploy(&create, &[("CLOUD_INIT_PATH", user_data), ("AMIID", ami)]);
+    let _ = with("ami-2", "")
+        .expect(2)
+        .says("AMI ami-2: Red Hat Enterprise Linux has no apt, which the steps install with");
+    let _ = with("ami-3", "").expect(2).says("AMI ami-3: Amazon Linux has no apt");
+    // Who makes images names them as he likes; and user-data of one's own need not have it.
+    let _ = with("ami-4", "").expect(0).says("note: AMI ami-4: by its name (our-amzn-base) it may have no apt");
+    let own = operator.sandbox.at("user-data");
+    let _ =
+        operator.deploy(&["plan"], &[("CLOUD_INIT_PATH", &own), ("AMIID", "ami-3"), ("BUILD_NUMBER", "2")]).expect(0);
+}
+
+#[test]
 fn the_account_s_quota_must_have_room_for_the_new_machines() {
     let _ = refused(|world| world.quota = Some((8, vec![2, 4])), &[]).says(
         "quota: 2 machines of t2.micro need 4 vCPUs; 6 of the 8 that this account may run are in use (quota L-1216C47A)",

@@ -243,7 +243,12 @@ impl World {
                 let Some((architecture, name)) = self.images.get(id) else {
                     return missing("InvalidAMIID.NotFound", id);
                 };
-                let root = text("rootDeviceName", "/dev/sda1") + &text("imageState", "available");
+                let owner = if name.starts_with("al2023") { "amazon" } else { "" };
+                let platform = if name.starts_with("RHEL") { "Red Hat Enterprise Linux" } else { "Linux/UNIX" };
+                let root = text("rootDeviceName", "/dev/sda1")
+                    + &text("imageState", "available")
+                    + &text("imageOwnerAlias", owner)
+                    + &text("platformDetails", platform);
                 let image = text("imageId", id) + &text("architecture", architecture) + &text("name", name) + &root;
                 Ok(members("imagesSet", "item", [image]))
             }
