@@ -84,32 +84,29 @@ impl Deploy {
 
     /// The name that the settings are for: of two stacks what they have in common.
     pub fn name(&self) -> &str {
-        let is_one = |slot: &Slot| self.strategy() == Strategy::WeightedDns && self.stack.ends_with(slot.suffix());
+        let is_one = |slot: &Slot| self.strategy().has_two_stacks() && self.stack.ends_with(slot.suffix());
         let one = Slot::ALL.into_iter().find(is_one);
         one.and_then(|slot| self.stack.strip_suffix(slot.suffix())).unwrap_or(&self.stack)
     }
 
     /// The name of the stack that a slot is in, or is.
     pub fn stack_of(&self, slot: Slot) -> String {
-        match self.strategy() {
-            Strategy::WeightedDns => format!("{}{}", self.name(), slot.suffix()),
-            _ => self.stack.clone(),
-        }
+        if self.strategy().has_two_stacks() { format!("{}{}", self.name(), slot.suffix()) } else { self.stack.clone() }
     }
 
     /// The names of the stacks that are meant: the one that is named, or both that have the name in common.
     pub fn stacks(&self) -> Result<Vec<String>> {
-        if self.strategy() != Strategy::WeightedDns || self.name() != self.stack {
+        if !self.strategy().has_two_stacks() || self.name() != self.stack {
             return Ok(vec![self.stack.clone()]);
         }
         let names: Vec<String> = Slots::find(self)?.stacks().map(|stack| stack.name.clone()).collect();
-        Ok(if names.is_empty() { vec![self.stack.clone()] } else { names })
+        // Never the one that has the plain name: it is another one.
+        Ok(if names.is_empty() { vec![self.stack_of(Slot::Blue)] } else { names })
     }
 
     /// The arguments that a command finds a stack by.
     fn arguments(&self, stack: &str) -> String {
-        let strategy = if self.strategy() == Strategy::WeightedDns { " --strategy weighted-dns" } else { "" };
-        format!("--stack {stack}{strategy}")
+        format!("--stack {stack}{}", self.strategy().arguments())
     }
 
     /// What to type for this stack.
@@ -168,6 +165,12 @@ impl Deploy {
             self.say(&format!("note: there {is} {}: {does} it", self.stack));
         }
         let promoted = prepared.kind.promoted();
+        if let Kind::Fill(slot) = prepared.kind
+            && prepared.is_behind
+        {
+            self.catch_up(slot.other())?;
+            prepared = self.prepare()?;
+        }
         match self.propose(&prepared)? {
             Some(changes) => self.make(&mut prepared, &changes)?,
             None if promoted.is_none() => return Ok(()),
@@ -224,7 +227,10 @@ impl Deploy {
     pub fn watch(&self) -> Result<()> {
         let slots = Slots::get(self)?;
         let is_meant = |stack: &&Stack| self.name() == self.stack || stack.name == self.stack;
-        let is_later = |stack: &&Stack| (stack.state.condition == Condition::Busy, stack.changed.clone());
+        let is_later = |stack: &&Stack| {
+            let condition = stack.state.condition;
+            (condition == Condition::Busy, condition != Condition::Absent, stack.changed.clone())
+        };
         let stack = slots.stacks().filter(is_meant).max_by_key(is_later).with_context(|| self.no_stack())?;
         let mut watch = Watch::from_its_beginning(self, &stack.id)?;
         self.follow(&mut watch)?;
@@ -280,6 +286,11 @@ impl Deploy {
         ));
         for resource in held {
             self.say(&format!("  - {} ({}) {}", resource.name, resource.kind, resource.id));
+        }
+        if self.strategy().has_two_stacks() {
+            let slots = Slots::find(self)?;
+            let shares = slots.shares(&self.system)?;
+            slots.of(&stack).for_each(|slot| self.say(&format!("it has {} % of the traffic", shares[slot.index()])));
         }
         ensure!(self.ask("delete the stack and all of these?")?, Fault::new("not agreed: nothing was deleted"));
         let mut watch = Watch::from_now(self, &stack.id)?;

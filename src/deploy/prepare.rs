@@ -35,6 +35,11 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// Whether machines are made that there are not yet.
+    pub(super) fn is_new_build(&self) -> bool {
+        matches!(self, Self::Create | Self::Fill(_))
+    }
+
     /// The slot that is to get the traffic.
     pub(super) fn promoted(&self) -> Option<Slot> {
         match self {
@@ -51,6 +56,8 @@ pub(super) struct Prepared {
     /// That stack, if it is there.
     pub(super) current: Option<Stack>,
     pub(super) kind: Kind,
+    /// Whether the slots' weights or sizes are not what the stack's parameters say.
+    pub(super) is_behind: bool,
     pub(super) wanted: Wanted,
     pub(super) artifacts: Artifacts,
     /// What it means, in plain words.
@@ -104,12 +111,6 @@ impl Deploy {
         _ = settings.ami.get_or_insert_with(|| AMI.into());
         _ = settings.instance_type.get_or_insert_with(|| INSTANCE_TYPE.into());
         settings
-    }
-
-    /// Lists that the operator gives; the others stay as they are.
-    pub(super) fn given_lists(&self) -> impl Iterator<Item = (String, String)> {
-        let given = [("Subnets", &self.settings.subnets), ("SecurityGroup", &self.settings.security_groups)];
-        given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)))
     }
 
     /// The parameters that are known, and what is given for those that both slots have in common.

@@ -156,6 +156,7 @@ impl Deploy {
     /// Shows what differs from the template; 3 if anything does.
     pub fn drift(&self) -> Result<u8> {
         let stack = self.get()?;
+        self.name_one_of_two();
         let started = self.system.aws(Call::new(&CLOUDFORMATION, "DetectStackDrift").with("StackName", &self.stack))?;
         let id = started.text("DetectStackDriftResult/StackDriftDetectionId").to_owned();
         loop {
@@ -189,8 +190,8 @@ impl Deploy {
                 self.say(&format!("      {path}: declared {before}, is {after}"));
             }
         }
-        // The weights are moved past CloudFormation.
-        if stack.outputs.contains_key("Listener") {
+        // A listener's weights are moved past CloudFormation.
+        if stack.outputs.contains_key("Listener") && !self.strategy().has_two_stacks() {
             let slots = Slots::find(self)?;
             let shares = slots.shares(&self.system)?;
             for slot in slots.of(&stack) {
@@ -205,9 +206,17 @@ impl Deploy {
         Ok(if drifted == 0 { 0 } else { 3 })
     }
 
+    /// Says which of two stacks what follows is of.
+    fn name_one_of_two(&self) {
+        if self.strategy().has_two_stacks() {
+            self.say(&format!("stack {}", self.stack));
+        }
+    }
+
     /// Shows what was done with the stack, the newest last.
     pub fn history(&self) -> Result<()> {
         let stack = self.get()?;
+        self.name_one_of_two();
         for event in watch::milestones(self, &stack.id)? {
             if self.json {
                 say(&serde_json::to_string(&event)?);

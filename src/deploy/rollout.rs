@@ -1,7 +1,7 @@
 //! The way of the traffic from one slot to the other, and back.
 //!
-//! The balancer, or Route 53, and the groups are asked directly, so that it goes on, and above all back, also while
-//! CloudFormation is busy. The parameters of stacks follow, so that their next update undoes nothing.
+//! The balancer and the groups are asked directly, so that it goes on, and above all back, also while CloudFormation is
+//! busy. The parameters of stacks follow, so that their next update undoes nothing.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,6 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{
     Deploy, fleet,
     fleet::{Group, Target},
-    settings::Strategy,
     slots::{Slot, Slots, active},
     stack::{self, Stack, Template, Value, Wanted},
     state::Condition,
@@ -34,9 +33,9 @@ const PAUSE_OF_DNS: Duration = Duration::from_mins(2);
 const HEALTH_TIMEOUT: Duration = Duration::from_mins(10);
 
 impl Deploy {
-    /// Moves the traffic to a slot that has just been filled, shrinks the other one, and has the stack know.
+    /// Moves the traffic to a slot that holds a new build, shrinks the other one, and has the stack know.
     pub(super) fn roll_out(&self, slots: &Slots, slot: Slot) -> Result<()> {
-        let mut share = 0;
+        let mut share = slots.shares(&self.system)?[slot.index()];
         self.move_traffic(slots, slot, &mut share).map_err(|error| match error::class(&error) {
             Class::Interrupted(_) => {
                 let here = slots.described(slot);
@@ -49,39 +48,97 @@ impl Deploy {
     }
 
     /// The same; `share` is what the slot has got so far, also where it fails.
-    fn move_traffic(&self, slots: &Slots, slot: Slot, share: &mut u8) -> Result<()> {
-        let group = self.group(slots, slot)?;
-        self.await_health(slots, slot, &group).map_err(|error| self.still_on(slots, slot.other(), error))?;
+    fn move_traffic(&self, slots: &Slots, slot: Slot, share: &mut u32) -> Result<()> {
+        let group = self.grow(slots, slot, None)?;
+        let mut healthy = self.await_health(slots, slot, &group);
         let shares = if self.settings.shift.is_empty() { SHIFT.to_vec() } else { self.settings.shift.clone() };
         // Who goes on where somebody has detached takes no traffic away again.
-        let has = slots.shares(&self.system)?[slot.index()];
-        for next in shares.into_iter().filter(|share| u32::from(*share) > has) {
-            slots.shift(&self.system, slot, next)?;
-            *share = next;
+        let left: Vec<u8> = shares.into_iter().filter(|next| u32::from(*next) > *share).collect();
+        for next in left {
+            if let Err(error) = healthy {
+                return Err(self.give_up(slots, slot, *share, error));
+            }
+            self.check_alone(slots, slot, *share)?;
+            self.shift(slots, slot, next)?;
+            *share = u32::from(next);
             self.say(&format!("{} takes {share} % of the traffic", slots.described(slot)));
             // The other slot is needed until the last resolver has asked again.
-            if (next < 100 || self.strategy() == Strategy::WeightedDns)
-                && let Err(error) = self.observe(slots, slot, &group)
-            {
-                if !matches!(error::class(&error), Class::Interrupted(_)) {
-                    slots.shift(&self.system, slot.other(), 100)?;
-                }
-                return Err(self.still_on(slots, slot.other(), error));
-            }
+            let is_watched = next < 100 || self.strategy().has_two_stacks();
+            healthy = if is_watched { self.observe(slots, slot, &group) } else { Ok(()) };
+        }
+        if let Err(error) = healthy {
+            return Err(self.give_up(slots, slot, *share, error));
+        }
+        // So far it could not shrink, having little traffic.
+        let least = self.settings.min_size.or(slots.group(&self.system, slot.other())?.map(|other| other.min));
+        let now = self.group(slots, slot)?;
+        if let Some(least) = least.filter(|least| *least < now.min) {
+            fleet::resize(&self.system, &now.name, least, now.desired)?;
         }
         self.shrink(slots, slot.other())?;
         self.bring_into_line(slots, slot)
     }
 
-    fn still_on(&self, slots: &Slots, slot: Slot, error: anyhow::Error) -> anyhow::Error {
+    /// Takes the traffic away again from a slot that is not well, unless somebody has only gone.
+    fn give_up(&self, slots: &Slots, slot: Slot, share: u32, error: anyhow::Error) -> anyhow::Error {
         if let Class::Interrupted(_) = error::class(&error) {
             return error;
         }
-        let users = slots.described(slot);
+        if share > 0
+            && let Err(failed) = self.shift(slots, slot.other(), 100)
+        {
+            return failed.context(format!("{error:#}; taking the traffic away from {}", slots.described(slot)));
+        }
+        let users = slots.described(slot.other());
         error.context(
             Fault::new(format!("the new build does not take over: all traffic is on {users}"))
                 .hint(format!("look at a machine ({}), mend it, and deploy the next build", self.command("status"))),
         )
+    }
+
+    /// Gives a slot this share of the traffic, in percent, and the other one the rest.
+    fn shift(&self, slots: &Slots, slot: Slot, percent: u8) -> Result<()> {
+        let percent = percent.min(100);
+        let shares = [(slot, percent), (slot.other(), 100 - percent)];
+        if self.strategy().has_two_stacks() {
+            self.shift_answers(slots, shares)
+        } else {
+            slots.shift_listener(&self.system, shares)
+        }
+    }
+
+    /// Fails if somebody else has moved the traffic meanwhile.
+    fn check_alone(&self, slots: &Slots, slot: Slot, share: u32) -> Result<()> {
+        let fresh = self.strategy().has_two_stacks().then(|| Slots::get(self)).transpose()?;
+        let now = fresh.as_ref().unwrap_or(slots).shares(&self.system)?[slot.index()];
+        ensure!(
+            now == share,
+            Fault::new(format!(
+                "somebody else moves the traffic: {} has {now} %, not {share} %",
+                slots.described(slot)
+            ))
+            .hint(self.command("status"))
+            .class(Class::Locked)
+        );
+        Ok(())
+    }
+
+    /// Gives a slot as many machines as the other one has. Unless it may have fewer (`least`), it keeps them: without traffic
+    /// its alarms would take them away.
+    fn grow(&self, slots: &Slots, slot: Slot, least: Option<u32>) -> Result<Group> {
+        let mut group = self.group(slots, slot)?;
+        let Some(other) = slots.group(&self.system, slot.other())? else { return Ok(group) };
+        let wanted = other.desired.min(group.max).max(group.desired);
+        if group.desired < wanted || (least.is_none() && group.min < wanted) {
+            let least = least.unwrap_or(wanted).min(wanted);
+            fleet::resize(&self.system, &group.name, least, wanted)?;
+            if group.desired < wanted {
+                let (here, there) = (slots.described(slot), slot.other().name());
+                self.say(&format!("{here} gets {wanted} machines, as many as {there} had"));
+            }
+            (group.min, group.desired) = (least, wanted);
+        }
+        Ok(group)
     }
 
     fn group(&self, slots: &Slots, slot: Slot) -> Result<Group> {
@@ -131,7 +188,7 @@ impl Deploy {
 
     /// How long each share of the traffic is watched.
     fn pause(&self) -> Duration {
-        let usual = if self.strategy() == Strategy::WeightedDns { PAUSE_OF_DNS } else { PAUSE };
+        let usual = if self.strategy().has_two_stacks() { PAUSE_OF_DNS } else { PAUSE };
         self.settings.pause.map_or(usual, |pause| pause.0)
     }
 
@@ -169,40 +226,58 @@ impl Deploy {
 
     /// Has the parameters say what is so: all traffic on this slot, the other one small.
     fn bring_into_line(&self, slots: &Slots, slot: Slot) -> Result<()> {
+        let mut changes = vec![];
         for stack in slots.stacks() {
-            let mut parameters: BTreeMap<String, Value> =
-                stack.parameters.keys().map(|name| (name.clone(), Value::Previous)).collect();
-            for (name, value) in self.given_lists() {
-                _ = parameters.insert(name, Value::New(value));
-            }
+            let mut values = BTreeMap::new();
             for each in slots.of(stack) {
                 let Some(group) = slots.group(&self.system, each)? else { continue };
-                let mut put = |name: &str, value: u32| {
-                    _ = parameters.insert(slots.named(each, name), Value::New(value.to_string()));
-                };
-                put("Weight", if each == slot { 100 } else { 0 });
-                put("DesiredCapacity", group.desired);
-                put("MinSize", group.min);
+                for (name, value) in [
+                    ("Weight", if each == slot { 100 } else { 0 }),
+                    ("DesiredCapacity", group.desired),
+                    ("MinSize", group.min),
+                ] {
+                    _ = values.insert(slots.named(each, name), Value::New(value.to_string()));
+                }
             }
-            self.have_follow(stack, &Wanted { template: Template::Previous, parameters })?;
+            if !values.is_empty() {
+                changes.push((stack, values));
+            }
         }
-        Ok(())
+        self.set_parameters(&changes, "the parameters")
     }
 
-    /// Has a stack's parameters follow what was done without it.
-    fn have_follow(&self, stack: &Stack, wanted: &Wanted) -> Result<()> {
-        self.settle(stack)?;
-        let mut watch = Watch::from_now(self, &stack.id)?;
-        if !stack::update(&self.system, &stack.name, wanted)? {
-            return Ok(());
+    /// Has the parameters say what is so before the idle slot is filled: if that fails, CloudFormation goes back to what they
+    /// say, and would take machines or traffic from the slot that serves.
+    pub(super) fn catch_up(&self, serving: Slot) -> Result<()> {
+        self.say("weights or sizes are not those of the parameters any more");
+        ensure!(self.ask("have the parameters follow first?")?, Fault::new("not agreed: nothing was changed"));
+        self.bring_into_line(&Slots::get(self)?, serving)
+    }
+
+    /// Changes parameters of stacks, of several at the same time, and nothing else of them; `what` is that for a person.
+    pub(super) fn set_parameters(&self, changes: &[(&Stack, BTreeMap<String, Value>)], what: &str) -> Result<()> {
+        for (stack, _) in changes {
+            self.settle(stack)?;
         }
-        self.say(&format!("the parameters of the stack {} follow", stack.name));
-        let stack = watch.until_done()?;
-        ensure!(
-            !stack.state.failed,
-            Fault::new(format!("the traffic has moved, but {} did not follow: it is {}", stack.name, stack.state.name))
-                .hint(self.command("diagnose"))
-        );
+        let mut begun = vec![];
+        for (stack, values) in changes {
+            let mut parameters: BTreeMap<String, Value> =
+                stack.parameters.keys().map(|name| (name.clone(), Value::Previous)).collect();
+            parameters.extend(values.clone());
+            let watch = Watch::from_now(self, &stack.id)?;
+            if stack::update(&self.system, &stack.name, &Wanted { template: Template::Previous, parameters })? {
+                self.say(&format!("{what} of the stack {} follow", stack.name));
+                begun.push(watch);
+            }
+        }
+        for mut watch in begun {
+            let stack = watch.until_done()?;
+            ensure!(
+                !stack.state.failed,
+                Fault::new(format!("the stack {} did not follow: it is {}", stack.name, stack.state.name))
+                    .hint(self.command("diagnose"))
+            );
+        }
         Ok(())
     }
 
@@ -212,6 +287,9 @@ impl Deploy {
             return Ok(());
         }
         let Some(active) = active(slots.shares(&self.system)?) else { return Ok(()) };
+        if slots.group(&self.system, active.other())?.is_none() {
+            return Ok(());
+        }
         if let (Some(waiting), Some(serving)) = (slots.build(active.other()), slots.build(active))
             && waiting > serving
         {
@@ -235,12 +313,12 @@ impl Deploy {
         Ok(())
     }
 
-    /// Back to the other slot, at once: three calls (of DNS five), then its machines, then the parameters.
+    /// Back to the other slot, at once (by a listener it takes three calls), then its machines, then the parameters.
     ///
     /// # Errors
     /// If there is no slot to go back to, or none of its machines answers.
     pub fn roll_back(&self, build: Option<u64>) -> Result<()> {
-        let slots = Slots::get(self)?;
+        let slots = Slots::get(self)?.without_empty();
         let slot = slots.way_back(build)?;
         let back = slots.described(slot);
         let healthy = fleet::healthy(&slots.targets(&self.system, slot)?);
@@ -249,7 +327,7 @@ impl Deploy {
             Fault::new(format!("no machine of {back} is healthy: users would be worse off"))
                 .hint("deploy the old build again, with the next number: deploy update-stack")
         );
-        slots.shift(&self.system, slot, 100)?;
+        self.shift(&slots, slot, 100)?;
         self.say(&format!("all traffic is on {back} again, {} so far", count(healthy, "healthy machine")));
         self.have_all_follow(&slots, slot).map_err(|error| match error::class(&error) {
             Class::Interrupted(_) => {
@@ -268,15 +346,10 @@ impl Deploy {
 
     /// Gives the slot that users went back to its machines, then shrinks the other one, then has the stack know.
     fn have_all_follow(&self, slots: &Slots, slot: Slot) -> Result<()> {
-        let (mut to, from) = (self.group(slots, slot)?, slots.group(&self.system, slot.other())?);
-        if let Some(from) = from.filter(|from| from.desired > to.desired) {
-            to.desired = from.desired.min(to.max);
-            fleet::resize(&self.system, &to.name, from.min.min(to.desired), to.desired)?;
-            let (back, other) = (slots.described(slot), slot.other().name());
-            self.say(&format!("{back} gets {} machines, as many as {other} had", to.desired));
-            self.await_health(slots, slot, &to)?;
-        }
-        if self.strategy() == Strategy::WeightedDns {
+        let least = slots.group(&self.system, slot.other())?.map_or(1, |other| other.min);
+        let group = self.grow(slots, slot, Some(least))?;
+        self.await_health(slots, slot, &group)?;
+        if self.strategy().has_two_stacks() {
             self.say(&format!("waiting {} for resolvers to ask again", spoken(self.pause())));
             self.system.wait(self.pause())?;
         }

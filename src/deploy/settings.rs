@@ -32,6 +32,22 @@ pub enum Strategy {
     WeightedDns,
 }
 
+impl Strategy {
+    /// Whether each slot is a stack of its own.
+    pub fn has_two_stacks(self) -> bool {
+        self == Self::WeightedDns
+    }
+
+    /// The arguments that name it, where it is not the default.
+    pub fn arguments(self) -> &'static str {
+        match self {
+            Self::BlueGreen => "",
+            Self::Compatible => " --strategy compatible",
+            Self::WeightedDns => " --strategy weighted-dns",
+        }
+    }
+}
+
 /// The settings. Each is also a key of `deploy.toml`, where sets are tables: `set = { jar_url = "…" }`.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -8,7 +8,6 @@ use super::{
     settings::Strategy,
     stack::Stack,
     state::Condition,
-    weighted_dns,
 };
 use crate::{
     error::Fault,
@@ -84,15 +83,8 @@ impl Slots {
         let strategy = deploy.strategy();
         let find = |slot| Stack::find(&deploy.system, &deploy.stack_of(slot));
         let blue = find(Slot::Blue)?;
-        let green = if strategy == Strategy::WeightedDns { find(Slot::Green)? } else { blue.clone() };
+        let green = if strategy.has_two_stacks() { find(Slot::Green)? } else { blue.clone() };
         Ok(Self { strategy, stacks: [blue, green] })
-    }
-
-    /// Without a stack that holds nothing.
-    #[must_use]
-    pub fn without_empty(self) -> Self {
-        let holds = |stack: &Stack| stack.state.condition != Condition::Absent;
-        Self { stacks: self.stacks.map(|stack| stack.filter(holds)), ..self }
     }
 
     /// The same, of which there must be one at least.
@@ -102,9 +94,16 @@ impl Slots {
         Ok(slots)
     }
 
+    /// Without a stack that holds nothing.
+    #[must_use]
+    pub fn without_empty(self) -> Self {
+        let holds = |stack: &Stack| stack.state.condition != Condition::Absent;
+        Self { stacks: self.stacks.map(|stack| stack.filter(holds)), ..self }
+    }
+
     /// The stacks that there are, each once.
     pub fn stacks(&self) -> impl Iterator<Item = &Stack> {
-        let distinct = if self.strategy == Strategy::WeightedDns { 2 } else { 1 };
+        let distinct = if self.strategy.has_two_stacks() { 2 } else { 1 };
         self.stacks.iter().take(distinct).flatten()
     }
 
@@ -156,16 +155,24 @@ impl Slots {
     pub fn targets(&self, system: &System, slot: Slot) -> Result<Vec<Target>> {
         let Some(stack) = self.stack(slot) else { return Ok(vec![]) };
         // A stack that was never finished has none.
-        if self.strategy == Strategy::WeightedDns && stack.outputs.is_empty() {
+        if self.strategy.has_two_stacks() && stack.outputs.is_empty() {
             return Ok(vec![]);
         }
         fleet::targets(system, stack.output(&self.named(slot, "Targets"))?)
     }
 
-    /// The share of the traffic that each slot gets now, as the listener or the DNS has it.
+    /// The share of the traffic, in percent, that each slot gets now, by the listener or by the weights of two stacks.
     pub fn shares(&self, system: &System) -> Result<[u32; 2]> {
-        if self.strategy == Strategy::WeightedDns {
-            return weighted_dns::shares(system, self);
+        if self.strategy.has_two_stacks() {
+            let serves = |slot: &Slot| self.stack(*slot).is_some_and(|stack| stack.outputs.contains_key("Listener"));
+            let weight = |slot| self.parameter(slot, "Weight").parse().unwrap_or(0);
+            let weights = Slot::ALL.map(|slot| if serves(&slot) { weight(slot) } else { 0 });
+            // Where all have 0, Route 53 answers with each.
+            return Ok(percent(if weights == [0, 0] {
+                Slot::ALL.map(|slot| u32::from(serves(&slot)))
+            } else {
+                weights
+            }));
         }
         let Some(stack) = self.stack(Slot::Blue) else { return Ok([0, 0]) };
         let weights = fleet::weights(system, stack.output("Listener")?)?;
@@ -173,17 +180,12 @@ impl Slots {
         for (share, slot) in shares.iter_mut().zip(Slot::ALL) {
             *share = weights.get(stack.output(&self.named(slot, "Targets"))?).copied().unwrap_or(0);
         }
-        Ok(shares)
+        Ok(percent(shares))
     }
 
-    /// Gives a slot this share of the traffic, in percent, and the other one the rest.
-    pub fn shift(&self, system: &System, slot: Slot, percent: u8) -> Result<()> {
-        let percent = percent.min(100);
-        let shares = [(slot, percent), (slot.other(), 100 - percent)];
-        if self.strategy == Strategy::WeightedDns {
-            return weighted_dns::shift(system, self, shares);
-        }
-        let stack = self.stack(slot).context("a slot without a stack")?;
+    /// Has the listener of a stack of two slots give them these shares of the traffic.
+    pub fn shift_listener(&self, system: &System, shares: [(Slot, u8); 2]) -> Result<()> {
+        let stack = self.stack(Slot::Blue).context("slots without a stack")?;
         let action = "DefaultActions.member.1";
         let mut call = Call::new(&BALANCING, "ModifyListener").with("ListenerArn", stack.output("Listener")?);
         call = call.with(format!("{action}.Type"), "forward");
@@ -217,6 +219,20 @@ impl Slots {
     }
 }
 
+/// Weights in percent. What has a little has 1 at least: it is not nothing.
+fn percent(weights: [u32; 2]) -> [u32; 2] {
+    match weights {
+        [0, 0] => [0, 0],
+        [_, 0] => [100, 0],
+        [0, _] => [0, 100],
+        [blue, green] => {
+            let blue = (u64::from(blue) * 100 / (u64::from(blue) + u64::from(green))).clamp(1, 99);
+            let blue = u32::try_from(blue).unwrap_or(99);
+            [blue, 100 - blue]
+        }
+    }
+}
+
 /// The slot that users are on; of two that share the traffic, the one with more of it.
 pub fn active(shares: [u32; 2]) -> Option<Slot> {
     match shares {
@@ -228,8 +244,24 @@ pub fn active(shares: [u32; 2]) -> Option<Slot> {
 
 /// The name of a slot's parameter, output or resource: where each has a stack of its own, they are called the same.
 pub fn named(strategy: Strategy, slot: Slot, name: &str) -> String {
-    match strategy {
-        Strategy::WeightedDns => name.to_owned(),
-        _ => format!("{}{name}", slot.prefix()),
+    if strategy.has_two_stacks() { name.to_owned() } else { format!("{}{name}", slot.prefix()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_shares_whatever_their_sum_is() {
+        for (weights, shares) in [
+            ([0, 0], [0, 0]),
+            ([7, 0], [100, 0]),
+            ([0, 1], [0, 100]),
+            ([200, 50], [80, 20]),
+            ([1, 999], [1, 99]),
+            ([999, 1], [99, 1]),
+        ] {
+            assert_eq!(percent(weights), shares, "{weights:?}");
+        }
     }
 }

@@ -295,7 +295,9 @@ fn token() -> String {
 pub fn discard(system: &System, stack: &str, change_set: &str, is_new: bool) -> Result<()> {
     let call = Call::new(&CLOUDFORMATION, "DeleteChangeSet").with("StackName", stack).with("ChangeSetName", change_set);
     _ = system.aws(call)?;
-    if is_new { delete(system, stack) } else { Ok(()) }
+    // Somebody else may have made a stack of it meanwhile.
+    let is_empty = |found: &Stack| found.state.name == "REVIEW_IN_PROGRESS";
+    if is_new && Stack::find(system, stack)?.as_ref().is_some_and(is_empty) { delete(system, stack) } else { Ok(()) }
 }
 
 /// Updates a stack without a change set; false if there is nothing to change.

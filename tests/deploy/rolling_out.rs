@@ -58,20 +58,26 @@ fn a_new_build_fills_the_idle_slot_takes_the_traffic_in_steps_and_leaves_the_old
     assert_eq!(
         changes(&calls),
         [
+            "UpdateStack",
             "CreateChangeSet",
             "ExecuteChangeSet",
             "ModifyListener",
             "ModifyListener",
             "ModifyListener",
             "UpdateAutoScalingGroup",
+            "UpdateAutoScalingGroup",
             "UpdateStack"
         ]
     );
+    let caught_up = of(&calls, "UpdateStack")[0];
+    let said = ["BlueDesiredCapacity", "BlueWeight"].map(|name| caught_up.parameter(name));
+    assert_eq!(said, [Some("3"), Some("100")], "if filling fails, blue is not to lose a machine");
     let filled = of(&calls, "CreateChangeSet")[0];
     for (name, value) in [
         ("GreenVersionId", "2"),
         ("GreenWeight", "0"),
         ("GreenDesiredCapacity", "3"),
+        ("GreenMinSize", "3"),
         ("GreenMaxSize", "3"),
         ("BlueWeight", "100"),
         ("BlueDesiredCapacity", "3"),
@@ -84,10 +90,15 @@ fn a_new_build_fills_the_idle_slot_takes_the_traffic_in_steps_and_leaves_the_old
     let contents = user_data(filled.get("TemplateBody"));
     assert_eq!(contents, ["#!/bin/sh\necho content 1\n", "#!/bin/sh\necho content 2\n"]);
     assert_eq!(shares(&calls), [["90", "10"], ["50", "50"], ["0", "100"]]);
-    let shrunk = of(&calls, "UpdateAutoScalingGroup")[0];
-    let sizes = ["AutoScalingGroupName", "MinSize", "DesiredCapacity"].map(|name| shrunk.get(name));
-    assert_eq!(sizes, [group_name("Blue").as_str(), "1", "1"]);
-    let followed = of(&calls, "UpdateStack")[0];
+    let resized = of(&calls, "UpdateAutoScalingGroup").into_iter();
+    let sizes = resized.map(|call| ["AutoScalingGroupName", "MinSize", "DesiredCapacity"].map(|name| call.get(name)));
+    let (green, blue) = (group_name("Green"), group_name("Blue"));
+    assert_eq!(
+        sizes.collect::<Vec<_>>(),
+        [[&green, "1", "3"], [&blue, "1", "1"]],
+        "green was held at 3 until it served"
+    );
+    let followed = of(&calls, "UpdateStack")[1];
     assert_eq!(followed.get("UsePreviousTemplate"), "true");
     for (name, value) in
         [("BlueWeight", "0"), ("GreenWeight", "100"), ("BlueDesiredCapacity", "1"), ("GreenDesiredCapacity", "3")]
@@ -181,12 +192,63 @@ fn who_has_detached_goes_on_with_the_same_command_from_where_it_was() {
     assert_eq!((brought.parameter("GreenWeight"), brought.parameter("GreenVersionId")), (Some("50"), None));
 }
 
-#[test]
-fn it_goes_on_also_where_the_new_build_has_most_of_the_traffic_already() {
+/// With build 2 in green, which somebody has left at this share of the traffic.
+fn left_at(green: &str, blue: &str) -> Operator {
     let operator = Operator::serving_twice();
     operator.world(|world| {
-        world.weights = [(BLUE.to_owned(), "10".to_owned()), (GREEN.to_owned(), "90".to_owned())].into();
+        for (slot, targets, share) in [("Blue", BLUE, blue), ("Green", GREEN, green)] {
+            let _ = world.weights.insert(targets.to_owned(), share.to_owned());
+            let _ = world.parameters.insert(format!("{slot}Weight"), share.to_owned());
+        }
     });
+    operator
+}
+
+#[test]
+fn users_are_taken_from_a_build_that_was_left_and_got_sick() {
+    let operator = left_at("50", "50");
+    operator.world(|world| {
+        let _ = world.health.insert("Green", [vec!["healthy", "unhealthy"]].into());
+    });
+    let _ = operator
+        .deploy(&["update-stack", "--yes", "--health-timeout", "1s"], &[("BUILD_NUMBER", "2")])
+        .expect(1)
+        .says("all traffic is on blue (build 1)");
+    assert_eq!(shares(&operator.calls()), [["100", "0"]]);
+}
+
+#[test]
+fn a_third_build_does_not_replace_machines_that_have_users() {
+    let operator = left_at("10", "90");
+    operator.content("3");
+    let told = operator.update("3").expect(4);
+    let _ = told
+        .says("green (build 2) has 10 % of the traffic: another deploy is at work, or was left")
+        .says("back: glovo-bootstrap deploy rollback --build 1 --stack glovo-app");
+    assert!(changes(&operator.calls()).is_empty());
+}
+
+#[test]
+fn it_stops_where_somebody_else_moves_the_traffic() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let (meeting, turn) = Meeting::new();
+    // Before any traffic, then under 10 %.
+    operator.tape.script("DescribeTargetHealth", [Turn::Usual, turn]);
+    let running = operator.start(&["update-stack", "--yes", "--pause", "0s"], &[("BUILD_NUMBER", "2")]);
+    meeting.then(|| {
+        operator.world(|world| {
+            world.weights = [(BLUE.to_owned(), "100".to_owned()), (GREEN.to_owned(), "0".to_owned())].into();
+        });
+    });
+    let told = running.finish().expect(4);
+    let _ = told.says("somebody else moves the traffic: green (build 2) has 0 %, not 10 %");
+    assert_eq!(shares(&operator.calls()), [["90", "10"]]);
+}
+
+#[test]
+fn it_goes_on_also_where_the_new_build_has_most_of_the_traffic_already() {
+    let operator = left_at("90", "10");
     let _ = operator.update("2").expect(0).says("green holds it already").says("every serving target runs build 2");
     assert_eq!(shares(&operator.calls()), [["0", "100"]]);
 }

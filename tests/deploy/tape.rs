@@ -58,8 +58,6 @@ impl Call {
                 (form.remove("Action").unwrap(), form)
             }
             (None, path) if path.ends_with("/hostedzonesbyname") => ("ListHostedZonesByName".into(), pairs(query)),
-            (None, "/2013-04-01/hostedzone/Z1/rrset") => ("ListResourceRecordSets".into(), pairs(query)),
-            (None, "/2013-04-01/hostedzone/Z1/rrset/") => ("ChangeResourceRecordSets".into(), BTreeMap::new()),
             (None, path) => {
                 let operation = match request.method.as_str() {
                     "HEAD" if path.matches('/').count() < 2 || path.ends_with('/') => "HeadBucket",
@@ -195,18 +193,6 @@ fn refusal(call: &Call, status: u16, code: &str, message: &str) -> Reply {
 
 fn answer(worlds: &mut [World], call: &Call) -> Reply {
     match call.operation.as_str() {
-        "ListResourceRecordSets" => {
-            let records = members("ResourceRecordSets", "ResourceRecordSet", worlds.iter().flat_map(World::records));
-            return Reply::ok(xml("ListResourceRecordSetsResponse", &records));
-        }
-        "ChangeResourceRecordSets" => {
-            for world in worlds {
-                if let Some(weight) = weight(call, world.name) {
-                    world.record = Some(weight);
-                }
-            }
-            return Reply::ok("<ChangeResourceRecordSetsResponse/>");
-        }
         "DescribeInstances" if !call.list("InstanceId").is_empty() => {
             let machines = worlds.iter().flat_map(|world| world.machines(call));
             let machines = members("reservationSet", "item", [members("instancesSet", "item", machines)]);
@@ -247,29 +233,6 @@ pub fn of<'a>(calls: &'a [Call], operation: &str) -> Vec<&'a Call> {
 /// The calls that may change something, by name and in order.
 pub fn changes(calls: &[Call]) -> Vec<&str> {
     calls.iter().filter(|call| call.is_change()).map(|call| call.operation.as_str()).collect()
-}
-
-/// The weight that a call gives the record of a stack; its other fields must be sent back as they were.
-pub fn weight(call: &Call, stack: &str) -> Option<String> {
-    let text = std::str::from_utf8(&call.body).unwrap();
-    let document = roxmltree::Document::parse(text).unwrap();
-    let field = |record: &roxmltree::Node<'_, '_>, name: &str| {
-        let found = record.descendants().find(|node| node.tag_name().name() == name);
-        found.and_then(|node| node.text()).unwrap_or_default().to_owned()
-    };
-    let mut records = document.descendants().filter(|node| node.tag_name().name() == "ResourceRecordSet");
-    let record = records.find(|record| field(record, "SetIdentifier") == stack)?;
-    for (name, value) in [
-        ("Name", "app.example.com."),
-        ("Type", "A"),
-        ("HostedZoneId", "Z2"),
-        ("DNSName", &format!("{stack}.elb.test.")),
-        ("EvaluateTargetHealth", "true"),
-    ] {
-        assert_eq!(field(&record, name), value, "{name}");
-    }
-    assert_eq!(document.root_element().tag_name().namespace(), Some("https://route53.amazonaws.com/doc/2013-04-01/"));
-    Some(field(&record, "Weight"))
 }
 
 /// Blue's and green's share of the traffic, in the order that the listener was given them.

@@ -5,11 +5,10 @@ use nix::sys::signal::Signal;
 use crate::{
     operator::Operator,
     sandbox::Finished,
-    tape::{Call, Meeting, changes, names, of, weight},
-    world::Scene,
+    tape::{Call, Meeting, Turn, changes, of},
+    world::{Scene, World},
 };
 
-const STACKS: [&str; 2] = ["glovo-app-blue", "glovo-app-green"];
 const STRATEGY: [&str; 2] = ["--strategy", "weighted-dns"];
 
 fn deploy(operator: &Operator, arguments: &[&str], build: &str) -> Finished {
@@ -34,15 +33,24 @@ fn serving_twice() -> Operator {
     operator
 }
 
-/// What the records of both stacks got, call by call.
-fn weights(calls: &[Call]) -> Vec<[String; 2]> {
-    let of_stack = |call: &Call, stack| weight(call, stack).unwrap_or_else(|| "none".into());
-    of(calls, "ChangeResourceRecordSets").into_iter().map(|call| STACKS.map(|stack| of_stack(call, stack))).collect()
+/// The weights that the stacks were given, in their order, by `UpdateStack`.
+fn moves(calls: &[Call]) -> Vec<[&str; 2]> {
+    let given = of(calls, "UpdateStack").into_iter();
+    given
+        .filter_map(|call| Some([call.get("StackName").strip_prefix("glovo-app-")?, call.parameter("Weight")?]))
+        .collect()
 }
 
-/// The weights that the records have now.
-fn records(operator: &Operator) -> [Option<String>; 2] {
-    [operator.world(|world| world.record.clone()), operator.tape.other_world(|world| world.record.clone())]
+/// The weights that they have now.
+fn weights(operator: &Operator) -> [String; 2] {
+    [
+        operator.world(|world| world.parameters["Weight"].clone()),
+        operator.tape.other_world(|world| world.parameters["Weight"].clone()),
+    ]
+}
+
+fn asks(operator: &Operator, verb: &str) -> Finished {
+    operator.deploy(&[&[verb], STRATEGY.as_slice()].concat(), &[])
 }
 
 #[test]
@@ -95,14 +103,14 @@ fn a_new_build_gets_a_stack_of_its_own_and_the_answers_in_steps() {
     {
         assert_eq!(made.parameter(name), Some(value), "{name}");
     }
-    assert_eq!(weights(&calls), [["90", "10"], ["50", "50"], ["0", "100"]]);
-    let followed: Vec<_> = of(&calls, "UpdateStack")
-        .into_iter()
-        .map(|call| ["Weight", "DesiredCapacity"].map(|name| call.parameter(name).unwrap()))
-        .collect();
-    assert_eq!(followed, [["0", "1"], ["100", "3"]], "blue's, then green's");
-    let _ = operator.deploy(&[&["drift"], STRATEGY.as_slice()].concat(), &[]).expect(0).says("no drift");
-    let shown = operator.deploy(&[&["status"], STRATEGY.as_slice()].concat(), &[]).expect(0);
+    let steps = [["green", "10"], ["blue", "90"], ["green", "50"], ["blue", "50"], ["green", "100"], ["blue", "0"]];
+    assert_eq!(moves(&calls)[..6], steps, "what gets more first");
+    let sizes = |world: &mut World| ["DesiredCapacity", "MinSize"].map(|name| world.parameters[name].clone());
+    assert_eq!(operator.world(sizes), ["1", "1"]);
+    assert_eq!(operator.tape.other_world(sizes), ["3", "1"], "it was held at 3 while it had little traffic");
+    assert_eq!(made.parameter("MinSize"), Some("3"));
+    let _ = asks(&operator, "drift").expect(0).says("stack glovo-app-blue").says("no drift");
+    let shown = asks(&operator, "status").expect(0);
     let _ = shown.says("blue   build 1, 0 % of the traffic").says("green  build 2, 100 % of the traffic");
 }
 
@@ -116,7 +124,7 @@ fn the_build_after_that_goes_into_the_stack_that_was_kept_with_what_the_other_ha
     let filled = of(&calls, "CreateChangeSet")[0];
     assert_eq!((filled.get("StackName"), filled.get("ChangeSetType")), ("glovo-app-blue", "UPDATE"));
     assert_eq!((filled.parameter("Weight"), filled.parameter("HealthCheckPath")), (Some("0"), Some("/ready")));
-    assert_eq!(weights(&calls).last().unwrap(), &["100", "0"]);
+    assert_eq!(weights(&operator), ["100", "0"]);
 }
 
 #[test]
@@ -130,23 +138,21 @@ fn what_stays_the_same_changes_nothing_and_a_used_number_is_refused() {
 }
 
 #[test]
-fn the_way_back_is_one_change_of_both_weights_also_while_cloudformation_is_busy() {
+fn the_way_back_waits_for_what_cloudformation_is_at_then_moves_both_weights() {
     let operator = serving_twice();
     operator.tape.other_world(|world| {
         world.state = "UPDATE_IN_PROGRESS";
-        world.then([Scene("UPDATE_IN_PROGRESS", vec![]), Scene("UPDATE_COMPLETE", vec![])]);
+        let busy = Scene("UPDATE_IN_PROGRESS", vec![]);
+        world.then([busy.clone(), busy.clone(), busy, Scene("UPDATE_COMPLETE", vec![])]);
     });
     let _ = deploy(&operator, &["rollback"], "2")
         .expect(0)
+        .says("waiting for CloudFormation: the stack glovo-app-green is UPDATE_IN_PROGRESS")
         .says("all traffic is on blue (build 1) again, 1 healthy machine so far")
         .says("blue (build 1) gets 2 machines, as many as green had")
         .says("users are on blue (build 1)");
-    let calls = operator.calls();
-    let until = calls.iter().position(|call| call.operation == "ChangeResourceRecordSets").unwrap() + 1;
-    assert_eq!(until, 5, "{:?}", names(&calls));
-    assert_eq!(weights(&calls), [["100", "0"]]);
-    assert_eq!(records(&operator).map(Option::unwrap), ["100", "0"]);
-    let _ = operator.deploy(&[&["drift"], STRATEGY.as_slice()].concat(), &[]).expect(0);
+    assert_eq!(moves(&operator.calls())[..2], [["blue", "100"], ["green", "0"]]);
+    assert_eq!(weights(&operator), ["100", "0"]);
 }
 
 #[test]
@@ -162,7 +168,7 @@ fn a_machine_that_fails_under_traffic_sends_all_answers_back_also_after_the_last
     let told = deploy(&operator, &["update-stack"], "2").expect(1);
     let _ = told.says("all traffic is on blue (build 1)").says("only 1 of 2 machines stayed healthy");
     let calls = operator.calls();
-    assert_eq!(weights(&calls), [["90", "10"], ["50", "50"], ["0", "100"], ["100", "0"]]);
+    assert_eq!(moves(&calls)[4..], [["green", "100"], ["blue", "0"], ["blue", "100"], ["green", "0"]]);
     assert!(of(&calls, "UpdateAutoScalingGroup").is_empty(), "blue keeps its machines");
 }
 
@@ -180,7 +186,7 @@ fn a_stack_that_could_not_be_made_leaves_the_other_alone_and_is_named_with_the_w
         .says("the stack glovo-app-green is ROLLBACK_COMPLETE")
         .says("Received 1 FAILURE signal(s)")
         .says(way_out);
-    assert_eq!(records(&operator)[0].as_deref(), Some("100"));
+    assert_eq!(operator.parameter("Weight"), "100");
     let _ = deploy(&operator, &["update-stack"], "2").expect(1).says(way_out);
     drop(operator.calls());
     let one = ["delete-stack", "--yes", "--stack", "glovo-app-green", "--strategy", "weighted-dns"];
@@ -190,29 +196,87 @@ fn a_stack_that_could_not_be_made_leaves_the_other_alone_and_is_named_with_the_w
     let _ = deploy(&operator, &["update-stack"], "2").expect(0).says("every serving target runs build 2");
 }
 
-#[test]
-fn whoever_goes_is_told_how_to_go_on_with_this_strategy() {
+/// With build 2 in green, which somebody has left at 10 % of the traffic.
+fn left() -> (Operator, Finished) {
     let operator = serving();
     operator.content("2");
     let (meeting, turn) = Meeting::new();
-    operator.tape.script("ChangeResourceRecordSets", [turn]);
-    let variables = [("BUILD_NUMBER", "2"), ("DNSRECORD", "app.example.com")];
+    // Before any traffic, then under 10 %.
+    operator.tape.script("DescribeTargetHealth", [Turn::Usual, turn]);
+    let variables = [("BUILD_NUMBER", "2"), ("DNSRECORD", "app.example.com"), ("AMIID", "ami-3")];
     let arguments = [&["update-stack", "--yes", "--pause", "1m"], STRATEGY.as_slice()].concat();
     let running = operator.start(&arguments, &variables);
     meeting.then(|| running.signal(Signal::SIGINT));
-    let _ = running
-        .finish()
-        .expect(130)
-        .says("back: glovo-bootstrap deploy rollback --build 1 --stack glovo-app --strategy weighted-dns");
-    assert_eq!(records(&operator)[0].as_deref(), Some("90"), "the share stays");
-    let _ = operator
-        .deploy(&[&["watch"], STRATEGY.as_slice()].concat(), &[])
-        .expect(0)
-        .says("to have green (build 2) take over");
+    let told = running.finish().expect(130);
     drop(operator.calls());
+    (operator, told)
+}
+
+#[test]
+fn whoever_goes_is_told_how_to_go_on_with_this_strategy() {
+    let (operator, told) = left();
+    let _ = told
+        .says("green (build 2) has 10 % of the traffic")
+        .says("back: glovo-bootstrap deploy rollback --build 1 --stack glovo-app --strategy weighted-dns");
+    assert_eq!(weights(&operator), ["90", "10"], "the share stays");
+    let _ = asks(&operator, "watch").expect(0).says("to have green (build 2) take over");
     let on = ["rollback", "--build", "2", "--stack", "glovo-app-green", "--pause", "0s", "--yes"];
     let _ = operator.deploy(&[&on, STRATEGY.as_slice()].concat(), &[]).expect(0).says("users are on green (build 2)");
-    assert_eq!(weights(&operator.calls()), [["0", "100"]]);
+    assert_eq!(weights(&operator), ["0", "100"]);
+}
+
+#[test]
+fn the_same_command_goes_on_with_the_machines_that_there_are() {
+    let (operator, _) = left();
+    let arguments = [&["update-stack", "--yes", "--pause", "0s"], STRATEGY.as_slice()].concat();
+    let variables = [("BUILD_NUMBER", "2"), ("DNSRECORD", "app.example.com"), ("AMIID", "ami-3")];
+    let told = operator.deploy(&arguments, &variables).expect(0);
+    let _ = told.says("glovo-app-green holds it already").says("every serving target runs build 2");
+    let calls = operator.calls();
+    assert!(of(&calls, "ExecuteChangeSet").is_empty(), "nothing is made again");
+    assert_eq!(moves(&calls)[..2], [["green", "50"], ["blue", "50"]]);
+    let green = operator.tape.other_world(|world| ["VersionId", "AMIId"].map(|name| world.parameters[name].clone()));
+    assert_eq!(green, ["2", "ami-3"]);
+}
+
+#[test]
+fn a_third_build_does_not_replace_machines_that_have_users() {
+    let (operator, _) = left();
+    operator.content("3");
+    let told = deploy(&operator, &["update-stack"], "3").expect(4);
+    let _ = told.says("green (build 2) has 10 % of the traffic: another deploy is at work, or was left");
+    assert!(changes(&operator.calls()).is_empty());
+}
+
+#[test]
+fn what_both_stacks_have_in_common_can_t_change_in_one() {
+    let operator = serving();
+    operator.content("2");
+    let arguments =
+        [&["update-stack", "--yes", "--parameter", "IpAddressType=dualstack"], STRATEGY.as_slice()].concat();
+    let _ =
+        operator.deploy(&arguments, &[("BUILD_NUMBER", "2")]).expect(2).says("IpAddressType can't change from ipv4");
+    let other = [&["update-stack", "--yes"], STRATEGY.as_slice()].concat();
+    let told = operator.deploy(&other, &[("BUILD_NUMBER", "2"), ("DNSRECORD", "b.example.com")]).expect(2);
+    let _ = told.says("DNSRecord can't change from app.example.com to b.example.com: two stacks share it");
+    assert!(changes(&operator.calls()).is_empty());
+}
+
+#[test]
+fn a_stack_that_is_left_alone_has_all_users_whatever_its_weight() {
+    let operator = serving_twice();
+    let one = ["delete-stack", "--yes", "--stack", "glovo-app-green", "--strategy", "weighted-dns"];
+    let _ = operator.deploy(&one, &[]).expect(0).says("it has 100 % of the traffic");
+    let _ = asks(&operator, "status").expect(0).says("blue   build 1, 100 % of the traffic");
+    let _ = deploy(&operator, &["update-stack"], "3").expect(0).says("every serving target runs build 3");
+}
+
+#[test]
+fn a_stack_that_only_has_the_plain_name_is_another_one() {
+    let operator = Operator::serving();
+    let told = operator.deploy(&[&["delete-stack", "--yes"], STRATEGY.as_slice()].concat(), &[]).expect(1);
+    let _ = told.says("there is no stack glovo-app-blue");
+    assert!(changes(&operator.calls()).is_empty());
 }
 
 #[test]
@@ -220,6 +284,6 @@ fn both_stacks_go_together() {
     let operator = serving_twice();
     let told = deploy(&operator, &["delete-stack"], "2").expect(0);
     let _ = told.says("the stack glovo-app-blue is deleted").says("the stack glovo-app-green is deleted");
-    let next = operator.deploy(&[&["diagnose"], STRATEGY.as_slice()].concat(), &[]);
-    let _ = next.says("glovo-bootstrap deploy create-stack --stack glovo-app");
+    let next = asks(&operator, "diagnose").expect(0);
+    let _ = next.says("glovo-bootstrap deploy create-stack --stack glovo-app-blue --strategy weighted-dns");
 }

@@ -71,8 +71,6 @@ pub struct World {
     /// What the balancer says of a slot's machines, one row for each question; the last one stays.
     pub health: BTreeMap<&'static str, VecDeque<Vec<&'static str>>>,
     pub weights: BTreeMap<String, String>,
-    /// The weight of the DNS record of a stack that is one slot.
-    pub record: Option<String>,
     /// Id, VPC, zone.
     pub subnets: Vec<(&'static str, &'static str, &'static str)>,
     /// Id and VPC.
@@ -96,7 +94,6 @@ impl Default for World {
         Self {
             name: "glovo-app",
             slots: vec![("Blue", BLUE.into()), ("Green", GREEN.into())],
-            record: None,
             state: "",
             reason: "",
             parameters: BTreeMap::new(),
@@ -170,20 +167,6 @@ impl World {
             text("instanceId", id) + &members("tagSet", "item", [text("key", "build") + &text("value", build)])
         };
         machines.map(machine).collect()
-    }
-
-    /// The records of the stack's name, as Route 53 has them.
-    pub fn records(&self) -> Vec<String> {
-        let target = text("HostedZoneId", "Z2") + &text("DNSName", &format!("{}.elb.test.", self.name));
-        let target = xml("AliasTarget", &(target + &text("EvaluateTargetHealth", "true")));
-        let record = |weight| {
-            text("Name", "app.example.com.")
-                + &text("Type", "A")
-                + &text("SetIdentifier", self.name)
-                + &text("Weight", weight)
-                + &target
-        };
-        self.record.iter().map(|weight| record(weight)).collect()
     }
 
     /// What `operation` gets.

@@ -91,6 +91,6 @@ impl Deploy {
         };
         let wanted = Wanted { template: self.placed(template.to_owned(), &settings)?, parameters };
         let meaning = format!("{}: {meaning}", self.stack);
-        Ok(Prepared { stack: self.stack.clone(), current, kind, wanted, artifacts, meaning })
+        Ok(Prepared { stack: self.stack.clone(), current, kind, is_behind: false, wanted, artifacts, meaning })
     }
 }

@@ -11,12 +11,12 @@ use crate::{
         artifacts::Artifacts,
         fleet::Group,
         preflight,
-        settings::{Settings, Strategy},
+        settings::Settings,
         slots::{Slot, Slots, active},
-        stack::{Value, Wanted},
+        stack::{Stack, Value, Wanted},
         template,
     },
-    error::Fault,
+    error::{Class, Fault},
     view::count,
 };
 
@@ -25,11 +25,15 @@ impl Deploy {
         let shares = slots.shares(&self.system)?;
         let exists = slots.stacks().next().is_some();
         let serving = active(shares);
-        ensure!(!exists || serving.is_some(), "nothing of {} gets any traffic", self.stack);
+        ensure!(
+            !exists || serving.is_some(),
+            Fault::new(format!("nothing of {} gets any traffic", self.stack))
+                .hint(format!("{} gives it to that build", self.command("rollback --build N")))
+        );
         let current = serving.and_then(|slot| slots.stack(slot));
         let settings = self.resolved(current, |name| serving.map_or(name.into(), |slot| slots.named(slot, name)));
         settings.check()?;
-        let separate = self.strategy() == Strategy::WeightedDns;
+        let separate = self.strategy().has_two_stacks();
         ensure!(
             !separate || settings.dns_record.is_some(),
             Fault::new("two stacks need a name that they share").hint("DNSRECORD=NAME or --dns-record NAME").invalid()
@@ -50,33 +54,44 @@ impl Deploy {
             Some(serving) if holds(serving)? => (Kind::Adjust, serving),
             Some(serving) => {
                 self.check_build(slots.build(serving), slots.build(newest), &settings)?;
+                self.check_idle(slots, serving.other(), shares)?;
                 (Kind::Fill(serving.other()), serving.other())
             }
         };
         let size = self.sizes(slots, serving, &settings)?;
-        if matches!(kind, Kind::Create | Kind::Fill(_)) {
+        if kind.is_new_build() {
             let kind = settings.instance_type.as_deref().unwrap_or_default();
             preflight::quota(&mut found, self, kind, size.desired)?;
             found.check()?;
         }
-        // A stack of its own gets what the serving one has; else what is there stays.
-        let known = current.into_iter().flat_map(|stack| &stack.parameters);
+        // A new build's stack gets what the serving one has; else what is there stays.
+        let takes_over = separate && kind.is_new_build();
+        let known = if takes_over { current } else { slots.stack(slot) };
+        let known = known.into_iter().flat_map(|stack| &stack.parameters);
         let known = known
-            .map(|(name, value)| (name.clone(), if separate { Value::New(value.clone()) } else { Value::Previous }));
+            .map(|(name, value)| (name.clone(), if takes_over { Value::New(value.clone()) } else { Value::Previous }));
         let mut parameters = self.shared_parameters(known.collect(), &settings, &found);
+        if let (true, Some(current)) = (separate, current) {
+            check_in_common(slots, current, &kind, &parameters)?;
+        }
+        let mut is_behind = false;
         if let Some(stack) = slots.stack(slot) {
             // What is so now is not undone: the groups' sizes, the weights.
             for each in slots.of(stack) {
-                _ = parameters.insert(slots.named(each, "Weight"), Value::New(shares[each.index()].to_string()));
-                if let Some(group) = slots.group(&self.system, each)? {
-                    _ = parameters.insert(slots.named(each, "DesiredCapacity"), Value::New(group.desired.to_string()));
+                let group = slots.group(&self.system, each)?;
+                let so =
+                    [("Weight", Some(shares[each.index()])), ("DesiredCapacity", group.map(|group| group.desired))];
+                for (name, value) in so.into_iter().filter_map(|(name, value)| Some((name, value?.to_string()))) {
+                    is_behind |= !separate && slots.parameter(each, name) != value;
+                    _ = parameters.insert(slots.named(each, name), Value::New(value));
                 }
             }
         }
         let mut put = |name: &str, value: String| {
             _ = parameters.insert(slots.named(slot, name), Value::New(value));
         };
-        put("MinSize", size.min.to_string());
+        // Without traffic the alarms would take its machines away.
+        put("MinSize", if kind.promoted().is_some() { size.desired } else { size.min }.to_string());
         put("DesiredCapacity", size.desired.to_string());
         put("MaxSize", size.max.to_string());
         match kind {
@@ -84,7 +99,7 @@ impl Deploy {
             Kind::Fill(_) => put("Weight", "0".into()),
             Kind::Resume(_) | Kind::Adjust => {}
         }
-        if matches!(kind, Kind::Create | Kind::Fill(_)) {
+        if kind.is_new_build() {
             put("VersionId", settings.build().to_string());
             put("AMIId", settings.ami.clone().unwrap_or_default());
             put("RootDeviceName", found.root_device.clone());
@@ -92,7 +107,7 @@ impl Deploy {
             put("KeyName", settings.key_pair.clone().unwrap_or_default());
         }
         let mut contents = live;
-        if matches!(kind, Kind::Create | Kind::Fill(_)) {
+        if kind.is_new_build() {
             _ = contents.insert(slot.name(), self.user_data(slots, slot, &artifacts)?);
         }
         let of = |slot: Slot| (slot, contents.get(slot.name()).cloned().unwrap_or_default());
@@ -105,10 +120,27 @@ impl Deploy {
             stack: self.stack_of(slot),
             current: slots.stack(slot).cloned(),
             kind,
+            is_behind,
             wanted: Wanted { template, parameters },
             artifacts,
             meaning,
         })
+    }
+
+    /// Fails if a slot that is to be filled has users.
+    fn check_idle(&self, slots: &Slots, slot: Slot, shares: [u32; 2]) -> Result<()> {
+        let share = shares[slot.index()];
+        let (here, other) = (slots.described(slot), slots.parameter(slot.other(), "VersionId"));
+        ensure!(
+            share == 0,
+            Fault::new(format!("{here} has {share} % of the traffic: another deploy is at work, or was left"))
+                .hint(format!(
+                    "its command again goes on; back: {}",
+                    self.command(&format!("rollback --build {other}"))
+                ))
+                .class(Class::Locked)
+        );
+        Ok(())
     }
 
     /// What is wanted of a slot's machines.
@@ -180,9 +212,10 @@ impl Deploy {
         };
         let old = slots.parameter(slot.other(), "VersionId");
         let shift = if settings.shift.is_empty() { "10, 50, 100".into() } else { join(&settings.shift) };
-        let (place, of) = match self.strategy() {
-            Strategy::WeightedDns => (format!("the stack {}", self.stack_of(*slot)), "the answers of DNS"),
-            _ => (slot.name().to_owned(), "the traffic"),
+        let (place, of) = if self.strategy().has_two_stacks() {
+            (format!("the stack {}", self.stack_of(*slot)), "the answers of DNS")
+        } else {
+            (slot.name().to_owned(), "the traffic")
         };
         format!(
             "build {old} → {build}: {place} {filled}; once they are healthy they take {shift} % of {of}; {} then keeps 1 machine. \
@@ -190,6 +223,26 @@ impl Deploy {
             slot.other().name()
         )
     }
+}
+
+/// Fails if two stacks that share a name would not: a record that is alone gets everybody, whatever its weight.
+fn check_in_common(slots: &Slots, current: &Stack, kind: &Kind, wanted: &BTreeMap<String, Value>) -> Result<()> {
+    let alone = *kind == Kind::Adjust && slots.stacks().count() == 1;
+    for (name, may_differ) in [("DNSRecord", alone), ("HostedZoneId", alone), ("IpAddressType", *kind == Kind::Adjust)]
+    {
+        if let Some(Value::New(value)) = wanted.get(name)
+            && value != current.parameter(name)
+            && !may_differ
+        {
+            let message =
+                format!("{name} can't change from {} to {value}: two stacks share it", current.parameter(name));
+            return Err(Fault::new(message)
+                .hint("change it while there is one stack only, or make another pair of them (--stack)")
+                .invalid()
+                .into());
+        }
+    }
+    Ok(())
 }
 
 fn join(shares: &[u8]) -> String {

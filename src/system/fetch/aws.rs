@@ -19,7 +19,6 @@ use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SigningSettings, sign},
     sign::v4,
 };
-use aws_smithy_xml::encode::{ScopeWriter, XmlWriter};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{
     Method, Request, Url,
@@ -70,8 +69,7 @@ pub struct Service {
 enum Protocol {
     /// A form out, XML back; with the version of the API.
     Query(&'static str),
-    /// GET of a path with a query, or POST of an XML document to it; XML back. The one such service is the same in all
-    /// regions.
+    /// GET of a path with a query, XML back. The one such service is the same in all regions.
     Rest,
     /// JSON 1.1, with the prefix of its operations' names.
     Json(&'static str),
@@ -117,27 +115,18 @@ pub struct Call {
     /// The operation's name; of a REST service the path.
     operation: String,
     parameters: Vec<(String, String)>,
-    /// The document that a REST service is sent.
-    document: Option<String>,
 }
 
 impl Call {
     /// An operation without parameters; of Route 53 a path.
     pub fn new(service: &'static Service, operation: impl Into<String>) -> Self {
-        Self { service, operation: operation.into(), parameters: vec![], document: None }
+        Self { service, operation: operation.into(), parameters: vec![] }
     }
 
     /// With a parameter.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.parameters.push((name.into(), value.into()));
-        self
-    }
-
-    /// With a document in XML, which changes something.
-    #[must_use]
-    pub fn with_document(mut self, xml: String) -> Self {
-        self.document = Some(xml);
         self
     }
 
@@ -175,38 +164,6 @@ impl Element {
     /// The members of the list at a path.
     pub fn list(&self, path: &str) -> impl Iterator<Item = &Self> {
         self.find(path).into_iter().flat_map(|element| &element.children)
-    }
-
-    /// One with these children.
-    pub fn of(name: &str, children: Vec<Self>) -> Self {
-        Self { name: name.into(), text: String::new(), children }
-    }
-
-    /// One with a text.
-    pub fn with_text(name: &str, text: &str) -> Self {
-        Self { name: name.into(), text: text.into(), children: vec![] }
-    }
-
-    /// Gives its children of this name, as far as there are any, another text.
-    pub fn set(&mut self, name: &str, text: &str) {
-        for child in self.children.iter_mut().filter(|child| child.name == name) {
-            text.clone_into(&mut child.text);
-        }
-    }
-
-    /// As a document in XML, all of it in this namespace.
-    pub fn to_xml(&self, namespace: &str) -> String {
-        fn fill(mut scope: ScopeWriter<'_, '_>, element: &Element) {
-            scope.data(&element.text);
-            for child in &element.children {
-                fill(scope.start_el(&child.name).finish(), child);
-            }
-            scope.finish();
-        }
-        let mut document = String::new();
-        let mut writer = XmlWriter::new(&mut document);
-        fill(writer.start_el(&self.name).write_ns(namespace, None).finish(), self);
-        document
     }
 
     /// The first of this name, wherever it is.
@@ -385,10 +342,7 @@ impl Call {
             Protocol::Rest => {
                 url.set_path(&self.operation);
                 url.set_query(Some(&pairs(&self.parameters)).filter(|query| !query.is_empty()).map(String::as_str));
-                match &self.document {
-                    Some(xml) => (Method::POST, url, vec![("content-type", "application/xml".into())], xml.clone()),
-                    None => (Method::GET, url, vec![], String::new()),
-                }
+                (Method::GET, url, vec![], String::new())
             }
             Protocol::Json(prefix) => {
                 let fields = self.parameters.iter().map(|(name, value)| (name.clone(), value.clone().into()));
@@ -469,17 +423,23 @@ impl Call {
         })
     }
 
+    /// What a policy calls it.
+    fn action(&self) -> &str {
+        // The one path that is asked for.
+        if self.service.protocol == Protocol::Rest { "ListHostedZonesByName" } else { &self.operation }
+    }
+
     fn refused(&self, refusal: Refusal) -> Fault {
         let hint = match refusal.code.as_str() {
             "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => {
-                Some(format!("allow {}:{} in the policy of who asks", self.service.name, self.operation))
+                Some(format!("allow {}:{} in the policy of who asks", self.service.name, self.action()))
             }
             "InvalidClientTokenId" | "UnrecognizedClientException" | "AuthFailure" | "SignatureDoesNotMatch" => {
                 Some("check the credentials, and this machine's clock".to_owned())
             }
             _ => None,
         };
-        let fault = Fault::new(format!("{} refused {}", self.service.name, self.operation)).caused_by(refusal);
+        let fault = Fault::new(format!("{} refused {}", self.service.name, self.action())).caused_by(refusal);
         match hint {
             Some(hint) => fault.hint(hint),
             None => fault,

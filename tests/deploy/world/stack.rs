@@ -103,6 +103,10 @@ impl World {
         if state.ends_with("ROLLBACK_COMPLETE") {
             self.wanted = None;
         }
+        if state == "DELETE_COMPLETE" {
+            self.template.clear();
+            self.groups.clear();
+        }
         if ["CREATE_COMPLETE", "UPDATE_COMPLETE"].contains(&state)
             && let Some(wanted) = self.wanted.take()
         {
@@ -125,9 +129,6 @@ impl World {
             };
             let of = |name: &str| self.parameters[&format!("{slot}{name}")].clone();
             if is_changed("Weight") {
-                if slot.is_empty() {
-                    self.record = Some(of("Weight"));
-                }
                 let _ = self.weights.insert(targets, of("Weight"));
             }
             if of("VersionId").is_empty() {
