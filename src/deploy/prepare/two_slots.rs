@@ -45,20 +45,8 @@ impl Deploy {
         }
         found.check()?;
         let live = self.live_user_data(slots)?;
-        let holds = |slot| self.holds(slots, slot, &settings, &artifacts, &live);
-        let newest = if slots.build(Slot::Blue) >= slots.build(Slot::Green) { Slot::Blue } else { Slot::Green };
-        let (kind, slot) = match serving {
-            None => (Kind::Create, Slot::Blue),
-            // Somebody has detached, or gone back.
-            Some(_) if shares[newest.other().index()] > 0 && holds(newest)? => (Kind::Resume(newest), newest),
-            Some(serving) if holds(serving)? => (Kind::Adjust, serving),
-            Some(serving) => {
-                self.check_build(slots.build(serving), slots.build(newest), &settings)?;
-                self.check_idle(slots, serving.other(), shares)?;
-                (Kind::Fill(serving.other()), serving.other())
-            }
-        };
-        let size = self.sizes(slots, serving, &settings)?;
+        let (kind, slot) = self.decide(slots, shares, &settings, &artifacts, &live)?;
+        let size = self.sizes(slots, serving, &kind, &settings)?;
         if kind.is_new_build() {
             let kind = settings.instance_type.as_deref().unwrap_or_default();
             preflight::quota(&mut found, self, kind, size.desired)?;
@@ -127,6 +115,30 @@ impl Deploy {
         })
     }
 
+    /// What is to be done, and with which slot.
+    fn decide(
+        &self,
+        slots: &Slots,
+        shares: [u32; 2],
+        wanted: &Settings,
+        artifacts: &Artifacts,
+        live: &BTreeMap<&'static str, String>,
+    ) -> Result<(Kind, Slot)> {
+        let holds = |slot| self.holds(slots, slot, wanted, artifacts, live);
+        let newest = if slots.build(Slot::Blue) >= slots.build(Slot::Green) { Slot::Blue } else { Slot::Green };
+        Ok(match active(shares) {
+            None => (Kind::Create, Slot::Blue),
+            // Somebody has detached, or gone back.
+            Some(_) if shares[newest.other().index()] > 0 && holds(newest)? => (Kind::Resume(newest), newest),
+            Some(serving) if holds(serving)? => (Kind::Adjust, serving),
+            Some(serving) => {
+                self.check_build(slots.build(serving), slots.build(newest), wanted)?;
+                self.check_idle(slots, serving.other(), shares)?;
+                (Kind::Fill(serving.other()), serving.other())
+            }
+        })
+    }
+
     /// Fails if a slot that is to be filled has users.
     fn check_idle(&self, slots: &Slots, slot: Slot, shares: [u32; 2]) -> Result<()> {
         let share = shares[slot.index()];
@@ -178,15 +190,17 @@ impl Deploy {
     }
 
     /// Sizes for the slot that is to serve: declared, else those of the stack; the live capacity is kept.
-    fn sizes(&self, slots: &Slots, serving: Option<Slot>, settings: &Settings) -> Result<Group> {
+    fn sizes(&self, slots: &Slots, serving: Option<Slot>, kind: &Kind, settings: &Settings) -> Result<Group> {
         let declared = |given: Option<u32>, name: &str, default: u32| {
             let previous = serving.and_then(|slot| slots.parameter(slot, name).parse().ok());
             given.or(previous).unwrap_or(default)
         };
         let (min, max) = (declared(settings.min_size, "MinSize", 1), declared(settings.max_size, "MaxSize", 3));
-        let live = match serving {
-            Some(slot) => slots.group(&self.system, slot)?.map(|group| group.desired),
-            None => None,
+        let live = |slot| Ok::<_, anyhow::Error>(slots.group(&self.system, slot)?.map(|group| group.desired));
+        let live = match (serving, kind) {
+            (Some(serving), Kind::Resume(slot)) => live(serving)?.max(live(*slot)?),
+            (Some(serving), _) => live(serving)?,
+            (None, _) => None,
         };
         if let Some(live) = live
             && live > max
