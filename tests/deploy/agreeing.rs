@@ -8,7 +8,7 @@ use std::{
 use crate::{
     operator::Operator,
     sandbox::Finished,
-    tape::{Turn, changes},
+    tape::{Meeting, Turn, changes},
 };
 
 /// Runs it on a terminal, where this is typed when it asks.
@@ -136,4 +136,15 @@ fn what_is_refused_when_it_is_to_begin_has_changed_nothing_else() {
     operator.tape.script("ExecuteChangeSet", [Turn::Refusal(403, "AccessDenied", "not you")]);
     let _ = operator.update("2").expect(1).says("allow cloudformation:ExecuteChangeSet in the policy of who asks");
     assert_eq!(operator.parameter("GreenVersionId"), "");
+}
+
+#[test]
+fn a_stack_that_somebody_else_has_made_meanwhile_is_not_deleted() {
+    let operator = Operator::new();
+    let (meeting, turn) = Meeting::new();
+    operator.tape.script("DeleteChangeSet", [turn]);
+    let plan = operator.start(&["plan"], &[]);
+    meeting.then(|| operator.world(|world| world.state = "CREATE_IN_PROGRESS"));
+    let _ = plan.finish().expect(0);
+    assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "DeleteChangeSet"]);
 }

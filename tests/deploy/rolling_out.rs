@@ -218,6 +218,24 @@ fn users_are_taken_from_a_build_that_was_left_and_got_sick() {
 }
 
 #[test]
+fn a_slot_that_has_shrunk_meanwhile_grows_before_it_gets_more_traffic() {
+    let operator = left_at("10", "90");
+    operator.world(|world| {
+        world.groups.get_mut("Blue").unwrap().resize("Blue", "1", "2", "");
+        // What the parameters say is not so.
+        for name in ["BlueDesiredCapacity", "GreenDesiredCapacity", "GreenMinSize"] {
+            let _ = world.parameters.insert(name.into(), "2".into());
+        }
+        world.groups.get_mut("Green").unwrap().resize("Green", "1", "1", "");
+    });
+    let _ = operator.update("2").expect(0).says("green (build 2) gets 2 machines, as many as blue had");
+    let calls = operator.calls();
+    assert_eq!(changes(&calls)[..2], ["CreateChangeSet", "DeleteChangeSet"], "nothing is to be made");
+    assert_eq!(changes(&calls)[2], "UpdateAutoScalingGroup", "before any traffic");
+    assert_eq!(of(&calls, "UpdateAutoScalingGroup")[0].get("DesiredCapacity"), "2");
+}
+
+#[test]
 fn a_third_build_does_not_replace_machines_that_have_users() {
     let operator = left_at("10", "90");
     operator.content("3");
