@@ -10,7 +10,7 @@ use machine::{Emulator, Machine, Options, Output, UserData, agent};
 const INSTANCE: &str = "i-0123456789abcdef0";
 /// What the operator of the old script had in the environment: what the emulator knows.
 const ENVIRONMENT: &str =
-    "SG_VALUE=sg-00000001 SUBNETS=subnet-00000001,subnet-00000002 AMIID=ami-0abcdef1234567890 DESIREDCAPACITY=1";
+    "SG_VALUE=sg-00000001 SUBNETS=subnet-00000001,subnet-00000002 AMIID=ami-0123456789abcdef0 DESIREDCAPACITY=1";
 
 /// The operator's directory, where `deploy.toml` is.
 struct Operator<'a> {
