@@ -25,7 +25,7 @@ fn validator_pid(sandbox: &Sandbox) -> String {
 }
 
 #[test]
-fn row_11_a_second_run_names_the_first_and_exits_4() {
+fn a_second_run_names_the_first_and_exits_4() {
     let sandbox = Sandbox::new();
     let manifest = with_validator(&sandbox, &format!("while [ ! -e {} ]; do sleep 0.05; done", sandbox.at("go")));
     let mut first = sandbox.start(&["run", "--steps", &manifest, "--set", "token=s3cret"]);
@@ -42,7 +42,7 @@ fn row_11_a_second_run_names_the_first_and_exits_4() {
 }
 
 #[test]
-fn row_12_sigterm_stops_the_children_and_leaves_a_report() {
+fn sigterm_stops_the_children_and_leaves_a_report() {
     let sandbox = Sandbox::new();
     fs::write(sandbox.at("file"), "old").unwrap();
     // A child of the child, which must not survive either.
@@ -66,7 +66,7 @@ fn row_12_sigterm_stops_the_children_and_leaves_a_report() {
 }
 
 #[test]
-fn row_13_a_lost_terminal_does_not_end_a_run() {
+fn a_lost_terminal_does_not_end_a_run() {
     let sandbox = Sandbox::new();
     let manifest = with_validator(&sandbox, &format!("while [ ! -e {} ]; do sleep 0.05; done", sandbox.at("go")));
     let mut run = sandbox.start(&["run", "--steps", &manifest]);
@@ -80,7 +80,7 @@ fn row_13_a_lost_terminal_does_not_end_a_run() {
 }
 
 #[test]
-fn row_17_a_child_that_prints_a_gibibyte_costs_little_memory() {
+fn a_child_that_prints_a_gibibyte_costs_little_memory() {
     let sandbox = Sandbox::new();
     let manifest = with_validator(&sandbox, "head -c 1G /dev/zero; echo; echo the last words >&2; exit 1");
     let mut command = sandbox.command(&["run", "--steps", &manifest]);
@@ -100,7 +100,7 @@ sys.exit(code)"#;
 }
 
 #[test]
-fn row_70_a_racer_in_a_shared_directory_gains_nothing() {
+fn a_racer_in_a_shared_directory_gains_nothing() {
     let sandbox = Sandbox::new();
     let (shared, target) = (sandbox.at("shared"), sandbox.at("target"));
     fs::create_dir(&shared).unwrap();
@@ -131,7 +131,7 @@ fn row_70_a_racer_in_a_shared_directory_gains_nothing() {
 }
 
 #[test]
-fn row_71_files_that_others_could_fool_are_refused() {
+fn files_that_others_could_fool_are_refused() {
     let sandbox = Sandbox::new();
     let file = |path: &str| format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"new\"\n");
 

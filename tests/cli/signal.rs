@@ -288,7 +288,7 @@ fn what_is_deferred_is_not_signalled_as_done_either() {
 }
 
 #[test]
-fn row_77_no_secret_is_told() {
+fn no_secret_is_told() {
     let aws = Aws::new();
     let variables = aws.sandbox.write("secrets.toml", "password = \"canary-7461\"\n");
     // A validator that prints what it reads, and a download whose URL holds a signature.

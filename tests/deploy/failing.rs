@@ -140,7 +140,7 @@ fn the_next_build_can_be_deployed_after_one_that_failed() {
 }
 
 #[test]
-fn row_79_a_stack_that_was_rolled_back_is_to_be_deleted_and_is_not_by_itself() {
+fn a_stack_that_was_rolled_back_is_to_be_deleted_and_is_not_by_itself() {
     let operator = Operator::new();
     let create = ["create-stack", "--yes"];
     operator.world(|world| {
@@ -163,7 +163,7 @@ fn row_79_a_stack_that_was_rolled_back_is_to_be_deleted_and_is_not_by_itself() {
 }
 
 #[test]
-fn row_79_no_changes_are_no_failure_however_cloudformation_says_so() {
+fn no_changes_are_no_failure_however_cloudformation_says_so() {
     let operator = Operator::serving();
     for refuses in [false, true] {
         operator.world(|world| world.refuses_unchanged = refuses);

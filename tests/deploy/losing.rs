@@ -24,7 +24,7 @@ fn interrupted_at(operator: &Operator, operation: &str, turns: usize) -> Finishe
 }
 
 #[test]
-fn row_79_throttled_polling_goes_on() {
+fn throttled_polling_goes_on() {
     let operator = Operator::serving();
     operator.content("2");
     // The first look at the events is before the change; six refusals are more than a call bears.
@@ -84,7 +84,7 @@ fn a_change_whose_answer_is_lost_is_asked_for_again_as_the_same_one() {
 }
 
 #[test]
-fn row_79_ctrl_c_detaches_and_says_how_to_attach_again() {
+fn ctrl_c_detaches_and_says_how_to_attach_again() {
     let operator = Operator::serving();
     operator.content("2");
     operator.world(|world| world.plot = vec![Scene("UPDATE_IN_PROGRESS", vec![])]);

@@ -32,7 +32,7 @@ fn search(directory: &Path) {
 }
 
 #[test]
-fn row_77_credentials_are_in_no_output_no_log_and_no_file() {
+fn credentials_are_in_no_output_no_log_and_no_file() {
     for (flags, level) in
         [(&[][..], ""), (&["--verbose"], ""), (&[], "debug"), (&["--verbose"], "trace"), (&[], "aws_sigv4=trace")]
     {
@@ -61,7 +61,7 @@ fn row_77_credentials_are_in_no_output_no_log_and_no_file() {
 }
 
 #[test]
-fn row_77_credentials_of_a_file_are_in_no_process_list() {
+fn credentials_of_a_file_are_in_no_process_list() {
     let operator = Operator::serving();
     let file = format!(
         "[default]\naws_access_key_id = AKIDFILE\naws_secret_access_key = {SECRET}\naws_session_token = {TOKEN}\n"

@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn row_38_a_content_range_makes_sense_or_is_none() {
+    fn a_content_range_makes_sense_or_is_none() {
         let range = |start, end, total| Some(ContentRange { start, end, total });
         for (value, expected) in [
             ("bytes 0-9/10", range(0, 10, 10)),

@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn row_39_retry_after_is_seconds_or_a_date() {
+    fn retry_after_is_seconds_or_a_date() {
         let now = DateTime::from_str("Sun, 06 Nov 1994 08:49:37 GMT", DateTimeFormat::HttpDate).unwrap();
         for (value, seconds) in [
             ("0", Some(0)),

@@ -500,7 +500,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn row_6_a_full_file_system_is_named_with_what_was_needed() {
+    fn a_full_file_system_is_named_with_what_was_needed() {
         let file = File::options().write(true).open("/dev/full").unwrap();
         let pull = Pull { source: "http://a/b".parse().unwrap(), sha256: None, attempts: 1 };
         let mut spool = Spool::new(Place::Anonymous(Arc::new(file)), "/var/lib/x".into(), &pull).unwrap();

@@ -32,7 +32,7 @@ fn passwd(machine: &Machine) -> Result<String> {
 }
 
 #[test]
-fn rows_59_and_63_an_id_that_is_taken_and_an_account_that_differs_change_nothing() -> Result<()> {
+fn an_id_that_is_taken_and_an_account_that_differs_change_nothing() -> Result<()> {
     let machine = machine()?;
     machine.sh("useradd --create-home --uid 1500 first; echo kept > /home/first/file")?;
     let before = passwd(&machine)?;
@@ -49,7 +49,7 @@ fn rows_59_and_63_an_id_that_is_taken_and_an_account_that_differs_change_nothing
 }
 
 #[test]
-fn row_63_another_shell_is_set_and_nothing_else() -> Result<()> {
+fn another_shell_is_set_and_nothing_else() -> Result<()> {
     let machine = machine()?;
     machine.sh("useradd --create-home --shell /bin/sh first")?;
     let before = passwd(&machine)?;
@@ -59,7 +59,7 @@ fn row_63_another_shell_is_set_and_nothing_else() -> Result<()> {
 }
 
 #[test]
-fn row_61_a_stale_lock_is_named_with_its_remedy_unless_useradd_sees_to_it() -> Result<()> {
+fn a_stale_lock_is_named_with_its_remedy_unless_useradd_sees_to_it() -> Result<()> {
     let machine = machine()?;
     for stale in [": ", "echo $$ ", "echo someone "] {
         machine.sh(&format!("{stale} > /etc/passwd.lock"))?;
@@ -106,7 +106,7 @@ fn is_waited_for(lock: &str, take: &str) -> Result<()> {
 }
 
 #[test]
-fn row_61_a_lock_file_with_a_living_owner_is_waited_for() -> Result<()> {
+fn a_lock_file_with_a_living_owner_is_waited_for() -> Result<()> {
     is_waited_for(
         "/etc/passwd.lock",
         "open L, '>/etc/passwd.lock'; print L $$; close L; END { unlink '/etc/passwd.lock' }",
@@ -114,7 +114,7 @@ fn row_61_a_lock_file_with_a_living_owner_is_waited_for() -> Result<()> {
 }
 
 #[test]
-fn row_61_a_holder_of_lckpwdf_is_waited_for() -> Result<()> {
+fn a_holder_of_lckpwdf_is_waited_for() -> Result<()> {
     // fcntl(F_SETLK, { F_WRLCK, SEEK_SET, whole file }), as lckpwdf(3) does.
     is_waited_for(
         "/etc/.pwd.lock",
@@ -123,7 +123,7 @@ fn row_61_a_holder_of_lckpwdf_is_waited_for() -> Result<()> {
 }
 
 #[test]
-fn row_62_a_read_only_etc_is_named() -> Result<()> {
+fn a_read_only_etc_is_named() -> Result<()> {
     let machine = machine()?;
     machine.sh("mount --bind /etc /etc; mount -o remount,bind,ro /etc")?;
     let read_only = run(&machine, "name = \"first\"")?;

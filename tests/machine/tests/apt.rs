@@ -33,7 +33,7 @@ fn machine() -> Result<Machine> {
 }
 
 #[test]
-fn rows_50_and_51_what_an_interrupted_dpkg_left_is_finished() -> Result<()> {
+fn what_an_interrupted_dpkg_left_is_finished() -> Result<()> {
     let machine = machine()?;
     // Cut off in the middle: the maintainer script hangs, and everything of the run is killed.
     machine.sh("apt-get -qq update
@@ -69,7 +69,7 @@ fn rows_50_and_51_what_an_interrupted_dpkg_left_is_finished() -> Result<()> {
 }
 
 #[test]
-fn rows_52_and_53_every_lock_is_waited_for_and_its_holder_named() -> Result<()> {
+fn every_lock_is_waited_for_and_its_holder_named() -> Result<()> {
     let machine = machine()?;
     machine.sh("apt-get -qq update")?;
     let holder = "import fcntl, sys, time\nfile = open(sys.argv[1], 'w')\nfcntl.lockf(file, fcntl.LOCK_EX)\nopen('/run/held', 'w')\ntime.sleep(600)\n";
@@ -94,7 +94,7 @@ fn rows_52_and_53_every_lock_is_waited_for_and_its_holder_named() -> Result<()> 
 }
 
 #[test]
-fn row_54_a_failing_mirror_is_tried_again_and_then_given_up() -> Result<()> {
+fn a_failing_mirror_is_tried_again_and_then_given_up() -> Result<()> {
     let machine = machine()?;
     machine.sh("apt-get -qq update")?;
     let deb = "GET deb.debian.org/debian/pool/glovo-test-hello";
@@ -114,7 +114,7 @@ fn row_54_a_failing_mirror_is_tried_again_and_then_given_up() -> Result<()> {
 }
 
 #[test]
-fn row_55_only_a_repository_with_the_pinned_key_is_taken() -> Result<()> {
+fn only_a_repository_with_the_pinned_key_is_taken() -> Result<()> {
     let machine = machine()?;
     let key = machine.sh("curl -fsS http://apt.test/key.asc | tee /root/key.asc | sha256sum")?;
     let digest = key.split_whitespace().next().unwrap_or_default().to_owned();
@@ -148,7 +148,7 @@ fn row_55_only_a_repository_with_the_pinned_key_is_taken() -> Result<()> {
 }
 
 #[test]
-fn row_56_an_edited_configuration_file_stays_and_nothing_asks() -> Result<()> {
+fn an_edited_configuration_file_stays_and_nothing_asks() -> Result<()> {
     let machine = machine()?;
     expect(&run(&machine, &package("glovo-test-conffile=1.0"))?, 0, &[]);
     machine.sh("echo mine > /etc/glovo-test-conffile.conf")?;
@@ -158,7 +158,7 @@ fn row_56_an_edited_configuration_file_stays_and_nothing_asks() -> Result<()> {
 }
 
 #[test]
-fn row_57_a_broken_or_hung_maintainer_script_is_said_and_mended_later() -> Result<()> {
+fn a_broken_or_hung_maintainer_script_is_said_and_mended_later() -> Result<()> {
     let machine = machine()?;
     expect(
         &run(&machine, &package("glovo-test-broken"))?,

@@ -35,7 +35,7 @@ fn bytes_and_their_validator_arrive_and_leave_nothing_behind() {
 }
 
 #[test]
-fn row_28_a_stalled_body_is_tried_again_and_then_transient() {
+fn a_stalled_body_is_tried_again_and_then_transient() {
     let server = Server::replies(vec![Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc").then_stall()]);
     let (code, told) = Bench::new(hasty()).refused(&server.url("/"));
     assert_eq!(code, 75, "{told}");
@@ -43,7 +43,7 @@ fn row_28_a_stalled_body_is_tried_again_and_then_transient() {
 }
 
 #[test]
-fn row_28_a_server_that_never_answers_is_transient() {
+fn a_server_that_never_answers_is_transient() {
     let server = Server::replies(vec![Reply::raw("").then_stall()]);
     let (code, told) = Bench::new(hasty()).refused(&server.url("/"));
     assert_eq!(code, 75, "{told}");
@@ -51,7 +51,7 @@ fn row_28_a_server_that_never_answers_is_transient() {
 }
 
 #[test]
-fn row_29_a_dripping_body_ends_at_the_deadline_and_is_abandoned() {
+fn a_dripping_body_ends_at_the_deadline_and_is_abandoned() {
     let server = Server::replies(vec![Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n").then_drip()]);
     let bench = Bench::new(settings());
     bench.system.prefetch(vec![download(&server.url("/"))]);
@@ -64,7 +64,7 @@ fn row_29_a_dripping_body_ends_at_the_deadline_and_is_abandoned() {
 }
 
 #[test]
-fn row_30_a_body_that_is_cut_short_is_fetched_again() {
+fn a_body_that_is_cut_short_is_fetched_again() {
     for cut in [
         "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
@@ -79,13 +79,13 @@ fn row_30_a_body_that_is_cut_short_is_fetched_again() {
 }
 
 #[test]
-fn row_30_bytes_beyond_the_announced_length_are_no_part_of_the_body() {
+fn bytes_beyond_the_announced_length_are_no_part_of_the_body() {
     let server = Server::replies(vec![Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabcdef")]);
     assert_eq!(text(Bench::new(settings()).fetch(&server.url("/")).unwrap()), "abc");
 }
 
 #[test]
-fn rows_31_and_42_other_bytes_than_declared_are_fetched_once_more_and_refused() {
+fn other_bytes_than_declared_are_fetched_once_more_and_refused() {
     let server = Server::replies(vec![Reply::ok("<html>please log in</html>")]);
     let (code, told) = told(Bench::new(settings()).system.fetch(&pinned(&server.url("/"), "jar")));
     assert_eq!((code, server.requests().len()), (1, 2), "{told}");
@@ -94,14 +94,14 @@ fn rows_31_and_42_other_bytes_than_declared_are_fetched_once_more_and_refused() 
 }
 
 #[test]
-fn row_42_a_byte_that_flipped_on_its_way_is_forgiven() {
+fn a_byte_that_flipped_on_its_way_is_forgiven() {
     let server = Server::replies(vec![Reply::ok("jaR"), Reply::ok("jar")]);
     let fetched = Bench::new(settings()).system.fetch(&pinned(&server.url("/"), "jar")).unwrap();
     assert_eq!(text(fetched), "jar");
 }
 
 #[test]
-fn row_32_a_redirect_loop_ends() {
+fn a_redirect_loop_ends() {
     let server = Server::replies(vec![Reply::new(302, &[("location", "/again")], "")]);
     let (code, told) = Bench::new(settings()).refused(&server.url("/"));
     assert_eq!((code, server.requests().len()), (1, 11), "{told}");
@@ -109,7 +109,7 @@ fn row_32_a_redirect_loop_ends() {
 }
 
 #[test]
-fn row_34_a_redirect_to_the_metadata_service_is_refused() {
+fn a_redirect_to_the_metadata_service_is_refused() {
     let location = "http://169.254.169.254/latest/meta-data/";
     let server = Server::replies(vec![Reply::new(302, &[("location", location)], "")]);
     let (code, told) = Bench::new(settings()).refused(&server.url("/"));
@@ -118,7 +118,7 @@ fn row_34_a_redirect_to_the_metadata_service_is_refused() {
 }
 
 #[test]
-fn row_34_a_redirect_does_not_pass_on_the_query_it_came_from() {
+fn a_redirect_does_not_pass_on_the_query_it_came_from() {
     let target = Server::replies(vec![Reply::ok("jar")]);
     let location = target.url("/elsewhere");
     let server = Server::replies(vec![Reply::new(307, &[("location", &location)], "")]);
@@ -128,21 +128,21 @@ fn row_34_a_redirect_does_not_pass_on_the_query_it_came_from() {
 }
 
 #[test]
-fn row_35_a_compressed_file_arrives_as_it_is_stored() {
+fn a_compressed_file_arrives_as_it_is_stored() {
     let server = Server::replies(vec![Reply::new(200, &[("content-encoding", "gzip")], "\x1f not unpacked")]);
     assert_eq!(text(Bench::new(settings()).fetch(&server.url("/")).unwrap()), "\x1f not unpacked");
     assert_eq!(server.requests()[0].header("accept-encoding"), Some("identity"));
 }
 
 #[test]
-fn row_39_an_origin_that_asks_for_patience_gets_no_more_than_ours() {
+fn an_origin_that_asks_for_patience_gets_no_more_than_ours() {
     let busy = |status| Reply::new(status, &[("retry-after", "1000000000")], "");
     let server = Server::replies(vec![busy(429), busy(503), Reply::ok("jar")]);
     assert_eq!(text(Bench::new(settings()).fetch(&server.url("/")).unwrap()), "jar");
 }
 
 #[test]
-fn row_40_a_thousand_downloads_do_not_ask_a_server_that_has_gone_thousands_of_times() {
+fn a_thousand_downloads_do_not_ask_a_server_that_has_gone_thousands_of_times() {
     let server = Server::replies(vec![Reply::new(503, &[], "")]);
     let bench = Bench::new(settings());
     let downloads: Vec<Download> = (0..1000).map(|number| download(&server.url(&format!("/{number}")))).collect();
@@ -155,7 +155,7 @@ fn row_40_a_thousand_downloads_do_not_ask_a_server_that_has_gone_thousands_of_ti
 }
 
 #[test]
-fn row_40_what_is_not_there_is_not_asked_for_again() {
+fn what_is_not_there_is_not_asked_for_again() {
     for status in [400, 401, 403, 404, 410] {
         let server = Server::replies(vec![Reply::new(status, &[], "")]);
         let (code, told) = Bench::new(settings()).refused(&server.url("/app.jar?signature=secret"));
@@ -166,7 +166,7 @@ fn row_40_what_is_not_there_is_not_asked_for_again() {
 }
 
 #[test]
-fn row_40_a_server_error_is_transient() {
+fn a_server_error_is_transient() {
     for status in [500, 502, 503, 504] {
         let server = Server::replies(vec![Reply::new(status, &[], "")]);
         let (code, told) = Bench::new(settings()).refused(&server.url("/?signature=secret"));
@@ -176,7 +176,7 @@ fn row_40_a_server_error_is_transient() {
 }
 
 #[test]
-fn row_41_nobody_at_the_other_end_is_transient() {
+fn nobody_at_the_other_end_is_transient() {
     let (code, told) = Bench::new(settings()).refused(&format!("{NOBODY}?signature=secret"));
     assert_eq!(code, 75, "{told}");
     assert!(
@@ -186,7 +186,7 @@ fn row_41_nobody_at_the_other_end_is_transient() {
 }
 
 #[test]
-fn row_43_a_name_that_does_not_resolve_is_transient_and_says_where_to_look() {
+fn a_name_that_does_not_resolve_is_transient_and_says_where_to_look() {
     // RFC 6761 section 6.4: never a real name.
     let (code, told) = Bench::new(settings()).refused("http://origin.invalid/");
     assert_eq!(code, 75, "{told}");

@@ -76,14 +76,14 @@ fn a_missing_tag_is_told_from_tags_that_are_not_in_the_metadata() {
 }
 
 #[test]
-fn row_49_a_service_that_is_not_there_is_transient() {
+fn a_service_that_is_not_there_is_transient() {
     let (code, told) = told(Bench::new(settings()).system.instance("id"));
     assert_eq!(code, 75, "{told}");
     assert!(told.contains("does not answer") && told.contains("is this an EC2 instance?"), "{told}");
 }
 
 #[test]
-fn row_49_a_disabled_service_is_permanent_and_never_asked_without_a_token() {
+fn a_disabled_service_is_permanent_and_never_asked_without_a_token() {
     let service = Server::replies(vec![Reply::new(403, &[], "")]);
     let (code, told) = told(Bench::new(at(&service)).system.instance("id"));
     assert_eq!(code, 1, "{told}");
@@ -104,7 +104,7 @@ fn renewing(answer: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Server {
 }
 
 #[test]
-fn row_49_a_service_that_is_late_is_waited_for_but_not_forever() {
+fn a_service_that_is_late_is_waited_for_but_not_forever() {
     // At first nobody gets an answer, then the service has no tokens yet, then all is well.
     let late = Server::start(|number, request| match number {
         0..4 => Reply::raw(""),
@@ -128,7 +128,7 @@ fn row_49_a_service_that_is_late_is_waited_for_but_not_forever() {
 }
 
 #[test]
-fn row_49_a_token_that_is_no_longer_taken_is_replaced_once() {
+fn a_token_that_is_no_longer_taken_is_replaced_once() {
     let service = renewing(|number| if number == 1 { Reply::new(401, &[], "") } else { Reply::ok("i-1") });
     assert_eq!(Bench::new(at(&service)).system.instance("id").unwrap(), "i-1");
     let requests = service.requests();
@@ -142,7 +142,7 @@ fn row_49_a_token_that_is_no_longer_taken_is_replaced_once() {
 }
 
 #[test]
-fn row_49_a_token_that_does_not_arrive_hints_at_the_hop_limit() {
+fn a_token_that_does_not_arrive_hints_at_the_hop_limit() {
     // The connection stands, but the answer's packets die one hop too early.
     let service = Server::replies(vec![Reply::raw("").then_stall()]);
     let settings = Settings { metadata_endpoint: Some(service.url("")), ..hasty() };
@@ -152,7 +152,7 @@ fn row_49_a_token_that_does_not_arrive_hints_at_the_hop_limit() {
 }
 
 #[test]
-fn row_49_version_1_is_refused_even_if_it_would_answer() {
+fn version_1_is_refused_even_if_it_would_answer() {
     for status in [404, 405] {
         let service = Server::start(move |_, request| {
             if request.line.starts_with("PUT ") { Reply::new(status, &[], "") } else { Reply::ok("i-1") }

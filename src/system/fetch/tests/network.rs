@@ -40,7 +40,7 @@ fn run(program: &str, arguments: &str) {
 }
 
 #[test]
-fn row_41_a_connection_of_which_the_other_end_is_gone_is_transient() {
+fn a_connection_of_which_the_other_end_is_gone_is_transient() {
     apart(|| {
         // Bytes would keep coming, if they came.
         let server = Server::replies(vec![Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n").then_drip()]);
@@ -59,7 +59,7 @@ fn row_41_a_connection_of_which_the_other_end_is_gone_is_transient() {
 }
 
 #[test]
-fn row_41_a_download_goes_on_when_the_packets_come_again() {
+fn a_download_goes_on_when_the_packets_come_again() {
     apart(|| {
         let body = super::parts::body(2 << 20);
         let of = body.clone();
@@ -147,7 +147,7 @@ fn reply(question: &[u8], code: u8, address: &[u8]) -> Vec<u8> {
     reply
 }
 
-fn row_43(names: Names, words: &'static str) {
+fn resolving_fails(names: Names, words: &'static str) {
     apart(move || {
         let bench = Bench::new(Settings { connect: Duration::from_secs(1), ..settings() });
         name_server(names, &bench.tree);
@@ -160,22 +160,22 @@ fn row_43(names: Names, words: &'static str) {
 }
 
 #[test]
-fn row_43_a_name_server_that_fails_is_named() {
-    row_43(Names::ServerFailure, "gave up after 3 attempts");
+fn a_name_server_that_fails_is_named() {
+    resolving_fails(Names::ServerFailure, "gave up after 3 attempts");
 }
 
 #[test]
-fn row_43_a_name_server_that_does_not_answer_is_named() {
-    row_43(Names::Silence, "no answer within 500 ms");
+fn a_name_server_that_does_not_answer_is_named() {
+    resolving_fails(Names::Silence, "no answer within 500 ms");
 }
 
 #[test]
-fn row_43_an_answer_that_is_cut_and_can_not_be_had_whole_is_none() {
-    row_43(Names::OnlyTruncated, "gave up after 3 attempts");
+fn an_answer_that_is_cut_and_can_not_be_had_whole_is_none() {
+    resolving_fails(Names::OnlyTruncated, "gave up after 3 attempts");
 }
 
 #[test]
-fn row_43_an_answer_that_is_too_long_for_a_datagram_is_had_by_tcp() {
+fn an_answer_that_is_too_long_for_a_datagram_is_had_by_tcp() {
     apart(|| {
         let server = Server::replies(vec![Reply::ok("jar")]);
         let bench = Bench::new(settings());
@@ -186,7 +186,7 @@ fn row_43_an_answer_that_is_too_long_for_a_datagram_is_had_by_tcp() {
 }
 
 #[test]
-fn row_35_a_body_without_a_length_ends_at_the_disk_s_and_leaves_it_free() {
+fn a_body_without_a_length_ends_at_the_disk_s_and_leaves_it_free() {
     apart(|| {
         let bench = Bench::new(settings());
         let staging = bench.tree.join("var/lib/glovo-bootstrap/staging");

@@ -69,7 +69,7 @@ fn cut(body: &[u8], at: usize, then: impl Fn(usize, &Request) -> Reply + Send + 
 }
 
 #[test]
-fn row_28_and_30_only_what_is_missing_is_asked_for_again() {
+fn only_what_is_missing_is_asked_for_again() {
     let body = Arc::new(body(3 << 20));
     for stalls in [false, true] {
         let of = body.clone();
@@ -109,7 +109,7 @@ fn a_body_without_a_strong_validator_is_fetched_as_a_whole_again() {
 }
 
 #[test]
-fn row_36_a_server_that_ignores_ranges_is_heard_from_the_start() {
+fn a_server_that_ignores_ranges_is_heard_from_the_start() {
     let body = body(2 << 20);
     let of = body.clone();
     let server = cut(&body, 1_000_000, move |_, _| Reply::new(200, &[("etag", "\"v1\"")], &of));
@@ -118,7 +118,7 @@ fn row_36_a_server_that_ignores_ranges_is_heard_from_the_start() {
 }
 
 #[test]
-fn row_37_what_changed_in_between_is_no_part_of_what_is_there_now() {
+fn what_changed_in_between_is_no_part_of_what_is_there_now() {
     let (old, new) = (body(2 << 20), body(2 << 20).into_iter().rev().collect::<Vec<_>>());
     let of = new.clone();
     let server = cut(&old, 1_000_000, move |_, request| serve(&of, "\"v2\"", request));
@@ -138,7 +138,7 @@ fn row_37_what_changed_in_between_is_no_part_of_what_is_there_now() {
 }
 
 #[test]
-fn row_38_a_part_that_was_not_asked_for_and_a_416_are_answered_by_a_fresh_start() {
+fn a_part_that_was_not_asked_for_and_a_416_are_answered_by_a_fresh_start() {
     let body = body(2 << 20);
     let total = body.len();
     for wrong in
@@ -196,7 +196,7 @@ fn a_long_body_is_shared_by_connections_and_is_the_same() {
 }
 
 #[test]
-fn row_39_a_part_that_is_answered_by_a_busy_server_is_asked_for_again_later() {
+fn a_part_that_is_answered_by_a_busy_server_is_asked_for_again_later() {
     let body = Arc::new(body(3 * PART));
     for patience in ["1000000000", "0", "Sun, 06 Nov 1994 08:49:37 GMT", "soon"] {
         let of = body.clone();
@@ -213,7 +213,7 @@ fn row_39_a_part_that_is_answered_by_a_busy_server_is_asked_for_again_later() {
 }
 
 #[test]
-fn row_37_a_long_body_that_changes_while_it_is_shared_is_fetched_again_alone() {
+fn a_long_body_that_changes_while_it_is_shared_is_fetched_again_alone() {
     let (old, new) = (body(3 * PART), Arc::new(body(3 * PART + 1)));
     let of = new.clone();
     let server = Server::start(move |number, request| match number {
@@ -225,7 +225,7 @@ fn row_37_a_long_body_that_changes_while_it_is_shared_is_fetched_again_alone() {
 }
 
 #[test]
-fn row_1_another_process_takes_up_what_a_killed_one_left() {
+fn another_process_takes_up_what_a_killed_one_left() {
     let body = Arc::new(body(PART + 3_000_000));
     let of = body.clone();
     let server = Server::start(move |number, request| {

@@ -107,7 +107,7 @@ fn a_bucket_at_an_endpoint_of_its_own_is_in_the_path() {
 }
 
 #[test]
-fn row_45_a_bucket_in_another_region_is_found_there_and_remembered() {
+fn a_bucket_in_another_region_is_found_there_and_remembered() {
     let server = Server::start(|_, request| match region(request).as_str() {
         "eu-west-1" => Reply::ok("jar"),
         _ => error(301, "PermanentRedirect", &[("x-amz-bucket-region", "eu-west-1")]),
@@ -120,7 +120,7 @@ fn row_45_a_bucket_in_another_region_is_found_there_and_remembered() {
 }
 
 #[test]
-fn row_45_a_region_is_followed_once() {
+fn a_region_is_followed_once() {
     let server = Server::start(|number, _| {
         let region = format!("eu-west-{number}");
         error(400, "AuthorizationHeaderMalformed", &[("x-amz-bucket-region", &region)])
@@ -130,7 +130,7 @@ fn row_45_a_region_is_followed_once() {
 }
 
 #[test]
-fn row_46_a_missing_object_and_a_missing_bucket_are_told_apart() {
+fn a_missing_object_and_a_missing_bucket_are_told_apart() {
     for (code, words) in [("NoSuchKey", "has no object app/app.jar"), ("NoSuchBucket", "no bucket artifacts")] {
         let server = Server::start(move |_, _| error(404, code, &[]));
         let (exit, told) = bench(&server).refused(OBJECT);
@@ -140,7 +140,7 @@ fn row_46_a_missing_object_and_a_missing_bucket_are_told_apart() {
 }
 
 #[test]
-fn row_46_a_denial_names_who_may_not_do_what() {
+fn a_denial_names_who_may_not_do_what() {
     let server = Server::start(|_, _| error(403, "AccessDenied", &[]));
     let (code, told) = bench(&server).refused(OBJECT);
     assert_eq!((code, server.requests().len()), (1, 1), "{told}");
@@ -155,7 +155,7 @@ fn row_46_a_denial_names_who_may_not_do_what() {
 }
 
 #[test]
-fn row_46_a_denial_names_the_instance_s_role() {
+fn a_denial_names_the_instance_s_role() {
     let service = metadata::service(|path| match path {
         "/latest/meta-data/iam/security-credentials/" => Some("app-server".into()),
         "/latest/meta-data/iam/security-credentials/app-server" => Some(format!(
@@ -172,7 +172,7 @@ fn row_46_a_denial_names_the_instance_s_role() {
 }
 
 #[test]
-fn row_47_a_wrong_clock_is_corrected_once() {
+fn a_wrong_clock_is_corrected_once() {
     let date = DateTime::from(SystemTime::now() + Duration::from_hours(1)).fmt(DateTimeFormat::HttpDate).unwrap();
     let server = Server::start(move |number, _| match number {
         0 => error(403, "RequestTimeTooSkewed", &[("date", &date)]),
@@ -192,7 +192,7 @@ fn signed_at(request: &Request) -> DateTime {
 }
 
 #[test]
-fn row_47_a_clock_that_stays_wrong_is_told_in_seconds() {
+fn a_clock_that_stays_wrong_is_told_in_seconds() {
     let date = DateTime::from(SystemTime::now() + Duration::from_hours(1)).fmt(DateTimeFormat::HttpDate).unwrap();
     let server = Server::start(move |_, _| error(403, "RequestTimeTooSkewed", &[("date", &date)]));
     let (code, told) = bench(&server).refused(OBJECT);
@@ -203,7 +203,7 @@ fn row_47_a_clock_that_stays_wrong_is_told_in_seconds() {
 }
 
 #[test]
-fn row_49_a_busy_s3_is_asked_again() {
+fn a_busy_s3_is_asked_again() {
     let server = Server::start(|_, _| error(503, "SlowDown", &[("retry-after", "1000000000")]));
     let (code, told) = bench(&server).refused(OBJECT);
     assert_eq!((code, server.requests().len()), (75, 3), "{told}");
@@ -214,7 +214,7 @@ fn row_49_a_busy_s3_is_asked_again() {
 }
 
 #[test]
-fn rows_28_and_30_a_body_that_stalls_or_ends_early_is_fetched_again() {
+fn a_body_that_stalls_or_ends_early_is_fetched_again() {
     let cut = Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc");
     for (cut, settings) in [(cut.clone(), settings()), (cut.then_stall(), hasty())] {
         let server = Server::replies(vec![cut.clone(), Reply::ok("whole")]);
@@ -226,7 +226,7 @@ fn rows_28_and_30_a_body_that_stalls_or_ends_early_is_fetched_again() {
 }
 
 #[test]
-fn row_49_an_instance_without_a_role_is_told_to_get_one() {
+fn an_instance_without_a_role_is_told_to_get_one() {
     let server = Server::start(|_, _| Reply::ok("jar"));
     let (code, told) = instance(&server, &metadata::service(|_| None)).refused(OBJECT);
     assert_eq!((code, server.requests().len()), (1, 0), "{told}");
@@ -235,7 +235,7 @@ fn row_49_an_instance_without_a_role_is_told_to_get_one() {
 }
 
 #[test]
-fn row_49_credentials_of_a_service_that_is_not_there_are_transient() {
+fn credentials_of_a_service_that_is_not_there_are_transient() {
     let server = Server::start(|_, _| Reply::ok("jar"));
     let gone = metadata::service(|_| None);
     let mut bench = instance(&server, &gone);
@@ -292,7 +292,7 @@ fn rotating(seconds: u64) -> Server {
 }
 
 #[test]
-fn row_48_credentials_that_expire_in_mid_body_are_renewed_and_the_body_is_resumed() {
+fn credentials_that_expire_in_mid_body_are_renewed_and_the_body_is_resumed() {
     let body = Arc::new(parts::body(3 << 20));
     let (of, service) = (body.clone(), rotating(36_000));
     let server = Server::start(move |number, request| match signer(request).as_deref() {
@@ -312,7 +312,7 @@ fn row_48_credentials_that_expire_in_mid_body_are_renewed_and_the_body_is_resume
 }
 
 #[test]
-fn row_48_credentials_that_expire_while_a_body_is_shared_cost_none_of_its_bytes() {
+fn credentials_that_expire_while_a_body_is_shared_cost_none_of_its_bytes() {
     let body = Arc::new(parts::body(3 * PART));
     let (of, service) = (body.clone(), rotating(36_000));
     let server = Server::start(move |number, request| match signer(request).as_deref() {
@@ -326,7 +326,7 @@ fn row_48_credentials_that_expire_while_a_body_is_shared_cost_none_of_its_bytes(
 }
 
 #[test]
-fn row_48_credentials_that_stay_expired_are_named_after_one_more_attempt() {
+fn credentials_that_stay_expired_are_named_after_one_more_attempt() {
     let server = Server::start(|_, _| error(400, "ExpiredToken", &[]));
     let (code, told) = bench(&server).refused(OBJECT);
     assert_eq!((code, server.requests().len()), (1, 2), "{told}");
@@ -334,7 +334,7 @@ fn row_48_credentials_that_stay_expired_are_named_after_one_more_attempt() {
 }
 
 #[test]
-fn row_49_credentials_that_rotate_leave_no_gap() {
+fn credentials_that_rotate_leave_no_gap() {
     // The first ones end within the SDK's margin: used at once, replaced before they are refused.
     let service = rotating(5);
     let server = Server::start(|_, _| Reply::ok("jar"));
@@ -361,7 +361,7 @@ fn row_49_credentials_that_rotate_leave_no_gap() {
 }
 
 #[test]
-fn row_49_a_late_metadata_service_delays_what_needs_its_credentials() {
+fn a_late_metadata_service_delays_what_needs_its_credentials() {
     let server = Server::start(|_, _| Reply::ok("jar"));
     let ready = rotating(36_000);
     let ready_at = ready.url("");
@@ -388,7 +388,7 @@ fn pass_on(to: &str, request: &Request) -> Reply {
 }
 
 #[test]
-fn rows_36_to_38_an_object_that_is_another_one_now_is_fetched_from_the_start() {
+fn an_object_that_is_another_one_now_is_fetched_from_the_start() {
     let body = Arc::new(parts::body(2 << 20));
     let last = body.len() - 1;
     for wrong in [
@@ -426,7 +426,7 @@ fn a_version_is_resumed_as_that_version() {
 }
 
 #[test]
-fn row_34_a_signed_request_is_redirected_nowhere() {
+fn a_signed_request_is_redirected_nowhere() {
     let other = Server::replies(vec![Reply::ok("jar")]);
     let location = other.url("/");
     let server = Server::start(move |_, _| error(307, "TemporaryRedirect", &[("location", &location)]));
@@ -444,7 +444,7 @@ fn checksum(algorithm: &str, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn row_42_a_checksum_of_s3_s_is_believed_more_than_the_bytes() {
+fn a_checksum_of_s3_s_is_believed_more_than_the_bytes() {
     for algorithm in ["sha256", "sha1", "crc64nvme", "crc32c", "crc32"] {
         let header = format!("x-amz-checksum-{algorithm}");
         let right = checksum(algorithm, b"jar");
@@ -471,7 +471,7 @@ fn row_42_a_checksum_of_s3_s_is_believed_more_than_the_bytes() {
 }
 
 #[test]
-fn row_42_a_checksum_is_also_of_a_body_that_was_resumed_or_shared() {
+fn a_checksum_is_also_of_a_body_that_was_resumed_or_shared() {
     for (length, damaged) in [(3 << 20, false), (3 << 20, true), (3 * PART, false), (3 * PART, true)] {
         let body = Arc::new(parts::body(length));
         let mut wrong = body.to_vec();
@@ -498,7 +498,7 @@ fn row_42_a_checksum_is_also_of_a_body_that_was_resumed_or_shared() {
 }
 
 #[test]
-fn row_42_a_composite_checksum_is_checked_if_s3_says_how_long_the_parts_are() {
+fn a_composite_checksum_is_checked_if_s3_says_how_long_the_parts_are() {
     let part = 1 << 20;
     let body = Arc::new(parts::body(5 * part / 2));
     let algorithm: ChecksumAlgorithm = "sha256".parse().unwrap();

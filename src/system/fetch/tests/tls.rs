@@ -68,7 +68,7 @@ fn a_trusted_server_is_believed() {
 }
 
 #[test]
-fn row_44_a_certificate_that_is_not_right_is_refused_at_once() {
+fn a_certificate_that_is_not_right_is_refused_at_once() {
     for (certificate, settings, words) in [
         (include_bytes!("certificates/valid.pem").as_slice(), settings(), "UnknownIssuer"),
         (include_bytes!("certificates/valid.pem"), trusting_nobody(), "UnknownIssuer"),
@@ -83,7 +83,7 @@ fn row_44_a_certificate_that_is_not_right_is_refused_at_once() {
 }
 
 #[test]
-fn row_33_a_redirect_from_tls_to_plaintext_is_refused() {
+fn a_redirect_from_tls_to_plaintext_is_refused() {
     let plaintext = Server::replies(vec![Reply::ok("jar")]);
     let location = plaintext.url("/");
     let server = server(include_bytes!("certificates/valid.pem"), Reply::new(302, &[("location", &location)], ""));
