@@ -5,6 +5,7 @@
 //! to its kind's `Deserialize`, so that every fault has its own place. (serde's tagged enums and
 //! `flatten` would lose the spans.)
 
+pub mod archive;
 pub mod built_in;
 pub mod diagnostic;
 pub mod location;

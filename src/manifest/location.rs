@@ -1,14 +1,11 @@
 //! Where a manifest is read from: a directory, a file, standard input, a URL, or the binary itself.
 
-use std::{
-    fmt,
-    io::{Cursor, Read},
-};
+use std::{fmt, io::Read};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::geteuid;
 
-use super::{built_in, diagnostic::Text};
+use super::{archive, built_in, diagnostic::Text};
 use crate::{
     error::Fault,
     system::{
@@ -22,7 +19,7 @@ use crate::{
 /// The directory that is used if nothing else is named and it exists.
 const DIRECTORY: &str = "/etc/glovo-bootstrap/steps";
 /// The longest manifest file: more than any person writes.
-const LIMIT: u64 = 1 << 20;
+pub(super) const MAX_TEXT_BYTES: u64 = 1 << 20;
 /// The most files in a manifest.
 const MOST_FILES: usize = 512;
 
@@ -87,16 +84,19 @@ impl Location {
             Self::BuiltIn => Ok(built_in::texts()),
             Self::Stdin => {
                 let mut bytes = vec![];
-                _ = std::io::stdin().take(LIMIT + 1).read_to_end(&mut bytes).context("reading standard input")?;
+                _ = std::io::stdin()
+                    .take(MAX_TEXT_BYTES + 1)
+                    .read_to_end(&mut bytes)
+                    .context("reading standard input")?;
                 Ok(Texts { steps: vec![text("standard input", bytes)?], variables: None })
             }
             Self::Url(source, pin) => {
                 let mut fetched = system.fetch(&Download { sources: source.clone().into(), sha256: Some(*pin) })?;
-                ensure!(fetched.size <= LIMIT, "{source} is larger than a manifest: {} bytes", fetched.size);
+                ensure!(fetched.size <= MAX_TEXT_BYTES, "{source} is larger than a manifest: {} bytes", fetched.size);
                 let mut bytes = vec![];
                 _ = fetched.file.read_to_end(&mut bytes).with_context(|| format!("reading {source}"))?;
                 if bytes.starts_with(&[0x1f, 0x8b]) {
-                    return archive(source, &bytes);
+                    return archive::read(&source.to_string(), &bytes);
                 }
                 Ok(Texts { steps: vec![text(&source.to_string(), bytes)?], variables: None })
             }
@@ -126,11 +126,11 @@ fn directory(host: &Root, path: &AbsPath) -> Result<Texts> {
     Ok(texts)
 }
 
-fn is_manifest_file(name: &str) -> bool {
+pub(super) fn is_manifest_file(name: &str) -> bool {
     name.ends_with(".toml") && !name.starts_with('.')
 }
 
-fn add(texts: &mut Texts, name: &str, text: Text) -> Result<()> {
+pub(super) fn add(texts: &mut Texts, name: &str, text: Text) -> Result<()> {
     ensure!(texts.steps.len() < MOST_FILES, "a manifest has at most {MOST_FILES} files");
     if name == "variables.toml" {
         texts.variables = Some(text);
@@ -140,36 +140,15 @@ fn add(texts: &mut Texts, name: &str, text: Text) -> Result<()> {
     Ok(())
 }
 
-/// The files of a tar.gz, read in memory: nothing is unpacked to the disk, so no name in it matters.
-fn archive(source: &Source, bytes: &[u8]) -> Result<Texts> {
-    let mut texts = Texts::default();
-    // Bounded, because a megabyte of gzip can be a gigabyte of tar.
-    let unpacked = flate2::read::GzDecoder::new(Cursor::new(bytes)).take(LIMIT * 16);
-    let mut archive = tar::Archive::new(unpacked);
-    for entry in archive.entries().with_context(|| format!("reading {source}"))? {
-        let entry = entry.with_context(|| format!("reading {source}: it may be cut short, or too large"))?;
-        let path = entry.path().with_context(|| format!("reading {source}"))?.into_owned();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !entry.header().entry_type().is_file() || !is_manifest_file(&name) {
-            continue;
-        }
-        let mut bytes = vec![];
-        _ = entry.take(LIMIT + 1).read_to_end(&mut bytes).with_context(|| format!("reading {source}"))?;
-        add(&mut texts, &name, text(&format!("{source}:{}", path.display()), bytes)?)?;
-    }
-    texts.steps.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(texts)
-}
-
 fn read_file(host: &Root, path: &AbsPath) -> Result<Text> {
     check_owner(host, path)?;
-    let bytes = host.read(path, LIMIT)?;
+    let bytes = host.read(path, MAX_TEXT_BYTES)?;
     let Some(bytes) = bytes else { bail!("{path} does not exist") };
     text(path.as_str(), bytes)
 }
 
-fn text(name: &str, bytes: Vec<u8>) -> Result<Text> {
-    ensure!(bytes.len() as u64 <= LIMIT, "{name} is larger than a manifest: over {LIMIT} bytes");
+pub(super) fn text(name: &str, bytes: Vec<u8>) -> Result<Text> {
+    ensure!(bytes.len() as u64 <= MAX_TEXT_BYTES, "{name} is larger than a manifest: over {MAX_TEXT_BYTES} bytes");
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Text { name: name.into(), text }),
         Err(error) => {
