@@ -23,15 +23,14 @@ pub fn read(name: &str, gzip: &[u8]) -> Result<Texts> {
     // All members of the gzip stream, as gunzip reads them. One byte more than allowed shows that there is more.
     let unpacked = flate2::read::MultiGzDecoder::new(gzip).take(MAX_UNPACKED_BYTES + 1);
     let mut archive = tar::Archive::new(unpacked);
-    let mut files = vec![];
     let entries = archive.entries().with_context(reading)?;
-    let unpacked = entries.map(|entry| Ok(files.extend(file(entry?)?))).collect::<Result<()>>();
+    let files = entries.map(|entry| file(entry?)).collect::<Result<Vec<_>>>();
     let mut rest = archive.into_inner();
     let drained = std::io::copy(&mut rest, &mut std::io::sink());
     ensure!(rest.limit() > 0, "{name} unpacks to more than a manifest has: over {MAX_UNPACKED_BYTES} bytes");
-    unpacked.with_context(reading)?;
+    let files = files.with_context(reading)?;
     _ = drained.with_context(reading)?;
-    texts(name, files)
+    texts(name, files.into_iter().flatten().collect())
 }
 
 /// A file that may be the manifest's: its normal path and its bytes. `None` for all else.
