@@ -109,6 +109,7 @@ fn open(root: &Path, mode: Mode, phase: Option<Phase>) -> Result<Rc<System>> {
 fn run(system: &Rc<System>, manifest: &cli::Manifest, selection: cli::Selection) -> Result<(MachineLock, Report)> {
     let (manifest, selection) = prepare(system, manifest, selection)?;
     let lock = MachineLock::take(system.root())?;
+    Report::set_damaged_aside(system)?;
     system.prepare_image()?;
     let report = engine::run(&manifest, &selection, system, view::choose(Mode::Run))?;
     Ok((lock, report))
@@ -194,7 +195,7 @@ fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
             holder => break holder,
         }
     };
-    let Some(report) = Report::read(&system) else {
+    let Some(report) = Report::read(&system)? else {
         return Err(Fault::new("no run has left a report on this machine").hint("glovo-bootstrap run").into());
     };
     if !report.is_of(&system) {

@@ -2,12 +2,12 @@
 
 use std::{fmt, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    error,
+    error::{self, Fault},
     system::{Mode, System, state},
     value::{ByteSize, spoken},
 };
@@ -221,9 +221,22 @@ impl Report {
         self.steps[..index].iter().filter(goes_on).map(|step| step.name.clone()).collect()
     }
 
-    /// The last report; `None` if there is none that can be read.
-    pub fn read(system: &System) -> Option<Self> {
-        state::read(system.root(), FILE)
+    /// The last report; `None` if no run has left one.
+    ///
+    /// # Errors
+    /// If it is damaged.
+    pub fn read(system: &System) -> Result<Option<Self>> {
+        let hint = "glovo-bootstrap plan shows what differs; the next run sets the report aside and writes a new one";
+        state::load(system.root(), FILE)
+            .map_err(|error| Fault::new("the report of the last run can't be read").hint(hint).caused_by(error).into())
+    }
+
+    /// Renames the last report if it is damaged, and says so.
+    pub fn set_damaged_aside(system: &System) -> Result<()> {
+        let Err(error) = Self::read(system) else { return Ok(()) };
+        let aside = system.root().set_aside(&state::path(FILE)?).context("setting the report aside")?;
+        tracing::warn!("{error}; it is moved to {aside}");
+        Ok(())
     }
 
     /// Whether it is of this machine, and not of one whose disk this was copied from.

@@ -4,39 +4,48 @@ use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::root::{Ownership, Root};
+use super::root::{FileType, Ownership, Root};
 use crate::value::AbsPath;
 
 /// The directory, readable by root only: reports quote commands and paths.
 pub const DIRECTORY: &str = "/var/lib/glovo-bootstrap";
 /// More than any state file has; a larger one is not ours.
-const LIMIT: u64 = 16 << 20;
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The path of a state file, such as `report.json`.
 pub fn path(name: &str) -> Result<AbsPath> {
     AbsPath::from(DIRECTORY).join(name)
 }
 
-/// Reads a state file. One that is missing, cut short or of another version is `None`: state only
-/// saves work, and what it would have said is found out again from the machine.
-pub fn read<T: DeserializeOwned>(root: &Root, name: &str) -> Option<T> {
-    let bytes = root.read(&path(name).ok()?, LIMIT).ok()??;
-    match serde_json::from_slice(&bytes) {
-        Ok(value) => Some(value),
-        Err(error) => {
-            tracing::warn!(name, %error, "a state file can't be read; it is set aside by the next write");
-            None
-        }
-    }
+/// Reads a state file, or `None` where there is none.
+///
+/// # Errors
+/// If it can't be read, is too large, cut short or of another version.
+pub fn load<T: DeserializeOwned>(root: &Root, name: &str) -> Result<Option<T>> {
+    let path = path(name)?;
+    let Some(bytes) = root.read(&path, MAX_BYTES)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).with_context(|| path.to_string()).map(Some)
 }
 
-/// Writes a state file, atomically and durably, mode 0600.
+/// Reads a state file that only saves work: one that can't be read is `None`, and what it would have said is found out
+/// again from the machine.
+pub fn read<T: DeserializeOwned>(root: &Root, name: &str) -> Option<T> {
+    load(root, name).unwrap_or_else(|error| {
+        tracing::warn!("a state file can't be read, and is not used: {error:#}");
+        None
+    })
+}
+
+/// Writes a state file, atomically and durably, mode 0600. A directory in its place is set aside.
 pub fn write<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<()> {
     let mut bytes = serde_json::to_vec_pretty(value).context("writing JSON")?;
     bytes.push(b'\n');
     let path = path(name)?;
     if let Some(directory) = path.parent() {
         root.make_directories(&directory, 0o700)?;
+    }
+    if root.status(&path)?.is_some_and(|status| status.file_type == FileType::Directory) {
+        _ = root.set_aside(&path)?;
     }
     root.write(&path, Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o600 }, &bytes)
 }

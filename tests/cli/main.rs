@@ -6,6 +6,7 @@ mod bake;
 mod fetch;
 mod kill;
 mod manifest;
+mod report;
 mod run;
 mod sandbox;
 #[allow(dead_code, reason = "shared with tests/deploy")]

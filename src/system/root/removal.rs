@@ -1,10 +1,10 @@
-//! Whole things taken away, whoever owns the directories they are in.
+//! Whole things taken away, whoever owns the directories they are in; and what is damaged, set aside.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use std::os::fd::AsRawFd;
 
-use super::{FileType, Purpose, Root, UnlinkatFlags, explain_write, fsync_directory, unlinkat};
+use super::{FileType, Purpose, Root, UnlinkatFlags, explain_write, fsync_directory, renameat, unlinkat};
 use crate::value::AbsPath;
 
 impl Root {
@@ -31,6 +31,16 @@ impl Root {
         removed?;
         fsync_directory(&parent).with_context(|| format!("flushing the directory of {path}"))?;
         Ok(true)
+    }
+
+    /// Renames what stands at a path to `PATH.damaged`, in place of an earlier one; returns that path.
+    pub fn set_aside(&self, path: &AbsPath) -> Result<AbsPath> {
+        let aside: AbsPath = format!("{path}.damaged").parse()?;
+        _ = self.purge(&aside)?;
+        let parent = self.parent_to_write(path)?;
+        renameat(&*parent, path.leaf(), &*parent, aside.leaf()).map_err(|errno| explain_write(errno, path))?;
+        fsync_directory(&parent).with_context(|| format!("flushing the directory of {path}"))?;
+        Ok(aside)
     }
 
     /// The paths that match a pattern, in which `*` stands for any characters of one component and `~` for the homes

@@ -1,0 +1,37 @@
+//! The report of the last run, when it is no report any more.
+
+use std::fs;
+
+use crate::sandbox::Sandbox;
+
+#[test]
+fn a_damaged_report_is_said_and_set_aside() {
+    let garbage = |path: &str| fs::write(path, b"\xff{\"run_id\": 7").unwrap();
+    let huge = |path: &str| fs::File::create(path).unwrap().set_len(60 << 20).unwrap();
+    let directory = |path: &str| fs::create_dir_all(format!("{path}/full")).unwrap();
+    let other = |path: &str| fs::write(path, "{}").unwrap();
+    let sandbox = Sandbox::new();
+    let manifest = sandbox
+        .manifest(&format!("[[resource]]\nkind = \"file\"\npath = \"{}\"\ncontent = \"\"\n", sandbox.at("file")));
+    let _ = sandbox.run(&["status"]).expect(1).says("no run has left a report");
+    let (report, aside) = (sandbox.at("var-lib/glovo-bootstrap/report.json"), "report.json.damaged");
+    fs::create_dir_all(sandbox.at("var-lib/glovo-bootstrap")).unwrap();
+    for damage in [garbage, huge, directory, other, directory] {
+        let _ = fs::remove_file(&report);
+        damage(&report);
+        for arguments in [&["status"][..], &["status", "--json"]] {
+            let said = sandbox.run(arguments).expect(1).says("the report of the last run can't be read");
+            let _ = said.says("caused by: /var/lib/glovo-bootstrap/report.json");
+        }
+        let plan = sandbox.run(&["plan", "--steps", &manifest]).expect(0);
+        assert!(!plan.stderr.contains(aside), "a plan moves nothing: {plan:?}");
+        let run = sandbox.run(&["run", "--steps", &manifest]).expect(0);
+        let _ = run
+            .says("the report of the last run can't be read")
+            .says(&format!("moved to /var/lib/glovo-bootstrap/{aside}"));
+        let _ = sandbox.run(&["status"]).expect(0).says("converged");
+        assert!(fs::exists(sandbox.at(&format!("var-lib/glovo-bootstrap/{aside}"))).unwrap());
+        let run = sandbox.run(&["run", "--steps", &manifest]).expect(0);
+        assert!(!run.stderr.contains(aside), "{run:?}");
+    }
+}
