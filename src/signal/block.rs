@@ -73,7 +73,8 @@ impl Block {
         let mut block = Self::default();
         for line in own.filter_map(|(_, line)| line.strip_prefix(tag)).take_while(|line| *line != END) {
             let Some((name, text)) = line.split_once(": ") else { continue };
-            let text = text.to_owned();
+            // Whoever has written it: nothing but plain text is shown, and no secret.
+            let text = redact::line(text);
             match name {
                 "instance" => block.instance = Some(text),
                 "build" => block.build = Some(text),
@@ -120,9 +121,9 @@ impl fmt::Display for Block {
         add("step", &self.step);
         add("resource", &self.resource);
         add("error", &self.error);
-        self.causes.iter().for_each(|cause| add("caused by", &Some(cause.clone())));
+        self.causes.iter().take(CAUSES).for_each(|cause| add("caused by", &Some(cause.clone())));
         add("hint", &self.hint);
-        let mut room = LIMIT - END.len() - 1 - head.len();
+        let mut room = LIMIT.saturating_sub(END.len() + 1 + head.len());
         let log: Vec<String> = self.log.iter().map(|text| line("log", text)).collect();
         let is_room = |line: &&String| {
             let fits = line.len() <= room;
@@ -139,7 +140,7 @@ impl fmt::Display for Block {
 fn line(name: &str, text: &str) -> String {
     let mut line = format!("{name}: {text}");
     if line.len() >= LINE {
-        line.truncate(LINE - 4);
+        line.truncate(line.floor_char_boundary(LINE - 4));
         line.push_str("...");
     }
     _ = line.write_char('\n');
@@ -231,5 +232,30 @@ log: out of memory
         let text = Block::new(some(), Some(&long), &word, &[]).to_string();
         assert!(text.len() <= LIMIT && text.is_ascii(), "{}", text.len());
         assert!(text.ends_with(&format!("log: line 499\n{END}\n")));
+    }
+
+    #[test]
+    fn whatever_a_console_holds_a_block_of_it_is_short_and_plain() {
+        // A cut after so many bytes falls into a character of each width.
+        for (wide, shift) in [('\u{e9}', 0), ('\u{e9}', 1), ('\u{20ac}', 0), ('\u{20ac}', 1), ('\u{20ac}', 2)] {
+            let wide = wide.to_string().repeat(200);
+            let text = format!("{}{wide}", "x".repeat(shift));
+            let fields =
+                ["instance", "build", "step", "resource", "error", "hint"].map(|name| format!("{name}: {text}\n"));
+            let causes = format!("caused by: {text}\n").repeat(50);
+            let log = format!("log: \u{1b}]52;c;aGk=\u{7} {text}\n").repeat(5000);
+            let console = format!("{BEGIN}\n{}{causes}{log}{END}\n", fields.concat());
+            let shown = Block::find(&console).unwrap().to_string();
+            let is_plain = shown.chars().all(|c| c == '\n' || (c.is_ascii() && !c.is_ascii_control()));
+            assert!(shown.len() <= LIMIT && is_plain, "{} {shown:?}", shown.len());
+            assert!(shown.ends_with(&format!("{END}\n")));
+        }
+    }
+
+    #[test]
+    fn a_secret_that_a_machine_has_printed_is_not_shown_by_the_one_who_reads_it() {
+        let console = format!("{BEGIN}\nerror: password=hunter22 https://b.test/x?X-Amz-Signature=hunter22\n{END}\n");
+        let shown = Block::find(&console).unwrap().to_string();
+        assert!(!shown.contains("hunter22") && shown.contains("https://b.test/x"), "{shown}");
     }
 }

@@ -5,9 +5,9 @@
 //! the binary many times as large (that of EC2 alone knows over seven hundred calls, of which a deploy needs six).
 //! <https://smithy.io/2.0/aws/protocols/aws-query-protocol.html>
 
+mod answer;
+
 use std::{
-    error::Error,
-    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -20,11 +20,10 @@ use aws_sigv4::{
     sign::v4,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{
-    Method, Request, Url,
-    header::{HeaderMap, HeaderName},
-};
+use reqwest::{Method, Request, Url, header::HeaderName};
 
+pub use self::answer::{Element, Refusal};
+pub(super) use self::answer::{MAX_ANSWER_BYTES, text};
 use super::{
     Origins,
     http::now,
@@ -136,115 +135,6 @@ impl Call {
         let numbered = values.into_iter().zip(1..).map(|(value, n)| (format!("{name}.{n}"), value.into()));
         self.parameters.extend(numbered);
         self
-    }
-}
-
-/// A part of an answer, be it XML or JSON: the members of a list are called `member` or `item`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Element {
-    /// Its name, without a namespace.
-    pub name: String,
-    /// Its text, if it has no children.
-    pub text: String,
-    /// What is in it.
-    pub children: Vec<Self>,
-}
-
-impl Element {
-    /// What is found by following these names, the first of several; slashes between them.
-    pub fn find(&self, path: &str) -> Option<&Self> {
-        path.split('/').try_fold(self, |element, name| element.children.iter().find(|child| child.name == name))
-    }
-
-    /// The text at a path; empty if there is none.
-    pub fn text(&self, path: &str) -> &str {
-        self.find(path).map_or("", |element| element.text.as_str())
-    }
-
-    /// The members of the list at a path.
-    pub fn list(&self, path: &str) -> impl Iterator<Item = &Self> {
-        self.find(path).into_iter().flat_map(|element| &element.children)
-    }
-
-    /// The first of this name, wherever it is.
-    fn anywhere(&self, name: &str) -> Option<&Self> {
-        if self.name == name {
-            return Some(self);
-        }
-        self.children.iter().find_map(|child| child.anywhere(name))
-    }
-
-    fn of_xml(text: &str) -> Result<Self> {
-        fn convert(node: roxmltree::Node<'_, '_>) -> Element {
-            let children: Vec<Element> = node.children().filter(roxmltree::Node::is_element).map(convert).collect();
-            let text = if children.is_empty() { node.text().unwrap_or_default().into() } else { String::new() };
-            Element { name: node.tag_name().name().into(), text, children }
-        }
-        let document = roxmltree::Document::parse(text).context("the answer is no XML")?;
-        Ok(convert(document.root_element()))
-    }
-
-    fn of_json(name: &str, value: serde_json::Value) -> Self {
-        let (text, children) = match value {
-            serde_json::Value::Null => (String::new(), vec![]),
-            serde_json::Value::String(text) => (text, vec![]),
-            serde_json::Value::Array(values) => {
-                (String::new(), values.into_iter().map(|value| Self::of_json("member", value)).collect())
-            }
-            serde_json::Value::Object(fields) => {
-                (String::new(), fields.into_iter().map(|(name, value)| Self::of_json(&name, value)).collect())
-            }
-            other => (other.to_string(), vec![]),
-        };
-        Self { name: name.into(), text, children }
-    }
-}
-
-/// What a service says no with.
-#[derive(Debug, Clone)]
-pub struct Refusal {
-    /// HTTP status.
-    pub status: u16,
-    /// The service's code, such as `ValidationError`.
-    pub code: String,
-    /// Its words.
-    pub message: String,
-    request_id: String,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} (HTTP {}, request id {})", self.code, self.message, self.status, self.request_id)
-    }
-}
-
-impl Error for Refusal {}
-
-impl Refusal {
-    /// The refusal in an error's chain.
-    pub fn of(error: &anyhow::Error) -> Option<&Self> {
-        error.chain().find_map(|cause| cause.downcast_ref())
-    }
-
-    pub(super) fn read(status: u16, headers: &HeaderMap, body: &str) -> Self {
-        let answer =
-            Element::of_xml(body).or_else(|_| serde_json::from_str(body).map(|json| Element::of_json("", json)));
-        let answer = answer.unwrap_or_default();
-        let said = |names: &[&str]| {
-            let found = names.iter().find_map(|name| answer.anywhere(name));
-            found.map(|element| element.text.trim().to_owned()).filter(|text| !text.is_empty())
-        };
-        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let code = said(&["Code", "__type"]).unwrap_or_else(|| format!("HTTP {status}"));
-        Self {
-            status,
-            // Of a JSON service: `com.amazonaws.acm#ResourceNotFoundException`.
-            code: code.rsplit('#').next().unwrap_or_default().to_owned(),
-            message: said(&["Message", "message"]).unwrap_or_else(|| "it gives no reason".into()),
-            request_id: said(&["RequestId", "RequestID"])
-                .or_else(|| header("x-amzn-requestid"))
-                .unwrap_or_else(|| "none".into()),
-        }
     }
 }
 
@@ -397,17 +287,18 @@ impl Call {
         let explain = |error: reqwest::Error| origins.clients.explain(&error);
         let response = client.execute(request).await.map_err(explain)?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.text().await.map_err(explain)?;
+        let body = text(response, explain).await;
         tracing::debug!(target: "glovo_bootstrap::aws", "{} {} {}", self.service.name, self.operation, status.as_u16());
         if status.is_success() {
+            let body = body?;
             let answer = match self.service.protocol {
-                Protocol::Json(_) => {
-                    serde_json::from_str(&body).map(|json| Element::of_json("", json)).map_err(Into::into)
-                }
+                Protocol::Json(_) => Element::of_json(&body),
                 _ => Element::of_xml(&body),
             };
             return answer.map_err(|error| Failure::transient(Fault::new("the answer can't be read").caused_by(error)));
         }
+        // The status alone is an answer.
+        let body = body.unwrap_or_default();
         let refusal = Refusal::read(status.as_u16(), &headers, &body);
         let expired = ["ExpiredToken", "ExpiredTokenException", "RequestExpired"].contains(&refusal.code.as_str());
         let is_throttled = THROTTLED.contains(&refusal.code.as_str());
@@ -490,34 +381,6 @@ impl System {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_answer_is_found_by_its_path_be_it_xml_or_json() {
-        let xml = r#"<R xmlns="http://a/"><Stacks><member><Name>a &amp; b</Name></member><member/></Stacks></R>"#;
-        let answer = Element::of_xml(xml).unwrap();
-        assert_eq!(answer.list("Stacks").count(), 2);
-        assert_eq!(answer.text("Stacks/member/Name"), "a & b");
-        assert_eq!((answer.text("Stacks/none"), answer.find("Other")), ("", None));
-        let json = serde_json::from_str(r#"{"Names": ["a", "b"], "Days": 3}"#).unwrap();
-        let answer = Element::of_json("", json);
-        assert_eq!(answer.list("Names").map(|name| name.text.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(answer.text("Days"), "3");
-    }
-
-    #[test]
-    fn every_service_says_no_in_its_own_way() {
-        let headers = HeaderMap::new();
-        let query = "<ErrorResponse><Error><Type>Sender</Type><Code>ValidationError</Code><Message>No.</Message></Error>\
-                     <RequestId>r-1</RequestId></ErrorResponse>";
-        let refusal = Refusal::read(400, &headers, query);
-        assert_eq!(refusal.to_string(), "ValidationError: No. (HTTP 400, request id r-1)");
-        let ec2 = "<Response><Errors><Error><Code>InvalidAMIID.NotFound</Code><Message>gone</Message></Error></Errors>\
-                   <RequestID>r-2</RequestID></Response>";
-        assert_eq!(Refusal::read(400, &headers, ec2).code, "InvalidAMIID.NotFound");
-        let json = r#"{"__type": "com.amazonaws.acm#ResourceNotFoundException", "message": "gone"}"#;
-        assert_eq!(Refusal::read(400, &headers, json).code, "ResourceNotFoundException");
-        assert_eq!(Refusal::read(502, &headers, "<html>bad gateway").code, "HTTP 502");
-    }
 
     #[test]
     fn a_form_is_encoded_as_the_signature_expects() {

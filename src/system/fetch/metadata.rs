@@ -21,7 +21,7 @@ use super::{
     Origins, Settings,
     client::{Clients, causes},
     retry::{Attempts, Failure},
-    sdk::Sender,
+    sdk::{Sender, TooLong},
 };
 use crate::{error::Fault, system::ec2, value::spoken};
 
@@ -171,7 +171,7 @@ impl Metadata {
     }
 
     fn build(&self) -> Result<Client, Failure> {
-        let config = ProviderConfig::without_region().with_http_client(Sender::new(self.clients.clone()));
+        let config = ProviderConfig::without_region().with_http_client(Sender::for_metadata(self.clients.clone()));
         // Whoever asks tries again.
         let builder = Client::builder().configure(&config).max_attempts(1);
         let builder = match &self.endpoint {
@@ -223,6 +223,9 @@ async fn answer(metadata: &Metadata, query: &Query) -> Result<String, Failure> {
 
 fn explain(error: ImdsError) -> Failure {
     let message = "the instance metadata service does not answer";
+    if let Some(long) = causes(&error).find_map(|cause| cause.downcast_ref::<TooLong>()) {
+        return Failure::Permanent(Fault::new(format!("the instance metadata service can't be believed: {long}")));
+    }
     match error {
         ImdsError::FailedToLoadToken(_) => match token_status(&error) {
             // The sender's own word; see `sdk.rs`.

@@ -1,7 +1,7 @@
 //! The AWS SDK's requests, sent by our own HTTP clients: one TLS configuration, one set of trusted
-//! roots, one way of timing out.
+//! roots, one way of timing out, one bound for what is read.
 
-use std::time::Duration;
+use std::{error::Error, fmt, net::IpAddr, time::Duration};
 
 use aws_sdk_s3::{
     config::{
@@ -14,28 +14,61 @@ use aws_sdk_s3::{
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
-use reqwest::{Body, Client, Request, Url};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use reqwest::{Body, Client, Request, StatusCode, Url};
 
-use super::{client::Clients, redirect::is_link_local};
-use crate::system::ec2;
+use super::{aws::MAX_ANSWER_BYTES, client::Clients, redirect::is_link_local};
+use crate::{system::ec2, value::ByteSize};
+
+/// The longest answer of the metadata service that is read: user-data, its longest, has 16 KiB.
+const MAX_METADATA_BYTES: usize = 1 << 20;
+
+/// An answer that is not read to its end.
+#[derive(Debug)]
+pub(super) struct TooLong(usize);
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the answer is longer than {}", ByteSize(self.0 as u64))
+    }
+}
+
+impl Error for TooLong {}
 
 /// What the SDK sends its requests with.
 #[derive(Debug, Clone)]
 pub(super) struct Sender {
     clients: Clients,
     limit: Option<Duration>,
+    /// Whether all that is asked is the metadata service.
+    is_for_metadata: bool,
 }
 
 impl Sender {
     /// Sends with these clients.
     pub(super) fn new(clients: Clients) -> Self {
-        Self { clients, limit: None }
+        Self { clients, limit: None, is_for_metadata: false }
+    }
+
+    /// Asks the metadata service, wherever it is.
+    pub(super) fn for_metadata(clients: Clients) -> Self {
+        Self { is_for_metadata: true, ..Self::new(clients) }
+    }
+
+    /// How many bytes are read of an answer; an object may have any number of them.
+    fn longest(&self, url: &Url, status: StatusCode) -> Option<usize> {
+        if self.is_for_metadata || address(url).is_some_and(is_link_local) {
+            return Some(MAX_METADATA_BYTES);
+        }
+        // So the SDK names the operation.
+        let is_object = url.query_pairs().any(|(name, value)| name == "x-id" && value == "GetObject");
+        (!is_object || !status.is_success()).then_some(MAX_ANSWER_BYTES)
     }
 
     /// The metadata service and a container's credentials are on this link, never behind a proxy. Where EC2 can't be
     /// behind that service, nobody asks it: neither the SDK for credentials and region, nor we for facts.
     pub(super) fn client(&self, url: &Url) -> Result<Client, ConnectorError> {
-        let address = url.host_str().and_then(|host| host.trim_matches(['[', ']']).parse().ok());
+        let address = address(url);
         if address.is_some_and(ec2::is_untrusted) {
             return Err(ConnectorError::user(ec2::untrusted().into()));
         }
@@ -47,7 +80,8 @@ impl Sender {
     async fn send(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
         let request = Request::try_from(request.map(Body::wrap)).map_err(|error| ConnectorError::user(error.into()))?;
-        let sent = self.client(request.url())?.execute(request);
+        let url = request.url().clone();
+        let sent = self.client(&url)?.execute(request);
         let response = match self.limit {
             None => sent.await,
             Some(limit) => {
@@ -62,7 +96,16 @@ impl Sender {
         let status =
             response.status().as_u16().try_into().map_err(|error: _| ConnectorError::other(Box::new(error), None))?;
         let headers = response.headers().clone();
-        let mut answer = HttpResponse::new(status, SdkBody::from_body_1_x(Body::from(response)));
+        let longest = self.longest(&url, response.status());
+        let body = Body::from(response);
+        let body =
+            match longest {
+                None => SdkBody::from_body_1_x(body),
+                Some(longest) => SdkBody::from_body_1_x(Limited::new(body, longest).map_err(move |error| {
+                    if error.is::<LengthLimitError>() { Box::new(TooLong(longest)) } else { error }
+                })),
+            };
+        let mut answer = HttpResponse::new(status, body);
         for (name, value) in &headers {
             if let Ok(value) = value.to_str() {
                 _ = answer.headers_mut().append(name.as_str().to_owned(), value.to_owned());
@@ -70,6 +113,11 @@ impl Sender {
         }
         Ok(answer)
     }
+}
+
+/// The address in a URL that has one instead of a name.
+fn address(url: &Url) -> Option<IpAddr> {
+    url.host_str()?.trim_matches(['[', ']']).parse().ok()
 }
 
 impl HttpConnector for Sender {

@@ -14,13 +14,13 @@ use anyhow::{Context, Result};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use percent_encoding::utf8_percent_encode;
 use reqwest::{
-    Response, StatusCode,
-    header::{ACCEPT, AUTHORIZATION, HeaderValue, RETRY_AFTER},
+    StatusCode,
+    header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 
 use super::{
     Origins,
-    aws::{RESERVED, Refusal, THROTTLED},
+    aws::{RESERVED, Refusal, THROTTLED, text},
     http::now,
     metadata::IDENTITY,
     retry::{Attempts, Budget, Failure, Pace, retry_after},
@@ -119,15 +119,18 @@ async fn send(origins: &Origins, target: &Target, verdict: &Verdict) -> Result<A
     let response = sent.map_err(|error| origins.clients.explain(&error))?;
     match response.status() {
         status if status.is_success() => Ok(Acknowledged::Taken(unique_id)),
-        status => refused(status, response).await,
+        status => {
+            let headers = response.headers().clone();
+            let body = text(response, |error| origins.clients.explain(&error)).await.unwrap_or_default();
+            refused(status, &headers, &body)
+        }
     }
 }
 
 /// What an answer other than 200 means.
-async fn refused(status: StatusCode, response: Response) -> Result<Acknowledged, Failure> {
-    let headers = response.headers().clone();
+fn refused(status: StatusCode, headers: &HeaderMap, body: &str) -> Result<Acknowledged, Failure> {
     let after = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now()));
-    let refusal = Refusal::read(status.as_u16(), &headers, &response.text().await.unwrap_or_default());
+    let refusal = Refusal::read(status.as_u16(), headers, body);
     let is_throttled = THROTTLED.contains(&refusal.code.as_str());
     // On a scale-out months later nobody waits: the stack is complete, or gone.
     if status == StatusCode::BAD_REQUEST && refusal.code == "ValidationError" {

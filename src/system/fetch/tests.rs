@@ -1,5 +1,6 @@
 //! Downloads against servers that fail in every way known, on this machine's loopback.
 
+mod answers;
 mod http;
 mod metadata;
 mod mirrors;
