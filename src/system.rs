@@ -93,8 +93,8 @@ pub struct System {
     expected: RefCell<BTreeSet<Fact>>,
     cache: RefCell<Rc<Cache>>,
     watched_units: RefCell<BTreeSet<String>>,
-    /// The units that this run has started, each with its restarts that are known of.
-    started_units: RefCell<BTreeMap<String, u64>>,
+    /// The units that this run has started, each with the invocation that is known of.
+    started_units: RefCell<BTreeMap<String, String>>,
     variables: RefCell<Option<Rc<Variables>>>,
     fetcher: fetch::Fetcher,
 }

@@ -113,7 +113,7 @@ impl Resource for Service {
         }
         let unit = system.unit(&self.name.0)?;
         if unit.load_state() != "loaded" && !self.is_coming(system)? {
-            return Err(self.not_loaded(&unit));
+            return self.plan_unloaded(system, &unit);
         }
         let enablement = self.enablement(unit.is_enabled());
         let state = match self.running {
@@ -125,7 +125,6 @@ impl Resource for Service {
             Some(false) | None => None,
         };
         if unit.needs_reload() {
-            let reload = || Change::new("read unit files again (daemon-reload)", System::daemon_reload);
             return Ok(enablement.or_else(|| Some(reload())).into_iter().chain(state).collect());
         }
         // Enabled after the start: systemd reads all unit files again for it, and what was started gets ready meanwhile.
@@ -135,14 +134,43 @@ impl Resource for Service {
 
 impl Service {
     fn plan_offline(&self, system: &System) -> Result<Vec<Change>> {
+        let is_enabled = system.is_enabled_offline(&self.name.0)?;
         if system.unit_file(&self.name.0)?.is_none() && !self.is_coming(system)? {
-            return Err(self.not_loaded(&Unit::default()));
+            return if self.is_off(is_enabled) { Ok(vec![]) } else { Err(self.not_loaded(&Unit::default())) };
         }
-        let mut changes: Vec<Change> = self.enablement(system.is_enabled_offline(&self.name.0)?).into_iter().collect();
+        let mut changes: Vec<Change> = self.enablement(is_enabled).into_iter().collect();
         if self.running == Some(true) {
             changes.push(Change::deferred("start (deferred: nothing is started in an image)"));
         }
         Ok(changes)
+    }
+
+    /// The plan for a unit that systemd has not loaded. What systemd remembers of it may be of an older file: then that
+    /// is read again first, and judged after.
+    fn plan_unloaded(&self, system: &System, unit: &Unit) -> Result<Vec<Change>> {
+        if !unit.is_active() && self.is_off(unit.is_enabled()) {
+            return Ok(vec![]);
+        }
+        let is_new =
+            || Ok::<_, anyhow::Error>(unit.load_state() == "not-found" && system.unit_file(&self.name.0)?.is_some());
+        if !unit.needs_reload() && !is_new()? {
+            return Err(self.not_loaded(unit));
+        }
+        let mut changes = vec![reload()];
+        let service = self.clone();
+        match (self.running, unit.is_active()) {
+            (Some(true), true) => changes.push(Change::new("restart", move |system| service.start(system, "restart"))),
+            (Some(true), false) => changes.push(Change::new("start", move |system| service.start(system, "start"))),
+            (Some(false), true) => changes.push(Change::new("stop", move |system| service.settle(system, "stop"))),
+            _ => {}
+        }
+        changes.extend(self.enablement(unit.is_enabled()));
+        Ok(changes)
+    }
+
+    /// Whether it is declared to be off at most, and so need not even exist.
+    fn is_off(&self, is_enabled: bool) -> bool {
+        self.running != Some(true) && self.enabled != Some(true) && (self.enabled.is_none() || !is_enabled)
     }
 
     fn enablement(&self, is_enabled: bool) -> Option<Change> {
@@ -160,11 +188,21 @@ impl Service {
                     "start (deferred: systemd starts it when the unit that runs this has ended)",
                 )));
             }
+            let restart = |why: String| Change::new(why, move |system: &System| service.start(system, "restart"));
+            if unit.is_in_restart_loop() {
+                // To start it would only wait for the restart that is due, and count it as a failure.
+                return Ok(Some(restart(format!("restart (it is in a restart loop: {})", unit.get("Result")))));
+            }
+            let is_starting = unit.get("ActiveState") == "activating";
+            if let Some(why) = if is_starting { self.reason_to_restart(system, unit)? } else { None } {
+                return Ok(Some(restart(format!("restart: {why}"))));
+            }
             let summary = match unit.get("ActiveState") {
                 "failed" => format!("start (it has failed: {})", unit.get("Result")),
                 "activating" => "wait for its start".to_owned(),
                 _ => "start".to_owned(),
             };
+            let service = self.clone();
             return Ok(Some(Change::new(summary, move |system| service.start(system, "start"))));
         }
         if let Some(why) = self.reason_to_restart(system, unit)? {
@@ -172,7 +210,7 @@ impl Service {
         }
         if unit.restarts() > 0 && unit.active_for()? < self.stable.0 {
             let summary = format!("wait until it stays up (systemd has restarted it, {} so far)", unit.restarts());
-            return Ok(Some(Change::new(summary, move |system| service.start(system, "start"))));
+            return Ok(Some(Change::new(summary, move |system| service.stay_up(system))));
         }
         Ok(None)
     }
@@ -249,6 +287,10 @@ impl Service {
     }
 
     fn start(&self, system: &System, verb: &str) -> Result<()> {
+        let unit = system.unit(&self.name.0)?;
+        if unit.load_state() != "loaded" {
+            return Err(self.not_loaded(&unit));
+        }
         if let Some(argv) = &self.validate {
             validate(system, &Program::new(argv.0.iter().cloned()))
                 .with_context(|| format!("{} was not {verb}ed: its validator failed", self.name.0))?;
@@ -259,10 +301,19 @@ impl Service {
         if self.restart_on.is_empty() { Ok(()) } else { state::write(system.root(), &self.state_name(), &inputs) }
     }
 
+    /// Waits until what runs has proven itself; where it ends before, this run's own start must.
+    fn stay_up(&self, system: &System) -> Result<()> {
+        if system.stays_up(&self.name.0, self.stable.0)? { Ok(()) } else { self.start(system, "restart") }
+    }
+
     fn settle(&self, system: &System, verb: &str) -> Result<()> {
         // A declared timeout is in force anyway; the shorter one counts.
         system.settle(verb, &self.name.0, self.stable.0, START_PATIENCE + self.stable.0)
     }
+}
+
+fn reload() -> Change {
+    Change::new("read unit files again (daemon-reload)", System::daemon_reload)
 }
 
 #[cfg(test)]

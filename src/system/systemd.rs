@@ -20,7 +20,8 @@ use crate::{
 
 /// The properties asked for, org.freedesktop.systemd1(5).
 const PROPERTIES: &str = "Id,Names,LoadState,LoadError,ActiveState,ActiveEnterTimestampMonotonic,SubState,\
-    InactiveExitTimestampMonotonic,UnitFileState,NeedDaemonReload,NRestarts,Job,Result,ConditionTimestampMonotonic";
+    InactiveExitTimestampMonotonic,UnitFileState,NeedDaemonReload,NRestarts,InvocationID,Job,Result,\
+    ConditionTimestampMonotonic";
 /// Where unit files are, systemd.unit(5), the first one winning.
 const UNIT_PATH: [&str; 5] = [
     "/etc/systemd/system",
@@ -83,9 +84,24 @@ impl Unit {
         self.get("NRestarts").parse().unwrap_or_default()
     }
 
-    /// Whether systemd starts it again by itself, or has done so more than `known` times.
-    fn flaps(&self, known: u64) -> bool {
-        self.restarts() > known || self.get("SubState").contains("auto-restart")
+    /// Whether systemd has ended it and waits to start it again by itself.
+    fn awaits_restart(&self) -> bool {
+        self.get("SubState").contains("auto-restart")
+    }
+
+    /// Whether it does not run, and systemd starts it again and again.
+    pub fn is_in_restart_loop(&self) -> bool {
+        !self.is_active() && (self.awaits_restart() || (self.restarts() > 0 && self.get("ActiveState") == "activating"))
+    }
+
+    /// Which start of the unit this is: systemd gives each one an id of its own.
+    fn invocation(&self) -> &str {
+        self.get("InvocationID")
+    }
+
+    /// Whether this start has ended, and systemd has made or will make another one by itself.
+    fn has_replaced(&self, invocation: &str) -> bool {
+        self.awaits_restart() || self.invocation() != invocation
     }
 
     /// Whether it neither runs nor is about to: it gave up, or simply left.
@@ -176,17 +192,21 @@ impl System {
     pub fn settle(&self, verb: &str, name: &str, stable: Duration, patience: Duration) -> Result<()> {
         let mut unit = self.unit(name)?;
         if verb != "stop" && unit.was_tried() {
-            // Earlier starts, failed or not, would count against the start limit. Its restarts are counted from 0 again.
+            // Earlier starts, failed or not, would count against the start limit.
             _ = self.run(&Program::new(["systemctl", "reset-failed", name]))?;
         }
         _ = self.run_checked(&Program::new(["systemctl", verb, "--no-block", name]))?;
         let end = Instant::now() + patience;
+        // A restart that was due before belongs to an earlier start: only what ends this one counts.
+        let mut ours = None;
         let mut active_since = None;
         let mut pause = Duration::from_millis(20);
         loop {
             unit = self.fresh_unit(name).map_err(|stopped| stopped.context(self.still(name, &unit)))?;
             // Before our job is done, that may still be what it ends.
-            let flaps = verb != "stop" && !unit.has_job() && unit.flaps(0);
+            let flaps = verb != "stop"
+                && !unit.has_job()
+                && unit.has_replaced(ours.get_or_insert_with(|| unit.invocation().to_owned()));
             if unit.is_failed() || flaps {
                 return Err(self.failed(name, &unit));
             }
@@ -198,7 +218,7 @@ impl System {
                 (false, true, false) => {
                     let since: Instant = *active_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= stable {
-                        _ = self.started_units.borrow_mut().insert(name.to_owned(), 0);
+                        _ = self.started_units.borrow_mut().insert(name.to_owned(), unit.invocation().to_owned());
                         return Ok(());
                     }
                 }
@@ -219,6 +239,22 @@ impl System {
         }
     }
 
+    /// Whether a unit that runs stays up until it has run for `stable`: it neither ends nor is started again.
+    pub fn stays_up(&self, name: &str, stable: Duration) -> Result<bool> {
+        let first = self.fresh_unit(name)?;
+        let mut unit = first.clone();
+        while unit.is_active() && unit.invocation() == first.invocation() {
+            let left = stable.saturating_sub(unit.active_for()?);
+            if left.is_zero() {
+                return Ok(true);
+            }
+            self.progress(&format!("{name}: waiting until it stays up"));
+            self.wait(left.min(Duration::from_millis(200)))?;
+            unit = self.fresh_unit(name)?;
+        }
+        Ok(false)
+    }
+
     /// Fails, with its last words, if a unit that this run has started does not run any more, or runs only because
     /// systemd has started it again: whoever waits for what it serves waits in vain. A restart is told of once.
     /// Starts no process where the run has started no unit.
@@ -228,8 +264,8 @@ impl System {
             return Ok(());
         }
         for (name, unit) in self.show(&names)? {
-            let known = self.started_units.borrow_mut().insert(name.clone(), unit.restarts());
-            if unit.has_ended() || unit.flaps(known.unwrap_or_default()) {
+            let known = self.started_units.borrow_mut().insert(name.clone(), unit.invocation().to_owned());
+            if unit.has_ended() || known.is_some_and(|known| unit.has_replaced(&known)) {
                 return Err(self.failed(&name, &unit));
             }
         }

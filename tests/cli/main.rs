@@ -11,5 +11,9 @@ mod run;
 mod sandbox;
 #[allow(dead_code, reason = "shared with tests/deploy")]
 mod server;
+mod service;
 mod signal;
+mod standin;
+mod swap;
+mod user;
 mod user_data;

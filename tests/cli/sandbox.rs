@@ -37,15 +37,35 @@ impl Sandbox {
     }
 
     /// The binary with these arguments, in a mount namespace where `/var/lib` is empty: what a run keeps
-    /// there is the test's own, and gone with it. A file `console` is the console, where the host has one.
+    /// there is the test's own, and gone with it. A file `console` is the console, where the host has one; a directory
+    /// `machine` is a booted machine's, see [`crate::standin`].
     pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.namespace();
+        let _ = command.arg(env!("CARGO_BIN_EXE_glovo-bootstrap"));
+        let _ = command.args(arguments).env_remove("GLOVO_BOOTSTRAP_STEPS").stdin(Stdio::null());
+        command
+    }
+
+    /// A shell script in the same namespace; what is added to the command are its arguments.
+    pub fn shell(&self, script: &str) -> Command {
+        let mut command = self.namespace();
+        let _ = command.args(["sh", "-euc", script, "sh"]).stdin(Stdio::null());
+        command
+    }
+
+    fn namespace(&self) -> Command {
         let mut command = Command::new("unshare");
         let script = r#"mount --make-rprivate / && mount --bind "$0" /var/lib || exit
-            [ ! -e "$0/../console" ] || [ ! -e /dev/console ] || mount --bind "$0/../console" /dev/console && exec "$@""#;
+            [ ! -e "$0/../console" ] || [ ! -e /dev/console ] || mount --bind "$0/../console" /dev/console || exit
+            if cd "$0/../machine" 2>/dev/null; then
+                mount --bind etc /etc && mount --bind run /run && mount --bind bin /usr/local/sbin || exit
+                mount --bind swaps /proc/swaps && { [ ! -e disk.img ] || mount -o loop disk.img disk; } || exit
+                PATH=/usr/local/sbin:$PATH; cd /
+            fi
+            exec "$@""#;
         let state = self.path.join("var-lib");
         fs::create_dir_all(&state).expect("a directory");
-        let _ = command.args(["--mount", "sh", "-c", script]).arg(state).arg(env!("CARGO_BIN_EXE_glovo-bootstrap"));
-        let _ = command.args(arguments).env_remove("GLOVO_BOOTSTRAP_STEPS").stdin(Stdio::null());
+        let _ = command.args(["--mount", "sh", "-c", script]).arg(state);
         command
     }
 

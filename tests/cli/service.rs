@@ -1,0 +1,131 @@
+//! The kind `service` on a stand-in for systemd: what is started, judged, put back.
+
+use std::fs;
+
+use crate::standin::Machine;
+
+pub const UNIT: &str = "etc/systemd/system/app.service";
+
+/// A unit file that runs `start` and has these other lines.
+pub fn unit(start: &str, lines: &str) -> String {
+    format!("[Service]\nExecStart={start}\n{lines}\n[Install]\nWantedBy=multi-user.target\n")
+}
+
+pub fn file(path: &str, content: &str) -> String {
+    format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = '''\n{content}'''\n")
+}
+
+/// The unit `app` with this file, and these lines of its resource.
+pub fn app(content: &str, lines: &str) -> String {
+    file("/etc/systemd/system/app.service", content) + &service(lines)
+}
+
+pub fn service(lines: &str) -> String {
+    format!("[[resource]]\nkind = \"service\"\nname = \"app\"\n{lines}\n")
+}
+
+pub const RUNNING: &str = "running = true\nstable = \"0s\"\nrestart_on = [\"/etc/systemd/system/app.service\"]";
+
+#[test]
+fn a_service_is_started_enabled_and_then_left_alone() {
+    let machine = Machine::new();
+    let declared = app(&unit("true", ""), &format!("enabled = true\n{RUNNING}"));
+    let _ =
+        machine.run(&declared).expect(0).says("service app.service: start").says("service app.service: enable at boot");
+    let commands = machine.commands();
+    let started: Vec<_> = commands.iter().filter(|line| line.starts_with("systemctl")).collect();
+    assert_eq!(started, ["systemctl start --no-block app.service", "systemctl --quiet enable app.service"]);
+    let _ = machine.plan(&declared).expect(0).says("plan: 0 changes pending");
+    let _ = machine.run(&declared).expect(0).says("converged: 0 changes");
+    assert_eq!(machine.commands(), [""; 0]);
+
+    let changed = declared.replace("ExecStart=true", "ExecStart=true again");
+    let _ = machine.run(&changed).expect(0).says("app.service: read unit files again (daemon-reload)");
+    assert_eq!(machine.unit("app.service")["starts"], 2);
+    let _ = machine.run(&service("running = false\nenabled = false")).expect(0).says("app.service: stop");
+    assert_eq!(machine.unit("app.service")["active"], "inactive");
+    let _ = machine.run(&service("running = false\nenabled = false")).expect(0).says("converged: 0 changes");
+}
+
+#[test]
+fn a_service_that_declares_nothing_is_refused() {
+    let machine = Machine::new();
+    let _ = machine.plan(&service("stable = \"1s\"")).expect(2).says("declares neither `enabled` nor `running`");
+    let _ = machine
+        .plan(&service("enabled = true\nrestart_on = [\"/etc/site\"]"))
+        .expect(2)
+        .says("`restart_on` needs running = true");
+}
+
+#[test]
+fn an_absent_unit_is_already_stopped_and_disabled() {
+    let machine = Machine::new();
+    for declared in ["running = false\nenabled = false", "running = false", "enabled = false"] {
+        let _ = machine.plan(&service(declared)).expect(0).says("plan: 0 changes pending");
+        let _ = machine.run(&service(declared)).expect(0).says("converged: 0 changes");
+    }
+    for declared in ["running = true\nenabled = false", "running = false\nenabled = true"] {
+        let _ = machine.run(&service(declared)).expect(1).says("there is no unit app.service");
+    }
+}
+
+#[test]
+fn a_unit_that_fails_until_its_payload_is_there_converges() {
+    let machine = Machine::new();
+    let fails_until = unit("echo no payload; test -e /run/payload", "Restart=on-failure\nRestartSec=3");
+    machine.write(UNIT, &fails_until);
+    machine.systemctl(&["start", "app.service"]);
+    assert_eq!(machine.unit("app.service")["sub"], "auto-restart");
+    let payload = file("/run/payload", "here\n");
+    // The restarts of the unit that fails are not those of the one that this run has started.
+    for stable in ["0s", "1ms"] {
+        let lines = RUNNING.replace("0s", stable).replace("[\"", "[\"/run/payload\", \"");
+        let declared = payload.clone() + &service(&lines);
+        let said = machine.run(&declared).expect(0);
+        let _ = said.says("app.service: restart (it is in a restart loop: exit-code)");
+        assert_eq!(machine.unit("app.service")["active"], "active");
+        let _ = machine.run(&declared).expect(0).says("converged: 0 changes");
+        fs::remove_file(machine.at("run/payload")).unwrap();
+        machine.systemctl(&["stop", "app.service"]);
+        machine.systemctl(&["start", "app.service"]);
+    }
+}
+
+#[test]
+fn a_unit_that_systemd_restarts_after_our_start_is_an_error() {
+    let machine = Machine::new();
+    let flaps = unit("echo lost my database", "Restart=always\nRestartSec=1\nX-Lives=2");
+    let lines = RUNNING.replace("0s", "1h");
+    let _ = machine.run(&app(&flaps, &lines)).expect(1).says("| lost my database");
+    // Looked at while it happens to be up.
+    machine.systemctl(&[
+        "test-set",
+        "app.service",
+        r#"{"active": "active", "sub": "running", "restarts": 3, "timer": 3}"#,
+    ]);
+    let _ = machine.run(&app(&flaps, "running = true\nstable = \"1h\"")).expect(1).says("| lost my database");
+}
+
+#[test]
+fn a_unit_that_its_next_restart_heals_is_no_error() {
+    let machine = Machine::new();
+    machine.write(UNIT, unit("true", "Restart=always\nRestartSec=1"));
+    machine.systemctl(&["start", "app.service"]);
+    // It runs with the old bytes of something that nobody declared, and dies once more.
+    machine.systemctl(&["test-set", "app.service", r#"{"restarts": 3, "timer": 3, "since": 9000000000000000000}"#]);
+    let lines = "running = true\nstable = \"300ms\"";
+    let _ = machine.run(&service(lines)).expect(0).says("wait until it stays up");
+}
+
+#[test]
+fn a_corrected_unit_file_heals_a_unit_that_could_not_be_loaded() {
+    let machine = Machine::new();
+    machine.write(UNIT, "[Service]\nType=simple\n");
+    machine.systemctl(&["show", "app.service"]);
+    assert_eq!(machine.unit("app.service")["load"], "bad-setting");
+    let declared = app(&unit("true", ""), &format!("enabled = true\n{RUNNING}"));
+    let _ = machine.plan(&declared).expect(0);
+    let _ = machine.run(&declared).expect(0).says("read unit files again (daemon-reload)");
+    assert_eq!(machine.unit("app.service")["active"], "active");
+    let _ = machine.run(&declared).expect(0).says("converged: 0 changes");
+}

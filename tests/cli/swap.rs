@@ -1,0 +1,64 @@
+//! The kind `swap` on a small ext4, with a stand-in for swapon.
+
+use std::{fs, process::Command};
+
+use crate::standin::Machine;
+
+/// A machine with an ext4 of 128 MiB at `disk`.
+fn machine() -> Machine {
+    let machine = Machine::new();
+    fs::create_dir(machine.at("disk")).unwrap();
+    let image = machine.at("disk.img");
+    fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
+    let made = Command::new("mkfs.ext4").args(["-q", "-O", "^has_journal", "-m", "0", &image]).status().unwrap();
+    assert!(made.success());
+    machine
+}
+
+fn swap(machine: &Machine, size: &str) -> String {
+    format!("[[resource]]\nkind = \"swap\"\npath = \"{}\"\nsize = \"{size}\"\n", machine.at("disk/swap"))
+}
+
+#[test]
+fn a_swap_file_is_made_turned_on_and_kept() {
+    let machine = machine();
+    // As an editor may leave it: without a newline at its end.
+    machine.write("etc/fstab", "/dev/sda1 / ext4 defaults 0 1");
+    let declared = swap(&machine, "20MiB");
+    let path = machine.at("disk/swap");
+    let _ = machine.run(&declared).expect(0).says("create swap file of 20 MiB").says("turn on");
+    let fstab = format!("/dev/sda1 / ext4 defaults 0 1\n{path} none swap sw 0 0\n");
+    assert_eq!(machine.read("etc/fstab"), fstab);
+    let commands = machine.commands();
+    assert!(commands[0].starts_with("mkswap ") && commands[1] == format!("swapon {path}"), "{commands:?}");
+    let _ = machine.run(&declared).expect(0).says("converged: 0 changes");
+    assert_eq!((machine.read("etc/fstab"), machine.commands()), (fstab, vec![]));
+
+    // Turned off by hand, it is turned on as it is: never made anew.
+    machine.write("swaps", "Filename\tType\tSize\tUsed\tPriority\n");
+    let _ = machine.run(&(declared + "priority = 7\n")).expect(0).says("turn on");
+    assert_eq!(machine.commands(), [format!("swapon --priority 7 {path}")]);
+}
+
+#[test]
+fn a_swap_file_leaves_a_reserve_on_its_disk() {
+    let machine = machine();
+    machine.write("etc/fstab", "");
+    // About 120 MiB are free: it would fit, but leave less than the 64 MiB of the reserve.
+    let declared = swap(&machine, "80MiB");
+    let _ = machine.plan(&declared).expect(1).says("would leave the disk full");
+    let _ = machine.run(&declared).expect(1).says("would leave the disk full");
+    assert_eq!(machine.commands(), [""; 0]);
+    let _ = machine.run(&swap(&machine, "40MiB")).expect(0);
+}
+
+#[test]
+fn a_swap_file_that_can_not_be_turned_on_says_what_to_do() {
+    let machine = machine();
+    machine.write("etc/fstab", "");
+    machine.write("run/standin/swapon-fails", "");
+    let path = machine.at("disk/swap");
+    let said = machine.run(&swap(&machine, "20MiB")).expect(1).says(&format!("{path} could not be turned on"));
+    let _ = said.says("| swapon: skipping - it appears to have holes.");
+    assert_eq!(machine.read("etc/fstab"), "");
+}
