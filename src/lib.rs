@@ -20,6 +20,8 @@ pub mod credentials;
 pub mod deploy;
 pub mod engine;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod manifest;
 pub mod report;
 pub mod resource;

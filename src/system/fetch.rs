@@ -10,7 +10,8 @@ mod batch;
 mod checksum;
 mod client;
 mod download;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
 pub mod fuzz;
 mod http;
 mod metadata;
