@@ -1,6 +1,6 @@
 //! Where a manifest is read from: a directory, a file, standard input, a URL, or the binary itself.
 
-use std::{fmt, io::Read};
+use std::{fmt, io::Read, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::geteuid;
@@ -11,7 +11,7 @@ use crate::{
     system::{
         System,
         fetch::{Download, Source},
-        root::{FileType, Root, host_path},
+        root::trusted::Trusted,
     },
     value::{AbsPath, Sha256},
 };
@@ -60,10 +60,7 @@ impl Location {
     /// Chooses: what was named, else the usual directory if it exists, else the binary's own.
     pub fn choose(named: Option<&str>) -> Result<Self> {
         match named {
-            None => match host_path(DIRECTORY) {
-                Ok(path) => Ok(Self::Path(path)),
-                Err(_) => Ok(Self::BuiltIn),
-            },
+            None => Ok(open(DIRECTORY)?.map_or(Self::BuiltIn, |found| Self::Path(found.path().clone()))),
             Some("-") => Ok(Self::Stdin),
             Some("built-in") => Ok(Self::BuiltIn),
             Some(url) if url.contains("://") => {
@@ -74,7 +71,7 @@ impl Location {
                 };
                 Ok(Self::Url(url.parse()?, pin.parse()?))
             }
-            Some(path) => Ok(Self::Path(host_path(path)?)),
+            Some(path) => Ok(Self::Path(open_existing(path)?.path().clone())),
         }
     }
 
@@ -101,11 +98,11 @@ impl Location {
                 Ok(Texts { steps: vec![text(&source.to_string(), bytes)?], variables: None })
             }
             Self::Path(path) => {
-                let host = Root::open("/".as_ref())?;
-                match host.status(path)?.map(|status| status.file_type) {
-                    Some(FileType::Directory) => directory(&host, path),
-                    _ => Ok(Texts { steps: vec![read_file(&host, path)?], variables: None }),
+                let found = open_existing(path.as_str())?;
+                if found.is_directory() {
+                    return directory(&found);
                 }
+                Ok(Texts { steps: vec![read(found)?], variables: None })
             }
         }
     }
@@ -113,14 +110,13 @@ impl Location {
 
 /// Reads a file of variables named on the command line.
 pub fn variables_file(named: &str) -> Result<Text> {
-    read_file(&Root::open("/".as_ref())?, &host_path(named)?)
+    read(open_existing(named)?)
 }
 
-fn directory(host: &Root, path: &AbsPath) -> Result<Texts> {
-    check_owner(host, path)?;
+fn directory(found: &Trusted) -> Result<Texts> {
     let mut texts = Texts::default();
-    for name in host.list(path)?.iter().filter(|name| is_manifest_file(name)) {
-        let text = read_file(host, &path.join(name)?)?;
+    for name in found.list()?.iter().filter(|name| is_manifest_file(name)) {
+        let text = read(open_existing(found.path().join(name)?.as_str())?)?;
         add(&mut texts, name, text)?;
     }
     Ok(texts)
@@ -140,11 +136,20 @@ pub(super) fn add(texts: &mut Texts, name: &str, text: Text) -> Result<()> {
     Ok(())
 }
 
-fn read_file(host: &Root, path: &AbsPath) -> Result<Text> {
-    check_owner(host, path)?;
-    let bytes = host.read(path, MAX_TEXT_BYTES)?;
-    let Some(bytes) = bytes else { bail!("{path} does not exist") };
-    text(path.as_str(), bytes)
+/// What root obeys must be root's: a user that can write the manifest can do anything. A manifest of the user that called
+/// sudo is taken too.
+fn open(named: &str) -> Result<Option<Trusted>> {
+    let path = Path::new(named);
+    if geteuid().is_root() { Trusted::open(path) } else { Trusted::open_unchecked(path) }
+}
+
+fn open_existing(named: &str) -> Result<Trusted> {
+    open(named)?.with_context(|| format!("{named} does not exist"))
+}
+
+fn read(found: Trusted) -> Result<Text> {
+    let path = found.path().to_string();
+    text(&path, found.read(MAX_TEXT_BYTES)?)
 }
 
 pub(super) fn text(name: &str, bytes: Vec<u8>) -> Result<Text> {
@@ -158,25 +163,4 @@ pub(super) fn text(name: &str, bytes: Vec<u8>) -> Result<Text> {
             bail!("{name}:{line}:{column}: not UTF-8")
         }
     }
-}
-
-/// What root runs must be root's: who can write the manifest can do anything. A manifest of the user who
-/// called sudo is taken too.
-fn check_owner(host: &Root, path: &AbsPath) -> Result<()> {
-    let Some(status) = host.status(path)? else { return Ok(()) };
-    if !geteuid().is_root() {
-        return Ok(());
-    }
-    let sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse::<u32>().ok());
-    if status.ownership.uid != 0 && Some(status.ownership.uid) != sudo {
-        bail!(
-            Fault::new(format!("{path} belongs to uid {}, not to root", status.ownership.uid))
-                .hint(format!("chown -R root: {path}"))
-        );
-    }
-    if status.ownership.mode & 0o022 != 0 && (status.ownership.mode & 0o002 != 0 || status.ownership.gid != 0) {
-        let hint = format!("chmod -R go-w {path}");
-        bail!(Fault::new(format!("others may write to {path} (mode {:04o})", status.ownership.mode)).hint(hint));
-    }
-    Ok(())
 }

@@ -97,6 +97,16 @@ impl Accounts {
     pub fn group_by_id(&self, gid: u32) -> Option<&Group> {
         self.groups.iter().find(|group| group.gid == gid)
     }
+
+    /// Whether a group is known to have no other account in it than root and this user's: so are the groups that useradd
+    /// makes together with a user.
+    pub fn is_private(&self, gid: u32, uid: u32) -> bool {
+        let is_other = |user: &User| user.uid != 0 && user.uid != uid;
+        let Some(group) = self.group_by_id(gid) else { return false };
+        let mut members = group.members.iter().map(|name| self.user(name));
+        members.all(|member| member.is_some_and(|user| !is_other(user)))
+            && !self.users.iter().any(|user| user.gid == gid && is_other(user))
+    }
 }
 
 /// The file beside `/etc/passwd` or `/etc/group` in which the passwords are. Not every machine has it.

@@ -9,14 +9,15 @@
 
 mod removal;
 mod staged;
+pub mod trusted;
+mod walk;
 
 use std::{
     cell::RefCell,
-    collections::VecDeque,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs::File,
     io::Read,
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -31,11 +32,9 @@ use nix::{
     unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, geteuid, symlinkat, unlinkat},
 };
 
+use self::walk::{MAX_LINKS, Purpose, Walk};
 pub use self::{removal::is_match, staged::Staged};
 use crate::{error::Fault, value::AbsPath};
-
-/// How many symbolic links one path may lead through, as in the kernel (`ELOOP` beyond).
-const MAX_LINKS: usize = 40;
 
 /// Who may read and write a file: the identity and permission bits it is made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,15 +107,6 @@ impl Status {
             ],
         }
     }
-}
-
-/// Whether a walk is for reading, for writing and so demands trusted directories, or for removing and so follows no link
-/// below others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    Read,
-    Write,
-    Remove,
 }
 
 /// The root acted on.
@@ -357,65 +347,11 @@ impl Root {
         {
             return Ok(Some(fd.clone()));
         }
-        let found = self.walk(path, purpose)?;
+        let found = Walk::new(self.fd.clone(), Path::new(path.as_str()), purpose).directory(self)?;
         if let Some(fd) = &found {
             *self.last.borrow_mut() = Some((purpose, path.clone(), fd.clone()));
         }
         Ok(found)
-    }
-
-    /// Walks to a directory. `None` where a component is missing or no directory.
-    fn walk(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Arc<OwnedFd>>> {
-        let mut pending: VecDeque<OsString> = path.as_str().split('/').map(OsString::from).collect();
-        let mut stack = vec![self.fd.clone()];
-        let mut links = 0;
-        let mut trusted = true;
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        while let Some(component) = pending.pop_front() {
-            let here = stack.last().unwrap_or(&self.fd).clone();
-            match component.as_bytes() {
-                b"" | b"." => continue,
-                // `..` in a link's target; at the root it stays there, as in the kernel.
-                b".." => {
-                    if stack.len() > 1 {
-                        _ = stack.pop();
-                    }
-                    continue;
-                }
-                _ => {}
-            }
-            let fd = match openat(&*here, component.as_os_str(), flags, Bits::empty()) {
-                Ok(fd) => fd,
-                Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
-                Err(errno) => return Err(errno).with_context(|| format!("opening the directory {path}")),
-            };
-            let stat = fstat(&fd).with_context(|| format!("reading the status of {path}"))?;
-            let status = Status::new(&stat);
-            match purpose {
-                Purpose::Read => {}
-                Purpose::Write => trust(&status, &component, path)?,
-                Purpose::Remove => trusted &= trust(&status, &component, path).is_ok(),
-            }
-            match status.file_type {
-                FileType::Directory => stack.push(Arc::new(fd)),
-                FileType::Link if !trusted => return Ok(None),
-                FileType::Link => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        bail!("{path}: too many levels of symbolic links");
-                    }
-                    let target = readlinkat(&fd, "").with_context(|| format!("reading a link in {path}"))?;
-                    if target.as_bytes().starts_with(b"/") {
-                        stack.truncate(1);
-                    }
-                    for component in target.as_bytes().split(|byte| *byte == b'/').rev() {
-                        pending.push_front(OsStr::from_bytes(component).to_owned());
-                    }
-                }
-                _ => return Ok(None),
-            }
-        }
-        Ok(stack.pop())
     }
 }
 
@@ -465,22 +401,6 @@ fn set_ownership(fd: impl std::os::fd::AsFd, ownership: Ownership) -> nix::Resul
 fn fsync_directory(parent: &OwnedFd) -> nix::Result<()> {
     let readable = openat(parent, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())?;
     fsync(&readable)
-}
-
-/// A directory or link that somebody else owns, or that anybody may write to, can be another one in a
-/// moment: what is written below it as root could land anywhere.
-fn trust(status: &Status, component: &OsStr, path: &AbsPath) -> Result<()> {
-    let Ownership { uid, mode, .. } = status.ownership;
-    let trusted = uid == 0 || uid == geteuid().as_raw();
-    let sticky_or_closed = mode & 0o002 == 0 || mode & 0o1000 != 0 || status.file_type == FileType::Link;
-    if trusted && sticky_or_closed {
-        return Ok(());
-    }
-    let why =
-        if trusted { "anybody may write to it".to_owned() } else { format!("it belongs to uid {uid}, not to root") };
-    Err(Fault::new(format!("refusing to write below {path}: `{}` can be replaced, {why}", component.display()))
-        .hint("give the directory to root, or declare the file elsewhere")
-        .into())
 }
 
 /// An errno of a write in words that say what to do.

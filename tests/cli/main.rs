@@ -15,5 +15,6 @@ mod service;
 mod signal;
 mod standin;
 mod swap;
+mod trust;
 mod user;
 mod user_data;
