@@ -21,11 +21,12 @@ use crate::{
         diagnostic::Diagnostic,
         location::{Location, Texts, variables_file},
         schema,
-        variables::Variables,
+        variables::{OfEachInstance, Variables, is_fact},
     },
     report::{DownloadReport, Outcome, Report},
     system::{
         Mode, Phase, System,
+        host::check_fact,
         interrupt::Interrupt,
         lock::MachineLock,
         supervisor::{self, Word},
@@ -69,7 +70,7 @@ pub fn execute(command: Command) -> Result<u8> {
         }
         Command::Validate { manifest } => {
             let system = open(Path::new("/"), Mode::Plan, None)?;
-            let (manifest, location) = load(&system, &manifest)?;
+            let (manifest, location) = load(&system, &manifest, &Reading::Check)?;
             let resources: usize = manifest.steps.iter().map(|step| step.resources.len()).sum();
             say(&format!("{location}: valid, {} steps with {resources} resources", manifest.steps.len()));
             Ok(0)
@@ -116,8 +117,8 @@ fn run(system: &Rc<System>, manifest: &cli::Manifest, selection: cli::Selection)
 }
 
 fn prepare(system: &Rc<System>, manifest: &cli::Manifest, selection: cli::Selection) -> Result<(Manifest, Selection)> {
-    let (manifest, _) = load(system, manifest)?;
     let selection = Selection { only: selection.only, from: selection.from, skip: selection.skip };
+    let (manifest, _) = load(system, manifest, &Reading::Use(&selection))?;
     selection.check(&manifest)?;
     Ok((manifest, selection))
 }
@@ -129,32 +130,46 @@ fn find(system: &System, named: Option<&str>) -> Result<(Texts, Location)> {
     Ok((texts, location))
 }
 
+/// What a manifest is read for.
+enum Reading<'a> {
+    /// To see whether it is valid, on whatever machine: facts are unknown, unless `--set` supposes them.
+    Check,
+    /// To plan or run these steps. The others need no variables.
+    Use(&'a Selection),
+}
+
 /// Reads a manifest with its variables, or says all that is wrong with it.
-fn load(system: &Rc<System>, arguments: &cli::Manifest) -> Result<(Manifest, Location)> {
+fn load(system: &Rc<System>, arguments: &cli::Manifest, reading: &Reading<'_>) -> Result<(Manifest, Location)> {
     let (texts, location) = find(system, arguments.steps.as_deref())?;
-    let facts = system.clone();
+    let machine = system.clone();
+    let asks = matches!(reading, Reading::Use(_));
     let mut variables = Variables::new(move |name| {
-        let (namespace, fact) = name.split_once('.')?;
-        match namespace {
-            "host" => Some(facts.host(fact)),
-            "instance" => Some(facts.instance(fact)),
-            _ => None,
-        }
+        let ask = || if asks { machine.fact(name) } else { check_fact(name).and(Err(OfEachInstance.into())) };
+        is_fact(name).then(ask)
     });
     let mut diagnostics: Vec<Diagnostic> =
         texts.variables.iter().flat_map(|text| variables.declare_all(text)).collect();
     for file in &arguments.variables {
         diagnostics.extend(variables.give_all(&variables_file(file).map_err(invalid)?));
     }
+    let is_live_run = system.mode() == Mode::Run && system.root().is_host();
     for assignment in &arguments.set {
         let set = match assignment.split_once('=') {
+            Some((name, value)) if is_fact(name) && !is_live_run => {
+                check_fact(name).map(|()| variables.suppose(name, value)).map_err(|error| format!("{error:#}"))
+            }
             Some((name, value)) => variables.give(name, value),
             None => Err(format!("`--set {assignment}` has no `=`")),
         };
         let diagnostic = |message| Diagnostic { message, place: None, hint: Some("--set NAME=VALUE".into()) };
         diagnostics.extend(set.err().map(diagnostic));
     }
-    let manifest = match manifest::parse(&texts.steps, &mut variables, system.phase()) {
+    let mut picker = match reading {
+        Reading::Check => None,
+        Reading::Use(selection) => Some(selection.picker()),
+    };
+    let mut picks = |step: &str| picker.as_mut().is_none_or(|picks| picks(step));
+    let manifest = match manifest::parse(&texts.steps, &mut variables, system.phase(), &mut picks) {
         Ok(manifest) if diagnostics.is_empty() => manifest,
         Ok(_) => return Err(wrong(&diagnostics, &location)),
         Err(more) => {

@@ -50,14 +50,15 @@ impl Selection {
         }
     }
 
-    fn picks(&self, manifest: &Manifest) -> Vec<bool> {
-        let from = self.from.as_ref().and_then(|name| manifest.steps.iter().position(|step| &step.name == name));
-        let picks = |(index, step): (usize, &Step)| {
-            (self.only.is_empty() || self.only.contains(&step.name))
-                && from.is_none_or(|from| index >= from)
-                && !self.skip.contains(&step.name)
-        };
-        manifest.steps.iter().enumerate().map(picks).collect()
+    /// Tells of each step whether it is picked; to be asked once for each, in their order.
+    pub fn picker(&self) -> impl FnMut(&str) -> bool + '_ {
+        let mut begun = self.from.is_none();
+        move |name| {
+            begun |= self.from.as_deref() == Some(name);
+            begun
+                && (self.only.is_empty() || self.only.iter().any(|only| only == name))
+                && !self.skip.iter().any(|skip| skip == name)
+        }
     }
 }
 
@@ -88,7 +89,8 @@ pub fn run(
     observer: Rc<RefCell<dyn Observer>>,
 ) -> Result<Report> {
     let began = Instant::now();
-    let picks = selection.picks(manifest);
+    let mut is_picked = selection.picker();
+    let picks: Vec<bool> = manifest.steps.iter().map(|step| is_picked(&step.name)).collect();
     let shown = observer.clone();
     system.on_progress(move |line| {
         // A progress line from within an observer's own call has nowhere to go.

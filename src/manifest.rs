@@ -12,7 +12,11 @@ pub mod location;
 pub mod schema;
 pub mod variables;
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Duration,
+};
 
 use toml::{
     Spanned,
@@ -21,12 +25,12 @@ use toml::{
 
 use self::{
     diagnostic::{Diagnostic, Place, Text, did_you_mean},
-    variables::{Unresolved, Variables},
+    variables::Variables,
 };
 use crate::{
     resource::{KINDS, KindEntry, Resource, deferred::Deferred},
     system::Phase,
-    value::{AbsPath, Span},
+    value::Span,
 };
 
 /// The fields that every resource may have besides those of its kind.
@@ -73,11 +77,17 @@ impl Declared {
 }
 
 /// Reads a manifest: its step texts in their order. Where an image is made, what only the machine that boots it can
-/// ensure stands in it as [`Deferred`].
+/// ensure stands in it as [`Deferred`]. So does what uses a variable that is not set, in a step that is not picked:
+/// `picks` is asked once for the name of each step, in their order.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn parse(texts: &[Text], variables: &mut Variables, phase: Phase) -> Result<Manifest, Vec<Diagnostic>> {
+pub fn parse<'a>(
+    texts: &'a [Text],
+    variables: &'a mut Variables,
+    phase: Phase,
+    picks: &'a mut dyn FnMut(&str) -> bool,
+) -> Result<Manifest, Vec<Diagnostic>> {
     let mut diagnostics = vec![];
     let mut parsed = vec![];
     for text in texts {
@@ -91,7 +101,8 @@ pub fn parse(texts: &[Text], variables: &mut Variables, phase: Phase) -> Result<
         variables,
         phase,
         diagnostics,
-        waits_for: None,
+        picks,
+        is_picked: true,
         steps: vec![],
         step_names: BTreeMap::new(),
         paths: BTreeMap::new(),
@@ -119,11 +130,27 @@ struct Reader<'a> {
     variables: &'a mut Variables,
     phase: Phase,
     diagnostics: Vec<Diagnostic>,
-    /// A fact that the resource at hand uses and that is not told while an image is made.
-    waits_for: Option<String>,
+    picks: &'a mut dyn FnMut(&str) -> bool,
+    /// Whether the step at hand is to be run, or only to be read.
+    is_picked: bool,
     steps: Vec<Step>,
     step_names: BTreeMap<String, Spot<'a>>,
-    paths: BTreeMap<AbsPath, Spot<'a>>,
+    paths: BTreeMap<String, Spot<'a>>,
+}
+
+/// The fields of a table that hold a variable of unknown value, such as a fact that is not told while an image is made.
+/// Such a string stays as it is written, and what it must be is not checked.
+#[derive(Default)]
+struct Unknown {
+    fields: BTreeSet<String>,
+    /// The first of the variables.
+    variable: Option<String>,
+}
+
+impl Unknown {
+    fn has(&self, field: &str) -> bool {
+        self.fields.contains(field)
+    }
 }
 
 /// Where something stands. A [`Place`] is made of it for a diagnostic only: that counts the lines before it.
@@ -187,15 +214,18 @@ impl<'a> Reader<'a> {
     fn step(&mut self, text: &'a Text, step: Spanned<DeTable<'_>>) {
         let span = heading(text, &step.span());
         let mut table = step.into_inner();
-        self.substitute_table(text, &mut table, &["resource"]);
-        let name = self.take::<String>(text, &mut table, "name");
-        let description = self.take::<String>(text, &mut table, "description");
-        let timeout = self.take::<Span>(text, &mut table, "timeout");
-        let at_boot = self.at_boot(text, &mut table);
+        self.is_picked = true;
+        let mut unknown = self.substitute_table(text, &mut table, |field| field == "name");
+        let name = self.take::<String>(text, &mut table, "name", &unknown);
         match &name {
             None => self.report(text, &span, "the step has no `name`", Some("name = \"install_dependencies\"".into())),
-            Some(name) => self.step_name(text, name),
+            Some(name) => self.step_name(text, name, &unknown),
         }
+        self.is_picked = (self.picks)(name.as_ref().map_or("", |name| name.get_ref()));
+        unknown = self.substitute_table(text, &mut table, |field| field != "resource");
+        let description = self.take::<String>(text, &mut table, "description", &unknown);
+        let timeout = self.take::<Span>(text, &mut table, "timeout", &unknown);
+        let at_boot = self.at_boot(text, &mut table, &unknown);
         let mut resources = vec![];
         for resource in self.tables(text, table.remove("resource"), "resource") {
             resources.extend(self.resource(text, resource, at_boot));
@@ -209,8 +239,8 @@ impl<'a> Reader<'a> {
         });
     }
 
-    fn step_name(&mut self, text: &'a Text, name: &Spanned<String>) {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    fn step_name(&mut self, text: &'a Text, name: &Spanned<String>, unknown: &Unknown) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.') || unknown.has("name");
         if name.get_ref().is_empty() || !name.get_ref().chars().all(plain) || name.get_ref().starts_with('-') {
             let hint = Some("a step's name is typed on the command line: use letters, digits, `_` and `-`".into());
             self.report(text, &name.span(), format!("`{}` is not a step's name", name.get_ref().escape_debug()), hint);
@@ -222,9 +252,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Whether `phase` leaves a step or resource to the boot.
-    fn at_boot(&mut self, text: &Text, table: &mut DeTable<'_>) -> bool {
-        match self.take::<String>(text, table, "phase") {
+    fn at_boot(&mut self, text: &Text, table: &mut DeTable<'_>, unknown: &Unknown) -> bool {
+        match self.take::<String>(text, table, "phase", unknown) {
             None => false,
+            Some(_) if unknown.has("phase") => false,
             Some(phase) if phase.get_ref() == "boot" => true,
             Some(phase) => {
                 let hint = Some("phase = \"boot\"; without it, it is baked into an image and ensured at boot".into());
@@ -240,12 +271,11 @@ impl<'a> Reader<'a> {
         let span = heading(text, &full);
         let mut table = resource.into_inner();
         let faults = self.diagnostics.len();
-        self.waits_for = None;
-        self.substitute_table(text, &mut table, &[]);
+        let unknown = self.substitute_table(text, &mut table, |_| true);
         let unresolved = self.diagnostics.len() > faults;
-        let retries = self.take::<u32>(text, &mut table, "retries");
-        let timeout = self.take::<Span>(text, &mut table, "timeout");
-        let at_boot = self.at_boot(text, &mut table) || step_at_boot;
+        let retries = self.take::<u32>(text, &mut table, "retries", &unknown);
+        let timeout = self.take::<Span>(text, &mut table, "timeout", &unknown);
+        let at_boot = self.at_boot(text, &mut table, &unknown) || step_at_boot;
         let names = || KINDS.iter().map(|kind| kind.name);
         let Some(kind) = table.remove("kind") else {
             let hint = Some(format!("the kinds are: {}", names().collect::<Vec<_>>().join(", ")));
@@ -259,7 +289,7 @@ impl<'a> Reader<'a> {
             self.report(text, &kind.span(), format!("unknown kind `{}`", name.escape_debug()), Some(hint));
             return None;
         };
-        let mut resource = self.kind(text, entry, table, &span, unresolved)?;
+        let mut resource = self.kind(text, entry, table, &span, &unknown, unresolved)?;
         if self.diagnostics.len() > faults {
             return None;
         }
@@ -281,6 +311,7 @@ impl<'a> Reader<'a> {
         entry: &'static KindEntry,
         table: DeTable<'_>,
         span: &Range<usize>,
+        unknown: &Unknown,
         unresolved: bool,
     ) -> Option<Box<dyn Resource>> {
         let fields = schema::fields(entry);
@@ -305,25 +336,26 @@ impl<'a> Reader<'a> {
         if unresolved {
             return None;
         }
-        if let Some(fact) = self.waits_for.take() {
-            // Its fields can't be filled in, so its title is as it is written.
-            let name = ["path", "name", "url"].iter().find_map(|field| table.get(*field)?.get_ref().as_str());
-            let why = format!("each instance has its own {fact}");
-            return Some(Box::new(Deferred { title: name.unwrap_or("…").to_owned(), why }));
-        }
-        let resource = self.deserialize(text, entry, table, span)?;
-        for finding in resource.check() {
+        // What identifies it, as it is written: `/srv/{{ instance.id }}`.
+        let written =
+            ["path", "name", "url"].iter().find_map(|field| table.get(*field)?.get_ref().as_str()).map(str::to_owned);
+        let resource = self.deserialize(text, entry, table, span, unknown)?;
+        for finding in resource.check().into_iter().filter(|finding| !unknown.has(finding.field)) {
             let span = spans.get(finding.field).unwrap_or(span);
             self.report(text, span, finding.message, finding.hint);
         }
         if let Some(path) = resource.owned_path() {
+            let is_unknown = unknown.has("path") || unknown.has("name");
+            let path = written.clone().filter(|_| is_unknown).unwrap_or_else(|| path.to_string());
             let span = spans.get("path").unwrap_or(span);
             if let Some((first, first_span)) = self.paths.insert(path.clone(), (text, span.clone())) {
                 let hint = Some(format!("the first one is at {}", Place::new(first, &first_span)));
                 self.report(text, span, format!("a second resource decides about {path}"), hint);
             }
         }
-        Some(resource)
+        let Some(fact) = &unknown.variable else { return Some(resource) };
+        let why = format!("each instance has its own {fact}");
+        Some(Box::new(Deferred { title: written.unwrap_or("…".into()), why }))
     }
 
     /// Deserializes a resource. serde stops at the first bad field; the value that the kind's example has
@@ -334,6 +366,7 @@ impl<'a> Reader<'a> {
         entry: &KindEntry,
         mut table: DeTable<'_>,
         span: &Range<usize>,
+        unknown: &Unknown,
     ) -> Option<Box<dyn Resource>> {
         let faults = self.diagnostics.len();
         loop {
@@ -343,11 +376,13 @@ impl<'a> Reader<'a> {
                 Err(error) => error,
             };
             let place = error.span().unwrap_or_else(|| span.clone());
-            self.report(text, &place, error.message(), None);
             let within =
                 |value: &Spanned<DeValue<'_>>| value.span().start <= place.start && place.end <= value.span().end;
-            let (name, _) = table.iter().find(|(_, value)| within(value))?;
-            let name = name.clone();
+            let bad = table.iter().find(|(_, value)| within(value)).map(|(name, _)| name.clone());
+            if !bad.as_ref().is_some_and(|name| unknown.has(name.get_ref())) {
+                self.report(text, &place, error.message(), None);
+            }
+            let name = bad?;
             // The stand-in's own span is nowhere near, so a fault in it would end the loop.
             let stand_in = DeTable::parse(entry.example).ok()?.into_inner().remove(&**name.get_ref());
             _ = table.remove(&**name.get_ref());
@@ -363,11 +398,13 @@ impl<'a> Reader<'a> {
         text: &Text,
         table: &mut DeTable<'_>,
         name: &str,
+        unknown: &Unknown,
     ) -> Option<Spanned<T>> {
         let value = table.remove(name)?;
         let span = value.span();
         match T::deserialize(ValueDeserializer::from(value)) {
             Ok(value) => Some(Spanned::new(span, value)),
+            Err(_) if unknown.has(name) => None,
             Err(error) => {
                 self.report(text, &span, format!("`{name}`: {}", error.message()), None);
                 None
@@ -383,27 +420,40 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn substitute_table(&mut self, text: &Text, table: &mut DeTable<'_>, except: &[&str]) {
-        for (name, value) in table.iter_mut() {
-            if !except.contains(&&**name.get_ref()) {
-                self.substitute(text, value);
+    /// Replaces the variables in some fields of a table.
+    fn substitute_table(&mut self, text: &Text, table: &mut DeTable<'_>, which: impl Fn(&str) -> bool) -> Unknown {
+        let mut unknown = Unknown::default();
+        for (name, value) in table.iter_mut().filter(|(name, _)| which(name.get_ref())) {
+            let mut variable = None;
+            self.substitute(text, value, &mut variable);
+            if variable.is_some() {
+                _ = unknown.fields.insert(name.get_ref().to_string());
+                unknown.variable = unknown.variable.take().or(variable);
             }
         }
+        unknown
     }
 
-    fn substitute(&mut self, text: &Text, value: &mut Spanned<DeValue<'_>>) {
+    /// Replaces the variables in a value, and tells the first one of unknown value.
+    fn substitute(&mut self, text: &Text, value: &mut Spanned<DeValue<'_>>, unknown: &mut Option<String>) {
         let span = value.span();
         match value.get_mut() {
-            DeValue::String(string) if string.contains("{{") => match self.variables.substitute(string) {
-                Ok(replaced) => *string = replaced.into(),
-                Err(Unresolved { waits_for: Some(fact), .. }) => self.waits_for = Some(fact),
-                Err(unresolved) => self.report(text, &span, unresolved.message, unresolved.hint),
-            },
+            DeValue::String(string) if string.contains("{{") => {
+                let resolved =
+                    if self.is_picked { self.variables.resolve(string) } else { self.variables.resolve_known(string) };
+                match resolved {
+                    Ok(resolved) => {
+                        *string = resolved.text.into();
+                        *unknown = unknown.take().or(resolved.unknown);
+                    }
+                    Err(unresolved) => self.report(text, &span, unresolved.message, unresolved.hint),
+                }
+            }
             DeValue::String(string) if string.contains('\0') => {
                 self.report(text, &span, "the string holds a NUL character", None);
             }
-            DeValue::Array(values) => values.iter_mut().for_each(|value| self.substitute(text, value)),
-            DeValue::Table(table) => self.substitute_table(text, table, &[]),
+            DeValue::Array(values) => values.iter_mut().for_each(|value| self.substitute(text, value, unknown)),
+            DeValue::Table(table) => table.iter_mut().for_each(|(_, value)| self.substitute(text, value, unknown)),
             _ => {}
         }
     }

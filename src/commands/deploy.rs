@@ -5,7 +5,7 @@ use std::{path::Path, rc::Rc};
 use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
 
-use super::{find, invalid, load};
+use super::{Reading, find, invalid, load};
 use crate::{
     cli::{self, DeployVerb},
     deploy::{
@@ -18,7 +18,7 @@ use crate::{
     error::Fault,
     manifest::location::Texts,
     system::{
-        Mode, Phase, System,
+        Mode, System,
         interrupt::Interrupt,
         root::{Ownership, Root},
     },
@@ -102,10 +102,7 @@ fn texts(deploy: &Deploy) -> Result<(Option<Texts>, bool)> {
     if deploy.settings.cloud_init_path.is_some() {
         return Ok((None, false));
     }
-    // As for an image: what each instance has its own is not known here.
-    let mut system = System::open(Path::new("/"), Mode::Plan, deploy.system.interrupt().clone())?;
-    system.set_phase(Phase::Bake);
-    let system = Rc::new(system);
+    let system = Rc::new(System::open(Path::new("/"), Mode::Plan, deploy.system.interrupt().clone())?);
     let texts = match &deploy.settings.steps {
         Some(steps) => Some(find(&system, Some(steps))?.0),
         None => None,
@@ -117,7 +114,7 @@ fn texts(deploy: &Deploy) -> Result<(Option<Texts>, bool)> {
         set: artifacts.variables().map(str::to_owned).collect(),
         variables: vec![],
     };
-    let (manifest, _) = load(&system, &manifest)?;
+    let (manifest, _) = load(&system, &manifest, &Reading::Check)?;
     let mut resources = manifest.steps.iter().flat_map(|step| &step.resources);
     let needs_apt = resources.any(|declared| ["package", "apt_repository"].contains(&declared.kind));
     Ok((texts, needs_apt))

@@ -39,8 +39,22 @@ pub struct Unresolved {
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
-    /// The fact that only the machine which boots the image can tell, if that is why.
-    pub waits_for: Option<String>,
+}
+
+/// A text with its placeholders replaced.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The text. A placeholder of unknown value stands in it as it is written.
+    pub text: String,
+    /// The first of these.
+    pub unknown: Option<String>,
+}
+
+/// What is known of a variable.
+enum Value {
+    Known(String),
+    /// It has one, but not here and now.
+    Unknown,
 }
 
 impl Variables {
@@ -79,59 +93,68 @@ impl Variables {
         self.given.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// Supposes that a fact, such as `instance.region`, has this value: it is not asked of the machine.
+    pub fn suppose(&mut self, fact: &str, value: &str) {
+        _ = self.given.insert(fact.into(), value.into());
+    }
+
     /// Replaces every `{{ name }}`. `{{{{` stands for a literal `{{`. A replaced value is not looked at again.
+    ///
+    /// # Errors
+    /// If one can't be replaced, also if its value is not known here and now.
     pub fn substitute(&self, text: &str) -> Result<String, Unresolved> {
-        let mut result = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some(start) = rest.find("{{") {
-            result.push_str(&rest[..start]);
-            rest = &rest[start + 2..];
-            if let Some(literal) = rest.strip_prefix("{{") {
-                result.push_str("{{");
-                rest = literal;
-                continue;
-            }
-            let Some((name, after)) = rest.split_once("}}") else {
-                return Err(Unresolved {
-                    message: "`{{` without `}}`".into(),
-                    hint: Some("a literal `{{` is written `{{{{`".into()),
-                    waits_for: None,
-                });
-            };
-            result.push_str(&self.value(name.trim())?);
-            rest = after;
+        let resolved = self.resolve(text)?;
+        match resolved.unknown {
+            None => Ok(resolved.text),
+            Some(name) => Err(Unresolved {
+                message: format!("`{{{{ {name} }}}}` can't be found out: {OfEachInstance}"),
+                hint: Some("leave the resource to the boot: phase = \"boot\"".into()),
+            }),
         }
-        result.push_str(rest);
-        Ok(result)
+    }
+
+    /// The same, but what is not known here and now stays as it is written.
+    ///
+    /// # Errors
+    /// If one can't be replaced.
+    pub fn resolve(&self, text: &str) -> Result<Resolved, Unresolved> {
+        replace(text, |name| self.value(name))
+    }
+
+    /// The same, but variables that are not set are unknown, and facts are not asked.
+    ///
+    /// # Errors
+    /// If it holds something else than a variable's name.
+    pub fn resolve_known(&self, text: &str) -> Result<Resolved, Unresolved> {
+        replace(text, |name| match self.known(name) {
+            Some(value) => Ok(Value::Known(value)),
+            None if is_name(name) || is_fact(name) => Ok(Value::Unknown),
+            None => self.value(name),
+        })
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
         self.declared.keys().chain(self.given.keys()).map(String::as_str)
     }
 
-    fn value(&self, name: &str) -> Result<String, Unresolved> {
-        if let Some(value) = self.given.get(name).or_else(|| self.declared.get(name)) {
-            return Ok(value.clone());
-        }
-        if let Some(value) = self.asked.borrow().get(name) {
-            return Ok(value.clone());
+    fn known(&self, name: &str) -> Option<String> {
+        let set = self.given.get(name).or_else(|| self.declared.get(name)).cloned();
+        set.or_else(|| self.asked.borrow().get(name).cloned())
+    }
+
+    fn value(&self, name: &str) -> Result<Value, Unresolved> {
+        if let Some(value) = self.known(name) {
+            return Ok(Value::Known(value));
         }
         match (self.facts)(name) {
             Some(Ok(value)) => {
                 _ = self.asked.borrow_mut().insert(name.into(), value.clone());
-                Ok(value)
+                Ok(Value::Known(value))
             }
+            Some(Err(error)) if error.is::<OfEachInstance>() => Ok(Value::Unknown),
             Some(Err(error)) => {
-                let waits_for = error.is::<OfEachInstance>().then(|| name.to_owned());
-                let hint = match waits_for {
-                    None => crate::error::hint(&error).map(Into::into),
-                    Some(_) => Some("leave the resource to the boot: phase = \"boot\"".into()),
-                };
-                Err(Unresolved {
-                    message: format!("`{{{{ {name} }}}}` can't be found out: {error:#}"),
-                    hint,
-                    waits_for,
-                })
+                let hint = crate::error::hint(&error).map(Into::into);
+                Err(Unresolved { message: format!("`{{{{ {name} }}}}` can't be found out: {error:#}"), hint })
             }
             None => {
                 let hint = did_you_mean(name, self.names())
@@ -141,10 +164,40 @@ impl Variables {
                 } else {
                     format!("`{name}` is not a variable's name")
                 };
-                Err(Unresolved { message, hint: Some(hint), waits_for: None })
+                Err(Unresolved { message, hint: Some(hint) })
             }
         }
     }
+}
+
+fn replace(text: &str, value: impl Fn(&str) -> Result<Value, Unresolved>) -> Result<Resolved, Unresolved> {
+    let mut resolved = Resolved { text: String::with_capacity(text.len()), unknown: None };
+    let mut rest = text;
+    while let Some(start) = rest.find("{{") {
+        resolved.text.push_str(&rest[..start]);
+        rest = &rest[start + 2..];
+        if let Some(literal) = rest.strip_prefix("{{") {
+            resolved.text.push_str("{{");
+            rest = literal;
+            continue;
+        }
+        let Some((name, after)) = rest.split_once("}}") else {
+            return Err(Unresolved {
+                message: "`{{` without `}}`".into(),
+                hint: Some("a literal `{{` is written `{{{{`".into()),
+            });
+        };
+        match value(name.trim())? {
+            Value::Known(value) => resolved.text.push_str(&value),
+            Value::Unknown => {
+                resolved.text.push_str(&format!("{{{{{name}}}}}"));
+                _ = resolved.unknown.get_or_insert_with(|| name.trim().to_owned());
+            }
+        }
+        rest = after;
+    }
+    resolved.text.push_str(rest);
+    Ok(resolved)
 }
 
 impl fmt::Debug for Variables {
@@ -185,13 +238,20 @@ fn read_table(text: &Text, table: &DeTable<'_>, values: &mut BTreeMap<String, St
 }
 
 fn check_name(name: &str) -> Result<(), String> {
-    if name.starts_with("instance.") || name.starts_with("host.") {
-        return Err(format!("`{name}` is read-only: it is asked of the machine"));
+    if is_fact(name) {
+        return Err(format!(
+            "`{name}` is read-only: a run asks it of the machine (validate, plan and --root take --set)"
+        ));
     }
     if !is_name(name) {
         return Err(format!("`{name}` is not a variable's name: use lower-case letters, digits and `_`"));
     }
     Ok(())
+}
+
+/// Whether this is the name of a fact: read-only, and asked of the machine.
+pub fn is_fact(name: &str) -> bool {
+    name.starts_with("instance.") || name.starts_with("host.")
 }
 
 fn is_name(name: &str) -> bool {

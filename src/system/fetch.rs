@@ -54,6 +54,7 @@ use self::{
 };
 pub use self::{
     batch::{Delivery, Event, Order, Underway},
+    metadata::check_name as check_instance_fact,
     s3::{Listed, Prefix, Upload},
     signal::Acknowledged,
     source::{Source, Sources},

@@ -2,13 +2,37 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::{System, ec2, root::Root};
+use super::{System, ec2, fetch::check_instance_fact, root::Root};
 use crate::value::Sha256;
 
 /// The names of the facts.
 pub const FACTS: [&str; 5] = ["architecture", "distribution", "codename", "memory", "hostname"];
 
+/// Fails if there is no fact of this name, such as `instance.region` or `host.codename`.
+pub fn check_fact(name: &str) -> Result<()> {
+    match name.split_once('.') {
+        Some(("instance", name)) => check_instance_fact(name),
+        Some(("host", name)) if FACTS.contains(&name) => Ok(()),
+        _ => bail!("there is no {name}: the facts are {}", FACTS.map(|fact| format!("host.{fact}")).join(", ")),
+    }
+}
+
 impl System {
+    /// A fact, such as `instance.region` or `host.codename`.
+    ///
+    /// # Errors
+    /// If there is none of this name, if it can't be found out, or, with [`OfEachInstance`], if it is not to be asked
+    /// while an image is made.
+    ///
+    /// [`OfEachInstance`]: crate::manifest::variables::OfEachInstance
+    pub fn fact(&self, name: &str) -> Result<String> {
+        check_fact(name)?;
+        match name.split_once('.') {
+            Some(("instance", name)) => self.instance(name),
+            _ => self.host(name.trim_start_matches("host.")),
+        }
+    }
+
     /// A fact about the host. In an image's tree, distribution and codename are the image's.
     pub fn host(&self, name: &str) -> Result<String> {
         if matches!(name, "memory" | "hostname") {
@@ -23,7 +47,7 @@ impl System {
                 let name = nix::unistd::gethostname().context("asking for the host name")?;
                 name.into_string().map_err(|_| anyhow::anyhow!("the host name is not UTF-8"))
             }
-            _ => bail!("there is no host.{name}: the facts are {}", FACTS.join(", ")),
+            _ => bail!("there is no host.{name}"),
         }
     }
 

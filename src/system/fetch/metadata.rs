@@ -53,6 +53,11 @@ pub(super) enum Query {
     Tag(String),
 }
 
+/// Fails if the metadata of no instance has a fact of this name.
+pub fn check_name(name: &str) -> anyhow::Result<()> {
+    Query::parse(name).map(drop).map_err(Into::into)
+}
+
 impl Query {
     /// Parses the name of a fact.
     pub(super) fn parse(name: &str) -> Result<Self, Fault> {

@@ -1,0 +1,104 @@
+//! What a manifest may ask of the machine, where there is no such machine: on a laptop, in CI, for an image's tree.
+
+use std::fs;
+
+use crate::sandbox::Sandbox;
+
+const UNKNOWN: &str = r#"
+[[resource]]
+kind = "swap"
+path = "/swap-{{ instance.id }}"
+size = "{{ instance.tags.swap }}"
+[[resource]]
+kind = "directory"
+path = "/srv/{{ instance.region }}"
+mode = "{{ instance.tags.mode }}"
+timeout = "{{ instance.tags.patience }}"
+[[resource]]
+kind = "user"
+name = "{{ instance.tags.user }}"
+[[resource]]
+kind = "file"
+path = "/x"
+source = "{{ instance.tags.jar }}"
+owner = "{{ instance.tags.user }}"
+[[resource]]
+kind = "file"
+path = "/y"
+source = "s3://b-{{ instance.region }}/{{ host.architecture }}/{{ host.memory }}"
+[[resource]]
+kind = "http_check"
+url = "{{ instance.tags.url }}/health"
+"#;
+
+#[test]
+fn validate_needs_no_machine() {
+    let sandbox = Sandbox::new();
+    let manifest = sandbox.write("m.toml", format!("name = \"a\"\ntimeout = \"{{{{ instance.tags.t }}}}\"\n{UNKNOWN}"));
+    let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(0).says("1 steps with 6 resources");
+    let _ = sandbox.run(&["plan", "--steps", &manifest]).expect(2).says("instance.");
+}
+
+#[test]
+fn validate_finds_the_faults_beside_what_it_cannot_know() {
+    let sandbox = Sandbox::new();
+    for (fields, words) in [
+        ("kind = \"directory\"\npath = \"/{{ instance.id }}\"\nmode = \"9\"", "octal"),
+        ("kind = \"directory\"\npath = \"/{{ instance.id }}\"\nonwer = \"a\"", "did you mean `owner`?"),
+        ("kind = \"directory\"\npath = \"/{{ instance.id }}/{{ nowhere }}\"", "`nowhere` is not set"),
+        ("kind = \"directory\"\npath = \"/{{ instance.idd }}\"", "instance.idd"),
+        ("kind = \"directory\"\npath = \"/{{ host.arch }}\"", "there is no host.arch"),
+        ("kind = \"file\"\npath = \"/{{ instance.id }}\"\nsource = \"https://a/x\"", "needs `sha256`"),
+        ("kind = \"link\"\npath = \"/{{ instance.id }}\"", "needs the field `target`"),
+    ] {
+        let manifest = sandbox.manifest(&format!("[[resource]]\n{fields}\n"));
+        let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(2).says(words).says("1 fault");
+    }
+    let twice = "[[resource]]\nkind = \"directory\"\npath = \"/{{ instance.id }}\"\n".repeat(2);
+    let _ = sandbox.run(&["validate", "--steps", &sandbox.manifest(&twice)]).expect(2).says("a second resource");
+}
+
+#[test]
+fn a_fact_may_be_supposed_but_not_on_a_machine_that_runs() {
+    let sandbox = Sandbox::new();
+    let manifest = sandbox.manifest(
+        "[[resource]]\nkind = \"file\"\npath = \"/x\"\ncontent = \"{{ instance.region }} {{ host.hostname }}\"\nmode = \"{{ instance.tags.mode }}\"\n",
+    );
+    let facts =
+        ["--set", "instance.region=eu-central-1", "--set", "host.hostname=web", "--set", "instance.tags.mode=0640"];
+    let with = |arguments: &[&str]| sandbox.run(&[arguments, &["--steps", &manifest], &facts].concat());
+    let _ = with(&["validate"]).expect(0);
+    let _ = with(&["plan"]).expect(0).says("eu-central-1 web");
+    fs::create_dir(sandbox.at("tree")).unwrap();
+    let _ = with(&["run", "--root", &sandbox.at("tree")]).expect(0);
+    assert_eq!(fs::read_to_string(sandbox.at("tree/x")).unwrap(), "eu-central-1 web");
+    for live in [&["run"][..], &["run", "--phase", "bake"], &["bake"], &["run", "--root", "/"]] {
+        let _ = with(live).expect(2).says("`instance.region` is read-only").says("validate, plan and --root");
+    }
+    let wrong = ["--set", "instance.tags.mode=9"];
+    let _ = sandbox.run(&[&["validate", "--steps", &manifest], &wrong[..]].concat()).expect(2).says("octal");
+    let _ = sandbox.run(&["validate", "--steps", &manifest, "--set", "instance.idd=x"]).expect(2).says("has no `idd`");
+}
+
+#[test]
+fn steps_that_are_not_selected_need_no_variables() {
+    let sandbox = Sandbox::new();
+    let file = |step: &str, content: &str| {
+        let path = sandbox.at(step);
+        format!(
+            "[[step]]\nname = \"{step}\"\n[[step.resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"{content}\"\n"
+        )
+    };
+    let manifest = file("one", "{{ given }}") + &file("two", "{{ instance.id }} {{ nowhere }}") + &file("app", "x");
+    let manifest = sandbox.write("m.toml", manifest);
+    let run = |arguments: &[&str]| sandbox.run(&[&["run", "--steps", &manifest], arguments].concat());
+    let _ = run(&["app"]).expect(0).says("1 change");
+    let _ = run(&["--from", "app"]).expect(0);
+    let _ = run(&["--skip", "two", "--set", "given=1"]).expect(0);
+    let _ = run(&["--skip", "two"]).expect(2).says("`given` is not set");
+    let _ = run(&[]).expect(2).says("`given` is not set");
+    let _ = sandbox.run(&["plan", "app", "--steps", &manifest]).expect(0);
+    // All else that is wrong with them is said.
+    let manifest = sandbox.write("m.toml", file("one", "{{ A B }}") + &file("app", "x"));
+    let _ = sandbox.run(&["run", "app", "--steps", &manifest]).expect(2).says("is not a variable's name");
+}
