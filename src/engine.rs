@@ -1,5 +1,7 @@
 //! The loop: plan each resource after its predecessor was applied, make the changes, plan again.
 
+mod affected;
+
 use std::{
     cell::RefCell,
     rc::Rc,
@@ -107,6 +109,7 @@ pub fn run(
     };
     let picked =
         || manifest.steps.iter().zip(&picks).filter(|(_, picked)| **picked).flat_map(|(step, _)| &step.resources);
+    system.keep_previous_of(picked().flat_map(|declared| declared.resource.files()));
     system.watch_units(picked().filter_map(|declared| declared.resource.unit()).map(Into::into));
     // What came before, such as the manifest itself, is no part of the run.
     drop(system.arrivals());
@@ -122,6 +125,7 @@ pub fn run(
             exit_code = if exit_code == 0 { code } else { exit_code };
         }
     }
+    run.report.notes = affected::notes(manifest, &run.report, system);
     run.report.end(began.elapsed(), exit_code);
     run.report.write(system).context("keeping the report of the run")?;
     run.observer.borrow_mut().ends(&run.report);
@@ -204,6 +208,7 @@ impl Run<'_> {
                 && self.system.mode() == Mode::Run
                 && !matches!(error::class(&error), Class::Interrupted(_))
                 && self.system.check().is_ok();
+            let error = if again { error } else { self.put_back(declared, error) };
             self.observer.borrow_mut().failure(&title, &error, again);
             if !again {
                 break Err(error);
@@ -229,6 +234,18 @@ impl Run<'_> {
                 report.error = Some(why);
                 error::exit_code(&error)
             }
+        }
+    }
+
+    /// Puts back what a resource has refused for good, and says so in its error.
+    fn put_back(&self, declared: &Declared, error: anyhow::Error) -> anyhow::Error {
+        if self.system.mode() == Mode::Plan || matches!(error::class(&error), Class::Interrupted(_)) {
+            return error;
+        }
+        match declared.resource.put_back(self.system) {
+            Ok(None) => error,
+            Ok(Some(said)) => error.context(said),
+            Err(why) => error.context(format!("what this run has changed could not be put back: {why:#}")),
         }
     }
 

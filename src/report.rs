@@ -39,6 +39,9 @@ pub struct Report {
     pub exit_code: Option<u8>,
     /// Every step of the manifest.
     pub steps: Vec<StepReport>,
+    /// What is left to do elsewhere: services that read what has changed, but were not selected.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub notes: Vec<String>,
 }
 
 /// How a run, a step or a resource ended.
@@ -194,6 +197,7 @@ impl Report {
             outcome: Outcome::Running,
             exit_code: None,
             steps: steps.map(step).collect(),
+            notes: vec![],
         }
     }
 

@@ -52,6 +52,16 @@ pub trait Resource: fmt::Debug {
         None
     }
 
+    /// The files that it reads once it starts. While a run changes them, what they were before is kept.
+    fn files(&self) -> Vec<AbsPath> {
+        vec![]
+    }
+
+    /// Puts back what a run has changed of these files, if that is why it failed for good; says what was done.
+    fn put_back(&self, _system: &System) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// The systemd unit it is about; asked at the start, so that one call tells the state of all.
     fn unit(&self) -> Option<&str> {
         None

@@ -16,6 +16,7 @@ pub mod image;
 pub mod interrupt;
 pub mod lock;
 pub mod openpgp;
+mod previous;
 pub mod root;
 pub mod state;
 pub mod supervisor;
@@ -95,6 +96,7 @@ pub struct System {
     watched_units: RefCell<BTreeSet<String>>,
     /// The units that this run has started, each with the invocation that is known of.
     started_units: RefCell<BTreeMap<String, String>>,
+    kept: previous::KeptCell,
     variables: RefCell<Option<Rc<Variables>>>,
     fetcher: fetch::Fetcher,
 }
@@ -129,6 +131,7 @@ impl System {
             cache: RefCell::default(),
             watched_units: RefCell::default(),
             started_units: RefCell::default(),
+            kept: RefCell::default(),
             variables: RefCell::default(),
             fetcher: fetch::Fetcher::default(),
         })

@@ -208,6 +208,9 @@ fn summary(report: &Report, mode: Mode, elapsed: Duration) -> String {
     if !not_run.is_empty() {
         text.push_str(&format!("\nnot run: {}", not_run.join(", ")));
     }
+    for note in &report.notes {
+        text.push_str(&format!("\nnote: {note}"));
+    }
     text
 }
 

@@ -1,6 +1,7 @@
 //! The kind `file`.
 
 mod origin;
+mod verified;
 
 use anyhow::{Context, Result};
 use schemars::JsonSchema;
@@ -15,7 +16,6 @@ use crate::{
     error::Fault,
     system::{
         Fact, System,
-        command::{validate, validator},
         fetch::{Download, Source, Sources},
         root::{FileType, Ownership, Status},
     },
@@ -52,7 +52,8 @@ pub struct File {
     /// Whether `{{ name }}` in the source's bytes is replaced, as it always is in `content`. Default: false.
     #[serde(default)]
     template: bool,
-    /// A command that must succeed before the file is published; `{}` is the path of the new bytes.
+    /// A command that must succeed before the file is published; `{}` is the path of the new bytes: the file's own
+    /// name in a directory that only root may enter. A unit file is also shown to `systemd-analyze verify`.
     validate: Option<Argv>,
     /// Whether its bytes must never be shown. Default: false.
     #[serde(default)]
@@ -174,6 +175,7 @@ impl Resource for File {
         let path = self.path.clone();
         Ok(vec![Change::new(format!("set {}", differences.join(", ")), move |system| {
             let (uid, gid) = wanted.0.unwrap_or_default();
+            system.keep_previous(&path)?;
             system.root().own_file(&path, Ownership { uid, gid, mode: wanted.1 })
         })])
     }
@@ -272,10 +274,8 @@ impl File {
             }
             None => Some(self.origin()?.bring(system, &mut staged)?),
         };
-        if let Some(argv) = &self.validate {
-            validate(system, &validator(&argv.0, &staged.temporary()?))
-                .with_context(|| format!("{} was not replaced: its validator failed", self.path))?;
-        }
+        self.verify(system, &mut staged)?;
+        system.keep_previous(&self.path)?;
         staged.publish()?;
         arrived.map_or(Ok(()), |arrived| self.origin()?.remember(system, &arrived))
     }

@@ -60,8 +60,11 @@ impl Resource for Link {
         };
         let (path, target) = (self.path.clone(), self.target.clone());
         Ok(vec![
-            Change::new(summary, move |system| system.root().make_link(&path, &target))
-                .brings([Fact::Path(self.path.clone())]),
+            Change::new(summary, move |system| {
+                system.keep_previous(&path)?;
+                system.root().make_link(&path, &target)
+            })
+            .brings([Fact::Path(self.path.clone())]),
         ])
     }
 }

@@ -1,5 +1,7 @@
 //! The kind `service`.
 
+mod put_back;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, ensure};
@@ -22,7 +24,9 @@ use crate::{
 const START_PATIENCE: Duration = Duration::from_secs(90);
 
 /// The state of a systemd unit. It is restarted only when a file of `restart_on` has other bytes than at
-/// its last good start, also when the run that changed the file was cut off before the restart.
+/// its last good start, also when the run that changed the file was cut off before the restart. If its
+/// validator fails, or a restart of a service that served, the run puts back what it has changed of
+/// `restart_on` and of the unit file, and the service goes on with that.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
@@ -97,6 +101,14 @@ impl Resource for Service {
         Some(&self.name.0)
     }
 
+    fn files(&self) -> Vec<AbsPath> {
+        self.files()
+    }
+
+    fn put_back(&self, system: &System) -> Result<Option<String>> {
+        self.put_back_refused(system)
+    }
+
     fn check(&self) -> Vec<Finding> {
         if self.enabled.is_none() && self.running.is_none() {
             return vec![Finding::new("name", "the service declares neither `enabled` nor `running`")];
@@ -154,7 +166,7 @@ impl Service {
         let is_new =
             || Ok::<_, anyhow::Error>(unit.load_state() == "not-found" && system.unit_file(&self.name.0)?.is_some());
         if !unit.needs_reload() && !is_new()? {
-            return Err(self.not_loaded(unit));
+            return Err(self.refused(system, unit));
         }
         let mut changes = vec![reload()];
         let service = self.clone();
@@ -289,16 +301,31 @@ impl Service {
     fn start(&self, system: &System, verb: &str) -> Result<()> {
         let unit = system.unit(&self.name.0)?;
         if unit.load_state() != "loaded" {
-            return Err(self.not_loaded(&unit));
+            return Err(self.refused(system, &unit));
         }
         if let Some(argv) = &self.validate {
             validate(system, &Program::new(argv.0.iter().cloned()))
+                .inspect_err(|_| system.note_refusal(&self.name.0, false))
                 .with_context(|| format!("{} was not {verb}ed: its validator failed", self.name.0))?;
         }
         // Read before the start: a file that changes meanwhile then counts as changed.
         let inputs = self.inputs(system)?;
-        self.settle(system, verb)?;
-        if self.restart_on.is_empty() { Ok(()) } else { state::write(system.root(), &self.state_name(), &inputs) }
+        let serves = Self::serves(&unit)?;
+        self.settle(system, verb).inspect_err(|_| {
+            if serves {
+                system.note_refusal(&self.name.0, true);
+            }
+        })?;
+        system.drop_refusal(&self.name.0);
+        self.remember(system, &inputs)
+    }
+
+    /// The error of a unit that systemd does not load, noted where that is for its file.
+    fn refused(&self, system: &System, unit: &Unit) -> anyhow::Error {
+        if matches!(unit.load_state(), "bad-setting" | "error") {
+            system.note_refusal(&self.name.0, false);
+        }
+        self.not_loaded(unit)
     }
 
     /// Waits until what runs has proven itself; where it ends before, this run's own start must.

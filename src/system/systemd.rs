@@ -31,6 +31,11 @@ const UNIT_PATH: [&str; 5] = [
     "/lib/systemd/system",
 ];
 
+/// The endings of unit files.
+const UNIT_TYPES: [&str; 9] = ["service", "socket", "timer", "target", "path", "mount", "automount", "swap", "slice"];
+/// What systemd says of a unit that it can't load (`bus_unit_validate_load_state`, src/core/dbus-unit.c).
+const REFUSALS: [&str; 2] = ["has a bad unit file setting", "failed to load properly"];
+
 /// How long reading the journal may take for an error's last lines.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -131,7 +136,33 @@ impl Unit {
     }
 }
 
+/// The paths where a unit's file may be, the first one winning.
+pub fn unit_files(name: &str) -> impl Iterator<Item = AbsPath> {
+    UNIT_PATH.iter().filter_map(move |directory| AbsPath::from(*directory).join(name).ok())
+}
+
 impl System {
+    /// Whether systemd reads a unit from this path.
+    pub fn is_unit_file(&self, path: &AbsPath) -> bool {
+        let ending = path.leaf().rsplit_once('.').map(|(_, ending)| ending);
+        ending.is_some_and(|ending| UNIT_TYPES.contains(&ending)) && unit_files(path.leaf()).any(|file| file == *path)
+    }
+
+    /// Fails if systemd would refuse to load this unit file. What it only warns of is no failure, and neither is what
+    /// `systemd-analyze verify` misses on a machine that is not complete yet, such as the program to start.
+    pub fn verify_unit(&self, path: &AbsPath, is_secret: bool) -> Result<()> {
+        let said = self.run(&Program::new(["systemd-analyze", "verify", "--man=no", path.as_str()]))?.tail;
+        // A template is tried with an instance's name.
+        let name = path.leaf().split_inclusive('@').next().unwrap_or_default();
+        let unit = format!("Unit {name}");
+        let refuses = |line: &str| line.contains(&unit) && REFUSALS.iter().any(|refusal| line.contains(refusal));
+        if !said.lines().any(refuses) {
+            return Ok(());
+        }
+        let message = "`systemd-analyze verify` refuses it".to_owned();
+        Err(Fault::new(if is_secret { message } else { with_tail(message, &said) }).into())
+    }
+
     /// Units that will be asked about, so that one process tells of all of them.
     pub fn watch_units(&self, names: impl IntoIterator<Item = String>) {
         self.watched_units.borrow_mut().extend(names);
@@ -162,8 +193,7 @@ impl System {
 
     /// The path of a unit's file, where there is one.
     pub fn unit_file(&self, name: &str) -> Result<Option<AbsPath>> {
-        for directory in UNIT_PATH {
-            let path = AbsPath::from(directory).join(name)?;
+        for path in unit_files(name) {
             if self.root().status(&path)?.is_some() {
                 return Ok(Some(path));
             }

@@ -84,7 +84,7 @@ impl Machine {
     #[track_caller]
     pub fn systemctl(&self, arguments: &[&str]) {
         let mut command = self.sandbox.shell("exec systemctl \"$@\"");
-        assert!(command.args(arguments).status().unwrap().success());
+        assert!(command.args(arguments).output().unwrap().status.success());
         let _ = self.commands();
     }
 }

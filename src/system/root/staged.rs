@@ -1,5 +1,7 @@
 //! Files on their way to their path: whole and durable there, or not at all.
 
+mod own_name;
+
 use std::{
     collections::BTreeMap,
     fs::File,

@@ -1,0 +1,29 @@
+//! The last look at a file's new bytes: by its validator, and by systemd where it is a unit file.
+
+use anyhow::{Context, Result};
+
+use super::File;
+use crate::system::{
+    System,
+    command::{validate, validator},
+    root::Staged,
+};
+
+impl File {
+    /// Fails where the declared validator or systemd refuses the new bytes. They have the file's own name meanwhile.
+    pub(super) fn verify(&self, system: &System, staged: &mut Staged) -> Result<()> {
+        let is_unit = system.is_unit_file(&self.path) && system.has_program("systemd-analyze");
+        if !is_unit && self.validate.is_none() {
+            return Ok(());
+        }
+        staged.under_own_name(|path| {
+            if is_unit {
+                let verified = system.verify_unit(path, self.secret);
+                verified.with_context(|| format!("{} was not replaced: systemd would not load it", self.path))?;
+            }
+            let Some(argv) = &self.validate else { return Ok(()) };
+            validate(system, &validator(&argv.0, path))
+                .with_context(|| format!("{} was not replaced: its validator failed", self.path))
+        })
+    }
+}
