@@ -1,19 +1,19 @@
 //! The kind `apt_repository`.
 
-use std::{fmt, io::Read, str::FromStr};
+mod key;
 
 use anyhow::{Context, Result, ensure};
 use nix::unistd::{getegid, geteuid};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use self::key::Key;
 use super::{Change, Finding, Kind, Resource};
 use crate::{
-    error::Fault,
     system::{
         Fact, System, apt,
         fetch::{Download, Source},
-        openpgp::{self, Fingerprint},
+        openpgp::{Fingerprint, Keyring},
         root::{Ownership, Root},
     },
     value::{AbsPath, Sha256, printable},
@@ -22,7 +22,7 @@ use crate::{
 /// Where keys go that one source trusts and the others don't; sources.list(5).
 const KEYRINGS: &str = "/etc/apt/keyrings";
 /// More than any keyring or sources file has.
-const LIMIT: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// A package repository with its own signing key, as a deb822 file in `/etc/apt/sources.list.d`. It is
 /// published only after apt has fetched its index and found it signed by that key; the key vouches for
@@ -30,7 +30,7 @@ const LIMIT: u64 = 1 << 20;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AptRepository {
-    /// The name of its files: `/etc/apt/sources.list.d/NAME.sources`, `/etc/apt/keyrings/NAME.asc` or `.gpg`.
+    /// The name of its files: `/etc/apt/sources.list.d/NAME.sources`, `/etc/apt/keyrings/NAME.gpg`.
     name: RepositoryName,
     /// Where it is; several are mirrors of each other.
     uris: Vec<Uri>,
@@ -42,7 +42,8 @@ pub struct AptRepository {
     /// The architectures to fetch. Default: the machine's.
     #[serde(default)]
     architectures: Vec<Word>,
-    /// The key that signs it: an https, http, s3 or file URL, a path, or the armored key itself.
+    /// The key that signs it: an https, http, s3 or file URL, a path, or the armored key itself. apt gets the
+    /// packets of the key; a key file that has text outside its blocks of armor is refused.
     key: Key,
     /// SHA-256 of the key file. This or `key_fingerprint` is required unless the key itself is given.
     key_sha256: Option<Sha256>,
@@ -69,6 +70,7 @@ key_fingerprint = "2EE4 25D8 1B49 A538 6B85  06DD 9A9C 5A73 50E3 4DB2""#;
 struct RepositoryName {
     name: String,
     sources: AbsPath,
+    keyring: AbsPath,
 }
 
 impl TryFrom<String> for RepositoryName {
@@ -79,7 +81,8 @@ impl TryFrom<String> for RepositoryName {
         ensure!(valid && !name.is_empty(), "`{name}` is not a name for apt: letters, digits and `_.-`");
         ensure!(name.len() <= 200, "a name has at most 200 characters");
         let sources = format!("/etc/apt/sources.list.d/{name}.sources").parse()?;
-        Ok(Self { name, sources })
+        let keyring = AbsPath::from(KEYRINGS).join(&format!("{name}.gpg"))?;
+        Ok(Self { name, sources, keyring })
     }
 }
 
@@ -118,45 +121,6 @@ impl TryFrom<String> for Word {
     }
 }
 
-/// Where the key is.
-#[derive(Debug, Clone, JsonSchema, Deserialize)]
-#[serde(try_from = "String")]
-#[schemars(with = "String")]
-enum Key {
-    /// Here.
-    Inline(String),
-    /// There.
-    At(Source),
-}
-
-impl FromStr for Key {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Ok(match text.trim_start() {
-            key if key.starts_with("-----BEGIN") => Self::Inline(key.trim_end().to_owned() + "\n"),
-            path if path.starts_with('/') => Self::At(Source::File(path.parse()?)),
-            url => Self::At(url.parse()?),
-        })
-    }
-}
-
-impl TryFrom<String> for Key {
-    type Error = anyhow::Error;
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Inline(_) => f.write_str("the declared key"),
-            Self::At(source) => source.fmt(f),
-        }
-    }
-}
-
 impl Resource for AptRepository {
     fn title(&self) -> String {
         self.name.name.clone()
@@ -183,7 +147,7 @@ impl Resource for AptRepository {
         }
         match &self.key {
             Key::Inline(key) => {
-                if let Err(error) = self.check_key(key.as_bytes()) {
+                if let Err(error) = self.read_key(key.as_bytes()) {
                     findings.push(Finding::new("key", format!("{error:#}")));
                 }
             }
@@ -199,15 +163,13 @@ impl Resource for AptRepository {
     fn prefetch(&self, system: &System) -> Option<Download> {
         let Key::At(source) = &self.key else { return None };
         // What can't be read now is reported when the resource has its turn.
-        let there = self.keyring(system.root()).is_ok_and(|keyring| keyring.is_some());
+        let there = self.published(system.root()).is_ok_and(|(keyring, _)| keyring.is_some());
         (!there && !matches!(source, Source::File(_))).then(|| self.download(source))
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
-        let root = system.root();
-        let keyring = self.keyring(root)?;
-        let now = read_public(root, &self.name.sources)?;
-        let wanted = keyring.as_ref().map(|keyring| self.sources(keyring));
+        let (keyring, now) = self.published(system.root())?;
+        let wanted = keyring.map(|keyring| self.sources(&self.name.keyring, &keyring));
         let summary = match (now, wanted) {
             (None, _) => format!("add {}", words(&self.uris)),
             (Some(now), Some(wanted)) if now == wanted.as_bytes() => return Ok(vec![]),
@@ -222,96 +184,49 @@ impl Resource for AptRepository {
 
 impl AptRepository {
     /// The file in `sources.list.d`; deb822(5).
-    fn sources(&self, keyring: &AbsPath) -> String {
+    fn sources(&self, path: &AbsPath, keyring: &Keyring) -> String {
         let fields = [
             ("Types", "deb".to_owned()),
             ("URIs", words(&self.uris)),
             ("Suites", words(&self.suites)),
             ("Components", words(&self.components)),
             ("Architectures", words(&self.architectures)),
-            ("Signed-By", keyring.to_string()),
+            ("Signed-By", path.to_string()),
         ];
         let mut lines = vec!["# Written by glovo-bootstrap: change its manifest instead.\n".to_owned()];
+        lines.extend(self.record(keyring).map(|record| record + "\n"));
         let given = fields.iter().filter(|(_, value)| !value.is_empty());
         lines.extend(given.map(|(field, value)| format!("{field}: {value}\n")));
         lines.concat()
     }
 
-    /// The names that the key can have: apt tells armored keys from others by them.
-    fn keyrings(&self) -> Result<[AbsPath; 2]> {
-        let keyrings = AbsPath::from(KEYRINGS);
-        Ok([keyrings.join(&format!("{}.asc", self.name.name))?, keyrings.join(&format!("{}.gpg", self.name.name))?])
+    /// The declared keyring, if it is in place, and the sources file, if there is one.
+    fn published(&self, root: &Root) -> Result<(Option<Keyring>, Option<Vec<u8>>)> {
+        let sources = read_public(root, &self.name.sources)?;
+        let keyring = read_public(root, &self.name.keyring)?;
+        let keyring = keyring.and_then(|packets| self.recognize(&packets, sources.as_deref().unwrap_or_default()));
+        Ok((keyring, sources))
     }
 
-    /// Where the right key already is.
-    fn keyring(&self, root: &Root) -> Result<Option<AbsPath>> {
-        for path in self.keyrings()? {
-            if read_public(root, &path)?.is_some_and(|key| self.check_key(&key).is_ok()) {
-                return Ok(Some(path));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether a key file is the declared one, and holds no other key.
-    fn check_key(&self, key: &[u8]) -> Result<()> {
-        if let Key::Inline(declared) = &self.key {
-            ensure!(key == declared.as_bytes(), "the key is not the declared one");
-        }
-        if let Some(declared) = self.key_sha256 {
-            let actual = Sha256::of(key);
-            ensure!(actual == declared, "the key's sha256 is {actual}, declared is {declared}");
-            // These bytes and no others: whose keys they hold was decided with them.
-            if self.key_fingerprint.is_none() {
-                return Ok(());
-            }
-        }
-        let fingerprints = openpgp::fingerprints(key)?;
-        let Some(declared) = self.key_fingerprint else { return Ok(()) };
-        match fingerprints.iter().find(|fingerprint| **fingerprint != declared) {
-            None => Ok(()),
-            Some(other) => Err(Fault::new(format!("it holds the key {other}, declared is {declared}"))
-                .hint("every key in the file would be trusted: publish a file with the declared one only")
-                .into()),
-        }
-    }
-
-    fn download(&self, source: &Source) -> Download {
-        Download { sources: source.clone().into(), sha256: self.key_sha256 }
-    }
-
-    /// The bytes of the key, known to be the declared one.
-    fn key(&self, system: &System) -> Result<Vec<u8>> {
-        let mut key = vec![];
-        match &self.key {
-            Key::Inline(text) => key.extend(text.as_bytes()),
-            Key::At(source) => {
-                let fetched = system.fetch(&self.download(source))?;
-                _ = fetched.file.take(LIMIT).read_to_end(&mut key).context("reading the downloaded key")?;
-            }
-        }
-        self.check_key(&key).with_context(|| format!("refusing the key from {}", self.key))?;
-        Ok(key)
-    }
-
-    /// Verifies the repository with a trial of its two files, then puts them in place: first the key,
-    /// which nobody uses yet.
+    /// Verifies the repository with a trial of its two files, then puts them in place: the key first, which no
+    /// source names before.
     fn publish(&self, system: &System) -> Result<()> {
         let root = system.root();
-        let key = self.key(system)?;
-        let [armored, binary] = self.keyrings()?;
-        let (keyring, other) = if openpgp::is_armored(&key) { (armored, binary) } else { (binary, armored) };
+        let RepositoryName { name, sources, keyring: path } = &self.name;
+        let keyring = self.fetch_key(system)?;
         {
-            let trial = Trial::new(root, &self.name.name, &keyring)?;
-            root.write(&trial.keyring, public(), &key)?;
-            root.write(&trial.sources, public(), self.sources(&trial.keyring).as_bytes())?;
+            let trial = Trial::new(root, name)?;
+            root.write(&trial.keyring, public(), keyring.packets())?;
+            root.write(&trial.sources, public(), self.sources(&trial.keyring, &keyring).as_bytes())?;
             apt::verify(system, &trial.sources)
                 .with_context(|| format!("{} was not added: it could not be verified", words(&self.uris)))?;
         }
         root.make_directories(&KEYRINGS.into(), 0o755)?;
-        root.write(&keyring, public(), &key)?;
-        root.write(&self.name.sources, public(), self.sources(&keyring).as_bytes())?;
-        if root.status(&other)?.is_some() { root.remove(&other) } else { Ok(()) }
+        root.write(path, public(), keyring.packets())?;
+        root.write(sources, public(), self.sources(path, &keyring).as_bytes())?;
+        // Earlier releases published an armored key as it came.
+        let armored = AbsPath::from(KEYRINGS).join(&format!("{name}.asc"))?;
+        if root.status(&armored)?.is_some() { root.remove(&armored) } else { Ok(()) }
     }
 }
 
@@ -324,9 +239,9 @@ struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    fn new(root: &'a Root, name: &str, keyring: &AbsPath) -> Result<Self> {
+    fn new(root: &'a Root, name: &str) -> Result<Self> {
         let run = AbsPath::from("/run");
-        let keyring = run.join(&format!("glovo-bootstrap-{}", keyring.leaf()))?;
+        let keyring = run.join(&format!("glovo-bootstrap-{name}.gpg"))?;
         let sources = run.join(&format!("glovo-bootstrap-{name}.sources"))?;
         Ok(Self { root, keyring, sources })
     }
@@ -351,7 +266,7 @@ fn public() -> Ownership {
 /// missing.
 fn read_public(root: &Root, path: &AbsPath) -> Result<Option<Vec<u8>>> {
     match root.status(path)? {
-        Some(status) if status.ownership == public() => root.read(path, LIMIT),
+        Some(status) if status.ownership == public() => root.read(path, MAX_FILE_BYTES),
         _ => Ok(None),
     }
 }
@@ -413,18 +328,19 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
     fn the_file_is_deb822() {
         let mut repository =
             repository(&format!("key = \"https://example.com/key\"\nkey_fingerprint = \"{FINGERPRINT}\""));
-        let keyring = AbsPath::from("/etc/apt/keyrings/example.asc");
+        let path = AbsPath::from("/etc/apt/keyrings/example.gpg");
+        let keyring = Keyring::read(KEY.as_bytes()).unwrap();
         assert_eq!(
-            repository.sources(&keyring),
+            repository.sources(&path, &keyring),
             "# Written by glovo-bootstrap: change its manifest instead.\n\
              Types: deb\n\
              URIs: https://a.example.com/debian https://b.example.com/debian\n\
              Suites: bookworm\n\
              Components: main x/y\n\
-             Signed-By: /etc/apt/keyrings/example.asc\n"
+             Signed-By: /etc/apt/keyrings/example.gpg\n"
         );
         repository.architectures = vec![Word("arm64".into())];
-        assert!(repository.sources(&keyring).contains("\nArchitectures: arm64\n"));
+        assert!(repository.sources(&path, &keyring).contains("\nArchitectures: arm64\n"));
         assert_eq!(messages(&repository), [""; 0]);
     }
 
@@ -440,15 +356,15 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
             [format!("it holds the key {FINGERPRINT}, declared is {}", "0".repeat(40))]
         );
         let pinned = repository(&format!("key = \"https://example.com/key\"\nkey_fingerprint = \"{FINGERPRINT}\""));
-        assert!(pinned.check_key(KEY.as_bytes()).is_ok());
+        assert!(pinned.read_key(KEY.as_bytes()).is_ok());
         let second = "mDMEawM6YBYJKwYBBAHaRw8BAQdAzOb7Gz5fYO4Xc1tXP1uZBz27Z4kEKa0M3sva\nNQwyrNs=\n";
         let hidden =
             format!("{KEY}-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n{second}-----END PGP PUBLIC KEY BLOCK-----\n");
-        let error = pinned.check_key(hidden.as_bytes()).unwrap_err();
+        let error = pinned.read_key(hidden.as_bytes()).unwrap_err();
         assert!(error.to_string().starts_with("it holds the key 2EE425D81B49A5386B8506DD9A9C5A7350E34DB2"), "{error}");
         let digest = Sha256::of(KEY.as_bytes());
         let pinned = repository(&format!("key = \"https://example.com/key\"\nkey_sha256 = \"{digest}\""));
-        assert!(pinned.check_key(KEY.as_bytes()).is_ok() && pinned.check_key(hidden.as_bytes()).is_err());
+        assert!(pinned.read_key(KEY.as_bytes()).is_ok() && pinned.read_key(hidden.as_bytes()).is_err());
     }
 
     #[test]
@@ -481,34 +397,85 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
         }
     }
 
+    /// An image's tree, gone when dropped.
+    struct Image(PathBuf);
+
+    impl Image {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("glovo-bootstrap-repository-{}-{name}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn put(&self, path: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+            let path = self.0.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, bytes).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+            path
+        }
+
+        /// What is planned, and whether the key is to be fetched.
+        fn plan(&self, repository: &AptRepository) -> (Vec<String>, bool) {
+            let system = System::open(&self.0, Mode::Plan, Interrupt::default()).unwrap();
+            let changes = repository.plan(&system).unwrap().into_iter().map(|change| change.summary);
+            (changes.collect(), repository.prefetch(&system).is_some())
+        }
+    }
+
+    impl Drop for Image {
+        fn drop(&mut self) {
+            _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const SOURCES: &str = "etc/apt/sources.list.d/example.sources";
+    const KEYRING: &str = "etc/apt/keyrings/example.gpg";
+    const URIS: &str = "https://a.example.com/debian https://b.example.com/debian";
+
     #[test]
     fn what_is_in_place_needs_no_network() {
-        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-repository-{}", std::process::id()));
-        let put = |path: &str, text: &str, mode: u32| -> PathBuf {
-            let path = tree.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            path
-        };
+        let image = Image::new("pinned");
         let repository = repository(&format!("key = \"https://example.com/key\"\nkey_fingerprint = \"{FINGERPRINT}\""));
-        fs::create_dir_all(&tree).unwrap();
-        let plan = || {
-            let system = System::open(&tree, Mode::Plan, Interrupt::default()).unwrap();
-            let changes = repository.plan(&system).unwrap().into_iter().map(|change| change.summary);
-            (changes.collect::<Vec<_>>(), repository.prefetch(&system).is_some())
+        let keyring = Keyring::read(KEY.as_bytes()).unwrap();
+        let sources = repository.sources(&repository.name.keyring, &keyring);
+        let replace = vec!["replace the key by https://example.com/key".to_owned()];
+        assert_eq!(image.plan(&repository), (vec![format!("add {URIS}")], true));
+        let path = image.put(KEYRING, keyring.packets());
+        assert_eq!(image.plan(&repository), (vec![format!("add {URIS}")], false));
+        _ = image.put(SOURCES, &sources);
+        assert_eq!(image.plan(&repository), (vec![], false));
+        _ = image.put(SOURCES, sources.replace("main", "contrib"));
+        assert_eq!(image.plan(&repository), (vec![format!("change to {URIS}")], false));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(image.plan(&repository), (replace.clone(), true));
+        // As an earlier release published it: text, which apt's verifiers read in ways of their own.
+        fs::remove_file(path).unwrap();
+        _ = image.put("etc/apt/keyrings/example.asc", KEY);
+        _ = image.put(SOURCES, sources.replace("example.gpg", "example.asc"));
+        assert_eq!(image.plan(&repository), (replace.clone(), true));
+        _ = image.put(KEYRING, KEY);
+        _ = image.put(SOURCES, &sources);
+        assert_eq!(image.plan(&repository), (replace, true));
+    }
+
+    #[test]
+    fn a_keyring_is_known_by_the_digest_of_its_key_file() {
+        let image = Image::new("digest");
+        let packets = Keyring::read(KEY.as_bytes()).unwrap().packets().to_vec();
+        let of = |file: &[u8]| {
+            repository(&format!("key = \"https://example.com/key\"\nkey_sha256 = \"{}\"", Sha256::of(file)))
         };
-        let uris = "https://a.example.com/debian https://b.example.com/debian";
-        assert_eq!(plan(), (vec![format!("add {uris}")], true));
-        let key = put("etc/apt/keyrings/example.asc", KEY, 0o644);
-        assert_eq!(plan(), (vec![format!("add {uris}")], false));
-        let sources = repository.sources(&"/etc/apt/keyrings/example.asc".into());
-        _ = put("etc/apt/sources.list.d/example.sources", &sources, 0o644);
-        assert_eq!(plan(), (vec![], false));
-        _ = put("etc/apt/sources.list.d/example.sources", &sources.replace("main", "contrib"), 0o644);
-        assert_eq!(plan(), (vec![format!("change to {uris}")], false));
-        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(plan(), (vec!["replace the key by https://example.com/key".to_owned()], true));
-        fs::remove_dir_all(&tree).unwrap();
+        let replace = "replace the key by https://example.com/key".to_owned();
+        for file in [KEY.as_bytes(), &packets] {
+            let repository = of(file);
+            let sources = repository.sources(&repository.name.keyring, &repository.read_key(file).unwrap());
+            _ = image.put(SOURCES, sources);
+            _ = image.put(KEYRING, &packets);
+            assert_eq!(image.plan(&repository), (vec![], false));
+            assert_eq!(image.plan(&of(b"another file")).0, [replace.clone()]);
+            _ = image.put(KEYRING, packets.repeat(2));
+            assert_eq!(image.plan(&repository).0, [replace.clone()]);
+        }
     }
 }

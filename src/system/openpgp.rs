@@ -11,6 +11,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use sha1::Digest;
 
+use crate::error::Fault;
+
 const BEGIN: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----";
 const END: &str = "-----END PGP PUBLIC KEY BLOCK-----";
 /// Packet tags, RFC 4880 section 4.3.
@@ -62,15 +64,41 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Whether a keyring is text rather than packets, whose first byte has its highest bit set.
-pub fn is_armored(keyring: &[u8]) -> bool {
-    keyring.first().is_some_and(|byte| byte & 0x80 == 0)
+/// A keyring as packets. apt is given these and never the text they came in: its verifiers find blocks of armor
+/// where this reader finds none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keyring {
+    packets: Vec<u8>,
+    primary_keys: Vec<Fingerprint>,
 }
 
-/// The fingerprints of the primary keys in a keyring, armored or not.
-pub fn fingerprints(keyring: &[u8]) -> Result<Vec<Fingerprint>> {
-    let packets = if is_armored(keyring) { dearmor(keyring)? } else { keyring.to_vec() };
-    let mut rest = &packets[..];
+impl Keyring {
+    /// Reads a key file: packets, or armored text.
+    ///
+    /// # Errors
+    /// If it holds anything but public keys, or no key.
+    pub fn read(file: &[u8]) -> Result<Self> {
+        // A packet's first byte has its highest bit set.
+        let is_armored = file.first().is_some_and(|byte| byte & 0x80 == 0);
+        let packets = if is_armored { dearmor(file)? } else { file.to_vec() };
+        let primary_keys = fingerprints(&packets)?;
+        Ok(Self { packets, primary_keys })
+    }
+
+    /// The packets, one after the other.
+    pub fn packets(&self) -> &[u8] {
+        &self.packets
+    }
+
+    /// The fingerprints of its primary keys, at least one.
+    pub fn primary_keys(&self) -> &[Fingerprint] {
+        &self.primary_keys
+    }
+}
+
+/// The fingerprints of the primary keys among packets.
+fn fingerprints(packets: &[u8]) -> Result<Vec<Fingerprint>> {
+    let mut rest = packets;
     let mut fingerprints = vec![];
     while !rest.is_empty() {
         let (tag, body) = packet(&mut rest).context("the key is cut short or is no OpenPGP key")?;
@@ -85,33 +113,51 @@ pub fn fingerprints(keyring: &[u8]) -> Result<Vec<Fingerprint>> {
     Ok(fingerprints)
 }
 
-/// The packets in an armored text, of all its blocks; section 6.2. Strict, because apt reads the text by
-/// itself and must not find in it what we don't.
+/// The packets in an armored text, of all its blocks; RFC 4880 section 6.2. Between blocks only blank lines are
+/// taken: the operator would see a key there that this reader doesn't, or apt's verifier would.
 fn dearmor(text: &[u8]) -> Result<Vec<u8>> {
-    let text = std::str::from_utf8(text).context("an armored key is text")?;
     let mut packets = vec![];
-    let mut lines = text.lines().map(str::trim_end);
-    while let Some(line) = lines.next() {
-        if line != BEGIN {
-            ensure!(!line.contains("-----"), "`{line}` does not begin a public key");
-            continue;
+    let mut lines = text.split(|byte| *byte == b'\n').map(trim_end).enumerate();
+    while let Some((index, line)) = lines.next() {
+        if line == BEGIN.as_bytes() {
+            packets.extend(block(lines.by_ref().map(|(_, line)| line))?);
+        } else if !line.is_empty() {
+            let shown: String = String::from_utf8_lossy(line).escape_debug().take(80).collect();
+            let message = format!("line {} of the key is outside a public key block: `{shown}`", index + 1);
+            return Err(Fault::new(message)
+                .hint(format!("publish a key file that has nothing before `{BEGIN}` and nothing after `{END}`"))
+                .into());
         }
-        let mut headers = lines.by_ref().take_while(|line| !line.is_empty());
-        ensure!(headers.all(|line| line.contains(": ")), "the armor's headers are not followed by an empty line");
-        let mut body = String::new();
-        loop {
-            match lines.next() {
-                Some(END) => break,
-                // The checksum is optional and protects against nobody; RFC 9580 section 6.1.
-                Some(line) if line.starts_with('=') => {}
-                Some(line) => body.push_str(line),
-                None => bail!("the armored key has no end"),
-            }
-        }
-        packets.extend(BASE64.decode(body).context("the armored key is not valid Base64")?);
     }
     ensure!(!packets.is_empty(), "there is no line `{BEGIN}`");
     Ok(packets)
+}
+
+/// The packets in the block whose first line was taken. Its checksum is passed over: RFC 9580 section 6.1.
+fn block<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Result<Vec<u8>> {
+    for line in lines.by_ref().take_while(|line| !line.is_empty()) {
+        let is_header = line.windows(2).any(|pair| pair == b": ");
+        ensure!(is_header, "the armor's headers are not followed by an empty line");
+    }
+    let mut body = vec![];
+    let mut is_over = false;
+    for line in lines {
+        if line == END.as_bytes() {
+            return BASE64.decode(body).context("the armored key is not valid Base64");
+        }
+        ensure!(!is_over, "the armored key goes on after its checksum");
+        is_over = line.starts_with(b"=") && line.len() == 5;
+        if !is_over {
+            body.extend(line);
+        }
+    }
+    bail!("the armored key has no end")
+}
+
+/// A line without the blanks at its end, which armor may have there.
+fn trim_end(line: &[u8]) -> &[u8] {
+    let blanks = line.iter().rev().take_while(|byte| b" \t\r".contains(byte)).count();
+    &line[..line.len() - blanks]
 }
 
 /// Takes a packet's tag and body off the front; section 4.2. Lengths that end nowhere or go by pieces are
@@ -179,44 +225,50 @@ Aw==
     /// As gpg prints it.
     const FINGERPRINT: &str = "2EE4 25D8 1B49 A538 6B85  06DD 9A9C 5A73 50E3 4DB2";
 
-    fn refused(keyring: &[u8]) -> String {
-        format!("{:#}", fingerprints(keyring).unwrap_err())
+    fn refused(file: &[u8]) -> String {
+        format!("{:#}", Keyring::read(file).unwrap_err())
+    }
+
+    fn primary_keys(file: &[u8]) -> Vec<Fingerprint> {
+        Keyring::read(file).unwrap().primary_keys
     }
 
     #[test]
     fn a_key_has_the_fingerprint_that_gpg_prints() {
         let expected = [FINGERPRINT.parse().unwrap()];
-        assert_eq!(fingerprints(KEY.as_bytes()).unwrap(), expected);
+        assert_eq!(primary_keys(KEY.as_bytes()), expected);
         let binary = dearmor(KEY.as_bytes()).unwrap();
-        assert_eq!(fingerprints(&binary).unwrap(), expected);
+        assert_eq!(primary_keys(&binary), expected);
+        assert_eq!(Keyring::read(KEY.as_bytes()).unwrap().packets(), binary, "what apt is given");
         assert_eq!(expected[0].to_string(), FINGERPRINT.replace(' ', ""));
         let windows =
             KEY.replace('\n', "\r\n").replace("BLOCK-----\r\n\r\n", "BLOCK-----\r\nVersion: GnuPG v2\r\n\r\n");
-        assert_eq!(fingerprints(windows.as_bytes()).unwrap(), expected);
+        assert_eq!(Keyring::read(windows.as_bytes()).unwrap().packets(), binary);
         // The same packet with a header of the new format, lengths of two and of five bytes.
         let body = &binary[2..2 + usize::from(binary[1])];
         let length = u8::try_from(body.len()).unwrap();
-        assert_eq!(fingerprints(&[&[0xC6, 255, 0, 0, 0, length], body].concat()).unwrap(), expected);
+        assert_eq!(primary_keys(&[&[0xC6, 255, 0, 0, 0, length], body].concat()), expected);
     }
 
     #[test]
     fn every_key_of_a_keyring_counts() {
         let packets = dearmor(KEY.as_bytes()).unwrap();
-        assert_eq!(fingerprints(&packets.repeat(2)).unwrap().len(), 2);
-        assert_eq!(fingerprints(KEY.repeat(2).as_bytes()).unwrap().len(), 2, "in a second block of armor");
+        assert_eq!(primary_keys(&packets.repeat(2)).len(), 2);
+        assert_eq!(primary_keys(KEY.repeat(2).as_bytes()).len(), 2, "in a second block of armor");
     }
 
     #[test]
     fn what_is_no_public_key_is_refused() {
-        assert_eq!(refused(b"<html>404</html>"), format!("there is no line `{BEGIN}`"));
+        assert_eq!(refused(b"<html>404</html>"), "line 1 of the key is outside a public key block: `<html>404</html>`");
+        assert_eq!(refused(b"\n \n"), format!("there is no line `{BEGIN}`"));
         assert_eq!(refused(b""), "there is no public key in it");
         assert_eq!(refused(&KEY.as_bytes()[..200]), "the armored key has no end");
-        assert!(refused(KEY.replace("PUBLIC", "PRIVATE").as_bytes()).ends_with("does not begin a public key"));
+        assert!(refused(KEY.replace("PUBLIC", "PRIVATE").as_bytes()).contains("outside a public key block"));
         assert!(refused(KEY.replace("-----\n\n", "-----\n").as_bytes()).contains("empty line"));
         let packets = dearmor(KEY.as_bytes()).unwrap();
         for length in 1..packets.len() {
-            let whole = fingerprints(&packets[..length]);
-            assert!(whole.is_err() || whole.is_ok_and(|keys| keys.len() == 1), "{length}");
+            let whole = Keyring::read(&packets[..length]);
+            assert!(whole.is_err() || whole.is_ok_and(|keyring| keyring.primary_keys.len() == 1), "{length}");
         }
         let mut secret = packets.clone();
         secret[0] = 0x80 | SECRET_KEY << 2;
@@ -227,6 +279,39 @@ Aw==
         version[2] = 6;
         assert!(refused(&version).contains("version 6"));
         assert!(refused(&[0xC6, 224, 4]).contains("cut short"), "a partial length");
+    }
+
+    #[test]
+    fn nothing_stands_outside_a_block() {
+        for odd in [
+            KEY.replace("-----", ""),
+            KEY.replace("-----", "\u{2014}"),
+            KEY.replace("-----BEGIN", "----BEGIN"),
+            KEY.replace("-----BEGIN", "- -----BEGIN"),
+            KEY.replace('\n', "\r"),
+            "a key".into(),
+            "\u{feff}".into(),
+            "\u{a0}".into(),
+            "\0".into(),
+        ] {
+            for file in [format!("{odd}\n{KEY}"), format!("{KEY}{odd}"), odd] {
+                // One whose first byte is no ASCII passes for packets, and is refused as such.
+                assert!(!file.is_ascii() || refused(file.as_bytes()).starts_with("line "), "{file:?}");
+                assert!(Keyring::read(file.as_bytes()).is_err(), "{file:?}");
+            }
+        }
+        let packets = dearmor(KEY.as_bytes()).unwrap();
+        let blank = format!("\r\n \t\n{}\n\n", KEY.replace("=KR5f\n", ""));
+        assert_eq!(Keyring::read(blank.as_bytes()).unwrap().packets, packets, "blank lines, and no checksum");
+        assert_eq!(dearmor(KEY.replace("=KR5f", "=AAAA").as_bytes()).unwrap(), packets, "a wrong checksum");
+        for (good, bad, message) in [
+            ("\n\nmDME", "\n\n=AAAA\nmDME", "the armored key goes on after its checksum"),
+            ("\n\nmDME", "\n\n!mDME", "the armored key is not valid Base64"),
+            ("=KR5f", "=KR5f=", "the armored key is not valid Base64"),
+            ("\nNQwy", "\n\u{2028}NQwy", "the armored key is not valid Base64"),
+        ] {
+            assert!(refused(KEY.replacen(good, bad, 1).as_bytes()).starts_with(message), "{bad:?}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! the next one sweeps.
 
 mod agent;
+mod archive;
 mod base;
 mod cache;
 mod converged;
@@ -25,6 +26,7 @@ mod vm;
 mod world;
 
 pub use agent::{agent, static_binaries, user_data};
+pub use archive::Signer;
 pub use base::{Release, pristine_tree};
 pub use emulator::Emulator;
 pub use guest::Output;

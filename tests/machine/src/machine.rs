@@ -24,6 +24,8 @@ const REBOOT: i32 = 133;
 /// How a machine is to be.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The Debian of a fresh tree.
+    pub release: Release,
     pub tree: Tree,
     pub upper: Upper,
     /// What cloud-init is to run at the first boot. Without it cloud-init is off, and the boot quick.
@@ -63,7 +65,13 @@ pub enum Upper {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { tree: Tree::Fresh, upper: Upper::Tmpfs, user_data: None, disks: vec!["ext4"] }
+        Options {
+            release: Release::default(),
+            tree: Tree::Fresh,
+            upper: Upper::Tmpfs,
+            user_data: None,
+            disks: vec!["ext4"],
+        }
     }
 }
 
@@ -94,7 +102,7 @@ impl Machine {
 
     /// Sets a machine up, but leaves it off. The agent is in place, unless user-data is to fetch it.
     pub fn new(options: Options) -> Result<Machine> {
-        let base = base(Release::default())?;
+        let base = base(options.release)?;
         let agent = agent::agent()?;
         let layer = if options.tree == Tree::Converged { Some(converged::layer()?) } else { None };
         let mut lower = match &options.tree {
@@ -244,7 +252,7 @@ impl Machine {
         self.agent(&arguments.iter().copied().chain(variables).collect::<Vec<_>>())
     }
 
-    /// The values that the built-in steps' variables have here, each as `name=value`.
+    /// The values that the built-in steps' variables have on a machine of the default release, each as `name=value`.
     pub fn variables(&self) -> Result<Vec<String>> {
         agent::variables(&base(Release::default())?, &self.swap_path())
     }

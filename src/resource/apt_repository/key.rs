@@ -1,0 +1,120 @@
+//! The key of a repository: where it comes from, and how it is known to be the declared one.
+
+use std::{fmt, io::Read, str::FromStr};
+
+use anyhow::{Context, Result, ensure};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{AptRepository, MAX_FILE_BYTES};
+use crate::{
+    error::Fault,
+    system::{
+        System,
+        fetch::{Download, Source},
+        openpgp::Keyring,
+    },
+    value::Sha256,
+};
+
+/// Where the key is.
+#[derive(Debug, Clone, JsonSchema, Deserialize)]
+#[serde(try_from = "String")]
+#[schemars(with = "String")]
+pub(super) enum Key {
+    /// Here.
+    Inline(String),
+    /// There.
+    At(Source),
+}
+
+impl FromStr for Key {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text.trim_start() {
+            key if key.starts_with("-----BEGIN") => Self::Inline(key.trim_end().to_owned() + "\n"),
+            path if path.starts_with('/') => Self::At(Source::File(path.parse()?)),
+            url => Self::At(url.parse()?),
+        })
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = anyhow::Error;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inline(_) => f.write_str("the declared key"),
+            Self::At(source) => source.fmt(f),
+        }
+    }
+}
+
+impl AptRepository {
+    /// The keyring in a key file, known to be the declared one and to hold no other key.
+    pub(super) fn read_key(&self, file: &[u8]) -> Result<Keyring> {
+        if let Some(declared) = self.key_sha256 {
+            let actual = Sha256::of(file);
+            ensure!(actual == declared, "the key's sha256 is {actual}, declared is {declared}");
+        }
+        let keyring = Keyring::read(file)?;
+        self.check_fingerprint(&keyring)?;
+        Ok(keyring)
+    }
+
+    fn check_fingerprint(&self, keyring: &Keyring) -> Result<()> {
+        let Some(declared) = self.key_fingerprint else { return Ok(()) };
+        match keyring.primary_keys().iter().find(|fingerprint| **fingerprint != declared) {
+            None => Ok(()),
+            Some(other) => Err(Fault::new(format!("it holds the key {other}, declared is {declared}"))
+                .hint("every key in the file would be trusted: publish a file with the declared one only")
+                .into()),
+        }
+    }
+
+    /// The published keyring, if it is the declared one. `sources` is the sources file that names it.
+    pub(super) fn recognize(&self, published: &[u8], sources: &[u8]) -> Option<Keyring> {
+        let keyring = Keyring::read(published).ok().filter(|keyring| keyring.packets() == published)?;
+        let is_recorded = self.record(&keyring).is_none_or(|record| {
+            let mut lines = sources.split(|byte| *byte == b'\n');
+            lines.any(|line| line == record.as_bytes())
+        });
+        let is_declared = match &self.key {
+            Key::Inline(text) => Keyring::read(text.as_bytes()).is_ok_and(|declared| declared == keyring),
+            Key::At(_) => is_recorded && self.check_fingerprint(&keyring).is_ok(),
+        };
+        is_declared.then_some(keyring)
+    }
+
+    /// The line of the sources file that says which key file the keyring was made from, where `key_sha256` pins a
+    /// file of other bytes: armored text.
+    pub(super) fn record(&self, keyring: &Keyring) -> Option<String> {
+        let (file, keyring) = (self.key_sha256?, Sha256::of(keyring.packets()));
+        (file != keyring).then(|| format!("# Keyring sha256 {keyring}, of the key file with sha256 {file}"))
+    }
+
+    pub(super) fn download(&self, source: &Source) -> Download {
+        Download { sources: source.clone().into(), sha256: self.key_sha256 }
+    }
+
+    /// Fetches the declared key.
+    pub(super) fn fetch_key(&self, system: &System) -> Result<Keyring> {
+        let mut file = vec![];
+        match &self.key {
+            Key::Inline(text) => file.extend(text.as_bytes()),
+            Key::At(source) => {
+                let fetched = system.fetch(&self.download(source))?;
+                let read = fetched.file.take(MAX_FILE_BYTES + 1).read_to_end(&mut file);
+                let read = read.context("reading the downloaded key")?;
+                ensure!(read as u64 <= MAX_FILE_BYTES, "the key from {source} has more than {MAX_FILE_BYTES} bytes");
+            }
+        }
+        self.read_key(&file).with_context(|| format!("refusing the key from {}", self.key))
+    }
+}

@@ -1,0 +1,76 @@
+//! Package archives that a test makes for itself: a key, a package, and the indexes signed with that key.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::base::PACKAGE;
+use crate::guest;
+use crate::world::World;
+
+/// Shell: the functions with which the base's own archives are made.
+const FUNCTIONS: &str = r#". "$0/base/archive"; tmp=$1; export GNUPGHOME=$1/gnupg; name=$2; shift 2"#;
+const MAKE_KEY: &str = r#"
+    mkdir -p -m 700 "$GNUPGHOME"
+    gpg --batch --quiet --passphrase '' --quick-generate-key "$name@machine.test" rsa2048 sign never
+    gpg --batch --quiet --export "$name@machine.test" > "$tmp/$name.gpg"
+    gpg --batch --quiet --with-colons --show-keys "$tmp/$name.gpg" | awk -F: '$1 == "fpr" { print $10; exit }'
+    gpgconf --kill all"#;
+const MAKE_ARCHIVE: &str = r#"
+    mkdir -p "$tmp/archive/pool"
+    echo "$name" | in_package "usr/share/$1/made-by"
+    package "$tmp/archive/pool" "$1" "$2"
+    publish "$tmp/archive" stable "$name" "$name"
+    gpgconf --kill all"#;
+
+/// The owner of a key, and of the archives that are signed with it.
+pub struct Signer {
+    name: String,
+    directory: PathBuf,
+    /// The fingerprint of its key, as gpg prints it.
+    pub fingerprint: String,
+    /// Its public key: packets, not armor.
+    pub key: Vec<u8>,
+}
+
+impl Signer {
+    /// Makes a key, in a new directory of that name in `place`.
+    pub fn new(place: &Path, name: &str) -> Result<Signer> {
+        let directory = place.join(name);
+        fs::create_dir_all(&directory)?;
+        let fingerprint = script(MAKE_KEY, &directory, name, &[])?.trim().to_owned();
+        let key = fs::read(directory.join(format!("{name}.gpg")))?;
+        Ok(Signer { name: name.into(), directory, fingerprint, key })
+    }
+
+    /// Publishes the archive `http://HOST` with suite `stable`, component `main` and one package, which holds
+    /// `/usr/share/PACKAGE/made-by`.
+    pub fn publish(&self, world: &World, host: &str, package: &str, version: &str) -> Result<()> {
+        script(MAKE_ARCHIVE, &self.directory, &self.name, &[package, version])?;
+        let archive = self.directory.join("archive");
+        publish_all(world, host, &archive)?;
+        fs::remove_dir_all(archive)?;
+        Ok(())
+    }
+}
+
+fn script(text: &str, directory: &Path, name: &str, arguments: &[&str]) -> Result<String> {
+    let mut bash = Command::new("bash");
+    bash.args(["-euc", &format!("{FUNCTIONS}\n{text}"), PACKAGE]).arg(directory).arg(name).args(arguments);
+    guest::output(&mut bash)?.success().with_context(|| format!("making {name}'s archive"))
+}
+
+fn publish_all(world: &World, address: &str, directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let address = format!("{address}/{}", path.file_name().unwrap_or_default().display());
+        if path.is_dir() {
+            publish_all(world, &address, &path)?;
+        } else {
+            world.publish(&address, fs::read(path)?);
+        }
+    }
+    Ok(())
+}
