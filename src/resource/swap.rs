@@ -17,7 +17,7 @@ use crate::{
     system::{
         System,
         command::Program,
-        root::{FileType, Ownership, Root, Status},
+        root::{FileType, MAX_TEXT_BYTES, Ownership, Root, Status},
     },
     value::{AbsPath, ByteSize},
 };
@@ -272,15 +272,15 @@ impl Swap {
 
     fn add_to_fstab(&self, root: &Root) -> Result<()> {
         let path = AbsPath::from("/etc/fstab");
-        let mut fstab = root.read_text(&path)?;
-        if !fstab.is_empty() && !fstab.ends_with('\n') {
-            fstab.push('\n');
+        let mut fstab = root.read(&path, MAX_TEXT_BYTES)?.unwrap_or_default();
+        if !fstab.is_empty() && !fstab.ends_with(b"\n") {
+            fstab.push(b'\n');
         }
         let options = self.priority.map_or("sw".into(), |priority| format!("sw,pri={priority}"));
-        fstab.push_str(&format!("{} none swap {options} 0 0\n", self.path));
+        fstab.extend(format!("{} none swap {options} 0 0\n", self.path).bytes());
         let ownership =
             root.status(&path)?.map_or(Ownership { uid: 0, gid: 0, mode: 0o644 }, |status| status.ownership);
-        root.write(&path, ownership, fstab.as_bytes())
+        root.write(&path, ownership, &fstab)
     }
 }
 
@@ -339,6 +339,19 @@ mod tests {
         ] {
             assert!(rule(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test's own tree")]
+    fn the_bytes_of_a_latin_1_fstab_are_kept() {
+        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-fstab-{}", std::process::id()));
+        std::fs::create_dir_all(tree.join("etc")).unwrap();
+        std::fs::write(tree.join("etc/fstab"), b"# M\xfcllers disk\n/dev/x /x ext4 defaults 0 0").unwrap();
+        let swap: Swap = toml::from_str("path = \"/swapfile\"\nsize = \"1GiB\"").unwrap();
+        swap.add_to_fstab(&Root::open(&tree).unwrap()).unwrap();
+        let fstab = std::fs::read(tree.join("etc/fstab")).unwrap();
+        assert_eq!(fstab, b"# M\xfcllers disk\n/dev/x /x ext4 defaults 0 0\n/swapfile none swap sw 0 0\n");
+        std::fs::remove_dir_all(&tree).unwrap();
     }
 
     #[test]

@@ -175,7 +175,7 @@ mod tests {
     use crate::system::{Mode, interrupt::Interrupt};
 
     /// What is planned for user and group `app` in a tree that has only these files in `/etc`.
-    fn plans(name: &str, files: &[(&str, &str)]) -> [Vec<String>; 2] {
+    fn plans<T: AsRef<[u8]>>(name: &str, files: &[(&str, T)]) -> [Vec<String>; 2] {
         let root = std::env::temp_dir().join(format!("glovo-bootstrap-user-{}-{name}", std::process::id()));
         fs::create_dir_all(root.join("etc")).unwrap();
         for (file, text) in files {
@@ -203,5 +203,17 @@ mod tests {
         let [user, of_group] = plans("incomplete", &[passwd, group, lost_user, lost_group]);
         assert_eq!(user, ["add it to /etc/shadow", "add it to /etc/gshadow"]);
         assert_eq!(of_group, ["add it to /etc/gshadow"]);
+    }
+
+    #[test]
+    fn latin_1_in_the_accounts_files_is_no_difference() {
+        let passwd = ("passwd", &b"m:x:1:1:M\xfcller:/m:/bin/sh\napp:x:999:998:\xc4pp:/nonexistent:/bin/sh\n"[..]);
+        let files = [
+            passwd,
+            ("group", b"m\xfcller:x:998:\napp:x:997:m\xfcller\n"),
+            ("shadow", b"app:!:1::::::\n"),
+            ("gshadow", b"m\xfcller:!::\napp:!::m\xfcller\n"),
+        ];
+        assert_eq!(plans("latin-1", &files), [[""; 0], [""; 0]]);
     }
 }

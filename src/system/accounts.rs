@@ -131,8 +131,9 @@ impl System {
             read => read?,
         };
         let Some(bytes) = bytes else { return Ok(false) };
-        let mut lines = bytes.split(|byte| *byte == b'\n');
-        Ok(!lines.any(|line| line.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b":"))))
+        // As the name was read: one that is not UTF-8 looks the same in both files.
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(!text.split('\n').any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))))
     }
 
     /// Runs a program of the shadow suite, after looking for what makes it fail with unclear words.

@@ -36,6 +36,9 @@ use self::walk::{MAX_LINKS, Purpose, Walk};
 pub use self::{removal::is_match, staged::Staged};
 use crate::{error::Fault, value::AbsPath};
 
+/// More than any small text file has that the distribution keeps.
+pub const MAX_TEXT_BYTES: u64 = 64 << 20;
+
 /// Who may read and write a file: the identity and permission bits it is made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ownership {
@@ -184,10 +187,11 @@ impl Root {
         Ok(Some(bytes))
     }
 
-    /// A small text file that the distribution keeps (`/etc/passwd`, `/proc/swaps`); empty where there is none.
+    /// A small text file that the distribution keeps (`/etc/passwd`, `/proc/swaps`); empty where there is none. Others
+    /// write into it in other encodings: what is not UTF-8 is replaced, so that this text must never be written back.
     pub fn read_text(&self, path: &AbsPath) -> Result<String> {
-        let bytes = self.read(path, 64 << 20)?.unwrap_or_default();
-        String::from_utf8(bytes).with_context(|| format!("{path} is not UTF-8"))
+        let bytes = self.read(path, MAX_TEXT_BYTES)?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Where a symbolic link points, or `None` where nothing or something else stands.

@@ -49,6 +49,23 @@ fn an_id_that_is_taken_and_an_account_that_differs_change_nothing() -> Result<()
 }
 
 #[test]
+fn a_latin_1_name_in_passwd_fails_no_user_and_no_file() -> Result<()> {
+    let machine = machine()?;
+    machine
+        .sh("useradd --create-home first; sed -i 's/^first:x:\\([0-9:]*\\):/first:x:\\1:J\\xfcrgen/' /etc/passwd")?;
+    machine.sh("printf '# M\\374llers disk\\n' >> /etc/fstab")?;
+    let line = |machine: &Machine| machine.sh("grep --text ^first: /etc/passwd | od -c");
+    let before = line(&machine)?;
+    ensure!(before.contains("374"), "{before}");
+    let fields = "name = \"second\"\n[[resource]]\nkind = \"user\"\nname = \"first\"\n\
+                  [[resource]]\nkind = \"file\"\npath = \"/srv/file\"\ncontent = \"x\"\n";
+    run(&machine, fields)?.success()?;
+    assert_eq!(line(&machine)?, before, "useradd keeps the bytes");
+    ensure!(run(&machine, fields)?.stdout.contains("converged: 0 changes"));
+    Ok(())
+}
+
+#[test]
 fn another_shell_is_set_and_nothing_else() -> Result<()> {
     let machine = machine()?;
     machine.sh("useradd --create-home --shell /bin/sh first")?;
