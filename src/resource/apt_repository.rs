@@ -466,16 +466,16 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
         let of = |file: &[u8]| {
             repository(&format!("key = \"https://example.com/key\"\nkey_sha256 = \"{}\"", Sha256::of(file)))
         };
-        let replace = "replace the key by https://example.com/key".to_owned();
+        let replace = ["replace the key by https://example.com/key".to_owned()];
         for file in [KEY.as_bytes(), &packets] {
             let repository = of(file);
             let sources = repository.sources(&repository.name.keyring, &repository.read_key(file).unwrap());
             _ = image.put(SOURCES, sources);
             _ = image.put(KEYRING, &packets);
             assert_eq!(image.plan(&repository), (vec![], false));
-            assert_eq!(image.plan(&of(b"another file")).0, [replace.clone()]);
+            assert_eq!(image.plan(&of(b"another file")).0, replace);
             _ = image.put(KEYRING, packets.repeat(2));
-            assert_eq!(image.plan(&repository).0, [replace.clone()]);
+            assert_eq!(image.plan(&repository).0, replace);
         }
     }
 }
