@@ -103,6 +103,9 @@ fn open(root: &Path, mode: Mode, phase: Option<Phase>) -> Result<Rc<System>> {
         (phase, is_host) => phase.unwrap_or(if is_host { Phase::Boot } else { Phase::Bake }),
     };
     system.set_phase(phase);
+    if mode == Mode::Run {
+        system.be_patient();
+    }
     Ok(Rc::new(system))
 }
 

@@ -9,6 +9,7 @@ pub mod aws;
 mod batch;
 mod checksum;
 mod client;
+mod clock;
 mod download;
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
@@ -16,6 +17,7 @@ pub mod fuzz;
 mod http;
 mod metadata;
 mod mirrors;
+mod progress;
 mod range;
 mod redirect;
 mod retry;
@@ -34,7 +36,7 @@ use std::{
     cell::{OnceCell, RefCell},
     fs::File,
     io::Read,
-    sync::{Arc, mpsc::RecvTimeoutError},
+    sync::{Arc, Mutex, mpsc::RecvTimeoutError},
     time::{Duration, Instant},
 };
 
@@ -44,9 +46,9 @@ use nix::unistd::{getegid, geteuid};
 use self::{
     aws::Account,
     client::Clients,
-    download::Progress,
     metadata::Metadata,
-    retry::{Budget, Pace},
+    progress::Progress,
+    retry::{Attempts, Budget, Limit, Pace},
     s3::S3,
     spool::{Place, Promise, Spool},
     window::Window,
@@ -66,10 +68,12 @@ use super::{
     state,
 };
 use crate::{
-    error::Fault,
+    error::{self, Class, Fault},
     value::{AbsPath, Sha256},
 };
 
+/// How long the downloads of a run wait for an origin that fails: as long as an outage that a deploy of it makes.
+const PATIENCE: Duration = Duration::from_mins(5);
 /// How many bodies of some length arrive at once: each takes a few hundred KiB of memory.
 const STREAMS: usize = 22;
 
@@ -87,8 +91,8 @@ pub struct Download {
 struct Pull {
     source: Source,
     sha256: Option<Sha256>,
-    /// How often it is tried, if that may help.
-    attempts: u32,
+    /// When attempts end, where another one may help.
+    limit: Limit,
 }
 
 impl Pull {
@@ -235,6 +239,13 @@ struct Origins {
     streams: tokio::sync::Semaphore,
 }
 
+impl Origins {
+    /// Attempts at one request, in the usual number and at the usual pace.
+    fn attempts(&self) -> Attempts<'_> {
+        Attempts::new(&self.settings.pace, &self.budget)
+    }
+}
+
 impl Fetcher {
     fn worker(&self) -> Result<&Worker> {
         if let Some(worker) = self.worker.get() {
@@ -259,6 +270,11 @@ impl System {
     /// Uses the AWS credentials and the region of this profile in `~/.aws/config` and `~/.aws/credentials`.
     pub fn use_profile(&mut self, name: String) {
         self.fetcher.settings.profile = Some(name);
+    }
+
+    /// Waits five minutes for an origin that fails, where a person would rather know soon: for a run.
+    pub fn be_patient(&mut self) {
+        self.fetcher.settings.pace.limit = Limit::Patience(PATIENCE);
     }
 
     /// Starts downloads in the background; [`System::fetch`] of the same download waits for them, and is
@@ -296,15 +312,40 @@ impl System {
             started.iter().position(|(other, _)| other == download).map(|index| started.swap_remove(index).1)
         };
         let wanted = Instant::now();
-        let Transfer { task, progress, began } = match early {
+        let transfer = match early {
             Some(transfer) => transfer,
             None => self.transfer(download)?,
         };
-        let Delivered { fetched, source, at } = self
-            .await_task(&task, || self.progress(&format!("{}: {progress}", download.sources)))
-            .with_context(|| format!("downloading {}", download.sources))?;
+        let (began, had_ended) = (transfer.began, transfer.task.has_ended());
+        let mut delivered = self.await_transfer(transfer, download);
+        // Its patience was over before its bytes were wanted: only now it counts.
+        if had_ended
+            && self.is_patient()
+            && delivered.as_ref().is_err_and(|error| error::class(error) == Class::Transient)
+        {
+            delivered = self.await_transfer(self.transfer(download)?, download);
+        }
+        let Delivered { fetched, source, at } =
+            delivered.with_context(|| format!("downloading {}", download.sources))?;
         self.fetcher.arrivals.borrow_mut().push(Arrival { source, bytes: fetched.size, began, wanted, ended: at });
         Ok(fetched)
+    }
+
+    fn await_transfer(&self, Transfer { task, progress, .. }: Transfer, download: &Download) -> Result<Delivered> {
+        let delivered = self.await_task(&task, || self.progress(&progress.line(&download.sources)));
+        delivered.map_err(|error| self.because(error, &progress))
+    }
+
+    /// A deadline's error with why the last attempt failed, if one did.
+    fn because(&self, error: anyhow::Error, progress: &Progress) -> anyhow::Error {
+        match progress.last_failure() {
+            Some(failure) if self.deadlines.check().is_err() => error.context(failure),
+            _ => error,
+        }
+    }
+
+    fn is_patient(&self) -> bool {
+        matches!(self.fetcher.settings.pace.limit, Limit::Patience(_))
     }
 
     /// The downloads that were handed over since this was asked last.
@@ -318,8 +359,11 @@ impl System {
             return Ok(None);
         }
         let worker = self.fetcher.worker()?;
-        let task = worker.run(download::etag(worker.origins(), source.clone()));
-        self.await_task(&task, || {}).with_context(|| format!("asking for the ETag of {source}"))
+        let progress = Arc::new(Progress::default());
+        let task = worker.run(download::etag(worker.origins(), source.clone(), progress.clone()));
+        self.await_task(&task, || self.progress(&progress.line(source)))
+            .map_err(|error| self.because(error, &progress))
+            .with_context(|| format!("asking for the ETag of {source}"))
     }
 
     /// One GET, without redirects, proxies and retries, and without reading the body beyond 64 KiB. An
@@ -341,7 +385,8 @@ impl System {
 
     fn transfer(&self, download: &Download) -> Result<Transfer> {
         let pulls = self.pulls(download).into_iter();
-        let pulls = pulls.map(|pull| self.spool(&pull).map(|spool| (pull, spool))).collect::<Result<_>>()?;
+        let pulls = pulls.map(|pull| self.spool(&pull).map(|spool| (pull, Arc::new(Mutex::new(spool)))));
+        let pulls = pulls.collect::<Result<_>>()?;
         let worker = self.fetcher.worker()?;
         let progress = Arc::new(Progress::default());
         let task = worker.run(Box::pin(mirrors::run(worker.origins(), pulls, progress.clone())));
@@ -412,13 +457,13 @@ impl System {
     /// Waits for a task; a signal or a deadline ends the wait and, with the task dropped, its work.
     fn await_task<T>(&self, task: &Task<T>, show: impl Fn()) -> Result<T> {
         for tick in 0u32.. {
+            if tick.is_multiple_of(5) {
+                show();
+            }
             match task.result.recv_timeout(TICK) {
                 Ok(result) => return result,
                 Err(RecvTimeoutError::Timeout) => self.check()?,
                 Err(RecvTimeoutError::Disconnected) => break,
-            }
-            if tick.is_multiple_of(5) {
-                show();
             }
         }
         Err(Fault::new("the background thread of the downloads has ended").into())

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
 mod bake;
+mod downloads;
 mod facts;
 mod fetch;
 mod kill;

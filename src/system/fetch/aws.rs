@@ -27,7 +27,7 @@ pub(super) use self::answer::{MAX_ANSWER_BYTES, text};
 use super::{
     Origins,
     http::now,
-    retry::{Attempts, Failure, retry_after},
+    retry::{Failure, retry_after},
     sdk::Sender,
 };
 use crate::{error::Fault, system::System};
@@ -339,17 +339,8 @@ impl Call {
 }
 
 async fn call(origins: Arc<Origins>, call: Call) -> Result<Element, Fault> {
-    let mut attempts = Attempts::new(&origins.settings.pace, &origins.budget);
     let what = format!("{} {}", call.service.name, call.operation);
-    loop {
-        match call.attempt(&origins).await {
-            Ok(answer) => {
-                attempts.succeeded();
-                return Ok(answer);
-            }
-            Err(failure) => attempts.after(&what, failure).await?,
-        }
-    }
+    origins.attempts().run(&what, || call.attempt(&origins)).await
 }
 
 impl System {

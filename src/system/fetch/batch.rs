@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc,
+        Arc, Mutex,
         mpsc::{Sender, channel},
     },
     time::{Duration, Instant},
@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::{getegid, geteuid};
 
 use super::{
-    Fetched, Pull, Source,
-    download::{self, Progress},
+    Fetched, Pull, Source, download,
+    progress::Progress,
     spool::{Place, Spool},
     worker::Task,
 };
@@ -192,7 +192,9 @@ impl System {
         let progress = Arc::new(Progress::default());
         let spool = self.spool_beside(order, umask)?;
         // Boxed: what is built around a future has room for it twice.
-        let download = Box::pin(download::run(worker.origins(), self.pull(order), spool, progress.clone()));
+        let (origins, pull, known) = (worker.origins(), self.pull(order), progress.clone());
+        let spool = Arc::new(Mutex::new(spool));
+        let download = Box::pin(async move { download::run(origins, &pull, spool, known).await });
         let task = worker.run(async move {
             // Nobody receives what nobody waits for any more.
             _ = sender.send((index, download.await));
@@ -217,7 +219,7 @@ impl System {
     }
 
     fn pull(&self, Order { source, sha256, .. }: &Order) -> Pull {
-        Pull { source: source.clone(), sha256: *sha256, attempts: self.fetcher.settings.pace.attempts }
+        Pull { source: source.clone(), sha256: *sha256, limit: self.fetcher.settings.pace.limit }
     }
 
     /// Makes sure that files can be put into a directory; makes it, and those above it, where they are missing.

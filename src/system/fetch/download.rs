@@ -1,10 +1,9 @@
 //! A download: attempts at a body, by one connection or by several, streamed to the disk and verified.
 
 use std::{
-    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -15,12 +14,13 @@ use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
     Fetched, Origins, Pull, STREAMS, Source, http,
+    progress::Progress,
     range::Range,
-    retry::{Attempts, Failure, Pace},
+    retry::{Attempts, Failure, Pace, Setback},
     s3::{self, Object, S3},
     spool::{CHUNK, Lane, Promise, Spool},
 };
-use crate::{error::Fault, value::ByteSize};
+use crate::error::Fault;
 
 /// How many connections one body is fetched by, at first and at most. One by one they would cost round trips to find
 /// out about, while each begins slowly (TCP); and no server minds eight.
@@ -34,32 +34,6 @@ const WORTH_A_THREAD: u64 = 4 << 20;
 const SHORT: u64 = 1 << 20;
 /// Whoever brings as much before it fails has not failed to get on.
 const HEADWAY: u64 = 1 << 20;
-
-/// How far a download is, read by whoever waits for it.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    done: AtomicU64,
-    /// Zero as long as it isn't known.
-    total: AtomicU64,
-}
-
-impl Progress {
-    /// Bytes that have arrived, of how many if that is known.
-    pub(super) fn now(&self) -> (u64, Option<u64>) {
-        let total = self.total.load(Ordering::Relaxed);
-        (self.done.load(Ordering::Relaxed), (total > 0).then_some(total))
-    }
-}
-
-impl fmt::Display for Progress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let done = ByteSize(self.done.load(Ordering::Relaxed));
-        match self.total.load(Ordering::Relaxed) {
-            0 => write!(f, "{done}"),
-            total => write!(f, "{done} of {}", ByteSize(total)),
-        }
-    }
-}
 
 /// What an origin answers.
 pub(super) enum Answer {
@@ -97,43 +71,26 @@ struct Body {
     end: Option<u64>,
 }
 
-/// Downloads, with as many attempts as make sense.
+/// Downloads, with as many attempts as make sense. What has arrived when they end is in the spool, for others.
 pub(super) async fn run(
     origins: Arc<Origins>,
-    pull: Pull,
-    spool: Spool,
+    pull: &Pull,
+    spool: Arc<Mutex<Spool>>,
     progress: Arc<Progress>,
 ) -> Result<Fetched, Fault> {
     let _place = origins.window.enter().await;
-    let pace = Pace { attempts: pull.attempts, ..origins.settings.pace.clone() };
-    let mut attempts = Attempts::new(&pace, &origins.budget);
+    let pace = Pace { limit: pull.limit, ..origins.settings.pace.clone() };
+    let attempts = Attempts::new(&pace, &origins.budget).shown(&progress);
     let transfer = Arc::new(Transfer {
         origins: origins.clone(),
         source: pull.source.clone(),
         is_pinned: pull.sha256.is_some(),
-        spool: Mutex::new(spool),
+        spool,
         digesting: Arc::new(Semaphore::new(1)),
-        progress,
+        progress: progress.clone(),
+        alone: AtomicBool::new(false),
     });
-    let mut alone = false;
-    loop {
-        let before = transfer.spool().done();
-        let Err(failure) = transfer.attempt(alone).await else { break };
-        match failure {
-            // Whatever the accident was, the next attempt shares nothing with this one.
-            Failure::Suspect(_) => {
-                transfer.spool().forget()?;
-                alone = true;
-            }
-            Failure::Transient(..) => origins.window.narrow(),
-            Failure::Permanent(_) | Failure::Unsigned(_) => {}
-        }
-        if transfer.spool().done() >= before + HEADWAY {
-            attempts.headway();
-        }
-        attempts.after(&pull.source, failure).await?;
-    }
-    attempts.succeeded();
+    attempts.run(&pull.source, || transfer.attempt()).await?;
     let fetched = transfer.spool().finish()?;
     // More places for long bodies would be more connections with full buffers, none of them faster.
     origins.window.widen(if fetched.size > SHORT { STREAMS } else { usize::MAX });
@@ -146,10 +103,12 @@ struct Transfer {
     source: Source,
     /// Whether its digest is declared.
     is_pinned: bool,
-    spool: Mutex<Spool>,
+    spool: Arc<Mutex<Spool>>,
     /// The turn to digest.
     digesting: Arc<Semaphore>,
     progress: Arc<Progress>,
+    /// Whether one connection brings all of it, after what may have been an accident of several.
+    alone: AtomicBool,
 }
 
 impl Transfer {
@@ -158,10 +117,27 @@ impl Transfer {
     }
 
     /// One attempt at what is missing.
-    async fn attempt(self: &Arc<Self>, alone: bool) -> Result<(), Failure> {
+    async fn attempt(self: &Arc<Self>) -> Result<(), Setback> {
+        let before = self.spool().done();
+        let Err(failure) = self.bring().await else { return Ok(()) };
+        match failure {
+            // Whatever the accident was, the next attempt shares nothing with this one.
+            Failure::Suspect(_) => {
+                self.spool().forget().map_err(Failure::Permanent)?;
+                self.alone.store(true, Ordering::Relaxed);
+            }
+            Failure::Transient(..) => self.origins.window.narrow(),
+            Failure::Permanent(_) | Failure::Unsigned(_) => {}
+        }
+        let headway = self.spool().done() >= before + HEADWAY;
+        Err(Setback { failure, headway })
+    }
+
+    /// Brings what is missing, and verifies the whole.
+    async fn bring(self: &Arc<Self>) -> Result<(), Failure> {
         self.spool().release();
         if let Some(lead) = self.lead().await? {
-            self.receive(lead, alone).await?;
+            self.receive(lead).await?;
         }
         self.digest().await?;
         self.spool().verify().map_err(Failure::Suspect)
@@ -172,7 +148,7 @@ impl Transfer {
         let resumed = {
             let mut spool = self.spool();
             let promise = spool.promise().clone();
-            self.show(&spool);
+            self.progress.show(&spool);
             if spool.is_resumable() {
                 let lane = spool.lane();
                 let missing = spool.claim(lane).map(|(start, _)| Range { start, end: spool.gap_end(start) });
@@ -212,7 +188,7 @@ impl Transfer {
         spool.begin(promise).map_err(Failure::Permanent)?;
         let lane = spool.lane();
         _ = spool.claim(lane);
-        self.show(&spool);
+        self.progress.show(&spool);
         Ok(Body { lane, bytes, start: 0, end })
     }
 
@@ -230,11 +206,13 @@ impl Transfer {
     }
 
     /// Receives the lead's body, and with it what other connections bring, as long as more of them bring more.
-    async fn receive(self: &Arc<Self>, lead: Body, alone: bool) -> Result<(), Failure> {
+    async fn receive(self: &Arc<Self>, lead: Body) -> Result<(), Failure> {
         let can_share = {
             let spool = self.spool();
             let Promise { total, etag, .. } = spool.promise();
-            !alone && etag.is_some() && total.is_some_and(|total| total >= spool.done() + 2 * CHUNK)
+            !self.alone.load(Ordering::Relaxed)
+                && etag.is_some()
+                && total.is_some_and(|total| total >= spool.done() + 2 * CHUNK)
         };
         if !can_share {
             return Box::pin(self.clone().lane(Some(lead))).await;
@@ -336,7 +314,7 @@ impl Transfer {
                 at += fits as u64;
                 bytes = &bytes[fits..];
             }
-            self.progress.done.store(spool.done(), Ordering::Relaxed);
+            self.progress.arrived(spool.done());
             if spool.undigested() >= WORTH_A_THREAD {
                 drop(spool);
                 self.digest_aside();
@@ -384,22 +362,16 @@ impl Transfer {
         self.spool().return_digest(lent);
         advanced.map_err(|error| Fault::new("reading a download again").caused_by(error))
     }
-
-    fn show(&self, spool: &Spool) {
-        self.progress.done.store(spool.done(), Ordering::Relaxed);
-        self.progress.total.store(spool.promise().total.unwrap_or_default(), Ordering::Relaxed);
-    }
 }
 
 /// See [`System::etag`](super::System::etag).
-pub(super) async fn etag(origins: Arc<Origins>, source: Source) -> Result<Option<String>, Fault> {
-    let mut attempts = Attempts::new(&origins.settings.pace, &origins.budget);
-    loop {
-        match validator(&origins, &source).await {
-            Ok(etag) => return Ok(etag),
-            Err(failure) => attempts.after(&source, failure).await?,
-        }
-    }
+pub(super) async fn etag(
+    origins: Arc<Origins>,
+    source: Source,
+    progress: Arc<Progress>,
+) -> Result<Option<String>, Fault> {
+    let attempts = origins.attempts().shown(&progress);
+    attempts.run(&source, || validator(&origins, &source)).await
 }
 
 async fn validator(origins: &Origins, source: &Source) -> Result<Option<String>, Failure> {

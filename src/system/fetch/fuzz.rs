@@ -74,7 +74,13 @@ pub fn retry_after(bytes: &[u8]) {
 
 /// A system on a tree, which trusts nobody and gives up soon.
 fn system(tree: &Path) -> Result<System> {
-    let pace = retry::Pace { attempts: 3, first: Duration::ZERO, longest: Duration::ZERO, obedience: Duration::ZERO };
+    let pace = retry::Pace {
+        limit: retry::Limit::Attempts(3),
+        first: Duration::ZERO,
+        longest: Duration::ZERO,
+        obedience: Duration::ZERO,
+        ..retry::Pace::default()
+    };
     let settings = Settings {
         pace,
         stall: Duration::from_secs(1),

@@ -20,7 +20,7 @@ use aws_sdk_s3::{config::http::HttpResponse, error::SdkError};
 use super::{
     Origins, Settings,
     client::{Clients, causes},
-    retry::{Attempts, Failure},
+    retry::Failure,
     sdk::{Sender, TooLong},
 };
 use crate::{error::Fault, system::ec2, value::spoken};
@@ -193,13 +193,7 @@ impl Metadata {
 
 /// See [`System::instance`](super::System::instance).
 pub(super) async fn ask(origins: Arc<Origins>, query: Query) -> Result<String, Fault> {
-    let mut attempts = Attempts::new(&origins.settings.pace, &origins.budget);
-    loop {
-        match answer(&origins.metadata, &query).await {
-            Ok(answer) => return Ok(answer),
-            Err(failure) => attempts.after(&"the instance metadata service", failure).await?,
-        }
-    }
+    origins.attempts().run(&"the instance metadata service", || answer(&origins.metadata, &query)).await
 }
 
 async fn answer(metadata: &Metadata, query: &Query) -> Result<String, Failure> {

@@ -1,11 +1,14 @@
 //! Several sources of the same bytes: after a failure of one, the next one is tried.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
 use super::{
-    Delivered, Download, Origins, Pull, Source,
-    download::{self, Progress},
-    retry::Pace,
+    Delivered, Download, Origins, Pull, Source, download,
+    progress::Progress,
+    retry::{Failure, Limit, Pace},
     spool::Spool,
 };
 use crate::error::{self, Class, Fault};
@@ -19,39 +22,54 @@ pub(super) fn pulls(download: &Download, pace: &Pace) -> Vec<Pull> {
     let pull = |(index, source): (usize, &Source)| Pull {
         source: source.clone(),
         sha256: download.sha256,
-        attempts: if index + 1 == sources.len() { pace.attempts } else { pace.attempts.min(ATTEMPTS) },
+        limit: match pace.limit {
+            // With patience it is asked again after all the others.
+            Limit::Patience(_) if sources.len() > 1 => Limit::Attempts(ATTEMPTS),
+            Limit::Attempts(attempts) if index + 1 < sources.len() => Limit::Attempts(attempts.min(ATTEMPTS)),
+            limit => limit,
+        },
     };
     sources.iter().enumerate().map(pull).collect()
 }
 
-/// Downloads from the first source that delivers. Each has a file of its own for what arrives from it.
+/// What is asked of a source, and the file for what arrives from it.
+pub(super) type Bid = (Pull, Arc<Mutex<Spool>>);
+
+/// Downloads from the first source that delivers. With patience all are asked again and again.
 ///
 /// # Errors
 /// That of the only source, or those of all of several: transient if one of them is.
-pub(super) async fn run(
-    origins: Arc<Origins>,
-    pulls: Vec<(Pull, Spool)>,
-    progress: Arc<Progress>,
-) -> Result<Delivered, Fault> {
-    let is_only = pulls.len() == 1;
+pub(super) async fn run(origins: Arc<Origins>, bids: Vec<Bid>, progress: Arc<Progress>) -> Result<Delivered, Fault> {
+    if let [(pull, spool)] = &bids[..] {
+        let fetched = download::run(origins, pull, spool.clone(), progress).await?;
+        return Ok(Delivered { fetched, source: pull.source.to_string(), at: Instant::now() });
+    }
+    let Limit::Patience(_) = origins.settings.pace.limit else {
+        return each(&origins, &bids, &progress).await.map_err(Failure::into_fault);
+    };
+    let what = bids.iter().map(|(pull, _)| pull.source.to_string()).collect::<Vec<_>>().join(" or ");
+    origins.attempts().shown(&progress).run(&what, || each(&origins, &bids, &progress)).await
+}
+
+/// Asks each source, in turn.
+async fn each(origins: &Arc<Origins>, bids: &[Bid], progress: &Arc<Progress>) -> Result<Delivered, Failure> {
     let mut failures: Vec<(String, anyhow::Error)> = vec![];
-    for (pull, spool) in pulls {
+    for (pull, spool) in bids {
         let source = pull.source.to_string();
         if let Some((before, error)) = failures.last() {
             tracing::warn!("{before}: {error:#}; trying {source}");
         }
-        match download::run(origins.clone(), pull, spool, progress.clone()).await {
+        match download::run(origins.clone(), pull, spool.clone(), progress.clone()).await {
             Ok(fetched) => return Ok(Delivered { fetched, source, at: Instant::now() }),
-            Err(fault) if is_only => return Err(fault),
             Err(fault) => failures.push((source, fault.into())),
         }
     }
     let reasons: String = failures.iter().map(|(source, error)| format!("\n| {source}: {error:#}")).collect();
-    let fault = Fault::new(format!("none of the {} sources delivers it{reasons}", failures.len()));
-    let is_transient = failures.iter().any(|(_, error)| error::class(error) == Class::Transient);
-    let fault = if is_transient { fault.transient() } else { fault };
-    Err(match failures.iter().find_map(|(_, error)| error::hint(error)) {
+    let fault = Fault::new(format!("all {} sources failed{reasons}", failures.len()));
+    let fault = match failures.iter().find_map(|(_, error)| error::hint(error)) {
         Some(hint) => fault.hint(hint),
         None => fault,
-    })
+    };
+    let is_transient = failures.iter().any(|(_, error)| error::class(error) == Class::Transient);
+    Err(if is_transient { Failure::transient(fault.transient()) } else { Failure::Permanent(fault) })
 }

@@ -5,10 +5,7 @@
 //! `CFNSigner.sign`, the header `Authorization: CFN_V1 base64(document):signature`. The signature, base64 itself, comes
 //! without its line breaks.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -23,13 +20,12 @@ use super::{
     aws::{RESERVED, Refusal, THROTTLED, text},
     http::now,
     metadata::IDENTITY,
-    retry::{Attempts, Budget, Failure, Pace, retry_after},
+    retry::{Attempts, Budget, Failure, Limit, Pace, retry_after},
 };
 use crate::{
     error::Fault,
     signal::{Target, Verdict},
     system::System,
-    value::spoken,
 };
 
 const SIGNATURE: &str = "/latest/dynamic/instance-identity/signature";
@@ -37,8 +33,6 @@ const SIGNATURE: &str = "/latest/dynamic/instance-identity/signature";
 const DOMAIN: &str = "/latest/meta-data/services/domain";
 /// Where CloudFormation is instead, as all SDKs read it.
 const ENDPOINTS: [&str; 2] = ["AWS_ENDPOINT_URL_CLOUDFORMATION", "AWS_ENDPOINT_URL"];
-/// More attempts than fit into any patience; no other download competes with a signal for its retries.
-const ATTEMPTS: u32 = 100;
 
 /// What CloudFormation makes of a signal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,19 +61,11 @@ async fn tell(
     verdict: Verdict,
     patience: Duration,
 ) -> Result<Acknowledged, Fault> {
-    let end = Instant::now() + patience;
-    let (pace, budget) = (Pace { attempts: ATTEMPTS, ..origins.settings.pace.clone() }, Budget::default());
-    let mut attempts = Attempts::new(&pace, &budget);
-    loop {
-        match send(&origins, &target, &verdict).await {
-            Ok(acknowledged) => return Ok(acknowledged),
-            Err(Failure::Transient(fault, _)) if Instant::now() >= end => {
-                let gave_up = Fault::new(format!("not acknowledged within {}", spoken(patience)));
-                return Err(gave_up.caused_by(fault).transient());
-            }
-            Err(failure) => attempts.after(&format!("the signal to {target}"), failure).await?,
-        }
-    }
+    // No other request competes with a signal for its retries.
+    let (pace, budget) =
+        (Pace { limit: Limit::Patience(patience), ..origins.settings.pace.clone() }, Budget::default());
+    let attempt = || send(&origins, &target, &verdict);
+    Attempts::new(&pace, &budget).run(&format!("the signal to {target}"), attempt).await
 }
 
 async fn send(origins: &Origins, target: &Target, verdict: &Verdict) -> Result<Acknowledged, Failure> {

@@ -498,11 +498,12 @@ mod tests {
     use nix::{fcntl::OFlag, sys::stat::Mode};
 
     use super::*;
+    use crate::system::fetch::retry::Limit;
 
     #[test]
     fn a_full_file_system_is_named_with_what_was_needed() {
         let file = File::options().write(true).open("/dev/full").unwrap();
-        let pull = Pull { source: "http://a/b".parse().unwrap(), sha256: None, attempts: 1 };
+        let pull = Pull { source: "http://a/b".parse().unwrap(), sha256: None, limit: Limit::Attempts(1) };
         let mut spool = Spool::new(Place::Anonymous(Arc::new(file)), "/var/lib/x".into(), &pull).unwrap();
         spool.begin(Promise { total: Some(3 << 20), ..Promise::default() }).unwrap();
         let lane = spool.lane();
@@ -516,7 +517,7 @@ mod tests {
     #[test]
     fn a_chunk_that_lags_behind_is_free_for_another_lane() {
         let file = File::from(nix::fcntl::open("/tmp", OFlag::O_TMPFILE | OFlag::O_RDWR, Mode::S_IRUSR).unwrap());
-        let pull = Pull { source: "http://a/b".parse().unwrap(), sha256: None, attempts: 1 };
+        let pull = Pull { source: "http://a/b".parse().unwrap(), sha256: None, limit: Limit::Attempts(1) };
         let mut spool = Spool::new(Place::Anonymous(Arc::new(file)), "/tmp".into(), &pull).unwrap();
         spool.begin(Promise { total: Some(6 * CHUNK), ..Promise::default() }).unwrap();
         let (slow, fast) = (spool.lane(), spool.lane());

@@ -6,6 +6,7 @@ mod metadata;
 mod mirrors;
 mod network;
 mod parts;
+mod patience;
 mod s3;
 mod server;
 mod tls;
@@ -18,7 +19,10 @@ use std::{
 
 use anyhow::Result;
 
-use super::{Download, Fetched, Fetcher, Settings, Source, retry::Pace};
+use super::{
+    Download, Fetched, Fetcher, Settings, Source,
+    retry::{Limit, Pace},
+};
 use crate::system::{Mode, System, interrupt::Interrupt};
 
 /// Where nothing listens: a port that only root could open, and nobody has for decades.
@@ -89,10 +93,11 @@ fn text(mut fetched: Fetched) -> String {
 fn settings() -> Settings {
     Settings {
         pace: Pace {
-            attempts: 3,
+            limit: Limit::Attempts(3),
             first: Duration::from_millis(1),
             longest: Duration::from_millis(2),
             obedience: Duration::from_millis(5),
+            ..Pace::default()
         },
         metadata_endpoint: Some(NOBODY.into()),
         metadata_patience: Some(Duration::ZERO),

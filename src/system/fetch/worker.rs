@@ -75,6 +75,13 @@ pub(super) struct Task<T> {
     abort: AbortHandle,
 }
 
+impl<T> Task<T> {
+    /// Whether its result is there.
+    pub(super) fn has_ended(&self) -> bool {
+        self.abort.is_finished()
+    }
+}
+
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         self.abort.abort();

@@ -21,10 +21,7 @@ use crate::{
     error::Fault,
     system::{
         System,
-        fetch::{
-            Origins,
-            retry::{Attempts, Failure},
-        },
+        fetch::{Origins, retry::Failure},
     },
     value::printable,
 };
@@ -84,13 +81,7 @@ async fn list(origins: Arc<Origins>, prefix: Prefix, found: Arc<AtomicU64>) -> R
     let mut objects = vec![];
     let mut next = None;
     loop {
-        let mut attempts = Attempts::new(&origins.settings.pace, &origins.budget);
-        let page = loop {
-            match s3.page(&origins, &prefix, next.clone()).await {
-                Ok(page) => break page,
-                Err(failure) => attempts.after(&prefix, failure).await?,
-            }
-        };
+        let page = origins.attempts().run(&prefix, || s3.page(&origins, &prefix, next.clone())).await?;
         let encoded = page.encoding_type() == Some(&EncodingType::Url);
         for entry in page.contents() {
             objects.push(listed(entry, encoded)?);

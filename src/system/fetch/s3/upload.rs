@@ -11,10 +11,7 @@ use aws_sdk_s3::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::{
-    super::{
-        Origins,
-        retry::{Attempts, Failure},
-    },
+    super::{Origins, retry::Failure},
     Object, S3, status,
 };
 use crate::{error::Fault, system::System, value::Sha256};
@@ -49,32 +46,26 @@ impl System {
 
 async fn is_there(origins: Arc<Origins>, bucket: String) -> Result<bool, Fault> {
     let s3 = S3::of(&origins).await;
-    let mut attempts = Attempts::new(&origins.settings.pace, &origins.budget);
-    loop {
+    let attempt = async || {
         let head = |config| s3.client().head_bucket().bucket(&bucket).customize().config_override(config).send();
         match s3.send(&bucket, head).await {
-            Ok(_) => return Ok(true),
+            Ok(_) => Ok(true),
             Err(error) => match status(&error) {
-                Some(404) => return Ok(false),
-                Some(403) => return Ok(true),
+                Some(404) => Ok(false),
+                Some(403) => Ok(true),
                 _ => {
                     let object = Object { bucket: &bucket, key: "", version: None };
-                    attempts.after(&bucket, s3.explain(&origins, object, error).await).await?;
+                    Err(s3.explain(&origins, object, error).await)
                 }
             },
         }
-    }
+    };
+    origins.attempts().run(&bucket, attempt).await
 }
 
 async fn put(origins: Arc<Origins>, upload: Upload) -> Result<bool, Fault> {
     let s3 = S3::of(&origins).await;
-    let mut attempts = Attempts::new(&origins.settings.pace, &origins.budget);
-    loop {
-        match s3.put(&origins, &upload).await {
-            Ok(sent) => return Ok(sent),
-            Err(failure) => attempts.after(&upload.key, failure).await?,
-        }
-    }
+    origins.attempts().run(&upload.key, || s3.put(&origins, &upload)).await
 }
 
 impl S3 {

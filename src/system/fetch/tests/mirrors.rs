@@ -54,7 +54,7 @@ fn when_none_delivers_each_is_named_with_its_reason() {
     let bench = Bench::new(settings());
     let (code, said) = told(bench.system.fetch(&any_of(&[&format!("{gone}?signature=secret"), &other])));
     assert_eq!(code, 1, "{said}");
-    assert!(said.contains(&format!("downloading {gone} or {other}\ncaused by: none of the 2 sources")), "{said}");
+    assert!(said.contains(&format!("downloading {gone} or {other}\ncaused by: all 2 sources failed")), "{said}");
     assert!(said.contains(&format!("| {gone}: the server answered 404 Not Found\n")), "{said}");
     assert!(said.contains(&format!("| {other}: the sha256 of the 5 bytes is ")), "{said}");
     assert!(said.contains("hint: check the URL") && !said.contains("secret"), "{said}");

@@ -19,7 +19,7 @@ use super::{
     server::{Reply, Server},
     settings, text, told,
 };
-use crate::system::fetch::Settings;
+use crate::system::fetch::{Settings, retry::Limit};
 
 /// Runs a test on a thread of its own, in namespaces that end with it.
 fn apart(test: impl FnOnce() + Send + 'static) {
@@ -49,7 +49,7 @@ fn a_connection_of_which_the_other_end_is_gone_is_transient() {
         let wanted = download(&server.url("/"));
         bench.system.prefetch(vec![wanted.clone()]);
         let started = &bench.system.fetcher.started;
-        assert!(eventually(&bench.system, || !started.borrow()[0].1.progress.to_string().starts_with('0')));
+        assert!(eventually(&bench.system, || started.borrow()[0].1.progress.now().0 > 0));
         run("iptables", "-A INPUT -i lo -j DROP");
         let (code, told) = told(bench.system.fetch(&wanted));
         assert_eq!((code, server.requests().len()), (75, 1), "{told}");
@@ -68,12 +68,12 @@ fn a_download_goes_on_when_the_packets_come_again() {
             if number == 0 { reply.cut(1_500_000).then_stall() } else { reply }
         });
         let mut settings = Settings { connect: Duration::from_millis(400), ..hasty() };
-        settings.pace.attempts = 100;
+        settings.pace.limit = Limit::Attempts(100);
         let bench = Bench::new(settings);
         let wanted = download(&server.url("/"));
         bench.system.prefetch(vec![wanted.clone()]);
         let started = &bench.system.fetcher.started;
-        assert!(eventually(&bench.system, || started.borrow()[0].1.progress.to_string().starts_with("1.4 MiB")));
+        assert!(eventually(&bench.system, || started.borrow()[0].1.progress.now().0 >= 1_400_000));
         run("iptables", "-A INPUT -i lo -j DROP");
         // So long that the stall was seen, and new connections were tried.
         bench.system.wait(Duration::from_secs(2)).unwrap();

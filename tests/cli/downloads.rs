@@ -1,0 +1,48 @@
+//! The downloads of a run and of `fetch` against origins that refuse, lie or are many.
+
+use std::{
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use sha2::Digest;
+
+use crate::{
+    sandbox::{Finished, Sandbox},
+    server::{Reply, Server},
+};
+
+/// A resource whose bytes come from a URL.
+fn file(sandbox: &Sandbox, name: &str, url: &str, content: &[u8]) -> String {
+    let sha256: String = sha2::Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+    let path = sandbox.at(name);
+    format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\nsource = \"{url}\"\nsha256 = \"{sha256}\"\n")
+}
+
+/// The binary with a resource limit, as prlimit(1) takes it.
+fn limited(sandbox: &Sandbox, limit: &str, arguments: &[&str]) -> Finished {
+    let inner = sandbox.command(arguments);
+    let mut command = Command::new("prlimit");
+    let _ = command.arg(limit).arg(inner.get_program()).args(inner.get_args()).current_dir(&sandbox.path);
+    let _ = command.env("HOME", &sandbox.path).env_remove("GLOVO_BOOTSTRAP_STEPS");
+    Finished::from(command.output().expect("prlimit(1)"))
+}
+
+#[test]
+fn an_origin_that_refuses_for_a_while_does_not_stop_a_run() {
+    let sandbox = Sandbox::new();
+    let asked = AtomicUsize::new(0);
+    let server = Server::start(move |_| {
+        let refused = Reply { headers: "retry-after: 0\r\n", ..Reply::new(503, "") };
+        if asked.fetch_add(1, Ordering::Relaxed) < 30 { refused } else { Reply::ok("jar") }
+    });
+    let url = server.url("/app.jar");
+    let waits = format!("waiting 0 ms for {url} (attempt 1: the server answered 503 Service Unavailable)");
+    let _ = sandbox.run_resources(&file(&sandbox, "app.jar", &url, b"jar")).expect(0).says(&waits);
+
+    // `fetch` has a person at it, who would rather know.
+    let server = Server::start(|_| Reply { headers: "retry-after: 0\r\n", ..Reply::new(503, "") });
+    let fetch = limited(&sandbox, "--nofile=1024", &["fetch", &server.url("/app.jar")]).expect(1);
+    let _ = fetch.says("gave up after 5 attempts");
+    assert_eq!(server.paths().len(), 5);
+}
