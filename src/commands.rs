@@ -29,6 +29,7 @@ use crate::{
         host::check_fact,
         interrupt::Interrupt,
         lock::MachineLock,
+        process,
         supervisor::{self, Word},
     },
     value::spoken,
@@ -93,6 +94,7 @@ pub fn execute(command: Command) -> Result<u8> {
 
 /// Opens the machine or image; a root that can't be opened is a wrong argument.
 fn open(root: &Path, mode: Mode, phase: Option<Phase>) -> Result<Rc<System>> {
+    process::use_usual_umask();
     let system = System::open(root, mode, Interrupt::install()?);
     let mut system = system.map_err(|error| Fault::new("the root can't be worked on").invalid().caused_by(error))?;
     let phase = match (phase, system.root().is_host()) {

@@ -7,6 +7,7 @@ use glovo_bootstrap::{
     commands, error,
     system::{
         host::is_stderr_the_journal,
+        process,
         supervisor::{self, Word},
     },
     view,
@@ -15,6 +16,7 @@ use tracing::Level;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 fn main() -> ExitCode {
+    process::isolate();
     let cli = Cli::read();
     set_up_logging(cli.as_ref().is_ok_and(|cli| cli.verbose));
     let cli = match cli {

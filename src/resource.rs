@@ -23,7 +23,7 @@ use anyhow::Result;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    system::{Fact, System},
+    system::{Fact, System, root::check_name},
     value::AbsPath,
 };
 
@@ -83,6 +83,11 @@ impl Finding {
     /// A finding about a field.
     pub fn new(field: &'static str, message: impl Into<String>) -> Self {
         Self { field, message: message.into(), hint: None }
+    }
+
+    /// A finding about a path whose last component is reserved.
+    pub fn of_name(path: &AbsPath) -> Option<Self> {
+        check_name(path.leaf()).err().map(|reserved| Self::new("path", reserved.to_string()).hint("use another name"))
     }
 
     /// Says what to write instead.

@@ -17,6 +17,7 @@ pub mod interrupt;
 pub mod lock;
 pub mod openpgp;
 mod previous;
+pub mod process;
 pub mod root;
 pub mod state;
 pub mod supervisor;

@@ -160,7 +160,9 @@ impl<'de> Deserialize<'de> for Mode {
                 f.write_str("a mode as a string of octal digits, such as \"0644\"")
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Mode, E> {
-                let octal = matches!(text.len(), 3 | 4).then(|| u32::from_str_radix(text, 8).ok()).flatten();
+                // The standard library's parser takes a sign, too.
+                let is_octal = matches!(text.len(), 3 | 4) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+                let octal = is_octal.then(|| u32::from_str_radix(text, 8).ok()).flatten();
                 octal.map(Mode).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
@@ -185,7 +187,7 @@ impl FromStr for ByteSize {
     fn from_str(text: &str) -> Result<Self> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);
-        let scale: u64 = match unit.trim() {
+        let scale: u64 = match unit {
             "" | "B" => 1,
             "KiB" => 1 << 10,
             "MiB" => 1 << 20,
@@ -301,12 +303,34 @@ mod tests {
     fn sizes_and_spans_have_units_and_bounds() {
         assert_eq!("1GiB".parse::<ByteSize>().unwrap().0, 1 << 30);
         assert_eq!("4096".parse::<ByteSize>().unwrap().to_string(), "4 KiB");
-        for bad in ["", "GiB", "1GB", "-1", "1.5GiB", "99999999999999999999", "20000000TiB"] {
+        for bad in [
+            "",
+            "GiB",
+            "1GB",
+            "-1",
+            "1.5GiB",
+            "99999999999999999999",
+            "20000000TiB",
+            "+1GiB",
+            "1_0GiB",
+            "1 GiB",
+            "1GiB ",
+            "０",
+        ] {
             assert!(bad.parse::<ByteSize>().is_err(), "{bad:?}");
         }
         assert_eq!("90s".parse::<Span>().unwrap().0.as_secs(), 90);
-        for bad in ["", "5", "s", "5 s", "1d", "99999999999h", "9000h"] {
+        for bad in ["", "5", "s", "5 s", "1d", "99999999999h", "9000h", "+5s", "5_0s", " 5s", "5s\n"] {
             assert!(bad.parse::<Span>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_mode_is_octal_digits_and_nothing_else() {
+        let mode = |text: &str| Mode::deserialize(de::value::StrDeserializer::<de::value::Error>::new(text));
+        assert_eq!((mode("0644").unwrap().0, mode("755").unwrap().0), (0o644, 0o755));
+        for bad in ["", "7", "+755", "+75", "-755", "0o75", " 755", "755 ", "7_55", "0888", "07777", "٧٥٥"] {
+            assert!(mode(bad).is_err(), "{bad:?}");
         }
     }
 

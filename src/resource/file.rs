@@ -107,6 +107,7 @@ impl Resource for File {
             ),
             _ => {}
         }
+        findings.extend(Finding::of_name(&self.path));
         if self.sha256.is_none() {
             match (self.source.as_ref().map(Sources::all), self.verify) {
                 (Some([_, _, ..]), None | Some(Verify::Etag)) => findings.push(

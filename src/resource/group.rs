@@ -4,7 +4,7 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Change, Kind, Resource, ownership::AccountName, user::complete};
+use super::{Change, Finding, Kind, Resource, ownership::AccountName, user::complete};
 use crate::{
     error::Fault,
     system::{Fact, System, accounts::GSHADOW, command::Program},
@@ -33,6 +33,12 @@ gid = 4000"#;
 impl Resource for Group {
     fn title(&self) -> String {
         self.name.to_string()
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        // For chown(2) it means: leave it as it is.
+        let is_none = self.gid == Some(u32::MAX);
+        is_none.then(|| Finding::new("gid", format!("{} is not a gid", u32::MAX))).into_iter().collect()
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {

@@ -39,11 +39,12 @@ impl Resource for Link {
     }
 
     fn check(&self) -> Vec<Finding> {
-        match printable(&self.target) {
-            Ok(()) if self.target.is_empty() => vec![Finding::new("target", "the target is empty")],
-            Ok(()) => vec![],
-            Err(error) => vec![Finding::new("target", format!("the target {error}"))],
-        }
+        let of_target = match printable(&self.target) {
+            Ok(()) if self.target.is_empty() => Some(Finding::new("target", "the target is empty")),
+            Ok(()) => None,
+            Err(error) => Some(Finding::new("target", format!("the target {error}"))),
+        };
+        Finding::of_name(&self.path).into_iter().chain(of_target).collect()
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {

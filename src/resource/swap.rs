@@ -65,7 +65,7 @@ impl TryFrom<String> for SizeRule {
         let first = parts.next().unwrap_or_default();
         let Some(factor) = first.strip_prefix("memory") else {
             ensure!(parts.next().is_none(), "`min` and `max` go with `memory*FACTOR`");
-            return Ok(Self::Fixed(first.parse()?));
+            return Ok(Self::Fixed(text.parse()?));
         };
         let percent = percent(factor.trim())
             .with_context(|| format!("`{first}` is not `memory*FACTOR`, such as memory*1 or memory*0.5"))?;
@@ -336,6 +336,10 @@ mod tests {
             "1GiB, max 2GiB",
             "memory, min 2GiB, max 1GiB",
             "memory*1.234",
+            "memory*+1",
+            " 1GiB",
+            "+1GiB",
+            "memory, min +1GiB",
         ] {
             assert!(rule(bad).is_err(), "{bad}");
         }

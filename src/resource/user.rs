@@ -4,7 +4,7 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Change, Kind, Resource, ownership::AccountName};
+use super::{Change, Finding, Kind, Resource, ownership::AccountName};
 use crate::{
     error::Fault,
     system::{
@@ -50,6 +50,12 @@ shell = "/usr/sbin/nologin""#;
 impl Resource for User {
     fn title(&self) -> String {
         self.name.to_string()
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        // For chown(2) it means: leave it as it is.
+        let is_none = self.uid == Some(u32::MAX);
+        is_none.then(|| Finding::new("uid", format!("{} is not a uid", u32::MAX))).into_iter().collect()
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {

@@ -426,10 +426,8 @@ impl System {
             }
             Mode::Plan => {
                 let directory: AbsPath = "/var/tmp".into();
-                self.root.make_directories(&directory, 0o700)?;
-                // Dropped unpublished, it loses its name at once: only the descriptor keeps the file.
-                let staged = self.root.stage(&directory.join("download")?, ownership)?;
-                (directory, Place::Anonymous(staged.file().clone()))
+                let file = self.root.unnamed(&directory)?;
+                (directory, Place::Anonymous(Arc::new(file)))
             }
         };
         Ok(Spool::new(place, directory, pull)?)

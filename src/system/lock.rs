@@ -5,8 +5,7 @@ use std::{fs::File, io::Read, os::unix::fs::FileExt};
 use anyhow::{Context, Result};
 use nix::{
     errno::Errno,
-    fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat},
-    sys::stat::Mode,
+    fcntl::{Flock, FlockArg},
 };
 
 use super::{root::Root, state};
@@ -53,12 +52,8 @@ impl MachineLock {
 
 fn open(root: &Root) -> Result<File> {
     root.make_directories(&state::DIRECTORY.into(), 0o700)?;
-    let path = root.path().join(state::DIRECTORY.trim_start_matches('/')).join("lock");
     // The directory is root's alone, so nobody else can open the file and hold the lock against us.
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let fd = openat(AT_FDCWD, &path, flags, Mode::from_bits_truncate(0o600))
-        .with_context(|| format!("opening the lock {}", path.display()))?;
-    Ok(File::from(fd))
+    root.open_own(&state::path("lock")?)
 }
 
 fn content(mut file: File) -> String {

@@ -34,7 +34,15 @@ use nix::{
 
 use self::walk::{MAX_LINKS, Purpose, Walk};
 pub use self::{removal::is_match, staged::Staged};
-use crate::{error::Fault, value::AbsPath};
+use crate::{
+    error::Fault,
+    value::{AbsPath, Sha256},
+};
+
+/// The endings of the names that a file has while it is written, while it is downloaded, and of the note on a download.
+const TEMPORARY: &str = ".glovo-bootstrap";
+const PART: &str = ".part";
+const NOTE: &str = ".part.map";
 
 /// More than any small text file has that the distribution keeps.
 pub const MAX_TEXT_BYTES: u64 = 64 << 20;
@@ -266,6 +274,19 @@ impl Root {
         set_ownership(&fd, ownership).with_context(|| format!("setting owner and mode of {path}"))
     }
 
+    /// Opens a regular file that has one name to read and write it in place, or makes it, with mode 0600.
+    pub fn open_own(&self, path: &AbsPath) -> Result<File> {
+        let parent = self.parent_to_write(path)?;
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let fd = openat(&*parent, path.leaf(), flags, Bits::from_bits_truncate(0o600));
+        let fd = fd.map_err(|errno| explain_write(errno, path))?;
+        let status = Status::new(&fstat(&fd).with_context(|| format!("reading the status of {path}"))?);
+        if status.file_type != FileType::Regular || status.links != 1 {
+            bail!("{path} is not a regular file with one name");
+        }
+        Ok(File::from(fd))
+    }
+
     /// Sets owner and mode of a regular file that has one name, through its descriptor.
     pub fn own_file(&self, path: &AbsPath, ownership: Ownership) -> Result<()> {
         let parent = self.parent_to_write(path)?;
@@ -280,11 +301,12 @@ impl Root {
 
     /// Makes a symbolic link, replacing another link (and nothing else) that stands there.
     pub fn make_link(&self, path: &AbsPath, target: &str) -> Result<()> {
+        check_name(path.leaf())?;
         let parent = self.parent_to_write(path)?;
         // A new link is there at once and whole. Only to replace one takes a second name.
         let made = match (symlinkat(target, &*parent, path.leaf()), self.status(path)?) {
             (Err(Errno::EEXIST), Some(status)) if status.file_type == FileType::Link => {
-                let name = temporary_name(path);
+                let name = hidden_name(path.leaf(), TEMPORARY);
                 loop_until_free(&parent, &name, || symlinkat(target, &*parent, name.as_str()))
                     .and_then(|()| renameat(&*parent, name.as_str(), &*parent, path.leaf()))
             }
@@ -370,9 +392,26 @@ pub struct FileSystem {
     pub read_only: bool,
 }
 
-/// What a file or link is called until it is whole.
-fn temporary_name(path: &AbsPath) -> String {
-    format!(".{}.glovo-bootstrap", path.leaf().chars().take(60).collect::<String>())
+/// What a file or link is called until it is whole. Hidden, so that no `*.conf` glob picks it up. A name too long for that
+/// is cut, and told from others by its digest.
+fn hidden_name(leaf: &str, ending: &str) -> String {
+    if leaf.len() <= 200 {
+        return format!(".{leaf}{ending}");
+    }
+    let digest = Sha256::of(leaf.as_bytes()).to_string();
+    format!(".{}-{}{ending}", leaf.chars().take(40).collect::<String>(), &digest[..16])
+}
+
+/// Fails for a name that files have while they are written: what gets it could take another file's place.
+///
+/// # Errors
+/// Naming it.
+pub fn check_name(name: &str) -> Result<()> {
+    if name.starts_with('.') && [TEMPORARY, PART, NOTE].iter().any(|ending| name.ends_with(ending)) {
+        let message = format!("the name `{name}` is reserved for files that are being written");
+        return Err(Fault::new(message).hint("use another name").into());
+    }
+    Ok(())
 }
 
 /// Runs `make` until its name is free, removing what a killed run left there. Bounded: somebody who

@@ -1,22 +1,27 @@
 //! A run in a process of its own, so that whatever ends it, a panic or the OOM killer too, somebody is left to say so.
 //!
 //! The run tells its supervisor where it is and why it failed by lines of JSON, in a file that has no name and is gone
-//! with both of them.
+//! with both of them. The run inherits its descriptor; the environment says which one it is.
 
 use std::{
     ffi::OsString,
     fs::{File, OpenOptions},
     io::{Read, Write},
     os::{
-        fd::AsRawFd,
-        unix::process::{CommandExt, ExitStatusExt},
+        fd::{AsRawFd, RawFd},
+        unix::{
+            fs::{MetadataExt, OpenOptionsExt},
+            process::{CommandExt, ExitStatusExt},
+        },
     },
     process::{Child, Command, ExitStatus},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use nix::{
+    fcntl::{FcntlArg, FdFlag, OFlag, fcntl},
     sys::{
         memfd::{MFdFlags, memfd_create},
         signal::{Signal, kill},
@@ -31,8 +36,10 @@ use crate::{
     report::{ErrorReport, Report},
 };
 
-/// In the run's environment: the file that its supervisor reads.
+/// In the run's environment: the number of the descriptor that its supervisor reads from.
 const VARIABLE: &str = "GLOVO_BOOTSTRAP_SUPERVISOR";
+/// What the supervisor reads from, if this process has one.
+static SUPERVISOR: OnceLock<File> = OnceLock::new();
 /// How long a run may take to end after SIGTERM before it gets SIGKILL: longer than the programs that it stops itself.
 const GRACE: Duration = Duration::from_secs(15);
 /// A panic's exit code where it unwinds, as the standard library has it.
@@ -73,14 +80,27 @@ impl Word {
     }
 }
 
+/// Takes over the descriptor of this process's supervisor, if it has one; returns its number.
+pub(super) fn adopt() -> Option<RawFd> {
+    let number: u16 = std::env::var(VARIABLE).ok()?.parse().ok()?;
+    // Opened anew, so that it is ours to close. A FIFO must not be waited for.
+    let path = format!("/proc/self/fd/{number}");
+    let words = OpenOptions::new().append(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).ok()?;
+    let metadata = words.metadata().ok()?;
+    // Whatever the environment says, nothing is appended to a file that has a name.
+    let is_nameless = metadata.is_file() && metadata.nlink() == 0;
+    let number = words.as_raw_fd();
+    (is_nameless && SUPERVISOR.set(words).is_ok()).then_some(number)
+}
+
 /// Tells the supervisor, if this process has one.
 pub fn tell(word: &Word) {
-    let Some(path) = std::env::var_os(VARIABLE) else { return };
-    let told = || -> Result<()> {
+    let Some(mut words) = SUPERVISOR.get() else { return };
+    let mut tell = || -> Result<()> {
         let line = serde_json::to_string(word)? + "\n";
-        Ok(OpenOptions::new().append(true).open(path)?.write_all(line.as_bytes())?)
+        Ok(words.write_all(line.as_bytes())?)
     };
-    if let Err(error) = told() {
+    if let Err(error) = tell() {
         tracing::warn!("the supervisor isn't told: {error:#}");
     }
 }
@@ -106,19 +126,20 @@ pub struct Supervised {
 impl Supervised {
     /// Starts this program once more, with these arguments and all else as it is here.
     pub fn start(arguments: &[OsString]) -> Result<Self> {
-        let words = memfd_create("words", MFdFlags::MFD_CLOEXEC).context("making a file for the run's words")?;
-        let words = File::from(words);
+        // The run alone inherits it: it is the only program that is started before it is closed to others.
+        let words = memfd_create("words", MFdFlags::empty()).context("making a file for the run's words")?;
         // The program itself, also if another one has its name by now.
         let mut command = Command::new("/proc/self/exe");
         if let Some(name) = std::env::args_os().next() {
             _ = command.arg0(name);
         }
         _ = command.args(arguments);
-        _ = command.env(VARIABLE, format!("/proc/{}/fd/{}", std::process::id(), words.as_raw_fd()));
+        _ = command.env(VARIABLE, words.as_raw_fd().to_string());
         let child = command.spawn().context("starting the run in a process of its own")?;
+        _ = fcntl(&words, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).context("closing a file to other programs")?;
         // Where memory runs out, the kernel is to end the run, not the one who can tell of it.
         _ = std::fs::write("/proc/self/oom_score_adj", "-900");
-        Ok(Self { child, words })
+        Ok(Self { child, words: File::from(words) })
     }
 
     /// Waits until it has ended, its time is up, or a signal comes.

@@ -80,6 +80,11 @@ fn numbers_beyond_their_range_are_refused() {
         ("kind = \"directory\"\npath = \"/d\"\ntimeout = \"99999999999999999999s\"", "up to a year"),
         ("kind = \"directory\"\npath = \"/d\"\nretries = -1", "`retries`"),
         ("kind = \"group\"\nname = \"g\"\ngid = 99999999999", "manifest.toml:5:7"),
+        ("kind = \"group\"\nname = \"g\"\ngid = 4294967295", "4294967295 is not a gid"),
+        ("kind = \"user\"\nname = \"u\"\nuid = 4294967295", "4294967295 is not a uid"),
+        ("kind = \"directory\"\npath = \"/d\"\nmode = \"+755\"", "octal digits"),
+        ("kind = \"swap\"\npath = \"/s\"\nsize = \"1 GiB\"", "is not a unit of size"),
+        ("kind = \"directory\"\npath = \"/d\"\ntimeout = \"+5s\"", "is not a length of time"),
     ] {
         let manifest = sandbox.manifest(&format!("[[resource]]\n{fields}\n"));
         let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(2).says(words);

@@ -2,13 +2,24 @@
 
 use std::{
     fs::{self, Permissions},
-    os::unix::fs::{PermissionsExt, chown, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
+    process::{Command, Stdio},
+    sync::{Mutex, mpsc},
 };
 
-use crate::sandbox::Sandbox;
+use sha2::Digest;
+
+use crate::{
+    sandbox::{Finished, Sandbox},
+    server::{Reply, Server},
+};
 
 const NOBODY: u32 = 65534;
 const STEP: &str = "name = \"step\"\n";
+
+fn sha256(text: &str) -> String {
+    sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 fn directory(sandbox: &Sandbox, name: &str, owner: (u32, u32), mode: u32) -> String {
     let path = sandbox.at(name);
@@ -16,6 +27,18 @@ fn directory(sandbox: &Sandbox, name: &str, owner: (u32, u32), mode: u32) -> Str
     chown(&path, Some(owner.0), Some(owner.1)).unwrap();
     fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
     path
+}
+
+/// The binary in a mount namespace with an empty `/var/lib`, after these lines of shell; `$AGENT` is the binary.
+fn scripted(sandbox: &Sandbox, lines: &str, arguments: &[&str]) -> Finished {
+    fs::create_dir_all(sandbox.at("var-lib")).unwrap();
+    let script = format!(
+        "set -e; mount --make-rprivate /; mount --bind {} /var/lib; {lines}\nexec \"$0\" \"$@\"",
+        sandbox.at("var-lib")
+    );
+    let mut command = Command::new("unshare");
+    let _ = command.args(["--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_glovo-bootstrap")]).args(arguments);
+    Finished::from(command.env_remove("GLOVO_BOOTSTRAP_STEPS").stdin(Stdio::null()).output().unwrap())
 }
 
 #[test]
@@ -44,4 +67,130 @@ fn a_manifest_below_a_directory_of_another_user_is_refused() {
     let _ = validate(&link).expect(2).says("belongs to uid 65534").says("shared/link");
     let variables = sandbox.write("theirs/variables.toml", "");
     let _ = sandbox.run(&["validate", "--steps", &manifest, "--variables", &variables]).expect(2);
+}
+
+#[test]
+fn a_download_does_not_take_the_bytes_of_another_one() {
+    let (right, wrong) = ("right".repeat(50_000), "wrong".repeat(50_000));
+    let (sandbox, answer) = (Sandbox::new(), right.clone());
+    // What the download has been called so far is another file by the time that it is complete.
+    let (evil, part) = (sandbox.at("evil"), sandbox.at(".a.part"));
+    let server = Server::start(move |request| {
+        if request.target == "/a" && fs::write(&evil, &wrong).is_ok() {
+            fs::rename(&evil, &part).unwrap();
+        }
+        Reply::ok(answer.clone())
+    });
+    let pinned = format!("{}#sha256={}", server.url("/a"), sha256(&right));
+    for round in 0..100 {
+        let run = sandbox.run(&["fetch", "-o", &sandbox.at("."), &pinned]);
+        let there = fs::read_to_string(sandbox.at("a")).unwrap_or_default();
+        assert!(there.is_empty() || there == right, "round {round}: {}…, exit {:?}", &there[..5], run.code);
+        let _ = run.expect(1).says("another process has replaced .a.part");
+        let _ = fs::remove_file(sandbox.at("a"));
+    }
+}
+
+#[test]
+fn names_of_files_that_are_being_written_are_refused() {
+    let (sandbox, server) = (Sandbox::new(), Server::start(|request| Reply::ok(request.target.clone())));
+    for name in [".a.part", ".a.part.map", ".a.glovo-bootstrap"] {
+        let urls = [format!("{}#sha256={}", server.url("/a"), sha256("/a")), server.url(&format!("/{name}"))];
+        let _ = sandbox.run(&["fetch", "-o", &sandbox.at("."), &urls[0], &urls[1]]).expect(1).says("is reserved");
+        for kind in ["file\"\ncontent = \"\"", "link\"\ntarget = \"x\""] {
+            let resource = format!("[[resource]]\npath = \"/etc/{name}\"\nkind = \"{kind}\n");
+            let _ = sandbox.run(&["validate", "--steps", &sandbox.manifest(&resource)]).expect(2).says("is reserved");
+        }
+    }
+    assert_eq!(server.paths(), [""; 0]);
+}
+
+#[test]
+fn an_image_can_not_have_a_file_of_the_host_overwritten() {
+    let sandbox = Sandbox::new();
+    let host = directory(&sandbox, "host", (0, 0), 0o755);
+    let victim = sandbox.write("host/lock", "precious");
+    // The same path within the tree, so that the link leads somewhere there, too.
+    fs::create_dir_all(format!("{}{host}", sandbox.at("tree"))).unwrap();
+    fs::create_dir_all(sandbox.at("tree/var/lib")).unwrap();
+    symlink(&host, sandbox.at("tree/var/lib/glovo-bootstrap")).unwrap();
+    let manifest = sandbox.manifest("");
+    let run = sandbox.run(&["run", "--steps", &manifest, "--root", &sandbox.at("tree")]);
+    assert_eq!(fs::read_to_string(victim).unwrap(), "precious", "{run:?}");
+    let _ = run.expect(0);
+    assert!(fs::exists(format!("{}{host}/lock", sandbox.at("tree"))).unwrap());
+}
+
+#[test]
+fn a_plan_needs_no_name_in_a_shared_directory() {
+    let (sandbox, server) = (Sandbox::new(), Server::start(|_| Reply::ok(STEP)));
+    fs::create_dir_all(sandbox.at("var-tmp")).unwrap();
+    let lines = format!("mount --bind {} /var/tmp; mkdir /var/tmp/.download.glovo-bootstrap", sandbox.at("var-tmp"));
+    let url = format!("{}#sha256={}", server.url("/steps.toml"), sha256(STEP));
+    let _ = scripted(&sandbox, &lines, &["plan", "--steps", &url]).expect(0).says("0 changes");
+}
+
+#[test]
+fn a_program_gets_no_descriptor_and_no_open_umask() {
+    let sandbox = Sandbox::new();
+    let script = format!(
+        "ls /proc/self/fd > {0}/fds; touch {0}/made; umask > {0}/umask; ulimit -c > {0}/core; : {{}}",
+        sandbox.path.display()
+    );
+    let manifest = sandbox.manifest(&format!(
+        "[[resource]]\nkind = \"file\"\npath = \"{}\"\ncontent = \"x\"\nvalidate = [\"sh\", \"-c\", '{script}']\n",
+        sandbox.at("file")
+    ));
+    let _ = scripted(&sandbox, "umask 0; exec 7</etc/passwd 9>/dev/null", &["run", "--steps", &manifest]).expect(0);
+    let told = |name: &str| fs::read_to_string(sandbox.at(name)).unwrap();
+    assert_eq!(told("fds").lines().collect::<Vec<_>>(), ["0", "1", "2", "3"], "3 is that of ls");
+    assert_eq!((told("umask").trim(), told("core").trim()), ("0022", "0"));
+    assert_eq!(fs::metadata(sandbox.at("made")).unwrap().mode() & 0o777, 0o644);
+}
+
+#[test]
+fn a_run_leaves_no_core_and_is_read_by_no_other_process_of_its_user() {
+    let sandbox = Sandbox::new();
+    // The parent of a validator is the run. What is in /proc of a process that is not dumpable is root's.
+    let script = format!("grep -h \"Max core\" /proc/$PPID/limits > {0}/limits; : {{}}", sandbox.path.display());
+    let manifest = sandbox.manifest(&format!(
+        "[[resource]]\nkind = \"file\"\npath = \"{}\"\ncontent = \"x\"\nvalidate = [\"sh\", \"-c\", '{script}']\n",
+        sandbox.at("file")
+    ));
+    let _ = scripted(&sandbox, "ulimit -c unlimited", &["run", "--steps", &manifest]).expect(0);
+    let limits = fs::read_to_string(sandbox.at("limits")).unwrap();
+    assert_eq!(limits.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{limits}");
+    // What /proc tells of a process that is not dumpable is root's, and its memory with it.
+    let (asked, was_asked) = mpsc::channel();
+    let (answer, may_answer) = mpsc::channel::<()>();
+    let channel = Mutex::new((asked, may_answer));
+    let server = Server::start(move |_| {
+        let channel = channel.lock().unwrap();
+        channel.0.send(()).unwrap();
+        let _ = channel.1.recv();
+        Reply::ok("x")
+    });
+    let home = directory(&sandbox, "home", (NOBODY, NOBODY), 0o755);
+    let agent = sandbox.at("agent");
+    let _ = fs::copy(env!("CARGO_BIN_EXE_glovo-bootstrap"), &agent).unwrap();
+    let mut command = Command::new("setpriv");
+    let _ = command.args(["--reuid=65534", "--regid=65534", "--clear-groups", &agent, "fetch", "-o", &home]);
+    let mut run = command.arg(server.url("/x")).env("HOME", &home).stdout(Stdio::null()).spawn().unwrap();
+    was_asked.recv().unwrap();
+    let owner = fs::metadata(format!("/proc/{}/mem", run.id())).unwrap().uid();
+    drop(answer);
+    assert!(run.wait().unwrap().success());
+    assert_eq!(owner, 0);
+}
+
+#[test]
+fn an_environment_names_no_file_to_append_to() {
+    let sandbox = Sandbox::new();
+    let victim = sandbox.write("victim", "old\n");
+    let manifest = sandbox.manifest("");
+    for value in [victim.clone(), "/proc/self/fd/5".into(), "5".into()] {
+        let lines = format!("exec 5>>{victim}; export GLOVO_BOOTSTRAP_SUPERVISOR={value}");
+        let _ = scripted(&sandbox, &lines, &["run", "--steps", &manifest]).expect(0);
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "old\n", "{value}");
+    }
 }

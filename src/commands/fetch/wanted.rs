@@ -10,7 +10,7 @@ use crate::{
     error::Fault,
     system::{
         fetch::{Prefix, Source},
-        root::{Root, host_path},
+        root::{Root, check_name, host_path},
     },
     value::{Sha256, printable},
 };
@@ -137,5 +137,6 @@ fn check_component(name: &str) -> Result<()> {
     ensure!(!matches!(name, "." | ".."), "`{name}` is no file name");
     ensure!(!name.contains('/'), "the file name at its end holds an encoded slash");
     ensure!(name.len() < 256, "the file name at its end has more than 255 bytes");
-    printable(name).context("the file name at its end")
+    printable(name).context("the file name at its end")?;
+    check_name(name)
 }

@@ -14,16 +14,18 @@ use anyhow::{Context, Result};
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, openat, renameat},
-    sys::stat::{Mode as Bits, fstat, fstatat},
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        stat::{Mode as Bits, fstat, fstatat},
+    },
     unistd::{UnlinkatFlags, fsync, geteuid, syncfs, unlinkat},
 };
 
-use super::{FileType, Ownership, Root, Status, explain_write, fsync_directory, loop_until_free, set_ownership};
-use crate::{
-    error::Fault,
-    system::file_lock,
-    value::{AbsPath, Sha256},
+use super::{
+    FileType, NOTE, Ownership, PART, Purpose, Root, Status, TEMPORARY, check_name, explain_write, fsync_directory,
+    hidden_name, loop_until_free, set_ownership,
 };
+use crate::{error::Fault, system::file_lock, value::AbsPath};
 
 /// How a file is made.
 const NEW: OFlag =
@@ -53,9 +55,10 @@ impl Root {
     /// owner and mode from the start and is removed when the [`Staged`] is dropped unpublished.
     pub fn stage(&self, path: &AbsPath, ownership: Ownership) -> Result<Staged> {
         let parent = self.parent_to_write(path)?;
+        check_name(path.leaf())?;
         // One name, not a random one: only the holder of the machine's lock writes, and what a killed
-        // run left behind is replaced by the next. Hidden, so that no `*.conf` glob picks it up.
-        let name = super::temporary_name(path);
+        // run left behind is replaced by the next.
+        let name = hidden_name(path.leaf(), TEMPORARY);
         let make = || openat(&*parent, name.as_str(), NEW, Bits::from_bits_truncate(0o600));
         let fd = loop_until_free(&parent, &name, make).map_err(|errno| explain_write(errno, path))?;
         let file = Arc::new(File::from(fd));
@@ -72,7 +75,8 @@ impl Root {
     /// If another process is at it.
     pub fn resume(&self, path: &AbsPath, ownership: Ownership) -> Result<Staged> {
         let parent = self.parent_to_write(path)?;
-        let name = part_name(path.leaf());
+        check_name(path.leaf())?;
+        let name = hidden_name(path.leaf(), PART);
         for _ in 0..PATIENCE {
             let opened = open_own(&parent, &name).map_err(|errno| explain_write(errno, path))?;
             let Some((file, is_new)) = opened else { continue };
@@ -87,6 +91,24 @@ impl Root {
             }
         }
         Err(explain_write(Errno::EEXIST, path))
+    }
+}
+
+impl Root {
+    /// A file in this directory that has no name, or, where its file system has none such, in memory.
+    pub fn unnamed(&self, directory: &AbsPath) -> Result<File> {
+        let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+        let made = match self.directory(directory, Purpose::Read)? {
+            Some(fd) => openat(&*fd, ".", flags, Bits::from_bits_truncate(0o600)),
+            None => Err(Errno::ENOENT),
+        };
+        let made = match made {
+            Err(Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EROFS) => {
+                memfd_create("download", MFdFlags::MFD_CLOEXEC)
+            }
+            made => made,
+        };
+        Ok(File::from(made.with_context(|| format!("making a file without a name in {directory}"))?))
     }
 }
 
@@ -114,6 +136,7 @@ impl Staged {
     /// Takes the place of another file that was never published, without a copy. Gives it back if it is on another file
     /// system.
     pub fn take(&mut self, mut other: Self) -> Result<Option<Self>> {
+        other.expect_name(&other.name)?;
         match renameat(&*other.parent, other.name.as_str(), &*self.parent, self.name.as_str()) {
             Ok(()) => {}
             Err(Errno::EXDEV) => return Ok(Some(other)),
@@ -130,12 +153,16 @@ impl Staged {
     pub fn note(&mut self) -> Result<File> {
         self.has_note = true;
         for _ in 0..PATIENCE {
-            let note = open_own(&self.parent, &note_name(&self.name));
+            let note = open_own(&self.parent, &self.note_name());
             if let Some((file, _)) = note.map_err(|errno| explain_write(errno, &self.path))? {
                 return Ok(file);
             }
         }
         Err(explain_write(Errno::EEXIST, &self.path))
+    }
+
+    fn note_name(&self) -> String {
+        hidden_name(self.path.leaf(), NOTE)
     }
 
     /// Whether an earlier process may have left a note.
@@ -146,7 +173,7 @@ impl Staged {
     /// Removes the note.
     pub fn drop_note(&mut self) {
         if std::mem::take(&mut self.has_note) {
-            _ = unlinkat(&*self.parent, note_name(&self.name).as_str(), UnlinkatFlags::NoRemoveDir);
+            _ = unlinkat(&*self.parent, self.note_name().as_str(), UnlinkatFlags::NoRemoveDir);
         }
     }
 
@@ -205,12 +232,29 @@ impl Staged {
     }
 
     /// Gives the file its name. Nothing is durable by that: neither its bytes nor the name.
+    ///
+    /// # Errors
+    /// Also if another file has been put in its place: what was verified is the open file, not its name.
     pub fn rename(mut self) -> Result<()> {
+        if let Err(replaced) = self.expect_name(&self.name) {
+            // What stands there is not ours to remove.
+            self.stays = true;
+            return Err(replaced);
+        }
         renameat(&*self.parent, self.name.as_str(), &*self.parent, self.path.leaf())
             .map_err(|errno| explain_write(errno, &self.path))?;
         self.stays = true;
         self.drop_note();
-        Ok(())
+        self.expect_name(self.path.leaf())
+    }
+
+    /// Fails unless the open file has this name.
+    fn expect_name(&self, name: &str) -> Result<()> {
+        if is_named(&self.parent, name, &self.file) {
+            return Ok(());
+        }
+        let message = format!("another process has replaced {name} while {} was written", self.path);
+        Err(Fault::new(message).hint("run again while nothing else writes to that directory").into())
     }
 }
 
@@ -235,19 +279,6 @@ fn flush_each_once<T>(
         let outcome = shared(item).and_then(|shared| *flushed.entry(shared).or_insert_with(|| flush(item)));
         *result = outcome.context("flushing to the disk");
     }
-}
-
-/// `.app.jar.part`. A name too long for that is cut, and told from others by its digest.
-fn part_name(leaf: &str) -> String {
-    if leaf.len() <= 200 {
-        return format!(".{leaf}.part");
-    }
-    let digest = Sha256::of(leaf.as_bytes()).to_string();
-    format!(".{}-{}.part", leaf.chars().take(40).collect::<String>(), &digest[..16])
-}
-
-fn note_name(part: &str) -> String {
-    format!("{part}.map")
 }
 
 /// Opens a regular file of our own that has one name, or makes it, and whether it is new. Something else of that name
