@@ -48,6 +48,12 @@ impl Interrupt {
         result
     }
 
+    /// As if this signal had arrived.
+    #[cfg(test)]
+    pub(crate) fn raise(&self, signal: usize) {
+        self.0.store(signal, Ordering::Relaxed);
+    }
+
     /// Fails if a signal has asked the run to stop.
     pub fn check(&self) -> Result<()> {
         match self.0.load(Ordering::Relaxed) {
