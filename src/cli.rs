@@ -121,7 +121,7 @@ pub enum Command {
     UserData(UserData),
     /// Bring a build into a stack of AWS CloudFormation, and prove that it serves. For the operator's machine.
     Deploy(Box<Deploy>),
-    /// Print the JSON Schema of a step file.
+    /// Print the JSON Schema of step files and of manifests in one file, for editors.
     Schema,
     /// Print a completion script for a shell.
     Completions {

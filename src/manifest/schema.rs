@@ -47,17 +47,17 @@ const PHASE: &str = "`boot` leaves it to the machine: `bake` doesn't put it into
 
 fn common() -> Map<String, Value> {
     let retries = json!({ "type": "integer", "minimum": 0, "description": "How often it is tried again after a failure. Default: 0." });
-    let timeout = json!({ "type": "string", "description": "Deadline of each try, such as 5m. Default: the step's." });
-    let phase = json!({ "const": "boot", "description": format!("{PHASE} Default: the step's.") });
+    let timeout =
+        json!({ "$ref": "#/$defs/Span", "description": "Deadline of each try, such as 5m. Default: the step's." });
+    let phase = json!({ "type": "string", "enum": ["boot"], "description": format!("{PHASE} Default: the step's.") });
     let [_, retries_name, timeout_name, phase_name] = COMMON_FIELDS;
     let fields = [(retries_name, retries), (timeout_name, timeout), (phase_name, phase)];
     fields.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
-/// The JSON Schema of a step file, draft 2020-12.
+/// The JSON Schema of a step file and of a manifest in one file, draft 2020-12.
 pub fn json_schema() -> Value {
     let mut definitions = Map::new();
-    let mut kinds = vec![];
     for kind in KINDS {
         let mut schema = (kind.schema)().to_value();
         let Some(schema) = schema.as_object_mut() else { continue };
@@ -67,31 +67,132 @@ pub fn json_schema() -> Value {
             definitions.extend(types);
         }
         if let Some(Value::Object(properties)) = schema.get_mut("properties") {
-            _ = properties.insert("kind".into(), json!({ "const": kind.name }));
+            _ = properties.insert("kind".into(), json!({ "type": "string" }));
             properties.extend(common());
         }
-        let mut required = vec![json!("kind")];
-        required.extend(schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default());
-        _ = schema.insert("required".into(), required.into());
-        kinds.push(json!({ "$ref": format!("#/$defs/{}", kind.name) }));
         _ = definitions.insert(kind.name.into(), Value::Object(schema.clone()));
     }
+    _ = definitions.insert("resource".into(), resource());
+    _ = definitions.insert("step".into(), step());
+    _ = definitions.insert("manifest".into(), manifest());
+    definitions.values_mut().for_each(admit_variables);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "glovo-bootstrap step",
-        "description": "A step file of a glovo-bootstrap manifest, as TOML",
+        "title": "glovo-bootstrap manifest",
+        "description": "A step file of a glovo-bootstrap manifest, or a manifest in one file, as TOML",
+        "type": "object",
+        "if": { "anyOf": [{ "required": ["step"] }, { "required": ["variables"] }] },
+        "then": { "$ref": "#/$defs/manifest" },
+        "else": { "$ref": "#/$defs/step" },
+        "$defs": definitions,
+    })
+}
+
+/// A resource is what its kind says. With `oneOf` an editor could only say that none of all kinds fits.
+fn resource() -> Value {
+    let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+    let rule = |name: &&str| {
+        json!({
+            "if": { "properties": { "kind": { "const": name } }, "required": ["kind"] },
+            "then": { "$ref": format!("#/$defs/{name}") },
+        })
+    };
+    let kind = json!({ "description": "What kind of thing must be so.", "enum": names });
+    let rules: Vec<Value> = names.iter().map(rule).collect();
+    json!({ "type": "object", "properties": { "kind": kind }, "required": ["kind"], "allOf": rules })
+}
+
+fn step() -> Value {
+    json!({
         "type": "object",
         "properties": {
             "name": { "type": "string", "description": "What an operator types to run this step." },
             "description": { "type": "string", "description": "What the step is for." },
-            "timeout": { "type": "string", "description": "Deadline of the whole step, such as 5m." },
-            "phase": { "const": "boot", "description": PHASE },
-            "resource": { "type": "array", "items": { "oneOf": kinds } },
+            "timeout": { "$ref": "#/$defs/Span", "description": "Deadline of the whole step, such as 5m." },
+            "phase": { "type": "string", "enum": ["boot"], "description": PHASE },
+            "resource": { "type": "array", "items": { "$ref": "#/$defs/resource" } },
         },
         "required": ["name"],
         "additionalProperties": false,
-        "$defs": definitions,
     })
+}
+
+fn manifest() -> Value {
+    let values = json!({ "type": "string" });
+    json!({
+        "type": "object",
+        "properties": {
+            "variables": {
+                "type": "object",
+                "description": "The defaults of the variables.",
+                "additionalProperties": values,
+            },
+            "step": { "type": "array", "items": { "$ref": "#/$defs/step" } },
+        },
+        "additionalProperties": false,
+    })
+}
+
+/// Wherever a string is expected, `{{ name }}` may stand in it. And what TOML can't say, or an editor can't explain, is
+/// said in another way: there is no null, and of alternatives an editor only says that none fits.
+fn admit_variables(schema: &mut Value) {
+    match schema {
+        Value::Array(schemas) => schemas.iter_mut().for_each(admit_variables),
+        Value::Object(fields) => {
+            without_alternatives(fields);
+            if let Some(Value::String(pattern)) = fields.get_mut("pattern") {
+                pattern.push_str(r"|\{\{");
+            }
+            if fields.get("type") == Some(&json!("string"))
+                && let Some(values) = fields.remove("enum")
+            {
+                _ = fields.insert("if".into(), json!({ "pattern": r"\{\{" }));
+                _ = fields.insert("else".into(), json!({ "enum": values }));
+                return;
+            }
+            fields.values_mut().for_each(admit_variables);
+        }
+        _ => {}
+    }
+}
+
+/// Says `anyOf` and `oneOf` of the types in another way.
+fn without_alternatives(fields: &mut Map<String, Value>) {
+    if let Some(Value::Array(types)) = fields.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [only] = &types[..] {
+            let only = only.clone();
+            _ = fields.insert("type".into(), only);
+        }
+    }
+    match fields.remove("anyOf").as_ref().and_then(Value::as_array).map(Vec::as_slice) {
+        // Something, or nothing.
+        Some([Value::Object(some), Value::Object(none)]) if none.get("type") == Some(&json!("null")) => {
+            fields.extend(some.clone());
+        }
+        // A string, or several: `items` is only about an array.
+        Some([_, Value::Object(several)]) if several.get("type") == Some(&json!("array")) => {
+            fields.extend(several.clone());
+            _ = fields.insert("type".into(), json!(["string", "array"]));
+        }
+        Some(other) => {
+            let other = json!(other);
+            _ = fields.insert("anyOf".into(), other);
+        }
+        None => {}
+    }
+    // One of several words, each with its meaning.
+    if let Some(Value::Array(words)) = fields.remove("oneOf") {
+        let meaning = |word: &Value| format!("`{}`: {}", word["const"].as_str().unwrap_or_default(), text(word));
+        let meanings: Vec<String> = words.iter().map(meaning).collect();
+        let values: Vec<&Value> = words.iter().map(|word| &word["const"]).collect();
+        _ = fields.insert("enum".into(), json!(values));
+        _ = fields.insert(
+            "description".into(),
+            format!("{} {}", text(&Value::Object(fields.clone())), meanings.join(" ")).into(),
+        );
+        _ = fields.insert("type".into(), "string".into());
+    }
 }
 
 /// The reference manual of all kinds, or of one, as Markdown; `None` for an unknown kind.

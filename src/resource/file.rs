@@ -40,6 +40,7 @@ pub struct File {
     /// SHA-256 of the source's bytes; others are never published. Required for https and http unless
     /// `verify` is given, and for a list unless that is none. Empty means none.
     #[serde(default, deserialize_with = "empty_is_none")]
+    #[schemars(with = "String", extend("pattern" = "^([0-9A-Fa-f]{64})?$"))]
     sha256: Option<Sha256>,
     /// How a source without `sha256` is known to be unchanged. Default for s3: etag.
     verify: Option<Verify>,

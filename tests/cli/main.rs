@@ -12,6 +12,7 @@ mod put_back;
 mod report;
 mod run;
 mod sandbox;
+mod schema;
 #[allow(dead_code, reason = "shared with tests/deploy")]
 mod server;
 mod service;

@@ -1,0 +1,105 @@
+//! The JSON Schema as an editor applies it: by taplo, which checks TOML in editors.
+
+use std::{collections::BTreeSet, fs, process::Command};
+
+use glovo_bootstrap::resource::KINDS;
+
+use crate::sandbox::Sandbox;
+
+const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What taplo says of these files: each message once. None: they are valid.
+fn lint(files: &[String]) -> BTreeSet<String> {
+    let needs = Command::new(format!("{REPOSITORY}/tests/taplo/needs")).output().unwrap();
+    assert!(needs.status.success(), "{needs:?}");
+    let mut taplo = Command::new(String::from_utf8(needs.stdout).unwrap().trim());
+    // Without a cache and settings of its own.
+    let _ = taplo.args(["lint", "--no-auto-config", "--schema", &format!("file://{REPOSITORY}/steps/schema.json")]);
+    let output = taplo.args(files).env("RUST_LOG", "error").output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    let messages: BTreeSet<String> =
+        text.lines().filter_map(|line| line.strip_prefix("error: ")).map(str::to_owned).collect();
+    assert_eq!(output.status.success(), messages.is_empty(), "{text}");
+    messages
+}
+
+fn expect(manifest: &str, messages: &[&str]) {
+    let sandbox = Sandbox::new();
+    let said = lint(&[sandbox.write("manifest.toml", manifest)]);
+    assert_eq!(said, messages.iter().map(|message| (*message).to_owned()).collect(), "{manifest}");
+}
+
+#[test]
+fn an_editor_accepts_every_step_and_example() {
+    let sandbox = Sandbox::new();
+    let mut files: Vec<String> = fs::read_dir(format!("{REPOSITORY}/steps"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().to_str().unwrap().to_owned())
+        .filter(|path| path.ends_with(".toml") && !path.ends_with("/variables.toml"))
+        .collect();
+    assert_eq!(files.len(), 8);
+    for kind in KINDS {
+        let example = kind.example;
+        let step = format!("name = \"example\"\n[[resource]]\n{example}\nretries = 1\ntimeout = \"5m\"\n");
+        files.push(sandbox.write(&format!("{}.toml", kind.name), step));
+        let one = format!("[variables]\na = \"b\"\n[[step]]\nname = \"x\"\n[[step.resource]]\n{example}\n");
+        files.push(sandbox.write(&format!("one-{}.toml", kind.name), one));
+    }
+    assert_eq!(lint(&files), BTreeSet::new());
+}
+
+#[test]
+fn an_editor_accepts_a_variable_wherever_there_is_text() {
+    let resources = r#"name = "{{ a }}"
+timeout = "{{ a }}"
+phase = "{{ a }}"
+[[resource]]
+kind = "file"
+path = "{{ a }}"
+source = ["{{ a }}"]
+sha256 = "{{ a }}"
+verify = "{{ a }}"
+owner = "{{ a }}"
+mode = "{{ a }}"
+[[resource]]
+kind = "file"
+path = "/x"
+source = "s3://b/{{ a }}"
+sha256 = ""
+validate = ["{{ a }}"]
+[[resource]]
+kind = "package"
+names = ["{{ a }}"]
+update = "{{ a }}"
+[[resource]]
+kind = "service"
+name = "{{ a }}"
+stable = "{{ a }}"
+"#;
+    expect(resources, &[]);
+}
+
+#[test]
+fn an_editor_says_what_is_wrong_in_words() {
+    let file = "name = \"a\"\n[[resource]]\nkind = \"file\"\npath = \"/x\"\n";
+    for (fields, message) in [
+        ("onwer = \"root\"", "Additional properties are not allowed ('onwer' was unexpected)"),
+        ("mode = \"9x\"", "\"9x\" does not match \"^[0-7]{3,4}$|\\{\\{\""),
+        ("mode = 644", "644 is not of type \"string\""),
+        ("verify = \"etags\"", "\"etags\" is not one of [\"etag\",\"none\"]"),
+        ("source = 7", "7 is not of types \"array\", \"string\""),
+        ("retries = \"3\"", "\"3\" is not of type \"integer\""),
+        ("phase = \"bake\"", "\"bake\" is not one of [\"boot\"]"),
+    ] {
+        expect(&format!("{file}{fields}\n"), &[message]);
+        let one = file.replace("name", "[[step]]\nname").replace("[[resource]]", "[[step.resource]]");
+        expect(&format!("{one}{fields}\n"), &[message]);
+    }
+    let kinds: Vec<String> = KINDS.iter().map(|kind| format!("\"{}\"", kind.name)).collect();
+    let kinds = format!("\"fiel\" is not one of [{}]", kinds.join(","));
+    expect("name = \"a\"\n[[resource]]\nkind = \"fiel\"\n", &[&kinds]);
+    expect("name = \"a\"\n[[resource]]\npath = \"/x\"\n", &["\"kind\" is a required property"]);
+    expect("name = \"a\"\n[[resource]]\nkind = \"link\"\npath = \"/x\"\n", &["\"target\" is a required property"]);
+    expect("[[step]]\ndescription = \"x\"\n", &["\"name\" is a required property"]);
+    expect("[variables]\na = 1\n", &["1 is not of type \"string\""]);
+}
