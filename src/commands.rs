@@ -23,6 +23,7 @@ use crate::{
         schema,
         variables::{OfEachInstance, Variables, is_fact},
     },
+    redaction,
     report::{DownloadReport, Outcome, Report},
     system::{
         Mode, Phase, System,
@@ -46,7 +47,7 @@ pub fn execute(command: Command) -> Result<u8> {
         } => signal::execute(&signal::Audience { target, hook: lifecycle_hook }, signal_within.0, &manifest),
         Command::Run { selection, manifest, target, purpose, signal: _ } => {
             let system = open(&target.root, Mode::Run, purpose.phase)?;
-            let (_lock, report) = run(&system, &manifest, selection)?;
+            let (_lock, _, report) = run(&system, &manifest, selection)?;
             if report.exit_code == Some(0) && report.changes(true) > 0 {
                 supervisor::tell(&Word::unproven(&report));
             }
@@ -112,13 +113,17 @@ fn open(root: &Path, mode: Mode, phase: Option<Phase>) -> Result<Rc<System>> {
 }
 
 /// Runs the steps on the machine or image, which is ours alone as long as the lock is held.
-fn run(system: &Rc<System>, manifest: &cli::Manifest, selection: cli::Selection) -> Result<(MachineLock, Report)> {
+fn run(
+    system: &Rc<System>,
+    manifest: &cli::Manifest,
+    selection: cli::Selection,
+) -> Result<(MachineLock, Manifest, Report)> {
     let (manifest, selection) = prepare(system, manifest, selection)?;
     let lock = MachineLock::take(system.root())?;
     Report::set_damaged_aside(system)?;
     system.prepare_image()?;
     let report = engine::run(&manifest, &selection, system, view::choose(Mode::Run))?;
-    Ok((lock, report))
+    Ok((lock, manifest, report))
 }
 
 fn prepare(system: &Rc<System>, manifest: &cli::Manifest, selection: cli::Selection) -> Result<(Manifest, Selection)> {
@@ -169,6 +174,7 @@ fn load(system: &Rc<System>, arguments: &cli::Manifest, reading: &Reading<'_>) -
         let diagnostic = |message| Diagnostic { message, place: None, hint: Some("--set NAME=VALUE".into()) };
         diagnostics.extend(set.err().map(diagnostic));
     }
+    redaction::install(variables.redaction());
     let mut picker = match reading {
         Reading::Check => None,
         Reading::Use(selection) => Some(selection.picker()),

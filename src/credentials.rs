@@ -46,6 +46,7 @@ type Rule = (&'static str, &'static [&'static str], fn(&str) -> Option<usize>);
 const RULES: &[Rule] = &[
     ("a private key", &[], private_key),
     ("an AWS secret access key", &[], aws_secret),
+    ("a password in a URL", &[], password_in_url),
     ("a session of AWS IAM Identity Center", &["~/.aws/sso/cache/*"], |text| text.find("\"accessToken\"")),
     ("a password", &["~/.netrc", "/etc/apt/auth.conf", "/etc/apt/auth.conf.d/*"], netrc_password),
     ("a password", &["~/.git-credentials", "~/.config/git/credentials"], url_password),
@@ -227,6 +228,38 @@ fn url_password(text: &str) -> Option<usize> {
     })
 }
 
+/// `scheme://user:password@host` with a password that is none of those that stand for one in a manual.
+fn password_in_url(text: &str) -> Option<usize> {
+    const STAND_INS: [&str; 12] = [
+        "password",
+        "passwd",
+        "passphrase",
+        "pass",
+        "pwd",
+        "pw",
+        "secret",
+        "token",
+        "user",
+        "username",
+        "changeme",
+        "none",
+    ];
+    let is_scheme = |c: char| c.is_ascii_alphanumeric() || "+.-".contains(c);
+    text.match_indices("://").map(|(at, _)| at).find(|at| {
+        if !text[..*at].ends_with(is_scheme) {
+            return false;
+        }
+        let ends = |c: char| c.is_whitespace() || c.is_control() || "/?#\"'`<>\\,;()".contains(c);
+        let authority = text[at + 3..].split(ends).next().unwrap_or_default();
+        let login = authority.rsplit_once('@').map(|(login, host)| (login.split_once(':'), host));
+        let Some((Some((_, password)), host)) = login else { return false };
+        let is_mask = password.chars().all(|c| "*xX.…".contains(c));
+        let is_variable = password.starts_with(['$', '%', '{', '[']) && !password.starts_with("%2");
+        let lower = password.to_ascii_lowercase();
+        !host.is_empty() && !is_mask && !is_variable && !STAND_INS.contains(&&*lower)
+    })
+}
+
 /// Of a registry that is logged in to without a helper that keeps the password.
 fn registry_password(text: &str) -> Option<usize> {
     let config: serde_json::Value = serde_json::from_str(text).ok()?;
@@ -315,6 +348,13 @@ mod tests {
                 "{\"auths\": {\"r\": {\"auth\": \"eDp5\"}}}".into(),
                 "1: a registry's password",
             ),
+            ("/etc/app.env", "A=1\nDB=postgres://app:hunter2@10.0.0.5/db\n".into(), "2: a password in a URL"),
+            ("/opt/app/.env", "CACHE=redis://:hunter2@cache:6379\n".into(), "1: a password in a URL"),
+            (
+                "/etc/apt/sources.list.d/a.list",
+                "deb https://u:p%40ss@deb.test/ x main".into(),
+                "1: a password in a URL",
+            ),
             ("/var/lib/cloud/seed/nocloud/user-data", "#cloud-config\n".into(), "1: user-data"),
             ("/var/lib/cloud/instances/i-1/user-data.txt.i", "#!/bin/sh\n".into(), "1: user-data"),
         ] {
@@ -342,6 +382,11 @@ mod tests {
             ("/home/a/.docker/config.json", "{\"auths\": {\"r\": {}}, \"credsStore\": \"ecr-login\"}".into()),
             ("/root/.git-credentials", "https://user@git.example.com\n".into()),
             ("/srv/page.html", "<a href='https://user:token@git.example.com'>\n".into()),
+            (
+                "/etc/proxy",
+                "# http://user:password@proxy:3128/ http://u:$PASS@p http://u:<secret>@p ftp://u:***@p\n".into(),
+            ),
+            ("/etc/hosts.txt", "http://a:80/x@y ssh://git@host:22/x //b:c@d a:b@c http://[::1]:80/\n".into()),
             ("/usr/share/doc/key", key("PRIVATE KEY")),
             ("/var/www/app.jar", format!("PK\0{}", key("PRIVATE KEY"))),
         ];

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use crate::{
     error::{self, Class, Fault},
     manifest::{Declared, Manifest, Step, diagnostic::did_you_mean},
+    redaction,
     report::{ChangeReport, DownloadReport, ErrorReport, Outcome, Report, ResourceReport, StepReport, milliseconds},
     resource::Change,
     system::{
@@ -97,7 +98,7 @@ pub fn run(
     system.on_progress(move |line| {
         // A progress line from within an observer's own call has nowhere to go.
         if let Ok(mut observer) = shown.try_borrow_mut() {
-            observer.progress(line);
+            observer.progress(&redaction::shown(line));
         }
     });
     let mut run = Run {
@@ -292,7 +293,14 @@ impl Run<'_> {
         let report = |arrival: Arrival| {
             let (began, wanted, ended) = (at(arrival.began), at(arrival.wanted), at(arrival.ended));
             let behind = self.report.steps_between(index, began, wanted.min(ended));
-            DownloadReport { source: arrival.source, bytes: arrival.bytes, began, wanted, ended, behind }
+            DownloadReport {
+                source: redaction::shown(&arrival.source).into_owned(),
+                bytes: arrival.bytes,
+                began,
+                wanted,
+                ended,
+                behind,
+            }
         };
         let reports: Vec<_> = self.system.arrivals().into_iter().map(report).collect();
         self.observer.borrow_mut().downloads(title, &reports);
@@ -304,8 +312,8 @@ impl Run<'_> {
     /// Puts a change into the report and shows it. Before the first one is made, the report on the disk
     /// says that a run is going on, so that one that is cut off can be seen.
     fn record(&mut self, index: usize, title: &str, change: &mut Change) -> Result<()> {
-        let report =
-            ChangeReport { summary: change.summary.clone(), deferred: change.is_deferred(), diff: change.diff.take() };
+        let summary = redaction::shown(&change.summary).into_owned();
+        let report = ChangeReport { summary, deferred: change.is_deferred(), diff: change.diff.take() };
         // What is planned once more, when a resource is tried again or looked at again, is not said again.
         if let Some(resource) = self.report.steps[index].resources.last_mut()
             && !resource.changes.iter().any(|known| known.summary == report.summary)

@@ -10,8 +10,8 @@
 //! texts into steps or says all that is wrong with them, [`resource`] holds the kinds of things that
 //! can be declared, [`engine`] plans each, makes the changes and plans again, [`system`] is the only
 //! door to the machine, [`report`] keeps what a run did, [`view`] shows it while it happens, and
-//! [`error`] turns what went wrong into words, a hint and an exit code, and
-//! [`signal`] what becomes of a run into words for those who wait for it. [`user_data`] writes what leads
+//! [`error`] turns what went wrong into words, a hint and an exit code, [`redaction`] takes secrets out
+//! of what is told, and [`signal`] what becomes of a run into words for those who wait for it. [`user_data`] writes what leads
 //! a new machine here, and [`deploy`] brings it into a stack of AWS CloudFormation.
 
 pub mod cli;
@@ -23,6 +23,7 @@ pub mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod manifest;
+pub mod redaction;
 pub mod report;
 pub mod resource;
 pub mod seal;

@@ -293,8 +293,10 @@ impl<'a> Reader<'a> {
         if self.diagnostics.len() > faults {
             return None;
         }
-        if at_boot && self.phase == Phase::Bake {
-            resource = Box::new(Deferred { title: resource.title(), why: "phase = \"boot\"".into() });
+        let secret = resource.secret().cloned();
+        if self.phase == Phase::Bake && (at_boot || secret.is_some()) {
+            let why = if at_boot { "phase = \"boot\"" } else { "a secret does not go into an image" };
+            resource = Box::new(Deferred { title: resource.title(), why: why.into(), secret });
         }
         Some(Declared {
             kind: entry.name,
@@ -355,7 +357,8 @@ impl<'a> Reader<'a> {
         }
         let Some(fact) = &unknown.variable else { return Some(resource) };
         let why = format!("each instance has its own {fact}");
-        Some(Box::new(Deferred { title: written.unwrap_or("…".into()), why }))
+        let secret = resource.secret().filter(|_| !unknown.has("path")).cloned();
+        Some(Box::new(Deferred { title: written.unwrap_or("…".into()), why, secret }))
     }
 
     /// Deserializes a resource. serde stops at the first bad field; the value that the kind's example has

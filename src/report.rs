@@ -8,6 +8,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     error::{self, Fault},
+    redaction,
     system::{Mode, System, state},
     value::{ByteSize, spoken},
 };
@@ -178,7 +179,11 @@ pub struct ErrorReport {
 impl ErrorReport {
     /// What a report keeps of an error.
     pub fn new(error: &anyhow::Error) -> Self {
-        Self { causes: error.chain().map(ToString::to_string).collect(), hint: error::hint(error).map(Into::into) }
+        let shown = |text: &str| redaction::shown(text).into_owned();
+        Self {
+            causes: error.chain().map(|cause| shown(&cause.to_string())).collect(),
+            hint: error::hint(error).map(shown),
+        }
     }
 }
 

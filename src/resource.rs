@@ -46,6 +46,11 @@ pub trait Resource: fmt::Debug {
         None
     }
 
+    /// The path of the secret that it keeps, which is left to the boot while an image is made.
+    fn secret(&self) -> Option<&AbsPath> {
+        None
+    }
+
     /// What it needs downloaded, as far as the machine alone tells; asked at the start of a run, so that
     /// downloads overlap with the steps before.
     fn prefetch(&self, _system: &System) -> Option<crate::system::fetch::Download> {

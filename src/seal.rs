@@ -6,9 +6,12 @@
 use anyhow::Result;
 
 use crate::{
+    credentials::Finding,
+    resource::file::note,
     system::{
         System,
         root::{FileType, Root},
+        state,
     },
     value::AbsPath,
 };
@@ -94,6 +97,20 @@ pub fn seal(system: &System, on_request: OnRequest, mut tell: impl FnMut(String)
     empty_machine_id(root, tell)?;
     system.forget();
     Ok(())
+}
+
+/// The files that are there though the manifest declares them secrets; our notes on them, which hold their digests, are
+/// removed.
+pub fn declared_secrets(system: &System, secrets: &[&AbsPath]) -> Result<Vec<Finding>> {
+    let mut found = vec![];
+    for path in secrets {
+        system.root().remove(&state::path(&note(path))?)?;
+        if system.root().status(path)?.is_some() {
+            let what = "a secret, as the manifest declares it (--allow does not keep it)";
+            found.push(Finding { path: (*path).clone(), line: 1, what });
+        }
+    }
+    Ok(found)
 }
 
 /// The files of authorized keys that are left, each with how many it holds: every instance of the image will let these in.

@@ -2,7 +2,6 @@
 //! asks why it failed. Only words; they are sent in [`crate::system::fetch`].
 
 pub mod block;
-pub mod redact;
 
 use std::{fmt, str::FromStr};
 

@@ -14,7 +14,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::{
     engine::Observer,
-    error,
+    error, redaction,
     report::{ChangeReport, DownloadReport, Outcome, Report, StepReport},
     system::Mode,
     value::spoken,
@@ -32,6 +32,7 @@ static BARS: Mutex<Option<MultiProgress>> = Mutex::new(None);
 
 /// Prints an error to standard error, in the same spirit.
 pub fn complain(text: &str) {
+    let text = redaction::shown(text);
     let write = || {
         let mut out = io::stderr().lock();
         _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -143,6 +144,7 @@ impl Observer for Lines {
     fn failure(&mut self, resource: &str, error: &anyhow::Error, again: bool) {
         let again = if again { " (it is tried again)" } else { "" };
         let text = error::render(error);
+        let text = redaction::shown(&text);
         let head = self.paint("31", &format!("  ! {resource}: failed{again}"));
         self.line(&format!("{head}\n    {}", text.trim_end().replace('\n', "\n    ")));
     }
@@ -256,7 +258,13 @@ impl Observer for Journal {
     }
 
     fn failure(&mut self, resource: &str, error: &anyhow::Error, again: bool) {
-        tracing::error!(step = self.step, resource, again, "{resource}: {}", error::render(error).trim_end());
+        tracing::error!(
+            step = self.step,
+            resource,
+            again,
+            "{resource}: {}",
+            redaction::shown(&error::render(error)).trim_end()
+        );
     }
 
     fn step_ends(&mut self, index: usize, total: usize, step: &StepReport) {

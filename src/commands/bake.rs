@@ -11,6 +11,7 @@ use crate::{
     report::Report,
     seal,
     system::System,
+    value::AbsPath,
     view::{count, say},
 };
 
@@ -20,7 +21,7 @@ pub(super) fn execute(
     selection: cli::Selection,
     arguments: &Seal,
 ) -> Result<u8> {
-    let (_lock, report) = super::run(system, manifest, selection)?;
+    let (_lock, manifest, report) = super::run(system, manifest, selection)?;
     match report.exit_code {
         Some(0) => {}
         code => {
@@ -31,13 +32,15 @@ pub(super) fn execute(
         }
     }
     if arguments.seal {
-        seal_image(system, arguments)?;
+        let resources = manifest.steps.iter().flat_map(|step| &step.resources);
+        let secrets: Vec<_> = resources.filter_map(|declared| declared.resource.secret()).collect();
+        seal_image(system, arguments, &secrets)?;
     }
     say(&left_to_the_boot(&report));
     Ok(0)
 }
 
-fn seal_image(system: &System, arguments: &Seal) -> Result<()> {
+fn seal_image(system: &System, arguments: &Seal, secrets: &[&AbsPath]) -> Result<()> {
     let mut changes = 0;
     seal::seal(system, arguments.on_request, |change| {
         changes += 1;
@@ -49,7 +52,9 @@ fn seal_image(system: &System, arguments: &Seal) -> Result<()> {
         let keys = count(keys, "key");
         say(&format!("  note: {path} ({keys}) opens every instance; --authorized-keys removes it"));
     }
-    let findings = credentials::search(system, &arguments.allow)?;
+    let mut findings = seal::declared_secrets(system, secrets)?;
+    let others = credentials::search(system, &arguments.allow)?;
+    findings.extend(others.into_iter().filter(|found| !secrets.contains(&&found.path)));
     for Finding { path, line, what } in &findings {
         say(&format!("  ! {path}:{line}: {what}"));
     }

@@ -8,8 +8,9 @@ use crate::{
     cli,
     error::{self, Fault},
     manifest::{location::variables_file, variables::Variables},
+    redaction::Redaction,
     report::ErrorReport,
-    signal::{Hook, Target, Verdict, block::Block, redact},
+    signal::{Hook, Target, Verdict, block::Block},
     system::{
         Mode, System, console, ec2,
         fetch::{
@@ -163,18 +164,18 @@ impl Why {
 struct Speaker {
     system: System,
     audience: Audience,
-    secrets: Vec<(String, String)>,
+    redaction: Redaction,
 }
 
 impl Speaker {
     /// Signals that have come so far don't stop it, the next one does.
     fn new(audience: &Audience, manifest: &cli::Manifest) -> Result<Self> {
         let system = System::open(Path::new("/"), Mode::Plan, Interrupt::install()?)?;
-        Ok(Self { system, audience: audience.clone(), secrets: secrets(manifest) })
+        Ok(Self { system, audience: audience.clone(), redaction: redaction(manifest) })
     }
 
     fn failure(&self, word: &Word, how: Option<&str>) -> Verdict {
-        let step = word.step.as_deref().map(|step| redact::shown(step, &self.secrets));
+        let step = word.step.as_deref().map(|step| self.redaction.line(step));
         Verdict::Failure { step, how: how.map(Into::into) }
     }
 
@@ -234,15 +235,15 @@ impl Speaker {
         let instance = self.instance().ok();
         // As cloudformation/*.yml tag the machines of a build; without a metadata service nobody waits for it twice.
         let build = instance.as_ref().and_then(|_| self.system.instance("tags.build").ok());
-        let block = Block::new(instance, build.as_deref(), word, &self.secrets);
+        let block = Block::new(instance, build.as_deref(), word, &self.redaction);
         let text = block.to_string();
         complain(&text);
         console::print(&text);
     }
 }
 
-/// The variables that come from files, where secrets are: the values of others are arguments, which all can see.
-fn secrets(manifest: &cli::Manifest) -> Vec<(String, String)> {
+/// What must not be shown: values of variables that come from files, where secrets are.
+fn redaction(manifest: &cli::Manifest) -> Redaction {
     let mut variables = Variables::new(|_| None);
     for file in &manifest.variables {
         if let Ok(text) = variables_file(file) {
@@ -250,7 +251,7 @@ fn secrets(manifest: &cli::Manifest) -> Vec<(String, String)> {
             drop(variables.give_all(&text));
         }
     }
-    variables.given().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    variables.redaction()
 }
 
 #[cfg(test)]

@@ -47,6 +47,13 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Leaves out the line itself, which may hold a secret.
+    pub fn conceal(&mut self) {
+        self.source.clear();
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.name, self.line, self.column)
@@ -75,7 +82,9 @@ impl fmt::Display for Diagnostic {
             let shown: String = place.source.chars().skip(first).take(110).collect();
             let caret = " ".repeat(place.column - 1 - first) + &"^".repeat(place.width.min(110));
             writeln!(f, "{margin}--> {}", visible(&place.to_string()))?;
-            writeln!(f, "{margin} |\n{number} | {}\n{margin} | {caret}", visible(&shown))?;
+            if !place.source.is_empty() {
+                writeln!(f, "{margin} |\n{number} | {}\n{margin} | {caret}", visible(&shown))?;
+            }
         }
         match &self.hint {
             Some(hint) => writeln!(f, "hint: {}", visible(hint)),

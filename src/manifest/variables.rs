@@ -6,6 +6,7 @@ use anyhow::Result;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Place, Text, did_you_mean};
+use crate::redaction::Redaction;
 
 /// Answers for the read-only names, such as `instance.region`, asked only when one is used.
 type Facts = Box<dyn Fn(&str) -> Option<Result<String>>>;
@@ -16,6 +17,8 @@ pub struct Variables {
     declared: BTreeMap<String, String>,
     /// What the operator gives instead.
     given: BTreeMap<String, String>,
+    /// What the operator gives in files, which is not shown.
+    private: BTreeMap<String, String>,
     facts: Facts,
     asked: RefCell<BTreeMap<String, String>>,
 }
@@ -60,7 +63,13 @@ enum Value {
 impl Variables {
     /// No variables yet, and read-only facts from this function: `None` for a name it doesn't know.
     pub fn new(facts: impl Fn(&str) -> Option<Result<String>> + 'static) -> Self {
-        Self { declared: BTreeMap::new(), given: BTreeMap::new(), facts: Box::new(facts), asked: RefCell::default() }
+        Self {
+            declared: BTreeMap::new(),
+            given: BTreeMap::new(),
+            private: BTreeMap::new(),
+            facts: Box::new(facts),
+            asked: RefCell::default(),
+        }
     }
 
     /// Gives one, over what the manifest declares and over any earlier one.
@@ -73,9 +82,14 @@ impl Variables {
         Ok(())
     }
 
-    /// Gives all of a file, and reports what can't be set.
+    /// Gives all of a file, and reports what can't be set, without showing any of its lines.
     pub fn give_all(&mut self, text: &Text) -> Vec<Diagnostic> {
-        read(text, &mut self.given)
+        let mut values = BTreeMap::new();
+        let mut diagnostics = read(text, &mut values);
+        diagnostics.iter_mut().filter_map(|diagnostic| diagnostic.place.as_mut()).for_each(Place::conceal);
+        self.private.extend(values.clone());
+        self.given.extend(values);
+        diagnostics
     }
 
     /// Sets all of a `variables.toml`, as far as the operator gives nothing else, and reports what can't be set.
@@ -88,9 +102,9 @@ impl Variables {
         read_table(text, table, &mut self.declared)
     }
 
-    /// What the operator gives: names and values.
-    pub fn given(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.given.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    /// What takes the values of files out of a text.
+    pub fn redaction(&self) -> Redaction {
+        Redaction::of_variables(self.private.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 
     /// Supposes that a fact, such as `instance.region`, has this value: it is not asked of the machine.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Change, Resource};
-use crate::system::System;
+use crate::{system::System, value::AbsPath};
 
 /// A resource that is left to the boot.
 #[derive(Debug)]
@@ -12,11 +12,17 @@ pub struct Deferred {
     pub title: String,
     /// Why it must wait.
     pub why: String,
+    /// The path of the secret that it will keep.
+    pub secret: Option<AbsPath>,
 }
 
 impl Resource for Deferred {
     fn title(&self) -> String {
         self.title.clone()
+    }
+
+    fn secret(&self) -> Option<&AbsPath> {
+        self.secret.as_ref()
     }
 
     fn plan(&self, _system: &System) -> Result<Vec<Change>> {

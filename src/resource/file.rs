@@ -8,12 +8,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use self::origin::Origin;
+pub use self::origin::note;
 use super::{
     Change, Finding, Kind, Resource,
     ownership::{AccountName, Ids, differences, ids},
 };
 use crate::{
     error::Fault,
+    redaction,
     system::{
         Fact, System,
         fetch::{Download, Source, Sources},
@@ -56,7 +58,8 @@ pub struct File {
     /// A command that must succeed before the file is published; `{}` is the path of the new bytes: the file's own
     /// name in a directory that only root may enter. A unit file is also shown to `systemd-analyze verify`.
     validate: Option<Argv>,
-    /// Whether its bytes must never be shown. Default: false.
+    /// Whether its bytes must never be shown: no diff, of its validator the exit code alone; and it does not go into an
+    /// image. Default: false.
     #[serde(default)]
     secret: bool,
 }
@@ -94,6 +97,10 @@ impl Resource for File {
 
     fn owned_path(&self) -> Option<&AbsPath> {
         Some(&self.path)
+    }
+
+    fn secret(&self) -> Option<&AbsPath> {
+        self.secret.then_some(&self.path)
     }
 
     fn check(&self) -> Vec<Finding> {
@@ -302,11 +309,26 @@ impl File {
         if old == new || old.contains('\0') || new.contains('\0') {
             return Ok(None);
         }
+        Ok(Some(self.patch(&old, &new)))
+    }
+
+    /// A unified diff in which the names of variables stand for what a file gives them. Where there are such, what is
+    /// there now may hold an earlier value: it is not shown.
+    fn patch(&self, old: &str, new: &str) -> String {
+        let (shown_old, shown_new) = (redaction::shown_content(old), redaction::shown_content(new));
         let mut diff = diffy::DiffOptions::new();
         let diff = diff
             .set_original_filename(format!("{} (now)", self.path))
             .set_modified_filename(format!("{} (declared)", self.path));
-        Ok(Some(diff.create_patch(&old, &new).to_string()))
+        let patch = diff.create_patch(&shown_old, &shown_new).to_string();
+        if shown_old == old && shown_new == new {
+            return patch;
+        }
+        let line = |(number, line): (usize, &str)| match line.strip_prefix('-') {
+            Some(_) if number > 1 => "-(not shown: the file may hold an earlier secret)\n".to_owned(),
+            _ => format!("{line}\n"),
+        };
+        patch.lines().enumerate().map(line).collect()
     }
 }
 

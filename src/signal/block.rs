@@ -5,8 +5,10 @@
 
 use std::fmt::{self, Write};
 
-use super::redact;
-use crate::system::supervisor::Word;
+use crate::{
+    redaction::{self, Redaction},
+    system::supervisor::Word,
+};
 
 const BEGIN: &str = "-----BEGIN GLOVO-BOOTSTRAP FAILURE-----";
 const END: &str = "-----END GLOVO-BOOTSTRAP FAILURE-----";
@@ -39,16 +41,15 @@ pub struct Block {
 }
 
 impl Block {
-    /// What a run has said last, on this instance and of this build. Each of the secrets, given by name and value, is
-    /// shown as its name.
-    pub fn new(instance: Option<String>, build: Option<&str>, word: &Word, secrets: &[(String, String)]) -> Self {
-        let shown = |text: &str| redact::shown(text, secrets);
+    /// What a run has said last, on this instance and of this build, without what must not be shown.
+    pub fn new(instance: Option<String>, build: Option<&str>, word: &Word, redaction: &Redaction) -> Self {
+        let shown = |text: &str| redaction.line(text);
         let error = word.error.as_ref();
         // What a program has printed stands below its error: see `system::command::with_tail`.
-        let causes = || error.into_iter().flat_map(|error| &error.causes).map(|cause| redact::values(cause, secrets));
-        let mut firsts = causes().map(|cause| redact::line(cause.lines().next().unwrap_or_default()));
-        let printed = |cause: String| -> Vec<String> {
-            cause.lines().skip(1).map(|line| redact::line(line.trim_start_matches("| "))).collect()
+        let causes = || error.into_iter().flat_map(|error| &error.causes).map(|cause| redaction.text(cause));
+        let mut firsts = causes().map(|cause| redaction::line(cause.lines().next().unwrap_or_default()));
+        let printed = |cause: std::borrow::Cow<'_, str>| -> Vec<String> {
+            cause.lines().skip(1).map(|line| redaction::line(line.trim_start_matches("| "))).collect()
         };
         Self {
             instance,
@@ -74,7 +75,7 @@ impl Block {
         for line in own.filter_map(|(_, line)| line.strip_prefix(tag)).take_while(|line| *line != END) {
             let Some((name, text)) = line.split_once(": ") else { continue };
             // Whoever has written it: nothing but plain text is shown, and no secret.
-            let text = redact::line(text);
+            let text = redaction::line(text);
             match name {
                 "instance" => block.instance = Some(text),
                 "build" => block.build = Some(text),
@@ -94,7 +95,7 @@ impl Block {
 /// The last that user-data said on a console because it could not get this program, without the time before it.
 pub fn of_user_data(console: &str) -> Option<String> {
     let lines = console.lines().map(|line| without_time(line).1);
-    lines.rev().find(|line| line.starts_with("glovo-bootstrap: ")).map(redact::line)
+    lines.rev().find(|line| line.starts_with("glovo-bootstrap: ")).map(redaction::line)
 }
 
 /// A line without the time that the kernel's log or the console's getty puts before it, and whether there was one.
@@ -160,8 +161,8 @@ mod tests {
         };
         let named = |text: &str| Some(text.to_owned());
         let word = Word { step: named("start_servers"), resource: named("service app"), error: Some(error) };
-        let secrets = [("password".into(), "hunter22".into())];
-        Block::new(named("i-0123456789abcdef0"), Some("42"), &word, &secrets)
+        let redaction = Redaction::of_variables([("password", "hunter22")]);
+        Block::new(named("i-0123456789abcdef0"), Some("42"), &word, &redaction)
     }
 
     const TEXT: &str = "\
@@ -229,7 +230,7 @@ log: out of memory
         let error = ErrorReport { causes: vec![format!("{long}{tail}"); 9], hint: Some(long.clone()) };
         let some = || Some(long.clone());
         let word = Word { step: some(), resource: some(), error: Some(error) };
-        let text = Block::new(some(), Some(&long), &word, &[]).to_string();
+        let text = Block::new(some(), Some(&long), &word, &Redaction::default()).to_string();
         assert!(text.len() <= LIMIT && text.is_ascii(), "{}", text.len());
         assert!(text.ends_with(&format!("log: line 499\n{END}\n")));
     }

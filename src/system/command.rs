@@ -36,6 +36,7 @@ const GRACE: Duration = Duration::from_secs(8);
 pub struct Program {
     argv: Vec<String>,
     env: Vec<(&'static str, String)>,
+    is_private: bool,
 }
 
 /// What a program that ended left behind.
@@ -60,15 +61,23 @@ impl Finished {
         if self.status.success() {
             return Ok(());
         }
-        let what = format!("`{}` failed with {}", command.argv.join(" "), describe(self.status));
-        Err(Fault::new(with_tail(what, &self.tail)).into())
+        let what = format!("`{}` failed with {}", command.shown().join(" "), describe(self.status));
+        Err(Fault::new(with_tail(what, command.shown_tail(&self.tail))).into())
     }
 }
 
 impl Program {
     /// A program and its arguments.
     pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
-        Self { argv: argv.into_iter().map(Into::into).collect(), env: vec![] }
+        Self { argv: argv.into_iter().map(Into::into).collect(), env: vec![], is_private: false }
+    }
+
+    fn shown(&self) -> &[String] {
+        if self.is_private { &self.argv[..1] } else { &self.argv }
+    }
+
+    fn shown_tail<'a>(&self, tail: &'a str) -> &'a str {
+        if self.is_private { "" } else { tail }
     }
 
     /// One more argument.
@@ -82,6 +91,13 @@ impl Program {
     #[must_use]
     pub fn args<S: Into<String>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.argv.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Handles a secret: neither its arguments nor what it prints are shown.
+    #[must_use]
+    pub fn private(mut self) -> Self {
+        self.is_private = true;
         self
     }
 
@@ -102,12 +118,16 @@ impl System {
     pub fn run(&self, command: &Program) -> Result<Finished> {
         let mut child = self.spawn(command)?;
         let pid = Pid::from_raw(child.id().cast_signed());
-        tracing::debug!(argv = ?command.argv, %pid, "started");
+        tracing::debug!(argv = ?command.shown(), %pid, "started");
         let streams = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
         let mut output = Output::new(streams)?;
         let mut stop: Option<(anyhow::Error, Instant)> = None;
         let status = loop {
-            output.pump(TICK, &|line| self.progress(line));
+            output.pump(TICK, &|line| {
+                if !command.is_private {
+                    self.progress(line);
+                }
+            });
             if let Some(status) = child.try_wait().context("waiting for a program")? {
                 break status;
             }
@@ -130,7 +150,8 @@ impl System {
             Some((reason, _)) => {
                 // What it started must not live on either.
                 _ = killpg(pid, Signal::SIGKILL);
-                Err(reason.context(with_tail(format!("{} was stopped", command.argv[0]), &finished.tail)))
+                let tail = command.shown_tail(&finished.tail);
+                Err(reason.context(with_tail(format!("{} was stopped", command.argv[0]), tail)))
             }
         }
     }
@@ -291,10 +312,13 @@ pub fn validator(argv: &[String], path: &AbsPath) -> Program {
     Program::new(argv.iter().map(|argument| argument.replace("{}", path.as_str())))
 }
 
-/// Runs a validator; its failure is the error, with its output.
+/// Runs a validator; its failure is the error, with its output unless that is private.
 pub fn validate(system: &System, command: &Program) -> Result<()> {
     let finished = system.run(command)?;
     if !finished.status.success() {
+        if command.is_private {
+            bail!("{}; its output is not shown, since the file is a secret", describe(finished.status));
+        }
         bail!(with_tail(
             format!("`{}` refuses it ({})", command.argv.join(" "), describe(finished.status)),
             &finished.tail

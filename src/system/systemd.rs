@@ -151,7 +151,8 @@ impl System {
     /// Fails if systemd would refuse to load this unit file. What it only warns of is no failure, and neither is what
     /// `systemd-analyze verify` misses on a machine that is not complete yet, such as the program to start.
     pub fn verify_unit(&self, path: &AbsPath, is_secret: bool) -> Result<()> {
-        let said = self.run(&Program::new(["systemd-analyze", "verify", "--man=no", path.as_str()]))?.tail;
+        let verify = Program::new(["systemd-analyze", "verify", "--man=no", path.as_str()]);
+        let said = self.run(&if is_secret { verify.private() } else { verify })?.tail;
         // A template is tried with an instance's name.
         let name = path.leaf().split_inclusive('@').next().unwrap_or_default();
         let unit = format!("Unit {name}");

@@ -13,6 +13,7 @@ mod report;
 mod run;
 mod sandbox;
 mod schema;
+mod secrets;
 #[allow(dead_code, reason = "shared with tests/deploy")]
 mod server;
 mod service;

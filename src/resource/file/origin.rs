@@ -14,7 +14,7 @@ use crate::{
         root::Staged,
         state,
     },
-    value::Sha256,
+    value::{AbsPath, Sha256},
 };
 
 /// A file and its sources.
@@ -43,7 +43,7 @@ impl Origin<'_> {
     }
 
     fn state_name(&self) -> String {
-        format!("file-{}.json", &Sha256::of(self.file.path.as_str().as_bytes()).to_string()[..32])
+        note(&self.file.path)
     }
 
     /// How the published bytes, with this digest, differ from the origin's, or `None`.
@@ -115,6 +115,11 @@ impl Origin<'_> {
         }
         system.render(&String::from_utf8(bytes).ok()?).ok().map(String::into_bytes)
     }
+}
+
+/// The name of the state file that tells where a file's bytes came from.
+pub fn note(path: &AbsPath) -> String {
+    format!("file-{}.json", &Sha256::of(path.as_str().as_bytes()).to_string()[..32])
 }
 
 fn text(file: &mut impl Read, sources: &Sources) -> Result<String> {

@@ -22,7 +22,8 @@ impl File {
                 verified.with_context(|| format!("{} was not replaced: systemd would not load it", self.path))?;
             }
             let Some(argv) = &self.validate else { return Ok(()) };
-            validate(system, &validator(&argv.0, path))
+            let command = validator(&argv.0, path);
+            validate(system, &if self.secret { command.private() } else { command })
                 .with_context(|| format!("{} was not replaced: its validator failed", self.path))
         })
     }

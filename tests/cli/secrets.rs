@@ -1,0 +1,163 @@
+//! Secrets: a file that is declared one, and the values of variables that are given by a file. They are in no output, no
+//! report, no image.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+use crate::sandbox::{Finished, Sandbox};
+
+const CANARY: &str = "canary/7461+&pass word";
+
+/// The secret itself and the forms in which programs print one.
+fn forms() -> Vec<String> {
+    vec![
+        "canary".into(),
+        "7461".into(),
+        BASE64_STANDARD.encode(CANARY),
+        BASE64_STANDARD.encode(format!("user:{CANARY}")).trim_end_matches('=')[8..30].to_owned(),
+        "%2F7461%2B%26pass".into(),
+    ]
+}
+
+#[track_caller]
+fn is_clean(what: &str, text: &str) {
+    for form in forms() {
+        assert!(!text.contains(&form), "{form} in {what}:\n{text}");
+    }
+}
+
+/// A sandbox with a file of variables, which sets `password`, `pin` and `quoted`.
+fn sandbox() -> (Sandbox, String) {
+    let sandbox = Sandbox::new();
+    let variables = sandbox.write("secrets.toml", format!("password = \"{CANARY}\"\npin = \"7461\"\n"));
+    fs::set_permissions(&variables, fs::Permissions::from_mode(0o600)).unwrap();
+    (sandbox, variables)
+}
+
+/// Runs a command with a one-step manifest of these resources and the file of variables.
+fn run(sandbox: &Sandbox, command: &[&str], variables: &str, resources: &str) -> Finished {
+    let manifest = sandbox.manifest(resources);
+    sandbox.run(&[command, &["--steps", &manifest, "--variables", variables]].concat())
+}
+
+#[test]
+fn of_a_secrets_validator_only_its_exit_code_is_told() {
+    let (sandbox, variables) = sandbox();
+    let path = sandbox.at("secret");
+    for (script, code, words) in [
+        ("cat {}; cat {} >&2; exit 3", 1, "exit code 3; its output is not shown, since the file is a secret"),
+        ("cat {}; kill -9 $$", 1, "signal 9; its output is not shown"),
+        ("cat {}; cat {} >&2; sleep 1000", 75, "timed out after 500 ms"),
+    ] {
+        let file = format!(
+            "[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"password={{{{ password }}}}\\n\"\nsecret = true\n\
+             validate = [\"sh\", \"-c\", ': {{{{ password }}}}; {script}']\ntimeout = \"500ms\"\n"
+        );
+        let finished = run(&sandbox, &["--verbose", "run"], &variables, &file).expect(code).says(words);
+        is_clean("the output", &(finished.stdout + &finished.stderr));
+        is_clean("the report", &sandbox.report().to_string());
+        is_clean("the status", &sandbox.run(&["status"]).stdout);
+        assert!(!fs::exists(&path).unwrap());
+    }
+}
+
+#[test]
+fn a_plan_shows_the_names_of_variables_that_a_file_gives() {
+    let (sandbox, variables) = sandbox();
+    let path = sandbox.write("site", "user=old\npassword=former-canary\nplain=1\n");
+    let _ = sandbox.write("template", "user={{ name }}\npassword={{ password }}\npin={{ pin }}\nplain=2\n");
+    let (content, source) = (
+        "content = \"user={{ name }}\\npassword={{ password }}\\npin={{ pin }}\\nplain=2\\n\"".to_owned(),
+        format!("source = \"file://{}\"\ntemplate = true", sandbox.at("template")),
+    );
+    for bytes in [content, source] {
+        let file = format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\n{bytes}\n");
+        for flags in [&["plan"][..], &["plan", "--json"]] {
+            let arguments = [flags, &["--set", "name=shown"]].concat();
+            let plan = run(&sandbox, &arguments, &variables, &file).expect(0);
+            is_clean("the plan", &(plan.stdout.clone() + &plan.stderr));
+            let _ = plan.says("+password={{ password }}").says("+pin={{ pin }}").says("+plain=2").says("+user=shown");
+        }
+    }
+    // Where only a value differs, nothing of either is told.
+    let _ = sandbox.write("site", "pin=0000\n");
+    let file = format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"pin={{{{ pin }}}}\\n\"\n");
+    let plan = run(&sandbox, &["plan"], &variables, &file).expect(0).says("write new content");
+    assert!(!plan.stdout.contains("0000"), "{plan:?}");
+    is_clean("the plan", &plan.stdout);
+}
+
+#[test]
+fn no_error_shows_the_value_of_a_variable_that_a_file_gives() {
+    let (sandbox, variables) = sandbox();
+    let file = |fields: &str| format!("[[resource]]\nkind = \"file\"\npath = \"{}\"\n{fields}\n", sandbox.at("x"));
+    let source = file("source = \"http://127.0.0.1:1/{{ password }}/x\"\nverify = \"none\"\nretries = 1");
+    for (code, resources) in [
+        (75, source),
+        (1, file("content = \"\"\nvalidate = [\"sh\", \"-c\", 'echo {} {{ password }}; exit 1']")),
+        (2, file("content = \"\"\nmode = \"{{ password }}\"")),
+        (2, file("content = \"\"\nowner = \"{{ password }}\"")),
+    ] {
+        let finished = run(&sandbox, &["run"], &variables, &resources).expect(code);
+        is_clean("the output", &(finished.stdout + &finished.stderr));
+        if code != 2 {
+            is_clean("the report", &sandbox.report().to_string());
+        }
+    }
+}
+
+#[test]
+fn a_fault_in_a_file_of_variables_is_told_without_its_line() {
+    let (sandbox, variables) = sandbox();
+    for wrong in [format!("password = \"{CANARY}\npin = 1\n"), format!("Password = \"{CANARY}\"\n")] {
+        let _ = sandbox.write("secrets.toml", wrong);
+        let file = format!("[[resource]]\nkind = \"file\"\npath = \"{}\"\ncontent = \"\"\n", sandbox.at("x"));
+        let finished = run(&sandbox, &["run"], &variables, &file).expect(2).says("secrets.toml:1:");
+        is_clean("the output", &(finished.stdout + &finished.stderr));
+    }
+}
+
+#[test]
+fn a_secret_file_is_left_to_the_boot_while_an_image_is_made() {
+    let (sandbox, variables) = sandbox();
+    let tree = sandbox.at("tree");
+    for directory in ["etc", "srv", "var/lib"] {
+        fs::create_dir_all(sandbox.path.join("tree").join(directory)).unwrap();
+    }
+    let file = |path: &str, rest: &str| format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\n{rest}\n");
+    let resources = file("/srv/secret", "content = \"{{ password }}\"\nsecret = true")
+        + &file("/srv/from", "source = \"http://127.0.0.1:1/x\"\nverify = \"none\"\nsecret = true")
+        + &file("/srv/boot", "content = \"\"\nsecret = true\nphase = \"boot\"")
+        + &file("/srv/id", "content = \"{{ instance.id }}\"\nsecret = true")
+        + &file("/srv/plain", "content = \"\"");
+    let bake =
+        |arguments: &[&str]| run(&sandbox, &[&["bake", "--root", &tree], arguments].concat(), &variables, &resources);
+    let left = "  - file /srv/secret: ensure at boot (deferred: a secret does not go into an image)\n";
+    let _ = bake(&["--seal"]).expect(0).says("converged: 1 change, 4 deferred").says(left).says("sealed");
+    let names: Vec<_> = fs::read_dir(sandbox.path.join("tree/srv")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["plain"]);
+    for path in ["/srv/secret", "/srv/boot", "/srv/id"] {
+        let _ = sandbox.write(&format!("tree{path}"), "anything");
+        let refused = bake(&["--seal", "--allow", path]).expect(1).says("the image would hold 1 credential");
+        let _ = refused.says(&format!("  ! {path}:1: a secret, as the manifest declares it"));
+        fs::remove_file(format!("{tree}{path}")).unwrap();
+    }
+    let _ = bake(&["--seal"]).expect(0).says("sealed");
+}
+
+#[test]
+fn a_secret_file_is_private_from_its_first_byte_on() {
+    let (sandbox, variables) = sandbox();
+    let (path, modes) = (sandbox.at("secret"), sandbox.at("modes"));
+    let file = format!(
+        "[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"{{{{ password }}}}\"\nsecret = true\n\
+         validate = [\"sh\", \"-c\", 'stat -c %a {{}} > {modes}']\n"
+    );
+    let _ = run(&sandbox, &["run"], &variables, &file).expect(0);
+    assert_eq!(fs::read_to_string(modes).unwrap(), "600\n");
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+}
