@@ -7,6 +7,7 @@ use glovo_bootstrap::{
     commands, error,
     system::{
         host::is_stderr_the_journal,
+        journal::Journal,
         process,
         supervisor::{self, Word},
     },
@@ -40,10 +41,10 @@ fn set_up_logging(verbose: bool) {
     let registry = tracing_subscriber::registry();
     let from = |other: Level, ours: Level| Targets::new().with_default(other).with_target("glovo_bootstrap", ours);
     if is_stderr_the_journal()
-        && let Ok(journal) = tracing_journald::layer()
+        && let Ok(journal) = Journal::open()
     {
         let filter = from(Level::WARN, if verbose { Level::DEBUG } else { Level::INFO });
-        registry.with(filter).with(journal.with_field_prefix(Some("GLOVO".into()))).init();
+        registry.with(filter).with(journal).init();
         return;
     }
     let asked = std::env::var("GLOVO_BOOTSTRAP_LOG").ok().and_then(|targets| targets.parse().ok());

@@ -16,15 +16,14 @@ use crate::{
     engine::Observer,
     error, redaction,
     report::{ChangeReport, DownloadReport, Outcome, Report, StepReport},
-    system::Mode,
+    system::{Mode, output},
     value::spoken,
 };
 
 /// Prints to standard output. A closed terminal or a full pipe must not end a run, so errors are dropped
 /// (and `println!` is not used: it panics).
 pub fn say(text: &str) {
-    let mut out = io::stdout().lock();
-    _ = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+    output::print(io::stdout(), &format!("{text}\n"), None);
 }
 
 /// The bars that are on the terminal: what else is printed goes above them.
@@ -33,10 +32,7 @@ static BARS: Mutex<Option<MultiProgress>> = Mutex::new(None);
 /// Prints an error to standard error, in the same spirit.
 pub fn complain(text: &str) {
     let text = redaction::shown(text);
-    let write = || {
-        let mut out = io::stderr().lock();
-        _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    };
+    let write = || output::print(io::stderr(), &text, Some(output::STUCK));
     let bars = BARS.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match bars {
         Some(bars) => bars.suspend(write),
@@ -89,10 +85,16 @@ impl Lines {
         Self { mode, live, colour: is_colourful(), began: Instant::now() }
     }
 
+    /// A plan waits for its reader; a run goes on.
+    fn say(&self, text: &str) {
+        let patience = if self.mode == Mode::Run { Some(output::STUCK) } else { None };
+        output::print(io::stdout(), &format!("{text}\n"), patience);
+    }
+
     fn line(&self, text: &str) {
         match &self.live {
-            Some(bar) => bar.suspend(|| say(text)),
-            None => say(text),
+            Some(bar) => bar.suspend(|| self.say(text)),
+            None => self.say(text),
         }
     }
 
@@ -168,7 +170,7 @@ impl Observer for Lines {
         if let Some(bar) = self.live.take() {
             bar.finish_and_clear();
         }
-        say(&summary(report, self.mode, self.began.elapsed()));
+        self.say(&summary(report, self.mode, self.began.elapsed()));
     }
 }
 

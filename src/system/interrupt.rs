@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -16,6 +16,14 @@ use crate::{
     error::{Class, Fault},
     value::spoken,
 };
+
+/// The first one of the process: what prints has no other way to it.
+static FIRST: OnceLock<Interrupt> = OnceLock::new();
+
+/// Whether a signal has asked the process to end.
+pub fn is_asked() -> bool {
+    FIRST.get().is_some_and(|interrupt| interrupt.check().is_err())
+}
 
 /// How often a wait looks for a signal.
 pub(super) const TICK: Duration = Duration::from_millis(50);
@@ -30,6 +38,7 @@ impl Interrupt {
     /// ignored signals, because children inherit what is ignored.
     pub fn install() -> Result<Self> {
         let interrupt = Self::default();
+        _ = FIRST.set(interrupt.clone());
         for signal in [consts::SIGTERM, consts::SIGINT] {
             let number = usize::try_from(signal).unwrap_or_default();
             _ = flag::register_usize(signal, interrupt.0.clone(), number).context("installing a signal handler")?;

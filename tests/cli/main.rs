@@ -8,6 +8,7 @@ mod facts;
 mod fetch;
 mod kill;
 mod manifest;
+mod output;
 mod put_back;
 mod report;
 mod run;

@@ -58,8 +58,16 @@ fn a_service_that_does_not_stay_up_is_an_error_with_its_last_words() -> Result<(
     fails(&machine, &beat(flaps, "stable = \"2s\""), 1, &["| lost my database"])?;
 
     converges(&machine, &beat("ExecStart=sleep infinity", "stable = \"1s\""))?;
-    fails(&machine, &beat(flaps, "stable = \"2s\""), 1, &["restart: ", "| lost my database"])?;
+    fails(
+        &machine,
+        &beat(flaps, "stable = \"2s\""),
+        1,
+        &["restart: ", "| lost my database", "beat.service runs again"],
+    )?;
     // Up when it is looked at, but not for long.
+    let unit = beat(flaps, "").split("'''").nth(1).unwrap_or_default().to_owned();
+    fs::write(machine.path("/etc/systemd/system/beat.service"), unit.trim_start())?;
+    machine.sh("systemctl daemon-reload; systemctl restart beat; sleep 1")?;
     let restarts_on_nothing = beat(flaps, "stable = \"2s\"").replace("restart_on = ", "# ");
     fails(&machine, &restarts_on_nothing, 1, &["| lost my database"])
 }
@@ -96,16 +104,24 @@ fn a_service_that_never_gets_ready_ends_at_the_deadline_with_its_last_words() ->
 #[test]
 fn a_unit_that_can_not_be_loaded_is_an_error_that_says_why() -> Result<()> {
     let machine = Machine::boot(Options::default())?;
-    fails(&machine, &beat("Type=simple", ""), 1, &["can't load beat.service", "systemd-analyze verify beat.service"])?;
-    machine.sh("rm /etc/systemd/system/beat.service; ln -s /dev/null /etc/systemd/system/masked.service; systemctl daemon-reload")?;
+    let bad = beat("Type=simple", "");
+    fails(&machine, &bad, 1, &["beat.service was not replaced: systemd would not load it", "no ExecStart="])?;
+    fs::write(machine.path("/etc/systemd/system/beat.service"), "[Service]\nType=simple\n")?;
+    machine.sh("systemctl daemon-reload; systemctl list-units --all beat.service")?;
+    let service =
+        format!("name = \"beat\"\n[[resource]]\nkind{}", bad.rsplit("[[resource]]\nkind").next().unwrap_or_default());
+    fails(&machine, &service, 1, &["can't load beat.service", "systemd-analyze verify beat.service"])?;
+    // The corrected file is read before the unit is judged.
+    converges(&machine, &beat("ExecStart=sleep infinity", "stable = \"0s\""))?;
+    machine.sh("systemctl stop beat; rm /etc/systemd/system/beat.service; ln -s /dev/null /etc/systemd/system/masked.service; systemctl daemon-reload")?;
     let masked = "name = \"masked\"\n[[resource]]\nkind = \"service\"\nname = \"masked\"\nrunning = true\n";
     fails(&machine, masked, 1, &["masked.service is masked", "systemctl unmask masked.service"])?;
     fails(&machine, &masked.replace("masked", "absent"), 1, &["there is no unit absent.service"])
 }
 
 #[test]
-fn a_service_whose_validator_fails_goes_on_as_it_is() -> Result<()> {
-    let machine = Machine::boot(Options { tree: Tree::Converged, ..Options::default() })?;
+fn a_site_that_its_validator_refuses_is_put_back_and_serves_after_a_reboot() -> Result<()> {
+    let mut machine = Machine::boot(Options { tree: Tree::Converged, ..Options::default() })?;
     let site = fs::read_to_string(machine.path("/etc/nginx/sites-enabled/default"))?;
     let manifest = |site: &str| {
         format!(
@@ -120,15 +136,39 @@ fn a_service_whose_validator_fails_goes_on_as_it_is() -> Result<()> {
         &machine,
         &manifest("server { listen 80; surprise; }"),
         1,
-        &["its validator failed", "unknown directive \"surprise\""],
+        &["its validator failed", "unknown directive \"surprise\"", "put back: /etc/nginx/sites-enabled/default"],
     )?;
     assert_eq!(pid(&machine, "nginx")?, before);
-    machine.sh("curl -fsS -o /dev/null http://127.0.0.1/")?;
+    assert_eq!(fs::read_to_string(machine.path("/etc/nginx/sites-enabled/default"))?, site);
+    machine.reboot()?;
+    machine.wait_until_serving()?;
+    let before = pid(&machine, "nginx")?;
     // It runs with these bytes already: nothing is to be restarted.
     converges(&machine, &manifest(&site))?;
     assert_eq!(pid(&machine, "nginx")?, before);
     converges(&machine, &manifest(&format!("# changed\n{site}")))?;
     assert_ne!(pid(&machine, "nginx")?, before);
+    Ok(())
+}
+
+#[test]
+fn a_unit_that_is_refused_is_put_back_and_runs_after_a_reboot() -> Result<()> {
+    let mut machine = Machine::boot(Options::default())?;
+    let file = "/etc/systemd/system/beat.service";
+    let declared = |section: &str| beat(section, "enabled = true\nstable = \"1s\"");
+    converges(&machine, &declared("ExecStart=sleep infinity"))?;
+    let (good, first) = (fs::read_to_string(machine.path(file))?, pid(&machine, "beat")?);
+
+    fails(&machine, &declared("Type=simple"), 1, &["systemd would not load it"])?;
+    ensure!(fs::read_to_string(machine.path(file))? == good && pid(&machine, "beat")? == first);
+
+    let put_back = format!("put back: {file}; beat.service runs again");
+    fails(&machine, &declared("ExecStart=sh -c 'echo no licence; exit 3'"), 1, &["| no licence", &put_back])?;
+    ensure!(fs::read_to_string(machine.path(file))? == good);
+    let said = converges(&machine, &declared("ExecStart=sleep infinity"))?;
+    ensure!(said.contains("converged: 0 changes"), "{said}");
+    machine.reboot()?;
+    machine.sh("systemctl is-active beat")?;
     Ok(())
 }
 

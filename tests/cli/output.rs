@@ -1,0 +1,97 @@
+//! A run whose words are not read: by a journald that is stopped, by the other end of a pipe.
+
+use std::{
+    fs,
+    io::Read,
+    os::unix::{fs::MetadataExt, net::UnixDatagram},
+    process::{Child, Command, Stdio},
+};
+
+use crate::{sandbox::eventually, standin::Machine};
+
+/// Files enough to fill each queue and buffer on the way.
+const FILES: usize = 2000;
+
+/// A manifest of many files below `/run/files`.
+fn many_files(machine: &Machine) -> String {
+    let mut resources = "[[resource]]\nkind = \"directory\"\npath = \"/run/files\"\n".to_owned();
+    for number in 0..FILES {
+        resources += &format!("[[resource]]\nkind = \"file\"\npath = \"/run/files/{number}\"\ncontent = \"x\"\n");
+    }
+    machine.sandbox.manifest(&resources)
+}
+
+/// A run whose standard error is the journal's, with a journald that never reads what it gets.
+fn run_with_a_stopped_journald(machine: &Machine) -> (Child, UnixDatagram) {
+    fs::create_dir_all(machine.at("run/systemd/journal")).unwrap();
+    let journald = UnixDatagram::bind(machine.at("run/systemd/journal/socket")).unwrap();
+    let stderr = fs::File::create(machine.sandbox.at("stderr")).unwrap();
+    let status = stderr.metadata().unwrap();
+    let manifest = many_files(machine);
+    let mut command = machine.sandbox.command(&["run", "--steps", &manifest]);
+    let command = command.env("JOURNAL_STREAM", format!("{}:{}", status.dev(), status.ino()));
+    (command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap(), journald)
+}
+
+fn ends(mut run: Child) -> Option<i32> {
+    let mut status = None;
+    for _ in 0..2400 {
+        status = run.try_wait().unwrap();
+        if status.is_some() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    if status.is_none() {
+        run.kill().unwrap();
+        panic!("the run hangs");
+    }
+    status.and_then(|status| status.code())
+}
+
+#[test]
+fn a_journald_that_does_not_read_holds_no_run_up() {
+    let machine = Machine::new();
+    let (run, journald) = run_with_a_stopped_journald(&machine);
+    assert_eq!(ends(run), Some(0));
+    assert_eq!(fs::read_dir(machine.at("run/files")).unwrap().count(), FILES);
+    // What came before its queue was full is a record of the native protocol.
+    let mut record = vec![0; 64 << 10];
+    let length = journald.recv(&mut record).unwrap();
+    let text = String::from_utf8_lossy(&record[..length]).into_owned();
+    for words in
+        ["PRIORITY\n", "SYSLOG_IDENTIFIER\n", "GLOVO_STEP\n", "GLOVO_RESOURCE\n", "directory /run/files: create"]
+    {
+        assert!(text.contains(words), "no {words:?} in {text:?}");
+    }
+}
+
+#[test]
+fn sigterm_ends_a_run_whose_journald_does_not_read() {
+    let machine = Machine::new();
+    let (run, _journald) = run_with_a_stopped_journald(&machine);
+    eventually("some files are written", || fs::exists(machine.at("run/files/40")).unwrap());
+    assert!(Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap().success());
+    assert_eq!(ends(run), Some(143));
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_holds_no_run_up() {
+    let machine = Machine::new();
+    let manifest = many_files(&machine);
+    let run = machine.sandbox.start(&["run", "--steps", &manifest]);
+    assert_eq!(ends(run), Some(0));
+    assert_eq!(fs::read_dir(machine.at("run/files")).unwrap().count(), FILES);
+    assert_eq!(machine.sandbox.report()["exit_code"], 0);
+}
+
+#[test]
+fn sigterm_ends_a_plan_whose_pipe_nobody_reads() {
+    let machine = Machine::new();
+    let manifest = many_files(&machine);
+    let mut plan = machine.sandbox.start(&["plan", "--steps", &manifest]);
+    // Its first byte is read, and no other: the pipe is full soon.
+    plan.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    assert!(Command::new("kill").args(["-TERM", &plan.id().to_string()]).status().unwrap().success());
+    assert_eq!(ends(plan), Some(143));
+}
