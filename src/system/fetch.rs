@@ -48,7 +48,7 @@ use self::{
     client::Clients,
     metadata::Metadata,
     progress::Progress,
-    retry::{Attempts, Budget, Limit, Pace},
+    retry::{Attempts, Budget, Failure, Limit, Pace},
     s3::S3,
     spool::{Place, Promise, Spool},
     window::Window,
@@ -84,6 +84,8 @@ pub struct Download {
     pub sources: Sources,
     /// What its bytes must hash to; bytes that don't are never handed over.
     pub sha256: Option<Sha256>,
+    /// How many bytes it has, where something but the origin says so.
+    pub size: Option<u64>,
 }
 
 /// A download from one source.
@@ -91,6 +93,7 @@ pub struct Download {
 struct Pull {
     source: Source,
     sha256: Option<Sha256>,
+    size: Option<u64>,
     /// When attempts end, where another one may help.
     limit: Limit,
 }
@@ -396,7 +399,7 @@ impl System {
     /// A file of the machine itself, copied so that it can't change once it is verified.
     fn copy(&self, path: &AbsPath, mut spool: Spool) -> Result<Fetched> {
         let Some((mut file, _)) = self.root().open_file(path)? else { bail!("{path} does not exist") };
-        spool.begin(Promise::default())?;
+        spool.begin(Promise::default()).map_err(Failure::into_fault)?;
         let lane = spool.lane();
         _ = spool.claim(lane);
         let mut buffer = vec![0; 128 << 10];
@@ -404,7 +407,7 @@ impl System {
             self.check()?;
             match file.read(&mut buffer).with_context(|| format!("reading {path}"))? {
                 0 => break,
-                read => _ = spool.write(lane, spool.done(), &buffer[..read])?,
+                read => _ = spool.write(lane, spool.done(), &buffer[..read]).map_err(Failure::into_fault)?,
             }
         }
         spool.end();

@@ -28,6 +28,42 @@ fn limited(sandbox: &Sandbox, limit: &str, arguments: &[&str]) -> Finished {
     Finished::from(command.output().expect("prlimit(1)"))
 }
 
+/// A server that announces so many bytes, and sends none.
+fn liar(length: u64, headers: &'static str) -> Server {
+    let length = usize::try_from(length).unwrap();
+    Server::start(move |_| Reply { status: 200, length, headers, parts: Box::new(std::iter::empty()) })
+}
+
+#[test]
+fn an_announced_length_costs_no_memory() {
+    let memory = "--data=67108864";
+    for (power, length) in [47, 52, 60].map(|power| (power, 1 << power)).into_iter().chain([(63, (1 << 63) - 1)]) {
+        for headers in ["", "etag: \"v1\"\r\n"] {
+            let sandbox = Sandbox::new();
+            let server = liar(length, headers);
+            let url = server.url("/app.jar");
+            let announced = "the server announces ";
+            let _ = limited(&sandbox, memory, &["fetch", &url]).expect(1).says(announced);
+            let manifest = sandbox.manifest(&file(&sandbox, "app.jar", &url, b"jar"));
+            let _ = limited(&sandbox, memory, &["run", "--steps", &manifest]).expect(1).says(announced);
+            assert_eq!(server.paths().len(), 2, "2^{power}: one request each");
+            let staging = sandbox.path.join("var-lib/glovo-bootstrap/staging");
+            assert_eq!(std::fs::read_dir(staging).unwrap().count(), 0);
+        }
+    }
+}
+
+#[test]
+fn more_bytes_than_the_disk_has_room_for_are_not_begun() {
+    let sandbox = Sandbox::new();
+    // A length that fits a file, and no disk: it is compared with what is free.
+    let server = liar(32 << 40, "etag: \"v1\"\r\n");
+    let run = sandbox.run_resources(&file(&sandbox, "app.jar", &server.url("/app.jar"), b"jar")).expect(1);
+    let _ = run.says("the server announces 32 TiB, but the file system of ").says(" free\n").says("hint: free space");
+    let status = sandbox.run(&["status"]).expect(1);
+    let _ = status.says("the server announces 32 TiB");
+}
+
 #[test]
 fn an_origin_that_refuses_for_a_while_does_not_stop_a_run() {
     let sandbox = Sandbox::new();

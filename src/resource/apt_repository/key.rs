@@ -100,7 +100,7 @@ impl AptRepository {
     }
 
     pub(super) fn download(&self, source: &Source) -> Download {
-        Download { sources: source.clone().into(), sha256: self.key_sha256 }
+        Download { sources: source.clone().into(), sha256: self.key_sha256, size: None }
     }
 
     /// Fetches the declared key.

@@ -62,7 +62,7 @@ struct Archive {
 
 impl Archive {
     fn download(&self) -> Download {
-        Download { sources: self.source.clone().into(), sha256: Some(self.sha256) }
+        Download { sources: self.source.clone().into(), sha256: Some(self.sha256), size: Some(self.size) }
     }
 
     /// Whether it is there already. Another of its size is removed; of any other size apt does so.

@@ -219,7 +219,7 @@ impl System {
     }
 
     fn pull(&self, Order { source, sha256, .. }: &Order) -> Pull {
-        Pull { source: source.clone(), sha256: *sha256, limit: self.fetcher.settings.pace.limit }
+        Pull { source: source.clone(), sha256: *sha256, size: None, limit: self.fetcher.settings.pace.limit }
     }
 
     /// Makes sure that files can be put into a directory; makes it, and those above it, where they are missing.

@@ -185,7 +185,7 @@ impl Transfer {
     fn begin(&self, bytes: Bytes, promise: Promise) -> Result<Body, Failure> {
         let end = promise.total;
         let mut spool = self.spool();
-        spool.begin(promise).map_err(Failure::Permanent)?;
+        spool.begin(promise)?;
         let lane = spool.lane();
         _ = spool.claim(lane);
         self.progress.show(&spool);
@@ -308,7 +308,7 @@ impl Transfer {
                     until = end;
                 }
                 let fits = usize::try_from(until - at).unwrap_or(usize::MAX).min(bytes.len());
-                if !spool.write(body.lane, at, &bytes[..fits]).map_err(Failure::Permanent)? {
+                if !spool.write(body.lane, at, &bytes[..fits])? {
                     return Ok(());
                 }
                 at += fits as u64;

@@ -22,6 +22,7 @@ pub(super) fn pulls(download: &Download, pace: &Pace) -> Vec<Pull> {
     let pull = |(index, source): (usize, &Source)| Pull {
         source: source.clone(),
         sha256: download.sha256,
+        size: download.size,
         limit: match pace.limit {
             // With patience it is asked again after all the others.
             Limit::Patience(_) if sources.len() > 1 => Limit::Attempts(ATTEMPTS),

@@ -80,7 +80,7 @@ fn told<T: std::fmt::Debug>(result: Result<T>) -> (u8, String) {
 }
 
 fn download(url: &str) -> Download {
-    Download { sources: url.parse::<Source>().unwrap().into(), sha256: None }
+    Download { sources: url.parse::<Source>().unwrap().into(), sha256: None, size: None }
 }
 
 fn text(mut fetched: Fetched) -> String {

@@ -115,13 +115,17 @@ fn mirrors_are_asked_in_turn_until_one_is_back() {
         Server::start(move |_, _| if seconds(&of_server) < 60 { Reply::new(503, &[], "") } else { Reply::ok("jar") });
     let gone = Server::replies(vec![Reply::new(404, &[], "")]);
     let sources: Vec<Source> = [late.url("/"), gone.url("/")].iter().map(|url| url.parse().unwrap()).collect();
-    let any = Download { sources: sources.clone().try_into().unwrap(), sha256: None };
+    let any = Download { sources: sources.clone().try_into().unwrap(), sha256: None, size: None };
     assert_eq!(text(Bench::new(patient(&clock)).system.fetch(&any).unwrap()), "jar");
     assert!((60..90).contains(&seconds(&clock)));
 
     // What will never deliver is not waited for.
     let clock = Arc::default();
-    let none = Download { sources: vec![sources[1].clone(), sources[1].clone()].try_into().unwrap(), sha256: None };
+    let none = Download {
+        sources: vec![sources[1].clone(), sources[1].clone()].try_into().unwrap(),
+        sha256: None,
+        size: None,
+    };
     assert_eq!(told(Bench::new(patient(&clock)).system.fetch(&none)).0, 1);
     assert_eq!(seconds(&clock), 0);
 }
