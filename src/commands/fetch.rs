@@ -20,6 +20,7 @@ use crate::{
         Mode, System,
         fetch::{Delivery, Event, Listed, Order, Prefix, Source},
         interrupt::Interrupt,
+        root::is_full,
     },
     value::{AbsPath, Sha256, Span},
     view::{
@@ -240,7 +241,10 @@ fn place(system: &System, files: &mut [File], directory: &AbsPath) -> Result<()>
     if open.peek().is_some() {
         system.prepare_directory(directory).map_err(|error| {
             let fault = Fault::new(format!("no files can be put into {directory}; nothing was fetched"));
-            fault.caused_by(error).hint("name another directory: --output-dir DIR")
+            // What is lacking on a full file system is said below.
+            let is_full = is_full(&error);
+            let fault = fault.caused_by(error);
+            if is_full { fault } else { fault.hint("name another directory: --output-dir DIR") }
         })?;
     }
     for file in open {

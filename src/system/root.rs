@@ -460,6 +460,12 @@ fn explain_write(errno: Errno, path: &AbsPath) -> anyhow::Error {
     Fault::new(format!("writing {path}")).caused_by(errno).hint(hint).into()
 }
 
+/// Whether a write failed because the file system has no space or no inode left, or the quota is used up.
+pub fn is_full(error: &anyhow::Error) -> bool {
+    let mut errnos = error.chain().filter_map(|cause| cause.downcast_ref::<Errno>());
+    errnos.any(|errno| matches!(errno, Errno::ENOSPC | Errno::EDQUOT))
+}
+
 /// A path that the operator typed, made absolute and free of links, on the host.
 ///
 /// # Errors

@@ -64,6 +64,25 @@ fn more_bytes_than_the_disk_has_room_for_are_not_begun() {
     let _ = status.says("the server announces 32 TiB");
 }
 
+/// Runs a script in which `$agent` is the binary, in a mount namespace where `/var/lib` is a tmpfs of these options.
+fn on_small_disk(sandbox: &Sandbox, options: &str, script: &str) -> Finished {
+    let script =
+        format!("mount --make-rprivate / && mount -t tmpfs -o {options} tmpfs /var/lib && agent=$0 && {{ {script}\n}}");
+    let mut command = Command::new("unshare");
+    let _ = command.args(["--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_glovo-bootstrap")]);
+    Finished::from(command.current_dir(&sandbox.path).output().expect("unshare, as root"))
+}
+
+#[test]
+fn a_file_system_without_inodes_is_said_to_lack_them() {
+    let (sandbox, server) = (Sandbox::new(), Server::start(|_| Reply::ok("jar")));
+    let script = format!("$agent fetch -o /var/lib/new {}", server.url("/app.jar"));
+    let fetch = on_small_disk(&sandbox, "nr_inodes=2", &script).expect(1).says("no files can be put into /var/lib/new");
+    assert!(server.paths().is_empty() && !fetch.stderr.contains("--output-dir"), "{}", fetch.stderr);
+    let _ =
+        fetch.says("No space left on device").says("hint: the file system is full: free space or inodes").says("df -i");
+}
+
 #[test]
 fn an_origin_that_refuses_for_a_while_does_not_stop_a_run() {
     let sandbox = Sandbox::new();

@@ -15,12 +15,7 @@ use reqwest::{
 };
 use rustls::{ClientConfig, RootCertStore};
 
-use super::{
-    Settings,
-    redirect::{self, is_link_local},
-    retry::Failure,
-    tls,
-};
+use super::{Settings, redirect::is_link_local, retry::Failure, tls};
 use crate::{error::Fault, value::spoken};
 
 /// The clients.
@@ -58,8 +53,8 @@ impl Clients {
         }))
     }
 
-    /// For downloads: follows redirects, never to a link-local address, and goes through the proxies
-    /// that the environment names (`HTTPS_PROXY`, `NO_PROXY`).
+    /// For downloads: never from a link-local address that a name stands for, and through the proxies that the
+    /// environment names (`HTTPS_PROXY`, `NO_PROXY`).
     pub(super) fn download(&self) -> Result<Client, Fault> {
         cached(&self.0.download, || self.public())
     }
@@ -70,7 +65,7 @@ impl Clients {
     }
 
     fn public(&self) -> Result<ClientBuilder, Fault> {
-        Ok(self.builder(self.tls()?).redirect(redirect::policy()).dns_resolver(self.names(true)))
+        Ok(self.builder(self.tls()?).redirect(Policy::none()).dns_resolver(self.names(true)))
     }
 
     /// For the AWS SDK: a redirected request would have the wrong signature.
@@ -115,23 +110,18 @@ impl Clients {
 
     /// What an error of a request or of a response's body means.
     pub(super) fn explain(&self, error: &reqwest::Error) -> Failure {
-        if error.is_redirect() {
-            return Failure::Permanent(
-                Fault::new(root_cause(error)).hint("declare the URL that it leads to, if it is right"),
-            );
-        }
         if error.is_builder() {
             return Failure::Permanent(Fault::new(root_cause(error)));
         }
-        if let Some(refused) = certificate_error(error) {
-            return Failure::Permanent(Fault::new(format!("the server's certificate is not trusted: {refused}")).hint(
-                "check this machine's clock (timedatectl) and root certificates (ca-certificates), \
-                 and what the server presents (openssl s_client)",
-            ));
-        }
         let reason = self.reason(error);
-        // Which of the hosts it was: a redirect may have led to another, and S3 has one for each region.
+        // Which of the hosts it was: a redirect may have led to another one, and S3 has one for each region.
         let host = error.url().and_then(reqwest::Url::host_str).unwrap_or("the server");
+        if let Some(error) = causes(error).find_map(|cause| cause.downcast_ref()) {
+            return refused(host, error);
+        }
+        if error.is_connect() && error.url().is_some_and(|url| url.scheme() == "https") && has_ended(error) {
+            return no_tls(host, "the server closed the connection");
+        }
         Failure::transient(if error.is_dns() {
             Fault::new(reason).hint(format!(
                 "check the host name, the name servers in /etc/resolv.conf ({}) and the VPC's DNS settings",
@@ -188,11 +178,31 @@ pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
     causes(error).skip(1).last().map_or_else(|| "the request failed".into(), ToString::to_string)
 }
 
-fn certificate_error(error: &reqwest::Error) -> Option<String> {
-    causes(error).find_map(|cause| match cause.downcast_ref()? {
-        rustls::Error::InvalidCertificate(reason) => Some(reason.to_string()),
-        _ => None,
-    })
+fn no_tls(host: &str, reason: &str) -> Failure {
+    let fault = Fault::new(format!("TLS with {host} failed: {reason}"));
+    Failure::transient(fault.hint("check that the server speaks TLS on this port (openssl s_client)"))
+}
+
+fn has_ended(error: &reqwest::Error) -> bool {
+    let mut errors = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
+    errors.any(|error| error.kind() == io::ErrorKind::UnexpectedEof)
+}
+
+/// What it means that TLS failed. A clock that is wrong is set right soon after the boot.
+fn refused(host: &str, error: &rustls::Error) -> Failure {
+    let rustls::Error::InvalidCertificate(reason) = error else {
+        return no_tls(host, &error.to_string());
+    };
+    let (reason, may_pass) = tls::refusal(reason);
+    let fault = Fault::new(format!("the certificate of {host} is not trusted: {reason}"));
+    if may_pass {
+        return Failure::transient(
+            fault.hint("check this machine's clock (timedatectl); if it is right, the server needs a new certificate"),
+        );
+    }
+    Failure::Permanent(fault.hint(
+        "check this machine's root certificates (ca-certificates), and what the server presents (openssl s_client)",
+    ))
 }
 
 /// The name servers that the system's resolver asks, as resolv.conf(5) has them.

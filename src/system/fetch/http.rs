@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use aws_sdk_s3::primitives::DateTime;
 use reqwest::{
-    Method, Response, StatusCode,
+    Method, Response, StatusCode, Url,
     header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, RANGE, RETRY_AFTER},
 };
 
 use super::{
     Answer, Origins, download,
     range::Range,
+    redirect,
     retry::{Failure, retry_after},
     spool::Promise,
 };
@@ -51,7 +52,7 @@ pub(super) async fn get(
         (StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::PRECONDITION_FAILED, Some(_)) => {
             Ok(download::Answer::Changed(Fault::new("the server no longer has the bytes of the first part")))
         }
-        (status, _) => Err(refused(status, headers)),
+        _ => Err(refused(url, &response)),
     }
 }
 
@@ -60,7 +61,7 @@ pub(super) async fn etag(origins: &Origins, url: &str) -> Result<Option<String>,
     let response = request(origins, Method::HEAD, url, None).await?;
     match response.status() {
         StatusCode::OK => Ok(strong_etag(response.headers())),
-        status => Err(refused(status, response.headers())),
+        _ => Err(refused(url, &response)),
     }
 }
 
@@ -72,20 +73,37 @@ async fn request(
 ) -> Result<Response, Failure> {
     let clients = &origins.clients;
     let client = if part.is_some() { clients.parts() } else { clients.download() };
-    // As stored: a checksum is of the file, and what is unpacked on arrival has no bounds.
-    let mut request = client.map_err(Failure::Permanent)?.request(method, url).header(ACCEPT_ENCODING, "identity");
-    if let Some((range, promise)) = part {
-        request = request.header(RANGE, range.header());
-        // Other bytes are sent as a whole, with a 200: RFC 9110 section 13.1.5.
-        request = request.header(IF_RANGE, promise.etag.as_deref().unwrap_or_default());
+    let client = client.map_err(Failure::Permanent)?;
+    let url = url.parse::<Url>().map_err(|error| Failure::Permanent(Fault::new(error.to_string())))?;
+    let mut asked = vec![url.clone()];
+    let mut next = url;
+    loop {
+        // As stored: a checksum is of the file, and what is unpacked on arrival has no bounds.
+        let mut request = client.request(method.clone(), next).header(ACCEPT_ENCODING, "identity");
+        if let Some((range, promise)) = part {
+            request = request.header(RANGE, range.header());
+            // Other bytes are sent as a whole, with a 200: RFC 9110 section 13.1.5.
+            request = request.header(IF_RANGE, promise.etag.as_deref().unwrap_or_default());
+        }
+        let response = request.send().await.map_err(|error| clients.explain(&error))?;
+        match redirect::next(&asked, &response)? {
+            None => return Ok(response),
+            Some(url) => {
+                asked.push(url.clone());
+                next = url;
+            }
+        }
     }
-    request.send().await.map_err(|error| clients.explain(&error))
 }
 
 /// What a status other than 200 means.
-fn refused(status: StatusCode, headers: &HeaderMap) -> Failure {
+fn refused(url: &str, response: &Response) -> Failure {
+    let status = response.status();
     let reason = status.canonical_reason().unwrap_or("an unknown status");
-    let fault = Fault::new(format!("the server answered {} {reason}", status.as_u16()));
+    let host = |url: &Url| url.host_str().map(str::to_owned);
+    let last = host(response.url()).filter(|last| url.parse().ok().and_then(|url| host(&url)).as_ref() != Some(last));
+    let server = last.map_or_else(|| "the server".to_owned(), |last| format!("after a redirect, {last}"));
+    let fault = Fault::new(format!("{server} answered {} {reason}", status.as_u16()));
     match status {
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {}
         status if status.is_server_error() => {}
@@ -99,7 +117,7 @@ fn refused(status: StatusCode, headers: &HeaderMap) -> Failure {
         }
         _ => return Failure::Permanent(fault),
     }
-    let after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     Failure::Transient(fault, after.and_then(|value| retry_after(value, now())))
 }
 
@@ -140,8 +158,6 @@ pub(super) fn now() -> DateTime {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn headers(name: reqwest::header::HeaderName, value: &str) -> HeaderMap {
@@ -153,15 +169,5 @@ mod tests {
         assert_eq!(strong_etag(&headers(ETAG, "\"a\"")).unwrap(), "\"a\"");
         assert_eq!(strong_etag(&headers(ETAG, "W/\"a\"")), None);
         assert_eq!(strong_etag(&HeaderMap::new()), None);
-    }
-
-    #[test]
-    fn a_server_that_is_too_busy_is_asked_again_when_it_says() {
-        let busy = |status| match refused(status, &headers(RETRY_AFTER, "7")) {
-            Failure::Transient(_, after) => after,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(busy(StatusCode::SERVICE_UNAVAILABLE), Some(Duration::from_secs(7)));
-        assert_eq!(busy(StatusCode::TOO_MANY_REQUESTS), Some(Duration::from_secs(7)));
     }
 }

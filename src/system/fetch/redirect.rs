@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use reqwest::{Url, redirect::Policy};
+use reqwest::{Response, Url, header::LOCATION};
+
+use super::retry::Failure;
+use crate::error::Fault;
 
 /// As many as browsers and curl's defaults come near to; more is a loop.
 const LIMIT: usize = 10;
@@ -10,12 +13,28 @@ const LIMIT: usize = 10;
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
-/// Follows redirects, except those that an origin must not ask for.
-pub(super) fn policy() -> Policy {
-    Policy::custom(|attempt| match refusal(attempt.previous(), attempt.url()) {
-        Some(reason) => attempt.error(reason),
-        None => attempt.follow(),
-    })
+/// Where a response leads, if it is a redirect; the URLs that were asked before it, the last one by it.
+///
+/// The HTTP client follows none itself: its errors would name the first host, whichever one failed.
+///
+/// # Errors
+/// If an origin must not ask for that.
+pub(super) fn next(previous: &[Url], response: &Response) -> Result<Option<Url>, Failure> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let Some(location) = response.headers().get(LOCATION) else { return Ok(None) };
+    let location = location.to_str().ok().and_then(|location| response.url().join(location).ok());
+    let reason = match location {
+        None => "the server redirects to what is no URL".to_owned(),
+        Some(mut url) => match refusal(previous, &url) {
+            Some(reason) => reason,
+            // A name and password would be sent, to a place that the origin chose.
+            None if url.set_username("").and_then(|()| url.set_password(None)).is_ok() => return Ok(Some(url)),
+            None => "the server redirects to what is no URL of a server".to_owned(),
+        },
+    };
+    Err(Failure::Permanent(Fault::new(reason).hint("declare the URL that it leads to, if it is right")))
 }
 
 /// Why a redirect isn't followed.
@@ -23,7 +42,10 @@ fn refusal(previous: &[Url], next: &Url) -> Option<String> {
     if previous.len() > LIMIT {
         return Some(format!("more than {LIMIT} redirects"));
     }
-    // Whoever can read or change the plaintext could answer in the origin's place.
+    if !matches!(next.scheme(), "https" | "http") {
+        return Some(format!("refusing the redirect to {}", next.scheme()));
+    }
+    // What can read or change the plaintext could answer in the origin's place.
     if next.scheme() != "https" && previous.last().is_some_and(|url| url.scheme() == "https") {
         return Some(format!("refusing the redirect from https to {}", next.scheme()));
     }
@@ -57,6 +79,14 @@ mod tests {
         assert_eq!(refused("https://a/x", "http://a/x").unwrap(), "refusing the redirect from https to http");
         assert_eq!(refused("http://a/x", "https://b/x"), None);
         assert_eq!(refused("http://a/x", "http://b/x"), None);
+        assert_eq!(refused("http://a/x", "ftp://b/x").unwrap(), "refusing the redirect to ftp");
+    }
+
+    #[test]
+    fn every_step_of_a_redirect_is_compared_with_the_one_before() {
+        let urls = ["http://a/x", "https://b/x", "http://c/x"].map(|url| url.parse::<Url>().unwrap());
+        assert_eq!(refusal(&urls[..2], &urls[2]).unwrap(), "refusing the redirect from https to http");
+        assert_eq!(refusal(&urls[..1], &urls[1]), None);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use rustls::{CertificateError, ClientConfig, RootCertStore, crypto::ring, pki_types::UnixTime};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::error::Fault;
 
@@ -32,9 +33,55 @@ pub(super) fn config(roots: Arc<RootCertStore>) -> Result<ClientConfig, Fault> {
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
+/// What is wrong with a certificate, and whether a clock that is set right may find it valid.
+pub(super) fn refusal(error: &CertificateError) -> (String, bool) {
+    let words = match error {
+        CertificateError::NotValidYetContext { time, not_before } => {
+            let (clock, from) = (date(*time), date(*not_before));
+            return (format!("it is valid from {from} on, and this machine's clock says {clock}"), true);
+        }
+        CertificateError::ExpiredContext { time, not_after } => {
+            let (clock, until) = (date(*time), date(*not_after));
+            return (format!("it was valid until {until}, and this machine's clock says {clock}"), true);
+        }
+        CertificateError::NotValidYet => return ("it is not valid yet".into(), true),
+        CertificateError::Expired => return ("it has expired".into(), true),
+        CertificateError::UnknownIssuer => "no root certificate of this machine stands behind its issuer".into(),
+        CertificateError::Other(other) => match other.0.to_string() {
+            error if error == "CaUsedAsEndEntity" => "it is an authority's own, as many self-signed ones are".into(),
+            error => error,
+        },
+        other => other.to_string(),
+    };
+    (words, false)
+}
+
+fn date(time: UnixTime) -> String {
+    let time = i64::try_from(time.as_secs()).ok().and_then(|time| OffsetDateTime::from_unix_timestamp(time).ok());
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| "an impossible time".into())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use rustls::OtherError;
+
     use super::*;
+
+    #[test]
+    fn a_certificate_is_refused_in_words() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let (words, may_pass) =
+            refusal(&CertificateError::NotValidYetContext { time: at(86_400), not_before: at(1_600_000_000) });
+        let clock = "this machine's clock says 1970-01-02T00:00:00Z";
+        assert_eq!(words, format!("it is valid from 2020-09-13T12:26:40Z on, and {clock}"));
+        assert!(may_pass);
+        let other = |error: &'static str| CertificateError::Other(OtherError(Arc::new(std::io::Error::other(error))));
+        let (words, may_pass) = refusal(&other("CaUsedAsEndEntity"));
+        assert!(words.contains("self-signed") && !may_pass);
+        assert_eq!(refusal(&other("UnsupportedCertVersion")), ("UnsupportedCertVersion".into(), false));
+    }
 
     #[test]
     fn every_built_in_certificate_can_be_a_root() {

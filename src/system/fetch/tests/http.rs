@@ -109,6 +109,42 @@ fn a_redirect_loop_ends() {
 }
 
 #[test]
+fn after_a_redirect_the_host_that_fails_is_named() {
+    for (target, words) in [
+        ("http://localhost:1/", "connecting to localhost: connection refused"),
+        ("http://nowhere.invalid/", "the name nowhere.invalid can't be resolved"),
+    ] {
+        let server = Server::replies(vec![Reply::new(302, &[("location", target)], "")]);
+        let (code, told) = Bench::new(settings()).refused(&server.url("/"));
+        assert_eq!(code, 75, "{told}");
+        assert!(told.contains(words), "{told}");
+    }
+    let gone = Server::replies(vec![Reply::new(404, &[], "")]);
+    let target = gone.url("/").replace("127.0.0.1", "localhost");
+    let server = Server::replies(vec![Reply::new(302, &[("location", &target)], "")]);
+    let (_, told) = Bench::new(settings()).refused(&server.url("/"));
+    assert!(told.contains("after a redirect, localhost answered 404 Not Found"), "{told}");
+}
+
+#[test]
+fn a_redirect_to_what_is_no_place_for_files_is_refused() {
+    for (location, words) in
+        [("ftp://127.0.0.1/x", "refusing the redirect to ftp"), ("http://[", "the server redirects to what is no URL")]
+    {
+        let server = Server::replies(vec![Reply::new(302, &[("location", location)], "")]);
+        let (code, told) = Bench::new(settings()).refused(&server.url("/"));
+        assert_eq!((code, server.requests().len()), (1, 1), "{told}");
+        assert!(told.contains(words), "{told}");
+    }
+    // A password that the origin made up is not sent.
+    let target = Server::replies(vec![Reply::ok("jar")]);
+    let location = target.url("/").replace("://", "://user:password@");
+    let server = Server::replies(vec![Reply::new(302, &[("location", &location)], "")]);
+    assert_eq!(text(Bench::new(settings()).fetch(&server.url("/")).unwrap()), "jar");
+    assert_eq!(target.requests()[0].header("authorization"), None);
+}
+
+#[test]
 fn a_redirect_to_the_metadata_service_is_refused() {
     let location = "http://169.254.169.254/latest/meta-data/";
     let server = Server::replies(vec![Reply::new(302, &[("location", location)], "")]);

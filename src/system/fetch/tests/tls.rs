@@ -70,16 +70,54 @@ fn a_trusted_server_is_believed() {
 #[test]
 fn a_certificate_that_is_not_right_is_refused_at_once() {
     for (certificate, settings, words) in [
-        (include_bytes!("certificates/valid.pem").as_slice(), settings(), "UnknownIssuer"),
-        (include_bytes!("certificates/valid.pem"), trusting_nobody(), "UnknownIssuer"),
+        (include_bytes!("certificates/valid.pem").as_slice(), settings(), "no root certificate of this machine"),
+        (include_bytes!("certificates/valid.pem"), trusting_nobody(), "no root certificate of this machine"),
         (include_bytes!("certificates/other.pem"), trusting(), "not valid for name"),
-        (include_bytes!("certificates/expired.pem"), trusting(), "expired"),
     ] {
         let server = server(certificate, Reply::ok("jar"));
         let (code, told) = Bench::new(settings).refused(&server.url("/"));
         assert_eq!((code, server.connections(), server.requests().len()), (1, 1, 0), "{told}");
-        assert!(told.contains(words) && told.contains("timedatectl"), "{told}");
+        assert!(told.contains(words) && told.contains("the certificate of 127.0.0.1"), "{told}");
+        assert!(!told.contains("Other") && told.contains("hint: check this machine's root certificates"), "{told}");
     }
+}
+
+#[test]
+fn a_certificate_that_another_clock_would_trust_is_transient() {
+    let server = server(include_bytes!("certificates/expired.pem"), Reply::ok("jar"));
+    let (code, told) = Bench::new(trusting()).refused(&server.url("/"));
+    assert_eq!((code, server.connections(), server.requests().len()), (75, 3, 0), "{told}");
+    assert!(told.contains("it was valid until 2020-01-02T00:00:00Z, and this machine's clock says 20"), "{told}");
+    assert!(told.contains("hint: check this machine's clock (timedatectl)"), "{told}");
+}
+
+#[test]
+fn a_server_that_speaks_no_tls_is_said_to() {
+    let server = Server::replies(vec![Reply::ok("jar")]);
+    let (code, told) = Bench::new(trusting()).refused(&server.url("/").replace("http:", "https:"));
+    assert_eq!(code, 75, "{told}");
+    assert!(told.contains("TLS with 127.0.0.1 failed: ") && told.contains("openssl s_client"), "{told}");
+}
+
+#[test]
+fn after_a_redirect_the_host_that_fails_is_named() {
+    let expired = server(include_bytes!("certificates/expired.pem"), Reply::ok("jar"));
+    let location = expired.url("/").replace("127.0.0.1", "localhost");
+    let server = Server::replies(vec![Reply::new(302, &[("location", &location)], "")]);
+    let (_, told) = Bench::new(trusting()).refused(&server.url("/"));
+    assert!(told.contains("the certificate of localhost is not trusted"), "{told}");
+}
+
+#[test]
+fn a_redirect_to_tls_and_back_to_plaintext_is_refused() {
+    let plaintext = Server::replies(vec![Reply::ok("jar")]);
+    let location = plaintext.url("/");
+    let tls = server(include_bytes!("certificates/valid.pem"), Reply::new(302, &[("location", &location)], ""));
+    let location = tls.url("/");
+    let first = Server::replies(vec![Reply::new(302, &[("location", &location)], "")]);
+    let (code, told) = Bench::new(trusting()).refused(&first.url("/"));
+    assert_eq!((code, tls.requests().len(), plaintext.requests().len()), (1, 1, 0), "{told}");
+    assert!(told.contains("refusing the redirect from https to http"), "{told}");
 }
 
 #[test]
