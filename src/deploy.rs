@@ -66,7 +66,8 @@ pub struct Deploy {
 }
 
 impl Deploy {
-    fn say(&self, text: &str) {
+    /// Tells the operator something, or a program that reads JSON.
+    pub fn say(&self, text: &str) {
         if self.json {
             view::say(&serde_json::json!({ "message": text.trim_start() }).to_string());
         } else {

@@ -5,7 +5,7 @@ use std::{path::Path, rc::Rc};
 use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
 
-use super::{Reading, find, invalid, load};
+use super::{Reading, invalid, load};
 use crate::{
     cli::{self, DeployVerb},
     deploy::{
@@ -16,7 +16,7 @@ use crate::{
         template,
     },
     error::Fault,
-    manifest::location::Texts,
+    manifest::location::{Location, Texts},
     system::{
         Mode, System,
         interrupt::Interrupt,
@@ -29,13 +29,16 @@ use crate::{
 pub(super) fn execute(arguments: cli::Deploy) -> Result<u8> {
     let verb = arguments.verb.or(arguments.task).context("clap wants one of the two")?;
     check_name(&arguments.stack)?;
-    let settings = arguments.settings.with_file(arguments.settings_file.as_ref())?;
+    let (settings, file) = arguments.settings.with_file(arguments.settings_file.as_ref())?;
     let mut system = System::open(Path::new("/"), Mode::Plan, Interrupt::install()?)?;
     if let Some(profile) = &settings.profile {
         system.use_profile(profile.clone());
     }
     if let Some(region) = &settings.region {
         system.use_region(region.clone());
+    }
+    if let Some(owner) = &settings.bucket_owner {
+        system.expect_bucket_owner(owner.clone());
     }
     let mut deploy = Deploy {
         system,
@@ -47,6 +50,9 @@ pub(super) fn execute(arguments: cli::Deploy) -> Result<u8> {
         json: arguments.json,
         yes: arguments.yes,
     };
+    if let Some(file) = file {
+        deploy.say(&format!("settings: {file}"));
+    }
     if matches!(verb, DeployVerb::CreateStack | DeployVerb::UpdateStack | DeployVerb::Plan | DeployVerb::Render) {
         (deploy.texts, deploy.needs_apt) = texts(&deploy)?;
     }
@@ -104,7 +110,11 @@ fn texts(deploy: &Deploy) -> Result<(Option<Texts>, bool)> {
     }
     let system = Rc::new(System::open(Path::new("/"), Mode::Plan, deploy.system.interrupt().clone())?);
     let texts = match &deploy.settings.steps {
-        Some(steps) => Some(find(&system, Some(steps))?.0),
+        Some(steps) => {
+            let location = Location::choose(Some(steps)).map_err(invalid)?;
+            location.check_owners().map_err(invalid)?;
+            Some(location.read(&system).map_err(invalid)?)
+        }
         None => None,
     };
     let artifacts = Artifacts::collect(&deploy.settings, deploy.name(), texts.as_ref())?;

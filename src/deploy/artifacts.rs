@@ -2,6 +2,8 @@
 //!
 //! A machine that is added months later fetches the same bytes: a key's content never changes.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use flate2::{Compression, write::GzEncoder};
 
@@ -12,7 +14,7 @@ use crate::{
     system::{
         System,
         fetch::{Source, Upload},
-        root::{Root, host_path},
+        root::trusted::Trusted,
     },
     user_data::{self, Agent},
     value::{AbsPath, Sha256},
@@ -48,7 +50,7 @@ impl Artifacts {
     pub fn collect(settings: &Settings, stack: &str, texts: Option<&Texts>) -> Result<Self> {
         let mut artifacts = Self::default();
         if let Some(path) = &settings.cloud_init_path {
-            let text = String::from_utf8(read(&host_path(path)?)?).with_context(|| format!("{path} is not UTF-8"))?;
+            let text = String::from_utf8(read(path)?.1).with_context(|| format!("{path} is not UTF-8"))?;
             ensure!(
                 text.len() <= user_data::LIMIT,
                 Fault::new(format!("{path} has {} bytes, and EC2 takes {}", text.len(), user_data::LIMIT)).invalid()
@@ -90,8 +92,8 @@ impl Artifacts {
         let mut files = vec![];
         for pair in &settings.file {
             let (name, path) = pair.split_once('=').unwrap_or_default();
-            let path = host_path(path).with_context(|| format!("the file {name}"))?;
-            files.push((name, path.leaf().to_owned(), read(&path)?));
+            let (path, bytes) = read(path).with_context(|| format!("the file {name}"))?;
+            files.push((name, path.leaf().to_owned(), bytes));
         }
         let Some(store) = store else {
             ensure!(files.is_empty(), Fault::new("files need a bucket").hint("--bucket BUCKET").invalid());
@@ -183,15 +185,22 @@ fn source(upload: &Upload) -> Source {
     Source::S3 { bucket: upload.bucket.clone(), key: upload.key.clone(), version: None }
 }
 
-fn read(path: &AbsPath) -> Result<Vec<u8>> {
-    Root::open("/".as_ref())?.read(path, LIMIT)?.with_context(|| format!("{path} does not exist"))
+/// A file's path without links, and its bytes.
+///
+/// # Errors
+/// Also if another user than the caller and root could have written it: machines are to run it.
+fn read(path: &str) -> Result<(AbsPath, Vec<u8>)> {
+    let fault = || Fault::new(format!("{path} can't be deployed; nothing was touched")).invalid();
+    let found = Trusted::open(Path::new(path)).with_context(fault)?;
+    let found = found.with_context(|| format!("{path} does not exist"))?;
+    Ok((found.path().clone(), found.read(LIMIT)?))
 }
 
 /// The program that the machines are to run.
 fn program(settings: &Settings) -> Result<Vec<u8>> {
     let own = std::env::current_exe().context("finding this program")?;
     let path = settings.agent.clone().unwrap_or_else(|| own.to_string_lossy().into_owned());
-    let bytes = read(&host_path(&path)?)?;
+    let (_, bytes) = read(&path)?;
     let fault = |message: &str| {
         Fault::new(format!("{path} {message}"))
             .hint("--agent FILE: a static binary, as packaging/build-static makes it")

@@ -18,6 +18,8 @@ const STANDARD: (&str, &str) = ("ACDHIMRTZ", "L-1216C47A");
 pub struct Findings {
     /// Who asks.
     pub identity: String,
+    /// The caller's account.
+    account: String,
     /// The subnets' VPC.
     pub vpc: String,
     /// Name of the AMI's root device.
@@ -67,6 +69,7 @@ pub fn look(deploy: &Deploy, wanted: &Settings, artifacts: &Artifacts) -> Result
     let mut found = Findings::default();
     if let Some(who) = found.ask(deploy, "credentials", Call::new(&STS, "GetCallerIdentity"))? {
         who.text("GetCallerIdentityResult/Arn").clone_into(&mut found.identity);
+        who.text("GetCallerIdentityResult/Account").clone_into(&mut found.account);
     }
     if let Some(bucket) = artifacts.uploads.first().map(|upload| &upload.bucket)
         && !deploy.system.has_bucket(bucket)?
@@ -244,6 +247,27 @@ fn zone(found: &mut Findings, deploy: &Deploy, wanted: &Settings) -> Result<()> 
         }
     }
     found.fault(format!("DNS: Route 53 has no public zone that {name} is in"));
+    Ok(())
+}
+
+/// Names the account that the bucket belongs to, at the first deploy of a stack that expects none.
+pub fn bucket_owner(deploy: &Deploy, found: &Findings, wanted: &Settings, artifacts: &Artifacts) -> Result<()> {
+    let (None, Some(upload)) = (&wanted.bucket_owner, artifacts.uploads.first()) else { return Ok(()) };
+    let (bucket, account) = (&upload.bucket, &found.account);
+    if account.is_empty() {
+        return Ok(());
+    }
+    deploy.say(&if deploy.system.owns_bucket(account, bucket)? {
+        format!(
+            "note: the bucket {bucket} belongs to this account; to have S3 refuse any other owner from now on, write \
+             bucket_owner = \"{account}\" into deploy.toml"
+        )
+    } else {
+        format!(
+            "note: the bucket {bucket} is not known to belong to this account, {account}; to have S3 check its owner, \
+             name the account: --bucket-owner ACCOUNT"
+        )
+    });
     Ok(())
 }
 

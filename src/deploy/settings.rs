@@ -2,7 +2,10 @@
 //!
 //! The variables of the environment are those of the script that this command replaces.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
@@ -10,8 +13,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{
     error::Fault,
-    system::root::{Root, host_path},
-    value::Span,
+    system::root::trusted::Trusted,
+    value::{AbsPath, Span},
 };
 
 /// The settings file that is read if it is there and none is named.
@@ -100,6 +103,9 @@ pub struct Settings {
     /// Bucket for the program, the steps and the files; instances read it with their role.
     #[arg(long, value_name = "BUCKET")]
     pub bucket: Option<String>,
+    /// Account that the bucket must belong to; S3 refuses any other. Default: any, and the first deploy names it.
+    #[arg(long, value_name = "ACCOUNT")]
+    pub bucket_owner: Option<String>,
     /// What keys in the bucket begin with. Default: the stack's name.
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Option<String>,
@@ -141,24 +147,28 @@ fn pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::E
 }
 
 impl Settings {
-    /// These, and what they leave open from the settings file; it is read if it is named or in the current directory.
-    pub fn with_file(self, named: Option<&PathBuf>) -> Result<Self> {
-        let path = match named {
-            Some(path) => host_path(&path.to_string_lossy())?,
-            None => match host_path(FILE) {
-                Ok(path) => path,
-                Err(_) => return Ok(self.without_empty()),
-            },
+    /// These, and what they leave open from the settings file, with its path; it is read if it is named or in the current
+    /// directory.
+    ///
+    /// # Errors
+    /// Also if another user than the caller and root could have written the file.
+    pub fn with_file(self, named: Option<&PathBuf>) -> Result<(Self, Option<AbsPath>)> {
+        let wanted = named.map_or(Path::new(FILE), |path| path);
+        let refused = || format!("the settings file {} can't be read; nothing was touched", wanted.display());
+        let found = Trusted::open(wanted).with_context(|| Fault::new(refused()).invalid())?;
+        let Some(found) = found else {
+            ensure!(named.is_none(), "{} does not exist", wanted.display());
+            return Ok((self.without_empty(), None));
         };
-        let bytes = Root::open("/".as_ref())?.read(&path, LIMIT)?.with_context(|| format!("{path} does not exist"))?;
-        let text = String::from_utf8(bytes).with_context(|| format!("reading {path}"))?;
+        let path = found.path().clone();
+        let text = String::from_utf8(found.read(LIMIT)?).with_context(|| format!("reading {path}"))?;
         let file = toml::from_str(&text).map_err(|error| {
             Fault::new(format!("{path} is not valid"))
                 .caused_by(error)
                 .hint("the keys are the flags of deploy --help, with _ for -")
                 .invalid()
         })?;
-        Ok(self.without_empty().or(file))
+        Ok((self.without_empty().or(file), Some(path)))
     }
 
     /// An empty text says nothing, as in the environment: `--ami "$AMI"`.
@@ -203,6 +213,7 @@ impl Settings {
             cloud_init_path: self.cloud_init_path.or(file.cloud_init_path),
             strategy: self.strategy.or(file.strategy),
             bucket: self.bucket.or(file.bucket),
+            bucket_owner: self.bucket_owner.or(file.bucket_owner),
             prefix: self.prefix.or(file.prefix),
             agent: self.agent.or(file.agent),
             baked: self.baked || file.baked,
@@ -231,6 +242,13 @@ impl Settings {
                 .hint("MINSIZE ≤ DESIREDCAPACITY ≤ MAXSIZE")
                 .invalid()
         );
+        let is_account = |owner: &String| owner.len() == 12 && owner.bytes().all(|byte| byte.is_ascii_digit());
+        if let Some(owner) = self.bucket_owner.as_ref().filter(|owner| !is_account(owner)) {
+            return Err(Fault::new(format!("`{owner}` is not an AWS account"))
+                .hint("--bucket-owner 123456789012: the 12 digits of the account that the bucket belongs to")
+                .invalid()
+                .into());
+        }
         for (what, pairs) in [("--set", &self.set), ("--file", &self.file), ("--parameter", &self.parameter)] {
             if let Some(pair) = pairs.iter().find(|pair| !pair.contains('=')) {
                 return Err(Fault::new(format!("`{what} {pair}` has no `=`"))

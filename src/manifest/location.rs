@@ -75,6 +75,19 @@ impl Location {
         }
     }
 
+    /// Fails if another user than the caller and root could have written a file of the manifest. [`Location::read`] asks
+    /// that where root reads; here it is asked of every caller.
+    pub fn check_owners(&self) -> Result<()> {
+        let Self::Path(path) = self else { return Ok(()) };
+        let Some(found) = Trusted::open(Path::new(path.as_str()))? else { return Ok(()) };
+        if found.is_directory() {
+            for name in found.list()?.iter().filter(|name| is_manifest_file(name)) {
+                drop(Trusted::open(Path::new(found.path().join(name)?.as_str()))?);
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the texts.
     pub fn read(&self, system: &System) -> Result<Texts> {
         match self {

@@ -178,6 +178,8 @@ struct Settings {
     profile: Option<String>,
     /// The region of AWS, whatever environment and profile say.
     region: Option<String>,
+    /// The account that a bucket must belong to.
+    bucket_owner: Option<String>,
     /// Instead of `AWS_EC2_METADATA_SERVICE_ENDPOINT` or 169.254.169.254.
     metadata_endpoint: Option<String>,
     /// For a metadata service that isn't there yet, instead of five minutes on an instance and none elsewhere.
@@ -197,6 +199,7 @@ impl Default for Settings {
             aws: None,
             profile: None,
             region: None,
+            bucket_owner: None,
             metadata_endpoint: None,
             metadata_patience: None,
             roots: None,

@@ -17,6 +17,8 @@ pub struct Request {
     pub authorization: String,
     /// The header `X-Amz-Target`, in which AWS's JSON services are told the operation.
     pub operation: String,
+    /// The header `X-Amz-Expected-Bucket-Owner`.
+    pub bucket_owner: String,
     /// What was sent.
     pub body: Vec<u8>,
 }
@@ -107,6 +109,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
         match name.to_ascii_lowercase().as_str() {
             "authorization" => request.authorization = value.into(),
             "x-amz-target" => request.operation = value.into(),
+            "x-amz-expected-bucket-owner" => request.bucket_owner = value.into(),
             "content-length" => length = value.parse().ok()?,
             _ => {}
         }

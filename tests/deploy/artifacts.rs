@@ -84,3 +84,46 @@ fn own_steps_and_files_are_uploaded_too() {
     assert!(template.contains("--steps ") && template.contains("#sha256="), "{template}");
     assert!(template.contains("--set a_url=s3://artifacts/glovo-app/files/"), "{template}");
 }
+
+#[test]
+fn the_account_that_the_bucket_must_belong_to_is_in_every_request() {
+    let owner = "123456789012";
+    let operator = Operator::new();
+    let create = operator.with_agent(&["create-stack", "--yes", "--bucket-owner", owner]);
+    let created = operator.deploy(&strs(&create), &[NO_USER_DATA]).expect(0);
+    assert!(!created.stdout.contains("note: the bucket"), "{created:?}");
+    let calls = operator.calls();
+    let asked: Vec<_> =
+        ["HeadBucket", "HeadObject", "PutObject"].into_iter().flat_map(|name| of(&calls, name)).collect();
+    assert!(asked.len() > 6 && asked.iter().all(|call| call.get("Owner") == owner), "{asked:?}");
+
+    let operator = Operator::new();
+    operator.world(|world| world.bucket_owner = "999999999999");
+    let create = operator.with_agent(&["create-stack", "--yes"]);
+    let _ = operator.sandbox.write("deploy.toml", format!("bucket_owner = \"{owner}\"\n"));
+    let refused = operator.deploy(&strs(&create), &[NO_USER_DATA]).expect(1);
+    let _ = refused.says("or the bucket does not belong to account 123456789012 (--bucket-owner)");
+    assert!(operator.world(|world| world.objects.is_empty()));
+    let odd = operator.with_agent(&["create-stack", "--yes", "--bucket-owner", "me"]);
+    let _ = operator.deploy(&strs(&odd), &[NO_USER_DATA]).expect(2).says("`me` is not an AWS account");
+}
+
+#[test]
+fn the_first_deploy_names_the_account_of_the_bucket() {
+    for (owner, words) in [
+        ("123456789012", "belongs to this account; to have S3 refuse any other owner from now on"),
+        ("999999999999", "is not known to belong to this account, 123456789012"),
+    ] {
+        let operator = Operator::new();
+        operator.world(|world| world.bucket_owner = owner);
+        for (command, times) in [("plan", 1), ("create-stack", 1), ("update-stack", 0)] {
+            let arguments = operator.with_agent(&[command, "--yes"]);
+            let told = operator.deploy(&strs(&arguments), &[NO_USER_DATA]).expect(0).stdout;
+            assert_eq!(
+                told.matches(&format!("note: the bucket artifacts {words}")).count(),
+                times,
+                "{command}: {told}"
+            );
+        }
+    }
+}

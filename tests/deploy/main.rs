@@ -24,5 +24,6 @@ mod server;
 mod settings;
 mod states;
 mod tape;
+mod trusted;
 mod weighted_dns;
 mod world;

@@ -64,7 +64,8 @@ impl Call {
                     "HEAD" => "HeadObject",
                     _ => "PutObject",
                 };
-                (operation.into(), BTreeMap::from([("Path".into(), path.into())]))
+                let owner = request.bucket_owner.clone();
+                (operation.into(), BTreeMap::from([("Path".into(), path.into()), ("Owner".into(), owner)]))
             }
         };
         Self { operation, parameters, authorization: request.authorization.clone(), body: request.body.clone() }
@@ -204,6 +205,9 @@ fn answer(worlds: &mut [World], call: &Call) -> Reply {
     let which = worlds.iter().position(is_its).unwrap_or(0);
     let world = &mut worlds[which];
     match call.operation.as_str() {
+        "HeadBucket" | "HeadObject" | "PutObject" if !["", world.bucket_owner].contains(&call.get("Owner")) => {
+            refusal(call, 403, "AccessDenied", "Access Denied")
+        }
         "HeadBucket" => Reply::new(if call.get("Path").trim_matches('/') == "artifacts" { 200 } else { 404 }, ""),
         "HeadObject" => match world.objects.get(call.get("Path")) {
             Some(body) => Reply { status: 200, length: body.len(), headers: "", parts: Box::new(std::iter::empty()) },

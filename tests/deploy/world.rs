@@ -87,6 +87,8 @@ pub struct World {
     /// What `DescribeStackResourceDrifts` tells, in XML.
     pub drifts: String,
     pub objects: BTreeMap<String, Vec<u8>>,
+    /// The account that the bucket belongs to.
+    pub bucket_owner: &'static str,
 }
 
 impl Default for World {
@@ -126,6 +128,7 @@ impl Default for World {
             console: String::new(),
             drifts: String::new(),
             objects: BTreeMap::new(),
+            bucket_owner: "123456789012",
         }
     }
 }
@@ -172,7 +175,7 @@ impl World {
     /// What `operation` gets.
     pub fn answer(&mut self, call: &Call) -> Answer {
         let inner = match call.operation.as_str() {
-            "GetCallerIdentity" => text("Arn", "arn:aws:iam::123456789012:user/ann"),
+            "GetCallerIdentity" => text("Account", "123456789012") + &text("Arn", "arn:aws:iam::123456789012:user/ann"),
             "ListHostedZonesByName" => return Ok(self.zone(call)),
             "DescribeCertificate" => return Ok(self.describe_certificate()),
             "GetServiceQuota" => {

@@ -26,6 +26,9 @@ impl Deploy {
             self.say(&format!("note: {note}"));
         }
         found.check()?;
+        if current.is_none() {
+            preflight::bucket_owner(self, &found, &settings, &artifacts)?;
+        }
         let user_data = artifacts.user_data(&self.stack, template::GROUP)?;
         let encoded = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &user_data);
         ensure!(

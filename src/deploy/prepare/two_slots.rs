@@ -44,6 +44,9 @@ impl Deploy {
             self.say(&format!("note: {note}"));
         }
         found.check()?;
+        if !exists {
+            preflight::bucket_owner(self, &found, &settings, &artifacts)?;
+        }
         let live = self.live_user_data(slots)?;
         let (kind, slot) = self.decide(slots, shares, &settings, &artifacts, &live)?;
         let size = self.sizes(slots, serving, &kind, &settings)?;

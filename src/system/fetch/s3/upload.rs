@@ -35,6 +35,19 @@ impl System {
         self.await_task(&task, || {}).with_context(|| format!("looking for the bucket {name}"))
     }
 
+    /// Whether a bucket is known to belong to an account; false also where the caller may not ask (`s3:ListBucket`).
+    pub fn owns_bucket(&self, account: &str, bucket: &str) -> Result<bool> {
+        let worker = self.fetcher.worker()?;
+        let task = worker.run(is_owned(worker.origins(), account.to_owned(), bucket.to_owned()));
+        self.await_task(&task, || {}).with_context(|| format!("asking for the owner of the bucket {bucket}"))
+    }
+
+    /// Has S3 refuse the buckets of any other account, in uploads and where [`System::has_bucket`] looks.
+    /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html>
+    pub fn expect_bucket_owner(&mut self, account: String) {
+        self.fetcher.settings.bucket_owner = Some(account);
+    }
+
     /// Puts an object into its bucket unless one of its key and length is there; returns whether it had to.
     pub fn upload(&self, upload: Upload) -> Result<bool> {
         let worker = self.fetcher.worker()?;
@@ -47,7 +60,16 @@ impl System {
 async fn is_there(origins: Arc<Origins>, bucket: String) -> Result<bool, Fault> {
     let s3 = S3::of(&origins).await;
     let attempt = async || {
-        let head = |config| s3.client().head_bucket().bucket(&bucket).customize().config_override(config).send();
+        let owner = || origins.settings.bucket_owner.clone();
+        let head = |config| {
+            s3.client()
+                .head_bucket()
+                .bucket(&bucket)
+                .set_expected_bucket_owner(owner())
+                .customize()
+                .config_override(config)
+                .send()
+        };
         match s3.send(&bucket, head).await {
             Ok(_) => Ok(true),
             Err(error) => match status(&error) {
@@ -63,6 +85,16 @@ async fn is_there(origins: Arc<Origins>, bucket: String) -> Result<bool, Fault> 
     origins.attempts().run(&bucket, attempt).await
 }
 
+async fn is_owned(origins: Arc<Origins>, account: String, bucket: String) -> Result<bool, Fault> {
+    let s3 = S3::of(&origins).await;
+    // Only a note hangs on it: it is not tried again.
+    let head = |config| {
+        let request = s3.client().head_bucket().bucket(&bucket).expected_bucket_owner(&account);
+        request.customize().config_override(config).send()
+    };
+    Ok(s3.send(&bucket, head).await.is_ok())
+}
+
 async fn put(origins: Arc<Origins>, upload: Upload) -> Result<bool, Fault> {
     let s3 = S3::of(&origins).await;
     origins.attempts().run(&upload.key, || s3.put(&origins, &upload)).await
@@ -70,8 +102,11 @@ async fn put(origins: Arc<Origins>, upload: Upload) -> Result<bool, Fault> {
 
 impl S3 {
     async fn put(&self, origins: &Origins, Upload { bucket, key, body }: &Upload) -> Result<bool, Failure> {
-        let head =
-            |config| self.client().head_object().bucket(bucket).key(key).customize().config_override(config).send();
+        let owner = || origins.settings.bucket_owner.clone();
+        let head = |config| {
+            let request = self.client().head_object().bucket(bucket).key(key).set_expected_bucket_owner(owner());
+            request.customize().config_override(config).send()
+        };
         match self.send(bucket, head).await {
             Ok(found) if found.content_length().and_then(|length| usize::try_from(length).ok()) == Some(body.len()) => {
                 return Ok(false);
@@ -84,7 +119,8 @@ impl S3 {
         }
         let digest = BASE64_STANDARD.encode(Sha256::of(body).0);
         let put = |config| {
-            let request = self.client().put_object().bucket(bucket).key(key).checksum_sha256(digest.clone());
+            let request = self.client().put_object().bucket(bucket).key(key).set_expected_bucket_owner(owner());
+            let request = request.checksum_sha256(digest.clone());
             request.body(ByteStream::from(body.clone())).customize().config_override(config).send()
         };
         match self.send(bucket, put).await {
@@ -103,9 +139,14 @@ impl S3 {
                 None => Ok("no".into()),
             };
             let who = who.unwrap_or_default();
+            let allow = "allow s3:PutObject in the caller's IAM policy";
+            let hint = match &origins.settings.bucket_owner {
+                None => allow.to_owned(),
+                Some(owner) => format!("{allow}; or the bucket does not belong to account {owner} (--bucket-owner)"),
+            };
             return Failure::Permanent(
                 Fault::new(format!("the access key {who} is not allowed s3:PutObject on arn:aws:s3:::{bucket}/{key}"))
-                    .hint("allow it in the policy of who deploys"),
+                    .hint(hint),
             );
         }
         self.explain(origins, Object { bucket, key, version: None }, error).await
