@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod apt;
+pub mod calls;
 pub mod command;
 pub mod console;
 pub mod dpkg;
@@ -28,7 +29,6 @@ pub mod systemd;
 use std::{
     cell::{OnceCell, RefCell},
     collections::{BTreeMap, BTreeSet},
-    io::Read,
     os::fd::AsFd,
     path::Path,
     rc::Rc,
@@ -245,7 +245,7 @@ impl System {
         let mut buffer = vec![0; 128 << 10];
         loop {
             self.check()?;
-            match file.read(&mut buffer).with_context(|| format!("reading {path}"))? {
+            match calls::read(&mut file, &mut buffer).with_context(|| format!("reading {path}"))? {
                 0 => break,
                 read => hasher.update(&buffer[..read]),
             }

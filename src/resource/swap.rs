@@ -3,11 +3,7 @@
 use std::fmt;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::{
-    errno::Errno,
-    fcntl::{FallocateFlags, fallocate},
-    sys::statfs,
-};
+use nix::{errno::Errno, fcntl::FallocateFlags, sys::statfs};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -16,6 +12,7 @@ use crate::{
     error::Fault,
     system::{
         System,
+        calls::fallocate,
         command::Program,
         root::{FileType, MAX_TEXT_BYTES, Ownership, Root, Status},
     },

@@ -19,7 +19,11 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{System, interrupt::TICK};
+use super::{
+    System,
+    calls::{self, repeat},
+    interrupt::TICK,
+};
 use crate::{error::Fault, value::AbsPath};
 
 /// Where programs are looked for, whatever the caller's environment says.
@@ -128,7 +132,7 @@ impl System {
                     self.progress(line);
                 }
             });
-            if let Some(status) = child.try_wait().context("waiting for a program")? {
+            if let Some(status) = calls::try_wait(&mut child).context("waiting for a program")? {
                 break status;
             }
             match &stop {
@@ -242,7 +246,7 @@ struct Output {
 impl Output {
     fn new(streams: [Option<OwnedFd>; 2]) -> Result<Self> {
         for stream in streams.iter().flatten() {
-            _ = fcntl(stream, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("reading a program's output")?;
+            _ = repeat(|| fcntl(stream, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))).context("reading a program's output")?;
         }
         let streams = streams.map(|stream| stream.map(std::fs::File::from));
         Ok(Self { streams, stdout: vec![], tails: Default::default(), line: vec![], pause: Duration::from_micros(50) })

@@ -35,7 +35,6 @@ mod worker;
 use std::{
     cell::{OnceCell, RefCell},
     fs::File,
-    io::Read,
     sync::{Arc, Mutex, mpsc::RecvTimeoutError},
     time::{Duration, Instant},
 };
@@ -62,7 +61,7 @@ pub use self::{
     source::{Source, Sources},
 };
 use super::{
-    Mode, System,
+    Mode, System, calls,
     interrupt::TICK,
     root::{Ownership, Staged},
     state,
@@ -408,7 +407,7 @@ impl System {
         let mut buffer = vec![0; 128 << 10];
         loop {
             self.check()?;
-            match file.read(&mut buffer).with_context(|| format!("reading {path}"))? {
+            match calls::read(&mut file, &mut buffer).with_context(|| format!("reading {path}"))? {
                 0 => break,
                 read => _ = spool.write(lane, spool.done(), &buffer[..read]).map_err(Failure::into_fault)?,
             }

@@ -9,7 +9,7 @@ use nix::{
     libc,
 };
 
-use super::{System, root::Root};
+use super::{System, calls::repeat, root::Root};
 use crate::value::AbsPath;
 
 /// Longer than unattended-upgrades takes on a machine's first boot.
@@ -44,14 +44,15 @@ pub fn wait(system: &System, what: &str, find: impl Fn(&Root) -> Result<Option<H
 pub fn find(root: &Root, path: &AbsPath) -> Result<Option<Held>> {
     let Some((file, _)) = root.open_file(path)? else { return Ok(None) };
     let mut lock = whole_file()?;
-    _ = fcntl(&file, FcntlArg::F_GETLK(&mut lock)).with_context(|| format!("asking who holds {path}"))?;
+    _ = repeat(|| fcntl(&file, FcntlArg::F_GETLK(&mut lock))).with_context(|| format!("asking who holds {path}"))?;
     let is_held = i32::from(lock.l_type) != libc::F_UNLCK;
     Ok(is_held.then(|| Held { path: path.clone(), holder: describe(lock.l_pid) }))
 }
 
 /// Locks a whole file until it is closed, unless somebody else has.
 pub(super) fn try_lock(file: &impl AsFd) -> Result<bool> {
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file()?)) {
+    let lock = whole_file()?;
+    match repeat(|| fcntl(file, FcntlArg::F_OFD_SETLK(&lock))) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
         Err(errno) => Err(errno.into()),

@@ -1,12 +1,12 @@
 //! One run per machine, by a lock that the kernel gives back whatever happens to its holder.
 
-use std::{fs::File, io::Read, os::unix::fs::FileExt};
+use std::{
+    fs::{File, TryLockError},
+    io::{ErrorKind, Read},
+    os::unix::fs::FileExt,
+};
 
 use anyhow::{Context, Result};
-use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg},
-};
 
 use super::{root::Root, state};
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 
 /// The machine's lock, held until dropped.
 #[derive(Debug)]
-pub struct MachineLock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
+pub struct MachineLock(#[expect(dead_code, reason = "held, not read")] File);
 
 impl MachineLock {
     /// Takes the lock, and writes pid and command line into its file for the others to read.
@@ -25,16 +25,14 @@ impl MachineLock {
     /// [`Class::Locked`] if another run holds it.
     pub fn take(root: &Root) -> Result<Self> {
         let file = open(root)?;
-        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((file, Errno::EWOULDBLOCK)) => return Err(held(file).into()),
-            Err((_, errno)) => return Err(errno).context("locking the machine"),
-        };
+        if !is_locked(|| file.try_lock())? {
+            return Err(held(file).into());
+        }
         // Only for people: a lock without a name is still a lock. Always as long as the one before, because
         // truncating a file makes the file system wait for its journal.
         let holder = format!("{} {}", std::process::id(), command_line());
-        _ = lock.write_all_at(format!("{holder:<1023.1023}\n").as_bytes(), 0);
-        Ok(Self(lock))
+        _ = file.write_all_at(format!("{holder:<1023.1023}\n").as_bytes(), 0);
+        Ok(Self(file))
     }
 
     /// Who holds the lock now: `pid command`, or `None`.
@@ -43,9 +41,20 @@ impl MachineLock {
         if root.status(&path)?.is_none() {
             return Ok(None);
         }
-        match Flock::lock(open(root)?, FlockArg::LockSharedNonblock) {
-            Ok(_) => Ok(None),
-            Err((file, _)) => Ok(Some(content(file))),
+        let file = open(root)?;
+        Ok(if is_locked(|| file.try_lock_shared())? { None } else { Some(content(file)) })
+    }
+}
+
+/// Locks a file for as long as it is open; `false` if another process holds it. Nothing unlocks it, because that could
+/// fail at the end of a run.
+fn is_locked(lock: impl Fn() -> std::result::Result<(), TryLockError>) -> Result<bool> {
+    loop {
+        match lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(error)) => return Err(error).context("locking the machine"),
         }
     }
 }

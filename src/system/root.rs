@@ -25,17 +25,20 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use nix::{
-    dir::Dir,
     errno::Errno,
-    fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat, renameat},
-    sys::stat::{FileStat, Mode as Bits, SFlag, fchmod, fstat, fstatat, mkdirat},
-    unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, geteuid, symlinkat, unlinkat},
+    fcntl::{AT_FDCWD, AtFlags, OFlag},
+    sys::stat::{FileStat, Mode as Bits, SFlag},
+    unistd::{Gid, Uid, UnlinkatFlags, geteuid},
 };
 
 use self::walk::{MAX_LINKS, Purpose, Walk};
 pub use self::{removal::is_match, staged::Staged};
 use crate::{
     error::Fault,
+    system::calls::{
+        canonicalize, fchmod, fchown, fstat, fstatat, fstatfs, fstatvfs, fsync, list, mkdirat, openat, readlinkat,
+        renameat, symlinkat, unlinkat,
+    },
     value::{AbsPath, Sha256},
 };
 
@@ -137,7 +140,7 @@ impl Root {
     pub fn open(path: &Path) -> Result<Self> {
         let fd = openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())
             .with_context(|| format!("opening the root {}", path.display()))?;
-        let path = std::fs::canonicalize(path).with_context(|| format!("resolving {}", path.display()))?;
+        let path = canonicalize(path).with_context(|| format!("resolving {}", path.display()))?;
         Ok(Self { path, fd: Arc::new(fd), last: RefCell::new(None) })
     }
 
@@ -236,18 +239,7 @@ impl Root {
     /// The names in a directory, sorted; empty where there is none.
     pub fn list(&self, path: &AbsPath) -> Result<Vec<String>> {
         let Some(fd) = self.directory(path, Purpose::Read)? else { return Ok(vec![]) };
-        let mut directory =
-            Dir::openat(&*fd, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())
-                .with_context(|| format!("listing {path}"))?;
-        let mut names = vec![];
-        for entry in directory.iter() {
-            let name = entry.with_context(|| format!("listing {path}"))?.file_name().to_string_lossy().into_owned();
-            if !matches!(name.as_str(), "." | "..") {
-                names.push(name);
-            }
-        }
-        names.sort();
-        Ok(names)
+        list(&*fd).with_context(|| format!("listing {path}"))
     }
 
     /// Puts these bytes at a path, atomically and durably.
@@ -343,10 +335,9 @@ impl Root {
         let fd = self.directory(&directory, Purpose::Read)?.with_context(|| format!("{directory} does not exist"))?;
         let readable = openat(&*fd, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())
             .with_context(|| format!("opening {directory}"))?;
-        let stat = nix::sys::statfs::fstatfs(&readable)
-            .with_context(|| format!("asking for the file system of {directory}"))?;
-        let read_only = nix::sys::statvfs::fstatvfs(&readable)
-            .is_ok_and(|stat| stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY));
+        let stat = fstatfs(&readable).with_context(|| format!("asking for the file system of {directory}"))?;
+        let read_only =
+            fstatvfs(&readable).is_ok_and(|stat| stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY));
         Ok(FileSystem {
             magic: stat.filesystem_type(),
             free: stat.blocks_available() * u64::try_from(stat.block_size()).unwrap_or_default(),
@@ -471,7 +462,7 @@ pub fn is_full(error: &anyhow::Error) -> bool {
 /// # Errors
 /// If nothing is there.
 pub fn host_path(path: &str) -> Result<AbsPath> {
-    let resolved = std::fs::canonicalize(path).with_context(|| format!("opening {path}"))?;
+    let resolved = canonicalize(path.as_ref()).with_context(|| format!("opening {path}"))?;
     let text = resolved.into_os_string().into_string();
     text.map_err(|path| anyhow::anyhow!("{} is not UTF-8", path.display()))?.parse()
 }

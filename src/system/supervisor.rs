@@ -30,7 +30,10 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::interrupt::{Interrupt, TICK};
+use super::{
+    calls,
+    interrupt::{Interrupt, TICK},
+};
 use crate::{
     error::{self, Class, Fault},
     report::{ErrorReport, Report},
@@ -146,7 +149,7 @@ impl Supervised {
     pub fn wait(&mut self, within: Duration, interrupt: &Interrupt) -> Result<Event> {
         let end = Instant::now() + within;
         loop {
-            if let Some(status) = self.child.try_wait().context("waiting for the run")? {
+            if let Some(status) = calls::try_wait(&mut self.child).context("waiting for the run")? {
                 return Ok(Event::Ended(status));
             }
             if let Err(stopped) = interrupt.check()

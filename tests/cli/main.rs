@@ -4,6 +4,7 @@
 
 mod bake;
 mod downloads;
+mod errno;
 mod facts;
 mod fetch;
 mod kill;

@@ -10,15 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use nix::{
-    errno::Errno,
-    fcntl::{FallocateFlags, fallocate},
-    sys::{
-        statfs::{TMPFS_MAGIC, fstatfs},
-        statvfs::fstatvfs,
-    },
-    unistd::geteuid,
-};
+use nix::{errno::Errno, fcntl::FallocateFlags, sys::statfs::TMPFS_MAGIC, unistd::geteuid};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
@@ -31,7 +23,10 @@ use super::{
 };
 use crate::{
     error::Fault,
-    system::root::Staged,
+    system::{
+        calls::{fallocate, fstatfs, fstatvfs},
+        root::Staged,
+    },
     value::{AbsPath, ByteSize, Sha256},
 };
 

@@ -13,19 +13,26 @@ use std::{
 use anyhow::{Context, Result};
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, openat, renameat},
+    fcntl::{AtFlags, OFlag},
     sys::{
         memfd::{MFdFlags, memfd_create},
-        stat::{Mode as Bits, fstat, fstatat},
+        stat::Mode as Bits,
     },
-    unistd::{UnlinkatFlags, fsync, geteuid, syncfs, unlinkat},
+    unistd::{UnlinkatFlags, geteuid},
 };
 
 use super::{
     FileType, NOTE, Ownership, PART, Purpose, Root, Status, TEMPORARY, check_name, explain_write, fsync_directory,
     hidden_name, loop_until_free, set_ownership,
 };
-use crate::{error::Fault, system::file_lock, value::AbsPath};
+use crate::{
+    error::Fault,
+    system::{
+        calls::{fstat, fstatat, fsync, openat, renameat, syncfs, unlinkat},
+        file_lock,
+    },
+    value::AbsPath,
+};
 
 /// How a file is made.
 const NEW: OFlag =

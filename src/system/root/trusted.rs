@@ -8,18 +8,20 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::{
-    dir::Dir,
-    fcntl::{OFlag, openat},
-    sys::stat::{Mode as Bits, fstat},
-    unistd::geteuid,
-};
+use nix::{fcntl::OFlag, sys::stat::Mode as Bits, unistd::geteuid};
 
 use super::{
     FileType, Ownership, Root, Status,
     walk::{End, Purpose, Walk},
 };
-use crate::{error::Fault, system::accounts::Accounts, value::AbsPath};
+use crate::{
+    error::Fault,
+    system::{
+        accounts::Accounts,
+        calls::{fstat, list, openat},
+    },
+    value::AbsPath,
+};
 
 /// A file or directory of this machine that decides what this program does.
 #[derive(Debug)]
@@ -94,18 +96,7 @@ impl Trusted {
 
     /// The names in a directory, sorted.
     pub fn list(&self) -> Result<Vec<String>> {
-        let path = &self.path;
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut directory =
-            Dir::openat(&self.file, ".", flags, Bits::empty()).with_context(|| format!("listing {path}"))?;
-        let mut names = vec![];
-        for entry in directory.iter() {
-            let entry = entry.with_context(|| format!("listing {path}"))?;
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-        names.retain(|name| !matches!(name.as_str(), "." | ".."));
-        names.sort();
-        Ok(names)
+        list(&self.file).with_context(|| format!("listing {}", self.path))
     }
 }
 

@@ -9,15 +9,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use nix::{
-    errno::Errno,
-    fcntl::{OFlag, openat, readlinkat},
-    sys::stat::{Mode as Bits, fstat},
-    unistd::geteuid,
-};
+use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode as Bits, unistd::geteuid};
 
 use super::{FileType, Ownership, Root, Status, trusted};
-use crate::error::Fault;
+use crate::{
+    error::Fault,
+    system::calls::{fstat, openat, readlinkat},
+};
 
 /// How many symbolic links one path may lead through, as in the kernel (`ELOOP` beyond).
 pub(super) const MAX_LINKS: usize = 40;

@@ -1,15 +1,13 @@
 //! A file under its own name before it is published: some programs judge a file by its name.
 
 use anyhow::Result;
-use nix::{
-    errno::Errno,
-    fcntl::{OFlag, openat, renameat},
-    sys::stat::{Mode as Bits, fstat, mkdirat},
-    unistd::{UnlinkatFlags, unlinkat},
-};
+use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode as Bits, unistd::UnlinkatFlags};
 
 use super::{Staged, Status, explain_write, geteuid};
-use crate::value::AbsPath;
+use crate::{
+    system::calls::{fstat, mkdirat, openat, renameat, unlinkat},
+    value::AbsPath,
+};
 
 impl Staged {
     /// Runs `check` while the file has its own name, in a directory beside its path that nobody else may enter.

@@ -1,0 +1,169 @@
+//! System calls about files, each made again where a signal interrupted it (`EINTR`).
+//!
+//! The functions are nix's, with nix's names. Local file systems seldom let a signal interrupt them; FUSE and NFS do. A
+//! call that failed otherwise is never made again: after an `EIO` of fsync(2) the kernel takes the pages for clean.
+
+use std::{
+    ffi::OsString,
+    io::{self, Read},
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    process::{Child, ExitStatus},
+};
+
+use nix::{
+    NixPath, Result,
+    dir::Dir,
+    errno::Errno,
+    fcntl::{self, AtFlags, FallocateFlags, OFlag},
+    sys::{
+        stat::{self, FileStat, Mode},
+        statfs::{self, Statfs},
+        statvfs::{self, Statvfs},
+    },
+    unistd::{self, Gid, Uid, UnlinkatFlags},
+};
+
+/// Makes a call until no signal interrupts it.
+pub fn repeat<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Makes a call of the standard library until no signal interrupts it.
+fn repeat_io<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Opens a path below a directory: openat(2).
+pub fn openat(dir: impl AsFd, path: &(impl NixPath + ?Sized), flags: OFlag, mode: Mode) -> Result<OwnedFd> {
+    repeat(|| fcntl::openat(&dir, path, flags, mode))
+}
+
+/// Reads a symbolic link: readlinkat(2).
+pub fn readlinkat(dir: impl AsFd, path: &(impl NixPath + ?Sized)) -> Result<OsString> {
+    repeat(|| fcntl::readlinkat(&dir, path))
+}
+
+/// Renames: renameat(2).
+pub fn renameat(
+    old_dir: impl AsFd,
+    old: &(impl NixPath + ?Sized),
+    new_dir: impl AsFd,
+    new: &(impl NixPath + ?Sized),
+) -> Result<()> {
+    repeat(|| fcntl::renameat(&old_dir, old, &new_dir, new))
+}
+
+/// Allocates the blocks of a file: fallocate(2).
+pub fn fallocate(file: impl AsFd, mode: FallocateFlags, offset: i64, length: i64) -> Result<()> {
+    repeat(|| fcntl::fallocate(&file, mode, offset, length))
+}
+
+/// Reads the status of an open file: fstat(2).
+pub fn fstat(file: impl AsFd) -> Result<FileStat> {
+    repeat(|| stat::fstat(&file))
+}
+
+/// Reads the status of a path below a directory: fstatat(2).
+pub fn fstatat(dir: impl AsFd, path: &(impl NixPath + ?Sized), flags: AtFlags) -> Result<FileStat> {
+    repeat(|| stat::fstatat(&dir, path, flags))
+}
+
+/// Sets permission bits: fchmod(2).
+pub fn fchmod(file: impl AsFd, mode: Mode) -> Result<()> {
+    repeat(|| stat::fchmod(&file, mode))
+}
+
+/// Makes a directory: mkdirat(2).
+pub fn mkdirat(dir: impl AsFd, path: &(impl NixPath + ?Sized), mode: Mode) -> Result<()> {
+    repeat(|| stat::mkdirat(&dir, path, mode))
+}
+
+/// Reads the type and the size of a file system: fstatfs(2).
+pub fn fstatfs(file: impl AsFd) -> Result<Statfs> {
+    repeat(|| statfs::fstatfs(&file))
+}
+
+/// Reads the flags of a file system: fstatvfs(3).
+pub fn fstatvfs(file: impl AsFd) -> Result<Statvfs> {
+    repeat(|| statvfs::fstatvfs(&file))
+}
+
+/// Sets owner and group: fchown(2).
+pub fn fchown(file: impl AsFd, owner: Option<Uid>, group: Option<Gid>) -> Result<()> {
+    repeat(|| unistd::fchown(&file, owner, group))
+}
+
+/// Flushes a file to the disk: fsync(2).
+pub fn fsync(file: impl AsFd) -> Result<()> {
+    repeat(|| unistd::fsync(&file))
+}
+
+/// Flushes a file system to the disk: syncfs(2).
+pub fn syncfs(file: impl AsFd) -> Result<()> {
+    repeat(|| unistd::syncfs(&file))
+}
+
+/// Makes a symbolic link: symlinkat(2).
+pub fn symlinkat(target: &(impl NixPath + ?Sized), dir: impl AsFd, path: &(impl NixPath + ?Sized)) -> Result<()> {
+    repeat(|| unistd::symlinkat(target, &dir, path))
+}
+
+/// Removes a name: unlinkat(2).
+pub fn unlinkat(dir: impl AsFd, path: &(impl NixPath + ?Sized), flags: UnlinkatFlags) -> Result<()> {
+    repeat(|| unistd::unlinkat(&dir, path, flags))
+}
+
+/// Lists the names in a directory, sorted.
+pub fn list(directory: impl AsFd) -> Result<Vec<String>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut directory = Dir::from_fd(openat(directory, ".", flags, Mode::empty())?)?;
+    let mut names = vec![];
+    for entry in directory.iter() {
+        match entry {
+            Ok(entry) => names.push(entry.file_name().to_string_lossy().into_owned()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    names.retain(|name| !matches!(name.as_str(), "." | ".."));
+    names.sort();
+    Ok(names)
+}
+
+/// Reads some bytes: read(2).
+pub fn read(mut file: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    repeat_io(|| file.read(buffer))
+}
+
+/// Resolves a path of the host to one without links: realpath(3).
+pub fn canonicalize(path: &Path) -> io::Result<PathBuf> {
+    repeat_io(|| std::fs::canonicalize(path))
+}
+
+/// Asks whether a child has ended: waitpid(2).
+pub fn try_wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
+    repeat_io(|| child.try_wait())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_call_is_made_again_and_a_failed_one_is_not() {
+        let mut results = vec![Err(Errno::EIO), Ok(()), Err(Errno::EINTR), Err(Errno::EINTR)];
+        assert_eq!(repeat(|| results.pop().unwrap()), Ok(()));
+        assert_eq!(repeat(|| results.pop().unwrap()), Err(Errno::EIO));
+    }
+}
