@@ -274,6 +274,9 @@ fn show(report: &Report, holder: Option<&str>) {
             if let Some(sum) = DownloadReport::sum(&resource.downloads) {
                 say(&format!("    fetched {sum}"));
             }
+            for warning in &resource.warnings {
+                say(&format!("    warning: {warning}"));
+            }
             if let Some(error) = &resource.error {
                 say(&format!("  ! {}: {}", resource.resource, error.causes.join(": ").replace('\n', "\n    ")));
                 if let Some(hint) = &error.hint {

@@ -73,6 +73,8 @@ pub trait Observer {
     fn change(&mut self, resource: &str, change: &ChangeReport);
     /// What a change needed was downloaded.
     fn downloads(&mut self, resource: &str, downloads: &[DownloadReport]);
+    /// A change was made, but something about it should be looked at.
+    fn warning(&mut self, resource: &str, warning: &str);
     /// Something goes on within a change.
     fn progress(&mut self, line: &str);
     /// A resource failed; `again` if it will be tried once more.
@@ -193,6 +195,7 @@ impl Run<'_> {
             attempts: 0,
             changes: vec![],
             downloads: vec![],
+            warnings: vec![],
             error: None,
         });
         let mut attempts = 0;
@@ -265,6 +268,7 @@ impl Run<'_> {
                     let made = action(self.system);
                     self.system.forget();
                     self.downloads(index, title);
+                    self.warnings(index, title);
                     made.with_context(|| change.summary)?;
                 }
             }
@@ -306,6 +310,18 @@ impl Run<'_> {
         self.observer.borrow_mut().downloads(title, &reports);
         if let Some(resource) = self.report.steps[index].resources.last_mut() {
             resource.downloads.extend(reports);
+        }
+    }
+
+    /// Puts what a change has warned of into the report and shows it, once.
+    fn warnings(&mut self, index: usize, title: &str) {
+        for warning in self.system.warnings() {
+            if let Some(resource) = self.report.steps[index].resources.last_mut()
+                && !resource.warnings.contains(&warning)
+            {
+                self.observer.borrow_mut().warning(title, &warning);
+                resource.warnings.push(warning);
+            }
         }
     }
 

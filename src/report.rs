@@ -95,6 +95,9 @@ pub struct ResourceReport {
     /// What was downloaded for it.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub downloads: Vec<DownloadReport>,
+    /// What did not fail it, but should be looked at.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
     /// Why it failed: the error, its causes, its hint.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<ErrorReport>,

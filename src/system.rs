@@ -21,6 +21,7 @@ pub mod openpgp;
 pub mod output;
 mod previous;
 pub mod process;
+pub mod proxy;
 pub mod root;
 pub mod state;
 pub mod supervisor;
@@ -94,6 +95,7 @@ pub struct System {
     interrupt: Interrupt,
     deadlines: Deadlines,
     progress: RefCell<Progress>,
+    warnings: RefCell<Vec<String>>,
     expected: RefCell<BTreeSet<Fact>>,
     cache: RefCell<Rc<Cache>>,
     watched_units: RefCell<BTreeSet<String>>,
@@ -130,6 +132,7 @@ impl System {
             interrupt,
             deadlines: Deadlines::default(),
             progress: RefCell::new(Box::new(|_| {})),
+            warnings: RefCell::default(),
             expected: RefCell::default(),
             cache: RefCell::default(),
             watched_units: RefCell::default(),
@@ -221,6 +224,16 @@ impl System {
     /// Shows what is going on.
     pub fn progress(&self, line: &str) {
         (self.progress.borrow())(line);
+    }
+
+    /// Notes what did not fail the change that is being made, but belongs into the report.
+    pub fn warn(&self, text: String) {
+        self.warnings.borrow_mut().push(text);
+    }
+
+    /// Takes the warnings since the last call.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.take()
     }
 
     /// Everything read is read again: a change was made.

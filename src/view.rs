@@ -137,6 +137,10 @@ impl Observer for Lines {
         }
     }
 
+    fn warning(&mut self, _resource: &str, warning: &str) {
+        self.line(&format!("    {} {warning}", self.paint("33", "warning:")));
+    }
+
     fn progress(&mut self, line: &str) {
         if let Some(bar) = &self.live {
             bar.set_message(line.chars().filter(|c| !c.is_control()).collect::<String>());
@@ -255,6 +259,10 @@ impl Observer for Journal {
         }
     }
 
+    fn warning(&mut self, resource: &str, warning: &str) {
+        tracing::warn!(step = self.step, resource, "{resource}: {warning}");
+    }
+
     fn progress(&mut self, line: &str) {
         tracing::debug!(step = self.step, "{line}");
     }
@@ -299,6 +307,7 @@ impl Observer for Silent {
     fn step_begins(&mut self, _index: usize, _total: usize, _name: &str) {}
     fn change(&mut self, _resource: &str, _change: &ChangeReport) {}
     fn downloads(&mut self, _resource: &str, _downloads: &[DownloadReport]) {}
+    fn warning(&mut self, _resource: &str, _warning: &str) {}
     fn progress(&mut self, _line: &str) {}
     fn failure(&mut self, _resource: &str, _error: &anyhow::Error, _again: bool) {}
     fn step_ends(&mut self, _index: usize, _total: usize, _step: &StepReport) {}

@@ -72,6 +72,7 @@ impl Observer for Recorder {
     fn step_begins(&mut self, _index: usize, _total: usize, _name: &str) {}
     fn change(&mut self, _resource: &str, _change: &ChangeReport) {}
     fn downloads(&mut self, _resource: &str, _downloads: &[DownloadReport]) {}
+    fn warning(&mut self, _resource: &str, _warning: &str) {}
     fn progress(&mut self, _line: &str) {}
     fn failure(&mut self, resource: &str, _error: &anyhow::Error, again: bool) {
         self.0.push(format!("{resource} again: {again}"));

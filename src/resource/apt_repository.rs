@@ -193,7 +193,7 @@ impl AptRepository {
             ("Architectures", words(&self.architectures)),
             ("Signed-By", path.to_string()),
         ];
-        let mut lines = vec!["# Written by glovo-bootstrap: change its manifest instead.\n".to_owned()];
+        let mut lines = vec![format!("{}\n", apt::DECLARED)];
         lines.extend(self.record(keyring).map(|record| record + "\n"));
         let given = fields.iter().filter(|(_, value)| !value.is_empty());
         lines.extend(given.map(|(field, value)| format!("{field}: {value}\n")));

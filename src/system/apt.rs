@@ -2,15 +2,19 @@
 
 mod archives;
 mod cause;
+mod lists;
 mod lock;
 mod policy;
+mod sources;
 
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+pub use self::sources::DECLARED;
 use self::{
     cause::{Cause, Diagnosis},
     policy::ServicesHeld,
@@ -19,7 +23,7 @@ use super::{
     System,
     command::{Finished, Program, with_tail},
     dpkg::Status,
-    root::Root,
+    proxy::proxies,
 };
 use crate::{error::Fault, value::AbsPath};
 
@@ -35,12 +39,6 @@ const ENVIRONMENT: [(&str, &str); 5] = [
 /// A configuration file that was edited stays as it is, an unedited one becomes the package's; dpkg(1).
 const KEEP_CONFIGURATION: [&str; 2] = ["--force-confdef", "--force-confold"];
 
-/// Where apt keeps the indexes of its sources.
-const LISTS: &str = "/var/lib/apt/lists";
-/// What says which sources those are.
-const SOURCES: [&str; 2] = ["/etc/apt/sources.list", "/etc/apt/sources.list.d"];
-/// Mirrors keep a package for a day at least after a newer one replaced it.
-const LISTS_LAST: Duration = Duration::from_hours(24);
 /// How often a cause that may pass is given the time to; each attempt has three of apt's own.
 const ATTEMPTS: u32 = 4;
 
@@ -79,20 +77,21 @@ pub fn install(system: &System, installation: &Installation) -> Result<()> {
     // Whoever holds the locks at a machine's first boot may be updating the lists.
     lock::wait(system)?;
     let mut may_update = installation.update != Update::Never;
-    if installation.update == Update::Always || may_update && needs_update(system.root(), SystemTime::now())? {
-        update(system)?;
+    let print = install_command(installation, &archives::PRINT);
+    if installation.update == Update::Always || may_update && lists::needs_update(system.root(), SystemTime::now())? {
+        lists::update(system, &print)?;
     }
-    archives::fetch(system, &install_command(installation, &archives::PRINT))?;
+    archives::fetch(system, &print)?;
     let command = install_command(installation, &[]);
     persevere(
         system,
         "installing packages",
-        || run_held(system, &command),
+        || run_held(system, &command).map(judge),
         |cause| match cause {
             Cause::Interrupted => finish(system).map(|()| true),
             Cause::Stale | Cause::Unknown if may_update => {
                 may_update = false;
-                update(system).map(|()| true)
+                lists::update(system, &print).map(|()| true)
             }
             _ => Ok(false),
         },
@@ -108,13 +107,14 @@ pub fn finish(system: &System) -> Result<()> {
     if finished.tail.contains("dependency problems") {
         archives::fetch(system, &fix_command(&archives::PRINT))?;
         let fix = fix_command(&[]);
-        return persevere(system, "installing missing dependencies", || run_held(system, &fix), |_| Ok(false));
+        let run = || run_held(system, &fix).map(judge);
+        return persevere(system, "installing missing dependencies", run, |_| Ok(false));
     }
     // dpkg also fails for a package that only unpacking it again helps (`reinstreq`): that is another change.
     if finished.status.success() || Status::read(system.root())?.is_finished() {
         return Ok(());
     }
-    Err(failed("configuring packages", &finished).into())
+    Err(failed("configuring packages", &diagnose(system, &finished), &finished).into())
 }
 
 /// Whether an installation that was killed left its `policy-rc.d` behind.
@@ -139,11 +139,7 @@ pub fn verify(system: &System, sources: &AbsPath) -> Result<()> {
         "-oDir::Cache::pkgcache=",
         "-oDir::Cache::srcpkgcache=",
     ]);
-    persevere(system, "verifying the repository", || system.run(&command), |_| Ok(false))
-}
-
-fn update(system: &System) -> Result<()> {
-    persevere(system, "updating the package lists", || system.run(&update_command()), |_| Ok(false))
+    persevere(system, "verifying the repository", || system.run(&command).map(judge), |_| Ok(false))
 }
 
 fn update_command() -> Program {
@@ -192,9 +188,11 @@ fn keep_configuration() -> [String; 2] {
     KEEP_CONFIGURATION.map(|option| format!("-oDpkg::Options::={option}"))
 }
 
-/// A program that asks nothing.
+/// A program that asks nothing, and goes through the proxies that downloads go through.
 fn silent<const N: usize>(argv: [&str; N]) -> Program {
-    ENVIRONMENT.iter().fold(Program::new(argv), |command, (name, value)| command.env(name, *value))
+    let proxies = proxies().variables();
+    let variables = ENVIRONMENT.iter().map(|(name, value)| (*name, (*value).to_owned())).chain(proxies);
+    variables.fold(Program::new(argv), |command, (name, value)| command.env(name, value))
 }
 
 /// Runs a program that configures packages; their services are not started.
@@ -203,32 +201,36 @@ fn run_held(system: &System, command: &Program) -> Result<Finished> {
     system.run(&command.clone().env(policy::VARIABLE, "1"))
 }
 
+/// A run of apt-get or dpkg, if it has failed.
+fn judge(finished: Finished) -> Result<(), Finished> {
+    // Before apt 2.1.8, `Error-Mode=any` is unknown and a failed download a warning.
+    let failed = !finished.status.success() || finished.tail.contains("W: Failed to fetch");
+    if failed { Err(finished) } else { Ok(()) }
+}
+
 /// Runs a command until it succeeds or fails for a reason that will not pass. `mend` may remove the cause
 /// of a failure, and then says so.
 fn persevere(
     system: &System,
     what: &str,
-    run: impl Fn() -> Result<Finished>,
+    run: impl Fn() -> Result<Result<(), Finished>>,
     mut mend: impl FnMut(Cause) -> Result<bool>,
 ) -> Result<()> {
     for attempt in 1.. {
         lock::wait(system)?;
-        let finished = run()?;
-        // Before apt 2.1.8, `Error-Mode=any` is unknown and a failed download a warning.
-        if finished.status.success() && !finished.tail.contains("W: Failed to fetch") {
-            break;
-        }
-        let Diagnosis { cause, line, .. } = Diagnosis::of(&finished.tail);
+        let Err(finished) = run()? else { break };
+        let diagnosis = diagnose(system, &finished);
+        let error = failed(what, &diagnosis, &finished);
         if attempt == ATTEMPTS {
-            return Err(failed(what, &finished)).with_context(|| format!("gave up after {ATTEMPTS} attempts"));
+            return Err(error).with_context(|| format!("gave up after {ATTEMPTS} attempts"));
         }
-        if mend(cause)? {
+        if mend(diagnosis.cause)? {
             continue;
         }
-        if !cause.is_transient() {
-            return Err(failed(what, &finished).into());
+        if !diagnosis.cause.is_transient() {
+            return Err(error.into());
         }
-        tracing::warn!(attempt, "{what}: {}", line.trim());
+        tracing::warn!(attempt, "{what}: {}", diagnosis.line.trim());
         system.progress(&format!("{what}: trying again (attempt {} of {ATTEMPTS})", attempt + 1));
         system.wait(backoff(attempt))?;
     }
@@ -241,37 +243,37 @@ fn backoff(attempt: u32) -> Duration {
     Duration::from_secs(1 << attempt).mul_f64(0.5 + f64::from(now.subsec_micros()) / 1e6)
 }
 
-fn failed(what: &str, finished: &Finished) -> Fault {
-    let message = with_tail(format!("{what} failed with exit code {}", finished.code()), &finished.tail);
-    Diagnosis::of(&finished.tail).fault(message)
+fn failed(what: &str, diagnosis: &Diagnosis<'_>, finished: &Finished) -> Fault {
+    diagnosis.fault(with_tail(format!("{what} failed with exit code {}", finished.code()), &finished.tail))
 }
 
-/// Whether the lists are missing, old, or older than what they are of. What tells is when the inode
-/// changed: a list's modification time is the mirror's, and a copied sources file may have an old one.
-fn needs_update(root: &Root, now: SystemTime) -> Result<bool> {
-    let lists = AbsPath::from(LISTS);
-    if !root.list(&lists)?.iter().any(|name| name.contains("_Packages")) {
-        return Ok(true);
+/// What a failure tells, and what the machine knows about it.
+fn diagnose<'a>(system: &System, finished: &'a Finished) -> Diagnosis<'a> {
+    let mut diagnosis = Diagnosis::of(&finished.tail);
+    if diagnosis.cause == Cause::Expired && !is_clock_synchronized(system) {
+        diagnosis.cause = Cause::Clock;
     }
-    // apt makes and removes files in `partial` even if no index changed.
-    let mut updated = SystemTime::UNIX_EPOCH;
-    for path in [lists.join("partial")?, lists] {
-        updated = updated.max(root.status(&path)?.map_or(updated, |status| status.changed));
+    if diagnosis.cause == Cause::Clock {
+        let clock = now();
+        diagnosis.advise(format!("set this machine's clock, which says {clock}; see what sets it: timedatectl status"));
     }
-    if now.duration_since(updated).is_ok_and(|age| age > LISTS_LAST) {
-        return Ok(true);
+    if diagnosis.cause == Cause::Network
+        && let Some(proxy) = proxies().named_in(diagnosis.line)
+    {
+        diagnosis.advise(format!("check that the proxy {proxy} answers, which http_proxy or https_proxy names"));
     }
-    let [list, parts] = SOURCES.map(AbsPath::from);
-    let mut sources = vec![list];
-    for name in root.list(&parts)? {
-        sources.push(parts.join(&name)?);
-    }
-    for path in sources {
-        if root.status(&path)?.is_some_and(|status| status.changed > updated) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    diagnosis
+}
+
+/// Whether something keeps the clock right, as far as systemd knows; adjtimex(2).
+fn is_clock_synchronized(system: &System) -> bool {
+    let asked = Program::new(["timedatectl", "show", "--property=NTPSynchronized", "--value"]);
+    system.run(&asked).map_or(true, |finished| finished.stdout.trim() != "no")
+}
+
+fn now() -> String {
+    let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or_else(|_| OffsetDateTime::now_utc());
+    now.format(&Rfc3339).unwrap_or_default()
 }
 
 /// Said in words before apt would say it in a dozen lines.
@@ -290,9 +292,8 @@ fn check_writable(system: &System) -> Result<()> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
 mod tests {
-    use std::{cell::Cell, fs, os::unix::process::ExitStatusExt, process::ExitStatus};
+    use std::{cell::Cell, os::unix::process::ExitStatusExt, process::ExitStatus};
 
     use super::*;
     use crate::system::{Mode, interrupt::Interrupt};
@@ -301,8 +302,8 @@ mod tests {
         System::open(&std::env::temp_dir(), Mode::Run, Interrupt::default()).unwrap()
     }
 
-    fn ended(code: i32, output: &str) -> Finished {
-        Finished { status: ExitStatus::from_raw(code << 8), stdout: String::new(), tail: output.into() }
+    fn ended(code: i32, output: &str) -> Result<(), Finished> {
+        judge(Finished { status: ExitStatus::from_raw(code << 8), stdout: String::new(), tail: output.into() })
     }
 
     const STALE: &str = "E: Failed to fetch http://x/n.deb  404  Not Found [IP: 10.0.0.1 80]";
@@ -342,32 +343,6 @@ mod tests {
     fn a_warning_of_an_old_apt_that_an_index_is_missing_is_a_failure() {
         let output = "W: Failed to fetch http://x/InRelease  403  Forbidden [IP: 10.0.0.1 80]";
         assert!(persevere(&system(), "testing", || Ok(ended(0, output)), |_| Ok(false)).is_err());
-    }
-
-    #[test]
-    fn lists_are_updated_when_missing_old_or_older_than_their_sources() {
-        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-apt-{}", std::process::id()));
-        fs::create_dir_all(tree.join("var/lib/apt/lists/partial")).unwrap();
-        fs::create_dir_all(tree.join("etc/apt/sources.list.d")).unwrap();
-        fs::write(tree.join("etc/apt/sources.list"), "").unwrap();
-        let needed = |later| {
-            let root = Root::open(&tree).unwrap();
-            needs_update(&root, SystemTime::now() + Duration::from_hours(later)).unwrap()
-        };
-        // A file's time has the grain of the kernel's clock.
-        let tick = || std::thread::sleep(Duration::from_millis(20));
-        assert!(needed(0), "none");
-        tick();
-        fs::write(tree.join("var/lib/apt/lists/x_dists_bookworm_main_binary-amd64_Packages.lz4"), "").unwrap();
-        assert!(!needed(0) && !needed(23));
-        assert!(needed(25), "old");
-        tick();
-        fs::write(tree.join("etc/apt/sources.list.d/new.sources"), "").unwrap();
-        assert!(needed(0), "older than a source");
-        tick();
-        fs::write(tree.join("var/lib/apt/lists/partial/x_InRelease"), "").unwrap();
-        assert!(!needed(0), "an update that found nothing new");
-        fs::remove_dir_all(&tree).unwrap();
     }
 
     #[test]

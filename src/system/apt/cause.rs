@@ -1,5 +1,7 @@
 //! Why apt or dpkg failed, told from what they print: their exit code is 100 for everything.
 
+use std::borrow::Cow;
+
 use crate::error::Fault;
 
 /// What a failure calls for.
@@ -15,8 +17,10 @@ pub(super) enum Cause {
     Stale,
     /// The lists don't know a package: update, and again.
     Unknown,
-    /// This machine's clock is behind: it may be set soon.
+    /// This machine's clock is wrong: it may be set soon.
     Clock,
+    /// An index is too old, unless this machine's clock is ahead.
+    Expired,
     /// Trying again changes nothing.
     Permanent,
 }
@@ -36,11 +40,12 @@ const TEXTS: &[(Cause, &[&str], &str)] = &[
         "a file system is mounted read-only (findmnt --options ro)"),
     (Cause::Permanent, &["The following signatures", "GPG error", "OpenPGP signature verification failed",
             "isn't valid, got 'NOSPLIT'"],
-        "the repository is not signed by the key that this machine trusts for it: compare `key` of its `apt_repository`"),
+        "the repository is not signed by a key that this machine trusts for it; see which key its source names: \
+         grep -r -i -E 'signed-by|uris|^deb' /etc/apt/sources.list /etc/apt/sources.list.d"),
     (Cause::Clock, &["is not valid yet"],
         "this machine's clock is behind: see `timedatectl`"),
-    (Cause::Permanent, &["is expired (invalid since", "is expired."],
-        "the repository's index has expired: its mirror is stale, or this machine's clock is ahead"),
+    (Cause::Expired, &["is expired (invalid since", "is expired."],
+        "use another mirror: this one's index has expired"),
     (Cause::Permanent, &["Conflicting values set for option"],
         "a repository is declared twice, with different keys: remove one of its files in /etc/apt/sources.list.d"),
     (Cause::Permanent, &["changed its '"],
@@ -78,7 +83,7 @@ pub(super) struct Diagnosis<'a> {
     pub(super) cause: Cause,
     /// The line that tells it; the last one if none does.
     pub(super) line: &'a str,
-    hint: Option<&'static str>,
+    hint: Option<Cow<'static, str>>,
 }
 
 impl<'a> Diagnosis<'a> {
@@ -87,18 +92,23 @@ impl<'a> Diagnosis<'a> {
         let said = said(output);
         for (cause, texts, hint) in TEXTS {
             if let Some(line) = said.iter().find(|line| texts.iter().any(|text| line.contains(text))) {
-                return Self { cause: *cause, line, hint: Some(hint) };
+                return Self { cause: *cause, line, hint: Some((*hint).into()) };
             }
         }
         Self { cause: Cause::Permanent, line: output.lines().last().unwrap_or_default(), hint: None }
+    }
+
+    /// Says another thing to do about it.
+    pub(super) fn advise(&mut self, hint: String) {
+        self.hint = Some(hint.into());
     }
 
     /// A fault with this cause's class and hint.
     pub(super) fn fault(&self, message: String) -> Fault {
         let fault = Fault::new(message);
         let fault = if self.cause.is_transient() { fault.transient() } else { fault };
-        match self.hint {
-            Some(hint) => fault.hint(hint),
+        match &self.hint {
+            Some(hint) => fault.hint(hint.as_ref()),
             None => fault,
         }
     }
@@ -174,6 +184,13 @@ mod tests {
     }
 
     #[test]
+    fn an_expired_index_is_stale_or_seems_so() {
+        let expired = "E: Release file for http://x/InRelease is expired (invalid since 2d 3h 4min 5s). Updates for this repository will not be applied.";
+        all(Cause::Expired, &[expired]);
+        assert!(!Cause::Expired.is_transient() && Cause::Clock.is_transient());
+    }
+
+    #[test]
     fn what_an_update_may_mend() {
         all(
             Cause::Stale,
@@ -210,7 +227,6 @@ mod tests {
                 "Err:2 http://x bookworm Release\n  404  Not Found [IP: 10.0.0.1 80]\n\
              E: The repository 'http://x bookworm Release' does not have a Release file.",
                 "E: Failed to fetch http://x/n.deb  403  Forbidden [IP: 10.0.0.1 80]",
-                "E: Release file for http://x/InRelease is expired (invalid since 2d 3h 4min 5s). Updates for this repository will not be applied.",
                 "dpkg: error processing package nginx (--configure):\n installed nginx package post-installation script subprocess returned error exit status 1\n\
              Errors were encountered while processing:\n nginx\nE: Sub-process /usr/bin/dpkg returned an error code (1)",
                 "dpkg: error processing archive /var/cache/apt/archives/n.deb (--unpack):\n cannot copy extracted data for './usr/n' to '/usr/n.dpkg-new': failed to write (No space left on device)",
@@ -220,7 +236,7 @@ mod tests {
                 "something new",
             ],
         );
-        let hint = |output| Diagnosis::of(output).hint.unwrap_or_default();
+        let hint = |output| Diagnosis::of(output).hint.unwrap_or_default().into_owned();
         let full = "dpkg: error processing archive n.deb (--unpack):\n failed to write (No space left on device)";
         assert!(hint(full).contains("df -h"), "the disk, not the package");
         let refused = "E: Failed to fetch http://x/InRelease  403  Forbidden [IP: 10.0.0.1 80]\n\

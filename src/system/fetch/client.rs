@@ -16,7 +16,7 @@ use reqwest::{
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{Settings, redirect::is_link_local, retry::Failure, tls};
-use crate::{error::Fault, value::spoken};
+use crate::{error::Fault, system::proxy::proxies, value::spoken};
 
 /// The clients.
 #[derive(Debug, Clone)]
@@ -118,6 +118,15 @@ impl Clients {
         let host = error.url().and_then(reqwest::Url::host_str).unwrap_or("the server");
         if let Some(error) = causes(error).find_map(|cause| cause.downcast_ref()) {
             return refused(host, error);
+        }
+        let proxy = error.url().filter(|_| error.is_connect()).and_then(|url| proxies().of(url.as_str()));
+        if let Some(proxy) = proxy {
+            // Of a name, the reason would say the server's.
+            let reason = if error.is_dns() { root_cause(error) } else { reason };
+            return Failure::transient(Fault::new(format!("connecting to the proxy {proxy}: {reason}")).hint(
+                "check that the proxy answers, which http_proxy, https_proxy or all_proxy in the environment names; \
+                 or name the host in no_proxy",
+            ));
         }
         if error.is_connect() && error.url().is_some_and(|url| url.scheme() == "https") && has_ended(error) {
             return no_tls(host, "the server closed the connection");

@@ -23,6 +23,10 @@ const MAKE_ARCHIVE: &str = r#"
     echo "$name" | in_package "usr/share/$1/made-by"
     package "$tmp/archive/pool" "$1" "$2"
     publish "$tmp/archive" stable "$name" "$name"
+    if [ "${3:-}" ]; then
+        sed -i "s/^Date: .*/Date: $3/" "$tmp/archive/dists/stable/Release"
+        sign "$tmp/archive/dists/stable" "$name"
+    fi
     gpgconf --kill all"#;
 
 /// The owner of a key, and of the archives that are signed with it.
@@ -48,7 +52,16 @@ impl Signer {
     /// Publishes the archive `http://HOST` with suite `stable`, component `main` and one package, which holds
     /// `/usr/share/PACKAGE/made-by`.
     pub fn publish(&self, world: &World, host: &str, package: &str, version: &str) -> Result<()> {
-        script(MAKE_ARCHIVE, &self.directory, &self.name, &[package, version])?;
+        self.make(world, host, &[package, version])
+    }
+
+    /// The same with another date in its index: `Thu, 01 Jan 2032 00:00:00 UTC`.
+    pub fn publish_at(&self, world: &World, host: &str, package: &str, version: &str, date: &str) -> Result<()> {
+        self.make(world, host, &[package, version, date])
+    }
+
+    fn make(&self, world: &World, host: &str, arguments: &[&str]) -> Result<()> {
+        script(MAKE_ARCHIVE, &self.directory, &self.name, arguments)?;
         let archive = self.directory.join("archive");
         publish_all(world, host, &archive)?;
         fs::remove_dir_all(archive)?;

@@ -1,7 +1,7 @@
 //! What goes wrong with apt and dpkg on real machines: rows 50 to 57 of the fault matrix, and `apt_repository`.
 
 use anyhow::{Result, ensure};
-use machine::{Fault, Machine, Options, Output};
+use machine::{Fault, Machine, Options, Output, Signer};
 
 /// Runs a one-step manifest of these resources.
 fn run(machine: &Machine, resources: &str) -> Result<Output> {
@@ -128,7 +128,16 @@ fn only_a_repository_with_the_pinned_key_is_taken() -> Result<()> {
         || machine.sh("! ls /etc/apt/sources.list.d/extra.sources /etc/apt/keyrings/extra.* 2> /dev/null");
     expect(&run(&machine, &repository("unsigned", &digest))?, 1, &["signed"]);
     nothing_is_left()?;
-    expect(&run(&machine, &repository("expired", &digest))?, 1, &["expired"]);
+    clock_is_synchronized(&machine, true)?;
+    expect(&run(&machine, &repository("expired", &digest))?, 1, &["expired", "use another mirror"]);
+    nothing_is_left()?;
+    // The clock may be ahead as well.
+    clock_is_synchronized(&machine, false)?;
+    expect(
+        &run(&machine, &repository("expired", &digest))?,
+        75,
+        &["expired", "set this machine's clock, which says 20"],
+    );
     nothing_is_left()?;
     expect(&run(&machine, &repository("stable", &"0".repeat(64)))?, 1, &["sha256"]);
     nothing_is_left()?;
@@ -144,6 +153,31 @@ fn only_a_repository_with_the_pinned_key_is_taken() -> Result<()> {
     expect(&run(&machine, &resources)?, 0, &["converged: 2 changes"]);
     assert!(is_installed(&machine, "glovo-test-extra")?);
     expect(&run(&machine, &resources)?, 0, &["converged: 0 changes"]);
+    Ok(())
+}
+
+/// What systemd says of the clock; that of a container is its host's.
+fn clock_is_synchronized(machine: &Machine, synchronized: bool) -> Result<()> {
+    let word = if synchronized { "yes" } else { "no" };
+    let program = "/usr/local/sbin/timedatectl";
+    machine.sh(&format!("printf '#!/bin/sh\\necho {word}\\n' > {program}; chmod +x {program}"))?;
+    Ok(())
+}
+
+#[test]
+fn an_index_from_the_future_is_the_clocks_fault() -> Result<()> {
+    let machine = machine()?;
+    clock_is_synchronized(&machine, true)?;
+    let vendor = Signer::new(machine.directory(), "vendor")?;
+    let date = "Thu, 01 Jan 2082 00:00:00 UTC";
+    vendor.publish_at(machine.world(), "vendor.test", "glovo-test-vendor", "1.0", date)?;
+    std::fs::write(machine.path("/root/key"), &vendor.key)?;
+    let repository = format!(
+        "[[resource]]\nkind = \"apt_repository\"\nname = \"vendor\"\nuris = [\"http://vendor.test\"]\nsuites = [\"stable\"]\n\
+         components = [\"main\"]\nkey = \"/root/key\"\nkey_fingerprint = \"{}\"\n",
+        vendor.fingerprint
+    );
+    expect(&run(&machine, &repository)?, 75, &["not valid yet", "set this machine's clock, which says 20"]);
     Ok(())
 }
 

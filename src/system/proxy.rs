@@ -1,0 +1,125 @@
+//! The proxies that the environment names: `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in capitals too.
+//! Downloads go through them by themselves; apt is told about them.
+
+use std::{fmt, sync::LazyLock};
+
+use hyper_util::client::proxy::matcher::Matcher;
+
+/// What the environment says. It holds passwords, so that it is not shown as it is.
+pub struct Proxies {
+    matcher: Matcher,
+    http: Option<String>,
+    https: Option<String>,
+    no: String,
+}
+
+/// Those of this process.
+static PROXIES: LazyLock<Proxies> = LazyLock::new(|| Proxies::new(|name| std::env::var(name).ok()));
+
+/// The proxies of this process's environment.
+pub fn proxies() -> &'static Proxies {
+    &PROXIES
+}
+
+impl Proxies {
+    /// Reads the variables as reqwest does, and as curl(1) says of them.
+    fn new(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let first = |name: &str| variable(&name.to_ascii_uppercase()).or_else(|| variable(name));
+        let proxy = |name| {
+            let value = first(name).filter(|value| !value.is_empty()).or_else(|| first("all_proxy"))?;
+            let value = if value.contains("://") { value } else { format!("http://{value}") };
+            Some(value).filter(|value| !value.ends_with("://"))
+        };
+        // Of a CGI program, a client decides about `HTTP_PROXY`.
+        let is_cgi = variable("REQUEST_METHOD").is_some();
+        let (http, https) = if is_cgi { (None, None) } else { (proxy("http_proxy"), proxy("https_proxy")) };
+        let no = first("no_proxy").unwrap_or_default();
+        let matcher = Matcher::builder().http(http.clone().unwrap_or_default());
+        let matcher = matcher.https(https.clone().unwrap_or_default()).no(no.clone()).build();
+        Self { matcher, http, https, no }
+    }
+
+    /// The proxy through which a URL is fetched, without its password.
+    pub fn of(&self, url: &str) -> Option<String> {
+        let proxy = self.matcher.intercept(&url.parse().ok()?)?;
+        let (scheme, authority) = (proxy.uri().scheme_str()?, proxy.uri().authority()?);
+        Some(format!("{scheme}://{authority}"))
+    }
+
+    /// The proxy that a line is about, without its password.
+    pub fn named_in(&self, line: &str) -> Option<String> {
+        let mut proxies =
+            ["http://proxied.invalid/", "https://proxied.invalid/"].into_iter().filter_map(|url| self.of(url));
+        proxies.find(|proxy| proxy.split_once("://").is_some_and(|(_, authority)| line.contains(host(authority))))
+    }
+
+    /// The variables that apt-transport-http(1) reads. To apt an entry of `no_proxy` is one host, or with a dot in front of
+    /// it all hosts of a domain; to curl and to us it is both.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let entries: Vec<&str> = self.no.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
+        if entries.contains(&"*") {
+            return vec![];
+        }
+        let both = entries.iter().map(|entry| entry.trim_start_matches('.')).map(|name| format!("{name},.{name}"));
+        let no = both.collect::<Vec<_>>().join(",");
+        let variables =
+            [("http_proxy", self.http.clone()), ("https_proxy", self.https.clone()), ("no_proxy", Some(no))];
+        let given = variables.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        given.filter(|(_, value)| !value.is_empty()).collect()
+    }
+}
+
+/// The host in `host:port`.
+fn host(authority: &str) -> &str {
+    authority.rsplit_once(':').map_or(authority, |(host, _)| host)
+}
+
+impl fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxies").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxies(variables: &[(&str, &str)]) -> Proxies {
+        let variable =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).into());
+        Proxies::new(variable)
+    }
+
+    #[test]
+    fn a_proxy_is_named_without_its_password() {
+        let proxies = proxies(&[
+            ("http_proxy", "http://user:secret@proxy.test:3128/"),
+            ("HTTPS_PROXY", "secure.test:8080"),
+            ("no_proxy", "s3.test, .corp"),
+        ]);
+        for (url, proxy) in [
+            ("http://origin.test/x", Some("http://proxy.test:3128")),
+            ("https://origin.test/x", Some("http://secure.test:8080")),
+            ("http://s3.test/x", None),
+            ("http://bucket.s3.test/x", None),
+            ("http://a.corp/x", None),
+        ] {
+            assert_eq!(proxies.of(url).as_deref(), proxy, "{url}");
+        }
+        assert_eq!(format!("{proxies:?}"), "Proxies { .. }");
+    }
+
+    #[test]
+    fn apt_gets_what_downloads_get() {
+        let given = |variables: &[(&str, &str)]| proxies(variables).variables();
+        assert_eq!(given(&[]), []);
+        let all = ("all_proxy", "http://p:1");
+        let both = [("http_proxy", "http://p:1".to_owned()), ("https_proxy", "http://p:1".to_owned())];
+        assert_eq!(given(&[all]), both);
+        assert_eq!(given(&[all, ("https_proxy", "q:2")])[1].1, "http://q:2");
+        assert_eq!(given(&[all, ("no_proxy", "a.test, .b.test,")])[2].1, "a.test,.a.test,b.test,.b.test");
+        assert_eq!(given(&[all, ("NO_PROXY", "*")]), []);
+        assert_eq!(given(&[("HTTP_PROXY", "http://p:1"), ("REQUEST_METHOD", "GET")]), []);
+        assert_eq!(given(&[("http_proxy", ""), ("https_proxy", "")]), []);
+    }
+}
