@@ -34,6 +34,7 @@ mod worker;
 
 use std::{
     cell::{OnceCell, RefCell},
+    collections::VecDeque,
     fs::File,
     sync::{Arc, Mutex, mpsc::RecvTimeoutError},
     time::{Duration, Instant},
@@ -63,6 +64,7 @@ pub use self::{
 use super::{
     Mode, System, calls,
     interrupt::TICK,
+    process,
     root::{Ownership, Staged},
     state,
 };
@@ -75,6 +77,16 @@ use crate::{
 const PATIENCE: Duration = Duration::from_mins(5);
 /// How many bodies of some length arrive at once: each takes a few hundred KiB of memory.
 const STREAMS: usize = 22;
+
+/// Descriptors of a download: its file, the note beside it, its connection.
+const DESCRIPTORS: usize = 3;
+/// Descriptors that are left to all else: the report, programs and their pipes, name servers.
+const OTHER_DESCRIPTORS: usize = 128;
+
+/// How many downloads may be under way, or complete and not yet handed over, by this process's limit of descriptors.
+fn most_at_once() -> usize {
+    (process::descriptors().saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS).max(1)
+}
 
 /// Something to be downloaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,6 +224,8 @@ pub(super) struct Fetcher {
     settings: Settings,
     worker: OnceCell<Worker>,
     started: RefCell<Vec<(Download, Transfer)>>,
+    /// What is to be started when others have been handed over.
+    queue: RefCell<VecDeque<Download>>,
     arrivals: RefCell<Vec<Arrival>>,
 }
 
@@ -291,12 +305,24 @@ impl System {
             tracing::debug!("what earlier runs have left is not removed: {error:#}");
         }
         for download in downloads {
-            let mut started = self.fetcher.started.borrow_mut();
-            if download.sources.local().is_some() || started.iter().any(|(other, _)| *other == download) {
-                continue;
+            let (started, mut queue) = (self.fetcher.started.borrow(), self.fetcher.queue.borrow_mut());
+            let is_known = started.iter().any(|(other, _)| *other == download) || queue.contains(&download);
+            if download.sources.local().is_none() && !is_known {
+                queue.push_back(download);
             }
+        }
+        self.start_queued();
+    }
+
+    /// Starts what was told to be fetched early, as far as there are descriptors for it: one that is complete holds its
+    /// file open until it is handed over.
+    fn start_queued(&self) {
+        let most = most_at_once();
+        while self.fetcher.started.borrow().len() < most
+            && let Some(download) = self.fetcher.queue.borrow_mut().pop_front()
+        {
             match self.transfer(&download) {
-                Ok(transfer) => started.push((download, transfer)),
+                Ok(transfer) => self.fetcher.started.borrow_mut().push((download, transfer)),
                 Err(error) => tracing::debug!(source = %download.sources, "not started early: {error:#}"),
             }
         }
@@ -305,6 +331,7 @@ impl System {
     /// Ends downloads that were started early and are not asked for any more.
     pub fn abandon(&self, downloads: &[Download]) {
         self.fetcher.started.borrow_mut().retain(|(started, _)| !downloads.contains(started));
+        self.fetcher.queue.borrow_mut().retain(|queued| !downloads.contains(queued));
     }
 
     /// Downloads, or waits for a prefetch of the same.
@@ -316,6 +343,7 @@ impl System {
             let mut started = self.fetcher.started.borrow_mut();
             started.iter().position(|(other, _)| other == download).map(|index| started.swap_remove(index).1)
         };
+        self.fetcher.queue.borrow_mut().retain(|queued| queued != download);
         let wanted = Instant::now();
         let transfer = match early {
             Some(transfer) => transfer,
@@ -447,7 +475,8 @@ impl System {
         let directory = AbsPath::from(state::DIRECTORY).join("staging")?;
         let started = self.fetcher.started.borrow();
         let started = started.iter().map(|(download, _)| download);
-        let pulls = downloads.iter().chain(started).flat_map(|download| self.pulls(download));
+        let queue = self.fetcher.queue.borrow();
+        let pulls = downloads.iter().chain(started).chain(&*queue).flat_map(|download| self.pulls(download));
         let wanted: Vec<String> = pulls.map(|pull| pull.staging_name()).collect();
         for name in self.root.list(&directory)? {
             if !wanted.iter().any(|wanted| name.contains(wanted)) {

@@ -7,7 +7,7 @@ use nix::{
     fcntl::{AT_FDCWD, OFlag},
     sys::{
         prctl::set_dumpable,
-        resource::{Resource, setrlimit},
+        resource::{Resource, getrlimit, setrlimit},
         stat::{Mode, umask},
     },
     unistd::close,
@@ -22,6 +22,13 @@ pub fn isolate() {
     // A kernel that can't is no reason not to serve.
     _ = set_dumpable(false);
     _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+}
+
+/// How many descriptors this process may have open (`ulimit -n`).
+///
+/// Nothing raises it: programs that use select(2) break where it is above 1024, and children would inherit it.
+pub(super) fn descriptors() -> usize {
+    getrlimit(Resource::RLIMIT_NOFILE).ok().and_then(|(soft, _)| usize::try_from(soft).ok()).unwrap_or(256)
 }
 
 /// Gives to programs that this process starts the usual umask, whatever its own caller has.

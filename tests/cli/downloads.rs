@@ -64,6 +64,25 @@ fn more_bytes_than_the_disk_has_room_for_are_not_begun() {
     let _ = status.says("the server announces 32 TiB");
 }
 
+#[test]
+fn many_downloads_need_no_more_descriptors_than_a_process_usually_has() {
+    let server = Server::start(|request| Reply::ok(request.target.clone()));
+    let names: Vec<String> = (0..700).map(|number| format!("file-{number}")).collect();
+    let sandbox = Sandbox::new();
+    let resource =
+        |name: &String| file(&sandbox, name, &server.url(&format!("/{name}")), format!("/{name}").as_bytes());
+    let manifest = sandbox.manifest(&names.iter().map(resource).collect::<String>());
+    let _ = limited(&sandbox, "--nofile=1024:1024", &["run", "--steps", &manifest])
+        .expect(0)
+        .says("converged: 700 changes");
+    assert_eq!(server.paths().len(), 700);
+
+    let sandbox = Sandbox::new();
+    let urls: String = names.iter().map(|name| server.url(&format!("/{name}\n"))).collect();
+    let list = sandbox.write("list", urls);
+    let _ = limited(&sandbox, "--nofile=256:256", &["fetch", "--input", &list]).expect(0).says("fetched 700 files");
+}
+
 /// Runs a script in which `$agent` is the binary, in a mount namespace where `/var/lib` is a tmpfs of these options.
 fn on_small_disk(sandbox: &Sandbox, options: &str, script: &str) -> Finished {
     let script =

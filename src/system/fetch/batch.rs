@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::{getegid, geteuid};
 
 use super::{
-    Fetched, Pull, Source, download,
+    Fetched, Pull, Source, download, most_at_once,
     progress::Progress,
     spool::{Place, Spool},
     worker::Task,
@@ -107,7 +107,7 @@ impl System {
         jobs: Option<usize>,
         observe: &mut dyn FnMut(Event<'_>),
     ) -> Result<Vec<Result<Delivery>>> {
-        let jobs = jobs.unwrap_or(BEGUN);
+        let jobs = jobs.unwrap_or(BEGUN).min(most_at_once());
         let umask = umask();
         let mut results: Vec<Option<Result<Delivery>>> = orders.iter().map(|_| None).collect();
         let mut settle = |index: usize, result: Result<Delivery>, observe: &mut dyn FnMut(Event<'_>)| {

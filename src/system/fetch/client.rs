@@ -159,7 +159,10 @@ impl Clients {
         }
         match causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()) {
             // The library's word for the kind is shorter than the system's for the number.
-            Some(error) if error.raw_os_error().is_some() => error.kind().to_string(),
+            Some(error) if let Some(number) = error.raw_os_error() => match error.kind().to_string() {
+                kind if kind == "uncategorized error" => Errno::from_raw(number).desc().to_lowercase(),
+                kind => kind,
+            },
             _ => root_cause(error),
         }
     }
