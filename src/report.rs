@@ -9,7 +9,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     error::{self, Fault},
     redaction,
-    system::{Mode, System, state},
+    system::{Mode, System, root::is_full, state},
     value::{ByteSize, spoken},
 };
 
@@ -261,9 +261,20 @@ impl Report {
         system.root().remove(&state::path(FILE)?)
     }
 
-    /// Keeps it, durably. A plan leaves no trace.
+    /// Keeps it, durably, also where the run has filled the disk meanwhile. A plan leaves no trace.
     pub fn write(&self, system: &System) -> Result<()> {
-        if system.mode() == Mode::Run { state::write(system.root(), FILE, self) } else { Ok(()) }
+        let root = system.root();
+        if system.mode() == Mode::Plan {
+            return Ok(());
+        }
+        match state::write(root, FILE, self) {
+            Err(error) if is_full(&error) && state::release(root)? => state::write(root, FILE, self),
+            Ok(()) if self.exit_code.is_none() => {
+                state::reserve(root);
+                Ok(())
+            }
+            written => written,
+        }
     }
 }
 

@@ -9,6 +9,9 @@ use crate::value::AbsPath;
 
 /// The directory, readable by root only: reports quote commands and paths.
 pub const DIRECTORY: &str = "/var/lib/glovo-bootstrap";
+/// Room that is kept for the last report of a run that fills the disk, the largest that there is room for.
+const RESERVES: [usize; 3] = [256 << 10, 64 << 10, 16 << 10];
+const RESERVE: &str = "reserve";
 /// More than any state file has; a larger one is not ours.
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -47,5 +50,30 @@ pub fn write<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<()> {
     if root.status(&path)?.is_some_and(|status| status.file_type == FileType::Directory) {
         _ = root.set_aside(&path)?;
     }
-    root.write(&path, Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o600 }, &bytes)
+    root.write(&path, ownership(), &bytes)
+}
+
+/// Keeps some room on the disk, unless that is done. A disk that has none is for others to complain about.
+pub fn reserve(root: &Root) {
+    let make = |bytes: usize| -> Result<()> {
+        let mut staged = root.stage(&path(RESERVE)?, ownership())?;
+        staged.write_all(&vec![0; bytes])?;
+        staged.rename()
+    };
+    let is_there = path(RESERVE).and_then(|path| root.status(&path)).is_ok_and(|status| status.is_some());
+    if !is_there && !RESERVES.iter().any(|bytes| make(*bytes).is_ok()) {
+        tracing::debug!("no room is kept for the report");
+    }
+}
+
+/// Gives the room back to the disk; returns whether there was any.
+pub fn release(root: &Root) -> Result<bool> {
+    let path = path(RESERVE)?;
+    let is_there = root.status(&path)?.is_some();
+    root.remove(&path).map(|()| is_there)
+}
+
+/// Root's alone, or that of the user who tries the program out.
+fn ownership() -> Ownership {
+    Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o600 }
 }

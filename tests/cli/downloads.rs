@@ -103,6 +103,39 @@ fn a_file_system_without_inodes_is_said_to_lack_them() {
 }
 
 #[test]
+fn a_run_that_fills_the_disk_leaves_a_report_that_says_why() {
+    let sandbox = Sandbox::new();
+    let fill = "dd if=/dev/zero of=/var/lib/fill bs=4k conv=notrunc oflag=append; exit 1";
+    let resource = "kind = \"file\"\npath = \"/var/lib/x\"\ncontent = \"new\"";
+    let manifest =
+        sandbox.manifest(&format!("[[resource]]\n{resource}\nvalidate = [\"sh\", \"-c\", \": {{}}; {fill}\"]\n"));
+    let run = format!("$agent run --steps {manifest} >&2; $agent status");
+    let script = format!("{run}; echo; {run}; df /var/lib; ls -la /var/lib/glovo-bootstrap");
+    let runs = on_small_disk(&sandbox, "size=2m", &script).expect(0);
+    let why = "! file /var/lib/x: ";
+    assert_eq!(runs.stdout.matches(why).count(), 2, "{runs:?}");
+    assert!(!runs.stdout.contains("cut off") && runs.stderr.contains("No space left on device"), "{runs:?}");
+}
+
+#[test]
+fn a_download_that_no_tmpfs_holds_leaves_it_free_and_a_report() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(|_| Reply { headers: "etag: \"v1\"\r\n", ..Reply::ok(vec![b'x'; 16 << 20]) });
+    let manifest = sandbox.manifest(&file(&sandbox, "app.jar", &server.url("/app.jar"), b"jar"));
+    let small = sandbox.write(
+        "small.toml",
+        format!("name = \"small\"\n{}", "[[resource]]\nkind = \"directory\"\npath = \"/var/lib/d\"\n"),
+    );
+    let script = format!(
+        "$agent run --steps {manifest} >&2; $agent status; ls -A /var/lib/glovo-bootstrap/staging; $agent run --steps {small}"
+    );
+    let runs = on_small_disk(&sandbox, "size=4m", &script).expect(0);
+    let why = "the server announces 16 MiB, but the file system of /var/lib/glovo-bootstrap/staging has ";
+    assert!(runs.stdout.contains(why) && !runs.stdout.contains(".part"), "{runs:?}");
+    let _ = runs.says("converged: 1 change");
+}
+
+#[test]
 fn an_origin_that_refuses_for_a_while_does_not_stop_a_run() {
     let sandbox = Sandbox::new();
     let asked = AtomicUsize::new(0);

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use nix::errno::Errno;
 use reqwest::{
     Client, ClientBuilder,
     dns::{Addrs, Name, Resolve, Resolving},

@@ -254,7 +254,12 @@ impl Spool {
         {
             return Err(Failure::Suspect(Fault::new(format!("the server sends more than {size} bytes"))));
         }
-        self.file.write_all_at(bytes, offset).map_err(|error| Failure::Permanent(self.explain(error)))?;
+        if let Err(error) = self.file.write_all_at(bytes, offset) {
+            let fault = self.explain(error);
+            // A disk that is full of what can't be used would keep all else from working.
+            _ = self.forget();
+            return Err(Failure::Permanent(fault));
+        }
         let (chunk, there) = self.chunks.add(offset, bytes.len() as u64);
         if let Some(note) = &self.note {
             // After the bytes, so that it never says too much. That the kernel has it is enough: see `Head::boot`.

@@ -6,6 +6,10 @@ use std::{
     net::{TcpListener, UdpSocket},
     path::Path,
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +23,7 @@ use super::{
     server::{Reply, Server},
     settings, text, told,
 };
-use crate::system::fetch::{Settings, retry::Limit};
+use crate::system::fetch::{PATIENCE, Settings, retry::Limit};
 
 /// Runs a test on a thread of its own, in namespaces that end with it.
 fn apart(test: impl FnOnce() + Send + 'static) {
@@ -202,6 +206,38 @@ fn a_body_without_a_length_ends_at_the_disk_s_and_leaves_it_free() {
         assert_eq!(text(bench.fetch(&Server::replies(vec![Reply::ok("jar")]).url("/")).unwrap()), "jar");
         std::fs::write(staging.join("all of it"), vec![0; 4 << 20]).unwrap();
         // So that the tree can go.
+        umount2(&staging, MntFlags::MNT_DETACH).unwrap();
+    });
+}
+
+#[test]
+fn a_disk_that_fills_up_meanwhile_gets_its_room_back() {
+    apart(|| {
+        let mut settings = hasty();
+        settings.pace.limit = Limit::Patience(PATIENCE);
+        let bench = Bench::new(settings);
+        let staging = bench.tree.join("var/lib/glovo-bootstrap/staging");
+        std::fs::create_dir_all(&staging).unwrap();
+        mount(Some("tmpfs"), &staging, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
+        let is_full = Arc::new(AtomicBool::new(false));
+        let (body, seen) = (super::parts::body(3 << 20), is_full.clone());
+        let server = Server::start(move |number, request| match number {
+            0 => super::parts::serve(&body, "\"v1\"", request).cut(1_500_000).then_stall(),
+            _ if seen.load(Ordering::Relaxed) => super::parts::serve(&body, "\"v1\"", request),
+            _ => Reply::new(503, &[], ""),
+        });
+        let wanted = download(&server.url("/"));
+        bench.system.prefetch(vec![wanted.clone()]);
+        let started = &bench.system.fetcher.started;
+        assert!(eventually(&bench.system, || started.borrow()[0].1.progress.now().0 >= 1_400_000));
+        let others = staging.join("others");
+        assert!(std::fs::write(&others, vec![0; 4 << 20]).is_err());
+        is_full.store(true, Ordering::Relaxed);
+        let (code, told) = told(bench.system.fetch(&wanted));
+        assert_eq!(code, 1, "{told}");
+        assert!(told.contains("is full"), "{told}");
+        assert_eq!(std::fs::read_dir(&staging).unwrap().count(), 1, "only what others have written is left");
+        std::fs::write(staging.join("report"), vec![0; 1 << 20]).unwrap();
         umount2(&staging, MntFlags::MNT_DETACH).unwrap();
     });
 }
