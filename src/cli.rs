@@ -13,6 +13,7 @@ use crate::{
     signal,
     system::Phase,
     value::{AbsPath, Span},
+    view::Colour,
 };
 
 /// Turns a fresh EC2 machine into a serving one: declared steps, each checked first and changed only where it differs.
@@ -28,6 +29,9 @@ pub struct Cli {
     /// Log what is done in detail, to standard error.
     #[arg(long, short, global = true)]
     pub verbose: bool,
+    /// When output has colours. auto: on a terminal, unless the environment says `NO_COLOR` or `TERM=dumb`.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
+    pub color: Colour,
     #[command(subcommand)]
     pub command: Command,
 }

@@ -9,7 +9,7 @@ mod user_data;
 
 use std::{cell::RefCell, path::Path, rc::Rc, time::Duration};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use clap::CommandFactory;
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     error::Fault,
     manifest::{
         self, Manifest,
-        diagnostic::Diagnostic,
+        diagnostic::{Diagnostic, Faults},
         location::{Location, Texts, variables_file},
         schema,
         variables::{OfEachInstance, Variables, is_fact},
@@ -28,13 +28,14 @@ use crate::{
     system::{
         Mode, Phase, System,
         host::check_fact,
-        interrupt::Interrupt,
+        interrupt::{Interrupt, signal_of},
         lock::MachineLock,
         process,
         supervisor::{self, Word},
     },
     value::spoken,
-    view::{self, say},
+    view::{self, complain, count, say, say_document, say_json},
+    visible::Shown,
 };
 
 pub use self::signal::refuse;
@@ -60,10 +61,10 @@ pub fn execute(command: Command) -> Result<u8> {
         Command::Plan { selection, manifest, target, purpose, detailed_exitcode, json } => {
             let system = open(&target.root, Mode::Plan, purpose.phase)?;
             let (manifest, selection) = prepare(&system, &manifest, selection)?;
-            let view = if json { Rc::new(RefCell::new(view::Silent)) } else { view::choose(Mode::Plan) };
+            let view = if json { Rc::new(RefCell::new(view::run::Silent)) } else { view::run::choose(Mode::Plan) };
             let report = engine::run(&manifest, &selection, &system, view)?;
             if json {
-                say(&serde_json::to_string_pretty(&report).context("writing JSON")?);
+                say_json(&report)?;
             }
             match report.exit_code.unwrap_or(1) {
                 0 if detailed_exitcode && report.changes(false) > 0 => Ok(3),
@@ -74,7 +75,7 @@ pub fn execute(command: Command) -> Result<u8> {
             let system = open(Path::new("/"), Mode::Plan, None)?;
             let (manifest, location) = load(&system, &manifest, &Reading::Check)?;
             let resources: usize = manifest.steps.iter().map(|step| step.resources.len()).sum();
-            say(&format!("{location}: valid, {} steps with {resources} resources", manifest.steps.len()));
+            say(format!("{location}: valid, {} steps with {resources} resources", manifest.steps.len()));
             Ok(0)
         }
         Command::Steps(command) => steps::execute(command),
@@ -83,11 +84,13 @@ pub fn execute(command: Command) -> Result<u8> {
         Command::UserData(arguments) => user_data::execute(&arguments),
         Command::Deploy(arguments) => deploy::execute(*arguments),
         Command::Schema => {
-            say(&serde_json::to_string_pretty(&schema::json_schema()).context("writing JSON")?);
+            say_json(&schema::json_schema())?;
             Ok(0)
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "glovo-bootstrap", &mut std::io::stdout());
+            let mut script = vec![];
+            clap_complete::generate(shell, &mut Cli::command(), "glovo-bootstrap", &mut script);
+            say_document(String::from_utf8_lossy(&script).trim_end());
             Ok(0)
         }
     }
@@ -122,7 +125,7 @@ fn run(
     let lock = MachineLock::take(system.root())?;
     Report::set_damaged_aside(system)?;
     system.prepare_image()?;
-    let report = engine::run(&manifest, &selection, system, view::choose(Mode::Run))?;
+    let report = engine::run(&manifest, &selection, system, view::run::choose(Mode::Run))?;
     Ok((lock, manifest, report))
 }
 
@@ -157,10 +160,9 @@ fn load(system: &Rc<System>, arguments: &cli::Manifest, reading: &Reading<'_>) -
         let ask = || if asks { machine.fact(name) } else { check_fact(name).and(Err(OfEachInstance.into())) };
         is_fact(name).then(ask)
     });
-    let mut diagnostics: Vec<Diagnostic> =
-        texts.variables.iter().flat_map(|text| variables.declare_all(text)).collect();
+    let mut faults = texts.variables.as_ref().map(|text| variables.declare_all(text)).unwrap_or_default();
     for file in &arguments.variables {
-        diagnostics.extend(variables.give_all(&variables_file(file).map_err(invalid)?));
+        faults.extend(variables.give_all(&variables_file(file).map_err(invalid)?));
     }
     let is_live_run = system.mode() == Mode::Run && system.root().is_host();
     for assignment in &arguments.set {
@@ -171,8 +173,9 @@ fn load(system: &Rc<System>, arguments: &cli::Manifest, reading: &Reading<'_>) -
             Some((name, value)) => variables.give(name, value),
             None => Err(format!("`--set {assignment}` has no `=`")),
         };
-        let diagnostic = |message| Diagnostic { message, place: None, hint: Some("--set NAME=VALUE".into()) };
-        diagnostics.extend(set.err().map(diagnostic));
+        if let Err(message) = set {
+            faults.add(|| Diagnostic { message, place: None, hint: Some("--set NAME=VALUE".into()) });
+        }
     }
     redaction::install(variables.redaction());
     let mut picker = match reading {
@@ -181,27 +184,30 @@ fn load(system: &Rc<System>, arguments: &cli::Manifest, reading: &Reading<'_>) -
     };
     let mut picks = |step: &str| picker.as_mut().is_none_or(|picks| picks(step));
     let manifest = match manifest::parse(&texts.steps, &mut variables, system.phase(), &mut picks) {
-        Ok(manifest) if diagnostics.is_empty() => manifest,
-        Ok(_) => return Err(wrong(&diagnostics, &location)),
+        Ok(manifest) if faults.is_empty() => manifest,
+        Ok(_) => return Err(wrong(&faults, &location)),
         Err(more) => {
-            diagnostics.extend(more);
-            return Err(wrong(&diagnostics, &location));
+            faults.extend(more);
+            return Err(wrong(&faults, &location));
         }
     };
     system.set_variables(Rc::new(variables));
     Ok((manifest, location))
 }
 
-/// Prints every fault, and makes an error of their number.
-fn wrong(diagnostics: &[Diagnostic], location: &Location) -> anyhow::Error {
-    for diagnostic in diagnostics {
-        view::complain(&format!("{diagnostic}\n"));
+/// Prints the faults, and makes an error of their number. The first one is its cause, for those who get the error alone.
+fn wrong(faults: &Faults, location: &Location) -> anyhow::Error {
+    for fault in faults.shown() {
+        complain(Shown::lines(&format!("{fault}\n")));
     }
-    let faults = if diagnostics.len() == 1 { "1 fault" } else { &format!("{} faults", diagnostics.len()) };
-    let fault = Fault::new(format!("{location}: invalid manifest, {faults}; nothing was touched")).invalid();
-    let Some(Diagnostic { message, place, .. }) = diagnostics.first() else { return fault.into() };
+    if faults.more() > 0 {
+        complain(format!("and {}", count(faults.more(), "more fault")));
+    }
+    let number = count(faults.count(), "fault");
+    let fault = Fault::new(format!("{location}: invalid manifest, {number}; nothing was touched")).invalid();
+    let Some(Diagnostic { message, place, .. }) = faults.shown().first() else { return fault.into() };
     let place = place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
-    fault.caused_by(anyhow!("{place}{message}")).into()
+    fault.caused_by(anyhow!("{place}{message}")).causes_were_shown().into()
 }
 
 fn invalid(error: anyhow::Error) -> anyhow::Error {
@@ -231,7 +237,7 @@ fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
         return Err(Fault::new(message).hint("glovo-bootstrap run").into());
     }
     if json {
-        say(&serde_json::to_string_pretty(&report).context("writing JSON")?);
+        say_json(&report)?;
     } else {
         show(&report, holder.as_deref());
     }
@@ -246,12 +252,11 @@ fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
 fn show(report: &Report, holder: Option<&str>) {
     let width = report.steps.iter().map(|step| step.name.len()).max().unwrap_or_default();
     for step in &report.steps {
-        let changes =
-            step.resources.iter().flat_map(|resource| &resource.changes).filter(|change| !change.deferred).count();
         let outcome = match step.outcome {
             Outcome::Unchanged => "unchanged".into(),
-            Outcome::Changed => format!("changed ({changes})"),
+            Outcome::Changed => format!("changed ({})", step.changes(false)),
             Outcome::Failed => "failed".into(),
+            Outcome::Stopped => "stopped".into(),
             Outcome::NotRun => "not run".into(),
             Outcome::Skipped => "skipped".into(),
             Outcome::Running if holder.is_some() => "running".into(),
@@ -261,26 +266,25 @@ fn show(report: &Report, holder: Option<&str>) {
             Outcome::NotRun | Outcome::Skipped => String::new(),
             _ => spoken(Duration::from_millis(step.milliseconds)),
         };
-        say(&format!("{:width$}  {outcome:12}  {time:>10}", step.name));
+        say(format!("{:width$}  {outcome:12}  {time:>10}", step.name));
         for resource in &step.resources {
-            for change in &resource.changes {
-                say(&format!(
-                    "  {} {}: {}",
-                    if change.deferred { "-" } else { "+" },
-                    resource.resource,
-                    change.summary
-                ));
+            for change in resource.changes.iter().filter(|change| !change.failed) {
+                say(format!("  {} {}: {}", if change.deferred { "-" } else { "+" }, resource.resource, change.summary));
             }
             if let Some(sum) = DownloadReport::sum(&resource.downloads) {
-                say(&format!("    fetched {sum}"));
+                say(format!("    fetched {sum}"));
             }
             for warning in &resource.warnings {
-                say(&format!("    warning: {warning}"));
+                say(format!("    warning: {warning}"));
             }
             if let Some(error) = &resource.error {
-                say(&format!("  ! {}: {}", resource.resource, error.causes.join(": ").replace('\n', "\n    ")));
+                let causes = error.causes.join(": ").replace('\n', "\n    ");
+                say(Shown::from(format!("  ! {}: ", resource.resource)) + Shown::lines(&causes));
                 if let Some(hint) = &error.hint {
-                    say(&format!("    hint: {hint}"));
+                    say(Shown::lines(&format!("    hint: {}", hint.replace('\n', "\n    "))));
+                }
+                if !resource.declared_at.is_empty() {
+                    say(format!("    declared at: {}", resource.declared_at));
                 }
             }
         }
@@ -290,7 +294,10 @@ fn show(report: &Report, holder: Option<&str>) {
         (_, Some(holder)) => format!("running: pid {holder}"),
         (None, None) => "cut off before its end: run it again".into(),
         (Some(0), None) => format!("converged in {total}"),
+        (Some(code), None) if report.outcome == Outcome::Stopped => {
+            format!("stopped by {} after {total}", signal_of(code).unwrap_or("a signal"))
+        }
         (Some(code), None) => format!("failed with exit code {code} after {total}"),
     };
-    say(&format!("run {} of {}: {ended}", report.run_id, report.started));
+    say(format!("run {} of {}: {ended}", report.run_id, report.started));
 }

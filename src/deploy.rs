@@ -29,6 +29,7 @@ mod weighted_dns;
 use std::{io::IsTerminal, time::Duration};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use serde::Serialize;
 
 use self::{
     prepare::{Kind, Prepared},
@@ -69,14 +70,16 @@ impl Deploy {
     /// Tells the operator something, or a program that reads JSON.
     pub fn say(&self, text: &str) {
         if self.json {
-            view::say(&serde_json::json!({ "message": text.trim_start() }).to_string());
+            Self::tell(&serde_json::json!({ "message": text.trim_start() }));
         } else {
             view::say(text);
         }
     }
 
-    fn paint(&self, code: &str, text: &str) -> String {
-        if self.json { text.to_owned() } else { view::coloured(code, text) }
+    /// Tells a program something.
+    fn tell(value: &impl Serialize) {
+        // What is told has nothing in it that JSON has no form for.
+        _ = view::say_json_line(value);
     }
 
     fn strategy(&self) -> Strategy {
@@ -253,7 +256,7 @@ impl Deploy {
         if self.yes {
             return Ok(true);
         }
-        view::complain(&format!("{question} [y/N] "));
+        view::ask(&format!("{question} [y/N]"));
         self.system.await_input(&std::io::stdin())?;
         let mut answer = String::new();
         _ = std::io::stdin().read_line(&mut answer).context("reading the answer")?;

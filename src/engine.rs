@@ -21,6 +21,7 @@ use crate::{
         fetch::Arrival,
         supervisor::{self, Word},
     },
+    visible,
 };
 
 /// A step that declares no deadline has this one: no run waits forever.
@@ -77,8 +78,8 @@ pub trait Observer {
     fn warning(&mut self, resource: &str, warning: &str);
     /// Something goes on within a change.
     fn progress(&mut self, line: &str);
-    /// A resource failed; `again` if it will be tried once more.
-    fn failure(&mut self, resource: &str, error: &anyhow::Error, again: bool);
+    /// A resource that is declared there failed; `again` if it will be tried once more.
+    fn failure(&mut self, resource: &str, declared_at: &str, error: &anyhow::Error, again: bool);
     /// A step has ended.
     fn step_ends(&mut self, index: usize, total: usize, step: &StepReport);
     /// All is over.
@@ -128,7 +129,8 @@ pub fn run(
             exit_code = if exit_code == 0 { code } else { exit_code };
         }
     }
-    run.report.notes = affected::notes(manifest, &run.report, system);
+    let notes = affected::notes(manifest, &run.report, system);
+    run.report.notes = notes.iter().map(|note| visible::line(note).into_owned()).collect();
     run.report.end(began.elapsed(), exit_code);
     run.report.write(system).context("keeping the report of the run")?;
     run.observer.borrow_mut().ends(&run.report);
@@ -171,11 +173,12 @@ impl Run<'_> {
         });
         let report = &mut self.report.steps[index];
         report.milliseconds = milliseconds(began.elapsed());
-        let changed = report.resources.iter().any(|resource| resource.outcome == Outcome::Changed);
-        report.outcome = match (failed, changed) {
-            (true, _) => Outcome::Failed,
-            (false, true) => Outcome::Changed,
-            (false, false) => Outcome::Unchanged,
+        let is = |outcome| report.resources.iter().any(|resource| resource.outcome == outcome);
+        report.outcome = match failed {
+            true if is(Outcome::Stopped) => Outcome::Stopped,
+            true => Outcome::Failed,
+            false if is(Outcome::Changed) => Outcome::Changed,
+            false => Outcome::Unchanged,
         };
         self.observer.borrow_mut().step_ends(index, total, report);
         if self.recorded {
@@ -187,9 +190,11 @@ impl Run<'_> {
     /// One resource with its retries; returns its exit code.
     fn resource(&mut self, index: usize, declared: &Declared) -> u8 {
         let began = Instant::now();
-        let title = declared.title();
+        let title = visible::line(&declared.title()).into_owned();
+        let declared_at = visible::line(&declared.place).into_owned();
         self.report.steps[index].resources.push(ResourceReport {
             resource: title.clone(),
+            declared_at: declared_at.clone(),
             outcome: Outcome::Running,
             milliseconds: 0,
             attempts: 0,
@@ -213,7 +218,7 @@ impl Run<'_> {
                 && !matches!(error::class(&error), Class::Interrupted(_))
                 && self.system.check().is_ok();
             let error = if again { error } else { self.put_back(declared, error) };
-            self.observer.borrow_mut().failure(&title, &error, again);
+            self.observer.borrow_mut().failure(&title, &declared_at, &error, again);
             if !again {
                 break Err(error);
             }
@@ -234,7 +239,10 @@ impl Run<'_> {
             Err(error) => {
                 let why = ErrorReport::new(&error);
                 supervisor::tell(&Word { resource: Some(title), error: Some(why.clone()), ..Word::default() });
-                report.outcome = Outcome::Failed;
+                report.outcome = match error::class(&error) {
+                    Class::Interrupted(_) => Outcome::Stopped,
+                    _ => Outcome::Failed,
+                };
                 report.error = Some(why);
                 error::exit_code(&error)
             }
@@ -267,6 +275,7 @@ impl Run<'_> {
                 (Mode::Run, Some(action)) => {
                     let made = action(self.system);
                     self.system.forget();
+                    self.note(index, &change.summary, made.is_err());
                     self.downloads(index, title);
                     self.warnings(index, title);
                     made.with_context(|| change.summary)?;
@@ -291,20 +300,24 @@ impl Run<'_> {
             .into())
     }
 
+    /// Keeps whether a change that was recorded could be made.
+    fn note(&mut self, index: usize, summary: &str, failed: bool) {
+        let summary = visible::line(summary);
+        let resource = self.report.steps[index].resources.last_mut();
+        let recorded = resource.and_then(|resource| resource.changes.iter_mut().find(|known| known.summary == summary));
+        if let Some(change) = recorded {
+            change.failed = failed;
+        }
+    }
+
     /// Puts what was downloaded for a change into the report and shows it.
     fn downloads(&mut self, index: usize, title: &str) {
         let at = |instant| milliseconds(Instant::saturating_duration_since(&instant, self.began));
         let report = |arrival: Arrival| {
             let (began, wanted, ended) = (at(arrival.began), at(arrival.wanted), at(arrival.ended));
             let behind = self.report.steps_between(index, began, wanted.min(ended));
-            DownloadReport {
-                source: redaction::shown(&arrival.source).into_owned(),
-                bytes: arrival.bytes,
-                began,
-                wanted,
-                ended,
-                behind,
-            }
+            let source = visible::line(&redaction::shown(&arrival.source)).into_owned();
+            DownloadReport { source, bytes: arrival.bytes, began, wanted, ended, behind }
         };
         let reports: Vec<_> = self.system.arrivals().into_iter().map(report).collect();
         self.observer.borrow_mut().downloads(title, &reports);
@@ -316,6 +329,7 @@ impl Run<'_> {
     /// Puts what a change has warned of into the report and shows it, once.
     fn warnings(&mut self, index: usize, title: &str) {
         for warning in self.system.warnings() {
+            let warning = visible::line(&redaction::shown(&warning)).into_owned();
             if let Some(resource) = self.report.steps[index].resources.last_mut()
                 && !resource.warnings.contains(&warning)
             {
@@ -328,8 +342,8 @@ impl Run<'_> {
     /// Puts a change into the report and shows it. Before the first one is made, the report on the disk
     /// says that a run is going on, so that one that is cut off can be seen.
     fn record(&mut self, index: usize, title: &str, change: &mut Change) -> Result<()> {
-        let summary = redaction::shown(&change.summary).into_owned();
-        let report = ChangeReport { summary, deferred: change.is_deferred(), diff: change.diff.take() };
+        let diff = change.diff.take();
+        let report = ChangeReport::new(&redaction::shown(&change.summary), change.is_deferred(), diff.as_deref());
         // What is planned once more, when a resource is tried again or looked at again, is not said again.
         if let Some(resource) = self.report.steps[index].resources.last_mut()
             && !resource.changes.iter().any(|known| known.summary == report.summary)

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::{redaction, visible};
+
 /// What an error means for whoever started the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Class {
@@ -28,6 +30,7 @@ pub struct Fault {
     message: String,
     hint: Option<String>,
     class: Class,
+    are_causes_shown: bool,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -61,6 +64,13 @@ impl Fault {
     #[must_use]
     pub fn invalid(self) -> Self {
         self.class(Class::Invalid)
+    }
+
+    /// Says that its causes are on the screen already: [`render`] leaves them out.
+    #[must_use]
+    pub fn causes_were_shown(mut self) -> Self {
+        self.are_causes_shown = true;
+        self
     }
 
     /// Keeps the error that led to this one, printed as `caused by`.
@@ -110,15 +120,22 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// An error as the user reads it: `error:`, a `caused by:` line for each cause, and `hint:`.
+/// An error as the user reads it: `error:`, a `caused by:` line for each cause, and `hint:`. What others wrote in it is
+/// visible, and stands indented behind the first line of what quotes it.
 pub fn render(error: &anyhow::Error) -> String {
     use fmt::Write;
-    let mut text = format!("error: {error}\n");
-    for cause in error.chain().skip(1) {
-        _ = writeln!(text, "caused by: {}", cause.to_string().replace('\n', "\n  "));
+    let mut text = String::new();
+    let mut part = |name: &str, words: &str| {
+        _ = writeln!(text, "{name}: {}", visible::lines(&redaction::shown(words)).replace('\n', "\n  "));
+    };
+    for (index, cause) in error.chain().enumerate() {
+        part(if index == 0 { "error" } else { "caused by" }, &cause.to_string());
+        if cause.downcast_ref::<Fault>().is_some_and(|fault| fault.are_causes_shown) {
+            break;
+        }
     }
     if let Some(hint) = hint(error) {
-        _ = writeln!(text, "hint: {hint}");
+        part("hint", hint);
     }
     text
 }

@@ -21,14 +21,17 @@ fn main() -> ExitCode {
     let cli = Cli::read();
     set_up_logging(cli.as_ref().is_ok_and(|cli| cli.verbose));
     let cli = match cli {
-        Ok(cli) => cli,
+        Ok(cli) => {
+            view::set_colour(cli.color);
+            cli
+        }
         Err(usage) => return ExitCode::from(commands::refuse(&usage)),
     };
     match commands::execute(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             supervisor::tell(&Word::of(&error));
-            view::complain(&error::render(&error));
+            view::complain_of(&error);
             ExitCode::from(error::exit_code(&error))
         }
     }

@@ -24,7 +24,7 @@ use toml::{
 };
 
 use self::{
-    diagnostic::{Diagnostic, Place, Text, did_you_mean},
+    diagnostic::{Diagnostic, Faults, Place, Text, did_you_mean},
     variables::Variables,
 };
 use crate::{
@@ -35,6 +35,9 @@ use crate::{
 
 /// The fields that every resource may have besides those of its kind.
 pub const COMMON_FIELDS: [&str; 4] = ["kind", "retries", "timeout", "phase"];
+
+/// How many bytes of a table's first line are pointed at.
+const MOST_HEADING: usize = 200;
 
 /// The declared steps.
 #[derive(Debug)]
@@ -61,6 +64,8 @@ pub struct Step {
 pub struct Declared {
     /// Name of its kind.
     pub kind: &'static str,
+    /// Where it is declared: the name of its text and the line, `30-web.toml:12`.
+    pub place: String,
     /// How often it is tried again after a failure.
     pub retries: u32,
     /// Deadline of each try.
@@ -87,12 +92,14 @@ pub fn parse<'a>(
     variables: &'a mut Variables,
     phase: Phase,
     picks: &'a mut dyn FnMut(&str) -> bool,
-) -> Result<Manifest, Vec<Diagnostic>> {
-    let mut diagnostics = vec![];
+) -> Result<Manifest, Faults> {
+    let mut faults = Faults::default();
     let mut parsed = vec![];
     for text in texts {
         let (table, errors) = DeTable::parse_recoverable(&text.text);
-        diagnostics.extend(errors.iter().map(|error| syntax_error(text, error)));
+        for error in &errors {
+            faults.add(|| syntax_error(text, error));
+        }
         if errors.is_empty() {
             parsed.push((text, table));
         }
@@ -100,7 +107,7 @@ pub fn parse<'a>(
     let mut reader = Reader {
         variables,
         phase,
-        diagnostics,
+        faults,
         picks,
         is_picked: true,
         steps: vec![],
@@ -110,15 +117,14 @@ pub fn parse<'a>(
     for (text, table) in parsed {
         reader.text(text, table);
     }
-    if reader.steps.is_empty() && reader.diagnostics.is_empty() {
-        let message = "the manifest declares no step".into();
-        reader.diagnostics.push(Diagnostic {
-            message,
+    if reader.steps.is_empty() && reader.faults.is_empty() {
+        reader.faults.add(|| Diagnostic {
+            message: "the manifest declares no step".into(),
             place: None,
             hint: Some("see: glovo-bootstrap steps export DIR".into()),
         });
     }
-    if reader.diagnostics.is_empty() { Ok(Manifest { steps: reader.steps }) } else { Err(reader.diagnostics) }
+    if reader.faults.is_empty() { Ok(Manifest { steps: reader.steps }) } else { Err(reader.faults) }
 }
 
 fn syntax_error(text: &Text, error: &toml::de::Error) -> Diagnostic {
@@ -129,7 +135,7 @@ fn syntax_error(text: &Text, error: &toml::de::Error) -> Diagnostic {
 struct Reader<'a> {
     variables: &'a mut Variables,
     phase: Phase,
-    diagnostics: Vec<Diagnostic>,
+    faults: Faults,
     picks: &'a mut dyn FnMut(&str) -> bool,
     /// Whether the step at hand is to be run, or only to be read.
     is_picked: bool,
@@ -138,12 +144,12 @@ struct Reader<'a> {
     paths: BTreeMap<String, Spot<'a>>,
 }
 
-/// The fields of a table that hold a variable of unknown value, such as a fact that is not told while an image is made.
-/// Such a string stays as it is written, and what it must be is not checked.
+/// The fields of a table that hold a variable of unknown value, such as a fact that is not told while an image is made,
+/// or one that is a fault. Such a string stays as it is written, and what it must be is not checked.
 #[derive(Default)]
 struct Unknown {
     fields: BTreeSet<String>,
-    /// The first of the variables.
+    /// The first of the variables that are no fault.
     variable: Option<String>,
 }
 
@@ -158,7 +164,15 @@ type Spot<'a> = (&'a Text, Range<usize>);
 
 impl<'a> Reader<'a> {
     fn report(&mut self, text: &Text, span: &Range<usize>, message: impl Into<String>, hint: Option<String>) {
-        self.diagnostics.push(Diagnostic { message: message.into(), place: Some(Place::new(text, span)), hint });
+        self.fault(text, span, || (message.into(), hint));
+    }
+
+    /// The same with words that are worth making only if they are shown.
+    fn fault(&mut self, text: &Text, span: &Range<usize>, words: impl FnOnce() -> (String, Option<String>)) {
+        self.faults.add(|| {
+            let (message, hint) = words();
+            Diagnostic { message, place: Some(Place::new(text, span)), hint }
+        });
     }
 
     /// One file: a step, or `[variables]` and `[[step]]`s.
@@ -166,12 +180,12 @@ impl<'a> Reader<'a> {
         let span = table.span();
         let mut table = table.into_inner();
         if !table.contains_key("step") && !table.contains_key("variables") {
-            self.step(text, Spanned::new(span, table));
+            self.step(text, Spanned::new(span, table), "resource");
             return;
         }
         if let Some(variables) = table.remove("variables") {
             match variables.get_ref() {
-                DeValue::Table(variables) => self.diagnostics.extend(self.variables.declare_table(text, variables)),
+                DeValue::Table(variables) => self.faults.extend(self.variables.declare_table(text, variables)),
                 other => self.report(
                     text,
                     &variables.span(),
@@ -181,9 +195,9 @@ impl<'a> Reader<'a> {
             }
         }
         for step in self.tables(text, table.remove("step"), "step") {
-            self.step(text, step);
+            self.step(text, step, "step.resource");
         }
-        self.unknown(text, &table, &["variables", "step"], "a manifest of several steps");
+        self.unknown(text, &table, &["variables", "step"], "a manifest of several steps", "step.resource");
     }
 
     /// The elements of an array of tables.
@@ -211,7 +225,8 @@ impl<'a> Reader<'a> {
         tables
     }
 
-    fn step(&mut self, text: &'a Text, step: Spanned<DeTable<'_>>) {
+    /// One step, whose resources begin with `[[heading]]`.
+    fn step(&mut self, text: &'a Text, step: Spanned<DeTable<'_>>, heading_of_resource: &str) {
         let span = heading(text, &step.span());
         let mut table = step.into_inner();
         self.is_picked = true;
@@ -230,7 +245,8 @@ impl<'a> Reader<'a> {
         for resource in self.tables(text, table.remove("resource"), "resource") {
             resources.extend(self.resource(text, resource, at_boot));
         }
-        self.unknown(text, &table, &["name", "description", "timeout", "phase", "resource"], "a step");
+        let known = ["name", "description", "timeout", "phase", "resource"];
+        self.unknown(text, &table, &known, "a step", heading_of_resource);
         self.steps.push(Step {
             name: name.map(Spanned::into_inner).unwrap_or_default(),
             description: description.map(Spanned::into_inner).unwrap_or_default(),
@@ -246,8 +262,10 @@ impl<'a> Reader<'a> {
             self.report(text, &name.span(), format!("`{}` is not a step's name", name.get_ref().escape_debug()), hint);
         }
         if let Some((first, span)) = self.step_names.insert(name.get_ref().clone(), (text, name.span())) {
-            let hint = Some(format!("the first one is at {}", Place::new(first, &span)));
-            self.report(text, &name.span(), format!("a second step is named `{}`", name.get_ref()), hint);
+            self.fault(text, &name.span(), || {
+                let hint = format!("the first one is at {}", Place::new(first, &span));
+                (format!("a second step is named `{}`", name.get_ref()), Some(hint))
+            });
         }
     }
 
@@ -270,9 +288,9 @@ impl<'a> Reader<'a> {
         let full = resource.span();
         let span = heading(text, &full);
         let mut table = resource.into_inner();
-        let faults = self.diagnostics.len();
+        let faults = self.faults.count();
         let unknown = self.substitute_table(text, &mut table, |_| true);
-        let unresolved = self.diagnostics.len() > faults;
+        let is_kind_unresolved = unknown.has("kind") && self.faults.count() > faults;
         let retries = self.take::<u32>(text, &mut table, "retries", &unknown);
         let timeout = self.take::<Span>(text, &mut table, "timeout", &unknown);
         let at_boot = self.at_boot(text, &mut table, &unknown) || step_at_boot;
@@ -282,15 +300,20 @@ impl<'a> Reader<'a> {
             self.report(text, &span, "the resource has no `kind`", hint);
             return None;
         };
+        if is_kind_unresolved {
+            return None;
+        }
         let name = kind.get_ref().as_str().unwrap_or_default();
         let Some(entry) = KINDS.iter().find(|kind| kind.name == name) else {
-            let list = format!("the kinds are: {}", names().collect::<Vec<_>>().join(", "));
-            let hint = did_you_mean(name, names()).unwrap_or(list);
-            self.report(text, &kind.span(), format!("unknown kind `{}`", name.escape_debug()), Some(hint));
+            self.fault(text, &kind.span(), || {
+                let list = || format!("the kinds are: {}", names().collect::<Vec<_>>().join(", "));
+                let hint = did_you_mean(name, names()).unwrap_or_else(list);
+                (format!("unknown kind `{}`", name.escape_debug()), Some(hint))
+            });
             return None;
         };
-        let mut resource = self.kind(text, entry, table, &span, &unknown, unresolved)?;
-        if self.diagnostics.len() > faults {
+        let mut resource = self.kind(text, entry, table, &span, &unknown)?;
+        if self.faults.count() > faults {
             return None;
         }
         let secret = resource.secret().cloned();
@@ -300,6 +323,7 @@ impl<'a> Reader<'a> {
         }
         Some(Declared {
             kind: entry.name,
+            place: format!("{}:{}", text.name, text.line_of(span.start)),
             retries: retries.map_or(0, Spanned::into_inner),
             timeout: timeout.map(|timeout| timeout.into_inner().0),
             resource,
@@ -314,12 +338,11 @@ impl<'a> Reader<'a> {
         table: DeTable<'_>,
         span: &Range<usize>,
         unknown: &Unknown,
-        unresolved: bool,
     ) -> Option<Box<dyn Resource>> {
         let fields = schema::fields(entry);
         let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
         let what = format!("kind `{}`", entry.name);
-        self.unknown(text, &table, &[&known[..], &COMMON_FIELDS[..]].concat(), &what);
+        self.unknown(text, &table, &[&known[..], &COMMON_FIELDS[..]].concat(), &what, "");
         let table: DeTable<'_> = table.into_iter().filter(|(name, _)| known.contains(&&**name.get_ref())).collect();
         let spans: BTreeMap<String, Range<usize>> =
             table.iter().map(|(name, value)| (name.get_ref().to_string(), value.span())).collect();
@@ -335,12 +358,8 @@ impl<'a> Reader<'a> {
         if !missing.is_empty() {
             return None;
         }
-        if unresolved {
-            return None;
-        }
         // What identifies it, as it is written: `/srv/{{ instance.id }}`.
-        let written =
-            ["path", "name", "url"].iter().find_map(|field| table.get(*field)?.get_ref().as_str()).map(str::to_owned);
+        let written = title_as_written(&table);
         let resource = self.deserialize(text, entry, table, span, unknown)?;
         for finding in resource.check().into_iter().filter(|finding| !unknown.has(finding.field)) {
             let span = spans.get(finding.field).unwrap_or(span);
@@ -351,14 +370,17 @@ impl<'a> Reader<'a> {
             let path = written.clone().filter(|_| is_unknown).unwrap_or_else(|| path.to_string());
             let span = spans.get("path").unwrap_or(span);
             if let Some((first, first_span)) = self.paths.insert(path.clone(), (text, span.clone())) {
-                let hint = Some(format!("the first one is at {}", Place::new(first, &first_span)));
-                self.report(text, span, format!("a second resource decides about {path}"), hint);
+                self.fault(text, span, || {
+                    let hint = format!("the first one is at {}", Place::new(first, &first_span));
+                    (format!("two resources manage {path}"), Some(hint))
+                });
             }
         }
         let Some(fact) = &unknown.variable else { return Some(resource) };
         let why = format!("each instance has its own {fact}");
         let secret = resource.secret().filter(|_| !unknown.has("path")).cloned();
-        Some(Box::new(Deferred { title: written.unwrap_or("…".into()), why, secret }))
+        let title = written.unwrap_or_else(|| format!("at line {}", text.line_of(span.start)));
+        Some(Box::new(Deferred { title, why, secret }))
     }
 
     /// Deserializes a resource. serde stops at the first bad field; the value that the kind's example has
@@ -371,11 +393,11 @@ impl<'a> Reader<'a> {
         span: &Range<usize>,
         unknown: &Unknown,
     ) -> Option<Box<dyn Resource>> {
-        let faults = self.diagnostics.len();
+        let faults = self.faults.count();
         loop {
             let whole = Spanned::new(span.clone(), DeValue::Table(table.clone()));
             let error = match (entry.parse)(ValueDeserializer::from(whole)) {
-                Ok(resource) => return Some(resource).filter(|_| self.diagnostics.len() == faults),
+                Ok(resource) => return Some(resource).filter(|_| self.faults.count() == faults),
                 Err(error) => error,
             };
             let place = error.span().unwrap_or_else(|| span.clone());
@@ -415,11 +437,25 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn unknown(&mut self, text: &Text, table: &DeTable<'_>, known: &[&str], what: &str) {
-        for (name, _) in table.iter().filter(|(name, _)| !known.contains(&&**name.get_ref())) {
-            let list = format!("its fields are: {}", known.join(", "));
-            let hint = did_you_mean(name.get_ref(), known.iter().copied()).unwrap_or(list);
-            self.report(text, &name.span(), format!("unknown field `{}` in {what}", name.get_ref()), Some(hint));
+    /// Reports fields that are not known. One that is named like a kind may be meant to be a resource, where those begin
+    /// with `[[heading]]`.
+    fn unknown(&mut self, text: &Text, table: &DeTable<'_>, known: &[&str], what: &str, heading_of_resource: &str) {
+        let mut unknown: Vec<_> = table.keys().filter(|name| !known.contains(&&**name.get_ref())).collect();
+        // A table is in the order of its names, faults are read in that of the text.
+        unknown.sort_by_key(|name| name.span().start);
+        for name in unknown {
+            let span = name.span();
+            let name = name.get_ref();
+            self.fault(text, &span, || {
+                let is_kind = !heading_of_resource.is_empty() && KINDS.iter().any(|kind| kind.name == name);
+                let hint = if is_kind {
+                    format!("begin the resource with [[{heading_of_resource}]], and give it kind = \"{name}\"")
+                } else {
+                    let list = || format!("its fields are: {}", known.join(", "));
+                    did_you_mean(name, known.iter().copied()).unwrap_or_else(list)
+                };
+                (format!("unknown field `{name}` in {what}"), Some(hint))
+            });
         }
     }
 
@@ -428,8 +464,8 @@ impl<'a> Reader<'a> {
         let mut unknown = Unknown::default();
         for (name, value) in table.iter_mut().filter(|(name, _)| which(name.get_ref())) {
             let mut variable = None;
-            self.substitute(text, value, &mut variable);
-            if variable.is_some() {
+            let is_resolved = self.substitute(text, value, &mut variable);
+            if variable.is_some() || !is_resolved {
                 _ = unknown.fields.insert(name.get_ref().to_string());
                 unknown.variable = unknown.variable.take().or(variable);
             }
@@ -437,8 +473,8 @@ impl<'a> Reader<'a> {
         unknown
     }
 
-    /// Replaces the variables in a value, and tells the first one of unknown value.
-    fn substitute(&mut self, text: &Text, value: &mut Spanned<DeValue<'_>>, unknown: &mut Option<String>) {
+    /// Replaces the variables in a value, and tells the first one of unknown value. Whether none of them is a fault.
+    fn substitute(&mut self, text: &Text, value: &mut Spanned<DeValue<'_>>, unknown: &mut Option<String>) -> bool {
         let span = value.span();
         match value.get_mut() {
             DeValue::String(string) if string.contains("{{") => {
@@ -449,22 +485,59 @@ impl<'a> Reader<'a> {
                         *string = resolved.text.into();
                         *unknown = unknown.take().or(resolved.unknown);
                     }
-                    Err(unresolved) => self.report(text, &span, unresolved.message, unresolved.hint),
+                    Err((first, others)) => {
+                        for one in std::iter::once(&first).chain(&others) {
+                            self.faults.add(|| {
+                                let written = text.text.get(span.clone()).unwrap_or_default();
+                                let within = one.range(written).map(|at| span.start + at.start..span.start + at.end);
+                                let place = Some(Place::new(text, &within.unwrap_or_else(|| span.clone())));
+                                Diagnostic { message: one.message(), place, hint: one.hint(self.variables) }
+                            });
+                        }
+                        return false;
+                    }
                 }
             }
             DeValue::String(string) if string.contains('\0') => {
                 self.report(text, &span, "the string holds a NUL character", None);
             }
-            DeValue::Array(values) => values.iter_mut().for_each(|value| self.substitute(text, value, unknown)),
-            DeValue::Table(table) => table.iter_mut().for_each(|(_, value)| self.substitute(text, value, unknown)),
+            DeValue::Array(values) => {
+                let mut all = true;
+                for value in values.iter_mut() {
+                    all &= self.substitute(text, value, unknown);
+                }
+                return all;
+            }
+            DeValue::Table(table) => {
+                let mut all = true;
+                for (_, value) in table.iter_mut() {
+                    all &= self.substitute(text, value, unknown);
+                }
+                return all;
+            }
             _ => {}
         }
+        true
     }
+}
+
+/// What tells a resource from others, as it is written: a path, a name, names, a URL.
+fn title_as_written(table: &DeTable<'_>) -> Option<String> {
+    let text = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Array(values) => {
+            let texts: Vec<&str> = values.iter().filter_map(|value| value.get_ref().as_str()).collect();
+            (!texts.is_empty()).then(|| texts.join(", "))
+        }
+        _ => None,
+    };
+    ["path", "name", "names", "url"].iter().find_map(|field| text(table.get(*field)?.get_ref()))
 }
 
 /// The first line of a table's span: a caret under all of it would help nobody.
 fn heading(text: &Text, span: &Range<usize>) -> Range<usize> {
     let start = span.start.min(text.text.len());
-    let length = text.text.get(start..).and_then(|rest| rest.lines().next()).map_or(0, str::len);
+    let end = span.end.min(start + MOST_HEADING).min(text.text.len());
+    let length = text.text.get(start..end).and_then(|rest| rest.lines().next()).map_or(1, str::len);
     start..start + length.max(1)
 }

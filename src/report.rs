@@ -11,6 +11,7 @@ use crate::{
     redaction,
     system::{Mode, System, root::is_full, state},
     value::{ByteSize, spoken},
+    visible,
 };
 
 /// The report's file in the state directory.
@@ -55,6 +56,8 @@ pub enum Outcome {
     Changed,
     /// It failed.
     Failed,
+    /// A signal stopped it.
+    Stopped,
     /// It has not come to its turn, or never will because something before it failed.
     NotRun,
     /// It was not asked for.
@@ -79,11 +82,22 @@ pub struct StepReport {
     pub resources: Vec<ResourceReport>,
 }
 
+impl StepReport {
+    /// How many changes were made or are pending, or were deferred.
+    pub fn changes(&self, deferred: bool) -> usize {
+        let changes = self.resources.iter().flat_map(|resource| &resource.changes);
+        changes.filter(|change| change.deferred == deferred && !change.failed).count()
+    }
+}
+
 /// A resource.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ResourceReport {
     /// Kind and name.
     pub resource: String,
+    /// Where it is declared: `/etc/glovo-bootstrap/steps/30-web.toml:12`.
+    #[serde(default)]
+    pub declared_at: String,
     /// How it ended.
     pub outcome: Outcome,
     /// Wall time in milliseconds.
@@ -111,9 +125,20 @@ pub struct ChangeReport {
     /// Whether it must wait until the image boots, or the run has ended.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub deferred: bool,
+    /// Whether it was tried and not made.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub failed: bool,
     /// The difference of a text file, in a plan.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub diff: Option<String>,
+}
+
+impl ChangeReport {
+    /// What a report keeps of a change.
+    pub fn new(summary: &str, deferred: bool, diff: Option<&str>) -> Self {
+        let diff = diff.map(|diff| visible::lines(diff).into_owned());
+        Self { summary: visible::line(summary).into_owned(), deferred, failed: false, diff }
+    }
 }
 
 /// A download. Its times are in milliseconds after the run began.
@@ -182,11 +207,9 @@ pub struct ErrorReport {
 impl ErrorReport {
     /// What a report keeps of an error.
     pub fn new(error: &anyhow::Error) -> Self {
-        let shown = |text: &str| redaction::shown(text).into_owned();
-        Self {
-            causes: error.chain().map(|cause| shown(&cause.to_string())).collect(),
-            hint: error::hint(error).map(shown),
-        }
+        let shown = |text: &str| visible::lines(&redaction::shown(text)).into_owned();
+        let causes = error.chain().map(|cause| shown(&cause.to_string())).collect();
+        Self { causes, hint: error::hint(error).map(shown) }
     }
 }
 
@@ -217,14 +240,14 @@ impl Report {
         self.outcome = match exit_code {
             0 if self.changes(false) > 0 => Outcome::Changed,
             0 => Outcome::Unchanged,
+            129.. => Outcome::Stopped,
             _ => Outcome::Failed,
         };
     }
 
     /// How many changes were made or are pending, or were deferred.
     pub fn changes(&self, deferred: bool) -> usize {
-        let resources = self.steps.iter().flat_map(|step| &step.resources);
-        resources.flat_map(|resource| &resource.changes).filter(|change| change.deferred == deferred).count()
+        self.steps.iter().map(|step| step.changes(deferred)).sum()
     }
 
     /// The steps before this one that went on at some time in between, in milliseconds after the run began.
@@ -294,7 +317,7 @@ pub fn run_id() -> String {
 
 /// The command line of this process, without the values of variables: one may be a secret.
 pub fn command_line() -> String {
-    redact(std::env::args())
+    visible::line(&redact(std::env::args())).into_owned()
 }
 
 fn redact(arguments: impl Iterator<Item = String>) -> String {

@@ -278,8 +278,8 @@ impl System {
         match &*self.variables.borrow() {
             None => Ok(template.to_owned()),
             Some(variables) => variables.substitute(template).map_err(|unresolved| {
-                let fault = Fault::new(unresolved.message);
-                match unresolved.hint {
+                let fault = Fault::new(unresolved.message());
+                match unresolved.hint(variables) {
                     Some(hint) => fault.hint(hint).into(),
                     None => fault.into(),
                 }

@@ -1,39 +1,104 @@
-//! What a person sees of a run: lines on a terminal or in a log, or records in the journal.
+//! What a person sees: the only way to standard output and standard error.
+//!
+//! What is printed is a [`Shown`], so text of others comes through [`crate::visible`] first.
 
 pub mod downloads;
+pub mod run;
 
 use std::{
-    cell::RefCell,
     io::{self, IsTerminal, Write},
-    rc::Rc,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use anyhow::{Context, Result};
+use indicatif::{MultiProgress, ProgressBar};
+use serde::Serialize;
 
-use crate::{
-    engine::Observer,
-    error, redaction,
-    report::{ChangeReport, DownloadReport, Outcome, Report, StepReport},
-    system::{Mode, output},
-    value::spoken,
-};
+use crate::{error, system::output, visible::Shown};
 
-/// Prints to standard output. A closed terminal or a full pipe must not end a run, so errors are dropped
-/// (and `println!` is not used: it panics).
-pub fn say(text: &str) {
-    output::print(io::stdout(), &format!("{text}\n"), None);
+/// When output has colours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless the environment says `NO_COLOR` or `TERM=dumb`.
+    #[default]
+    Auto,
+    /// Also in files and pipes.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// What the command line says of colours.
+static COLOUR: OnceLock<Colour> = OnceLock::new();
+
+/// Sets when output has colours; the first call counts.
+pub fn set_colour(colour: Colour) {
+    _ = COLOUR.set(colour);
+}
+
+/// Prints a line, or several, to standard output. A closed terminal or a full pipe must not end a run, so errors are
+/// dropped (and `println!` is not used: it panics).
+pub fn say(text: impl Into<Shown>) {
+    say_within(None, text);
+}
+
+/// The same, but what finds no reader for so long is dropped.
+fn say_within(patience: Option<Duration>, text: impl Into<Shown>) {
+    output::print(standard_output(), (text.into() + Shown::lines("\n")).as_str(), patience);
+}
+
+/// Prints a value as JSON to standard output: a document on several lines.
+pub fn say_json(value: &impl Serialize) -> Result<()> {
+    say(Shown::json(&serde_json::to_string_pretty(value).context("writing JSON")?));
+    Ok(())
+}
+
+/// Prints a value as JSON on one line, for those who read line by line.
+pub fn say_json_line(value: &impl Serialize) -> Result<()> {
+    say(Shown::json(&serde_json::to_string(value).context("writing JSON")?));
+    Ok(())
+}
+
+/// Prints a text that is meant for a file or a program: byte by byte, but made visible on a terminal.
+pub fn say_document(text: &str) {
+    if standard_output().is_terminal() {
+        return say(Shown::lines(text));
+    }
+    output::print(standard_output(), &format!("{text}\n"), None);
+}
+
+#[expect(clippy::disallowed_methods, reason = "what it gets is visible")]
+fn standard_output() -> io::Stdout {
+    io::stdout()
+}
+
+#[expect(clippy::disallowed_methods, reason = "what it gets is visible")]
+fn standard_error() -> io::Stderr {
+    io::stderr()
 }
 
 /// The bars that are on the terminal: what else is printed goes above them.
 static BARS: Mutex<Option<MultiProgress>> = Mutex::new(None);
 
-/// Prints an error to standard error, in the same spirit.
-pub fn complain(text: &str) {
-    let text = redaction::shown(text);
-    let write = || output::print(io::stderr(), &text, Some(output::STUCK));
+/// Prints a line, or several, to standard error, in the same spirit.
+pub fn complain(text: impl Into<Shown>) {
+    above_bars(&(text.into() + Shown::lines("\n")));
+}
+
+/// Prints an error with its causes and its hint to standard error.
+pub fn complain_of(error: &anyhow::Error) {
+    complain(Shown::lines(error::render(error).trim_end()));
+}
+
+/// Prints a question to standard error; the answer is typed behind it.
+pub fn ask(question: &str) {
+    above_bars(&(Shown::from(question) + " "));
+}
+
+fn above_bars(text: &Shown) {
     let bars = BARS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let write = || output::print(standard_error(), text.as_str(), Some(output::STUCK));
     match bars {
         Some(bars) => bars.suspend(write),
         None => write(),
@@ -46,7 +111,7 @@ pub struct Complaints;
 
 impl Write for Complaints {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        complain(&String::from_utf8_lossy(bytes));
+        above_bars(&Shown::lines(&String::from_utf8_lossy(bytes)));
         Ok(bytes.len())
     }
 
@@ -55,261 +120,39 @@ impl Write for Complaints {
     }
 }
 
-/// The view that fits where the output goes.
-pub fn choose(mode: Mode) -> Rc<RefCell<dyn Observer>> {
-    if mode == Mode::Run && crate::system::host::is_stderr_the_journal() {
-        Rc::new(RefCell::new(Journal { step: String::new() }))
-    } else {
-        Rc::new(RefCell::new(Lines::new(mode)))
-    }
+/// Whether standard error is a terminal on which a line can be drawn anew.
+fn is_live() -> bool {
+    standard_error().is_terminal() && !is_dumb()
 }
 
-/// Lines. On a terminal with a live line below them that shows what is going on.
-struct Lines {
-    mode: Mode,
-    live: Option<ProgressBar>,
-    colour: bool,
-    began: Instant,
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
-impl Lines {
-    fn new(mode: Mode) -> Self {
-        let live = io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new_spinner();
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
-                bar.set_style(style);
-            }
-            bar.enable_steady_tick(Duration::from_millis(120));
-            bar
-        });
-        Self { mode, live, colour: is_colourful(), began: Instant::now() }
-    }
-
-    /// A plan waits for its reader; a run goes on.
-    fn say(&self, text: &str) {
-        let patience = if self.mode == Mode::Run { Some(output::STUCK) } else { None };
-        output::print(io::stdout(), &format!("{text}\n"), patience);
-    }
-
-    fn line(&self, text: &str) {
-        match &self.live {
-            Some(bar) => bar.suspend(|| self.say(text)),
-            None => self.say(text),
-        }
-    }
-
-    fn paint(&self, code: &str, text: &str) -> String {
-        paint(self.colour, code, text)
-    }
-
-    fn diff(&self, diff: &str) {
-        for line in diff.lines() {
-            let code = match line.as_bytes().first() {
-                Some(b'+') => "32",
-                Some(b'-') => "31",
-                Some(b'@') => "36",
-                _ => "0",
-            };
-            self.line(&format!("      {}", self.paint(code, line)));
-        }
-    }
+/// The only way to put a text beside a bar.
+#[expect(clippy::disallowed_methods, reason = "what it gets is visible")]
+fn label(bar: &ProgressBar, text: impl Into<Shown>) {
+    bar.set_message(text.into().as_str().to_owned());
 }
 
-impl Observer for Lines {
-    fn step_begins(&mut self, index: usize, total: usize, name: &str) {
-        if let Some(bar) = &self.live {
-            bar.set_message(format!("step {}/{total} {name}", index + 1));
-        }
-    }
-
-    fn change(&mut self, resource: &str, change: &ChangeReport) {
-        let (mark, colour) = if change.deferred { ("-", "33") } else { ("+", "32") };
-        self.line(&format!("  {} {resource}: {}", self.paint(colour, mark), change.summary));
-        if let Some(diff) = &change.diff {
-            self.diff(diff);
-        }
-        self.progress(&format!("{resource}: {}", change.summary));
-    }
-
-    fn downloads(&mut self, _resource: &str, downloads: &[DownloadReport]) {
-        if let Some(sum) = DownloadReport::sum(downloads) {
-            self.line(&format!("    fetched {sum}"));
-        }
-    }
-
-    fn warning(&mut self, _resource: &str, warning: &str) {
-        self.line(&format!("    {} {warning}", self.paint("33", "warning:")));
-    }
-
-    fn progress(&mut self, line: &str) {
-        if let Some(bar) = &self.live {
-            bar.set_message(line.chars().filter(|c| !c.is_control()).collect::<String>());
-        }
-    }
-
-    fn failure(&mut self, resource: &str, error: &anyhow::Error, again: bool) {
-        let again = if again { " (it is tried again)" } else { "" };
-        let text = error::render(error);
-        let text = redaction::shown(&text);
-        let head = self.paint("31", &format!("  ! {resource}: failed{again}"));
-        self.line(&format!("{head}\n    {}", text.trim_end().replace('\n', "\n    ")));
-    }
-
-    fn step_ends(&mut self, index: usize, total: usize, step: &StepReport) {
-        let deferred =
-            step.resources.iter().flat_map(|resource| &resource.changes).filter(|change| change.deferred).count();
-        let changes = step.resources.iter().flat_map(|resource| &resource.changes).count() - deferred;
-        let words = match (step.outcome, self.mode) {
-            (Outcome::Failed, _) => self.paint("31", "failed"),
-            (Outcome::Changed, Mode::Run) => self.paint("32", &count(changes, "change")),
-            (Outcome::Changed, Mode::Plan) => self.paint("33", &format!("{} pending", count(changes, "change"))),
-            _ if deferred > 0 => self.paint("33", &format!("{deferred} deferred")),
-            _ => "nothing to change".into(),
-        };
-        let time = spoken(Duration::from_millis(step.milliseconds));
-        self.line(&format!("step {}/{total} {}: {words} ({time})", index + 1, self.paint("1", &step.name)));
-    }
-
-    fn ends(&mut self, report: &Report) {
-        if let Some(bar) = self.live.take() {
-            bar.finish_and_clear();
-        }
-        self.say(&summary(report, self.mode, self.began.elapsed()));
-    }
-}
-
-/// Whether standard output shows colours, and the user wants them.
+/// Whether standard output shows colours, and the user wants them: <https://no-color.org>.
 fn is_colourful() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+    match COLOUR.get().copied().unwrap_or_default() {
+        Colour::Always => true,
+        Colour::Never => false,
+        Colour::Auto => {
+            let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            standard_output().is_terminal() && !is_refused && !is_dumb()
+        }
+    }
 }
 
-fn paint(colour: bool, code: &str, text: &str) -> String {
-    if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-}
-
-/// Text in a colour (the parameters of ANSI's SGR), where standard output shows colours.
-pub fn coloured(code: &str, text: &str) -> String {
-    paint(is_colourful(), code, text)
+/// One line in a colour (the parameters of ANSI's SGR), where standard output shows colours.
+pub fn coloured(code: &'static str, text: &str) -> Shown {
+    if is_colourful() { Shown::painted(code, text) } else { text.into() }
 }
 
 /// `1 change`, `2 changes`.
 pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
-/// The last line of a run or plan.
-fn summary(report: &Report, mode: Mode, elapsed: Duration) -> String {
-    let changes = count(report.changes(false), "change");
-    let deferred = match report.changes(true) {
-        0 => String::new(),
-        number => format!(", {number} deferred"),
-    };
-    let not_run: Vec<&str> =
-        report.steps.iter().filter(|step| step.outcome == Outcome::NotRun).map(|step| step.name.as_str()).collect();
-    let time = spoken(elapsed);
-    let mut text = match (mode, report.outcome) {
-        (Mode::Plan, Outcome::Failed) => format!("plan failed: {changes} pending, and the errors above"),
-        (Mode::Plan, _) => format!("plan: {changes} pending{deferred}"),
-        (Mode::Run, Outcome::Failed) => format!("failed after {changes}{deferred} in {time}"),
-        (Mode::Run, _) => format!("converged: {changes}{deferred} in {time}"),
-    };
-    if !not_run.is_empty() {
-        text.push_str(&format!("\nnot run: {}", not_run.join(", ")));
-    }
-    for note in &report.notes {
-        text.push_str(&format!("\nnote: {note}"));
-    }
-    text
-}
-
-/// Records in the journal, with the step, resource and change as fields of their own.
-struct Journal {
-    step: String,
-}
-
-impl Observer for Journal {
-    fn step_begins(&mut self, _index: usize, _total: usize, name: &str) {
-        self.step = name.into();
-    }
-
-    fn change(&mut self, resource: &str, change: &ChangeReport) {
-        tracing::info!(
-            step = self.step,
-            resource,
-            change = change.summary,
-            deferred = change.deferred,
-            "{resource}: {}",
-            change.summary
-        );
-    }
-
-    fn downloads(&mut self, resource: &str, downloads: &[DownloadReport]) {
-        for download in downloads {
-            let DownloadReport { source, bytes, began, wanted, ended, .. } = download;
-            tracing::info!(
-                step = self.step,
-                resource,
-                source,
-                bytes,
-                began,
-                wanted,
-                ended,
-                "{resource}: fetched {download}"
-            );
-        }
-    }
-
-    fn warning(&mut self, resource: &str, warning: &str) {
-        tracing::warn!(step = self.step, resource, "{resource}: {warning}");
-    }
-
-    fn progress(&mut self, line: &str) {
-        tracing::debug!(step = self.step, "{line}");
-    }
-
-    fn failure(&mut self, resource: &str, error: &anyhow::Error, again: bool) {
-        tracing::error!(
-            step = self.step,
-            resource,
-            again,
-            "{resource}: {}",
-            redaction::shown(&error::render(error)).trim_end()
-        );
-    }
-
-    fn step_ends(&mut self, index: usize, total: usize, step: &StepReport) {
-        let outcome = format!("{:?}", step.outcome).to_lowercase();
-        tracing::info!(
-            step = step.name,
-            outcome,
-            milliseconds = step.milliseconds,
-            "step {}/{total} {}: {outcome}",
-            index + 1,
-            step.name
-        );
-    }
-
-    fn ends(&mut self, report: &Report) {
-        let text = summary(report, Mode::Run, Duration::from_millis(report.milliseconds));
-        tracing::info!(
-            run_id = report.run_id,
-            milliseconds = report.milliseconds,
-            exit_code = report.exit_code,
-            "{text}"
-        );
-    }
-}
-
-/// Nothing: for a plan printed as JSON.
-pub struct Silent;
-
-impl Observer for Silent {
-    fn step_begins(&mut self, _index: usize, _total: usize, _name: &str) {}
-    fn change(&mut self, _resource: &str, _change: &ChangeReport) {}
-    fn downloads(&mut self, _resource: &str, _downloads: &[DownloadReport]) {}
-    fn warning(&mut self, _resource: &str, _warning: &str) {}
-    fn progress(&mut self, _line: &str) {}
-    fn failure(&mut self, _resource: &str, _error: &anyhow::Error, _again: bool) {}
-    fn step_ends(&mut self, _index: usize, _total: usize, _step: &StepReport) {}
-    fn ends(&mut self, _report: &Report) {}
 }

@@ -13,6 +13,7 @@ use crate::{
     system::System,
     value::AbsPath,
     view::{count, say},
+    visible::Shown,
 };
 
 pub(super) fn execute(
@@ -36,7 +37,7 @@ pub(super) fn execute(
         let secrets: Vec<_> = resources.filter_map(|declared| declared.resource.secret()).collect();
         seal_image(system, arguments, &secrets)?;
     }
-    say(&left_to_the_boot(&report));
+    say(Shown::lines(&left_to_the_boot(&report)));
     Ok(0)
 }
 
@@ -44,19 +45,19 @@ fn seal_image(system: &System, arguments: &Seal, secrets: &[&AbsPath]) -> Result
     let mut changes = 0;
     seal::seal(system, arguments.on_request, |change| {
         changes += 1;
-        say(&format!("  - {change}"));
+        say(format!("  - {change}"));
     })?;
     // This very run's: on another machine it would be nobody's.
     Report::remove(system)?;
     for (path, keys) in seal::authorized_keys(system)? {
         let keys = count(keys, "key");
-        say(&format!("  note: {path} ({keys}) opens every instance; --authorized-keys removes it"));
+        say(format!("  note: {path} ({keys}) opens every instance; --authorized-keys removes it"));
     }
     let mut findings = seal::declared_secrets(system, secrets)?;
     let others = credentials::search(system, &arguments.allow)?;
     findings.extend(others.into_iter().filter(|found| !secrets.contains(&&found.path)));
     for Finding { path, line, what } in &findings {
-        say(&format!("  ! {path}:{line}: {what}"));
+        say(format!("  ! {path}:{line}: {what}"));
     }
     if !findings.is_empty() {
         let message = format!("the image would hold {}", count(findings.len(), "credential"));
@@ -65,7 +66,7 @@ fn seal_image(system: &System, arguments: &Seal, secrets: &[&AbsPath]) -> Result
             .into());
     }
     let changes = if changes == 0 { "nothing to remove".into() } else { count(changes, "change") };
-    say(&format!("sealed: {changes}, no credentials found"));
+    say(format!("sealed: {changes}, no credentials found"));
     Ok(())
 }
 

@@ -153,10 +153,10 @@ fn render(deploy: &Deploy, directory: &Path) -> Result<()> {
     for (name, text) in [("template.yml", template), ("user-data", user_data)] {
         let path = target.join(name)?;
         host.write(&path, ours, text.as_bytes()).map_err(invalid)?;
-        say(&format!("wrote {path}"));
+        say(format!("wrote {path}"));
     }
     for upload in &artifacts.uploads {
-        say(&format!("to be uploaded: s3://{}/{} ({} bytes)", upload.bucket, upload.key, upload.body.len()));
+        say(format!("to be uploaded: s3://{}/{} ({} bytes)", upload.bucket, upload.key, upload.body.len()));
     }
     Ok(())
 }

@@ -24,10 +24,11 @@ use crate::{
     },
     value::{AbsPath, Sha256, Span},
     view::{
-        complain,
-        downloads::{self, Bars, Row, Status},
-        say,
+        complain, complain_of,
+        downloads::{self, Bars, Row, Status, complain_of_all},
+        say, say_json,
     },
+    visible,
 };
 
 /// Downloads. This command has exit codes of its own: 0 if all arrived, 1 if not, 128 + n after signal n.
@@ -36,7 +37,7 @@ pub(super) fn execute(arguments: cli::Fetch) -> Result<u8> {
         if let Class::Interrupted(_) = error::class(&error) {
             return Err(error);
         }
-        complain(&error::render(&error));
+        complain_of(&error);
         Ok(1)
     })
 }
@@ -63,16 +64,16 @@ fn fetch(arguments: cli::Fetch) -> Result<u8> {
     let failures: Vec<&anyhow::Error> = files.iter().filter_map(File::error).collect();
     if arguments.json {
         let files: Vec<FileReport<'_>> = files.iter().map(FileReport::from).collect();
-        say(&serde_json::to_string_pretty(&serde_json::json!({ "files": files })).context("writing JSON")?);
-        complain(&downloads::failures(&failures));
+        say_json(&serde_json::json!({ "files": files }))?;
+        complain_of_all(&failures);
     } else {
         let rows: Vec<Row<'_>> = files.iter().map(Row::from).collect();
         if !rows.is_empty() {
-            say(&downloads::table(&rows));
+            rows.iter().for_each(downloads::show);
         }
         // Below the table, where they are seen, however long it is.
-        complain(&downloads::failures(&failures));
-        say(&summary(&files, began.elapsed()));
+        complain_of_all(&failures);
+        say(summary(&files, began.elapsed()));
     }
     Ok(u8::from(!failures.is_empty()))
 }
@@ -173,11 +174,7 @@ fn below(prefix: &Prefix, Listed { key, size }: Listed) -> File {
     match name {
         Ok(name) => File::of(Pinned { source, sha256: None }, name, Some(size)),
         Err(error) => {
-            let url: String = source
-                .to_string()
-                .chars()
-                .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
-                .collect();
+            let url = visible::line(&source.to_string()).into_owned();
             File::failed(url.clone(), error.context(format!("{url} can't be a file below a directory")))
         }
     }
@@ -200,7 +197,7 @@ fn skip_all_but_the_last(files: &mut [File]) {
                 } else {
                     format!("{} is skipped: {winner} comes later and is named {} too", file.url, file.name)
                 };
-                complain(&format!("{why}\n"));
+                complain(why);
                 file.outcome = Some(Outcome::Skipped);
             }
         }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     cli,
-    error::{self, Fault},
+    error::Fault,
     manifest::{location::variables_file, variables::Variables},
     redaction::Redaction,
     report::ErrorReport,
@@ -21,7 +21,8 @@ use crate::{
         supervisor::{self, Event, Supervised, Word},
     },
     value::spoken,
-    view::{complain, say},
+    view::{complain, complain_of, say},
+    visible::Shown,
 };
 
 /// How long is tried to have a signal acknowledged: nothing else is left to do.
@@ -72,7 +73,7 @@ pub fn refuse(usage: &clap::Error) -> u8 {
                 speaker.write_block(&word);
                 speaker.tell(&speaker.failure(&word, Some("usage")), PATIENCE);
             }
-            Err(error) => complain(&error::render(&error)),
+            Err(error) => complain_of(&error),
         }
     }
     u8::try_from(usage.exit_code()).unwrap_or(2)
@@ -193,11 +194,11 @@ impl Speaker {
     fn signal(&self, verdict: &Verdict, patience: Duration) {
         let (target, status) = (&self.audience.target, verdict.status());
         match self.system.signal_resource(target, verdict, patience) {
-            Ok(Acknowledged::Taken(id)) => say(&format!("signalled {status} to {target} as {id}")),
+            Ok(Acknowledged::Taken(id)) => say(format!("signalled {status} to {target} as {id}")),
             Ok(Acknowledged::NobodyWaits(words)) => {
                 tracing::warn!("nobody waits for the signal {status} to {target}: {words}");
             }
-            Err(error) => complain(&error::render(&error)),
+            Err(error) => complain_of(&error),
         }
     }
 
@@ -213,14 +214,14 @@ impl Speaker {
             self.system.aws(call)
         });
         match completed {
-            Ok(_) => say(&format!("completed the lifecycle hook {hook}: {result}")),
+            Ok(_) => say(format!("completed the lifecycle hook {hook}: {result}")),
             // `No active Lifecycle Action found with instance ID …`: its time is up, or this is a later run.
             Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.code == "ValidationError") => {
                 tracing::warn!("the lifecycle hook {hook} does not wait for {result}: {error:#}");
             }
             Err(error) => {
                 let what = format!("completing the lifecycle hook {hook} with {result}");
-                complain(&error::render(&error.context(what)));
+                complain_of(&error.context(what));
             }
         }
     }
@@ -237,7 +238,7 @@ impl Speaker {
         let build = instance.as_ref().and_then(|_| self.system.instance("tags.build").ok());
         let block = Block::new(instance, build.as_deref(), word, &self.redaction);
         let text = block.to_string();
-        complain(&text);
+        complain(Shown::lines(text.trim_end()));
         console::print(&text);
     }
 }

@@ -16,14 +16,15 @@ use crate::{
         root::{Ownership, Root},
     },
     value::AbsPath,
-    view::say,
+    view::{say, say_document},
+    visible::Shown,
 };
 
 pub(super) fn execute(command: Steps) -> Result<u8> {
     match command {
         Steps::List { manifest } => {
             for (name, description, _) in outline(manifest.steps.as_deref())? {
-                say(&format!("{name:24} {description}"));
+                say(format!("{name:24} {description}"));
             }
         }
         Steps::Show { step, manifest } => {
@@ -33,7 +34,7 @@ pub(super) fn execute(command: Steps) -> Result<u8> {
                 let hint = did_you_mean(&step, names).unwrap_or_else(|| "glovo-bootstrap steps list".into());
                 return Err(Fault::new(format!("there is no step `{step}`")).invalid().hint(hint).into());
             };
-            say(text.trim_end());
+            say_document(text.trim_end());
         }
         Steps::Export { directory } => export(&directory).map_err(invalid)?,
         Steps::Kinds { kind } => {
@@ -44,7 +45,7 @@ pub(super) fn execute(command: Steps) -> Result<u8> {
                 let hint = did_you_mean(&kind, names()).unwrap_or(list);
                 return Err(Fault::new(format!("there is no kind `{kind}`")).invalid().hint(hint).into());
             };
-            say(manual.trim_end());
+            say(Shown::lines(manual.trim_end()));
         }
     }
     Ok(0)
@@ -88,6 +89,6 @@ fn export(directory: &Path) -> Result<()> {
         }
         host.write(&path, ours, text.as_bytes())?;
     }
-    say(&format!("wrote {} files to {target}", built_in::FILES.len()));
+    say(format!("wrote {} files to {target}", built_in::FILES.len()));
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::{
     system::root::{Root, host_path},
     user_data::{self, Agent},
     value::Sha256,
-    view::say,
+    view::say_document,
 };
 
 /// The largest agent: far more than it has.
@@ -19,7 +19,7 @@ const LIMIT: u64 = 256 << 20;
 
 pub(super) fn execute(arguments: &cli::UserData) -> Result<u8> {
     let text = render(arguments).map_err(|error| Fault::new("no user-data").invalid().caused_by(error))?;
-    say(text.trim_end());
+    say_document(text.trim_end());
     Ok(0)
 }
 

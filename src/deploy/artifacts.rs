@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_same_steps_make_the_same_bytes() {
-        let text = |name: &str| Text { name: format!("/a/{name}"), text: "name = \"a\"\n".into() };
+        let text = |name: &str| Text::new(format!("/a/{name}"), "name = \"a\"\n");
         let texts =
             Texts { steps: vec![text("10-a.toml"), text("20-b.toml")], variables: Some(text("variables.toml")) };
         let packed = pack(&texts).unwrap();

@@ -6,7 +6,10 @@ use super::{
     Deploy,
     stack::{Change, ChangeSet, Property, Stack, Value, Wanted},
 };
-use crate::view::say;
+use crate::{
+    view::{coloured, say},
+    visible::Shown,
+};
 
 /// A longer value is shown as a difference of its lines, or cut.
 const LONG: usize = 100;
@@ -15,7 +18,7 @@ impl Deploy {
     /// Shows the changes.
     pub(super) fn preview(&self, current: Option<&Stack>, wanted: &Wanted, changes: &ChangeSet) {
         if self.json {
-            say(&json(changes).to_string());
+            Self::tell(&json(changes));
             return;
         }
         if let Some(stack) = current {
@@ -24,15 +27,15 @@ impl Deploy {
                 _ => None,
             });
             for (name, before, after) in given {
-                say(&format!("  parameter {name}: {} → {}", shown(before), shown(after)));
+                say(format!("  parameter {name}: {} → {}", shown(before), shown(after)));
             }
         }
         for change in &changes.changes {
-            self.change(change);
+            Self::change(change);
         }
     }
 
-    fn change(&self, change: &Change) {
+    fn change(change: &Change) {
         let (sign, colour) = match change.action.as_str() {
             "Add" => ("+", "32"),
             "Remove" => ("-", "31"),
@@ -43,36 +46,36 @@ impl Deploy {
             "Conditional" => "  may be replaced",
             _ => "",
         };
-        say(&format!("  {} {} ({}){replaced}", self.paint(colour, sign), change.resource, change.kind));
+        say(Shown::from("  ") + coloured(colour, sign) + format!(" {} ({}){replaced}", change.resource, change.kind));
         // One property can have several causes.
         let mut told: Vec<&Property> = vec![];
         for property in &change.properties {
             if !told.iter().any(|known| known.path == property.path) {
                 told.push(property);
-                self.property(property);
+                Self::property(property);
             }
         }
     }
 
-    fn property(&self, property: &Property) {
+    fn property(property: &Property) {
         let (before, after) = (text(property.before.as_deref()), text(property.after.as_deref()));
         let replaces = if property.recreation == "Always" { "  (replaces it)" } else { "" };
         if before.contains('\n') || after.contains('\n') {
-            say(&format!("      {}:{replaces}", property.path));
+            say(format!("      {}:{replaces}", property.path));
             for line in diffy::create_patch(&before, &after).to_string().lines().skip(2) {
                 let colour = match line.as_bytes().first() {
                     Some(b'+') => "32",
                     Some(b'-') => "31",
                     _ => "0",
                 };
-                say(&format!("        {}", self.paint(colour, line)));
+                say(Shown::from("        ") + coloured(colour, line));
             }
             return;
         }
         if property.before.is_none() && property.after.is_none() {
-            say(&format!("      {}{replaces}", property.path));
+            say(format!("      {}{replaces}", property.path));
         } else {
-            say(&format!("      {}: {} → {}{replaces}", property.path, shown(&before), shown(&after)));
+            say(format!("      {}: {} → {}{replaces}", property.path, shown(&before), shown(&after)));
         }
     }
 }

@@ -63,10 +63,10 @@ impl Deploy {
             let all: Vec<Value> = all.collect();
             let stacks = slots.stacks().map(|stack| (stack.name.clone(), stack.state.name.as_ref().into()));
             let stacks: serde_json::Map<String, Value> = stacks.collect();
-            say(&json!({ "stack": self.stack, "stacks": stacks, "slots": all }).to_string());
+            Self::tell(&json!({ "stack": self.stack, "stacks": stacks, "slots": all }));
         } else {
             for Stack { name, state, changed, .. } in slots.stacks() {
-                say(&format!("stack {name}: {} since {changed}", state.name));
+                say(format!("stack {name}: {} since {changed}", state.name));
             }
             for view in &views {
                 show(view, |target| build_of(view, target));
@@ -219,10 +219,10 @@ impl Deploy {
         self.name_one_of_two();
         for event in watch::milestones(self, &stack.id)? {
             if self.json {
-                say(&serde_json::to_string(&event)?);
+                Self::tell(&event);
             } else {
                 let reason = if event.reason.is_empty() { String::new() } else { format!("  {}", event.reason) };
-                say(&format!("{}  {}{reason}", event.time, event.status));
+                say(format!("{}  {}{reason}", event.time, event.status));
             }
         }
         Ok(())
@@ -250,10 +250,10 @@ fn slot_json(view: &View, build: impl Fn(&Target) -> String) -> Value {
 fn show(view: &View, build: impl Fn(&Target) -> String) {
     let name = view.slot.name();
     let Some(group) = &view.group else {
-        say(&format!("  {name:5}  empty"));
+        say(format!("  {name:5}  empty"));
         return;
     };
-    say(&format!(
+    say(format!(
         "  {name:5}  build {}, {} % of the traffic, {} (min {}, max {})",
         view.build,
         view.share,
@@ -263,10 +263,10 @@ fn show(view: &View, build: impl Fn(&Target) -> String) {
     ));
     for target in &view.targets {
         let reason = if target.reason.is_empty() { String::new() } else { format!(": {}", target.reason) };
-        say(&format!("         {}  build {}  {}{reason}", target.id, build(target), target.state));
+        say(format!("         {}  build {}  {}{reason}", target.id, build(target), target.state));
     }
     let known = |id: &str| view.targets.iter().any(|target| target.id == id);
     for (id, state) in group.machines.iter().filter(|(id, _)| !known(id)) {
-        say(&format!("         {id}  {state}, not behind the balancer yet"));
+        say(format!("         {id}  {state}, not behind the balancer yet"));
     }
 }

@@ -151,7 +151,7 @@ impl Deploy {
         match slots.targets(&self.system, slot) {
             Ok(targets) => Ok(Some(targets)),
             Err(error) if error::class(&error) == Class::Transient => {
-                complain(&format!("the balancer does not answer, still trying: {error:#}\n"));
+                complain(format!("the balancer does not answer, still trying: {error:#}"));
                 Ok(None)
             }
             Err(error) => Err(error),

@@ -21,7 +21,8 @@ use crate::{
     signal::block::{self, Block},
     system::fetch::aws::{CLOUDFORMATION, Call, Element},
     value::spoken,
-    view::{complain, say},
+    view::{coloured, complain, say},
+    visible::Shown,
 };
 
 /// An event.
@@ -153,7 +154,7 @@ impl<'a> Watch<'a> {
                 Ok(None) => silent = None,
                 Err(error) if error::class(&error) == Class::Transient => {
                     if silent.is_none() {
-                        complain(&format!("CloudFormation does not answer, still trying: {error:#}\n"));
+                        complain(format!("CloudFormation does not answer, still trying: {error:#}"));
                     }
                     silent = silent.or(Some(Instant::now()));
                 }
@@ -184,12 +185,13 @@ impl<'a> Watch<'a> {
         };
         let took = began.and_then(|began| between(&began, &event.time));
         if self.deploy.json {
-            say(&serde_json::to_string(event).unwrap_or_default());
+            Deploy::tell(event);
         } else {
             let took = took.map(|took| format!("  {}", spoken(took))).unwrap_or_default();
             let reason = if event.reason.is_empty() { String::new() } else { format!("  {}", event.reason) };
-            let status = self.deploy.paint(colour(&event.status), &format!("{:<28}", event.status));
-            say(&format!("{}  {status}  {}{took}{reason}", clock(&event.time), event.resource));
+            let status = coloured(colour(&event.status), &format!("{:<28}", event.status));
+            let what = format!("  {}{took}{reason}", event.resource);
+            say(Shown::from(format!("{}  ", clock(&event.time))) + status + what);
         }
         if let Some(id) = event.reason.strip_prefix("Received FAILURE signal with UniqueId ") {
             self.explain(id.split_whitespace().next().unwrap_or_default());
@@ -219,10 +221,10 @@ impl<'a> Watch<'a> {
             Err(error) => format!("the console of {machine} can't be read: {error:#}"),
         };
         if self.deploy.json {
-            say(&serde_json::json!({ "machine": machine, "console": text }).to_string());
+            Deploy::tell(&serde_json::json!({ "machine": machine, "console": text }));
         } else {
             for line in text.lines() {
-                say(&format!("          {}", self.deploy.paint("31", line)));
+                say(Shown::from("          ") + coloured("31", line));
             }
         }
     }

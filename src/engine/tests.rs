@@ -74,7 +74,7 @@ impl Observer for Recorder {
     fn downloads(&mut self, _resource: &str, _downloads: &[DownloadReport]) {}
     fn warning(&mut self, _resource: &str, _warning: &str) {}
     fn progress(&mut self, _line: &str) {}
-    fn failure(&mut self, resource: &str, _error: &anyhow::Error, again: bool) {
+    fn failure(&mut self, resource: &str, _declared_at: &str, _error: &anyhow::Error, again: bool) {
         self.0.push(format!("{resource} again: {again}"));
     }
     fn step_ends(&mut self, _index: usize, _total: usize, _step: &StepReport) {}
@@ -109,7 +109,7 @@ impl Script {
     fn resource(mut self, name: &'static str, script: &[Part]) -> Self {
         let script = RefCell::new(script.iter().copied().collect());
         let resource = Box::new(Scripted { name, script, log: self.log.clone() });
-        let declared = Declared { kind: "link", retries: 0, timeout: None, resource };
+        let declared = Declared { kind: "link", place: "steps.toml:1".into(), retries: 0, timeout: None, resource };
         self.manifest.steps.last_mut().unwrap().resources.push(declared);
         self
     }
@@ -199,11 +199,14 @@ fn the_deadlines_of_step_and_resource_hold() {
 
 #[test]
 fn what_was_interrupted_is_not_tried_again() {
-    for failure in [Part::Broken(Class::Interrupted(15)), Part::Stopped] {
+    // One that says so itself, and one that fails for a reason of its own while a signal asks to stop.
+    for (failure, outcome) in
+        [(Part::Broken(Class::Interrupted(15)), Outcome::Stopped), (Part::Stopped, Outcome::Failed)]
+    {
         let mut script = Script::new().step("a").resource("x", &[failure, Part::Change]);
         script.last().retries = 3;
         let (report, seen) = script.run(Mode::Run);
-        assert_eq!((report.outcome, report.steps[0].resources[0].attempts), (Outcome::Failed, 1));
+        assert_eq!((report.outcome, report.steps[0].resources[0].attempts), (outcome, 1));
         assert_eq!((script.log(), seen), (vec!["plan x".into(), "make x".into()], vec!["link x again: false".into()]));
     }
 }

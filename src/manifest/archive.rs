@@ -11,7 +11,7 @@ use super::location::{MAX_TEXT_BYTES, Texts, add, is_manifest_file, text};
 use crate::error::Fault;
 
 /// The most bytes that an archive may unpack to: a megabyte of gzip can be a gigabyte of tar.
-const MAX_UNPACKED_BYTES: u64 = 16 * MAX_TEXT_BYTES;
+const MAX_UNPACKED_BYTES: u64 = 2 * MAX_TEXT_BYTES;
 
 /// Reads the texts of a manifest from the bytes of a tar.gz. As in a directory, the step files stand side by side; what
 /// is deeper, such as `files/`, is not read.

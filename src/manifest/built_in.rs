@@ -23,7 +23,7 @@ pub static FILES: &[(&str, &str)] = built_in![
 
 /// The built-in manifest.
 pub fn texts() -> Texts {
-    let text = |(name, text): &(&str, &str)| Text { name: format!("built-in:{name}"), text: (*text).into() };
+    let text = |(name, text): &(&str, &str)| Text::new(format!("built-in:{name}"), *text);
     let is_step = |name: &str| name.ends_with(".toml") && name != "variables.toml";
     Texts {
         steps: FILES.iter().filter(|(name, _)| is_step(name)).map(text).collect(),

@@ -1,14 +1,52 @@
 //! Faults of a manifest: all of them at once, each with its place, a caret and a way out.
 
-use std::{fmt, ops::Range};
+use std::{cell::OnceCell, fmt, ops::Range};
+
+use crate::visible;
+
+/// How many faults of a manifest are shown; the others are only counted.
+pub const MOST_SHOWN: usize = 100;
+/// How many characters of a line are shown: it may be a megabyte long.
+const MOST_COLUMNS: usize = 110;
+/// How many of them stand before the fault, at most.
+const MOST_BEFORE: usize = 60;
+/// The longest name that another one is looked for: longer than any that is known.
+const LONGEST_NAME: usize = 64;
+/// Among how many known names the nearest is looked for.
+const MOST_KNOWN: usize = 1000;
 
 /// One manifest text: a file, standard input, or a step built into the binary.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Text {
     /// Its name, as shown in front of a line number.
     pub name: String,
     /// Its content.
     pub text: String,
+    /// Where its lines end, once that is asked for.
+    ends: OnceCell<Vec<usize>>,
+}
+
+impl Text {
+    /// A text and its name.
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { name: name.into(), text: text.into(), ends: OnceCell::new() }
+    }
+
+    /// The number of the line that a byte is in, from 1.
+    pub fn line_of(&self, byte: usize) -> usize {
+        self.ends().partition_point(|end| *end < byte) + 1
+    }
+
+    /// The bytes of a line, by its number from 1, without its end.
+    fn line(&self, number: usize) -> Range<usize> {
+        let start = number.checked_sub(2).map_or(0, |before| self.ends()[before] + 1);
+        let end = self.ends().get(number - 1).copied().unwrap_or(self.text.len());
+        start..start + self.text[start..end].trim_end_matches('\r').len()
+    }
+
+    fn ends(&self) -> &[usize] {
+        self.ends.get_or_init(|| self.text.match_indices('\n').map(|(at, _)| at).collect())
+    }
 }
 
 /// A place in a [`Text`].
@@ -20,10 +58,9 @@ pub struct Place {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// The line itself.
-    source: String,
-    /// How many characters are meant.
-    width: usize,
+    /// What stands before what is meant, what is meant, and what follows; of a long line the part around.
+    source: [String; 3],
+    is_concealed: bool,
 }
 
 impl Place {
@@ -33,16 +70,23 @@ impl Place {
         while !text.text.is_char_boundary(start) {
             start -= 1;
         }
-        let before = &text.text[..start];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let source = text.text[line_start..].lines().next().unwrap_or_default();
-        let meant = text.text.get(start..span.end.min(line_start + source.len())).unwrap_or_default();
+        let number = text.line_of(start);
+        let line = text.line(number);
+        let (before, rest) = (&text.text[line.start..start.max(line.start)], &text.text[start.min(line.end)..line.end]);
+        let mut end = span.end.saturating_sub(start).min(rest.len());
+        while !rest.is_char_boundary(end) {
+            end -= 1;
+        }
+        let from = before.char_indices().rev().nth(MOST_BEFORE - 1).map_or(0, |(from, _)| from);
+        let room = MOST_COLUMNS - before[from..].chars().count();
+        let meant: String = rest[..end].chars().take(room).collect();
+        let after = rest[end..].chars().take(room - meant.chars().count()).collect();
         Self {
             name: text.name.clone(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            source: source.into(),
-            width: meant.chars().count().max(1),
+            line: number,
+            column: before.chars().count() + 1,
+            source: [before[from..].to_owned(), meant, after],
+            is_concealed: false,
         }
     }
 }
@@ -50,7 +94,8 @@ impl Place {
 impl Place {
     /// Leaves out the line itself, which may hold a secret.
     pub fn conceal(&mut self) {
-        self.source.clear();
+        self.source = Default::default();
+        self.is_concealed = true;
     }
 }
 
@@ -73,45 +118,85 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", visible(&self.message))?;
+        write!(f, "error: {}", visible::lines(&self.message))?;
         if let Some(place) = &self.place {
             let number = place.line.to_string();
             let margin = " ".repeat(number.len());
-            // A line may be a megabyte long: show the part around the fault.
-            let first = place.column.saturating_sub(60);
-            let shown: String = place.source.chars().skip(first).take(110).collect();
-            let caret = " ".repeat(place.column - 1 - first) + &"^".repeat(place.width.min(110));
-            writeln!(f, "{margin}--> {}", visible(&place.to_string()))?;
-            if !place.source.is_empty() {
-                writeln!(f, "{margin} |\n{number} | {}\n{margin} | {caret}", visible(&shown))?;
+            let [before, meant, after] = place.source.each_ref().map(|part| visible::line(part).replace('\t', " "));
+            let caret = " ".repeat(before.chars().count()) + &"^".repeat(meant.chars().count().max(1));
+            write!(f, "\n{margin}--> {}", visible::line(&place.to_string()))?;
+            if !place.is_concealed {
+                write!(f, "\n{margin} |\n{number} | {before}{meant}{after}\n{margin} | {caret}")?;
             }
         }
         match &self.hint {
-            Some(hint) => writeln!(f, "hint: {}", visible(hint)),
+            Some(hint) => write!(f, "\nhint: {}", visible::lines(hint)),
             None => Ok(()),
         }
     }
 }
 
-/// A text with its control characters made visible and harmless, one column each.
-fn visible(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c == '\n' {
-                c
-            } else if c.is_control() {
-                if c == '\t' { ' ' } else { '\u{fffd}' }
-            } else {
-                c
-            }
-        })
-        .collect()
+/// All faults of a manifest: those that are shown, and how many more there are.
+#[derive(Debug, Default)]
+pub struct Faults {
+    shown: Vec<Diagnostic>,
+    more: usize,
+}
+
+impl Faults {
+    /// One more. It is made only if it is shown, so that any number of them takes as long as reading the manifest.
+    pub fn add(&mut self, make: impl FnOnce() -> Diagnostic) {
+        if self.shown.len() < MOST_SHOWN {
+            self.shown.push(make());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Those of another text too.
+    pub fn extend(&mut self, others: Self) {
+        let more = others.more;
+        others.shown.into_iter().for_each(|fault| self.add(|| fault));
+        self.more += more;
+    }
+
+    /// Leaves out the lines that they are in, which may hold secrets.
+    pub fn conceal(&mut self) {
+        self.shown.iter_mut().filter_map(|fault| fault.place.as_mut()).for_each(Place::conceal);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.shown.len() + self.more
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.shown.is_empty()
+    }
+
+    /// Those that are shown.
+    pub fn shown(&self) -> &[Diagnostic] {
+        &self.shown
+    }
+
+    /// How many are not shown.
+    pub fn more(&self) -> usize {
+        self.more
+    }
 }
 
 /// The known name that is nearest to a mistyped one, if any is near.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > LONGEST_NAME {
+        return None;
+    }
     let distance = |candidate: &&str| strsim::damerau_levenshtein(name, candidate);
-    known.into_iter().min_by_key(distance).filter(|candidate| distance(candidate) <= 1 + candidate.len() / 4)
+    known
+        .into_iter()
+        .take(MOST_KNOWN)
+        .min_by_key(distance)
+        .filter(|candidate| distance(candidate) <= 1 + candidate.len() / 4)
 }
 
 /// "did you mean …?", if any known name is near.
@@ -125,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_diagnostic_points_at_what_is_meant() {
-        let text = Text { name: "10-a.toml".into(), text: "name = \"ä\"\n\tonwer = \"root\"\n".into() };
+        let text = Text::new("10-a.toml", "name = \"ä\"\n\tonwer = \"root\"\n");
         let start = text.text.find("onwer").unwrap();
         let place = Place::new(&text, &(start..start + 5));
         let diagnostic = Diagnostic {
@@ -135,19 +220,45 @@ mod tests {
         };
         assert_eq!(
             diagnostic.to_string(),
-            "error: unknown field `onwer`\n --> 10-a.toml:2:2\n  |\n2 |  onwer = \"root\"\n  |  ^^^^^\nhint: did you mean `owner`?\n"
+            "error: unknown field `onwer`\n --> 10-a.toml:2:2\n  |\n2 |  onwer = \"root\"\n  |  ^^^^^\nhint: did you mean `owner`?"
         );
     }
 
     #[test]
     fn places_survive_odd_spans() {
-        let text = Text { name: "x".into(), text: "aé\n".into() };
+        let text = Text::new("x", "aé\r\né");
         for start in 0..8 {
             for end in start..9 {
                 _ = Diagnostic { message: String::new(), place: Some(Place::new(&text, &(start..end))), hint: None }
                     .to_string();
             }
         }
+    }
+
+    #[test]
+    fn a_place_in_a_long_line_shows_the_part_around() {
+        let text = Text::new("x", format!("{}\u{202e}{}", "a".repeat(70_000), "b".repeat(70_000)));
+        let place = Place::new(&text, &(70_000..70_003));
+        assert_eq!((place.line, place.column), (1, 70_001));
+        let shown = Diagnostic { message: "odd".into(), place: Some(place), hint: None }.to_string();
+        assert!(shown.len() < 400 && shown.contains("a\\u{202e}b"), "{shown}");
+        assert!(shown.ends_with(&format!(" | {}^^^^^^^^", " ".repeat(60))), "{shown}");
+    }
+
+    #[test]
+    fn faults_beyond_the_shown_are_counted_and_not_made() {
+        let mut faults = Faults::default();
+        let mut made = 0;
+        for _ in 0..100_000 {
+            faults.add(|| {
+                made += 1;
+                Diagnostic { message: String::new(), place: None, hint: None }
+            });
+        }
+        assert_eq!((made, faults.shown().len(), faults.count()), (MOST_SHOWN, MOST_SHOWN, 100_000));
+        let mut sum = Faults::default();
+        sum.extend(faults);
+        assert_eq!((sum.shown().len(), sum.more(), sum.count()), (MOST_SHOWN, 99_900, 100_000));
     }
 
     #[test]

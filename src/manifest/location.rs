@@ -19,7 +19,7 @@ use crate::{
 /// The directory that is used if nothing else is named and it exists.
 const DIRECTORY: &str = "/etc/glovo-bootstrap/steps";
 /// The longest manifest file: more than any person writes.
-pub(super) const MAX_TEXT_BYTES: u64 = 1 << 20;
+pub(super) const MAX_TEXT_BYTES: u64 = 16 << 20;
 /// The most files in a manifest.
 const MOST_FILES: usize = 512;
 
@@ -142,6 +142,9 @@ pub(super) fn is_manifest_file(name: &str) -> bool {
 
 pub(super) fn add(texts: &mut Texts, name: &str, text: Text) -> Result<()> {
     ensure!(texts.steps.len() < MOST_FILES, "a manifest has at most {MOST_FILES} files");
+    let others = texts.steps.iter().chain(&texts.variables).map(|text| text.text.len()).sum::<usize>();
+    let bytes = (others + text.text.len()) as u64;
+    ensure!(bytes <= MAX_TEXT_BYTES, "the files of a manifest have at most {MAX_TEXT_BYTES} bytes together");
     if name == "variables.toml" {
         texts.variables = Some(text);
     } else {
@@ -169,7 +172,7 @@ fn read(found: Trusted) -> Result<Text> {
 pub(super) fn text(name: &str, bytes: Vec<u8>) -> Result<Text> {
     ensure!(bytes.len() as u64 <= MAX_TEXT_BYTES, "{name} is larger than a manifest: over {MAX_TEXT_BYTES} bytes");
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(Text { name: name.into(), text }),
+        Ok(text) => Ok(Text::new(name, text)),
         Err(error) => {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;

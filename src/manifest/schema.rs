@@ -233,12 +233,8 @@ mod tests {
             let undocumented: Vec<_> = fields(kind).iter().filter(|field| field.description.is_empty()).collect();
             assert!(undocumented.is_empty(), "{}: {undocumented:?}", kind.name);
             let text = format!("name = \"example\"\n[[resource]]\n{}\n", kind.example);
-            let parsed = parse(
-                &[Text { name: kind.name.into(), text }],
-                &mut Variables::new(|_| None),
-                Phase::Boot,
-                &mut |_| true,
-            );
+            let parsed =
+                parse(&[Text::new(kind.name, text)], &mut Variables::new(|_| None), Phase::Boot, &mut |_| true);
             assert!(parsed.is_ok(), "{:?}", parsed.unwrap_err());
         }
     }

@@ -1,11 +1,17 @@
 //! Variables: `{{ name }}` in parsed string values, never in the text, so that a value can't become syntax.
 
-use std::{cell::RefCell, collections::BTreeMap, fmt};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::Range,
+    rc::Rc,
+};
 
 use anyhow::Result;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Diagnostic, Place, Text, did_you_mean};
+use super::diagnostic::{Diagnostic, Faults, Place, Text, did_you_mean};
 use crate::redaction::Redaction;
 
 /// Answers for the read-only names, such as `instance.region`, asked only when one is used.
@@ -19,8 +25,10 @@ pub struct Variables {
     given: BTreeMap<String, String>,
     /// What the operator gives in files, which is not shown.
     private: BTreeMap<String, String>,
+    /// Those whose declaration is a fault, which is reported as one: they have a value, but it can't be told.
+    broken: BTreeSet<String>,
     facts: Facts,
-    asked: RefCell<BTreeMap<String, String>>,
+    asked: RefCell<BTreeMap<String, Result<String, Why>>>,
 }
 
 /// Why a fact is not told while an image is made: it would be the build machine's.
@@ -38,10 +46,99 @@ impl std::error::Error for OfEachInstance {}
 /// A placeholder that can't be replaced.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unresolved {
+    /// What stands between its braces.
+    name: String,
+    /// How many placeholders stand before it in its string.
+    index: usize,
+    why: Why,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Why {
+    /// It has no end.
+    Open,
+    /// It has no name that a variable could have.
+    NoName,
+    NotSet,
+    /// Its value is not known here and now.
+    Unknown,
+    /// The machine can't tell: the reason and a hint.
+    Untold(Rc<(String, Option<String>)>),
+}
+
+impl Unresolved {
     /// What is wrong.
-    pub message: String,
+    pub fn message(&self) -> String {
+        let name = &self.name;
+        match &self.why {
+            Why::Open => "`{{` without `}}`".into(),
+            Why::NoName => format!("`{name}` is not a variable's name"),
+            Why::NotSet => format!("variable `{name}` is not set"),
+            Why::Unknown => format!("`{{{{ {name} }}}}` can't be found out: {OfEachInstance}"),
+            Why::Untold(untold) => format!("`{{{{ {name} }}}}` can't be found out: {}", untold.0),
+        }
+    }
+
     /// What to do.
-    pub hint: Option<String>,
+    pub fn hint(&self, variables: &Variables) -> Option<String> {
+        let near = || did_you_mean(&self.name, variables.names());
+        let literal = || "a literal `{{` is written `{{{{`".to_owned();
+        match &self.why {
+            Why::Open => Some(literal()),
+            Why::NoName => Some(near().unwrap_or_else(literal)),
+            Why::NotSet => Some(
+                near().unwrap_or_else(|| format!("give it: --set {}=VALUE, or a line in variables.toml", self.name)),
+            ),
+            Why::Unknown => Some("leave the resource to the boot: phase = \"boot\"".into()),
+            Why::Untold(untold) => untold.1.clone(),
+        }
+    }
+
+    /// Its bytes in the string's text as it is written, in quotes and with escapes; `None` where they can't be told.
+    pub fn range(&self, written: &str) -> Option<Range<usize>> {
+        let mut placeholders = pieces(written).filter(|piece| !matches!(piece, Piece::Literal(_)));
+        match placeholders.nth(self.index)? {
+            Piece::Placeholder(name, range) if name == self.name => Some(range),
+            Piece::Open(start) => Some(start..start + 2),
+            _ => None,
+        }
+    }
+}
+
+/// A part of a string.
+enum Piece<'a> {
+    Literal(&'a str),
+    /// A name, and the bytes from brace to brace.
+    Placeholder(&'a str, Range<usize>),
+    /// `{{` without `}}`, up to the end.
+    Open(usize),
+}
+
+/// The parts of a string: `{{ name }}` is a placeholder, `{{{{` stands for a literal `{{`.
+fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let rest = &text[at..];
+        let piece = if let Some(inner) = rest.strip_prefix("{{") {
+            if inner.starts_with("{{") {
+                at += 4;
+                return Some(Piece::Literal("{{"));
+            }
+            match inner.split_once("}}") {
+                Some((name, _)) => Piece::Placeholder(name.trim(), at..at + name.len() + 4),
+                None => Piece::Open(at),
+            }
+        } else {
+            Piece::Literal(&rest[..rest.find("{{").unwrap_or(rest.len())])
+        };
+        at = match &piece {
+            Piece::Literal("") => return None,
+            Piece::Literal(literal) => at + literal.len(),
+            Piece::Placeholder(_, range) => range.end,
+            Piece::Open(_) => text.len(),
+        };
+        Some(piece)
+    })
 }
 
 /// A text with its placeholders replaced.
@@ -63,13 +160,8 @@ enum Value {
 impl Variables {
     /// No variables yet, and read-only facts from this function: `None` for a name it doesn't know.
     pub fn new(facts: impl Fn(&str) -> Option<Result<String>> + 'static) -> Self {
-        Self {
-            declared: BTreeMap::new(),
-            given: BTreeMap::new(),
-            private: BTreeMap::new(),
-            facts: Box::new(facts),
-            asked: RefCell::default(),
-        }
+        let (declared, given, private, broken) = Default::default();
+        Self { declared, given, private, broken, facts: Box::new(facts), asked: RefCell::default() }
     }
 
     /// Gives one, over what the manifest declares and over any earlier one.
@@ -83,23 +175,23 @@ impl Variables {
     }
 
     /// Gives all of a file, and reports what can't be set, without showing any of its lines.
-    pub fn give_all(&mut self, text: &Text) -> Vec<Diagnostic> {
+    pub fn give_all(&mut self, text: &Text) -> Faults {
         let mut values = BTreeMap::new();
-        let mut diagnostics = read(text, &mut values);
-        diagnostics.iter_mut().filter_map(|diagnostic| diagnostic.place.as_mut()).for_each(Place::conceal);
+        let mut faults = read(text, &mut values, &mut self.broken);
+        faults.conceal();
         self.private.extend(values.clone());
         self.given.extend(values);
-        diagnostics
+        faults
     }
 
     /// Sets all of a `variables.toml`, as far as the operator gives nothing else, and reports what can't be set.
-    pub fn declare_all(&mut self, text: &Text) -> Vec<Diagnostic> {
-        read(text, &mut self.declared)
+    pub fn declare_all(&mut self, text: &Text) -> Faults {
+        read(text, &mut self.declared, &mut self.broken)
     }
 
     /// The same with the table `[variables]` of a manifest.
-    pub(super) fn declare_table(&mut self, text: &Text, table: &DeTable<'_>) -> Vec<Diagnostic> {
-        read_table(text, table, &mut self.declared)
+    pub(super) fn declare_table(&mut self, text: &Text, table: &DeTable<'_>) -> Faults {
+        read_table(text, table, &mut self.declared, &mut self.broken)
     }
 
     /// What takes the values of files out of a text.
@@ -115,33 +207,30 @@ impl Variables {
     /// Replaces every `{{ name }}`. `{{{{` stands for a literal `{{`. A replaced value is not looked at again.
     ///
     /// # Errors
-    /// If one can't be replaced, also if its value is not known here and now.
+    /// The first one that can't be replaced, also if its value is not known here and now.
     pub fn substitute(&self, text: &str) -> Result<String, Unresolved> {
-        let resolved = self.resolve(text)?;
-        match resolved.unknown {
-            None => Ok(resolved.text),
-            Some(name) => Err(Unresolved {
-                message: format!("`{{{{ {name} }}}}` can't be found out: {OfEachInstance}"),
-                hint: Some("leave the resource to the boot: phase = \"boot\"".into()),
-            }),
+        match self.resolve(text) {
+            Ok(Resolved { text, unknown: None }) => Ok(text),
+            Ok(Resolved { unknown: Some(name), .. }) => Err(Unresolved { name, index: 0, why: Why::Unknown }),
+            Err((first, _)) => Err(first),
         }
     }
 
     /// The same, but what is not known here and now stays as it is written.
     ///
     /// # Errors
-    /// If one can't be replaced.
-    pub fn resolve(&self, text: &str) -> Result<Resolved, Unresolved> {
+    /// All that can't be replaced: the first one and the others.
+    pub fn resolve(&self, text: &str) -> Result<Resolved, (Unresolved, Vec<Unresolved>)> {
         replace(text, |name| self.value(name))
     }
 
     /// The same, but variables that are not set are unknown, and facts are not asked.
     ///
     /// # Errors
-    /// If it holds something else than a variable's name.
-    pub fn resolve_known(&self, text: &str) -> Result<Resolved, Unresolved> {
+    /// What is something else than a variable's name.
+    pub fn resolve_known(&self, text: &str) -> Result<Resolved, (Unresolved, Vec<Unresolved>)> {
         replace(text, |name| match self.known(name) {
-            Some(value) => Ok(Value::Known(value)),
+            Some(known) => known.map(Value::Known),
             None if is_name(name) || is_fact(name) => Ok(Value::Unknown),
             None => self.value(name),
         })
@@ -151,67 +240,63 @@ impl Variables {
         self.declared.keys().chain(self.given.keys()).map(String::as_str)
     }
 
-    fn known(&self, name: &str) -> Option<String> {
+    fn known(&self, name: &str) -> Option<Result<String, Why>> {
         let set = self.given.get(name).or_else(|| self.declared.get(name)).cloned();
-        set.or_else(|| self.asked.borrow().get(name).cloned())
+        set.map(Ok).or_else(|| self.asked.borrow().get(name).cloned())
     }
 
-    fn value(&self, name: &str) -> Result<Value, Unresolved> {
-        if let Some(value) = self.known(name) {
-            return Ok(Value::Known(value));
+    fn value(&self, name: &str) -> Result<Value, Why> {
+        if let Some(known) = self.known(name) {
+            return known.map(Value::Known);
         }
-        match (self.facts)(name) {
-            Some(Ok(value)) => {
-                _ = self.asked.borrow_mut().insert(name.into(), value.clone());
-                Ok(Value::Known(value))
-            }
-            Some(Err(error)) if error.is::<OfEachInstance>() => Ok(Value::Unknown),
-            Some(Err(error)) => {
+        if self.broken.contains(name) {
+            return Ok(Value::Unknown);
+        }
+        let Some(told) = (self.facts)(name) else {
+            return Err(if is_name(name) || is_fact(name) { Why::NotSet } else { Why::NoName });
+        };
+        let told = match told {
+            Err(error) if error.is::<OfEachInstance>() => return Ok(Value::Unknown),
+            Err(error) => {
                 let hint = crate::error::hint(&error).map(Into::into);
-                Err(Unresolved { message: format!("`{{{{ {name} }}}}` can't be found out: {error:#}"), hint })
+                Err(Why::Untold(Rc::new((format!("{error:#}"), hint))))
             }
-            None => {
-                let hint = did_you_mean(name, self.names())
-                    .unwrap_or_else(|| format!("give it: --set {name}=VALUE, or a line in variables.toml"));
-                let message = if is_name(name) || name.contains('.') {
-                    format!("variable `{name}` is not set")
-                } else {
-                    format!("`{name}` is not a variable's name")
-                };
-                Err(Unresolved { message, hint: Some(hint) })
-            }
-        }
+            Ok(value) => Ok(value),
+        };
+        // What can't be told is not asked for again either: that may take seconds.
+        _ = self.asked.borrow_mut().insert(name.into(), told.clone());
+        told.map(Value::Known)
     }
 }
 
-fn replace(text: &str, value: impl Fn(&str) -> Result<Value, Unresolved>) -> Result<Resolved, Unresolved> {
+fn replace(text: &str, value: impl Fn(&str) -> Result<Value, Why>) -> Result<Resolved, (Unresolved, Vec<Unresolved>)> {
     let mut resolved = Resolved { text: String::with_capacity(text.len()), unknown: None };
-    let mut rest = text;
-    while let Some(start) = rest.find("{{") {
-        resolved.text.push_str(&rest[..start]);
-        rest = &rest[start + 2..];
-        if let Some(literal) = rest.strip_prefix("{{") {
-            resolved.text.push_str("{{");
-            rest = literal;
-            continue;
-        }
-        let Some((name, after)) = rest.split_once("}}") else {
-            return Err(Unresolved {
-                message: "`{{` without `}}`".into(),
-                hint: Some("a literal `{{` is written `{{{{`".into()),
-            });
-        };
-        match value(name.trim())? {
-            Value::Known(value) => resolved.text.push_str(&value),
-            Value::Unknown => {
-                resolved.text.push_str(&format!("{{{{{name}}}}}"));
-                _ = resolved.unknown.get_or_insert_with(|| name.trim().to_owned());
+    let mut unresolved = vec![];
+    let mut placeholders = 0;
+    for piece in pieces(text) {
+        let (name, value, range) = match piece {
+            Piece::Literal(literal) => {
+                resolved.text.push_str(literal);
+                continue;
             }
+            Piece::Placeholder(name, range) => (name, value(name), range),
+            Piece::Open(start) => ("", Err(Why::Open), start..text.len()),
+        };
+        match value {
+            Ok(Value::Known(value)) => resolved.text.push_str(&value),
+            Ok(Value::Unknown) => {
+                resolved.text.push_str(&text[range]);
+                _ = resolved.unknown.get_or_insert_with(|| name.to_owned());
+            }
+            Err(why) => unresolved.push(Unresolved { name: name.to_owned(), index: placeholders, why }),
         }
-        rest = after;
+        placeholders += 1;
     }
-    resolved.text.push_str(rest);
-    Ok(resolved)
+    let mut unresolved = unresolved.into_iter();
+    match unresolved.next() {
+        None => Ok(resolved),
+        Some(first) => Err((first, unresolved.collect())),
+    }
 }
 
 impl fmt::Debug for Variables {
@@ -222,15 +307,23 @@ impl fmt::Debug for Variables {
 }
 
 /// Reads a file of variables.
-fn read(text: &Text, values: &mut BTreeMap<String, String>) -> Vec<Diagnostic> {
+fn read(text: &Text, values: &mut BTreeMap<String, String>, broken: &mut BTreeSet<String>) -> Faults {
     let (table, errors) = DeTable::parse_recoverable(&text.text);
-    let mut diagnostics: Vec<Diagnostic> = errors.iter().map(|error| super::syntax_error(text, error)).collect();
-    diagnostics.extend(read_table(text, table.get_ref(), values));
-    diagnostics
+    let mut faults = Faults::default();
+    for error in &errors {
+        faults.add(|| super::syntax_error(text, error));
+    }
+    faults.extend(read_table(text, table.get_ref(), values, broken));
+    faults
 }
 
-fn read_table(text: &Text, table: &DeTable<'_>, values: &mut BTreeMap<String, String>) -> Vec<Diagnostic> {
-    let mut diagnostics = vec![];
+fn read_table(
+    text: &Text,
+    table: &DeTable<'_>,
+    values: &mut BTreeMap<String, String>,
+    broken: &mut BTreeSet<String>,
+) -> Faults {
+    let mut faults = Faults::default();
     for (name, value) in table {
         let (message, hint, span) = match value.get_ref() {
             DeValue::String(value) => match check_name(name.get_ref()) {
@@ -246,9 +339,10 @@ fn read_table(text: &Text, table: &DeTable<'_>, values: &mut BTreeMap<String, St
                 value.span(),
             ),
         };
-        diagnostics.push(Diagnostic { message, place: Some(Place::new(text, &span)), hint });
+        _ = broken.insert(name.get_ref().to_string());
+        faults.add(|| Diagnostic { message, place: Some(Place::new(text, &span)), hint });
     }
-    diagnostics
+    faults
 }
 
 fn check_name(name: &str) -> Result<(), String> {
@@ -300,11 +394,35 @@ mod tests {
     #[test]
     fn what_cannot_be_replaced_says_why() {
         let variables = variables();
-        let unset = variables.substitute("{{ app_versoin }}").unwrap_err();
-        assert_eq!(unset.message, "variable `app_versoin` is not set");
-        assert_eq!(unset.hint.unwrap(), "did you mean `app_version`?");
-        assert!(variables.substitute("{{ instance.region }}").unwrap_err().message.contains("no metadata service"));
-        assert!(variables.substitute("{{ a").is_err() && variables.substitute("{{ A B }}").is_err());
+        let told = |text: &str| {
+            let (first, others) = variables.resolve(text).unwrap_err();
+            let told = |one: &Unresolved| (one.message(), one.hint(&variables).unwrap_or_default(), one.range(text));
+            std::iter::once(&first).chain(&others).map(told).collect::<Vec<_>>()
+        };
+        let literal = "a literal `{{` is written `{{{{`".to_owned();
+        let unset = "variable `app_versoin` is not set".to_owned();
+        assert_eq!(
+            told("a {{{{ {{ app_versoin }} {{ a }}{{.Names}}{{ b"),
+            [
+                (unset, "did you mean `app_version`?".into(), Some(7..24)),
+                ("`.Names` is not a variable's name".into(), literal.clone(), Some(32..42)),
+                ("`{{` without `}}`".into(), literal, Some(42..44)),
+            ]
+        );
+        assert!(told("{{ instance.region }}")[0].0.contains("no metadata service"));
+        assert_eq!(told("{{ A B }}")[0].0, "`A B` is not a variable's name");
+    }
+
+    #[test]
+    fn a_fact_is_asked_for_once() {
+        let asked = Rc::new(std::cell::Cell::new(0));
+        let count = asked.clone();
+        let variables = Variables::new(move |_| {
+            count.set(count.get() + 1);
+            Some(Err(anyhow::anyhow!("no metadata service")))
+        });
+        let (_, others) = variables.resolve(&"{{ instance.region }}".repeat(1000)).unwrap_err();
+        assert_eq!((others.len(), asked.get()), (999, 1));
     }
 
     #[test]

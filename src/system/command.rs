@@ -32,6 +32,8 @@ const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr
 const STDOUT_LIMIT: usize = 4 << 20;
 /// How much of the end of each stream is kept for the error message.
 const TAIL_LIMIT: usize = 8 << 10;
+/// How many characters of a line of it the error message shows.
+const MOST_TAIL_COLUMNS: usize = 400;
 /// How long a program may take to end after SIGTERM before it gets SIGKILL.
 const GRACE: Duration = Duration::from_secs(8);
 
@@ -229,7 +231,10 @@ fn describe(status: ExitStatus) -> String {
 pub fn with_tail(message: String, tail: &str) -> String {
     let lines: Vec<&str> = tail.lines().filter(|line| !line.trim().is_empty()).collect();
     let last = &lines[lines.len().saturating_sub(12)..];
-    last.iter().fold(message, |text, line| text + "\n| " + line)
+    last.iter().fold(message, |text, line| {
+        let end = line.char_indices().nth(MOST_TAIL_COLUMNS).map(|(end, _)| end);
+        text + "\n| " + &line[..end.unwrap_or(line.len())] + if end.is_some() { "…" } else { "" }
+    })
 }
 
 /// Reads a program's output streams without blocking and keeps bounded parts of them.
@@ -306,8 +311,8 @@ impl Output {
     fn tail(&self) -> String {
         let [stdout, stderr] = &self.tails;
         let bytes: Vec<u8> = stdout.iter().chain(b"\n").chain(stderr).copied().collect();
-        // Control characters of a child (colours, a bell) must not reach the operator's terminal.
-        String::from_utf8_lossy(&bytes).chars().filter(|c| *c == '\n' || !c.is_control()).collect()
+        // What is written over a line, as progress is, is a line of its own.
+        String::from_utf8_lossy(&bytes).replace('\r', "\n")
     }
 }
 

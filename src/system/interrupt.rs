@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
 use signal_hook::{consts, flag};
 
 use crate::{
@@ -69,12 +70,16 @@ impl Interrupt {
             0 => Ok(()),
             signal => {
                 let signal = i32::try_from(signal).unwrap_or_default();
-                let name =
-                    nix::sys::signal::Signal::try_from(signal).map_or("a signal", nix::sys::signal::Signal::as_str);
+                let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
                 Err(Fault::new(format!("stopped by {name}")).class(Class::Interrupted(signal)).into())
             }
         }
     }
+}
+
+/// The name of the signal that an exit code of 128 + n stands for.
+pub fn signal_of(exit_code: u8) -> Option<&'static str> {
+    Signal::try_from(i32::from(exit_code) - 128).ok().map(Signal::as_str)
 }
 
 /// The deadlines in force, outermost first: the step's, the resource's, an operation's.

@@ -1,15 +1,11 @@
 //! What a person sees of downloads: bars while they go on, a table at the end.
 
-use std::{
-    io::{self, IsTerminal},
-    sync::PoisonError,
-    time::Duration,
-};
+use std::{sync::PoisonError, time::Duration};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{BARS, count, is_colourful, paint};
+use super::{BARS, coloured, complain, count, is_live, label, say};
 use crate::{
     error,
     system::{
@@ -17,6 +13,7 @@ use crate::{
         fetch::{Event, Underway},
     },
     value::{ByteSize, spoken},
+    visible::Shown,
 };
 
 /// How many files have a line of their own; the others are in the first line's sums.
@@ -60,7 +57,7 @@ impl Bars {
     /// A spinner at first.
     #[expect(clippy::new_without_default, reason = "it appears on the terminal")]
     pub fn new() -> Self {
-        if !io::stderr().is_terminal() {
+        if !is_live() {
             return Self(None);
         }
         let all = MultiProgress::new();
@@ -75,14 +72,14 @@ impl Bars {
     pub fn show_progress_of(&self, system: &System) {
         if let Self(Some(live)) = self {
             let total = live.total.clone();
-            system.on_progress(move |line| total.set_message(printable(line)));
+            system.on_progress(move |line| label(&total, line));
         }
     }
 
     /// There will be one more file, of this size if it is known.
     pub fn expect(&mut self, name: &str, size: Option<u64>) {
         if let Self(Some(live)) = self {
-            live.files.push(Expected { name: printable(name), size, done: 0 });
+            live.files.push(Expected { name: name.to_owned(), size, done: 0 });
         }
     }
 
@@ -160,7 +157,7 @@ impl Live {
         let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
         let hidden = underway.saturating_sub(LINES);
         let hidden = if hidden > 0 { format!(", {hidden} more under way") } else { String::new() };
-        self.total.set_message(format!("{} of {}{failed}{hidden}", self.finished, count(self.files.len(), "file")));
+        label(&self.total, format!("{} of {}{failed}{hidden}", self.finished, count(self.files.len(), "file")));
     }
 
     /// A file keeps its line; the next one takes the line of one that is over.
@@ -195,7 +192,7 @@ impl Live {
                 }
                 None => style(bar, UNKNOWN),
             }
-            bar.set_message(file.name.clone());
+            label(bar, &file.name);
             bar.set_position(file.done);
             if std::mem::take(is_new) {
                 // Its rate is that of what comes from now on: it may have been under way without a line.
@@ -209,10 +206,6 @@ fn style(bar: &ProgressBar, template: &str) {
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }
-}
-
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 /// How a download ended.
@@ -244,26 +237,29 @@ pub struct Row<'a> {
     pub name: &'a str,
 }
 
-/// A line for each download: status, size, time, name.
-pub fn table(rows: &[Row<'_>]) -> String {
-    let colour = is_colourful();
-    let line = |row: &Row<'_>| {
-        let (word, code) = match row.status {
-            Status::Fetched => ("fetched", "32"),
-            Status::AlreadyThere => ("already there", "32"),
-            Status::Skipped => ("skipped", "33"),
-            Status::Failed => ("failed", "31"),
-        };
-        let size = row.size.map(|size| ByteSize(size).to_string()).unwrap_or_default();
-        let time = row.time.map(spoken).unwrap_or_default();
-        let resumed = if row.resumed > 0 { format!(" ({} from before)", ByteSize(row.resumed)) } else { String::new() };
-        format!("{}  {size:>11}  {time:>12}  {}{resumed}", paint(colour, code, &format!("{word:13}")), row.name)
+/// Prints a line of the table: status, size, time, name.
+pub fn show(row: &Row<'_>) {
+    let (word, code) = match row.status {
+        Status::Fetched => ("fetched", "32"),
+        Status::AlreadyThere => ("already there", "32"),
+        Status::Skipped => ("skipped", "33"),
+        Status::Failed => ("failed", "31"),
     };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    let size = row.size.map(|size| ByteSize(size).to_string()).unwrap_or_default();
+    let time = row.time.map(spoken).unwrap_or_default();
+    let resumed = if row.resumed > 0 { format!(" ({} from before)", ByteSize(row.resumed)) } else { String::new() };
+    say(coloured(code, &format!("{word:13}")) + format!("  {size:>11}  {time:>12}  {}{resumed}", row.name));
 }
 
-/// Errors as the user reads them; those with the same causes together.
-pub fn failures(errors: &[&anyhow::Error]) -> String {
+/// Prints errors to standard error; those with the same causes together.
+pub fn complain_of_all(errors: &[&anyhow::Error]) {
+    let text = failures(errors);
+    if !text.is_empty() {
+        complain(Shown::lines(text.trim_end()));
+    }
+}
+
+fn failures(errors: &[&anyhow::Error]) -> String {
     let mut groups: Vec<(String, Vec<&anyhow::Error>)> = vec![];
     for error in errors {
         let text = error::render(error);

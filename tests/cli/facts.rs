@@ -55,7 +55,7 @@ fn validate_finds_the_faults_beside_what_it_cannot_know() {
         let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(2).says(words).says("1 fault");
     }
     let twice = "[[resource]]\nkind = \"directory\"\npath = \"/{{ instance.id }}\"\n".repeat(2);
-    let _ = sandbox.run(&["validate", "--steps", &sandbox.manifest(&twice)]).expect(2).says("a second resource");
+    let _ = sandbox.run(&["validate", "--steps", &sandbox.manifest(&twice)]).expect(2).says("two resources manage");
 }
 
 #[test]

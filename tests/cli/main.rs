@@ -26,3 +26,4 @@ mod trust;
 mod user;
 mod user_data;
 mod verified;
+mod visible;

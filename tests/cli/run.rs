@@ -55,14 +55,19 @@ fn sigterm_stops_the_children_and_leaves_a_report() {
     let grandchild = fs::read_to_string(sandbox.at("grandchild.pid")).unwrap().trim().to_owned();
     assert!(is_alive(&validator) && is_alive(&grandchild));
     assert!(Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap().success());
-    let _ = Finished::from(run.wait_with_output().unwrap()).expect(143).says("stopped by SIGTERM");
+    let finished = Finished::from(run.wait_with_output().unwrap()).expect(143);
+    let _ = finished.says("/file: stopped").says("step 1/1 step: stopped").says("stopped by SIGTERM after 0 changes");
     assert!(!is_alive(&validator));
     eventually("the grandchild ends", || !is_alive(&grandchild));
     assert_eq!(fs::read_to_string(sandbox.at("file")).unwrap(), "old");
     let names: Vec<_> = fs::read_dir(&sandbox.path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name.to_string_lossy().ends_with(".glovo-bootstrap")), "{names:?}");
     let report = sandbox.report();
-    assert_eq!((&report["exit_code"], &report["outcome"]), (&143.into(), &"failed".into()));
+    assert_eq!((&report["exit_code"], &report["outcome"]), (&143.into(), &"stopped".into()));
+    assert_eq!(report["steps"][0]["outcome"], "stopped");
+    assert_eq!(report["steps"][0]["resources"][0]["outcome"], "stopped");
+    let status = sandbox.run(&["status"]).expect(143).says("step  stopped").says("stopped by SIGTERM after");
+    assert!(!status.stdout.contains("failed with exit code"), "{}", status.stdout);
 }
 
 #[test]
@@ -222,7 +227,7 @@ fn a_failed_step_stops_the_run_and_names_what_was_not_run() {
         ),
     );
     let run = |arguments: &[&str]| sandbox.run(&[&["run", "--steps", &manifest], arguments].concat());
-    let _ = run(&[]).expect(1).says("(it is tried again)").says("not run: c").says("declare it: kind = \"directory\"");
+    let _ = run(&[]).expect(1).says("failed, trying again").says("not run: c").says("declare it: kind = \"directory\"");
     assert!(!fs::exists(sandbox.at("c")).unwrap());
     let report = sandbox.report();
     let outcomes: Vec<_> =
@@ -234,6 +239,65 @@ fn a_failed_step_stops_the_run_and_names_what_was_not_run() {
     let _ = run(&["--from", "c"]).expect(0);
     let _ = run(&["d"]).expect(2).says("there is no step `d`");
     let _ = sandbox.run(&["status"]).expect(0).says("skipped");
+}
+
+#[test]
+fn a_change_that_could_not_be_made_is_not_counted() {
+    let sandbox = Sandbox::new();
+    let manifest = sandbox.manifest(&format!(
+        "[[resource]]\nkind = \"file\"\npath = \"{0}/a\"\ncontent = \"\"\n\
+         [[resource]]\nkind = \"file\"\npath = \"{0}/b\"\ncontent = \"\"\nvalidate = [\"sh\", \"-c\", \": {{}}; exit 1\"]\n",
+        sandbox.path.display()
+    ));
+    let finished = sandbox.run(&["run", "--steps", &manifest]).expect(1).says("failed after 1 change in");
+    assert!(finished.stdout.contains("step 1/1 step\n  + file"), "the heading comes first: {}", finished.stdout);
+    let place = format!("(declared at {manifest}:6)");
+    assert!(finished.stdout.contains(&place), "{}", finished.stdout);
+    let _ = sandbox.run(&["status"]).expect(1).says(&format!("declared at: {manifest}:6"));
+    let changes = &sandbox.report()["steps"][0]["resources"][1]["changes"];
+    assert_eq!(changes[0]["failed"], true);
+
+    // One that is made at the second try counts.
+    let script = format!(": {{}}; [ -e {0} ] || {{ touch {0}; exit 1; }}", sandbox.at("tried"));
+    let file = format!("[[resource]]\nkind = \"file\"\npath = \"{}\"\ncontent = \"\"\n", sandbox.at("c"));
+    let retried = format!("{file}validate = [\"sh\", \"-c\", '{script}']\nretries = 1\n");
+    let _ = sandbox.run_resources(&retried).expect(0).says("failed, trying again").says("converged: 1 change in");
+}
+
+#[test]
+fn colours_are_as_the_environment_and_the_option_say() {
+    let sandbox = Sandbox::new();
+    let manifest = sandbox
+        .manifest(&format!("[[resource]]\nkind = \"link\"\npath = \"{}\"\ntarget = \"there\"\n", sandbox.at("link")));
+    let plan = |terminal: bool, colour: &[&str], environment: &[(&str, &str)]| {
+        let command = sandbox.command(&[&["plan", "--steps", &manifest], colour].concat());
+        let mut words = vec![command.get_program().to_owned()];
+        words.extend(command.get_args().map(Into::into));
+        let words: Vec<String> = words.iter().map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+        let mut command = if terminal { Command::new("script") } else { Command::new("sh") };
+        let flags = if terminal { "-qefc" } else { "-c" };
+        let _ = command.args([flags, &words.join(" ")]).env_remove("NO_COLOR").env("TERM", "xterm");
+        if terminal {
+            let _ = command.arg("/dev/null");
+        }
+        let output = command.envs(environment.iter().copied()).stdin(Stdio::null()).output().unwrap();
+        Finished::from(output).expect(0).says("1 change pending").stdout
+    };
+    for (terminal, colour, environment, has_colours, is_live) in [
+        (true, &[][..], &[][..], true, true),
+        (true, &[], &[("NO_COLOR", "1")], false, true),
+        (true, &[], &[("NO_COLOR", "")], true, true),
+        (true, &[], &[("TERM", "dumb")], false, false),
+        (true, &["--color", "never"], &[], false, true),
+        (true, &["--color=auto"], &[], true, true),
+        (false, &[], &[], false, false),
+        (false, &["--color", "always"], &[("NO_COLOR", "1")], true, false),
+    ] {
+        let text = plan(terminal, colour, environment);
+        let case = format!("terminal: {terminal}, {colour:?}, {environment:?}: {text:?}");
+        assert_eq!(text.contains("\x1b[32m+"), has_colours, "{case}");
+        assert_eq!(text.contains("\x1b[2K") || text.contains("\x1b[1A"), is_live, "{case}");
+    }
 }
 
 #[test]

@@ -25,5 +25,6 @@ mod settings;
 mod states;
 mod tape;
 mod trusted;
+mod visible;
 mod weighted_dns;
 mod world;

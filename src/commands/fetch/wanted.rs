@@ -98,14 +98,13 @@ fn parse(text: &str, is_line: bool, recursive: bool) -> Result<Wanted> {
 /// A URL in an error, where its query may hold a signature and its host part a password.
 fn shown(text: &str) -> String {
     let text = text.split(|c: char| matches!(c, '?' | '#') || c.is_whitespace()).next().unwrap_or_default();
-    let clean = match text.split_once("://") {
+    match text.split_once("://") {
         Some((scheme, rest)) => {
             let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
             format!("{scheme}://{}{path}", host.rsplit('@').next().unwrap_or_default())
         }
         None => text.to_owned(),
-    };
-    clean.chars().filter(|c| !c.is_control()).collect()
+    }
 }
 
 /// The name of a file: the last part of its URL's path, in `https` and `http` with `%xx` decoded.

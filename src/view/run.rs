@@ -1,0 +1,268 @@
+//! What a person sees of a run: lines on a terminal or in a log, or records in the journal.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{coloured, count, is_live, label, say_within};
+use crate::{
+    engine::Observer,
+    error::{self, Class},
+    report::{ChangeReport, DownloadReport, Outcome, Report, StepReport},
+    system::{Mode, host::is_stderr_the_journal, interrupt::signal_of, output},
+    value::spoken,
+    visible::{self, Shown},
+};
+
+/// The view that fits where the output goes.
+pub fn choose(mode: Mode) -> Rc<RefCell<dyn Observer>> {
+    if mode == Mode::Run && is_stderr_the_journal() {
+        Rc::new(RefCell::new(Journal { step: String::new() }))
+    } else {
+        Rc::new(RefCell::new(Lines::new(mode)))
+    }
+}
+
+/// Lines. On a terminal with a live line below them that shows what is going on.
+struct Lines {
+    mode: Mode,
+    live: Option<ProgressBar>,
+    began: Instant,
+    /// `step 2/8 enable_swap`
+    step: String,
+    /// Whether it stands above what is printed now.
+    has_heading: bool,
+}
+
+impl Lines {
+    fn new(mode: Mode) -> Self {
+        let live = is_live().then(|| {
+            let bar = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
+                bar.set_style(style);
+            }
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        Self { mode, live, began: Instant::now(), step: String::new(), has_heading: false }
+    }
+
+    /// A plan waits for its reader; a run goes on.
+    fn say(&self, text: impl Into<Shown>) {
+        say_within((self.mode == Mode::Run).then_some(output::STUCK), text);
+    }
+
+    fn line(&self, text: impl Into<Shown>) {
+        match &self.live {
+            Some(bar) => bar.suspend(|| self.say(text)),
+            None => self.say(text),
+        }
+    }
+
+    /// A line of the step at hand, below its name. A step that has none gets its name with its outcome.
+    fn line_of_step(&mut self, text: impl Into<Shown>) {
+        if !std::mem::replace(&mut self.has_heading, true) {
+            self.line(coloured("1", &self.step));
+        }
+        self.line(text);
+    }
+
+    fn diff(&mut self, diff: &str) {
+        for line in diff.lines() {
+            let code = match line.as_bytes().first() {
+                Some(b'+') => "32",
+                Some(b'-') => "31",
+                Some(b'@') => "36",
+                _ => "0",
+            };
+            self.line_of_step(Shown::from("      ") + coloured(code, line));
+        }
+    }
+}
+
+impl Observer for Lines {
+    fn step_begins(&mut self, index: usize, total: usize, name: &str) {
+        self.step = format!("step {}/{total} {name}", index + 1);
+        self.has_heading = false;
+        if let Some(bar) = &self.live {
+            label(bar, &self.step);
+        }
+    }
+
+    fn change(&mut self, resource: &str, change: &ChangeReport) {
+        let (mark, colour) = if change.deferred { ("-", "33") } else { ("+", "32") };
+        self.line_of_step(Shown::from("  ") + coloured(colour, mark) + format!(" {resource}: {}", change.summary));
+        if let Some(diff) = &change.diff {
+            self.diff(diff);
+        }
+        self.progress(&format!("{resource}: {}", change.summary));
+    }
+
+    fn downloads(&mut self, _resource: &str, downloads: &[DownloadReport]) {
+        if let Some(sum) = DownloadReport::sum(downloads) {
+            self.line_of_step(format!("    fetched {sum}"));
+        }
+    }
+
+    fn warning(&mut self, _resource: &str, warning: &str) {
+        self.line_of_step(Shown::from("    ") + coloured("33", "warning:") + " " + warning);
+    }
+
+    fn progress(&mut self, line: &str) {
+        if let Some(bar) = &self.live {
+            label(bar, format!("{}: {line}", self.step));
+        }
+    }
+
+    fn failure(&mut self, resource: &str, declared_at: &str, error: &anyhow::Error, again: bool) {
+        let how = match (error::class(error), again) {
+            (Class::Interrupted(_), _) => "stopped",
+            (_, true) => "failed, trying again",
+            (_, false) => "failed",
+        };
+        let head = coloured("31", &format!("  ! {resource}: {how}")) + format!(" (declared at {declared_at})");
+        let text = error::render(error).trim_end().replace('\n', "\n    ");
+        self.line_of_step(head + Shown::lines("\n    ") + Shown::lines(&text));
+    }
+
+    fn step_ends(&mut self, _index: usize, _total: usize, step: &StepReport) {
+        let (changes, deferred) = (step.changes(false), step.changes(true));
+        let words = match (step.outcome, self.mode) {
+            (Outcome::Failed, _) => coloured("31", "failed"),
+            (Outcome::Stopped, _) => coloured("31", "stopped"),
+            (Outcome::Changed, Mode::Run) => coloured("32", &count(changes, "change")),
+            (Outcome::Changed, Mode::Plan) => coloured("33", &format!("{} pending", count(changes, "change"))),
+            _ if deferred > 0 => coloured("33", &format!("{deferred} deferred")),
+            _ => "nothing to change".into(),
+        };
+        let time = spoken(Duration::from_millis(step.milliseconds));
+        self.line(coloured("1", &self.step) + ": " + words + format!(" ({time})"));
+    }
+
+    fn ends(&mut self, report: &Report) {
+        if let Some(bar) = self.live.take() {
+            bar.finish_and_clear();
+        }
+        self.say(Shown::lines(&summary(report, self.mode, self.began.elapsed())));
+    }
+}
+
+/// The last line of a run or plan.
+fn summary(report: &Report, mode: Mode, elapsed: Duration) -> String {
+    let changes = count(report.changes(false), "change");
+    let deferred = match report.changes(true) {
+        0 => String::new(),
+        number => format!(", {number} deferred"),
+    };
+    let not_run: Vec<&str> =
+        report.steps.iter().filter(|step| step.outcome == Outcome::NotRun).map(|step| step.name.as_str()).collect();
+    let time = spoken(elapsed);
+    let mut text = match (mode, report.outcome) {
+        (_, Outcome::Stopped) => {
+            let signal = report.exit_code.and_then(signal_of).unwrap_or("a signal");
+            format!("stopped by {signal} after {changes}{deferred} in {time}")
+        }
+        (Mode::Plan, Outcome::Failed) => format!("plan failed: {changes} pending, and the errors above"),
+        (Mode::Plan, _) => format!("plan: {changes} pending{deferred}"),
+        (Mode::Run, Outcome::Failed) => format!("failed after {changes}{deferred} in {time}"),
+        (Mode::Run, _) => format!("converged: {changes}{deferred} in {time}"),
+    };
+    if !not_run.is_empty() {
+        text.push_str(&format!("\nnot run: {}", not_run.join(", ")));
+    }
+    for note in &report.notes {
+        text.push_str(&format!("\nnote: {note}"));
+    }
+    text
+}
+
+/// Records in the journal, with the step, resource and change as fields of their own.
+struct Journal {
+    step: String,
+}
+
+impl Observer for Journal {
+    fn step_begins(&mut self, _index: usize, _total: usize, name: &str) {
+        self.step = name.into();
+    }
+
+    fn change(&mut self, resource: &str, change: &ChangeReport) {
+        tracing::info!(
+            step = self.step,
+            resource,
+            change = change.summary,
+            deferred = change.deferred,
+            "{resource}: {}",
+            change.summary
+        );
+    }
+
+    fn downloads(&mut self, resource: &str, downloads: &[DownloadReport]) {
+        for download in downloads {
+            let DownloadReport { source, bytes, began, wanted, ended, .. } = download;
+            tracing::info!(
+                step = self.step,
+                resource,
+                source,
+                bytes,
+                began,
+                wanted,
+                ended,
+                "{resource}: fetched {download}"
+            );
+        }
+    }
+
+    fn warning(&mut self, resource: &str, warning: &str) {
+        tracing::warn!(step = self.step, resource, "{resource}: {}", visible::line(warning));
+    }
+
+    fn progress(&mut self, line: &str) {
+        tracing::debug!(step = self.step, "{}", visible::line(line));
+    }
+
+    fn failure(&mut self, resource: &str, declared_at: &str, error: &anyhow::Error, again: bool) {
+        let text = error::render(error);
+        tracing::error!(step = self.step, resource, declared_at, again, "{resource}: {}", text.trim_end());
+    }
+
+    fn step_ends(&mut self, index: usize, total: usize, step: &StepReport) {
+        let outcome = format!("{:?}", step.outcome).to_lowercase();
+        tracing::info!(
+            step = step.name,
+            outcome,
+            milliseconds = step.milliseconds,
+            "step {}/{total} {}: {outcome}",
+            index + 1,
+            step.name
+        );
+    }
+
+    fn ends(&mut self, report: &Report) {
+        let text = summary(report, Mode::Run, Duration::from_millis(report.milliseconds));
+        tracing::info!(
+            run_id = report.run_id,
+            milliseconds = report.milliseconds,
+            exit_code = report.exit_code,
+            "{text}"
+        );
+    }
+}
+
+/// Nothing: for a plan printed as JSON.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn step_begins(&mut self, _index: usize, _total: usize, _name: &str) {}
+    fn change(&mut self, _resource: &str, _change: &ChangeReport) {}
+    fn downloads(&mut self, _resource: &str, _downloads: &[DownloadReport]) {}
+    fn warning(&mut self, _resource: &str, _warning: &str) {}
+    fn progress(&mut self, _line: &str) {}
+    fn failure(&mut self, _resource: &str, _declared_at: &str, _error: &anyhow::Error, _again: bool) {}
+    fn step_ends(&mut self, _index: usize, _total: usize, _step: &StepReport) {}
+    fn ends(&mut self, _report: &Report) {}
+}

@@ -1,0 +1,87 @@
+//! Text of others that comes from AWS: nothing in it is obeyed by a terminal.
+
+use crate::{
+    operator::Operator,
+    sandbox::Finished,
+    tape::Turn,
+    world::{Scene, text, xml},
+};
+
+/// Sets the clipboard (OSC in C1), clears the screen, turns the line around, deletes, forges a line: all that XML can hold.
+const HOSTILE: &str = "a\u{9d}52;c;ZXZpbA==\u{9c}b\u{9b}2Jc\u{202e}d\x7fe\u{2066}f\u{85}g\nforged: line";
+const SHOWN: &str = "a\\u{9d}52;c;ZXZpbA==\\u{9c}b\\u{9b}2Jc\\u{202e}d\\x7fe\\u{2066}f\\u{85}g\\nforged: line";
+const GROUP: &str = "AWS::AutoScaling::AutoScalingGroup";
+const SIGNAL: &str = "Received FAILURE signal with UniqueId i-0123456789abcdef0 copy_http_resources";
+const CONSOLE: &str = "\
+-----BEGIN GLOVO-BOOTSTRAP FAILURE-----\r
+step: s\x1b]52;c;ZXZpbA==\x07\r
+error: \x1b[2J\u{9b}2J\u{202e}\r
+-----END GLOVO-BOOTSTRAP FAILURE-----\r
+";
+
+/// Nothing raw is in what was printed.
+#[track_caller]
+fn harmless(finished: Finished) -> Finished {
+    for text in [&finished.stdout, &finished.stderr] {
+        let raw =
+            |c: char| c.is_control() && c != '\n' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        assert!(!text.contains(raw), "reaches a terminal raw: {text:?}");
+        assert!(!text.contains("\nforged"), "a line was forged: {text}");
+    }
+    finished
+}
+
+#[test]
+fn stack_events_and_console_blocks_are_made_visible() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let fail = || {
+        operator.world(|world| {
+            let events = vec![
+                ("GreenGroup", GROUP, "CREATE_IN_PROGRESS", SIGNAL),
+                ("GreenGroup", GROUP, "CREATE_FAILED", HOSTILE),
+            ];
+            world.plot = vec![Scene("UPDATE_ROLLBACK_IN_PROGRESS", events), Scene("UPDATE_ROLLBACK_FAILED", vec![])];
+            world.console = CONSOLE.into();
+            world.reason = HOSTILE;
+        });
+    };
+    fail();
+    let failed = harmless(operator.update("2")).expect(1).says(SHOWN).says("step: s");
+    assert!(failed.stderr.contains("caused by: GreenGroup (CREATE_FAILED): a\\u{9d}52"), "{}", failed.stderr);
+    for verb in ["diagnose", "history", "status", "watch"] {
+        for json in [&[][..], &["--json"]] {
+            let finished = harmless(operator.deploy(&[&[verb], json].concat(), &[]));
+            if !json.is_empty() {
+                finished.stdout.lines().for_each(|line| drop(serde_json::from_str::<serde_json::Value>(line).unwrap()));
+            }
+        }
+    }
+    let _ = harmless(operator.deploy(&["diagnose"], &[])).says(SHOWN);
+}
+
+#[test]
+fn differences_and_refusals_of_aws_are_made_visible() {
+    let operator = Operator::serving();
+    let property = xml("Target", &(text("Attribute", "Properties") + &text("Name", HOSTILE) + &text("Path", HOSTILE)))
+        + &text("ChangeSource", "DirectModification");
+    let change = text("Action", "Modify")
+        + &text("LogicalResourceId", HOSTILE)
+        + &text("ResourceType", HOSTILE)
+        + &xml("Details", &xml("member", &property));
+    operator.content("2");
+    operator.world(|world| {
+        world.changes = xml("member", &xml("ResourceChange", &change));
+        world.drifts = xml(
+            "member",
+            &(text("LogicalResourceId", HOSTILE)
+                + &text("ResourceType", "AWS::X")
+                + &text("StackResourceDriftStatus", "MODIFIED")),
+        );
+    });
+    let _ = harmless(operator.deploy(&["plan"], &[("BUILD_NUMBER", "2")])).expect(0).says(SHOWN);
+    let _ = harmless(operator.deploy(&["plan", "--json"], &[("BUILD_NUMBER", "2")])).expect(0);
+    let _ = harmless(operator.deploy(&["drift"], &[])).expect(3).says(SHOWN);
+    operator.tape.script("DescribeStacks", [Turn::Refusal(400, "AccessDenied", HOSTILE)]);
+    let _ = harmless(operator.deploy(&["status"], &[])).says("a\\u{9d}52;c;ZXZpbA==");
+}
