@@ -56,6 +56,25 @@ mod tests {
     }
 
     #[test]
+    fn a_part_answers_the_bytes_that_were_asked_for_of_the_whole_that_is_known() {
+        let five = Range { start: 5, end: Some(10) };
+        let rest = Range { start: 5, end: None };
+        for (range, header, total, is_answer) in [
+            (five, "bytes 5-9/100", Some(100), true),
+            (five, "bytes 4-9/100", Some(100), false),
+            (five, "bytes 5-8/100", Some(100), false),
+            (five, "bytes 5-10/100", Some(100), false),
+            (five, "bytes 5-9/101", Some(100), false),
+            (five, "bytes 5-9/99", Some(100), false),
+            (five, "bytes 5-9/100", None, false),
+            (rest, "bytes 5-99/100", Some(100), true),
+            (rest, "bytes 5-98/100", Some(100), false),
+        ] {
+            assert_eq!(range.is_answered_by(header, total), is_answer, "{range:?}: {header} of {total:?}");
+        }
+    }
+
+    #[test]
     fn a_content_range_makes_sense_or_is_none() {
         let range = |start, end, total| Some(ContentRange { start, end, total });
         for (value, expected) in [

@@ -39,6 +39,12 @@ impl Window {
         }
     }
 
+    /// How many places there should be.
+    #[cfg(test)]
+    pub(super) fn width(&self) -> usize {
+        self.width.load(Ordering::Relaxed)
+    }
+
     /// Half of the places, for one that failed.
     pub(super) fn narrow(&self) {
         let half = |width: usize| Some((width / 2).max(NARROWEST));
@@ -67,6 +73,15 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_window_grows_no_wider_than_was_said() {
+        let window = Window::new();
+        for most in [0, INITIAL, INITIAL + 1, INITIAL + 1] {
+            window.widen(most);
+        }
+        assert_eq!((window.width(), window.places.available_permits()), (INITIAL + 1, INITIAL + 1));
+    }
 
     #[test]
     fn the_window_grows_with_success_and_halves_with_failure() {

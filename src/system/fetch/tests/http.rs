@@ -14,7 +14,7 @@ use super::{
     settings, text, told,
 };
 use crate::{
-    system::fetch::{Download, window::INITIAL},
+    system::fetch::{Download, Settings, window::INITIAL},
     value::Sha256,
 };
 
@@ -255,9 +255,10 @@ fn downloads_overlap_but_not_all_at_once() {
             let mut count = count.lock().unwrap();
             *count += 1;
             changed.notify_all();
-            // Each waits for one more than may be here at first, and so until none comes.
-            let enough = |count: &mut usize| *count <= INITIAL;
-            (count, _) = changed.wait_timeout_while(count, Duration::from_millis(200), enough).unwrap();
+            // No answer before as many are here as may be at first, and not before one more would have come.
+            drop(changed.wait_while(count, |count| *count < INITIAL).unwrap());
+            std::thread::sleep(Duration::from_millis(100));
+            let count = together.0.lock().unwrap();
             _ = first.compare_exchange(0, *count, Ordering::Relaxed, Ordering::Relaxed);
             Reply::ok("jar")
         }
@@ -335,13 +336,29 @@ fn a_probe_tells_what_was_answered_and_follows_nothing() {
 
 #[test]
 fn a_probe_fails_in_few_words_and_is_not_repeated() {
-    let probe = |url: &str| Bench::new(hasty()).system.probe(url).unwrap_err().to_string();
-    assert_eq!(probe(NOBODY), "connection refused");
+    let probe = |settings: Settings, url: &str| Bench::new(settings).system.probe(url).unwrap_err().to_string();
+    assert_eq!(probe(settings(), NOBODY), "connection refused");
     let server = Server::replies(vec![Reply::raw("").then_stall()]);
-    assert_eq!(probe(&server.url("/")), "no bytes for 400 ms");
+    let stall = Settings { stall: Duration::from_millis(400), ..settings() };
+    assert_eq!(probe(stall, &server.url("/")), "no bytes for 400 ms");
     assert!(server.requests().len() < 2);
     let server = Server::replies(vec![Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n").then_drip()]);
-    assert_eq!(probe(&server.url("/")), "no answer within 600 ms");
+    let whole = Settings { probe: Duration::from_millis(600), ..settings() };
+    assert_eq!(probe(whole, &server.url("/")), "no answer within 600 ms");
     let server = Server::replies(vec![Reply::raw("SSH-2.0-OpenSSH_9.2\r\n")]);
-    assert!(probe(&server.url("/")).len() < 60);
+    assert!(probe(settings(), &server.url("/")).len() < 60);
+}
+
+#[test]
+fn short_bodies_widen_the_window_and_long_ones_do_not() {
+    let width_after = |body: Vec<u8>| {
+        let server = Server::replies(vec![Reply::ok(body)]);
+        let bench = Bench::new(settings());
+        for number in 0..3 {
+            _ = bench.fetch(&server.url(&format!("/{number}"))).unwrap();
+        }
+        bench.system.fetcher.worker().unwrap().origins().window.width()
+    };
+    assert_eq!(width_after(vec![b'x'; 1000]), INITIAL + 3);
+    assert_eq!(width_after(vec![b'x'; (1 << 20) + 1]), INITIAL);
 }

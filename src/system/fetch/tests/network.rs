@@ -19,7 +19,7 @@ use nix::{
 };
 
 use super::{
-    Bench, download, eventually, hasty,
+    Bench, download, eventually, hasty, hasty_and_persistent,
     server::{Reply, Server},
     settings, text, told,
 };
@@ -71,8 +71,7 @@ fn a_download_goes_on_when_the_packets_come_again() {
             let reply = super::parts::serve(&of, "\"v1\"", request);
             if number == 0 { reply.cut(1_500_000).then_stall() } else { reply }
         });
-        let mut settings = Settings { connect: Duration::from_millis(400), ..hasty() };
-        settings.pace.limit = Limit::Attempts(100);
+        let settings = Settings { connect: Duration::from_millis(400), ..hasty_and_persistent() };
         let bench = Bench::new(settings);
         let wanted = download(&server.url("/"));
         bench.system.prefetch(vec![wanted.clone()]);

@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use super::{
-    Bench, download, eventually, hasty,
+    Bench, download, eventually, hasty_and_persistent,
     server::{Reply, Request, Server},
     settings, told,
 };
@@ -86,12 +86,14 @@ fn only_what_is_missing_is_asked_for_again() {
                 _ => reply,
             }
         });
-        let bench = Bench::new(if stalls { hasty() } else { settings() });
+        let bench = Bench::new(if stalls { hasty_and_persistent() } else { settings() });
         assert!(is(&bench.fetch(&server.url("/")).unwrap(), &body));
         let requests = server.requests();
         let (first, last) = asked(&requests[1]).unwrap();
         // The end of what was sent may not have been read before the connection was seen to be cut.
-        assert!(requests.len() == 2 && first > 0 && first <= 1_500_000 && last.is_none(), "{requests:?}");
+        assert!(first > 0 && first <= 1_500_000 && last.is_none(), "{requests:?}");
+        // A busy machine may stall once more.
+        assert!(requests[1..].iter().all(|request| asked(request).is_some()), "{requests:?}");
         assert_eq!(requests[1].header("if-range"), Some("\"v1\""));
     }
 }
@@ -221,7 +223,8 @@ fn a_long_body_that_changes_while_it_is_shared_is_fetched_again_alone() {
         _ => serve(&of, "\"v2\"", request),
     });
     assert!(is(&Bench::new(settings()).fetch(&server.url("/")).unwrap(), &new));
-    assert_eq!(server.requests().last().unwrap().header("range"), None);
+    // The first one, and the last that was sent, though others may arrive after it.
+    assert_eq!(server.requests().iter().filter(|request| asked(request).is_none()).count(), 2);
 }
 
 #[test]

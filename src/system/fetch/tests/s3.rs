@@ -22,7 +22,7 @@ use aws_smithy_checksums::ChecksumAlgorithm;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
-    Bench, NOBODY, hasty, metadata,
+    Bench, NOBODY, hasty, hasty_and_persistent, metadata,
     parts::{self, PART, asked},
     server::{Reply, Request, Server},
     settings, text,
@@ -216,9 +216,11 @@ fn a_busy_s3_is_asked_again() {
 #[test]
 fn a_body_that_stalls_or_ends_early_is_fetched_again() {
     let cut = Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc");
-    for (cut, settings) in [(cut.clone(), settings()), (cut.then_stall(), hasty())] {
+    for (cut, settings, patient) in
+        [(cut.clone(), settings(), settings()), (cut.then_stall(), hasty(), hasty_and_persistent())]
+    {
         let server = Server::replies(vec![cut.clone(), Reply::ok("whole")]);
-        assert_eq!(text(bench_with(&server, settings.clone()).fetch(OBJECT).unwrap()), "whole");
+        assert_eq!(text(bench_with(&server, patient).fetch(OBJECT).unwrap()), "whole");
         let server = Server::replies(vec![cut]);
         let (code, told) = bench_with(&server, settings).refused(OBJECT);
         assert!(code == 75 && told.contains("gave up after 3 attempts"), "{told}");
