@@ -71,6 +71,18 @@ fn sigterm_stops_the_children_and_leaves_a_report() {
 }
 
 #[test]
+fn a_child_that_ignores_sigterm_is_killed() {
+    let sandbox = Sandbox::new();
+    let manifest = with_validator(&sandbox, "trap \"\" TERM; while :; do sleep 1; done");
+    let mut run = sandbox.start(&["run", "--steps", &manifest]);
+    let validator = validator_pid(&sandbox);
+    assert!(Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap().success());
+    eventually("the child is killed", || !is_alive(&validator));
+    assert_eq!(run.wait().unwrap().code(), Some(143));
+    assert!(!fs::exists(sandbox.at("file")).unwrap());
+}
+
+#[test]
 fn a_lost_terminal_does_not_end_a_run() {
     let sandbox = Sandbox::new();
     let manifest = with_validator(&sandbox, &format!("while [ ! -e {} ]; do sleep 0.05; done", sandbox.at("go")));

@@ -58,6 +58,32 @@ fn a_service_that_declares_nothing_is_refused() {
 }
 
 #[test]
+fn a_unit_that_never_gets_ready_ends_at_the_deadline() {
+    let machine = Machine::new();
+    let waits = app(&unit("echo waiting for a quorum", "Type=notify"), &format!("{RUNNING}\ntimeout = \"1s\""));
+    let said = machine.run(&waits).expect(75).says("app.service is still activating (start)");
+    let _ = said.says("| waiting for a quorum").says("service app.service timed out after 1");
+}
+
+#[test]
+fn a_service_that_simply_leaves_is_an_error() {
+    let machine = Machine::new();
+    let leaves = app(&unit("echo nothing to do", "Type=oneshot"), RUNNING);
+    let _ = machine.run(&leaves).expect(1).says("app.service ended soon after its start").says("| nothing to do");
+}
+
+#[test]
+fn without_systemd_a_unit_is_enabled_and_its_start_deferred() {
+    let machine = Machine::new();
+    fs::remove_dir_all(machine.at("run/systemd")).unwrap();
+    let declared = app(&unit("true", ""), &format!("enabled = true\n{RUNNING}"));
+    let said = machine.run(&declared).expect(0).says("app.service: enable at boot");
+    let _ = said.says("app.service: start (deferred: nothing is started in an image)");
+    assert!(fs::symlink_metadata(machine.at("etc/systemd/system/multi-user.target.wants/app.service")).is_ok());
+    let _ = machine.run(&declared).expect(0).says("converged: 0 changes, 1 deferred");
+}
+
+#[test]
 fn an_absent_unit_is_already_stopped_and_disabled() {
     let machine = Machine::new();
     for declared in ["running = false\nenabled = false", "running = false", "enabled = false"] {
