@@ -101,8 +101,7 @@ impl Location {
                 Ok(Texts { steps: vec![text("standard input", bytes)?], variables: None })
             }
             Self::Url(source, pin) => {
-                let mut fetched =
-                    system.fetch(&Download { sources: source.clone().into(), sha256: Some(*pin), size: None })?;
+                let mut fetched = system.fetch(&Download::new(source.clone(), Some(*pin)))?;
                 ensure!(fetched.size <= MAX_TEXT_BYTES, "{source} is larger than a manifest: {} bytes", fetched.size);
                 let mut bytes = vec![];
                 _ = fetched.file.read_to_end(&mut bytes).with_context(|| format!("reading {source}"))?;

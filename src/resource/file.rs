@@ -155,7 +155,7 @@ impl Resource for File {
             Some(wanted) if !self.template => digest == Some(wanted),
             _ => digest.is_some(),
         };
-        (!there).then_some(Download { sources, sha256, size: None })
+        (!there).then_some(Download::new(sources, sha256))
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {

@@ -97,6 +97,15 @@ pub struct Download {
     pub sha256: Option<Sha256>,
     /// How many bytes it has, where something but the origin says so.
     pub size: Option<u64>,
+    /// Whether there is another way to get it: then an origin that fails is not waited for.
+    pub has_fallback: bool,
+}
+
+impl Download {
+    /// Of an unknown length, and the only way to get it.
+    pub fn new(sources: impl Into<Sources>, sha256: Option<Sha256>) -> Self {
+        Self { sources: sources.into(), sha256, size: None, has_fallback: false }
+    }
 }
 
 /// A download from one source.
@@ -353,6 +362,7 @@ impl System {
         let mut delivered = self.await_transfer(transfer, download);
         // Its patience was over before its bytes were wanted: only now it counts.
         if had_ended
+            && !download.has_fallback
             && self.is_patient()
             && delivered.as_ref().is_err_and(|error| error::class(error) == Class::Transient)
         {

@@ -100,7 +100,7 @@ impl AptRepository {
     }
 
     pub(super) fn download(&self, source: &Source) -> Download {
-        Download { sources: source.clone().into(), sha256: self.key_sha256, size: None }
+        Download::new(source.clone(), self.key_sha256)
     }
 
     /// Fetches the declared key.

@@ -39,7 +39,7 @@ pub(super) struct Arrived {
 
 impl Origin<'_> {
     fn download(&self) -> Download {
-        Download { sources: self.sources.clone(), sha256: self.file.sha256, size: None }
+        Download::new(self.sources.clone(), self.file.sha256)
     }
 
     fn state_name(&self) -> String {

@@ -62,7 +62,9 @@ struct Archive {
 
 impl Archive {
     fn download(&self) -> Download {
-        Download { sources: self.source.clone().into(), sha256: Some(self.sha256), size: Some(self.size) }
+        let download = Download::new(self.source.clone(), Some(self.sha256));
+        // What can't be had so is left to apt.
+        Download { size: Some(self.size), has_fallback: true, ..download }
     }
 
     /// Whether it is there already. Another of its size is removed; of any other size apt does so.

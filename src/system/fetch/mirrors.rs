@@ -16,6 +16,9 @@ use crate::error::{self, Class, Fault};
 /// How often a source is tried that has another one behind it: that one is a better bet than patience.
 const ATTEMPTS: u32 = 2;
 
+/// How often a source is tried that is not waited for.
+const IMPATIENT_ATTEMPTS: u32 = 5;
+
 /// What is asked of each source, in turn.
 pub(super) fn pulls(download: &Download, pace: &Pace) -> Vec<Pull> {
     let sources = download.sources.all();
@@ -24,6 +27,7 @@ pub(super) fn pulls(download: &Download, pace: &Pace) -> Vec<Pull> {
         sha256: download.sha256,
         size: download.size,
         limit: match pace.limit {
+            Limit::Patience(_) if download.has_fallback => Limit::Attempts(IMPATIENT_ATTEMPTS),
             // With patience it is asked again after all the others.
             Limit::Patience(_) if sources.len() > 1 => Limit::Attempts(ATTEMPTS),
             Limit::Attempts(attempts) if index + 1 < sources.len() => Limit::Attempts(attempts.min(ATTEMPTS)),

@@ -222,7 +222,7 @@ impl<'a> Attempts<'a> {
             Failure::Transient(fault, asked) => (fault, asked),
         };
         let Some(pause) = self.pause(asked, headway) else { return Err(self.give_up(fault)) };
-        let wait = Wait { pause, failed: self.failed, reason: fault.to_string() };
+        let wait = Wait { pause, failed: self.failed, reason: reason(&fault) };
         let now = self.pace.clock.now();
         if self.logged.is_none_or(|logged| now >= logged + REMINDER) {
             self.logged = Some(now);
@@ -279,6 +279,12 @@ impl<'a> Attempts<'a> {
         };
         Fault::new(message).caused_by(fault).transient()
     }
+}
+
+/// A fault and its causes, in one line.
+fn reason(fault: &Fault) -> String {
+    let causes = std::iter::successors(Some(fault as &dyn std::error::Error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// How long a `Retry-After` header asks to wait: seconds or a date, RFC 9110 section 10.2.3.

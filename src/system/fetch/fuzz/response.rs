@@ -125,7 +125,7 @@ pub fn check(bytes: &[u8]) {
         stage.number
     };
     let source: Source = format!("http://{}/{number}", *ADDRESS).parse().unwrap();
-    let download = Download { sources: source.into(), sha256: pinned.then(|| Sha256::of(&VERSIONS[0])), size: None };
+    let download = Download::new(source, pinned.then(|| Sha256::of(&VERSIONS[0])));
     let tree = Tree::new(number);
     for _ in 0..2 {
         let system = super::system(&tree.0).unwrap();

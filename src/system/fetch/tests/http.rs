@@ -94,6 +94,22 @@ fn other_bytes_than_declared_are_fetched_once_more_and_refused() {
 }
 
 #[test]
+fn another_length_than_is_known_is_asked_for_once_more_and_refused() {
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\njars\r\n0\r\n\r\n";
+    for (reply, words) in [
+        (Reply::ok("jars"), "the server announces 4 bytes, not 3"),
+        (Reply::ok("ja"), "the server announces 2 bytes, not 3"),
+        (Reply::raw(chunked), "the server sends more than 3 bytes"),
+    ] {
+        let server = Server::replies(vec![reply]);
+        let wanted = Download { size: Some(3), ..download(&server.url("/x.deb")) };
+        let (code, told) = told(Bench::new(settings()).system.fetch(&wanted));
+        assert_eq!((code, server.requests().len()), (1, 2), "{told}");
+        assert!(told.contains(words), "{told}");
+    }
+}
+
+#[test]
 fn a_byte_that_flipped_on_its_way_is_forgiven() {
     let server = Server::replies(vec![Reply::ok("jaR"), Reply::ok("jar")]);
     let fetched = Bench::new(settings()).system.fetch(&pinned(&server.url("/"), "jar")).unwrap();

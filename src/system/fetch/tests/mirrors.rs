@@ -11,7 +11,7 @@ use crate::value::Sha256;
 /// Any of these, with the bytes `jar`.
 fn any_of(urls: &[&str]) -> Download {
     let sources: Vec<Source> = urls.iter().map(|url| url.parse().unwrap()).collect();
-    Download { sources: sources.try_into().unwrap(), sha256: Some(Sha256::of(b"jar")), size: None }
+    Download::new(Sources::try_from(sources).unwrap(), Some(Sha256::of(b"jar")))
 }
 
 #[test]

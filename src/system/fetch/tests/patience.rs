@@ -14,7 +14,7 @@ use super::{
     server::{Reply, Server},
     settings, text, told,
 };
-use crate::system::fetch::Source;
+use crate::system::fetch::{Source, Sources};
 
 /// As in a run, by this clock.
 fn patient(clock: &Arc<AtomicU64>) -> Settings {
@@ -88,6 +88,15 @@ fn patience_ends_after_five_minutes_and_says_so() {
 }
 
 #[test]
+fn an_origin_is_not_waited_for_where_there_is_another_way() {
+    let server = Server::replies(vec![Reply::new(503, &[], "")]);
+    let clock = Arc::default();
+    let wanted = Download { has_fallback: true, ..download(&server.url("/x.deb")) };
+    let (code, told) = told(Bench::new(patient(&clock)).system.fetch(&wanted));
+    assert_eq!((code, server.requests().len()), (75, 5), "{told}");
+}
+
+#[test]
 fn a_download_that_failed_before_it_was_wanted_is_tried_again() {
     let is_up = Arc::new(AtomicBool::new(false));
     let of_server = is_up.clone();
@@ -115,17 +124,13 @@ fn mirrors_are_asked_in_turn_until_one_is_back() {
         Server::start(move |_, _| if seconds(&of_server) < 60 { Reply::new(503, &[], "") } else { Reply::ok("jar") });
     let gone = Server::replies(vec![Reply::new(404, &[], "")]);
     let sources: Vec<Source> = [late.url("/"), gone.url("/")].iter().map(|url| url.parse().unwrap()).collect();
-    let any = Download { sources: sources.clone().try_into().unwrap(), sha256: None, size: None };
+    let any = Download::new(Sources::try_from(sources.clone()).unwrap(), None);
     assert_eq!(text(Bench::new(patient(&clock)).system.fetch(&any).unwrap()), "jar");
     assert!((60..90).contains(&seconds(&clock)));
 
     // What will never deliver is not waited for.
     let clock = Arc::default();
-    let none = Download {
-        sources: vec![sources[1].clone(), sources[1].clone()].try_into().unwrap(),
-        sha256: None,
-        size: None,
-    };
+    let none = Download::new(Sources::try_from(vec![sources[1].clone(), sources[1].clone()]).unwrap(), None);
     assert_eq!(told(Bench::new(patient(&clock)).system.fetch(&none)).0, 1);
     assert_eq!(seconds(&clock), 0);
 }
