@@ -267,6 +267,9 @@ impl Run<'_> {
         if changes.is_empty() {
             return Ok(());
         }
+        if let Some(path) = declared.resource.owned_path() {
+            self.system.root().check_writable(path)?;
+        }
         for mut change in changes {
             self.record(index, title, &mut change)?;
             match (self.system.mode(), change.action) {

@@ -21,7 +21,7 @@ use nix::{
         statfs::{self, Statfs},
         statvfs::{self, Statvfs},
     },
-    unistd::{self, Gid, Uid, UnlinkatFlags},
+    unistd::{self, AccessFlags, Gid, Uid, UnlinkatFlags},
 };
 
 /// Makes a call until no signal interrupts it.
@@ -77,6 +77,11 @@ pub fn fstat(file: impl AsFd) -> Result<FileStat> {
 /// Reads the status of a path below a directory: fstatat(2).
 pub fn fstatat(dir: impl AsFd, path: &(impl NixPath + ?Sized), flags: AtFlags) -> Result<FileStat> {
     repeat(|| stat::fstatat(&dir, path, flags))
+}
+
+/// Asks whether this process may use a path below a directory: faccessat(2).
+pub fn faccessat(dir: impl AsFd, path: &(impl NixPath + ?Sized), mode: AccessFlags, flags: AtFlags) -> Result<()> {
+    repeat(|| unistd::faccessat(&dir, path, mode, flags))
 }
 
 /// Sets permission bits: fchmod(2).

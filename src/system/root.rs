@@ -11,6 +11,7 @@ mod removal;
 mod staged;
 pub mod trusted;
 mod walk;
+mod writable;
 
 use std::{
     cell::RefCell,
@@ -31,8 +32,11 @@ use nix::{
     unistd::{Gid, Uid, UnlinkatFlags, geteuid},
 };
 
-use self::walk::{MAX_LINKS, Purpose, Walk};
 pub use self::{removal::is_match, staged::Staged};
+use self::{
+    walk::{MAX_LINKS, Purpose, Walk},
+    writable::explain_new,
+};
 use crate::{
     error::Fault,
     system::calls::{
@@ -252,7 +256,8 @@ impl Root {
     /// Makes one directory. Its parent must exist.
     pub fn make_directory(&self, path: &AbsPath, ownership: Ownership) -> Result<()> {
         let parent = self.parent_to_write(path)?;
-        mkdirat(&*parent, path.leaf(), Bits::from_bits_truncate(0o700)).map_err(|errno| explain_write(errno, path))?;
+        mkdirat(&*parent, path.leaf(), Bits::from_bits_truncate(0o700))
+            .map_err(|errno| explain_new(&parent, errno, path))?;
         self.own_directory(path, ownership)?;
         fsync_directory(&parent).with_context(|| format!("flushing the directory of {path}"))
     }
@@ -304,7 +309,7 @@ impl Root {
             }
             (made, _) => made,
         };
-        made.map_err(|errno| explain_write(errno, path))?;
+        made.map_err(|errno| explain_new(&parent, errno, path))?;
         fsync_directory(&parent).with_context(|| format!("flushing the directory of {path}"))
     }
 

@@ -60,7 +60,7 @@ struct Sent {
 }
 
 /// A server of the body, at some MiB a second for each connection. It knows the processes by the query of the URL.
-struct Origin {
+pub struct Origin {
     address: SocketAddr,
     total: u64,
     sent: Mutex<HashMap<u64, Sent>>,
@@ -68,7 +68,7 @@ struct Origin {
 }
 
 impl Origin {
-    fn start(total: u64) -> Arc<Self> {
+    pub fn start(total: u64) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let origin = Arc::new(Self { address, total, sent: Mutex::default(), changed: Condvar::new() });
@@ -82,7 +82,7 @@ impl Origin {
         origin
     }
 
-    fn url(&self, process: u64) -> String {
+    pub fn url(&self, process: u64) -> String {
         format!("http://{}/body?{process}", self.address)
     }
 

@@ -8,6 +8,7 @@ mod errno;
 mod facts;
 mod fetch;
 mod kill;
+mod limits;
 mod manifest;
 mod output;
 mod put_back;

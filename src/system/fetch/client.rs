@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     io,
-    net::SocketAddr,
+    net::{SocketAddr, ToSocketAddrs},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -16,7 +16,13 @@ use reqwest::{
 };
 use rustls::{ClientConfig, RootCertStore};
 
-use super::{Settings, redirect::is_link_local, retry::Failure, tls};
+use super::{
+    Settings,
+    redirect::is_link_local,
+    retry::Failure,
+    tls,
+    worker::{NoThread, blocking},
+};
 use crate::{error::Fault, system::proxy::proxies, value::spoken};
 
 /// The clients.
@@ -113,6 +119,9 @@ impl Clients {
     pub(super) fn explain(&self, error: &reqwest::Error) -> Failure {
         if error.is_builder() {
             return Failure::Permanent(Fault::new(root_cause(error)));
+        }
+        if let Some(error) = causes(error).find_map(|cause| cause.downcast_ref::<NoThread>()) {
+            return Failure::Permanent(error.fault());
         }
         let reason = self.reason(error);
         // Which of the hosts it was: a redirect may have led to another one, and S3 has one for each region.
@@ -235,8 +244,10 @@ impl Resolve for Names {
     fn resolve(&self, name: Name) -> Resolving {
         let Self { public, limit } = *self;
         Box::pin(async move {
-            let found = tokio::time::timeout(limit, tokio::net::lookup_host((name.as_str(), 0))).await;
-            let found = found.map_err(|_| format!("no answer within {}", spoken(limit)))??;
+            let host = name.as_str().to_owned();
+            let look_up = blocking(move || (host.as_str(), 0).to_socket_addrs());
+            let found = tokio::time::timeout(limit, look_up).await;
+            let found = found.map_err(|_| format!("no answer within {}", spoken(limit)))???;
             let addresses: Vec<SocketAddr> = found.filter(|found| !public || !is_link_local(found.ip())).collect();
             if addresses.is_empty() {
                 return Err(format!("{} has no address but link-local ones", name.as_str()).into());

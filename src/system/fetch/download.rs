@@ -19,6 +19,7 @@ use super::{
     retry::{Attempts, Failure, Pace, Setback},
     s3::{self, Object, S3},
     spool::{CHUNK, Lane, Promise, Spool},
+    worker::blocking,
 };
 use crate::error::Fault;
 
@@ -336,11 +337,11 @@ impl Transfer {
     fn digest_aside(self: &Arc<Self>) {
         let Ok(turn) = self.digesting.clone().try_acquire_owned() else { return };
         let transfer = self.clone();
-        _ = tokio::task::spawn_blocking(move || {
+        // Its failure shows when the rest is digested.
+        _ = tokio::spawn(blocking(move || {
             let _turn = turn;
-            // Its failure shows when the rest is digested.
             transfer.digest_now()
-        });
+        }));
     }
 
     /// Digests all the rest.
@@ -350,10 +351,8 @@ impl Transfer {
             return self.digest_now().map_err(Failure::Permanent);
         }
         let transfer = self.clone();
-        let digested = tokio::task::spawn_blocking(move || transfer.digest_now()).await;
-        digested
-            .unwrap_or_else(|error| Err(Fault::new("digesting a download broke off").caused_by(error)))
-            .map_err(Failure::Permanent)
+        let digested = blocking(move || transfer.digest_now()).await;
+        digested.map_err(|error| error.fault()).flatten().map_err(Failure::Permanent)
     }
 
     fn digest_now(&self) -> Result<(), Fault> {

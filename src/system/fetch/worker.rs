@@ -1,7 +1,10 @@
 //! The background thread: a tokio runtime on one thread, and tasks that end when nobody waits for them.
 
 use std::{
+    error::Error,
+    fmt,
     future::Future,
+    io,
     sync::{Arc, mpsc},
     thread::JoinHandle,
 };
@@ -10,6 +13,7 @@ use anyhow::{Context, Result};
 use tokio::{runtime, sync::oneshot, task::AbortHandle};
 
 use super::Origins;
+use crate::error::Fault;
 
 /// The thread. Dropped, it ends at once with everything it was doing.
 pub(super) struct Worker {
@@ -43,10 +47,7 @@ impl Worker {
             // Doesn't wait for a name that is being looked up.
             runtime.shutdown_background();
         };
-        let thread = std::thread::Builder::new()
-            .name("downloads".into())
-            .spawn(run)
-            .context("starting the thread of the downloads")?;
+        let thread = spawn("downloads", run).map_err(|error| error.fault())?;
         Ok(Self { runtime: handle, origins: Arc::new(origins), stop: Some(stop), thread: Some(thread) })
     }
 
@@ -66,6 +67,41 @@ impl Worker {
         let work = async move { _ = sender.send(work.await.map_err(Into::into)) };
         Task { result, abort: self.runtime.spawn(work).abort_handle() }
     }
+}
+
+/// Runs what blocks on a thread of its own.
+///
+/// # Errors
+/// If the system has no thread left. (tokio's own `spawn_blocking` panics then.)
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, NoThread> {
+    let (sender, result) = oneshot::channel();
+    // Nobody receives what nobody waits for any more.
+    _ = spawn("blocking", move || _ = sender.send(work()))?;
+    result.await.map_err(|error| NoThread(io::Error::other(error)))
+}
+
+/// The system has no thread left, or ended one.
+#[derive(Debug)]
+pub(super) struct NoThread(io::Error);
+
+impl NoThread {
+    /// What a person can do about it.
+    pub(super) fn fault(&self) -> Fault {
+        Fault::new(self.to_string())
+            .hint("raise the limit of processes (ulimit -u, TasksMax= of the unit), or end some of them")
+    }
+}
+
+impl fmt::Display for NoThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot start a thread: {}", self.0)
+    }
+}
+
+impl Error for NoThread {}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, NoThread> {
+    std::thread::Builder::new().name(name.into()).spawn(work).map_err(NoThread)
 }
 
 /// Work in the background. Dropped, the work is abandoned.

@@ -22,8 +22,8 @@ use nix::{
 };
 
 use super::{
-    FileType, NOTE, Ownership, PART, Purpose, Root, Status, TEMPORARY, check_name, explain_write, fsync_directory,
-    hidden_name, loop_until_free, set_ownership,
+    FileType, NOTE, Ownership, PART, Purpose, Root, Status, TEMPORARY, check_name, explain_new, explain_write,
+    fsync_directory, hidden_name, loop_until_free, set_ownership,
 };
 use crate::{
     error::Fault,
@@ -67,7 +67,7 @@ impl Root {
         // run left behind is replaced by the next.
         let name = hidden_name(path.leaf(), TEMPORARY);
         let make = || openat(&*parent, name.as_str(), NEW, Bits::from_bits_truncate(0o600));
-        let fd = loop_until_free(&parent, &name, make).map_err(|errno| explain_write(errno, path))?;
+        let fd = loop_until_free(&parent, &name, make).map_err(|errno| explain_new(&parent, errno, path))?;
         let file = Arc::new(File::from(fd));
         let staged = Staged { file, parent, name, path: path.clone(), ownership, stays: false, has_note: false };
         staged.own()?;
@@ -85,7 +85,7 @@ impl Root {
         check_name(path.leaf())?;
         let name = hidden_name(path.leaf(), PART);
         for _ in 0..PATIENCE {
-            let opened = open_own(&parent, &name).map_err(|errno| explain_write(errno, path))?;
+            let opened = open_own(&parent, &name).map_err(|errno| explain_new(&parent, errno, path))?;
             let Some((file, is_new)) = opened else { continue };
             if !file_lock::try_lock(&file).with_context(|| format!("locking {path}"))? {
                 return Err(Fault::new(format!("another process is writing {path}")).hint("wait until it has").into());
