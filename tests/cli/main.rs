@@ -11,6 +11,7 @@ mod kill;
 mod limits;
 mod manifest;
 mod output;
+mod pages;
 mod put_back;
 mod report;
 mod run;
