@@ -66,6 +66,9 @@ pub enum Command {
         purpose: Purpose,
         #[command(flatten)]
         signal: Signal,
+        /// Record which manifest this is and with which variables, for runs without these arguments. User-data does.
+        #[arg(long, hide = true, conflicts_with = "root")]
+        record: bool,
     },
     /// Make an image ready: all that can be done before it boots.
     ///
@@ -297,9 +300,9 @@ pub struct Selection {
 }
 
 /// Which manifest, and its variables.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Manifest {
-    /// A directory of step files, a file, `-`, a URL with #sha256=HEX, or `built-in`. Default: /etc/glovo-bootstrap/steps if it exists, else the steps built into the binary.
+    /// A directory of step files, a file, `-`, a URL with #sha256=HEX, or `built-in`. Default: /etc/glovo-bootstrap/steps if it exists, else what this machine's user-data named, else the steps built into the binary.
     #[arg(long, value_name = "PATH", env = "GLOVO_BOOTSTRAP_STEPS")]
     pub steps: Option<String>,
     /// Set a variable; may be repeated. (A secret is better kept in a file: others can see the arguments of a process.)

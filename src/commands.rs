@@ -1,8 +1,10 @@
 //! The subcommands: each puts the rooms of the house together for one purpose.
 
+mod again;
 mod bake;
 mod deploy;
 mod fetch;
+mod record;
 mod signal;
 mod steps;
 mod user_data;
@@ -46,8 +48,10 @@ pub fn execute(command: Command) -> Result<u8> {
         Command::Run {
             manifest, signal: cli::Signal { signal: Some(target), signal_within, lifecycle_hook }, ..
         } => signal::execute(&signal::Audience { target, hook: lifecycle_hook }, signal_within.0, &manifest),
-        Command::Run { selection, manifest, target, purpose, signal: _ } => {
+        Command::Run { selection, mut manifest, target, purpose, signal: _, record } => {
             let system = open(&target.root, Mode::Run, purpose.phase)?;
+            let is_recorded = record && record::keep(&system, &mut manifest)?;
+            system.set_run_command(again::command(&manifest, is_recorded));
             let (_lock, _, report) = run(&system, &manifest, selection)?;
             if report.exit_code == Some(0) && report.changes(true) > 0 {
                 supervisor::tell(&Word::unproven(&report));
@@ -56,10 +60,12 @@ pub fn execute(command: Command) -> Result<u8> {
         }
         Command::Bake { selection, manifest, target, seal } => {
             let system = open(&target.root, Mode::Run, Some(Phase::Bake))?;
+            system.set_run_command(again::command(&manifest, false));
             bake::execute(&system, &manifest, selection, &seal)
         }
         Command::Plan { selection, manifest, target, purpose, detailed_exitcode, json } => {
             let system = open(&target.root, Mode::Plan, purpose.phase)?;
+            system.set_run_command(again::command(&manifest, false));
             let (manifest, selection) = prepare(&system, &manifest, selection)?;
             let view = if json { Rc::new(RefCell::new(view::run::Silent)) } else { view::run::choose(Mode::Plan) };
             let report = engine::run(&manifest, &selection, &system, view)?;
@@ -153,6 +159,7 @@ enum Reading<'a> {
 
 /// Reads a manifest with its variables, or says all that is wrong with it.
 fn load(system: &Rc<System>, arguments: &cli::Manifest, reading: &Reading<'_>) -> Result<(Manifest, Location)> {
+    let arguments = &record::complete(system, arguments.clone(), record::Told::InALine)?;
     let (texts, location) = find(system, arguments.steps.as_deref())?;
     let machine = system.clone();
     let asks = matches!(reading, Reading::Use(_));
@@ -228,13 +235,13 @@ fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
         }
     };
     let Some(report) = Report::read(&system)? else {
-        return Err(Fault::new("no run has left a report on this machine").hint("glovo-bootstrap run").into());
+        return Err(Fault::new("no run has left a report on this machine").hint(first_run(&system)).into());
     };
     if !report.is_of(&system) {
         let whose =
             report.machine.as_deref().filter(|id| id.starts_with("i-")).unwrap_or("which this disk was copied from");
         let message = format!("the last report is of another machine, {whose}: no run has left one on this machine");
-        return Err(Fault::new(message).hint("glovo-bootstrap run").into());
+        return Err(Fault::new(message).hint(first_run(&system)).into());
     }
     if json {
         say_json(&report)?;
@@ -246,6 +253,18 @@ fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
         Some(code) => code,
         None => 1,
     })
+}
+
+/// What to type on a machine without a report.
+fn first_run(system: &System) -> &'static str {
+    match record::complete(system, cli::Manifest::default(), record::Told::Not) {
+        Ok(cli::Manifest { steps: None, .. })
+            if Location::choose(None).is_ok_and(|usual| usual == Location::BuiltIn) =>
+        {
+            "glovo-bootstrap run --steps DIRECTORY"
+        }
+        _ => "glovo-bootstrap run",
+    }
 }
 
 /// The report as a table.
@@ -292,7 +311,7 @@ fn show(report: &Report, holder: Option<&str>) {
     let total = spoken(Duration::from_millis(report.milliseconds));
     let ended = match (report.exit_code, holder) {
         (_, Some(holder)) => format!("running: pid {holder}"),
-        (None, None) => "cut off before its end: run it again".into(),
+        (None, None) => format!("cut off before its end; to continue: {}", report.again),
         (Some(0), None) => format!("converged in {total}"),
         (Some(code), None) if report.outcome == Outcome::Stopped => {
             format!("stopped by {} after {total}", signal_of(code).unwrap_or("a signal"))

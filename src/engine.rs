@@ -104,13 +104,9 @@ pub fn run(
             observer.progress(&redaction::shown(line));
         }
     });
-    let mut run = Run {
-        system,
-        began,
-        observer,
-        report: Report::begin(system.identity(), manifest.steps.iter().map(|step| step.name.clone())),
-        recorded: false,
-    };
+    let mut report = Report::begin(system.identity(), manifest.steps.iter().map(|step| step.name.clone()));
+    report.again = system.run_command().to_string();
+    let mut run = Run { system, began, observer, report, recorded: false };
     let picked =
         || manifest.steps.iter().zip(&picks).filter(|(_, picked)| **picked).flat_map(|(step, _)| &step.resources);
     system.keep_previous_of(picked().flat_map(|declared| declared.resource.files()));

@@ -9,7 +9,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     error::{self, Fault},
     redaction,
-    system::{Mode, System, root::is_full, state},
+    system::{Mode, RunCommand, System, root::is_full, state},
     value::{ByteSize, spoken},
     visible,
 };
@@ -26,6 +26,9 @@ pub struct Report {
     pub version: String,
     /// The command line.
     pub command: String,
+    /// What a person types to run the steps again.
+    #[serde(default = "usual_run")]
+    pub again: String,
     /// Which machine it is of; see [`System::identity`].
     #[serde(default)]
     pub machine: Option<String>,
@@ -221,6 +224,7 @@ impl Report {
             run_id: run_id(),
             version: env!("CARGO_PKG_VERSION").into(),
             command: command_line(),
+            again: usual_run(),
             machine,
             started: now(),
             ended: None,
@@ -304,6 +308,10 @@ impl Report {
 /// A duration as a report counts it.
 pub fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn usual_run() -> String {
+    RunCommand::default().to_string()
 }
 
 fn now() -> String {

@@ -103,7 +103,38 @@ pub struct System {
     started_units: RefCell<BTreeMap<String, String>>,
     kept: previous::KeptCell,
     variables: RefCell<Option<Rc<Variables>>>,
+    run_command: RefCell<RunCommand>,
     fetcher: fetch::Fetcher,
+}
+
+/// A command that runs the steps again, as a person types it.
+#[derive(Debug, Clone)]
+pub struct RunCommand {
+    /// `glovo-bootstrap run`
+    pub verb: String,
+    /// Which steps; empty, or it begins with a space.
+    pub selection: String,
+    /// Manifest, variables and more; empty, or it begins with a space.
+    pub options: String,
+}
+
+impl RunCommand {
+    /// The same of only this step.
+    pub fn only(&self, step: &str) -> String {
+        format!("{} {step}{}", self.verb, self.options)
+    }
+}
+
+impl Default for RunCommand {
+    fn default() -> Self {
+        Self { verb: "glovo-bootstrap run".into(), selection: String::new(), options: String::new() }
+    }
+}
+
+impl std::fmt::Display for RunCommand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}{}", self.verb, self.selection, self.options)
+    }
 }
 
 /// Shows a line about what is going on.
@@ -139,6 +170,7 @@ impl System {
             started_units: RefCell::default(),
             kept: RefCell::default(),
             variables: RefCell::default(),
+            run_command: RefCell::default(),
             fetcher: fetch::Fetcher::default(),
         })
     }
@@ -266,6 +298,16 @@ impl System {
         let digest = Sha256(hasher.finalize().into());
         _ = cache.digests.borrow_mut().insert(status.identity, digest);
         Ok(Some(digest))
+    }
+
+    /// What a person types to run the steps again.
+    pub fn run_command(&self) -> RunCommand {
+        self.run_command.borrow().clone()
+    }
+
+    /// Says what a person types to run the steps again.
+    pub fn set_run_command(&self, command: RunCommand) {
+        *self.run_command.borrow_mut() = command;
     }
 
     /// The variables that templates are filled in with.

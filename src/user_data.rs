@@ -33,13 +33,13 @@ pub enum Agent {
     Fetched(Source, Sha256),
 }
 
-/// A shell script that becomes `glovo-bootstrap run` with these arguments.
+/// A shell script that becomes `glovo-bootstrap run` with these arguments, and has it record them.
 ///
 /// # Errors
 /// If the agent is in a file of this machine, a bucket's name is none, an argument holds a control character, or all of
 /// it is more than EC2 takes.
 pub fn script(agent: &Agent, arguments: &[String]) -> Result<String> {
-    let mut run = "run".to_owned();
+    let mut run = "run --record".to_owned();
     for argument in arguments {
         printable(argument).with_context(|| format!("the argument {argument:?}"))?;
         run = format!("{run} {}", quote(argument));
@@ -116,7 +116,7 @@ fn fill(template: &str, slots: &[(&str, &str)]) -> String {
 }
 
 /// A word as a shell reads it back.
-fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%#".contains(c);
     if !word.is_empty() && !word.starts_with('#') && word.chars().all(is_plain) {
         return word.to_owned();

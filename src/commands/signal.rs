@@ -4,6 +4,7 @@ use std::{ffi::OsString, path::Path, process::ExitStatus, time::Duration};
 
 use anyhow::{Context, Result};
 
+use super::record::{self, Told};
 use crate::{
     cli,
     error::Fault,
@@ -172,7 +173,8 @@ impl Speaker {
     /// Signals that have come so far don't stop it, the next one does.
     fn new(audience: &Audience, manifest: &cli::Manifest) -> Result<Self> {
         let system = System::open(Path::new("/"), Mode::Plan, Interrupt::install()?)?;
-        Ok(Self { system, audience: audience.clone(), redaction: redaction(manifest) })
+        let redaction = redaction(&system, manifest);
+        Ok(Self { system, audience: audience.clone(), redaction })
     }
 
     fn failure(&self, word: &Word, how: Option<&str>) -> Verdict {
@@ -244,7 +246,9 @@ impl Speaker {
 }
 
 /// What must not be shown: values of variables that come from files, where secrets are.
-fn redaction(manifest: &cli::Manifest) -> Redaction {
+fn redaction(system: &System, manifest: &cli::Manifest) -> Redaction {
+    // Also of those that the record names. If it can't be read, the run says so.
+    let manifest = record::complete(system, manifest.clone(), Told::Not).unwrap_or_else(|_| manifest.clone());
     let mut variables = Variables::new(|_| None);
     for file in &manifest.variables {
         if let Ok(text) = variables_file(file) {

@@ -5,9 +5,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
 
-use super::{find, invalid, open};
+use super::{
+    find, invalid, open,
+    record::{self, Told},
+};
 use crate::{
-    cli::Steps,
+    cli::{self, Steps},
     error::Fault,
     manifest::{built_in, diagnostic::did_you_mean, schema},
     resource::KINDS,
@@ -23,12 +26,12 @@ use crate::{
 pub(super) fn execute(command: Steps) -> Result<u8> {
     match command {
         Steps::List { manifest } => {
-            for (name, description, _) in outline(manifest.steps.as_deref())? {
+            for (name, description, _) in outline(manifest)? {
                 say(format!("{name:24} {description}"));
             }
         }
         Steps::Show { step, manifest } => {
-            let outline = outline(manifest.steps.as_deref())?;
+            let outline = outline(manifest)?;
             let Some((_, _, text)) = outline.iter().find(|(name, _, _)| *name == step) else {
                 let names = outline.iter().map(|(name, _, _)| name.as_str());
                 let hint = did_you_mean(&step, names).unwrap_or_else(|| "glovo-bootstrap steps list".into());
@@ -52,9 +55,10 @@ pub(super) fn execute(command: Steps) -> Result<u8> {
 }
 
 /// Name, description and text of each step, without asking for any variable.
-fn outline(named: Option<&str>) -> Result<Vec<(String, String, String)>> {
+fn outline(manifest: cli::Manifest) -> Result<Vec<(String, String, String)>> {
     let system = open(Path::new("/"), Mode::Plan, None)?;
-    let (texts, _) = find(&system, named)?;
+    let manifest = record::complete(&system, manifest, Told::InALine)?;
+    let (texts, _) = find(&system, manifest.steps.as_deref())?;
     let mut outline = vec![];
     for text in texts.steps {
         let table: toml::Table = text.text.parse().with_context(|| text.name.clone()).map_err(invalid)?;

@@ -21,7 +21,8 @@ pub(super) fn notes(manifest: &Manifest, report: &Report, system: &System) -> Ve
             if would_change(&*declared.resource, system) {
                 let (name, step) = (declared.title(), &step.name);
                 notes.push(format!(
-                    "{name} in step {step} reads {path}, which has changed: run `glovo-bootstrap run {step}`"
+                    "{name} in step {step} reads {path}, which has changed: run `{}`",
+                    system.run_command().only(step)
                 ));
             }
         }

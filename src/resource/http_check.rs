@@ -117,7 +117,7 @@ impl HttpCheck {
         let mut pause = Duration::from_millis(20);
         while let Some(wrong) = self.ask(system) {
             if Instant::now() >= end {
-                return Err(self.late(&wrong).into());
+                return Err(self.late(system, &wrong).into());
             }
             if pause >= LOOK {
                 system.check_started()?;
@@ -131,10 +131,11 @@ impl HttpCheck {
 
     /// An application that does not answer may still be starting. One that answers has started: asking it again changes
     /// nothing.
-    fn late(&self, wrong: &Wrong) -> Fault {
+    fn late(&self, system: &System, wrong: &Wrong) -> Fault {
         let (title, expected, deadline) = (self.title(), self.expected(), spoken(self.deadline.0));
+        let url = title.replace('\'', "%27");
         let fault = Fault::new(format!("{title} did not answer {expected} within {deadline}: {wrong}"))
-            .hint(format!("curl -i '{}'; systemctl --failed; journalctl -e", title.replace('\'', "%27")));
+            .hint(format!("curl -i '{url}'; systemctl --failed; journalctl -e; then {}", system.run_command()));
         match wrong {
             Wrong::NoAnswer(_) => fault.transient(),
             Wrong::Answer(_) => fault,

@@ -314,7 +314,7 @@ impl System {
             result => format!("{name} failed ({result})"),
         };
         Fault::new(with_tail(message, &self.journal(name)))
-            .hint(format!("journalctl -u {name}; then `glovo-bootstrap run` again"))
+            .hint(format!("journalctl -u {name}; then {}", self.run_command()))
             .into()
     }
 

@@ -52,7 +52,7 @@ fn a_bucket_that_no_certificate_covers_is_part_of_the_path() {
 #[test]
 fn the_shell_reads_each_argument_back_as_it_was() {
     let script = |word: &str| script(&Agent::Baked, &arguments(&[word])).map(|script| line(&script, "exec"));
-    let exec = "[ -x $to ] && exec $to run ";
+    let exec = "[ -x $to ] && exec $to run --record ";
     for (word, quoted) in [
         ("a=b/c:1,2+3@x%20#y", "a=b/c:1,2+3@x%20#y"),
         ("", "''"),

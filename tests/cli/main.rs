@@ -13,6 +13,7 @@ mod manifest;
 mod output;
 mod pages;
 mod put_back;
+mod record;
 mod report;
 mod run;
 mod sandbox;

@@ -103,7 +103,7 @@ fn a_new_role_and_a_bad_network_are_waited_for() -> Result<()> {
     {
         ensure!(run.stderr.contains(words), "`{words}` is not in\n{}", run.stderr);
     }
-    ensure!(run.stdout.ends_with("\nrun\n"), "{run:?}");
+    ensure!(run.stdout.ends_with("\nrun\n--record\n"), "{run:?}");
     run.success()?;
     assert_eq!(machine.sh("stat -c '%a %U' /usr/local/bin/*")?, "755 root\n");
     Ok(())
@@ -164,7 +164,7 @@ fn keys_buckets_versions_and_arguments_arrive_as_they_are() -> Result<()> {
     let word = "name=it's \"$(reboot)\" `x` \\n %20 é😀 @path@ # ~ *";
     let url = pin(&format!("s3://{key}?versionId={version}"), AGENT);
     let options = ["--", "--steps", "s3://glovo-config/steps.toml#sha256=x", "--set", word, "--set", ""];
-    let expected = format!("run\n{}\n", options[1..].join("\n"));
+    let expected = format!("run\n--record\n{}\n", options[1..].join("\n"));
     let said = run(&machine, &render(&url, &options)?)?.success()?;
     ensure!(said.ends_with(&expected), "{said}");
     // S3 here has no versions, but checks the signature of the request for one.
@@ -192,7 +192,7 @@ fn a_web_server_will_do_with_curl_or_without() -> Result<()> {
         world.fault("^GET origin.test/agent", 1, Fault::status(503));
         world.fault("^GET origin.test/agent", 1, Fault::Truncate(7));
         let run = run(&machine, &script)?;
-        ensure!(run.stderr.contains("503") && run.stdout.ends_with("\nrun\n--set\na=b\n"), "{run:?}");
+        ensure!(run.stderr.contains("503") && run.stdout.ends_with("\nrun\n--record\n--set\na=b\n"), "{run:?}");
         run.success()?;
         let asked = world.requests().into_iter().filter(|request| request.agent.starts_with(client));
         assert_eq!(asked.map(|request| request.status).collect::<Vec<_>>(), [503, 200, 200], "{client}");
@@ -250,7 +250,7 @@ fn every_python_at_hand_gets_it_from_s3() -> Result<()> {
         let said = String::from_utf8_lossy(&output.stdout);
         print!("{}: {said}", directory.display());
         let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success() && said.ends_with("\nrun\n") && errors.is_empty(), "{said}{errors}");
+        ensure!(output.status.success() && said.ends_with("\nrun\n--record\n") && errors.is_empty(), "{said}{errors}");
     }
     Ok(())
 }

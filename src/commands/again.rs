@@ -1,0 +1,104 @@
+//! The whole command that a hint tells a person to type.
+
+use crate::{cli, system::RunCommand, user_data::quote};
+
+/// Options that are not of the run itself, and whether a value follows.
+const OTHERS: [(&str, bool); 7] = [
+    ("--record", false),
+    ("--json", false),
+    ("--detailed-exitcode", false),
+    ("--seal", false),
+    ("--signal", true),
+    ("--signal-within", true),
+    ("--lifecycle-hook", true),
+];
+/// Options that say which manifest with which variables; each has a value.
+const MANIFEST: [&str; 3] = ["--steps", "--variables", "--set"];
+/// Options that select steps; each has a value.
+const SELECTION: [&str; 2] = ["--from", "--skip"];
+/// Other options of a run that have a value.
+const VALUED: [&str; 2] = ["--root", "--phase"];
+
+/// The run that the arguments of this process ask for, plan or run. Without the manifest's options if it `is_recorded`.
+/// Values of variables are left out: one may be a secret.
+pub fn command(manifest: &cli::Manifest, is_recorded: bool) -> RunCommand {
+    of(std::env::args().skip(1), manifest, is_recorded)
+}
+
+fn of(mut arguments: impl Iterator<Item = String>, manifest: &cli::Manifest, is_recorded: bool) -> RunCommand {
+    let (mut verb, mut selection, mut options) = (None, String::new(), String::new());
+    let push = |to: &mut String, words: &[&str]| words.iter().for_each(|word| *to = format!("{to} {}", quote(word)));
+    let mut names_steps = false;
+    while let Some(argument) = arguments.next() {
+        let (name, value) = match argument.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
+            _ => (&*argument, None),
+        };
+        let mut value = || value.clone().or_else(|| arguments.next()).unwrap_or_default();
+        if let Some((_, has_value)) = OTHERS.iter().find(|(other, _)| *other == name) {
+            _ = has_value.then(value);
+        } else if MANIFEST.contains(&name) {
+            names_steps |= name == "--steps";
+            let value = shown(name, &value());
+            if !is_recorded {
+                push(&mut options, &[name, &value]);
+            }
+        } else if SELECTION.contains(&name) {
+            push(&mut selection, &[name, &value()]);
+        } else if VALUED.contains(&name) {
+            push(&mut options, &[name, &value()]);
+        } else if name.starts_with('-') {
+            push(&mut options, &[name]);
+        } else if verb.is_none() {
+            verb = Some(if name == "bake" { "bake" } else { "run" });
+        } else {
+            push(&mut selection, &[name]);
+        }
+    }
+    // From the environment, which another shell does not have.
+    if let Some(steps) = manifest.steps.as_ref().filter(|_| !names_steps && !is_recorded) {
+        push(&mut options, &["--steps", &shown("--steps", steps)]);
+    }
+    RunCommand { verb: format!("glovo-bootstrap {}", verb.unwrap_or("run")), selection, options }
+}
+
+fn shown(option: &str, value: &str) -> String {
+    match (option, value.split_once('=')) {
+        ("--set", Some((name, _))) => format!("{name}=VALUE"),
+        // A query may hold a signature.
+        ("--steps", _) if value.starts_with("http") && value.contains('?') => {
+            format!("{}?QUERY", value.split('?').next().unwrap_or_default())
+        }
+        _ => value.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn again(line: &str, steps: Option<&str>, is_recorded: bool) -> String {
+        let manifest = cli::Manifest { steps: steps.map(Into::into), ..cli::Manifest::default() };
+        of(line.split(' ').map(Into::into), &manifest, is_recorded).to_string()
+    }
+
+    #[test]
+    fn one_step_of_a_run_has_the_same_options() {
+        let line = "run a --from b --root /mnt -v --skip c --phase=bake";
+        let command = of(line.split(' ').map(Into::into), &cli::Manifest::default(), false);
+        assert_eq!(command.to_string(), "glovo-bootstrap run a --from b --skip c --root /mnt -v --phase bake");
+        assert_eq!(command.only("d"), "glovo-bootstrap run d --root /mnt -v --phase bake");
+    }
+
+    #[test]
+    fn a_hint_has_the_whole_command_and_no_secret() {
+        let line = "run app --steps=s3://b/k#sha256=0 --set token=s3cret --variables /etc/v.toml --signal a/B --record";
+        let whole = "glovo-bootstrap run app --steps s3://b/k#sha256=0 --set token=VALUE --variables /etc/v.toml";
+        assert_eq!(again(line, Some("s3://b/k#sha256=0"), false), whole);
+        assert_eq!(again(line, Some("s3://b/k#sha256=0"), true), "glovo-bootstrap run app");
+        assert_eq!(again("plan --json", None, false), "glovo-bootstrap run");
+        assert_eq!(again("run --skip a", Some("/my steps"), false), "glovo-bootstrap run --skip a --steps '/my steps'");
+        let signed = "run --steps https://h/k?sig=s3cret#sha256=0";
+        assert_eq!(again(signed, Some("x"), false), "glovo-bootstrap run --steps 'https://h/k?QUERY'");
+    }
+}

@@ -1,0 +1,157 @@
+//! Which manifest this machine's user-data named, and with which variables: what a run over SSH takes too.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    cli,
+    error::Fault,
+    manifest::location::Location,
+    system::{System, root::host_path, state},
+    view,
+};
+
+/// The record's file in the state directory; mode 0600, as all that is kept there.
+pub const FILE: &str = "manifest.json";
+
+/// What user-data named.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Which machine it is of; see [`System::identity`]. One that came with a disk's copy counts for nothing.
+    machine: Option<String>,
+    /// When, RFC 3339, UTC.
+    recorded: String,
+    /// What `--steps` takes; `None` if it can't be recorded: standard input, or a URL that may hold a secret.
+    steps: Option<String>,
+    /// Files of variables. Their values, where secrets are, stay in them.
+    variables: Vec<String>,
+    /// `NAME=VALUE`
+    set: Vec<String>,
+    /// Names of variables whose values are not recorded: URLs that may hold a secret.
+    withheld: Vec<String>,
+}
+
+impl Record {
+    /// What a run's arguments name.
+    ///
+    /// # Errors
+    /// If a path does not exist.
+    pub fn of(arguments: &cli::Manifest, system: &System) -> Result<Self> {
+        let location = Location::choose(arguments.steps.as_deref())?;
+        let steps = match (&location, &arguments.steps) {
+            (Location::Stdin, _) => None,
+            (Location::Url(..), Some(url)) => (!may_hold_a_secret(url)).then(|| url.clone()),
+            (Location::Path(path), _) => Some(path.to_string()),
+            _ => Some("built-in".into()),
+        };
+        let absolute = |file: &String| host_path(file).map(|path| path.to_string());
+        let (withheld, set) = arguments.set.iter().cloned().partition(|assignment| may_hold_a_secret(assignment));
+        let name = |assignment: String| assignment.split('=').next().unwrap_or_default().to_owned();
+        let now = OffsetDateTime::now_utc().replace_nanosecond(0).context("telling the time")?;
+        Ok(Self {
+            machine: system.identity(),
+            recorded: now.format(&Rfc3339).context("telling the time")?,
+            steps,
+            variables: arguments.variables.iter().map(absolute).collect::<Result<_>>()?,
+            set,
+            withheld: Vec::into_iter(withheld).map(name).collect(),
+        })
+    }
+
+    /// The record of this machine, if there is one.
+    fn read(system: &System) -> Result<Option<Self>> {
+        let record: Option<Self> = state::load(system.root(), FILE).map_err(|error| {
+            Fault::new("the record of the manifest that user-data named can't be read")
+                .hint("run it as root; or name the manifest: --steps PATH, or --steps built-in")
+                .invalid()
+                .caused_by(error)
+        })?;
+        Ok(record.filter(|record| record.machine == system.identity()))
+    }
+}
+
+/// Records what the arguments of user-data's run name, in place of an earlier record. Says whether a run without these
+/// arguments does the same.
+///
+/// # Errors
+/// If they name nothing that exists, or the state directory can't be written.
+pub fn keep(system: &System, arguments: &mut cli::Manifest) -> Result<bool> {
+    let record = Record::of(arguments, system).map_err(super::invalid)?;
+    state::write(system.root(), FILE, &record).context("recording which manifest the user-data names")?;
+    let is_whole = record.steps.is_some() && record.withheld.is_empty();
+    // What is recorded is not looked up again.
+    arguments.steps = arguments.steps.take().or(record.steps);
+    Ok(is_whole)
+}
+
+/// Whether the use of the record is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// To standard error.
+    InALine,
+    /// Not.
+    Not,
+}
+
+/// Arguments with what they leave to the record.
+///
+/// The record counts after `--steps`, the environment and the usual directory, and before the built-in steps. Its
+/// variables go with its steps, and those of the arguments count over them.
+pub fn complete(system: &System, mut arguments: cli::Manifest, told: Told) -> Result<cli::Manifest> {
+    if arguments.steps.is_some() || !system.root().is_host() {
+        return Ok(arguments);
+    }
+    let Some(record) = Record::read(system)? else { return Ok(arguments) };
+    let usual = Location::choose(None)?;
+    if usual != Location::BuiltIn && record.steps != Some(usual.to_string()) {
+        return Ok(arguments);
+    }
+    let Some(steps) = record.steps else {
+        return Err(Fault::new("the manifest that user-data named is not recorded: it came from standard input or its URL may hold a secret")
+            .hint("name it: --steps PATH, or --steps 'URL#sha256=HEX'")
+            .invalid()
+            .into());
+    };
+    let is_given = |name: &&String| arguments.set.iter().any(|set| set.split('=').next() == Some(name));
+    if let Some(name) = record.withheld.iter().find(|name| !is_given(name)) {
+        let message = format!("the value of `{name}` that user-data gave is not recorded: its URL may hold a secret");
+        return Err(Fault::new(message).hint(format!("give it: --set {name}=VALUE")).invalid().into());
+    }
+    if told == Told::InALine {
+        let location = Location::choose(Some(&steps))?;
+        view::complain(format!("using {location} as recorded by user-data on {}", record.recorded));
+    }
+    arguments.steps = Some(steps);
+    arguments.set = [record.set, arguments.set].concat();
+    arguments.variables = [record.variables, arguments.variables].concat();
+    Ok(arguments)
+}
+
+/// Whether a text holds a URL with a query, where signatures are, or with a user's name and password. An object's version
+/// is none.
+fn may_hold_a_secret(text: &str) -> bool {
+    let is_object = text.starts_with("s3://") || text.contains("=s3://");
+    text.split_once("://").is_some_and(|(_, rest)| {
+        rest.contains('@') && !is_object || rest.contains('?') && !(is_object && rest.contains("?versionId="))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_with_a_query_or_a_password_may_hold_a_secret() {
+        for text in
+            ["https://a/x?sig=1", "jar=https://a/x?sig=1", "db=postgres://u:p@h/d", "a=x,http://b/?c", "s3://b/k?x=1"]
+        {
+            assert!(may_hold_a_secret(text), "{text}");
+        }
+        for text in
+            ["s3://b/k@2?versionId=1#sha256=0", "jar=https://a/x#sha256=0", "a=b?c@d", "jar=s3://b/k?versionId=1"]
+        {
+            assert!(!may_hold_a_secret(text), "{text}");
+        }
+    }
+}
