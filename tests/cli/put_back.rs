@@ -93,9 +93,11 @@ fn a_changed_file_names_the_service_of_another_step() {
     write(&unit("true", ""));
     let _ = machine.sandbox.run(&["run", "--steps", &directory]).expect(0);
     write(&unit("true", "Nice=5"));
-    let note = "note: service app.service in step start reads /etc/systemd/system/app.service, which has changed: run `glovo-bootstrap run start`";
-    let _ = machine.sandbox.run(&["plan", "--steps", &directory, "files"]).expect(0).says(note);
-    let _ = machine.sandbox.run(&["run", "--steps", &directory, "files"]).expect(0).says(note);
+    let note = format!(
+        "note: service app.service in step start reads /etc/systemd/system/app.service, which has changed: run `glovo-bootstrap run start --steps {directory}`"
+    );
+    let _ = machine.sandbox.run(&["plan", "--steps", &directory, "files"]).expect(0).says(&note);
+    let _ = machine.sandbox.run(&["run", "--steps", &directory, "files"]).expect(0).says(&note);
     // Nothing was changed, or the step has its turn: nothing is to be told.
     let again = machine.sandbox.run(&["run", "--steps", &directory, "files"]).expect(0);
     assert!(!again.stdout.contains("note:"), "{}", again.stdout);
