@@ -9,7 +9,7 @@ use percent_encoding::{AsciiSet, utf8_percent_encode};
 use crate::{
     error::Fault,
     system::fetch::{Source, aws::RESERVED},
-    value::{Sha256, printable},
+    value::{Sha256, printable, quoted},
 };
 
 const FETCH: &str = include_str!("../packaging/user-data/fetch.sh");
@@ -42,7 +42,7 @@ pub fn script(agent: &Agent, arguments: &[String]) -> Result<String> {
     let mut run = "run --record".to_owned();
     for argument in arguments {
         printable(argument).with_context(|| format!("the argument {argument:?}"))?;
-        run = format!("{run} {}", quote(argument));
+        run = format!("{run} {}", quoted(argument));
     }
     let script = match agent {
         Agent::Baked => fill(BAKED, &[("arguments", &run)]),
@@ -82,7 +82,7 @@ fn fetch(source: &Source) -> Result<String> {
         Source::File(path) => bail!("a machine that boots has no {path}: upload it, or bake it into its image"),
         Source::Http(url) => {
             // Between double quotes a backslash means something to curl; in a URL it means this.
-            let url = quote(&url.replace('\\', "%5C"));
+            let url = quoted(&url.replace('\\', "%5C"));
             Ok(fill(HTTPS, &[("url", &url)]).trim_end().to_owned())
         }
         Source::S3 { bucket, key, version } => {
@@ -113,15 +113,6 @@ fn fill(template: &str, slots: &[(&str, &str)]) -> String {
         _ => slots.iter().find(|(name, _)| *name == part).expect("a slot of the template").1,
     });
     parts.collect()
-}
-
-/// A word as a shell reads it back.
-pub(crate) fn quote(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%#".contains(c);
-    if !word.is_empty() && !word.starts_with('#') && word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

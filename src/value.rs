@@ -267,6 +267,15 @@ pub fn spoken(duration: Duration) -> String {
     }
 }
 
+/// A word as a shell reads it back: as it is, or in quotes. A command in a hint is typed as it is shown.
+pub fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%#".contains(c);
+    if !word.is_empty() && !word.starts_with('#') && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// A command as a list of arguments: no shell reads it, so nothing in it needs quoting.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "Vec<String>")]
@@ -297,6 +306,20 @@ mod tests {
         assert_eq!((path.parent().unwrap().as_str(), path.leaf()), ("/etc", "hosts"));
         assert_eq!(AbsPath::from("/etc").parent().unwrap().as_str(), "/");
         assert_eq!(AbsPath::from("/").parent(), None);
+    }
+
+    #[test]
+    fn a_quoted_word_is_one_word_to_a_shell() {
+        for (word, shown) in [
+            ("/etc/a.b", "/etc/a.b"),
+            ("/srv/a b;rm", "'/srv/a b;rm'"),
+            ("it's", r"'it'\''s'"),
+            ("$HOME", "'$HOME'"),
+            (r"a\x2db.service", r"'a\x2db.service'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(word), shown);
+        }
     }
 
     #[test]

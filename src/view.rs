@@ -17,6 +17,9 @@ use serde::Serialize;
 
 use crate::{error, system::output, visible::Shown};
 
+/// How many columns a terminal is taken to have that doesn't tell.
+const USUAL_COLUMNS: u16 = 80;
+
 /// When output has colours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Colour {
@@ -123,6 +126,11 @@ impl Write for Complaints {
 /// Whether standard error is a terminal on which a line can be drawn anew.
 fn is_live() -> bool {
     standard_error().is_terminal() && !is_dumb()
+}
+
+/// How many columns the terminal of standard error has.
+fn columns() -> u16 {
+    terminal_size::terminal_size_of(standard_error()).map_or(USUAL_COLUMNS, |(width, _)| width.0)
 }
 
 fn is_dumb() -> bool {

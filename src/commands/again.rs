@@ -1,6 +1,6 @@
 //! The whole command that a hint tells a person to type.
 
-use crate::{cli, system::RunCommand, user_data::quote};
+use crate::{cli, system::RunCommand, value::quoted};
 
 /// Options that are not of the run itself, and whether a value follows.
 const OTHERS: [(&str, bool); 7] = [
@@ -27,7 +27,7 @@ pub fn command(manifest: &cli::Manifest, is_recorded: bool) -> RunCommand {
 
 fn of(mut arguments: impl Iterator<Item = String>, manifest: &cli::Manifest, is_recorded: bool) -> RunCommand {
     let (mut verb, mut selection, mut options) = (None, String::new(), String::new());
-    let push = |to: &mut String, words: &[&str]| words.iter().for_each(|word| *to = format!("{to} {}", quote(word)));
+    let push = |to: &mut String, words: &[&str]| words.iter().for_each(|word| *to = format!("{to} {}", quoted(word)));
     let mut names_steps = false;
     while let Some(argument) = arguments.next() {
         let (name, value) = match argument.split_once('=') {

@@ -13,7 +13,7 @@ use crate::{
         fetch::{Download, Source},
         root::trusted::Trusted,
     },
-    value::{AbsPath, Sha256},
+    value::{AbsPath, Sha256, quoted},
 };
 
 /// The directory that is used if nothing else is named and it exists.
@@ -66,7 +66,8 @@ impl Location {
             Some(url) if url.contains("://") => {
                 let Some((url, pin)) = url.split_once("#sha256=") else {
                     bail!(
-                        Fault::new("a manifest from a URL must be pinned").hint(format!("--steps '{url}#sha256=HEX'"))
+                        Fault::new("a manifest from a URL must be pinned")
+                            .hint(format!("--steps {}", quoted(&format!("{url}#sha256=HEX"))))
                     );
                 };
                 Ok(Self::Url(url.parse()?, pin.parse()?))

@@ -21,7 +21,7 @@ use crate::{
         fetch::{Download, Source, Sources},
         root::{FileType, Ownership, Status},
     },
-    value::{AbsPath, Argv, Mode, Sha256},
+    value::{AbsPath, Argv, Mode, Sha256, quoted},
 };
 
 /// A file larger than this is not shown as a diff, and not treated as text.
@@ -204,11 +204,12 @@ impl File {
             }
             FileType::Special => Fault::new(format!("{} is a device, socket or FIFO", self.path))
                 .hint("move it away, or declare another path"),
-            FileType::Regular if status.links > 1 => Fault::new(format!(
-                "{} has {} names (hard links)",
-                self.path, status.links
-            ))
-            .hint(format!("the other names would keep the old bytes: find them with find -samefile {}", self.path)),
+            FileType::Regular if status.links > 1 => {
+                Fault::new(format!("{} has {} names (hard links)", self.path, status.links)).hint(format!(
+                    "the other names would keep the old bytes: find / -xdev -samefile {}",
+                    quoted(self.path.as_str())
+                ))
+            }
             FileType::Regular => return Ok(()),
             FileType::Link => {
                 tracing::debug!(path = %self.path, target = ?system.root().read_link(&self.path)?, "a link will be replaced");

@@ -17,7 +17,7 @@ use crate::{
         state,
         systemd::Unit,
     },
-    value::{AbsPath, Argv, Sha256, Span, printable},
+    value::{AbsPath, Argv, Sha256, Span, printable, quoted},
 };
 
 /// How long a start may take where the resource has no `timeout`: systemd's own default.
@@ -272,9 +272,9 @@ impl Service {
     fn not_loaded(&self, unit: &Unit) -> anyhow::Error {
         let name = &self.name.0;
         let fault = match unit.load_state() {
-            "masked" => Fault::new(format!("{name} is masked")).hint(format!("systemctl unmask {name}")),
+            "masked" => Fault::new(format!("{name} is masked")).hint(format!("systemctl unmask {}", quoted(name))),
             "bad-setting" | "error" => Fault::new(format!("systemd can't load {name}: {}", unit.get("LoadError")))
-                .hint(format!("systemd-analyze verify {name}")),
+                .hint(format!("systemd-analyze verify {}", quoted(name))),
             _ => Fault::new(format!("there is no unit {name}")).hint(
                 "declare the package or file that brings it in an earlier resource; where that is left to the boot, this \
                  is, too: phase = \"boot\"",

@@ -16,7 +16,7 @@ use crate::{
         command::Program,
         root::{FileType, MAX_TEXT_BYTES, Ownership, Root, Status},
     },
-    value::{AbsPath, ByteSize},
+    value::{AbsPath, ByteSize, quoted},
 };
 
 /// The smallest swap file that mkswap(8) takes is ten pages.
@@ -258,7 +258,7 @@ impl Swap {
                 Err(Fault::new(format!("{} could not be turned on", self.path))
                     .hint(format!(
                         "a file with holes can't be swap: rm {}, and the next run makes a whole one",
-                        self.path
+                        quoted(self.path.as_str())
                     ))
                     .caused_by(error)
                     .into())

@@ -12,7 +12,7 @@ use crate::{
         accounts::{self, GSHADOW, SHADOW, Shadow},
         command::Program,
     },
-    value::AbsPath,
+    value::{AbsPath, quoted},
 };
 
 /// A user with a primary group of the same name. For a user that exists: another declared shell is set,
@@ -131,7 +131,10 @@ impl User {
         }
         if let Some(home) = self.home.as_ref().filter(|home| home.as_str() != user.home.trim_end_matches('/')) {
             return Err(Fault::new(format!("user {name} has home {}, not {home}", user.home))
-                .hint(format!("a home is never moved. declare the home it has, or move it by hand: usermod --home {home} --move-home {name}"))
+                .hint(format!(
+                    "a home is never moved. declare the home it has, or move it by hand: usermod --home {} --move-home {name}",
+                    quoted(home.as_str())
+                ))
                 .into());
         }
         // Each of useradd's files is whole, but one that is killed leaves the later ones without the new user.

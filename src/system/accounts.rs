@@ -141,7 +141,7 @@ impl System {
         let passwd = AbsPath::from("/etc/passwd");
         if self.root().file_system(&passwd)?.read_only {
             return Err(Fault::new("/etc is on a file system that is mounted read-only")
-                .hint("mount -o remount,rw /")
+                .hint("mount -o remount,rw \"$(findmnt -no TARGET -T /etc)\"")
                 .into());
         }
         file_lock::wait(self, "the accounts' locks", find_lock)?;

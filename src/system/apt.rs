@@ -143,12 +143,14 @@ pub fn verify(system: &System, sources: &AbsPath) -> Result<()> {
 }
 
 fn update_command() -> Program {
-    apt_get("update").args([
-        // Descriptions for people: two fifths of an update's bytes, a tenth of a cold installation's time.
-        "-oAcquire::Languages=none",
-        // An index that can't be fetched is an error, not a warning that the old one is used.
-        "-oAPT::Update::Error-Mode=any",
-    ])
+    apt_get("update")
+        .args([
+            // Descriptions for people: two fifths of an update's bytes, a tenth of a cold installation's time.
+            "-oAcquire::Languages=none",
+            // An index that can't be fetched is an error, not a warning that the old one is used.
+            "-oAPT::Update::Error-Mode=any",
+        ])
+        .reporting()
 }
 
 fn install_command(installation: &Installation, options: &[&str]) -> Program {
@@ -198,7 +200,7 @@ fn silent<const N: usize>(argv: [&str; N]) -> Program {
 /// Runs a program that configures packages; their services are not started.
 fn run_held(system: &System, command: &Program) -> Result<Finished> {
     let _held = ServicesHeld::new(system)?;
-    system.run(&command.clone().env(policy::VARIABLE, "1"))
+    system.run(&command.clone().env(policy::VARIABLE, "1").reporting())
 }
 
 /// A run of apt-get or dpkg, if it has failed.
@@ -284,7 +286,7 @@ fn check_writable(system: &System) -> Result<()> {
     for path in ["/var/lib/dpkg/status", "/var/cache/apt/archives", "/usr/bin"] {
         if system.root().file_system(&path.into())?.read_only {
             return Err(Fault::new(format!("the file system of {path} is mounted read-only"))
-                .hint("mount it writable first: mount -o remount,rw")
+                .hint(format!("mount -o remount,rw \"$(findmnt -no TARGET -T {path})\""))
                 .into());
         }
     }

@@ -43,6 +43,7 @@ pub struct Program {
     argv: Vec<String>,
     env: Vec<(&'static str, String)>,
     is_private: bool,
+    is_reporting: bool,
 }
 
 /// What a program that ended left behind.
@@ -75,7 +76,7 @@ impl Finished {
 impl Program {
     /// A program and its arguments.
     pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
-        Self { argv: argv.into_iter().map(Into::into).collect(), env: vec![], is_private: false }
+        Self { argv: argv.into_iter().map(Into::into).collect(), env: vec![], is_private: false, is_reporting: false }
     }
 
     fn shown(&self) -> &[String] {
@@ -107,6 +108,13 @@ impl Program {
         self
     }
 
+    /// Says by what it prints how far it is: each line is shown while it runs.
+    #[must_use]
+    pub fn reporting(mut self) -> Self {
+        self.is_reporting = true;
+        self
+    }
+
     /// One more environment variable. The caller's environment is not inherited.
     #[must_use]
     pub fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -130,7 +138,7 @@ impl System {
         let mut stop: Option<(anyhow::Error, Instant)> = None;
         let status = loop {
             output.pump(TICK, &|line| {
-                if !command.is_private {
+                if command.is_reporting {
                     self.progress(line);
                 }
             });

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::Fault,
-    value::{AbsPath, spoken},
+    value::{AbsPath, quoted, spoken},
 };
 
 /// The properties asked for, org.freedesktop.systemd1(5).
@@ -262,7 +262,7 @@ impl System {
             }
             if Instant::now() >= end {
                 let waited = Fault::new(format!("gave up after {}", spoken(patience)));
-                return Err(waited.hint(format!("systemctl status {name}"))).context(self.still(name, &unit));
+                return Err(waited.hint(format!("systemctl status {}", quoted(name)))).context(self.still(name, &unit));
             }
             self.progress(&format!("{name}: {} ({})", unit.get("ActiveState"), unit.get("SubState")));
             self.wait(pause).map_err(|stopped| stopped.context(self.still(name, &unit)))?;
@@ -314,7 +314,7 @@ impl System {
             result => format!("{name} failed ({result})"),
         };
         Fault::new(with_tail(message, &self.journal(name)))
-            .hint(format!("journalctl -u {name}; then {}", self.run_command()))
+            .hint(format!("journalctl -u {}; then {}", quoted(name), self.run_command()))
             .into()
     }
 

@@ -5,7 +5,7 @@ use std::{sync::PoisonError, time::Duration};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{BARS, coloured, complain, count, is_live, label, say};
+use super::{BARS, USUAL_COLUMNS, coloured, columns, complain, count, is_live, label, say};
 use crate::{
     error,
     system::{
@@ -26,6 +26,9 @@ const WAITING: &str = "{spinner} {elapsed} {wide_msg}";
 const KNOWN: &str =
     "[{bar:10}] {percent:>3}% of {binary_total_bytes:<11} {binary_bytes_per_sec:>13} {eta:>4} left  {wide_msg}";
 const UNKNOWN: &str = "{spinner:20} {binary_bytes:<11} {binary_bytes_per_sec:>13}            {wide_msg}";
+/// The same on a narrower terminal: the name says more than a bar.
+const KNOWN_NARROW: &str = "{percent:>3}% {binary_bytes_per_sec:>13}  {wide_msg}";
+const UNKNOWN_NARROW: &str = "{spinner:4} {binary_bytes_per_sec:>13}  {wide_msg}";
 
 /// Bars on a terminal: one for all, and one each for some of the files under way. Nothing elsewhere.
 pub struct Bars(Option<Live>);
@@ -146,9 +149,9 @@ impl Live {
         let known: Vec<u64> = self.files.iter().filter_map(|file| file.size).collect();
         let sum: u64 = known.iter().sum();
         if sum == 0 {
-            style(&self.total, UNKNOWN);
+            style(&self.total, unknown_style());
         } else {
-            style(&self.total, KNOWN);
+            style(&self.total, known_style());
             // Files that nobody has told the size of are taken to be like the others.
             let (known, unknown) = (known.len() as u64, (self.files.len() - known.len()) as u64);
             self.total.set_length(sum + sum / known * unknown);
@@ -187,10 +190,10 @@ impl Live {
             let file = &self.files[*index];
             match file.size.filter(|size| *size > 0) {
                 Some(size) => {
-                    style(bar, KNOWN);
+                    style(bar, known_style());
                     bar.set_length(size);
                 }
-                None => style(bar, UNKNOWN),
+                None => style(bar, unknown_style()),
             }
             label(bar, &file.name);
             bar.set_position(file.done);
@@ -200,6 +203,14 @@ impl Live {
             }
         }
     }
+}
+
+fn known_style() -> &'static str {
+    if columns() < USUAL_COLUMNS { KNOWN_NARROW } else { KNOWN }
+}
+
+fn unknown_style() -> &'static str {
+    if columns() < USUAL_COLUMNS { UNKNOWN_NARROW } else { UNKNOWN }
 }
 
 fn style(bar: &ProgressBar, template: &str) {

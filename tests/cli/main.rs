@@ -25,6 +25,7 @@ mod service;
 mod signal;
 mod standin;
 mod swap;
+mod terminal;
 mod trust;
 mod user;
 mod user_data;

@@ -125,6 +125,23 @@ fn a_manifest_that_others_could_have_written_is_refused() {
 }
 
 #[test]
+fn a_command_in_a_hint_can_be_typed_as_it_is_shown() {
+    let sandbox = Sandbox::new();
+    let manifest = sandbox.write("it's a; b.toml", "name = \"a\"\n");
+    fs::set_permissions(&manifest, fs::Permissions::from_mode(0o666)).unwrap();
+    let refused = sandbox.run(&["validate", "--steps", &manifest]).expect(2);
+    let hint = refused.stderr.lines().find_map(|line| line.strip_prefix("hint: ")).unwrap();
+    let (_, command) = hint.split_once("if it is right: ").unwrap();
+    assert!(std::process::Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
+    let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(0);
+    // What all users share is never to be closed to them.
+    for shared in ["/tmp", "/dev/null"] {
+        let refused = sandbox.run(&["validate", "--steps", shared]);
+        assert!(!refused.stderr.contains("chmod") && !refused.stderr.contains("chown"), "{}", refused.stderr);
+    }
+}
+
+#[test]
 fn control_characters_in_names_are_refused() {
     let sandbox = Sandbox::new();
     for fields in [

@@ -277,42 +277,6 @@ fn a_change_that_could_not_be_made_is_not_counted() {
 }
 
 #[test]
-fn colours_are_as_the_environment_and_the_option_say() {
-    let sandbox = Sandbox::new();
-    let manifest = sandbox
-        .manifest(&format!("[[resource]]\nkind = \"link\"\npath = \"{}\"\ntarget = \"there\"\n", sandbox.at("link")));
-    let plan = |terminal: bool, colour: &[&str], environment: &[(&str, &str)]| {
-        let command = sandbox.command(&[&["plan", "--steps", &manifest], colour].concat());
-        let mut words = vec![command.get_program().to_owned()];
-        words.extend(command.get_args().map(Into::into));
-        let words: Vec<String> = words.iter().map(|word| format!("'{}'", word.to_str().unwrap())).collect();
-        let mut command = if terminal { Command::new("script") } else { Command::new("sh") };
-        let flags = if terminal { "-qefc" } else { "-c" };
-        let _ = command.args([flags, &words.join(" ")]).env_remove("NO_COLOR").env("TERM", "xterm");
-        if terminal {
-            let _ = command.arg("/dev/null");
-        }
-        let output = command.envs(environment.iter().copied()).stdin(Stdio::null()).output().unwrap();
-        Finished::from(output).expect(0).says("1 change pending").stdout
-    };
-    for (terminal, colour, environment, has_colours, is_live) in [
-        (true, &[][..], &[][..], true, true),
-        (true, &[], &[("NO_COLOR", "1")], false, true),
-        (true, &[], &[("NO_COLOR", "")], true, true),
-        (true, &[], &[("TERM", "dumb")], false, false),
-        (true, &["--color", "never"], &[], false, true),
-        (true, &["--color=auto"], &[], true, true),
-        (false, &[], &[], false, false),
-        (false, &["--color", "always"], &[("NO_COLOR", "1")], true, false),
-    ] {
-        let text = plan(terminal, colour, environment);
-        let case = format!("terminal: {terminal}, {colour:?}, {environment:?}: {text:?}");
-        assert_eq!(text.contains("\x1b[32m+"), has_colours, "{case}");
-        assert_eq!(text.contains("\x1b[2K") || text.contains("\x1b[1A"), is_live, "{case}");
-    }
-}
-
-#[test]
 fn a_validator_that_refuses_keeps_the_old_file() {
     let sandbox = Sandbox::new();
     fs::write(sandbox.at("file"), "old").unwrap();

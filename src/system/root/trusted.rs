@@ -20,7 +20,7 @@ use crate::{
         accounts::Accounts,
         calls::{fstat, list, openat},
     },
-    value::AbsPath,
+    value::{AbsPath, quoted},
 };
 
 /// A file or directory of this machine that decides what this program does.
@@ -110,7 +110,7 @@ pub(super) fn check(root: &Root, status: &Status, path: &Path) -> Result<()> {
     let path = path.display();
     let ours = if geteuid().is_root() { "root" } else { "you or root" };
     let hint = |command: &str| match status.file_type {
-        FileType::Regular => format!("read it, and if it is right: {command} {path}"),
+        FileType::Regular => format!("read it, and if it is right: {command} {}", quoted(&path.to_string())),
         _ => format!("move the file to a directory of {ours} that no other user can write"),
     };
     if !is_ours(uid) {
