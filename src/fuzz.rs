@@ -5,7 +5,7 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
 
-use crate::system::fetch;
+use crate::system::{accounts, dpkg, fetch, openpgp};
 
 /// A function that panics if it is wrong about an input.
 pub type Check = fn(&[u8]);
@@ -13,7 +13,10 @@ pub type Check = fn(&[u8]);
 /// Every target. It has a program of its name in `fuzz/fuzz_targets/`, and inputs in `fuzz/corpus/` in a directory of its
 /// name.
 pub const TARGETS: &[(&str, Check)] = &[
+    ("accounts", accounts::fuzz),
     ("content_range", fetch::fuzz::content_range),
+    ("dpkg_status", dpkg::fuzz),
+    ("openpgp", openpgp::fuzz),
     ("response", fetch::fuzz::response::check),
     ("retry_after", fetch::fuzz::retry_after),
 ];

@@ -60,7 +60,7 @@ impl Accounts {
 
     /// Reads both texts.
     pub fn parse(passwd: &str, group: &str) -> Self {
-        let users = passwd.lines().filter_map(|line| {
+        let users = passwd.split('\n').filter_map(|line| {
             let [name, _, uid, gid, _, home, shell] = fields(line)?;
             Some(User {
                 name: name.into(),
@@ -70,7 +70,7 @@ impl Accounts {
                 shell: shell.into(),
             })
         });
-        let groups = group.lines().filter_map(|line| {
+        let groups = group.split('\n').filter_map(|line| {
             let [name, _, gid, members] = fields(line)?;
             let members = members.split(',').filter(|member| !member.is_empty()).map(Into::into).collect();
             Some(Group { name: name.into(), gid: gid.parse().ok()?, members })
@@ -176,6 +176,28 @@ fn fields<const N: usize>(line: &str) -> Option<[&str; N]> {
     // `+`/`-` lines are NIS compat entries, not accounts.
     let fields: Vec<&str> = line.split(':').collect();
     fields.try_into().ok().filter(|fields: &[&str; N]| !fields[0].is_empty() && !fields[0].starts_with(['+', '-', '#']))
+}
+
+/// Accounts are found by what their lines say, whatever the other lines are: a passwd, a NUL, a group.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(input: &[u8]) {
+    let (passwd, group) = input.split_at(input.iter().position(|byte| *byte == 0).unwrap_or(input.len()));
+    let (passwd, group) = (String::from_utf8_lossy(passwd), String::from_utf8_lossy(group));
+    let accounts = Accounts::parse(&passwd, &group);
+    for user in &accounts.users {
+        assert!(!user.name.is_empty() && !user.name.contains([':', '\n']));
+        assert!(accounts.user(&user.name).is_some());
+        assert_eq!(accounts.user_by_id(user.uid).map(|found| found.uid), Some(user.uid));
+    }
+    for group in &accounts.groups {
+        assert!(!group.name.is_empty() && !group.name.contains([':', '\n']));
+        assert!(group.members.iter().all(|member| !member.is_empty() && !member.contains([',', ':'])));
+        assert_eq!(accounts.group_by_id(group.gid).map(|found| found.gid), Some(group.gid));
+    }
+    // A line more is an account more, and the others are as they were.
+    let more = Accounts::parse(&format!("{passwd}\nmore:x:1:2::/:\n"), &format!("{group}\nmore:x:1:\n"));
+    assert_eq!(more.users[..accounts.users.len()], accounts.users);
+    assert_eq!((more.users.len(), more.groups.len()), (accounts.users.len() + 1, accounts.groups.len() + 1));
 }
 
 #[cfg(test)]

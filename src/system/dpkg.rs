@@ -220,6 +220,29 @@ fn parse(stanza: &str) -> Option<(&str, Package)> {
     Some((name?, package))
 }
 
+/// A record is read to its end, its packages are found under their names, and the same record once more changes nothing.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(input: &[u8]) {
+    let record = text(input.to_vec());
+    let mut status = Status::default();
+    status.merge(&record);
+    let said = |status: &Status| {
+        let names: std::collections::BTreeMap<_, _> = status.packages.iter().collect();
+        (format!("{names:?}"), status.unconfigured().len(), status.is_finished())
+    };
+    let before = said(&status);
+    status.merge(&record);
+    assert_eq!(said(&status), before);
+    assert_eq!(status.is_finished(), status.unconfigured().is_empty());
+    for (name, packages) in &status.packages {
+        for package in packages {
+            let found = status.package(name, Some(&package.architecture));
+            assert!(package.is_absent() || found.is_some());
+            assert!(!name.contains('\n') && !package.version.contains('\n'));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -205,6 +205,23 @@ fn fingerprint(body: &[u8]) -> Result<Fingerprint> {
     Ok(Fingerprint(digest.finalize().into()))
 }
 
+/// A keyring that is read is what it says: its packets are read again as the same keyring, alone, twice, and in armor;
+/// and not with anything before the armor.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(input: &[u8]) {
+    let Ok(keyring) = Keyring::read(input) else { return };
+    assert!(!keyring.primary_keys.is_empty());
+    assert_eq!(Keyring::read(keyring.packets()).unwrap(), keyring);
+    let twice = Keyring::read(&keyring.packets().repeat(2)).unwrap();
+    assert_eq!(twice.primary_keys, keyring.primary_keys.repeat(2));
+    let armor = format!("{BEGIN}\n\n{}\n{END}\n", BASE64.encode(keyring.packets()));
+    assert_eq!(Keyring::read(armor.as_bytes()).unwrap(), keyring);
+    for outside in ["BEGIN PGP PUBLIC KEY BLOCK", "x", "-----", "\u{2014}"] {
+        assert!(Keyring::read(format!("{outside}\n{armor}").as_bytes()).is_err());
+        assert!(Keyring::read(format!("{armor}{outside}\n").as_bytes()).is_err());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
