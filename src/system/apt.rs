@@ -6,6 +6,7 @@ mod lists;
 mod lock;
 mod policy;
 mod sources;
+mod space;
 
 use std::time::{Duration, SystemTime};
 
@@ -81,7 +82,7 @@ pub fn install(system: &System, installation: &Installation) -> Result<()> {
     if installation.update == Update::Always || may_update && lists::needs_update(system.root(), SystemTime::now())? {
         lists::update(system, &print)?;
     }
-    archives::fetch(system, &print)?;
+    prepare(system, &print)?;
     let command = install_command(installation, &[]);
     persevere(
         system,
@@ -98,6 +99,18 @@ pub fn install(system: &System, installation: &Installation) -> Result<()> {
     )
 }
 
+/// Sees whether an installation fits on the disk, and fetches its archives. `print` is its command with
+/// [`archives::PRINT`].
+fn prepare(system: &System, print: &Program) -> Result<()> {
+    let printed = system.run(print)?;
+    // What is wrong the installation itself will say, and mend.
+    if !printed.status.success() {
+        return Ok(());
+    }
+    space::check(system, &printed)?;
+    archives::fetch(system, &printed)
+}
+
 /// Ends what an interrupted run of dpkg left: configures what is unpacked, and lets apt install what that
 /// lacks.
 pub fn finish(system: &System) -> Result<()> {
@@ -105,7 +118,7 @@ pub fn finish(system: &System) -> Result<()> {
     lock::wait(system)?;
     let finished = run_held(system, &silent(["dpkg", "--configure", "--pending"]).args(KEEP_CONFIGURATION))?;
     if finished.tail.contains("dependency problems") {
-        archives::fetch(system, &fix_command(&archives::PRINT))?;
+        prepare(system, &fix_command(&archives::PRINT))?;
         let fix = fix_command(&[]);
         let run = || run_held(system, &fix).map(judge);
         return persevere(system, "installing missing dependencies", run, |_| Ok(false));

@@ -343,9 +343,12 @@ impl Root {
         let stat = fstatfs(&readable).with_context(|| format!("asking for the file system of {directory}"))?;
         let read_only =
             fstatvfs(&readable).is_ok_and(|stat| stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY));
+        let block = u64::try_from(stat.block_size()).unwrap_or_default();
         Ok(FileSystem {
             magic: stat.filesystem_type(),
-            free: stat.blocks_available() * u64::try_from(stat.block_size()).unwrap_or_default(),
+            free: stat.blocks_available() * block,
+            free_to_root: stat.blocks_free() * block,
+            device: fstat(&readable).with_context(|| format!("asking for {directory}"))?.st_dev,
             read_only,
         })
     }
@@ -384,6 +387,10 @@ pub struct FileSystem {
     pub magic: nix::sys::statfs::FsType,
     /// Free bytes for an unprivileged user.
     pub free: u64,
+    /// Free bytes for root, who may use what is reserved.
+    pub free_to_root: u64,
+    /// The number of its device: the same one is the same file system.
+    pub device: u64,
     /// Whether it is mounted read-only.
     pub read_only: bool,
 }

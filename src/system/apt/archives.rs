@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use crate::{
     system::{
         System,
-        command::Program,
+        command::{Finished, Program},
         fetch::{Download, Source},
         root::{Ownership, Root},
     },
@@ -27,7 +27,7 @@ pub(super) const PRINT: [&str; 3] =
     ["--print-uris", "-oAcquire::ForceHash=SHA256", "-oDir::Cache::archives=/nonexistent/"];
 
 /// Where apt looks for archives.
-const DIRECTORY: &str = "/var/cache/apt/archives";
+pub(super) const DIRECTORY: &str = "/var/cache/apt/archives";
 /// As apt makes them.
 const OWNERSHIP: Ownership = Ownership { uid: 0, gid: 0, mode: 0o644 };
 /// Fewer archives than this that are smaller than that all in all are there before we have begun.
@@ -82,14 +82,30 @@ impl Archive {
     }
 }
 
-/// Fetches the archives of an installation, as far as that is simple and worth it. `print` is the installation's
-/// command with [`PRINT`].
+/// How many bytes of archives are not there yet, at most.
+pub(super) fn missing_bytes(root: &Root, printed: &Finished) -> Result<u64> {
+    let mut missing = 0;
+    for line in printed.stdout.lines() {
+        // Those on a file system of this machine are not copied.
+        let Some((url, rest)) = line.strip_prefix('\'').and_then(|line| line.split_once("' ")) else { continue };
+        let Some((name, size)) = rest.split_once(' ').filter(|_| !url.starts_with("file:")) else { continue };
+        let size: u64 = size.split(' ').next().unwrap_or_default().parse().unwrap_or_default();
+        let path = AbsPath::from(DIRECTORY).join(name);
+        let is_there = path
+            .is_ok_and(|path| root.status(&path).is_ok_and(|status| status.is_some_and(|status| status.size == size)));
+        missing += if is_there { 0 } else { size };
+    }
+    Ok(missing)
+}
+
+/// Fetches the archives of an installation, as far as that is simple and worth it. `printed` is what the installation's
+/// command said with [`PRINT`].
 ///
 /// # Errors
 /// Only if a signal or a deadline ends the run.
-pub(super) fn fetch(system: &System, print: &Program) -> Result<()> {
+pub(super) fn fetch(system: &System, printed: &Finished) -> Result<()> {
     let result =
-        sweep(system.root()).and_then(|()| missing(system, print)).and_then(|archives| place(system, &archives));
+        sweep(system.root()).and_then(|()| missing(system, printed)).and_then(|archives| place(system, &archives));
     if let Err(error) = result {
         system.check()?;
         tracing::warn!("the packages are left to apt to fetch: {error:#}");
@@ -108,12 +124,7 @@ fn sweep(root: &Root) -> Result<()> {
 }
 
 /// What is to be fetched by us; nothing if apt can do as well.
-fn missing(system: &System, print: &Program) -> Result<Vec<Archive>> {
-    let printed = system.run(print)?;
-    // What is wrong the installation itself will say, and mend.
-    if !printed.status.success() {
-        return Ok(vec![]);
-    }
+fn missing(system: &System, printed: &Finished) -> Result<Vec<Archive>> {
     let mut archives = vec![];
     for archive in printed.stdout.lines().filter_map(parse) {
         if !archive.is_there(system)? {

@@ -182,6 +182,70 @@ fn an_index_from_the_future_is_the_clocks_fault() -> Result<()> {
 }
 
 #[test]
+fn too_little_space_is_told_before_anything_is_fetched() -> Result<()> {
+    let machine = machine()?;
+    machine.sh("apt-get -qq update")?;
+    // nginx has 648 kB of archives and 1.7 MB in them.
+    let archives = "/var/cache/apt/archives";
+    machine.sh(&format!("mount -t tmpfs -o size=256k tmpfs {archives}"))?;
+    let full = run(&machine, &package("nginx"))?;
+    expect(&full, 1, &["the file system of /var/cache/apt/archives is too full: the packages need ", "du -xh"]);
+    machine.sh(&format!(
+        "umount {archives}; mkdir /run/usr; mount -t tmpfs -o size=1m tmpfs /run/usr; mkdir /run/usr/u /run/usr/w
+         mount -t overlay -o lowerdir=/usr,upperdir=/run/usr/u,workdir=/run/usr/w overlay /usr"
+    ))?;
+    expect(&run(&machine, &package("nginx"))?, 1, &["the file system of /usr/bin is too full: the packages need 1"]);
+    assert!(!machine.world().requests().iter().any(|request| request.path.ends_with(".deb")));
+    machine.sh("! dpkg-query --show nginx 2> /dev/null; mount -o remount,size=100m /run/usr")?;
+    expect(&run(&machine, &package("nginx"))?, 0, &["converged: 1 change"]);
+    Ok(())
+}
+
+#[test]
+fn a_tree_killed_inside_dpkg_is_repaired_by_the_next_run() -> Result<()> {
+    let machine = machine()?;
+    machine.sh("apt-get -qq update; echo 'Dir::Bin::dpkg \"/root/dpkg\";' > /etc/apt/apt.conf.d/99stopped")?;
+    // dpkg stops at its Nth rename: of its record, of what it unpacks, of a configuration file.
+    std::fs::write(
+        machine.path("/root/dpkg"),
+        "#!/bin/sh\nrm -f /run/trace\nrenames=rename,renameat,renameat2\n\
+         exec strace -f -o /run/trace -e trace=$renames -e inject=$renames:signal=SIGSTOP:when=$(cat /run/nth) /usr/bin/dpkg \"$@\"\n",
+    )?;
+    let conffile = package("glovo-test-conffile\", \"glovo-test-service");
+    std::fs::write(machine.path("/root/manifest.toml"), format!("name = \"step\"\n{conffile}"))?;
+    machine.sh("chmod +x /root/dpkg")?;
+    let (mut killed, mut nth) = (0, 1);
+    loop {
+        // Everything that the unit has started ends at once, as when its memory runs out or the machine does.
+        let ended = machine.sh(&format!(
+            "echo {nth} > /run/nth; rm -f /run/trace
+             systemd-run --quiet --collect --unit=bootstrap glovo-bootstrap run --steps /root/manifest.toml
+             until grep -qs 'stopped by SIGSTOP' /run/trace || ! systemctl --quiet is-active bootstrap; do sleep 0.02; done
+             if systemctl --quiet is-active bootstrap; then
+                 echo 1 > /sys/fs/cgroup/system.slice/bootstrap.service/cgroup.kill; echo killed
+                 while systemctl --quiet is-active bootstrap; do sleep 0.02; done
+             fi"
+        ))?;
+        if ended.is_empty() {
+            break;
+        }
+        killed += 1;
+        machine.sh("mv /etc/apt/apt.conf.d/99stopped /root")?;
+        expect(&machine.agent(&["run", "--steps", "/root/manifest.toml"])?, 0, &["converged"]);
+        let installed = is_installed(&machine, "glovo-test-conffile")? && is_installed(&machine, "glovo-test-service")?;
+        assert!(installed, "killed at rename {nth}");
+        machine
+            .sh("dpkg --audit; ! ls /usr/sbin/policy-rc.d 2> /dev/null; grep version /etc/glovo-test-conffile.conf")?;
+        machine.sh(
+            "dpkg --purge glovo-test-conffile glovo-test-service > /dev/null; mv /root/99stopped /etc/apt/apt.conf.d",
+        )?;
+        nth += 2;
+    }
+    ensure!(killed >= 8, "killed only {killed} times");
+    Ok(())
+}
+
+#[test]
 fn an_edited_configuration_file_stays_and_nothing_asks() -> Result<()> {
     let machine = machine()?;
     expect(&run(&machine, &package("glovo-test-conffile=1.0"))?, 0, &[]);
