@@ -208,17 +208,19 @@ fn fingerprint(body: &[u8]) -> Result<Fingerprint> {
 /// A keyring that is read is what it says: its packets are read again as the same keyring, alone, twice, and in armor;
 /// and not with anything before the armor.
 #[cfg(any(test, fuzzing))]
+#[allow(clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
 pub fn fuzz(input: &[u8]) {
+    let read = |file: &[u8]| Keyring::read(file).ok();
     let Ok(keyring) = Keyring::read(input) else { return };
     assert!(!keyring.primary_keys.is_empty());
-    assert_eq!(Keyring::read(keyring.packets()).unwrap(), keyring);
-    let twice = Keyring::read(&keyring.packets().repeat(2)).unwrap();
-    assert_eq!(twice.primary_keys, keyring.primary_keys.repeat(2));
+    assert_eq!(read(keyring.packets()).as_ref(), Some(&keyring));
+    let twice = read(&keyring.packets().repeat(2)).map(|twice| twice.primary_keys);
+    assert_eq!(twice, Some(keyring.primary_keys.repeat(2)));
     let armor = format!("{BEGIN}\n\n{}\n{END}\n", BASE64.encode(keyring.packets()));
-    assert_eq!(Keyring::read(armor.as_bytes()).unwrap(), keyring);
+    assert_eq!(read(armor.as_bytes()).as_ref(), Some(&keyring));
     for outside in ["BEGIN PGP PUBLIC KEY BLOCK", "x", "-----", "\u{2014}"] {
-        assert!(Keyring::read(format!("{outside}\n{armor}").as_bytes()).is_err());
-        assert!(Keyring::read(format!("{armor}{outside}\n").as_bytes()).is_err());
+        assert_eq!(read(format!("{outside}\n{armor}").as_bytes()), None);
+        assert_eq!(read(format!("{armor}{outside}\n").as_bytes()), None);
     }
 }
 

@@ -83,7 +83,7 @@ impl Archive {
 }
 
 /// How many bytes of archives are not there yet, at most.
-pub(super) fn missing_bytes(root: &Root, printed: &Finished) -> Result<u64> {
+pub(super) fn missing_bytes(root: &Root, printed: &Finished) -> u64 {
     let mut missing = 0;
     for line in printed.stdout.lines() {
         // Those on a file system of this machine are not copied.
@@ -95,7 +95,7 @@ pub(super) fn missing_bytes(root: &Root, printed: &Finished) -> Result<u64> {
             .is_ok_and(|path| root.status(&path).is_ok_and(|status| status.is_some_and(|status| status.size == size)));
         missing += if is_there { 0 } else { size };
     }
-    Ok(missing)
+    missing
 }
 
 /// Fetches the archives of an installation, as far as that is simple and worth it. `printed` is what the installation's
