@@ -121,7 +121,8 @@ fn a_unit_that_fails_until_its_payload_is_there_converges() {
 fn a_unit_that_systemd_restarts_after_our_start_is_an_error() {
     let machine = Machine::new();
     let flaps = unit("echo lost my database", "Restart=always\nRestartSec=1\nX-Lives=2");
-    let lines = RUNNING.replace("0s", "1h");
+    // One that is not seen to flap would end at this deadline, with another exit code.
+    let lines = RUNNING.replace("0s", "1h") + "\ntimeout = \"60s\"";
     let _ = machine.run(&app(&flaps, &lines)).expect(1).says("| lost my database");
     // Looked at while it happens to be up.
     machine.systemctl(&[
@@ -129,7 +130,10 @@ fn a_unit_that_systemd_restarts_after_our_start_is_an_error() {
         "app.service",
         r#"{"active": "active", "sub": "running", "restarts": 3, "timer": 3}"#,
     ]);
-    let _ = machine.run(&app(&flaps, "running = true\nstable = \"1h\"")).expect(1).says("| lost my database");
+    let _ = machine
+        .run(&app(&flaps, "running = true\nstable = \"1h\"\ntimeout = \"60s\""))
+        .expect(1)
+        .says("| lost my database");
 }
 
 #[test]
