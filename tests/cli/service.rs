@@ -60,9 +60,9 @@ fn a_service_that_declares_nothing_is_refused() {
 #[test]
 fn a_unit_that_never_gets_ready_ends_at_the_deadline() {
     let machine = Machine::new();
-    let waits = app(&unit("echo waiting for a quorum", "Type=notify"), &format!("{RUNNING}\ntimeout = \"1s\""));
+    let waits = app(&unit("echo waiting for a quorum", "Type=notify"), &format!("{RUNNING}\ntimeout = \"15s\""));
     let said = machine.run(&waits).expect(75).says("app.service is still activating (start)");
-    let _ = said.says("| waiting for a quorum").says("service app.service timed out after 1");
+    let _ = said.says("| waiting for a quorum").says("service app.service timed out after 15");
 }
 
 #[test]
