@@ -9,6 +9,8 @@ use std::{
 use crate::{
     sandbox::{Finished, Sandbox},
     server::{Reply, Server},
+    service,
+    standin::Machine,
 };
 
 /// Sets the clipboard, clears the screen in C1, turns the line around, deletes.
@@ -87,6 +89,14 @@ fn what_a_program_prints_is_made_visible() {
     let manifest = sandbox.manifest(&resources);
     let _ = run(&sandbox, &["run", "--steps", &manifest]).expect(1).says(&format!("| {SHOWN}"));
     check_report(&sandbox);
+}
+
+#[test]
+fn the_journal_of_a_service_is_made_visible() {
+    let machine = Machine::new();
+    machine.write("etc/words", format!("{HOSTILE}\n"));
+    let declared = service::app(&service::unit("cat /etc/words; exit 1", ""), service::RUNNING);
+    let _ = harmless(machine.run(&declared)).expect(1).says(&format!("| {SHOWN}"));
 }
 
 #[test]
