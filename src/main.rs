@@ -1,6 +1,9 @@
 //! The binary: parse, set up logging, dispatch, exit code.
 
-use std::process::ExitCode;
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    process::ExitCode,
+};
 
 use glovo_bootstrap::{
     cli::Cli,
@@ -19,6 +22,12 @@ use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::Subscriber
 fn main() -> ExitCode {
     process::isolate();
     let cli = Cli::read();
+    // A panic's message is told like any other: without secrets, above the bars, and never a reason to panic again.
+    std::panic::set_hook(Box::new(|panic| {
+        let trace = Backtrace::capture();
+        let trace = if trace.status() == BacktraceStatus::Captured { trace.to_string() } else { String::new() };
+        view::complain(&format!("{panic}\n{trace}"));
+    }));
     set_up_logging(cli.as_ref().is_ok_and(|cli| cli.verbose));
     let cli = match cli {
         Ok(cli) => {
@@ -38,8 +47,8 @@ fn main() -> ExitCode {
 }
 
 /// Under systemd, records with fields go to the journal; elsewhere lines go to standard error, few
-/// unless asked for. The SDK's own debug lines name credentials' places, never their values; they
-/// stay off all the same unless the environment names them.
+/// unless asked for. What other crates log in detail holds requests and answers, and so tokens and key
+/// ids: no setting shows it.
 fn set_up_logging(verbose: bool) {
     let registry = tracing_subscriber::registry();
     let from = |other: Level, ours: Level| Targets::new().with_default(other).with_target("glovo_bootstrap", ours);
@@ -57,5 +66,5 @@ fn set_up_logging(verbose: bool) {
         .with_target(false)
         .without_time()
         .with_ansi(false);
-    registry.with(asked.unwrap_or(usual)).with(lines).init();
+    registry.with(asked.unwrap_or(usual)).with(from(Level::INFO, Level::TRACE)).with(lines).init();
 }

@@ -16,6 +16,8 @@ const ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
 /// Where EC2 puts the service.
 const ADDRESSES: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254))];
+/// The socket of systemd's own metadata service.
+const IMDSD: &str = "/run/systemd/io.systemd.InstanceMetadata";
 /// Where the kernel shows what the firmware says.
 const SYS: &str = "/sys";
 
@@ -38,6 +40,12 @@ pub fn system_uuid() -> String {
 pub fn is_untrusted(address: IpAddr) -> bool {
     let told = |name| std::env::var(name).is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false" | "no"));
     ADDRESSES.contains(&address) && !told(TRUST) && !told(ENDPOINT) && !is_instance()
+}
+
+/// Whether systemd has a metadata service of its own, which by default lets no other program ask EC2's.
+/// <https://www.freedesktop.org/software/systemd/man/devel/systemd-imdsd.html>
+pub fn has_imdsd() -> bool {
+    std::fs::exists(IMDSD).unwrap_or_default()
 }
 
 /// That the metadata service is not asked, and how to have it asked all the same.

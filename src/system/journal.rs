@@ -17,6 +17,8 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
+use crate::redaction;
+
 /// Where journald listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
 /// How long a journald that is busy may take until it takes a record. Only the first record that it does not take
@@ -124,6 +126,7 @@ impl Record {
 
     /// Adds a field of an event. The names of the program's own fields begin with `GLOVO_`.
     fn put_field(&mut self, field: &Field, value: &str) {
+        let value = &*redaction::shown(value);
         match field.name() {
             "message" => self.put("MESSAGE", value),
             name => {

@@ -10,6 +10,7 @@ mod fetch;
 mod kill;
 mod limits;
 mod manifest;
+mod metadata;
 mod output;
 mod pages;
 mod put_back;

@@ -8,7 +8,10 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use crate::sandbox::{Finished, Sandbox};
+use crate::{
+    sandbox::{Finished, Sandbox, eventually},
+    server::{Reply, Server},
+};
 
 const CANARY: &str = "canary/7461+&pass word";
 
@@ -95,10 +98,11 @@ fn a_plan_shows_the_names_of_variables_that_a_file_gives() {
 fn no_error_shows_the_value_of_a_variable_that_a_file_gives() {
     let (sandbox, variables) = sandbox();
     let file = |fields: &str| format!("[[resource]]\nkind = \"file\"\npath = \"{}\"\n{fields}\n", sandbox.at("x"));
-    let source = file("source = \"http://127.0.0.1:1/{{ password }}/x\"\nverify = \"none\"\nretries = 1");
+    let server = Server::start(|_| Reply::new(404, ""));
+    let source = file(&format!("source = \"{}\"\nverify = \"none\"", server.url("/{{ password }}/x")));
     for (code, resources) in [
-        (75, source),
-        (1, file("content = \"\"\nvalidate = [\"sh\", \"-c\", 'echo {} {{ password }}; exit 1']")),
+        (1, source),
+        (1, file("content = \"\"\nvalidate = [\"sh\", \"-c\", 'echo {} \"{{ password }}\"; exit 1']")),
         (2, file("content = \"\"\nmode = \"{{ password }}\"")),
         (2, file("content = \"\"\nowner = \"{{ password }}\"")),
     ] {
@@ -160,4 +164,89 @@ fn a_secret_file_is_private_from_its_first_byte_on() {
     let _ = run(&sandbox, &["run"], &variables, &file).expect(0);
     assert_eq!(fs::read_to_string(modes).unwrap(), "600\n");
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+}
+
+/// Everything that a process and its children show of themselves to others on the machine.
+fn shown_by_processes(pid: &str) -> Vec<u8> {
+    let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let mut shown = [read("cmdline"), read("environ"), read("comm")].concat();
+    let children = String::from_utf8(read(&format!("task/{pid}/children"))).unwrap();
+    for child in children.split_whitespace() {
+        shown.extend(shown_by_processes(child));
+    }
+    shown
+}
+
+/// Files below a directory whose bytes hold a form of the secret.
+fn files_that_tell(directory: &std::path::Path) -> Vec<String> {
+    let mut found = vec![];
+    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(files_that_tell(&path));
+        } else if entry.file_type().unwrap().is_file() {
+            let bytes = fs::read(&path).unwrap();
+            if forms().iter().any(|form| bytes.windows(form.len()).any(|window| window == form.as_bytes())) {
+                found.push(path.to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A run whose secret file's validator waits for the file `go`; and its process.
+fn started(sandbox: &Sandbox, variables: &str) -> std::process::Child {
+    let (template, path) = (sandbox.write("template", "a {{ password }}\n"), sandbox.at("written/secret"));
+    let (at_work, go) = (sandbox.at("at-work"), sandbox.at("go"));
+    let resources = format!(
+        "[[resource]]\nkind = \"directory\"\npath = \"{}\"\n\
+         [[resource]]\nkind = \"file\"\npath = \"{}\"\nsource = \"file://{template}\"\ntemplate = true\n\
+         [[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"{{{{ password }}}}\"\nsecret = true\n\
+         validate = [\"sh\", \"-c\", 'cat {{}}; touch {at_work}; while [ ! -e {go} ]; do sleep 0.05; done']\n",
+        sandbox.at("written"),
+        sandbox.at("written/plain"),
+    );
+    let manifest = sandbox.manifest(&resources);
+    let mut command = sandbox.command(&["--verbose", "run", "--steps", &manifest, "--variables", variables]);
+    let _ = command.env("GLOVO_BOOTSTRAP_LOG", "trace");
+    let run = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    eventually("the validator runs", || fs::exists(&at_work).unwrap());
+    run
+}
+
+#[test]
+fn a_run_tells_a_secret_to_no_log_no_process_list_and_no_file() {
+    for signal in ["", "-TERM", "-KILL", "-ABRT"] {
+        let (sandbox, variables) = sandbox();
+        let run = started(&sandbox, &variables);
+        let pid = run.id().to_string();
+        is_clean("the process list", &String::from_utf8_lossy(&shown_by_processes(&pid)));
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert!(cores.split_whitespace().rev().take(3).skip(1).all(|limit| limit == "0"), "{cores}");
+        if !signal.is_empty() {
+            assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        }
+        if signal.is_empty() || signal == "-KILL" {
+            // What was started is not ended by that.
+            let _ = sandbox.write("go", "");
+        }
+        let finished = Finished::from(run.wait_with_output().unwrap());
+        is_clean(&format!("the output after {signal}"), &(finished.stdout + &finished.stderr));
+        // The file of variables, what is declared, and at most a part of it that only root can read.
+        for file in files_that_tell(&sandbox.path) {
+            let is_declared = file == variables || file == sandbox.at("written/plain");
+            let mode = fs::metadata(&file).unwrap().mode() & 0o777;
+            assert!(is_declared || (file.starts_with(&sandbox.at("written/")) && mode == 0o600), "{file} {mode:o}");
+        }
+        let _ = sandbox.write("go", "");
+        let manifest = sandbox.at("manifest.toml");
+        let _ = sandbox.run(&["run", "--steps", &manifest, "--variables", &variables]).expect(0);
+        let left = files_that_tell(&sandbox.path);
+        let mut expected = [variables.clone(), sandbox.at("written/plain"), sandbox.at("written/secret")];
+        expected.sort();
+        assert_eq!(left, expected, "after {signal}");
+        is_clean("the status", &sandbox.run(&["status", "--json"]).expect(0).stdout);
+    }
 }

@@ -72,6 +72,10 @@ impl Origin<'_> {
         if self.file.verify == Some(Verify::None) {
             return Ok(None);
         }
+        if let Some(path) = self.sources.local() {
+            let origin = system.digest(path)?.with_context(|| format!("{path} does not exist"))?;
+            return Ok((arrived.sent != origin).then(|| format!("write new content, sha256 {}", short(origin))));
+        }
         let etag = system.etag(self.sources.first())?;
         Ok((etag.is_none() || etag != arrived.etag).then(|| "write new content (the origin has another ETag)".into()))
     }

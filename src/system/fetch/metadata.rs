@@ -3,6 +3,7 @@
 
 use std::{
     error::Error,
+    io,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
@@ -21,7 +22,7 @@ use super::{
     Origins, Settings,
     client::{Clients, causes},
     retry::Failure,
-    sdk::{Sender, TooLong},
+    sdk::{Forbidden, Sender, TooLong},
 };
 use crate::{error::Fault, system::ec2, value::spoken};
 
@@ -39,6 +40,9 @@ pub(super) const IDENTITY: &str = "/latest/dynamic/instance-identity/document";
 const TAGS: &str = "/latest/meta-data/tags/instance";
 /// So long an instance's network and service may take to come up beside us; as Bottlerocket's imdsclient waits.
 const LATEST: Duration = Duration::from_mins(5);
+/// Of systemd's own metadata service.
+const IMDSD_HINT: &str =
+    "systemd-imdsd keeps the service to itself: boot with systemd.imds.network=unlocked, see man systemd-imdsd";
 /// Where the instance profile's role is named.
 const ROLE: &str = "/latest/meta-data/iam/security-credentials/";
 
@@ -225,13 +229,18 @@ fn explain(error: ImdsError) -> Failure {
     if let Some(long) = causes(&error).find_map(|cause| cause.downcast_ref::<TooLong>()) {
         return Failure::Permanent(Fault::new(format!("the instance metadata service can't be believed: {long}")));
     }
+    if let Some(Forbidden { reason }) = causes(&error).find_map(|cause| cause.downcast_ref()) {
+        return Failure::Permanent(forbidden(reason));
+    }
     match error {
         ImdsError::FailedToLoadToken(_) => match token_status(&error) {
             // The sender's own word; see `sdk.rs`.
             None if causes(&error).any(<dyn Error>::is::<Fault>) => Failure::Permanent(ec2::untrusted()),
-            None => Failure::transient(Fault::new(message).hint(
-                "is this an EC2 instance? In a container the answer may need a second hop: HttpPutResponseHopLimit=2",
-            )),
+            None => Failure::transient(Fault::new(message).hint(if ec2::has_imdsd() {
+                IMDSD_HINT
+            } else {
+                "is this an EC2 instance? In a container the answer may need a second hop: HttpPutResponseHopLimit=2"
+            })),
             Some(403) => Failure::Permanent(
                 Fault::new("the instance metadata service is disabled")
                     .hint("aws ec2 modify-instance-metadata-options --http-endpoint enabled"),
@@ -257,6 +266,23 @@ fn explain(error: ImdsError) -> Failure {
         }
         error => Failure::transient(Fault::new(message).caused_by(error)),
     }
+}
+
+/// That the kernel of this machine refuses the connection, and what may have told it to.
+fn forbidden(reason: &io::Error) -> Fault {
+    let is_refused = reason.kind() == io::ErrorKind::ConnectionRefused;
+    let hint = if ec2::has_imdsd() {
+        IMDSD_HINT
+    } else if is_refused {
+        "nothing listens there, or a rule on this machine refuses it: see nft list ruleset, and ip route show table all"
+    } else {
+        "a rule on this machine forbids it: see IPAddressDeny= in the unit (systemctl cat glovo-bootstrap), \
+         nft list ruleset, and ip route show table all"
+    };
+    let reason = io::Error::from_raw_os_error(reason.raw_os_error().unwrap_or_default());
+    let message = "this machine does not let this program reach the instance metadata service";
+    let fault = Fault::new(message).hint(hint).caused_by(reason);
+    if is_refused { fault.transient() } else { fault }
 }
 
 /// What was answered to the wish for a token, if anything.

@@ -1,7 +1,7 @@
 //! The AWS SDK's requests, sent by our own HTTP clients: one TLS configuration, one set of trusted
 //! roots, one way of timing out, one bound for what is read.
 
-use std::{error::Error, fmt, net::IpAddr, time::Duration};
+use std::{error::Error, fmt, io, net::IpAddr, time::Duration};
 
 use aws_sdk_s3::{
     config::{
@@ -15,13 +15,42 @@ use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use nix::errno::Errno;
 use reqwest::{Body, Client, Request, StatusCode, Url};
 
-use super::{aws::MAX_ANSWER_BYTES, client::Clients, redirect::is_link_local};
+use super::{
+    aws::MAX_ANSWER_BYTES,
+    client::{Clients, causes},
+    redirect::is_link_local,
+};
 use crate::{system::ec2, value::ByteSize};
 
 /// The longest answer of the metadata service that is read: user-data, its longest, has 16 KiB.
 const MAX_METADATA_BYTES: usize = 1 << 20;
+
+/// A connection to the metadata service that this machine does not let this program make.
+#[derive(Debug)]
+pub(super) struct Forbidden {
+    /// Why, as the kernel says it.
+    pub(super) reason: io::Error,
+}
+
+impl fmt::Display for Forbidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connecting to the instance metadata service: {}", self.reason)
+    }
+}
+
+impl Error for Forbidden {}
+
+impl Forbidden {
+    /// The refusal in an error's causes. Packets that are lost on the way are none.
+    fn of(error: &reqwest::Error) -> Option<Self> {
+        let number = causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())?;
+        let is_local = [Errno::EACCES, Errno::EPERM, Errno::ECONNREFUSED].contains(&Errno::from_raw(number));
+        is_local.then(|| Self { reason: io::Error::from_raw_os_error(number) })
+    }
+}
 
 /// An answer that is not read to its end.
 #[derive(Debug)]
@@ -55,9 +84,13 @@ impl Sender {
         Self { is_for_metadata: true, ..Self::new(clients) }
     }
 
+    fn asks_metadata(&self, url: &Url) -> bool {
+        self.is_for_metadata || address(url).is_some_and(is_link_local)
+    }
+
     /// How many bytes are read of an answer; an object may have any number of them.
     fn longest(&self, url: &Url, status: StatusCode) -> Option<usize> {
-        if self.is_for_metadata || address(url).is_some_and(is_link_local) {
+        if self.asks_metadata(url) {
             return Some(MAX_METADATA_BYTES);
         }
         // So the SDK names the operation.
@@ -89,6 +122,10 @@ impl Sender {
             }
         };
         let response = response.map_err(|error| {
+            // Another attempt would fail alike: the SDK makes none after an error of this kind.
+            if let Some(forbidden) = Forbidden::of(&error).filter(|_| self.asks_metadata(&url)) {
+                return ConnectorError::user(forbidden.into());
+            }
             let timeout = error.is_timeout();
             let error = error.into();
             if timeout { ConnectorError::timeout(error) } else { ConnectorError::io(error) }

@@ -76,10 +76,18 @@ fn a_missing_tag_is_told_from_tags_that_are_not_in_the_metadata() {
 }
 
 #[test]
-fn a_service_that_is_not_there_is_transient() {
-    let (code, told) = told(Bench::new(settings()).system.instance("id"));
+fn a_service_that_does_not_answer_is_transient() {
+    let silent = Server::replies(vec![Reply::raw("")]);
+    let (code, told) = told(Bench::new(at(&silent)).system.instance("id"));
     assert_eq!(code, 75, "{told}");
     assert!(told.contains("does not answer") && told.contains("is this an EC2 instance?"), "{told}");
+}
+
+#[test]
+fn a_service_that_refuses_connections_is_transient_and_not_waited_for() {
+    let patient = Settings { metadata_patience: Some(Duration::from_hours(1)), ..settings() };
+    let (code, told) = told(Bench::new(patient).system.instance("id"));
+    assert!(code == 75 && told.contains("does not let this program reach"), "{told}");
 }
 
 #[test]
@@ -118,7 +126,8 @@ fn a_service_that_is_late_is_waited_for_but_not_forever() {
     assert_eq!(Bench::new(patient(Duration::from_mins(5))).system.instance("id").unwrap(), "i-1");
     assert_eq!(late.requests().len(), 10);
 
-    let absent = Settings { metadata_patience: Some(Duration::from_millis(300)), ..settings() };
+    let silent = Server::replies(vec![Reply::raw("")]);
+    let absent = Settings { metadata_patience: Some(Duration::from_millis(300)), ..at(&silent) };
     let bench = Bench::new(absent);
     let start = Instant::now();
     let (code, told_first) = told(bench.system.instance("id"));

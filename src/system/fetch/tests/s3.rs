@@ -240,11 +240,17 @@ fn an_instance_without_a_role_is_told_to_get_one() {
 fn credentials_of_a_service_that_is_not_there_are_transient() {
     let server = Server::start(|_, _| Reply::ok("jar"));
     let gone = metadata::service(|_| None);
-    let mut bench = instance(&server, &gone);
-    bench.system.fetcher.settings.metadata_endpoint = settings().metadata_endpoint;
-    let (code, told) = bench.refused(OBJECT);
-    assert_eq!((code, server.requests().len()), (75, 0), "{told}");
-    assert!(told.contains("the instance metadata service does not answer"), "{told}");
+    let silent = Server::replies(vec![Reply::raw("")]);
+    for (endpoint, words) in [
+        (silent.url(""), "the instance metadata service does not answer"),
+        (NOBODY.to_owned(), "this machine does not let this program reach the instance metadata service"),
+    ] {
+        let mut bench = instance(&server, &gone);
+        bench.system.fetcher.settings.metadata_endpoint = Some(endpoint);
+        let (code, told) = bench.refused(OBJECT);
+        assert_eq!((code, server.requests().len()), (75, 0), "{told}");
+        assert!(told.contains(words), "{told}");
+    }
 }
 
 #[test]
