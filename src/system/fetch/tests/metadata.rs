@@ -76,7 +76,7 @@ fn a_missing_tag_is_told_from_tags_that_are_not_in_the_metadata() {
 }
 
 #[test]
-fn a_service_that_does_not_answer_is_transient() {
+fn a_service_that_is_not_there_is_transient() {
     let silent = Server::replies(vec![Reply::raw("")]);
     let (code, told) = told(Bench::new(at(&silent)).system.instance("id"));
     assert_eq!(code, 75, "{told}");
