@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         let trace = Backtrace::capture();
         let trace = if trace.status() == BacktraceStatus::Captured { trace.to_string() } else { String::new() };
-        view::complain(&format!("{panic}\n{trace}"));
+        view::complain(format!("{panic}\n{trace}"));
     }));
     set_up_logging(cli.as_ref().is_ok_and(|cli| cli.verbose));
     let cli = match cli {
