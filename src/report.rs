@@ -283,8 +283,9 @@ impl Report {
         self.machine == system.identity()
     }
 
-    /// Removes the last report.
+    /// Removes the last report, and the room that is kept for one.
     pub fn remove(system: &System) -> Result<()> {
+        _ = state::release(system.root())?;
         system.root().remove(&state::path(FILE)?)
     }
 

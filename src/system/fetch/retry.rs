@@ -151,7 +151,8 @@ pub(super) struct Attempts<'a> {
     paid: u32,
     suspected: bool,
     unsigned: bool,
-    logged: Option<Duration>,
+    /// What was logged last, and when.
+    logged: Option<(Duration, String)>,
 }
 
 impl<'a> Attempts<'a> {
@@ -224,8 +225,9 @@ impl<'a> Attempts<'a> {
         let Some(pause) = self.pause(asked, headway) else { return Err(self.give_up(fault)) };
         let wait = Wait { pause, failed: self.failed, reason: reason(&fault) };
         let now = self.pace.clock.now();
-        if self.logged.is_none_or(|logged| now >= logged + REMINDER) {
-            self.logged = Some(now);
+        let is_news = |(logged, reason): &(Duration, String)| now >= *logged + REMINDER || *reason != wait.reason;
+        if self.logged.as_ref().is_none_or(is_news) {
+            self.logged = Some((now, wait.reason.clone()));
             tracing::warn!("{}", wait.line(what));
         }
         if let Some(progress) = self.progress {
