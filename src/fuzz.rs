@@ -5,7 +5,10 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
 
-use crate::system::{accounts, dpkg, fetch, openpgp};
+use crate::{
+    manifest,
+    system::{accounts, dpkg, fetch, openpgp},
+};
 
 /// A function that panics if it is wrong about an input.
 pub type Check = fn(&[u8]);
@@ -16,6 +19,8 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("accounts", accounts::fuzz),
     ("content_range", fetch::fuzz::content_range),
     ("dpkg_status", dpkg::fuzz),
+    ("manifest", manifest::fuzz::manifest),
+    ("manifest_archive", manifest::fuzz::manifest_archive),
     ("openpgp", openpgp::fuzz),
     ("response", fetch::fuzz::response::check),
     ("retry_after", fetch::fuzz::retry_after),

@@ -27,6 +27,13 @@ kind = "file"
 path = "/y"
 source = "s3://b-{{ instance.region }}/{{ host.architecture }}/{{ host.memory }}"
 [[resource]]
+kind = "apt_repository"
+name = "vendor"
+uris = ["https://a/"]
+suites = ["{{ instance.tags.suite }}"]
+key = "https://a/key"
+key_sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
+[[resource]]
 kind = "http_check"
 url = "{{ instance.tags.url }}/health"
 "#;
@@ -35,7 +42,7 @@ url = "{{ instance.tags.url }}/health"
 fn validate_needs_no_machine() {
     let sandbox = Sandbox::new();
     let manifest = sandbox.write("m.toml", format!("name = \"a\"\ntimeout = \"{{{{ instance.tags.t }}}}\"\n{UNKNOWN}"));
-    let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(0).says("1 steps with 6 resources");
+    let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(0).says("1 steps with 7 resources");
     let _ = sandbox.run(&["plan", "--steps", &manifest]).expect(2).says("instance.");
 }
 
