@@ -73,7 +73,8 @@ pub struct Finding {
 /// Also if there is more to look at than there is time for: then nobody knows.
 pub fn search(system: &System, allowed: &[AbsPath]) -> Result<Vec<Finding>> {
     system.deadlines().within(Some(TIME), "looking for credentials", || {
-        let mut search = Search { system, allowed, files: 0, findings: vec![] };
+        let root = system.root().to_inspect();
+        let mut search = Search { system, root: &root, allowed, files: 0, findings: vec![] };
         for area in AREAS {
             search.enter(&system.root().resolve(&area.into())?, 0)?;
         }
@@ -83,6 +84,7 @@ pub fn search(system: &System, allowed: &[AbsPath]) -> Result<Vec<Finding>> {
 
 struct Search<'a> {
     system: &'a System,
+    root: &'a Root,
     allowed: &'a [AbsPath],
     files: usize,
     findings: Vec<Finding>,
@@ -92,7 +94,7 @@ impl Search<'_> {
     /// A path, and everything below it. No link is followed: what it points to is looked at where it is.
     fn enter(&mut self, path: &AbsPath, depth: usize) -> Result<()> {
         self.system.check()?;
-        let root = self.system.root();
+        let root = self.root;
         let is_allowed = |allowed: &AbsPath| {
             path.as_str().strip_prefix(allowed.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
@@ -120,7 +122,7 @@ impl Search<'_> {
                 .hint("take out what does not belong into an image, or --allow the directory that holds most of them")
                 .into());
         }
-        let Some((file, _)) = self.system.root().open_file(path)? else { return Ok(()) };
+        let Some((file, _)) = self.root.open_file(path)? else { return Ok(()) };
         let mut bytes = vec![];
         _ = file.take(READ).read_to_end(&mut bytes).with_context(|| format!("reading {path}"))?;
         if bytes[..bytes.len().min(8192)].contains(&0) {

@@ -269,8 +269,8 @@ impl Run<'_> {
         for mut change in changes {
             self.record(index, title, &mut change)?;
             match (self.system.mode(), change.action) {
-                (Mode::Plan, _) => self.system.expect(change.brings),
-                (Mode::Run, None) => {}
+                // What comes after it must know of what is not made now, in a run of what is left to the boot.
+                (Mode::Plan, _) | (Mode::Run, None) => self.system.expect(change.brings),
                 (Mode::Run, Some(action)) => {
                     let made = action(self.system);
                     self.system.forget();

@@ -47,6 +47,11 @@ impl Fault {
         self
     }
 
+    /// What to do next, if that was said.
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// Says what the fault means for the exit code.
     #[must_use]
     pub fn class(mut self, class: Class) -> Self {

@@ -11,6 +11,7 @@ pub mod diagnostic;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod location;
+mod places;
 pub mod schema;
 pub mod variables;
 
@@ -27,6 +28,7 @@ use toml::{
 
 use self::{
     diagnostic::{Diagnostic, Faults, Place, Text, did_you_mean},
+    places::Declaration,
     variables::Variables,
 };
 use crate::{
@@ -115,9 +117,13 @@ pub fn parse<'a>(
         steps: vec![],
         step_names: BTreeMap::new(),
         paths: BTreeMap::new(),
+        declarations: vec![],
     };
     for (text, table) in parsed {
         reader.text(text, table);
+    }
+    for fault in places::faults(&reader.declarations) {
+        reader.faults.add(|| fault);
     }
     if reader.steps.is_empty() && reader.faults.is_empty() {
         reader.faults.add(|| Diagnostic {
@@ -144,6 +150,7 @@ struct Reader<'a> {
     steps: Vec<Step>,
     step_names: BTreeMap<String, Spot<'a>>,
     paths: BTreeMap<String, Spot<'a>>,
+    declarations: Vec<Declaration<'a>>,
 }
 
 /// The fields of a table that hold a variable of unknown value, such as a fact that is not told while an image is made,
@@ -321,7 +328,8 @@ impl<'a> Reader<'a> {
         let secret = resource.secret().cloned();
         if self.phase == Phase::Bake && (at_boot || secret.is_some()) {
             let why = if at_boot { "phase = \"boot\"" } else { "a secret does not go into an image" };
-            resource = Box::new(Deferred { title: resource.title(), why: why.into(), secret });
+            let (title, path) = (resource.title(), resource.owned_path().cloned());
+            resource = Box::new(Deferred { title, why: why.into(), secret, path });
         }
         Some(Declared {
             kind: entry.name,
@@ -380,11 +388,16 @@ impl<'a> Reader<'a> {
                 });
             }
         }
+        if !["path", "owner", "group", "mode", "restart_on"].iter().any(|field| unknown.has(field)) {
+            let span = ["path", "restart_on"].iter().find_map(|field| spans.get(*field)).unwrap_or(span);
+            self.declarations.push(Declaration::new(&*resource, (text, span.clone())));
+        }
         let Some(fact) = &unknown.variable else { return Some(resource) };
         let why = format!("each instance has its own {fact}");
         let secret = resource.secret().filter(|_| !unknown.has("path")).cloned();
         let title = written.unwrap_or_else(|| format!("at line {}", text.line_of(span.start)));
-        Some(Box::new(Deferred { title, why, secret }))
+        let path = resource.owned_path().filter(|_| !unknown.has("path")).cloned();
+        Some(Box::new(Deferred { title, why, secret, path }))
     }
 
     /// Deserializes a resource. serde stops at the first bad field; the value that the kind's example has

@@ -23,7 +23,10 @@ use anyhow::Result;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    system::{Fact, System, root::check_name},
+    system::{
+        Fact, System,
+        root::{check_name, way::Writers},
+    },
     value::AbsPath,
 };
 
@@ -48,6 +51,17 @@ pub trait Resource: fmt::Debug {
 
     /// The path of the secret that it keeps, which is left to the boot while an image is made.
     fn secret(&self) -> Option<&AbsPath> {
+        None
+    }
+
+    /// Whose the thing at that path is to be, as far as the declaration tells.
+    fn owner(&self) -> Option<&str> {
+        None
+    }
+
+    /// Who else than its owner may write to the directory that it declares, as far as the declaration tells; `None` for
+    /// what is no directory.
+    fn writers(&self) -> Option<Writers> {
         None
     }
 

@@ -79,7 +79,7 @@ const REMOVED: &[(When, &str, &[&str])] = &[
 
 /// Removes what is this machine's own, and tells each thing before it is done. A second time there is nothing to do.
 pub fn seal(system: &System, on_request: OnRequest, mut tell: impl FnMut(String)) -> Result<()> {
-    let root = system.root();
+    let root = &system.root().to_inspect();
     for (when, what, patterns) in REMOVED {
         let asked = match when {
             When::Always => true,
@@ -117,8 +117,9 @@ pub fn declared_secrets(system: &System, secrets: &[&AbsPath]) -> Result<Vec<Fin
 /// The files of authorized keys that are left, each with how many it holds: every instance of the image will let these in.
 pub fn authorized_keys(system: &System) -> Result<Vec<(AbsPath, usize)>> {
     let mut left = vec![];
-    for path in system.root().matching(AUTHORIZED_KEYS)? {
-        let text = system.root().read(&path, 1 << 20).ok().flatten().unwrap_or_default();
+    let root = system.root().to_inspect();
+    for path in root.matching(AUTHORIZED_KEYS)? {
+        let text = root.read(&path, 1 << 20).ok().flatten().unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let keys = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).count();
         if keys > 0 {

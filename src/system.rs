@@ -19,6 +19,7 @@ pub mod journal;
 pub mod lock;
 pub mod openpgp;
 pub mod output;
+pub mod places;
 mod previous;
 pub mod process;
 pub mod proxy;
@@ -42,7 +43,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use self::{
     accounts::Accounts,
     interrupt::{Deadlines, Interrupt},
-    root::Root,
+    root::{
+        Root,
+        way::{Owner, Writers},
+    },
     systemd::Units,
 };
 use crate::{
@@ -63,6 +67,10 @@ pub enum Fact {
     Path(AbsPath),
     /// A file with these bytes at this path.
     Bytes(AbsPath, Sha256),
+    /// A directory at this path, which has no link in it, with this owner and these others that may write to it.
+    Directory(AbsPath, Owner, Writers),
+    /// Something at this path that is left to the boot.
+    AtBoot(AbsPath),
     /// Packages, and so anything that they may bring: files, users, units.
     Packages,
 }
@@ -358,6 +366,14 @@ impl System {
     pub fn expected_digest(&self, path: &AbsPath) -> Option<Sha256> {
         self.expected.borrow().iter().find_map(|fact| match fact {
             Fact::Bytes(at, digest) if at == path => Some(*digest),
+            _ => None,
+        })
+    }
+
+    /// What a change planned earlier makes of a directory: its owner, and who else may write to it.
+    fn expected_directory(&self, path: &Path) -> Option<(Owner, Writers)> {
+        self.expected.borrow().iter().find_map(|fact| match fact {
+            Fact::Directory(at, owner, writers) if Path::new(at.as_str()) == path => Some((owner.clone(), *writers)),
             _ => None,
         })
     }

@@ -3,7 +3,10 @@
 use anyhow::Result;
 
 use super::{Change, Resource};
-use crate::{system::System, value::AbsPath};
+use crate::{
+    system::{Fact, System},
+    value::AbsPath,
+};
 
 /// A resource that is left to the boot.
 #[derive(Debug)]
@@ -14,6 +17,8 @@ pub struct Deferred {
     pub why: String,
     /// The path of the secret that it will keep.
     pub secret: Option<AbsPath>,
+    /// The path that the resource decides about, if it does.
+    pub path: Option<AbsPath>,
 }
 
 impl Resource for Deferred {
@@ -26,6 +31,7 @@ impl Resource for Deferred {
     }
 
     fn plan(&self, _system: &System) -> Result<Vec<Change>> {
-        Ok(vec![Change::deferred(format!("ensure at boot (deferred: {})", self.why))])
+        let change = Change::deferred(format!("ensure at boot (deferred: {})", self.why));
+        Ok(vec![change.brings(self.path.clone().map(Fact::AtBoot))])
     }
 }

@@ -6,24 +6,30 @@ use serde::Deserialize;
 
 use super::{
     Change, Kind, Resource,
-    ownership::{AccountName, differences, ids},
+    ownership::{AccountName, Ids, differences, ids, owner, words},
 };
 use crate::{
     error::Fault,
     system::{
         Fact, System,
-        root::{FileType, Ownership},
+        places::Claim,
+        root::{
+            FileType, Ownership, Status,
+            way::{Owner, Writers},
+        },
     },
     value::{AbsPath, Mode},
 };
 
-/// A directory. Missing parents are made too, as root's with mode 0755. What it holds is left alone.
+/// A directory. Missing parents are made too with mode 0755, as root's, or below a user's directory as that user's. What
+/// it holds is left alone.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Directory {
     /// Where it is.
     path: AbsPath,
-    /// Its owner. Default: root for a new directory, unchanged for one that exists.
+    /// Its owner. Default: root for a new directory, unchanged for one that exists. Below a directory of a user it must be
+    /// that user.
     owner: Option<AccountName>,
     /// Its group. Default: the owner's primary group.
     group: Option<AccountName>,
@@ -48,45 +54,90 @@ impl Resource for Directory {
         Some(&self.path)
     }
 
+    fn owner(&self) -> Option<&str> {
+        self.owner.as_ref().map(AccountName::as_str)
+    }
+
+    fn writers(&self) -> Option<Writers> {
+        let group = self.group.as_ref().map(AccountName::as_str);
+        let is_shared = || group.is_some_and(|group| group != "root" && Some(group) != self.owner());
+        Some(Writers::of(self.mode.map_or(0, |mode| mode.0), true, is_shared))
+    }
+
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
-        let path = self.path.clone();
-        let Some(status) = system.root().status(&path)? else {
-            let ids = ids(system, self.owner.as_ref(), self.group.as_ref())?;
-            let mode = self.mode.map_or(0o755, |mode| mode.0);
-            // Missing parents come with it.
-            let brings: Vec<Fact> =
-                std::iter::successors(Some(path.clone()), AbsPath::parent).map(Fact::Path).collect();
-            let create = move |system: &System| {
-                let (uid, gid) = ids.unwrap_or_default();
-                if let Some(parent) = path.parent() {
-                    system.root().make_directories(&parent, 0o755)?;
-                }
-                system.root().make_directory(&path, Ownership { uid, gid, mode })
-            };
-            return Ok(vec![Change::new(format!("create directory, mode {mode:04o}"), create).brings(brings)]);
-        };
-        match status.file_type {
-            FileType::Directory => {}
-            FileType::Link => {
-                let target = system.root().resolve(&path)?;
-                return Err(Fault::new(format!("{path} is a symbolic link to {target}"))
-                    .hint(format!("declare {target}, or remove the link"))
-                    .into());
+        let status = system.root().status(&self.path)?;
+        let (ids, whose) = match (&status, &self.owner, &self.group) {
+            (Some(status), None, None) => {
+                let Ownership { uid, gid, .. } = status.ownership;
+                (Some((uid, gid)), Owner::Id(uid))
             }
-            FileType::Regular | FileType::Special => bail!("{path} is there and is not a directory"),
-        }
-        let ids = match (&self.owner, &self.group) {
-            (None, None) => Some((status.ownership.uid, status.ownership.gid)),
-            (owner, group) => ids(system, owner.as_ref(), group.as_ref())?,
+            (_, name, group) => (ids(system, name.as_ref(), group.as_ref())?, owner(system, name.as_ref())?),
         };
+        let claim = Claim { path: &self.path, owner: Some(&whose), gid: ids.map(|(_, gid)| gid), makes_parents: true };
+        let place = system.check_place(claim)?;
+        let becomes = |mode| -> Result<Fact> {
+            Ok(Fact::Directory(place.path.clone(), whose.clone(), self.writers_of(system, ids, mode)?))
+        };
+        let Some(status) = status else {
+            let mode = self.mode.map_or(0o755, |mode| mode.0);
+            return Ok(vec![self.create(ids, mode).brings([becomes(mode)?])]);
+        };
+        self.check_replaceable(system, &status)?;
+        if let Some(user) = place.user.filter(|user| *user != Owner::Id(status.ownership.uid)) {
+            let now = words(system, status.ownership.uid, status.ownership.gid)?;
+            let message = format!("{} belongs to {now}, and is below a directory of {user}", self.path);
+            return Err(Fault::new(message)
+                .hint(format!("look at what it holds, then: chown {whose} {}", self.path))
+                .into());
+        }
         let differences = differences(system, status.ownership, ids, self.mode.map(|mode| mode.0))?;
         if differences.is_empty() {
             return Ok(vec![]);
         }
-        let mode = self.mode.map_or(status.ownership.mode, |mode| mode.0);
-        Ok(vec![Change::new(format!("set {}", differences.join(", ")), move |system| {
+        let (path, mode) = (self.path.clone(), self.mode.map_or(status.ownership.mode, |mode| mode.0));
+        let change = Change::new(format!("set {}", differences.join(", ")), move |system| {
             let (uid, gid) = ids.unwrap_or_default();
             system.root().own_directory(&path, Ownership { uid, gid, mode })
-        })])
+        });
+        Ok(vec![change.brings([becomes(mode)?])])
+    }
+}
+
+impl Directory {
+    fn create(&self, ids: Ids, mode: u32) -> Change {
+        let path = self.path.clone();
+        // Missing parents come with it.
+        let brings: Vec<Fact> = std::iter::successors(Some(path.clone()), AbsPath::parent).map(Fact::Path).collect();
+        let create = move |system: &System| {
+            let (uid, gid) = ids.unwrap_or_default();
+            if let Some(parent) = path.parent() {
+                system.root().make_directories(&parent, 0o755)?;
+            }
+            system.root().make_directory(&path, Ownership { uid, gid, mode })
+        };
+        Change::new(format!("create directory, mode {mode:04o}"), create).brings(brings)
+    }
+
+    fn check_replaceable(&self, system: &System, status: &Status) -> Result<()> {
+        let path = &self.path;
+        match status.file_type {
+            FileType::Directory => Ok(()),
+            FileType::Link => {
+                let target = system.root().resolve(path)?;
+                Err(Fault::new(format!("{path} is a symbolic link to {target}"))
+                    .hint(format!("declare {target}, or remove the link"))
+                    .into())
+            }
+            FileType::Regular | FileType::Special => bail!("{path} is there and is not a directory"),
+        }
+    }
+
+    /// Who else than its owner may write to it with this mode.
+    fn writers_of(&self, system: &System, ids: Ids, mode: u32) -> Result<Writers> {
+        let accounts = system.accounts()?;
+        Ok(Writers::of(mode, true, || match ids {
+            Some((uid, gid)) => gid != 0 && !accounts.is_private(gid, uid),
+            None => self.group.is_some(),
+        }))
     }
 }

@@ -11,7 +11,7 @@ use self::origin::Origin;
 pub use self::origin::note;
 use super::{
     Change, Finding, Kind, Resource,
-    ownership::{AccountName, Ids, differences, ids},
+    ownership::{AccountName, Ids, differences, ids, owner},
 };
 use crate::{
     error::Fault,
@@ -19,6 +19,7 @@ use crate::{
     system::{
         Fact, System,
         fetch::{Download, Source, Sources},
+        places::Claim,
         root::{FileType, Ownership, Status},
     },
     value::{AbsPath, Argv, Mode, Sha256, quoted},
@@ -46,7 +47,7 @@ pub struct File {
     sha256: Option<Sha256>,
     /// How a source without `sha256` is known to be unchanged. Default for s3: etag.
     verify: Option<Verify>,
-    /// Its owner. Default: root.
+    /// Its owner. Default: root. Below a directory of a user it must be that user.
     owner: Option<AccountName>,
     /// Its group. Default: the owner's primary group.
     group: Option<AccountName>,
@@ -101,6 +102,10 @@ impl Resource for File {
 
     fn secret(&self) -> Option<&AbsPath> {
         self.secret.then_some(&self.path)
+    }
+
+    fn owner(&self) -> Option<&str> {
+        Some(self.owner.as_ref().map_or("root", AccountName::as_str))
     }
 
     fn check(&self) -> Vec<Finding> {
@@ -161,9 +166,12 @@ impl Resource for File {
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         let wanted = self.ownership(system)?;
         let status = system.root().status(&self.path)?;
-        match status {
-            Some(status) => self.check_replaceable(system, &status)?,
-            None => self.check_parent(system)?,
+        let owner = owner(system, self.owner.as_ref())?;
+        let gid = wanted.0.map(|(_, gid)| gid);
+        let claim = Claim { path: &self.path, owner: Some(&owner), gid, makes_parents: false };
+        let is_a_users = system.check_place(claim)?.user.is_some();
+        if let Some(status) = status {
+            self.check_replaceable(system, &status)?;
         }
         let Some(status) = status.filter(|status| status.file_type == FileType::Regular) else {
             let summary = if status.is_some() { "replace the symbolic link by a file" } else { "create" };
@@ -180,6 +188,11 @@ impl Resource for File {
         let differences = differences(system, status.ownership, wanted.0, Some(wanted.1))?;
         if differences.is_empty() {
             return Ok(vec![]);
+        }
+        if is_a_users && wanted.0.is_some_and(|(uid, _)| uid != status.ownership.uid) {
+            // No user can take over the file of another one, but replace it by one of its own.
+            let summary = format!("write again, to set {}", differences.join(", "));
+            return Ok(vec![self.write(system, summary, wanted, Some(&status))?]);
         }
         let path = self.path.clone();
         Ok(vec![Change::new(format!("set {}", differences.join(", ")), move |system| {
@@ -217,17 +230,6 @@ impl File {
             }
         };
         Err(fault.into())
-    }
-
-    fn check_parent(&self, system: &System) -> Result<()> {
-        let Some(parent) = self.path.parent() else { return Ok(()) };
-        let there = system.root().status(&system.root().resolve(&parent)?)?.is_some();
-        if there || system.expects(&Fact::Path(parent.clone())) || system.expects(&Fact::Packages) {
-            return Ok(());
-        }
-        Err(Fault::new(format!("the directory {parent} does not exist"))
-            .hint(format!("declare it: kind = \"directory\", path = \"{parent}\""))
-            .into())
     }
 
     /// How the file's bytes differ from what is declared, or `None`.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Change, Finding, Kind, Resource};
 use crate::{
     error::Fault,
-    system::{Fact, System},
+    system::{Fact, System, places::Claim},
     value::{AbsPath, printable},
 };
 
@@ -48,6 +48,8 @@ impl Resource for Link {
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
+        let claim = Claim { path: &self.path, owner: None, gid: None, makes_parents: false };
+        _ = system.check_place(claim)?;
         let now = system.root().read_link(&self.path)?;
         let summary = match now {
             Some(target) if target.to_str() == Some(&self.target) => return Ok(vec![]),

@@ -9,7 +9,10 @@ use serde::Deserialize;
 
 use crate::{
     error::Fault,
-    system::{Fact, System, root::Ownership},
+    system::{
+        Fact, System,
+        root::{Ownership, way::Owner},
+    },
 };
 
 /// The name of a user or group: a lower-case letter or `_`, then lower-case letters, digits, `_` and `-`,
@@ -45,6 +48,13 @@ impl fmt::Display for AccountName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whose something declared is to be: this user's, or root's.
+pub fn owner(system: &System, owner: Option<&AccountName>) -> Result<Owner> {
+    let Some(name) = owner else { return Ok(Owner::Id(geteuid().as_raw())) };
+    let accounts = system.accounts()?;
+    Ok(accounts.user(name.as_str()).map_or_else(|| Owner::Name(name.to_string()), |user| Owner::Id(user.uid)))
 }
 
 /// Numeric ids of the declared owner and group; `None` in a dry run whose earlier changes make the account.

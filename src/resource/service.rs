@@ -14,6 +14,7 @@ use crate::{
     system::{
         Fact, System,
         command::{Program, validate},
+        root::FileType,
         state,
         systemd::Unit,
     },
@@ -120,6 +121,7 @@ impl Resource for Service {
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
+        self.check_files(system)?;
         if !system.is_live() {
             return self.plan_offline(system);
         }
@@ -145,9 +147,24 @@ impl Resource for Service {
 }
 
 impl Service {
+    /// Only a file has bytes that can be compared.
+    fn check_files(&self, system: &System) -> Result<()> {
+        for path in &self.restart_on {
+            let status = system.root().status(&system.root().resolve(path)?)?;
+            if status.is_some_and(|status| status.file_type == FileType::Directory) {
+                let fault = Fault::new(format!("`restart_on` names {path}, which is a directory"));
+                return Err(fault.hint("name the files in it").into());
+            }
+        }
+        Ok(())
+    }
+
     fn plan_offline(&self, system: &System) -> Result<Vec<Change>> {
         let is_enabled = system.is_enabled_offline(&self.name.0)?;
         if system.unit_file(&self.name.0)?.is_none() && !self.is_coming(system)? {
+            if system.expects(&Fact::AtBoot(self.usual_file()?)) {
+                return Ok(vec![Change::deferred("ensure at boot (deferred: its unit file is left to the boot)")]);
+            }
             return if self.is_off(is_enabled) { Ok(vec![]) } else { Err(self.not_loaded(&Unit::default())) };
         }
         let mut changes: Vec<Change> = self.enablement(is_enabled).into_iter().collect();
@@ -265,8 +282,12 @@ impl Service {
 
     /// Whether a change planned earlier in a dry run may bring the unit.
     fn is_coming(&self, system: &System) -> Result<bool> {
-        let path = AbsPath::from("/etc/systemd/system").join(&self.name.0)?;
-        Ok(system.expects(&Fact::Packages) || system.expects(&Fact::Path(path)))
+        Ok(system.expects(&Fact::Packages) || system.expects(&Fact::Path(self.usual_file()?)))
+    }
+
+    /// Where a manifest puts the unit's file.
+    fn usual_file(&self) -> Result<AbsPath> {
+        AbsPath::from("/etc/systemd/system").join(&self.name.0)
     }
 
     fn not_loaded(&self, unit: &Unit) -> anyhow::Error {

@@ -1,6 +1,6 @@
 //! The kind `swap`.
 
-use std::fmt;
+use std::{fmt, os::unix::fs::FileExt};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::{errno::Errno, fcntl::FallocateFlags, sys::statfs};
@@ -14,7 +14,8 @@ use crate::{
         System,
         calls::fallocate,
         command::Program,
-        root::{FileType, MAX_TEXT_BYTES, Ownership, Root, Status},
+        places::Claim,
+        root::{FileType, MAX_TEXT_BYTES, Ownership, Root, Status, way::Owner},
     },
     value::{AbsPath, ByteSize, quoted},
 };
@@ -129,6 +130,10 @@ impl Resource for Swap {
         Some(&self.path)
     }
 
+    fn owner(&self) -> Option<&str> {
+        Some("root")
+    }
+
     fn check(&self) -> Vec<Finding> {
         let mut findings = vec![];
         if self.path.as_str().contains([' ', '\\', '#']) {
@@ -147,6 +152,8 @@ impl Resource for Swap {
         if !system.is_live() {
             return Ok(vec![Change::deferred("create and turn on (deferred: an image carries no swap file)")]);
         }
+        let root = Owner::Id(0);
+        _ = system.check_place(Claim { path: &self.path, owner: Some(&root), gid: None, makes_parents: false })?;
         let mut changes = vec![];
         if is_active(system.root(), &self.path)? {
             let status = system.root().status(&self.path)?;
@@ -178,14 +185,33 @@ impl Swap {
                 Change::new("turn on", on),
             ]);
         };
-        if status.file_type != FileType::Regular || !has_signature(system.root(), &self.path)? {
-            return Err(Fault::new(format!("{} is there and is not a swap file", self.path))
-                .hint("it is not formatted, its content would be lost: move it away, or declare another path")
-                .into());
-        }
+        self.check_existing(system.root())?;
         let mut changes: Vec<Change> = self.mend_mode(&status).into_iter().collect();
         changes.push(Change::new("turn on", on));
         Ok(changes)
+    }
+
+    /// Refuses a file that is no swap file, or that another user has made or can change: a descriptor that such a user
+    /// holds would read all that is swapped.
+    fn check_existing(&self, root: &Root) -> Result<()> {
+        let path = &self.path;
+        let is_file = root.status(path)?.is_some_and(|status| status.file_type == FileType::Regular);
+        let opened = if is_file { root.open_file(path)? } else { None };
+        let Some((_, status)) = opened.filter(|(file, _)| has_signature(file)) else {
+            return Err(Fault::new(format!("{path} is there and is not a swap file"))
+                .hint("it is not formatted, its content would be lost: move it away, or declare another path")
+                .into());
+        };
+        let Ownership { uid, mode, .. } = status.ownership;
+        let why = match () {
+            () if uid != 0 => format!("belongs to uid {uid}, not to root"),
+            () if status.links != 1 => format!("has {} names (hard links)", status.links),
+            () if mode & 0o022 != 0 => format!("is writable for other users (mode {mode:04o})"),
+            () => return Ok(()),
+        };
+        Err(Fault::new(format!("the swap file {path} {why}"))
+            .hint(format!("remove it, and run makes a new one: rm {path}"))
+            .into())
     }
 
     /// A swap file that others can read hands them other processes' memory.
@@ -294,14 +320,12 @@ fn is_active(root: &Root, path: &AbsPath) -> Result<bool> {
     Ok(swaps.lines().skip(1).any(|line| line.split_whitespace().next() == Some(path.as_str())))
 }
 
-/// Whether the file has mkswap's signature, at the end of its first page.
-fn has_signature(root: &Root, path: &AbsPath) -> Result<bool> {
-    use std::os::unix::fs::FileExt;
-    let Some((file, _)) = root.open_file(path)? else { return Ok(false) };
+/// Whether a file has mkswap's signature, at the end of its first page.
+fn has_signature(file: &impl FileExt) -> bool {
     let mut signature = [0; 10];
-    Ok([4096, 16384, 65536]
+    [4096, 16384, 65536]
         .iter()
-        .any(|page| file.read_exact_at(&mut signature, page - 10).is_ok() && &signature == b"SWAPSPACE2"))
+        .any(|page| file.read_exact_at(&mut signature, page - 10).is_ok() && &signature == b"SWAPSPACE2")
 }
 
 #[cfg(test)]

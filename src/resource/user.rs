@@ -11,6 +11,7 @@ use crate::{
         Fact, System,
         accounts::{self, GSHADOW, SHADOW, Shadow},
         command::Program,
+        root::way::{Owner, Writers},
     },
     value::{AbsPath, quoted},
 };
@@ -69,7 +70,7 @@ impl Resource for User {
             }
         }
         match accounts.user(self.name.as_str()) {
-            None => self.create(&accounts),
+            None => self.create(system, &accounts),
             Some(user) => self.mend(system, &accounts, user),
         }
     }
@@ -83,7 +84,7 @@ pub(super) fn complete(system: &System, shadow: Shadow, name: &str) -> Result<Op
 }
 
 impl User {
-    fn create(&self, accounts: &accounts::Accounts) -> Result<Vec<Change>> {
+    fn create(&self, system: &System, accounts: &accounts::Accounts) -> Result<Vec<Change>> {
         if let Some(taken) = self.uid.and_then(|uid| accounts.user_by_id(uid)) {
             return Err(Fault::new(format!("uid {} belongs to user {}", taken.uid, taken.name))
                 .hint("declare another uid, or none")
@@ -116,10 +117,23 @@ impl User {
         }
         let command = command.arg(self.name.as_str());
         let summary = if self.system { "create system user" } else { "create user" };
-        Ok(vec![
-            Change::new(summary, move |system| system.change_accounts(&command))
-                .brings([Fact::User(self.name.to_string()), Fact::Group(self.name.to_string())]),
-        ])
+        let change = Change::new(summary, move |system| system.change_accounts(&command))
+            .brings([Fact::User(self.name.to_string()), Fact::Group(self.name.to_string())]);
+        Ok(vec![change.brings(self.new_home(system)?)])
+    }
+
+    /// The home directory that comes with a new user.
+    fn new_home(&self, system: &System) -> Result<Vec<Fact>> {
+        if self.system {
+            return Ok(vec![]);
+        }
+        let home = self.home.clone().map_or_else(|| format!("/home/{}", self.name).parse(), Ok)?;
+        // useradd leaves one that is there as it is.
+        if system.root().status(&home)?.is_some() {
+            return Ok(vec![]);
+        }
+        let owner = Owner::Name(self.name.to_string());
+        Ok(vec![Fact::Path(home.clone()), Fact::Directory(home, owner, Writers::Owner)])
     }
 
     fn mend(&self, system: &System, accounts: &accounts::Accounts, user: &accounts::User) -> Result<Vec<Change>> {
@@ -163,8 +177,10 @@ impl User {
         let missing = self.group_list(|group| !is_member(group));
         if !missing.is_empty() {
             let command = Program::new(["usermod", "--append", "--groups", &missing, name.as_str()]);
-            changes
-                .push(Change::new(format!("add to groups {missing}"), move |system| system.change_accounts(&command)));
+            changes.push(
+                Change::new(format!("add to groups {missing}"), move |system| system.change_accounts(&command))
+                    .brings([Fact::User(name.to_string())]),
+            );
         }
         Ok(changes)
     }

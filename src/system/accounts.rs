@@ -98,6 +98,12 @@ impl Accounts {
         self.groups.iter().find(|group| group.gid == gid)
     }
 
+    /// The numeric ids of the supplementary groups of a user.
+    pub fn groups_of(&self, name: &str) -> Vec<u32> {
+        let has = |group: &&Group| group.members.iter().any(|member| member == name);
+        self.groups.iter().filter(has).map(|group| group.gid).collect()
+    }
+
     /// Whether a group is known to have no other account in it than root and this user's: so are the groups that useradd
     /// makes together with a user.
     pub fn is_private(&self, gid: u32, uid: u32) -> bool {

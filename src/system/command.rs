@@ -23,6 +23,7 @@ use super::{
     System,
     calls::{self, repeat},
     interrupt::TICK,
+    root::identity::Identity,
 };
 use crate::{error::Fault, value::AbsPath};
 
@@ -44,6 +45,8 @@ pub struct Program {
     env: Vec<(&'static str, String)>,
     is_private: bool,
     is_reporting: bool,
+    /// Whose rights it has, if not this process's own.
+    user: Option<Identity>,
 }
 
 /// What a program that ended left behind.
@@ -76,7 +79,13 @@ impl Finished {
 impl Program {
     /// A program and its arguments.
     pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
-        Self { argv: argv.into_iter().map(Into::into).collect(), env: vec![], is_private: false, is_reporting: false }
+        Self {
+            argv: argv.into_iter().map(Into::into).collect(),
+            env: vec![],
+            is_private: false,
+            is_reporting: false,
+            user: None,
+        }
     }
 
     fn shown(&self) -> &[String] {
@@ -112,6 +121,13 @@ impl Program {
     #[must_use]
     pub fn reporting(mut self) -> Self {
         self.is_reporting = true;
+        self
+    }
+
+    /// Runs with a user's rights, and no supplementary group.
+    #[must_use]
+    pub fn as_user(mut self, user: Option<Identity>) -> Self {
+        self.user = user;
         self
     }
 
@@ -206,6 +222,9 @@ impl System {
             std::process::Command::new(program.as_str())
         } else {
             let mut process = std::process::Command::new("/usr/sbin/chroot");
+            if let Some(user) = &command.user {
+                _ = process.arg(format!("--userspec=+{}:+{}", user.uid, user.gid)).arg("--groups=");
+            }
             _ = process.arg(self.root().path()).arg(program.as_str());
             process
         };
@@ -222,6 +241,10 @@ impl System {
             .stderr(Stdio::piped())
             // A group of its own: a terminal's Ctrl-C reaches us, and we stop it and what it started.
             .process_group(0);
+        if let Some(user) = command.user.as_ref().filter(|_| self.root().is_host()) {
+            // The standard library drops all supplementary groups with it.
+            _ = process.gid(user.gid).uid(user.uid).env("HOME", "/");
+        }
         process.spawn().with_context(|| format!("starting {program}"))
     }
 }

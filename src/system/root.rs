@@ -2,15 +2,17 @@
 //!
 //! Every path is walked component by component from the root's descriptor, and symbolic links are
 //! followed by hand, so that no link, `..` or race leads outside (what openat2's `RESOLVE_IN_ROOT`
-//! does, on every kernel and with one more check): to write, each directory on the way must belong to
-//! somebody trusted, root or ourselves, or else another local user could put a link or another
-//! directory in its place. What is written appears whole and durable or not at all: temporary file in
+//! does, on every kernel and with one more check): to write, each directory on the way must be root's or, from one of them
+//! on, one user's ([`way`]), with whose rights alone the rest is done ([`identity`]); or else another local user could put
+//! a link or another directory in its place. What is written appears whole and durable or not at all: temporary file in
 //! the same directory, fsync, rename, fsync of the directory.
 
+pub mod identity;
 mod removal;
 mod staged;
 pub mod trusted;
 mod walk;
+pub mod way;
 mod writable;
 
 use std::{
@@ -29,19 +31,20 @@ use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, AtFlags, OFlag},
     sys::stat::{FileStat, Mode as Bits, SFlag},
-    unistd::{Gid, Uid, UnlinkatFlags, geteuid},
+    unistd::{Gid, Uid, UnlinkatFlags, getegid, geteuid},
 };
 
-pub use self::{removal::is_match, staged::Staged};
+pub use self::{removal::is_match, staged::Staged, walk::Survey};
 use self::{
-    walk::{MAX_LINKS, Purpose, Walk},
+    walk::{MAX_LINKS, Place, Purpose},
+    way::Owner,
     writable::explain_new,
 };
 use crate::{
     error::Fault,
     system::calls::{
-        canonicalize, fchmod, fchown, fstat, fstatat, fstatfs, fstatvfs, fsync, list, mkdirat, openat, readlinkat,
-        renameat, symlinkat, unlinkat,
+        canonicalize, fchmod, fchown, fstat, fstatat, fstatfs, fstatvfs, list, mkdirat, openat, readlinkat, renameat,
+        symlinkat, unlinkat,
     },
     value::{AbsPath, Sha256},
 };
@@ -132,8 +135,10 @@ impl Status {
 pub struct Root {
     path: PathBuf,
     fd: Arc<OwnedFd>,
+    /// With whose rights it is read.
+    reads: Purpose,
     /// The directory of the last walk: a thousand files of one directory cost one walk.
-    last: RefCell<Option<(Purpose, AbsPath, Arc<OwnedFd>)>>,
+    last: RefCell<Option<(Purpose, AbsPath, Place)>>,
 }
 
 impl Root {
@@ -145,7 +150,13 @@ impl Root {
         let fd = openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())
             .with_context(|| format!("opening the root {}", path.display()))?;
         let path = canonicalize(path).with_context(|| format!("resolving {}", path.display()))?;
-        Ok(Self { path, fd: Arc::new(fd), last: RefCell::new(None) })
+        Ok(Self { path, fd: Arc::new(fd), reads: Purpose::Read, last: RefCell::new(None) })
+    }
+
+    /// The same root, to look everything over with root's rights, also below users' directories, where it follows no link.
+    #[must_use]
+    pub fn to_inspect(&self) -> Self {
+        Self { path: self.path.clone(), fd: self.fd.clone(), reads: Purpose::Inspect, last: RefCell::new(None) }
     }
 
     /// Where the root is on the host.
@@ -165,9 +176,9 @@ impl Root {
 
     /// The status of what stands at a path, or `None` where nothing does.
     pub fn status(&self, path: &AbsPath) -> Result<Option<Status>> {
-        let Some(parent) = self.parent(path, Purpose::Read)? else { return Ok(None) };
+        let Some(parent) = self.parent(path, self.reads)? else { return Ok(None) };
         let leaf = if path.leaf().is_empty() { "." } else { path.leaf() };
-        match fstatat(&*parent, leaf, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        match parent.act(|fd| fstatat(fd, leaf, AtFlags::AT_SYMLINK_NOFOLLOW)) {
             Ok(stat) => Ok(Some(Status::new(&stat))),
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
             Err(errno) => Err(errno).with_context(|| format!("reading the status of {path}")),
@@ -176,9 +187,9 @@ impl Root {
 
     /// Opens a regular file for reading, or `None` where there is nothing. A link is not followed.
     pub fn open_file(&self, path: &AbsPath) -> Result<Option<(File, Status)>> {
-        let Some(parent) = self.parent(path, Purpose::Read)? else { return Ok(None) };
+        let Some(parent) = self.parent(path, self.reads)? else { return Ok(None) };
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-        let fd = match openat(&*parent, path.leaf(), flags, Bits::empty()) {
+        let fd = match parent.act(|fd| openat(fd, path.leaf(), flags, Bits::empty())) {
             Ok(fd) => fd,
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
             Err(errno) => return Err(errno).with_context(|| format!("opening {path}")),
@@ -211,8 +222,8 @@ impl Root {
 
     /// Where a symbolic link points, or `None` where nothing or something else stands.
     pub fn read_link(&self, path: &AbsPath) -> Result<Option<OsString>> {
-        let Some(parent) = self.parent(path, Purpose::Read)? else { return Ok(None) };
-        match readlinkat(&*parent, path.leaf()) {
+        let Some(parent) = self.parent(path, self.reads)? else { return Ok(None) };
+        match parent.act(|fd| readlinkat(fd, path.leaf())) {
             Ok(target) => Ok(Some(target)),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => Ok(None),
             Err(errno) => Err(errno).with_context(|| format!("reading the link {path}")),
@@ -242,8 +253,8 @@ impl Root {
 
     /// The names in a directory, sorted; empty where there is none.
     pub fn list(&self, path: &AbsPath) -> Result<Vec<String>> {
-        let Some(fd) = self.directory(path, Purpose::Read)? else { return Ok(vec![]) };
-        list(&*fd).with_context(|| format!("listing {path}"))
+        let Some(place) = self.directory(path, self.reads)? else { return Ok(vec![]) };
+        place.act(|fd| list(fd)).with_context(|| format!("listing {path}"))
     }
 
     /// Puts these bytes at a path, atomically and durably.
@@ -255,27 +266,27 @@ impl Root {
 
     /// Makes one directory. Its parent must exist.
     pub fn make_directory(&self, path: &AbsPath, ownership: Ownership) -> Result<()> {
-        let parent = self.parent_to_write(path)?;
-        mkdirat(&*parent, path.leaf(), Bits::from_bits_truncate(0o700))
-            .map_err(|errno| explain_new(&parent, errno, path))?;
+        let parent = self.place_to_write(path, Some(ownership.uid))?;
+        let mode = Bits::from_bits_truncate(0o700);
+        parent.act(|fd| mkdirat(fd, path.leaf(), mode)).map_err(|errno| explain_new(&parent.fd, errno, path))?;
         self.own_directory(path, ownership)?;
-        fsync_directory(&parent).with_context(|| format!("flushing the directory of {path}"))
+        parent.flush().with_context(|| format!("flushing the directory of {path}"))
     }
 
     /// Sets owner and mode of a directory, through its descriptor.
     pub fn own_directory(&self, path: &AbsPath, ownership: Ownership) -> Result<()> {
-        let parent = self.parent_to_write(path)?;
+        let parent = self.place_to_write(path, Some(ownership.uid))?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let leaf = if path.leaf().is_empty() { "." } else { path.leaf() };
-        let fd = openat(&*parent, leaf, flags, Bits::empty()).map_err(|errno| explain_write(errno, path))?;
-        set_ownership(&fd, ownership).with_context(|| format!("setting owner and mode of {path}"))
+        let owned = parent.act(|fd| set_ownership(openat(fd, leaf, flags, Bits::empty())?, ownership));
+        owned.map_err(|errno| explain_write(errno, path).context(format!("setting owner and mode of {path}")))
     }
 
     /// Opens a regular file that has one name to read and write it in place, or makes it, with mode 0600.
     pub fn open_own(&self, path: &AbsPath) -> Result<File> {
-        let parent = self.parent_to_write(path)?;
+        let parent = self.place_to_write(path, Some(geteuid().as_raw()))?;
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let fd = openat(&*parent, path.leaf(), flags, Bits::from_bits_truncate(0o600));
+        let fd = openat(&*parent.fd, path.leaf(), flags, Bits::from_bits_truncate(0o600));
         let fd = fd.map_err(|errno| explain_write(errno, path))?;
         let status = Status::new(&fstat(&fd).with_context(|| format!("reading the status of {path}"))?);
         if status.file_type != FileType::Regular || status.links != 1 {
@@ -286,44 +297,49 @@ impl Root {
 
     /// Sets owner and mode of a regular file that has one name, through its descriptor.
     pub fn own_file(&self, path: &AbsPath, ownership: Ownership) -> Result<()> {
-        let parent = self.parent_to_write(path)?;
+        let parent = self.place_to_write(path, Some(ownership.uid))?;
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let fd = openat(&*parent, path.leaf(), flags, Bits::empty()).map_err(|errno| explain_write(errno, path))?;
+        let opened = parent.act(|fd| openat(fd, path.leaf(), flags, Bits::empty()));
+        let fd = opened.map_err(|errno| explain_write(errno, path))?;
         let status = Status::new(&fstat(&fd).with_context(|| format!("reading the status of {path}"))?);
         if status.file_type != FileType::Regular || status.links != 1 {
             bail!("{path} is not a regular file with one name");
         }
-        set_ownership(&fd, ownership).with_context(|| format!("setting owner and mode of {path}"))
+        let owned = parent.act(|_| set_ownership(&fd, ownership));
+        owned.with_context(|| format!("setting owner and mode of {path}"))
     }
 
     /// Makes a symbolic link, replacing another link (and nothing else) that stands there.
     pub fn make_link(&self, path: &AbsPath, target: &str) -> Result<()> {
         check_name(path.leaf())?;
-        let parent = self.parent_to_write(path)?;
+        let parent = self.place_to_write(path, None)?;
         // A new link is there at once and whole. Only to replace one takes a second name.
-        let made = match (symlinkat(target, &*parent, path.leaf()), self.status(path)?) {
+        let made = match (parent.act(|fd| symlinkat(target, fd, path.leaf())), self.status(path)?) {
             (Err(Errno::EEXIST), Some(status)) if status.file_type == FileType::Link => {
                 let name = hidden_name(path.leaf(), TEMPORARY);
-                loop_until_free(&parent, &name, || symlinkat(target, &*parent, name.as_str()))
-                    .and_then(|()| renameat(&*parent, name.as_str(), &*parent, path.leaf()))
+                parent.act(|fd| {
+                    loop_until_free(fd, &name, || symlinkat(target, fd, name.as_str()))?;
+                    renameat(fd, name.as_str(), fd, path.leaf())
+                })
             }
             (made, _) => made,
         };
-        made.map_err(|errno| explain_new(&parent, errno, path))?;
-        fsync_directory(&parent).with_context(|| format!("flushing the directory of {path}"))
+        made.map_err(|errno| explain_new(&parent.fd, errno, path))?;
+        parent.flush().with_context(|| format!("flushing the directory of {path}"))
     }
 
     /// Removes a file or link; nothing there is fine.
     pub fn remove(&self, path: &AbsPath) -> Result<()> {
-        let parent = self.parent_to_write(path)?;
-        match unlinkat(&*parent, path.leaf(), UnlinkatFlags::NoRemoveDir) {
-            Ok(()) => fsync_directory(&parent).with_context(|| format!("flushing the directory of {path}")),
+        let parent = self.place_to_write(path, None)?;
+        match parent.act(|fd| unlinkat(fd, path.leaf(), UnlinkatFlags::NoRemoveDir)) {
+            Ok(()) => parent.flush().with_context(|| format!("flushing the directory of {path}")),
             Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(explain_write(errno, path)),
         }
     }
 
-    /// Makes a directory and its missing parents, all of them root's with the given mode.
+    /// Makes a directory with the given mode and its missing parents, all of them root's, or the user's below a user's
+    /// directory.
     pub fn make_directories(&self, path: &AbsPath, mode: u32) -> Result<()> {
         if self.status(path)?.is_some() {
             return Ok(());
@@ -331,14 +347,19 @@ impl Root {
         if let Some(parent) = path.parent() {
             self.make_directories(&parent, 0o755)?;
         }
-        self.make_directory(path, Ownership { uid: geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), mode })
+        let (uid, gid) = match self.place_to_write(path, None)?.user {
+            Some(user) => (user.uid, user.gid),
+            None => (geteuid().as_raw(), getegid().as_raw()),
+        };
+        self.make_directory(path, Ownership { uid, gid, mode })
     }
 
     /// Free space for a file at `path`, in bytes, and the magic number of its file system.
     pub fn file_system(&self, path: &AbsPath) -> Result<FileSystem> {
         let directory = path.parent().unwrap_or_else(|| AbsPath::from("/"));
-        let fd = self.directory(&directory, Purpose::Read)?.with_context(|| format!("{directory} does not exist"))?;
-        let readable = openat(&*fd, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())
+        let place = self.directory(&directory, Purpose::Inspect)?;
+        let place = place.with_context(|| format!("{directory} does not exist"))?;
+        let readable = openat(&*place.fd, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())
             .with_context(|| format!("opening {directory}"))?;
         let stat = fstatfs(&readable).with_context(|| format!("asking for the file system of {directory}"))?;
         let read_only =
@@ -353,28 +374,31 @@ impl Root {
         })
     }
 
-    fn parent_to_write(&self, path: &AbsPath) -> Result<Arc<OwnedFd>> {
-        self.parent(path, Purpose::Write)?.ok_or_else(|| {
+    /// The directory of a path at which something of this user is to be written; without one, of whoever it belongs to.
+    fn place_to_write(&self, path: &AbsPath, uid: Option<u32>) -> Result<Place> {
+        let Some(place) = self.parent(path, Purpose::Write)? else {
             let parent = path.parent().unwrap_or_else(|| AbsPath::from("/"));
             let hint = format!("declare the directory {parent} in an earlier resource");
-            Fault::new(format!("the directory of {path} does not exist")).hint(hint).into()
-        })
+            return Err(Fault::new(format!("the directory of {path} does not exist")).hint(hint).into());
+        };
+        place.way.admit(path.as_str(), uid.map(Owner::Id).as_ref())?;
+        Ok(place)
     }
 
-    fn parent(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Arc<OwnedFd>>> {
+    fn parent(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Place>> {
         self.directory(&path.parent().unwrap_or_else(|| AbsPath::from("/")), purpose)
     }
 
-    fn directory(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Arc<OwnedFd>>> {
-        if let Some((for_purpose, last, fd)) = &*self.last.borrow()
+    fn directory(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Place>> {
+        if let Some((for_purpose, last, place)) = &*self.last.borrow()
             && *for_purpose == purpose
             && last == path
         {
-            return Ok(Some(fd.clone()));
+            return Ok(Some(place.clone()));
         }
-        let found = Walk::new(self.fd.clone(), Path::new(path.as_str()), purpose).directory(self)?;
-        if let Some(fd) = &found {
-            *self.last.borrow_mut() = Some((purpose, path.clone(), fd.clone()));
+        let found = self.walk(path, purpose)?;
+        if let Some(place) = &found {
+            *self.last.borrow_mut() = Some((purpose, path.clone(), place.clone()));
         }
         Ok(found)
     }
@@ -442,11 +466,6 @@ fn set_ownership(fd: impl std::os::fd::AsFd, ownership: Ownership) -> nix::Resul
         return Ok(());
     }
     fchmod(&fd, Bits::from_bits_truncate(ownership.mode))
-}
-
-fn fsync_directory(parent: &OwnedFd) -> nix::Result<()> {
-    let readable = openat(parent, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())?;
-    fsync(&readable)
 }
 
 /// An errno of a write in words that say what to do.

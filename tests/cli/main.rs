@@ -13,6 +13,7 @@ mod manifest;
 mod metadata;
 mod output;
 mod pages;
+mod places;
 mod put_back;
 mod record;
 mod report;

@@ -62,3 +62,22 @@ fn a_swap_file_that_can_not_be_turned_on_says_what_to_do() {
     let _ = said.says("| swapon: skipping - it appears to have holes.");
     assert_eq!(machine.read("etc/fstab"), "");
 }
+
+#[test]
+fn a_swap_file_that_another_user_has_made_is_not_taken() {
+    let machine = machine();
+    machine.write("etc/fstab", "");
+    let (declared, path) = (swap(&machine, "20MiB"), machine.at("disk/swap"));
+    let shell = |script: &str| assert!(machine.sandbox.shell(script).arg(&path).output().unwrap().status.success());
+    for (script, words) in [
+        ("chown 65534 \"$1\"", "belongs to uid 65534, not to root"),
+        ("ln -f \"$1\" \"$1-too\"", "has 2 names (hard links)"),
+        ("chmod 666 \"$1\"", "is writable for other users (mode 0666)"),
+    ] {
+        shell(&format!("rm -f \"$1\"*; truncate -s 20M \"$1\"; mkswap \"$1\"; chmod 600 \"$1\"; {script}"));
+        let _ = machine.commands();
+        let _ = machine.plan(&declared).expect(1).says(words);
+        let _ = machine.run(&declared).expect(1).says(words).says("hint: remove it");
+        assert_eq!(machine.commands(), [""; 0]);
+    }
+}

@@ -16,13 +16,15 @@ impl File {
         if !is_unit && self.validate.is_none() {
             return Ok(());
         }
+        // Root follows no path that a user may change: what is below a user's directory is judged with that user's rights.
+        let user = staged.user().cloned();
         staged.under_own_name(|path| {
             if is_unit {
                 let verified = system.verify_unit(path, self.secret);
                 verified.with_context(|| format!("{} was not replaced: systemd would not load it", self.path))?;
             }
             let Some(argv) = &self.validate else { return Ok(()) };
-            let command = validator(&argv.0, path);
+            let command = validator(&argv.0, path).as_user(user);
             validate(system, &if self.secret { command.private() } else { command })
                 .with_context(|| format!("{} was not replaced: its validator failed", self.path))
         })

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use std::os::fd::AsRawFd;
 
-use super::{FileType, Purpose, Root, UnlinkatFlags, explain_write, fsync_directory, renameat, unlinkat};
+use super::{FileType, Purpose, Root, UnlinkatFlags, explain_write, renameat, unlinkat};
 use crate::value::AbsPath;
 
 impl Root {
@@ -14,22 +14,22 @@ impl Root {
     /// The path may lead through directories of other users, such as their homes: from the first one of them on no link
     /// is followed, so that nobody can put somebody else's file there to have it removed.
     pub fn purge(&self, path: &AbsPath) -> Result<bool> {
-        let Some(parent) = self.parent(path, Purpose::Remove)? else { return Ok(false) };
-        let removed = match self.status(path)? {
+        let Some(parent) = self.parent(path, Purpose::Inspect)? else { return Ok(false) };
+        let removed = match self.to_inspect().status(path)? {
             None => return Ok(false),
             // This follows no link and goes by descriptors, too.
             Some(status) if status.file_type == FileType::Directory => {
-                std::fs::remove_dir_all(format!("/proc/self/fd/{}/{}", parent.as_raw_fd(), path.leaf()))
+                std::fs::remove_dir_all(format!("/proc/self/fd/{}/{}", parent.fd.as_raw_fd(), path.leaf()))
                     .with_context(|| format!("removing {path}"))
             }
-            Some(_) => match unlinkat(&*parent, path.leaf(), UnlinkatFlags::NoRemoveDir) {
+            Some(_) => match unlinkat(&*parent.fd, path.leaf(), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => Ok(()),
                 Err(errno) => Err(explain_write(errno, path)),
             },
         };
         self.forget();
         removed?;
-        fsync_directory(&parent).with_context(|| format!("flushing the directory of {path}"))?;
+        parent.flush().with_context(|| format!("flushing the directory of {path}"))?;
         Ok(true)
     }
 
@@ -37,9 +37,10 @@ impl Root {
     pub fn set_aside(&self, path: &AbsPath) -> Result<AbsPath> {
         let aside: AbsPath = format!("{path}.damaged").parse()?;
         _ = self.purge(&aside)?;
-        let parent = self.parent_to_write(path)?;
-        renameat(&*parent, path.leaf(), &*parent, aside.leaf()).map_err(|errno| explain_write(errno, path))?;
-        fsync_directory(&parent).with_context(|| format!("flushing the directory of {path}"))?;
+        let parent = self.place_to_write(path, None)?;
+        let renamed = parent.act(|fd| renameat(fd, path.leaf(), fd, aside.leaf()));
+        renamed.map_err(|errno| explain_write(errno, path))?;
+        parent.flush().with_context(|| format!("flushing the directory of {path}"))?;
         Ok(aside)
     }
 

@@ -22,8 +22,8 @@ use nix::{
 };
 
 use super::{
-    FileType, NOTE, Ownership, PART, Purpose, Root, Status, TEMPORARY, check_name, explain_new, explain_write,
-    fsync_directory, hidden_name, loop_until_free, set_ownership,
+    FileType, NOTE, Ownership, PART, Place, Purpose, Root, Status, TEMPORARY, check_name, explain_new, explain_write,
+    hidden_name, identity::Identity, loop_until_free, set_ownership,
 };
 use crate::{
     error::Fault,
@@ -47,7 +47,7 @@ const FEW: usize = 8;
 #[derive(Debug)]
 pub struct Staged {
     file: Arc<File>,
-    parent: Arc<OwnedFd>,
+    parent: Place,
     name: String,
     path: AbsPath,
     ownership: Ownership,
@@ -61,13 +61,14 @@ impl Root {
     /// Starts a file: its bytes go to a temporary name in the same directory, which holds the right
     /// owner and mode from the start and is removed when the [`Staged`] is dropped unpublished.
     pub fn stage(&self, path: &AbsPath, ownership: Ownership) -> Result<Staged> {
-        let parent = self.parent_to_write(path)?;
         check_name(path.leaf())?;
+        let parent = self.place_to_write(path, Some(ownership.uid))?;
         // One name, not a random one: only the holder of the machine's lock writes, and what a killed
         // run left behind is replaced by the next.
         let name = hidden_name(path.leaf(), TEMPORARY);
-        let make = || openat(&*parent, name.as_str(), NEW, Bits::from_bits_truncate(0o600));
-        let fd = loop_until_free(&parent, &name, make).map_err(|errno| explain_new(&parent, errno, path))?;
+        let bits = Bits::from_bits_truncate(0o600);
+        let made = parent.act(|fd| loop_until_free(fd, &name, || openat(fd, name.as_str(), NEW, bits)));
+        let fd = made.map_err(|errno| explain_new(&parent.fd, errno, path))?;
         let file = Arc::new(File::from(fd));
         let staged = Staged { file, parent, name, path: path.clone(), ownership, stays: false, has_note: false };
         staged.own()?;
@@ -81,17 +82,17 @@ impl Root {
     /// # Errors
     /// If another process is at it.
     pub fn resume(&self, path: &AbsPath, ownership: Ownership) -> Result<Staged> {
-        let parent = self.parent_to_write(path)?;
         check_name(path.leaf())?;
+        let parent = self.place_to_write(path, Some(ownership.uid))?;
         let name = hidden_name(path.leaf(), PART);
         for _ in 0..PATIENCE {
-            let opened = open_own(&parent, &name).map_err(|errno| explain_new(&parent, errno, path))?;
+            let opened = parent.act(|fd| open_own(fd, &name)).map_err(|errno| explain_new(&parent.fd, errno, path))?;
             let Some((file, is_new)) = opened else { continue };
             if !file_lock::try_lock(&file).with_context(|| format!("locking {path}"))? {
                 return Err(Fault::new(format!("another process is writing {path}")).hint("wait until it has").into());
             }
             // Whoever had the lock may have published or removed the file since it was opened.
-            if is_new || is_named(&parent, &name, &file) {
+            if is_new || is_named(&parent.fd, &name, &file) {
                 let file = Arc::new(file);
                 let path = path.clone();
                 return Ok(Staged { file, parent, name, path, ownership, stays: false, has_note: !is_new });
@@ -106,7 +107,7 @@ impl Root {
     pub fn unnamed(&self, directory: &AbsPath) -> Result<File> {
         let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
         let made = match self.directory(directory, Purpose::Read)? {
-            Some(fd) => openat(&*fd, ".", flags, Bits::from_bits_truncate(0o600)),
+            Some(place) => openat(&*place.fd, ".", flags, Bits::from_bits_truncate(0o600)),
             None => Err(Errno::ENOENT),
         };
         let made = match made {
@@ -125,6 +126,11 @@ impl Staged {
         self.path.parent().unwrap_or_else(|| AbsPath::from("/")).join(&self.name)
     }
 
+    /// The user below whose directory it is, where that is one.
+    pub fn user(&self) -> Option<&Identity> {
+        self.parent.user.as_deref()
+    }
+
     /// The open file.
     pub fn file(&self) -> &Arc<File> {
         &self.file
@@ -141,10 +147,13 @@ impl Staged {
     }
 
     /// Takes the place of another file that was never published, without a copy. Gives it back if it is on another file
-    /// system.
+    /// system, or of another user: to give it away, root would have to act below that user's directory.
     pub fn take(&mut self, mut other: Self) -> Result<Option<Self>> {
+        if self.user().is_some() {
+            return Ok(Some(other));
+        }
         other.expect_name(&other.name)?;
-        match renameat(&*other.parent, other.name.as_str(), &*self.parent, self.name.as_str()) {
+        match renameat(&*other.parent.fd, other.name.as_str(), &*self.parent.fd, self.name.as_str()) {
             Ok(()) => {}
             Err(Errno::EXDEV) => return Ok(Some(other)),
             Err(errno) => return Err(explain_write(errno, &self.path)),
@@ -160,7 +169,7 @@ impl Staged {
     pub fn note(&mut self) -> Result<File> {
         self.has_note = true;
         for _ in 0..PATIENCE {
-            let note = open_own(&self.parent, &self.note_name());
+            let note = self.parent.act(|fd| open_own(fd, &self.note_name()));
             if let Some((file, _)) = note.map_err(|errno| explain_write(errno, &self.path))? {
                 return Ok(file);
             }
@@ -180,7 +189,8 @@ impl Staged {
     /// Removes the note.
     pub fn drop_note(&mut self) {
         if std::mem::take(&mut self.has_note) {
-            _ = unlinkat(&*self.parent, self.note_name().as_str(), UnlinkatFlags::NoRemoveDir);
+            let name = self.note_name();
+            _ = self.parent.act(|fd| unlinkat(fd, name.as_str(), UnlinkatFlags::NoRemoveDir));
         }
     }
 
@@ -190,7 +200,7 @@ impl Staged {
     }
 
     fn own(&self) -> Result<()> {
-        let owned = set_ownership(&self.file, self.ownership);
+        let owned = self.parent.act(|_| set_ownership(&self.file, self.ownership));
         owned.with_context(|| format!("setting owner and mode of {}", self.path))
     }
 
@@ -206,7 +216,7 @@ impl Staged {
         fsync(&self.file).with_context(|| format!("flushing {}", self.path))?;
         let (parent, path) = (self.parent.clone(), self.path.clone());
         self.rename()?;
-        fsync_directory(&parent).with_context(|| format!("flushing the directory of {path}"))
+        parent.flush().with_context(|| format!("flushing the directory of {path}"))
     }
 
     /// Publishes many files: durable all together, at little more cost than one. The results are in their order.
@@ -232,8 +242,8 @@ impl Staged {
         flush_each_once(
             &parents,
             &mut results,
-            |parent| fstat(&**parent).map(|stat| (stat.st_dev, stat.st_ino)),
-            |parent| fsync_directory(parent),
+            |parent| fstat(&*parent.fd).map(|stat| (stat.st_dev, stat.st_ino)),
+            Place::flush,
         );
         results
     }
@@ -248,8 +258,8 @@ impl Staged {
             self.stays = true;
             return Err(replaced);
         }
-        renameat(&*self.parent, self.name.as_str(), &*self.parent, self.path.leaf())
-            .map_err(|errno| explain_write(errno, &self.path))?;
+        let renamed = self.parent.act(|fd| renameat(fd, self.name.as_str(), fd, self.path.leaf()));
+        renamed.map_err(|errno| explain_write(errno, &self.path))?;
         self.stays = true;
         self.drop_note();
         self.expect_name(self.path.leaf())
@@ -257,7 +267,7 @@ impl Staged {
 
     /// Fails unless the open file has this name.
     fn expect_name(&self, name: &str) -> Result<()> {
-        if is_named(&self.parent, name, &self.file) {
+        if is_named(&self.parent.fd, name, &self.file) {
             return Ok(());
         }
         let message = format!("another process has replaced {name} while {} was written", self.path);
@@ -269,7 +279,7 @@ impl Drop for Staged {
     fn drop(&mut self) {
         if !self.stays {
             self.drop_note();
-            _ = unlinkat(&*self.parent, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
+            _ = self.parent.act(|fd| unlinkat(fd, self.name.as_str(), UnlinkatFlags::NoRemoveDir));
         }
     }
 }

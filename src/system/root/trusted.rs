@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::Read,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -12,7 +13,8 @@ use nix::{fcntl::OFlag, sys::stat::Mode as Bits, unistd::geteuid};
 
 use super::{
     FileType, Ownership, Root, Status,
-    walk::{End, Purpose, Walk},
+    walk::{End, Purpose, Reached, Walk},
+    way::Writers,
 };
 use crate::{
     error::Fault,
@@ -49,17 +51,23 @@ impl Trusted {
     fn open_for(path: &Path, purpose: Purpose) -> Result<Option<Self>> {
         let root = Root::open(Path::new("/"))?;
         let path = if path.is_absolute() { path.to_owned() } else { current_directory()?.join(path) };
-        let Some(end) = Walk::new(root.fd.clone(), &path, purpose).end(&root)? else { return Ok(None) };
-        let End { directory, file, path } = end;
+        let Reached { place, mut path, end } = Walk::new(root.fd.clone(), &path, purpose).run(&root)?;
+        let name = match end {
+            End::Directory => ".".into(),
+            End::File(name) => {
+                path.push(&name);
+                name
+            }
+            End::Missing(_) => return Ok(None),
+        };
         // A FIFO in its place must not be waited for.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-        let name = file.unwrap_or_else(|| ".".into());
-        let fd = openat(&*directory, name.as_os_str(), flags, Bits::empty());
+        let fd = place.act(|directory| openat(directory, name.as_os_str(), flags, Bits::empty()));
         let fd = fd.with_context(|| format!("opening {}", path.display()))?;
         let status = Status::new(&fstat(&fd).with_context(|| format!("reading the status of {}", path.display()))?);
         // What was opened may be another file than the one that the walk saw.
         if purpose == Purpose::Obey {
-            check(&root, &status, &path)?;
+            check(&status, &path, &root.loader())?;
         }
         let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
         Ok(Some(Self { path: text.parse()?, file: File::from(fd), status }))
@@ -105,9 +113,9 @@ fn current_directory() -> Result<PathBuf> {
 }
 
 /// Fails if another user could replace or write what has this status.
-pub(super) fn check(root: &Root, status: &Status, path: &Path) -> Result<()> {
+pub(super) fn check(status: &Status, path: &Path, load: &dyn Fn() -> Result<Arc<Accounts>>) -> Result<()> {
     let Ownership { uid, mode, .. } = status.ownership;
-    let path = path.display();
+    let (real, path) = (path, path.display());
     let ours = if geteuid().is_root() { "root" } else { "you or root" };
     let hint = |command: &str| match status.file_type {
         FileType::Regular => format!("read it, and if it is right: {command} {}", quoted(&path.to_string())),
@@ -117,7 +125,7 @@ pub(super) fn check(root: &Root, status: &Status, path: &Path) -> Result<()> {
         let message = format!("{path} belongs to uid {uid}, not to {ours}");
         return Err(Fault::new(message).hint(hint("chown root:")).into());
     }
-    if may_others_write(root, status)? {
+    if Writers::found(status, real, load)? != Writers::Owner {
         let message = format!("others may write to {path} (mode {mode:04o})");
         return Err(Fault::new(message).hint(hint("chmod go-w")).into());
     }
@@ -129,17 +137,4 @@ fn is_ours(uid: u32) -> bool {
     let caller = geteuid();
     let sudo = || std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
     uid == 0 || uid == caller.as_raw() || caller.is_root() && sudo() == Some(uid)
-}
-
-/// Whether another user than the owner and root may write to a file, or replace what is in a directory.
-pub(super) fn may_others_write(root: &Root, status: &Status) -> Result<bool> {
-    let Ownership { uid, gid, mode } = status.ownership;
-    match status.file_type {
-        // A link can't be written, and in a sticky directory each may replace only what is its own.
-        FileType::Link => Ok(false),
-        FileType::Directory if mode & 0o1000 != 0 => Ok(false),
-        _ if mode & 0o002 != 0 => Ok(true),
-        _ if mode & 0o020 == 0 || gid == 0 => Ok(false),
-        _ => Ok(!Accounts::read(root)?.is_private(gid, uid)),
-    }
 }

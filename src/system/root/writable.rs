@@ -19,10 +19,10 @@ impl Root {
         let parents = std::iter::successors(path.parent(), AbsPath::parent);
         for parent in parents {
             let Some(directory) = self.directory(&parent, Purpose::Read)? else { continue };
-            ask(&directory, ".", &parent)?;
+            ask(&directory.fd, ".", &parent)?;
             let status = if path.parent().as_ref() == Some(&parent) { self.status(path)? } else { None };
             return match status.map(|status| status.file_type) {
-                Some(FileType::Regular | FileType::Directory) => ask(&directory, path.leaf(), path),
+                Some(FileType::Regular | FileType::Directory) => ask(&directory.fd, path.leaf(), path),
                 _ => Ok(()),
             };
         }

@@ -15,25 +15,32 @@ impl Staged {
     /// # Errors
     /// As `check`, or if the directory can't be made.
     pub fn under_own_name<T>(&mut self, check: impl FnOnce(&AbsPath) -> Result<T>) -> Result<T> {
-        let directory = format!("{}.d", self.name);
+        let (directory, leaf) = (format!("{}.d", self.name), self.path.leaf());
         let explain = |errno| explain_write(errno, &self.path);
-        match mkdirat(&*self.parent, directory.as_str(), Bits::S_IRWXU) {
-            // A killed run has left it: whose it is, is looked at below.
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(explain(errno)),
-        }
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let private = openat(&*self.parent, directory.as_str(), flags, Bits::empty()).map_err(explain)?;
+        let private = self.parent.act(|fd| {
+            match mkdirat(fd, directory.as_str(), Bits::S_IRWXU) {
+                // A killed run has left it: whose it is, is looked at below.
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            openat(fd, directory.as_str(), flags, Bits::empty())
+        });
+        let private = private.map_err(explain)?;
         let ownership = Status::new(&fstat(&private).map_err(explain)?).ownership;
-        if ownership.uid != geteuid().as_raw() || ownership.mode & 0o077 != 0 {
+        let ours = self.user().map_or_else(|| geteuid().as_raw(), |user| user.uid);
+        if ownership.uid != ours || ownership.mode & 0o077 != 0 {
             return Err(explain(Errno::EEXIST));
         }
-        let leaf = self.path.leaf();
-        renameat(&*self.parent, self.name.as_str(), &private, leaf).map_err(explain)?;
+        let there = self.parent.act(|fd| renameat(fd, self.name.as_str(), &private, leaf));
+        there.map_err(explain)?;
         let parent = self.path.parent().unwrap_or_else(|| AbsPath::from("/"));
         let result = parent.join(&directory).and_then(|directory| directory.join(leaf)).and_then(|path| check(&path));
-        renameat(&private, leaf, &*self.parent, self.name.as_str()).map_err(explain)?;
-        _ = unlinkat(&*self.parent, directory.as_str(), UnlinkatFlags::RemoveDir);
+        let back = self.parent.act(|fd| {
+            renameat(&private, leaf, fd, self.name.as_str())?;
+            unlinkat(fd, directory.as_str(), UnlinkatFlags::RemoveDir).or(Ok(()))
+        });
+        back.map_err(explain)?;
         result
     }
 }

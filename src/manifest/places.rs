@@ -1,0 +1,66 @@
+//! What the declarations alone show of who may write where: the same rule that a run keeps to.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Spot,
+    diagnostic::{Diagnostic, Place},
+};
+use crate::{
+    resource::Resource,
+    system::root::way::{Owner, Part, Way, Writers},
+    value::AbsPath,
+};
+
+/// A resource that decides about a path or reads files.
+pub(super) struct Declaration<'a> {
+    path: Option<AbsPath>,
+    owner: Option<Owner>,
+    /// Of a directory.
+    writers: Option<Writers>,
+    files: Vec<AbsPath>,
+    spot: Spot<'a>,
+}
+
+impl<'a> Declaration<'a> {
+    pub(super) fn new(resource: &dyn Resource, spot: Spot<'a>) -> Self {
+        let owner = resource.owner().map(|name| Owner::Name(name.to_owned()));
+        let (path, files) = (resource.owned_path().cloned(), resource.files());
+        Self { path, owner, writers: resource.writers(), files, spot }
+    }
+
+    fn fault(&self, message: String, hint: Option<String>) -> Diagnostic {
+        let (text, span) = &self.spot;
+        Diagnostic { message, place: Some(Place::new(text, span)), hint }
+    }
+}
+
+/// What a run would refuse, on whatever machine. Directories that no resource declares are not known.
+pub(super) fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
+    let directories = declarations.iter().filter_map(|declaration| {
+        let path = declaration.path.as_ref()?;
+        Some((path, (declaration.owner.clone(), declaration.writers?)))
+    });
+    let directories: BTreeMap<_, _> = directories.collect();
+    let mut faults = vec![];
+    for declaration in declarations {
+        for file in declaration.files.iter().filter(|file| directories.contains_key(file)) {
+            let message = format!("{file} is a directory: only a file's bytes are compared");
+            faults.push(declaration.fault(message, Some("name the files in it".into())));
+        }
+        let Some(path) = &declaration.path else { continue };
+        let mut above: Vec<AbsPath> = std::iter::successors(path.parent(), AbsPath::parent).collect();
+        above.reverse();
+        let mut way = Way::default();
+        let declared = above.iter().filter_map(|path| Some((path, directories.get(path)?)));
+        let passed = declared.into_iter().try_for_each(|(path, (owner, writers))| {
+            // Without an owner it is root's if it is new, and otherwise stays whose it is.
+            let owner = owner.clone().or_else(|| way.user().cloned()).unwrap_or_else(|| Owner::Name("root".into()));
+            way.pass(&Part { path: path.as_str(), owner, writers: *writers, is_link: false })
+        });
+        if let Err(fault) = passed.and_then(|()| way.admit(path.as_str(), declaration.owner.as_ref())) {
+            faults.push(declaration.fault(fault.to_string(), fault.advice().map(Into::into)));
+        }
+    }
+    faults
+}

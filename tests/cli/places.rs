@@ -1,0 +1,292 @@
+//! Below directories of users: what `run` does, `plan` foresees, and what the manifest alone shows, `validate` refuses.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
+    process::{Child, Command, Stdio},
+};
+
+use crate::{
+    sandbox::{Finished, Sandbox},
+    standin::Machine,
+};
+
+const NOBODY: u32 = 65534;
+
+/// A process of an unprivileged user that repeats a line of shell until it is dropped.
+struct Racer(Child);
+
+impl Racer {
+    fn start(script: &str) -> Self {
+        let script = format!("while :; do {script}; done 2>/dev/null");
+        let user = ["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &script];
+        Self(Command::new("setpriv").args(user).stdout(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Racer {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+/// A directory in the sandbox.
+fn make(sandbox: &Sandbox, name: &str, (uid, gid): (u32, u32), mode: u32) -> String {
+    let path = sandbox.at(name);
+    fs::create_dir_all(&path).unwrap();
+    chown(&path, Some(uid), Some(gid)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+    path
+}
+
+fn file(path: &str, more: &str) -> String {
+    format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"new\\n\"\n{more}")
+}
+
+fn directory(path: &str, more: &str) -> String {
+    format!("[[resource]]\nkind = \"directory\"\npath = \"{path}\"\n{more}")
+}
+
+fn plan(sandbox: &Sandbox, resources: &str) -> Finished {
+    let manifest = sandbox.manifest(resources);
+    sandbox.run(&["plan", "--steps", &manifest])
+}
+
+/// Both `plan` and `run` refuse it, with these words, and nothing is there afterwards.
+#[track_caller]
+fn refused(sandbox: &Sandbox, resources: &str, words: &str) {
+    let _ = plan(sandbox, resources).expect(1).says(words);
+    let _ = sandbox.run_resources(resources).expect(1).says(words);
+}
+
+fn owner(path: &str) -> (u32, u32) {
+    let status = fs::symlink_metadata(path).unwrap();
+    (status.uid(), status.mode() & 0o7777)
+}
+
+const NOBODYS: &str = "owner = \"nobody\"\n";
+
+#[test]
+fn a_users_files_are_made_as_that_user() {
+    let sandbox = Sandbox::new();
+    let home = make(&sandbox, "home", (NOBODY, NOBODY), 0o700);
+    let (ssh, keys, link) = (format!("{home}/.ssh"), format!("{home}/.ssh/authorized_keys"), format!("{home}/l"));
+    let resources = directory(&ssh, &format!("{NOBODYS}mode = \"0700\"\n"))
+        + &file(&keys, &format!("{NOBODYS}mode = \"0600\"\n"))
+        + &directory(&format!("{home}/a/b"), NOBODYS)
+        + &format!("[[resource]]\nkind = \"link\"\npath = \"{link}\"\ntarget = \"a\"\n");
+    let _ = plan(&sandbox, &resources).expect(0).says("4 changes pending");
+    let _ = sandbox.run_resources(&resources).expect(0).says("converged: 4 changes");
+    assert_eq!((owner(&ssh), owner(&keys)), ((NOBODY, 0o700), (NOBODY, 0o600)));
+    assert_eq!([&link, &format!("{home}/a"), &format!("{home}/a/b")].map(|path| owner(path).0), [NOBODY; 3]);
+    let _ = sandbox.run_resources(&resources).expect(0).says("converged: 0 changes");
+    fs::set_permissions(&keys, Permissions::from_mode(0o644)).unwrap();
+    fs::write(&keys, "old\n").unwrap();
+    let _ = plan(&sandbox, &resources).expect(0).says("-old").says("+new");
+    let _ = sandbox.run_resources(&resources).expect(0).says("converged: 1 change");
+    let names: Vec<_> = fs::read_dir(&ssh).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["authorized_keys"]);
+    // A file of root's in its way is replaced, not given away.
+    chown(&keys, Some(0), Some(0)).unwrap();
+    let inode = fs::metadata(&keys).unwrap().ino();
+    fs::set_permissions(&keys, Permissions::from_mode(0o644)).unwrap();
+    let _ = sandbox.run_resources(&resources).expect(0).says("write again, to set owner");
+    assert!(owner(&keys) == (NOBODY, 0o600) && fs::metadata(&keys).unwrap().ino() != inode);
+}
+
+#[test]
+fn what_is_not_the_users_is_refused_below_its_directory() {
+    let sandbox = Sandbox::new();
+    let home = make(&sandbox, "home", (NOBODY, NOBODY), 0o755);
+    let belongs = format!("{home} belongs to uid 65534, not to root");
+    refused(&sandbox, &file(&format!("{home}/f"), ""), &belongs);
+    refused(&sandbox, &file(&format!("{home}/f"), "owner = \"daemon\"\n"), "can not be uid 1's");
+    refused(&sandbox, &directory(&format!("{home}/d"), ""), &belongs);
+    refused(
+        &sandbox,
+        &file(&format!("{home}/f"), &format!("{NOBODYS}group = \"daemon\"\n")),
+        "user nobody is not in it",
+    );
+    let roots = make(&sandbox, "home/roots", (0, 0), 0o755);
+    refused(&sandbox, &file(&format!("{roots}/f"), NOBODYS), "belongs to root, but is below");
+    refused(&sandbox, &directory(&roots, NOBODYS), "belongs to root");
+    let target = make(&sandbox, "target", (NOBODY, NOBODY), 0o755);
+    symlink(&target, format!("{home}/link")).unwrap();
+    std::os::unix::fs::lchown(format!("{home}/link"), Some(NOBODY), None).unwrap();
+    refused(&sandbox, &file(&format!("{home}/link/f"), NOBODYS), "links below a user's directory are not followed");
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(&home).unwrap().count(), 2);
+}
+
+#[test]
+fn a_directory_that_others_may_write_to_is_refused() {
+    let sandbox = Sandbox::new();
+    for (name, ids, mode, words) in [
+        ("group", (0, 1), 0o775, "its group may write to"),
+        ("users-group", (NOBODY, 1), 0o775, "its group may write to"),
+        ("open", (0, 0), 0o777, "every user may write to"),
+    ] {
+        let path = make(&sandbox, name, ids, mode);
+        let more = if ids.0 == 0 { "" } else { NOBODYS };
+        refused(&sandbox, &file(&format!("{path}/f"), more), words);
+        refused(&sandbox, &format!("[[resource]]\nkind = \"link\"\npath = \"{path}/l\"\ntarget = \"x\"\n"), words);
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_plan_knows_whose_the_directories_will_be() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.at("srv/app");
+    // The directory is still to be made, or is there and still to be given away.
+    for there in [false, true] {
+        let fine = directory(&path, NOBODYS) + &file(&format!("{path}/f"), NOBODYS);
+        let _ = plan(&sandbox, &fine).expect(0).says("2 changes pending");
+        // What a `validate` can't see, since the directory of another resource is reached by a link.
+        let _ = fs::remove_file(sandbox.at("link"));
+        symlink(sandbox.at("srv"), sandbox.at("link")).unwrap();
+        let linked = sandbox.at("link/app/f");
+        let _ = plan(&sandbox, &(directory(&path, NOBODYS) + &file(&linked, ""))).expect(1).says("not to root");
+        fs::create_dir_all(&path).unwrap();
+        if there {
+            let _ = sandbox.run_resources(&fine).expect(0).says("converged: 2 changes");
+        }
+    }
+    // A new user brings its home directory.
+    let home = "/home/glovo-places-test";
+    let user = "[[resource]]\nkind = \"user\"\nname = \"glovo-places-test\"\n".to_owned();
+    let file = |owner: &str| file(&format!("{home}/f"), owner);
+    let _ = plan(&sandbox, &(user.clone() + &file("owner = \"glovo-places-test\"\n"))).expect(0);
+    let _ = plan(&sandbox, &(user + &file(""))).expect(1).says("belongs to glovo-places-test, not to root");
+}
+
+#[test]
+fn a_missing_directory_is_foreseen() {
+    let sandbox = Sandbox::new();
+    let link = format!("[[resource]]\nkind = \"link\"\npath = \"{}\"\ntarget = \"x\"\n", sandbox.at("none/l"));
+    refused(&sandbox, &link, "none does not exist");
+    refused(&sandbox, &file(&sandbox.at("none/f"), ""), "none does not exist");
+    let _ = plan(&sandbox, &(directory(&sandbox.at("none"), "") + &link)).expect(0).says("2 changes pending");
+}
+
+#[test]
+fn validate_refuses_what_declarations_alone_show() {
+    let sandbox = Sandbox::new();
+    let validate = |resources: &str| {
+        let manifest = sandbox.manifest(resources);
+        sandbox.run(&["validate", "--steps", &manifest])
+    };
+    let app = directory("/srv/app", NOBODYS);
+    let link = "[[resource]]\nkind = \"link\"\npath = \"/srv/app/l\"\ntarget = \"x\"\n";
+    let fine = app.clone() + &file("/srv/app/a/f", NOBODYS) + &directory("/srv/app/a", "") + link;
+    let _ = validate(&fine).expect(0);
+    for (resources, words) in [
+        (app.clone() + &file("/srv/app/f", ""), "/srv/app/f can not be root's: /srv/app belongs to nobody"),
+        // In whatever order: a second run would find it so.
+        (file("/srv/app/f", "") + &app, "/srv/app/f can not be root's"),
+        (app.clone() + &directory("/srv/app/d", "owner = \"root\"\n"), "/srv/app/d can not be root's"),
+        (app.clone() + "[[resource]]\nkind = \"swap\"\npath = \"/srv/app/s\"\nsize = \"1GiB\"\n", "can not be root's"),
+        (
+            app.clone() + &directory("/srv/app/d", "owner = \"daemon\"\n") + &file("/srv/app/d/f", NOBODYS),
+            "is below /srv/app",
+        ),
+        (directory("/srv/app", "mode = \"0777\"\n") + &file("/srv/app/f", ""), "every user may write to /srv/app"),
+        (
+            directory("/srv/g", "owner = \"nobody\"\ngroup = \"web\"\nmode = \"0775\"\n") + &file("/srv/g/f", NOBODYS),
+            "its group may write to /srv/g",
+        ),
+        (
+            app.clone()
+                + "[[resource]]\nkind = \"service\"\nname = \"a\"\nrunning = true\nrestart_on = [\"/srv/app\"]\n",
+            "/srv/app is a directory",
+        ),
+    ] {
+        let _ = validate(&resources).expect(2).says(words).says("manifest.toml:").says("hint: ");
+    }
+}
+
+#[test]
+fn a_service_waits_for_the_boot_with_its_unit_file() {
+    let sandbox = Sandbox::new();
+    fs::create_dir_all(sandbox.at("tree/etc/systemd/system")).unwrap();
+    let manifest = sandbox.manifest(
+        "[[resource]]\nkind = \"file\"\npath = \"/etc/systemd/system/app.service\"\ncontent = \"\"\nphase = \"boot\"\n\
+         [[resource]]\nkind = \"service\"\nname = \"app\"\nenabled = true\nrunning = true\n",
+    );
+    for verb in ["plan", "run"] {
+        let run = sandbox.run(&[verb, "--steps", &manifest, "--root", &sandbox.at("tree")]).expect(0);
+        let _ = run.says("service app.service: ensure at boot (deferred: its unit file is left to the boot)");
+    }
+}
+
+#[test]
+fn a_service_that_is_to_watch_a_directory_is_refused() {
+    let machine = Machine::new();
+    machine.write("etc/systemd/system/app.service", "[Service]\nExecStart=/bin/true\n");
+    let service = "[[resource]]\nkind = \"service\"\nname = \"app\"\nrunning = true\nrestart_on = [\"/etc/systemd\"]\n";
+    for finished in [machine.plan(service), machine.run(service)] {
+        let _ = finished.expect(1).says("`restart_on` names /etc/systemd, which is a directory");
+    }
+    assert_eq!(machine.commands(), [""; 0]);
+}
+
+#[test]
+fn a_validator_of_a_users_file_runs_as_that_user() {
+    let sandbox = Sandbox::new();
+    fs::set_permissions(&sandbox.path, Permissions::from_mode(0o755)).unwrap();
+    let home = make(&sandbox, "home", (NOBODY, NOBODY), 0o700);
+    let script = "id -u > $0.by; id -G >> $0.by; grep -q new $0";
+    let resources =
+        file(&format!("{home}/f"), &format!("{NOBODYS}validate = [\"sh\", \"-c\", \"{script}\", \"{{}}\"]\n"));
+    let run = sandbox.run_resources(&resources);
+    let mut told = vec![];
+    // It stands beside the file, in the private directory that this one has meanwhile.
+    for entry in walk(&home) {
+        if entry.ends_with(".by") {
+            told.push(fs::read_to_string(&entry).unwrap());
+        }
+    }
+    let _ = run.expect(0);
+    assert_eq!(told, ["65534\n65534\n"]);
+}
+
+fn walk(directory: &str) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path().to_str().unwrap().to_owned());
+    let is_directory = |path: &String| fs::symlink_metadata(path).unwrap().is_dir();
+    entries.flat_map(|path| if is_directory(&path) { walk(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn a_racer_in_its_own_directory_has_nothing_written_or_read_elsewhere() {
+    let sandbox = Sandbox::new();
+    fs::set_permissions(&sandbox.path, Permissions::from_mode(0o755)).unwrap();
+    let home = make(&sandbox, "home", (NOBODY, NOBODY), 0o755);
+    let target = make(&sandbox, "target", (0, 0), 0o755);
+    let secret = sandbox.write("target/f", "canary-of-root");
+    fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+    let theirs = make(&sandbox, "theirs", (1, 1), 0o755);
+    // Directories and files of its own become links to root's and to a third user's, and files become links there.
+    let racer = Racer::start(&format!(
+        "cd {home}; mkdir d; rm -rf d; ln -s {target} d; rm d; ln -s {theirs} d; rm d; mkdir d; ln -s {secret} d/f; rm d/f; \
+         mv d e; ln -s {target} d; rm d; mv e d; ln -s {target}/new d/f; rm -rf d/.f.glovo-bootstrap d/.f.glovo-bootstrap.d; \
+         ln -s {secret} d/.f.glovo-bootstrap; rm -rf d"
+    ));
+    let before = (walk(&target), walk(&theirs));
+    let mut outcomes = std::collections::BTreeMap::new();
+    for round in 0..60 {
+        let resources = directory(&format!("{home}/d"), NOBODYS)
+            + &file(&format!("{home}/d/f"), &format!("{NOBODYS}mode = \"0640\"\nvalidate = [\"true\", \"{{}}\"]\n"))
+            + &directory(&format!("{home}/d/deeper"), &format!("{NOBODYS}mode = \"0711\"\n"))
+            + &format!("[[resource]]\nkind = \"link\"\npath = \"{home}/d/l\"\ntarget = \"{round}\"\n");
+        for finished in [plan(&sandbox, &resources), sandbox.run_resources(&resources)] {
+            assert!(!finished.stdout.contains("canary") && !finished.stderr.contains("canary"), "{finished:?}");
+            *outcomes.entry(finished.code).or_insert(0) += 1;
+        }
+        assert_eq!((walk(&target), walk(&theirs)), before, "something was written elsewhere");
+        assert_eq!((owner(&secret), owner(&target), owner(&theirs)), ((0, 0o600), (0, 0o755), (1, 0o755)));
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "canary-of-root");
+    }
+    drop(racer);
+    assert!(outcomes.keys().all(|code| matches!(code, Some(0 | 1))), "{outcomes:?}");
+    assert!(outcomes.contains_key(&Some(1)), "the racer was never seen: {outcomes:?}");
+}
