@@ -66,6 +66,31 @@ fn a_latin_1_name_in_passwd_fails_no_user_and_no_file() -> Result<()> {
 }
 
 #[test]
+fn a_link_in_place_of_a_users_ssh_directory_is_refused() -> Result<()> {
+    let machine = machine()?;
+    machine.sh("useradd --create-home first; mkdir /srv/victim; chmod 755 /srv/victim; touch /srv/victim/kept")?;
+    let file = "[[resource]]\nkind = \"file\"\npath = \"/home/first/.ssh/authorized_keys\"\ncontent = \"key\"\nowner = \"first\"\nmode = \"0600\"\n";
+    let directory =
+        "[[resource]]\nkind = \"directory\"\npath = \"/home/first/.ssh\"\nowner = \"first\"\nmode = \"0700\"\n";
+    let before = "stat --format='%n %U %a %s' /srv/victim /srv/victim/* /etc; readlink /home/first/.ssh";
+    // The user's own link, and one that root has made.
+    for owner in ["first", "root"] {
+        for target in ["/srv/victim", "../../srv/victim", "/etc"] {
+            machine.sh(&format!("ln -sfn {target} /home/first/.ssh; chown -h {owner}: /home/first/.ssh"))?;
+            let was = machine.sh(before)?;
+            for resources in [directory, file] {
+                let manifest = format!("name = \"ssh\"\n{resources}");
+                fs::write(machine.path("/root/ssh.toml"), manifest)?;
+                fails(&machine.agent(&["run", "--steps", "/root/ssh.toml"])?, 1, &["/home/first/.ssh"])?;
+                ensure!(machine.sh(before)? == was, "with a link of {owner} to {target}");
+            }
+            machine.sh("! ls /srv/victim/authorized_keys /etc/authorized_keys 2> /dev/null")?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn another_shell_is_set_and_nothing_else() -> Result<()> {
     let machine = machine()?;
     machine.sh("useradd --create-home --shell /bin/sh first")?;
