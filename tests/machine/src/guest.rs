@@ -27,11 +27,15 @@ pub(crate) const LOGIN: [&str; 5] = [
 /// A container has no firmware that says EC2; the agent is told to trust the world's metadata service all the same.
 pub(crate) const WITHOUT_FIRMWARE: &str = "GLOVO_BOOTSTRAP_TRUST_METADATA=1";
 
+/// How many files a process may open on a machine with systemd, unless it asks for more: systemd.exec(5), `LimitNOFILE=`.
+/// The harness may have been started with more.
+const USUAL_LIMITS: &str = "--nofile=1024:";
+
 /// A command in all namespaces of the process `leader`, with a fresh login's environment.
 pub(crate) fn command(leader: u32, arguments: &[&str]) -> Command {
-    let mut command = Command::new("nsenter");
+    let mut command = Command::new("prlimit");
     command
-        .args(["--target", &leader.to_string(), "--all", "--root", "--wd"])
+        .args([USUAL_LIMITS, "nsenter", "--target", &leader.to_string(), "--all", "--root", "--wd"])
         .args(LOGIN)
         .arg(WITHOUT_FIRMWARE)
         .args(arguments);

@@ -53,6 +53,13 @@ fn any_tree_can_be_booted() -> Result<()> {
 }
 
 #[test]
+fn a_command_on_a_machine_has_the_usual_descriptors() -> Result<()> {
+    let machine = Machine::boot(Options::default())?;
+    assert_eq!(machine.sh("ulimit -Sn")?.trim(), "1024");
+    Ok(())
+}
+
+#[test]
 fn a_killed_harness_leaves_nothing() -> Result<()> {
     let mut harness = harness_that_swaps_on("of-a-killed-harness")?;
     harness.kill()?;
