@@ -16,13 +16,16 @@ use crate::{
         command::{Program, validate},
         root::FileType,
         state,
-        systemd::Unit,
+        systemd::{Unit, unit_files},
     },
     value::{AbsPath, Argv, Sha256, Span, printable, quoted},
 };
 
 /// How long a start may take where the resource has no `timeout`: systemd's own default.
 const START_PATIENCE: Duration = Duration::from_secs(90);
+
+/// Where manifests put unit files.
+const UNITS: &str = "/etc/systemd/system";
 
 /// The state of a systemd unit. It is restarted only when a file of `restart_on` has other bytes than at
 /// its last good start, also when the run that changed the file was cut off before the restart. If its
@@ -126,13 +129,13 @@ impl Resource for Service {
             return self.plan_offline(system);
         }
         let unit = system.unit(&self.name.0)?;
-        if unit.load_state() != "loaded" && !self.is_coming(system)? {
+        if unit.load_state() != "loaded" && !self.is_coming(system) {
             return self.plan_unloaded(system, &unit);
         }
         let enablement = self.enablement(unit.is_enabled());
         let state = match self.running {
             Some(true) => self.start_or_restart(system, &unit)?,
-            Some(false) if unit.is_active() => {
+            Some(false) if unit.is_up_or_will_be() => {
                 let service = self.clone();
                 Some(Change::new("stop", move |system| service.settle(system, "stop")))
             }
@@ -161,8 +164,8 @@ impl Service {
 
     fn plan_offline(&self, system: &System) -> Result<Vec<Change>> {
         let is_enabled = system.is_enabled_offline(&self.name.0)?;
-        if system.unit_file(&self.name.0)?.is_none() && !self.is_coming(system)? {
-            if system.expects(&Fact::AtBoot(self.usual_file()?)) {
+        if system.unit_file(&self.name.0)?.is_none() && !self.is_coming(system) {
+            if self.usual_files().any(|path| system.expects(&Fact::AtBoot(path))) {
                 return Ok(vec![Change::deferred("ensure at boot (deferred: its unit file is left to the boot)")]);
             }
             return if self.is_off(is_enabled) { Ok(vec![]) } else { Err(self.not_loaded(&Unit::default())) };
@@ -177,7 +180,7 @@ impl Service {
     /// The plan for a unit that systemd has not loaded. What systemd remembers of it may be of an older file: then that
     /// is read again first, and judged after.
     fn plan_unloaded(&self, system: &System, unit: &Unit) -> Result<Vec<Change>> {
-        if !unit.is_active() && self.is_off(unit.is_enabled()) {
+        if !unit.is_up_or_will_be() && self.is_off(unit.is_enabled()) {
             return Ok(vec![]);
         }
         let is_new =
@@ -190,7 +193,9 @@ impl Service {
         match (self.running, unit.is_active()) {
             (Some(true), true) => changes.push(Change::new("restart", move |system| service.start(system, "restart"))),
             (Some(true), false) => changes.push(Change::new("start", move |system| service.start(system, "start"))),
-            (Some(false), true) => changes.push(Change::new("stop", move |system| service.settle(system, "stop"))),
+            (Some(false), _) if unit.is_up_or_will_be() => {
+                changes.push(Change::new("stop", move |system| service.settle(system, "stop")));
+            }
             _ => {}
         }
         changes.extend(self.enablement(unit.is_enabled()));
@@ -281,13 +286,13 @@ impl Service {
     }
 
     /// Whether a change planned earlier in a dry run may bring the unit.
-    fn is_coming(&self, system: &System) -> Result<bool> {
-        Ok(system.expects(&Fact::Packages) || system.expects(&Fact::Path(self.usual_file()?)))
+    fn is_coming(&self, system: &System) -> bool {
+        system.expects(&Fact::Packages) || self.usual_files().any(|path| system.expects(&Fact::Path(path)))
     }
 
-    /// Where a manifest puts the unit's file.
-    fn usual_file(&self) -> Result<AbsPath> {
-        AbsPath::from("/etc/systemd/system").join(&self.name.0)
+    /// Where a manifest puts the unit's file, or its template's.
+    fn usual_files(&self) -> impl Iterator<Item = AbsPath> {
+        unit_files(&self.name.0).filter(|path| path.parent().is_some_and(|directory| directory.as_str() == UNITS))
     }
 
     fn not_loaded(&self, unit: &Unit) -> anyhow::Error {

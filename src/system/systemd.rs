@@ -64,6 +64,11 @@ impl Unit {
         matches!(self.get("ActiveState"), "active" | "reloading" | "refreshing")
     }
 
+    /// Whether it runs, or systemd will start it without being asked again.
+    pub fn is_up_or_will_be(&self) -> bool {
+        self.has_job() || !matches!(self.get("ActiveState"), "" | "inactive" | "failed")
+    }
+
     /// Whether systemd gave up on it.
     pub fn is_failed(&self) -> bool {
         self.get("ActiveState") == "failed"
@@ -136,9 +141,14 @@ impl Unit {
     }
 }
 
-/// The paths where a unit's file may be, the first one winning.
+/// The paths where a unit's file may be, the first one winning: its own, or its template's.
 pub fn unit_files(name: &str) -> impl Iterator<Item = AbsPath> {
-    UNIT_PATH.iter().filter_map(move |directory| AbsPath::from(*directory).join(name).ok())
+    let template = name.split_once('@').and_then(|(prefix, instance)| {
+        let (instance, ending) = instance.rsplit_once('.')?;
+        (!instance.is_empty()).then(|| format!("{prefix}@.{ending}"))
+    });
+    let names = std::iter::once(name.to_owned()).chain(template);
+    names.flat_map(|name| UNIT_PATH.iter().filter_map(move |directory| AbsPath::from(*directory).join(&name).ok()))
 }
 
 impl System {
@@ -238,7 +248,8 @@ impl System {
             let flaps = verb != "stop"
                 && !unit.has_job()
                 && unit.has_replaced(ours.get_or_insert_with(|| unit.invocation().to_owned()));
-            if unit.is_failed() || flaps {
+            // What fails as it is stopped is stopped.
+            if verb != "stop" && unit.is_failed() || flaps {
                 return Err(self.failed(name, &unit));
             }
             match (verb == "stop", unit.is_active(), unit.has_job()) {

@@ -73,6 +73,27 @@ fn a_unit_file_that_a_restart_refuses_is_put_back() {
 }
 
 #[test]
+fn a_drop_in_and_a_template_that_a_restart_refuses_are_put_back() {
+    let machine = Machine::new();
+    let declared = |template: &str, drop_in: &str| {
+        let directory = "[[resource]]\nkind = \"directory\"\npath = \"/etc/systemd/system/app@.service.d\"\n";
+        let path = "/etc/systemd/system/app@.service.d/start.conf";
+        let lines = RUNNING.replace("/etc/systemd/system/app.service", path);
+        file("/etc/systemd/system/app@.service", &unit("true", template))
+            + directory
+            + &file(path, &format!("[Service]\nExecStart={drop_in}\n"))
+            + &service(&lines).replace("\"app\"", "\"app@1\"")
+    };
+    let _ = machine.run(&declared("", "true")).expect(0);
+    let said = machine.run(&declared("", "false")).expect(1).says("app@1.service runs again");
+    let _ = said.says("put back: /etc/systemd/system/app@.service.d/start.conf");
+    let said = machine.run(&declared("Nice=5", "false")).expect(1).says("app@1.service runs again");
+    let _ = said.says("put back: /etc/systemd/system/app@.service, /etc");
+    assert_eq!(machine.unit("app@1.service")["fields"]["ExecStart"], "true");
+    assert!(!machine.read("etc/systemd/system/app@.service").contains("Nice"));
+}
+
+#[test]
 fn what_a_first_start_refuses_stays_for_the_next_run() {
     let machine = Machine::new();
     let _ = machine.run(&site("bad\n", Some("new\n"), "one")).expect(1).says("app.service failed (exit-code)");

@@ -159,3 +159,34 @@ fn a_corrected_unit_file_heals_a_unit_that_could_not_be_loaded() {
     assert_eq!(machine.unit("app.service")["active"], "active");
     let _ = machine.run(&declared).expect(0).says("converged: 0 changes");
 }
+
+#[test]
+fn a_unit_that_systemd_will_start_again_is_not_stopped_yet() {
+    let machine = Machine::new();
+    machine.write(UNIT, unit("false", "Restart=always\nRestartSec=1000"));
+    machine.systemctl(&["start", "app.service"]);
+    assert_eq!(machine.unit("app.service")["sub"], "auto-restart");
+    let _ = machine.run(&service("running = false")).expect(0).says("app.service: stop");
+    assert_eq!(machine.unit("app.service")["active"], "inactive");
+    let _ = machine.run(&service("running = false")).expect(0).says("converged: 0 changes");
+}
+
+#[test]
+fn a_unit_that_fails_as_it_is_stopped_is_stopped() {
+    let machine = Machine::new();
+    // As a JVM does, which ends with 143 at SIGTERM.
+    machine.write(UNIT, unit("true", "X-Stop=143"));
+    machine.systemctl(&["start", "app.service"]);
+    let _ = machine.run(&service("running = false")).expect(0).says("app.service: stop");
+    assert_eq!(machine.unit("app.service")["active"], "failed");
+}
+
+#[test]
+fn an_instance_has_the_file_of_its_template() {
+    let machine = Machine::new();
+    let template = file("/etc/systemd/system/app@.service", &unit("true", ""));
+    let instance = service("enabled = true").replace("\"app\"", "\"app@1\"");
+    let _ = machine.plan(&(template.clone() + &instance)).expect(0).says("plan: ");
+    fs::remove_dir_all(machine.at("run/systemd")).unwrap();
+    let _ = machine.run(&(template + &instance)).expect(0).says("app@1.service: enable at boot");
+}

@@ -4,14 +4,17 @@ use anyhow::Result;
 
 use super::{START_PATIENCE, Service};
 use crate::{
-    system::{System, state, systemd::Unit},
+    system::{
+        System, state,
+        systemd::{Unit, unit_files},
+    },
     value::AbsPath,
 };
 
 impl Service {
     /// All that it reads at its start: the files of `restart_on`, and its own unit file.
     pub(super) fn files(&self) -> Vec<AbsPath> {
-        self.restart_on.iter().cloned().chain(crate::system::systemd::unit_files(&self.name.0)).collect()
+        self.restart_on.iter().cloned().chain(unit_files(&self.name.0)).collect()
     }
 
     /// Whether it serves, and a restart that fails takes something away. One that systemd keeps restarting does not.
@@ -31,7 +34,8 @@ impl Service {
         let said = format!("{name} refuses what this run has changed; put back: {}", paths.join(", "));
         let limit = START_PATIENCE + self.stable.0;
         let restarted = system.deadlines().instead(limit, "starting it with its old files", || -> Result<bool> {
-            if back.iter().any(|path| system.is_unit_file(path)) {
+            // Of a drop-in, systemd itself says so.
+            if back.iter().any(|path| system.is_unit_file(path)) || system.unit(name)?.needs_reload() {
                 system.daemon_reload()?;
             }
             if !must_restart {
