@@ -79,7 +79,10 @@ pub fn install(system: &System, installation: &Installation) -> Result<()> {
     lock::wait(system)?;
     let mut may_update = installation.update != Update::Never;
     let print = install_command(installation, &archives::PRINT);
-    if installation.update == Update::Always || may_update && lists::needs_update(system.root(), SystemTime::now())? {
+    if installation.update == Update::Always
+        || may_update
+            && (lists::needs_update(system.root(), SystemTime::now())? || lists::lack_what_is_needed(system, &print)?)
+    {
         lists::update(system, &print)?;
     }
     prepare(system, &print)?;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use super::{
     cause::{Cause, Diagnosis},
@@ -14,7 +15,7 @@ use super::{
     update_command,
 };
 use crate::{
-    system::{System, command::Program, root::Root},
+    system::{System, command::Program, root::Root, state},
     value::AbsPath,
 };
 
@@ -24,6 +25,30 @@ const LISTS: &str = "/var/lib/apt/lists";
 const SOURCES: [&str; 2] = ["/etc/apt/sources.list", PARTS];
 /// Mirrors keep a package for a day at least after a newer one replaced it.
 const LISTS_LAST: Duration = Duration::from_hours(24);
+/// The state file that says how the last update ended, unless all was well.
+const STATE: &str = "apt-update.json";
+
+/// An update after which not all lists are new, though apt has touched them.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Shortfall {
+    /// Whether it failed, or was cut off: nothing may be installed from the lists it has left.
+    has_failed: bool,
+    /// The third parties' repositories that it had to do without.
+    failures: Vec<Failure>,
+}
+
+impl Shortfall {
+    fn read(root: &Root) -> Self {
+        state::read(root, STATE).unwrap_or_default()
+    }
+
+    fn keep(&self, root: &Root) -> Result<()> {
+        if *self == Self::default() {
+            return root.remove(&state::path(STATE)?);
+        }
+        state::write(root, STATE, self).context("keeping how the update of the package lists ended")
+    }
+}
 
 /// Updates the lists for an installation. A third party's repository may fail, with a warning, as long as the
 /// installation needs nothing of it. `print` is the installation's command with `archives::PRINT`.
@@ -31,23 +56,27 @@ const LISTS_LAST: Duration = Duration::from_hours(24);
 /// # Errors
 /// If another repository fails, or the installation needs one that does.
 pub(super) fn update(system: &System, print: &Program) -> Result<()> {
+    let root = system.root();
+    Shortfall { has_failed: true, failures: vec![] }.keep(root)?;
     let failures = update_all_but_third_parties(system)?;
     if failures.is_empty() {
-        return Ok(());
+        return Shortfall::default().keep(root);
     }
     if let Some(need) = need(system, print, &failures)? {
-        return persevere(
-            system,
-            "updating the package lists",
-            || system.run(&update_command()).map(judge),
-            |_| Ok(false),
-        )
-        .context(need);
+        let all = || system.run(&update_command()).map(judge);
+        persevere(system, "updating the package lists", all, |_| Ok(false)).context(need)?;
+        return Shortfall::default().keep(root);
     }
-    for failure in failures {
+    for failure in &failures {
         system.warn(failure.warning());
     }
-    Ok(())
+    Shortfall { has_failed: false, failures }.keep(root)
+}
+
+/// Whether the installation needs a repository that the last update had to do without.
+pub(super) fn lack_what_is_needed(system: &System, print: &Program) -> Result<bool> {
+    let Shortfall { failures, .. } = Shortfall::read(system.root());
+    Ok(!failures.is_empty() && need(system, print, &failures)?.is_some())
 }
 
 /// Updates the lists; what third parties' repositories failed, if no other did.
@@ -79,11 +108,14 @@ fn need(system: &System, print: &Program, failures: &[Failure]) -> Result<Option
     Ok(needed.map(|url| format!("{url} is in a repository that could not be updated")))
 }
 
-/// Whether the lists are missing, old, or older than what they are of. What tells is when the inode
+/// Whether the lists are missing, old, older than what they are of, or left by an update that failed. What tells is when the inode
 /// changed: a list's modification time is the mirror's, and a copied sources file may have an old one.
 pub(super) fn needs_update(root: &Root, now: SystemTime) -> Result<bool> {
     let lists = AbsPath::from(LISTS);
     if !root.list(&lists)?.iter().any(|name| name.contains("_Packages")) {
+        return Ok(true);
+    }
+    if Shortfall::read(root).has_failed {
         return Ok(true);
     }
     // apt makes and removes files in `partial` even if no index changed.
@@ -137,6 +169,11 @@ mod tests {
         tick();
         fs::write(tree.join("var/lib/apt/lists/partial/x_InRelease"), "").unwrap();
         assert!(!needed(0), "an update that found nothing new");
+        let root = Root::open(&tree).unwrap();
+        Shortfall { has_failed: true, failures: vec![] }.keep(&root).unwrap();
+        assert!(needed(0), "an update that failed");
+        Shortfall::default().keep(&root).unwrap();
+        assert!(!needed(0), "one that did not");
         fs::remove_dir_all(&tree).unwrap();
     }
 }

@@ -2,6 +2,7 @@
 //! installation: those of third parties, which neither the manifest nor the distribution brought.
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     system::{System, command::Finished},
@@ -44,7 +45,7 @@ struct Source {
 }
 
 /// A third party's repository that could not be updated.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Failure {
     uri: String,
     /// What apt says about it.

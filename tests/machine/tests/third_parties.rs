@@ -98,10 +98,26 @@ fn a_package_of_a_failed_third_party_is_not_installed() -> Result<()> {
 }
 
 #[test]
+fn a_later_installation_knows_of_a_third_party_that_failed() -> Result<()> {
+    let (machine, _) = machine()?;
+    machine.world().fault("third.test.*InRelease", usize::MAX, Fault::status(503));
+    let both = HELLO.to_owned() + &package("glovo-test-third");
+    let needed = "glovo-test-third_1.0_all.deb is in a repository that could not be updated";
+    expect(&run(&machine, &both)?, 75, &[needed, "503"]);
+    expect(&run(&machine, &both)?, 75, &[needed, "503"]);
+    machine.sh("dpkg-query --show glovo-test-hello && ! dpkg-query --show glovo-test-third 2> /dev/null")?;
+    machine.world().clear_faults();
+    expect(&run(&machine, &both)?, 0, &["converged: 1 change"]);
+    Ok(())
+}
+
+#[test]
 fn a_blocked_security_archive_installs_nothing() -> Result<()> {
     let (machine, _) = machine()?;
     machine.world().fault("third.test", usize::MAX, Fault::status(503));
     machine.world().fault("debian-security.*InRelease", usize::MAX, Fault::status(403));
+    expect(&run(&machine, HELLO)?, 1, &["403", "the mirror refuses"]);
+    // Though apt has touched its lists meanwhile, they are no newer.
     expect(&run(&machine, HELLO)?, 1, &["403", "the mirror refuses"]);
     machine.sh("! dpkg-query --show glovo-test-hello 2> /dev/null")?;
     Ok(())
