@@ -289,6 +289,16 @@ impl Report {
         system.root().remove(&state::path(FILE)?)
     }
 
+    /// The same for a disk that has no room for all of it: why the run failed.
+    fn without_what_went_well(&self) -> Self {
+        let mut report = self.clone();
+        for step in &mut report.steps {
+            step.resources.retain(|resource| !matches!(resource.outcome, Outcome::Changed | Outcome::Unchanged));
+        }
+        report.notes.push("the disk was full: what went well is left out of this report".into());
+        report
+    }
+
     /// Keeps it, durably, also where the run has filled the disk meanwhile. A plan leaves no trace.
     pub fn write(&self, system: &System) -> Result<()> {
         let root = system.root();
@@ -296,7 +306,13 @@ impl Report {
             return Ok(());
         }
         match state::write(root, FILE, self) {
-            Err(error) if is_full(&error) && state::release(root)? => state::write(root, FILE, self),
+            Err(error) if is_full(&error) => {
+                let again = if state::release(root)? { state::write(root, FILE, self) } else { Err(error) };
+                match again {
+                    Err(error) if is_full(&error) => state::write(root, FILE, &self.without_what_went_well()),
+                    written => written,
+                }
+            }
             Ok(()) if self.exit_code.is_none() => {
                 state::reserve(root);
                 Ok(())

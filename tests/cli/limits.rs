@@ -211,3 +211,23 @@ fn a_machine_without_threads_is_an_error_and_no_abort() {
     }
     assert!(arrived, "six threads are not enough");
 }
+
+#[test]
+fn a_full_disk_has_room_for_why_a_long_run_failed() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.at("many")).unwrap();
+    let many: String = (0..2000).map(|number| file(&format!("{}/{number}", sandbox.at("many")), "")).collect();
+    let fill: String = (0..1000).map(|number| file(&format!("/var/lib/{number}"), "x")).collect();
+    let manifest = sandbox.manifest(&(many + &fill));
+    let script = format!(
+        "mount -t tmpfs none {}; mount -t tmpfs -o size=2m none /var/lib
+         code=0; \"$1\" run --steps \"$2\" || code=$?; \"$1\" status || true; exit $code",
+        sandbox.at("many")
+    );
+    let mut command = sandbox.shell(&script);
+    let _ = command.arg(env!("CARGO_BIN_EXE_glovo-bootstrap")).arg(manifest);
+    let finished = Finished::from(command.output().expect("unshare, as root")).expect(1);
+    let status = finished.stdout.split_once("failed after ").unwrap_or_else(|| panic!("{}", &finished.stderr)).1;
+    assert!(status.contains("ENOSPC") && status.contains("failed with exit code 1"), "{status}");
+    assert!(!finished.stderr.contains("keeping the report"), "{}", finished.stderr);
+}
