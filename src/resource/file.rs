@@ -189,8 +189,7 @@ impl Resource for File {
         if differences.is_empty() {
             return Ok(vec![]);
         }
-        if is_a_users && wanted.0.is_some_and(|(uid, _)| uid != status.ownership.uid) {
-            // No user can take over the file of another one, but replace it by one of its own.
+        if Self::must_be_new(&status.ownership, wanted.0, is_a_users) {
             let summary = format!("write again, to set {}", differences.join(", "));
             return Ok(vec![self.write(system, summary, wanted, Some(&status))?]);
         }
@@ -204,6 +203,12 @@ impl Resource for File {
 }
 
 impl File {
+    /// Whether a file with the right bytes is replaced, rather than given to another owner: its user may have it open,
+    /// and could still write to it. Nor can a user take over the file of another one in its directory.
+    fn must_be_new(now: &Ownership, ids: Ids, is_a_users: bool) -> bool {
+        ids.is_some_and(|(uid, _)| uid != now.uid) && (is_a_users || now.uid != 0)
+    }
+
     fn ownership(&self, system: &System) -> Result<(Ids, u32)> {
         let default = if self.secret { 0o600 } else { 0o644 };
         Ok((ids(system, self.owner.as_ref(), self.group.as_ref())?, self.mode.map_or(default, |mode| mode.0)))

@@ -290,3 +290,16 @@ fn a_racer_in_its_own_directory_has_nothing_written_or_read_elsewhere() {
     assert!(outcomes.keys().all(|code| matches!(code, Some(0 | 1))), "{outcomes:?}");
     assert!(outcomes.contains_key(&Some(1)), "the racer was never seen: {outcomes:?}");
 }
+
+#[test]
+fn a_file_that_root_takes_over_is_no_longer_open_to_its_owner() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.write("f", "new\n");
+    chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+    // As a process of that user has it open.
+    let open = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let _ = plan(&sandbox, &file(&path, "")).expect(0).says("write again, to set owner");
+    let _ = sandbox.run_resources(&file(&path, "")).expect(0);
+    std::os::unix::fs::FileExt::write_all_at(&open, b"evil", 0).unwrap();
+    assert_eq!((fs::read_to_string(&path).unwrap().as_str(), owner(&path)), ("new\n", (0, 0o644)));
+}
