@@ -7,6 +7,7 @@
 //! a link or another directory in its place. What is written appears whole and durable or not at all: temporary file in
 //! the same directory, fsync, rename, fsync of the directory.
 
+mod acl;
 pub mod identity;
 mod removal;
 mod staged;

@@ -303,3 +303,20 @@ fn a_file_that_root_takes_over_is_no_longer_open_to_its_owner() {
     std::os::unix::fs::FileExt::write_all_at(&open, b"evil", 0).unwrap();
     assert_eq!((fs::read_to_string(&path).unwrap().as_str(), owner(&path)), ("new\n", (0, 0o644)));
 }
+
+#[test]
+fn an_access_control_list_counts_as_a_group() {
+    let sandbox = Sandbox::new();
+    let path = make(&sandbox, "shared", (0, 0), 0o755);
+    // What `setfacl -m u:nobody:rwx` writes: user::rwx, user:nobody:rwx, group::r-x, mask::rwx, other::r-x.
+    let mut list = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in
+        [(1u16, 7u16, u32::MAX), (2, 7, NOBODY), (4, 5, u32::MAX), (16, 7, u32::MAX), (32, 5, u32::MAX)]
+    {
+        list.extend(tag.to_le_bytes().iter().chain(&permissions.to_le_bytes()).chain(&id.to_le_bytes()));
+    }
+    rustix::fs::setxattr(&path, "system.posix_acl_access", &list, rustix::fs::XattrFlags::empty()).unwrap();
+    refused(&sandbox, &file(&format!("{path}/f"), ""), "named in its access control list may write to");
+    let manifest = sandbox.write("shared/m.toml", format!("name = \"a\"\n{}", file(&sandbox.at("f"), "")));
+    let _ = sandbox.run(&["run", "--steps", &manifest]).expect(2).says("others may write to");
+}

@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io::Read,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -67,7 +68,7 @@ impl Trusted {
         let status = Status::new(&fstat(&fd).with_context(|| format!("reading the status of {}", path.display()))?);
         // What was opened may be another file than the one that the walk saw.
         if purpose == Purpose::Obey {
-            check(&status, &path, &root.loader())?;
+            check(&fd, &status, &path, &root.loader())?;
         }
         let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
         Ok(Some(Self { path: text.parse()?, file: File::from(fd), status }))
@@ -113,7 +114,12 @@ fn current_directory() -> Result<PathBuf> {
 }
 
 /// Fails if another user could replace or write what has this status.
-pub(super) fn check(status: &Status, path: &Path, load: &dyn Fn() -> Result<Arc<Accounts>>) -> Result<()> {
+pub(super) fn check(
+    fd: impl AsFd,
+    status: &Status,
+    path: &Path,
+    load: &dyn Fn() -> Result<Arc<Accounts>>,
+) -> Result<()> {
     let Ownership { uid, mode, .. } = status.ownership;
     let (real, path) = (path, path.display());
     let ours = if geteuid().is_root() { "root" } else { "you or root" };
@@ -125,7 +131,7 @@ pub(super) fn check(status: &Status, path: &Path, load: &dyn Fn() -> Result<Arc<
         let message = format!("{path} belongs to uid {uid}, not to {ours}");
         return Err(Fault::new(message).hint(hint("chown root:")).into());
     }
-    if Writers::found(status, real, load)? != Writers::Owner {
+    if Writers::found(fd, status, real, load)? != Writers::Owner {
         let message = format!("others may write to {path} (mode {mode:04o})");
         return Err(Fault::new(message).hint(hint("chmod go-w")).into());
     }

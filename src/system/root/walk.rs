@@ -195,7 +195,7 @@ impl<'a> Walk<'a> {
             };
             let status = fstat(&fd).with_context(|| format!("reading the status of {}", self.path.display()))?;
             let status = Status::new(&status);
-            let enters = self.meet(&component, &status, load, expected)?;
+            let enters = self.meet(&component, (&fd, &status), load, expected)?;
             match status.file_type {
                 FileType::Directory => {
                     self.stack.push(Arc::new(fd));
@@ -219,14 +219,14 @@ impl<'a> Walk<'a> {
     fn meet(
         &mut self,
         component: &OsStr,
-        status: &Status,
+        (fd, status): (&OwnedFd, &Status),
         load: Load<'_>,
         expected: Option<Expected<'_>>,
     ) -> Result<Option<u32>> {
         let path = self.real(component);
         let uid = status.ownership.uid;
         match self.purpose {
-            Purpose::Obey => return trusted::check(status, &path, load).map(|()| None),
+            Purpose::Obey => return trusted::check(fd, status, &path, load).map(|()| None),
             // Another user's rights only root can take.
             Purpose::Read => {
                 let enters = uid != 0 && geteuid().is_root() && self.way.user().is_none();
@@ -241,7 +241,7 @@ impl<'a> Walk<'a> {
         let load: Load<'_> = if self.purpose == Purpose::Inspect { &|| Ok(Arc::default()) } else { load };
         let (owner, writers) = match expected.and_then(|expected| expected(&path)) {
             Some(expected) => expected,
-            None => (Owner::Id(uid), Writers::found(status, &path, load)?),
+            None => (Owner::Id(uid), Writers::found(fd, status, &path, load)?),
         };
         let was_ours = self.way.user().is_none();
         let is_link = status.file_type == FileType::Link;

@@ -4,11 +4,11 @@
 //! user's, no link is followed, and what is written must be that user's as well. Nowhere may another user be able to put
 //! something else in a directory's place.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{fmt, os::fd::AsFd, path::Path, sync::Arc};
 
 use nix::unistd::geteuid;
 
-use super::{FileType, Ownership, Status};
+use super::{FileType, Ownership, Status, acl};
 use crate::{error::Fault, system::accounts::Accounts};
 
 /// Ubuntu gives this one to a group that only the logging daemon is in, which can replace all logs as it is.
@@ -50,6 +50,8 @@ pub enum Writers {
     Owner,
     /// Other members of its group.
     Group,
+    /// Users or groups that its access control list names, acl(5).
+    Named,
     /// Every user.
     Anybody,
 }
@@ -66,8 +68,9 @@ impl Writers {
         }
     }
 
-    /// Who may write to what has this status.
+    /// Who may write to what is open and has this status.
     pub(super) fn found<E>(
+        fd: impl AsFd,
         status: &Status,
         path: &Path,
         accounts: impl FnOnce() -> Result<Arc<Accounts>, E>,
@@ -77,6 +80,10 @@ impl Writers {
             return Ok(Self::Owner);
         }
         let is_directory = status.file_type == FileType::Directory;
+        // Where there is such a list, the group's bits are what it grants at most.
+        if mode & 0o020 != 0 && !(is_directory && mode & 0o1000 != 0) && acl::grants_writing(fd, uid) {
+            return Ok(Self::Named);
+        }
         if mode & 0o002 != 0 || gid == 0 || path == Path::new(SHARED_BY_UBUNTU) {
             return Ok(Self::of(mode, is_directory, || false));
         }
@@ -142,6 +149,7 @@ impl Way {
         let who = match writers {
             Writers::Owner => return Ok(()),
             Writers::Group => "its group",
+            Writers::Named => "a user or group that is named in its access control list",
             Writers::Anybody => "every user",
         };
         let message = format!("{who} may write to {path} and so replace what is in it");
