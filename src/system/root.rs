@@ -232,10 +232,17 @@ impl Root {
     }
 
     /// The path that a path means once every symbolic link in it, the last component's too, is followed.
+    ///
+    /// # Errors
+    /// Also for a link that a user may have put there: the path that it leads to would be taken for root's choice.
     pub fn resolve(&self, path: &AbsPath) -> Result<AbsPath> {
         let mut path = path.clone();
         for _ in 0..MAX_LINKS {
             let Some(target) = self.read_link(&path)? else { return Ok(path) };
+            if let Some(uid) = self.owner_of_link(&path)? {
+                let message = format!("{path} is a symbolic link of uid {uid}: links of users are not followed");
+                return Err(Fault::new(message).hint("declare the path that the link leads to").into());
+            }
             let target = target.to_string_lossy().into_owned();
             let mut components: Vec<&str> =
                 if target.starts_with('/') { vec![] } else { path.as_str().split('/').skip(1).collect() };
@@ -250,6 +257,15 @@ impl Root {
             path = format!("/{}", components.join("/")).parse()?;
         }
         bail!("{path}: too many levels of symbolic links")
+    }
+
+    /// The user that decides where a link leads, where that is neither root nor the caller.
+    fn owner_of_link(&self, path: &AbsPath) -> Result<Option<u32>> {
+        let (Some(parent), Some(status)) = (self.parent(path, self.reads)?, self.status(path)?) else {
+            return Ok(None);
+        };
+        let uid = parent.user.map_or(status.ownership.uid, |user| user.uid);
+        Ok((geteuid().is_root() && uid != 0).then_some(uid))
     }
 
     /// The names in a directory, sorted; empty where there is none.

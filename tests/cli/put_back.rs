@@ -126,3 +126,26 @@ fn a_changed_file_names_the_service_of_another_step() {
     let all = machine.sandbox.run(&["run", "--steps", &directory]).expect(0);
     assert!(!all.stdout.contains("note:"), "{}", all.stdout);
 }
+
+#[test]
+fn a_users_link_has_no_file_of_root_put_back() {
+    let machine = Machine::new();
+    std::os::unix::fs::chown(machine.at("etc"), Some(0), Some(0)).unwrap();
+    fs::create_dir(machine.at("etc/app")).unwrap();
+    std::os::unix::fs::chown(machine.at("etc/app"), Some(65534), Some(65534)).unwrap();
+    let declared = |site: &str| {
+        file("/etc/site", site)
+            + &service(
+                "running = true\nstable = \"0s\"\nrestart_on = [\"/etc/app/config\"]\nvalidate = [\"sh\", \"-c\", \"! grep -q new /etc/site\"]",
+            )
+    };
+    machine.write("etc/systemd/system/app.service", unit("true", ""));
+    fs::write(machine.at("etc/app/config"), "").unwrap();
+    let _ = machine.run(&declared("old\n")).expect(0);
+    fs::remove_file(machine.at("etc/app/config")).unwrap();
+    std::os::unix::fs::symlink("/etc/site", machine.at("etc/app/config")).unwrap();
+    std::os::unix::fs::lchown(machine.at("etc/app/config"), Some(65534), Some(65534)).unwrap();
+    let said = machine.run(&declared("new\n")).expect(1);
+    assert!(!said.stdout.contains("put back: /etc/site"), "{said:?}");
+    assert_eq!(machine.read("etc/site"), "new\n");
+}
