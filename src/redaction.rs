@@ -56,6 +56,14 @@ pub fn shown_content(text: &str) -> Cow<'_, str> {
     CURRENT.read().unwrap_or_else(PoisonError::into_inner).content(text)
 }
 
+/// How long the longest text is that is left out.
+pub fn longest_bytes() -> usize {
+    let current = CURRENT.read().unwrap_or_else(PoisonError::into_inner);
+    let forms = current.forms.iter().map(|(form, _)| form.len());
+    // Percent-encoded each byte takes three.
+    forms.chain(current.values.iter().map(|(value, _)| 3 * value.len())).max().unwrap_or_default()
+}
+
 /// Values that are not shown, each with what stands for it.
 #[derive(Default)]
 pub struct Redaction {
@@ -148,7 +156,19 @@ impl Redaction {
 /// A value and what it looks like where programs print it: escaped, and in base64, alone or within something longer.
 fn forms(value: &str) -> Vec<String> {
     let json = serde_json::to_string(value).unwrap_or_default();
-    let mut forms = vec![value.to_owned(), json.trim_matches('"').to_owned(), value.escape_debug().to_string()];
+    let hexadecimal: String = value.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let mut forms = vec![
+        value.to_owned(),
+        json.trim_matches('"').to_owned(),
+        value.escape_debug().to_string(),
+        // As shells quote it.
+        value.replace('\'', r"'\''"),
+        value.replace('\'', r#"'"'"'"#),
+        value.replace('\\', r"\\"),
+        value.chars().flat_map(|c| r#"\"$`"#.contains(c).then_some('\\').into_iter().chain([c])).collect(),
+        hexadecimal.to_ascii_uppercase(),
+        hexadecimal,
+    ];
     for engine in [BASE64_STANDARD, BASE64_URL_SAFE] {
         let alone = engine.encode(value);
         forms.push(alone.trim_end_matches('=').to_owned());
@@ -326,6 +346,22 @@ mod tests {
             let encoded = BASE64_STANDARD.encode(format!("{before}{VALUE}@host"));
             let shown = redaction.text(&encoded).into_owned();
             assert!(shown.contains("{{ db }}") && shown.len() < encoded.len(), "{encoded} is shown as {shown}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_left_out_as_shells_quote_it() {
+        let redaction = Redaction::of_variables([("a", "it's-very'secret"), ("b", r#"ab\cd"ef$gh"#)]);
+        for text in [
+            r"it'\''s-very'\''secret",
+            r#"it'"'"'s-very'"'"'secret"#,
+            r#"ab\\cd"ef$gh"#,
+            r#"ab\\cd\"ef\$gh"#,
+            "61625c6364226566246768",
+            "61625C6364226566246768",
+        ] {
+            let shown = redaction.text(text).into_owned();
+            assert!(["{{ a }}", "{{ b }}"].contains(&shown.as_str()), "{text} is shown as {shown}");
         }
     }
 

@@ -25,7 +25,7 @@ use super::{
     interrupt::TICK,
     root::identity::Identity,
 };
-use crate::{error::Fault, value::AbsPath};
+use crate::{error::Fault, redaction, value::AbsPath};
 
 /// Where programs are looked for, whatever the caller's environment says.
 const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -263,6 +263,8 @@ pub fn with_tail(message: String, tail: &str) -> String {
     let lines: Vec<&str> = tail.lines().filter(|line| !line.trim().is_empty()).collect();
     let last = &lines[lines.len().saturating_sub(12)..];
     last.iter().fold(message, |text, line| {
+        // Before the cut: half of a secret would not be known for one.
+        let line = redaction::shown(line);
         let end = line.char_indices().nth(MOST_TAIL_COLUMNS).map(|(end, _)| end);
         text + "\n| " + &line[..end.unwrap_or(line.len())] + if end.is_some() { "…" } else { "" }
     })
@@ -340,11 +342,20 @@ impl Output {
     }
 
     fn tail(&self) -> String {
-        let [stdout, stderr] = &self.tails;
-        let bytes: Vec<u8> = stdout.iter().chain(b"\n").chain(stderr).copied().collect();
+        let [stdout, stderr] = self.tails.each_ref().map(|tail| tail.iter().skip(broken(tail)));
+        let bytes: Vec<u8> = stdout.chain(b"\n").chain(stderr).copied().collect();
         // What is written over a line, as progress is, is a line of its own.
         String::from_utf8_lossy(&bytes).replace('\r', "\n")
     }
+}
+
+/// How many bytes at the start of a tail may be the end of a secret whose start was dropped.
+fn broken(tail: &VecDeque<u8>) -> usize {
+    if tail.len() < TAIL_LIMIT {
+        return 0;
+    }
+    let line = tail.iter().position(|byte| *byte == b'\n').map_or(TAIL_LIMIT, |end| end + 1);
+    line.min(redaction::longest_bytes())
 }
 
 /// A program given in a manifest, with `{}` replaced by a path.

@@ -250,3 +250,25 @@ fn a_run_tells_a_secret_to_no_log_no_process_list_and_no_file() {
         is_clean("the status", &sandbox.run(&["status", "--json"]).expect(0).stdout);
     }
 }
+
+#[test]
+fn a_secret_is_not_shown_where_a_line_is_cut() {
+    let sandbox = Sandbox::new();
+    let variables = sandbox.write("v.toml", "key = \"0123456789abcdefghijSECRETTAILzyxw\"\n");
+    fs::set_permissions(&variables, fs::Permissions::from_mode(0o600)).unwrap();
+    // Within the last column that is shown; and where the kept end of the output begins, in a line and at its start.
+    for (name, script) in [
+        ("column", "printf '%372s%s\\\\n' '' $1"),
+        ("lines", "printf '%s\\\\n%8182s\\\\n' $1 end"),
+        ("one-line", "printf '%s%8182s' $1 end"),
+    ] {
+        let resource = format!(
+            "[[resource]]\nkind = \"file\"\npath = \"{}\"\ncontent = \"x\"\nvalidate = [\"sh\", \"-c\", \"{script}; exit 1\", \"{{}}\", \"{{{{ key }}}}\"]\n",
+            sandbox.at("f")
+        );
+        let manifest = sandbox.manifest(&resource);
+        let run = sandbox.run(&["run", "--steps", &manifest, "--variables", &variables]).expect(1);
+        let told = format!("{}{}{}", run.stdout, run.stderr, sandbox.report());
+        assert!(told.contains("refuses it") && !told.contains("abcdefgh") && !told.contains("TAIL"), "{name}: {told}");
+    }
+}
