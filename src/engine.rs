@@ -126,7 +126,7 @@ pub fn run(
         }
     }
     let notes = affected::notes(manifest, &run.report, system);
-    run.report.notes = notes.iter().map(|note| visible::line(note).into_owned()).collect();
+    run.report.notes = notes.iter().map(|note| visible::line(&redaction::shown(note)).into_owned()).collect();
     run.report.end(began.elapsed(), exit_code);
     run.report.write(system).context("keeping the report of the run")?;
     run.observer.borrow_mut().ends(&run.report);
@@ -186,7 +186,7 @@ impl Run<'_> {
     /// One resource with its retries; returns its exit code.
     fn resource(&mut self, index: usize, declared: &Declared) -> u8 {
         let began = Instant::now();
-        let title = visible::line(&declared.title()).into_owned();
+        let title = visible::line(&redaction::shown(&declared.title())).into_owned();
         let declared_at = visible::line(&declared.place).into_owned();
         self.report.steps[index].resources.push(ResourceReport {
             resource: title.clone(),

@@ -272,3 +272,21 @@ fn a_secret_is_not_shown_where_a_line_is_cut() {
         assert!(told.contains("refuses it") && !told.contains("abcdefgh") && !told.contains("TAIL"), "{name}: {told}");
     }
 }
+
+#[test]
+fn a_secret_in_a_resources_title_is_in_no_report() {
+    let sandbox = Sandbox::new();
+    let variables = sandbox.write("v.toml", "token = \"hunter22secret\"\n");
+    fs::set_permissions(&variables, fs::Permissions::from_mode(0o600)).unwrap();
+    let link = format!("[[resource]]\nkind = \"link\"\npath = \"{}\"\ntarget = \"x\"\n", sandbox.at("l-{{ token }}"));
+    let manifest =
+        sandbox.manifest(&(link + "[[resource]]\nkind = \"http_check\"\nurl = \"http://127.0.0.1:9/{{ token }}\"\n"));
+    for command in [&["plan", "--json"][..], &["run"], &["status"], &["status", "--json"]] {
+        let manifest = ["--steps", &manifest, "--variables", &variables];
+        let arguments = if command[0] == "status" { command.to_vec() } else { [command, &manifest].concat() };
+        let finished = sandbox.run(&arguments).expect(0);
+        let told = format!("{}{}", finished.stdout, finished.stderr);
+        assert!(told.contains("l-{{ token }}") && !told.contains("hunter22"), "{command:?}: {told}");
+    }
+    assert!(!sandbox.report().to_string().contains("hunter22"));
+}
