@@ -131,8 +131,11 @@ pub fn complete(system: &System, mut arguments: cli::Manifest, told: Told) -> Re
 /// Whether a text holds a URL with a query, where signatures are, or with a user's name and password. An object's version
 /// is none.
 fn may_hold_a_secret(text: &str) -> bool {
-    let is_object = text.starts_with("s3://") || text.contains("=s3://");
-    text.split_once("://").is_some_and(|(_, rest)| {
+    // One text may hold several.
+    text.match_indices("://").any(|(at, separator)| {
+        let is_object = text[..at].ends_with("s3");
+        let rest = &text[at + separator.len()..];
+        let rest = rest.split([',', ';', ' ', '\n']).next().unwrap_or_default();
         rest.contains('@') && !is_object || rest.contains('?') && !(is_object && rest.contains("?versionId="))
     })
 }
@@ -143,9 +146,16 @@ mod tests {
 
     #[test]
     fn a_url_with_a_query_or_a_password_may_hold_a_secret() {
-        for text in
-            ["https://a/x?sig=1", "jar=https://a/x?sig=1", "db=postgres://u:p@h/d", "a=x,http://b/?c", "s3://b/k?x=1"]
-        {
+        for text in [
+            "https://a/x?sig=1",
+            "jar=https://a/x?sig=1",
+            "db=postgres://u:p@h/d",
+            "a=x,http://b/?c",
+            "s3://b/k?x=1",
+            "a=s3://b/k,https://u:p@h/x",
+            "a=s3://b/k?versionId=1 https://h/?sig=1",
+            "a=https://h/x,https://u:p@h/x",
+        ] {
             assert!(may_hold_a_secret(text), "{text}");
         }
         for text in
