@@ -320,3 +320,13 @@ fn an_access_control_list_counts_as_a_group() {
     let manifest = sandbox.write("shared/m.toml", format!("name = \"a\"\n{}", file(&sandbox.at("f"), "")));
     let _ = sandbox.run(&["run", "--steps", &manifest]).expect(2).says("others may write to");
 }
+
+#[test]
+fn a_planted_private_directory_is_named() {
+    let sandbox = Sandbox::new();
+    let open = make(&sandbox, "open", (0, 0), 0o1777);
+    let planted = make(&sandbox, "open/.f.glovo-bootstrap.d", (NOBODY, NOBODY), 0o755);
+    let resources = file(&format!("{open}/f"), "validate = [\"true\", \"{}\"]\n");
+    let run = sandbox.run_resources(&resources).expect(1).says(&format!("{planted} is not this program's own"));
+    let _ = run.says(&format!("rm -r {planted}"));
+}

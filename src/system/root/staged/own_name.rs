@@ -5,8 +5,9 @@ use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode as Bits, unistd::UnlinkatF
 
 use super::{Staged, Status, explain_write, geteuid};
 use crate::{
+    error::Fault,
     system::calls::{fstat, mkdirat, openat, renameat, unlinkat},
-    value::AbsPath,
+    value::{AbsPath, quoted},
 };
 
 impl Staged {
@@ -30,7 +31,14 @@ impl Staged {
         let ownership = Status::new(&fstat(&private).map_err(explain)?).ownership;
         let ours = self.user().map_or_else(|| geteuid().as_raw(), |user| user.uid);
         if ownership.uid != ours || ownership.mode & 0o077 != 0 {
-            return Err(explain(Errno::EEXIST));
+            let parent = self.path.parent().unwrap_or_else(|| AbsPath::from("/"));
+            let planted = parent.join(&directory)?;
+            let message = format!(
+                "{planted} is not this program's own: it belongs to uid {} and has mode {:04o}",
+                ownership.uid, ownership.mode
+            );
+            let hint = format!("look at what it holds, then: rm -r {}", quoted(planted.as_str()));
+            return Err(Fault::new(message).hint(hint).into());
         }
         let there = self.parent.act(|fd| renameat(fd, self.name.as_str(), &private, leaf));
         there.map_err(explain)?;
