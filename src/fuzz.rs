@@ -6,7 +6,8 @@
 #![allow(clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
 
 use crate::{
-    manifest,
+    manifest, redaction,
+    signal::block,
     system::{accounts, dpkg, fetch, openpgp},
 };
 
@@ -17,11 +18,15 @@ pub type Check = fn(&[u8]);
 /// name.
 pub const TARGETS: &[(&str, Check)] = &[
     ("accounts", accounts::fuzz),
+    ("aws_answer", fetch::fuzz::aws_answer),
+    ("console_block", block::fuzz),
     ("content_range", fetch::fuzz::content_range),
     ("dpkg_status", dpkg::fuzz),
     ("manifest", manifest::fuzz::manifest),
     ("manifest_archive", manifest::fuzz::manifest_archive),
+    ("metadata_document", fetch::fuzz::metadata_document),
     ("openpgp", openpgp::fuzz),
+    ("redaction", redaction::fuzz),
     ("response", fetch::fuzz::response::check),
     ("retry_after", fetch::fuzz::retry_after),
 ];

@@ -272,6 +272,36 @@ fn without_runs(word: &str) -> String {
     result
 }
 
+/// A value is in no text that is shown, be it plain, in base64 or percent-encoded, whatever stands around it.
+///
+/// The first line is the value, and the rest the text that each form of the value is put into, at a `|`.
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
+pub fn fuzz(input: &[u8]) {
+    let input = String::from_utf8_lossy(input);
+    let (value, text) = input.split_once('\n').unwrap_or((&input, "|"));
+    let value = value.trim();
+    // What stands for a value has these characters.
+    if value.len() < SHORTEST || value.contains(['{', '}', '*']) {
+        return;
+    }
+    let (before, after) = text.split_once('|').unwrap_or((text, ""));
+    let percent: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let base64 = [BASE64_STANDARD, BASE64_URL_SAFE].map(|engine| engine.encode(value));
+    let redaction = Redaction::of_variables([("v", value)]);
+    for form in [value, &percent, &base64[0], &base64[1]] {
+        let told = format!("{before}{form}{after}");
+        for shown in [redaction.text(&told), redaction.content(&told)] {
+            assert!(!shown.contains(value), "the value is shown");
+            assert!(!shown.contains(&percent), "the value is shown percent-encoded");
+            assert!(
+                !base64.iter().any(|form| shown.contains(form.trim_end_matches('='))),
+                "the value is shown in base64"
+            );
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -148,6 +148,19 @@ fn line(name: &str, text: &str) -> String {
     line
 }
 
+/// Whatever a console holds, what is shown of it is short and plain, and is found again as it was shown.
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
+pub fn fuzz(input: &[u8]) {
+    let console = String::from_utf8_lossy(input);
+    if let Some(block) = Block::find(&console) {
+        let shown = block.to_string();
+        assert!(shown.is_ascii() && shown.len() <= LIMIT);
+        assert!(Block::find(&shown).is_some());
+    }
+    assert!(of_user_data(&console).is_none_or(|line| line.is_ascii()));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

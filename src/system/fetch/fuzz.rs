@@ -6,8 +6,14 @@ use std::{path::Path, str, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use aws_sdk_s3::primitives::DateTime;
+use reqwest::header::HeaderMap;
 
-use super::{Fetcher, Settings, range, retry};
+use super::{
+    Fetcher, Settings,
+    aws::{Element, Refusal},
+    metadata::Identity,
+    range, retry,
+};
 use crate::system::{Mode, System, interrupt::Interrupt};
 
 /// A `Content-Range` that is believed makes sense, means what it says, and answers only what was asked.
@@ -90,4 +96,32 @@ fn system(tree: &Path) -> Result<System> {
     let mut system = System::open(tree, Mode::Run, Interrupt::default())?;
     system.fetcher = Fetcher { settings, ..Fetcher::default() };
     Ok(system)
+}
+
+/// The levels of elements that an answer of AWS may have.
+const MAX_LEVELS: usize = 64;
+
+/// An answer of AWS, be it XML or JSON, has 64 levels at most, and a refusal always has a code and a message.
+pub fn aws_answer(bytes: &[u8]) {
+    fn levels(element: &Element) -> usize {
+        1 + element.children.iter().map(levels).max().unwrap_or_default()
+    }
+    let text = String::from_utf8_lossy(bytes);
+    for answer in [Element::of_xml(&text), Element::of_json(&text)].into_iter().flatten() {
+        assert!(levels(&answer) <= MAX_LEVELS);
+    }
+    let refusal = Refusal::read(400, &HeaderMap::new(), &text);
+    assert!(!refusal.message.is_empty());
+}
+
+/// What is read of an identity document stands in it as the text of that field.
+pub fn metadata_document(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let Ok(identity) = Identity::read(&text) else { return };
+    for name in ["accountId", "region", "instanceId"] {
+        if let Ok(fact) = identity.fact(name) {
+            let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(document.get(name), Some(&fact.into()));
+        }
+    }
 }

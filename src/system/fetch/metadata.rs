@@ -200,15 +200,38 @@ pub(super) async fn ask(origins: Arc<Origins>, query: Query) -> Result<String, F
     origins.attempts().run(&"the instance metadata service", || answer(&origins.metadata, &query)).await
 }
 
+/// An instance's identity document.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-identity-documents.html>
+#[derive(Debug)]
+pub(super) struct Identity(serde_json::Value);
+
+impl Identity {
+    /// Reads the document.
+    ///
+    /// # Errors
+    /// If it is not JSON.
+    pub(super) fn read(document: &str) -> Result<Self, Failure> {
+        let read = serde_json::from_str(document).map(Self);
+        read.map_err(|error| Failure::Permanent(Fault::new("the identity document is not JSON").caused_by(error)))
+    }
+
+    /// Returns the text of a field.
+    ///
+    /// # Errors
+    /// If the document has no text in a field of this name.
+    pub(super) fn fact(&self, name: &str) -> Result<&str, Failure> {
+        let missing = || Failure::Permanent(Fault::new(format!("the instance metadata has no {name}")));
+        self.0[name].as_str().ok_or_else(missing)
+    }
+}
+
 async fn answer(metadata: &Metadata, query: &Query) -> Result<String, Failure> {
     let missing = |what: &str| Failure::Permanent(Fault::new(format!("the instance metadata has no {what}")));
     match query {
         Query::Path(path) => metadata.get(path).await?.ok_or_else(|| missing(path)),
         Query::Account => {
             let document = metadata.get(IDENTITY).await?.ok_or_else(|| missing(IDENTITY))?;
-            let document: serde_json::Value = serde_json::from_str(&document)
-                .map_err(|error| Failure::Permanent(Fault::new("the identity document is no JSON").caused_by(error)))?;
-            document["accountId"].as_str().map(str::to_owned).ok_or_else(|| missing("accountId"))
+            Identity::read(&document)?.fact("accountId").map(str::to_owned)
         }
         Query::Tag(tag) => match metadata.get(&format!("{TAGS}/{tag}")).await? {
             Some(value) => Ok(value),

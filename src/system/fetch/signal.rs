@@ -19,7 +19,7 @@ use super::{
     Origins,
     aws::{RESERVED, Refusal, THROTTLED, text},
     http::now,
-    metadata::IDENTITY,
+    metadata::{IDENTITY, Identity},
     retry::{Attempts, Budget, Failure, Limit, Pace, retry_after},
 };
 use crate::{
@@ -72,17 +72,15 @@ async fn send(origins: &Origins, target: &Target, verdict: &Verdict) -> Result<A
     let missing = |what| Failure::Permanent(Fault::new(format!("the instance metadata has no {what}")));
     let document = origins.metadata.get(IDENTITY).await?.ok_or_else(|| missing(IDENTITY))?;
     let signature = origins.metadata.get(SIGNATURE).await?.ok_or_else(|| missing(SIGNATURE))?;
-    let identity: serde_json::Value = serde_json::from_str(&document)
-        .map_err(|error| Failure::Permanent(Fault::new("the identity document is no JSON").caused_by(error)))?;
-    let fact = |name| identity[name].as_str().ok_or_else(|| missing(name));
+    let identity = Identity::read(&document)?;
     let named = ENDPOINTS.iter().find_map(|name| std::env::var(name).ok().filter(|url| !url.is_empty()));
     let endpoint = if let Some(endpoint) = named {
         endpoint
     } else {
         let domain = origins.metadata.get(DOMAIN).await?.ok_or_else(|| missing(DOMAIN))?;
-        format!("https://cloudformation.{}.{domain}", fact("region")?)
+        format!("https://cloudformation.{}.{domain}", identity.fact("region")?)
     };
-    let unique_id = verdict.unique_id(fact("instanceId")?);
+    let unique_id = verdict.unique_id(identity.fact("instanceId")?);
     let query = [
         ("Action", "SignalResource"),
         ("ContentType", "JSON"),
