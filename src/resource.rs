@@ -49,6 +49,11 @@ pub trait Resource: fmt::Debug {
         None
     }
 
+    /// The numeric id that this account alone has: `uid 1500`.
+    fn owned_id(&self) -> Option<String> {
+        None
+    }
+
     /// The path of the secret that it keeps, which is left to the boot while an image is made.
     fn secret(&self) -> Option<&AbsPath> {
         None

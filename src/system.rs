@@ -194,6 +194,15 @@ impl System {
         self.live && self.phase == Phase::Boot
     }
 
+    /// Returns why nothing can be started, where [`System::is_live`] is false.
+    pub fn why_not_live(&self) -> &'static str {
+        if self.phase == Phase::Boot && self.root.is_host() {
+            "systemd does not run on this machine"
+        } else {
+            "nothing is started in an image"
+        }
+    }
+
     /// Makes an image, or a machine that serves.
     pub fn set_phase(&mut self, phase: Phase) {
         self.phase = phase;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Spot,
     diagnostic::{Diagnostic, Place},
+    reader::Spot,
 };
 use crate::{
     resource::Resource,

@@ -41,6 +41,10 @@ impl Resource for Group {
         is_none.then(|| Finding::new("gid", format!("{} is not a gid", u32::MAX))).into_iter().collect()
     }
 
+    fn owned_id(&self) -> Option<String> {
+        self.gid.map(|id| format!("gid {id}"))
+    }
+
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         let accounts = system.accounts()?;
         if let Some(group) = accounts.group(self.name.as_str()) {

@@ -77,7 +77,7 @@ impl Resource for HttpCheck {
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         let expected = self.expected();
         if !system.is_live() {
-            return Ok(vec![Change::deferred(format!("expect {expected} (deferred: nothing is started in an image)"))]);
+            return Ok(vec![Change::deferred(format!("expect {expected} (deferred: {})", system.why_not_live()))]);
         }
         let Some(wrong) = self.ask(system) else { return Ok(vec![]) };
         let again = Self { url: self.url.clone(), header: self.header.clone(), ..*self };

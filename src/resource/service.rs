@@ -172,7 +172,7 @@ impl Service {
         }
         let mut changes: Vec<Change> = self.enablement(is_enabled).into_iter().collect();
         if self.running == Some(true) {
-            changes.push(Change::deferred("start (deferred: nothing is started in an image)"));
+            changes.push(Change::deferred(format!("start (deferred: {})", system.why_not_live())));
         }
         Ok(changes)
     }

@@ -59,6 +59,10 @@ impl Resource for User {
         is_none.then(|| Finding::new("uid", format!("{} is not a uid", u32::MAX))).into_iter().collect()
     }
 
+    fn owned_id(&self) -> Option<String> {
+        self.uid.map(|id| format!("uid {id}"))
+    }
+
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         let accounts = system.accounts()?;
         for group in &self.groups {

@@ -48,6 +48,21 @@ fn duplicates_cite_both_places() {
 }
 
 #[test]
+fn an_id_that_two_accounts_declare_is_refused() {
+    let sandbox = Sandbox::new();
+    for (kind, field) in [("user", "uid"), ("group", "gid")] {
+        let account = |name: &str| format!("[[resource]]\nkind = \"{kind}\"\nname = \"{name}\"\n{field} = 1500\n");
+        let manifest = sandbox.manifest(&(account("first") + &account("second")));
+        let finished = sandbox.run(&["validate", "--steps", &manifest]).expect(2);
+        let finished = finished.says(&format!("a second account has {field} 1500, which first has"));
+        let _ = finished.says("manifest.toml:9:").says("the first one is at").says("manifest.toml:5:7");
+        // The same account in two steps is one.
+        let manifest = sandbox.manifest(&(account("first") + &account("first")));
+        let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(0);
+    }
+}
+
+#[test]
 fn an_unknown_key_gets_a_suggestion() {
     let sandbox = Sandbox::new();
     let manifest = sandbox.manifest("[[resource]]\nkind = \"file\"\npath = \"/x\"\ncontent = \"\"\nonwer = \"root\"\n");
@@ -71,7 +86,10 @@ fn numbers_beyond_their_range_are_refused() {
         ("kind = \"swap\"\npath = \"/s\"\nsize = \"99999999999999999999GiB\"", "more bytes than a 64-bit number holds"),
         ("kind = \"swap\"\npath = \"/s\"\nsize = \"memory*9999\"", "memory*FACTOR"),
         ("kind = \"directory\"\npath = \"/d\"\nmode = \"77777\"", "octal digits"),
-        ("kind = \"directory\"\npath = \"/d\"\nmode = 0644", "manifest.toml:5:8"),
+        (
+            "kind = \"directory\"\npath = \"/d\"\nmode = 0644",
+            "write a number that begins with 0 in quotes: mode = \"0644\"",
+        ),
         ("kind = \"directory\"\npath = \"/d\"\nmode = 644", "a mode as a string of octal digits, such as \"0644\""),
         ("kind = \"directory\"\npath = \"/d\"\ntimeout = \"99999999999999999999s\"", "up to a year"),
         ("kind = \"directory\"\npath = \"/d\"\nretries = -1", "`retries`"),

@@ -1,0 +1,501 @@
+//! The reader of step texts: tables with spans in, steps and faults out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue, ValueDeserializer},
+};
+
+use super::{
+    COMMON_FIELDS, Declared, Manifest, Step,
+    diagnostic::{Diagnostic, Faults, Place, Text, did_you_mean},
+    places::{self, Declaration},
+    schema,
+    variables::Variables,
+};
+use crate::{
+    resource::{KINDS, KindEntry, Resource, deferred::Deferred},
+    system::Phase,
+    value::Span,
+};
+
+/// How many bytes of a table's first line are pointed at.
+const MOST_HEADING: usize = 200;
+
+/// What is known of a manifest while its texts are read, one after the other.
+pub(super) struct Reader<'a> {
+    variables: &'a mut Variables,
+    phase: Phase,
+    faults: Faults,
+    picks: &'a mut dyn FnMut(&str) -> bool,
+    /// Whether the step at hand is to be run, or only to be read.
+    is_picked: bool,
+    steps: Vec<Step>,
+    step_names: BTreeMap<String, Spot<'a>>,
+    paths: BTreeMap<String, Spot<'a>>,
+    declarations: Vec<Declaration<'a>>,
+    /// The account that has each numeric id.
+    ids: BTreeMap<String, (String, Spot<'a>)>,
+}
+
+/// The fields of a table that hold a variable of unknown value, such as a fact that is not told while an image is made,
+/// or one that is a fault. Such a string stays as it is written, and what it must be is not checked.
+#[derive(Default)]
+struct Unknown {
+    fields: BTreeSet<String>,
+    /// The first of the variables that are no fault.
+    variable: Option<String>,
+}
+
+impl Unknown {
+    fn has(&self, field: &str) -> bool {
+        self.fields.contains(field)
+    }
+}
+
+/// Where something stands. A [`Place`] is made of it for a diagnostic only: that counts the lines before it.
+pub(super) type Spot<'a> = (&'a Text, Range<usize>);
+
+impl<'a> Reader<'a> {
+    /// For texts of which none is read yet. `picks` is asked once for the name of each step.
+    pub(super) fn new(
+        variables: &'a mut Variables,
+        phase: Phase,
+        faults: Faults,
+        picks: &'a mut dyn FnMut(&str) -> bool,
+    ) -> Self {
+        Self {
+            variables,
+            phase,
+            faults,
+            picks,
+            is_picked: true,
+            steps: vec![],
+            step_names: BTreeMap::new(),
+            paths: BTreeMap::new(),
+            declarations: vec![],
+            ids: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the steps, or all that is wrong with the texts.
+    pub(super) fn finish(mut self) -> Result<Manifest, Faults> {
+        for fault in places::faults(&self.declarations) {
+            self.faults.add(|| fault);
+        }
+        if self.steps.is_empty() && self.faults.is_empty() {
+            self.faults.add(|| Diagnostic {
+                message: "the manifest declares no step".into(),
+                place: None,
+                hint: Some("see: glovo-bootstrap steps export DIR".into()),
+            });
+        }
+        if self.faults.is_empty() { Ok(Manifest { steps: self.steps }) } else { Err(self.faults) }
+    }
+
+    fn report(&mut self, text: &Text, span: &Range<usize>, message: impl Into<String>, hint: Option<String>) {
+        self.fault(text, span, || (message.into(), hint));
+    }
+
+    /// The same with words that are worth making only if they are shown.
+    fn fault(&mut self, text: &Text, span: &Range<usize>, words: impl FnOnce() -> (String, Option<String>)) {
+        self.faults.add(|| {
+            let (message, hint) = words();
+            Diagnostic { message, place: Some(Place::new(text, span)), hint }
+        });
+    }
+
+    /// One file: a step, or `[variables]` and `[[step]]`s.
+    pub(super) fn text(&mut self, text: &'a Text, table: Spanned<DeTable<'_>>) {
+        let span = table.span();
+        let mut table = table.into_inner();
+        if !table.contains_key("step") && !table.contains_key("variables") {
+            self.step(text, Spanned::new(span, table), "resource");
+            return;
+        }
+        if let Some(variables) = table.remove("variables") {
+            match variables.get_ref() {
+                DeValue::Table(variables) => self.faults.extend(self.variables.declare_table(text, variables)),
+                other => self.report(
+                    text,
+                    &variables.span(),
+                    format!("`variables` is a {}, not a table", other.type_str()),
+                    None,
+                ),
+            }
+        }
+        for step in self.tables(text, table.remove("step"), "step") {
+            self.step(text, step, "step.resource");
+        }
+        self.unknown(text, &table, &["variables", "step"], "a manifest of several steps", "step.resource");
+    }
+
+    /// The elements of an array of tables.
+    fn tables<'i>(
+        &mut self,
+        text: &Text,
+        value: Option<Spanned<DeValue<'i>>>,
+        name: &str,
+    ) -> Vec<Spanned<DeTable<'i>>> {
+        let Some(value) = value else { return vec![] };
+        let span = value.span();
+        let DeValue::Array(values) = value.into_inner() else {
+            let hint = Some(format!("each {name} begins with [[{name}]], in double brackets"));
+            self.report(text, &span, format!("`{name}` is not an array of tables"), hint);
+            return vec![];
+        };
+        let mut tables = vec![];
+        for value in values {
+            let span = value.span();
+            match value.into_inner() {
+                DeValue::Table(table) => tables.push(Spanned::new(span, table)),
+                other => self.report(text, &span, format!("a {name} is a table, not a {}", other.type_str()), None),
+            }
+        }
+        tables
+    }
+
+    /// One step, whose resources begin with `[[heading]]`.
+    fn step(&mut self, text: &'a Text, step: Spanned<DeTable<'_>>, heading_of_resource: &str) {
+        let span = heading(text, &step.span());
+        let mut table = step.into_inner();
+        self.is_picked = true;
+        let mut unknown = self.substitute_table(text, &mut table, |field| field == "name");
+        let name = self.take::<String>(text, &mut table, "name", &unknown);
+        match &name {
+            None => self.report(text, &span, "the step has no `name`", Some("name = \"install_dependencies\"".into())),
+            Some(name) => self.step_name(text, name, &unknown),
+        }
+        self.is_picked = (self.picks)(name.as_ref().map_or("", |name| name.get_ref()));
+        unknown = self.substitute_table(text, &mut table, |field| field != "resource");
+        let description = self.take::<String>(text, &mut table, "description", &unknown);
+        let timeout = self.take::<Span>(text, &mut table, "timeout", &unknown);
+        let at_boot = self.at_boot(text, &mut table, &unknown);
+        let mut resources = vec![];
+        for resource in self.tables(text, table.remove("resource"), "resource") {
+            resources.extend(self.resource(text, resource, at_boot));
+        }
+        let known = ["name", "description", "timeout", "phase", "resource"];
+        self.unknown(text, &table, &known, "a step", heading_of_resource);
+        self.steps.push(Step {
+            name: name.map(Spanned::into_inner).unwrap_or_default(),
+            description: description.map(Spanned::into_inner).unwrap_or_default(),
+            timeout: timeout.map(|timeout| timeout.into_inner().0),
+            resources,
+        });
+    }
+
+    fn step_name(&mut self, text: &'a Text, name: &Spanned<String>, unknown: &Unknown) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.') || unknown.has("name");
+        if name.get_ref().is_empty() || !name.get_ref().chars().all(plain) || name.get_ref().starts_with('-') {
+            let hint = Some("a step's name is typed on the command line: use letters, digits, `_` and `-`".into());
+            self.report(text, &name.span(), format!("`{}` is not a step's name", name.get_ref().escape_debug()), hint);
+        }
+        if let Some((first, span)) = self.step_names.insert(name.get_ref().clone(), (text, name.span())) {
+            self.fault(text, &name.span(), || {
+                let hint = format!("the first one is at {}", Place::new(first, &span));
+                (format!("a second step is named `{}`", name.get_ref()), Some(hint))
+            });
+        }
+    }
+
+    /// Whether `phase` leaves a step or resource to the boot.
+    fn at_boot(&mut self, text: &Text, table: &mut DeTable<'_>, unknown: &Unknown) -> bool {
+        match self.take::<String>(text, table, "phase", unknown) {
+            None => false,
+            Some(_) if unknown.has("phase") => false,
+            Some(phase) if phase.get_ref() == "boot" => true,
+            Some(phase) => {
+                let hint = Some("phase = \"boot\"; without it, it is baked into an image and ensured at boot".into());
+                let message = format!("`{}` is not a phase", phase.get_ref().escape_debug());
+                self.report(text, &phase.span(), message, hint);
+                false
+            }
+        }
+    }
+
+    fn resource(&mut self, text: &'a Text, resource: Spanned<DeTable<'_>>, step_at_boot: bool) -> Option<Declared> {
+        let full = resource.span();
+        let span = heading(text, &full);
+        let mut table = resource.into_inner();
+        let faults = self.faults.count();
+        let unknown = self.substitute_table(text, &mut table, |_| true);
+        let is_kind_unresolved = unknown.has("kind") && self.faults.count() > faults;
+        let retries = self.take::<u32>(text, &mut table, "retries", &unknown);
+        let timeout = self.take::<Span>(text, &mut table, "timeout", &unknown);
+        let at_boot = self.at_boot(text, &mut table, &unknown) || step_at_boot;
+        let names = || KINDS.iter().map(|kind| kind.name);
+        let Some(kind) = table.remove("kind") else {
+            let hint = Some(format!("the kinds are: {}", names().collect::<Vec<_>>().join(", ")));
+            self.report(text, &span, "the resource has no `kind`", hint);
+            return None;
+        };
+        if is_kind_unresolved {
+            return None;
+        }
+        let name = kind.get_ref().as_str().unwrap_or_default();
+        let Some(entry) = KINDS.iter().find(|kind| kind.name == name) else {
+            self.fault(text, &kind.span(), || {
+                let list = || format!("the kinds are: {}", names().collect::<Vec<_>>().join(", "));
+                let hint = did_you_mean(name, names()).unwrap_or_else(list);
+                (format!("unknown kind `{}`", name.escape_debug()), Some(hint))
+            });
+            return None;
+        };
+        let mut resource = self.kind(text, entry, table, &span, &unknown)?;
+        if self.faults.count() > faults {
+            return None;
+        }
+        let secret = resource.secret().cloned();
+        if self.phase == Phase::Bake && (at_boot || secret.is_some()) {
+            let why = if at_boot { "phase = \"boot\"" } else { "a secret does not go into an image" };
+            let (title, path) = (resource.title(), resource.owned_path().cloned());
+            resource = Box::new(Deferred { title, why: why.into(), secret, path });
+        }
+        Some(Declared {
+            kind: entry.name,
+            place: format!("{}:{}", text.name, text.line_of(span.start)),
+            retries: retries.map_or(0, Spanned::into_inner),
+            timeout: timeout.map(|timeout| timeout.into_inner().0),
+            resource,
+        })
+    }
+
+    /// Hands a resource's fields to its kind.
+    fn kind(
+        &mut self,
+        text: &'a Text,
+        entry: &'static KindEntry,
+        table: DeTable<'_>,
+        span: &Range<usize>,
+        unknown: &Unknown,
+    ) -> Option<Box<dyn Resource>> {
+        let fields = schema::fields(entry);
+        let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+        let what = format!("kind `{}`", entry.name);
+        self.unknown(text, &table, &[&known[..], &COMMON_FIELDS[..]].concat(), &what, "");
+        let table: DeTable<'_> = table.into_iter().filter(|(name, _)| known.contains(&&**name.get_ref())).collect();
+        let spans: BTreeMap<String, Range<usize>> =
+            table.iter().map(|(name, value)| (name.get_ref().to_string(), value.span())).collect();
+        // All missing fields at once; serde would stop at the first.
+        let missing: Vec<&str> = fields
+            .iter()
+            .filter(|field| field.required && !spans.contains_key(&field.name))
+            .map(|field| &*field.name)
+            .collect();
+        for name in &missing {
+            self.report(text, span, format!("{what} needs the field `{name}`"), None);
+        }
+        if !missing.is_empty() {
+            return None;
+        }
+        // What identifies it, as it is written: `/srv/{{ instance.id }}`.
+        let written = title_as_written(&table);
+        let (resource, is_as_written) = self.deserialize(text, entry, table, span, unknown)?;
+        // What another value stands in for says nothing about the fields that go with it.
+        let findings = if is_as_written { resource.check() } else { vec![] };
+        for finding in findings.into_iter().filter(|finding| !unknown.has(finding.field)) {
+            let span = spans.get(finding.field).unwrap_or(span);
+            self.report(text, span, finding.message, finding.hint);
+        }
+        if let Some(path) = resource.owned_path() {
+            let is_unknown = unknown.has("path") || unknown.has("name");
+            let path = written.clone().filter(|_| is_unknown).unwrap_or_else(|| path.to_string());
+            let span = spans.get("path").unwrap_or(span);
+            if let Some((first, first_span)) = self.paths.insert(path.clone(), (text, span.clone())) {
+                self.fault(text, span, || {
+                    let hint = format!("the first one is at {}", Place::new(first, &first_span));
+                    (format!("two resources manage {path}"), Some(hint))
+                });
+            }
+        }
+        if !["path", "owner", "group", "mode", "restart_on"].iter().any(|field| unknown.has(field)) {
+            let span = ["path", "restart_on"].iter().find_map(|field| spans.get(*field)).unwrap_or(span);
+            self.declarations.push(Declaration::new(&*resource, (text, span.clone())));
+        }
+        if let Some(id) = resource.owned_id().filter(|_| !unknown.has("name")) {
+            let span = id.split(' ').next().and_then(|field| spans.get(field)).unwrap_or(span);
+            self.id(text, span, &id, &resource.title());
+        }
+        let Some(fact) = &unknown.variable else { return Some(resource) };
+        let why = format!("each instance has its own {fact}");
+        let secret = resource.secret().filter(|_| !unknown.has("path")).cloned();
+        let title = written.unwrap_or_else(|| format!("at line {}", text.line_of(span.start)));
+        let path = resource.owned_path().filter(|_| !unknown.has("path")).cloned();
+        Some(Box::new(Deferred { title, why, secret, path }))
+    }
+
+    /// Notes the numeric id that an account declares: a second account can't have it.
+    fn id(&mut self, text: &'a Text, span: &Range<usize>, id: &str, account: &str) {
+        let first = self.ids.entry(id.into()).or_insert_with(|| (account.into(), (text, span.clone())));
+        if first.0 != account {
+            let hint = format!("the first one is at {}", Place::new(first.1.0, &first.1.1));
+            let message = format!("a second account has {id}, which {} has", first.0);
+            self.report(text, span, message, Some(hint));
+        }
+    }
+
+    /// Deserializes a resource. serde stops at the first bad field; the value that the kind's example has
+    /// stands in for it then, so that the next bad one is found too. Also says whether all of it is as it is written.
+    fn deserialize(
+        &mut self,
+        text: &Text,
+        entry: &KindEntry,
+        mut table: DeTable<'_>,
+        span: &Range<usize>,
+        unknown: &Unknown,
+    ) -> Option<(Box<dyn Resource>, bool)> {
+        let faults = self.faults.count();
+        let mut is_as_written = true;
+        loop {
+            let whole = Spanned::new(span.clone(), DeValue::Table(table.clone()));
+            let error = match (entry.parse)(ValueDeserializer::from(whole)) {
+                Ok(resource) => return Some((resource, is_as_written)).filter(|_| self.faults.count() == faults),
+                Err(error) => error,
+            };
+            let place = error.span().unwrap_or_else(|| span.clone());
+            let within =
+                |value: &Spanned<DeValue<'_>>| value.span().start <= place.start && place.end <= value.span().end;
+            let bad = table.iter().find(|(_, value)| within(value)).map(|(name, _)| name.clone());
+            if !bad.as_ref().is_some_and(|name| unknown.has(name.get_ref())) {
+                self.report(text, &place, error.message(), None);
+            }
+            let name = bad?;
+            is_as_written = false;
+            // The stand-in's own span is nowhere near, so a fault in it would end the loop.
+            let stand_in = DeTable::parse(entry.example).ok()?.into_inner().remove(&**name.get_ref());
+            _ = table.remove(&**name.get_ref());
+            if let Some(stand_in) = stand_in {
+                _ = table.insert(name, Spanned::new(usize::MAX..usize::MAX, stand_in.into_inner()));
+            }
+        }
+    }
+
+    /// Takes one field out of a table; a wrong type is reported.
+    fn take<T: serde::de::DeserializeOwned>(
+        &mut self,
+        text: &Text,
+        table: &mut DeTable<'_>,
+        name: &str,
+        unknown: &Unknown,
+    ) -> Option<Spanned<T>> {
+        let value = table.remove(name)?;
+        let span = value.span();
+        match T::deserialize(ValueDeserializer::from(value)) {
+            Ok(value) => Some(Spanned::new(span, value)),
+            Err(_) if unknown.has(name) => None,
+            Err(error) => {
+                self.report(text, &span, format!("`{name}`: {}", error.message()), None);
+                None
+            }
+        }
+    }
+
+    /// Reports fields that are not known. One that is named like a kind may be meant to be a resource, where those begin
+    /// with `[[heading]]`.
+    fn unknown(&mut self, text: &Text, table: &DeTable<'_>, known: &[&str], what: &str, heading_of_resource: &str) {
+        let mut unknown: Vec<_> = table.keys().filter(|name| !known.contains(&&**name.get_ref())).collect();
+        // A table is in the order of its names, faults are read in that of the text.
+        unknown.sort_by_key(|name| name.span().start);
+        for name in unknown {
+            let span = name.span();
+            let name = name.get_ref();
+            self.fault(text, &span, || {
+                let is_kind = !heading_of_resource.is_empty() && KINDS.iter().any(|kind| kind.name == name);
+                let hint = if is_kind {
+                    format!("begin the resource with [[{heading_of_resource}]], and give it kind = \"{name}\"")
+                } else {
+                    let list = || format!("its fields are: {}", known.join(", "));
+                    did_you_mean(name, known.iter().copied()).unwrap_or_else(list)
+                };
+                (format!("unknown field `{name}` in {what}"), Some(hint))
+            });
+        }
+    }
+
+    /// Replaces the variables in some fields of a table.
+    fn substitute_table(&mut self, text: &Text, table: &mut DeTable<'_>, which: impl Fn(&str) -> bool) -> Unknown {
+        let mut unknown = Unknown::default();
+        for (name, value) in table.iter_mut().filter(|(name, _)| which(name.get_ref())) {
+            let mut variable = None;
+            let is_resolved = self.substitute(text, value, &mut variable);
+            if variable.is_some() || !is_resolved {
+                _ = unknown.fields.insert(name.get_ref().to_string());
+                unknown.variable = unknown.variable.take().or(variable);
+            }
+        }
+        unknown
+    }
+
+    /// Replaces the variables in a value, and tells the first one of unknown value. Whether none of them is a fault.
+    fn substitute(&mut self, text: &Text, value: &mut Spanned<DeValue<'_>>, unknown: &mut Option<String>) -> bool {
+        let span = value.span();
+        match value.get_mut() {
+            DeValue::String(string) if string.contains("{{") => {
+                let resolved =
+                    if self.is_picked { self.variables.resolve(string) } else { self.variables.resolve_known(string) };
+                match resolved {
+                    Ok(resolved) => {
+                        *string = resolved.text.into();
+                        *unknown = unknown.take().or(resolved.unknown);
+                    }
+                    Err((first, others)) => {
+                        for one in std::iter::once(&first).chain(&others) {
+                            self.faults.add(|| {
+                                let written = text.text.get(span.clone()).unwrap_or_default();
+                                let within = one.range(written).map(|at| span.start + at.start..span.start + at.end);
+                                let place = Some(Place::new(text, &within.unwrap_or_else(|| span.clone())));
+                                Diagnostic { message: one.message(), place, hint: one.hint(self.variables) }
+                            });
+                        }
+                        return false;
+                    }
+                }
+            }
+            DeValue::String(string) if string.contains('\0') => {
+                self.report(text, &span, "the string holds a NUL character", None);
+            }
+            DeValue::Array(values) => {
+                let mut all = true;
+                for value in values.iter_mut() {
+                    all &= self.substitute(text, value, unknown);
+                }
+                return all;
+            }
+            DeValue::Table(table) => {
+                let mut all = true;
+                for (_, value) in table.iter_mut() {
+                    all &= self.substitute(text, value, unknown);
+                }
+                return all;
+            }
+            _ => {}
+        }
+        true
+    }
+}
+
+/// What tells a resource from others, as it is written: a path, a name, names, a URL.
+fn title_as_written(table: &DeTable<'_>) -> Option<String> {
+    let text = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Array(values) => {
+            let texts: Vec<&str> = values.iter().filter_map(|value| value.get_ref().as_str()).collect();
+            (!texts.is_empty()).then(|| texts.join(", "))
+        }
+        _ => None,
+    };
+    ["path", "name", "names", "url"].iter().find_map(|field| text(table.get(*field)?.get_ref()))
+}
+
+/// The first line of a table's span: a caret under all of it would help nobody.
+fn heading(text: &Text, span: &Range<usize>) -> Range<usize> {
+    let start = span.start.min(text.text.len());
+    let end = span.end.min(start + MOST_HEADING).min(text.text.len());
+    let length = text.text.get(start..end).and_then(|rest| rest.lines().next()).map_or(1, str::len);
+    start..start + length.max(1)
+}
