@@ -149,7 +149,7 @@ fn of_every_other_kind() -> Result<()> {
         &[
             (&format!("sed -i s/stable/unsigned/ {sources}"), &["apt_repository extra: change to http://apt.test"]),
             (&format!("rm {sources}"), &["apt_repository extra: add http://apt.test"]),
-            ("rm /etc/apt/keyrings/extra.asc", &["apt_repository extra: replace the key by http://apt.test/key.asc"]),
+            ("rm /etc/apt/keyrings/extra.gpg", &["apt_repository extra: replace the key by http://apt.test/key.asc"]),
             ("gpasswd --delete deployer deployers", &["user deployer: add to groups deployers"]),
             ("groupdel deployers", &["group deployers: create group", "user deployer: add to groups deployers"]),
             ("echo 'port = 80' > /etc/app.conf", &["file /etc/app.conf: write new content"]),
