@@ -162,16 +162,16 @@ fn a_metadata_service_that_ec2_is_not_behind_is_not_asked() -> Result<()> {
         machine.path("/root/id.toml"),
         "name = \"id\"\n[[resource]]\nkind = \"link\"\npath = \"/l\"\ntarget = \"{{ instance.id }}\"\n",
     )?;
-    let validate = ["/usr/local/bin/glovo-bootstrap", "validate", "--steps", "/root/id.toml"];
-    let refused = machine.exec(&[&distrustful[..], &validate].concat())?;
+    let plan = ["/usr/local/bin/glovo-bootstrap", "plan", "--steps", "/root/id.toml"];
+    let refused = machine.exec(&[&distrustful[..], &plan].concat())?;
     ensure!(refused.code == 2 && refused.stderr.contains("this machine is no EC2 instance"), "{refused:?}");
     let asked = || machine.world().requests().iter().any(|request| request.host == "169.254.169.254");
     ensure!(!asked(), "it was asked");
 
     // The operator's own word: an endpoint, or trust.
     let endpoint = "AWS_EC2_METADATA_SERVICE_ENDPOINT=http://169.254.169.254";
-    machine.exec(&[&distrustful[..], &[endpoint], &validate].concat())?.success()?;
-    machine.exec(&validate)?.success()?;
+    machine.exec(&[&distrustful[..], &[endpoint], &plan].concat())?.success()?;
+    machine.exec(&plan)?.success()?;
     ensure!(asked(), "it was not asked");
     Ok(())
 }
