@@ -49,7 +49,7 @@ impl System {
         let kept = self.kept.borrow();
         let is_read = kept.read_by_services.iter().any(|read| {
             // A service may read it through a link.
-            read == path || self.root().resolve(read).is_ok_and(|resolved| resolved == *path)
+            read == path || self.root().resolve_trusted(read).is_ok_and(|resolved| resolved == *path)
         });
         if !is_read || kept.previous.contains_key(path) {
             return Ok(());
@@ -63,7 +63,7 @@ impl System {
     /// Puts back what this run has changed of these paths, or of what they point to; returns what that was.
     pub fn put_back(&self, paths: &[AbsPath]) -> Result<Vec<AbsPath>> {
         let mut wanted: BTreeSet<AbsPath> = paths.iter().cloned().collect();
-        wanted.extend(paths.iter().filter_map(|path| self.root().resolve(path).ok()));
+        wanted.extend(paths.iter().filter_map(|path| self.root().resolve_trusted(path).ok()));
         let mut done = vec![];
         for path in wanted {
             let Some(previous) = self.kept.borrow_mut().previous.remove(&path) else { continue };

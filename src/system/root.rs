@@ -232,17 +232,27 @@ impl Root {
     }
 
     /// The path that a path means once every symbolic link in it, the last component's too, is followed.
+    pub fn resolve(&self, path: &AbsPath) -> Result<AbsPath> {
+        self.follow(path, |_| Ok(()))
+    }
+
+    /// The same for a path that root changes in consequence.
     ///
     /// # Errors
     /// Also for a link that a user may have put there: the path that it leads to would be taken for root's choice.
-    pub fn resolve(&self, path: &AbsPath) -> Result<AbsPath> {
+    pub fn resolve_trusted(&self, path: &AbsPath) -> Result<AbsPath> {
+        self.follow(path, |link| {
+            let Some(uid) = self.owner_of_link(link)? else { return Ok(()) };
+            let message = format!("{link} is a symbolic link of uid {uid}: links of users are not followed");
+            Err(Fault::new(message).hint("declare the path that the link leads to").into())
+        })
+    }
+
+    fn follow(&self, path: &AbsPath, check: impl Fn(&AbsPath) -> Result<()>) -> Result<AbsPath> {
         let mut path = path.clone();
         for _ in 0..MAX_LINKS {
             let Some(target) = self.read_link(&path)? else { return Ok(path) };
-            if let Some(uid) = self.owner_of_link(&path)? {
-                let message = format!("{path} is a symbolic link of uid {uid}: links of users are not followed");
-                return Err(Fault::new(message).hint("declare the path that the link leads to").into());
-            }
+            check(&path)?;
             let target = target.to_string_lossy().into_owned();
             let mut components: Vec<&str> =
                 if target.starts_with('/') { vec![] } else { path.as_str().split('/').skip(1).collect() };

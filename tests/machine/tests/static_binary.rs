@@ -12,8 +12,8 @@ const ORIGIN: &str = "origin.test";
 const FILE: &str = "https://origin.test/file";
 const BYTES: &str = "what the origin serves";
 const AUTHORITY: &str = "/authority.pem";
-/// In bytes.
-const LARGEST: u64 = 8_000_000;
+/// In bytes. The bound that the project has set itself is 10,000,000.
+const LARGEST: u64 = 8_500_000;
 
 /// A directory that is a static binary's root, and holds nothing else but what a test puts there.
 struct Chroot {
@@ -112,7 +112,7 @@ fn it_fetches_by_https_from_whom_it_is_told_to_trust() -> Result<()> {
         let fetch = ["fetch", "--output-dir", "/new", FILE];
         let untold = chroot.run(world, &[], &fetch)?;
         has(&untold, 1, "this machine has no root certificates (ca-certificates): trusting the built-in ones")?;
-        has(&untold, 1, "the server's certificate is not trusted")?;
+        has(&untold, 1, "the certificate of origin.test is not trusted")?;
         has(&chroot.run(world, &[("SSL_CERT_FILE", AUTHORITY)], &fetch)?, 0, "")?;
         ensure!(chroot.read("new/file")? == BYTES);
         Ok(())
