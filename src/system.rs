@@ -155,6 +155,8 @@ struct Cache {
     units: RefCell<Option<Units>>,
     digests: RefCell<BTreeMap<[i64; 7], Sha256>>,
     packages: OnceCell<Rc<dpkg::Status>>,
+    /// The directory that was looked at last, to be written to: a thousand files of one directory cost one walk.
+    survey: RefCell<Option<(AbsPath, root::Survey)>>,
 }
 
 impl System {
@@ -368,6 +370,7 @@ impl System {
 
     /// In a dry run: this will be so once the changes planned so far are made.
     pub fn expect(&self, facts: impl IntoIterator<Item = Fact>) {
+        *self.cache().survey.borrow_mut() = None;
         self.expected.borrow_mut().extend(facts);
     }
 

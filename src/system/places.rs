@@ -37,13 +37,24 @@ pub struct Admitted {
 }
 
 impl System {
+    /// How far a directory's path leads, once what is expected is so; looked at once until something changes.
+    fn survey(&self, directory: &AbsPath) -> Result<Survey> {
+        let cache = self.cache();
+        if let Some((_, survey)) = cache.survey.borrow().as_ref().filter(|(known, _)| known == directory) {
+            return Ok(survey.clone());
+        }
+        let survey = self.root.survey(directory, &|at: &Path| self.expected_directory(at))?;
+        *cache.survey.borrow_mut() = Some((directory.clone(), survey.clone()));
+        Ok(survey)
+    }
+
     /// Fails where `run` would refuse to write: where another user could put something else in the way, the owner is not
     /// the one of the directory, or the directory is missing. In a dry run the changes planned before count as made.
     pub fn check_place(&self, claim: Claim<'_>) -> Result<Admitted> {
         let Claim { path, owner, gid, makes_parents } = claim;
         let parent = path.parent().unwrap_or_else(|| AbsPath::from("/"));
         let expected = |at: &Path| self.expected_directory(at);
-        let Survey { mut way, path: mut real, missing } = self.root.survey(&parent, &expected)?;
+        let Survey { mut way, path: mut real, missing } = self.survey(&parent)?;
         let is_missing = !missing.is_empty();
         for component in missing {
             real.push(component);

@@ -90,7 +90,7 @@ pub(super) struct Reached {
 }
 
 /// How far a path leads.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Survey {
     /// Who decides about it so far.
     pub way: Way,
