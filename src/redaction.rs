@@ -20,7 +20,7 @@ use crate::credentials;
 
 /// What stands for something left out.
 const LEFT_OUT: &str = "***";
-/// A name that ends or begins with one of these has a value that is nobody's business.
+/// A name that begins or ends with one of these has a secret value.
 const NAMES: [&str; 11] = [
     "password",
     "passwd",
@@ -147,7 +147,7 @@ impl Redaction {
         result
     }
 
-    /// A line that may be shown to whoever sees a stack's events or a console.
+    /// Returns a line that every reader of a stack's events or a console may see.
     pub fn line(&self, text: &str) -> String {
         line(&self.text(text))
     }
@@ -249,7 +249,7 @@ fn is_sensitive(name: &str) -> bool {
     NAMES.iter().any(|sensitive| name.ends_with(sensitive) || name.starts_with(sensitive))
 }
 
-/// A URL without its query, its fragment and whoever logs in.
+/// Returns a URL without its query, its fragment, its user and its password.
 fn url(word: &str) -> String {
     let Some((scheme, rest)) = word.split_once("://") else { return word.into() };
     let (rest, query) = rest.split_at(rest.find(['?', '#']).unwrap_or(rest.len()));

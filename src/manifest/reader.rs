@@ -492,7 +492,7 @@ fn title_as_written(table: &DeTable<'_>) -> Option<String> {
     ["path", "name", "names", "url"].iter().find_map(|field| text(table.get(*field)?.get_ref()))
 }
 
-/// The first line of a table's span: a caret under all of it would help nobody.
+/// The first line of a table's span. A caret under the whole table is too long to help.
 fn heading(text: &Text, span: &Range<usize>) -> Range<usize> {
     let start = span.start.min(text.text.len());
     let end = span.end.min(start + MOST_HEADING).min(text.text.len());

@@ -74,7 +74,7 @@ impl Block {
         let mut block = Self::default();
         for line in own.filter_map(|(_, line)| line.strip_prefix(tag)).take_while(|line| *line != END) {
             let Some((name, text)) = line.split_once(": ") else { continue };
-            // Whoever has written it: nothing but plain text is shown, and no secret.
+            // Another program may have written it: only plain text without secrets is shown.
             let text = redaction::line(text);
             match name {
                 "instance" => block.instance = Some(text),

@@ -401,7 +401,7 @@ impl Root {
         })
     }
 
-    /// The directory of a path at which something of this user is to be written; without one, of whoever it belongs to.
+    /// The directory of a path at which something of this user is to be written; without one, of its owner.
     fn place_to_write(&self, path: &AbsPath, uid: Option<u32>) -> Result<Place> {
         let Some(place) = self.parent(path, Purpose::Write)? else {
             let parent = path.parent().unwrap_or_else(|| AbsPath::from("/"));

@@ -148,7 +148,7 @@ fn neither_home_nor_terminal_nor_a_usable_tmp_is_needed() {
 fn a_machine_without_journald_and_syslog_is_run_on() {
     let sandbox = Sandbox::new();
     let manifest = sandbox.manifest(&file(&sandbox.at("file"), "new"));
-    // Standard error looks like the journal's, but nobody has its socket; /dev/log is a socket that nobody reads.
+    // Standard error looks like the journal's, but its socket has no listener; no process reads /dev/log.
     let script = r"mount -t tmpfs none /run
         export JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2)
         mount -t tmpfs none /dev 2> /dev/null; mknod -m 666 /dev/null c 1 3; mknod -m 666 /dev/urandom c 1 9; mkfifo /dev/log";

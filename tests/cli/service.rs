@@ -141,7 +141,7 @@ fn a_unit_that_its_next_restart_heals_is_no_error() {
     let machine = Machine::new();
     machine.write(UNIT, unit("true", "Restart=always\nRestartSec=1"));
     machine.systemctl(&["start", "app.service"]);
-    // It runs with the old bytes of something that nobody declared, and dies once more.
+    // It runs with the old bytes of a file that is not declared, and dies once more.
     machine.systemctl(&["test-set", "app.service", r#"{"restarts": 3, "timer": 3, "since": 9000000000000000000}"#]);
     let lines = "running = true\nstable = \"300ms\"";
     let _ = machine.run(&service(lines)).expect(0).says("wait until it stays up");

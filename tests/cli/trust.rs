@@ -55,7 +55,7 @@ fn a_manifest_below_a_directory_of_another_user_is_refused() {
         let _ = validate(&manifest).expect(2).says(words).says(&parent);
         let _ = validate(&format!("{parent}/steps")).expect(2).says(words).says(&parent);
     }
-    // A sticky directory is no harm: nobody else can replace what is root's in it.
+    // A sticky directory is safe: no other user can replace root's files in it.
     let _ = directory(&sandbox, "shared", (0, 0), 0o1777);
     let manifest = sandbox.write("shared/steps.toml", STEP);
     let _ = validate(&manifest).expect(0);

@@ -1,4 +1,4 @@
-//! Files that decide what is deployed must be the caller's or root's, and nobody else's to write.
+//! Files that decide what is deployed belong to the caller or root, and no other user may write to them.
 
 use std::{
     fs,

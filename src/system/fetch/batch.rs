@@ -196,7 +196,7 @@ impl System {
         let spool = Arc::new(Mutex::new(spool));
         let download = Box::pin(async move { download::run(origins, &pull, spool, known).await });
         let task = worker.run(async move {
-            // Nobody receives what nobody waits for any more.
+            // The receiver is gone where no caller waits any more.
             _ = sender.send((index, download.await));
             Ok::<(), Fault>(())
         });

@@ -63,7 +63,7 @@ impl Worker {
         E: Into<anyhow::Error>,
     {
         let (sender, result) = mpsc::channel();
-        // Nobody receives what nobody waits for any more.
+        // The receiver is gone where no caller waits any more.
         let work = async move { _ = sender.send(work.await.map_err(Into::into)) };
         Task { result, abort: self.runtime.spawn(work).abort_handle() }
     }
@@ -75,7 +75,7 @@ impl Worker {
 /// If the system has no thread left. (tokio's own `spawn_blocking` panics then.)
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, NoThread> {
     let (sender, result) = oneshot::channel();
-    // Nobody receives what nobody waits for any more.
+    // The receiver is gone where no caller waits any more.
     _ = spawn("blocking", move || _ = sender.send(work()))?;
     result.await.map_err(|error| NoThread(io::Error::other(error)))
 }

@@ -1,4 +1,4 @@
-//! Whole things taken away, whoever owns the directories they are in; and what is damaged, set aside.
+//! Removes whole trees, also below directories of other users, and sets damaged files aside.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;

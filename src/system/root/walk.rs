@@ -40,7 +40,7 @@ pub(super) enum Purpose {
     /// To look everything over or to remove it, with root's rights: no link is followed below the first directory that
     /// [`Way`] would not have root write to.
     Inspect,
-    /// To read what decides about this program's work: nobody else may be able to replace or write any of it.
+    /// To read what decides about this program's work: no other user may replace or write any of it.
     Obey,
 }
 

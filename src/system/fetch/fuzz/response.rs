@@ -227,7 +227,7 @@ fn whole(stage: &mut Stage, request: &Request, manner: &Manner) -> (Vec<u8>, boo
             let length = body.len().saturating_add_signed(manner.off(3));
             head += &format!("content-length: {length}\r\n");
             rest.extend_from_slice(body);
-            // Bytes beyond the length belong to nothing; missing ones are sent by nobody.
+            // Bytes beyond the length belong to nothing; the server never sends the missing ones.
             if length <= body.len() {
                 stage.announced.push(body[..length].to_vec());
                 rest.extend(manner.more());

@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Staged {
-    /// Runs `check` while the file has its own name, in a directory beside its path that nobody else may enter.
+    /// Runs `check` while the file has its own name, in a directory beside its path that only root may enter.
     ///
     /// # Errors
     /// As `check`, or if the directory can't be made.
