@@ -8,7 +8,7 @@ use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueE
 use clap_complete::Shell;
 
 use crate::{
-    deploy::settings::Settings,
+    deploy::settings::DeploySettings,
     seal::OnRequest,
     signal,
     system::Phase,
@@ -255,7 +255,7 @@ pub struct Deploy {
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub output_dir: PathBuf,
     #[command(flatten)]
-    pub settings: Settings,
+    pub settings: DeploySettings,
 }
 
 /// What to do with a stack.

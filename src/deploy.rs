@@ -6,12 +6,13 @@
 //!
 //! [`settings`] says what is wanted, [`preflight`] looks whether it can be had, [`prepare`] makes of it, with [`artifacts`]
 //! and [`template`], what CloudFormation gets, [`preview`] shows what will change, [`stack`] has it changed, [`watch`]
-//! follows it with a [`board`] of its machines, [`rollout`] moves the traffic from one of the [`slots`] to the other, and
+//! follows its [`event`]s with a [`board`] of its machines, [`rollout`] moves the traffic from one of the [`slots`] to the other, and
 //! back, by the listener or by [`weighted_dns`]; [`fleet`] is what serves. [`state`] knows what to do in each state of a
 //! stack. [`report`] shows what is.
 
 pub mod artifacts;
 mod board;
+mod event;
 pub mod fleet;
 pub mod preflight;
 mod prepare;
@@ -32,8 +33,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde::Serialize;
 
 use self::{
-    prepare::{Kind, Prepared},
-    settings::{Settings, Strategy},
+    prepare::{Intent, Prepared},
+    settings::{DeploySettings, Strategy},
     slots::{Slot, Slots},
     stack::{ChangeSet, Stack},
     state::Condition,
@@ -51,7 +52,7 @@ pub struct Deploy {
     /// The door to AWS.
     pub system: System,
     /// What is wanted.
-    pub settings: Settings,
+    pub settings: DeploySettings,
     /// The steps that are not those built into the program.
     pub texts: Option<Texts>,
     /// Whether the steps install with apt.
@@ -163,13 +164,13 @@ impl Deploy {
     pub fn execute(&self, wants_new: bool) -> Result<()> {
         self.check_asking()?;
         let mut prepared = self.prepare()?;
-        let is_first = prepared.kind == Kind::Create;
+        let is_first = prepared.kind == Intent::Create;
         if is_first != wants_new {
             let (is, does) = if is_first { ("is no stack", "creating") } else { ("is a stack", "updating") };
             self.say(&format!("note: there {is} {}: {does} it", self.stack));
         }
         let promoted = prepared.kind.promoted();
-        if let Kind::Fill(slot) = prepared.kind
+        if let Intent::Fill(slot) = prepared.kind
             && prepared.is_behind
         {
             self.catch_up(slot.other())?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use flate2::{Compression, write::GzEncoder};
 
-use super::settings::Settings;
+use super::settings::DeploySettings;
 use crate::{
     error::Fault,
     manifest::location::Texts,
@@ -20,8 +20,8 @@ use crate::{
     value::{AbsPath, Sha256},
 };
 
-/// The largest file that is uploaded; S3 takes up to 5 GiB in one call, this program holds it in memory.
-const LIMIT: u64 = 1 << 30;
+/// The largest file that is uploaded. S3 takes up to 5 GiB in one call, but this program holds the file in memory.
+const MAX_FILE_BYTES: u64 = 1 << 30;
 /// The first bytes of a program for Linux, and where they tell the processor. <https://refspecs.linuxfoundation.org/elf/>
 const ELF: &[u8] = b"\x7fELF";
 /// What the built-in steps take from the configuration bucket: the variable for its digest, its key, its content.
@@ -47,7 +47,7 @@ pub struct Artifacts {
 
 impl Artifacts {
     /// Collects them. Nothing is uploaded yet.
-    pub fn collect(settings: &Settings, stack: &str, texts: Option<&Texts>) -> Result<Self> {
+    pub fn collect(settings: &DeploySettings, stack: &str, texts: Option<&Texts>) -> Result<Self> {
         let mut artifacts = Self::default();
         if let Some(path) = &settings.cloud_init_path {
             let text = String::from_utf8(read(path)?.1).with_context(|| format!("{path} is not UTF-8"))?;
@@ -87,7 +87,7 @@ impl Artifacts {
     }
 
     /// The declared files, and for the built-in steps their configuration.
-    fn add_files(&mut self, settings: &Settings, store: Option<&Store>, is_built_in: bool) -> Result<()> {
+    fn add_files(&mut self, settings: &DeploySettings, store: Option<&Store>, is_built_in: bool) -> Result<()> {
         let mut set = |name: &str, value: String| self.arguments.extend(["--set".into(), format!("{name}={value}")]);
         let mut files = vec![];
         for pair in &settings.file {
@@ -168,7 +168,7 @@ pub struct Store {
 
 impl Store {
     /// The one that is declared, if any.
-    pub fn of(settings: &Settings, stack: &str) -> Option<Self> {
+    pub fn of(settings: &DeploySettings, stack: &str) -> Option<Self> {
         let prefix = settings.prefix.as_deref().unwrap_or(stack).trim_matches('/').to_owned();
         settings.bucket.clone().map(|bucket| Self { bucket, prefix })
     }
@@ -193,11 +193,11 @@ fn read(path: &str) -> Result<(AbsPath, Vec<u8>)> {
     let fault = || Fault::new(format!("{path} can't be deployed; nothing was touched")).invalid();
     let found = Trusted::open(Path::new(path)).with_context(fault)?;
     let found = found.with_context(|| format!("{path} does not exist"))?;
-    Ok((found.path().clone(), found.read(LIMIT)?))
+    Ok((found.path().clone(), found.read(MAX_FILE_BYTES)?))
 }
 
 /// The program that the machines are to run.
-fn program(settings: &Settings) -> Result<Vec<u8>> {
+fn program(settings: &DeploySettings) -> Result<Vec<u8>> {
     let own = std::env::current_exe().context("finding this program")?;
     let path = settings.agent.clone().unwrap_or_else(|| own.to_string_lossy().into_owned());
     let (_, bytes) = read(&path)?;

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 
-use super::{Deploy, fleet, watch::Event};
+use super::{
+    Deploy,
+    event::{GROUP_TYPE, StackEvent},
+    fleet,
+};
 
-/// Machines are asked for at every so manieth look at the events: their consoles change slowly, and EC2 counts the calls.
-const EVERY: u32 = 5;
-pub(super) const GROUP: &str = "AWS::AutoScaling::AutoScalingGroup";
-const SIGNALLED: &str = "Received SUCCESS signal with UniqueId ";
+/// The machines are looked at once in so many looks at the events: consoles change slowly, and EC2 limits the calls.
+const LOOKS_PER_QUESTION: u32 = 5;
 
 /// What is known of the machines; what changes is told.
 #[derive(Debug, Default)]
@@ -23,14 +25,14 @@ pub(super) struct Board {
 
 impl Board {
     /// Learns from an event which groups are waited for, and who has signalled.
-    pub(super) fn learn(&mut self, event: &Event) {
-        if event.kind != GROUP {
+    pub(super) fn learn(&mut self, event: &StackEvent) {
+        if event.kind != GROUP_TYPE {
             return;
         }
-        if let Some(machine) = event.reason.strip_prefix(SIGNALLED) {
+        if let Some(machine) = event.success_of() {
             _ = self.signalled.insert(machine.to_owned());
         }
-        if event.status.ends_with("_IN_PROGRESS") && !event.physical.is_empty() {
+        if event.is_in_progress() && !event.physical.is_empty() {
             _ = self.groups.insert(event.physical.clone());
         } else {
             _ = self.groups.remove(&event.physical);
@@ -45,7 +47,7 @@ impl Board {
     /// Tells what has changed. That it can't be told for once is no reason to stop watching.
     pub(super) fn look(&mut self, deploy: &Deploy) {
         self.looks += 1;
-        if self.groups.is_empty() || !self.looks.is_multiple_of(EVERY) {
+        if self.groups.is_empty() || !self.looks.is_multiple_of(LOOKS_PER_QUESTION) {
             return;
         }
         if let Err(error) = self.tell(deploy) {

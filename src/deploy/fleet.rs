@@ -14,7 +14,7 @@ use crate::{
 
 /// An Auto Scaling group.
 #[derive(Debug, Clone)]
-pub struct Group {
+pub struct ScalingGroup {
     /// Its name.
     pub name: String,
     /// Fewest machines.
@@ -29,7 +29,7 @@ pub struct Group {
 
 /// A machine as the balancer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct TargetHealth {
     /// The instance's id.
     pub id: String,
     /// `healthy`, `initial`, `unhealthy`, `draining` …
@@ -39,13 +39,13 @@ pub struct Target {
 }
 
 /// The groups of these names, of those that there are.
-pub fn groups(system: &System, names: &[&str]) -> Result<Vec<Group>> {
+pub fn groups(system: &System, names: &[&str]) -> Result<Vec<ScalingGroup>> {
     let call = Call::new(&AUTO_SCALING, "DescribeAutoScalingGroups");
     let answer = system.aws(call.with_list("AutoScalingGroupNames.member", names.iter().copied()))?;
     let group = |element: &Element| {
         let number = |name| element.text(name).parse().with_context(|| format!("the group's {name}"));
         let machine = |machine: &Element| (machine.text("InstanceId").into(), machine.text("LifecycleState").into());
-        Ok(Group {
+        Ok(ScalingGroup {
             name: element.text("AutoScalingGroupName").into(),
             min: number("MinSize")?,
             desired: number("DesiredCapacity")?,
@@ -64,10 +64,10 @@ pub fn resize(system: &System, group: &str, min: u32, desired: u32) -> Result<()
 }
 
 /// The machines behind a target group.
-pub fn targets(system: &System, target_group: &str) -> Result<Vec<Target>> {
+pub fn targets(system: &System, target_group: &str) -> Result<Vec<TargetHealth>> {
     let call = Call::new(&BALANCING, "DescribeTargetHealth").with("TargetGroupArn", target_group);
     let answer = system.aws(call)?;
-    let target = |element: &Element| Target {
+    let target = |element: &Element| TargetHealth {
         id: element.text("Target/Id").into(),
         state: element.text("TargetHealth/State").into(),
         reason: element.text("TargetHealth/Description").into(),
@@ -76,7 +76,7 @@ pub fn targets(system: &System, target_group: &str) -> Result<Vec<Target>> {
 }
 
 /// How many of them get requests and answer.
-pub fn healthy(targets: &[Target]) -> usize {
+pub fn healthy(targets: &[TargetHealth]) -> usize {
     targets.iter().filter(|target| target.state == "healthy").count()
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Deploy, artifacts::Artifacts, settings::Settings};
+use super::{Deploy, artifacts::Artifacts, settings::DeploySettings};
 use crate::{
     error::{self, Fault},
     system::fetch::aws::{ACM, Call, EC2, Element, QUOTAS, ROUTE_53, Refusal, STS},
@@ -65,7 +65,7 @@ impl Findings {
 }
 
 /// Looks at everything that a deploy of these settings needs.
-pub fn look(deploy: &Deploy, wanted: &Settings, artifacts: &Artifacts) -> Result<Findings> {
+pub fn look(deploy: &Deploy, wanted: &DeploySettings, artifacts: &Artifacts) -> Result<Findings> {
     let mut found = Findings::default();
     if let Some(who) = found.ask(deploy, "credentials", Call::new(&STS, "GetCallerIdentity"))? {
         who.text("GetCallerIdentityResult/Arn").clone_into(&mut found.identity);
@@ -91,7 +91,7 @@ fn listed(text: Option<&str>) -> Vec<&str> {
     text.into_iter().flat_map(|text| text.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect()
 }
 
-fn network(found: &mut Findings, deploy: &Deploy, wanted: &Settings) -> Result<()> {
+fn network(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings) -> Result<()> {
     let subnets = listed(wanted.subnets.as_deref());
     if subnets.is_empty() {
         found.fault("subnets: none are named (SUBNETS=subnet-…,subnet-… or --subnets)".into());
@@ -131,7 +131,7 @@ fn network(found: &mut Findings, deploy: &Deploy, wanted: &Settings) -> Result<(
     Ok(())
 }
 
-fn image(found: &mut Findings, deploy: &Deploy, wanted: &Settings, artifacts: &Artifacts) -> Result<()> {
+fn image(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings, artifacts: &Artifacts) -> Result<()> {
     let ami = wanted.ami.as_deref().unwrap_or_default();
     let call = Call::new(&EC2, "DescribeImages").with("ImageId.1", ami);
     let Some(answer) = found.ask(deploy, &format!("AMI {ami}"), call)? else { return Ok(()) };
@@ -194,7 +194,7 @@ fn without_apt(image: &Element) -> Option<(&str, bool)> {
     }
 }
 
-fn certificate(found: &mut Findings, deploy: &Deploy, wanted: &Settings) -> Result<()> {
+fn certificate(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings) -> Result<()> {
     let Some(arn) = &wanted.certificate else { return Ok(()) };
     // One that was uploaded to IAM can't be asked for here.
     if !arn.contains(":acm:") {
@@ -231,7 +231,7 @@ fn covers(name: &str, host: &str) -> bool {
     }
 }
 
-fn zone(found: &mut Findings, deploy: &Deploy, wanted: &Settings) -> Result<()> {
+fn zone(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings) -> Result<()> {
     let Some(name) = wanted.dns_record.as_deref().map(|name| name.trim_end_matches('.')) else { return Ok(()) };
     // The nearest zone: that of the name itself, else of what is above it.
     for domain in std::iter::successors(Some(name), |domain| domain.split_once('.').map(|(_, above)| above)) {
@@ -251,7 +251,7 @@ fn zone(found: &mut Findings, deploy: &Deploy, wanted: &Settings) -> Result<()> 
 }
 
 /// Names the account that the bucket belongs to, at the first deploy of a stack that expects none.
-pub fn bucket_owner(deploy: &Deploy, found: &Findings, wanted: &Settings, artifacts: &Artifacts) -> Result<()> {
+pub fn bucket_owner(deploy: &Deploy, found: &Findings, wanted: &DeploySettings, artifacts: &Artifacts) -> Result<()> {
     let (None, Some(upload)) = (&wanted.bucket_owner, artifacts.uploads.first()) else { return Ok(()) };
     let (bucket, account) = (&upload.bucket, &found.account);
     if account.is_empty() {

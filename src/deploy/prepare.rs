@@ -11,19 +11,19 @@ use super::{
     Deploy,
     artifacts::{Artifacts, Store},
     preflight::Findings,
-    settings::{Settings, Strategy},
+    settings::{DeploySettings, Strategy},
     slots::{Slot, Slots},
-    stack::{LONGEST_TEMPLATE, Stack, Template, Value, Wanted},
+    stack::{MAX_TEMPLATE_BYTES, ParameterValue, Stack, Template, WantedStack},
 };
 use crate::{error::Fault, system::fetch::aws::dns_suffix};
 
 /// The AMI of the script that this command replaces: Ubuntu 18.04 LTS in eu-central-1.
-const AMI: &str = "ami-0bdf93799014acdc4";
-const INSTANCE_TYPE: &str = "t2.micro";
+const DEFAULT_AMI: &str = "ami-0bdf93799014acdc4";
+const DEFAULT_INSTANCE_TYPE: &str = "t2.micro";
 
 /// What is about to happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum Intent {
     /// The stack is made.
     Create,
     /// The slot gets a new build, then the traffic.
@@ -34,7 +34,7 @@ pub(super) enum Kind {
     Adjust,
 }
 
-impl Kind {
+impl Intent {
     /// Whether machines are made that there are not yet.
     pub(super) fn is_new_build(&self) -> bool {
         matches!(self, Self::Create | Self::Fill(_))
@@ -55,10 +55,10 @@ pub(super) struct Prepared {
     pub(super) stack: String,
     /// That stack, if it is there.
     pub(super) current: Option<Stack>,
-    pub(super) kind: Kind,
+    pub(super) kind: Intent,
     /// Whether the slots' weights or sizes are not what the stack's parameters say.
     pub(super) is_behind: bool,
-    pub(super) wanted: Wanted,
+    pub(super) wanted: WantedStack,
     pub(super) artifacts: Artifacts,
     /// What it means, in plain words.
     pub(super) meaning: String,
@@ -78,7 +78,7 @@ impl Deploy {
     }
 
     /// Fails if the wanted build's number is not above all that there are: one that has a number has its content.
-    fn check_build(&self, serving: Option<u64>, highest: Option<u64>, wanted: &Settings) -> Result<()> {
+    fn check_build(&self, serving: Option<u64>, highest: Option<u64>, wanted: &DeploySettings) -> Result<()> {
         let build = wanted.build();
         let Some(highest) = highest.filter(|highest| build <= *highest) else { return Ok(()) };
         let message = if Some(build) == serving {
@@ -94,7 +94,7 @@ impl Deploy {
     }
 
     /// The settings with what they leave open taken from the stack, or by default.
-    fn resolved(&self, current: Option<&Stack>, named: impl Fn(&str) -> String) -> Settings {
+    fn resolved(&self, current: Option<&Stack>, named: impl Fn(&str) -> String) -> DeploySettings {
         let stands = |name: &str| {
             let value = current.map(|stack| stack.parameter(name)).filter(|value| !value.is_empty());
             value.map(str::to_owned)
@@ -108,18 +108,18 @@ impl Deploy {
         open(&mut settings.security_groups, "SecurityGroup");
         open(&mut settings.certificate, "AWSCertificate");
         open(&mut settings.dns_record, "DNSRecord");
-        _ = settings.ami.get_or_insert_with(|| AMI.into());
-        _ = settings.instance_type.get_or_insert_with(|| INSTANCE_TYPE.into());
+        _ = settings.ami.get_or_insert_with(|| DEFAULT_AMI.into());
+        _ = settings.instance_type.get_or_insert_with(|| DEFAULT_INSTANCE_TYPE.into());
         settings
     }
 
     /// The parameters that are known, and what is given for those that both slots have in common.
     fn shared_parameters(
         &self,
-        known: BTreeMap<String, Value>,
-        settings: &Settings,
+        known: BTreeMap<String, ParameterValue>,
+        settings: &DeploySettings,
         found: &Findings,
-    ) -> BTreeMap<String, Value> {
+    ) -> BTreeMap<String, ParameterValue> {
         let mut parameters = known;
         let store = Store::of(settings, &self.stack);
         let given = [
@@ -134,23 +134,23 @@ impl Deploy {
         ];
         for (name, value) in given {
             if let Some(value) = value {
-                _ = parameters.insert(name.into(), Value::New(value.clone()));
+                _ = parameters.insert(name.into(), ParameterValue::New(value.clone()));
             }
         }
         for pair in &settings.parameter {
             let (name, value) = pair.split_once('=').unwrap_or_default();
-            _ = parameters.insert(name.into(), Value::New(value.into()));
+            _ = parameters.insert(name.into(), ParameterValue::New(value.into()));
         }
         parameters
     }
 
     /// A template in the call, or in the bucket where it is too long for one.
-    fn placed(&self, text: String, settings: &Settings) -> Result<Template> {
-        if text.len() <= LONGEST_TEMPLATE {
+    fn placed(&self, text: String, settings: &DeploySettings) -> Result<Template> {
+        if text.len() <= MAX_TEMPLATE_BYTES {
             return Ok(Template::Body(text));
         }
         let store = Store::of(settings, &self.stack).with_context(|| {
-            Fault::new(format!("the template has {} bytes, and a call takes {LONGEST_TEMPLATE}", text.len()))
+            Fault::new(format!("the template has {} bytes, and a call takes {MAX_TEMPLATE_BYTES}", text.len()))
                 .hint("--bucket BUCKET, which can hold it")
                 .invalid()
         })?;

@@ -4,7 +4,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::{
     Deploy,
-    stack::{Change, ChangeSet, Property, Stack, Value, Wanted},
+    stack::{ChangeSet, ParameterValue, Property, ResourceChange, Stack, WantedStack},
 };
 use crate::{
     view::{coloured, say},
@@ -12,18 +12,20 @@ use crate::{
 };
 
 /// A longer value is shown as a difference of its lines, or cut.
-const LONG: usize = 100;
+const MAX_SHOWN_CHARS: usize = 100;
 
 impl Deploy {
     /// Shows the changes.
-    pub(super) fn preview(&self, current: Option<&Stack>, wanted: &Wanted, changes: &ChangeSet) {
+    pub(super) fn preview(&self, current: Option<&Stack>, wanted: &WantedStack, changes: &ChangeSet) {
         if self.json {
             Self::tell(&json(changes));
             return;
         }
         if let Some(stack) = current {
             let given = wanted.parameters.iter().filter_map(|(name, value)| match value {
-                Value::New(value) if stack.parameter(name) != value => Some((name, stack.parameter(name), value)),
+                ParameterValue::New(value) if stack.parameter(name) != value => {
+                    Some((name, stack.parameter(name), value))
+                }
                 _ => None,
             });
             for (name, before, after) in given {
@@ -35,7 +37,7 @@ impl Deploy {
         }
     }
 
-    fn change(change: &Change) {
+    fn change(change: &ResourceChange) {
         let (sign, colour) = match change.action.as_str() {
             "Add" => ("+", "32"),
             "Remove" => ("-", "31"),
@@ -91,7 +93,7 @@ fn text(value: Option<&str>) -> String {
 }
 
 fn shown(value: &str) -> String {
-    match value.char_indices().nth(LONG) {
+    match value.char_indices().nth(MAX_SHOWN_CHARS) {
         _ if value.is_empty() => "(none)".into(),
         Some((end, _)) => format!("{}…", &value[..end]),
         None => value.to_owned(),
@@ -107,7 +109,7 @@ fn json(changes: &ChangeSet) -> serde_json::Value {
             "requires_recreation": property.recreation,
         })
     };
-    let change = |change: &Change| {
+    let change = |change: &ResourceChange| {
         serde_json::json!({
             "action": change.action,
             "resource": change.resource,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Deploy,
-    fleet::{self, Group, Target},
+    fleet::{self, ScalingGroup, TargetHealth},
     slots::{Slot, Slots},
     stack::{self, Stack},
     state::Condition,
@@ -18,19 +18,19 @@ use crate::{
 };
 
 /// A slot as it is now.
-struct View {
+struct SlotView {
     slot: Slot,
     build: String,
     share: u32,
-    group: Option<Group>,
-    targets: Vec<Target>,
+    group: Option<ScalingGroup>,
+    targets: Vec<TargetHealth>,
 }
 
 impl Deploy {
-    fn views(&self, slots: &Slots) -> Result<Vec<View>> {
+    fn views(&self, slots: &Slots) -> Result<Vec<SlotView>> {
         let shares = slots.shares(&self.system)?;
         let view = |(slot, share): (Slot, u32)| {
-            Ok(View {
+            Ok(SlotView {
                 slot,
                 build: slots.parameter(slot, "VersionId").to_owned(),
                 share,
@@ -55,7 +55,7 @@ impl Deploy {
         let machines: Vec<&str> =
             views.iter().flat_map(|view| &view.targets).map(|target| target.id.as_str()).collect();
         let builds = fleet::builds(&self.system, &machines)?;
-        let build_of = |view: &View, target: &Target| {
+        let build_of = |view: &SlotView, target: &TargetHealth| {
             builds.get(&target.id).filter(|build| !build.is_empty()).unwrap_or(&view.build).clone()
         };
         if self.json {
@@ -73,7 +73,7 @@ impl Deploy {
             }
         }
         let serving = views.iter().filter(|view| view.share > 0);
-        let serving: Vec<(String, &Target)> =
+        let serving: Vec<(String, &TargetHealth)> =
             serving.flat_map(|view| view.targets.iter().map(move |target| (build_of(view, target), target))).collect();
         let sick: Vec<&str> = serving
             .iter()
@@ -233,9 +233,9 @@ fn exit_code(slots: &Slots, well: bool) -> u8 {
     if slots.stacks().any(|stack| stack.state.condition == Condition::Busy) { 4 } else { u8::from(!well) }
 }
 
-fn slot_json(view: &View, build: impl Fn(&Target) -> String) -> Value {
+fn slot_json(view: &SlotView, build: impl Fn(&TargetHealth) -> String) -> Value {
     let group = view.group.as_ref();
-    let target = |target: &Target| json!({ "id": target.id, "state": target.state, "reason": target.reason, "build": build(target) });
+    let target = |target: &TargetHealth| json!({ "id": target.id, "state": target.state, "reason": target.reason, "build": build(target) });
     json!({
         "slot": view.slot.name(),
         "build": view.build,
@@ -247,7 +247,7 @@ fn slot_json(view: &View, build: impl Fn(&Target) -> String) -> Value {
     })
 }
 
-fn show(view: &View, build: impl Fn(&Target) -> String) {
+fn show(view: &SlotView, build: impl Fn(&TargetHealth) -> String) {
     let name = view.slot.name();
     let Some(group) = &view.group else {
         say(format!("  {name:5}  empty"));

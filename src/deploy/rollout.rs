@@ -12,9 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{
     Deploy, fleet,
-    fleet::{Group, Target},
+    fleet::{ScalingGroup, TargetHealth},
     slots::{Slot, Slots, active},
-    stack::{self, Stack, Template, Value, Wanted},
+    stack::{self, ParameterValue, Stack, Template, WantedStack},
     state::Condition,
     watch::Watch,
 };
@@ -25,12 +25,12 @@ use crate::{
 };
 
 /// The shares that a new build gets, unless told otherwise.
-const SHIFT: [u8; 3] = [10, 50, 100];
+const DEFAULT_SHIFT_PERCENT: [u8; 3] = [10, 50, 100];
 const PAUSE: Duration = Duration::from_secs(30);
 /// Resolvers keep an answer for a minute: that is how long an alias of a balancer lives.
 /// <https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/resource-record-sets-choosing-alias-non-alias.html>
 const PAUSE_OF_DNS: Duration = Duration::from_mins(2);
-const HEALTH_TIMEOUT: Duration = Duration::from_mins(10);
+const DEFAULT_HEALTH_TIMEOUT: Duration = Duration::from_mins(10);
 
 impl Deploy {
     /// Moves the traffic to a slot that holds a new build, shrinks the other one, and has the stack know.
@@ -51,7 +51,8 @@ impl Deploy {
     fn move_traffic(&self, slots: &Slots, slot: Slot, share: &mut u32) -> Result<()> {
         let group = self.grow(slots, slot, None)?;
         let mut healthy = self.await_health(slots, slot, &group);
-        let shares = if self.settings.shift.is_empty() { SHIFT.to_vec() } else { self.settings.shift.clone() };
+        let shares =
+            if self.settings.shift.is_empty() { DEFAULT_SHIFT_PERCENT.to_vec() } else { self.settings.shift.clone() };
         // Who goes on where somebody has detached takes no traffic away again.
         let left: Vec<u8> = shares.into_iter().filter(|next| u32::from(*next) > *share).collect();
         for next in left {
@@ -125,7 +126,7 @@ impl Deploy {
 
     /// Gives a slot as many machines as the other one has. Unless it may have fewer (`least`), it keeps them: without traffic
     /// its alarms would take them away.
-    fn grow(&self, slots: &Slots, slot: Slot, least: Option<u32>) -> Result<Group> {
+    fn grow(&self, slots: &Slots, slot: Slot, least: Option<u32>) -> Result<ScalingGroup> {
         let mut group = self.group(slots, slot)?;
         let Some(other) = slots.group(&self.system, slot.other())? else { return Ok(group) };
         let wanted = other.desired.min(group.max).max(group.desired);
@@ -141,13 +142,13 @@ impl Deploy {
         Ok(group)
     }
 
-    fn group(&self, slots: &Slots, slot: Slot) -> Result<Group> {
+    fn group(&self, slots: &Slots, slot: Slot) -> Result<ScalingGroup> {
         let group = slots.group(&self.system, slot)?;
         group.with_context(|| format!("the slot {} of {} holds no group", slot.name(), self.stack))
     }
 
     /// A slot's machines as the balancer sees them; `None` if AWS can't be reached for now.
-    fn look(&self, slots: &Slots, slot: Slot) -> Result<Option<Vec<Target>>> {
+    fn look(&self, slots: &Slots, slot: Slot) -> Result<Option<Vec<TargetHealth>>> {
         match slots.targets(&self.system, slot) {
             Ok(targets) => Ok(Some(targets)),
             Err(error) if error::class(&error) == Class::Transient => {
@@ -159,8 +160,8 @@ impl Deploy {
     }
 
     /// Waits until as many machines as the group wants are healthy behind the balancer.
-    fn await_health(&self, slots: &Slots, slot: Slot, group: &Group) -> Result<()> {
-        let limit = self.settings.health_timeout.map_or(HEALTH_TIMEOUT, |limit| limit.0);
+    fn await_health(&self, slots: &Slots, slot: Slot, group: &ScalingGroup) -> Result<()> {
+        let limit = self.settings.health_timeout.map_or(DEFAULT_HEALTH_TIMEOUT, |limit| limit.0);
         let (began, wanted) = (Instant::now(), group.desired as usize);
         let mut told = BTreeMap::new();
         loop {
@@ -193,7 +194,7 @@ impl Deploy {
     }
 
     /// Looks at a slot for some time: it must stay healthy under the traffic that it gets.
-    fn observe(&self, slots: &Slots, slot: Slot, group: &Group) -> Result<()> {
+    fn observe(&self, slots: &Slots, slot: Slot, group: &ScalingGroup) -> Result<()> {
         let (began, time) = (Instant::now(), self.pause());
         loop {
             let seen = self.look(slots, slot)?;
@@ -236,7 +237,7 @@ impl Deploy {
                     ("DesiredCapacity", group.desired),
                     ("MinSize", group.min),
                 ] {
-                    _ = values.insert(slots.named(each, name), Value::New(value.to_string()));
+                    _ = values.insert(slots.named(each, name), ParameterValue::New(value.to_string()));
                 }
             }
             if !values.is_empty() {
@@ -255,17 +256,21 @@ impl Deploy {
     }
 
     /// Changes parameters of stacks, of several at the same time, and nothing else of them; `what` is that for a person.
-    pub(super) fn set_parameters(&self, changes: &[(&Stack, BTreeMap<String, Value>)], what: &str) -> Result<()> {
+    pub(super) fn set_parameters(
+        &self,
+        changes: &[(&Stack, BTreeMap<String, ParameterValue>)],
+        what: &str,
+    ) -> Result<()> {
         for (stack, _) in changes {
             self.settle(stack)?;
         }
         let mut begun = vec![];
         for (stack, values) in changes {
-            let mut parameters: BTreeMap<String, Value> =
-                stack.parameters.keys().map(|name| (name.clone(), Value::Previous)).collect();
+            let mut parameters: BTreeMap<String, ParameterValue> =
+                stack.parameters.keys().map(|name| (name.clone(), ParameterValue::Previous)).collect();
             parameters.extend(values.clone());
             let watch = Watch::from_now(self, &stack.id)?;
-            if stack::update(&self.system, &stack.name, &Wanted { template: Template::Previous, parameters })? {
+            if stack::update(&self.system, &stack.name, &WantedStack { template: Template::Previous, parameters })? {
                 self.say(&format!("{what} of the stack {} follow", stack.name));
                 begun.push(watch);
             }

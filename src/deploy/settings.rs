@@ -18,9 +18,9 @@ use crate::{
 };
 
 /// The settings file that is read if it is there and none is named.
-const FILE: &str = "deploy.toml";
-/// The longest settings file.
-const LIMIT: u64 = 1 << 20;
+const SETTINGS_FILE: &str = "deploy.toml";
+/// The largest settings file.
+const MAX_SETTINGS_BYTES: u64 = 1 << 20;
 
 /// How a new build takes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
@@ -54,7 +54,7 @@ impl Strategy {
 /// The settings. Each is also a key of `deploy.toml`, where sets are tables: `set = { jar_url = "…" }`.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+pub struct DeploySettings {
     /// The build's number; it must rise with each that changes content. Default: 1.
     #[arg(long, env = "BUILD_NUMBER", value_name = "N")]
     pub build_number: Option<u64>,
@@ -146,14 +146,14 @@ fn pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::E
     Ok(table.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
 }
 
-impl Settings {
+impl DeploySettings {
     /// These, and what they leave open from the settings file, with its path; it is read if it is named or in the current
     /// directory.
     ///
     /// # Errors
     /// Also if another user than the caller and root could have written the file.
     pub fn with_file(self, named: Option<&PathBuf>) -> Result<(Self, Option<AbsPath>)> {
-        let wanted = named.map_or(Path::new(FILE), |path| path);
+        let wanted = named.map_or(Path::new(SETTINGS_FILE), |path| path);
         let refused = || format!("the settings file {} can't be read; nothing was touched", wanted.display());
         let found = Trusted::open(wanted).with_context(|| Fault::new(refused()).invalid())?;
         let Some(found) = found else {
@@ -161,7 +161,7 @@ impl Settings {
             return Ok((self.without_empty(), None));
         };
         let path = found.path().clone();
-        let text = String::from_utf8(found.read(LIMIT)?).with_context(|| format!("reading {path}"))?;
+        let text = String::from_utf8(found.read(MAX_SETTINGS_BYTES)?).with_context(|| format!("reading {path}"))?;
         let file = toml::from_str(&text).map_err(|error| {
             Fault::new(format!("{path} is not valid"))
                 .caused_by(error)
@@ -271,13 +271,13 @@ mod tests {
 
     #[test]
     fn what_is_given_wins_over_the_file_and_what_is_empty_is_not_given() {
-        let given = Settings {
+        let given = DeploySettings {
             ami: Some(String::new()),
             subnets: Some("a".into()),
             set: vec!["x=2".into()],
-            ..Settings::default()
+            ..DeploySettings::default()
         };
-        let file: Settings =
+        let file: DeploySettings =
             toml::from_str("ami = \"ami-1\"\nsubnets = \"b\"\nset = { x = \"1\", y = \"3\" }\npause = \"5s\"").unwrap();
         let both = given.without_empty().or(file);
         assert_eq!((both.ami.as_deref(), both.subnets.as_deref()), (Some("ami-1"), Some("a")));
@@ -287,10 +287,15 @@ mod tests {
 
     #[test]
     fn an_unknown_key_and_contradicting_sizes_are_refused() {
-        assert!(toml::from_str::<Settings>("buckets = \"b\"").unwrap_err().to_string().contains("buckets"));
-        let sizes = Settings { min_size: Some(3), desired_capacity: Some(2), max_size: Some(3), ..Settings::default() };
+        assert!(toml::from_str::<DeploySettings>("buckets = \"b\"").unwrap_err().to_string().contains("buckets"));
+        let sizes = DeploySettings {
+            min_size: Some(3),
+            desired_capacity: Some(2),
+            max_size: Some(3),
+            ..DeploySettings::default()
+        };
         assert!(sizes.check().is_err());
-        let shift = Settings { shift: vec![10, 50], ..Settings::default() };
+        let shift = DeploySettings { shift: vec![10, 50], ..DeploySettings::default() };
         assert!(shift.check().is_err());
     }
 }

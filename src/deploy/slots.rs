@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use super::{
     Deploy,
-    fleet::{self, Group, Target},
+    fleet::{self, ScalingGroup, TargetHealth},
     settings::Strategy,
     stack::Stack,
     state::Condition,
@@ -144,7 +144,7 @@ impl Slots {
     }
 
     /// A slot's group; `None` if the slot is not filled.
-    pub fn group(&self, system: &System, slot: Slot) -> Result<Option<Group>> {
+    pub fn group(&self, system: &System, slot: Slot) -> Result<Option<ScalingGroup>> {
         match self.stack(slot).and_then(|stack| stack.outputs.get(&self.named(slot, "Group"))) {
             Some(name) => Ok(fleet::groups(system, &[name])?.into_iter().next()),
             None => Ok(None),
@@ -152,7 +152,7 @@ impl Slots {
     }
 
     /// A slot's machines as its balancer sees them.
-    pub fn targets(&self, system: &System, slot: Slot) -> Result<Vec<Target>> {
+    pub fn targets(&self, system: &System, slot: Slot) -> Result<Vec<TargetHealth>> {
         let Some(stack) = self.stack(slot) else { return Ok(vec![]) };
         // A stack that was never finished has none.
         if self.strategy.has_two_stacks() && stack.outputs.is_empty() {

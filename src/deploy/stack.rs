@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
-use super::state::{Condition, State};
+use super::state::{Condition, StackState};
 use crate::{
     error::Fault,
     system::{
@@ -15,7 +15,7 @@ use crate::{
 
 /// The longest template that is sent with a call; a longer one has to be in S3.
 /// <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html>
-pub const LONGEST_TEMPLATE: usize = 51_200;
+pub const MAX_TEMPLATE_BYTES: usize = 51_200;
 
 /// A stack.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub struct Stack {
     /// Its ARN.
     pub id: String,
     /// Its state.
-    pub state: State,
+    pub state: StackState,
     /// CloudFormation's words for why it is in it; often empty.
     pub reason: String,
     /// When it was last changed, as CloudFormation writes times.
@@ -53,7 +53,7 @@ impl Stack {
         let found = Self {
             name: stack.text("StackName").to_owned(),
             id: stack.text("StackId").to_owned(),
-            state: State::of(stack.text("StackStatus")),
+            state: StackState::of(stack.text("StackStatus")),
             reason: stack.text("StackStatusReason").to_owned(),
             changed: time("LastUpdatedTime").or_else(|| time("CreationTime")).unwrap_or("an unknown time").to_owned(),
             parameters: pairs("Parameters", "ParameterKey", "ParameterValue"),
@@ -120,7 +120,7 @@ pub enum Template {
 
 /// A value for a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
+pub enum ParameterValue {
     /// This one.
     New(String),
     /// The one that the stack has.
@@ -129,14 +129,14 @@ pub enum Value {
 
 /// What a stack is to become.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct WantedStack {
     /// Its template.
     pub template: Template,
     /// Its parameters.
-    pub parameters: BTreeMap<String, Value>,
+    pub parameters: BTreeMap<String, ParameterValue>,
 }
 
-impl Wanted {
+impl WantedStack {
     /// Puts template and parameters into a call.
     fn put(&self, call: Call) -> Call {
         let mut call = match &self.template {
@@ -148,8 +148,8 @@ impl Wanted {
             let member = format!("Parameters.member.{n}");
             call = call.with(format!("{member}.ParameterKey"), name);
             call = match value {
-                Value::New(value) => call.with(format!("{member}.ParameterValue"), value),
-                Value::Previous => call.with(format!("{member}.UsePreviousValue"), "true"),
+                ParameterValue::New(value) => call.with(format!("{member}.ParameterValue"), value),
+                ParameterValue::Previous => call.with(format!("{member}.UsePreviousValue"), "true"),
             };
         }
         call.with("Capabilities.member.1", "CAPABILITY_IAM")
@@ -162,12 +162,12 @@ pub struct ChangeSet {
     /// Its ARN.
     pub id: String,
     /// The changes.
-    pub changes: Vec<Change>,
+    pub changes: Vec<ResourceChange>,
 }
 
 /// What will happen to a resource.
 #[derive(Debug)]
-pub struct Change {
+pub struct ResourceChange {
     /// `Add`, `Modify`, `Remove` …
     pub action: String,
     /// Its name in the template.
@@ -198,7 +198,7 @@ pub fn propose(
     system: &System,
     stack: &str,
     is_new: bool,
-    wanted: &Wanted,
+    wanted: &WantedStack,
     poll: Duration,
 ) -> Result<Option<ChangeSet>> {
     let token = token();
@@ -223,7 +223,7 @@ pub fn propose(
 }
 
 /// Waits until the changes of a change set are known; `None` if there are none.
-fn computed(system: &System, stack: &str, id: &str, poll: Duration) -> Result<Option<Vec<Change>>> {
+fn computed(system: &System, stack: &str, id: &str, poll: Duration) -> Result<Option<Vec<ResourceChange>>> {
     let mut changes = vec![];
     let mut next = String::new();
     loop {
@@ -254,7 +254,7 @@ fn computed(system: &System, stack: &str, id: &str, poll: Duration) -> Result<Op
     }
 }
 
-fn change(element: &Element) -> Change {
+fn change(element: &Element) -> ResourceChange {
     let property = |detail: &Element| {
         let target = detail.find("Target").filter(|target| target.text("Attribute") == "Properties")?;
         let value = |name| target.find(name).map(|value| value.text.clone());
@@ -266,7 +266,7 @@ fn change(element: &Element) -> Change {
             recreation: target.text("RequiresRecreation").to_owned(),
         })
     };
-    Change {
+    ResourceChange {
         action: element.text("Action").to_owned(),
         resource: element.text("LogicalResourceId").to_owned(),
         kind: element.text("ResourceType").to_owned(),
@@ -301,7 +301,7 @@ pub fn discard(system: &System, stack: &str, change_set: &str, is_new: bool) -> 
 }
 
 /// Updates a stack without a change set; false if there is nothing to change.
-pub fn update(system: &System, stack: &str, wanted: &Wanted) -> Result<bool> {
+pub fn update(system: &System, stack: &str, wanted: &WantedStack) -> Result<bool> {
     let call = Call::new(&CLOUDFORMATION, "UpdateStack").with("StackName", stack).with("ClientRequestToken", token());
     match system.aws(wanted.put(call)) {
         Ok(_) => Ok(true),
@@ -318,7 +318,7 @@ pub fn delete(system: &System, stack: &str) -> Result<()> {
 
 /// A resource of a stack.
 #[derive(Debug)]
-pub struct Resource {
+pub struct StackResource {
     /// Its name in the template.
     pub name: String,
     /// Its type.
@@ -330,9 +330,9 @@ pub struct Resource {
 }
 
 /// What a stack holds, at most a hundred of them: more than our templates make.
-pub fn resources(system: &System, stack: &str) -> Result<Vec<Resource>> {
+pub fn resources(system: &System, stack: &str) -> Result<Vec<StackResource>> {
     let answer = system.aws(Call::new(&CLOUDFORMATION, "DescribeStackResources").with("StackName", stack))?;
-    let resource = |element: &Element| Resource {
+    let resource = |element: &Element| StackResource {
         name: element.text("LogicalResourceId").to_owned(),
         kind: element.text("ResourceType").to_owned(),
         id: element.text("PhysicalResourceId").to_owned(),

@@ -18,7 +18,7 @@ pub enum Condition {
 
 /// A state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct State {
+pub struct StackState {
     /// CloudFormation's name for it.
     pub name: Cow<'static, str>,
     /// What can be done.
@@ -43,12 +43,12 @@ const fn state(
     failed: bool,
     meaning: &'static str,
     next: &'static str,
-) -> State {
-    State { name: Cow::Borrowed(name), condition, failed, meaning, next }
+) -> StackState {
+    StackState { name: Cow::Borrowed(name), condition, failed, meaning, next }
 }
 
 /// All of them.
-pub const STATES: [State; 23] = [
+pub const STATES: [StackState; 23] = [
     state(
         "REVIEW_IN_PROGRESS",
         Condition::Absent,
@@ -146,7 +146,7 @@ pub const STATES: [State; 23] = [
     ),
 ];
 
-impl State {
+impl StackState {
     /// The state of this name. One that is not known is waited for if it is in progress, else nothing is done with it.
     pub fn of(name: &str) -> Self {
         if let Some(known) = STATES.iter().find(|state| state.name == name) {
@@ -178,10 +178,10 @@ mod tests {
 
     #[test]
     fn a_state_that_is_not_known_is_left_alone() {
-        assert_eq!(State::of("RESHAPE_IN_PROGRESS").condition, Condition::Busy);
-        assert_eq!(State::of("RESHAPE_FAILED").condition, Condition::Stuck);
-        assert_eq!(State::of("RESHAPE_FAILED").name, "RESHAPE_FAILED");
-        assert!(State::of("RESHAPE_ROLLBACK_COMPLETE").failed);
+        assert_eq!(StackState::of("RESHAPE_IN_PROGRESS").condition, Condition::Busy);
+        assert_eq!(StackState::of("RESHAPE_FAILED").condition, Condition::Stuck);
+        assert_eq!(StackState::of("RESHAPE_FAILED").name, "RESHAPE_FAILED");
+        assert!(StackState::of("RESHAPE_ROLLBACK_COMPLETE").failed);
     }
 
     #[test]

@@ -6,50 +6,24 @@ use std::{
 };
 
 use anyhow::Result;
-use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     Deploy,
-    board::{Board, GROUP},
+    board::Board,
+    event::{GROUP_TYPE, STACK_TYPE, StackEvent},
     fleet,
     stack::Stack,
-    state::{Condition, State},
+    state::{Condition, StackState},
 };
 use crate::{
     error::{self, Class},
     signal::block::{self, Block},
-    system::fetch::aws::{CLOUDFORMATION, Call, Element},
+    system::fetch::aws::{CLOUDFORMATION, Call},
     value::spoken,
     view::{coloured, complain, say},
     visible::Shown,
 };
-
-/// An event.
-#[derive(Debug, Clone, Serialize)]
-pub struct Event {
-    /// Tells it from others.
-    pub id: String,
-    /// When.
-    pub time: String,
-    /// The resource's name in the template.
-    pub resource: String,
-    /// Its type.
-    pub kind: String,
-    /// What it became.
-    pub status: String,
-    /// Why.
-    pub reason: String,
-    /// What AWS calls it.
-    pub physical: String,
-}
-
-impl Event {
-    /// Whether another failure brought it about.
-    fn is_consequence(&self) -> bool {
-        self.reason.contains("cancelled") || self.reason.starts_with("The following resource(s) failed")
-    }
-}
 
 /// A stack that is watched.
 pub struct Watch<'a> {
@@ -60,7 +34,7 @@ pub struct Watch<'a> {
     /// When a resource's change began.
     began: BTreeMap<String, String>,
     /// The first failure that is no consequence of another.
-    failure: Option<Event>,
+    failure: Option<StackEvent>,
     explained: Vec<String>,
     board: Board,
 }
@@ -77,12 +51,7 @@ impl<'a> Watch<'a> {
     pub fn from_its_beginning(deploy: &'a Deploy, stack: &str) -> Result<Self> {
         let mut watch = Self::new(deploy, stack);
         let (events, _) = watch.page("")?;
-        let is_beginning = |event: &Event| {
-            event.kind == "AWS::CloudFormation::Stack"
-                && ["CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"].contains(&event.status.as_str())
-                && event.physical.contains(&event.resource)
-        };
-        let beginning = events.iter().position(is_beginning);
+        let beginning = events.iter().position(StackEvent::is_start);
         watch.last = beginning.and_then(|index| events.get(index + 1)).map(|event| event.id.clone());
         Ok(watch)
     }
@@ -100,24 +69,15 @@ impl<'a> Watch<'a> {
     }
 
     /// A page of events, newest first, and the mark of the next one.
-    fn page(&self, next: &str) -> Result<(Vec<Event>, String)> {
+    fn page(&self, next: &str) -> Result<(Vec<StackEvent>, String)> {
         let call = Call::new(&CLOUDFORMATION, "DescribeStackEvents").with("StackName", &self.stack);
         let answer = self.deploy.system.aws(if next.is_empty() { call } else { call.with("NextToken", next) })?;
-        let event = |element: &Element| Event {
-            id: element.text("EventId").into(),
-            time: element.text("Timestamp").into(),
-            resource: element.text("LogicalResourceId").into(),
-            kind: element.text("ResourceType").into(),
-            status: element.text("ResourceStatus").into(),
-            reason: element.text("ResourceStatusReason").into(),
-            physical: element.text("PhysicalResourceId").into(),
-        };
-        let events = answer.list("DescribeStackEventsResult/StackEvents").map(event).collect();
+        let events = answer.list("DescribeStackEventsResult/StackEvents").map(StackEvent::read).collect();
         Ok((events, answer.text("DescribeStackEventsResult/NextToken").into()))
     }
 
     /// The events since the last call, oldest first.
-    fn fresh(&mut self) -> Result<Vec<Event>> {
+    fn fresh(&mut self) -> Result<Vec<StackEvent>> {
         let mut fresh = vec![];
         let mut next = String::new();
         loop {
@@ -175,9 +135,9 @@ impl<'a> Watch<'a> {
         Ok(stack.filter(|stack| stack.state.condition != Condition::Busy))
     }
 
-    fn show(&mut self, event: &Event) {
+    fn show(&mut self, event: &StackEvent) {
         self.board.learn(event);
-        let began = if event.status.ends_with("_IN_PROGRESS") {
+        let began = if event.is_in_progress() {
             _ = self.began.entry(event.resource.clone()).or_insert_with(|| event.time.clone());
             None
         } else {
@@ -193,12 +153,12 @@ impl<'a> Watch<'a> {
             let what = format!("  {}{took}{reason}", event.resource);
             say(Shown::from(format!("{}  ", clock(&event.time))) + status + what);
         }
-        if let Some(id) = event.reason.strip_prefix("Received FAILURE signal with UniqueId ") {
-            self.explain(id.split_whitespace().next().unwrap_or_default());
+        if let Some(machine) = event.failure_of() {
+            self.explain(machine);
         }
-        if event.status.ends_with("_FAILED") && !event.is_consequence() {
+        if event.is_failure() {
             // If none has said why, those are asked that never came as far as to signal.
-            if event.kind == GROUP && self.explained.is_empty() {
+            if event.kind == GROUP_TYPE && self.explained.is_empty() {
                 self.board.silent().iter().for_each(|machine| self.explain(machine));
             }
             _ = self.failure.get_or_insert_with(|| event.clone());
@@ -237,17 +197,17 @@ impl<'a> Watch<'a> {
 }
 
 /// The failures of what went on last, oldest first, without those that others brought about.
-pub(super) fn failures(deploy: &Deploy, stack: &str) -> Result<Vec<Event>> {
+pub(super) fn failures(deploy: &Deploy, stack: &str) -> Result<Vec<StackEvent>> {
     let mut watch = Watch::from_its_beginning(deploy, stack)?;
     let mut events = watch.fresh()?;
-    events.retain(|event| event.status.ends_with("_FAILED") && !event.is_consequence());
+    events.retain(StackEvent::is_failure);
     Ok(events)
 }
 
 /// The events of the stack itself, oldest first.
-pub(super) fn milestones(deploy: &Deploy, stack: &str) -> Result<Vec<Event>> {
+pub(super) fn milestones(deploy: &Deploy, stack: &str) -> Result<Vec<StackEvent>> {
     let mut events = Watch::new(deploy, stack).fresh()?;
-    events.retain(|event| event.kind == "AWS::CloudFormation::Stack" && event.physical == stack);
+    events.retain(|event| event.kind == STACK_TYPE && event.physical == stack);
     Ok(events)
 }
 
@@ -262,7 +222,7 @@ fn clock(time: &str) -> &str {
 }
 
 fn colour(status: &str) -> &'static str {
-    if status.ends_with("_FAILED") || State::of(status).failed {
+    if status.ends_with("_FAILED") || StackState::of(status).failed {
         "31"
     } else if status.ends_with("_COMPLETE") {
         "32"

@@ -9,7 +9,7 @@ use anyhow::Result;
 use super::{
     Deploy,
     slots::{Slot, Slots},
-    stack::Value,
+    stack::ParameterValue,
 };
 
 impl Deploy {
@@ -17,7 +17,7 @@ impl Deploy {
     pub(super) fn shift_answers(&self, slots: &Slots, shares: [(Slot, u8); 2]) -> Result<()> {
         let weight = |(slot, share): (Slot, u8)| {
             let stack = slots.stack(slot).filter(|stack| stack.outputs.contains_key("Listener"))?;
-            Some((stack, [("Weight".to_owned(), Value::New(share.to_string()))].into()))
+            Some((stack, [("Weight".to_owned(), ParameterValue::New(share.to_string()))].into()))
         };
         let changes: Vec<_> = shares.into_iter().filter_map(weight).collect();
         self.set_parameters(&changes, "the records")

@@ -2,14 +2,14 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Kind, Prepared};
+use super::{Intent, Prepared};
 use crate::{
     deploy::{
         Deploy,
         artifacts::Artifacts,
         fleet, preflight,
         settings::Strategy,
-        stack::{Stack, Value, Wanted},
+        stack::{ParameterValue, Stack, WantedStack},
         template,
     },
     error::Fault,
@@ -38,7 +38,7 @@ impl Deploy {
                 .invalid()
         );
         let known = current.iter().flat_map(|stack| stack.parameters.keys());
-        let known = known.map(|name| (name.clone(), Value::Previous)).collect();
+        let known = known.map(|name| (name.clone(), ParameterValue::Previous)).collect();
         let mut parameters = self.shared_parameters(known, &settings, &found);
         // What instances of the old shape have: machines of their own number, each by its parameter.
         let template = template::text(Strategy::Compatible);
@@ -79,12 +79,12 @@ impl Deploy {
             ("MaxSize", max.to_string()),
             ("UserData", encoded),
         ] {
-            _ = parameters.insert(name.into(), Value::New(value));
+            _ = parameters.insert(name.into(), ParameterValue::New(value));
         }
         let (kind, meaning) = match &current {
-            None => (Kind::Create, format!("build {}: a new stack of the old shape", settings.build())),
+            None => (Intent::Create, format!("build {}: a new stack of the old shape", settings.build())),
             Some(stack) => (
-                Kind::Adjust,
+                Intent::Adjust,
                 format!(
                     "build {} → {}: the group is replaced as a whole; the new machines join the balancer before the old ones go",
                     stack.parameter("VersionId"),
@@ -92,7 +92,7 @@ impl Deploy {
                 ),
             ),
         };
-        let wanted = Wanted { template: self.placed(template.to_owned(), &settings)?, parameters };
+        let wanted = WantedStack { template: self.placed(template.to_owned(), &settings)?, parameters };
         let meaning = format!("{}: {meaning}", self.stack);
         Ok(Prepared { stack: self.stack.clone(), current, kind, is_behind: false, wanted, artifacts, meaning })
     }

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail, ensure};
 
-use super::{Kind, Prepared};
+use super::{Intent, Prepared};
 use crate::{
     deploy::{
         Deploy,
         artifacts::Artifacts,
-        fleet::Group,
+        fleet::ScalingGroup,
         preflight,
-        settings::Settings,
+        settings::DeploySettings,
         slots::{Slot, Slots, active},
-        stack::{Stack, Value, Wanted},
+        stack::{ParameterValue, Stack, WantedStack},
         template,
     },
     error::{Class, Fault},
@@ -59,8 +59,9 @@ impl Deploy {
         let takes_over = separate && kind.is_new_build();
         let known = if takes_over { current } else { slots.stack(slot) };
         let known = known.into_iter().flat_map(|stack| &stack.parameters);
-        let known = known
-            .map(|(name, value)| (name.clone(), if takes_over { Value::New(value.clone()) } else { Value::Previous }));
+        let known = known.map(|(name, value)| {
+            (name.clone(), if takes_over { ParameterValue::New(value.clone()) } else { ParameterValue::Previous })
+        });
         let mut parameters = self.shared_parameters(known.collect(), &settings, &found);
         if let (true, Some(current)) = (separate, current) {
             check_in_common(slots, current, &kind, &parameters)?;
@@ -74,21 +75,21 @@ impl Deploy {
                     [("Weight", Some(shares[each.index()])), ("DesiredCapacity", group.map(|group| group.desired))];
                 for (name, value) in so.into_iter().filter_map(|(name, value)| Some((name, value?.to_string()))) {
                     is_behind |= !separate && slots.parameter(each, name) != value;
-                    _ = parameters.insert(slots.named(each, name), Value::New(value));
+                    _ = parameters.insert(slots.named(each, name), ParameterValue::New(value));
                 }
             }
         }
         let mut put = |name: &str, value: String| {
-            _ = parameters.insert(slots.named(slot, name), Value::New(value));
+            _ = parameters.insert(slots.named(slot, name), ParameterValue::New(value));
         };
         // Without traffic the alarms would take its machines away.
         put("MinSize", if kind.promoted().is_some() { size.desired } else { size.min }.to_string());
         put("DesiredCapacity", size.desired.to_string());
         put("MaxSize", size.max.to_string());
         match kind {
-            Kind::Create => put("Weight", "100".into()),
-            Kind::Fill(_) => put("Weight", "0".into()),
-            Kind::Resume(_) | Kind::Adjust => {}
+            Intent::Create => put("Weight", "100".into()),
+            Intent::Fill(_) => put("Weight", "0".into()),
+            Intent::Resume(_) | Intent::Adjust => {}
         }
         if kind.is_new_build() {
             put("VersionId", settings.build().to_string());
@@ -112,7 +113,7 @@ impl Deploy {
             current: slots.stack(slot).cloned(),
             kind,
             is_behind,
-            wanted: Wanted { template, parameters },
+            wanted: WantedStack { template, parameters },
             artifacts,
             meaning,
         })
@@ -123,21 +124,21 @@ impl Deploy {
         &self,
         slots: &Slots,
         shares: [u32; 2],
-        wanted: &Settings,
+        wanted: &DeploySettings,
         artifacts: &Artifacts,
         live: &BTreeMap<&'static str, String>,
-    ) -> Result<(Kind, Slot)> {
+    ) -> Result<(Intent, Slot)> {
         let holds = |slot| self.holds(slots, slot, wanted, artifacts, live);
         let newest = if slots.build(Slot::Blue) >= slots.build(Slot::Green) { Slot::Blue } else { Slot::Green };
         Ok(match active(shares) {
-            None => (Kind::Create, Slot::Blue),
+            None => (Intent::Create, Slot::Blue),
             // Somebody has detached, or gone back.
-            Some(_) if shares[newest.other().index()] > 0 && holds(newest)? => (Kind::Resume(newest), newest),
-            Some(serving) if holds(serving)? => (Kind::Adjust, serving),
+            Some(_) if shares[newest.other().index()] > 0 && holds(newest)? => (Intent::Resume(newest), newest),
+            Some(serving) if holds(serving)? => (Intent::Adjust, serving),
             Some(serving) => {
                 self.check_build(slots.build(serving), slots.build(newest), wanted)?;
                 self.check_idle(slots, serving.other(), shares)?;
-                (Kind::Fill(serving.other()), serving.other())
+                (Intent::Fill(serving.other()), serving.other())
             }
         })
     }
@@ -180,7 +181,7 @@ impl Deploy {
         &self,
         slots: &Slots,
         slot: Slot,
-        wanted: &Settings,
+        wanted: &DeploySettings,
         artifacts: &Artifacts,
         live: &BTreeMap<&'static str, String>,
     ) -> Result<bool> {
@@ -193,7 +194,13 @@ impl Deploy {
     }
 
     /// Sizes for the slot that is to serve: declared, else those of the stack; the live capacity is kept.
-    fn sizes(&self, slots: &Slots, serving: Option<Slot>, kind: &Kind, settings: &Settings) -> Result<Group> {
+    fn sizes(
+        &self,
+        slots: &Slots,
+        serving: Option<Slot>,
+        kind: &Intent,
+        settings: &DeploySettings,
+    ) -> Result<ScalingGroup> {
         let declared = |given: Option<u32>, name: &str, default: u32| {
             let previous = serving.and_then(|slot| slots.parameter(slot, name).parse().ok());
             given.or(previous).unwrap_or(default)
@@ -201,7 +208,7 @@ impl Deploy {
         let (min, max) = (declared(settings.min_size, "MinSize", 1), declared(settings.max_size, "MaxSize", 3));
         let live = |slot| Ok::<_, anyhow::Error>(slots.group(&self.system, slot)?.map(|group| group.desired));
         let live = match (serving, kind) {
-            (Some(serving), Kind::Resume(slot)) => live(serving)?.max(live(*slot)?),
+            (Some(serving), Intent::Resume(slot)) => live(serving)?.max(live(*slot)?),
             (Some(serving), _) => live(serving)?,
             (None, _) => None,
         };
@@ -212,20 +219,20 @@ impl Deploy {
             bail!(fault.hint(format!("MAXSIZE={live} or more; or shrink the group first")).invalid());
         }
         let desired = live.or(settings.desired_capacity).unwrap_or(2).clamp(min, max.max(min));
-        Ok(Group { name: String::new(), min, desired, max, machines: vec![] })
+        Ok(ScalingGroup { name: String::new(), min, desired, max, machines: vec![] })
     }
 
     /// What is about to happen, in plain words.
-    fn meaning(&self, kind: &Kind, slots: &Slots, settings: &Settings, size: &Group) -> String {
+    fn meaning(&self, kind: &Intent, slots: &Slots, settings: &DeploySettings, size: &ScalingGroup) -> String {
         let build = settings.build();
         let machines = count(size.desired as usize, "machine");
         let (slot, filled) = match kind {
-            Kind::Create => return format!("build {build}: a new stack with {machines}, in 5 to 15 minutes"),
-            Kind::Adjust => {
+            Intent::Create => return format!("build {build}: a new stack with {machines}, in 5 to 15 minutes"),
+            Intent::Adjust => {
                 return "the stack is changed in place: its machines and their build stay. no downtime".into();
             }
-            Kind::Fill(slot) => (slot, format!("is filled with {machines}, which takes 5 to 15 minutes")),
-            Kind::Resume(slot) => (slot, format!("holds it already, and goes on with {machines}")),
+            Intent::Fill(slot) => (slot, format!("is filled with {machines}, which takes 5 to 15 minutes")),
+            Intent::Resume(slot) => (slot, format!("holds it already, and goes on with {machines}")),
         };
         let old = slots.parameter(slot.other(), "VersionId");
         let shift = if settings.shift.is_empty() { "10, 50, 100".into() } else { join(&settings.shift) };
@@ -243,11 +250,17 @@ impl Deploy {
 }
 
 /// Fails if two stacks that share a name would not: a record that is alone gets everybody, whatever its weight.
-fn check_in_common(slots: &Slots, current: &Stack, kind: &Kind, wanted: &BTreeMap<String, Value>) -> Result<()> {
-    let alone = *kind == Kind::Adjust && slots.stacks().count() == 1;
-    for (name, may_differ) in [("DNSRecord", alone), ("HostedZoneId", alone), ("IpAddressType", *kind == Kind::Adjust)]
+fn check_in_common(
+    slots: &Slots,
+    current: &Stack,
+    kind: &Intent,
+    wanted: &BTreeMap<String, ParameterValue>,
+) -> Result<()> {
+    let alone = *kind == Intent::Adjust && slots.stacks().count() == 1;
+    for (name, may_differ) in
+        [("DNSRecord", alone), ("HostedZoneId", alone), ("IpAddressType", *kind == Intent::Adjust)]
     {
-        if let Some(Value::New(value)) = wanted.get(name)
+        if let Some(ParameterValue::New(value)) = wanted.get(name)
             && value != current.parameter(name)
             && !may_differ
         {

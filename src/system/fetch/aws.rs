@@ -81,9 +81,6 @@ pub const AUTO_SCALING: Service = query("autoscaling", "autoscaling", "AUTO_SCAL
 /// Application load balancers.
 pub const BALANCING: Service =
     query("elasticloadbalancing", "elasticloadbalancing", "ELASTIC_LOAD_BALANCING_V2", "2015-12-01");
-/// Classic load balancers.
-pub const CLASSIC_BALANCING: Service =
-    query("elasticloadbalancing", "elasticloadbalancing", "ELASTIC_LOAD_BALANCING", "2012-06-01");
 /// Machines, images, networks.
 pub const EC2: Service = query("ec2", "ec2", "EC2", "2016-11-15");
 /// Who asks.
