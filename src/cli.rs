@@ -9,8 +9,8 @@ use clap_complete::Shell;
 
 use crate::{
     deploy::settings::DeploySettings,
-    seal::OnRequest,
-    signal,
+    image::seal::OnRequest,
+    notify::verdict,
     system::Phase,
     value::{AbsPath, Span},
     view::Colour,
@@ -338,14 +338,14 @@ pub struct Signal {
     /// The run is a process of its own then, and its exit code ours. Only of a whole run on this machine: what is left
     /// out is not proven.
     #[arg(long, value_name = "STACK/RESOURCE", conflicts_with_all = ["only", "from", "skip", "root", "phase"])]
-    pub signal: Option<signal::Target>,
+    pub signal: Option<verdict::Target>,
     /// The longest that the run may take before it is stopped and FAILURE is signalled: less than the stack waits.
     #[arg(long, value_name = "TIME", requires = "signal", default_value = "14m")]
     pub signal_within: Span,
     /// Also complete this launching lifecycle hook of the instance's Auto Scaling group, with the instance's role: CONTINUE
     /// before SUCCESS, ABANDON after FAILURE.
     #[arg(long, value_name = "GROUP/HOOK", requires = "signal")]
-    pub lifecycle_hook: Option<signal::Hook>,
+    pub lifecycle_hook: Option<verdict::Hook>,
 }
 
 /// What to do with an image that is ready.

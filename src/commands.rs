@@ -16,8 +16,8 @@ use clap::CommandFactory;
 
 use crate::{
     cli::{self, Cli, Command},
-    engine::{self, Selection},
     error::Fault,
+    host::{facts::check_fact, process},
     manifest::{
         self, Manifest,
         diagnostic::{Diagnostic, Faults},
@@ -26,15 +26,14 @@ use crate::{
         variables::{OfEachInstance, Variables, is_fact},
     },
     redaction,
-    report::{DownloadReport, Outcome, Report},
-    system::{
-        Mode, Phase, System,
-        host::check_fact,
-        interrupt::{Interrupt, signal_of},
+    run::{
+        engine::{self, Selection},
         lock::MachineLock,
-        process,
+        report::{DownloadReport, Outcome, Report},
         supervisor::{self, Word},
     },
+    stop::{Interrupt, signal_of},
+    system::{Mode, Phase, System},
     value::spoken,
     view::{self, complain, count, say, say_document, say_json},
     visible::Shown,

@@ -41,9 +41,10 @@ use self::{
     watch::Watch,
 };
 use crate::{
+    aws::query::Refusal,
     error::{self, Class, Fault},
     manifest::location::Texts,
-    system::{System, fetch::aws::Refusal},
+    system::System,
     view,
 };
 

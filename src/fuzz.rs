@@ -6,9 +6,12 @@
 #![allow(clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
 
 use crate::{
-    manifest, redaction,
-    signal::block,
-    system::{accounts, dpkg, fetch, openpgp},
+    fetch,
+    host::accounts,
+    manifest,
+    notify::block,
+    packages::{dpkg, openpgp},
+    redaction,
 };
 
 /// A function that panics if it is wrong about an input.

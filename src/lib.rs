@@ -6,32 +6,43 @@
 //! command line → manifest (text → steps) → plan (what differs) → changes (applied in order) → report
 //! ```
 //!
-//! [`cli`] holds the command line's types, [`commands`] puts the rooms together, [`manifest`] turns
-//! texts into steps or says all that is wrong with them, [`resource`] holds the kinds of things that
-//! can be declared, [`engine`] plans each, makes the changes and plans again, [`system`] is the only
-//! door to the machine, [`report`] keeps what a run did, [`view`] shows it while it happens, [`visible`]
-//! makes visible what others wrote in it, [`redaction`] takes secrets out of it, [`error`] turns what
-//! went wrong into words, a hint and an exit code, and [`signal`] what becomes of a run into words for
-//! those who wait for it. [`user_data`] writes what leads
-//! a new machine here, and [`deploy`] brings it into a stack of AWS CloudFormation.
+//! | room | what is in it |
+//! | --- | --- |
+//! | [`cli`], [`commands`] | the command line's types; each subcommand puts the rooms below together |
+//! | [`view`] | the only room that prints or asks |
+//! | [`deploy`], [`user_data`] | the operator's side: a stack of AWS CloudFormation, and what leads a new machine here |
+//! | [`run`] | a run from its start to its exit code: the loop over the steps, the report, the lock, the supervisor |
+//! | [`notify`], [`image`] | the outcome in words for AWS and the console; what only an image needs |
+//! | [`resource`] | the kinds, one file each: what differs, and the changes that make it so |
+//! | [`manifest`] | texts become steps, or every diagnostic of them |
+//! | [`system`] | what a kind works with: the machine, downloads, and what a plan knows of earlier resources |
+//! | [`packages`] | apt, dpkg and the keys of repositories |
+//! | [`fetch`], [`aws`], [`net`] | downloads; AWS; HTTP clients, TLS and the one retry loop |
+//! | [`host`] | the only door to the machine: files, programs, accounts, services, facts |
+//! | [`stop`] | signals and deadlines |
+//! | [`redaction`], [`visible`], [`error`], [`value`] | secrets left out, foreign text made visible, faults, typed values |
 
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod aws;
 pub mod cli;
 pub mod commands;
-pub mod credentials;
 pub mod deploy;
-pub mod engine;
 pub mod error;
+pub mod fetch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-pub mod manifest;
-pub mod redaction;
-pub mod report;
-pub mod resource;
-pub mod seal;
-pub mod signal;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the only door to the machine")]
+pub mod host;
+pub mod image;
+pub mod manifest;
+pub mod net;
+pub mod notify;
+pub mod packages;
+pub mod redaction;
+pub mod resource;
+pub mod run;
+pub mod stop;
 pub mod system;
 pub mod user_data;
 pub mod value;

@@ -8,12 +8,8 @@ use std::{
 use glovo_bootstrap::{
     cli::Cli,
     commands, error,
-    system::{
-        host::is_stderr_the_journal,
-        journal::Journal,
-        process,
-        supervisor::{self, Word},
-    },
+    host::{facts::is_stderr_the_journal, journal::Journal, process},
+    run::supervisor::{self, Word},
     view,
 };
 use tracing::Level;

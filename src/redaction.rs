@@ -16,7 +16,7 @@ use base64::{
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE},
 };
 
-use crate::credentials;
+use crate::image::credentials;
 
 /// What stands for something left out.
 const LEFT_OUT: &str = "***";

@@ -23,10 +23,8 @@ use anyhow::Result;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    system::{
-        Fact, System,
-        root::{check_name, way::Writers},
-    },
+    host::root::{check_name, way::Writers},
+    system::{Fact, System},
     value::AbsPath,
 };
 
@@ -72,7 +70,7 @@ pub trait Resource: fmt::Debug {
 
     /// What it needs downloaded, as far as the machine alone tells; asked at the start of a run, so that
     /// downloads overlap with the steps before.
-    fn prefetch(&self, _system: &System) -> Option<crate::system::fetch::Download> {
+    fn prefetch(&self, _system: &System) -> Option<crate::fetch::Download> {
         None
     }
 

@@ -3,30 +3,8 @@
 //! Nothing outside this module opens a file or starts a process (clippy enforces it), so what a kind may
 //! do to a host, and what `--root` must redirect, is all in here.
 
-pub mod accounts;
-pub mod apt;
-pub mod calls;
-pub mod command;
-pub mod console;
-pub mod dpkg;
-pub mod ec2;
-pub mod fetch;
-pub mod file_lock;
-pub mod host;
-pub mod image;
-pub mod interrupt;
-pub mod journal;
-pub mod lock;
-pub mod openpgp;
-pub mod output;
 pub mod places;
 mod previous;
-pub mod process;
-pub mod proxy;
-pub mod root;
-pub mod state;
-pub mod supervisor;
-pub mod systemd;
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -40,18 +18,18 @@ use std::{
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use self::{
-    accounts::Accounts,
-    interrupt::{Deadlines, Interrupt},
-    root::{
-        Root,
-        way::{Owner, Writers},
-    },
-    systemd::Units,
-};
 use crate::{
     error::Fault,
+    host::{
+        accounts::Accounts,
+        root::{
+            Root,
+            way::{Owner, Writers},
+        },
+        systemd::Units,
+    },
     manifest::variables::{OfEachInstance, Variables},
+    stop::{Deadlines, Interrupt},
     value::{AbsPath, Sha256},
 };
 
@@ -96,23 +74,23 @@ pub enum Phase {
 
 /// The machine or image acted on.
 pub struct System {
-    root: Root,
-    mode: Mode,
-    phase: Phase,
-    live: bool,
-    interrupt: Interrupt,
-    deadlines: Deadlines,
-    progress: RefCell<Progress>,
-    warnings: RefCell<Vec<String>>,
-    expected: RefCell<BTreeSet<Fact>>,
-    cache: RefCell<Rc<Cache>>,
-    watched_units: RefCell<BTreeSet<String>>,
+    pub(crate) root: Root,
+    pub(crate) mode: Mode,
+    pub(crate) phase: Phase,
+    pub(crate) live: bool,
+    pub(crate) interrupt: Interrupt,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) progress: RefCell<Progress>,
+    pub(crate) warnings: RefCell<Vec<String>>,
+    pub(crate) expected: RefCell<BTreeSet<Fact>>,
+    pub(crate) cache: RefCell<Rc<Cache>>,
+    pub(crate) watched_units: RefCell<BTreeSet<String>>,
     /// The units that this run has started, each with the invocation that is known of.
-    started_units: RefCell<BTreeMap<String, String>>,
-    kept: previous::KeptCell,
-    variables: RefCell<Option<Rc<Variables>>>,
-    run_command: RefCell<RunCommand>,
-    fetcher: fetch::Fetcher,
+    pub(crate) started_units: RefCell<BTreeMap<String, String>>,
+    pub(crate) kept: previous::KeptCell,
+    pub(crate) variables: RefCell<Option<Rc<Variables>>>,
+    pub(crate) run_command: RefCell<RunCommand>,
+    pub(crate) fetcher: crate::fetch::Fetcher,
 }
 
 /// A command that runs the steps again, as a person types it.
@@ -146,17 +124,17 @@ impl std::fmt::Display for RunCommand {
 }
 
 /// Shows a line about what is going on.
-type Progress = Box<dyn Fn(&str)>;
+pub(crate) type Progress = Box<dyn Fn(&str)>;
 
 /// What was read from the machine since the last change.
 #[derive(Default)]
-struct Cache {
-    accounts: OnceCell<Rc<Accounts>>,
-    units: RefCell<Option<Units>>,
-    digests: RefCell<BTreeMap<[i64; 7], Sha256>>,
-    packages: OnceCell<Rc<dpkg::Status>>,
+pub(crate) struct Cache {
+    pub(crate) accounts: OnceCell<Rc<Accounts>>,
+    pub(crate) units: RefCell<Option<Units>>,
+    pub(crate) digests: RefCell<BTreeMap<[i64; 7], Sha256>>,
+    pub(crate) packages: OnceCell<Rc<crate::packages::dpkg::Status>>,
     /// The directory that was looked at last, to be written to: a thousand files of one directory cost one walk.
-    survey: RefCell<Option<(AbsPath, root::Survey)>>,
+    pub(crate) survey: RefCell<Option<(AbsPath, crate::host::root::Survey)>>,
 }
 
 impl System {
@@ -181,7 +159,7 @@ impl System {
             kept: RefCell::default(),
             variables: RefCell::default(),
             run_command: RefCell::default(),
-            fetcher: fetch::Fetcher::default(),
+            fetcher: crate::fetch::Fetcher::default(),
         })
     }
 
@@ -216,7 +194,7 @@ impl System {
     }
 
     /// Fails while an image is made: asked before a fact that would be the build machine's.
-    fn leave_to_instances(&self) -> Result<()> {
+    pub(crate) fn leave_to_instances(&self) -> Result<()> {
         if self.phase == Phase::Bake { Err(OfEachInstance.into()) } else { Ok(()) }
     }
 
@@ -250,7 +228,7 @@ impl System {
             if left.is_zero() {
                 return Ok(());
             }
-            std::thread::sleep(left.min(interrupt::TICK));
+            crate::stop::sleep(left);
         }
     }
 
@@ -259,7 +237,7 @@ impl System {
         loop {
             self.check()?;
             let mut ready = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
-            let tick = PollTimeout::try_from(interrupt::TICK).unwrap_or(PollTimeout::ZERO);
+            let tick = PollTimeout::try_from(crate::stop::TICK).unwrap_or(PollTimeout::ZERO);
             // Interrupted by a signal it is looked at above.
             if poll(&mut ready, tick).is_ok_and(|ready| ready > 0) {
                 return Ok(());
@@ -293,7 +271,7 @@ impl System {
         *self.cache.borrow_mut() = Rc::default();
     }
 
-    fn cache(&self) -> Rc<Cache> {
+    pub(crate) fn cache(&self) -> Rc<Cache> {
         self.cache.borrow().clone()
     }
 
@@ -309,7 +287,7 @@ impl System {
         let mut buffer = vec![0; 128 << 10];
         loop {
             self.check()?;
-            match calls::read(&mut file, &mut buffer).with_context(|| format!("reading {path}"))? {
+            match crate::host::calls::read(&mut file, &mut buffer).with_context(|| format!("reading {path}"))? {
                 0 => break,
                 read => hasher.update(&buffer[..read]),
             }
@@ -359,12 +337,12 @@ impl System {
     }
 
     /// What dpkg has installed.
-    pub fn packages(&self) -> Result<Rc<dpkg::Status>> {
+    pub fn packages(&self) -> Result<Rc<crate::packages::dpkg::Status>> {
         let cache = self.cache();
         if let Some(packages) = cache.packages.get() {
             return Ok(packages.clone());
         }
-        let packages = Rc::new(dpkg::Status::read(&self.root)?);
+        let packages = Rc::new(crate::packages::dpkg::Status::read(&self.root)?);
         Ok(cache.packages.get_or_init(|| packages).clone())
     }
 

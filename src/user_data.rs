@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail, ensure};
 use percent_encoding::{AsciiSet, utf8_percent_encode};
 
 use crate::{
+    aws::query::RESERVED,
     error::Fault,
-    system::fetch::{Source, aws::RESERVED},
+    fetch::Source,
     value::{Sha256, printable, quoted},
 };
 

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use indicatif::{MultiProgress, ProgressBar};
 use serde::Serialize;
 
-use crate::{error, system::output, visible::Shown};
+use crate::{error, host::output, visible::Shown};
 
 /// How many columns a terminal is taken to have that doesn't tell.
 const USUAL_COLUMNS: u16 = 80;

@@ -6,10 +6,12 @@ use anyhow::Result;
 
 use crate::{
     cli::{self, Seal},
-    credentials::{self, Finding},
     error::Fault,
-    report::Report,
-    seal,
+    image::{
+        credentials::{self, Finding},
+        seal,
+    },
+    run::report::Report,
     system::System,
     value::AbsPath,
     view::{count, say},

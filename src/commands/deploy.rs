@@ -16,12 +16,10 @@ use crate::{
         template,
     },
     error::Fault,
+    host::root::{Ownership, Root},
     manifest::location::{Location, Texts},
-    system::{
-        Mode, System,
-        interrupt::Interrupt,
-        root::{Ownership, Root},
-    },
+    stop::Interrupt,
+    system::{Mode, System},
     value::AbsPath,
     view::say,
 };

@@ -15,13 +15,11 @@ use self::wanted::{Wanted, What, relative_path};
 use crate::{
     cli,
     error::{self, Class, Fault},
-    report::ErrorReport,
-    system::{
-        Mode, System,
-        fetch::{Delivery, Event, Listed, Order, Prefix, Source},
-        interrupt::Interrupt,
-        root::is_full,
-    },
+    fetch::{Delivery, Event, Listed, Order, Prefix, Source},
+    host::root::is_full,
+    run::report::ErrorReport,
+    stop::Interrupt,
+    system::{Mode, System},
     value::{AbsPath, Sha256, Span},
     view::{
         complain, complain_of,

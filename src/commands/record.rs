@@ -7,8 +7,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     cli,
     error::Fault,
+    host::{root::host_path, state},
     manifest::location::Location,
-    system::{System, root::host_path, state},
+    system::System,
     view,
 };
 

@@ -6,21 +6,23 @@ use anyhow::{Context, Result};
 
 use super::record::{self, Told};
 use crate::{
+    aws::query::{AUTO_SCALING, Call, Refusal},
     cli,
     error::Fault,
+    fetch::Acknowledged,
+    host::{console, ec2},
     manifest::{location::variables_file, variables::Variables},
+    notify::{
+        block::Block,
+        verdict::{Hook, Target, Verdict},
+    },
     redaction::Redaction,
-    report::ErrorReport,
-    signal::{Hook, Target, Verdict, block::Block},
-    system::{
-        Mode, System, console, ec2,
-        fetch::{
-            Acknowledged,
-            aws::{AUTO_SCALING, Call, Refusal},
-        },
-        interrupt::Interrupt,
+    run::{
+        report::ErrorReport,
         supervisor::{self, Event, Supervised, Word},
     },
+    stop::Interrupt,
+    system::{Mode, System},
     value::spoken,
     view::{complain, complain_of, say},
     visible::Shown,

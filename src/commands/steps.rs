@@ -12,12 +12,10 @@ use super::{
 use crate::{
     cli::{self, Steps},
     error::Fault,
+    host::root::{Ownership, Root},
     manifest::{built_in, diagnostic::did_you_mean, schema},
     resource::KINDS,
-    system::{
-        Mode,
-        root::{Ownership, Root},
-    },
+    system::Mode,
     value::AbsPath,
     view::{say, say_document},
     visible::Shown,

@@ -8,7 +8,7 @@ use clap::Parser;
 use crate::{
     cli::{self, Cli},
     error::Fault,
-    system::root::{Root, host_path},
+    host::root::{Root, host_path},
     user_data::{self, Agent},
     value::Sha256,
     view::say_document,

@@ -10,12 +10,10 @@ use flate2::{Compression, write::GzEncoder};
 use super::settings::DeploySettings;
 use crate::{
     error::Fault,
+    fetch::{Source, Upload},
+    host::root::trusted::Trusted,
     manifest::location::Texts,
-    system::{
-        System,
-        fetch::{Source, Upload},
-        root::trusted::Trusted,
-    },
+    system::System,
     user_data::{self, Agent},
     value::{AbsPath, Sha256},
 };

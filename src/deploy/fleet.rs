@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use crate::{
+    aws::query::{AUTO_SCALING, BALANCING, Call, EC2, Element},
     error::Fault,
-    system::{
-        System,
-        fetch::aws::{AUTO_SCALING, BALANCING, Call, EC2, Element},
-    },
+    system::System,
 };
 
 /// An Auto Scaling group.

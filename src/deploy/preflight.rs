@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use super::{Deploy, artifacts::Artifacts, settings::DeploySettings};
 use crate::{
+    aws::query::{ACM, Call, EC2, Element, QUOTAS, ROUTE_53, Refusal, STS},
     error::{self, Fault},
-    system::fetch::aws::{ACM, Call, EC2, Element, QUOTAS, ROUTE_53, Refusal, STS},
     view::count,
 };
 

@@ -15,7 +15,7 @@ use super::{
     slots::{Slot, Slots},
     stack::{MAX_TEMPLATE_BYTES, ParameterValue, Stack, Template, WantedStack},
 };
-use crate::{error::Fault, system::fetch::aws::dns_suffix};
+use crate::{aws::query::dns_suffix, error::Fault};
 
 /// The AMI of the script that this command replaces: Ubuntu 18.04 LTS in eu-central-1.
 const DEFAULT_AMI: &str = "ami-0bdf93799014acdc4";

@@ -9,11 +9,11 @@ use super::{
     slots::{Slot, Slots},
     stack::{self, Stack},
     state::Condition,
-    watch::{self},
+    watch,
 };
 use crate::{
+    aws::query::{CLOUDFORMATION, Call},
     error::{Class, Fault},
-    system::fetch::aws::{CLOUDFORMATION, Call},
     view::{count, say},
 };
 

@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{
-    Deploy, fleet,
-    fleet::{ScalingGroup, TargetHealth},
+    Deploy,
+    fleet::{self, ScalingGroup, TargetHealth},
     slots::{Slot, Slots, active},
     stack::{self, ParameterValue, Stack, Template, WantedStack},
     state::Condition,

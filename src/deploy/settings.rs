@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{
     error::Fault,
-    system::root::trusted::Trusted,
+    host::root::trusted::Trusted,
     value::{AbsPath, Span},
 };
 

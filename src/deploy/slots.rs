@@ -10,11 +10,9 @@ use super::{
     state::Condition,
 };
 use crate::{
+    aws::query::{BALANCING, Call},
     error::Fault,
-    system::{
-        System,
-        fetch::aws::{BALANCING, Call},
-    },
+    system::System,
 };
 
 /// A place for a build, with its launch template, group and target group.

@@ -6,11 +6,9 @@ use anyhow::{Context, Result, bail};
 
 use super::state::{Condition, StackState};
 use crate::{
+    aws::query::{CLOUDFORMATION, Call, Element, Refusal},
     error::Fault,
-    system::{
-        System,
-        fetch::aws::{CLOUDFORMATION, Call, Element, Refusal},
-    },
+    system::System,
 };
 
 /// The longest template that is sent with a call; a longer one has to be in S3.
@@ -288,7 +286,7 @@ pub fn execute(system: &System, stack: &str, change_set: &str) -> Result<()> {
 
 /// Tells one operation from all others: a call that is sent twice, because its answer was lost, counts once.
 fn token() -> String {
-    crate::report::run_id()
+    crate::run::report::run_id()
 }
 
 /// Throws a change set away, and with the first one of a new stack the empty stack that it made.

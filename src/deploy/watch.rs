@@ -17,9 +17,9 @@ use super::{
     state::{Condition, StackState},
 };
 use crate::{
+    aws::query::{CLOUDFORMATION, Call},
     error::{self, Class},
-    signal::block::{self, Block},
-    system::fetch::aws::{CLOUDFORMATION, Call},
+    notify::block::{self, Block},
     value::spoken,
     view::{coloured, complain, say},
     visible::Shown,

@@ -8,11 +8,9 @@ use nix::unistd::geteuid;
 use super::{archive, built_in, diagnostic::Text};
 use crate::{
     error::Fault,
-    system::{
-        System,
-        fetch::{Download, Source},
-        root::trusted::Trusted,
-    },
+    fetch::{Download, Source},
+    host::root::trusted::Trusted,
+    system::System,
     value::{AbsPath, Sha256, quoted},
 };
 

@@ -7,8 +7,8 @@ use super::{
     reader::Spot,
 };
 use crate::{
+    host::root::way::{Owner, Part, Way, Writers},
     resource::Resource,
-    system::root::way::{Owner, Part, Way, Writers},
     value::AbsPath,
 };
 

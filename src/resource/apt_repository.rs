@@ -10,12 +10,13 @@ use serde::Deserialize;
 use self::key::Key;
 use super::{Change, Finding, Kind, Resource};
 use crate::{
-    system::{
-        Fact, System, apt,
-        fetch::{Download, Source},
+    fetch::{Download, Source},
+    host::root::{Ownership, Root},
+    packages::{
+        apt,
         openpgp::{Fingerprint, Keyring},
-        root::{Ownership, Root},
     },
+    system::{Fact, System},
     value::{AbsPath, Sha256, printable},
 };
 
@@ -293,7 +294,7 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
     use super::*;
-    use crate::system::{Mode, interrupt::Interrupt};
+    use crate::{stop::Interrupt, system::Mode};
 
     const KEY: &str = "\
 -----BEGIN PGP PUBLIC KEY BLOCK-----

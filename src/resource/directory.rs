@@ -10,14 +10,11 @@ use super::{
 };
 use crate::{
     error::Fault,
-    system::{
-        Fact, System,
-        places::Claim,
-        root::{
-            FileType, Ownership, Status,
-            way::{Owner, Writers},
-        },
+    host::root::{
+        FileType, Ownership, Status,
+        way::{Owner, Writers},
     },
+    system::{Fact, System, places::Claim},
     value::{AbsPath, Mode},
 };
 

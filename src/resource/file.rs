@@ -15,13 +15,10 @@ use super::{
 };
 use crate::{
     error::Fault,
+    fetch::{Download, Source, Sources},
+    host::root::{FileType, Ownership, Status},
     redaction,
-    system::{
-        Fact, System,
-        fetch::{Download, Source, Sources},
-        places::Claim,
-        root::{FileType, Ownership, Status},
-    },
+    system::{Fact, System, places::Claim},
     value::{AbsPath, Argv, Mode, Sha256, quoted},
 };
 

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use super::{Change, Finding, Kind, Resource, ownership::AccountName, user::complete};
 use crate::{
     error::Fault,
-    system::{Fact, System, accounts::GSHADOW, command::Program},
+    host::{accounts::GSHADOW, command::Program},
+    system::{Fact, System},
 };
 
 /// A group. One that exists with another id is an error: files would change hands.

@@ -167,10 +167,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{
-        error::exit_code,
-        system::{Mode, interrupt::Interrupt},
-    };
+    use crate::{error::exit_code, stop::Interrupt, system::Mode};
 
     /// Waits for an answer that is never given; the deadline is over at once.
     fn wait(port: u16, fields: &str) -> (u8, String) {

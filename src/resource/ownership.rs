@@ -9,10 +9,8 @@ use serde::Deserialize;
 
 use crate::{
     error::Fault,
-    system::{
-        Fact, System,
-        root::{Ownership, way::Owner},
-    },
+    host::root::{Ownership, way::Owner},
+    system::{Fact, System},
 };
 
 /// The name of a user or group: a lower-case letter or `_`, then lower-case letters, digits, `_` and `-`,

@@ -7,10 +7,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Change, Finding, Kind, Resource};
-use crate::system::{
-    Fact, System,
-    apt::{self, Installation, Update},
-    dpkg::{State, Status},
+use crate::{
+    packages::{
+        apt::{self, Installation, Update},
+        dpkg::{State, Status},
+    },
+    system::{Fact, System},
 };
 
 /// Packages of the distribution, installed by apt-get without asking. All of them are installed at once,
@@ -199,7 +201,7 @@ mod tests {
     use std::{fs, path::PathBuf};
 
     use super::*;
-    use crate::system::{Mode, interrupt::Interrupt};
+    use crate::{stop::Interrupt, system::Mode};
 
     /// An image's tree with that dpkg record, gone when dropped.
     struct Image(PathBuf);

@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use super::{Change, Finding, Kind, Resource};
 use crate::{
     error::Fault,
-    system::{
-        Fact, System,
+    host::{
         command::{Program, validate},
         root::FileType,
         state,
         systemd::{Unit, unit_files},
     },
+    system::{Fact, System},
     value::{AbsPath, Argv, Sha256, Span, printable, quoted},
 };
 

@@ -10,13 +10,12 @@ use serde::Deserialize;
 use super::{Change, Finding, Kind, Resource};
 use crate::{
     error::Fault,
-    system::{
-        System,
+    host::{
         calls::fallocate,
         command::Program,
-        places::Claim,
         root::{FileType, MAX_TEXT_BYTES, Ownership, Root, Status, way::Owner},
     },
+    system::{System, places::Claim},
     value::{AbsPath, ByteSize, quoted},
 };
 

@@ -7,12 +7,12 @@ use serde::Deserialize;
 use super::{Change, Finding, Kind, Resource, ownership::AccountName};
 use crate::{
     error::Fault,
-    system::{
-        Fact, System,
+    host::{
         accounts::{self, GSHADOW, SHADOW, Shadow},
         command::Program,
         root::way::{Owner, Writers},
     },
+    system::{Fact, System},
     value::{AbsPath, quoted},
 };
 
@@ -200,8 +200,8 @@ impl User {
 mod tests {
     use std::fs;
 
-    use super::{super::group::Group, *};
-    use crate::system::{Mode, interrupt::Interrupt};
+    use crate::resource::{group::Group, user::*};
+    use crate::{stop::Interrupt, system::Mode};
 
     /// What is planned for user and group `app` in a tree that has only these files in `/etc`.
     fn plans<T: AsRef<[u8]>>(name: &str, files: &[(&str, T)]) -> [Vec<String>; 2] {

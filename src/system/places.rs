@@ -4,15 +4,16 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{
-    Fact, System,
-    root::{
+use super::{Fact, System};
+use crate::{
+    error::Fault,
+    host::root::{
         Survey,
         identity::Identity,
         way::{Owner, Part, Way},
     },
+    value::AbsPath,
 };
-use crate::{error::Fault, value::AbsPath};
 
 /// What is to be written.
 #[derive(Debug, Clone, Copy)]

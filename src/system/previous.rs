@@ -13,11 +13,11 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{
-    System,
-    root::{FileType, Ownership, Root},
+use super::System;
+use crate::{
+    host::root::{FileType, Ownership, Root},
+    value::AbsPath,
 };
-use crate::value::AbsPath;
 
 /// What stood at a path.
 #[derive(Debug)]
@@ -29,14 +29,14 @@ enum Previous {
 
 /// What is kept of the files that services read.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     read_by_services: BTreeSet<AbsPath>,
     previous: BTreeMap<AbsPath, Previous>,
     /// The units that refused what this run has changed, and whether they ran before and must be started again.
     refusals: BTreeMap<String, bool>,
 }
 
-pub(super) type KeptCell = RefCell<Kept>;
+pub(crate) type KeptCell = RefCell<Kept>;
 
 impl System {
     /// Names the files that services read at their start: what this run changes of them can be put back.

@@ -8,10 +8,8 @@ use serde::Serialize;
 use super::{BARS, USUAL_COLUMNS, coloured, columns, complain, count, is_live, label, say};
 use crate::{
     error,
-    system::{
-        System,
-        fetch::{Event, Underway},
-    },
+    fetch::{Event, Underway},
+    system::System,
     value::{ByteSize, spoken},
     visible::Shown,
 };

@@ -10,10 +10,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{coloured, count, is_live, label, say_within};
 use crate::{
-    engine::Observer,
     error::{self, Class},
-    report::{ChangeReport, DownloadReport, Outcome, Report, StepReport},
-    system::{Mode, host::is_stderr_the_journal, interrupt::signal_of, output},
+    host::{facts::is_stderr_the_journal, output},
+    run::{
+        engine::Observer,
+        report::{ChangeReport, DownloadReport, Outcome, Report, StepReport},
+    },
+    stop::signal_of,
+    system::Mode,
     value::spoken,
     visible::{self, Shown},
 };

@@ -22,7 +22,7 @@ use crate::sandbox::{Finished, Sandbox};
 const POINTS: u64 = 20;
 /// A gibibyte has 200 of them.
 const STEP: u64 = (1 << 30) / 200;
-/// As in src/system/fetch/spool.rs: what a note counts the bytes of, and where its counts begin.
+/// As in src/fetch/spool.rs: what a note counts the bytes of, and where its counts begin.
 const CHUNK: u64 = 8 << 20;
 const COUNTS: usize = 4096;
 /// What a connection may hold on the server's side.

@@ -8,10 +8,8 @@ use percent_encoding::percent_decode_str;
 use crate::{
     cli,
     error::Fault,
-    system::{
-        fetch::{Prefix, Source},
-        root::{Root, check_name, host_path},
-    },
+    fetch::{Prefix, Source},
+    host::root::{Root, check_name, host_path},
     value::{Sha256, printable},
 };
 

@@ -9,11 +9,9 @@ use serde::Deserialize;
 use super::{AptRepository, MAX_FILE_BYTES};
 use crate::{
     error::Fault,
-    system::{
-        System,
-        fetch::{Download, Source},
-        openpgp::Keyring,
-    },
+    fetch::{Download, Source},
+    packages::openpgp::Keyring,
+    system::System,
     value::Sha256,
 };
 

@@ -8,12 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::{File, TEXT_LIMIT, Verify, short};
 use crate::{
     error::Fault,
-    system::{
-        System,
-        fetch::{Download, Sources},
-        root::Staged,
-        state,
-    },
+    fetch::{Download, Sources},
+    host::{root::Staged, state},
+    system::System,
     value::{AbsPath, Sha256},
 };
 

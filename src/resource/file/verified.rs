@@ -3,10 +3,12 @@
 use anyhow::{Context, Result};
 
 use super::File;
-use crate::system::{
-    System,
-    command::{validate, validator},
-    root::Staged,
+use crate::{
+    host::{
+        command::{validate, validator},
+        root::Staged,
+    },
+    system::System,
 };
 
 impl File {

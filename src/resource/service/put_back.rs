@@ -4,10 +4,11 @@ use anyhow::Result;
 
 use super::{START_PATIENCE, Service};
 use crate::{
-    system::{
-        System, state,
+    host::{
+        state,
         systemd::{Unit, unit_files},
     },
+    system::System,
     value::AbsPath,
 };
 

@@ -1,0 +1,236 @@
+//! What AWS services answer: XML or JSON, read as one kind of tree, and refusals. All of it is bounded.
+
+use std::{error::Error, fmt};
+
+use anyhow::{Context, Result};
+use reqwest::{Response, header::HeaderMap};
+use serde_json::Value;
+
+use crate::{error::Fault, net::retry::Failure};
+
+/// The longest answer that is read. `DescribeInstances`, the longest that a deploy asks for, has about 10 KB a machine.
+pub(crate) const MAX_ANSWER_BYTES: usize = 16 << 20;
+/// The deepest nesting of elements; AWS's answers have less than twenty levels.
+const MAX_LEVELS: usize = 64;
+/// The most elements: each takes about a hundred bytes of memory, however few bytes it has in the answer.
+const MAX_ELEMENTS: usize = 500_000;
+
+/// Returns the text of an answer.
+///
+/// # Errors
+/// If it is longer than [`MAX_ANSWER_BYTES`], or breaks off: `explain` says why.
+pub(crate) async fn text(
+    mut response: Response,
+    explain: impl Fn(reqwest::Error) -> Failure,
+) -> Result<String, Failure> {
+    let mut bytes = vec![];
+    while let Some(chunk) = response.chunk().await.map_err(&explain)? {
+        if bytes.len() + chunk.len() > MAX_ANSWER_BYTES {
+            return Err(Failure::Permanent(Fault::new("the answer is longer than 16 MiB")));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A part of an answer, be it XML or JSON: the members of a list are called `member` or `item`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Element {
+    /// Its name, without a namespace.
+    pub name: String,
+    /// Its text, if it has no children.
+    pub text: String,
+    /// What is in it.
+    pub children: Vec<Self>,
+}
+
+impl Element {
+    /// What is found by following these names, the first of several; slashes between them.
+    pub fn find(&self, path: &str) -> Option<&Self> {
+        path.split('/').try_fold(self, |element, name| element.children.iter().find(|child| child.name == name))
+    }
+
+    /// The text at a path; empty if there is none.
+    pub fn text(&self, path: &str) -> &str {
+        self.find(path).map_or("", |element| element.text.as_str())
+    }
+
+    /// The members of the list at a path.
+    pub fn list(&self, path: &str) -> impl Iterator<Item = &Self> {
+        self.find(path).into_iter().flat_map(|element| &element.children)
+    }
+
+    /// The first of this name, wherever it is.
+    fn anywhere(&self, name: &str) -> Option<&Self> {
+        if self.name == name {
+            return Some(self);
+        }
+        self.children.iter().find_map(|child| child.anywhere(name))
+    }
+
+    /// Reads XML.
+    ///
+    /// # Errors
+    /// If it is none, is nested deeper than 64 levels, or has over half a million elements.
+    pub fn of_xml(text: &str) -> Result<Self> {
+        fn convert(node: roxmltree::Node<'_, '_>, room: &mut Room) -> Result<Element> {
+            room.enter()?;
+            let children = node.children().filter(roxmltree::Node::is_element).map(|child| convert(child, room));
+            let children: Vec<Element> = children.collect::<Result<_>>()?;
+            room.leave();
+            let text = if children.is_empty() { node.text().unwrap_or_default().into() } else { String::new() };
+            Ok(Element { name: node.tag_name().name().into(), text, children })
+        }
+        let nodes_limit = u32::try_from(2 * MAX_ELEMENTS).unwrap_or(u32::MAX);
+        let options = roxmltree::ParsingOptions { nodes_limit, ..Default::default() };
+        let document = roxmltree::Document::parse_with_options(text, options).context("the answer is no XML")?;
+        convert(document.root_element(), &mut Room::default())
+    }
+
+    /// Reads JSON.
+    ///
+    /// # Errors
+    /// As [`Element::of_xml`].
+    pub fn of_json(text: &str) -> Result<Self> {
+        fn convert(name: String, value: Value, room: &mut Room) -> Result<Element> {
+            room.enter()?;
+            let (text, children): (String, Vec<(String, Value)>) = match value {
+                Value::Null => (String::new(), vec![]),
+                Value::String(text) => (text, vec![]),
+                Value::Array(values) => {
+                    (String::new(), values.into_iter().map(|value| ("member".to_owned(), value)).collect())
+                }
+                Value::Object(fields) => (String::new(), fields.into_iter().collect()),
+                other => (other.to_string(), vec![]),
+            };
+            let children = children.into_iter().map(|(name, value)| convert(name, value, room));
+            let children = children.collect::<Result<_>>()?;
+            room.leave();
+            Ok(Element { name, text, children })
+        }
+        let value = serde_json::from_str(text).context("the answer is no JSON")?;
+        convert(String::new(), value, &mut Room::default())
+    }
+}
+
+/// What there is still room for in an answer.
+struct Room {
+    levels: usize,
+    elements: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { levels: MAX_LEVELS, elements: MAX_ELEMENTS }
+    }
+}
+
+impl Room {
+    fn enter(&mut self) -> Result<()> {
+        self.levels = self.levels.checked_sub(1).context("the answer is nested deeper than 64 levels")?;
+        self.elements = self.elements.checked_sub(1).context("the answer has more than 500,000 elements")?;
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        self.levels += 1;
+    }
+}
+
+/// What a service says no with.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u16,
+    /// The service's code, such as `ValidationError`.
+    pub code: String,
+    /// Its words.
+    pub message: String,
+    request_id: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} (HTTP {}, request id {})", self.code, self.message, self.status, self.request_id)
+    }
+}
+
+impl Error for Refusal {}
+
+impl Refusal {
+    /// The refusal in an error's chain.
+    pub fn of(error: &anyhow::Error) -> Option<&Self> {
+        error.chain().find_map(|cause| cause.downcast_ref())
+    }
+
+    /// Reads the answer to a call that was refused.
+    pub(crate) fn read(status: u16, headers: &HeaderMap, body: &str) -> Self {
+        let answer = Element::of_xml(body).or_else(|_| Element::of_json(body)).unwrap_or_default();
+        let said = |names: &[&str]| {
+            let found = names.iter().find_map(|name| answer.anywhere(name));
+            found.map(|element| element.text.trim().to_owned()).filter(|text| !text.is_empty())
+        };
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let code = said(&["Code", "__type"]).unwrap_or_else(|| format!("HTTP {status}"));
+        Self {
+            status,
+            // Of a JSON service: `com.amazonaws.acm#ResourceNotFoundException`.
+            code: code.rsplit('#').next().unwrap_or_default().to_owned(),
+            message: said(&["Message", "message"]).unwrap_or_else(|| "it gives no reason".into()),
+            request_id: said(&["RequestId", "RequestID"])
+                .or_else(|| header("x-amzn-requestid"))
+                .unwrap_or_else(|| "none".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_found_by_its_path_be_it_xml_or_json() {
+        let xml = r#"<R xmlns="http://a/"><Stacks><member><Name>a &amp; b</Name></member><member/></Stacks></R>"#;
+        let answer = Element::of_xml(xml).unwrap();
+        assert_eq!(answer.list("Stacks").count(), 2);
+        assert_eq!(answer.text("Stacks/member/Name"), "a & b");
+        assert_eq!((answer.text("Stacks/none"), answer.find("Other")), ("", None));
+        let answer = Element::of_json(r#"{"Names": ["a", "b"], "Days": 3}"#).unwrap();
+        assert_eq!(answer.list("Names").map(|name| name.text.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(answer.text("Days"), "3");
+    }
+
+    #[test]
+    fn every_service_says_no_in_its_own_way() {
+        let headers = HeaderMap::new();
+        let query = "<ErrorResponse><Error><Type>Sender</Type><Code>ValidationError</Code><Message>No.</Message></Error>\
+                     <RequestId>r-1</RequestId></ErrorResponse>";
+        let refusal = Refusal::read(400, &headers, query);
+        assert_eq!(refusal.to_string(), "ValidationError: No. (HTTP 400, request id r-1)");
+        let ec2 = "<Response><Errors><Error><Code>InvalidAMIID.NotFound</Code><Message>gone</Message></Error></Errors>\
+                   <RequestID>r-2</RequestID></Response>";
+        assert_eq!(Refusal::read(400, &headers, ec2).code, "InvalidAMIID.NotFound");
+        let json = r#"{"__type": "com.amazonaws.acm#ResourceNotFoundException", "message": "gone"}"#;
+        assert_eq!(Refusal::read(400, &headers, json).code, "ResourceNotFoundException");
+        assert_eq!(Refusal::read(502, &headers, "<html>bad gateway").code, "HTTP 502");
+    }
+
+    #[test]
+    fn an_answer_has_64_levels_and_half_a_million_elements_at_most() {
+        let xml = |levels: usize| "<a>".repeat(levels) + &"</a>".repeat(levels);
+        let json = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        assert!(Element::of_xml(&xml(64)).is_ok() && Element::of_json(&json(64)).is_ok());
+        let wide = [format!("<a>{}</a>", "<b/>".repeat(MAX_ELEMENTS)), format!("[0{}]", ",0".repeat(MAX_ELEMENTS))];
+        let deep = "the answer is nested deeper than 64 levels";
+        for (result, words) in [
+            (Element::of_xml(&xml(65)), deep),
+            (Element::of_xml(&xml(200_000)), deep),
+            (Element::of_json(&json(65)), deep),
+            (Element::of_json(&json(200_000)), "the answer is no JSON"),
+            (Element::of_xml(&wide[0]), "the answer has more than 500,000 elements"),
+            (Element::of_json(&wide[1]), "the answer has more than 500,000 elements"),
+        ] {
+            assert_eq!(result.unwrap_err().to_string(), words);
+        }
+    }
+}

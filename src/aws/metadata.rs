@@ -1,0 +1,345 @@
+//! The instance metadata service, version 2 only: what this machine is, asked of EC2.
+//! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-categories.html>
+
+use std::{
+    error::Error,
+    io,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use aws_config::{
+    imds::{
+        Client,
+        client::error::{ImdsError, TokenError},
+    },
+    provider_config::ProviderConfig,
+};
+use aws_sdk_s3::{config::http::HttpResponse, error::SdkError};
+
+use super::sdk::{Forbidden, Sender, TooLong};
+use crate::{
+    error::Fault,
+    fetch::{Origins, Settings},
+    host::ec2,
+    net::{
+        client::{Clients, causes},
+        retry::Failure,
+    },
+    value::spoken,
+};
+
+/// Names and where they are found.
+const FACTS: [(&str, &str); 6] = [
+    ("id", "/latest/meta-data/instance-id"),
+    ("region", "/latest/meta-data/placement/region"),
+    ("availability_zone", "/latest/meta-data/placement/availability-zone"),
+    ("type", "/latest/meta-data/instance-type"),
+    ("ami", "/latest/meta-data/ami-id"),
+    ("account", IDENTITY),
+];
+/// A JSON document; the account stands nowhere else.
+pub(crate) const IDENTITY: &str = "/latest/dynamic/instance-identity/document";
+const TAGS: &str = "/latest/meta-data/tags/instance";
+/// So long an instance's network and service may take to come up beside us; as Bottlerocket's imdsclient waits.
+const LATEST: Duration = Duration::from_mins(5);
+/// Of systemd's own metadata service.
+const IMDSD_HINT: &str =
+    "systemd-imdsd keeps the service to itself: boot with systemd.imds.network=unlocked, see man systemd-imdsd";
+/// Where the instance profile's role is named.
+const ROLE: &str = "/latest/meta-data/iam/security-credentials/";
+
+/// A fact to ask for.
+#[derive(Debug)]
+pub(crate) enum Query {
+    /// A path of the service.
+    Path(&'static str),
+    /// The account.
+    Account,
+    /// One of the instance's tags.
+    Tag(String),
+}
+
+/// Fails if the metadata of no instance has a fact of this name.
+pub fn check_name(name: &str) -> anyhow::Result<()> {
+    Query::parse(name).map(drop).map_err(Into::into)
+}
+
+impl Query {
+    /// Parses the name of a fact.
+    pub(crate) fn parse(name: &str) -> Result<Self, Fault> {
+        if let Some(tag) = name.strip_prefix("tags.") {
+            // What EC2 allows in a key once tags are in the metadata: no space, no slash, not `.` or `..`.
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "+-=._,:@".contains(c);
+            if tag.is_empty() || tag.chars().all(|c| c == '.') || !tag.chars().all(allowed) {
+                return Err(Fault::new(format!("`{tag}` can't be a tag in the instance metadata"))
+                    .hint("its key may hold letters, digits and + - = . _ , : @")
+                    .invalid());
+            }
+            return Ok(Self::Tag(tag.into()));
+        }
+        match FACTS.iter().find(|(known, _)| *known == name) {
+            Some((_, IDENTITY)) => Ok(Self::Account),
+            Some((_, path)) => Ok(Self::Path(path)),
+            None => {
+                let names = FACTS.map(|(name, _)| name);
+                let near = names.into_iter().map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
+                let hint = match near {
+                    Some((distance, known)) if distance <= 2 => format!("did you mean instance.{known}?"),
+                    _ => format!("known are {}, and tags.NAME", names.join(", ")),
+                };
+                Err(Fault::new(format!("the instance metadata has no `{name}`")).hint(hint).invalid())
+            }
+        }
+    }
+}
+
+/// A client for the service, made when it is first needed; it keeps the session's token.
+#[derive(Debug)]
+pub(crate) struct Metadata {
+    clients: Clients,
+    endpoint: Option<String>,
+    patience: Option<Duration>,
+    /// Between two questions to a service that is late.
+    pause: Duration,
+    client: Mutex<Option<Client>>,
+    late_until: OnceLock<Instant>,
+}
+
+impl Metadata {
+    /// Asks the service where the settings, the environment, the profile or EC2 put it.
+    pub(crate) fn new(clients: Clients, settings: &Settings) -> Self {
+        Self {
+            clients,
+            endpoint: settings.metadata_endpoint.clone(),
+            patience: settings.metadata_patience,
+            pause: settings.pace.first,
+            client: Mutex::default(),
+            late_until: OnceLock::new(),
+        }
+    }
+
+    /// The role of the instance profile, if the instance has one.
+    pub(crate) async fn role(&self) -> Result<Option<String>, Failure> {
+        self.get(ROLE).await
+    }
+
+    /// That role, if these credentials are its.
+    pub(crate) async fn role_holding(&self, access_key_id: &str) -> Option<String> {
+        let role = self.role().await.ok()??;
+        let credentials = self.get(&format!("{ROLE}{role}")).await.ok()??;
+        credentials.contains(access_key_id).then_some(role)
+    }
+
+    /// What stands at a path; `None` where nothing does. Waits for a service that is late.
+    pub(crate) async fn get(&self, path: &str) -> Result<Option<String>, Failure> {
+        loop {
+            match self.session(path).await {
+                Err(Failure::Transient(fault, _)) if self.is_awaited(&fault) => tokio::time::sleep(self.pause).await,
+                answered => return answered,
+            }
+        }
+    }
+
+    /// Whether the service may still be on its way: a machine that isn't an instance will never have one.
+    fn is_awaited(&self, fault: &Fault) -> bool {
+        let until = self.late_until.get_or_init(|| {
+            let patience = self.patience.unwrap_or_else(|| if ec2::is_instance() { LATEST } else { Duration::ZERO });
+            if !patience.is_zero() {
+                tracing::warn!("{fault}: waiting for it, for {} at most", spoken(patience));
+            }
+            Instant::now() + patience
+        });
+        Instant::now() < *until
+    }
+
+    /// Asks, and once more with another token if this one is no longer taken: the SDK keeps a token for as long as it
+    /// was promised to hold.
+    async fn session(&self, path: &str) -> Result<Option<String>, Failure> {
+        for is_new in [false, true] {
+            let client = self.client()?;
+            match client.get(path).await {
+                Ok(text) => return Ok(Some(text.as_ref().trim().to_owned())),
+                Err(ImdsError::ErrorResponse(answer)) if answer.response().status().as_u16() == 404 => return Ok(None),
+                Err(ImdsError::ErrorResponse(answer)) if answer.response().status().as_u16() == 401 && !is_new => {
+                    *self.slot() = None;
+                }
+                Err(error) => return Err(explain(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Client>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn client(&self) -> Result<Client, Failure> {
+        let mut slot = self.slot();
+        if let Some(client) = &*slot {
+            return Ok(client.clone());
+        }
+        Ok(slot.insert(self.build()?).clone())
+    }
+
+    fn build(&self) -> Result<Client, Failure> {
+        let config = ProviderConfig::without_region().with_http_client(Sender::for_metadata(self.clients.clone()));
+        // Whoever asks tries again.
+        let builder = Client::builder().configure(&config).max_attempts(1);
+        let builder = match &self.endpoint {
+            None => builder,
+            Some(endpoint) => builder.endpoint(endpoint).map_err(|error| {
+                Failure::Permanent(
+                    Fault::new("the metadata service's endpoint is no URL").caused_by(anyhow::Error::from_boxed(error)),
+                )
+            })?,
+        };
+        Ok(builder.build())
+    }
+}
+
+/// See [`System::instance`](super::System::instance).
+pub(crate) async fn ask(origins: Arc<Origins>, query: Query) -> Result<String, Fault> {
+    origins.attempts().run(&"the instance metadata service", || answer(&origins.metadata, &query)).await
+}
+
+/// An instance's identity document.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-identity-documents.html>
+#[derive(Debug)]
+pub(crate) struct Identity(serde_json::Value);
+
+impl Identity {
+    /// Reads the document.
+    ///
+    /// # Errors
+    /// If it is not JSON.
+    pub(crate) fn read(document: &str) -> Result<Self, Failure> {
+        let read = serde_json::from_str(document).map(Self);
+        read.map_err(|error| Failure::Permanent(Fault::new("the identity document is not JSON").caused_by(error)))
+    }
+
+    /// Returns the text of a field.
+    ///
+    /// # Errors
+    /// If the document has no text in a field of this name.
+    pub(crate) fn fact(&self, name: &str) -> Result<&str, Failure> {
+        let missing = || Failure::Permanent(Fault::new(format!("the instance metadata has no {name}")));
+        self.0[name].as_str().ok_or_else(missing)
+    }
+}
+
+async fn answer(metadata: &Metadata, query: &Query) -> Result<String, Failure> {
+    let missing = |what: &str| Failure::Permanent(Fault::new(format!("the instance metadata has no {what}")));
+    match query {
+        Query::Path(path) => metadata.get(path).await?.ok_or_else(|| missing(path)),
+        Query::Account => {
+            let document = metadata.get(IDENTITY).await?.ok_or_else(|| missing(IDENTITY))?;
+            Identity::read(&document)?.fact("accountId").map(str::to_owned)
+        }
+        Query::Tag(tag) => match metadata.get(&format!("{TAGS}/{tag}")).await? {
+            Some(value) => Ok(value),
+            None => Err(Failure::Permanent(match metadata.get(TAGS).await? {
+                None => Fault::new("this instance has no tags in its metadata").hint(
+                    "allow them: MetadataOptions InstanceMetadataTags=enabled in the launch template, or aws ec2 \
+                     modify-instance-metadata-options --instance-metadata-tags enabled",
+                ),
+                Some(tags) => Fault::new(format!("this instance has no tag `{tag}`"))
+                    .hint(format!("it has {}", tags.lines().collect::<Vec<_>>().join(", "))),
+            })),
+        },
+    }
+}
+
+fn explain(error: ImdsError) -> Failure {
+    let message = "the instance metadata service does not answer";
+    if let Some(long) = causes(&error).find_map(|cause| cause.downcast_ref::<TooLong>()) {
+        return Failure::Permanent(Fault::new(format!("the instance metadata service can't be believed: {long}")));
+    }
+    if let Some(Forbidden { reason }) = causes(&error).find_map(|cause| cause.downcast_ref()) {
+        return Failure::Permanent(forbidden(reason));
+    }
+    match error {
+        ImdsError::FailedToLoadToken(_) => match token_status(&error) {
+            // The sender's own word; see `sdk.rs`.
+            None if causes(&error).any(<dyn Error>::is::<Fault>) => Failure::Permanent(ec2::untrusted()),
+            None => Failure::transient(Fault::new(message).hint(if ec2::has_imdsd() {
+                IMDSD_HINT
+            } else {
+                "is this an EC2 instance? In a container the answer may need a second hop: HttpPutResponseHopLimit=2"
+            })),
+            Some(403) => Failure::Permanent(
+                Fault::new("the instance metadata service is disabled")
+                    .hint("aws ec2 modify-instance-metadata-options --http-endpoint enabled"),
+            ),
+            Some(status @ (429 | 500..)) => {
+                Failure::transient(Fault::new(format!("the instance metadata service answered {status}")))
+            }
+            Some(status) => Failure::Permanent(
+                Fault::new(format!("the instance metadata service gives no session token, but answers {status}")).hint(
+                    "version 1, without tokens, is not used: whoever can have this machine send a request could ask for \
+                     its credentials; aws ec2 modify-instance-metadata-options --http-tokens required",
+                ),
+            ),
+        },
+        ImdsError::ErrorResponse(answer) => {
+            let fault =
+                Fault::new(format!("the instance metadata service answered {}", answer.response().status().as_u16()));
+            if answer.response().status().is_server_error() {
+                Failure::transient(fault)
+            } else {
+                Failure::Permanent(fault)
+            }
+        }
+        error => Failure::transient(Fault::new(message).caused_by(error)),
+    }
+}
+
+/// That the kernel of this machine refuses the connection, and what may have told it to.
+fn forbidden(reason: &io::Error) -> Fault {
+    let is_refused = reason.kind() == io::ErrorKind::ConnectionRefused;
+    let hint = if ec2::has_imdsd() {
+        IMDSD_HINT
+    } else if is_refused {
+        "nothing listens there, or a rule on this machine refuses it: see nft list ruleset, and ip route show table all"
+    } else {
+        "a rule on this machine forbids it: see IPAddressDeny= in the unit (systemctl cat glovo-bootstrap), \
+         nft list ruleset, and ip route show table all"
+    };
+    let reason = io::Error::from_raw_os_error(reason.raw_os_error().unwrap_or_default());
+    let message = "this machine does not let this program reach the instance metadata service";
+    let fault = Fault::new(message).hint(hint).caused_by(reason);
+    if is_refused { fault.transient() } else { fault }
+}
+
+/// What was answered to the wish for a token, if anything.
+fn token_status(error: &ImdsError) -> Option<u16> {
+    let error = error.source()?.downcast_ref::<SdkError<TokenError, HttpResponse>>()?;
+    Some(error.raw_response()?.status().as_u16())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_one_that_was_meant() {
+        let refused = |name| {
+            let error = anyhow::Error::from(Query::parse(name).unwrap_err());
+            (crate::error::exit_code(&error), crate::error::hint(&error).unwrap().to_owned())
+        };
+        assert_eq!(refused("regoin"), (2, "did you mean instance.region?".into()));
+        assert_eq!(
+            refused("colour"),
+            (2, "known are id, region, availability_zone, type, ami, account, and tags.NAME".into())
+        );
+    }
+
+    #[test]
+    fn a_tag_stays_below_the_tags() {
+        assert!(matches!(Query::parse("tags.app:version"), Ok(Query::Tag(tag)) if tag == "app:version"));
+        for name in ["tags.", "tags...", "tags.a/../../x", "tags.a b", "tags.a?b"] {
+            assert!(Query::parse(name).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The AWS SDK's requests, sent by our own HTTP clients: one TLS configuration, one set of trusted
+//! roots, one way of timing out, one bound for what is read.
+
+use std::{error::Error, fmt, io, net::IpAddr, time::Duration};
+
+use aws_sdk_s3::{
+    config::{
+        HttpClient, RuntimeComponents,
+        http::{HttpRequest, HttpResponse},
+    },
+    error::ConnectorError,
+    primitives::SdkBody,
+};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use nix::errno::Errno;
+use reqwest::{Body, Client, Request, StatusCode, Url};
+
+use super::query::MAX_ANSWER_BYTES;
+use crate::{
+    host::ec2,
+    net::{
+        client::{Clients, causes},
+        redirect::is_link_local,
+    },
+    value::ByteSize,
+};
+
+/// The longest answer of the metadata service that is read: user-data, its longest, has 16 KiB.
+const MAX_METADATA_BYTES: usize = 1 << 20;
+
+/// A connection to the metadata service that this machine does not let this program make.
+#[derive(Debug)]
+pub(crate) struct Forbidden {
+    /// Why, as the kernel says it.
+    pub(crate) reason: io::Error,
+}
+
+impl fmt::Display for Forbidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connecting to the instance metadata service: {}", self.reason)
+    }
+}
+
+impl Error for Forbidden {}
+
+impl Forbidden {
+    /// The refusal in an error's causes. Packets that are lost on the way are none.
+    fn of(error: &reqwest::Error) -> Option<Self> {
+        let number = causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())?;
+        let is_local = [Errno::EACCES, Errno::EPERM, Errno::ECONNREFUSED].contains(&Errno::from_raw(number));
+        is_local.then(|| Self { reason: io::Error::from_raw_os_error(number) })
+    }
+}
+
+/// An answer that is not read to its end.
+#[derive(Debug)]
+pub(crate) struct TooLong(usize);
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the answer is longer than {}", ByteSize(self.0 as u64))
+    }
+}
+
+impl Error for TooLong {}
+
+/// What the SDK sends its requests with.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender {
+    clients: Clients,
+    limit: Option<Duration>,
+    /// Whether all that is asked is the metadata service.
+    is_for_metadata: bool,
+}
+
+impl Sender {
+    /// Sends with these clients.
+    pub(crate) fn new(clients: Clients) -> Self {
+        Self { clients, limit: None, is_for_metadata: false }
+    }
+
+    /// Asks the metadata service, wherever it is.
+    pub(crate) fn for_metadata(clients: Clients) -> Self {
+        Self { is_for_metadata: true, ..Self::new(clients) }
+    }
+
+    fn asks_metadata(&self, url: &Url) -> bool {
+        self.is_for_metadata || address(url).is_some_and(is_link_local)
+    }
+
+    /// How many bytes are read of an answer; an object may have any number of them.
+    fn longest(&self, url: &Url, status: StatusCode) -> Option<usize> {
+        if self.asks_metadata(url) {
+            return Some(MAX_METADATA_BYTES);
+        }
+        // So the SDK names the operation.
+        let is_object = url.query_pairs().any(|(name, value)| name == "x-id" && value == "GetObject");
+        (!is_object || !status.is_success()).then_some(MAX_ANSWER_BYTES)
+    }
+
+    /// The metadata service and a container's credentials are on this link, never behind a proxy. Where EC2 can't be
+    /// behind that service, nobody asks it: neither the SDK for credentials and region, nor we for facts.
+    pub(crate) fn client(&self, url: &Url) -> Result<Client, ConnectorError> {
+        let address = address(url);
+        if address.is_some_and(ec2::is_untrusted) {
+            return Err(ConnectorError::user(ec2::untrusted().into()));
+        }
+        let local = url.scheme() == "http" && address.is_some_and(|ip| is_link_local(ip) || ip.is_loopback());
+        let client = if local { self.clients.local(false) } else { self.clients.service() };
+        client.map_err(|fault| ConnectorError::user(fault.into()))
+    }
+
+    async fn send(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+        let request = Request::try_from(request.map(Body::wrap)).map_err(|error| ConnectorError::user(error.into()))?;
+        let url = request.url().clone();
+        let sent = self.client(&url)?.execute(request);
+        let response = match self.limit {
+            None => sent.await,
+            Some(limit) => {
+                tokio::time::timeout(limit, sent).await.map_err(|elapsed| ConnectorError::timeout(elapsed.into()))?
+            }
+        };
+        let response = response.map_err(|error| {
+            // Another attempt would fail alike: the SDK makes none after an error of this kind.
+            if let Some(forbidden) = Forbidden::of(&error).filter(|_| self.asks_metadata(&url)) {
+                return ConnectorError::user(forbidden.into());
+            }
+            let timeout = error.is_timeout();
+            let error = error.into();
+            if timeout { ConnectorError::timeout(error) } else { ConnectorError::io(error) }
+        })?;
+        let status =
+            response.status().as_u16().try_into().map_err(|error: _| ConnectorError::other(Box::new(error), None))?;
+        let headers = response.headers().clone();
+        let longest = self.longest(&url, response.status());
+        let body = Body::from(response);
+        let body =
+            match longest {
+                None => SdkBody::from_body_1_x(body),
+                Some(longest) => SdkBody::from_body_1_x(Limited::new(body, longest).map_err(move |error| {
+                    if error.is::<LengthLimitError>() { Box::new(TooLong(longest)) } else { error }
+                })),
+            };
+        let mut answer = HttpResponse::new(status, body);
+        for (name, value) in &headers {
+            if let Ok(value) = value.to_str() {
+                _ = answer.headers_mut().append(name.as_str().to_owned(), value.to_owned());
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// The address in a URL that has one instead of a name.
+fn address(url: &Url) -> Option<IpAddr> {
+    url.host_str()?.trim_matches(['[', ']']).parse().ok()
+}
+
+impl HttpConnector for Sender {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        HttpConnectorFuture::new(self.clone().send(request))
+    }
+}
+
+impl HttpClient for Sender {
+    /// The metadata client asks for one second to connect and one to answer; where there is no such
+    /// service its packets are simply lost, so both together limit a call.
+    fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        let limit = settings.connect_timeout().zip(settings.read_timeout()).map(|(connect, read)| connect + read);
+        SharedHttpConnector::new(Self { limit, ..self.clone() })
+    }
+}

@@ -1,0 +1,289 @@
+//! Many downloads at once, each to a place of the operator's choice.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        mpsc::{Sender, channel},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::{getegid, geteuid};
+
+use super::{
+    Fetched, Pull, Source, download, most_at_once,
+    progress::Progress,
+    spool::{Place, Spool},
+    worker::Task,
+};
+use crate::{
+    error::Fault,
+    host::root::{FileType, Ownership, Staged},
+    stop::TICK,
+    system::System,
+    value::{AbsPath, Sha256},
+};
+
+/// How many are begun at once, of which the engine lets as many go on as it finds good.
+const BEGUN: usize = 320;
+/// How often is told how far everything is.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// A file to be downloaded to a place of the operator's choice.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Where from.
+    pub source: Source,
+    /// What its bytes must hash to.
+    pub sha256: Option<Sha256>,
+    /// Where to; missing directories are made.
+    pub destination: AbsPath,
+}
+
+/// What arrived.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Length in bytes.
+    pub size: u64,
+    /// Their digest.
+    pub sha256: Sha256,
+    /// Bytes that an earlier, cut-off download had brought already.
+    pub resumed: u64,
+    /// How long it took from its start, not from its order.
+    pub took: Duration,
+}
+
+/// How far an order is.
+#[derive(Debug, Clone, Copy)]
+pub struct Underway {
+    /// Which order, from 0.
+    pub index: usize,
+    /// Bytes that have arrived.
+    pub done: u64,
+    /// Of how many, once the origin has said so.
+    pub total: Option<u64>,
+}
+
+/// What happens while orders are delivered.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// All that is under way, about ten times a second.
+    Underway(&'a [Underway]),
+    /// An order has arrived, or never will.
+    Done {
+        /// Which, from 0.
+        index: usize,
+        /// How it ended.
+        result: &'a Result<Delivery>,
+    },
+}
+
+/// An order under way. Dropped, its download is abandoned.
+struct Running {
+    index: usize,
+    began: Instant,
+    progress: Arc<Progress>,
+    _task: Task<()>,
+}
+
+/// What the background hands over.
+type Arrival = (usize, Result<Fetched, Fault>);
+
+impl System {
+    /// Downloads all, `jobs` at most at once (the engine's own choice without it), and tells what happens
+    /// meanwhile. Each file appears whole and verified or not at all, as the invoking user's, with the
+    /// permissions that the umask leaves. The results are in the order of the orders.
+    ///
+    /// # Errors
+    /// If a signal ends it. What is wrong with one order is that order's result, also that a deadline has passed.
+    #[expect(clippy::needless_pass_by_value, reason = "they are carried out, not looked at")]
+    pub fn deliver(
+        &self,
+        orders: Vec<Order>,
+        jobs: Option<usize>,
+        observe: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Vec<Result<Delivery>>> {
+        let jobs = jobs.unwrap_or(BEGUN).min(most_at_once());
+        let umask = umask();
+        let mut results: Vec<Option<Result<Delivery>>> = orders.iter().map(|_| None).collect();
+        let mut settle = |index: usize, result: Result<Delivery>, observe: &mut dyn FnMut(Event<'_>)| {
+            let what = &orders[index].source;
+            let result = result.with_context(|| format!("downloading {what}"));
+            observe(Event::Done { index, result: &result });
+            results[index] = Some(result);
+        };
+
+        // All directories first: a file and a directory of one name are found out before anything is fetched.
+        let make_way = |order: &Order| match order.destination.parent() {
+            Some(directory) => self.make_way(&directory, umask),
+            None => Ok(()),
+        };
+        let made: Vec<Result<()>> = orders.iter().map(make_way).collect();
+        let mut waiting = VecDeque::new();
+        for (index, made) in made.into_iter().enumerate() {
+            match made.and_then(|()| self.admit(&orders[index].destination)) {
+                Ok(()) => waiting.push_back(index),
+                Err(error) => settle(index, Err(error), observe),
+            }
+        }
+
+        let (sender, arrivals) = channel();
+        let mut running: Vec<Running> = vec![];
+        let mut told = Instant::now();
+        loop {
+            while let Err(late) = self.deadlines.check()
+                && let Some(index) = running.pop().map(|running| running.index).or_else(|| waiting.pop_front())
+            {
+                settle(index, Err(late), observe);
+            }
+            while running.len() < jobs
+                && let Some(index) = waiting.pop_front()
+            {
+                let started = match &orders[index].source {
+                    Source::File(path) => self.carry(index, path, &orders[index], umask).map(Err),
+                    _ => self.start(index, &orders[index], umask, sender.clone()).map(Ok),
+                };
+                self.interrupt.check()?;
+                match started {
+                    Ok(Ok(started)) => running.push(started),
+                    Ok(Err(delivery)) => settle(index, Ok(delivery), observe),
+                    Err(error) => settle(index, Err(error), observe),
+                }
+            }
+            if running.is_empty() {
+                break;
+            }
+            // All that have arrived are made durable together: what one waits for the disk, the others don't.
+            let first = arrivals.recv_timeout(TICK).ok();
+            let mut whole = vec![];
+            for (index, arrival) in first.into_iter().chain(arrivals.try_iter()) {
+                let position = running.iter().position(|running| running.index == index);
+                let began = position.map_or_else(Instant::now, |position| running.swap_remove(position).began);
+                match arrival {
+                    Ok(fetched) => whole.push((index, fetched, began)),
+                    Err(fault) => settle(index, Err(fault.into()), observe),
+                }
+            }
+            for (index, delivery) in publish(whole) {
+                settle(index, delivery, observe);
+            }
+            self.interrupt.check()?;
+            if told.elapsed() >= EVERY {
+                told = Instant::now();
+                let underway: Vec<Underway> = running
+                    .iter()
+                    .map(|running| {
+                        let (done, total) = running.progress.now();
+                        Underway { index: running.index, done, total }
+                    })
+                    .collect();
+                observe(Event::Underway(&underway));
+            }
+        }
+        Ok(results.into_iter().flatten().collect())
+    }
+
+    fn start(&self, index: usize, order: &Order, umask: u32, sender: Sender<Arrival>) -> Result<Running> {
+        let worker = self.fetcher.worker()?;
+        let progress = Arc::new(Progress::default());
+        let spool = self.spool_beside(order, umask)?;
+        // Boxed: what is built around a future has room for it twice.
+        let (origins, pull, known) = (worker.origins(), self.pull(order), progress.clone());
+        let spool = Arc::new(Mutex::new(spool));
+        let download = Box::pin(async move { download::run(origins, &pull, spool, known).await });
+        let task = worker.run(async move {
+            // The receiver is gone where no caller waits any more.
+            _ = sender.send((index, download.await));
+            Ok::<(), Fault>(())
+        });
+        Ok(Running { index, began: Instant::now(), progress, _task: task })
+    }
+
+    fn carry(&self, index: usize, path: &AbsPath, order: &Order, umask: u32) -> Result<Delivery> {
+        let began = Instant::now();
+        let fetched = self.copy(path, self.spool_beside(order, umask)?)?;
+        publish(vec![(index, fetched, began)])
+            .pop()
+            .map_or_else(|| bail!("{path} was not copied"), |(_, delivery)| delivery)
+    }
+
+    /// The destination itself on its way, or what an earlier process has left of it.
+    fn spool_beside(&self, order: &Order, umask: u32) -> Result<Spool> {
+        let directory = order.destination.parent().unwrap_or_else(|| "/".into());
+        let part = self.root().resume(&order.destination, ours(0o666 & !umask))?;
+        Ok(Spool::new(Place::Part(part), directory, &self.pull(order))?)
+    }
+
+    fn pull(&self, Order { source, sha256, .. }: &Order) -> Pull {
+        Pull { source: source.clone(), sha256: *sha256, size: None, limit: self.fetcher.settings.pace.limit }
+    }
+
+    /// Makes sure that files can be put into a directory; makes it, and those above it, where they are missing.
+    ///
+    /// # Errors
+    /// If they can't, for want of a right, or because somebody else could put a link in the way.
+    pub fn prepare_directory(&self, directory: &AbsPath) -> Result<()> {
+        self.make_way(directory, umask())?;
+        // Dropped unpublished, it is gone again.
+        let name = format!("fetch-{}", std::process::id());
+        self.root().stage(&directory.join(&name)?, ours(0o600)).map(drop)
+    }
+
+    fn make_way(&self, directory: &AbsPath, umask: u32) -> Result<()> {
+        if self.root().status(directory)?.is_some() {
+            return Ok(());
+        }
+        if let Some(parent) = directory.parent() {
+            self.make_way(&parent, umask)?;
+        }
+        match self.root().make_directory(directory, ours(0o777 & !umask)) {
+            // Somebody else made it in the meantime.
+            Err(_) if self.root().status(directory)?.is_some() => Ok(()),
+            made => made,
+        }
+    }
+
+    /// Refuses to replace what is neither a file nor a link.
+    fn admit(&self, destination: &AbsPath) -> Result<()> {
+        let what = match self.root().status(destination)?.map(|status| status.file_type) {
+            None | Some(FileType::Regular | FileType::Link) => return Ok(()),
+            Some(FileType::Directory) => "a directory",
+            Some(FileType::Special) => "a device, socket or FIFO",
+        };
+        Err(Fault::new(format!("{destination} is {what}")).hint("move it away, or download to elsewhere").into())
+    }
+}
+
+/// The permission bits that this process's files don't get. There is no asking without setting, but in /proc, which no
+/// Linux before 4.7 has it in, and no bare chroot; what is made meanwhile, by another thread, is nobody else's to read.
+fn umask() -> u32 {
+    let umask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_retain(0o077));
+    _ = nix::sys::stat::umask(umask);
+    umask.bits()
+}
+
+/// Gives the files their names.
+fn publish(whole: Vec<(usize, Fetched, Instant)>) -> Vec<(usize, Result<Delivery>)> {
+    let mut parts = vec![];
+    let mut deliveries = vec![];
+    for (index, Fetched { size, sha256, resumed, part, .. }, began) in whole {
+        // Each has one: it was ordered with a place.
+        if let Some(part) = part {
+            parts.push(part);
+            deliveries.push((index, Delivery { size, sha256, resumed, took: began.elapsed() }));
+        }
+    }
+    let published = Staged::publish_all(parts).into_iter();
+    deliveries
+        .into_iter()
+        .zip(published)
+        .map(|((index, delivery), result)| (index, result.map(|()| delivery)))
+        .collect()
+}
+
+/// The invoking user's, with these permission bits.
+fn ours(mode: u32) -> Ownership {
+    Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode }
+}

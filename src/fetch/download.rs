@@ -1,0 +1,387 @@
+//! A download: attempts at a body, by one connection or by several, streamed to the disk and verified.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use aws_sdk_s3::primitives::ByteStream;
+use reqwest::Response;
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
+
+use super::{
+    Fetched, Origins, Pull, STREAMS, Source, http,
+    progress::Progress,
+    range::Range,
+    spool::{CHUNK, Lane, Promise, Spool},
+    worker::blocking,
+};
+use crate::{
+    aws::s3::{self, Object, S3},
+    error::Fault,
+    net::retry::{Attempts, Failure, Pace, Setback},
+};
+
+/// How many connections one body is fetched by, at first and at most. One by one they would cost round trips to find
+/// out about, while each begins slowly (TCP); and no server minds eight.
+const FIRST_LANES: u64 = 8;
+const LANES: usize = 16;
+/// How long it takes to see what more connections bring.
+const TRIAL: Duration = Duration::from_millis(if cfg!(fuzzing) { 1 } else { 100 });
+/// So many bytes are digested on a thread of their own.
+const WORTH_A_THREAD: u64 = 4 << 20;
+/// A body shorter than this needs no permit.
+const SHORT: u64 = 1 << 20;
+/// Whoever brings as much before it fails has not failed to get on.
+const HEADWAY: u64 = 1 << 20;
+
+/// What an origin answers.
+pub(crate) enum Answer {
+    /// All of it, from the first byte on.
+    Whole(Bytes, Promise),
+    /// The range that was asked for, of the bytes that were promised.
+    Part(Bytes),
+    /// No longer what was promised, or nothing that a range can be had of.
+    Changed(Fault),
+}
+
+/// A body on its way.
+pub(crate) enum Bytes {
+    /// From an HTTP server.
+    Http(Response),
+    /// From S3.
+    S3(ByteStream),
+}
+
+impl Bytes {
+    /// The next bytes; `None` at the end.
+    async fn next(&mut self, origins: &Origins) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
+        match self {
+            Self::Http(response) => response.chunk().await.map_err(|error| origins.clients.explain(&error)),
+            Self::S3(stream) => stream.next().await.transpose().map_err(|error| s3::interrupted(origins, error)),
+        }
+    }
+}
+
+/// A body, and which bytes of the whole it has: from `start` to `end`, if that is known.
+struct Body {
+    lane: Lane,
+    bytes: Bytes,
+    start: u64,
+    end: Option<u64>,
+}
+
+/// Downloads, with as many attempts as make sense. What has arrived when they end is in the spool, for others.
+pub(crate) async fn run(
+    origins: Arc<Origins>,
+    pull: &Pull,
+    spool: Arc<Mutex<Spool>>,
+    progress: Arc<Progress>,
+) -> Result<Fetched, Fault> {
+    let _place = origins.window.enter().await;
+    let pace = Pace { limit: pull.limit, ..origins.settings.pace.clone() };
+    let attempts = Attempts::new(&pace, &origins.budget).shown(&progress);
+    let transfer = Arc::new(Transfer {
+        origins: origins.clone(),
+        source: pull.source.clone(),
+        is_pinned: pull.sha256.is_some(),
+        spool,
+        digesting: Arc::new(Semaphore::new(1)),
+        progress: progress.clone(),
+        alone: AtomicBool::new(false),
+    });
+    attempts.run(&pull.source, || transfer.attempt()).await?;
+    let fetched = transfer.spool().finish()?;
+    // More places for long bodies would be more connections with full buffers, none of them faster.
+    origins.window.widen(if fetched.size > SHORT { STREAMS } else { usize::MAX });
+    Ok(fetched)
+}
+
+/// A download under way, shared by its connections.
+struct Transfer {
+    origins: Arc<Origins>,
+    source: Source,
+    /// Whether its digest is declared.
+    is_pinned: bool,
+    spool: Arc<Mutex<Spool>>,
+    /// The turn to digest.
+    digesting: Arc<Semaphore>,
+    progress: Arc<Progress>,
+    /// Whether one connection brings all of it, after what may have been an accident of several.
+    alone: AtomicBool,
+}
+
+impl Transfer {
+    fn spool(&self) -> MutexGuard<'_, Spool> {
+        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One attempt at what is missing.
+    async fn attempt(self: &Arc<Self>) -> Result<(), Setback> {
+        let before = self.spool().done();
+        let Err(failure) = self.bring().await else { return Ok(()) };
+        match failure {
+            // Whatever the accident was, the next attempt shares nothing with this one.
+            Failure::Suspect(_) => {
+                self.spool().forget().map_err(Failure::Permanent)?;
+                self.alone.store(true, Ordering::Relaxed);
+            }
+            Failure::Transient(..) => self.origins.window.narrow(),
+            Failure::Permanent(_) | Failure::Unsigned(_) => {}
+        }
+        let headway = self.spool().done() >= before + HEADWAY;
+        Err(Setback { failure, headway })
+    }
+
+    /// Brings what is missing, and verifies the whole.
+    async fn bring(self: &Arc<Self>) -> Result<(), Failure> {
+        self.spool().release();
+        if let Some(lead) = self.lead().await? {
+            self.receive(lead).await?;
+        }
+        self.digest().await?;
+        self.spool().verify().map_err(Failure::Suspect)
+    }
+
+    /// The first response; `None` if all is there.
+    async fn lead(&self) -> Result<Option<Body>, Failure> {
+        let resumed = {
+            let mut spool = self.spool();
+            let promise = spool.promise().clone();
+            self.progress.show(&spool);
+            if spool.is_resumable() {
+                let lane = spool.lane();
+                let missing = spool.claim(lane).map(|(start, _)| Range { start, end: spool.gap_end(start) });
+                Some((promise, lane, missing))
+            } else {
+                None
+            }
+        };
+        if let Some((promise, lane, missing)) = resumed {
+            let Some(range) = missing else {
+                // What the manifest pins, or the origin still has, needs no more bytes.
+                if self.is_pinned || Box::pin(validator(&self.origins, &self.source)).await? == promise.validator() {
+                    return Ok(None);
+                }
+                self.spool().forget().map_err(Failure::Permanent)?;
+                return Box::pin(self.lead()).await;
+            };
+            match self.open(Some((range, &promise))).await? {
+                Answer::Part(bytes) => {
+                    return Ok(Some(Body { lane, bytes, start: range.start, end: range.end.or(promise.total) }));
+                }
+                Answer::Whole(bytes, promise) => return self.begin(bytes, promise).map(Some),
+                Answer::Changed(fault) => tracing::info!("{}: {fault}; starting anew", self.source),
+            }
+            self.spool().forget().map_err(Failure::Permanent)?;
+        }
+        match self.open(None).await? {
+            Answer::Whole(bytes, promise) => self.begin(bytes, promise).map(Some),
+            Answer::Part(_) => Err(Failure::Permanent(Fault::new("the server sent a part, unasked"))),
+            Answer::Changed(fault) => Err(Failure::Permanent(fault)),
+        }
+    }
+
+    fn begin(&self, bytes: Bytes, promise: Promise) -> Result<Body, Failure> {
+        let end = promise.total;
+        let mut spool = self.spool();
+        spool.begin(promise)?;
+        let lane = spool.lane();
+        _ = spool.claim(lane);
+        self.progress.show(&spool);
+        Ok(Body { lane, bytes, start: 0, end })
+    }
+
+    async fn open(&self, part: Option<(Range, &Promise)>) -> Result<Answer, Failure> {
+        match &self.source {
+            Source::Http(url) => Box::pin(http::get(&self.origins, url, part)).await,
+            Source::S3 { bucket, key, version } => {
+                let object = Object { bucket, key, version: version.as_deref() };
+                // Boxed: the SDK's futures are many times as large as an HTTP client's.
+                let s3 = S3::of(&self.origins).await;
+                Box::pin(s3.get(&self.origins, object, part)).await
+            }
+            Source::File(path) => Err(Failure::Permanent(Fault::new(format!("{path} is not on the network")))),
+        }
+    }
+
+    /// Receives the lead's body, and with it what other connections bring, as long as more of them bring more.
+    async fn receive(self: &Arc<Self>, lead: Body) -> Result<(), Failure> {
+        let can_share = {
+            let spool = self.spool();
+            let Promise { total, etag, .. } = spool.promise();
+            !self.alone.load(Ordering::Relaxed)
+                && etag.is_some()
+                && total.is_some_and(|total| total >= spool.done() + 2 * CHUNK)
+        };
+        if !can_share {
+            return Box::pin(self.clone().lane(Some(lead))).await;
+        }
+        let mut lanes = JoinSet::new();
+        let chunks = lead.end.map_or(1, |end| (end - lead.start).div_ceil(CHUNK));
+        _ = lanes.spawn(self.clone().lane(Some(lead)));
+        for _ in 1..FIRST_LANES.min(chunks) {
+            _ = lanes.spawn(self.clone().lane(None));
+        }
+        let received = self.share(&mut lanes).await;
+        // What is abandoned must not write any more when the next attempt does.
+        lanes.shutdown().await;
+        received
+    }
+
+    async fn share(self: &Arc<Self>, lanes: &mut JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
+        let (mut best, mut done, mut grows) = (0, self.spool().done(), true);
+        loop {
+            let ended = if grows { timeout(TRIAL, lanes.join_next()).await } else { Ok(lanes.join_next().await) };
+            match ended {
+                Ok(None) => return Ok(()),
+                Ok(Some(lane)) => {
+                    lane.map_err(|error| Failure::Permanent(Fault::new("a download broke off").caused_by(error)))??;
+                }
+                Err(_) => {
+                    let now = self.spool().done();
+                    let rate = now - std::mem::replace(&mut done, now);
+                    grows = rate > best + best / 10 && lanes.len() < LANES && self.spool().has_more();
+                    best = best.max(rate);
+                    for _ in 0..if grows { lanes.len() } else { 0 } {
+                        _ = lanes.spawn(self.clone().lane(None));
+                    }
+                }
+            }
+        }
+    }
+
+    /// One connection: chunk after chunk, until there is none that nobody else is at. The lead's body goes on where a
+    /// chunk ends; other bodies are of one chunk.
+    async fn lane(self: Arc<Self>, lead: Option<Body>) -> Result<(), Failure> {
+        let _permit = match &lead {
+            // A download that holds a permit waits for no second one: all could, for each other.
+            None => match self.origins.streams.try_acquire() {
+                Ok(permit) => Some(permit),
+                Err(_) => return Ok(()),
+            },
+            Some(Body { start, end: Some(end), .. }) if end - start <= SHORT => None,
+            Some(_) => self.origins.streams.acquire().await.ok(),
+        };
+        let lane = match lead {
+            Some(body) => {
+                let lane = body.lane;
+                self.copy(body).await?;
+                lane
+            }
+            None => self.spool().lane(),
+        };
+        loop {
+            let (promise, claimed) = {
+                let mut spool = self.spool();
+                (spool.promise().clone(), spool.claim(lane))
+            };
+            let Some((start, end)) = claimed else { return Ok(()) };
+            let range = Range { start, end: Some(end) };
+            match self.open(Some((range, &promise))).await? {
+                Answer::Part(bytes) => self.copy(Body { lane, bytes, start, end: Some(end) }).await?,
+                Answer::Whole(..) => {
+                    return Err(Failure::Suspect(Fault::new("the server sent the whole, not the part asked for")));
+                }
+                Answer::Changed(fault) => return Err(Failure::Suspect(fault)),
+            }
+        }
+    }
+
+    /// Writes a body down, until it ends, comes to bytes that another connection is at, or was too slow and loses its
+    /// chunk to one.
+    async fn copy(self: &Arc<Self>, mut body: Body) -> Result<(), Failure> {
+        let chunk_end = |start: u64| match body.end {
+            Some(end) => end.min((start / CHUNK + 1) * CHUNK),
+            None => u64::MAX,
+        };
+        let (mut at, mut until) = (body.start, chunk_end(body.start));
+        while let Some(bytes) = body.bytes.next(&self.origins).await? {
+            let mut bytes = bytes.as_ref();
+            if body.end.is_some_and(|end| bytes.len() as u64 > end - at) {
+                return Err(Failure::transient(Fault::new("the body is longer than was announced")));
+            }
+            let mut spool = self.spool();
+            while !bytes.is_empty() {
+                if at == until {
+                    let Some(end) = spool.claim_at(body.lane, at) else { return Ok(()) };
+                    until = end;
+                }
+                let fits = usize::try_from(until - at).unwrap_or(usize::MAX).min(bytes.len());
+                if !spool.write(body.lane, at, &bytes[..fits])? {
+                    return Ok(());
+                }
+                at += fits as u64;
+                bytes = &bytes[fits..];
+            }
+            self.progress.arrived(spool.done());
+            if spool.undigested() >= WORTH_A_THREAD {
+                drop(spool);
+                self.digest_aside();
+            }
+        }
+        match body.end {
+            None => self.spool().end(),
+            Some(end) if at == end => {}
+            Some(end) => {
+                let message =
+                    format!("the body has {} bytes, not the {} that were announced", at - body.start, end - body.start);
+                return Err(Failure::transient(Fault::new(message)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Digests what is there without a gap, on another thread, if none is at it.
+    fn digest_aside(self: &Arc<Self>) {
+        let Ok(turn) = self.digesting.clone().try_acquire_owned() else { return };
+        let transfer = self.clone();
+        // Its failure shows when the rest is digested.
+        _ = tokio::spawn(blocking(move || {
+            let _turn = turn;
+            transfer.digest_now()
+        }));
+    }
+
+    /// Digests all the rest.
+    async fn digest(self: &Arc<Self>) -> Result<(), Failure> {
+        let _turn = self.digesting.acquire().await;
+        if self.spool().undigested() <= SHORT {
+            return self.digest_now().map_err(Failure::Permanent);
+        }
+        let transfer = self.clone();
+        let digested = blocking(move || transfer.digest_now()).await;
+        digested.map_err(|error| error.fault()).flatten().map_err(Failure::Permanent)
+    }
+
+    fn digest_now(&self) -> Result<(), Fault> {
+        let Some(mut lent) = self.spool().lend_digest() else { return Ok(()) };
+        let advanced = lent.advance();
+        self.spool().return_digest(lent);
+        advanced.map_err(|error| Fault::new("reading a download again").caused_by(error))
+    }
+}
+
+/// See [`System::etag`](super::System::etag).
+pub(crate) async fn etag(
+    origins: Arc<Origins>,
+    source: Source,
+    progress: Arc<Progress>,
+) -> Result<Option<String>, Fault> {
+    let attempts = origins.attempts().shown(&progress);
+    attempts.run(&source, || validator(&origins, &source)).await
+}
+
+async fn validator(origins: &Origins, source: &Source) -> Result<Option<String>, Failure> {
+    match source {
+        Source::Http(url) => http::etag(origins, url).await,
+        Source::S3 { bucket, key, version } => {
+            let object = Object { bucket, key, version: version.as_deref() };
+            S3::of(origins).await.etag(origins, object).await
+        }
+        Source::File(_) => Ok(None),
+    }
+}

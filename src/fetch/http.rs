@@ -1,0 +1,174 @@
+//! `https` and `http` sources, and probes.
+
+use std::sync::Arc;
+
+use aws_sdk_s3::primitives::DateTime;
+use reqwest::{
+    Method, Response, StatusCode, Url,
+    header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, RANGE, RETRY_AFTER},
+};
+
+use super::{Answer, Origins, download, range::Range, spool::Promise};
+use crate::{
+    error::Fault,
+    net::{
+        redirect,
+        retry::{Failure, retry_after},
+    },
+    value::spoken,
+};
+
+/// How much of a probe's body is read, so that the server isn't cut off in the middle of a short one.
+const PROBE_BODY: usize = 64 << 10;
+
+/// Asks for a URL's bytes: all of them, or a part of what was promised.
+pub(crate) async fn get(
+    origins: &Origins,
+    url: &str,
+    part: Option<(Range, &Promise)>,
+) -> Result<download::Answer, Failure> {
+    let response = request(origins, Method::GET, url, part).await?;
+    let headers = response.headers();
+    match (response.status(), part) {
+        (StatusCode::OK, _) => {
+            let (total, etag) = (response.content_length(), strong_etag(headers));
+            let promise = Promise { total, etag, ..Promise::default() };
+            Ok(download::Answer::Whole(download::Bytes::Http(response), promise))
+        }
+        (StatusCode::PARTIAL_CONTENT, Some((range, promise))) => {
+            let sent = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or("none");
+            let etag = strong_etag(headers);
+            if !range.is_answered_by(sent, promise.total) {
+                let asked = range.header();
+                return Ok(download::Answer::Changed(Fault::new(format!(
+                    "the server sent Content-Range {} for {asked}",
+                    sent.escape_debug()
+                ))));
+            }
+            if etag.is_some() && etag != promise.etag {
+                return Ok(download::Answer::Changed(Fault::new("the server has other bytes now")));
+            }
+            Ok(download::Answer::Part(download::Bytes::Http(response)))
+        }
+        (StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::PRECONDITION_FAILED, Some(_)) => {
+            Ok(download::Answer::Changed(Fault::new("the server no longer has the bytes of the first part")))
+        }
+        _ => Err(refused(url, &response)),
+    }
+}
+
+/// Asks for a URL's strong `ETag`.
+pub(crate) async fn etag(origins: &Origins, url: &str) -> Result<Option<String>, Failure> {
+    let response = request(origins, Method::HEAD, url, None).await?;
+    match response.status() {
+        StatusCode::OK => Ok(strong_etag(response.headers())),
+        _ => Err(refused(url, &response)),
+    }
+}
+
+async fn request(
+    origins: &Origins,
+    method: Method,
+    url: &str,
+    part: Option<(Range, &Promise)>,
+) -> Result<Response, Failure> {
+    let clients = &origins.clients;
+    let client = if part.is_some() { clients.parts() } else { clients.download() };
+    let client = client.map_err(Failure::Permanent)?;
+    let url = url.parse::<Url>().map_err(|error| Failure::Permanent(Fault::new(error.to_string())))?;
+    let mut asked = vec![url.clone()];
+    let mut next = url;
+    loop {
+        // As stored: a checksum is of the file, and what is unpacked on arrival has no bounds.
+        let mut request = client.request(method.clone(), next).header(ACCEPT_ENCODING, "identity");
+        if let Some((range, promise)) = part {
+            request = request.header(RANGE, range.header());
+            // Other bytes are sent as a whole, with a 200: RFC 9110 section 13.1.5.
+            request = request.header(IF_RANGE, promise.etag.as_deref().unwrap_or_default());
+        }
+        let response = request.send().await.map_err(|error| clients.explain(&error))?;
+        match redirect::next(&asked, &response)? {
+            None => return Ok(response),
+            Some(url) => {
+                asked.push(url.clone());
+                next = url;
+            }
+        }
+    }
+}
+
+/// What a status other than 200 means.
+fn refused(url: &str, response: &Response) -> Failure {
+    let status = response.status();
+    let reason = status.canonical_reason().unwrap_or("an unknown status");
+    let host = |url: &Url| url.host_str().map(str::to_owned);
+    let last = host(response.url()).filter(|last| url.parse().ok().and_then(|url| host(&url)).as_ref() != Some(last));
+    let server = last.map_or_else(|| "the server".to_owned(), |last| format!("after a redirect, {last}"));
+    let fault = Fault::new(format!("{server} answered {} {reason}", status.as_u16()));
+    match status {
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {}
+        status if status.is_server_error() => {}
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            return Failure::Permanent(
+                fault.hint("it is not public; the signature of a presigned URL may have expired"),
+            );
+        }
+        StatusCode::NOT_FOUND | StatusCode::GONE => {
+            return Failure::Permanent(fault.hint("check the URL: was this version published?"));
+        }
+        _ => return Failure::Permanent(fault),
+    }
+    let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    Failure::Transient(fault, after.and_then(|value| retry_after(value, now())))
+}
+
+/// The `ETag` that promises the same bytes, which a weak one doesn't: RFC 9110 section 8.8.3.
+pub(crate) fn strong_etag(headers: &HeaderMap) -> Option<String> {
+    let etag = headers.get(ETAG)?.to_str().ok()?;
+    (!etag.starts_with("W/")).then(|| etag.to_owned())
+}
+
+/// See [`System::probe`](super::System::probe).
+pub(crate) async fn probe(origins: Arc<Origins>, url: String) -> Result<Answer, Fault> {
+    let limit = origins.settings.probe;
+    let answer = tokio::time::timeout(limit, ask(&origins, &url)).await;
+    answer.unwrap_or_else(|_| Err(Fault::new(format!("no answer within {}", spoken(limit))).transient()))
+}
+
+async fn ask(origins: &Origins, url: &str) -> Result<Answer, Fault> {
+    let clients = &origins.clients;
+    let client = clients.local(url.starts_with("https:"))?;
+    let sent = client.get(url).send().await;
+    let mut response = sent.map_err(|error| Fault::new(clients.reason(&error)).transient())?;
+    let status = response.status().as_u16();
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    let headers = response.headers().iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect();
+    let mut read = 0;
+    while read < PROBE_BODY
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        read += chunk.len();
+    }
+    Ok(Answer { status, headers })
+}
+
+/// The machine's time.
+pub(crate) fn now() -> DateTime {
+    DateTime::from(std::time::SystemTime::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: reqwest::header::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, value.parse().unwrap())])
+    }
+
+    #[test]
+    fn a_weak_etag_is_no_promise_of_the_same_bytes() {
+        assert_eq!(strong_etag(&headers(ETAG, "\"a\"")).unwrap(), "\"a\"");
+        assert_eq!(strong_etag(&headers(ETAG, "W/\"a\"")), None);
+        assert_eq!(strong_etag(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,99 @@
+//! How far a download is, for what waits for it: bytes, or the next attempt.
+
+use std::{
+    fmt::Display,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::spool::Spool;
+use crate::value::{ByteSize, spoken};
+
+/// How far a download is.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    done: AtomicU64,
+    /// Zero as long as it isn't known.
+    total: AtomicU64,
+    waits: Mutex<Waits>,
+}
+
+/// The pause before the next attempt, and the last one's before that.
+#[derive(Debug, Default)]
+struct Waits {
+    now: Option<Wait>,
+    last: Option<Wait>,
+}
+
+/// The pause before an attempt.
+#[derive(Debug, Clone)]
+pub(crate) struct Wait {
+    /// Its length.
+    pub(crate) pause: Duration,
+    /// Attempts that have failed.
+    pub(crate) failed: u32,
+    /// Why the last one did.
+    pub(crate) reason: String,
+}
+
+impl Wait {
+    /// `waiting 12.0 s for http://host/app.jar (attempt 4: the server answered 503 Service Unavailable)`
+    pub(crate) fn line(&self, what: &impl Display) -> String {
+        format!("waiting {} for {what} (attempt {}: {})", spoken(self.pause), self.failed, self.reason)
+    }
+}
+
+impl Progress {
+    /// Bytes that have arrived, of how many if that is known.
+    pub(crate) fn now(&self) -> (u64, Option<u64>) {
+        let total = self.total.load(Ordering::Relaxed);
+        (self.done.load(Ordering::Relaxed), (total > 0).then_some(total))
+    }
+
+    /// So many bytes have arrived.
+    pub(crate) fn arrived(&self, done: u64) {
+        self.done.store(done, Ordering::Relaxed);
+    }
+
+    /// Shows what a spool holds, of how many bytes.
+    pub(crate) fn show(&self, spool: &Spool) {
+        self.arrived(spool.done());
+        self.total.store(spool.promise().total.unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    /// A pause begins.
+    pub(crate) fn pauses(&self, wait: Wait) {
+        let mut waits = self.waits();
+        waits.last = Some(wait.clone());
+        waits.now = Some(wait);
+    }
+
+    /// The pause is over.
+    pub(crate) fn resumes(&self) {
+        self.waits().now = None;
+    }
+
+    /// A line that says how far the download of `what` is, or what it waits for.
+    pub(crate) fn line(&self, what: &impl Display) -> String {
+        if let Some(wait) = &self.waits().now {
+            return wait.line(what);
+        }
+        let (done, total) = self.now();
+        match total {
+            None => format!("{what}: {}", ByteSize(done)),
+            Some(total) => format!("{what}: {} of {}", ByteSize(done), ByteSize(total)),
+        }
+    }
+
+    /// `attempt 4 failed: the server answered 503 Service Unavailable`
+    pub(crate) fn last_failure(&self) -> Option<String> {
+        self.waits().last.as_ref().map(|Wait { failed, reason, .. }| format!("attempt {failed} failed: {reason}"))
+    }
+
+    fn waits(&self) -> MutexGuard<'_, Waits> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,476 @@
+//! The file that a download's bytes go to: in any order, digested from the start as far as they are there, and taken up
+//! by another process where this one is cut off.
+
+mod chunks;
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::FileExt,
+    sync::Arc,
+};
+
+use nix::{errno::Errno, fcntl::FallocateFlags, sys::statfs::TMPFS_MAGIC, unistd::geteuid};
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+
+use self::chunks::Chunks;
+pub(crate) use self::chunks::{CHUNK, Lane};
+use super::{
+    Fetched, Pull,
+    checksum::{Checksum, Running},
+};
+use crate::{
+    error::Fault,
+    host::{
+        calls::{fallocate, fstatfs, fstatvfs},
+        root::Staged,
+    },
+    net::retry::Failure,
+    value::{AbsPath, ByteSize, Sha256},
+};
+
+/// A body shorter than this is fetched again, by another process, rather than resumed.
+const WORTH_A_NOTE: u64 = if cfg!(fuzzing) { 1 } else { 1 << 20 };
+/// How many bytes are digested at a time; what fits the processor's cache.
+const BITE: usize = 256 << 10;
+/// The length of a note's head; the numbers follow.
+const HEAD: u64 = HEAD_BYTES as u64;
+const HEAD_BYTES: usize = 4096;
+/// No file is larger: ext4 ends at 16 TiB, an object of S3 at 50 TB.
+const LARGEST: u64 = 64 << 40;
+
+/// What an origin says of the bytes that it sends.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Promise {
+    /// How many they are.
+    pub(crate) total: Option<u64>,
+    /// A strong validator: other bytes have another.
+    pub(crate) etag: Option<String>,
+    /// S3's version of the object.
+    pub(crate) version: Option<String>,
+    /// S3's checksum.
+    pub(crate) checksum: Option<Checksum>,
+}
+
+impl Promise {
+    /// The validator that a [`Fetched`] has: the version, where the bucket keeps them, and the `ETag`.
+    pub(crate) fn validator(self) -> Option<String> {
+        match (self.version, self.etag) {
+            (Some(version), Some(etag)) => Some(format!("{version} {etag}")),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+/// A note's head: whose bytes it is about.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Head {
+    source: String,
+    sha256: Option<Sha256>,
+    /// Bytes that a crash of the machine may have lost are not there, whatever the note says.
+    boot: String,
+    promise: Promise,
+}
+
+/// Where the bytes go.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// A file without a name.
+    Anonymous(Arc<File>),
+    /// A file that another process can take up.
+    Part(Staged),
+}
+
+/// A file on its way to become a [`Fetched`].
+pub(crate) struct Spool {
+    file: Arc<File>,
+    part: Option<Staged>,
+    /// For messages.
+    directory: AbsPath,
+    source: String,
+    expected: Option<Sha256>,
+    /// How many bytes are expected, where something but the origin says so.
+    size: Option<u64>,
+    promise: Promise,
+    chunks: Chunks,
+    /// Bytes that an earlier process had brought.
+    resumed: u64,
+    /// What another process would need to know.
+    note: Option<File>,
+    /// What the bytes from the start hash to, while no other thread has it.
+    digest: Option<Digest>,
+}
+
+impl Spool {
+    /// For a download's bytes; its directory is for messages. What is there already, according to a note, counts.
+    pub(crate) fn new(place: Place, directory: AbsPath, pull: &Pull) -> Result<Self, Fault> {
+        let (file, part) = match place {
+            Place::Anonymous(file) => (file, None),
+            Place::Part(part) => (part.file().clone(), Some(part)),
+        };
+        let mut spool = Self {
+            file,
+            part,
+            directory,
+            source: pull.source.to_string(),
+            expected: pull.sha256,
+            size: pull.size,
+            promise: Promise::default(),
+            chunks: Chunks::default(),
+            resumed: 0,
+            note: None,
+            digest: Some(Digest::new(None)),
+        };
+        if spool.part.as_ref().is_some_and(Staged::has_note) && !spool.read_note() {
+            spool.forget()?;
+        }
+        Ok(spool)
+    }
+
+    /// What is known of the bytes that are there.
+    pub(crate) fn promise(&self) -> &Promise {
+        &self.promise
+    }
+
+    /// How many bytes are there.
+    pub(crate) fn done(&self) -> u64 {
+        self.chunks.done()
+    }
+
+    /// Whether what is there is worth asking for the rest only.
+    pub(crate) fn is_resumable(&self) -> bool {
+        self.done() > 0 && self.promise.etag.is_some() && self.promise.total.is_some()
+    }
+
+    /// Forgets what has arrived, and whose bytes they were.
+    pub(crate) fn forget(&mut self) -> Result<(), Fault> {
+        self.note = None;
+        if let Some(part) = &mut self.part {
+            part.drop_note();
+        }
+        (self.promise, self.chunks, self.resumed) = (Promise::default(), Chunks::default(), 0);
+        self.digest = Some(Digest::new(None));
+        self.file.set_len(0).map_err(|error| self.explain(error))
+    }
+
+    /// Expects these bytes, from the first one on.
+    ///
+    /// # Errors
+    /// If they are not as many as is known, or there is no room for so many.
+    pub(crate) fn begin(&mut self, promise: Promise) -> Result<(), Failure> {
+        if self.done() > 0 {
+            self.forget().map_err(Failure::Permanent)?;
+        }
+        if let (Some(size), Some(total)) = (self.size, promise.total)
+            && size != total
+        {
+            return Err(Failure::Suspect(Fault::new(format!("the server announces {total} bytes, not {size}"))));
+        }
+        self.chunks = Chunks::new(promise.total);
+        self.digest = Some(Digest::new(promise.checksum.as_ref()));
+        self.promise = promise;
+        let Some(total) = self.promise.total.filter(|total| *total >= WORTH_A_NOTE) else { return Ok(()) };
+        self.admit(total).and_then(|()| self.allocate(total)).map_err(Failure::Permanent)?;
+        if self.promise.etag.is_some()
+            && let Some(part) = &mut self.part
+        {
+            // Without a note, the next process begins anew: no reason to fail.
+            self.note = part.note().ok().and_then(|note| self.write_note(&note).ok().map(|()| note));
+        }
+        Ok(())
+    }
+
+    /// Refuses more bytes than the file system has room for, before any of them was sent.
+    fn admit(&self, total: u64) -> Result<(), Fault> {
+        let announced = ByteSize(total);
+        if total > LARGEST {
+            return Err(Fault::new(format!("the server announces {announced}, more than a file can hold"))
+                .hint("check the URL, and what answers for it"));
+        }
+        // A file system that doesn't say how large it is has 0 blocks.
+        let Some(stat) = fstatvfs(&*self.file).ok().filter(|stat| stat.blocks() > 0) else { return Ok(()) };
+        let blocks = if geteuid().is_root() { stat.blocks_free() } else { stat.blocks_available() };
+        let free = blocks.saturating_mul(stat.fragment_size());
+        if total <= free {
+            return Ok(());
+        }
+        let (directory, free) = (&self.directory, ByteSize(free));
+        let message = format!("the server announces {announced}, but the file system of {directory} has {free} free");
+        Err(Fault::new(message).hint(format!("free space on it (df -h {directory}), or check the URL")))
+    }
+
+    /// Space is taken in one piece, and its lack seen before any byte was sent.
+    fn allocate(&self, total: u64) -> Result<(), Fault> {
+        let length = total.try_into().unwrap_or(i64::MAX);
+        // In memory it would only clear pages that are about to be written.
+        if fstatfs(&*self.file).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC) {
+            return Ok(());
+        }
+        match fallocate(&*self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
+            Err(errno @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)) => Err(self.explain(errno.into())),
+            // Not every file system can.
+            _ => Ok(()),
+        }
+    }
+
+    /// A connection that will claim chunks.
+    pub(crate) fn lane(&mut self) -> Lane {
+        self.chunks.lane()
+    }
+
+    /// See [`Chunks::has_more`].
+    pub(crate) fn has_more(&self) -> bool {
+        self.chunks.has_more()
+    }
+
+    /// See [`Chunks::claim`].
+    pub(crate) fn claim(&mut self, lane: Lane) -> Option<(u64, u64)> {
+        self.chunks.claim(lane)
+    }
+
+    /// See [`Chunks::claim_at`].
+    pub(crate) fn claim_at(&mut self, lane: Lane, start: u64) -> Option<u64> {
+        self.chunks.claim_at(lane, start)
+    }
+
+    /// See [`Chunks::gap_end`].
+    pub(crate) fn gap_end(&self, start: u64) -> Option<u64> {
+        self.chunks.gap_end(start)
+    }
+
+    /// See [`Chunks::release`].
+    pub(crate) fn release(&mut self) {
+        self.chunks.release();
+    }
+
+    /// Takes bytes of a claimed chunk, which follow those of it that are there. Whether the claim still holds.
+    pub(crate) fn write(&mut self, lane: Lane, offset: u64, bytes: &[u8]) -> Result<bool, Failure> {
+        if !self.chunks.is_claimed(lane, offset) {
+            return Ok(false);
+        }
+        if let Some(size) = self.size
+            && offset.saturating_add(bytes.len() as u64) > size
+        {
+            return Err(Failure::Suspect(Fault::new(format!("the server sends more than {size} bytes"))));
+        }
+        if let Err(error) = self.file.write_all_at(bytes, offset) {
+            let fault = self.explain(error);
+            // A disk that is full of what can't be used would keep all else from working.
+            _ = self.forget();
+            return Err(Failure::Permanent(fault));
+        }
+        let (chunk, there) = self.chunks.add(offset, bytes.len() as u64);
+        if let Some(note) = &self.note {
+            // After the bytes, so that it never says too much. That the kernel has it is enough: see `Head::boot`.
+            let noted = note.write_all_at(&there.to_le_bytes(), HEAD + 8 * chunk);
+            if noted.is_err() {
+                self.note = None;
+            }
+        }
+        Ok(true)
+    }
+
+    /// A body of unknown length has ended.
+    pub(crate) fn end(&mut self) {
+        self.chunks.end();
+        self.promise.total = Some(self.done());
+    }
+
+    /// How many bytes wait to be digested; none while another thread is at it.
+    pub(crate) fn undigested(&self) -> u64 {
+        let frontier = self.chunks.frontier();
+        self.digest.as_ref().map_or(0, |digest| frontier - digest.done)
+    }
+
+    /// The digest, for a thread to go on with, and how far.
+    pub(crate) fn lend_digest(&mut self) -> Option<Lent> {
+        let until = self.chunks.frontier();
+        Some(Lent { digest: self.digest.take()?, file: self.file.clone(), until })
+    }
+
+    /// The digest comes back.
+    pub(crate) fn return_digest(&mut self, lent: Lent) {
+        self.digest = Some(lent.digest);
+    }
+
+    /// Digests what is there, here and now.
+    pub(crate) fn digest(&mut self) -> io::Result<()> {
+        let Some(mut lent) = self.lend_digest() else { return Ok(()) };
+        let advanced = lent.advance();
+        self.return_digest(lent);
+        advanced
+    }
+
+    /// Fails if the bytes are not the ones expected.
+    ///
+    /// # Errors
+    /// Also if they are not all there, or not all digested.
+    pub(crate) fn verify(&mut self) -> Result<(), Fault> {
+        let (done, total) = (self.done(), self.promise.total);
+        let is_whole = |digest: &&mut Digest| digest.done == done && total == Some(done);
+        let Some(digest) = self.digest.as_mut().filter(is_whole) else {
+            return Err(Fault::new("the bytes of a download are not all there"));
+        };
+        let actual = digest.sha256();
+        if let Some(expected) = self.expected.filter(|expected| *expected != actual) {
+            let message = format!("the sha256 of the {done} bytes is {actual}, not {expected}");
+            return Err(
+                Fault::new(message).hint("the source holds other bytes than were declared: correct one of them")
+            );
+        }
+        digest.checksum.take().map_or(Ok(()), Running::verify)
+    }
+
+    /// The whole file, to be read from its start. What has been verified is handed over.
+    pub(crate) fn finish(&mut self) -> Result<Fetched, Fault> {
+        let digest = self.digest.take().ok_or_else(|| Fault::new("the bytes of a download were not digested"))?;
+        let promise = std::mem::take(&mut self.promise);
+        Ok(Fetched {
+            // Nothing has moved its position: bytes are written where they belong.
+            file: self.file.clone(),
+            sha256: digest.sha256(),
+            size: self.done(),
+            resumed: self.resumed,
+            etag: promise.validator(),
+            part: self.part.take(),
+        })
+    }
+
+    fn explain(&self, error: io::Error) -> Fault {
+        let directory = &self.directory;
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        let fault = Fault::new(format!("writing a download to {directory}")).caused_by(error);
+        match errno {
+            Some(Errno::ENOSPC | Errno::EDQUOT) => {
+                let free = fstatvfs(&*self.file).map_or(0, |stat| stat.blocks_available() * stat.fragment_size());
+                let needed = self.promise.total.map_or(String::new(), |total| format!(" of {}", ByteSize(total)));
+                fault.hint(format!(
+                    "the file system of {directory} is full: {} free after {}{needed} were written (df -h, df -i)",
+                    ByteSize(free),
+                    ByteSize(self.done())
+                ))
+            }
+            Some(Errno::EFBIG) => fault.hint("larger than the file system or a limit (ulimit -f) allows"),
+            _ => fault,
+        }
+    }
+
+    fn head(&self) -> Head {
+        Head {
+            source: self.source.clone(),
+            sha256: self.expected,
+            boot: crate::host::facts::boot_id(),
+            promise: self.promise.clone(),
+        }
+    }
+
+    fn write_note(&self, note: &File) -> io::Result<()> {
+        let mut head = serde_json::to_vec(&self.head())?;
+        if head.len() as u64 > HEAD {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        head.resize(HEAD_BYTES, b' ');
+        note.set_len(0)?;
+        note.write_all_at(&head, 0)
+    }
+
+    /// Takes up what an earlier process noted. Whether it can be.
+    fn read_note(&mut self) -> bool {
+        let Some(mut note) = self.part.as_mut().and_then(|part| part.note().ok()) else { return false };
+        let mut head = [0; HEAD_BYTES];
+        if note.read_exact(&mut head).is_err() {
+            return false;
+        }
+        let Ok(head) = serde_json::from_slice::<Head>(&head) else { return false };
+        self.promise = head.promise.clone();
+        let (Some(total), true) = (self.promise.total, head == self.head()) else { return false };
+        let length = self.file.metadata().map_or(0, |metadata| metadata.len());
+        let Some(chunks) = Chunks::read(total, length, &note) else { return false };
+        self.chunks = chunks;
+        self.resumed = self.done();
+        self.digest = Some(Digest::new(self.promise.checksum.as_ref()));
+        self.note = Some(note);
+        true
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        if self.note.is_some()
+            && self.done() > 0
+            && let Some(part) = &mut self.part
+        {
+            part.keep();
+        }
+    }
+}
+
+/// A digest on loan.
+pub(crate) struct Lent {
+    digest: Digest,
+    file: Arc<File>,
+    until: u64,
+}
+
+impl Lent {
+    /// Digests what is there.
+    pub(crate) fn advance(&mut self) -> io::Result<()> {
+        let mut buffer = vec![0; BITE.min(usize::try_from(self.until - self.digest.done).unwrap_or(BITE))];
+        while self.digest.done < self.until {
+            let left = usize::try_from(self.until - self.digest.done).unwrap_or(BITE).min(buffer.len());
+            let read = self.file.read_at(&mut buffer[..left], self.digest.done)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.digest.update(&buffer[..read]);
+        }
+        Ok(())
+    }
+}
+
+/// What the bytes so far hash to.
+struct Digest {
+    sha256: sha2::Sha256,
+    checksum: Option<Running>,
+    done: u64,
+}
+
+impl Digest {
+    fn new(checksum: Option<&Checksum>) -> Self {
+        Self { sha256: sha2::Sha256::new(), checksum: checksum.and_then(Running::new), done: 0 }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        if let Some(checksum) = &mut self.checksum {
+            checksum.update(bytes);
+        }
+        self.done += bytes.len() as u64;
+    }
+
+    fn sha256(&self) -> Sha256 {
+        Sha256(self.sha256.clone().finalize().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::retry::Limit;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "opens a device that is always full")]
+    fn a_full_file_system_is_named_with_what_was_needed() {
+        let file = File::options().write(true).open("/dev/full").unwrap();
+        let pull = Pull { source: "http://a/b".parse().unwrap(), sha256: None, size: None, limit: Limit::Attempts(1) };
+        let mut spool = Spool::new(Place::Anonymous(Arc::new(file)), "/var/lib/x".into(), &pull).unwrap();
+        spool.begin(Promise { total: Some(3 << 20), ..Promise::default() }).unwrap();
+        let lane = spool.lane();
+        _ = spool.claim(lane).unwrap();
+        let error = spool.write(lane, 0, b"jar").unwrap_err();
+        let told = crate::error::render(&error.into_fault().into());
+        assert!(told.contains("No space left on device"), "{told}");
+        assert!(told.contains("the file system of /var/lib/x is full") && told.contains("of 3 MiB"), "{told}");
+    }
+}

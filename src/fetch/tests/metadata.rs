@@ -1,0 +1,173 @@
+//! The instance metadata service, and one that isn't there.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Bench, hasty,
+    server::{Reply, Request, Server},
+    settings, told,
+};
+use crate::fetch::Settings;
+
+/// The metadata service's session token, then what `answer` says; only for who brings the token.
+pub(crate) fn service(answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Server {
+    Server::start(move |_, request: &Request| {
+        if request.line.starts_with("PUT /latest/api/token ") {
+            return Reply::new(200, &[("x-aws-ec2-metadata-token-ttl-seconds", "21600")], "session");
+        }
+        if request.header("x-aws-ec2-metadata-token") != Some("session") {
+            return Reply::new(401, &[], "");
+        }
+        answer(request.target()).map_or_else(|| Reply::new(404, &[], ""), Reply::ok)
+    })
+}
+
+pub(crate) fn at(service: &Server) -> Settings {
+    Settings { metadata_endpoint: Some(service.url("")), ..settings() }
+}
+
+fn instance(path: &str) -> Option<String> {
+    let answer = match path {
+        "/latest/meta-data/instance-id" => "i-0123456789abcdef0",
+        "/latest/meta-data/placement/region" => "eu-west-1",
+        "/latest/meta-data/placement/availability-zone" => "eu-west-1b",
+        "/latest/meta-data/instance-type" => "t3.small",
+        "/latest/meta-data/ami-id" => "ami-1",
+        "/latest/dynamic/instance-identity/document" => r#"{"accountId": "123456789012", "region": "eu-west-1"}"#,
+        "/latest/meta-data/tags/instance" => "Name\nrole",
+        "/latest/meta-data/tags/instance/role" => "app",
+        _ => return None,
+    };
+    Some(answer.into())
+}
+
+#[test]
+fn every_fact_is_found() {
+    let service = service(instance);
+    let bench = Bench::new(at(&service));
+    for (name, value) in [
+        ("id", "i-0123456789abcdef0"),
+        ("region", "eu-west-1"),
+        ("availability_zone", "eu-west-1b"),
+        ("type", "t3.small"),
+        ("ami", "ami-1"),
+        ("account", "123456789012"),
+        ("tags.role", "app"),
+    ] {
+        assert_eq!(bench.system.instance(name).unwrap(), value);
+    }
+    let tokens = service.requests().iter().filter(|request| request.line.starts_with("PUT")).count();
+    assert_eq!(tokens, 1, "one session for all");
+}
+
+#[test]
+fn a_missing_tag_is_told_from_tags_that_are_not_in_the_metadata() {
+    let with_tags = service(instance);
+    let (code, told_missing) = told(Bench::new(at(&with_tags)).system.instance("tags.rolle"));
+    assert_eq!(code, 1, "{told_missing}");
+    assert!(told_missing.contains("no tag `rolle`") && told_missing.contains("it has Name, role"), "{told_missing}");
+    let without = service(|_| None);
+    let (code, told) = told(Bench::new(at(&without)).system.instance("tags.role"));
+    assert_eq!(code, 1, "{told}");
+    assert!(told.contains("--instance-metadata-tags enabled"), "{told}");
+}
+
+#[test]
+fn a_service_that_is_not_there_is_transient() {
+    let silent = Server::replies(vec![Reply::raw("")]);
+    let (code, told) = told(Bench::new(at(&silent)).system.instance("id"));
+    assert_eq!(code, 75, "{told}");
+    assert!(told.contains("does not answer") && told.contains("is this an EC2 instance?"), "{told}");
+}
+
+#[test]
+fn a_service_that_refuses_connections_is_transient_and_not_waited_for() {
+    let patient = Settings { metadata_patience: Some(Duration::from_hours(1)), ..settings() };
+    let (code, told) = told(Bench::new(patient).system.instance("id"));
+    assert!(code == 75 && told.contains("does not let this program reach"), "{told}");
+}
+
+#[test]
+fn a_disabled_service_is_permanent_and_never_asked_without_a_token() {
+    let service = Server::replies(vec![Reply::new(403, &[], "")]);
+    let (code, told) = told(Bench::new(at(&service)).system.instance("id"));
+    assert_eq!(code, 1, "{told}");
+    assert!(told.contains("is disabled") && told.contains("--http-endpoint enabled"), "{told}");
+    assert!(service.requests().iter().all(|request| request.line.starts_with("PUT ")));
+}
+
+/// A service that gives token after token, and takes only the last one.
+fn renewing(answer: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Server {
+    let tokens = AtomicUsize::new(0);
+    Server::start(move |number, request| {
+        if request.line.starts_with("PUT ") {
+            let token = tokens.fetch_add(1, Ordering::Relaxed) + 1;
+            return Reply::new(200, &[("x-aws-ec2-metadata-token-ttl-seconds", "21600")], token.to_string());
+        }
+        answer(number)
+    })
+}
+
+#[test]
+fn a_service_that_is_late_is_waited_for_but_not_forever() {
+    // At first nobody gets an answer, then the service has no tokens yet, then all is well.
+    let late = Server::start(|number, request| match number {
+        0..4 => Reply::raw(""),
+        4..8 => Reply::new(503, &[], ""),
+        _ if request.line.starts_with("PUT ") => {
+            Reply::new(200, &[("x-aws-ec2-metadata-token-ttl-seconds", "21600")], "session")
+        }
+        _ => Reply::ok("i-1"),
+    });
+    let patient = |patience| Settings { metadata_patience: Some(patience), ..at(&late) };
+    assert_eq!(Bench::new(patient(Duration::from_mins(5))).system.instance("id").unwrap(), "i-1");
+    assert_eq!(late.requests().len(), 10);
+
+    let silent = Server::replies(vec![Reply::raw("")]);
+    let absent = Settings { metadata_patience: Some(Duration::from_millis(300)), ..at(&silent) };
+    let bench = Bench::new(absent);
+    let start = Instant::now();
+    let (code, told_first) = told(bench.system.instance("id"));
+    assert!(code == 75 && start.elapsed() >= Duration::from_millis(300), "{told_first}");
+    // Whoever asks next does not wait for it again: the time is the machine's and not the question's.
+    assert_eq!(told(bench.system.instance("region")).0, 75);
+}
+
+#[test]
+fn a_token_that_is_no_longer_taken_is_replaced_once() {
+    let service = renewing(|number| if number == 1 { Reply::new(401, &[], "") } else { Reply::ok("i-1") });
+    assert_eq!(Bench::new(at(&service)).system.instance("id").unwrap(), "i-1");
+    let requests = service.requests();
+    let tokens: Vec<_> = requests.iter().map(|request| request.header("x-aws-ec2-metadata-token")).collect();
+    assert_eq!(tokens, [None, Some("1"), None, Some("2")]);
+
+    let service = renewing(|_| Reply::new(401, &[], ""));
+    let (code, told) = told(Bench::new(at(&service)).system.instance("id"));
+    assert_eq!((code, service.requests().len()), (1, 4), "{told}");
+    assert!(told.contains("answered 401"), "{told}");
+}
+
+#[test]
+fn a_token_that_does_not_arrive_hints_at_the_hop_limit() {
+    // The connection stands, but the answer's packets die one hop too early.
+    let service = Server::replies(vec![Reply::raw("").then_stall()]);
+    let settings = Settings { metadata_endpoint: Some(service.url("")), ..hasty() };
+    let (code, told) = told(Bench::new(settings).system.instance("id"));
+    assert_eq!((code, service.requests().len()), (75, 3), "{told}");
+    assert!(told.contains("HttpPutResponseHopLimit=2"), "{told}");
+}
+
+#[test]
+fn version_1_is_refused_even_if_it_would_answer() {
+    for status in [404, 405] {
+        let service = Server::start(move |_, request| {
+            if request.line.starts_with("PUT ") { Reply::new(status, &[], "") } else { Reply::ok("i-1") }
+        });
+        let (code, told) = told(Bench::new(at(&service)).system.instance("id"));
+        assert_eq!((code, service.requests().len()), (1, 1), "{told}");
+        assert!(told.contains("gives no session token") && told.contains("version 1"), "{told}");
+    }
+}

@@ -1,0 +1,377 @@
+//! External programs: argv only, a clean environment, bounded output, and an end.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    process::{Child, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+
+use super::{
+    calls::{self, repeat},
+    root::identity::Identity,
+};
+use crate::{error::Fault, redaction, stop::TICK, system::System, value::AbsPath};
+
+/// Where programs are looked for, whatever the caller's environment says.
+const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// How much of a program's standard output is kept for parsing; what comes after is dropped.
+const STDOUT_LIMIT: usize = 4 << 20;
+/// How much of the end of each stream is kept for the error message.
+const TAIL_LIMIT: usize = 8 << 10;
+/// How many characters of a line of it the error message shows.
+const MOST_TAIL_COLUMNS: usize = 400;
+/// How long a program may take to end after SIGTERM before it gets SIGKILL.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// A program to run. It is run inside the root acted on (by `chroot`, where that is an image's tree).
+#[derive(Debug, Clone)]
+pub struct Program {
+    argv: Vec<String>,
+    env: Vec<(&'static str, String)>,
+    is_private: bool,
+    is_reporting: bool,
+    /// Whose rights it has, if not this process's own.
+    user: Option<Identity>,
+}
+
+/// What a program that ended left behind.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output, up to a limit.
+    pub stdout: String,
+    /// The last lines of its standard output, then those of its standard error.
+    pub tail: String,
+}
+
+impl Finished {
+    /// The exit code; a signal counts as 128 + its number, as in a shell.
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap_or_default())
+    }
+
+    /// Fails, with the last lines of its output, unless it exited with 0.
+    pub fn check(&self, command: &Program) -> Result<()> {
+        if self.status.success() {
+            return Ok(());
+        }
+        let what = format!("`{}` failed with {}", command.shown().join(" "), describe(self.status));
+        Err(Fault::new(with_tail(what, command.shown_tail(&self.tail))).into())
+    }
+}
+
+impl Program {
+    /// A program and its arguments.
+    pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            argv: argv.into_iter().map(Into::into).collect(),
+            env: vec![],
+            is_private: false,
+            is_reporting: false,
+            user: None,
+        }
+    }
+
+    fn shown(&self) -> &[String] {
+        if self.is_private { &self.argv[..1] } else { &self.argv }
+    }
+
+    fn shown_tail<'a>(&self, tail: &'a str) -> &'a str {
+        if self.is_private { "" } else { tail }
+    }
+
+    /// One more argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<String>) -> Self {
+        self.argv.push(argument.into());
+        self
+    }
+
+    /// More arguments.
+    #[must_use]
+    pub fn args<S: Into<String>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
+        self.argv.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Handles a secret: neither its arguments nor what it prints are shown.
+    #[must_use]
+    pub fn private(mut self) -> Self {
+        self.is_private = true;
+        self
+    }
+
+    /// Says by what it prints how far it is: each line is shown while it runs.
+    #[must_use]
+    pub fn reporting(mut self) -> Self {
+        self.is_reporting = true;
+        self
+    }
+
+    /// Runs with a user's rights, and no supplementary group.
+    #[must_use]
+    pub fn as_user(mut self, user: Option<Identity>) -> Self {
+        self.user = user;
+        self
+    }
+
+    /// One more environment variable. The caller's environment is not inherited.
+    #[must_use]
+    pub fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.env.push((name, value.into()));
+        self
+    }
+}
+
+impl System {
+    /// Runs a program to its end.
+    ///
+    /// # Errors
+    /// If it can't be started, or a signal or deadline ended it. A program that fails is not an error
+    /// here: see [`System::run_checked`].
+    pub fn run(&self, command: &Program) -> Result<Finished> {
+        let mut child = self.spawn(command)?;
+        let pid = Pid::from_raw(child.id().cast_signed());
+        tracing::debug!(argv = ?command.shown(), %pid, "started");
+        let streams = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
+        let mut output = Output::new(streams)?;
+        let mut stop: Option<(anyhow::Error, Instant)> = None;
+        let status = loop {
+            output.pump(TICK, &|line| {
+                if command.is_reporting {
+                    self.progress(line);
+                }
+            });
+            if let Some(status) = calls::try_wait(&mut child).context("waiting for a program")? {
+                break status;
+            }
+            match &stop {
+                None => {
+                    if let Err(reason) = self.check() {
+                        _ = killpg(pid, Signal::SIGTERM);
+                        stop = Some((reason, Instant::now() + GRACE));
+                    }
+                }
+                Some((_, patience)) if Instant::now() >= *patience => _ = killpg(pid, Signal::SIGKILL),
+                Some(_) => {}
+            }
+        };
+        output.pump(Duration::ZERO, &|_| {});
+        tracing::debug!(%pid, ?status, "ended");
+        let finished = Finished { status, stdout: output.stdout(), tail: output.tail() };
+        match stop {
+            None => Ok(finished),
+            Some((reason, _)) => {
+                // What it started must not live on either.
+                _ = killpg(pid, Signal::SIGKILL);
+                let tail = command.shown_tail(&finished.tail);
+                Err(reason.context(with_tail(format!("{} was stopped", command.argv[0]), tail)))
+            }
+        }
+    }
+
+    /// Runs a program that must exit with 0.
+    ///
+    /// # Errors
+    /// As [`System::run`], and with the last lines of its output if it fails.
+    pub fn run_checked(&self, command: &Program) -> Result<Finished> {
+        let finished = self.run(command)?;
+        finished.check(command)?;
+        Ok(finished)
+    }
+
+    /// Whether a program is there to be run.
+    pub fn has_program(&self, name: &str) -> bool {
+        self.find_program(name).is_some()
+    }
+
+    fn find_program(&self, name: &str) -> Option<AbsPath> {
+        let candidates: Vec<String> = if name.starts_with('/') {
+            vec![name.into()]
+        } else {
+            PATH.iter().map(|dir| format!("{dir}/{name}")).collect()
+        };
+        candidates.iter().filter_map(|path| path.parse().ok()).find(|path| {
+            self.root().resolve(path).and_then(|path| self.root().status(&path)).is_ok_and(|status| status.is_some())
+        })
+    }
+
+    fn spawn(&self, command: &Program) -> Result<Child> {
+        let name = &command.argv[0];
+        // Found here, so that there is one execve and a clear error.
+        let Some(program) = self.find_program(name) else {
+            return Err(Fault::new(format!("the program `{name}` is not installed")).into());
+        };
+        let mut process = if self.root().is_host() {
+            std::process::Command::new(program.as_str())
+        } else {
+            let mut process = std::process::Command::new("/usr/sbin/chroot");
+            if let Some(user) = &command.user {
+                _ = process.arg(format!("--userspec=+{}:+{}", user.uid, user.gid)).arg("--groups=");
+            }
+            _ = process.arg(self.root().path()).arg(program.as_str());
+            process
+        };
+        _ = process
+            .args(&command.argv[1..])
+            .env_clear()
+            .env("PATH", PATH.join(":"))
+            .env("HOME", "/root")
+            .env("LC_ALL", "C.UTF-8")
+            .envs(command.env.iter().map(|(name, value)| (name, value)))
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // A group of its own: a terminal's Ctrl-C reaches us, and we stop it and what it started.
+            .process_group(0);
+        if let Some(user) = command.user.as_ref().filter(|_| self.root().is_host()) {
+            // The standard library drops all supplementary groups with it.
+            _ = process.gid(user.gid).uid(user.uid).env("HOME", "/");
+        }
+        process.spawn().with_context(|| format!("starting {program}"))
+    }
+}
+
+/// `exit code 100`, or `signal 9`.
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "an unknown status".into(),
+    }
+}
+
+/// A message followed by the last lines of a program's output, each behind `| `.
+pub fn with_tail(message: String, tail: &str) -> String {
+    let lines: Vec<&str> = tail.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = &lines[lines.len().saturating_sub(12)..];
+    last.iter().fold(message, |text, line| {
+        // Before the cut: half of a secret would not be known for one.
+        let line = redaction::shown(line);
+        let end = line.char_indices().nth(MOST_TAIL_COLUMNS).map(|(end, _)| end);
+        text + "\n| " + &line[..end.unwrap_or(line.len())] + if end.is_some() { "…" } else { "" }
+    })
+}
+
+/// Reads a program's output streams without blocking and keeps bounded parts of them.
+struct Output {
+    streams: [Option<std::fs::File>; 2],
+    stdout: Vec<u8>,
+    /// Of each stream its own: a flood on one must not wash away the last words on the other.
+    tails: [VecDeque<u8>; 2],
+    line: Vec<u8>,
+    /// Until the next look at a program that has closed its output.
+    pause: Duration,
+}
+
+impl Output {
+    fn new(streams: [Option<OwnedFd>; 2]) -> Result<Self> {
+        for stream in streams.iter().flatten() {
+            _ = repeat(|| fcntl(stream, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))).context("reading a program's output")?;
+        }
+        let streams = streams.map(|stream| stream.map(std::fs::File::from));
+        Ok(Self { streams, stdout: vec![], tails: Default::default(), line: vec![], pause: Duration::from_micros(50) })
+    }
+
+    /// Reads what is there, waiting at most `patience` for the first of it.
+    fn pump(&mut self, patience: Duration, progress: &dyn Fn(&str)) {
+        let mut ready: Vec<PollFd<'_>> =
+            self.streams.iter().flatten().map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)).collect();
+        if ready.is_empty() {
+            // Most programs end right after they closed their output; one that lives on is looked at ever less often.
+            std::thread::sleep(patience.min(self.pause));
+            self.pause = (self.pause * 2).min(TICK);
+            return;
+        }
+        // An interrupted poll is like one that found nothing: the caller's loop comes back.
+        _ = poll(&mut ready, PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO));
+        let mut buffer = [0; 16 << 10];
+        for index in 0..self.streams.len() {
+            // A program that never stops printing must not keep us from looking at the clock.
+            for _ in 0..16 {
+                let Some(stream) = &mut self.streams[index] else { break };
+                match stream.read(&mut buffer) {
+                    Ok(0) => self.streams[index] = None,
+                    Ok(read) => self.take(index, &buffer[..read], progress),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(_) => self.streams[index] = None,
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, index: usize, bytes: &[u8], progress: &dyn Fn(&str)) {
+        if index == 0 {
+            let room = STDOUT_LIMIT.saturating_sub(self.stdout.len());
+            self.stdout.extend(&bytes[..bytes.len().min(room)]);
+        }
+        let tail = &mut self.tails[index];
+        tail.extend(&bytes[bytes.len().saturating_sub(TAIL_LIMIT)..]);
+        drop(tail.drain(..tail.len().saturating_sub(TAIL_LIMIT)));
+        // Progress shows the last whole line of each piece; a line without an end is cut.
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let room = 512usize.saturating_sub(self.line.len());
+            self.line.extend(&piece[..piece.len().min(room)]);
+            if piece.ends_with(b"\n") {
+                progress(String::from_utf8_lossy(&self.line).trim_end());
+                self.line.clear();
+            }
+        }
+    }
+
+    fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    fn tail(&self) -> String {
+        let [stdout, stderr] = self.tails.each_ref().map(|tail| tail.iter().skip(broken(tail)));
+        let bytes: Vec<u8> = stdout.chain(b"\n").chain(stderr).copied().collect();
+        // What is written over a line, as progress is, is a line of its own.
+        String::from_utf8_lossy(&bytes).replace('\r', "\n")
+    }
+}
+
+/// How many bytes at the start of a tail may be the end of a secret whose start was dropped.
+fn broken(tail: &VecDeque<u8>) -> usize {
+    if tail.len() < TAIL_LIMIT {
+        return 0;
+    }
+    let line = tail.iter().position(|byte| *byte == b'\n').map_or(TAIL_LIMIT, |end| end + 1);
+    line.min(redaction::longest_bytes())
+}
+
+/// A program given in a manifest, with `{}` replaced by a path.
+pub fn validator(argv: &[String], path: &AbsPath) -> Program {
+    Program::new(argv.iter().map(|argument| argument.replace("{}", path.as_str())))
+}
+
+/// Runs a validator; its failure is the error, with its output unless that is private.
+pub fn validate(system: &System, command: &Program) -> Result<()> {
+    let finished = system.run(command)?;
+    if !finished.status.success() {
+        if command.is_private {
+            bail!("{}; its output is not shown, since the file is a secret", describe(finished.status));
+        }
+        bail!(with_tail(
+            format!("`{}` refuses it ({})", command.argv.join(" "), describe(finished.status)),
+            &finished.tail
+        ));
+    }
+    Ok(())
+}

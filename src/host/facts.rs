@@ -1,0 +1,105 @@
+//! Facts about the machine acted on: `host.architecture`, `distribution`, `codename`, `memory`, `hostname`.
+
+use anyhow::{Context, Result, bail};
+
+use super::{ec2, root::Root};
+use crate::{fetch::check_instance_fact, system::System, value::Sha256};
+
+/// The names of the facts.
+pub const FACTS: [&str; 5] = ["architecture", "distribution", "codename", "memory", "hostname"];
+
+/// Fails if there is no fact of this name, such as `instance.region` or `host.codename`.
+pub fn check_fact(name: &str) -> Result<()> {
+    match name.split_once('.') {
+        Some(("instance", name)) => check_instance_fact(name),
+        Some(("host", name)) if FACTS.contains(&name) => Ok(()),
+        _ => bail!("there is no {name}: the facts are {}", FACTS.map(|fact| format!("host.{fact}")).join(", ")),
+    }
+}
+
+impl System {
+    /// A fact, such as `instance.region` or `host.codename`.
+    ///
+    /// # Errors
+    /// If there is none of this name, if it can't be found out, or, with [`OfEachInstance`], if it is not to be asked
+    /// while an image is made.
+    ///
+    /// [`OfEachInstance`]: crate::manifest::variables::OfEachInstance
+    pub fn fact(&self, name: &str) -> Result<String> {
+        check_fact(name)?;
+        match name.split_once('.') {
+            Some(("instance", name)) => self.instance(name),
+            _ => self.host(name.trim_start_matches("host.")),
+        }
+    }
+
+    /// A fact about the host. In an image's tree, distribution and codename are the image's.
+    pub fn host(&self, name: &str) -> Result<String> {
+        if matches!(name, "memory" | "hostname") {
+            self.leave_to_instances()?;
+        }
+        match name {
+            "architecture" => Ok(std::env::consts::ARCH.into()),
+            "distribution" => os_release(self.root(), "ID"),
+            "codename" => os_release(self.root(), "VERSION_CODENAME"),
+            "memory" => Ok(self.memory()?.to_string()),
+            "hostname" => {
+                let name = nix::unistd::gethostname().context("asking for the host name")?;
+                name.into_string().map_err(|_| anyhow::anyhow!("the host name is not UTF-8"))
+            }
+            _ => bail!("there is no host.{name}"),
+        }
+    }
+
+    /// What tells this machine from all others, and so from one that was made from an image of its disk: the id of the
+    /// EC2 instance, else a digest of its UUID and its machine-id(5), which themselves are nobody's business. `None` where
+    /// nothing is known. An image's tree is no machine yet, and is called `image`.
+    pub fn identity(&self) -> Option<String> {
+        if !self.root().is_host() {
+            return Some("image".into());
+        }
+        ec2::instance_id().or_else(|| {
+            let machine_id = self.root().read_text(&"/etc/machine-id".into()).unwrap_or_default();
+            let ids = [ec2::system_uuid(), machine_id.trim().to_owned()];
+            let is_known = ids.iter().any(|id| !matches!(id.as_str(), "" | "uninitialized"));
+            is_known.then(|| Sha256::of(ids.join(" ").as_bytes()).to_string()[..32].to_owned())
+        })
+    }
+
+    /// The machine's memory in bytes.
+    pub fn memory(&self) -> Result<u64> {
+        let meminfo = self.root().read_text(&"/proc/meminfo".into())?;
+        let total =
+            meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).context("no MemTotal in /proc/meminfo")?;
+        let kibibytes: u64 = total.trim().trim_end_matches("kB").trim().parse().context("MemTotal in /proc/meminfo")?;
+        Ok(kibibytes * 1024)
+    }
+}
+
+/// A field of os-release(5).
+fn os_release(root: &Root, field: &str) -> Result<String> {
+    let path = root.resolve(&"/etc/os-release".into())?;
+    let text = root.read_text(&path)?;
+    let value = text.lines().find_map(|line| line.split_once('=').filter(|(name, _)| *name == field));
+    let (_, value) = value.with_context(|| format!("no {field} in {path}"))?;
+    Ok(value.trim().trim_matches(['"', '\'']).to_owned())
+}
+
+/// The kernel's name for the time since it was started, `proc_sys_kernel(5)`; empty where it has none.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// The name servers that the system's resolver asks, as resolv.conf(5) has them.
+pub fn name_servers() -> String {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("nameserver")).map(str::trim).collect();
+    if servers.is_empty() { "none".into() } else { servers.join(", ") }
+}
+
+/// Whether standard error is connected to the journal, as systemd.exec(5) says of `$JOURNAL_STREAM`: the
+/// variable alone is inherited by children whose output goes elsewhere.
+pub fn is_stderr_the_journal() -> bool {
+    let Ok(stat) = nix::sys::stat::fstat(std::io::stderr()) else { return false };
+    std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}

@@ -1,0 +1,152 @@
+//! Locks by `fcntl(2)`, which the kernel drops with their holder: who has one, and waiting until nobody has.
+
+use std::{os::fd::AsFd, path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, fcntl},
+    libc,
+};
+
+use super::{calls::repeat, root::Root};
+use crate::{system::System, value::AbsPath};
+
+/// Longer than unattended-upgrades takes on a machine's first boot.
+const PATIENCE: Duration = Duration::from_mins(15);
+/// How often a lock is looked at.
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// A lock that somebody has.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The file that stands for it.
+    pub path: AbsPath,
+    /// Who has it, in words.
+    pub holder: String,
+}
+
+/// Waits as long as `find` finds a lock that is held.
+///
+/// # Errors
+/// Transient, naming the holder, once a deadline has passed.
+pub fn wait(system: &System, what: &str, find: impl Fn(&Root) -> Result<Option<Held>>) -> Result<()> {
+    system.deadlines().within(Some(PATIENCE), &format!("waiting for {what}"), || {
+        while let Some(Held { path, holder }) = find(system.root())? {
+            system.progress(&format!("waiting for {holder} to release {path}"));
+            system.wait(PERIOD).with_context(|| format!("{path} is held by {holder}"))?;
+        }
+        Ok(())
+    })
+}
+
+/// Who keeps us from locking a file as those do who use it as a lock.
+pub fn find(root: &Root, path: &AbsPath) -> Result<Option<Held>> {
+    let Some((file, _)) = root.open_file(path)? else { return Ok(None) };
+    let mut lock = whole_file()?;
+    _ = repeat(|| fcntl(&file, FcntlArg::F_GETLK(&mut lock))).with_context(|| format!("asking who holds {path}"))?;
+    let is_held = i32::from(lock.l_type) != libc::F_UNLCK;
+    Ok(is_held.then(|| Held { path: path.clone(), holder: describe(lock.l_pid) }))
+}
+
+/// Locks a whole file until it is closed, unless somebody else has.
+pub(crate) fn try_lock(file: &impl AsFd) -> Result<bool> {
+    let lock = whole_file()?;
+    match repeat(|| fcntl(file, FcntlArg::F_OFD_SETLK(&lock))) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The whole file, for writing: what dpkg, apt and lckpwdf(3) ask for.
+fn whole_file() -> Result<libc::flock> {
+    let (l_type, l_whence) = (libc::F_WRLCK.try_into()?, libc::SEEK_SET.try_into()?);
+    Ok(libc::flock { l_type, l_whence, l_start: 0, l_len: 0, l_pid: 0 })
+}
+
+/// `pid 812 (/usr/bin/python3 /usr/bin/unattended-upgrade)`. The kernel says 0 of a process that our pid
+/// namespace doesn't have, and -1 of a lock that belongs to a descriptor; fcntl(2).
+fn describe(pid: libc::pid_t) -> String {
+    match command_line(pid) {
+        Some(command) => format!("pid {pid} ({command})"),
+        None if pid > 0 => format!("pid {pid}"),
+        None => "a process that can't be seen from here".into(),
+    }
+}
+
+/// A process in words, or `None` if there is none of that id.
+pub fn process(pid: libc::pid_t) -> Option<String> {
+    is_alive(pid).then(|| describe(pid))
+}
+
+fn is_alive(pid: libc::pid_t) -> bool {
+    let path = format!("/proc/{pid}").parse();
+    path.is_ok_and(|path| host().is_some_and(|host| host.status(&path).is_ok_and(|status| status.is_some())))
+}
+
+fn command_line(pid: libc::pid_t) -> Option<String> {
+    let bytes = host()?.read(&format!("/proc/{pid}/cmdline").parse().ok()?, 1 << 20).ok()??;
+    let words: Vec<_> = bytes.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    let line: String = words.join(" ").trim().chars().filter(|c| !c.is_control()).take(120).collect();
+    (!line.is_empty()).then_some(line)
+}
+
+/// Processes are the host's, never an image's.
+fn host() -> Option<Root> {
+    Root::open(Path::new("/")).ok()
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
+pub(crate) mod tests {
+    use std::{fs, os::fd::OwnedFd};
+
+    use nix::{fcntl::OFlag, sys::stat::Mode};
+
+    use super::*;
+
+    /// A lock that belongs to an open file: a process never finds a lock of its own in its way, but such a one it does.
+    pub struct Lock(OwnedFd);
+
+    impl Lock {
+        pub fn take(path: &Path) -> Self {
+            let file = nix::fcntl::open(path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
+            assert!(try_lock(&file).unwrap());
+            Self(file)
+        }
+    }
+
+    impl Drop for Lock {
+        /// Closing is not enough: a child that another test is just starting has the open file too.
+        fn drop(&mut self) {
+            let unlock = libc::flock { l_type: libc::F_UNLCK.try_into().unwrap(), ..whole_file().unwrap() };
+            _ = fcntl(&self.0, FcntlArg::F_OFD_SETLK(&unlock)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_holder_is_named_with_its_command() {
+        let pid = std::process::id().cast_signed();
+        let name = describe(pid);
+        assert!(name.starts_with(&format!("pid {pid} (")) && name.contains("glovo_bootstrap"), "{name}");
+        assert_eq!(process(pid), Some(name));
+        assert_eq!(describe(0), "a process that can't be seen from here");
+        assert_eq!((describe(i32::MAX), process(i32::MAX)), (format!("pid {}", i32::MAX), None));
+    }
+
+    #[test]
+    fn a_lock_is_found_while_it_is_held() {
+        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-file-lock-{}", std::process::id()));
+        fs::create_dir_all(&tree).unwrap();
+        fs::write(tree.join("lock"), "").unwrap();
+        let (root, path) = (Root::open(&tree).unwrap(), AbsPath::from("/lock"));
+        assert_eq!(find(&root, &path).unwrap(), None);
+        let lock = Lock::take(&tree.join("lock"));
+        assert_eq!(find(&root, &path).unwrap().unwrap().path, path);
+        drop(lock);
+        assert_eq!(find(&root, &path).unwrap(), None);
+        assert_eq!(find(&root, &"/none".into()).unwrap(), None);
+        fs::remove_dir_all(&tree).unwrap();
+    }
+}

@@ -1,0 +1,68 @@
+//! What is printed, to a reader that may be slow, stuck or gone.
+
+use std::{
+    os::fd::AsFd,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd::write,
+};
+
+use crate::stop::{self, TICK};
+
+/// How long a run waits for a reader that does not read; after that its words are dropped until it reads again.
+pub const STUCK: Duration = Duration::from_secs(5);
+/// How long a reader has once a signal has asked the process to end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// So much can be written to a pipe that has room for anything, without blocking: `PIPE_BUF`, pipe(7).
+const PIECE_BYTES: usize = 4096;
+
+/// How many texts were dropped since the last one that was read.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Writes a text to a descriptor and waits for its reader, at most for `patience`; for ever without one, but not beyond a
+/// signal. Errors are dropped: a closed terminal must not end a run.
+pub fn print(out: impl AsFd, text: &str, patience: Option<Duration>) {
+    let dropped = DROPPED.load(Ordering::Relaxed);
+    let patience = if dropped > 0 { Some(Duration::ZERO) } else { patience };
+    let note = format!("\n[{dropped} lines are missing here: nothing read them]\n");
+    let texts = if dropped > 0 { [note.as_str(), text] } else { ["", text] };
+    for text in texts {
+        if !write_all(&out, text.as_bytes(), patience) {
+            _ = DROPPED.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+    }
+    DROPPED.store(0, Ordering::Relaxed);
+}
+
+/// Whether all was written, or can never be.
+fn write_all(out: &impl AsFd, mut rest: &[u8], patience: Option<Duration>) -> bool {
+    let mut stuck_since = None;
+    while !rest.is_empty() {
+        let mut ready = [PollFd::new(out.as_fd(), PollFlags::POLLOUT)];
+        let tick = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO);
+        let wait = if patience == Some(Duration::ZERO) { PollTimeout::ZERO } else { tick };
+        if poll(&mut ready, wait).is_ok_and(|ready| ready > 0) {
+            match write(out, &rest[..rest.len().min(PIECE_BYTES)]) {
+                Ok(written) => {
+                    rest = &rest[written..];
+                    stuck_since = None;
+                    continue;
+                }
+                Err(Errno::EINTR | Errno::EAGAIN) => {}
+                Err(_) => return true,
+            }
+        }
+        let stuck_since: &mut Instant = stuck_since.get_or_insert_with(Instant::now);
+        let asked = stop::is_asked().then_some(LAST_WORDS);
+        if asked.into_iter().chain(patience).min().is_some_and(|limit| stuck_since.elapsed() >= limit) {
+            return false;
+        }
+    }
+    true
+}

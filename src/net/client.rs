@@ -1,0 +1,267 @@
+//! The HTTP clients, each made when it is first needed, and what their errors mean.
+
+use std::{
+    error::Error,
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use nix::errno::Errno;
+use reqwest::{
+    Client, ClientBuilder,
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect::Policy,
+};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::{proxy::proxies, redirect::is_link_local, retry::Failure, tls};
+use crate::{
+    error::Fault,
+    fetch::{
+        Settings,
+        worker::{NoThread, blocking},
+    },
+    value::spoken,
+};
+
+/// The clients.
+#[derive(Debug, Clone)]
+pub(crate) struct Clients(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    connect: Duration,
+    probe_connect: Duration,
+    stall: Duration,
+    roots: Option<Arc<RootCertStore>>,
+    tls: OnceLock<ClientConfig>,
+    download: OnceLock<Client>,
+    parts: OnceLock<Client>,
+    service: OnceLock<Client>,
+    local: OnceLock<Client>,
+    local_tls: OnceLock<Client>,
+}
+
+impl Clients {
+    /// None made so far.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self(Arc::new(Inner {
+            connect: settings.connect,
+            probe_connect: settings.probe_connect,
+            stall: settings.stall,
+            roots: settings.roots.clone(),
+            tls: OnceLock::new(),
+            download: OnceLock::new(),
+            parts: OnceLock::new(),
+            service: OnceLock::new(),
+            local: OnceLock::new(),
+            local_tls: OnceLock::new(),
+        }))
+    }
+
+    /// For downloads: never from a link-local address that a name stands for, and through the proxies that the
+    /// environment names (`HTTPS_PROXY`, `NO_PROXY`).
+    pub(crate) fn download(&self) -> Result<Client, Fault> {
+        cached(&self.0.download, || self.public())
+    }
+
+    /// For the parts of a large body: HTTP/2 would send all of them on one connection.
+    pub(crate) fn parts(&self) -> Result<Client, Fault> {
+        cached(&self.0.parts, || Ok(self.public()?.http1_only()))
+    }
+
+    fn public(&self) -> Result<ClientBuilder, Fault> {
+        Ok(self.builder(self.tls()?).redirect(Policy::none()).dns_resolver(self.names(true)))
+    }
+
+    /// For the AWS SDK: a redirected request would have the wrong signature.
+    pub(crate) fn service(&self) -> Result<Client, Fault> {
+        cached(&self.0.service, || Ok(self.builder(self.tls()?).redirect(Policy::none())))
+    }
+
+    /// Half of the time that a connection may take, so that the name servers are not taken for the server.
+    fn names(&self, public: bool) -> Arc<Names> {
+        Arc::new(Names { public, limit: self.0.connect / 2 })
+    }
+
+    /// For the metadata service and for probes, without proxies; for `http` also without reading any
+    /// certificate. Each request makes its own connection, as one from a new client would.
+    pub(crate) fn local(&self, with_tls: bool) -> Result<Client, Fault> {
+        cached(if with_tls { &self.0.local_tls } else { &self.0.local }, || {
+            let config = if with_tls { self.tls()? } else { tls::config(Arc::new(RootCertStore::empty()))? };
+            let builder = self.builder(config).redirect(Policy::none()).no_proxy();
+            Ok(builder.pool_max_idle_per_host(0).connect_timeout(self.0.probe_connect))
+        })
+    }
+
+    fn tls(&self) -> Result<ClientConfig, Fault> {
+        if let Some(config) = self.0.tls.get() {
+            return Ok(config.clone());
+        }
+        let roots = self.0.roots.clone().unwrap_or_else(|| Arc::new(tls::roots()));
+        let config = tls::config(roots)?;
+        Ok(self.0.tls.get_or_init(|| config).clone())
+    }
+
+    fn builder(&self, tls: ClientConfig) -> ClientBuilder {
+        Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(concat!("glovo-bootstrap/", env!("CARGO_PKG_VERSION")))
+            .dns_resolver(self.names(false))
+            // A URL's query may hold a signature, which is nobody else's business.
+            .referer(false)
+            .connect_timeout(self.0.connect)
+            .read_timeout(self.0.stall)
+    }
+
+    /// What an error of a request or of a response's body means.
+    pub(crate) fn explain(&self, error: &reqwest::Error) -> Failure {
+        if error.is_builder() {
+            return Failure::Permanent(Fault::new(root_cause(error)));
+        }
+        if let Some(error) = causes(error).find_map(|cause| cause.downcast_ref::<NoThread>()) {
+            return Failure::Permanent(error.fault());
+        }
+        let reason = self.reason(error);
+        // Which of the hosts it was: a redirect may have led to another one, and S3 has one for each region.
+        let host = error.url().and_then(reqwest::Url::host_str).unwrap_or("the server");
+        if let Some(error) = causes(error).find_map(|cause| cause.downcast_ref()) {
+            return refused(host, error);
+        }
+        let proxy = error.url().filter(|_| error.is_connect()).and_then(|url| proxies().of(url.as_str()));
+        if let Some(proxy) = proxy {
+            // Of a name, the reason would say the server's.
+            let reason = if error.is_dns() { root_cause(error) } else { reason };
+            return Failure::transient(Fault::new(format!("connecting to the proxy {proxy}: {reason}")).hint(
+                "check that the proxy answers, which http_proxy, https_proxy or all_proxy in the environment names; \
+                 or name the host in no_proxy",
+            ));
+        }
+        if error.is_connect() && error.url().is_some_and(|url| url.scheme() == "https") && has_ended(error) {
+            return no_tls(host, "the server closed the connection");
+        }
+        Failure::transient(if error.is_dns() {
+            Fault::new(reason).hint(format!(
+                "check the host name, the name servers in /etc/resolv.conf ({}) and the VPC's DNS settings",
+                crate::host::facts::name_servers()
+            ))
+        } else if error.is_connect() {
+            Fault::new(format!("connecting to {host}: {reason}"))
+                .hint("check security groups, network ACLs, routes and that the server runs")
+        } else {
+            Fault::new(reason)
+        })
+    }
+
+    /// An error in a few words: `connection refused`.
+    pub(crate) fn reason(&self, error: &reqwest::Error) -> String {
+        if error.is_timeout() {
+            return if error.is_connect() {
+                "timed out".into()
+            } else {
+                format!("no bytes for {}", spoken(self.0.stall))
+            };
+        }
+        if error.is_dns() {
+            let host = error.url().and_then(reqwest::Url::host_str).unwrap_or_default();
+            return format!("the name {host} can't be resolved: {}", root_cause(error));
+        }
+        match causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()) {
+            // The library's word for the kind is shorter than the system's for the number.
+            Some(error) if let Some(number) = error.raw_os_error() => match error.kind().to_string() {
+                kind if kind == "uncategorized error" => Errno::from_raw(number).desc().to_lowercase(),
+                kind => kind,
+            },
+            _ => root_cause(error),
+        }
+    }
+}
+
+fn cached(cell: &OnceLock<Client>, build: impl FnOnce() -> Result<ClientBuilder, Fault>) -> Result<Client, Fault> {
+    if let Some(client) = cell.get() {
+        return Ok(client.clone());
+    }
+    let client = build()?.build().map_err(|error| Fault::new("making an HTTP client").caused_by(error))?;
+    Ok(cell.get_or_init(|| client).clone())
+}
+
+/// An error and its causes. The error inside of an [`io::Error`] is one of them, though
+/// [`Error::source`] skips it.
+pub(crate) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source())
+    })
+}
+
+/// The innermost cause; those around it say only that a request failed, some with the whole URL.
+pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
+    causes(error).skip(1).last().map_or_else(|| "the request failed".into(), ToString::to_string)
+}
+
+fn no_tls(host: &str, reason: &str) -> Failure {
+    let fault = Fault::new(format!("TLS with {host} failed: {reason}"));
+    Failure::transient(fault.hint("check that the server speaks TLS on this port (openssl s_client)"))
+}
+
+fn has_ended(error: &reqwest::Error) -> bool {
+    let mut errors = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
+    errors.any(|error| error.kind() == io::ErrorKind::UnexpectedEof)
+}
+
+/// What it means that TLS failed. A clock that is wrong is set right soon after the boot.
+fn refused(host: &str, error: &rustls::Error) -> Failure {
+    let rustls::Error::InvalidCertificate(reason) = error else {
+        return no_tls(host, &error.to_string());
+    };
+    let (reason, may_pass) = tls::refusal(reason);
+    let fault = Fault::new(format!("the certificate of {host} is not trusted: {reason}"));
+    if may_pass {
+        return Failure::transient(
+            fault.hint("check this machine's clock (timedatectl); if it is right, the server needs a new certificate"),
+        );
+    }
+    Failure::Permanent(fault.hint(
+        "check this machine's root certificates (ca-certificates), and what the server presents (openssl s_client)",
+    ))
+}
+
+/// The system's resolver; for downloads without the link-local addresses that a name in a redirect could stand for.
+struct Names {
+    public: bool,
+    limit: Duration,
+}
+
+impl Resolve for Names {
+    fn resolve(&self, name: Name) -> Resolving {
+        let Self { public, limit } = *self;
+        Box::pin(async move {
+            let host = name.as_str().to_owned();
+            let look_up = blocking(move || (host.as_str(), 0).to_socket_addrs());
+            let found = tokio::time::timeout(limit, look_up).await;
+            let found = found.map_err(|_| format!("no answer within {}", spoken(limit)))???;
+            let addresses: Vec<SocketAddr> = found.filter(|found| !public || !is_link_local(found.ip())).collect();
+            if addresses.is_empty() {
+                return Err(format!("{} has no address but link-local ones", name.as_str()).into());
+            }
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_stands_for_the_metadata_service_has_no_address() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let names = Names { public: true, limit: Duration::from_secs(10) };
+        let resolve = |name: &str| runtime.block_on(names.resolve(name.parse().unwrap()));
+        // An address resolves to itself.
+        assert!(resolve("169.254.169.254").is_err_and(|error| error.to_string().contains("link-local")));
+        assert_eq!(resolve("192.0.2.1").unwrap().count(), 1);
+    }
+}

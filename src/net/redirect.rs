@@ -1,0 +1,106 @@
+//! Which redirects are followed.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use reqwest::{Response, Url, header::LOCATION};
+
+use super::retry::Failure;
+use crate::error::Fault;
+
+/// As many as browsers and curl's defaults come near to; more is a loop.
+const LIMIT: usize = 10;
+/// The metadata service's address in IPv6, of a private and not the link-local range.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>
+const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+
+/// Where a response leads, if it is a redirect; the URLs that were asked before it, the last one by it.
+///
+/// The HTTP client follows none itself: its errors would name the first host, whichever one failed.
+///
+/// # Errors
+/// If an origin must not ask for that.
+pub(crate) fn next(previous: &[Url], response: &Response) -> Result<Option<Url>, Failure> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let Some(location) = response.headers().get(LOCATION) else { return Ok(None) };
+    let location = location.to_str().ok().and_then(|location| response.url().join(location).ok());
+    let reason = match location {
+        None => "the server redirects to what is no URL".to_owned(),
+        Some(mut url) => match refusal(previous, &url) {
+            Some(reason) => reason,
+            // A name and password would be sent, to a place that the origin chose.
+            None if url.set_username("").and_then(|()| url.set_password(None)).is_ok() => return Ok(Some(url)),
+            None => "the server redirects to what is no URL of a server".to_owned(),
+        },
+    };
+    Err(Failure::Permanent(Fault::new(reason).hint("declare the URL that it leads to, if it is right")))
+}
+
+/// Why a redirect isn't followed.
+fn refusal(previous: &[Url], next: &Url) -> Option<String> {
+    if previous.len() > LIMIT {
+        return Some(format!("more than {LIMIT} redirects"));
+    }
+    if !matches!(next.scheme(), "https" | "http") {
+        return Some(format!("refusing the redirect to {}", next.scheme()));
+    }
+    // What can read or change the plaintext could answer in the origin's place.
+    if next.scheme() != "https" && previous.last().is_some_and(|url| url.scheme() == "https") {
+        return Some(format!("refusing the redirect from https to {}", next.scheme()));
+    }
+    let host = next.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse();
+    // Else an origin could have the instance's own credentials fetched and published as a file.
+    if address.is_ok_and(is_link_local) {
+        return Some(format!("refusing the redirect to the link-local address {host}"));
+    }
+    None
+}
+
+/// Whether an address is of this link only, as that of the instance metadata service.
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local() || address == METADATA_V6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(previous: &str, next: &str) -> Option<String> {
+        refusal(&[previous.parse().unwrap()], &next.parse().unwrap())
+    }
+
+    #[test]
+    fn a_redirect_to_plaintext_is_refused_and_one_to_tls_is_not() {
+        assert_eq!(refused("https://a/x", "http://a/x").unwrap(), "refusing the redirect from https to http");
+        assert_eq!(refused("http://a/x", "https://b/x"), None);
+        assert_eq!(refused("http://a/x", "http://b/x"), None);
+        assert_eq!(refused("http://a/x", "ftp://b/x").unwrap(), "refusing the redirect to ftp");
+    }
+
+    #[test]
+    fn every_step_of_a_redirect_is_compared_with_the_one_before() {
+        let urls = ["http://a/x", "https://b/x", "http://c/x"].map(|url| url.parse::<Url>().unwrap());
+        assert_eq!(refusal(&urls[..2], &urls[2]).unwrap(), "refusing the redirect from https to http");
+        assert_eq!(refusal(&urls[..1], &urls[1]), None);
+    }
+
+    #[test]
+    fn a_redirect_to_the_metadata_service_is_refused_however_it_is_written() {
+        for host in ["169.254.169.254", "2852039166", "[fe80::1]", "[fd00:ec2::254]", "[::ffff:169.254.169.254]"] {
+            let reason = refused("http://a/", &format!("http://{host}/latest/meta-data/"));
+            assert!(reason.is_some_and(|reason| reason.contains("link-local")), "{host}");
+        }
+    }
+
+    #[test]
+    fn ten_redirects_are_followed() {
+        let url: Url = "http://a/".parse().unwrap();
+        assert_eq!(refusal(&vec![url.clone(); 10], &url), None);
+        assert_eq!(refusal(&vec![url.clone(); 11], &url).unwrap(), "more than 10 redirects");
+    }
+}

@@ -1,0 +1,94 @@
+//! Whom TLS trusts: the machine's own root certificates, or Mozilla's where it has none.
+
+use std::sync::Arc;
+
+use rustls::{CertificateError, ClientConfig, RootCertStore, crypto::ring, pki_types::UnixTime};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::error::Fault;
+
+/// The certificates of the machine (`/etc/ssl/certs`, `SSL_CERT_FILE`, `SSL_CERT_DIR`), so that a
+/// company's own authority counts; without any, those built in, so that a minimal image can still
+/// download the package that brings them.
+pub(crate) fn roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    for error in &native.errors {
+        tracing::warn!("reading the root certificates: {error}");
+    }
+    let (added, ignored) = roots.add_parsable_certificates(native.certs);
+    tracing::debug!(added, ignored, "root certificates of the machine");
+    if roots.is_empty() {
+        tracing::warn!("this machine has no root certificates (ca-certificates): trusting the built-in ones");
+        _ = roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+    }
+    roots
+}
+
+/// A client's configuration. The provider is named here and nowhere else, so that there is one.
+pub(crate) fn config(roots: Arc<RootCertStore>) -> Result<ClientConfig, Fault> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Fault::new("configuring TLS").caused_by(error))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// What is wrong with a certificate, and whether a clock that is set right may find it valid.
+pub(crate) fn refusal(error: &CertificateError) -> (String, bool) {
+    let words = match error {
+        CertificateError::NotValidYetContext { time, not_before } => {
+            let (clock, from) = (date(*time), date(*not_before));
+            return (format!("it is valid from {from} on, and this machine's clock says {clock}"), true);
+        }
+        CertificateError::ExpiredContext { time, not_after } => {
+            let (clock, until) = (date(*time), date(*not_after));
+            return (format!("it was valid until {until}, and this machine's clock says {clock}"), true);
+        }
+        CertificateError::NotValidYet => return ("it is not valid yet".into(), true),
+        CertificateError::Expired => return ("it has expired".into(), true),
+        CertificateError::UnknownIssuer => "no root certificate of this machine stands behind its issuer".into(),
+        CertificateError::Other(other) => match other.0.to_string() {
+            error if error == "CaUsedAsEndEntity" => "it is an authority's own, as many self-signed ones are".into(),
+            error => error,
+        },
+        other => other.to_string(),
+    };
+    (words, false)
+}
+
+fn date(time: UnixTime) -> String {
+    let time = i64::try_from(time.as_secs()).ok().and_then(|time| OffsetDateTime::from_unix_timestamp(time).ok());
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| "an impossible time".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustls::OtherError;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_refused_in_words() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let (words, may_pass) =
+            refusal(&CertificateError::NotValidYetContext { time: at(86_400), not_before: at(1_600_000_000) });
+        let clock = "this machine's clock says 1970-01-02T00:00:00Z";
+        assert_eq!(words, format!("it is valid from 2020-09-13T12:26:40Z on, and {clock}"));
+        assert!(may_pass);
+        let other = |error: &'static str| CertificateError::Other(OtherError(Arc::new(std::io::Error::other(error))));
+        let (words, may_pass) = refusal(&other("CaUsedAsEndEntity"));
+        assert!(words.contains("self-signed") && !may_pass);
+        assert_eq!(refusal(&other("UnsupportedCertVersion")), ("UnsupportedCertVersion".into(), false));
+    }
+
+    #[test]
+    fn every_built_in_certificate_can_be_a_root() {
+        let mut roots = RootCertStore::empty();
+        let (added, ignored) =
+            roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+        assert!(added > 100, "{added} certificates");
+        assert_eq!(ignored, 0);
+    }
+}

@@ -1,0 +1,132 @@
+//! Signals to CloudFormation, as cfn-signal sends them from an instance that has no role: the identity document, which
+//! EC2 has signed, says who it is.
+//!
+//! The request is aws-cfn-bootstrap's: `cfn_client.py`, `CloudFormationClient.signal_resource`, a GET; and `aws_client.py`,
+//! `CFNSigner.sign`, the header `Authorization: CFN_V1 base64(document):signature`. The signature, base64 itself, comes
+//! without its line breaks.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use percent_encoding::utf8_percent_encode;
+use reqwest::{
+    StatusCode,
+    header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
+};
+
+use super::verdict::{Target, Verdict};
+use crate::{
+    aws::{
+        metadata::{IDENTITY, Identity},
+        query::{RESERVED, Refusal, THROTTLED, text},
+    },
+    error::Fault,
+    fetch::{Origins, http::now},
+    net::retry::{Attempts, Budget, Failure, Limit, Pace, retry_after},
+    system::System,
+};
+
+const SIGNATURE: &str = "/latest/dynamic/instance-identity/signature";
+/// The partition's domain: `amazonaws.com`, in China `amazonaws.com.cn`.
+const DOMAIN: &str = "/latest/meta-data/services/domain";
+/// Where CloudFormation is instead, as all SDKs read it.
+const ENDPOINTS: [&str; 2] = ["AWS_ENDPOINT_URL_CLOUDFORMATION", "AWS_ENDPOINT_URL"];
+
+/// What CloudFormation makes of a signal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// It was taken, with this `UniqueId`.
+    Taken(String),
+    /// Nobody waits for it, or any more: CloudFormation's own words.
+    NobodyWaits(String),
+}
+
+impl System {
+    /// Tells CloudFormation what became of this instance's run; tries until it is acknowledged or patience is at its end.
+    ///
+    /// # Errors
+    /// If it isn't acknowledged, or a signal ends the waiting.
+    pub fn signal_resource(&self, target: &Target, verdict: &Verdict, patience: Duration) -> Result<Acknowledged> {
+        let worker = self.fetcher.worker()?;
+        let task = worker.run(tell(worker.origins(), target.clone(), verdict.clone(), patience));
+        self.await_task(&task, || {}).with_context(|| format!("signalling {} to {target}", verdict.status()))
+    }
+}
+
+async fn tell(
+    origins: Arc<Origins>,
+    target: Target,
+    verdict: Verdict,
+    patience: Duration,
+) -> Result<Acknowledged, Fault> {
+    // No other request competes with a signal for its retries.
+    let (pace, budget) =
+        (Pace { limit: Limit::Patience(patience), ..origins.settings.pace.clone() }, Budget::default());
+    let attempt = || send(&origins, &target, &verdict);
+    Attempts::new(&pace, &budget).run(&format!("the signal to {target}"), attempt).await
+}
+
+async fn send(origins: &Origins, target: &Target, verdict: &Verdict) -> Result<Acknowledged, Failure> {
+    let missing = |what| Failure::Permanent(Fault::new(format!("the instance metadata has no {what}")));
+    let document = origins.metadata.get(IDENTITY).await?.ok_or_else(|| missing(IDENTITY))?;
+    let signature = origins.metadata.get(SIGNATURE).await?.ok_or_else(|| missing(SIGNATURE))?;
+    let identity = Identity::read(&document)?;
+    let named = ENDPOINTS.iter().find_map(|name| std::env::var(name).ok().filter(|url| !url.is_empty()));
+    let endpoint = if let Some(endpoint) = named {
+        endpoint
+    } else {
+        let domain = origins.metadata.get(DOMAIN).await?.ok_or_else(|| missing(DOMAIN))?;
+        format!("https://cloudformation.{}.{domain}", identity.fact("region")?)
+    };
+    let unique_id = verdict.unique_id(identity.fact("instanceId")?);
+    let query = [
+        ("Action", "SignalResource"),
+        ("ContentType", "JSON"),
+        ("LogicalResourceId", &target.resource),
+        ("StackName", &target.stack),
+        ("Status", verdict.status()),
+        ("UniqueId", &unique_id),
+        ("Version", "2010-05-15"),
+    ]
+    .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, RESERVED)))
+    .join("&");
+    let signature: String = signature.split_whitespace().collect();
+    let identity = format!("CFN_V1 {}:{signature}", BASE64_STANDARD.encode(document));
+    let mut identity = HeaderValue::try_from(identity)
+        .map_err(|_| Failure::Permanent(Fault::new("the identity document's signature is none")))?;
+    identity.set_sensitive(true);
+    let client = origins.clients.service().map_err(Failure::Permanent)?;
+    let request = client.get(format!("{}/?{query}", endpoint.trim_end_matches('/')));
+    let sent = request.header(AUTHORIZATION, identity).header(ACCEPT, "application/json").send().await;
+    let response = sent.map_err(|error| origins.clients.explain(&error))?;
+    match response.status() {
+        status if status.is_success() => Ok(Acknowledged::Taken(unique_id)),
+        status => {
+            let headers = response.headers().clone();
+            let body = text(response, |error| origins.clients.explain(&error)).await.unwrap_or_default();
+            refused(status, &headers, &body)
+        }
+    }
+}
+
+/// What an answer other than 200 means.
+fn refused(status: StatusCode, headers: &HeaderMap, body: &str) -> Result<Acknowledged, Failure> {
+    let after = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now()));
+    let refusal = Refusal::read(status.as_u16(), headers, body);
+    let is_throttled = THROTTLED.contains(&refusal.code.as_str());
+    // On a scale-out months later nobody waits: the stack is complete, or gone.
+    if status == StatusCode::BAD_REQUEST && refusal.code == "ValidationError" {
+        return Ok(Acknowledged::NobodyWaits(refusal.message));
+    }
+    let fault = Fault::new(format!("CloudFormation answered {refusal}"));
+    Err(match status {
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Failure::Transient(fault, after),
+        status if is_throttled || status.is_server_error() => Failure::Transient(fault, after),
+        StatusCode::FORBIDDEN => Failure::Permanent(fault.hint(
+            "it is sent with the instance's identity document, which speaks for the instances of the stack alone: is this \
+             STACK/RESOURCE of another stack, account or region?",
+        )),
+        _ => Failure::Permanent(fault),
+    })
+}

@@ -1,0 +1,56 @@
+//! The locks of dpkg and apt.
+//!
+//! apt's own `DPkg::Lock::Timeout` covers the first two only (apt.conf(5)) and does not say who is in the way.
+
+use anyhow::Result;
+
+use crate::{
+    host::{
+        file_lock::{self, Held},
+        root::Root,
+    },
+    system::System,
+};
+
+/// In the order in which apt takes them.
+const LOCKS: [&str; 4] =
+    ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock"];
+
+/// Waits until nobody holds a lock of dpkg's or apt's.
+///
+/// # Errors
+/// Transient, naming the holder, once a deadline has passed.
+pub(crate) fn wait(system: &System) -> Result<()> {
+    file_lock::wait(system, "dpkg's and apt's locks", find)
+}
+
+/// The first lock that is held.
+fn find(root: &Root) -> Result<Option<Held>> {
+    LOCKS.iter().find_map(|path| file_lock::find(root, &(*path).into()).transpose()).transpose()
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::host::file_lock::tests::Lock;
+
+    #[test]
+    fn a_lock_is_seen_while_it_is_held() {
+        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-lock-{}", std::process::id()));
+        for path in LOCKS {
+            let path = tree.join(&path[1..]);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let root = Root::open(&tree).unwrap();
+        for path in LOCKS {
+            assert_eq!(find(&root).unwrap(), None);
+            let _lock = Lock::take(&tree.join(&path[1..]));
+            assert_eq!(find(&root).unwrap().unwrap().path, path.into());
+        }
+        fs::remove_dir_all(&tree).unwrap();
+    }
+}

@@ -1,0 +1,319 @@
+//! The repositories that this machine's sources name (sources.list(5)), and which of them may fail without failing an
+//! installation: those of third parties, which neither the manifest nor the distribution brought.
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::{host::command::Finished, system::System, value::AbsPath};
+
+const LIST: &str = "/etc/apt/sources.list";
+/// Where the other sources files are, and where `apt_repository` writes its own.
+pub(crate) const PARTS: &str = "/etc/apt/sources.list.d";
+/// The first line of a sources file that a manifest declares.
+pub const DECLARED: &str = "# Written by glovo-bootstrap: change its manifest instead.";
+/// More than any sources file has.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The hosts of the distributions' own repositories, and of all hosts below them.
+const HOSTS: [&str; 2] = ["debian.org", "ubuntu.com"];
+/// How the names of the keyrings begin that are the distributions' own.
+const KEYRINGS: [&str; 2] = ["debian-archive-", "ubuntu-archive-"];
+/// The suites that have other names than the release.
+const SUITES: [&str; 5] = ["stable", "oldstable", "testing", "unstable", "sid"];
+/// What a release's suites besides the first have behind its name.
+const POCKETS: [&str; 4] = ["security", "updates", "backports", "proposed-updates"];
+
+/// How much of apt's output is kept of each stream; with more of it, a failure may be missing in it.
+const MAX_OUTPUT_BYTES: usize = 8 << 10;
+/// The warnings that say that a repository has failed.
+const FAILURES: [&str; 4] = ["Failed to fetch", "GPG error", "signature verification", "An error occurred"];
+/// What apt says besides, of no repository in particular.
+const SUMMARY: &str = "Some index files failed to download";
+
+/// A suite of a repository, as a sources file names it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Source {
+    uri: String,
+    suite: String,
+    components: Vec<String>,
+    /// A path, or fingerprints, or a key.
+    signed_by: Option<String>,
+    declared: bool,
+}
+
+/// A third party's repository that could not be updated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    uri: String,
+    /// What apt says about it.
+    pub(crate) line: String,
+}
+
+impl Failure {
+    /// Whether a package's URL is in that repository.
+    pub(crate) fn holds(&self, url: &str) -> bool {
+        is_in(&self.uri, url)
+    }
+
+    /// The warning for people.
+    pub(crate) fn warning(&self) -> String {
+        format!("the repository {} could not be updated, and nothing is installed from it: {}", self.uri, self.line)
+    }
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    sources: Vec<Source>,
+    codename: String,
+}
+
+impl Sources {
+    pub(crate) fn read(system: &System) -> Result<Self> {
+        let root = system.root();
+        let (list, parts) = (AbsPath::from(LIST), AbsPath::from(PARTS));
+        let text = |path: &AbsPath| -> Result<String> {
+            Ok(String::from_utf8_lossy(&root.read(path, MAX_BYTES)?.unwrap_or_default()).into_owned())
+        };
+        let mut sources = lines(&text(&list)?);
+        for name in root.list(&parts)? {
+            let file = parts.join(&name)?;
+            if name.ends_with(".list") {
+                sources.extend(lines(&text(&file)?));
+            } else if name.ends_with(".sources") {
+                sources.extend(stanzas(&text(&file)?));
+            }
+        }
+        // Where the release has no name, its suites are among those with other names.
+        Ok(Self { sources, codename: system.host("codename").unwrap_or_default() })
+    }
+
+    /// The third parties' repositories that failed, if apt's output names no other failure. `None` also where it can't be
+    /// told.
+    pub(crate) fn failures(&self, finished: &Finished) -> Option<Vec<Failure>> {
+        if finished.tail.len() >= MAX_OUTPUT_BYTES {
+            return None;
+        }
+        let mut failures: Vec<Failure> = vec![];
+        let mut lines = finished.tail.lines().peekable();
+        while let Some(line) = lines.next() {
+            let is_failure = line.starts_with("Err:")
+                || line.starts_with("E:")
+                || line.starts_with("W:") && FAILURES.iter().any(|failure| line.contains(failure));
+            if !is_failure || line.contains(SUMMARY) {
+                continue;
+            }
+            let uri = self.named_in(line).filter(|uri| self.is_third_partys(uri))?;
+            // Below `Err:` stands why.
+            let reason = lines.peek().filter(|next| next.starts_with(' ')).unwrap_or(&line);
+            let reason = reason.trim_start_matches(['E', 'W', ':']).trim().to_owned();
+            if !failures.iter().any(|failure| failure.uri == uri) {
+                failures.push(Failure { uri: uri.to_owned(), line: reason });
+            }
+        }
+        Some(failures).filter(|failures| !failures.is_empty())
+    }
+
+    /// The repository that a line of apt's is about.
+    fn named_in(&self, line: &str) -> Option<&str> {
+        let uris = self.sources.iter().map(|source| source.uri.as_str());
+        // One may be in a directory of another.
+        uris.filter(|uri| line.match_indices(uri).any(|(at, _)| is_in(uri, &line[at..]))).max_by_key(|uri| uri.len())
+    }
+
+    fn is_third_partys(&self, uri: &str) -> bool {
+        self.sources.iter().filter(|source| source.uri == uri).all(|source| source.is_third_partys(&self.codename))
+    }
+}
+
+impl Source {
+    /// Whether neither a manifest nor the distribution brought it. A source that may be a mirror of the distribution's is
+    /// none of a third party's: a mirror that is blocked must not keep this machine from security updates unseen.
+    fn is_third_partys(&self, codename: &str) -> bool {
+        let host = self.uri.split_once("://").map_or("", |(_, rest)| rest).split(['/', ':']).next().unwrap_or_default();
+        let has_its_host = HOSTS.iter().any(|known| {
+            host.strip_suffix(known).is_some_and(|subdomain| subdomain.is_empty() || subdomain.ends_with('.'))
+        });
+        let (release, pocket) = self.suite.split_once(['-', '/']).unwrap_or((&self.suite, ""));
+        let is_its_release = SUITES.contains(&release) || !codename.is_empty() && release == codename;
+        let is_its_pocket = is_its_release && POCKETS.contains(&pocket);
+        let has_its_keyring = match &self.signed_by {
+            None => is_its_release && pocket.is_empty() && self.components.iter().any(|component| component == "main"),
+            Some(keyring) => {
+                let name = keyring.rsplit('/').next().unwrap_or_default();
+                KEYRINGS.iter().any(|known| name.starts_with(known))
+            }
+        };
+        !(self.declared || has_its_host || is_its_pocket || has_its_keyring)
+    }
+}
+
+/// Whether an address begins with that of a repository, and not just with the same letters.
+fn is_in(uri: &str, address: &str) -> bool {
+    address.strip_prefix(uri).is_some_and(|rest| {
+        !rest.starts_with(|next: char| next.is_alphanumeric() || ".:-_~%+".contains(next))
+            // `host: ` ends an address in a sentence, `host:80` does not.
+            || rest.starts_with(": ")
+    })
+}
+
+/// The sources of a file with one in each line: `deb [signed-by=KEYRING] URI SUITE COMPONENT…`.
+fn lines(text: &str) -> Vec<Source> {
+    let source = |line: &str| {
+        let line = line.split('#').next()?.trim();
+        let rest = line.strip_prefix("deb-src").or_else(|| line.strip_prefix("deb"))?.trim_start();
+        let (options, rest) = match rest.strip_prefix('[') {
+            Some(rest) => rest.split_once(']')?,
+            None => ("", rest),
+        };
+        let mut options = options.split_whitespace();
+        let mut words = rest.split_whitespace().map(str::to_owned);
+        Some(Source {
+            uri: words.next().filter(|uri| uri.contains(":/"))?.trim_end_matches('/').to_owned(),
+            suite: words.next()?,
+            components: words.collect(),
+            signed_by: options.find_map(|option| option.strip_prefix("signed-by=")).map(Into::into),
+            declared: false,
+        })
+    };
+    text.lines().filter_map(source).collect()
+}
+
+/// The sources of a file in the format of deb822(5): every suite of every address.
+fn stanzas(text: &str) -> Vec<Source> {
+    let declared = text.starts_with(DECLARED);
+    let mut sources = vec![];
+    let mut fields: Vec<(String, String)> = vec![];
+    for line in text.lines().chain([""]) {
+        if line.starts_with('#') {
+            continue;
+        }
+        if line.trim().is_empty() {
+            sources.extend(stanza(&std::mem::take(&mut fields), declared));
+        } else if line.starts_with([' ', '\t']) {
+            if let Some((_, value)) = fields.last_mut() {
+                value.push('\n');
+                value.push_str(line.trim());
+            }
+        } else if let Some((name, value)) = line.split_once(':') {
+            fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+    }
+    sources
+}
+
+fn stanza(fields: &[(String, String)], declared: bool) -> Vec<Source> {
+    let field = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.trim());
+    let words = |name: &str| field(name).unwrap_or_default().split_whitespace().map(str::to_owned);
+    if field("enabled").is_some_and(|enabled| enabled.eq_ignore_ascii_case("no")) {
+        return vec![];
+    }
+    let suites: Vec<String> = words("suites").collect();
+    let of_uri = |uri: String| {
+        let components: Vec<String> = words("components").collect();
+        let signed_by = field("signed-by").map(str::to_owned);
+        suites.clone().into_iter().map(move |suite| Source {
+            uri: uri.trim_end_matches('/').to_owned(),
+            suite,
+            components: components.clone(),
+            signed_by: signed_by.clone(),
+            declared,
+        })
+    };
+    words("uris").flat_map(of_uri).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
+
+    use super::*;
+
+    fn sources(list: &str, parts: &str) -> Sources {
+        let sources = lines(list).into_iter().chain(stanzas(parts)).collect();
+        Sources { sources, codename: "bookworm".into() }
+    }
+
+    #[test]
+    fn a_third_partys_is_neither_declared_nor_the_distributions() {
+        let is_third_partys = |line: &str| lines(line)[0].is_third_partys("bookworm");
+        for line in [
+            "deb https://dead.example/apt stable stable",
+            "deb [arch=amd64 signed-by=/usr/share/keyrings/docker.gpg] https://download.docker.com/linux/debian bookworm stable",
+            "deb [ signed-by=/etc/apt/keyrings/hashicorp.gpg ] https://apt.releases.hashicorp.com bookworm main",
+            "deb http://apt.postgresql.org/pub/repos/apt bookworm-pgdg main",
+            "deb-src https://not-debian.org/debian ./",
+        ] {
+            assert!(is_third_partys(line), "{line}");
+        }
+        for line in [
+            "deb http://deb.debian.org/debian bookworm main",
+            "deb https://cdn-aws.deb.debian.org:443/debian anything main",
+            "deb http://eu-central-1.ec2.archive.ubuntu.com/ubuntu jammy universe",
+            "deb http://mirror.corp/debian bookworm main",
+            "deb mirror+file:///etc/apt/mirrors/debian.list bookworm main",
+            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.pgp] http://mirror.corp/d x main",
+            "deb [signed-by=/etc/apt/keyrings/corp.gpg] http://mirror.corp/debian-security bookworm-security main",
+        ] {
+            assert!(!is_third_partys(line), "{line}");
+        }
+        let stanza =
+            "Types: deb\nURIs: https://a.example/x/ https://b.example\nSuites: s t\nSigned-By:\n -----BEGIN\n .\n";
+        let third = stanzas(&format!("# a comment\n{stanza}"));
+        assert_eq!((third.len(), third[0].uri.as_str(), third[3].suite.as_str()), (4, "https://a.example/x", "t"));
+        assert!(third.iter().all(|source| source.is_third_partys("bookworm")));
+        assert!(stanzas(&format!("{DECLARED}\n{stanza}")).iter().all(|source| !source.is_third_partys("bookworm")));
+        assert_eq!(stanzas(&format!("Enabled: no\n{stanza}")), []);
+        assert_eq!(lines("# deb http://h/ x y\ndeb cdrom:[Debian 12]/ bookworm main\ndeb\n"), []);
+    }
+
+    #[test]
+    fn only_failures_of_third_parties_are_told() {
+        let sources = sources(
+            "deb http://deb.debian.org/debian bookworm main\ndeb http://dead.example/debian stable x\n",
+            "URIs: http://dead.example/debian/sub\nSuites: ./\n",
+        );
+        let failed = |output: &str| {
+            let status = ExitStatus::from_raw(100 << 8);
+            let failures = sources.failures(&Finished { status, stdout: String::new(), tail: output.into() })?;
+            Some(failures.into_iter().map(|failure| (failure.uri, failure.line)).collect::<Vec<_>>())
+        };
+        let dead = |uri: &str, reason: &str| Some(vec![(uri.to_owned(), reason.to_owned())]);
+        let refused = "Hit:1 http://deb.debian.org/debian bookworm InRelease\n\
+            Err:2 http://dead.example/debian stable InRelease\n  Could not connect to dead.example:80\n\
+            E: Failed to fetch http://dead.example/debian/dists/stable/InRelease  Could not connect to dead.example:80\n\
+            E: Some index files failed to download. They have been ignored, or old ones used instead.";
+        assert_eq!(failed(refused), dead("http://dead.example/debian", "Could not connect to dead.example:80"));
+        let rotated = "W: GPG error: http://dead.example/debian/sub ./ InRelease: NO_PUBKEY 9A9C5A7350E34DB2\n\
+            E: The repository 'http://dead.example/debian/sub ./ InRelease' is not signed.";
+        assert!(failed(rotated).unwrap()[0].1.starts_with("GPG error: http://dead.example/debian/sub"));
+        assert_eq!(failed(rotated).unwrap().len(), 1);
+        let own = "E: Failed to fetch http://deb.debian.org/debian/dists/bookworm/InRelease  503  Unavailable";
+        for output in [
+            own,
+            &format!("{refused}\n{own}"),
+            "E: Could not get lock /var/lib/apt/lists/lock",
+            "E: Failed to fetch http://dead.example/debian-security/x  404",
+            "W: Target Packages is configured multiple times in /etc/apt/sources.list:1",
+            &format!("{refused}{}", "x".repeat(MAX_OUTPUT_BYTES)),
+            "",
+        ] {
+            assert_eq!(failed(output), None, "{output}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_in_a_repository_or_only_looks_so() {
+        for (uri, address, expected) in [
+            ("http://h", "http://h/pool/x.deb", true),
+            ("http://h", "http://h stable InRelease", true),
+            ("http://h", "http://h: it failed", true),
+            ("http://h", "http://h'", true),
+            ("http://h", "http://h:8080/x", false),
+            ("http://h", "http://h.example/x", false),
+            ("http://h/debian", "http://h/debian-security/x", false),
+        ] {
+            assert_eq!(is_in(uri, address), expected, "{uri} {address}");
+        }
+    }
+}

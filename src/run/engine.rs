@@ -1,0 +1,362 @@
+//! The loop: plan each resource after its predecessor was applied, make the changes, plan again.
+
+mod affected;
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::{
+    report::{ChangeReport, DownloadReport, ErrorReport, Outcome, Report, ResourceReport, StepReport, milliseconds},
+    supervisor::{self, Word},
+};
+use crate::{
+    error::{self, Class, Fault},
+    fetch::Arrival,
+    manifest::{Declared, Manifest, Step, diagnostic::did_you_mean},
+    redaction,
+    resource::Change,
+    system::{Mode, System},
+    visible,
+};
+
+/// A step that declares no deadline has this one: no run waits forever.
+const STEP_TIMEOUT: Duration = Duration::from_hours(1);
+
+/// Which steps to run.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Only these, if any are named; still in declared order.
+    pub only: Vec<String>,
+    /// This one and those after it.
+    pub from: Option<String>,
+    /// Not these.
+    pub skip: Vec<String>,
+}
+
+impl Selection {
+    /// Fails if it names a step that isn't there.
+    pub fn check(&self, manifest: &Manifest) -> Result<()> {
+        let names = || manifest.steps.iter().map(|step| step.name.as_str());
+        match self.only.iter().chain(&self.from).chain(&self.skip).find(|name| !names().any(|step| step == *name)) {
+            None => Ok(()),
+            Some(name) => {
+                let list = format!("the steps are: {}", names().collect::<Vec<_>>().join(", "));
+                Err(Fault::new(format!("there is no step `{name}`"))
+                    .invalid()
+                    .hint(did_you_mean(name, names()).unwrap_or(list))
+                    .into())
+            }
+        }
+    }
+
+    /// Tells of each step whether it is picked; to be asked once for each, in their order.
+    pub fn picker(&self) -> impl FnMut(&str) -> bool + '_ {
+        let mut begun = self.from.is_none();
+        move |name| {
+            begun |= self.from.as_deref() == Some(name);
+            begun
+                && (self.only.is_empty() || self.only.iter().any(|only| only == name))
+                && !self.skip.iter().any(|skip| skip == name)
+        }
+    }
+}
+
+/// Who is told what goes on.
+pub trait Observer {
+    /// A step has its turn.
+    fn step_begins(&mut self, index: usize, total: usize, name: &str);
+    /// A change is about to be made, or is pending in a plan.
+    fn change(&mut self, resource: &str, change: &ChangeReport);
+    /// What a change needed was downloaded.
+    fn downloads(&mut self, resource: &str, downloads: &[DownloadReport]);
+    /// A change was made, but something about it should be looked at.
+    fn warning(&mut self, resource: &str, warning: &str);
+    /// Something goes on within a change.
+    fn progress(&mut self, line: &str);
+    /// A resource that is declared there failed; `again` if it will be tried once more.
+    fn failure(&mut self, resource: &str, declared_at: &str, error: &anyhow::Error, again: bool);
+    /// A step has ended.
+    fn step_ends(&mut self, index: usize, total: usize, step: &StepReport);
+    /// All is over.
+    fn ends(&mut self, report: &Report);
+}
+
+/// Runs or plans the selected steps. The report says what happened, the exit code included; an error
+/// is returned only where the report itself couldn't be kept.
+pub fn run(
+    manifest: &Manifest,
+    selection: &Selection,
+    system: &System,
+    observer: Rc<RefCell<dyn Observer>>,
+) -> Result<Report> {
+    let began = Instant::now();
+    let mut is_picked = selection.picker();
+    let picks: Vec<bool> = manifest.steps.iter().map(|step| is_picked(&step.name)).collect();
+    let shown = observer.clone();
+    system.on_progress(move |line| {
+        // A progress line from within an observer's own call has nowhere to go.
+        if let Ok(mut observer) = shown.try_borrow_mut() {
+            observer.progress(&redaction::shown(line));
+        }
+    });
+    let mut report = Report::begin(system.identity(), manifest.steps.iter().map(|step| step.name.clone()));
+    report.again = system.run_command().to_string();
+    let mut run = Run { system, began, observer, report, recorded: false };
+    let picked =
+        || manifest.steps.iter().zip(&picks).filter(|(_, picked)| **picked).flat_map(|(step, _)| &step.resources);
+    system.keep_previous_of(picked().flat_map(|declared| declared.resource.files()));
+    system.watch_units(picked().filter_map(|declared| declared.resource.unit()).map(Into::into));
+    // What came before, such as the manifest itself, is no part of the run.
+    drop(system.arrivals());
+    if system.mode() == Mode::Run {
+        system.prefetch(picked().filter_map(|declared| declared.resource.prefetch(system)).collect());
+    }
+    let mut exit_code = 0;
+    for (index, (step, picked)) in manifest.steps.iter().zip(&picks).enumerate() {
+        if !picked {
+            run.report.steps[index].outcome = Outcome::Skipped;
+        } else if exit_code == 0 || system.mode() == Mode::Plan {
+            let code = run.step(index, step)?;
+            exit_code = if exit_code == 0 { code } else { exit_code };
+        }
+    }
+    let notes = affected::notes(manifest, &run.report, system);
+    run.report.notes = notes.iter().map(|note| visible::line(&redaction::shown(note)).into_owned()).collect();
+    run.report.end(began.elapsed(), exit_code);
+    run.report.write(system).context("keeping the report of the run")?;
+    run.observer.borrow_mut().ends(&run.report);
+    Ok(run.report)
+}
+
+struct Run<'a> {
+    system: &'a System,
+    began: Instant,
+    observer: Rc<RefCell<dyn Observer>>,
+    report: Report,
+    /// Whether the machine's report says that a run is going on.
+    recorded: bool,
+}
+
+impl Run<'_> {
+    /// One step; returns its exit code.
+    fn step(&mut self, index: usize, step: &Step) -> Result<u8> {
+        let total = self.report.steps.len();
+        let began = Instant::now();
+        self.observer.borrow_mut().step_begins(index, total, &step.name);
+        supervisor::tell(&Word { step: Some(step.name.clone()), ..Word::default() });
+        self.report.steps[index].outcome = Outcome::Running;
+        self.report.steps[index].began = milliseconds(began - self.began);
+        let what = format!("step {}", step.name);
+        let limit = Some(step.timeout.unwrap_or(STEP_TIMEOUT));
+        let deadlines = self.system.deadlines();
+        let (exit_code, failed) = deadlines.within(limit, &what, || {
+            let mut first = (0, false);
+            for declared in &step.resources {
+                let code = self.resource(index, declared);
+                if code != 0 && first.0 == 0 {
+                    first = (code, true);
+                }
+                if code != 0 && self.system.mode() == Mode::Run {
+                    break;
+                }
+            }
+            first
+        });
+        let report = &mut self.report.steps[index];
+        report.milliseconds = milliseconds(began.elapsed());
+        let is = |outcome| report.resources.iter().any(|resource| resource.outcome == outcome);
+        report.outcome = match failed {
+            true if is(Outcome::Stopped) => Outcome::Stopped,
+            true => Outcome::Failed,
+            false if is(Outcome::Changed) => Outcome::Changed,
+            false => Outcome::Unchanged,
+        };
+        self.observer.borrow_mut().step_ends(index, total, report);
+        if self.recorded {
+            self.report.write(self.system).context("keeping the report of the run")?;
+        }
+        Ok(exit_code)
+    }
+
+    /// One resource with its retries; returns its exit code.
+    fn resource(&mut self, index: usize, declared: &Declared) -> u8 {
+        let began = Instant::now();
+        let title = visible::line(&redaction::shown(&declared.title())).into_owned();
+        let declared_at = visible::line(&declared.place).into_owned();
+        self.report.steps[index].resources.push(ResourceReport {
+            resource: title.clone(),
+            declared_at: declared_at.clone(),
+            outcome: Outcome::Running,
+            milliseconds: 0,
+            attempts: 0,
+            changes: vec![],
+            downloads: vec![],
+            warnings: vec![],
+            error: None,
+        });
+        let mut attempts = 0;
+        let result = loop {
+            attempts += 1;
+            let deadlines = self.system.deadlines();
+            let result = deadlines.within(declared.timeout, &title, || {
+                self.system.check()?;
+                self.converge(index, declared, &title)
+            });
+            let Err(error) = result else { break Ok(()) };
+            self.system.forget();
+            let again = attempts <= declared.retries
+                && self.system.mode() == Mode::Run
+                && !matches!(error::class(&error), Class::Interrupted(_))
+                && self.system.check().is_ok();
+            let error = if again { error } else { self.put_back(declared, error) };
+            self.observer.borrow_mut().failure(&title, &declared_at, &error, again);
+            if !again {
+                break Err(error);
+            }
+            let pause = Duration::from_secs(1 << attempts.min(5));
+            if let Err(stopped) = self.system.wait(pause) {
+                break Err(stopped);
+            }
+        };
+        let Some(report) = self.report.steps[index].resources.last_mut() else { return 0 };
+        report.milliseconds = milliseconds(began.elapsed());
+        report.attempts = attempts;
+        match result {
+            Ok(()) => {
+                let changed = report.changes.iter().any(|change| !change.deferred);
+                report.outcome = if changed { Outcome::Changed } else { Outcome::Unchanged };
+                0
+            }
+            Err(error) => {
+                let why = ErrorReport::new(&error);
+                supervisor::tell(&Word { resource: Some(title), error: Some(why.clone()), ..Word::default() });
+                report.outcome = match error::class(&error) {
+                    Class::Interrupted(_) => Outcome::Stopped,
+                    _ => Outcome::Failed,
+                };
+                report.error = Some(why);
+                error::exit_code(&error)
+            }
+        }
+    }
+
+    /// Puts back what a resource has refused for good, and says so in its error.
+    fn put_back(&self, declared: &Declared, error: anyhow::Error) -> anyhow::Error {
+        if self.system.mode() == Mode::Plan || matches!(error::class(&error), Class::Interrupted(_)) {
+            return error;
+        }
+        match declared.resource.put_back(self.system) {
+            Ok(None) => error,
+            Ok(Some(said)) => error.context(said),
+            Err(why) => error.context(format!("what this run has changed could not be put back: {why:#}")),
+        }
+    }
+
+    /// Plans, makes the changes, plans again.
+    fn converge(&mut self, index: usize, declared: &Declared, title: &str) -> Result<()> {
+        let changes = declared.resource.plan(self.system)?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if let Some(path) = declared.resource.owned_path() {
+            self.system.root().check_writable(path)?;
+        }
+        for mut change in changes {
+            self.record(index, title, &mut change)?;
+            match (self.system.mode(), change.action) {
+                // What comes after it must know of what is not made now, in a run of what is left to the boot.
+                (Mode::Plan, _) | (Mode::Run, None) => self.system.expect(change.brings),
+                (Mode::Run, Some(action)) => {
+                    let made = action(self.system);
+                    self.system.forget();
+                    self.note(index, &change.summary, made.is_err());
+                    self.downloads(index, title);
+                    self.warnings(index, title);
+                    made.with_context(|| change.summary)?;
+                }
+            }
+        }
+        if self.system.mode() == Mode::Plan {
+            return Ok(());
+        }
+        let (deferred, left): (Vec<_>, Vec<_>) =
+            declared.resource.plan(self.system)?.into_iter().partition(Change::is_deferred);
+        for mut change in deferred {
+            self.record(index, title, &mut change)?;
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        let left: Vec<String> = left.into_iter().map(|change| change.summary).collect();
+        let message = format!("did not converge: after the changes it would still {}", left.join(", "));
+        Err(Fault::new(message)
+            .hint("something on the machine undoes it, or two resources contradict each other")
+            .into())
+    }
+
+    /// Keeps whether a change that was recorded could be made.
+    fn note(&mut self, index: usize, summary: &str, failed: bool) {
+        let summary = visible::line(summary);
+        let resource = self.report.steps[index].resources.last_mut();
+        let recorded = resource.and_then(|resource| resource.changes.iter_mut().find(|known| known.summary == summary));
+        if let Some(change) = recorded {
+            change.failed = failed;
+        }
+    }
+
+    /// Puts what was downloaded for a change into the report and shows it.
+    fn downloads(&mut self, index: usize, title: &str) {
+        let at = |instant| milliseconds(Instant::saturating_duration_since(&instant, self.began));
+        let report = |arrival: Arrival| {
+            let (began, wanted, ended) = (at(arrival.began), at(arrival.wanted), at(arrival.ended));
+            let behind = self.report.steps_between(index, began, wanted.min(ended));
+            let source = visible::line(&redaction::shown(&arrival.source)).into_owned();
+            DownloadReport { source, bytes: arrival.bytes, began, wanted, ended, behind }
+        };
+        let reports: Vec<_> = self.system.arrivals().into_iter().map(report).collect();
+        self.observer.borrow_mut().downloads(title, &reports);
+        if let Some(resource) = self.report.steps[index].resources.last_mut() {
+            resource.downloads.extend(reports);
+        }
+    }
+
+    /// Puts what a change has warned of into the report and shows it, once.
+    fn warnings(&mut self, index: usize, title: &str) {
+        for warning in self.system.warnings() {
+            let warning = visible::line(&redaction::shown(&warning)).into_owned();
+            if let Some(resource) = self.report.steps[index].resources.last_mut()
+                && !resource.warnings.contains(&warning)
+            {
+                self.observer.borrow_mut().warning(title, &warning);
+                resource.warnings.push(warning);
+            }
+        }
+    }
+
+    /// Puts a change into the report and shows it. Before the first one is made, the report on the disk
+    /// says that a run is going on, so that one that is cut off can be seen.
+    fn record(&mut self, index: usize, title: &str, change: &mut Change) -> Result<()> {
+        let diff = change.diff.take();
+        let report = ChangeReport::new(&redaction::shown(&change.summary), change.is_deferred(), diff.as_deref());
+        // What is planned once more, when a resource is tried again or looked at again, is not said again.
+        if let Some(resource) = self.report.steps[index].resources.last_mut()
+            && !resource.changes.iter().any(|known| known.summary == report.summary)
+        {
+            self.observer.borrow_mut().change(title, &report);
+            resource.changes.push(report);
+        }
+        if !self.recorded && !change.is_deferred() {
+            self.report.write(self.system).context("keeping the report of the run")?;
+            self.recorded = true;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

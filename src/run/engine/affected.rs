@@ -1,0 +1,47 @@
+//! Services that read what a run has changed, but had no turn after the change.
+
+use crate::{
+    manifest::Manifest,
+    resource::{Change, Resource},
+    run::report::{Outcome, Report},
+    system::System,
+    value::AbsPath,
+};
+
+/// A note for each service whose step was not selected, or came before the change.
+pub(crate) fn notes(manifest: &Manifest, report: &Report, system: &System) -> Vec<String> {
+    let mut notes = vec![];
+    for (at, step) in manifest.steps.iter().enumerate() {
+        let had_its_turn = |changed: usize| report.steps[at].outcome != Outcome::Skipped && at >= changed;
+        for declared in &step.resources {
+            let files = declared.resource.files();
+            let affected =
+                changed_paths(manifest, report).find(|(changed, path)| !had_its_turn(*changed) && files.contains(path));
+            let Some((_, path)) = affected else { continue };
+            if would_change(&*declared.resource, system) {
+                let (name, step) = (declared.title(), &step.name);
+                notes.push(format!(
+                    "{name} in step {step} reads {path}, which has changed: run `{}`",
+                    system.run_command().only(step)
+                ));
+            }
+        }
+    }
+    notes
+}
+
+/// The paths that the run has changed or, in a plan, would change; each with its step's index.
+fn changed_paths<'a>(manifest: &'a Manifest, report: &'a Report) -> impl Iterator<Item = (usize, &'a AbsPath)> {
+    manifest.steps.iter().zip(&report.steps).enumerate().flat_map(|(index, (step, report))| {
+        let changed = step.resources.iter().zip(&report.resources);
+        changed
+            .filter(|(_, report)| report.outcome == Outcome::Changed)
+            .filter_map(move |(declared, _)| declared.resource.owned_path().map(|path| (index, path)))
+    })
+}
+
+/// Whether a run of its step would do anything about it now.
+fn would_change(resource: &dyn Resource, system: &System) -> bool {
+    // What can't be planned is told by the run that is hinted at.
+    resource.plan(system).is_ok_and(|changes| changes.iter().any(|change: &Change| !change.is_deferred()))
+}

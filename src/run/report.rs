@@ -1,0 +1,400 @@
+//! What a run did: kept in `/var/lib/glovo-bootstrap/report.json`, printed by `status` and `plan --json`.
+
+use std::{fmt, time::Duration};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    error::{self, Fault},
+    host::{root::is_full, state},
+    redaction,
+    system::{Mode, RunCommand, System},
+    value::{ByteSize, spoken},
+    visible,
+};
+
+/// The report's file in the state directory.
+pub const FILE: &str = "report.json";
+
+/// A run or a plan.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// Tells this run from all others.
+    pub run_id: String,
+    /// Version of the program.
+    pub version: String,
+    /// The command line.
+    pub command: String,
+    /// What a person types to run the steps again.
+    #[serde(default = "usual_run")]
+    pub again: String,
+    /// Which machine it is of; see [`System::identity`].
+    #[serde(default)]
+    pub machine: Option<String>,
+    /// When it began, RFC 3339, UTC.
+    pub started: String,
+    /// When it ended; absent while it runs, or if it was cut off.
+    pub ended: Option<String>,
+    /// Wall time in milliseconds.
+    pub milliseconds: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Its exit code; absent while it runs.
+    pub exit_code: Option<u8>,
+    /// Every step of the manifest.
+    pub steps: Vec<StepReport>,
+    /// What is left to do elsewhere: services that read what has changed, but were not selected.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub notes: Vec<String>,
+}
+
+/// How a run, a step or a resource ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It is as declared, and was before.
+    Unchanged,
+    /// It is as declared, after changes; in a plan: changes are pending.
+    Changed,
+    /// It failed.
+    Failed,
+    /// A signal stopped it.
+    Stopped,
+    /// It has not come to its turn, or never will because something before it failed.
+    NotRun,
+    /// It was not asked for.
+    Skipped,
+    /// It is going on; in a report that is read after a crash: it was cut off there.
+    Running,
+}
+
+/// A step.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Its name.
+    pub name: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When it began, in milliseconds after the run did.
+    #[serde(default)]
+    pub began: u64,
+    /// Wall time in milliseconds.
+    pub milliseconds: u64,
+    /// Every resource that had its turn.
+    pub resources: Vec<ResourceReport>,
+}
+
+impl StepReport {
+    /// How many changes were made or are pending, or were deferred.
+    pub fn changes(&self, deferred: bool) -> usize {
+        let changes = self.resources.iter().flat_map(|resource| &resource.changes);
+        changes.filter(|change| change.deferred == deferred && !change.failed).count()
+    }
+}
+
+/// A resource.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResourceReport {
+    /// Kind and name.
+    pub resource: String,
+    /// Where it is declared: `/etc/glovo-bootstrap/steps/30-web.toml:12`.
+    #[serde(default)]
+    pub declared_at: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Wall time in milliseconds.
+    pub milliseconds: u64,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// What was changed or is pending.
+    pub changes: Vec<ChangeReport>,
+    /// What was downloaded for it.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub downloads: Vec<DownloadReport>,
+    /// What did not fail it, but should be looked at.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
+    /// Why it failed: the error, its causes, its hint.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<ErrorReport>,
+}
+
+/// A change.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ChangeReport {
+    /// What it is about.
+    pub summary: String,
+    /// Whether it must wait until the image boots, or the run has ended.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub deferred: bool,
+    /// Whether it was tried and not made.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub failed: bool,
+    /// The difference of a text file, in a plan.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub diff: Option<String>,
+}
+
+impl ChangeReport {
+    /// What a report keeps of a change.
+    pub fn new(summary: &str, deferred: bool, diff: Option<&str>) -> Self {
+        let diff = diff.map(|diff| visible::lines(diff).into_owned());
+        Self { summary: visible::line(summary).into_owned(), deferred, failed: false, diff }
+    }
+}
+
+/// A download. Its times are in milliseconds after the run began.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DownloadReport {
+    /// Which source delivered it.
+    pub source: String,
+    /// Number of its bytes.
+    pub bytes: u64,
+    /// When it began.
+    pub began: u64,
+    /// When its resource asked for it, and waited unless it was complete by then.
+    pub wanted: u64,
+    /// When it was complete.
+    pub ended: u64,
+    /// The steps that went on meanwhile, before its own.
+    pub behind: Vec<String>,
+}
+
+/// `12 MiB in 340 ms, hidden behind install_dependencies`
+impl fmt::Display for DownloadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = |until: u64| spoken(Duration::from_millis(until.saturating_sub(self.began)));
+        write!(f, "{} in {}", ByteSize(self.bytes), time(self.ended))?;
+        match self.behind.join(", ") {
+            steps if steps.is_empty() => Ok(()),
+            steps if self.ended <= self.wanted => write!(f, ", hidden behind {steps}"),
+            steps => write!(f, ", {} of it hidden behind {steps}", time(self.wanted)),
+        }
+    }
+}
+
+impl DownloadReport {
+    /// All that was downloaded for a change, in a line: `25 files, 77 MiB in 620 ms`.
+    pub fn sum(downloads: &[Self]) -> Option<String> {
+        let (first, others) = downloads.split_first()?;
+        if others.is_empty() {
+            return Some(first.to_string());
+        }
+        let mut sum = first.clone();
+        for other in others {
+            sum.bytes += other.bytes;
+            sum.began = sum.began.min(other.began);
+            // From the first one's turn on, all were waited for.
+            sum.wanted = sum.wanted.min(other.wanted);
+            sum.ended = sum.ended.max(other.ended);
+            for step in &other.behind {
+                if !sum.behind.contains(step) {
+                    sum.behind.push(step.clone());
+                }
+            }
+        }
+        Some(format!("{} files, {sum}", downloads.len()))
+    }
+}
+
+/// An error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorReport {
+    /// The error and what caused it, outermost first.
+    pub causes: Vec<String>,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl ErrorReport {
+    /// What a report keeps of an error.
+    pub fn new(error: &anyhow::Error) -> Self {
+        let shown = |text: &str| visible::lines(&redaction::shown(text)).into_owned();
+        let causes = error.chain().map(|cause| shown(&cause.to_string())).collect();
+        Self { causes, hint: error::hint(error).map(shown) }
+    }
+}
+
+impl Report {
+    /// An empty report of a run that begins now.
+    pub fn begin(machine: Option<String>, steps: impl Iterator<Item = String>) -> Self {
+        let step = |name| StepReport { name, outcome: Outcome::NotRun, began: 0, milliseconds: 0, resources: vec![] };
+        Self {
+            run_id: run_id(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            command: command_line(),
+            again: usual_run(),
+            machine,
+            started: now(),
+            ended: None,
+            milliseconds: 0,
+            outcome: Outcome::Running,
+            exit_code: None,
+            steps: steps.map(step).collect(),
+            notes: vec![],
+        }
+    }
+
+    /// Ends it.
+    pub fn end(&mut self, duration: Duration, exit_code: u8) {
+        self.ended = Some(now());
+        self.milliseconds = milliseconds(duration);
+        self.exit_code = Some(exit_code);
+        self.outcome = match exit_code {
+            0 if self.changes(false) > 0 => Outcome::Changed,
+            0 => Outcome::Unchanged,
+            129.. => Outcome::Stopped,
+            _ => Outcome::Failed,
+        };
+    }
+
+    /// How many changes were made or are pending, or were deferred.
+    pub fn changes(&self, deferred: bool) -> usize {
+        self.steps.iter().map(|step| step.changes(deferred)).sum()
+    }
+
+    /// The steps before this one that went on at some time in between, in milliseconds after the run began.
+    pub fn steps_between(&self, index: usize, from: u64, until: u64) -> Vec<String> {
+        let goes_on = |step: &&StepReport| step.began < until && from < step.began + step.milliseconds;
+        self.steps[..index].iter().filter(goes_on).map(|step| step.name.clone()).collect()
+    }
+
+    /// The last report; `None` if no run has left one.
+    ///
+    /// # Errors
+    /// If it is damaged.
+    pub fn read(system: &System) -> Result<Option<Self>> {
+        let hint = "glovo-bootstrap plan shows what differs; the next run sets the report aside and writes a new one";
+        state::load(system.root(), FILE)
+            .map_err(|error| Fault::new("the report of the last run can't be read").hint(hint).caused_by(error).into())
+    }
+
+    /// Renames the last report if it is damaged, and says so.
+    pub fn set_damaged_aside(system: &System) -> Result<()> {
+        let Err(error) = Self::read(system) else { return Ok(()) };
+        let aside = system.root().set_aside(&state::path(FILE)?).context("setting the report aside")?;
+        tracing::warn!("{error}; it is moved to {aside}");
+        Ok(())
+    }
+
+    /// Whether it is of this machine, and not of one whose disk this was copied from.
+    pub fn is_of(&self, system: &System) -> bool {
+        self.machine == system.identity()
+    }
+
+    /// Removes the last report, and the room that is kept for one.
+    pub fn remove(system: &System) -> Result<()> {
+        _ = state::release(system.root())?;
+        system.root().remove(&state::path(FILE)?)
+    }
+
+    /// The same for a disk that has no room for all of it: why the run failed.
+    fn without_what_went_well(&self) -> Self {
+        let mut report = self.clone();
+        for step in &mut report.steps {
+            step.resources.retain(|resource| !matches!(resource.outcome, Outcome::Changed | Outcome::Unchanged));
+        }
+        report.notes.push("the disk was full: what went well is left out of this report".into());
+        report
+    }
+
+    /// Keeps it, durably, also where the run has filled the disk meanwhile. A plan leaves no trace.
+    pub fn write(&self, system: &System) -> Result<()> {
+        let root = system.root();
+        if system.mode() == Mode::Plan {
+            return Ok(());
+        }
+        match state::write(root, FILE, self) {
+            Err(error) if is_full(&error) => {
+                let again = if state::release(root)? { state::write(root, FILE, self) } else { Err(error) };
+                match again {
+                    Err(error) if is_full(&error) => state::write(root, FILE, &self.without_what_went_well()),
+                    written => written,
+                }
+            }
+            Ok(()) if self.exit_code.is_none() => {
+                state::reserve(root);
+                Ok(())
+            }
+            written => written,
+        }
+    }
+}
+
+/// A duration as a report counts it.
+pub fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn usual_run() -> String {
+    RunCommand::default().to_string()
+}
+
+fn now() -> String {
+    OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default()
+}
+
+/// The time and the process: unique on a machine, and in order when sorted.
+pub fn run_id() -> String {
+    format!("{:x}-{:x}", OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000, std::process::id())
+}
+
+/// The command line of this process, without the values of variables: one may be a secret.
+pub fn command_line() -> String {
+    visible::line(&redact(std::env::args())).into_owned()
+}
+
+fn redact(arguments: impl Iterator<Item = String>) -> String {
+    let mut is_value = false;
+    let shown = arguments.map(|argument| {
+        let after_set = std::mem::replace(&mut is_value, argument == "--set");
+        match argument.split_once('=') {
+            Some(("--set", rest)) => format!("--set={}=…", rest.split('=').next().unwrap_or_default()),
+            Some((name, _)) if after_set => format!("{name}=…"),
+            _ => argument,
+        }
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_download_is_hidden_behind_the_steps_that_went_on_meanwhile() {
+        let mut report = Report::begin(None, ["fast", "slow", "skipped", "next", "own"].into_iter().map(Into::into));
+        for (step, (began, milliseconds)) in report.steps.iter_mut().zip([(0, 10), (10, 5000), (0, 0), (5010, 90)]) {
+            (step.began, step.milliseconds) = (began, milliseconds);
+        }
+        let said = |began, wanted, ended| {
+            let behind = report.steps_between(4, began, u64::min(wanted, ended));
+            DownloadReport { source: "s3://b/x".into(), bytes: 12 << 20, began, wanted, ended, behind }.to_string()
+        };
+        assert_eq!(said(5, 5100, 345), "12 MiB in 340 ms, hidden behind fast, slow");
+        assert_eq!(said(10, 5100, 5100), "12 MiB in 5.1 s, hidden behind slow, next");
+        assert_eq!(said(10, 5100, 6010), "12 MiB in 6.0 s, 5.1 s of it hidden behind slow, next");
+        assert_eq!(said(5100, 5100, 5440), "12 MiB in 340 ms");
+
+        let of = |began, wanted, ended| DownloadReport {
+            source: "http://a/x.deb".into(),
+            bytes: 1 << 20,
+            began,
+            wanted,
+            ended,
+            behind: vec![],
+        };
+        assert_eq!(DownloadReport::sum(&[]), None);
+        assert_eq!(DownloadReport::sum(&[of(10, 10, 30)]).unwrap(), "1 MiB in 20 ms");
+        let sum = DownloadReport::sum(&[of(10, 10, 30), of(12, 40, 200), of(12, 41, 90)]);
+        assert_eq!(sum.unwrap(), "3 files, 3 MiB in 190 ms");
+    }
+
+    #[test]
+    fn a_command_line_is_shown_without_the_values_of_variables() {
+        let arguments = ["run", "--set", "token=s3cr=et", "--set=key=hidden", "verify"].map(String::from);
+        assert_eq!(redact(arguments.into_iter()), "run --set token=… --set=key=… verify");
+    }
+}

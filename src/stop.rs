@@ -1,0 +1,160 @@
+//! Signals and deadlines: what ends waiting before it is over.
+
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+use signal_hook::{consts, flag};
+
+use crate::{
+    error::{Class, Fault},
+    value::spoken,
+};
+
+/// The first one of the process: what prints has no other way to it.
+static FIRST: OnceLock<Interrupt> = OnceLock::new();
+
+/// Whether a signal has asked the process to end.
+pub fn is_asked() -> bool {
+    FIRST.get().is_some_and(|interrupt| interrupt.check().is_err())
+}
+
+/// How often a wait looks for a signal.
+pub(crate) const TICK: Duration = Duration::from_millis(50);
+
+/// Sleeps until the next look for a signal, or less.
+#[allow(clippy::disallowed_methods, reason = "the one place that sleeps")]
+pub fn sleep(limit: Duration) {
+    std::thread::sleep(limit.min(TICK));
+}
+
+/// The signal that asked the process to stop, if any. Shared with the threads of the downloads.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt(Arc<AtomicUsize>);
+
+impl Interrupt {
+    /// Installs handlers: SIGTERM and SIGINT ask the run to stop; SIGHUP (a closed terminal, a lost SSH
+    /// connection) and SIGXFSZ (a file-size limit, seen as `EFBIG`) must not kill it. Handlers, not
+    /// ignored signals, because children inherit what is ignored.
+    pub fn install() -> Result<Self> {
+        let interrupt = Self::default();
+        _ = FIRST.set(interrupt.clone());
+        for signal in [consts::SIGTERM, consts::SIGINT] {
+            let number = usize::try_from(signal).unwrap_or_default();
+            _ = flag::register_usize(signal, interrupt.0.clone(), number).context("installing a signal handler")?;
+        }
+        for signal in [consts::SIGHUP, consts::SIGXFSZ] {
+            _ = flag::register(signal, Arc::default()).context("installing a signal handler")?;
+        }
+        Ok(interrupt)
+    }
+
+    /// Runs `work` although a signal has asked to stop: to tidy up before. Another signal stops that too.
+    pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        let asked = self.0.swap(0, Ordering::Relaxed);
+        let result = work();
+        _ = self.0.compare_exchange(0, asked, Ordering::Relaxed, Ordering::Relaxed);
+        result
+    }
+
+    /// As if this signal had arrived.
+    #[cfg(test)]
+    pub(crate) fn raise(&self, signal: usize) {
+        self.0.store(signal, Ordering::Relaxed);
+    }
+
+    /// Fails if a signal has asked the run to stop.
+    pub fn check(&self) -> Result<()> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            signal => {
+                let signal = i32::try_from(signal).unwrap_or_default();
+                let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
+                Err(Fault::new(format!("stopped by {name}")).class(Class::Interrupted(signal)).into())
+            }
+        }
+    }
+}
+
+/// The name of the signal that an exit code of 128 + n stands for.
+pub fn signal_of(exit_code: u8) -> Option<&'static str> {
+    Signal::try_from(i32::from(exit_code) - 128).ok().map(Signal::as_str)
+}
+
+/// The deadlines in force, outermost first: the step's, the resource's, an operation's.
+#[derive(Debug, Default)]
+pub struct Deadlines(RefCell<Vec<Deadline>>);
+
+#[derive(Debug, Clone)]
+struct Deadline {
+    at: Instant,
+    limit: Duration,
+    what: String,
+}
+
+impl Deadlines {
+    /// Runs `work` under one more deadline, or under none more if `limit` is `None`.
+    pub fn within<T>(&self, limit: Option<Duration>, what: &str, work: impl FnOnce() -> T) -> T {
+        let Some(limit) = limit else { return work() };
+        self.0.borrow_mut().push(Deadline { at: Instant::now() + limit, limit, what: what.to_owned() });
+        let result = work();
+        _ = self.0.borrow_mut().pop();
+        result
+    }
+
+    /// Runs `work` under this deadline instead: to find out why the others have passed.
+    pub fn instead<T>(&self, limit: Duration, what: &str, work: impl FnOnce() -> T) -> T {
+        let others = self.0.take();
+        let result = self.within(Some(limit), what, work);
+        _ = self.0.replace(others);
+        result
+    }
+
+    /// Fails if a deadline has passed.
+    pub fn check(&self) -> Result<()> {
+        match self.first().filter(|deadline| deadline.at <= Instant::now()) {
+            None => Ok(()),
+            Some(Deadline { limit, what, .. }) => Err(Fault::new(format!("{what} timed out after {}", spoken(limit)))
+                .hint("see what it waited for above; give it a longer `timeout`")
+                .transient()
+                .into()),
+        }
+    }
+
+    /// Lets all of them pass now: tests don't wait.
+    #[cfg(test)]
+    pub(crate) fn pass(&self) {
+        self.0.borrow_mut().iter_mut().for_each(|deadline| deadline.at = Instant::now());
+    }
+
+    fn first(&self) -> Option<Deadline> {
+        self.0.borrow().iter().min_by_key(|deadline| deadline.at).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_deadline_counts_and_ends_with_its_work() {
+        let deadlines = Deadlines::default();
+        deadlines.within(Some(Duration::from_mins(10)), "step a", || {
+            assert!(deadlines.check().is_ok());
+            deadlines.within(Some(Duration::ZERO), "resource b", || {
+                let error = deadlines.check().unwrap_err();
+                assert_eq!(error.to_string(), "resource b timed out after 0 ms");
+                assert_eq!(crate::error::exit_code(&error), 75);
+            });
+            assert!(deadlines.check().is_ok());
+        });
+        assert!(deadlines.check().is_ok());
+    }
+}
