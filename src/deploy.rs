@@ -14,18 +14,20 @@ pub mod artifacts;
 mod board;
 mod event;
 pub mod fleet;
+pub mod layout;
+mod parameters;
 pub mod preflight;
 mod prepare;
 mod preview;
 mod report;
 mod rollout;
 pub mod settings;
+pub mod shape;
 pub mod slots;
 pub mod stack;
 pub mod state;
 pub mod template;
 pub mod watch;
-mod weighted_dns;
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -33,15 +35,20 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde::Serialize;
 
 use self::{
+    artifacts::Artifacts,
+    layout::{Layout, Slot},
+    parameters::SlotOutput,
     prepare::{Intent, Prepared},
-    settings::{DeploySettings, Strategy},
-    slots::{Slot, Slots},
+    settings::DeploySettings,
+    shape::Shape,
+    slots::Slots,
     stack::{ChangeSet, Stack},
     state::Condition,
     watch::Watch,
 };
 use crate::{
     aws::query::Refusal,
+    aws::s3::Upload,
     error::{self, Class, Fault},
     manifest::location::Texts,
     system::System,
@@ -84,25 +91,32 @@ impl Deploy {
         _ = view::say_json_line(value);
     }
 
-    fn strategy(&self) -> Strategy {
-        self.settings.strategy.unwrap_or_default()
+    fn shape(&self) -> &'static dyn Shape {
+        self.settings.strategy.unwrap_or_default().shape()
+    }
+
+    fn layout(&self) -> Layout {
+        self.shape().layout()
+    }
+
+    /// Returns whether the deployment has several stacks.
+    fn is_one_of_several(&self) -> bool {
+        self.stack_of(Slot::Blue) != self.stack_of(Slot::Green)
     }
 
     /// The name that the settings are for: of two stacks what they have in common.
     pub fn name(&self) -> &str {
-        let is_one = |slot: &Slot| self.strategy().has_two_stacks() && self.stack.ends_with(slot.suffix());
-        let one = Slot::ALL.into_iter().find(is_one);
-        one.and_then(|slot| self.stack.strip_suffix(slot.suffix())).unwrap_or(&self.stack)
+        self.layout().base_name(&self.stack)
     }
 
     /// The name of the stack that a slot is in, or is.
     pub fn stack_of(&self, slot: Slot) -> String {
-        if self.strategy().has_two_stacks() { format!("{}{}", self.name(), slot.suffix()) } else { self.stack.clone() }
+        self.layout().stack_of(self.name(), slot)
     }
 
     /// The names of the stacks that are meant: the one that is named, or both that have the name in common.
     pub fn stacks(&self) -> Result<Vec<String>> {
-        if !self.strategy().has_two_stacks() || self.name() != self.stack {
+        if !self.is_one_of_several() || self.name() != self.stack {
             return Ok(vec![self.stack.clone()]);
         }
         let names: Vec<String> = Slots::find(self)?.stacks().map(|stack| stack.name.clone()).collect();
@@ -112,7 +126,7 @@ impl Deploy {
 
     /// The arguments that a command finds a stack by.
     fn arguments(&self, stack: &str) -> String {
-        format!("--stack {stack}{}", self.strategy().arguments())
+        format!("--stack {stack}{}", self.settings.strategy.unwrap_or_default().arguments())
     }
 
     /// What to type for this stack.
@@ -154,6 +168,15 @@ impl Deploy {
         }
     }
 
+    /// Returns the template and the user-data of a first build, and what must be uploaded for it. Asks AWS nothing.
+    pub fn render(&self) -> Result<(String, String, Vec<Upload>)> {
+        let artifacts = Artifacts::collect(&self.settings, &self.stack, self.texts.as_ref())?;
+        let group = self.layout().output(Slot::Blue, SlotOutput::Group);
+        let user_data = artifacts.user_data(&self.stack_of(Slot::Blue), &group)?;
+        let slots = [(Slot::Blue, user_data.clone()), (Slot::Green, String::new())];
+        Ok((template::with_user_data(self.shape(), &slots)?, user_data, artifacts.uploads))
+    }
+
     /// Shows what a deploy would change, and leaves no trace.
     pub fn plan(&self) -> Result<()> {
         let prepared = self.prepare()?;
@@ -165,13 +188,13 @@ impl Deploy {
     pub fn execute(&self, wants_new: bool) -> Result<()> {
         self.check_asking()?;
         let mut prepared = self.prepare()?;
-        let is_first = prepared.kind == Intent::Create;
+        let is_first = prepared.intent == Intent::Create;
         if is_first != wants_new {
             let (is, does) = if is_first { ("is no stack", "creating") } else { ("is a stack", "updating") };
             self.say(&format!("note: there {is} {}: {does} it", self.stack));
         }
-        let promoted = prepared.kind.promoted();
-        if let Intent::Fill(slot) = prepared.kind
+        let promoted = prepared.intent.promoted();
+        if let Intent::Fill(slot) = prepared.intent
             && prepared.is_behind
         {
             self.catch_up(slot.other())?;
@@ -268,7 +291,7 @@ impl Deploy {
     fn propose(&self, prepared: &Prepared) -> Result<Option<ChangeSet>> {
         let is_new = prepared.current.is_none();
         let Some(changes) = stack::propose(&self.system, &prepared.stack, is_new, &prepared.wanted, self.poll)? else {
-            match prepared.kind.promoted() {
+            match prepared.intent.promoted() {
                 Some(_) => self.say(&prepared.meaning),
                 None => self.say(&format!("no changes: {} is as declared", prepared.stack)),
             }
@@ -293,9 +316,9 @@ impl Deploy {
         for resource in held {
             self.say(&format!("  - {} ({}) {}", resource.name, resource.kind, resource.id));
         }
-        if self.strategy().has_two_stacks() {
+        if self.is_one_of_several() {
             let slots = Slots::find(self)?;
-            let shares = slots.shares(&self.system)?;
+            let shares = self.shape().shares(&self.system, &slots)?;
             slots.of(&stack).for_each(|slot| self.say(&format!("it has {} % of the traffic", shares[slot.index()])));
         }
         ensure!(self.ask("delete the stack and all of these?")?, Fault::new("not agreed: nothing was deleted"));

@@ -8,13 +8,7 @@ use nix::unistd::{getegid, geteuid};
 use super::{Reading, invalid, load};
 use crate::{
     cli::{self, DeployVerb},
-    deploy::{
-        Deploy,
-        artifacts::Artifacts,
-        settings::Strategy,
-        slots::{self, Slot},
-        template,
-    },
+    deploy::{Deploy, artifacts::Artifacts},
     error::Fault,
     host::root::{Ownership, Root},
     manifest::location::{Location, Texts},
@@ -130,19 +124,7 @@ fn texts(deploy: &Deploy) -> Result<(Option<Texts>, bool)> {
 
 /// Writes template and user-data to files.
 fn render(deploy: &Deploy, directory: &Path) -> Result<()> {
-    let strategy = deploy.settings.strategy.unwrap_or_default();
-    let artifacts = Artifacts::collect(&deploy.settings, &deploy.stack, deploy.texts.as_ref())?;
-    let (template, user_data) = match strategy {
-        Strategy::BlueGreen | Strategy::WeightedDns => {
-            let group = slots::named(strategy, Slot::Blue, template::GROUP);
-            let user_data = artifacts.user_data(&deploy.stack_of(Slot::Blue), &group)?;
-            let slots = [(Slot::Blue, user_data.clone()), (Slot::Green, String::new())];
-            (template::with_user_data(strategy, &slots)?, user_data)
-        }
-        Strategy::Compatible => {
-            (template::text(strategy).to_owned(), artifacts.user_data(&deploy.stack, template::GROUP)?)
-        }
-    };
+    let (template, user_data, uploads) = deploy.render()?;
     let absolute = std::path::absolute(directory).with_context(|| format!("{}", directory.display()))?;
     let target: AbsPath = absolute.to_str().with_context(|| format!("{} is not UTF-8", absolute.display()))?.parse()?;
     let host = Root::open(Path::new("/"))?;
@@ -153,7 +135,7 @@ fn render(deploy: &Deploy, directory: &Path) -> Result<()> {
         host.write(&path, ours, text.as_bytes()).map_err(invalid)?;
         say(format!("wrote {path}"));
     }
-    for upload in &artifacts.uploads {
+    for upload in &uploads {
         say(format!("to be uploaded: s3://{}/{} ({} bytes)", upload.bucket, upload.key, upload.body.len()));
     }
     Ok(())

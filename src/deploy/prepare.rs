@@ -1,6 +1,5 @@
 //! What a deploy is to change: looked at, refused, or made into a template and its parameters. Nothing is touched yet.
 
-mod one_group;
 mod two_slots;
 
 use std::collections::BTreeMap;
@@ -10,9 +9,11 @@ use anyhow::{Context, Result};
 use super::{
     Deploy,
     artifacts::{Artifacts, Store},
+    layout::Slot,
+    parameters::{Parameter, SlotParameter},
     preflight::Findings,
-    settings::{DeploySettings, Strategy},
-    slots::{Slot, Slots},
+    settings::DeploySettings,
+    slots::Slots,
     stack::{MAX_TEMPLATE_BYTES, ParameterValue, Stack, Template, WantedStack},
 };
 use crate::{aws::query::dns_suffix, error::Fault};
@@ -55,7 +56,7 @@ pub(super) struct Prepared {
     pub(super) stack: String,
     /// That stack, if it is there.
     pub(super) current: Option<Stack>,
-    pub(super) kind: Intent,
+    pub(super) intent: Intent,
     /// Whether the slots' weights or sizes are not what the stack's parameters say.
     pub(super) is_behind: bool,
     pub(super) wanted: WantedStack,
@@ -71,14 +72,16 @@ impl Deploy {
         for stack in slots.stacks() {
             self.check_ready(stack)?;
         }
-        match self.strategy() {
-            Strategy::BlueGreen | Strategy::WeightedDns => self.prepare_slots(&slots),
-            Strategy::Compatible => self.prepare_group(slots.stacks().next().cloned()),
-        }
+        self.shape().prepare(self, &slots)
     }
 
     /// Fails if the wanted build's number is not above all that there are: one that has a number has its content.
-    fn check_build(&self, serving: Option<u64>, highest: Option<u64>, wanted: &DeploySettings) -> Result<()> {
+    pub(super) fn check_build(
+        &self,
+        serving: Option<u64>,
+        highest: Option<u64>,
+        wanted: &DeploySettings,
+    ) -> Result<()> {
         let build = wanted.build();
         let Some(highest) = highest.filter(|highest| build <= *highest) else { return Ok(()) };
         let message = if Some(build) == serving {
@@ -94,27 +97,27 @@ impl Deploy {
     }
 
     /// The settings with what they leave open taken from the stack, or by default.
-    fn resolved(&self, current: Option<&Stack>, named: impl Fn(&str) -> String) -> DeploySettings {
+    pub(super) fn resolved(&self, current: Option<&Stack>, named: impl Fn(SlotParameter) -> String) -> DeploySettings {
         let stands = |name: &str| {
             let value = current.map(|stack| stack.parameter(name)).filter(|value| !value.is_empty());
             value.map(str::to_owned)
         };
         let mut settings = self.settings.clone();
         let open = |setting: &mut Option<String>, name: &str| *setting = setting.take().or_else(|| stands(name));
-        open(&mut settings.ami, &named("AMIId"));
-        open(&mut settings.instance_type, &named("InstanceType"));
-        open(&mut settings.key_pair, &named("KeyName"));
-        open(&mut settings.subnets, "Subnets");
-        open(&mut settings.security_groups, "SecurityGroup");
-        open(&mut settings.certificate, "AWSCertificate");
-        open(&mut settings.dns_record, "DNSRecord");
+        open(&mut settings.ami, &named(SlotParameter::Ami));
+        open(&mut settings.instance_type, &named(SlotParameter::InstanceType));
+        open(&mut settings.key_pair, &named(SlotParameter::KeyPair));
+        open(&mut settings.subnets, Parameter::Subnets.name());
+        open(&mut settings.security_groups, Parameter::SecurityGroups.name());
+        open(&mut settings.certificate, Parameter::Certificate.name());
+        open(&mut settings.dns_record, Parameter::DnsRecord.name());
         _ = settings.ami.get_or_insert_with(|| DEFAULT_AMI.into());
         _ = settings.instance_type.get_or_insert_with(|| DEFAULT_INSTANCE_TYPE.into());
         settings
     }
 
     /// The parameters that are known, and what is given for those that both slots have in common.
-    fn shared_parameters(
+    pub(super) fn shared_parameters(
         &self,
         known: BTreeMap<String, ParameterValue>,
         settings: &DeploySettings,
@@ -123,18 +126,18 @@ impl Deploy {
         let mut parameters = known;
         let store = Store::of(settings, &self.stack);
         let given = [
-            ("VpcId", Some(&found.vpc).filter(|vpc| !vpc.is_empty())),
-            ("Subnets", settings.subnets.as_ref()),
-            ("SecurityGroup", settings.security_groups.as_ref()),
-            ("AWSCertificate", settings.certificate.as_ref()),
-            ("DNSRecord", settings.dns_record.as_ref()),
-            ("HostedZoneId", Some(&found.zone).filter(|zone| !zone.is_empty())),
-            ("ArtifactBucket", store.as_ref().map(|store| &store.bucket)),
-            ("ArtifactPrefix", store.as_ref().map(|store| &store.prefix)),
+            (Parameter::Vpc, Some(&found.vpc).filter(|vpc| !vpc.is_empty())),
+            (Parameter::Subnets, settings.subnets.as_ref()),
+            (Parameter::SecurityGroups, settings.security_groups.as_ref()),
+            (Parameter::Certificate, settings.certificate.as_ref()),
+            (Parameter::DnsRecord, settings.dns_record.as_ref()),
+            (Parameter::HostedZone, Some(&found.zone).filter(|zone| !zone.is_empty())),
+            (Parameter::ArtifactBucket, store.as_ref().map(|store| &store.bucket)),
+            (Parameter::ArtifactPrefix, store.as_ref().map(|store| &store.prefix)),
         ];
-        for (name, value) in given {
+        for (parameter, value) in given {
             if let Some(value) = value {
-                _ = parameters.insert(name.into(), ParameterValue::New(value.clone()));
+                _ = parameters.insert(parameter.name().into(), ParameterValue::New(value.clone()));
             }
         }
         for pair in &settings.parameter {
@@ -145,7 +148,7 @@ impl Deploy {
     }
 
     /// A template in the call, or in the bucket where it is too long for one.
-    fn placed(&self, text: String, settings: &DeploySettings) -> Result<Template> {
+    pub(super) fn placed(&self, text: String, settings: &DeploySettings) -> Result<Template> {
         if text.len() <= MAX_TEMPLATE_BYTES {
             return Ok(Template::Body(text));
         }

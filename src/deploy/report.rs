@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use super::{
     Deploy,
     fleet::{self, ScalingGroup, TargetHealth},
-    slots::{Slot, Slots},
+    layout::Slot,
+    parameters::SlotParameter,
+    slots::Slots,
     stack::{self, Stack},
     state::Condition,
     watch,
@@ -28,11 +30,11 @@ struct SlotView {
 
 impl Deploy {
     fn views(&self, slots: &Slots) -> Result<Vec<SlotView>> {
-        let shares = slots.shares(&self.system)?;
+        let shares = self.shape().shares(&self.system, slots)?;
         let view = |(slot, share): (Slot, u32)| {
             Ok(SlotView {
                 slot,
-                build: slots.parameter(slot, "VersionId").to_owned(),
+                build: slots.parameter(slot, SlotParameter::Build).to_owned(),
                 share,
                 group: slots.group(&self.system, slot)?,
                 targets: slots.targets(&self.system, slot)?,
@@ -190,17 +192,9 @@ impl Deploy {
                 self.say(&format!("      {path}: declared {before}, is {after}"));
             }
         }
-        // A listener's weights are moved past CloudFormation.
-        if stack.outputs.contains_key("Listener") && !self.strategy().has_two_stacks() {
-            let slots = Slots::find(self)?;
-            let shares = slots.shares(&self.system)?;
-            for slot in slots.of(&stack) {
-                let (share, declared) = (shares[slot.index()], slots.parameter(slot, "Weight"));
-                if declared != share.to_string() {
-                    drifted += 1;
-                    self.say(&format!("  {} gets {share} of the traffic, declared {declared}", slot.name()));
-                }
-            }
+        for (slot, share, declared) in self.shape().weight_drift(self, &stack)? {
+            drifted += 1;
+            self.say(&format!("  {} gets {share} of the traffic, declared {declared}", slot.name()));
         }
         self.say(&if drifted == 0 { "no drift".to_owned() } else { count(drifted, "difference") });
         Ok(if drifted == 0 { 0 } else { 3 })
@@ -208,7 +202,7 @@ impl Deploy {
 
     /// Says which of two stacks what follows is of.
     fn name_one_of_two(&self) {
-        if self.strategy().has_two_stacks() {
+        if self.is_one_of_several() {
             self.say(&format!("stack {}", self.stack));
         }
     }

@@ -11,9 +11,11 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{
-    Deploy,
-    fleet::{self, ScalingGroup, TargetHealth},
-    slots::{Slot, Slots, active},
+    Deploy, fleet,
+    fleet::{ScalingGroup, TargetHealth},
+    layout::Slot,
+    parameters::{Parameter, SlotParameter},
+    slots::{Slots, active},
     stack::{self, ParameterValue, Stack, Template, WantedStack},
     state::Condition,
     watch::Watch,
@@ -26,21 +28,18 @@ use crate::{
 
 /// The shares that a new build gets, unless told otherwise.
 const DEFAULT_SHIFT_PERCENT: [u8; 3] = [10, 50, 100];
-const PAUSE: Duration = Duration::from_secs(30);
-/// Resolvers keep an answer for a minute: that is how long an alias of a balancer lives.
-/// <https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/resource-record-sets-choosing-alias-non-alias.html>
-const PAUSE_OF_DNS: Duration = Duration::from_mins(2);
 const DEFAULT_HEALTH_TIMEOUT: Duration = Duration::from_mins(10);
 
 impl Deploy {
     /// Moves the traffic to a slot that holds a new build, shrinks the other one, and has the stack know.
     pub(super) fn roll_out(&self, slots: &Slots, slot: Slot) -> Result<()> {
-        let mut share = slots.shares(&self.system)?[slot.index()];
+        let mut share = self.shape().shares(&self.system, slots)?[slot.index()];
         self.move_traffic(slots, slot, &mut share).map_err(|error| match error::class(&error) {
             Class::Interrupted(_) => {
                 let here = slots.described(slot);
                 let message = format!("detached from {}: {here} has {share} % of the traffic", self.stack);
-                let back = self.command(&format!("rollback --build {}", slots.parameter(slot.other(), "VersionId")));
+                let back =
+                    self.command(&format!("rollback --build {}", slots.parameter(slot.other(), SlotParameter::Build)));
                 error.context(Fault::new(message).hint(format!("on: the same command again; back: {back}")))
             }
             _ => error,
@@ -64,7 +63,7 @@ impl Deploy {
             *share = u32::from(next);
             self.say(&format!("{} takes {share} % of the traffic", slots.described(slot)));
             // The other slot is needed until the last resolver has asked again.
-            let is_watched = next < 100 || self.strategy().has_two_stacks();
+            let is_watched = next < 100 || self.shape().lags();
             healthy = if is_watched { self.observe(slots, slot, &group) } else { Ok(()) };
         }
         if let Err(error) = healthy {
@@ -100,18 +99,12 @@ impl Deploy {
     /// Gives a slot this share of the traffic, in percent, and the other one the rest.
     fn shift(&self, slots: &Slots, slot: Slot, percent: u8) -> Result<()> {
         let percent = percent.min(100);
-        let shares = [(slot, percent), (slot.other(), 100 - percent)];
-        if self.strategy().has_two_stacks() {
-            self.shift_answers(slots, shares)
-        } else {
-            slots.shift_listener(&self.system, shares)
-        }
+        self.shape().shift(self, slots, [(slot, percent), (slot.other(), 100 - percent)])
     }
 
     /// Fails if somebody else has moved the traffic meanwhile.
     fn check_alone(&self, slots: &Slots, slot: Slot, share: u32) -> Result<()> {
-        let fresh = self.strategy().has_two_stacks().then(|| Slots::get(self)).transpose()?;
-        let now = fresh.as_ref().unwrap_or(slots).shares(&self.system)?[slot.index()];
+        let now = self.shape().live_shares(self, slots)?[slot.index()];
         ensure!(
             now == share,
             Fault::new(format!(
@@ -189,8 +182,7 @@ impl Deploy {
 
     /// How long each share of the traffic is watched.
     fn pause(&self) -> Duration {
-        let usual = if self.strategy().has_two_stacks() { PAUSE_OF_DNS } else { PAUSE };
-        self.settings.pause.map_or(usual, |pause| pause.0)
+        self.settings.pause.map_or_else(|| self.shape().default_pause(), |pause| pause.0)
     }
 
     /// Looks at a slot for some time: it must stay healthy under the traffic that it gets.
@@ -232,12 +224,12 @@ impl Deploy {
             let mut values = BTreeMap::new();
             for each in slots.of(stack) {
                 let Some(group) = slots.group(&self.system, each)? else { continue };
-                for (name, value) in [
-                    ("Weight", if each == slot { 100 } else { 0 }),
-                    ("DesiredCapacity", group.desired),
-                    ("MinSize", group.min),
+                for (parameter, value) in [
+                    (SlotParameter::Weight, if each == slot { 100 } else { 0 }),
+                    (SlotParameter::DesiredCapacity, group.desired),
+                    (SlotParameter::MinSize, group.min),
                 ] {
-                    _ = values.insert(slots.named(each, name), ParameterValue::New(value.to_string()));
+                    _ = values.insert(self.layout().parameter(each, parameter), ParameterValue::New(value.to_string()));
                 }
             }
             if !values.is_empty() {
@@ -291,7 +283,7 @@ impl Deploy {
         if !slots.have_traffic() {
             return Ok(());
         }
-        let Some(active) = active(slots.shares(&self.system)?) else { return Ok(()) };
+        let Some(active) = active(self.shape().shares(&self.system, slots)?) else { return Ok(()) };
         if slots.group(&self.system, active.other())?.is_none() {
             return Ok(());
         }
@@ -340,7 +332,7 @@ impl Deploy {
                     "detached from {}: users are on {back}, machines and parameters follow not yet",
                     self.stack
                 );
-                let again = self.command(&format!("rollback --build {}", slots.parameter(slot, "VersionId")));
+                let again = self.command(&format!("rollback --build {}", slots.parameter(slot, SlotParameter::Build)));
                 error.context(Fault::new(message).hint(again))
             }
             _ => error,
@@ -354,7 +346,7 @@ impl Deploy {
         let least = slots.group(&self.system, slot.other())?.map_or(1, |other| other.min);
         let group = self.grow(slots, slot, Some(least))?;
         self.await_health(slots, slot, &group)?;
-        if self.strategy().has_two_stacks() {
+        if self.shape().lags() {
             self.say(&format!("waiting {} for resolvers to ask again", spoken(self.pause())));
             self.system.wait(self.pause())?;
         }
@@ -365,5 +357,5 @@ impl Deploy {
 
 /// How many machines the slot that is not used keeps.
 fn keep(slots: &Slots, slot: Slot) -> u32 {
-    slots.stack(slot).and_then(|stack| stack.parameter("KeepCapacity").parse().ok()).unwrap_or(1)
+    slots.stack(slot).and_then(|stack| stack.parameter(Parameter::KeepCapacity).parse().ok()).unwrap_or(1)
 }

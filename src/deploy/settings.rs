@@ -8,9 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::{Deserialize, Deserializer};
 
+use super::shape::Strategy;
 use crate::{
     error::Fault,
     host::root::trusted::Trusted,
@@ -21,35 +22,6 @@ use crate::{
 const SETTINGS_FILE: &str = "deploy.toml";
 /// The largest settings file.
 const MAX_SETTINGS_BYTES: u64 = 1 << 20;
-
-/// How a new build takes over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Strategy {
-    /// Two slots behind weighted forwarding: the idle one is filled, the traffic moved, the old one kept for the way back.
-    #[default]
-    BlueGreen,
-    /// The old shape: one group, replaced as a whole, behind a classic load balancer.
-    Compatible,
-    /// Two whole stacks, NAME-blue and NAME-green, behind weighted DNS records: one is made or filled, the weights moved.
-    WeightedDns,
-}
-
-impl Strategy {
-    /// Whether each slot is a stack of its own.
-    pub fn has_two_stacks(self) -> bool {
-        self == Self::WeightedDns
-    }
-
-    /// The arguments that name it, where it is not the default.
-    pub fn arguments(self) -> &'static str {
-        match self {
-            Self::BlueGreen => "",
-            Self::Compatible => " --strategy compatible",
-            Self::WeightedDns => " --strategy weighted-dns",
-        }
-    }
-}
 
 /// The settings. Each is also a key of `deploy.toml`, where sets are tables: `set = { jar_url = "…" }`.
 #[derive(Debug, Clone, Default, Args, Deserialize)]

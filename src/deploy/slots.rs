@@ -1,88 +1,37 @@
-//! The two slots, wherever they are: two halves of one stack, or two stacks of one name.
+//! The slots of a deployment as AWS has them now.
 
 use anyhow::{Context, Result};
 
 use super::{
     Deploy,
     fleet::{self, ScalingGroup, TargetHealth},
-    settings::Strategy,
+    layout::{Layout, Slot},
+    parameters::{Output, SlotOutput, SlotParameter},
     stack::Stack,
     state::Condition,
 };
-use crate::{
-    aws::query::{BALANCING, Call},
-    error::Fault,
-    system::System,
-};
-
-/// A place for a build, with its launch template, group and target group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Slot {
-    /// The first one to be filled.
-    Blue,
-    /// The other one.
-    Green,
-}
-
-impl Slot {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Blue, Self::Green];
-
-    /// What the names of its parameters, outputs and resources begin with, where both slots are in one stack.
-    pub fn prefix(self) -> &'static str {
-        match self {
-            Self::Blue => "Blue",
-            Self::Green => "Green",
-        }
-    }
-
-    /// Its name as a person reads it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Blue => "blue",
-            Self::Green => "green",
-        }
-    }
-
-    /// The other one.
-    #[must_use]
-    pub fn other(self) -> Self {
-        match self {
-            Self::Blue => Self::Green,
-            Self::Green => Self::Blue,
-        }
-    }
-
-    /// What the name of its stack ends with, where it has one of its own.
-    pub fn suffix(self) -> &'static str {
-        match self {
-            Self::Blue => "-blue",
-            Self::Green => "-green",
-        }
-    }
-
-    /// Its place in what there is for each slot.
-    pub fn index(self) -> usize {
-        usize::from(self == Self::Green)
-    }
-}
+use crate::{error::Fault, system::System};
 
 /// Both slots as they are now.
 #[derive(Debug)]
 pub struct Slots {
-    strategy: Strategy,
-    /// The stack that each is in, or is; both the same one where they are its halves.
+    layout: Layout,
+    /// The stack that holds each slot; the same one for both with [`Layout::OneStack`].
     stacks: [Option<Stack>; 2],
 }
 
 impl Slots {
     /// Those of a stack, or of two.
     pub fn find(deploy: &Deploy) -> Result<Self> {
-        let strategy = deploy.strategy();
+        let layout = deploy.layout();
         let find = |slot| Stack::find(&deploy.system, &deploy.stack_of(slot));
         let blue = find(Slot::Blue)?;
-        let green = if strategy.has_two_stacks() { find(Slot::Green)? } else { blue.clone() };
-        Ok(Self { strategy, stacks: [blue, green] })
+        let green = match layout {
+            Layout::OneStack => blue.clone(),
+            Layout::TwoStacks => find(Slot::Green)?,
+            Layout::OneSlot => None,
+        };
+        Ok(Self { layout, stacks: [blue, green] })
     }
 
     /// The same, of which there must be one at least.
@@ -101,7 +50,7 @@ impl Slots {
 
     /// The stacks that there are, each once.
     pub fn stacks(&self) -> impl Iterator<Item = &Stack> {
-        let distinct = if self.strategy.has_two_stacks() { 2 } else { 1 };
+        let distinct = if self.layout == Layout::OneStack { 1 } else { 2 };
         self.stacks.iter().take(distinct).flatten()
     }
 
@@ -118,32 +67,27 @@ impl Slots {
 
     /// Whether there is something that could give them traffic.
     pub fn have_traffic(&self) -> bool {
-        self.stacks().any(|stack| stack.outputs.contains_key("Listener"))
+        self.stacks().any(|stack| stack.has_output(Output::Listener))
     }
 
-    /// The name of a slot's parameter, output or resource.
-    pub fn named(&self, slot: Slot, name: &str) -> String {
-        named(self.strategy, slot, name)
-    }
-
-    /// A slot's parameter; empty if it has none of that name.
-    pub fn parameter(&self, slot: Slot, name: &str) -> &str {
-        self.stack(slot).map_or("", |stack| stack.parameter(&self.named(slot, name)))
+    /// Returns a slot's parameter; empty if it has none of that name.
+    pub fn parameter(&self, slot: Slot, parameter: SlotParameter) -> &str {
+        self.stack(slot).map_or("", |stack| stack.parameter(self.layout.parameter(slot, parameter)))
     }
 
     /// The number of a slot's build.
     pub fn build(&self, slot: Slot) -> Option<u64> {
-        self.parameter(slot, "VersionId").parse().ok()
+        self.parameter(slot, SlotParameter::Build).parse().ok()
     }
 
     /// A slot with its build, in words.
     pub fn described(&self, slot: Slot) -> String {
-        format!("{} (build {})", slot.name(), self.parameter(slot, "VersionId"))
+        format!("{} (build {})", slot.name(), self.parameter(slot, SlotParameter::Build))
     }
 
     /// A slot's group; `None` if the slot is not filled.
     pub fn group(&self, system: &System, slot: Slot) -> Result<Option<ScalingGroup>> {
-        match self.stack(slot).and_then(|stack| stack.outputs.get(&self.named(slot, "Group"))) {
+        match self.stack(slot).and_then(|stack| stack.outputs.get(&self.layout.output(slot, SlotOutput::Group))) {
             Some(name) => Ok(fleet::groups(system, &[name])?.into_iter().next()),
             None => Ok(None),
         }
@@ -152,52 +96,16 @@ impl Slots {
     /// A slot's machines as its balancer sees them.
     pub fn targets(&self, system: &System, slot: Slot) -> Result<Vec<TargetHealth>> {
         let Some(stack) = self.stack(slot) else { return Ok(vec![]) };
-        // A stack that was never finished has none.
-        if self.strategy.has_two_stacks() && stack.outputs.is_empty() {
+        // A stack that was never completed has none.
+        if stack.outputs.is_empty() {
             return Ok(vec![]);
         }
-        fleet::targets(system, stack.output(&self.named(slot, "Targets"))?)
-    }
-
-    /// The share of the traffic, in percent, that each slot gets now, by the listener or by the weights of two stacks.
-    pub fn shares(&self, system: &System) -> Result<[u32; 2]> {
-        if self.strategy.has_two_stacks() {
-            let serves = |slot: &Slot| self.stack(*slot).is_some_and(|stack| stack.outputs.contains_key("Listener"));
-            let weight = |slot| self.parameter(slot, "Weight").parse().unwrap_or(0);
-            let weights = Slot::ALL.map(|slot| if serves(&slot) { weight(slot) } else { 0 });
-            // Where all have 0, Route 53 answers with each.
-            return Ok(percent(if weights == [0, 0] {
-                Slot::ALL.map(|slot| u32::from(serves(&slot)))
-            } else {
-                weights
-            }));
-        }
-        let Some(stack) = self.stack(Slot::Blue) else { return Ok([0, 0]) };
-        let weights = fleet::weights(system, stack.output("Listener")?)?;
-        let mut shares = [0; 2];
-        for (share, slot) in shares.iter_mut().zip(Slot::ALL) {
-            *share = weights.get(stack.output(&self.named(slot, "Targets"))?).copied().unwrap_or(0);
-        }
-        Ok(percent(shares))
-    }
-
-    /// Has the listener of a stack of two slots give them these shares of the traffic.
-    pub fn shift_listener(&self, system: &System, shares: [(Slot, u8); 2]) -> Result<()> {
-        let stack = self.stack(Slot::Blue).context("slots without a stack")?;
-        let action = "DefaultActions.member.1";
-        let mut call = Call::new(&BALANCING, "ModifyListener").with("ListenerArn", stack.output("Listener")?);
-        call = call.with(format!("{action}.Type"), "forward");
-        for ((slot, weight), n) in shares.into_iter().zip(1..) {
-            let member = format!("{action}.ForwardConfig.TargetGroups.member.{n}");
-            call = call.with(format!("{member}.TargetGroupArn"), stack.output(&self.named(slot, "Targets"))?);
-            call = call.with(format!("{member}.Weight"), weight.to_string());
-        }
-        system.aws(call).map(drop)
+        fleet::targets(system, stack.output(self.layout.output(slot, SlotOutput::Targets))?)
     }
 
     /// The slot to go back to: that with the named build, else the one with the older build.
     pub fn way_back(&self, build: Option<u64>) -> Result<Slot> {
-        let builds = Slot::ALL.map(|slot| self.build(slot));
+        let builds = if self.layout == Layout::OneSlot { [None, None] } else { Slot::ALL.map(|slot| self.build(slot)) };
         let held = || builds.iter().flatten().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
         match (build, builds) {
             (Some(build), [blue, _]) if blue == Some(build) => Ok(Slot::Blue),
@@ -218,7 +126,7 @@ impl Slots {
 }
 
 /// Weights in percent. What has a little has 1 at least: it is not nothing.
-fn percent(weights: [u32; 2]) -> [u32; 2] {
+pub(super) fn percent(weights: [u32; 2]) -> [u32; 2] {
     match weights {
         [0, 0] => [0, 0],
         [_, 0] => [100, 0],
@@ -238,11 +146,6 @@ pub fn active(shares: [u32; 2]) -> Option<Slot> {
         [blue, green] if blue >= green => Some(Slot::Blue),
         _ => Some(Slot::Green),
     }
-}
-
-/// The name of a slot's parameter, output or resource: where each has a stack of its own, they are called the same.
-pub fn named(strategy: Strategy, slot: Slot, name: &str) -> String {
-    if strategy.has_two_stacks() { name.to_owned() } else { format!("{}{name}", slot.prefix()) }
 }
 
 #[cfg(test)]

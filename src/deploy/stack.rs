@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
-use super::state::{Condition, StackState};
+use super::{
+    parameters::{Output, Parameter},
+    state::{Condition, StackState},
+};
 use crate::{
     aws::query::{CLOUDFORMATION, Call, Element, Refusal},
     error::Fault,
@@ -66,8 +69,8 @@ impl Stack {
             for resource in resources(system, &self.id)? {
                 let name = match resource.name.as_str() {
                     // The one with the weights: port 80 only redirects where there is a certificate.
-                    "HttpListener" if !self.parameter("AWSCertificate").is_empty() => continue,
-                    "HttpListener" | "HttpsListener" => "Listener",
+                    "HttpListener" if !self.parameter(Parameter::Certificate).is_empty() => continue,
+                    "HttpListener" | "HttpsListener" => Output::Listener.name(),
                     name => name,
                 };
                 _ = self.outputs.insert(name.to_owned(), resource.id);
@@ -84,7 +87,8 @@ impl Stack {
     }
 
     /// An output, which there must be.
-    pub fn output(&self, name: &str) -> Result<&str> {
+    pub fn output(&self, name: impl AsRef<str>) -> Result<&str> {
+        let name = name.as_ref();
         let missing = || {
             Fault::new(format!("the stack {} has no output {name}", self.name))
                 .hint("it was made from another template: deploy with the strategy that it was made with (--strategy)")
@@ -92,9 +96,14 @@ impl Stack {
         self.outputs.get(name).map(String::as_str).with_context(missing)
     }
 
+    /// Returns whether the stack has this output.
+    pub fn has_output(&self, output: Output) -> bool {
+        self.outputs.contains_key(output.name())
+    }
+
     /// A parameter; empty if it has none of that name.
-    pub fn parameter(&self, name: &str) -> &str {
-        self.parameters.get(name).map_or("", String::as_str)
+    pub fn parameter(&self, name: impl AsRef<str>) -> &str {
+        self.parameters.get(name.as_ref()).map_or("", String::as_str)
     }
 }
 

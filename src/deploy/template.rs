@@ -1,43 +1,25 @@
-//! The templates, which are built into the program, and the user-data in them.
+//! The user-data in templates.
 
 use anyhow::{Context, Result, ensure};
 
-use super::{
-    settings::Strategy,
-    slots::{self, Slot},
-};
+use super::{layout::Slot, parameters::SlotParameter, shape::Shape};
 use crate::error::Fault;
-
-const AUTOSCALING: &str = include_str!("../../cloudformation/autoscaling.yml");
-const COMPATIBLE: &str = include_str!("../../cloudformation/compatible.yml");
-const WEIGHTED_DNS: &str = include_str!("../../cloudformation/weighted-dns.yml");
-/// What the one group of the old shape is called in its template.
-pub const GROUP: &str = "Group";
 
 /// What stands before a slot's user-data, on its line.
 const USER_DATA: &str = "Fn::Base64: ";
 
-/// The template of a strategy, as it is in the sources.
-pub fn text(strategy: Strategy) -> &'static str {
-    match strategy {
-        Strategy::BlueGreen => AUTOSCALING,
-        Strategy::Compatible => COMPATIBLE,
-        Strategy::WeightedDns => WEIGHTED_DNS,
-    }
-}
-
-/// The template of a strategy with the user-data of its slots; that of an empty slot is empty.
-pub fn with_user_data(strategy: Strategy, slots: &[(Slot, String)]) -> Result<String> {
-    let mut template = text(strategy).to_owned();
+/// Returns the template of a shape with the user-data of these slots; an empty slot has an empty one.
+pub(super) fn with_user_data(shape: &dyn Shape, slots: &[(Slot, String)]) -> Result<String> {
+    let mut template = shape.template().to_owned();
     for (slot, user_data) in slots {
         // A JSON string is one of YAML too.
-        template = template.replace(&placeholder(strategy, *slot), &format!("{USER_DATA}{}", literal(user_data)?));
+        template = template.replace(&placeholder(shape, *slot), &format!("{USER_DATA}{}", literal(user_data)?));
     }
     Ok(template)
 }
 
-fn placeholder(strategy: Strategy, slot: Slot) -> String {
-    format!("{USER_DATA}\"@{}@\"", slots::named(strategy, slot, "UserData"))
+fn placeholder(shape: &dyn Shape, slot: Slot) -> String {
+    format!("{USER_DATA}\"@{}@\"", shape.layout().parameter(slot, SlotParameter::UserData))
 }
 
 /// A text as a string of YAML and of JSON alike. In ASCII, since CloudFormation gives other characters back as `?`.
@@ -63,15 +45,15 @@ fn literal(text: &str) -> Result<String> {
 ///
 /// # Errors
 /// If it is no template of ours.
-pub fn user_data(strategy: Strategy, template: &str, slot: Slot) -> Result<String> {
+pub(super) fn user_data(shape: &dyn Shape, template: &str, slot: Slot) -> Result<String> {
     let foreign = || {
         Fault::new("the stack's template is not one that this program made")
             .hint("the strategy is that of another template (--strategy), or somebody has edited it: see deploy drift")
     };
     let literals = |text| str::lines(text).filter_map(|line| line.trim_start().strip_prefix(USER_DATA));
     // The sources tell which of the values is the slot's.
-    let sources: Vec<&str> = literals(text(strategy)).collect();
-    let position = sources.iter().position(|literal| placeholder(strategy, slot).ends_with(literal));
+    let sources: Vec<&str> = literals(shape.template()).collect();
+    let position = sources.iter().position(|literal| placeholder(shape, slot).ends_with(literal));
     let values: Vec<&str> = literals(template).collect();
     ensure!(values.len() == sources.len(), foreign());
     let literal = position.and_then(|position| values.get(position)).with_context(foreign)?;
@@ -81,16 +63,16 @@ pub fn user_data(strategy: Strategy, template: &str, slot: Slot) -> Result<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deploy::shape::STRATEGIES;
 
-    #[test]
-    fn machines_of_the_old_shape_signal_for_a_group_that_there_is() {
-        assert!(COMPATIBLE.contains(&format!("\n  {GROUP}:\n    Type: AWS::AutoScaling::AutoScalingGroup\n")));
+    fn shape(name: &str) -> &'static dyn Shape {
+        STRATEGIES.iter().map(|strategy| strategy.shape()).find(|shape| shape.name() == name).unwrap()
     }
 
     #[test]
     fn user_data_survives_the_way_into_a_template_and_back() {
         let script = "#!/bin/sh\necho \"@GreenUserData@\" 'ü' \\ \t$x {{ a }}: #\n";
-        let halves = Strategy::BlueGreen;
+        let halves = shape("blue-green");
         let blue = |script: &str| with_user_data(halves, &[(Slot::Blue, script.into()), (Slot::Green, String::new())]);
         let text = blue(script).unwrap();
         assert!(!text.contains(&placeholder(halves, Slot::Blue)));
@@ -105,8 +87,8 @@ mod tests {
 
     #[test]
     fn a_stack_that_is_a_slot_has_one_user_data() {
-        let text = with_user_data(Strategy::WeightedDns, &[(Slot::Green, "ours".into())]).unwrap();
-        assert_eq!(user_data(Strategy::WeightedDns, &text, Slot::Green).unwrap(), "ours");
-        assert!(user_data(Strategy::BlueGreen, &text, Slot::Green).is_err());
+        let text = with_user_data(shape("weighted-dns"), &[(Slot::Green, "ours".into())]).unwrap();
+        assert_eq!(user_data(shape("weighted-dns"), &text, Slot::Green).unwrap(), "ours");
+        assert!(user_data(shape("blue-green"), &text, Slot::Green).is_err());
     }
 }

@@ -80,7 +80,7 @@ fn the_first_build_makes_the_stack_of_blue_with_all_answers() {
 fn without_a_name_there_is_nothing_to_share() {
     let operator = Operator::of_two_stacks();
     let arguments = [&["create-stack", "--yes"], STRATEGY.as_slice()].concat();
-    let _ = operator.deploy(&arguments, &[]).expect(2).says("two stacks need a name that they share");
+    let _ = operator.deploy(&arguments, &[]).expect(2).says("needs a DNS name that both stacks share");
     assert!(changes(&operator.calls()).is_empty());
 }
 
@@ -91,8 +91,8 @@ fn a_new_build_gets_a_stack_of_its_own_and_the_answers_in_steps() {
     operator.content("2");
     let _ = deploy(&operator, &["update-stack"], "2")
         .expect(0)
-        .says("the stack glovo-app-green is filled with 3 machines")
-        .says("10, 50, 100 % of the answers of DNS")
+        .says("stack glovo-app-green is filled with 3 machines")
+        .says("10, 50, 100 % of the traffic")
         .says("green (build 2) takes 50 % of the traffic")
         .says("blue (build 1) keeps 1 machine")
         .says("every serving target runs build 2");
@@ -255,10 +255,10 @@ fn what_both_stacks_have_in_common_can_t_change_in_one() {
     let arguments =
         [&["update-stack", "--yes", "--parameter", "IpAddressType=dualstack"], STRATEGY.as_slice()].concat();
     let _ =
-        operator.deploy(&arguments, &[("BUILD_NUMBER", "2")]).expect(2).says("IpAddressType can't change from ipv4");
+        operator.deploy(&arguments, &[("BUILD_NUMBER", "2")]).expect(2).says("IpAddressType cannot change from ipv4");
     let other = [&["update-stack", "--yes"], STRATEGY.as_slice()].concat();
     let told = operator.deploy(&other, &[("BUILD_NUMBER", "2"), ("DNSRECORD", "b.example.com")]).expect(2);
-    let _ = told.says("DNSRecord can't change from app.example.com to b.example.com: two stacks share it");
+    let _ = told.says("DNSRecord cannot change from app.example.com to b.example.com: both stacks share it");
     assert!(changes(&operator.calls()).is_empty());
 }
 

@@ -10,10 +10,12 @@ use crate::{
         Deploy,
         artifacts::Artifacts,
         fleet::ScalingGroup,
+        layout::Slot,
+        parameters::{SlotOutput, SlotParameter},
         preflight,
         settings::DeploySettings,
-        slots::{Slot, Slots, active},
-        stack::{ParameterValue, Stack, WantedStack},
+        slots::{Slots, active},
+        stack::{ParameterValue, WantedStack},
         template,
     },
     error::{Class, Fault},
@@ -21,8 +23,9 @@ use crate::{
 };
 
 impl Deploy {
-    pub(super) fn prepare_slots(&self, slots: &Slots) -> Result<Prepared> {
-        let shares = slots.shares(&self.system)?;
+    pub(in crate::deploy) fn prepare_slots(&self, slots: &Slots) -> Result<Prepared> {
+        let (shape, layout) = (self.shape(), self.layout());
+        let shares = shape.shares(&self.system, slots)?;
         let exists = slots.stacks().next().is_some();
         let serving = active(shares);
         ensure!(
@@ -31,13 +34,9 @@ impl Deploy {
                 .hint(format!("{} gives it to that build", self.command("rollback --build N")))
         );
         let current = serving.and_then(|slot| slots.stack(slot));
-        let settings = self.resolved(current, |name| serving.map_or(name.into(), |slot| slots.named(slot, name)));
+        let settings = self.resolved(current, |parameter| layout.parameter(serving.unwrap_or(Slot::Blue), parameter));
         settings.check()?;
-        let separate = self.strategy().has_two_stacks();
-        ensure!(
-            !separate || settings.dns_record.is_some(),
-            Fault::new("two stacks need a name that they share").hint("DNSRECORD=NAME or --dns-record NAME").invalid()
-        );
+        shape.check_settings(&settings)?;
         let artifacts = Artifacts::collect(&settings, &self.stack, self.texts.as_ref())?;
         let mut found = preflight::look(self, &settings, &artifacts)?;
         for note in &found.notes {
@@ -48,70 +47,76 @@ impl Deploy {
             preflight::bucket_owner(self, &found, &settings, &artifacts)?;
         }
         let live = self.live_user_data(slots)?;
-        let (kind, slot) = self.decide(slots, shares, &settings, &artifacts, &live)?;
-        let size = self.sizes(slots, serving, &kind, &settings)?;
-        if kind.is_new_build() {
+        let (intent, slot) = self.decide(slots, shares, &settings, &artifacts, &live)?;
+        let size = self.sizes(slots, serving, &intent, &settings)?;
+        if intent.is_new_build() {
             let kind = settings.instance_type.as_deref().unwrap_or_default();
             preflight::quota(&mut found, self, kind, size.desired)?;
             found.check()?;
         }
-        // A new build's stack gets what the serving one has; else what is there stays.
-        let takes_over = separate && kind.is_new_build();
+        // A stack that gets a new build takes over the parameters of the stack that serves; else each keeps its own.
+        let is_other = current.is_some_and(|current| current.name != self.stack_of(slot));
+        let takes_over = is_other && intent.is_new_build();
         let known = if takes_over { current } else { slots.stack(slot) };
         let known = known.into_iter().flat_map(|stack| &stack.parameters);
         let known = known.map(|(name, value)| {
             (name.clone(), if takes_over { ParameterValue::New(value.clone()) } else { ParameterValue::Previous })
         });
         let mut parameters = self.shared_parameters(known.collect(), &settings, &found);
-        if let (true, Some(current)) = (separate, current) {
-            check_in_common(slots, current, &kind, &parameters)?;
+        if let Some(current) = current {
+            shape.check_parameters(slots, current, &intent, &parameters)?;
         }
         let mut is_behind = false;
         if let Some(stack) = slots.stack(slot) {
             // What is so now is not undone: the groups' sizes, the weights.
             for each in slots.of(stack) {
                 let group = slots.group(&self.system, each)?;
-                let so =
-                    [("Weight", Some(shares[each.index()])), ("DesiredCapacity", group.map(|group| group.desired))];
-                for (name, value) in so.into_iter().filter_map(|(name, value)| Some((name, value?.to_string()))) {
-                    is_behind |= !separate && slots.parameter(each, name) != value;
-                    _ = parameters.insert(slots.named(each, name), ParameterValue::New(value));
+                let so = [
+                    (SlotParameter::Weight, Some(shares[each.index()])),
+                    (SlotParameter::DesiredCapacity, group.map(|group| group.desired)),
+                ];
+                for (parameter, value) in
+                    so.into_iter().filter_map(|(parameter, value)| Some((parameter, value?.to_string())))
+                {
+                    is_behind |= !is_other && slots.parameter(each, parameter) != value;
+                    _ = parameters.insert(layout.parameter(each, parameter), ParameterValue::New(value));
                 }
             }
         }
-        let mut put = |name: &str, value: String| {
-            _ = parameters.insert(slots.named(slot, name), ParameterValue::New(value));
+        let mut put = |parameter, value: String| {
+            _ = parameters.insert(layout.parameter(slot, parameter), ParameterValue::New(value));
         };
         // Without traffic the alarms would take its machines away.
-        put("MinSize", if kind.promoted().is_some() { size.desired } else { size.min }.to_string());
-        put("DesiredCapacity", size.desired.to_string());
-        put("MaxSize", size.max.to_string());
-        match kind {
-            Intent::Create => put("Weight", "100".into()),
-            Intent::Fill(_) => put("Weight", "0".into()),
+        put(SlotParameter::MinSize, if intent.promoted().is_some() { size.desired } else { size.min }.to_string());
+        put(SlotParameter::DesiredCapacity, size.desired.to_string());
+        put(SlotParameter::MaxSize, size.max.to_string());
+        match intent {
+            Intent::Create => put(SlotParameter::Weight, "100".into()),
+            Intent::Fill(_) => put(SlotParameter::Weight, "0".into()),
             Intent::Resume(_) | Intent::Adjust => {}
         }
-        if kind.is_new_build() {
-            put("VersionId", settings.build().to_string());
-            put("AMIId", settings.ami.clone().unwrap_or_default());
-            put("RootDeviceName", found.root_device.clone());
-            put("InstanceType", settings.instance_type.clone().unwrap_or_default());
-            put("KeyName", settings.key_pair.clone().unwrap_or_default());
+        if intent.is_new_build() {
+            put(SlotParameter::Build, settings.build().to_string());
+            put(SlotParameter::Ami, settings.ami.clone().unwrap_or_default());
+            put(SlotParameter::RootDevice, found.root_device.clone());
+            put(SlotParameter::InstanceType, settings.instance_type.clone().unwrap_or_default());
+            put(SlotParameter::KeyPair, settings.key_pair.clone().unwrap_or_default());
         }
         let mut contents = live;
-        if kind.is_new_build() {
-            _ = contents.insert(slot.name(), self.user_data(slots, slot, &artifacts)?);
+        if intent.is_new_build() {
+            _ = contents.insert(slot.name(), self.user_data(slot, &artifacts)?);
         }
         let of = |slot: Slot| (slot, contents.get(slot.name()).cloned().unwrap_or_default());
-        let contents = if separate { vec![of(slot)] } else { Slot::ALL.map(of).to_vec() };
-        let template = self.placed(template::with_user_data(self.strategy(), &contents)?, &settings)?;
+        let is_inside = |other: &Slot| self.stack_of(*other) == self.stack_of(slot);
+        let contents: Vec<_> = Slot::ALL.into_iter().filter(is_inside).map(of).collect();
+        let template = self.placed(template::with_user_data(shape, &contents)?, &settings)?;
         let who = if found.identity.is_empty() { String::new() } else { format!("as {}: ", found.identity) };
-        let meaning = self.meaning(&kind, slots, &settings, &size);
+        let meaning = self.meaning(&intent, slots, &settings, &size);
         let meaning = format!("{who}{}: {meaning}", self.stack);
         Ok(Prepared {
             stack: self.stack_of(slot),
             current: slots.stack(slot).cloned(),
-            kind,
+            intent,
             is_behind,
             wanted: WantedStack { template, parameters },
             artifacts,
@@ -146,7 +151,7 @@ impl Deploy {
     /// Fails if a slot that is to be filled has users.
     fn check_idle(&self, slots: &Slots, slot: Slot, shares: [u32; 2]) -> Result<()> {
         let share = shares[slot.index()];
-        let (here, other) = (slots.described(slot), slots.parameter(slot.other(), "VersionId"));
+        let (here, other) = (slots.described(slot), slots.parameter(slot.other(), SlotParameter::Build));
         ensure!(
             share == 0,
             Fault::new(format!("{here} has {share} % of the traffic: another deploy is at work, or was left"))
@@ -160,8 +165,8 @@ impl Deploy {
     }
 
     /// What is wanted of a slot's machines.
-    fn user_data(&self, slots: &Slots, slot: Slot, artifacts: &Artifacts) -> Result<String> {
-        artifacts.user_data(&self.stack_of(slot), &slots.named(slot, "Group"))
+    fn user_data(&self, slot: Slot, artifacts: &Artifacts) -> Result<String> {
+        artifacts.user_data(&self.stack_of(slot), &self.layout().output(slot, SlotOutput::Group))
     }
 
     /// The user-data that the slots have.
@@ -170,7 +175,7 @@ impl Deploy {
         for stack in slots.stacks() {
             let text = stack.template(&self.system)?;
             for slot in slots.of(stack) {
-                _ = live.insert(slot.name(), template::user_data(self.strategy(), &text, slot)?);
+                _ = live.insert(slot.name(), template::user_data(self.shape(), &text, slot)?);
             }
         }
         Ok(live)
@@ -185,12 +190,13 @@ impl Deploy {
         artifacts: &Artifacts,
         live: &BTreeMap<&'static str, String>,
     ) -> Result<bool> {
-        let is = |name: &str, wanted: Option<&String>| slots.parameter(slot, name) == wanted.map_or("", String::as_str);
+        let is =
+            |parameter, wanted: Option<&String>| slots.parameter(slot, parameter) == wanted.map_or("", String::as_str);
         Ok(slots.build(slot) == Some(wanted.build())
-            && is("AMIId", wanted.ami.as_ref())
-            && is("InstanceType", wanted.instance_type.as_ref())
-            && is("KeyName", wanted.key_pair.as_ref())
-            && live.get(slot.name()) == Some(&self.user_data(slots, slot, artifacts)?))
+            && is(SlotParameter::Ami, wanted.ami.as_ref())
+            && is(SlotParameter::InstanceType, wanted.instance_type.as_ref())
+            && is(SlotParameter::KeyPair, wanted.key_pair.as_ref())
+            && live.get(slot.name()) == Some(&self.user_data(slot, artifacts)?))
     }
 
     /// Sizes for the slot that is to serve: declared, else those of the stack; the live capacity is kept.
@@ -198,16 +204,19 @@ impl Deploy {
         &self,
         slots: &Slots,
         serving: Option<Slot>,
-        kind: &Intent,
+        intent: &Intent,
         settings: &DeploySettings,
     ) -> Result<ScalingGroup> {
-        let declared = |given: Option<u32>, name: &str, default: u32| {
-            let previous = serving.and_then(|slot| slots.parameter(slot, name).parse().ok());
+        let declared = |given: Option<u32>, parameter, default: u32| {
+            let previous = serving.and_then(|slot| slots.parameter(slot, parameter).parse().ok());
             given.or(previous).unwrap_or(default)
         };
-        let (min, max) = (declared(settings.min_size, "MinSize", 1), declared(settings.max_size, "MaxSize", 3));
+        let (min, max) = (
+            declared(settings.min_size, SlotParameter::MinSize, 1),
+            declared(settings.max_size, SlotParameter::MaxSize, 3),
+        );
         let live = |slot| Ok::<_, anyhow::Error>(slots.group(&self.system, slot)?.map(|group| group.desired));
-        let live = match (serving, kind) {
+        let live = match (serving, intent) {
             (Some(serving), Intent::Resume(slot)) => live(serving)?.max(live(*slot)?),
             (Some(serving), _) => live(serving)?,
             (None, _) => None,
@@ -223,10 +232,10 @@ impl Deploy {
     }
 
     /// What is about to happen, in plain words.
-    fn meaning(&self, kind: &Intent, slots: &Slots, settings: &DeploySettings, size: &ScalingGroup) -> String {
+    fn meaning(&self, intent: &Intent, slots: &Slots, settings: &DeploySettings, size: &ScalingGroup) -> String {
         let build = settings.build();
         let machines = count(size.desired as usize, "machine");
-        let (slot, filled) = match kind {
+        let (slot, filled) = match intent {
             Intent::Create => return format!("build {build}: a new stack with {machines}, in 5 to 15 minutes"),
             Intent::Adjust => {
                 return "the stack is changed in place: its machines and their build stay. no downtime".into();
@@ -234,45 +243,16 @@ impl Deploy {
             Intent::Fill(slot) => (slot, format!("is filled with {machines}, which takes 5 to 15 minutes")),
             Intent::Resume(slot) => (slot, format!("holds it already, and goes on with {machines}")),
         };
-        let old = slots.parameter(slot.other(), "VersionId");
+        let old = slots.parameter(slot.other(), SlotParameter::Build);
         let shift = if settings.shift.is_empty() { "10, 50, 100".into() } else { join(&settings.shift) };
-        let (place, of) = if self.strategy().has_two_stacks() {
-            (format!("the stack {}", self.stack_of(*slot)), "the answers of DNS")
-        } else {
-            (slot.name().to_owned(), "the traffic")
-        };
+        let stack = self.stack_of(*slot);
+        let place = if stack == self.stack { slot.name().to_owned() } else { format!("stack {stack}") };
         format!(
-            "build {old} → {build}: {place} {filled}; once they are healthy they take {shift} % of {of}; {} then keeps 1 machine. \
+            "build {old} → {build}: {place} {filled}; once they are healthy they take {shift} % of the traffic; {} then keeps 1 machine. \
              no downtime",
             slot.other().name()
         )
     }
-}
-
-/// Fails if two stacks that share a name would not: a record that is alone gets everybody, whatever its weight.
-fn check_in_common(
-    slots: &Slots,
-    current: &Stack,
-    kind: &Intent,
-    wanted: &BTreeMap<String, ParameterValue>,
-) -> Result<()> {
-    let alone = *kind == Intent::Adjust && slots.stacks().count() == 1;
-    for (name, may_differ) in
-        [("DNSRecord", alone), ("HostedZoneId", alone), ("IpAddressType", *kind == Intent::Adjust)]
-    {
-        if let Some(ParameterValue::New(value)) = wanted.get(name)
-            && value != current.parameter(name)
-            && !may_differ
-        {
-            let message =
-                format!("{name} can't change from {} to {value}: two stacks share it", current.parameter(name));
-            return Err(Fault::new(message)
-                .hint("change it while there is one stack only, or make another pair of them (--stack)")
-                .invalid()
-                .into());
-        }
-    }
-    Ok(())
 }
 
 fn join(shares: &[u8]) -> String {

@@ -1,0 +1,138 @@
+//! The shapes of a deployment: which stacks and slots there are, and how traffic moves to a new build.
+//!
+//! A new shape is a file here with its implementation of [`Shape`], a template in `cloudformation/`, and a line in the
+//! table [`STRATEGIES`].
+
+mod dns_records;
+mod listener;
+mod one_group;
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use anyhow::Result;
+use clap::{ValueEnum, builder::PossibleValue};
+use serde::{Deserialize, Deserializer, de};
+
+use super::{
+    Deploy,
+    layout::{Layout, Slot},
+    prepare::{Intent, Prepared},
+    settings::DeploySettings,
+    slots::Slots,
+    stack::{ParameterValue, Stack},
+};
+use crate::{error::Fault, system::System};
+
+/// All that differs between shapes.
+pub(super) trait Shape: fmt::Debug + Sync {
+    /// Returns its name, which `--strategy` and the key `strategy` take.
+    fn name(&self) -> &'static str;
+
+    /// Returns its line in `--help`.
+    fn summary(&self) -> &'static str;
+
+    /// Returns its template as it is in the sources.
+    fn template(&self) -> &'static str;
+
+    /// Returns where its builds are.
+    fn layout(&self) -> Layout;
+
+    /// Makes template and parameters of the settings, and changes nothing yet.
+    ///
+    /// # Errors
+    /// If the settings cannot be deployed.
+    fn prepare(&self, deploy: &Deploy, slots: &Slots) -> Result<Prepared>;
+
+    /// Fails if the settings lack something that this shape needs.
+    fn check_settings(&self, _settings: &DeploySettings) -> Result<()> {
+        Ok(())
+    }
+
+    /// Fails if the wanted parameters would break what the slots share; `current` is the stack that serves.
+    fn check_parameters(
+        &self,
+        _slots: &Slots,
+        _current: &Stack,
+        _intent: &Intent,
+        _wanted: &BTreeMap<String, ParameterValue>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    /// Returns the share of the traffic, in percent, of each slot.
+    fn shares(&self, _system: &System, _slots: &Slots) -> Result<[u32; 2]> {
+        Ok([0, 0])
+    }
+
+    /// Returns the shares of this moment, where `slots` was read earlier.
+    fn live_shares(&self, deploy: &Deploy, slots: &Slots) -> Result<[u32; 2]> {
+        self.shares(&deploy.system, slots)
+    }
+
+    /// Gives each slot this share of the traffic, in percent.
+    fn shift(&self, _deploy: &Deploy, _slots: &Slots, _shares: [(Slot, u8); 2]) -> Result<()> {
+        Err(Fault::new(format!("the strategy {} moves no traffic", self.name())).into())
+    }
+
+    /// Returns how long each share of the traffic is watched unless `--pause` says otherwise.
+    fn default_pause(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
+    /// Returns whether users reach the previous build for some time after all traffic has been moved.
+    fn lags(&self) -> bool {
+        false
+    }
+
+    /// Returns the slots with another share than their stack declares: slot, share, declared weight.
+    fn weight_drift(&self, _deploy: &Deploy, _stack: &Stack) -> Result<Vec<(Slot, u32, String)>> {
+        Ok(vec![])
+    }
+}
+
+/// A shape by its name.
+#[derive(Debug, Clone, Copy)]
+pub struct Strategy(&'static dyn Shape);
+
+/// Every strategy; the first one is the default.
+pub(super) static STRATEGIES: &[Strategy] =
+    &[Strategy(&listener::Listener), Strategy(&one_group::OneGroup), Strategy(&dns_records::DnsRecords)];
+
+impl Strategy {
+    pub(super) fn shape(self) -> &'static dyn Shape {
+        self.0
+    }
+
+    /// Returns the arguments that select it; none for the default.
+    pub(super) fn arguments(self) -> String {
+        let name = self.0.name();
+        if name == Self::default().0.name() { String::new() } else { format!(" --strategy {name}") }
+    }
+}
+
+impl Default for Strategy {
+    fn default() -> Self {
+        STRATEGIES[0]
+    }
+}
+
+impl ValueEnum for Strategy {
+    fn value_variants<'a>() -> &'a [Self] {
+        STRATEGIES
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.0.name()).help(self.0.summary()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Strategy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let found = STRATEGIES.iter().find(|strategy| strategy.0.name() == name).copied();
+        found.ok_or_else(|| {
+            let names: Vec<&str> = STRATEGIES.iter().map(|strategy| strategy.0.name()).collect();
+            de::Error::custom(format!("unknown strategy `{name}`, expected one of {}", names.join(", ")))
+        })
+    }
+}
