@@ -16,14 +16,14 @@ use clap::CommandFactory;
 
 use crate::{
     cli::{self, Cli, Command},
+    diagnostic::{Diagnostic, Faults},
     error::Fault,
-    host::{facts::check_fact, process},
+    host::process,
+    image,
     manifest::{
         self, Manifest,
-        diagnostic::{Diagnostic, Faults},
         location::{Location, Texts, variables_file},
         schema,
-        variables::{OfEachInstance, Variables, is_fact},
     },
     redaction,
     run::{
@@ -33,8 +33,9 @@ use crate::{
         supervisor::{self, Word},
     },
     stop::{Interrupt, signal_of},
-    system::{Mode, Phase, System},
+    system::{Mode, Phase, System, check_fact},
     value::spoken,
+    variables::{OfEachInstance, Variables, is_fact},
     view::{self, complain, count, say, say_document, say_json},
     visible::Shown,
 };
@@ -50,7 +51,7 @@ pub fn execute(command: Command) -> Result<u8> {
         Command::Run { selection, mut manifest, target, purpose, signal: _, record } => {
             let system = open(&target.root, Mode::Run, purpose.phase)?;
             let is_recorded = record && record::keep(&system, &mut manifest)?;
-            system.set_run_command(again::command(&manifest, is_recorded));
+            system.host.set_run_command(again::command(&manifest, is_recorded));
             let (_lock, _, report) = run(&system, &manifest, selection)?;
             if report.exit_code == Some(0) && report.changes(true) > 0 {
                 supervisor::tell(&Word::unproven(&report));
@@ -59,12 +60,12 @@ pub fn execute(command: Command) -> Result<u8> {
         }
         Command::Bake { selection, manifest, target, seal } => {
             let system = open(&target.root, Mode::Run, Some(Phase::Bake))?;
-            system.set_run_command(again::command(&manifest, false));
+            system.host.set_run_command(again::command(&manifest, false));
             bake::execute(&system, &manifest, selection, &seal)
         }
         Command::Plan { selection, manifest, target, purpose, detailed_exitcode, json } => {
             let system = open(&target.root, Mode::Plan, purpose.phase)?;
-            system.set_run_command(again::command(&manifest, false));
+            system.host.set_run_command(again::command(&manifest, false));
             let (manifest, selection) = prepare(&system, &manifest, selection)?;
             let view = if json { Rc::new(RefCell::new(view::run::Silent)) } else { view::run::choose(Mode::Plan) };
             let report = engine::run(&manifest, &selection, &system, view)?;
@@ -129,7 +130,7 @@ fn run(
     let (manifest, selection) = prepare(system, manifest, selection)?;
     let lock = MachineLock::take(system.root())?;
     Report::set_damaged_aside(system)?;
-    system.prepare_image()?;
+    image::mounts::prepare(system.root())?;
     let report = engine::run(&manifest, &selection, system, view::run::choose(Mode::Run))?;
     Ok((lock, manifest, report))
 }
@@ -229,7 +230,7 @@ fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
     let system = open(root, Mode::Plan, None)?;
     let holder = loop {
         match MachineLock::holder(system.root())? {
-            Some(_) if wait => system.wait(Duration::from_millis(200))?,
+            Some(_) if wait => system.host.stop.wait(Duration::from_millis(200))?,
             holder => break holder,
         }
     };

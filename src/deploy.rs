@@ -225,7 +225,7 @@ impl Deploy {
                 // What it failed with says more than that nothing could be tidied up.
                 let is_new = prepared.current.is_none();
                 let discard = || stack::discard(&self.system, &prepared.stack, &changes.id, is_new);
-                _ = self.system.interrupt().aside(discard);
+                _ = self.system.host.stop.interrupt.aside(discard);
                 return Err(error);
             }
         };
@@ -282,7 +282,7 @@ impl Deploy {
             return Ok(true);
         }
         view::ask(&format!("{question} [y/N]"));
-        self.system.await_input(&std::io::stdin())?;
+        self.system.host.stop.await_input(&std::io::stdin())?;
         let mut answer = String::new();
         _ = std::io::stdin().read_line(&mut answer).context("reading the answer")?;
         Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))

@@ -225,7 +225,7 @@ impl Default for Settings {
 
 /// The downloads of a [`System`]: a thread once there is need for one, and what it was told to fetch early.
 #[derive(Default)]
-pub(crate) struct Fetcher {
+pub struct Fetcher {
     pub(crate) settings: Settings,
     pub(crate) worker: OnceCell<Worker>,
     pub(crate) started: RefCell<Vec<(Download, Transfer)>>,
@@ -304,7 +304,7 @@ impl System {
     /// Starts downloads in the background; [`System::fetch`] of the same download waits for them, and is
     /// where a failure shows.
     pub fn prefetch(&self, downloads: Vec<Download>) {
-        if self.mode == Mode::Run
+        if self.mode() == Mode::Run
             && let Err(error) = self.sweep(&downloads)
         {
             tracing::debug!("what earlier runs have left is not removed: {error:#}");
@@ -371,14 +371,14 @@ impl System {
     }
 
     fn await_transfer(&self, Transfer { task, progress, .. }: Transfer, download: &Download) -> Result<Delivered> {
-        let delivered = self.await_task(&task, || self.progress(&progress.line(&download.sources)));
+        let delivered = self.await_task(&task, || self.host.progress(&progress.line(&download.sources)));
         delivered.map_err(|error| self.because(error, &progress))
     }
 
     /// A deadline's error with why the last attempt failed, if one did.
     fn because(&self, error: anyhow::Error, progress: &Progress) -> anyhow::Error {
         match progress.last_failure() {
-            Some(failure) if self.deadlines.check().is_err() => error.context(failure),
+            Some(failure) if self.host.stop.deadlines.check().is_err() => error.context(failure),
             _ => error,
         }
     }
@@ -400,7 +400,7 @@ impl System {
         let worker = self.fetcher.worker()?;
         let progress = Arc::new(Progress::default());
         let task = worker.run(download::etag(worker.origins(), source.clone(), progress.clone()));
-        self.await_task(&task, || self.progress(&progress.line(source)))
+        self.await_task(&task, || self.host.progress(&progress.line(source)))
             .map_err(|error| self.because(error, &progress))
             .with_context(|| format!("asking for the ETag of {source}"))
     }
@@ -440,7 +440,7 @@ impl System {
         _ = spool.claim(lane);
         let mut buffer = vec![0; 128 << 10];
         loop {
-            self.check()?;
+            self.host.stop.check()?;
             match calls::read(&mut file, &mut buffer).with_context(|| format!("reading {path}"))? {
                 0 => break,
                 read => _ = spool.write(lane, spool.done(), &buffer[..read]).map_err(Failure::into_fault)?,
@@ -456,16 +456,16 @@ impl System {
     /// is.
     fn spool(&self, pull: &Pull) -> Result<Spool> {
         let ownership = Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o600 };
-        let (directory, place) = match self.mode {
+        let (directory, place) = match self.mode() {
             Mode::Run => {
                 let directory = AbsPath::from(state::DIRECTORY).join("staging")?;
-                self.root.make_directories(&directory, 0o700)?;
-                let part = self.root.resume(&directory.join(&pull.staging_name())?, ownership)?;
+                self.root().make_directories(&directory, 0o700)?;
+                let part = self.root().resume(&directory.join(&pull.staging_name())?, ownership)?;
                 (directory, Place::Part(part))
             }
             Mode::Plan => {
                 let directory: AbsPath = "/var/tmp".into();
-                let file = self.root.unnamed(&directory)?;
+                let file = self.root().unnamed(&directory)?;
                 (directory, Place::Anonymous(Arc::new(file)))
             }
         };
@@ -484,9 +484,9 @@ impl System {
         let queue = self.fetcher.queue.borrow();
         let pulls = downloads.iter().chain(started).chain(&*queue).flat_map(|download| self.pulls(download));
         let wanted: Vec<String> = pulls.map(|pull| pull.staging_name()).collect();
-        for name in self.root.list(&directory)? {
+        for name in self.root().list(&directory)? {
             if !wanted.iter().any(|wanted| name.contains(wanted)) {
-                self.root.remove(&directory.join(&name)?)?;
+                self.root().remove(&directory.join(&name)?)?;
             }
         }
         Ok(())
@@ -500,7 +500,7 @@ impl System {
             }
             match task.result.recv_timeout(TICK) {
                 Ok(result) => return result,
-                Err(RecvTimeoutError::Timeout) => self.check()?,
+                Err(RecvTimeoutError::Timeout) => self.host.stop.check()?,
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }

@@ -1,4 +1,6 @@
-//! The machine: its files, programs, accounts, services and facts. Nothing outside this room opens a file of it.
+//! The machine: its files, programs, accounts, services and facts. Nothing outside this room opens a file of it or
+//! starts a program on it (clippy enforces that), so what a kind may do to a host, and what `--root` must redirect, is
+//! all in here.
 
 pub mod accounts;
 pub mod calls;
@@ -11,5 +13,143 @@ pub mod journal;
 pub mod output;
 pub mod process;
 pub mod root;
+pub mod run_command;
 pub mod state;
 pub mod systemd;
+
+use std::{
+    any::{Any, TypeId},
+    cell::RefCell,
+    collections::BTreeMap,
+    path::Path,
+    rc::Rc,
+};
+
+use anyhow::{Context, Result};
+
+use self::{accounts::Accounts, root::Root, run_command::RunCommand, systemd::KnownUnits};
+use crate::{
+    stop::{Interrupt, Stop},
+    value::{AbsPath, Sha256},
+};
+
+/// The machine acted on: `/`, or the tree of an image.
+pub struct Host {
+    root: Root,
+    /// What ends a wait before it is over.
+    pub stop: Stop,
+    has_systemd: bool,
+    progress: RefCell<Progress>,
+    run_command: RefCell<RunCommand>,
+    cache: RefCell<Cache>,
+    units: RefCell<KnownUnits>,
+}
+
+/// Shows a line about what is going on.
+type Progress = Box<dyn Fn(&str)>;
+
+/// What was read from the machine since the last change.
+#[derive(Default)]
+struct Cache {
+    digests: BTreeMap<[i64; 7], Sha256>,
+    /// One value of each type; see [`Host::read_once`].
+    values: BTreeMap<TypeId, Rc<dyn Any>>,
+}
+
+impl Host {
+    /// Opens the machine (`/`) or an image's tree.
+    pub fn open(root: &Path, interrupt: Interrupt) -> Result<Self> {
+        let root = Root::open(root)?;
+        // As sd_booted(3) asks; a container or chroot without systemd can't start services.
+        let has_systemd = root.is_host() && root.status(&"/run/systemd/system".into())?.is_some();
+        Ok(Self {
+            root,
+            stop: Stop::new(interrupt),
+            has_systemd,
+            progress: RefCell::new(Box::new(|_| {})),
+            run_command: RefCell::default(),
+            cache: RefCell::default(),
+            units: RefCell::default(),
+        })
+    }
+
+    /// Returns the files.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Returns whether systemd is the init system of this machine; false in an image's tree.
+    pub fn has_systemd(&self) -> bool {
+        self.has_systemd
+    }
+
+    /// Says where a line about what is going on is shown while it goes on.
+    pub fn on_progress(&self, show: impl Fn(&str) + 'static) {
+        *self.progress.borrow_mut() = Box::new(show);
+    }
+
+    /// Shows what is going on.
+    pub fn progress(&self, line: &str) {
+        (self.progress.borrow())(line);
+    }
+
+    /// Returns what a person types to run the steps again.
+    pub fn run_command(&self) -> RunCommand {
+        self.run_command.borrow().clone()
+    }
+
+    /// Says what a person types to run the steps again.
+    pub fn set_run_command(&self, command: RunCommand) {
+        *self.run_command.borrow_mut() = command;
+    }
+
+    /// Reads everything again from now on: a change was made.
+    pub fn forget(&self) {
+        self.root.forget();
+        self.units.borrow_mut().forget();
+        *self.cache.borrow_mut() = Cache::default();
+    }
+
+    /// Returns what `read` reads of the files; read once, until a change is made. One value is kept of each type.
+    pub fn read_once<T: 'static>(&self, read: impl FnOnce(&Root) -> Result<T>) -> Result<Rc<T>> {
+        let known = self.cache.borrow().values.get(&TypeId::of::<T>()).cloned();
+        if let Some(known) = known.and_then(|value| value.downcast().ok()) {
+            return Ok(known);
+        }
+        let value = Rc::new(read(&self.root)?);
+        _ = self.cache.borrow_mut().values.insert(TypeId::of::<T>(), value.clone());
+        Ok(value)
+    }
+
+    /// Returns users and groups.
+    pub fn accounts(&self) -> Result<Rc<Accounts>> {
+        self.read_once(Accounts::read)
+    }
+
+    /// Returns the digest of a regular file, read once as long as nothing is changed; `None` where there is none.
+    pub fn digest(&self, path: &AbsPath) -> Result<Option<Sha256>> {
+        use sha2::Digest;
+        let Some((mut file, status)) = self.root.open_file(path)? else { return Ok(None) };
+        if let Some(digest) = self.cache.borrow().digests.get(&status.identity) {
+            return Ok(Some(*digest));
+        }
+        let mut hasher = sha2::Sha256::new();
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            self.stop.check()?;
+            match calls::read(&mut file, &mut buffer).with_context(|| format!("reading {path}"))? {
+                0 => break,
+                read => hasher.update(&buffer[..read]),
+            }
+        }
+        let digest = Sha256(hasher.finalize().into());
+        _ = self.cache.borrow_mut().digests.insert(status.identity, digest);
+        Ok(Some(digest))
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("root", &self.root).field("has_systemd", &self.has_systemd).finish_non_exhaustive()
+    }
+}

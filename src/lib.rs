@@ -28,6 +28,7 @@ pub mod aws;
 pub mod cli;
 pub mod commands;
 pub mod deploy;
+pub mod diagnostic;
 pub mod error;
 pub mod fetch;
 #[cfg(any(test, fuzzing))]
@@ -46,5 +47,6 @@ pub mod stop;
 pub mod system;
 pub mod user_data;
 pub mod value;
+pub mod variables;
 pub mod view;
 pub mod visible;

@@ -16,7 +16,7 @@ use tracing::Level;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 fn main() -> ExitCode {
-    process::isolate();
+    process::isolate(supervisor::adopt());
     let cli = Cli::read();
     // A panic's message is told like any other: without secrets, above the bars, and never a reason to panic again.
     std::panic::set_hook(Box::new(|panic| {

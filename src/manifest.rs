@@ -7,25 +7,24 @@
 
 pub mod archive;
 pub mod built_in;
-pub mod diagnostic;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod location;
 mod places;
 mod reader;
 pub mod schema;
-pub mod variables;
 
 use std::time::Duration;
 
 use toml::de::DeTable;
 
-use self::{
-    diagnostic::{Diagnostic, Faults, Place, Text},
-    reader::Reader,
+use self::reader::Reader;
+use crate::{
+    diagnostic::{Diagnostic, Faults, Text},
+    resource::Resource,
+    system::Phase,
     variables::Variables,
 };
-use crate::{resource::Resource, system::Phase};
 
 /// The fields that every resource may have besides those of its kind.
 pub const COMMON_FIELDS: [&str; 4] = ["kind", "retries", "timeout", "phase"];
@@ -89,7 +88,7 @@ pub fn parse<'a>(
     for text in texts {
         let (table, errors) = DeTable::parse_recoverable(&text.text);
         for error in &errors {
-            faults.add(|| syntax_error(text, error));
+            faults.add(|| Diagnostic::syntax(text, error));
         }
         if errors.is_empty() {
             parsed.push((text, table));
@@ -100,12 +99,4 @@ pub fn parse<'a>(
         reader.text(text, table);
     }
     reader.finish()
-}
-
-fn syntax_error(text: &Text, error: &toml::de::Error) -> Diagnostic {
-    let place = error.span().map(|span| Place::new(text, &span));
-    // The classic trap: a mode as a number.
-    let is_octal = error.message().contains("leading zero");
-    let hint = is_octal.then(|| "write a number that begins with 0 in quotes: mode = \"0644\"".into());
-    Diagnostic { message: error.message().into(), place, hint }
 }

@@ -16,7 +16,7 @@ use base64::{
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE},
 };
 
-use crate::image::credentials;
+pub mod forms;
 
 /// What stands for something left out.
 const LEFT_OUT: &str = "***";
@@ -213,7 +213,7 @@ fn is_hex(byte: u8) -> bool {
 /// A line without queries and passwords in URLs, without values of sensitive names, without anything that looks like a
 /// key; and without control characters or anything else but ASCII, which is all that a console can be trusted with.
 pub fn line(text: &str) -> String {
-    if credentials::is_in(text) {
+    if forms::is_in(text) {
         return LEFT_OUT.into();
     }
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -266,7 +266,7 @@ fn without_runs(word: &str) -> String {
     let mut result = String::new();
     for piece in word.split_inclusive(|c: char| !is_base64(c)) {
         let run = piece.trim_end_matches(|c: char| !is_base64(c));
-        result.push_str(if credentials::is_secret(run, 40) { LEFT_OUT } else { run });
+        result.push_str(if forms::is_secret(run, 40) { LEFT_OUT } else { run });
         result.push_str(&piece[run.len()..]);
     }
     result

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    os::fd::AsFd,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -10,7 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use nix::sys::signal::Signal;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::Signal,
+};
 use signal_hook::{consts, flag};
 
 use crate::{
@@ -28,12 +32,6 @@ pub fn is_asked() -> bool {
 
 /// How often a wait looks for a signal.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
-
-/// Sleeps until the next look for a signal, or less.
-#[allow(clippy::disallowed_methods, reason = "the one place that sleeps")]
-pub fn sleep(limit: Duration) {
-    std::thread::sleep(limit.min(TICK));
-}
 
 /// The signal that asked the process to stop, if any. Shared with the threads of the downloads.
 #[derive(Debug, Clone, Default)]
@@ -136,6 +134,55 @@ impl Deadlines {
 
     fn first(&self) -> Option<Deadline> {
         self.0.borrow().iter().min_by_key(|deadline| deadline.at).cloned()
+    }
+}
+
+/// What ends a wait before it is over: a signal, or a deadline that passes.
+#[derive(Debug, Default)]
+pub struct Stop {
+    /// The signal, to be shared with threads.
+    pub interrupt: Interrupt,
+    /// The deadlines in force.
+    pub deadlines: Deadlines,
+}
+
+impl Stop {
+    /// Returns what this signal ends, and no deadline yet.
+    pub fn new(interrupt: Interrupt) -> Self {
+        Self { interrupt, deadlines: Deadlines::default() }
+    }
+
+    /// Fails if a signal or a deadline asks to stop.
+    pub fn check(&self) -> Result<()> {
+        self.interrupt.check()?;
+        self.deadlines.check()
+    }
+
+    /// Waits, but not beyond a signal or a deadline.
+    #[allow(clippy::disallowed_methods, reason = "the one place that sleeps")]
+    pub fn wait(&self, duration: Duration) -> Result<()> {
+        let end = Instant::now() + duration;
+        loop {
+            self.check()?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(TICK));
+        }
+    }
+
+    /// Waits until there is something to read, but not beyond a signal or a deadline.
+    pub fn await_input(&self, input: &impl AsFd) -> Result<()> {
+        loop {
+            self.check()?;
+            let mut ready = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+            let tick = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO);
+            // After a signal interrupts the call, the check above sees it.
+            if poll(&mut ready, tick).is_ok_and(|ready| ready > 0) {
+                return Ok(());
+            }
+        }
     }
 }
 

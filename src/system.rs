@@ -1,36 +1,27 @@
-//! The only door to the machine: files, programs, downloads, accounts, services.
-//!
-//! Nothing outside this module opens a file or starts a process (clippy enforces it), so what a kind may
-//! do to a host, and what `--root` must redirect, is all in here.
+//! What a kind works with: the machine, its downloads, and what a plan knows of the changes before.
 
 pub mod places;
 mod previous;
 
-use std::{
-    cell::{OnceCell, RefCell},
-    collections::{BTreeMap, BTreeSet},
-    os::fd::AsFd,
-    path::Path,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, collections::BTreeSet, path::Path, rc::Rc};
 
-use anyhow::{Context, Result};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use anyhow::{Result, bail};
 
 use crate::{
+    aws::metadata::check_name as check_instance_fact,
     error::Fault,
+    fetch::Fetcher,
     host::{
-        accounts::Accounts,
+        Host,
+        facts::{FACTS, FACTS_OF_EACH_INSTANCE},
         root::{
-            Root,
+            Root, Survey,
             way::{Owner, Writers},
         },
-        systemd::Units,
     },
-    manifest::variables::{OfEachInstance, Variables},
-    stop::{Deadlines, Interrupt},
+    stop::Interrupt,
     value::{AbsPath, Sha256},
+    variables::{OfEachInstance, Variables},
 };
 
 /// Something that a change which was planned but not made would bring about. In a dry run, what depends
@@ -72,111 +63,52 @@ pub enum Phase {
     Boot,
 }
 
-/// The machine or image acted on.
+/// What a kind works with: the machine, its downloads, and what a plan knows of the changes before.
 pub struct System {
-    pub(crate) root: Root,
-    pub(crate) mode: Mode,
-    pub(crate) phase: Phase,
-    pub(crate) live: bool,
-    pub(crate) interrupt: Interrupt,
-    pub(crate) deadlines: Deadlines,
-    pub(crate) progress: RefCell<Progress>,
-    pub(crate) warnings: RefCell<Vec<String>>,
-    pub(crate) expected: RefCell<BTreeSet<Fact>>,
-    pub(crate) cache: RefCell<Rc<Cache>>,
-    pub(crate) watched_units: RefCell<BTreeSet<String>>,
-    /// The units that this run has started, each with the invocation that is known of.
-    pub(crate) started_units: RefCell<BTreeMap<String, String>>,
-    pub(crate) kept: previous::KeptCell,
-    pub(crate) variables: RefCell<Option<Rc<Variables>>>,
-    pub(crate) run_command: RefCell<RunCommand>,
-    pub(crate) fetcher: crate::fetch::Fetcher,
-}
-
-/// A command that runs the steps again, as a person types it.
-#[derive(Debug, Clone)]
-pub struct RunCommand {
-    /// `glovo-bootstrap run`
-    pub verb: String,
-    /// Which steps; empty, or it begins with a space.
-    pub selection: String,
-    /// Manifest, variables and more; empty, or it begins with a space.
-    pub options: String,
-}
-
-impl RunCommand {
-    /// The same of only this step.
-    pub fn only(&self, step: &str) -> String {
-        format!("{} {step}{}", self.verb, self.options)
-    }
-}
-
-impl Default for RunCommand {
-    fn default() -> Self {
-        Self { verb: "glovo-bootstrap run".into(), selection: String::new(), options: String::new() }
-    }
-}
-
-impl std::fmt::Display for RunCommand {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}{}{}", self.verb, self.selection, self.options)
-    }
-}
-
-/// Shows a line about what is going on.
-pub(crate) type Progress = Box<dyn Fn(&str)>;
-
-/// What was read from the machine since the last change.
-#[derive(Default)]
-pub(crate) struct Cache {
-    pub(crate) accounts: OnceCell<Rc<Accounts>>,
-    pub(crate) units: RefCell<Option<Units>>,
-    pub(crate) digests: RefCell<BTreeMap<[i64; 7], Sha256>>,
-    pub(crate) packages: OnceCell<Rc<crate::packages::dpkg::Status>>,
+    /// The machine or image acted on.
+    pub host: Host,
+    /// Its downloads.
+    pub fetcher: Fetcher,
+    mode: Mode,
+    phase: Phase,
+    warnings: RefCell<Vec<String>>,
+    expected: RefCell<BTreeSet<Fact>>,
     /// The directory that was looked at last, to be written to: a thousand files of one directory cost one walk.
-    pub(crate) survey: RefCell<Option<(AbsPath, crate::host::root::Survey)>>,
+    survey: RefCell<Option<(AbsPath, Survey)>>,
+    kept: previous::KeptCell,
+    variables: RefCell<Option<Rc<Variables>>>,
 }
 
 impl System {
     /// Opens the machine (`/`) or an image's tree.
     pub fn open(root: &Path, mode: Mode, interrupt: Interrupt) -> Result<Self> {
-        let root = Root::open(root)?;
-        // As sd_booted(3) asks; a container or chroot without systemd can't start services.
-        let live = root.is_host() && root.status(&"/run/systemd/system".into())?.is_some();
         Ok(Self {
-            root,
+            host: Host::open(root, interrupt)?,
+            fetcher: Fetcher::default(),
             mode,
             phase: Phase::Boot,
-            live,
-            interrupt,
-            deadlines: Deadlines::default(),
-            progress: RefCell::new(Box::new(|_| {})),
             warnings: RefCell::default(),
             expected: RefCell::default(),
-            cache: RefCell::default(),
-            watched_units: RefCell::default(),
-            started_units: RefCell::default(),
+            survey: RefCell::default(),
             kept: RefCell::default(),
             variables: RefCell::default(),
-            run_command: RefCell::default(),
-            fetcher: crate::fetch::Fetcher::default(),
         })
     }
 
-    /// The files.
+    /// Returns the files.
     pub fn root(&self) -> &Root {
-        &self.root
+        self.host.root()
     }
 
-    /// Whether services can be started and swap turned on: false while an image is made, and where systemd is not
-    /// the init system. What then can't be done is reported as deferred.
+    /// Returns whether services can be started and swap turned on: false while an image is made, and where systemd is
+    /// not the init system. A change that needs it is then reported as deferred.
     pub fn is_live(&self) -> bool {
-        self.live && self.phase == Phase::Boot
+        self.host.has_systemd() && self.phase == Phase::Boot
     }
 
     /// Returns why nothing can be started, where [`System::is_live`] is false.
     pub fn why_not_live(&self) -> &'static str {
-        if self.phase == Phase::Boot && self.root.is_host() {
+        if self.phase == Phase::Boot && self.root().is_host() {
             "systemd does not run on this machine"
         } else {
             "nothing is started in an image"
@@ -188,71 +120,36 @@ impl System {
         self.phase = phase;
     }
 
-    /// What the run is to end with.
+    /// Returns what the run is to end with.
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// Returns whether changes are made or only planned.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Returns a fact, such as `instance.region` or `host.codename`.
+    ///
+    /// # Errors
+    /// If there is none of this name, if it can't be found out, or, with [`OfEachInstance`], if it differs between the
+    /// instances of the image that is made.
+    pub fn fact(&self, name: &str) -> Result<String> {
+        check_fact(name)?;
+        if let Some(name) = name.strip_prefix("instance.") {
+            return self.instance(name);
+        }
+        let name = name.trim_start_matches("host.");
+        if FACTS_OF_EACH_INSTANCE.contains(&name) {
+            self.leave_to_instances()?;
+        }
+        self.host.fact(name)
     }
 
     /// Fails while an image is made: asked before a fact that would be the build machine's.
     pub(crate) fn leave_to_instances(&self) -> Result<()> {
         if self.phase == Phase::Bake { Err(OfEachInstance.into()) } else { Ok(()) }
-    }
-
-    /// Whether changes are made or only planned.
-    pub fn mode(&self) -> Mode {
-        self.mode
-    }
-
-    /// The signal flag, to be shared with threads.
-    pub fn interrupt(&self) -> &Interrupt {
-        &self.interrupt
-    }
-
-    /// The deadlines in force.
-    pub fn deadlines(&self) -> &Deadlines {
-        &self.deadlines
-    }
-
-    /// Fails if a signal or a deadline asks to stop.
-    pub fn check(&self) -> Result<()> {
-        self.interrupt.check()?;
-        self.deadlines.check()
-    }
-
-    /// Waits, but not beyond a signal or a deadline.
-    pub fn wait(&self, duration: Duration) -> Result<()> {
-        let end = Instant::now() + duration;
-        loop {
-            self.check()?;
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            crate::stop::sleep(left);
-        }
-    }
-
-    /// Waits until there is something to read, but not beyond a signal or a deadline.
-    pub fn await_input(&self, input: &impl AsFd) -> Result<()> {
-        loop {
-            self.check()?;
-            let mut ready = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
-            let tick = PollTimeout::try_from(crate::stop::TICK).unwrap_or(PollTimeout::ZERO);
-            // Interrupted by a signal it is looked at above.
-            if poll(&mut ready, tick).is_ok_and(|ready| ready > 0) {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Where a line about what is going on is shown while it goes on.
-    pub fn on_progress(&self, show: impl Fn(&str) + 'static) {
-        *self.progress.borrow_mut() = Box::new(show);
-    }
-
-    /// Shows what is going on.
-    pub fn progress(&self, line: &str) {
-        (self.progress.borrow())(line);
     }
 
     /// Notes what did not fail the change that is being made, but belongs into the report.
@@ -265,49 +162,13 @@ impl System {
         self.warnings.take()
     }
 
-    /// Everything read is read again: a change was made.
+    /// Reads everything again from now on: a change was made.
     pub fn forget(&self) {
-        self.root.forget();
-        *self.cache.borrow_mut() = Rc::default();
+        self.host.forget();
+        *self.survey.borrow_mut() = None;
     }
 
-    pub(crate) fn cache(&self) -> Rc<Cache> {
-        self.cache.borrow().clone()
-    }
-
-    /// The digest of a regular file, read once as long as nothing is changed; `None` where there is none.
-    pub fn digest(&self, path: &AbsPath) -> Result<Option<Sha256>> {
-        use sha2::Digest;
-        let Some((mut file, status)) = self.root.open_file(path)? else { return Ok(None) };
-        let cache = self.cache();
-        if let Some(digest) = cache.digests.borrow().get(&status.identity) {
-            return Ok(Some(*digest));
-        }
-        let mut hasher = sha2::Sha256::new();
-        let mut buffer = vec![0; 128 << 10];
-        loop {
-            self.check()?;
-            match crate::host::calls::read(&mut file, &mut buffer).with_context(|| format!("reading {path}"))? {
-                0 => break,
-                read => hasher.update(&buffer[..read]),
-            }
-        }
-        let digest = Sha256(hasher.finalize().into());
-        _ = cache.digests.borrow_mut().insert(status.identity, digest);
-        Ok(Some(digest))
-    }
-
-    /// What a person types to run the steps again.
-    pub fn run_command(&self) -> RunCommand {
-        self.run_command.borrow().clone()
-    }
-
-    /// Says what a person types to run the steps again.
-    pub fn set_run_command(&self, command: RunCommand) {
-        *self.run_command.borrow_mut() = command;
-    }
-
-    /// The variables that templates are filled in with.
+    /// Sets the variables that templates are filled in with.
     pub fn set_variables(&self, variables: Rc<Variables>) {
         *self.variables.borrow_mut() = Some(variables);
     }
@@ -326,29 +187,9 @@ impl System {
         }
     }
 
-    /// Users and groups.
-    pub fn accounts(&self) -> Result<Rc<Accounts>> {
-        let cache = self.cache();
-        if let Some(accounts) = cache.accounts.get() {
-            return Ok(accounts.clone());
-        }
-        let accounts = Rc::new(Accounts::read(&self.root)?);
-        Ok(cache.accounts.get_or_init(|| accounts).clone())
-    }
-
-    /// What dpkg has installed.
-    pub fn packages(&self) -> Result<Rc<crate::packages::dpkg::Status>> {
-        let cache = self.cache();
-        if let Some(packages) = cache.packages.get() {
-            return Ok(packages.clone());
-        }
-        let packages = Rc::new(crate::packages::dpkg::Status::read(&self.root)?);
-        Ok(cache.packages.get_or_init(|| packages).clone())
-    }
-
     /// In a dry run: this will be so once the changes planned so far are made.
     pub fn expect(&self, facts: impl IntoIterator<Item = Fact>) {
-        *self.cache().survey.borrow_mut() = None;
+        *self.survey.borrow_mut() = None;
         self.expected.borrow_mut().extend(facts);
     }
 
@@ -374,13 +215,21 @@ impl System {
     }
 }
 
+/// Fails if there is no fact of this name, such as `instance.region` or `host.codename`.
+pub fn check_fact(name: &str) -> Result<()> {
+    match name.split_once('.') {
+        Some(("instance", name)) => check_instance_fact(name),
+        Some(("host", name)) if FACTS.contains(&name) => Ok(()),
+        _ => bail!("there is no {name}: the facts are {}", FACTS.map(|fact| format!("host.{fact}")).join(", ")),
+    }
+}
+
 impl std::fmt::Debug for System {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("System")
-            .field("root", &self.root)
+            .field("host", &self.host)
             .field("mode", &self.mode)
             .field("phase", &self.phase)
-            .field("live", &self.live)
             .finish_non_exhaustive()
     }
 }

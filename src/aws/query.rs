@@ -344,7 +344,7 @@ impl System {
     /// # Errors
     /// What the service says no with is a [`Refusal`] in the error's chain.
     pub fn aws(&self, call_: Call) -> Result<Element> {
-        self.check()?;
+        self.host.stop.check()?;
         let worker = self.fetcher.worker()?;
         let what = format!("{} {}", call_.service.name, call_.operation);
         self.await_task(&worker.run(call(worker.origins(), call_)), || {}).with_context(|| format!("asking for {what}"))

@@ -1,6 +1,6 @@
 //! The whole command that a hint tells a person to type.
 
-use crate::{cli, system::RunCommand, value::quoted};
+use crate::{cli, host::run_command::RunCommand, value::quoted};
 
 /// Options that are not of the run itself, and whether a value follows.
 const OTHERS: [(&str, bool); 7] = [

@@ -45,18 +45,18 @@ pub(super) fn execute(
 
 fn seal_image(system: &System, arguments: &Seal, secrets: &[&AbsPath]) -> Result<()> {
     let mut changes = 0;
-    seal::seal(system, arguments.on_request, |change| {
+    seal::seal(&system.host, arguments.on_request, |change| {
         changes += 1;
         say(format!("  - {change}"));
     })?;
     // This very run's: on another machine it would be nobody's.
     Report::remove(system)?;
-    for (path, keys) in seal::authorized_keys(system)? {
+    for (path, keys) in seal::authorized_keys(&system.host)? {
         let keys = count(keys, "key");
         say(format!("  note: {path} ({keys}) opens every instance; --authorized-keys removes it"));
     }
-    let mut findings = seal::declared_secrets(system, secrets)?;
-    let others = credentials::search(system, &arguments.allow)?;
+    let mut findings = seal::declared_secrets(&system.host, secrets)?;
+    let others = credentials::search(&system.host, &arguments.allow)?;
     findings.extend(others.into_iter().filter(|found| !secrets.contains(&&found.path)));
     for Finding { path, line, what } in &findings {
         say(format!("  ! {path}:{line}: {what}"));

@@ -100,7 +100,7 @@ fn texts(deploy: &Deploy) -> Result<(Option<Texts>, bool)> {
     if deploy.settings.cloud_init_path.is_some() {
         return Ok((None, false));
     }
-    let system = Rc::new(System::open(Path::new("/"), Mode::Plan, deploy.system.interrupt().clone())?);
+    let system = Rc::new(System::open(Path::new("/"), Mode::Plan, deploy.system.host.stop.interrupt.clone())?);
     let texts = match &deploy.settings.steps {
         Some(steps) => {
             let location = Location::choose(Some(steps)).map_err(invalid)?;

@@ -51,7 +51,7 @@ fn fetch(arguments: cli::Fetch) -> Result<u8> {
     let began = Instant::now();
     let bars = Bars::new();
     bars.show_progress_of(&system);
-    let files = system.deadlines().within(arguments.timeout.map(|Span(limit)| limit), "fetch", || {
+    let files = system.host.stop.deadlines.within(arguments.timeout.map(|Span(limit)| limit), "fetch", || {
         let mut files = expand(&system, wanted)?;
         skip_all_but_the_last(&mut files);
         pin(&mut files, &arguments.sha256)?;
@@ -149,7 +149,7 @@ fn expand(system: &System, wanted: Vec<Wanted>) -> Result<Vec<File>> {
             What::Below(prefix) => prefix,
         };
         let listed = system.list(&prefix);
-        system.check()?;
+        system.host.stop.check()?;
         match listed {
             Ok(objects) if objects.is_empty() => {
                 let fault = Fault::new(format!("there are no objects below {prefix}"));
@@ -253,9 +253,9 @@ fn place(system: &System, files: &mut [File], directory: &AbsPath) -> Result<()>
         let expected = file.wanted.as_ref().and_then(|download| download.sha256);
         if expected.is_some() {
             // What can't be read is replaced, or says why it can't be when that is tried.
-            system.progress(&format!("reading {path}"));
-            let there = system.digest(&path);
-            system.check()?;
+            system.host.progress(&format!("reading {path}"));
+            let there = system.host.digest(&path);
+            system.host.stop.check()?;
             if matches!(there, Ok(digest) if digest == expected) {
                 let size = system.root().status(&path)?.map_or(0, |status| status.size);
                 file.outcome = Some(Outcome::AlreadyThere(size));

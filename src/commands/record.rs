@@ -51,7 +51,7 @@ impl Record {
         let name = |assignment: String| assignment.split('=').next().unwrap_or_default().to_owned();
         let now = OffsetDateTime::now_utc().replace_nanosecond(0).context("telling the time")?;
         Ok(Self {
-            machine: system.identity(),
+            machine: system.host.identity(),
             recorded: now.format(&Rfc3339).context("telling the time")?,
             steps,
             variables: arguments.variables.iter().map(absolute).collect::<Result<_>>()?,
@@ -68,7 +68,7 @@ impl Record {
                 .invalid()
                 .caused_by(error)
         })?;
-        Ok(record.filter(|record| record.machine == system.identity()))
+        Ok(record.filter(|record| record.machine == system.host.identity()))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     error::Fault,
     fetch::Acknowledged,
     host::{console, ec2},
-    manifest::{location::variables_file, variables::Variables},
+    manifest::location::variables_file,
     notify::{
         block::Block,
         verdict::{Hook, Target, Verdict},
@@ -24,6 +24,7 @@ use crate::{
     stop::Interrupt,
     system::{Mode, System},
     value::spoken,
+    variables::Variables,
     view::{complain, complain_of, say},
     visible::Shown,
 };

@@ -11,9 +11,10 @@ use super::{
 };
 use crate::{
     cli::{self, Steps},
+    diagnostic::did_you_mean,
     error::Fault,
     host::root::{Ownership, Root},
-    manifest::{built_in, diagnostic::did_you_mean, schema},
+    manifest::{built_in, schema},
     resource::KINDS,
     system::Mode,
     value::AbsPath,

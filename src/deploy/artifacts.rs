@@ -245,7 +245,7 @@ fn pack(texts: &Texts) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::diagnostic::Text;
+    use crate::diagnostic::Text;
 
     #[test]
     fn the_same_steps_make_the_same_bytes() {

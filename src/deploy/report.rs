@@ -171,7 +171,7 @@ impl Deploy {
                     let reason = answer.text(&format!("{result}/DetectionStatusReason"));
                     return Err(Fault::new(format!("CloudFormation can't tell: {reason}")).into());
                 }
-                _ => self.system.wait(self.poll)?,
+                _ => self.system.host.stop.wait(self.poll)?,
             }
         }
         let call = Call::new(&CLOUDFORMATION, "DescribeStackResourceDrifts").with("StackName", &self.stack);

@@ -176,7 +176,7 @@ impl Deploy {
                 let fault = Fault::new(format!("{healthy} of {wanted} machines are healthy after {}", spoken(limit)));
                 bail!(fault.hint("what the balancer asks must answer 200 on port 80 (parameter HealthCheckPath)"));
             }
-            self.system.wait(self.poll)?;
+            self.system.host.stop.wait(self.poll)?;
         }
     }
 
@@ -202,7 +202,7 @@ impl Deploy {
             if began.elapsed() >= time && seen.is_some() {
                 return Ok(());
             }
-            self.system.wait(self.poll)?;
+            self.system.host.stop.wait(self.poll)?;
         }
     }
 
@@ -348,7 +348,7 @@ impl Deploy {
         self.await_health(slots, slot, &group)?;
         if self.shape().lags() {
             self.say(&format!("waiting {} for resolvers to ask again", spoken(self.pause())));
-            self.system.wait(self.pause())?;
+            self.system.host.stop.wait(self.pause())?;
         }
         self.shrink(slots, slot.other())?;
         self.bring_into_line(slots, slot)

@@ -224,7 +224,7 @@ pub fn propose(
     if let Ok(Some(changes)) = changes {
         return Ok(Some(ChangeSet { id, changes }));
     }
-    let discarded = system.interrupt().aside(|| discard(system, stack, &id, is_new));
+    let discarded = system.host.stop.interrupt.aside(|| discard(system, stack, &id, is_new));
     _ = changes?;
     discarded.map(|()| None)
 }
@@ -249,7 +249,7 @@ fn computed(system: &System, stack: &str, id: &str, poll: Duration) -> Result<Op
                 bail!(Fault::new(format!("CloudFormation can't make these changes: {reason}")));
             }
             _ => {
-                system.wait(poll)?;
+                system.host.stop.wait(poll)?;
                 continue;
             }
         }

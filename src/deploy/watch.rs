@@ -120,7 +120,7 @@ impl<'a> Watch<'a> {
                 }
                 Err(error) => return Err(error),
             }
-            self.deploy.system.wait(self.deploy.poll)?;
+            self.deploy.system.host.stop.wait(self.deploy.poll)?;
         }
     }
 

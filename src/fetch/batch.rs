@@ -133,7 +133,7 @@ impl System {
         let mut running: Vec<Running> = vec![];
         let mut told = Instant::now();
         loop {
-            while let Err(late) = self.deadlines.check()
+            while let Err(late) = self.host.stop.deadlines.check()
                 && let Some(index) = running.pop().map(|running| running.index).or_else(|| waiting.pop_front())
             {
                 settle(index, Err(late), observe);
@@ -145,7 +145,7 @@ impl System {
                     Source::File(path) => self.carry(index, path, &orders[index], umask).map(Err),
                     _ => self.start(index, &orders[index], umask, sender.clone()).map(Ok),
                 };
-                self.interrupt.check()?;
+                self.host.stop.interrupt.check()?;
                 match started {
                     Ok(Ok(started)) => running.push(started),
                     Ok(Err(delivery)) => settle(index, Ok(delivery), observe),
@@ -169,7 +169,7 @@ impl System {
             for (index, delivery) in publish(whole) {
                 settle(index, delivery, observe);
             }
-            self.interrupt.check()?;
+            self.host.stop.interrupt.check()?;
             if told.elapsed() >= EVERY {
                 told = Instant::now();
                 let underway: Vec<Underway> = running

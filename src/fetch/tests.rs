@@ -125,7 +125,7 @@ fn hasty_and_persistent() -> Settings {
 fn eventually(system: &System, met: impl Fn() -> bool) -> bool {
     let end = Instant::now() + Duration::from_mins(1);
     while !met() && Instant::now() < end {
-        system.wait(Duration::from_millis(5)).unwrap();
+        system.host.stop.wait(Duration::from_millis(5)).unwrap();
     }
     met()
 }

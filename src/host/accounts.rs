@@ -5,11 +5,12 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 
 use super::{
+    Host,
     command::Program,
     file_lock::{self, Held},
     root::Root,
 };
-use crate::{error::Fault, system::System, value::AbsPath};
+use crate::{error::Fault, value::AbsPath};
 
 /// What lckpwdf(3) locks, for the shadow suite and systemd-sysusers alike.
 const PASSWORD_LOCK: &str = "/etc/.pwd.lock";
@@ -128,7 +129,7 @@ pub const SHADOW: Shadow = Shadow { path: "/etc/shadow", converter: "pwconv" };
 /// gshadow(5).
 pub const GSHADOW: Shadow = Shadow { path: "/etc/gshadow", converter: "grpconv" };
 
-impl System {
+impl Host {
     /// Whether there is such a file without a line of that name. Where only root may read it, it is taken for complete.
     pub fn lacks(&self, shadow: Shadow, name: &str) -> Result<bool> {
         let bytes = match self.root().read(&shadow.path.into(), 64 << 20) {

@@ -20,10 +20,11 @@ use nix::{
 };
 
 use super::{
+    Host,
     calls::{self, repeat},
     root::identity::Identity,
 };
-use crate::{error::Fault, redaction, stop::TICK, system::System, value::AbsPath};
+use crate::{error::Fault, redaction, stop::TICK, value::AbsPath};
 
 /// Where programs are looked for, whatever the caller's environment says.
 const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -137,12 +138,12 @@ impl Program {
     }
 }
 
-impl System {
+impl Host {
     /// Runs a program to its end.
     ///
     /// # Errors
     /// If it can't be started, or a signal or deadline ended it. A program that fails is not an error
-    /// here: see [`System::run_checked`].
+    /// here: see [`Host::run_checked`].
     pub fn run(&self, command: &Program) -> Result<Finished> {
         let mut child = self.spawn(command)?;
         let pid = Pid::from_raw(child.id().cast_signed());
@@ -161,7 +162,7 @@ impl System {
             }
             match &stop {
                 None => {
-                    if let Err(reason) = self.check() {
+                    if let Err(reason) = self.stop.check() {
                         _ = killpg(pid, Signal::SIGTERM);
                         stop = Some((reason, Instant::now() + GRACE));
                     }
@@ -187,7 +188,7 @@ impl System {
     /// Runs a program that must exit with 0.
     ///
     /// # Errors
-    /// As [`System::run`], and with the last lines of its output if it fails.
+    /// As [`Host::run`], and with the last lines of its output if it fails.
     pub fn run_checked(&self, command: &Program) -> Result<Finished> {
         let finished = self.run(command)?;
         finished.check(command)?;
@@ -362,8 +363,8 @@ pub fn validator(argv: &[String], path: &AbsPath) -> Program {
 }
 
 /// Runs a validator; its failure is the error, with its output unless that is private.
-pub fn validate(system: &System, command: &Program) -> Result<()> {
-    let finished = system.run(command)?;
+pub fn validate(host: &Host, command: &Program) -> Result<()> {
+    let finished = host.run(command)?;
     if !finished.status.success() {
         if command.is_private {
             bail!("{}; its output is not shown, since the file is a secret", describe(finished.status));

@@ -1,43 +1,18 @@
-//! Facts about the machine acted on: `host.architecture`, `distribution`, `codename`, `memory`, `hostname`.
+//! Facts about the machine: `host.architecture`, `distribution`, `codename`, `memory`, `hostname`; its identity.
 
 use anyhow::{Context, Result, bail};
 
-use super::{ec2, root::Root};
-use crate::{fetch::check_instance_fact, system::System, value::Sha256};
+use super::{Host, ec2, root::Root};
+use crate::value::Sha256;
 
 /// The names of the facts.
 pub const FACTS: [&str; 5] = ["architecture", "distribution", "codename", "memory", "hostname"];
+/// Those that differ between the instances of one image.
+pub const FACTS_OF_EACH_INSTANCE: [&str; 2] = ["memory", "hostname"];
 
-/// Fails if there is no fact of this name, such as `instance.region` or `host.codename`.
-pub fn check_fact(name: &str) -> Result<()> {
-    match name.split_once('.') {
-        Some(("instance", name)) => check_instance_fact(name),
-        Some(("host", name)) if FACTS.contains(&name) => Ok(()),
-        _ => bail!("there is no {name}: the facts are {}", FACTS.map(|fact| format!("host.{fact}")).join(", ")),
-    }
-}
-
-impl System {
-    /// A fact, such as `instance.region` or `host.codename`.
-    ///
-    /// # Errors
-    /// If there is none of this name, if it can't be found out, or, with [`OfEachInstance`], if it is not to be asked
-    /// while an image is made.
-    ///
-    /// [`OfEachInstance`]: crate::manifest::variables::OfEachInstance
+impl Host {
+    /// Returns a fact about the host, such as `codename`. In an image's tree, distribution and codename are the image's.
     pub fn fact(&self, name: &str) -> Result<String> {
-        check_fact(name)?;
-        match name.split_once('.') {
-            Some(("instance", name)) => self.instance(name),
-            _ => self.host(name.trim_start_matches("host.")),
-        }
-    }
-
-    /// A fact about the host. In an image's tree, distribution and codename are the image's.
-    pub fn host(&self, name: &str) -> Result<String> {
-        if matches!(name, "memory" | "hostname") {
-            self.leave_to_instances()?;
-        }
         match name {
             "architecture" => Ok(std::env::consts::ARCH.into()),
             "distribution" => os_release(self.root(), "ID"),

@@ -9,8 +9,8 @@ use nix::{
     libc,
 };
 
-use super::{calls::repeat, root::Root};
-use crate::{system::System, value::AbsPath};
+use super::{Host, calls::repeat, root::Root};
+use crate::value::AbsPath;
 
 /// Longer than unattended-upgrades takes on a machine's first boot.
 const PATIENCE: Duration = Duration::from_mins(15);
@@ -30,11 +30,11 @@ pub struct Held {
 ///
 /// # Errors
 /// Transient, naming the holder, once a deadline has passed.
-pub fn wait(system: &System, what: &str, find: impl Fn(&Root) -> Result<Option<Held>>) -> Result<()> {
-    system.deadlines().within(Some(PATIENCE), &format!("waiting for {what}"), || {
-        while let Some(Held { path, holder }) = find(system.root())? {
-            system.progress(&format!("waiting for {holder} to release {path}"));
-            system.wait(PERIOD).with_context(|| format!("{path} is held by {holder}"))?;
+pub fn wait(host: &Host, what: &str, find: impl Fn(&Root) -> Result<Option<Held>>) -> Result<()> {
+    host.stop.deadlines.within(Some(PATIENCE), &format!("waiting for {what}"), || {
+        while let Some(Held { path, holder }) = find(host.root())? {
+            host.progress(&format!("waiting for {holder} to release {path}"));
+            host.stop.wait(PERIOD).with_context(|| format!("{path} is held by {holder}"))?;
         }
         Ok(())
     })

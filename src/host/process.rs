@@ -13,12 +13,10 @@ use nix::{
     unistd::close,
 };
 
-use crate::run::supervisor;
-
 /// Keeps what this process holds to itself: its memory, which no debugger of its user may read and no core file will
-/// hold, and its descriptors. To be called first of all, before a file is opened.
-pub fn isolate() {
-    close_inherited(supervisor::adopt());
+/// hold, and its descriptors but `kept`. To be called first of all, before a file is opened.
+pub fn isolate(kept: Option<RawFd>) {
+    close_inherited(kept);
     // A kernel that can't is no reason not to serve.
     _ = set_dumpable(false);
     _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);

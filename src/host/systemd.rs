@@ -9,10 +9,12 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::time::{ClockId, clock_gettime};
 
-use super::command::{Program, with_tail};
+use super::{
+    Host,
+    command::{Program, with_tail},
+};
 use crate::{
     error::Fault,
-    system::System,
     value::{AbsPath, quoted, spoken},
 };
 
@@ -149,7 +151,24 @@ pub fn unit_files(name: &str) -> impl Iterator<Item = AbsPath> {
     names.flat_map(|name| UNIT_PATH.iter().filter_map(move |directory| AbsPath::from(*directory).join(&name).ok()))
 }
 
-impl System {
+/// What is known of units, and which ones are asked about.
+#[derive(Debug, Default)]
+pub(super) struct KnownUnits {
+    watched: BTreeSet<String>,
+    /// The units that this run has started, each with the invocation that is known of.
+    started: BTreeMap<String, String>,
+    /// As systemd has shown them since the last change.
+    shown: Option<Units>,
+}
+
+impl KnownUnits {
+    /// Has systemd asked again: a change was made.
+    pub(super) fn forget(&mut self) {
+        self.shown = None;
+    }
+}
+
+impl Host {
     /// Whether systemd reads a unit from this path.
     pub fn is_unit_file(&self, path: &AbsPath) -> bool {
         let ending = path.leaf().rsplit_once('.').map(|(_, ending)| ending);
@@ -174,19 +193,19 @@ impl System {
 
     /// Units that will be asked about, so that one process tells of all of them.
     pub fn watch_units(&self, names: impl IntoIterator<Item = String>) {
-        self.watched_units.borrow_mut().extend(names);
+        self.units.borrow_mut().watched.extend(names);
     }
 
     /// The state of a unit, since the last change.
     pub fn unit(&self, name: &str) -> Result<Unit> {
         self.watch_units([name.to_owned()]);
-        let cache = self.cache();
-        let known = cache.units.borrow().clone().filter(|units| units.contains_key(name));
+        let known = self.units.borrow().shown.clone().filter(|units| units.contains_key(name));
         let units = if let Some(units) = known {
             units
         } else {
-            let units = Rc::new(self.show(&self.watched_units.borrow())?);
-            *cache.units.borrow_mut() = Some(units.clone());
+            let watched = self.units.borrow().watched.clone();
+            let units = Rc::new(self.show(&watched)?);
+            self.units.borrow_mut().shown = Some(units.clone());
             units
         };
         Ok(units.get(name).cloned().unwrap_or_default())
@@ -227,7 +246,7 @@ impl System {
     ///
     /// The job is queued without waiting for it (`--no-block`), because it may be ordered after the very
     /// unit that runs us, which ends only when we do (cloud-final.service, and units with
-    /// `After=multi-user.target`). Such a job is left queued; see [`System::waits_for_us`].
+    /// `After=multi-user.target`). Such a job is left queued; see [`Host::waits_for_us`].
     pub fn settle(&self, verb: &str, name: &str, stable: Duration, patience: Duration) -> Result<()> {
         let mut unit = self.unit(name)?;
         if verb != "stop" && unit.was_tried() {
@@ -252,13 +271,13 @@ impl System {
             }
             match (verb == "stop", unit.is_active(), unit.has_job()) {
                 (true, false, false) => {
-                    _ = self.started_units.borrow_mut().remove(name);
+                    _ = self.units.borrow_mut().started.remove(name);
                     return Ok(());
                 }
                 (false, true, false) => {
                     let since: Instant = *active_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= stable {
-                        _ = self.started_units.borrow_mut().insert(name.to_owned(), unit.invocation().to_owned());
+                        _ = self.units.borrow_mut().started.insert(name.to_owned(), unit.invocation().to_owned());
                         return Ok(());
                     }
                 }
@@ -274,7 +293,7 @@ impl System {
                 return Err(waited.hint(format!("systemctl status {}", quoted(name)))).context(self.still(name, &unit));
             }
             self.progress(&format!("{name}: {} ({})", unit.get("ActiveState"), unit.get("SubState")));
-            self.wait(pause).map_err(|stopped| stopped.context(self.still(name, &unit)))?;
+            self.stop.wait(pause).map_err(|stopped| stopped.context(self.still(name, &unit)))?;
             pause = (pause * 2).min(Duration::from_millis(200));
         }
     }
@@ -289,7 +308,7 @@ impl System {
                 return Ok(true);
             }
             self.progress(&format!("{name}: waiting until it stays up"));
-            self.wait(left.min(Duration::from_millis(200)))?;
+            self.stop.wait(left.min(Duration::from_millis(200)))?;
             unit = self.fresh_unit(name)?;
         }
         Ok(false)
@@ -299,12 +318,12 @@ impl System {
     /// systemd has started it again: whoever waits for what it serves waits in vain. A restart is told of once.
     /// Starts no process where the run has started no unit.
     pub fn check_started(&self) -> Result<()> {
-        let names: BTreeSet<String> = self.started_units.borrow().keys().cloned().collect();
+        let names: BTreeSet<String> = self.units.borrow().started.keys().cloned().collect();
         if names.is_empty() {
             return Ok(());
         }
         for (name, unit) in self.show(&names)? {
-            let known = self.started_units.borrow_mut().insert(name.clone(), unit.invocation().to_owned());
+            let known = self.units.borrow_mut().started.insert(name.clone(), unit.invocation().to_owned());
             if unit.has_ended() || known.is_some_and(|known| unit.has_replaced(&known)) {
                 return Err(self.failed(&name, &unit));
             }
@@ -345,7 +364,7 @@ impl System {
             name,
         ]);
         // Only for the message: the unit's failure is the error to be reported, be it that time is over.
-        let finished = self.deadlines().instead(LAST_WORDS, "reading the journal", || self.run(&command));
+        let finished = self.stop.deadlines.instead(LAST_WORDS, "reading the journal", || self.run(&command));
         finished.map(|finished| finished.stdout).unwrap_or_default()
     }
 

@@ -10,8 +10,11 @@ use nix::sys::statfs;
 
 use crate::{
     error::Fault,
-    host::root::{FileType, Root, is_match},
-    system::System,
+    host::{
+        Host,
+        root::{FileType, Root, is_match},
+    },
+    redaction::forms::{aws_secret, private_key, url_password},
     value::AbsPath,
 };
 
@@ -69,19 +72,19 @@ pub struct Finding {
 ///
 /// # Errors
 /// Also if there is more to look at than there is time for: then nobody knows.
-pub fn search(system: &System, allowed: &[AbsPath]) -> Result<Vec<Finding>> {
-    system.deadlines().within(Some(TIME), "looking for credentials", || {
-        let root = system.root().to_inspect();
-        let mut search = Search { system, root: &root, allowed, files: 0, findings: vec![] };
+pub fn search(host: &Host, allowed: &[AbsPath]) -> Result<Vec<Finding>> {
+    host.stop.deadlines.within(Some(TIME), "looking for credentials", || {
+        let root = host.root().to_inspect();
+        let mut search = Search { host, root: &root, allowed, files: 0, findings: vec![] };
         for area in AREAS {
-            search.enter(&system.root().resolve(&area.into())?, 0)?;
+            search.enter(&host.root().resolve(&area.into())?, 0)?;
         }
         Ok(search.findings)
     })
 }
 
 struct Search<'a> {
-    system: &'a System,
+    host: &'a Host,
     root: &'a Root,
     allowed: &'a [AbsPath],
     files: usize,
@@ -91,7 +94,7 @@ struct Search<'a> {
 impl Search<'_> {
     /// A path, and everything below it. No link is followed: what it points to is looked at where it is.
     fn enter(&mut self, path: &AbsPath, depth: usize) -> Result<()> {
-        self.system.check()?;
+        self.host.stop.check()?;
         let root = self.root;
         let is_allowed = |allowed: &AbsPath| {
             path.as_str().strip_prefix(allowed.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -147,85 +150,11 @@ fn is_on_disk(root: &Root, path: &AbsPath) -> Result<bool> {
     Ok(device(path)? == device(&"/".into())? || !elsewhere.contains(&root.file_system(&path.join("any")?)?.magic))
 }
 
-/// The header of a private key, and soon after it a line of its body.
-fn private_key(text: &str) -> Option<usize> {
-    text.match_indices("-----BEGIN ").map(|(at, _)| at).find(|at| {
-        let after = &text[*at..];
-        let Some((header, body)) = after[11..].split_once("-----") else { return false };
-        let is_key = header.ends_with("PRIVATE KEY") || header == "PGP PRIVATE KEY BLOCK";
-        is_key && header.len() < 40 && runs(body, 600).any(|(_, run)| run.len() >= 48)
-    })
-}
-
-/// A secret access key: after its name, or soon after a key id.
-fn aws_secret(text: &str) -> Option<usize> {
-    let lower = text.to_ascii_lowercase();
-    let words = ["secret_access_key", "secretaccesskey", "aws_secret_key"];
-    let named = words.iter().flat_map(|name| lower.match_indices(name)).find(|(at, name)| {
-        let after = &text[at + name.len()..];
-        let value = after.trim_start_matches([' ', '\t', '"', '\'', '=', ':']);
-        let between = &after[..after.len() - value.len()];
-        let secret = runs(value, 200).next().filter(|(start, _)| *start == 0);
-        between.contains(['=', ':']) && between.len() < 10 && secret.is_some_and(|(_, run)| is_secret(run, 20))
-    });
-    let with_id = ["AKIA", "ASIA"].iter().flat_map(|prefix| text.match_indices(prefix)).find(|(at, _)| {
-        let is_id = |run: &str| run.len() == 20 && run.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
-        let begins = !text[..*at].ends_with(|c: char| c.is_ascii_alphanumeric());
-        let mut runs = runs(&text[*at..], 300);
-        begins
-            && runs.next().is_some_and(|(_, run)| is_id(run) && !run.contains("EXAMPLE"))
-            && runs.any(|(_, run)| run.len() == 40 && is_secret(run, 40))
-    });
-    named.into_iter().chain(with_id).map(|(at, _)| at).min()
-}
-
-/// Whether a text holds a credential that is known by its form alone.
-pub fn is_in(text: &str) -> bool {
-    [private_key, aws_secret, url_password].iter().any(|find| find(text).is_some())
-}
-
-/// Whether this may be a secret: mixed enough to be no name, no digest in hexadecimal, and not the one of AWS's manuals.
-pub fn is_secret(run: &str, shortest: usize) -> bool {
-    let distinct = run.bytes().collect::<std::collections::BTreeSet<_>>().len();
-    let has = |is: fn(&u8) -> bool| run.as_bytes().iter().any(is);
-    run.len() >= shortest
-        && distinct > 10
-        && has(u8::is_ascii_uppercase)
-        && has(u8::is_ascii_lowercase)
-        && has(u8::is_ascii_digit)
-        && !run.contains("EXAMPLE")
-}
-
-/// The runs of base64's characters at the beginning of a text, and where they are.
-fn runs(text: &str, length: usize) -> impl Iterator<Item = (usize, &str)> {
-    let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
-    let mut end = text.len().min(length);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let mut at = 0;
-    let pieces = text[..end].split(move |c| !is_base64(c)).map(move |run| {
-        let start = at;
-        // What ends a run may be longer than a byte; where exactly does not matter behind the first one.
-        at += run.len() + 1;
-        (start, run)
-    });
-    pieces.filter(|(_, run)| !run.is_empty())
-}
-
 /// `password` and a word behind it, netrc(5) and `apt_auth.conf(5)`.
 fn netrc_password(text: &str) -> Option<usize> {
     let mut words = text.split_ascii_whitespace();
     let found = words.any(|word| word == "password") && words.next().is_some();
     found.then(|| text.find("password"))?
-}
-
-/// `https://user:password@host`.
-fn url_password(text: &str) -> Option<usize> {
-    text.match_indices("://").map(|(at, _)| at).find(|at| {
-        let authority = text[at + 3..].split(['/', '\n']).next().unwrap_or_default();
-        authority.split_once('@').and_then(|(user, _)| user.split_once(':')).is_some_and(|(_, word)| !word.is_empty())
-    })
 }
 
 /// `scheme://user:password@host` with a password that is none of those that stand for one in a manual.
@@ -276,7 +205,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::{stop::Interrupt, system::Mode};
+    use crate::stop::Interrupt;
 
     /// What is found in a tree of these files: `path:line: what`.
     fn found(files: &[(&str, &str)], allowed: &[&'static str]) -> Vec<String> {
@@ -286,9 +215,9 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let system = System::open(&tree, Mode::Run, Interrupt::default()).unwrap();
+        let host = Host::open(&tree, Interrupt::default()).unwrap();
         let allowed: Vec<AbsPath> = allowed.iter().map(|path| (*path).into()).collect();
-        let findings = search(&system, &allowed).unwrap();
+        let findings = search(&host, &allowed).unwrap();
         fs::remove_dir_all(tree).unwrap();
         findings.iter().map(|Finding { path, line, what }| format!("{path}:{line}: {what}")).collect()
     }

@@ -8,11 +8,11 @@ use anyhow::Result;
 use super::credentials::Finding;
 use crate::{
     host::{
+        Host,
         root::{FileType, Root},
         state,
     },
     resource::file::note,
-    system::System,
     value::AbsPath,
 };
 
@@ -79,8 +79,8 @@ const REMOVED: &[(When, &str, &[&str])] = &[
 ];
 
 /// Removes what is this machine's own, and tells each thing before it is done. A second time there is nothing to do.
-pub fn seal(system: &System, on_request: OnRequest, mut tell: impl FnMut(String)) -> Result<()> {
-    let root = &system.root().to_inspect();
+pub fn seal(host: &Host, on_request: OnRequest, mut tell: impl FnMut(String)) -> Result<()> {
+    let root = &host.root().to_inspect();
     for (when, what, patterns) in REMOVED {
         let asked = match when {
             When::Always => true,
@@ -89,7 +89,7 @@ pub fn seal(system: &System, on_request: OnRequest, mut tell: impl FnMut(String)
         };
         for pattern in patterns.iter().filter(|_| asked) {
             for path in root.matching(pattern)? {
-                system.check()?;
+                host.stop.check()?;
                 if !is_harmless(root, &path)? && root.purge(&path)? {
                     tell(format!("remove {path} ({what})"));
                 }
@@ -97,17 +97,17 @@ pub fn seal(system: &System, on_request: OnRequest, mut tell: impl FnMut(String)
         }
     }
     empty_machine_id(root, tell)?;
-    system.forget();
+    host.forget();
     Ok(())
 }
 
 /// The files that are there though the manifest declares them secrets; our notes on them, which hold their digests, are
 /// removed.
-pub fn declared_secrets(system: &System, secrets: &[&AbsPath]) -> Result<Vec<Finding>> {
+pub fn declared_secrets(host: &Host, secrets: &[&AbsPath]) -> Result<Vec<Finding>> {
     let mut found = vec![];
     for path in secrets {
-        system.root().remove(&state::path(&note(path))?)?;
-        if system.root().status(path)?.is_some() {
+        host.root().remove(&state::path(&note(path))?)?;
+        if host.root().status(path)?.is_some() {
             let what = "a secret, as the manifest declares it (--allow does not keep it)";
             found.push(Finding { path: (*path).clone(), line: 1, what });
         }
@@ -116,9 +116,9 @@ pub fn declared_secrets(system: &System, secrets: &[&AbsPath]) -> Result<Vec<Fin
 }
 
 /// The files of authorized keys that are left, each with how many it holds: every instance of the image will let these in.
-pub fn authorized_keys(system: &System) -> Result<Vec<(AbsPath, usize)>> {
+pub fn authorized_keys(host: &Host) -> Result<Vec<(AbsPath, usize)>> {
     let mut left = vec![];
-    let root = system.root().to_inspect();
+    let root = host.root().to_inspect();
     for path in root.matching(AUTHORIZED_KEYS)? {
         let text = root.read(&path, 1 << 20).ok().flatten().unwrap_or_default();
         let text = String::from_utf8_lossy(&text);

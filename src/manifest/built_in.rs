@@ -1,6 +1,7 @@
 //! The steps built into the binary: `steps/` of this repository.
 
-use super::{diagnostic::Text, location::Texts};
+use super::location::Texts;
+use crate::diagnostic::Text;
 
 macro_rules! built_in {
     ($($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("../../steps/", $name)))),*] };

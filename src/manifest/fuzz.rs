@@ -6,13 +6,12 @@ use std::io::Write;
 
 use flate2::{Compression, write::GzEncoder};
 
-use super::{
-    archive,
+use super::{archive, parse};
+use crate::{
     diagnostic::{Diagnostic, Text},
-    parse,
+    system::Phase,
     variables::{OfEachInstance, Variables, is_fact},
 };
-use crate::system::Phase;
 
 /// Texts, separated by lines `%%`: the variables, then step files. One that is valid stays valid where facts are unknown,
 /// as in `validate` and while an image is made, and where its steps are not picked.

@@ -5,8 +5,9 @@ use std::{fmt, io::Read, path::Path};
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::geteuid;
 
-use super::{archive, built_in, diagnostic::Text};
+use super::{archive, built_in};
 use crate::{
+    diagnostic::Text,
     error::Fault,
     fetch::{Download, Source},
     host::root::trusted::Trusted,

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    diagnostic::{Diagnostic, Place},
-    reader::Spot,
-};
+use super::reader::Spot;
 use crate::{
+    diagnostic::{Diagnostic, Place},
     host::root::way::{Owner, Part, Way, Writers},
     resource::Resource,
     value::AbsPath,

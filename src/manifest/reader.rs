@@ -12,15 +12,15 @@ use toml::{
 
 use super::{
     COMMON_FIELDS, Declared, Manifest, Step,
-    diagnostic::{Diagnostic, Faults, Place, Text, did_you_mean},
     places::{self, Declaration},
     schema,
-    variables::Variables,
 };
 use crate::{
+    diagnostic::{Diagnostic, Faults, Place, Text, did_you_mean},
     resource::{KINDS, KindEntry, Resource, deferred::Deferred},
     system::Phase,
     value::Span,
+    variables::Variables,
 };
 
 /// How many bytes of a table's first line are pointed at.

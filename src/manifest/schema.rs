@@ -222,10 +222,7 @@ pub fn manual(only: Option<&str>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        manifest::{diagnostic::Text, parse, variables::Variables},
-        system::Phase,
-    };
+    use crate::{diagnostic::Text, manifest::parse, system::Phase, variables::Variables};
 
     #[test]
     fn every_kind_is_documented_and_its_example_is_valid() {

@@ -106,7 +106,7 @@ pub fn install(system: &System, installation: &Installation) -> Result<()> {
 /// Sees whether an installation fits on the disk, and fetches its archives. `print` is its command with
 /// [`archives::PRINT`].
 fn prepare(system: &System, print: &Program) -> Result<()> {
-    let printed = system.run(print)?;
+    let printed = system.host.run(print)?;
     // What is wrong the installation itself will say, and mend.
     if !printed.status.success() {
         return Ok(());
@@ -156,7 +156,7 @@ pub fn verify(system: &System, sources: &AbsPath) -> Result<()> {
         "-oDir::Cache::pkgcache=",
         "-oDir::Cache::srcpkgcache=",
     ]);
-    persevere(system, "verifying the repository", || system.run(&command).map(judge), |_| Ok(false))
+    persevere(system, "verifying the repository", || system.host.run(&command).map(judge), |_| Ok(false))
 }
 
 fn update_command() -> Program {
@@ -217,7 +217,7 @@ fn silent<const N: usize>(argv: [&str; N]) -> Program {
 /// Runs a program that configures packages; their services are not started.
 fn run_held(system: &System, command: &Program) -> Result<Finished> {
     let _held = ServicesHeld::new(system)?;
-    system.run(&command.clone().env(policy::VARIABLE, "1").reporting())
+    system.host.run(&command.clone().env(policy::VARIABLE, "1").reporting())
 }
 
 /// A run of apt-get or dpkg, if it has failed.
@@ -250,8 +250,8 @@ fn persevere(
             return Err(error.into());
         }
         tracing::warn!(attempt, "{what}: {}", diagnosis.line.trim());
-        system.progress(&format!("{what}: trying again (attempt {} of {ATTEMPTS})", attempt + 1));
-        system.wait(backoff(attempt))?;
+        system.host.progress(&format!("{what}: trying again (attempt {} of {ATTEMPTS})", attempt + 1));
+        system.host.stop.wait(backoff(attempt))?;
     }
     Ok(())
 }
@@ -287,7 +287,7 @@ fn diagnose<'a>(system: &System, finished: &'a Finished) -> Diagnosis<'a> {
 /// Whether something keeps the clock right, as far as systemd knows; adjtimex(2).
 fn is_clock_synchronized(system: &System) -> bool {
     let asked = Program::new(["timedatectl", "show", "--property=NTPSynchronized", "--value"]);
-    system.run(&asked).map_or(true, |finished| finished.stdout.trim() != "no")
+    system.host.run(&asked).map_or(true, |finished| finished.stdout.trim() != "no")
 }
 
 fn now() -> String {
@@ -297,7 +297,7 @@ fn now() -> String {
 
 /// Said in words before apt would say it in a dozen lines.
 fn check_writable(system: &System) -> Result<()> {
-    if !system.has_program("apt-get") {
+    if !system.host.has_program("apt-get") {
         return Err(Fault::new("the program `apt-get` is not installed: packages can't be installed here").into());
     }
     for path in ["/var/lib/dpkg/status", "/var/cache/apt/archives", "/usr/bin"] {

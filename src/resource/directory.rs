@@ -131,7 +131,7 @@ impl Directory {
 
     /// Who else than its owner may write to it with this mode.
     fn writers_of(&self, system: &System, ids: Ids, mode: u32) -> Result<Writers> {
-        let accounts = system.accounts()?;
+        let accounts = system.host.accounts()?;
         Ok(Writers::of(mode, true, || match ids {
             Some((uid, gid)) => gid != 0 && !accounts.is_private(gid, uid),
             None => self.group.is_some(),

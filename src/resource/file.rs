@@ -152,7 +152,7 @@ impl Resource for File {
         let sources = self.source.clone().filter(|sources| sources.local().is_none())?;
         let sha256 = self.sha256;
         // What can't be read now is reported when the resource has its turn.
-        let digest = system.digest(&self.path).ok().flatten();
+        let digest = system.host.digest(&self.path).ok().flatten();
         let there = match sha256 {
             Some(wanted) if !self.template => digest == Some(wanted),
             _ => digest.is_some(),
@@ -241,7 +241,7 @@ impl File {
                 && system.root().read(&self.path, status.size)?.as_deref() == Some(content.as_bytes());
             return Ok((!same).then(|| "write new content".into()));
         }
-        let digest = system.digest(&self.path)?;
+        let digest = system.host.digest(&self.path)?;
         match (self.origin()?, self.sha256) {
             (origin, None) => origin.difference(system, digest),
             (origin, Some(_)) if self.template => origin.difference(system, digest),

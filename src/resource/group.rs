@@ -47,7 +47,7 @@ impl Resource for Group {
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
-        let accounts = system.accounts()?;
+        let accounts = system.host.accounts()?;
         if let Some(group) = accounts.group(self.name.as_str()) {
             return match self.gid {
                 Some(gid) if gid != group.gid => Err(Fault::new(format!(
@@ -73,7 +73,7 @@ impl Resource for Group {
         }
         let command = command.arg(self.name.as_str());
         Ok(vec![
-            Change::new("create group", move |system| system.change_accounts(&command))
+            Change::new("create group", move |system| system.host.change_accounts(&command))
                 .brings([Fact::Group(self.name.to_string())]),
         ])
     }

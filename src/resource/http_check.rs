@@ -120,10 +120,10 @@ impl HttpCheck {
                 return Err(self.late(system, &wrong).into());
             }
             if pause >= LOOK {
-                system.check_started()?;
+                system.host.check_started()?;
             }
-            system.progress(&format!("{}: {wrong}", self.title()));
-            system.wait(pause)?;
+            system.host.progress(&format!("{}: {wrong}", self.title()));
+            system.host.stop.wait(pause)?;
             pause = (pause * 3 / 2).min(PAUSE);
         }
         Ok(())
@@ -135,7 +135,7 @@ impl HttpCheck {
         let (title, expected, deadline) = (self.title(), self.expected(), spoken(self.deadline.0));
         let url = title.replace('\'', "%27");
         let fault = Fault::new(format!("{title} did not answer {expected} within {deadline}: {wrong}"))
-            .hint(format!("curl -i '{url}'; systemctl --failed; journalctl -e; then {}", system.run_command()));
+            .hint(format!("curl -i '{url}'; systemctl --failed; journalctl -e; then {}", system.host.run_command()));
         match wrong {
             Wrong::NoAnswer(_) => fault.transient(),
             Wrong::Answer(_) => fault,

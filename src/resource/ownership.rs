@@ -51,7 +51,7 @@ impl fmt::Display for AccountName {
 /// Whose something declared is to be: this user's, or root's.
 pub fn owner(system: &System, owner: Option<&AccountName>) -> Result<Owner> {
     let Some(name) = owner else { return Ok(Owner::Id(geteuid().as_raw())) };
-    let accounts = system.accounts()?;
+    let accounts = system.host.accounts()?;
     Ok(accounts.user(name.as_str()).map_or_else(|| Owner::Name(name.to_string()), |user| Owner::Id(user.uid)))
 }
 
@@ -61,7 +61,7 @@ pub type Ids = Option<(u32, u32)>;
 /// Looks up owner and group. Without an owner it is whoever runs this, which is root; without a group it
 /// is the owner's primary group.
 pub fn ids(system: &System, owner: Option<&AccountName>, group: Option<&AccountName>) -> Result<Ids> {
-    let accounts = system.accounts()?;
+    let accounts = system.host.accounts()?;
     let owner = match owner {
         None => {
             let uid = geteuid().as_raw();
@@ -92,7 +92,7 @@ fn missing(what: &str, name: &AccountName) -> anyhow::Error {
 
 /// An owner in words: `glovo-app:glovo-app`.
 pub fn words(system: &System, uid: u32, gid: u32) -> Result<String> {
-    let accounts = system.accounts()?;
+    let accounts = system.host.accounts()?;
     let user = accounts.user_by_id(uid).map_or_else(|| uid.to_string(), |user| user.name.clone());
     let group = accounts.group_by_id(gid).map_or_else(|| gid.to_string(), |group| group.name.clone());
     Ok(format!("{user}:{group}"))

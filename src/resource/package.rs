@@ -129,7 +129,7 @@ impl Resource for Package {
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
-        let status = system.packages()?;
+        let status = system.host.read_once(Status::read)?;
         let mut changes = vec![];
         if apt::is_policy_left_behind(system)? {
             changes.push(Change::new("remove the policy-rc.d of an installation that was killed", apt::sweep_policy));

@@ -128,7 +128,7 @@ impl Resource for Service {
         if !system.is_live() {
             return self.plan_offline(system);
         }
-        let unit = system.unit(&self.name.0)?;
+        let unit = system.host.unit(&self.name.0)?;
         if unit.load_state() != "loaded" && !self.is_coming(system) {
             return self.plan_unloaded(system, &unit);
         }
@@ -163,8 +163,8 @@ impl Service {
     }
 
     fn plan_offline(&self, system: &System) -> Result<Vec<Change>> {
-        let is_enabled = system.is_enabled_offline(&self.name.0)?;
-        if system.unit_file(&self.name.0)?.is_none() && !self.is_coming(system) {
+        let is_enabled = system.host.is_enabled_offline(&self.name.0)?;
+        if system.host.unit_file(&self.name.0)?.is_none() && !self.is_coming(system) {
             if self.usual_files().any(|path| system.expects(&Fact::AtBoot(path))) {
                 return Ok(vec![Change::deferred("ensure at boot (deferred: its unit file is left to the boot)")]);
             }
@@ -183,8 +183,9 @@ impl Service {
         if !unit.is_up_or_will_be() && self.is_off(unit.is_enabled()) {
             return Ok(vec![]);
         }
-        let is_new =
-            || Ok::<_, anyhow::Error>(unit.load_state() == "not-found" && system.unit_file(&self.name.0)?.is_some());
+        let is_new = || {
+            Ok::<_, anyhow::Error>(unit.load_state() == "not-found" && system.host.unit_file(&self.name.0)?.is_some())
+        };
         if !unit.needs_reload() && !is_new()? {
             return Err(self.refused(system, unit));
         }
@@ -211,13 +212,13 @@ impl Service {
         let wanted = self.enabled.filter(|wanted| *wanted != is_enabled)?;
         let name = self.name.0.clone();
         let summary = if wanted { "enable at boot" } else { "disable at boot" };
-        Some(Change::new(summary, move |system| system.set_enabled(&name, wanted)))
+        Some(Change::new(summary, move |system| system.host.set_enabled(&name, wanted)))
     }
 
     fn start_or_restart(&self, system: &System, unit: &Unit) -> Result<Option<Change>> {
         let service = self.clone();
         if !unit.is_active() {
-            if unit.has_job() && system.waits_for_us(&self.name.0)? {
+            if unit.has_job() && system.host.waits_for_us(&self.name.0)? {
                 return Ok(Some(Change::deferred(
                     "start (deferred: systemd starts it when the unit that runs this has ended)",
                 )));
@@ -260,7 +261,7 @@ impl Service {
             return Ok(Some(format!("{path} will be new")));
         }
         let started = state::read::<Started>(system.root(), &self.state_name());
-        let Some(started) = started.filter(|started| started.machine == system.identity()) else {
+        let Some(started) = started.filter(|started| started.machine == system.host.identity()) else {
             let is_of_now = self.has_read_all(system, unit)?;
             return Ok((!is_of_now).then(|| "what it was started with is not known".into()));
         };
@@ -318,19 +319,19 @@ impl Service {
         let digest = |path: &AbsPath| {
             let file = system.root().resolve(path)?;
             let expected = system.expected_digest(path).or_else(|| system.expected_digest(&file));
-            expected.map_or_else(|| system.digest(&file), |digest| Ok(Some(digest)))
+            expected.map_or_else(|| system.host.digest(&file), |digest| Ok(Some(digest)))
         };
         let digests = self.restart_on.iter().map(|path| Ok((path.clone(), digest(path)?)));
-        Ok(Started { machine: system.identity(), inputs: digests.collect::<Result<_>>()? })
+        Ok(Started { machine: system.host.identity(), inputs: digests.collect::<Result<_>>()? })
     }
 
     fn start(&self, system: &System, verb: &str) -> Result<()> {
-        let unit = system.unit(&self.name.0)?;
+        let unit = system.host.unit(&self.name.0)?;
         if unit.load_state() != "loaded" {
             return Err(self.refused(system, &unit));
         }
         if let Some(argv) = &self.validate {
-            validate(system, &Program::new(argv.0.iter().cloned()))
+            validate(&system.host, &Program::new(argv.0.iter().cloned()))
                 .inspect_err(|_| system.note_refusal(&self.name.0, false))
                 .with_context(|| format!("{} was not {verb}ed: its validator failed", self.name.0))?;
         }
@@ -356,17 +357,17 @@ impl Service {
 
     /// Waits until what runs has proven itself; where it ends before, this run's own start must.
     fn stay_up(&self, system: &System) -> Result<()> {
-        if system.stays_up(&self.name.0, self.stable.0)? { Ok(()) } else { self.start(system, "restart") }
+        if system.host.stays_up(&self.name.0, self.stable.0)? { Ok(()) } else { self.start(system, "restart") }
     }
 
     fn settle(&self, system: &System, verb: &str) -> Result<()> {
         // A declared timeout is in force anyway; the shorter one counts.
-        system.settle(verb, &self.name.0, self.stable.0, START_PATIENCE + self.stable.0)
+        system.host.settle(verb, &self.name.0, self.stable.0, START_PATIENCE + self.stable.0)
     }
 }
 
 fn reload() -> Change {
-    Change::new("read unit files again (daemon-reload)", System::daemon_reload)
+    Change::new("read unit files again (daemon-reload)", |system| system.host.daemon_reload())
 }
 
 #[cfg(test)]

@@ -175,7 +175,7 @@ impl Swap {
         let swap = self.clone();
         let on = move |system: &System| swap.swapon(system);
         let Some(status) = system.root().status(&self.path)? else {
-            let size = self.size.bytes(system.memory()?);
+            let size = self.size.bytes(system.host.memory()?);
             self.preflight(system.root(), size)?;
             let swap = self.clone();
             let create = move |system: &System| swap.create(system, size);
@@ -261,14 +261,14 @@ impl Swap {
                 for start in (0..size).step_by(zeros.len()) {
                     let piece = usize::try_from(size - start).unwrap_or(usize::MAX).min(zeros.len());
                     staged.write_all(&zeros[..piece])?;
-                    system.check()?;
+                    system.host.stop.check()?;
                 }
             }
             Err(errno) => {
                 return Err(errno).with_context(|| format!("allocating {} for {}", ByteSize(size), self.path));
             }
         }
-        _ = system.run_checked(&Program::new(["mkswap", staged.temporary()?.as_str()]))?;
+        _ = system.host.run_checked(&Program::new(["mkswap", staged.temporary()?.as_str()]))?;
         staged.publish()
     }
 
@@ -277,7 +277,7 @@ impl Swap {
         if let Some(priority) = self.priority {
             command = command.args(["--priority", &priority.to_string()]);
         }
-        match system.run_checked(&command.arg(self.path.as_str())) {
+        match system.host.run_checked(&command.arg(self.path.as_str())) {
             // What a killed run had started may have turned it on since we looked.
             Err(error) if !is_active(system.root(), &self.path)? => {
                 Err(Fault::new(format!("{} could not be turned on", self.path))

@@ -64,7 +64,7 @@ impl Resource for User {
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
-        let accounts = system.accounts()?;
+        let accounts = system.host.accounts()?;
         for group in &self.groups {
             let expected = system.expects(&Fact::Group(group.to_string())) || system.expects(&Fact::Packages);
             if accounts.group(group.as_str()).is_none() && !expected {
@@ -83,8 +83,8 @@ impl Resource for User {
 /// Writes the line of that name which a killed useradd or groupadd has left out, where it has.
 pub(super) fn complete(system: &System, shadow: Shadow, name: &str) -> Result<Option<Change>> {
     let command = Program::new([shadow.converter]);
-    let change = Change::new(format!("add it to {}", shadow.path), move |system| system.change_accounts(&command));
-    Ok(system.lacks(shadow, name)?.then_some(change))
+    let change = Change::new(format!("add it to {}", shadow.path), move |system| system.host.change_accounts(&command));
+    Ok(system.host.lacks(shadow, name)?.then_some(change))
 }
 
 impl User {
@@ -121,7 +121,7 @@ impl User {
         }
         let command = command.arg(self.name.as_str());
         let summary = if self.system { "create system user" } else { "create user" };
-        let change = Change::new(summary, move |system| system.change_accounts(&command))
+        let change = Change::new(summary, move |system| system.host.change_accounts(&command))
             .brings([Fact::User(self.name.to_string()), Fact::Group(self.name.to_string())]);
         Ok(vec![change.brings(self.new_home(system)?)])
     }
@@ -163,7 +163,7 @@ impl User {
             let command = Program::new(["groupadd", "--gid", &user.gid.to_string(), name.as_str()]);
             let summary = format!("create its group, gid {}", user.gid);
             changes.push(
-                Change::new(summary, move |system| system.change_accounts(&command))
+                Change::new(summary, move |system| system.host.change_accounts(&command))
                     .brings([Fact::Group(name.to_string())]),
             );
         }
@@ -171,7 +171,7 @@ impl User {
             let command = Program::new(["usermod", "--shell", shell.as_str(), name.as_str()]);
             let summary =
                 format!("set shell {shell} (now {})", if user.shell.is_empty() { "/bin/sh" } else { &user.shell });
-            changes.push(Change::new(summary, move |system| system.change_accounts(&command)));
+            changes.push(Change::new(summary, move |system| system.host.change_accounts(&command)));
         }
         let is_member = |group: &AccountName| {
             accounts
@@ -182,7 +182,7 @@ impl User {
         if !missing.is_empty() {
             let command = Program::new(["usermod", "--append", "--groups", &missing, name.as_str()]);
             changes.push(
-                Change::new(format!("add to groups {missing}"), move |system| system.change_accounts(&command))
+                Change::new(format!("add to groups {missing}"), move |system| system.host.change_accounts(&command))
                     .brings([Fact::User(name.to_string())]),
             );
         }

@@ -15,9 +15,10 @@ use super::{
     supervisor::{self, Word},
 };
 use crate::{
+    diagnostic::did_you_mean,
     error::{self, Class, Fault},
     fetch::Arrival,
-    manifest::{Declared, Manifest, Step, diagnostic::did_you_mean},
+    manifest::{Declared, Manifest, Step},
     redaction,
     resource::Change,
     system::{Mode, System},
@@ -98,19 +99,19 @@ pub fn run(
     let mut is_picked = selection.picker();
     let picks: Vec<bool> = manifest.steps.iter().map(|step| is_picked(&step.name)).collect();
     let shown = observer.clone();
-    system.on_progress(move |line| {
+    system.host.on_progress(move |line| {
         // A progress line from within an observer's own call has nowhere to go.
         if let Ok(mut observer) = shown.try_borrow_mut() {
             observer.progress(&redaction::shown(line));
         }
     });
-    let mut report = Report::begin(system.identity(), manifest.steps.iter().map(|step| step.name.clone()));
-    report.again = system.run_command().to_string();
+    let mut report = Report::begin(system.host.identity(), manifest.steps.iter().map(|step| step.name.clone()));
+    report.again = system.host.run_command().to_string();
     let mut run = Run { system, began, observer, report, recorded: false };
     let picked =
         || manifest.steps.iter().zip(&picks).filter(|(_, picked)| **picked).flat_map(|(step, _)| &step.resources);
     system.keep_previous_of(picked().flat_map(|declared| declared.resource.files()));
-    system.watch_units(picked().filter_map(|declared| declared.resource.unit()).map(Into::into));
+    system.host.watch_units(picked().filter_map(|declared| declared.resource.unit()).map(Into::into));
     // What came before, such as the manifest itself, is no part of the run.
     drop(system.arrivals());
     if system.mode() == Mode::Run {
@@ -153,7 +154,7 @@ impl Run<'_> {
         self.report.steps[index].began = milliseconds(began - self.began);
         let what = format!("step {}", step.name);
         let limit = Some(step.timeout.unwrap_or(STEP_TIMEOUT));
-        let deadlines = self.system.deadlines();
+        let deadlines = &self.system.host.stop.deadlines;
         let (exit_code, failed) = deadlines.within(limit, &what, || {
             let mut first = (0, false);
             for declared in &step.resources {
@@ -202,9 +203,9 @@ impl Run<'_> {
         let mut attempts = 0;
         let result = loop {
             attempts += 1;
-            let deadlines = self.system.deadlines();
+            let deadlines = &self.system.host.stop.deadlines;
             let result = deadlines.within(declared.timeout, &title, || {
-                self.system.check()?;
+                self.system.host.stop.check()?;
                 self.converge(index, declared, &title)
             });
             let Err(error) = result else { break Ok(()) };
@@ -212,14 +213,14 @@ impl Run<'_> {
             let again = attempts <= declared.retries
                 && self.system.mode() == Mode::Run
                 && !matches!(error::class(&error), Class::Interrupted(_))
-                && self.system.check().is_ok();
+                && self.system.host.stop.check().is_ok();
             let error = if again { error } else { self.put_back(declared, error) };
             self.observer.borrow_mut().failure(&title, &declared_at, &error, again);
             if !again {
                 break Err(error);
             }
             let pause = Duration::from_secs(1 << attempts.min(5));
-            if let Err(stopped) = self.system.wait(pause) {
+            if let Err(stopped) = self.system.host.stop.wait(pause) {
                 break Err(stopped);
             }
         };

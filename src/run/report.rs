@@ -8,9 +8,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     error::{self, Fault},
-    host::{root::is_full, state},
+    host::{root::is_full, run_command::RunCommand, state},
     redaction,
-    system::{Mode, RunCommand, System},
+    system::{Mode, System},
     value::{ByteSize, spoken},
     visible,
 };
@@ -281,7 +281,7 @@ impl Report {
 
     /// Whether it is of this machine, and not of one whose disk this was copied from.
     pub fn is_of(&self, system: &System) -> bool {
-        self.machine == system.identity()
+        self.machine == system.host.identity()
     }
 
     /// Removes the last report, and the room that is kept for one.

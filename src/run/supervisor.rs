@@ -82,7 +82,7 @@ impl Word {
 }
 
 /// Takes over the descriptor of this process's supervisor, if it has one; returns its number.
-pub(crate) fn adopt() -> Option<RawFd> {
+pub fn adopt() -> Option<RawFd> {
     let number: u16 = std::env::var(VARIABLE).ok()?.parse().ok()?;
     // Opened anew, so that it is ours to close. A FIFO must not be waited for.
     let path = format!("/proc/self/fd/{number}");

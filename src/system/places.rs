@@ -40,12 +40,11 @@ pub struct Admitted {
 impl System {
     /// How far a directory's path leads, once what is expected is so; looked at once until something changes.
     fn survey(&self, directory: &AbsPath) -> Result<Survey> {
-        let cache = self.cache();
-        if let Some((_, survey)) = cache.survey.borrow().as_ref().filter(|(known, _)| known == directory) {
+        if let Some((_, survey)) = self.survey.borrow().as_ref().filter(|(known, _)| known == directory) {
             return Ok(survey.clone());
         }
-        let survey = self.root.survey(directory, &|at: &Path| self.expected_directory(at))?;
-        *cache.survey.borrow_mut() = Some((directory.clone(), survey.clone()));
+        let survey = self.root().survey(directory, &|at: &Path| self.expected_directory(at))?;
+        *self.survey.borrow_mut() = Some((directory.clone(), survey.clone()));
         Ok(survey)
     }
 
@@ -85,7 +84,7 @@ impl System {
     /// A user can give files only to the groups that it is in.
     fn check_group(&self, way: &Way, path: &AbsPath, gid: Option<u32>) -> Result<()> {
         let (Some(Owner::Id(uid)), Some(gid)) = (way.user(), gid) else { return Ok(()) };
-        let accounts = self.accounts()?;
+        let accounts = self.host.accounts()?;
         let Some(user) = accounts.user_by_id(*uid) else {
             let message = format!("{path} is below a directory of uid {uid}, which has no account");
             return Err(Fault::new(message).hint("give the directory to a user that has one").into());

@@ -73,7 +73,7 @@ impl Bars {
     pub fn show_progress_of(&self, system: &System) {
         if let Self(Some(live)) = self {
             let total = live.total.clone();
-            system.on_progress(move |line| label(&total, line));
+            system.host.on_progress(move |line| label(&total, line));
         }
     }
 

@@ -62,7 +62,7 @@ impl System {
         let found = Arc::new(AtomicU64::new(0));
         let task = worker.run(list(worker.origins(), prefix.clone(), found.clone()));
         self.await_task(&task, || {
-            self.progress(&format!("listing {prefix}: {} objects so far", found.load(Ordering::Relaxed)));
+            self.host.progress(&format!("listing {prefix}: {} objects so far", found.load(Ordering::Relaxed)));
         })
         .with_context(|| format!("listing {prefix}"))
     }

@@ -49,7 +49,7 @@ impl System {
     pub fn upload(&self, upload: Upload) -> Result<bool> {
         let worker = self.fetcher.worker()?;
         let to = format!("s3://{}/{}", upload.bucket, upload.key);
-        self.await_task(&worker.run(put(worker.origins(), upload)), || self.progress(&format!("uploading {to}")))
+        self.await_task(&worker.run(put(worker.origins(), upload)), || self.host.progress(&format!("uploading {to}")))
             .with_context(|| format!("uploading {to}"))
     }
 }

@@ -22,7 +22,7 @@ fn what_arrived_before_a_deadline_is_there_and_the_rest_has_failed() {
         destination: format!("/{name}").parse().unwrap(),
     };
     let orders = ["there", "never", "after"].map(order).to_vec();
-    let deadlines = bench.system.deadlines();
+    let deadlines = &bench.system.host.stop.deadlines;
     let delivered = deadlines.within(Some(Duration::from_hours(1)), "fetch", || {
         let mut pass_after_the_first = |event: Event<'_>| {
             if let Event::Done { index: 0, .. } = event {

@@ -57,7 +57,7 @@ fn a_dripping_body_ends_at_the_deadline_and_is_abandoned() {
     bench.system.prefetch(vec![download(&server.url("/"))]);
     assert!(eventually(&bench.system, || server.requests().len() == 1));
     let limit = Some(Duration::from_millis(200));
-    let (code, told) = bench.system.deadlines().within(limit, "step a", || bench.refused(&server.url("/")));
+    let (code, told) = bench.system.host.stop.deadlines.within(limit, "step a", || bench.refused(&server.url("/")));
     assert_eq!((code, server.requests().len()), (75, 1), "{told}");
     assert!(told.contains("step a timed out"), "{told}");
     assert!(eventually(&bench.system, || server.abandoned() == 1));
@@ -305,7 +305,7 @@ fn progress_is_told_while_a_download_goes_on() {
     let server = Server::replies(vec![Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 2048\r\n\r\n").then_drip()]);
     let bench = Bench::new(settings());
     let lines = std::rc::Rc::new(std::cell::RefCell::new(vec![]));
-    bench.system.on_progress({
+    bench.system.host.on_progress({
         let lines = lines.clone();
         move |line| lines.borrow_mut().push(line.to_owned())
     });
@@ -314,7 +314,7 @@ fn progress_is_told_while_a_download_goes_on() {
     bench.system.prefetch(vec![download.clone()]);
     let started = &bench.system.fetcher.started;
     assert!(eventually(&bench.system, || started.borrow()[0].1.progress.line(&"").ends_with("of 2 KiB")));
-    _ = bench.system.deadlines().within(Some(Duration::ZERO), "step a", || told(bench.system.fetch(&download)));
+    _ = bench.system.host.stop.deadlines.within(Some(Duration::ZERO), "step a", || told(bench.system.fetch(&download)));
     let line = lines.borrow().last().cloned().unwrap_or_default();
     let done = line.strip_prefix(&format!("{url}: ")).and_then(|rest| rest.strip_suffix(" bytes of 2 KiB"));
     assert!(done.is_some(), "{line}");

@@ -82,7 +82,7 @@ fn a_download_goes_on_when_the_packets_come_again() {
         assert!(eventually(&bench.system, || started.borrow()[0].1.progress.now().0 >= 1_400_000));
         run("iptables", "-A INPUT -i lo -j DROP");
         // So long that the stall was seen, and new connections were tried.
-        bench.system.wait(Duration::from_secs(2)).unwrap();
+        bench.system.host.stop.wait(Duration::from_secs(2)).unwrap();
         assert_eq!(server.requests().len(), 1);
         run("iptables", "-F INPUT");
         assert!(super::parts::is(&bench.system.fetch(&wanted).unwrap(), &body));

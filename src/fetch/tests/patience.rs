@@ -155,14 +155,14 @@ fn what_is_waited_for_is_shown_and_a_deadline_ends_it_and_says_why() {
     let bench = Bench::new(Settings { pace, ..settings() });
     let lines = std::rc::Rc::new(std::cell::RefCell::new(vec![]));
     let shown = lines.clone();
-    bench.system.on_progress(move |line| shown.borrow_mut().push(line.to_owned()));
+    bench.system.host.on_progress(move |line| shown.borrow_mut().push(line.to_owned()));
     let url = server.url("/app.jar");
     let wanted = download(&format!("{url}?signature=secret"));
     bench.system.prefetch(vec![wanted.clone()]);
     let started = &bench.system.fetcher.started;
     assert!(eventually(&bench.system, || started.borrow()[0].1.progress.last_failure().is_some()));
     let limit = Some(Duration::ZERO);
-    let (code, told) = bench.system.deadlines().within(limit, "step a", || told(bench.system.fetch(&wanted)));
+    let (code, told) = bench.system.host.stop.deadlines.within(limit, "step a", || told(bench.system.fetch(&wanted)));
     let line = lines.borrow()[0].clone();
     let pause = line.strip_prefix("waiting ").and_then(|line| line.split_once(" s for "));
     let (pause, rest) = pause.unwrap_or_else(|| panic!("{line}"));

@@ -73,7 +73,7 @@ impl Archive {
         if system.root().status(path)?.is_none_or(|status| status.size != *size) {
             return Ok(false);
         }
-        if system.digest(path)? == Some(self.sha256) {
+        if system.host.digest(path)? == Some(self.sha256) {
             return Ok(true);
         }
         tracing::warn!("{path} is torn or another one: it is fetched again");
@@ -107,7 +107,7 @@ pub(crate) fn fetch(system: &System, printed: &Finished) -> Result<()> {
     let result =
         sweep(system.root()).and_then(|()| missing(system, printed)).and_then(|archives| place(system, &archives));
     if let Err(error) = result {
-        system.check()?;
+        system.host.stop.check()?;
         tracing::warn!("the packages are left to apt to fetch: {error:#}");
     }
     Ok(())
@@ -134,7 +134,7 @@ fn missing(system: &System, printed: &Finished) -> Result<Vec<Archive>> {
     if archives.len() < MANY && total(&archives) < LARGE {
         return Ok(vec![]);
     }
-    let config = system.run_checked(&Program::new(["apt-config", "dump"]))?;
+    let config = system.host.run_checked(&Program::new(["apt-config", "dump"]))?;
     if let Some(option) = config.stdout.lines().find(|line| is_special(line)) {
         tracing::debug!(option, "the packages are left to apt to fetch");
         return Ok(vec![]);
@@ -163,7 +163,7 @@ fn place_each(system: &System, archives: &[Archive]) -> Result<()> {
     let total = ByteSize(total(archives));
     let mut done = 0;
     for (index, archive) in archives.iter().enumerate() {
-        system.progress(&format!("packages: {index} of {}, {} of {total}", archives.len(), ByteSize(done)));
+        system.host.progress(&format!("packages: {index} of {}, {} of {total}", archives.len(), ByteSize(done)));
         let Archive { path, size, .. } = archive;
         let mut fetched = system.fetch(&archive.download())?;
         ensure!(fetched.size == *size, "{path} has {} bytes, not the {size} of the package lists", fetched.size);

@@ -64,7 +64,7 @@ pub(crate) fn update(system: &System, print: &Program) -> Result<()> {
         return Shortfall::default().keep(root);
     }
     if let Some(need) = need(system, print, &failures)? {
-        let all = || system.run(&update_command()).map(judge);
+        let all = || system.host.run(&update_command()).map(judge);
         persevere(system, "updating the package lists", all, |_| Ok(false)).context(need)?;
         return Shortfall::default().keep(root);
     }
@@ -85,7 +85,7 @@ fn update_all_but_third_parties(system: &System) -> Result<Vec<Failure>> {
     let sources = Sources::read(system)?;
     let failures = RefCell::default();
     let attempt = || {
-        let attempt = judge(system.run(&update_command())?);
+        let attempt = judge(system.host.run(&update_command())?);
         let failed = attempt.as_ref().err().and_then(|finished| sources.failures(finished));
         Ok(match failed {
             Some(failed) => Ok(_ = failures.replace(failed)),
@@ -98,7 +98,7 @@ fn update_all_but_third_parties(system: &System) -> Result<Vec<Failure>> {
 
 /// Why the installation needs a repository that has failed, if it does.
 fn need(system: &System, print: &Program, failures: &[Failure]) -> Result<Option<String>> {
-    let printed = system.run(print)?;
+    let printed = system.host.run(print)?;
     if !printed.status.success() {
         // Another cause than a missing package is for the installation to say.
         let Diagnosis { cause, line, .. } = Diagnosis::of(&printed.tail);

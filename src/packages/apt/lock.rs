@@ -21,7 +21,7 @@ const LOCKS: [&str; 4] =
 /// # Errors
 /// Transient, naming the holder, once a deadline has passed.
 pub(crate) fn wait(system: &System) -> Result<()> {
-    file_lock::wait(system, "dpkg's and apt's locks", find)
+    file_lock::wait(&system.host, "dpkg's and apt's locks", find)
 }
 
 /// The first lock that is held.

@@ -80,8 +80,8 @@ mod tests {
     fn the_script_forbids_starts_to_our_own_installation_only() {
         let system = System::open(Path::new("/"), Mode::Run, Interrupt::default()).unwrap();
         let asked = Program::new(["sh", "-c", SCRIPT, PATH, "no-such-unit", "start"]);
-        assert_eq!(system.run(&asked).unwrap().code(), 0);
-        assert_eq!(system.run(&asked.env(VARIABLE, "1")).unwrap().code(), 101);
+        assert_eq!(system.host.run(&asked).unwrap().code(), 0);
+        assert_eq!(system.host.run(&asked.env(VARIABLE, "1")).unwrap().code(), 101);
         assert!(SCRIPT.contains(&format!("${VARIABLE}")) && SCRIPT.lines().any(|line| line.starts_with(MARK)));
         assert!(SWEEP.contains(&format!("'^{MARK}' {PATH};")));
     }

@@ -85,7 +85,7 @@ impl Sources {
             }
         }
         // Where the release has no name, its suites are among those with other names.
-        Ok(Self { sources, codename: system.host("codename").unwrap_or_default() })
+        Ok(Self { sources, codename: system.host.fact("codename").unwrap_or_default() })
     }
 
     /// The third parties' repositories that failed, if apt's output names no other failure. `None` also where it can't be

@@ -46,7 +46,7 @@ impl Origin<'_> {
     /// How the published bytes, with this digest, differ from the origin's, or `None`.
     pub fn difference(&self, system: &System, digest: Option<Sha256>) -> Result<Option<String>> {
         if let (Some(path), false) = (self.sources.local(), self.file.template) {
-            let origin = system.digest(path)?.with_context(|| format!("{path} does not exist"))?;
+            let origin = system.host.digest(path)?.with_context(|| format!("{path} does not exist"))?;
             return Ok((Some(origin) != digest).then(|| format!("write new content, sha256 {}", short(origin))));
         }
         let Some(arrived) = state::read::<Arrived>(system.root(), &self.state_name()) else {
@@ -70,7 +70,7 @@ impl Origin<'_> {
             return Ok(None);
         }
         if let Some(path) = self.sources.local() {
-            let origin = system.digest(path)?.with_context(|| format!("{path} does not exist"))?;
+            let origin = system.host.digest(path)?.with_context(|| format!("{path} does not exist"))?;
             return Ok((arrived.sent != origin).then(|| format!("write new content, sha256 {}", short(origin))));
         }
         let etag = system.etag(self.sources.first())?;

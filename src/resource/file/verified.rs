@@ -14,7 +14,7 @@ use crate::{
 impl File {
     /// Fails where the declared validator or systemd refuses the new bytes. They have the file's own name meanwhile.
     pub(super) fn verify(&self, system: &System, staged: &mut Staged) -> Result<()> {
-        let is_unit = system.is_unit_file(&self.path) && system.has_program("systemd-analyze");
+        let is_unit = system.host.is_unit_file(&self.path) && system.host.has_program("systemd-analyze");
         if !is_unit && self.validate.is_none() {
             return Ok(());
         }
@@ -22,12 +22,12 @@ impl File {
         let user = staged.user().cloned();
         staged.under_own_name(|path| {
             if is_unit {
-                let verified = system.verify_unit(path, self.secret);
+                let verified = system.host.verify_unit(path, self.secret);
                 verified.with_context(|| format!("{} was not replaced: systemd would not load it", self.path))?;
             }
             let Some(argv) = &self.validate else { return Ok(()) };
             let command = validator(&argv.0, path).as_user(user);
-            validate(system, &if self.secret { command.private() } else { command })
+            validate(&system.host, &if self.secret { command.private() } else { command })
                 .with_context(|| format!("{} was not replaced: its validator failed", self.path))
         })
     }

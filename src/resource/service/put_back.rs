@@ -34,18 +34,19 @@ impl Service {
         let paths: Vec<&str> = back.iter().map(AbsPath::as_str).collect();
         let said = format!("{name} refuses what this run has changed; put back: {}", paths.join(", "));
         let limit = START_PATIENCE + self.stable.0;
-        let restarted = system.deadlines().instead(limit, "starting it with its old files", || -> Result<bool> {
-            // Of a drop-in, systemd itself says so.
-            if back.iter().any(|path| system.is_unit_file(path)) || system.unit(name)?.needs_reload() {
-                system.daemon_reload()?;
-            }
-            if !must_restart {
-                return Ok(false);
-            }
-            self.settle(system, "restart")?;
-            self.remember(system, &self.inputs(system)?)?;
-            Ok(true)
-        });
+        let restarted =
+            system.host.stop.deadlines.instead(limit, "starting it with its old files", || -> Result<bool> {
+                // Of a drop-in, systemd itself says so.
+                if back.iter().any(|path| system.host.is_unit_file(path)) || system.host.unit(name)?.needs_reload() {
+                    system.host.daemon_reload()?;
+                }
+                if !must_restart {
+                    return Ok(false);
+                }
+                self.settle(system, "restart")?;
+                self.remember(system, &self.inputs(system)?)?;
+                Ok(true)
+            });
         Ok(Some(match restarted {
             Ok(false) => said,
             Ok(true) => format!("{said}; {name} runs again with them"),

@@ -22,7 +22,7 @@ pub(crate) fn notes(manifest: &Manifest, report: &Report, system: &System) -> Ve
                 let (name, step) = (declared.title(), &step.name);
                 notes.push(format!(
                     "{name} in step {step} reads {path}, which has changed: run `{}`",
-                    system.run_command().only(step)
+                    system.host.run_command().only(step)
                 ));
             }
         }

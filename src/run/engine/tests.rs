@@ -52,7 +52,7 @@ impl Resource for Scripted {
             }),
             Part::Stopped => Change::new("change it", move |system| {
                 made();
-                system.interrupt().raise(15);
+                system.host.stop.interrupt.raise(15);
                 Err(Fault::new("broken").into())
             }),
             Part::Deferred => Change::deferred("change it"),

@@ -11,8 +11,10 @@ use std::{
 use anyhow::Result;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Diagnostic, Faults, Place, Text, did_you_mean};
-use crate::redaction::Redaction;
+use crate::{
+    diagnostic::{Diagnostic, Faults, Place, Text, did_you_mean},
+    redaction::Redaction,
+};
 
 /// Answers for the read-only names, such as `instance.region`, asked only when one is used.
 type Facts = Box<dyn Fn(&str) -> Option<Result<String>>>;
@@ -311,7 +313,7 @@ fn read(text: &Text, values: &mut BTreeMap<String, String>, broken: &mut BTreeSe
     let (table, errors) = DeTable::parse_recoverable(&text.text);
     let mut faults = Faults::default();
     for error in &errors {
-        faults.add(|| super::syntax_error(text, error));
+        faults.add(|| Diagnostic::syntax(text, error));
     }
     faults.extend(read_table(text, table.get_ref(), values, broken));
     faults

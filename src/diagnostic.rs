@@ -116,6 +116,17 @@ pub struct Diagnostic {
     pub hint: Option<String>,
 }
 
+impl Diagnostic {
+    /// Returns the diagnostic of a text that is not TOML.
+    pub fn syntax(text: &Text, error: &toml::de::Error) -> Self {
+        let place = error.span().map(|span| Place::new(text, &span));
+        // The classic trap: a mode as a number.
+        let is_octal = error.message().contains("leading zero");
+        let hint = is_octal.then(|| "write a number that begins with 0 in quotes: mode = \"0644\"".into());
+        Self { message: error.message().into(), place, hint }
+    }
+}
+
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error: {}", visible::lines(&self.message))?;

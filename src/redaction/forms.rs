@@ -1,0 +1,75 @@
+//! Credentials that are known by their form alone.
+
+/// The header of a private key, and soon after it a line of its body.
+pub fn private_key(text: &str) -> Option<usize> {
+    text.match_indices("-----BEGIN ").map(|(at, _)| at).find(|at| {
+        let after = &text[*at..];
+        let Some((header, body)) = after[11..].split_once("-----") else { return false };
+        let is_key = header.ends_with("PRIVATE KEY") || header == "PGP PRIVATE KEY BLOCK";
+        is_key && header.len() < 40 && runs(body, 600).any(|(_, run)| run.len() >= 48)
+    })
+}
+
+/// A secret access key: after its name, or soon after a key id.
+pub fn aws_secret(text: &str) -> Option<usize> {
+    let lower = text.to_ascii_lowercase();
+    let words = ["secret_access_key", "secretaccesskey", "aws_secret_key"];
+    let named = words.iter().flat_map(|name| lower.match_indices(name)).find(|(at, name)| {
+        let after = &text[at + name.len()..];
+        let value = after.trim_start_matches([' ', '\t', '"', '\'', '=', ':']);
+        let between = &after[..after.len() - value.len()];
+        let secret = runs(value, 200).next().filter(|(start, _)| *start == 0);
+        between.contains(['=', ':']) && between.len() < 10 && secret.is_some_and(|(_, run)| is_secret(run, 20))
+    });
+    let with_id = ["AKIA", "ASIA"].iter().flat_map(|prefix| text.match_indices(prefix)).find(|(at, _)| {
+        let is_id = |run: &str| run.len() == 20 && run.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+        let begins = !text[..*at].ends_with(|c: char| c.is_ascii_alphanumeric());
+        let mut runs = runs(&text[*at..], 300);
+        begins
+            && runs.next().is_some_and(|(_, run)| is_id(run) && !run.contains("EXAMPLE"))
+            && runs.any(|(_, run)| run.len() == 40 && is_secret(run, 40))
+    });
+    named.into_iter().chain(with_id).map(|(at, _)| at).min()
+}
+
+/// Whether a text holds a credential that is known by its form alone.
+pub fn is_in(text: &str) -> bool {
+    [private_key, aws_secret, url_password].iter().any(|find| find(text).is_some())
+}
+
+/// Whether this may be a secret: mixed enough to be no name, no digest in hexadecimal, and not the one of AWS's manuals.
+pub fn is_secret(run: &str, shortest: usize) -> bool {
+    let distinct = run.bytes().collect::<std::collections::BTreeSet<_>>().len();
+    let has = |is: fn(&u8) -> bool| run.as_bytes().iter().any(is);
+    run.len() >= shortest
+        && distinct > 10
+        && has(u8::is_ascii_uppercase)
+        && has(u8::is_ascii_lowercase)
+        && has(u8::is_ascii_digit)
+        && !run.contains("EXAMPLE")
+}
+
+/// The runs of base64's characters at the beginning of a text, and where they are.
+fn runs(text: &str, length: usize) -> impl Iterator<Item = (usize, &str)> {
+    let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+    let mut end = text.len().min(length);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut at = 0;
+    let pieces = text[..end].split(move |c| !is_base64(c)).map(move |run| {
+        let start = at;
+        // What ends a run may be longer than a byte; where exactly does not matter behind the first one.
+        at += run.len() + 1;
+        (start, run)
+    });
+    pieces.filter(|(_, run)| !run.is_empty())
+}
+
+/// `https://user:password@host`.
+pub fn url_password(text: &str) -> Option<usize> {
+    text.match_indices("://").map(|(at, _)| at).find(|at| {
+        let authority = text[at + 3..].split(['/', '\n']).next().unwrap_or_default();
+        authority.split_once('@').and_then(|(user, _)| user.split_once(':')).is_some_and(|(_, word)| !word.is_empty())
+    })
+}
