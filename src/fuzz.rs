@@ -1,6 +1,6 @@
 //! Fuzz targets: functions that take any bytes and panic where a promise about what strangers write is broken.
 //!
-//! A target's body stands beside the code that it is about. `cargo fuzz` calls it with new inputs (README.md,
+//! A target's body stands beside the code that it is about. `cargo fuzz` calls it with new inputs (tests/README.md,
 //! "Fuzzing"). The library's tests call it with every input that is kept in `fuzz/corpus/`.
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is the answer of a target")]

@@ -2,12 +2,17 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
+// The worked example of a kind has the paths that it would have in the library.
+use glovo_bootstrap::{host, resource, system};
+
 mod bake;
+mod book;
 mod downloads;
 mod errno;
 mod facts;
 mod fetch;
 mod kill;
+mod kind_example;
 mod limits;
 mod manifest;
 mod metadata;
@@ -16,6 +21,8 @@ mod pages;
 mod places;
 mod put_back;
 mod record;
+#[path = "../../packaging/reference.rs"]
+mod reference;
 mod report;
 mod run;
 mod sandbox;

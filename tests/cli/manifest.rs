@@ -225,14 +225,6 @@ fn the_checked_in_schema_is_the_one_that_is_printed() {
 }
 
 #[test]
-fn the_manual_in_the_readme_is_the_one_that_is_printed() {
-    let sandbox = Sandbox::new();
-    let printed = sandbox.run(&["steps", "kinds"]).expect(0).stdout;
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    assert!(readme.contains(printed.trim()), "put it in anew: cargo run -- steps kinds");
-}
-
-#[test]
 fn exported_steps_are_the_built_in_ones() {
     let sandbox = Sandbox::new();
     let directory = sandbox.at("exported");

@@ -1,0 +1,327 @@
+//! Writes the generated pages of the book: `cargo run --example reference docs/reference`.
+//! An example, so that the binary that is shipped carries nothing of it. `tests/cli/pages.rs` compares the pages.
+
+use std::fmt::Write;
+
+use clap::{Arg, Args, Command, CommandFactory};
+use glovo_bootstrap::{cli::Cli, deploy::settings::DeploySettings, manifest::schema};
+
+/// The widest line of a paragraph. Tables and code may be wider.
+const WIDTH: usize = 100;
+const TEMPLATES: [(&str, &str, &str); 3] = [
+    ("autoscaling.yml", "blue-green", include_str!("../cloudformation/autoscaling.yml")),
+    ("weighted-dns.yml", "weighted-dns", include_str!("../cloudformation/weighted-dns.yml")),
+    ("compatible.yml", "compatible", include_str!("../cloudformation/compatible.yml")),
+];
+
+#[allow(
+    dead_code,
+    clippy::disallowed_methods,
+    reason = "writes pages of the repository; the tests take the pages alone"
+)]
+fn main() -> std::io::Result<()> {
+    let directory = std::env::args().nth(1).ok_or_else(|| std::io::Error::other("usage: reference DIRECTORY"))?;
+    for (name, text) in pages() {
+        std::fs::write(format!("{directory}/{name}"), text)?;
+    }
+    Ok(())
+}
+
+/// Name and text of each generated page.
+pub fn pages() -> Vec<(&'static str, String)> {
+    vec![
+        ("kinds.md", kinds()),
+        ("command-line.md", command_line()),
+        ("deploy-toml.md", deploy_toml()),
+        ("template-parameters.md", template_parameters()),
+    ]
+}
+
+/// A page's beginning: its title, that it is generated, and a command that works.
+fn page(title: &str, command: &str) -> String {
+    format!(
+        "# {title}\n\n<!-- generated: cargo run --example reference docs/reference -->\n\n```sh\n{command}\n```\n\n"
+    )
+}
+
+fn kinds() -> String {
+    let mut page = page("Kinds of resources", "glovo-bootstrap steps kinds");
+    page += "This command prints the same. Fields in bold are required. Each example is a whole resource.\n";
+    page += "[The manifest language](manifest.md) says how to write steps and values.\n\n";
+    let manual = schema::manual(None).unwrap_or_default();
+    let mut is_code = false;
+    for line in manual.trim().lines() {
+        is_code ^= line.starts_with("```");
+        match line.strip_prefix("### ") {
+            Some(kind) if !is_code => page += &format!("## {kind}\n"),
+            _ if line.starts_with("Any resource may") => page += &format!("## Every kind\n\n{line}\n"),
+            _ if line == "```toml" => page += "```toml manifest\n",
+            _ if is_code || line.starts_with(['|', '`']) => page += &format!("{line}\n"),
+            _ => wrap(&mut page, line),
+        }
+    }
+    page
+}
+
+fn command_line() -> String {
+    let cli = Cli::command();
+    let mut page = page("Command line", "glovo-bootstrap help");
+    wrap(&mut page, "`glovo-bootstrap COMMAND --help` prints the same for one command.");
+    page += "\n## Options of every command\n\n";
+    arguments(&mut page, cli.get_arguments());
+    let mut commands = vec![];
+    leaves(&cli, "glovo-bootstrap", &mut commands);
+    let shared = shared(&commands);
+    page += "\n## Shared options\n\nSeveral commands have these. Each command below names those that it has.\n\n";
+    arguments(&mut page, shared.iter().copied());
+    for (path, command) in &commands {
+        page += &format!("\n## {path}\n\n");
+        wrap(&mut page, &sentence(&text(command.get_long_about().or(command.get_about()))));
+        let visible = || command.get_arguments().filter(|arg| !arg.is_hide_set());
+        let is_shared = |arg: &&Arg| shared.iter().any(|shared| is_same(shared, arg));
+        let (common, own): (Vec<&Arg>, Vec<&Arg>) = visible().partition(is_shared);
+        if !own.is_empty() {
+            page += "\n";
+            arguments(&mut page, own.into_iter());
+        }
+        if !common.is_empty() {
+            let names: Vec<String> = common.iter().map(|arg| format!("`{}`", name(arg))).collect();
+            page += "\n";
+            wrap(&mut page, &format!("[Shared](#shared-options): {}.", names.join(", ")));
+        }
+    }
+    page
+}
+
+fn deploy_toml() -> String {
+    let mut page = page("deploy.toml", "BUILD_NUMBER=2 glovo-bootstrap deploy plan");
+    wrap(
+        &mut page,
+        "Each setting is a flag, a variable of the environment where one is named, and a key of `deploy.toml`. A flag \
+         overrides the environment, which overrides the file. [Deploying](../guide/deploying.md#settings) has an example.",
+    );
+    page += "\n| key | flag | environment | meaning |\n| --- | --- | --- | --- |\n";
+    let settings = DeploySettings::augment_args(Command::new("deploy"));
+    for arg in settings.get_arguments() {
+        let flag = arg.get_long().unwrap_or_default();
+        let environment = arg.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
+        let row =
+            [format!("`{}`", flag.replace('-', "_")), format!("`{}`", name(arg)), environment, meaning(arg, false)];
+        page += &format!("| {} |\n", row.join(" | "));
+    }
+    page += "\n`set`, `file` and `parameter` are tables: `set = { jar_url = \"https://repo.example.com/app.jar\" }`.\n";
+    page += "`shift` is a list: `shift = [10, 50, 100]`. An unknown key is an error.\n";
+    page
+}
+
+fn template_parameters() -> String {
+    let mut page = page("Template parameters", "glovo-bootstrap deploy render --output-dir rendered");
+    wrap(
+        &mut page,
+        "`deploy` sets most parameters by itself. `parameter = { NAME = \"VALUE\" }` in `deploy.toml` or `--parameter \
+         NAME=VALUE` sets another one. A parameter without a default is required.",
+    );
+    page += "\n## Parameters worth knowing\n\n";
+    for note in NOTES {
+        wrap(&mut page, note);
+    }
+    for (file, strategy, template) in TEMPLATES {
+        page += &format!(
+            "\n## {file}\n\nStrategy `{strategy}`.\n\n| parameter | default | meaning |\n| --- | --- | --- |\n"
+        );
+        let parameters = parameters(template);
+        let green: Vec<&str> = parameters.iter().filter_map(|parameter| parameter.name.strip_prefix("Green")).collect();
+        for parameter in &parameters {
+            let slot = parameter.name.strip_prefix("Blue").filter(|name| green.contains(name));
+            if parameter.name.starts_with("Green") && !green.is_empty() {
+                continue;
+            }
+            let name = slot.map_or(format!("`{}`", parameter.name), |name| format!("`Blue{name}`, `Green{name}`"));
+            let mut meaning =
+                parameter.description.replace("blue slot", if slot.is_some() { "slot" } else { "blue slot" });
+            if slot == Some("Weight") {
+                meaning.insert_str(0, "Default of green: 0. ");
+            }
+            page += &format!("| {name} | {} | {} |\n", parameter.default, cell(&meaning));
+        }
+    }
+    page
+}
+
+const NOTES: [&str; 5] = [
+    "- `RootDeviceName` must be the AMI's: `/dev/sda1` for Ubuntu, `/dev/xvda` for Debian. Otherwise the root volume \
+     keeps the AMI's settings, and a second volume is added.",
+    "- A bucket with a key of its own in KMS needs `kms:Decrypt` in the key's policy.",
+    "- `ScaleUpThreshold` 90 and `ScaleDownThreshold` 70 make a small group flap. One more machine brings 90 % down to \
+     45 % of one machine, 60 % of two, 67.5 % of three: below 70 %. Use a `ScaleDownThreshold` below 45, or \
+     `ScalingMode` `target-tracking`.",
+    "- `Subnets` and `InstanceSecurityGroups` belong to both slots: a change replaces all machines.",
+    "- Tags of the stack reach the machines. Metadata allow no spaces or slashes in the names of tags: such a tag stops \
+     instances from starting.",
+];
+
+/// A parameter of a template.
+struct Parameter {
+    name: String,
+    /// As a table shows it; empty if it has none.
+    default: String,
+    description: String,
+}
+
+/// Reads the parameters of a template: its block style alone, as `cloudformation/check` holds it.
+fn parameters(template: &str) -> Vec<Parameter> {
+    let section = template.split("\nParameters:\n").nth(1).unwrap_or_default();
+    let lines = section.lines().take_while(|line| line.is_empty() || line.starts_with([' ', '#']));
+    let mut parameters: Vec<Parameter> = vec![];
+    let mut is_description = false;
+    for line in lines {
+        let text = line.trim();
+        let indentation = line.len() - line.trim_start().len();
+        match (indentation, parameters.last_mut()) {
+            (2, _) if text.ends_with(':') => {
+                parameters.push(Parameter {
+                    name: text.trim_end_matches(':').into(),
+                    default: String::new(),
+                    description: String::new(),
+                });
+                is_description = false;
+            }
+            (4, Some(parameter)) => {
+                let (key, value) = text.split_once(':').unwrap_or((text, ""));
+                is_description = key == "Description";
+                match (key, value.trim()) {
+                    ("Default", "\"\"") => parameter.default = "empty".into(),
+                    ("Default", value) => parameter.default = format!("`{}`", value.trim_matches('"')),
+                    ("Description", value) if !value.starts_with(['>', '|']) => {
+                        parameter.description = value.trim_matches('"').into();
+                    }
+                    _ => {}
+                }
+            }
+            (6.., Some(parameter)) if is_description => {
+                parameter.description += if parameter.description.is_empty() { "" } else { " " };
+                parameter.description += text;
+            }
+            _ => {}
+        }
+    }
+    parameters
+}
+
+/// The commands that have no subcommands, each with its whole name.
+fn leaves<'a>(command: &'a Command, path: &str, leaves_: &mut Vec<(String, &'a Command)>) {
+    for child in command.get_subcommands().filter(|child| !child.is_hide_set()) {
+        let path = format!("{path} {}", child.get_name());
+        let has_own = child.get_arguments().any(|arg| !arg.is_global_set());
+        if !child.has_subcommands() || has_own {
+            leaves_.push((path.clone(), child));
+        }
+        leaves(child, &path, leaves_);
+    }
+}
+
+/// The arguments that more than one command has, with the same words.
+fn shared<'a>(commands: &[(String, &'a Command)]) -> Vec<&'a Arg> {
+    let all: Vec<&Arg> = commands.iter().flat_map(|(_, command)| command.get_arguments()).collect();
+    let mut shared: Vec<&Arg> = vec![];
+    for arg in &all {
+        let is_often = all.iter().filter(|other| is_same(arg, other)).count() > 1;
+        if is_often && !arg.is_hide_set() && !shared.iter().any(|known| is_same(known, arg)) {
+            shared.push(arg);
+        }
+    }
+    shared
+}
+
+fn is_same(one: &Arg, other: &Arg) -> bool {
+    one.get_id() == other.get_id()
+        && one.get_help().map(ToString::to_string) == other.get_help().map(ToString::to_string)
+}
+
+fn arguments<'a>(page: &mut String, arguments: impl Iterator<Item = &'a Arg>) {
+    *page += "| argument | meaning |\n| --- | --- |\n";
+    for arg in arguments.filter(|arg| !arg.is_hide_set()) {
+        _ = writeln!(page, "| `{}` | {} |", name(arg).replace('|', "\\|"), meaning(arg, true));
+    }
+}
+
+/// `-s, --stack NAME`, or `STEP…`
+fn name(arg: &Arg) -> String {
+    let values: Vec<&str> = arg.get_value_names().into_iter().flatten().map(clap::builder::Str::as_str).collect();
+    let takes = arg.get_action().takes_values();
+    let value = if takes { values.join(" ") } else { String::new() };
+    let short = arg.get_short().map(|short| format!("-{short}"));
+    let long = arg.get_long().map(|long| format!("--{long}"));
+    let flags: Vec<String> = short.into_iter().chain(long).collect();
+    if flags.is_empty() {
+        let many = arg.get_num_args().is_some_and(|range| range.max_values() > 1);
+        return if many || matches!(arg.get_action(), clap::ArgAction::Append) { format!("{value}…") } else { value };
+    }
+    format!("{} {value}", flags.join(", ")).trim_end().to_owned()
+}
+
+/// An argument's help, and its variable of the environment, default and values.
+fn meaning(arg: &Arg, with_environment: bool) -> String {
+    let mut meaning = sentence(&text(arg.get_long_help().or(arg.get_help())));
+    let values: Vec<String> = arg
+        .get_possible_values()
+        .iter()
+        .filter(|_| arg.get_action().takes_values())
+        .map(|value| match value.get_help() {
+            Some(help) => format!("`{}`: {}", value.get_name(), sentence(&text(Some(help)))),
+            None => format!("`{}`", value.get_name()),
+        })
+        .collect();
+    if !values.is_empty() {
+        meaning += &format!(" Values: {}", values.join(" "));
+    }
+    if let Some(variable) = arg.get_env().filter(|_| with_environment) {
+        meaning += &format!(" Environment: `{}`.", variable.to_string_lossy());
+    }
+    let defaults: Vec<String> =
+        arg.get_default_values().iter().map(|value| value.to_string_lossy().into_owned()).collect();
+    if !defaults.is_empty() && !arg.is_hide_default_value_set() {
+        meaning += &format!(" Default: `{}`.", defaults.join(" "));
+    }
+    cell(meaning.trim())
+}
+
+fn text(styled: Option<&clap::builder::StyledStr>) -> String {
+    let text = styled.map(ToString::to_string).unwrap_or_default();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn sentence(text: &str) -> String {
+    if text.is_empty() || text.ends_with(['.', ')']) { text.to_owned() } else { format!("{text}.") }
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+/// Adds a paragraph in lines of at most [`WIDTH`] columns. Code stays in one line.
+fn wrap(page: &mut String, paragraph: &str) {
+    let mut words: Vec<String> = vec![];
+    for word in paragraph.split_whitespace() {
+        match words.last_mut().filter(|last| last.matches('`').count() % 2 == 1) {
+            Some(code) => *code += &format!(" {word}"),
+            None => words.push(word.to_owned()),
+        }
+    }
+    let indentation = if paragraph.starts_with("- ") { "  " } else { "" };
+    let mut width = 0;
+    for word in words {
+        let columns = word.chars().count();
+        if width > 0 && width + 1 + columns > WIDTH {
+            page.push('\n');
+            page.push_str(indentation);
+            width = indentation.len();
+        } else if width > 0 {
+            page.push(' ');
+            width += 1;
+        }
+        page.push_str(&word);
+        width += columns;
+    }
+    page.push('\n');
+}
