@@ -22,8 +22,9 @@ use crate::{
     image,
     manifest::{
         self, Manifest,
-        location::{Location, Texts, variables_file},
+        location::{Location, variables_file},
         schema,
+        texts::Texts,
     },
     redaction,
     run::{

@@ -47,10 +47,9 @@ use self::{
     watch::Watch,
 };
 use crate::{
-    aws::query::Refusal,
-    aws::s3::Upload,
+    aws::{query::Refusal, s3::Upload},
     error::{self, Class, Fault},
-    manifest::location::Texts,
+    manifest::texts::Texts,
     system::System,
     view,
 };

@@ -116,6 +116,9 @@ pub struct Diagnostic {
     pub hint: Option<String>,
 }
 
+/// Where something stands. A [`Place`] is made of it for a diagnostic only: that counts the lines before it.
+pub type Spot<'a> = (&'a Text, Range<usize>);
+
 impl Diagnostic {
     /// Returns the diagnostic of a text that is not TOML.
     pub fn syntax(text: &Text, error: &toml::de::Error) -> Self {

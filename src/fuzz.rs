@@ -10,7 +10,7 @@ use crate::{
     host::accounts,
     manifest,
     notify::block,
-    packages::{dpkg, openpgp},
+    packages::{apt::dpkg, openpgp},
     redaction,
 };
 

@@ -13,6 +13,7 @@ pub mod location;
 mod places;
 mod reader;
 pub mod schema;
+pub mod texts;
 
 use std::time::Duration;
 

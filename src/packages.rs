@@ -1,5 +1,30 @@
-//! Package managers: apt with dpkg's status and the OpenPGP reader for the keys of repositories.
+//! Package managers: one folder for each family, and one line in [`FAMILIES`].
 
 pub mod apt;
-pub mod dpkg;
+pub mod manager;
+pub mod name;
 pub mod openpgp;
+
+use anyhow::Result;
+
+use self::manager::PackageManager;
+use crate::{error::Fault, host::Host};
+
+/// The families that are known.
+static FAMILIES: &[&dyn PackageManager] = &[&apt::Apt];
+
+/// Returns the package manager of a machine or image.
+///
+/// # Errors
+/// If it has none that is known.
+pub fn of(host: &Host) -> Result<&'static dyn PackageManager> {
+    for family in FAMILIES {
+        if manager::is_of(*family, host.root())? {
+            return Ok(*family);
+        }
+    }
+    let missing: Vec<_> = FAMILIES.iter().map(|family| family.database()).collect();
+    let distributions: Vec<_> = FAMILIES.iter().map(|family| family.distributions()).collect();
+    let message = format!("{} is missing: this is not a {} system", missing.join(", "), distributions.join(", "));
+    Err(Fault::new(message).hint("leave out the resources of kind \"package\" here").into())
+}

@@ -11,7 +11,7 @@ use crate::{
     deploy::{Deploy, artifacts::Artifacts},
     error::Fault,
     host::root::{Ownership, Root},
-    manifest::location::{Location, Texts},
+    manifest::{location::Location, texts::Texts},
     stop::Interrupt,
     system::{Mode, System},
     value::AbsPath,

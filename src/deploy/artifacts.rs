@@ -12,7 +12,7 @@ use crate::{
     error::Fault,
     fetch::{Source, Upload},
     host::root::trusted::Trusted,
-    manifest::location::Texts,
+    manifest::texts::Texts,
     system::System,
     user_data::{self, Agent},
     value::{AbsPath, Sha256},

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::location::{MAX_TEXT_BYTES, Texts, add, is_manifest_file, text};
+use super::texts::{MAX_TEXT_BYTES, Texts, add, is_manifest_file, text};
 use crate::error::Fault;
 
 /// The most bytes that an archive may unpack to: a megabyte of gzip can be a gigabyte of tar.

@@ -1,6 +1,6 @@
 //! The steps built into the binary: `steps/` of this repository.
 
-use super::location::Texts;
+use super::texts::Texts;
 use crate::diagnostic::Text;
 
 macro_rules! built_in {

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::reader::Spot;
 use crate::{
-    diagnostic::{Diagnostic, Place},
+    diagnostic::{Diagnostic, Place, Spot},
     host::root::way::{Owner, Part, Way, Writers},
     resource::Resource,
     value::AbsPath,

@@ -16,7 +16,7 @@ use super::{
     schema,
 };
 use crate::{
-    diagnostic::{Diagnostic, Faults, Place, Text, did_you_mean},
+    diagnostic::{Diagnostic, Faults, Place, Spot, Text, did_you_mean},
     resource::{KINDS, KindEntry, Resource, deferred::Deferred},
     system::Phase,
     value::Span,
@@ -56,9 +56,6 @@ impl Unknown {
         self.fields.contains(field)
     }
 }
-
-/// Where something stands. A [`Place`] is made of it for a diagnostic only: that counts the lines before it.
-pub(super) type Spot<'a> = (&'a Text, Range<usize>);
 
 impl<'a> Reader<'a> {
     /// For texts of which none is read yet. `picks` is asked once for the name of each step.

@@ -2,6 +2,7 @@
 
 mod archives;
 mod cause;
+pub mod dpkg;
 mod lists;
 mod lock;
 mod policy;
@@ -11,19 +12,24 @@ mod space;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use schemars::JsonSchema;
-use serde::Deserialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 pub use self::sources::DECLARED;
 use self::{
     cause::{Cause, Diagnosis},
+    dpkg::{State, Status},
     policy::ServicesHeld,
 };
-use super::dpkg::Status;
+use super::{
+    manager::{Installation, Lack, PackageManager, Repair, Update},
+    name::PackageName,
+};
 use crate::{
     error::Fault,
-    host::command::{Finished, Program, with_tail},
+    host::{
+        Host,
+        command::{Finished, Program, with_tail},
+    },
     net::proxy::proxies,
     system::System,
     value::AbsPath,
@@ -44,37 +50,56 @@ const KEEP_CONFIGURATION: [&str; 2] = ["--force-confdef", "--force-confold"];
 /// How often a cause that may pass is given the time to; each attempt has three of apt's own.
 const ATTEMPTS: u32 = 4;
 
-/// When the package lists are updated before an installation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Update {
-    /// Where there are none, where they are a day old or older than the sources, or fail to do.
-    #[default]
-    IfNeeded,
-    /// Before every installation. Nothing is installed, and so nothing updated, where all is there.
-    Always,
-    /// Never: the lists of the image are used.
-    Never,
+/// apt-get with dpkg.
+#[derive(Debug)]
+pub struct Apt;
+
+impl PackageManager for Apt {
+    fn distributions(&self) -> &'static str {
+        "Debian or Ubuntu"
+    }
+
+    fn database(&self) -> &'static str {
+        dpkg::STATUS
+    }
+
+    fn lack(&self, host: &Host, name: &PackageName) -> Result<Option<Lack>> {
+        let status = host.read_once(Status::read)?;
+        let Some(package) = status.package(&name.name, name.architecture.as_deref()) else {
+            let bare = name.architecture.is_none() && name.version.is_none();
+            return Ok((!bare || !status.is_provided(&name.name)).then_some(Lack::Package(None)));
+        };
+        Ok(match package.state {
+            state if package.reinstall || state == State::HalfInstalled => Some(Lack::Unpacking(state.to_string())),
+            _ if name.version.as_ref().is_some_and(|version| *version != package.version) => {
+                Some(Lack::Package(Some(package.version.clone())))
+            }
+            State::Installed => None,
+            _ => Some(Lack::Configuration),
+        })
+    }
+
+    fn repairs(&self, host: &Host, is_installing: bool) -> Result<Vec<Repair>> {
+        let status = host.read_once(Status::read)?;
+        let mut repairs = vec![];
+        if policy::is_left_behind(host.root())? {
+            let summary = "remove the policy-rc.d of an installation that was killed".into();
+            repairs.push(Repair { summary, brings_packages: false, make: sweep_policy });
+        }
+        // Of what is not declared, dpkg and apt would insist on the same.
+        let unconfigured = if is_installing { status.unconfigured() } else { vec![] };
+        if status.is_interrupted() || !unconfigured.is_empty() {
+            repairs.push(Repair { summary: dpkg::to_finish(&unconfigured), brings_packages: true, make: finish });
+        }
+        Ok(repairs)
+    }
+
+    fn install(&self, system: &System, installation: &Installation) -> Result<()> {
+        install(system, installation)
+    }
 }
 
-/// What apt-get is asked to install.
-#[derive(Debug, Clone)]
-pub struct Installation {
-    /// As apt-get takes them: `name`, `name:arch`, `name=version`.
-    pub names: Vec<String>,
-    /// Whether to unpack again what is there.
-    pub reinstall: bool,
-    /// When to update the lists first.
-    pub update: Update,
-    /// Whether to install recommended packages too.
-    pub recommends: bool,
-}
-
-/// Installs packages.
-///
-/// # Errors
-/// With apt's last lines, their cause and what to do about it; transient where the cause may pass.
-pub fn install(system: &System, installation: &Installation) -> Result<()> {
+fn install(system: &System, installation: &Installation) -> Result<()> {
     check_writable(system)?;
     // Whoever holds the locks at a machine's first boot may be updating the lists.
     lock::wait(system)?;
@@ -117,7 +142,7 @@ fn prepare(system: &System, print: &Program) -> Result<()> {
 
 /// Ends what an interrupted run of dpkg left: configures what is unpacked, and lets apt install what that
 /// lacks.
-pub fn finish(system: &System) -> Result<()> {
+fn finish(system: &System) -> Result<()> {
     check_writable(system)?;
     lock::wait(system)?;
     let finished = run_held(system, &silent(["dpkg", "--configure", "--pending"]).args(KEEP_CONFIGURATION))?;
@@ -134,13 +159,8 @@ pub fn finish(system: &System) -> Result<()> {
     Err(failed("configuring packages", &diagnose(system, &finished), &finished).into())
 }
 
-/// Whether an installation that was killed left its `policy-rc.d` behind.
-pub fn is_policy_left_behind(system: &System) -> Result<bool> {
-    policy::is_left_behind(system.root())
-}
-
-/// Removes what [`is_policy_left_behind`] found, once nobody installs any more.
-pub fn sweep_policy(system: &System) -> Result<()> {
+/// Removes the `policy-rc.d` of an installation that was killed.
+fn sweep_policy(system: &System) -> Result<()> {
     lock::wait(system)?;
     policy::sweep(system.root())
 }
@@ -179,11 +199,11 @@ fn install_command(installation: &Installation, options: &[&str]) -> Program {
     if installation.reinstall {
         command = command.arg("--reinstall");
     }
-    if installation.names.iter().any(|name| name.contains('=')) {
+    if installation.names.iter().any(|name| name.version.is_some()) {
         // An older version is only ever asked for by its number.
         command = command.arg("--allow-downgrades");
     }
-    command.arg("--").args(&installation.names)
+    command.arg("--").args(installation.names.iter().map(ToString::to_string))
 }
 
 fn fix_command(options: &[&str]) -> Program {
@@ -367,7 +387,7 @@ mod tests {
     #[test]
     fn a_version_allows_a_downgrade_and_nothing_else_does() {
         let command = |name: &str| {
-            let names = vec![name.to_owned()];
+            let names = vec![name.parse().unwrap()];
             let installation = Installation { names, reinstall: false, update: Update::IfNeeded, recommends: false };
             format!("{:?}", install_command(&installation, &[]))
         };

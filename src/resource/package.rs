@@ -1,16 +1,15 @@
 //! Installed packages of a Debian or Ubuntu system.
 
-use std::{fmt, str::FromStr};
-
-use anyhow::{Result, bail, ensure};
+use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Change, Finding, Kind, Resource};
 use crate::{
     packages::{
-        apt::{self, Installation, Update},
-        dpkg::{State, Status},
+        self,
+        manager::{Installation, Lack, PackageManager, Update},
+        name::PackageName,
     },
     system::{Fact, System},
 };
@@ -38,110 +37,24 @@ impl Kind for Package {
 names = ["nginx", "default-jre-headless"]"#;
 }
 
-/// What names a package: `name`, `name:architecture`, either with `=version`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(try_from = "String")]
-#[schemars(with = "String", extend("pattern" = "^[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=[A-Za-z0-9.+:~-]+)?$"))]
-struct PackageName {
-    name: String,
-    architecture: Option<String>,
-    version: Option<String>,
-}
-
-impl FromStr for PackageName {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let (package, version) = match text.split_once('=') {
-            Some((package, version)) => (package, Some(version)),
-            None => (text, None),
-        };
-        let (name, architecture) = match package.split_once(':') {
-            Some((name, architecture)) => (name, Some(architecture)),
-            None => (package, None),
-        };
-        let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        // Debian Policy 5.6.1 (names), 5.6.12 (versions). For apt-get a trailing `-` means: remove it.
-        if name.len() < 2 || !name.starts_with(lower) || !name.chars().all(|c| lower(c) || "+-.".contains(c)) {
-            bail!("`{name}` is not a package name: lower-case letters, digits and `+-.`, at least two");
-        }
-        ensure!(!name.ends_with('-'), "`{name}` ends in `-`, which would ask apt-get to remove it");
-        if let Some(architecture) = architecture {
-            let valid = architecture.starts_with(lower) && architecture.chars().all(|c| lower(c) || c == '-');
-            ensure!(valid, "`{architecture}` is not an architecture, such as `amd64`");
-        }
-        if let Some(version) = version {
-            let valid = version.starts_with(|c: char| c.is_ascii_alphanumeric())
-                && version.chars().all(|c| c.is_ascii_alphanumeric() || ".+:~-".contains(c));
-            ensure!(valid, "`{version}` is not a version, such as `1.22.1-9`");
-        }
-        Ok(Self { name: name.into(), architecture: architecture.map(Into::into), version: version.map(Into::into) })
-    }
-}
-
-impl TryFrom<String> for PackageName {
-    type Error = anyhow::Error;
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-/// As apt-get takes it.
-impl fmt::Display for PackageName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)?;
-        self.architecture.iter().try_for_each(|architecture| write!(f, ":{architecture}"))?;
-        self.version.iter().try_for_each(|version| write!(f, "={version}"))
-    }
-}
-
-/// What a declared package lacks.
-#[derive(Debug, PartialEq, Eq)]
-enum Lack {
-    /// All of it, or the version asked for; the one that is there instead.
-    Package(Option<String>),
-    /// What is there can't be trusted.
-    Unpacking(State),
-    /// It is unpacked; to be configured or to run its triggers is what remains.
-    Configuration,
-}
-
-impl PackageName {
-    fn lack(&self, status: &Status) -> Option<Lack> {
-        let Some(package) = status.package(&self.name, self.architecture.as_deref()) else {
-            let bare = self.architecture.is_none() && self.version.is_none();
-            return (!bare || !status.is_provided(&self.name)).then_some(Lack::Package(None));
-        };
-        match package.state {
-            state if package.reinstall || state == State::HalfInstalled => Some(Lack::Unpacking(state)),
-            _ if self.version.as_ref().is_some_and(|version| *version != package.version) => {
-                Some(Lack::Package(Some(package.version.clone())))
-            }
-            State::Installed => None,
-            _ => Some(Lack::Configuration),
-        }
-    }
-}
-
 impl Resource for Package {
     fn title(&self) -> String {
         self.names.iter().map(|package| package.name.as_str()).collect::<Vec<_>>().join(" ")
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
-        let status = system.host.read_once(Status::read)?;
-        let mut changes = vec![];
-        if apt::is_policy_left_behind(system)? {
-            changes.push(Change::new("remove the policy-rc.d of an installation that was killed", apt::sweep_policy));
+        let manager = packages::of(&system.host)?;
+        let mut lacking = vec![];
+        for package in &self.names {
+            if let Some(lack) = manager.lack(&system.host, package)? {
+                lacking.push((package, lack));
+            }
         }
-        let lacking: Vec<_> = self.names.iter().filter_map(|package| Some((package, package.lack(&status)?))).collect();
-        // Of what is not declared here, dpkg and apt would insist on the same.
-        let unconfigured = if lacking.is_empty() { vec![] } else { status.unconfigured() };
-        if status.is_interrupted() || !unconfigured.is_empty() {
-            changes.push(Change::new(finish(&unconfigured), apt::finish).brings([Fact::Packages]));
-        }
-        changes.extend(self.install(&lacking));
-        Ok(changes)
+        let repairs = manager.repairs(&system.host, !lacking.is_empty())?.into_iter().map(|repair| {
+            let change = Change::new(repair.summary, repair.make);
+            if repair.brings_packages { change.brings([Fact::Packages]) } else { change }
+        });
+        Ok(repairs.chain(self.install(manager, &lacking)).collect())
     }
 
     fn check(&self) -> Vec<Finding> {
@@ -160,8 +73,8 @@ impl Resource for Package {
 }
 
 impl Package {
-    /// One change for all packages, because apt-get resolves and installs them together.
-    fn install(&self, lacking: &[(&PackageName, Lack)]) -> Option<Change> {
+    /// One change for all packages, because the package manager resolves and installs them together.
+    fn install(&self, manager: &'static dyn PackageManager, lacking: &[(&PackageName, Lack)]) -> Option<Change> {
         let (mut install, mut reinstall, mut names) = (vec![], vec![], vec![]);
         for (package, lack) in lacking {
             match lack {
@@ -170,7 +83,7 @@ impl Package {
                 Lack::Unpacking(state) => reinstall.push(format!("{package} ({state})")),
                 Lack::Configuration => continue,
             }
-            names.push(package.to_string());
+            names.push((*package).clone());
         }
         let summaries = [("install", &install), ("reinstall", &reinstall)];
         let summaries = summaries.iter().filter(|(_, packages)| !packages.is_empty());
@@ -180,18 +93,8 @@ impl Package {
         }
         let installation =
             Installation { names, reinstall: !reinstall.is_empty(), update: self.update, recommends: self.recommends };
-        let change = Change::new(summary.join("; "), move |system| apt::install(system, &installation));
+        let change = Change::new(summary.join("; "), move |system| manager.install(system, &installation));
         Some(change.brings([Fact::Packages]))
-    }
-}
-
-/// What is to be finished before anything else can be installed.
-fn finish(unconfigured: &[(&str, State)]) -> String {
-    let named: Vec<_> = unconfigured.iter().take(3).map(|(name, state)| format!("{name} ({state})")).collect();
-    match unconfigured.len() - named.len() {
-        _ if named.is_empty() => "finish the interrupted dpkg run".into(),
-        0 => format!("finish the configuration of {}", named.join(", ")),
-        more => format!("finish the configuration of {} and {more} more", named.join(", ")),
     }
 }
 
@@ -299,18 +202,6 @@ mod tests {
         let image = Image::new("foreign", "");
         fs::remove_file(image.0.join("var/lib/dpkg/status")).unwrap();
         assert!(image.plan(&["here"]).unwrap_err().to_string().ends_with("this is not a Debian or Ubuntu system"));
-    }
-
-    #[test]
-    fn names_are_debians() {
-        for name in ["nginx", "g++", "python3.11", "libc6:i386", "nginx=1.22.1-9+deb12u1", "a0:amd64=1:2~rc-1"] {
-            assert_eq!(name.parse::<PackageName>().unwrap().to_string(), name);
-        }
-        let bad =
-            ["", "x", "Nginx", "nginx-", "-y", "ngin*", "a b", "nginx=", "nginx/sid", "nginx:", "a0=-1", "a0=1;2"];
-        for name in bad {
-            assert!(name.parse::<PackageName>().is_err(), "{name:?}");
-        }
     }
 
     #[test]

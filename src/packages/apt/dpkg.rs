@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::{error::Fault, host::root::Root};
 
 /// The record: one stanza for each package that dpkg knows.
-const STATUS: &str = "/var/lib/dpkg/status";
+pub const STATUS: &str = "/var/lib/dpkg/status";
 /// What dpkg did since it last wrote the record as a whole: one numbered file for each step.
 const UPDATES: &str = "/var/lib/dpkg/updates";
 /// More than any record has.
@@ -217,6 +217,16 @@ fn parse(stanza: &str) -> Option<(&str, Package)> {
         provides: provides.into(),
     };
     Some((name?, package))
+}
+
+/// Returns what a plan shows of packages whose configuration is to be finished.
+pub(super) fn to_finish(unconfigured: &[(&str, State)]) -> String {
+    let named: Vec<_> = unconfigured.iter().take(3).map(|(name, state)| format!("{name} ({state})")).collect();
+    match unconfigured.len() - named.len() {
+        _ if named.is_empty() => "finish the interrupted dpkg run".into(),
+        0 => format!("finish the configuration of {}", named.join(", ")),
+        more => format!("finish the configuration of {} and {more} more", named.join(", ")),
+    }
 }
 
 /// A record is read to its end, its packages are found under their names, and the same record once more changes nothing.
