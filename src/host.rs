@@ -2,6 +2,7 @@
 //! starts a program on it (clippy enforces that), so what a kind may do to a host, and what `--root` must redirect, is
 //! all in here.
 
+pub mod account_changes;
 pub mod accounts;
 pub mod calls;
 pub mod command;
@@ -123,7 +124,7 @@ impl Host {
 
     /// Returns users and groups.
     pub fn accounts(&self) -> Result<Rc<Accounts>> {
-        self.read_once(Accounts::read)
+        self.read_once(Root::accounts)
     }
 
     /// Returns the digest of a regular file, read once as long as nothing is changed; `None` where there is none.

@@ -9,6 +9,7 @@
 
 mod acl;
 pub mod identity;
+mod obeyed;
 mod removal;
 mod staged;
 pub mod trusted;

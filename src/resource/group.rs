@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Change, Finding, Kind, Resource, ownership::AccountName, user::complete};
 use crate::{
     error::Fault,
-    host::{accounts::GSHADOW, command::Program},
+    host::{account_changes::GSHADOW, command::Program},
     system::{Fact, System},
 };
 

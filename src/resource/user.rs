@@ -8,7 +8,8 @@ use super::{Change, Finding, Kind, Resource, ownership::AccountName};
 use crate::{
     error::Fault,
     host::{
-        accounts::{self, GSHADOW, SHADOW, Shadow},
+        account_changes::{GSHADOW, SHADOW, Shadow},
+        accounts,
         command::Program,
         root::way::{Owner, Writers},
     },

@@ -4,26 +4,19 @@
 use std::{
     fs::File,
     io::Read,
-    os::fd::AsFd,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::{fcntl::OFlag, sys::stat::Mode as Bits, unistd::geteuid};
+use nix::{fcntl::OFlag, sys::stat::Mode as Bits};
 
 use super::{
-    FileType, Ownership, Root, Status,
+    FileType, Root, Status, obeyed,
     walk::{End, Purpose, Reached, Walk},
-    way::Writers,
 };
 use crate::{
-    error::Fault,
-    host::{
-        accounts::Accounts,
-        calls::{fstat, list, openat},
-    },
-    value::{AbsPath, quoted},
+    host::calls::{fstat, list, openat},
+    value::AbsPath,
 };
 
 /// A file or directory of this machine that decides what this program does.
@@ -68,7 +61,7 @@ impl Trusted {
         let status = Status::new(&fstat(&fd).with_context(|| format!("reading the status of {}", path.display()))?);
         // What was opened may be another file than the one that the walk saw.
         if purpose == Purpose::Obey {
-            check(&fd, &status, &path, &root.loader())?;
+            obeyed::check(&fd, &status, &path, &root.loader())?;
         }
         let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
         Ok(Some(Self { path: text.parse()?, file: File::from(fd), status }))
@@ -111,36 +104,4 @@ impl Trusted {
 
 fn current_directory() -> Result<PathBuf> {
     std::env::current_dir().context("asking for the current directory")
-}
-
-/// Fails if another user could replace or write what has this status.
-pub(crate) fn check(
-    fd: impl AsFd,
-    status: &Status,
-    path: &Path,
-    load: &dyn Fn() -> Result<Arc<Accounts>>,
-) -> Result<()> {
-    let Ownership { uid, mode, .. } = status.ownership;
-    let (real, path) = (path, path.display());
-    let ours = if geteuid().is_root() { "root" } else { "you or root" };
-    let hint = |command: &str| match status.file_type {
-        FileType::Regular => format!("read it, and if it is right: {command} {}", quoted(&path.to_string())),
-        _ => format!("move the file to a directory of {ours} that no other user can write"),
-    };
-    if !is_ours(uid) {
-        let message = format!("{path} belongs to uid {uid}, not to {ours}");
-        return Err(Fault::new(message).hint(hint("chown root:")).into());
-    }
-    if Writers::found(fd, status, real, load)? != Writers::Owner {
-        let message = format!("others may write to {path} (mode {mode:04o})");
-        return Err(Fault::new(message).hint(hint("chmod go-w")).into());
-    }
-    Ok(())
-}
-
-/// Whether what this user owns is trusted: root's, the caller's, and those of the user that called sudo.
-fn is_ours(uid: u32) -> bool {
-    let caller = geteuid();
-    let sudo = || std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
-    uid == 0 || uid == caller.as_raw() || caller.is_root() && sudo() == Some(uid)
 }

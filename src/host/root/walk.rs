@@ -15,7 +15,7 @@ use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode as Bits, unistd::geteuid};
 use super::{
     FileType, Root, Status,
     identity::Identity,
-    trusted,
+    obeyed,
     way::{Owner, Part, Way, Writers},
 };
 use crate::{
@@ -226,7 +226,7 @@ impl<'a> Walk<'a> {
         let path = self.real(component);
         let uid = status.ownership.uid;
         match self.purpose {
-            Purpose::Obey => return trusted::check(fd, status, &path, load).map(|()| None),
+            Purpose::Obey => return obeyed::check(fd, status, &path, load).map(|()| None),
             // Another user's rights only root can take.
             Purpose::Read => {
                 let enters = uid != 0 && geteuid().is_root() && self.way.user().is_none();
@@ -312,12 +312,17 @@ impl Root {
         Ok(Survey { way: place.way, path, missing: missing.into_iter().filter(|name| !name.is_empty()).collect() })
     }
 
+    /// Reads the accounts.
+    pub fn accounts(&self) -> Result<Accounts> {
+        Ok(Accounts::parse(&self.read_text(&"/etc/passwd".into())?, &self.read_text(&"/etc/group".into())?))
+    }
+
     /// How a walk, on whatever thread it goes on, reads the accounts.
     pub(crate) fn loader(&self) -> impl Fn() -> Result<Arc<Accounts>> + Sync + use<> {
         let (path, fd) = (self.path.clone(), self.fd.clone());
         move || {
             let root = Self { path: path.clone(), fd: fd.clone(), reads: Purpose::Inspect, last: RefCell::new(None) };
-            Ok(Arc::new(Accounts::read(&root)?))
+            Ok(Arc::new(root.accounts()?))
         }
     }
 }

@@ -1,0 +1,41 @@
+//! Whether root may obey a file: no other user could have written it or put it there.
+
+use std::{os::fd::AsFd, path::Path, sync::Arc};
+
+use anyhow::Result;
+use nix::unistd::geteuid;
+
+use super::{FileType, Ownership, Status, way::Writers};
+use crate::{error::Fault, host::accounts::Accounts, value::quoted};
+
+/// Fails if another user could replace or write what has this status.
+pub(crate) fn check(
+    fd: impl AsFd,
+    status: &Status,
+    path: &Path,
+    load: &dyn Fn() -> Result<Arc<Accounts>>,
+) -> Result<()> {
+    let Ownership { uid, mode, .. } = status.ownership;
+    let (real, path) = (path, path.display());
+    let ours = if geteuid().is_root() { "root" } else { "you or root" };
+    let hint = |command: &str| match status.file_type {
+        FileType::Regular => format!("read it, and if it is right: {command} {}", quoted(&path.to_string())),
+        _ => format!("move the file to a directory of {ours} that no other user can write"),
+    };
+    if !is_ours(uid) {
+        let message = format!("{path} belongs to uid {uid}, not to {ours}");
+        return Err(Fault::new(message).hint(hint("chown root:")).into());
+    }
+    if Writers::found(fd, status, real, load)? != Writers::Owner {
+        let message = format!("others may write to {path} (mode {mode:04o})");
+        return Err(Fault::new(message).hint(hint("chmod go-w")).into());
+    }
+    Ok(())
+}
+
+/// Whether what this user owns is trusted: root's, the caller's, and those of the user that called sudo.
+fn is_ours(uid: u32) -> bool {
+    let caller = geteuid();
+    let sudo = || std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
+    uid == 0 || uid == caller.as_raw() || caller.is_root() && sudo() == Some(uid)
+}
