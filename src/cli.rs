@@ -9,6 +9,7 @@ use clap_complete::Shell;
 
 use crate::{
     deploy::settings::DeploySettings,
+    environment,
     image::seal::OnRequest,
     notify::verdict,
     system::Phase,
@@ -43,7 +44,9 @@ impl Cli {
     /// # Errors
     /// If it is none; also the help that was asked for.
     pub fn read() -> Result<Self, clap::Error> {
-        let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+        let is_empty = |arg: &Arg| {
+            arg.get_env().and_then(|name| environment::even_empty(name.to_str()?)).is_some_and(|value| value.is_empty())
+        };
         let said = |arg: Arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg };
         let mut command = Self::command().mut_subcommand("deploy", |deploy| deploy.mut_args(said));
         let matches = command.try_get_matches_from_mut(std::env::args_os())?;
@@ -234,7 +237,7 @@ pub struct Deploy {
     #[arg(short = 't', long = "task", value_enum, value_name = "VERB", conflicts_with = "verb")]
     pub task: Option<DeployVerb>,
     /// The stack's name.
-    #[arg(long, short, env = "STACK_NAME", value_name = "NAME", default_value = "glovo-app")]
+    #[arg(long, short, env = environment::STACK_NAME, value_name = "NAME", default_value = "glovo-app")]
     pub stack: String,
     /// Settings file. Default: deploy.toml in the current directory, if it is there.
     #[arg(long, value_name = "FILE")]
@@ -303,7 +306,7 @@ pub struct Selection {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Manifest {
     /// A directory of step files, a file, `-`, a URL with #sha256=HEX, or `built-in`. Default: /etc/glovo-bootstrap/steps if it exists, else what this machine's user-data named, else the steps built into the binary.
-    #[arg(long, value_name = "PATH", env = "GLOVO_BOOTSTRAP_STEPS")]
+    #[arg(long, value_name = "PATH", env = environment::STEPS)]
     pub steps: Option<String>,
     /// Set a variable; may be repeated. (A secret is better kept in a file: others can see the arguments of a process.)
     #[arg(long, value_name = "NAME=VALUE")]

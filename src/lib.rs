@@ -19,7 +19,7 @@
 //! | [`packages`] | apt, dpkg and the keys of repositories |
 //! | [`fetch`], [`aws`], [`net`] | downloads; AWS; HTTP clients, TLS and the one retry loop |
 //! | [`host`] | the only door to the machine: files, programs, accounts, services, facts |
-//! | [`stop`] | signals and deadlines |
+//! | [`stop`], [`environment`] | signals and deadlines; every environment variable that is read |
 //! | [`redaction`], [`visible`], [`error`], [`value`] | secrets left out, foreign text made visible, faults, typed values |
 
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
@@ -29,6 +29,7 @@ pub mod cli;
 pub mod commands;
 pub mod deploy;
 pub mod diagnostic;
+pub mod environment;
 pub mod error;
 pub mod fetch;
 #[cfg(any(test, fuzzing))]

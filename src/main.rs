@@ -7,7 +7,7 @@ use std::{
 
 use glovo_bootstrap::{
     cli::Cli,
-    commands, error,
+    commands, environment, error,
     host::{facts::is_stderr_the_journal, journal::Journal, process},
     run::supervisor::{self, Word},
     view,
@@ -55,7 +55,7 @@ fn set_up_logging(verbose: bool) {
         registry.with(filter).with(journal).init();
         return;
     }
-    let asked = std::env::var("GLOVO_BOOTSTRAP_LOG").ok().and_then(|targets| targets.parse().ok());
+    let asked = environment::value(environment::LOG).and_then(|targets| targets.parse().ok());
     let usual = if verbose { from(Level::WARN, Level::DEBUG) } else { from(Level::ERROR, Level::WARN) };
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| view::Complaints)

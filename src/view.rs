@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use indicatif::{MultiProgress, ProgressBar};
 use serde::Serialize;
 
-use crate::{error, host::output, visible::Shown};
+use crate::{environment, error, host::output, visible::Shown};
 
 /// How many columns a terminal is taken to have that doesn't tell.
 const USUAL_COLUMNS: u16 = 80;
@@ -134,7 +134,7 @@ fn columns() -> u16 {
 }
 
 fn is_dumb() -> bool {
-    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+    environment::value(environment::TERM).is_some_and(|term| term == "dumb")
 }
 
 /// The only way to put a text beside a bar.
@@ -149,7 +149,7 @@ fn is_colourful() -> bool {
         Colour::Always => true,
         Colour::Never => false,
         Colour::Auto => {
-            let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let is_refused = environment::value(environment::NO_COLOR).is_some();
             standard_output().is_terminal() && !is_refused && !is_dumb()
         }
     }

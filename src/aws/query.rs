@@ -24,6 +24,7 @@ pub use super::answer::{Element, Refusal};
 pub(crate) use super::answer::{MAX_ANSWER_BYTES, text};
 use super::sdk::Sender;
 use crate::{
+    environment,
     error::Fault,
     fetch::{Origins, http::now},
     net::retry::{Failure, retry_after},
@@ -179,7 +180,7 @@ impl Account {
     /// Where a service is, and which region a signature for it names.
     fn endpoint(&self, service: &Service) -> Result<(Url, String), Fault> {
         let region = self.region()?.as_ref();
-        let named = std::env::var(format!("AWS_ENDPOINT_URL_{}", service.variable)).ok().filter(|url| !url.is_empty());
+        let named = environment::endpoint_of(service.variable);
         let named = named.or_else(|| self.config.endpoint_url().map(str::to_owned));
         let domain = dns_suffix(region);
         // Route 53 is one for all regions of a partition, and signed for its first.

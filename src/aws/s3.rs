@@ -32,6 +32,7 @@ pub use self::{
 };
 use super::{metadata::Metadata, sdk::Sender};
 use crate::{
+    environment,
     error::Fault,
     fetch::{
         Origins,
@@ -273,7 +274,7 @@ fn client(config: &SdkConfig) -> Client {
     // Names like bucket.localhost or bucket.10.0.0.1 resolve nowhere, and every endpoint that one
     // would put in AWS's place (a VPC endpoint, MinIO, LocalStack) takes the bucket in the path. The
     // SDK has no variable for it; for bucket names with dots its endpoint rules decide likewise.
-    let elsewhere = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+    let elsewhere = config.endpoint_url().is_some() || environment::endpoint_of("S3").is_some();
     Client::from_conf(
         config::Builder::from(config)
             .identity_cache(IdentityCache::lazy().build())

@@ -7,12 +7,11 @@ use std::{
     path::Path,
 };
 
-use crate::error::Fault;
+use crate::{
+    environment::{self, METADATA_ENDPOINT, TRUST_METADATA},
+    error::Fault,
+};
 
-/// Set to 1, it has the metadata service trusted on a machine whose firmware doesn't say that it is an instance.
-pub const TRUST: &str = "GLOVO_BOOTSTRAP_TRUST_METADATA";
-/// An endpoint that the operator names is trusted, be it EC2's own.
-const ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
 /// Where EC2 puts the service.
 const ADDRESSES: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254))];
@@ -38,8 +37,8 @@ pub fn system_uuid() -> String {
 
 /// Whether the metadata service at this address is not to be asked: EC2's address, on a machine that is no instance.
 pub fn is_untrusted(address: IpAddr) -> bool {
-    let told = |name| std::env::var(name).is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false" | "no"));
-    ADDRESSES.contains(&address) && !told(TRUST) && !told(ENDPOINT) && !is_instance()
+    let is_told = environment::is_on(TRUST_METADATA) || environment::is_on(METADATA_ENDPOINT);
+    ADDRESSES.contains(&address) && !is_told && !is_instance()
 }
 
 /// Whether systemd has a metadata service of its own, which by default lets no other program ask EC2's.
@@ -53,7 +52,7 @@ pub fn untrusted() -> Fault {
     Fault::new("the instance metadata service is not asked: by its firmware (DMI) this machine is no EC2 instance")
         .hint(format!(
             "give credentials in the environment or ~/.aws, and values as variables of your own; or, where the network \
-             is trusted to have one: {TRUST}=1"
+             is trusted to have one: {TRUST_METADATA}=1"
         ))
 }
 

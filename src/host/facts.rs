@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 
 use super::{Host, ec2, root::Root};
-use crate::value::Sha256;
+use crate::{environment, value::Sha256};
 
 /// The names of the facts.
 pub const FACTS: [&str; 5] = ["architecture", "distribution", "codename", "memory", "hostname"];
@@ -76,5 +76,6 @@ pub fn name_servers() -> String {
 /// variable alone is inherited by children whose output goes elsewhere.
 pub fn is_stderr_the_journal() -> bool {
     let Ok(stat) = nix::sys::stat::fstat(std::io::stderr()) else { return false };
-    std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+    environment::value(environment::JOURNAL_STREAM)
+        .is_some_and(|stream| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }

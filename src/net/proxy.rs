@@ -5,6 +5,8 @@ use std::{fmt, sync::LazyLock};
 
 use hyper_util::client::proxy::matcher::Matcher;
 
+use crate::environment;
+
 /// What the environment says. It holds passwords, so that it is not shown as it is.
 pub struct Proxies {
     matcher: Matcher,
@@ -14,7 +16,7 @@ pub struct Proxies {
 }
 
 /// Those of this process.
-static PROXIES: LazyLock<Proxies> = LazyLock::new(|| Proxies::new(|name| std::env::var(name).ok()));
+static PROXIES: LazyLock<Proxies> = LazyLock::new(|| Proxies::new(environment::even_empty));
 
 /// The proxies of this process's environment.
 pub fn proxies() -> &'static Proxies {
@@ -26,14 +28,15 @@ impl Proxies {
     fn new(variable: impl Fn(&str) -> Option<String>) -> Self {
         let first = |name: &str| variable(&name.to_ascii_uppercase()).or_else(|| variable(name));
         let proxy = |name| {
-            let value = first(name).filter(|value| !value.is_empty()).or_else(|| first("all_proxy"))?;
+            let value = first(name).filter(|value| !value.is_empty()).or_else(|| first(environment::ALL_PROXY))?;
             let value = if value.contains("://") { value } else { format!("http://{value}") };
             Some(value).filter(|value| !value.ends_with("://"))
         };
         // Of a CGI program, a client decides about `HTTP_PROXY`.
-        let is_cgi = variable("REQUEST_METHOD").is_some();
-        let (http, https) = if is_cgi { (None, None) } else { (proxy("http_proxy"), proxy("https_proxy")) };
-        let no = first("no_proxy").unwrap_or_default();
+        let is_cgi = variable(environment::REQUEST_METHOD).is_some();
+        let (http, https) =
+            if is_cgi { (None, None) } else { (proxy(environment::HTTP_PROXY), proxy(environment::HTTPS_PROXY)) };
+        let no = first(environment::NO_PROXY).unwrap_or_default();
         let matcher = Matcher::builder().http(http.clone().unwrap_or_default());
         let matcher = matcher.https(https.clone().unwrap_or_default()).no(no.clone()).build();
         Self { matcher, http, https, no }

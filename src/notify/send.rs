@@ -21,6 +21,7 @@ use crate::{
         metadata::{IDENTITY, Identity},
         query::{RESERVED, Refusal, THROTTLED, text},
     },
+    environment,
     error::Fault,
     fetch::{Origins, http::now},
     net::retry::{Attempts, Budget, Failure, Limit, Pace, retry_after},
@@ -30,8 +31,6 @@ use crate::{
 const SIGNATURE: &str = "/latest/dynamic/instance-identity/signature";
 /// The partition's domain: `amazonaws.com`, in China `amazonaws.com.cn`.
 const DOMAIN: &str = "/latest/meta-data/services/domain";
-/// Where CloudFormation is instead, as all SDKs read it.
-const ENDPOINTS: [&str; 2] = ["AWS_ENDPOINT_URL_CLOUDFORMATION", "AWS_ENDPOINT_URL"];
 
 /// What CloudFormation makes of a signal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +71,7 @@ async fn send(origins: &Origins, target: &Target, verdict: &Verdict) -> Result<A
     let document = origins.metadata.get(IDENTITY).await?.ok_or_else(|| missing(IDENTITY))?;
     let signature = origins.metadata.get(SIGNATURE).await?.ok_or_else(|| missing(SIGNATURE))?;
     let identity = Identity::read(&document)?;
-    let named = ENDPOINTS.iter().find_map(|name| std::env::var(name).ok().filter(|url| !url.is_empty()));
+    let named = environment::endpoint_of("CLOUDFORMATION").or_else(|| environment::value(environment::ENDPOINT_URL));
     let endpoint = if let Some(endpoint) = named {
         endpoint
     } else {

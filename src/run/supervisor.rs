@@ -32,13 +32,12 @@ use serde::{Deserialize, Serialize};
 
 use super::report::{ErrorReport, Report};
 use crate::{
+    environment,
     error::{self, Class, Fault},
     host::calls,
     stop::{Interrupt, TICK},
 };
 
-/// In the run's environment: the number of the descriptor that its supervisor reads from.
-const VARIABLE: &str = "GLOVO_BOOTSTRAP_SUPERVISOR";
 /// What the supervisor reads from, if this process has one.
 static SUPERVISOR: OnceLock<File> = OnceLock::new();
 /// How long a run may take to end after SIGTERM before it gets SIGKILL: longer than the programs that it stops itself.
@@ -83,7 +82,7 @@ impl Word {
 
 /// Takes over the descriptor of this process's supervisor, if it has one; returns its number.
 pub fn adopt() -> Option<RawFd> {
-    let number: u16 = std::env::var(VARIABLE).ok()?.parse().ok()?;
+    let number: u16 = environment::value(environment::SUPERVISOR)?.parse().ok()?;
     // Opened anew, so that it is ours to close. A FIFO must not be waited for.
     let path = format!("/proc/self/fd/{number}");
     let words = OpenOptions::new().append(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).ok()?;
@@ -135,7 +134,7 @@ impl Supervised {
             _ = command.arg0(name);
         }
         _ = command.args(arguments);
-        _ = command.env(VARIABLE, words.as_raw_fd().to_string());
+        _ = command.env(environment::SUPERVISOR, words.as_raw_fd().to_string());
         let child = command.spawn().context("starting the run in a process of its own")?;
         _ = fcntl(&words, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).context("closing a file to other programs")?;
         // Where memory runs out, the kernel is to end the run, not the one who can tell of it.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use nix::unistd::geteuid;
 
 use super::{FileType, Ownership, Status, way::Writers};
-use crate::{error::Fault, host::accounts::Accounts, value::quoted};
+use crate::{environment, error::Fault, host::accounts::Accounts, value::quoted};
 
 /// Fails if another user could replace or write what has this status.
 pub(crate) fn check(
@@ -36,6 +36,6 @@ pub(crate) fn check(
 /// Whether what this user owns is trusted: root's, the caller's, and those of the user that called sudo.
 fn is_ours(uid: u32) -> bool {
     let caller = geteuid();
-    let sudo = || std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
+    let sudo = || environment::value(environment::SUDO_UID).and_then(|uid| uid.parse().ok());
     uid == 0 || uid == caller.as_raw() || caller.is_root() && sudo() == Some(uid)
 }
