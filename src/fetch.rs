@@ -27,6 +27,7 @@ pub mod worker;
 use std::{
     cell::{OnceCell, RefCell},
     collections::VecDeque,
+    fmt::Display,
     fs::File,
     sync::{Arc, Mutex, mpsc::RecvTimeoutError},
     time::{Duration, Instant},
@@ -371,8 +372,7 @@ impl System {
     }
 
     fn await_transfer(&self, Transfer { task, progress, .. }: Transfer, download: &Download) -> Result<Delivered> {
-        let delivered = self.await_task(&task, || self.host.progress(&progress.line(&download.sources)));
-        delivered.map_err(|error| self.because(error, &progress))
+        self.await_download(&task, &progress, &download.sources)
     }
 
     /// A deadline's error with why the last attempt failed, if one did.
@@ -400,9 +400,7 @@ impl System {
         let worker = self.fetcher.worker()?;
         let progress = Arc::new(Progress::default());
         let task = worker.run(download::etag(worker.origins(), source.clone(), progress.clone()));
-        self.await_task(&task, || self.host.progress(&progress.line(source)))
-            .map_err(|error| self.because(error, &progress))
-            .with_context(|| format!("asking for the ETag of {source}"))
+        self.await_download(&task, &progress, source).with_context(|| format!("asking for the ETag of {source}"))
     }
 
     /// One GET, without redirects, proxies and retries, and without reading the body beyond 64 KiB. An
@@ -492,11 +490,29 @@ impl System {
         Ok(())
     }
 
+    /// Waits for a task and shows how far it is. No pause of it goes on beyond a deadline: nothing would come of it.
+    fn await_download<T>(&self, task: &Task<T>, progress: &Progress, what: &impl Display) -> Result<T> {
+        let watch = || {
+            self.host.progress(&progress.line(what));
+            progress.check_pause(&self.deadlines)
+        };
+        self.await_watched(task, watch).map_err(|error| self.because(error, progress))
+    }
+
     /// Waits for a task; a signal or a deadline ends the wait and, with the task dropped, its work.
     pub(crate) fn await_task<T>(&self, task: &Task<T>, show: impl Fn()) -> Result<T> {
+        let watch = || {
+            show();
+            Ok(())
+        };
+        self.await_watched(task, watch)
+    }
+
+    /// The same; what watches it four times a second may end the wait too.
+    fn await_watched<T>(&self, task: &Task<T>, watch: impl Fn() -> Result<()>) -> Result<T> {
         for tick in 0u32.. {
             if tick.is_multiple_of(5) {
-                show();
+                watch()?;
             }
             match task.result.recv_timeout(TICK) {
                 Ok(result) => return result,

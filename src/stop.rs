@@ -115,6 +115,20 @@ impl Deadlines {
         result
     }
 
+    /// Fails if a deadline will pass before `what` is due, in `wait`.
+    pub fn allow(&self, wait: Duration, what: &str) -> Result<()> {
+        let Some(deadline) = self.first() else { return Ok(()) };
+        let left = deadline.at.saturating_duration_since(Instant::now());
+        if wait < left || left.is_zero() {
+            return Ok(());
+        }
+        let (whose, left) = (deadline.what, spoken(left));
+        Err(Fault::new(format!("{whose} has {left} left, but {what} is due in {}", spoken(wait)))
+            .hint("give it a longer `timeout`")
+            .transient()
+            .into())
+    }
+
     /// Fails if a deadline has passed.
     pub fn check(&self) -> Result<()> {
         match self.first().filter(|deadline| deadline.at <= Instant::now()) {
@@ -201,7 +215,10 @@ mod tests {
                 assert_eq!(crate::error::exit_code(&error), 75);
             });
             assert!(deadlines.check().is_ok());
+            assert!(deadlines.allow(Duration::from_mins(9), "it").is_ok());
+            let error = deadlines.allow(Duration::from_mins(11), "it").unwrap_err();
+            assert!(error.to_string().ends_with(" left, but it is due in 11 min 00 s"), "{error}");
         });
-        assert!(deadlines.check().is_ok());
+        assert!(deadlines.allow(Duration::MAX, "it").is_ok());
     }
 }

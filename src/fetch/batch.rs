@@ -15,6 +15,7 @@ use nix::unistd::{getegid, geteuid};
 use super::{
     Fetched, Pull, Source, download, most_at_once,
     progress::Progress,
+    retry::Failure,
     spool::{Place, Spool},
     worker::Task,
 };
@@ -138,6 +139,11 @@ impl System {
             {
                 settle(index, Err(late), observe);
             }
+            for position in (0..running.len()).rev() {
+                if let Err(late) = running[position].progress.check_pause(&self.deadlines) {
+                    settle(running.swap_remove(position).index, Err(late), observe);
+                }
+            }
             while running.len() < jobs
                 && let Some(index) = waiting.pop_front()
             {
@@ -195,7 +201,7 @@ impl System {
         let download = Box::pin(async move { download::run(origins, &pull, spool, known).await });
         let task = worker.run(async move {
             // The receiver is gone where no caller waits any more.
-            _ = sender.send((index, download.await));
+            _ = sender.send((index, download.await.map_err(Failure::into_fault)));
             Ok::<(), Fault>(())
         });
         Ok(Running { index, began: Instant::now(), progress, _task: task })

@@ -80,7 +80,7 @@ pub(crate) async fn run(
     pull: &Pull,
     spool: Arc<Mutex<Spool>>,
     progress: Arc<Progress>,
-) -> Result<Fetched, Fault> {
+) -> Result<Fetched, Failure> {
     let _place = origins.window.enter().await;
     let pace = Pace { limit: pull.limit, ..origins.settings.pace.clone() };
     let attempts = Attempts::new(&pace, &origins.budget).shown(&progress);
@@ -93,8 +93,8 @@ pub(crate) async fn run(
         progress: progress.clone(),
         alone: AtomicBool::new(false),
     });
-    attempts.run(&pull.source, || transfer.attempt()).await?;
-    let fetched = transfer.spool().finish()?;
+    attempts.try_run(&pull.source, || transfer.attempt()).await?;
+    let fetched = transfer.spool().finish().map_err(Failure::Permanent)?;
     // More places for long bodies would be more connections with full buffers, none of them faster.
     origins.window.widen(if fetched.size > SHORT { STREAMS } else { usize::MAX });
     Ok(fetched)
@@ -122,17 +122,24 @@ impl Transfer {
     /// One attempt at what is missing.
     async fn attempt(self: &Arc<Self>) -> Result<(), Setback> {
         let before = self.spool().done();
-        let Err(failure) = self.bring().await else { return Ok(()) };
-        match failure {
+        let Err(mut failure) = self.bring().await else { return Ok(()) };
+        let done = self.spool().done();
+        match &mut failure {
             // Whatever the accident was, the next attempt shares nothing with this one.
             Failure::Suspect(_) => {
                 self.spool().forget().map_err(Failure::Permanent)?;
                 self.alone.store(true, Ordering::Relaxed);
             }
-            Failure::Transient(..) => self.origins.window.narrow(),
+            Failure::Transient(_, asked) => {
+                self.origins.window.narrow();
+                // An origin that sends something on one connection may have refused the others for their number.
+                if done > before && asked.take().is_some() {
+                    self.alone.store(true, Ordering::Relaxed);
+                }
+            }
             Failure::Permanent(_) | Failure::Unsigned(_) => {}
         }
-        let headway = self.spool().done() >= before + HEADWAY;
+        let headway = done >= before + HEADWAY;
         Err(Setback { failure, headway })
     }
 

@@ -87,7 +87,8 @@ fn system(tree: &Path) -> Result<System> {
         limit: retry::Limit::Attempts(3),
         first: Duration::ZERO,
         longest: Duration::ZERO,
-        obedience: Duration::ZERO,
+        obedience: Duration::from_hours(1),
+        clock: super::clock::Clock::Simulated(Arc::default()),
         ..retry::Pace::default()
     };
     let settings = Settings {

@@ -1,7 +1,8 @@
 //! Several sources of the same bytes: after a failure of one, the next one is tried.
 
 use std::{
-    sync::{Arc, Mutex},
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -38,34 +39,54 @@ pub(crate) fn pulls(download: &Download, pace: &Pace) -> Vec<Pull> {
 /// What is asked of a source, and the file for what arrives from it.
 pub(crate) type Bid = (Pull, Arc<Mutex<Spool>>);
 
-/// Downloads from the first source that delivers. With patience all are asked again and again.
+/// Downloads from the first source that delivers. With patience all are asked again and again, but for those that ask for a
+/// longer pause than there is time for.
 ///
 /// # Errors
 /// That of the only source, or those of all of several: transient if one of them is.
 pub(crate) async fn run(origins: Arc<Origins>, bids: Vec<Bid>, progress: Arc<Progress>) -> Result<Delivered, Fault> {
     if let [(pull, spool)] = &bids[..] {
-        let fetched = download::run(origins, pull, spool.clone(), progress).await?;
+        let fetched = download::run(origins, pull, spool.clone(), progress).await.map_err(Failure::into_fault)?;
         return Ok(Delivered { fetched, source: pull.source.to_string(), at: Instant::now() });
     }
     let Limit::Patience(_) = origins.settings.pace.limit else {
-        return each(&origins, &bids, &progress).await.map_err(Failure::into_fault);
+        return each(&origins, &bids, &Mutex::default(), &progress).await.map_err(Failure::into_fault);
     };
+    let closed = Mutex::default();
     let what = bids.iter().map(|(pull, _)| pull.source.to_string()).collect::<Vec<_>>().join(" or ");
-    origins.attempts().shown(&progress).run(&what, || each(&origins, &bids, &progress)).await
+    origins.attempts().shown(&progress).run(&what, || each(&origins, &bids, &closed, &progress)).await
 }
 
-/// Asks each source, in turn.
-async fn each(origins: &Arc<Origins>, bids: &[Bid], progress: &Arc<Progress>) -> Result<Delivered, Failure> {
+/// Asks each source, in turn. Those that asked for too long a pause are `closed`, each with what it said.
+async fn each(
+    origins: &Arc<Origins>,
+    bids: &[Bid],
+    closed: &Mutex<BTreeMap<usize, String>>,
+    progress: &Arc<Progress>,
+) -> Result<Delivered, Failure> {
     let mut failures: Vec<(String, anyhow::Error)> = vec![];
-    for (pull, spool) in bids {
+    let mut is_open = false;
+    for (index, (pull, spool)) in bids.iter().enumerate() {
         let source = pull.source.to_string();
+        let known = lock(closed).get(&index).cloned();
+        if let Some(reason) = known {
+            failures.push((source, Fault::new(reason).transient().into()));
+            continue;
+        }
         if let Some((before, error)) = failures.last() {
             tracing::warn!("{before}: {error:#}; trying {source}");
         }
-        match download::run(origins.clone(), pull, spool.clone(), progress.clone()).await {
+        let failure = match download::run(origins.clone(), pull, spool.clone(), progress.clone()).await {
             Ok(fetched) => return Ok(Delivered { fetched, source, at: Instant::now() }),
-            Err(fault) => failures.push((source, fault.into())),
+            Err(failure) => failure,
+        };
+        let is_closed = matches!(failure, Failure::Transient(_, Some(_)));
+        let error = anyhow::Error::from(failure.into_fault());
+        if is_closed {
+            _ = lock(closed).insert(index, format!("{error:#}"));
         }
+        is_open |= !is_closed && error::class(&error) == Class::Transient;
+        failures.push((source, error));
     }
     let reasons: String = failures.iter().map(|(source, error)| format!("\n| {source}: {error:#}")).collect();
     let fault = Fault::new(format!("all {} sources failed{reasons}", failures.len()));
@@ -74,5 +95,10 @@ async fn each(origins: &Arc<Origins>, bids: &[Bid], progress: &Arc<Progress>) ->
         None => fault,
     };
     let is_transient = failures.iter().any(|(_, error)| error::class(error) == Class::Transient);
-    Err(if is_transient { Failure::transient(fault.transient()) } else { Failure::Permanent(fault) })
+    let fault = if is_transient { fault.transient() } else { fault };
+    Err(if is_open { Failure::transient(fault) } else { Failure::Permanent(fault) })
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,11 +6,16 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use anyhow::Result;
+
 use super::spool::Spool;
-use crate::value::{ByteSize, spoken};
+use crate::{
+    stop::Deadlines,
+    value::{ByteSize, spoken},
+};
 
 /// How far a download is.
 #[derive(Debug, Default)]
@@ -21,10 +26,10 @@ pub(crate) struct Progress {
     waits: Mutex<Waits>,
 }
 
-/// The pause before the next attempt, and the last one's before that.
+/// The pause before the next attempt with when it began, and the last one before it.
 #[derive(Debug, Default)]
 struct Waits {
-    now: Option<Wait>,
+    now: Option<(Wait, Instant)>,
     last: Option<Wait>,
 }
 
@@ -43,6 +48,10 @@ impl Wait {
     /// `waiting 12.0 s for http://host/app.jar (attempt 4: the server answered 503 Service Unavailable)`
     pub(crate) fn line(&self, what: &impl Display) -> String {
         format!("waiting {} for {what} (attempt {}: {})", spoken(self.pause), self.failed, self.reason)
+    }
+
+    fn failure(&self) -> String {
+        format!("attempt {} failed: {}", self.failed, self.reason)
     }
 }
 
@@ -68,7 +77,7 @@ impl Progress {
     pub(crate) fn pauses(&self, wait: Wait) {
         let mut waits = self.waits();
         waits.last = Some(wait.clone());
-        waits.now = Some(wait);
+        waits.now = Some((wait, Instant::now()));
     }
 
     /// The pause is over.
@@ -78,7 +87,7 @@ impl Progress {
 
     /// A line that says how far the download of `what` is, or what it waits for.
     pub(crate) fn line(&self, what: &impl Display) -> String {
-        if let Some(wait) = &self.waits().now {
+        if let Some((wait, _)) = &self.waits().now {
             return wait.line(what);
         }
         let (done, total) = self.now();
@@ -88,9 +97,16 @@ impl Progress {
         }
     }
 
+    /// Fails if the next attempt is due only after a deadline: with why the last one failed.
+    pub(crate) fn check_pause(&self, deadlines: &Deadlines) -> Result<()> {
+        let Some((wait, began)) = self.waits().now.clone() else { return Ok(()) };
+        let left = wait.pause.saturating_sub(began.elapsed());
+        deadlines.allow(left, "the next attempt").map_err(|error| error.context(wait.failure()))
+    }
+
     /// `attempt 4 failed: the server answered 503 Service Unavailable`
     pub(crate) fn last_failure(&self) -> Option<String> {
-        self.waits().last.as_ref().map(|Wait { failed, reason, .. }| format!("attempt {failed} failed: {reason}"))
+        self.waits().last.as_ref().map(Wait::failure)
     }
 
     fn waits(&self) -> MutexGuard<'_, Waits> {

@@ -14,7 +14,7 @@ pub(crate) enum Clock {
     /// The machine's, since this moment.
     Machine(Instant),
     /// Milliseconds that tests have let pass.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only tests simulate time"))]
+    #[cfg_attr(not(any(test, fuzzing)), expect(dead_code, reason = "only tests simulate time"))]
     Simulated(Arc<AtomicU64>),
 }
 

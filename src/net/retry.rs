@@ -18,8 +18,8 @@ use crate::{
 
 /// How often a log says that the same thing is still waited for.
 const REMINDER: Duration = Duration::from_secs(30);
-/// A pause that an origin names (`Retry-After`) gets up to this part of itself longer, at random: all machines that it
-/// refused at one time would come back at one time.
+/// A pause that an origin names (`Retry-After`) gets up to this part of itself longer, at random, as far as time is left:
+/// all machines that it refused at one time would come back at one time.
 const JITTER: f64 = 0.5;
 
 /// Why an attempt failed, and so whether another may succeed.
@@ -81,7 +81,7 @@ pub(crate) struct Pace {
     pub(crate) first: Duration,
     /// Upper bound of any pause.
     pub(crate) longest: Duration,
-    /// As long as this is obeyed an origin that asks for patience (`Retry-After`).
+    /// Upper bound of a pause that an origin asks for (`Retry-After`), where attempts are counted.
     pub(crate) obedience: Duration,
     /// What measures them.
     pub(crate) clock: Clock,
@@ -93,7 +93,7 @@ impl Default for Pace {
             limit: Limit::Attempts(5),
             first: Duration::from_millis(500),
             longest: Duration::from_secs(20),
-            obedience: Duration::from_mins(1),
+            obedience: Duration::from_secs(90),
             clock: Clock::default(),
         }
     }
@@ -107,9 +107,9 @@ impl Pace {
         bound.mul_f64(random_fraction())
     }
 
-    /// The pause that an origin asked for, as far as it is obeyed.
-    fn obey(&self, asked: Duration) -> Duration {
-        asked.min(self.obedience).mul_f64(1.0 + JITTER * random_fraction())
+    /// The pause that an origin asked for, which is `most` at most, or up to that.
+    fn obey(asked: Duration, most: Duration) -> Duration {
+        asked + asked.mul_f64(JITTER).min(most - asked).mul_f64(random_fraction())
     }
 }
 
@@ -182,10 +182,19 @@ impl<'a> Attempts<'a> {
     /// # Errors
     /// That of the last attempt, if no other may succeed or all that are allowed have failed.
     pub(crate) async fn run<T, E: Into<Setback>, F: Future<Output = Result<T, E>>>(
-        mut self,
+        self,
         what: &impl Display,
         attempt: impl Fn() -> F,
     ) -> Result<T, Fault> {
+        self.try_run(what, attempt).await.map_err(Failure::into_fault)
+    }
+
+    /// The same. The failure has the pause that the origin asked for, if that is why no other attempt is made.
+    pub(crate) async fn try_run<T, E: Into<Setback>, F: Future<Output = Result<T, E>>>(
+        mut self,
+        what: &impl Display,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, Failure> {
         loop {
             match attempt().await {
                 Ok(done) => {
@@ -200,30 +209,31 @@ impl<'a> Attempts<'a> {
     /// Waits until the next attempt is due.
     ///
     /// # Errors
-    /// If none is: the fault to report.
-    async fn after(&mut self, what: &impl Display, Setback { failure, headway }: Setback) -> Result<(), Fault> {
+    /// If none is: what to report.
+    async fn after(&mut self, what: &impl Display, Setback { failure, headway }: Setback) -> Result<(), Failure> {
         if headway {
             self.budget.earn(std::mem::take(&mut self.paid));
             (self.failed, self.unsigned, self.since) = (0, false, self.pace.clock.now());
         }
         self.failed += 1;
         let (fault, asked) = match failure {
-            Failure::Permanent(fault) => return Err(fault),
-            Failure::Suspect(fault) if self.suspected => return Err(fault),
-            Failure::Unsigned(fault) if self.unsigned => return Err(fault),
-            Failure::Suspect(fault) => {
+            Failure::Suspect(fault) if !self.suspected => {
                 self.suspected = true;
                 tracing::warn!("{what}: {fault}; trying once more");
                 return Ok(());
             }
-            Failure::Unsigned(fault) => {
+            Failure::Unsigned(fault) if !self.unsigned => {
                 self.unsigned = true;
                 tracing::warn!("{what}: {fault}; trying once more");
                 return Ok(());
             }
             Failure::Transient(fault, asked) => (fault, asked),
+            last => return Err(last),
         };
-        let Some(pause) = self.pause(asked, headway) else { return Err(self.give_up(fault)) };
+        let pause = match self.pause(asked, headway) {
+            Ok(pause) => pause,
+            Err(end) => return Err(self.give_up(fault, end)),
+        };
         let wait = Wait { pause, failed: self.failed, reason: reason(&fault) };
         let now = self.pace.clock.now();
         let is_news = |(logged, reason): &(Duration, String)| now >= *logged + REMINDER || *reason != wait.reason;
@@ -241,21 +251,29 @@ impl<'a> Attempts<'a> {
         Ok(())
     }
 
-    /// The pause before the next attempt; `None` if this was the last one.
-    fn pause(&mut self, asked: Option<Duration>, headway: bool) -> Option<Duration> {
-        let Pace { limit, longest, .. } = *self.pace;
-        let left = match limit {
-            Limit::Attempts(most) if self.failed >= most => return None,
-            Limit::Attempts(_) => Duration::MAX,
+    /// The pause before the next attempt.
+    ///
+    /// # Errors
+    /// If this was the last one.
+    fn pause(&mut self, asked: Option<Duration>, headway: bool) -> Result<Duration, End> {
+        let Pace { limit, longest, obedience, .. } = *self.pace;
+        let (left, most) = match limit {
+            Limit::Attempts(most) if self.failed >= most => return Err(End::Attempts),
+            Limit::Attempts(_) => (Duration::MAX, obedience),
             Limit::Patience(patience) => {
                 let left = patience.saturating_sub(self.pace.clock.now().saturating_sub(self.since));
                 if left.is_zero() {
-                    return None;
+                    return Err(End::Attempts);
                 }
-                left
+                (left, left)
             }
         };
-        let usual = asked.map_or_else(|| self.pace.pause(self.failed), |asked| self.pace.obey(asked));
+        let usual = match asked {
+            Some(asked) if asked <= most => Pace::obey(asked, most),
+            // The origin has refused beforehand what asks earlier.
+            Some(asked) => return Err(End::Asked { asked, most }),
+            None => self.pace.pause(self.failed),
+        };
         let pause = if headway {
             usual
         } else if self.budget.pay() {
@@ -264,24 +282,38 @@ impl<'a> Attempts<'a> {
         } else if let Limit::Patience(_) = limit {
             usual.max(longest.mul_f64(1.0 - JITTER * random_fraction()))
         } else {
-            return None;
+            return Err(End::Budget);
         };
         // The last attempt is made when patience ends.
-        Some(pause.min(left))
+        Ok(pause.min(left))
     }
 
-    fn give_up(&self, fault: Fault) -> Fault {
+    fn give_up(&self, fault: Fault, end: End) -> Failure {
         let attempts = if self.failed == 1 { "attempt" } else { "attempts" };
-        let message = match self.pace.limit {
-            Limit::Attempts(most) if self.failed < most => "gave up: this process's retry budget is used up".to_owned(),
-            Limit::Attempts(_) => format!("gave up after {} {attempts}", self.failed),
-            Limit::Patience(_) => {
-                let spent = self.pace.clock.now().saturating_sub(self.since);
-                format!("gave up after {} {attempts} in {}", self.failed, spoken(spent))
+        let gave_up = format!("gave up after {} {attempts}", self.failed);
+        let spent = || self.pace.clock.now().saturating_sub(self.since);
+        let (message, asked) = match (end, self.pace.limit) {
+            (End::Budget, _) => ("gave up: this process's retry budget is used up".to_owned(), None),
+            (End::Asked { asked, most }, _) => {
+                let why = format!("the server asks to wait {}, longer than {}", spoken(asked), spoken(most));
+                (format!("{gave_up}: {why}"), Some(asked))
             }
+            (End::Attempts, Limit::Attempts(_)) => (gave_up, None),
+            (End::Attempts, Limit::Patience(_)) => (format!("{gave_up} in {}", spoken(spent())), None),
         };
-        Fault::new(message).caused_by(fault).transient()
+        Failure::Transient(Fault::new(message).caused_by(fault).transient(), asked)
     }
+}
+
+/// Why an attempt was the last one.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// All that are allowed have failed.
+    Attempts,
+    /// The process's retries are used up.
+    Budget,
+    /// The origin asks for a longer pause than the longest that it gets.
+    Asked { asked: Duration, most: Duration },
 }
 
 /// A fault and its causes, in one line.
@@ -401,15 +433,52 @@ mod tests {
         }
     }
 
+    /// How one origin that always asks for this pause is waited for: the words, and the seconds that pass.
+    fn obey(limit: Limit, asked: u64) -> (String, Duration) {
+        let (pace, budget) = (Pace { limit, clock: simulated(), ..Pace::default() }, Budget::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let busy = || Failure::Transient(Fault::new("busy"), Some(Duration::from_secs(asked)));
+        let told =
+            runtime.block_on(Attempts::new(&pace, &budget).run(&"a", async || Err::<(), _>(busy()))).unwrap_err();
+        assert_eq!(crate::error::exit_code(&told.into()), 75);
+        let told =
+            runtime.block_on(Attempts::new(&pace, &budget).run(&"a", async || Err::<(), _>(busy()))).unwrap_err();
+        (told.to_string(), pace.clock.now() / 2)
+    }
+
     #[test]
     fn a_pause_that_was_asked_for_is_obeyed_and_spread() {
-        let pace = Pace::default();
-        for (asked, least, most) in [(22, 22, 33), (1_000_000_000, 60, 90)] {
-            let pauses: Vec<Duration> = (0..200).map(|_| pace.obey(Duration::from_secs(asked))).collect();
-            let (shortest, longest) = (*pauses.iter().min().unwrap(), *pauses.iter().max().unwrap());
-            let (least, most) = (Duration::from_secs(least), Duration::from_secs(most));
-            assert!(shortest >= least && longest <= most, "{shortest:?} to {longest:?}");
-            assert!(longest > shortest + (most / 4), "{shortest:?} to {longest:?}");
+        for (limit, asked, pauses, most) in [
+            (Limit::Attempts(5), 22, 4, 33),
+            (Limit::Attempts(5), 60, 4, 90),
+            (Limit::Attempts(5), 80, 4, 90),
+            (Limit::Patience(Duration::from_mins(5)), 200, 1, 300),
+        ] {
+            let spent: Vec<Duration> = (0..100).map(|_| obey(limit, asked).1).collect();
+            let (shortest, longest) = (*spent.iter().min().unwrap(), *spent.iter().max().unwrap());
+            let (least, most) = (Duration::from_secs(asked * pauses), Duration::from_secs(most * pauses));
+            assert!(shortest >= least && longest <= most, "{asked}: {shortest:?} to {longest:?}");
+            assert!(longest > shortest + (most - least) / 5, "{asked}: {shortest:?} to {longest:?}");
+        }
+    }
+
+    #[test]
+    fn an_origin_that_asks_for_longer_than_is_left_is_given_up() {
+        for (limit, asked, words) in [
+            (
+                Limit::Attempts(5),
+                3600,
+                "gave up after 1 attempt: the server asks to wait 60 min 00 s, longer than 1 min 30 s",
+            ),
+            (Limit::Attempts(5), u64::MAX, "longer than 1 min 30 s"),
+            (
+                Limit::Patience(Duration::from_mins(5)),
+                301,
+                "the server asks to wait 5 min 01 s, longer than 5 min 00 s",
+            ),
+        ] {
+            let (told, spent) = obey(limit, asked);
+            assert!(told.contains(words) && spent.is_zero(), "{told}, {spent:?}");
         }
     }
 

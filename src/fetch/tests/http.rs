@@ -187,10 +187,13 @@ fn a_compressed_file_arrives_as_it_is_stored() {
 }
 
 #[test]
-fn an_origin_that_asks_for_patience_gets_no_more_than_ours() {
-    let busy = |status| Reply::new(status, &[("retry-after", "1000000000")], "");
-    let server = Server::replies(vec![busy(429), busy(503), Reply::ok("jar")]);
-    assert_eq!(text(Bench::new(settings()).fetch(&server.url("/")).unwrap()), "jar");
+fn an_origin_that_asks_for_more_patience_than_ours_is_given_up() {
+    for status in [429, 503] {
+        let server = Server::replies(vec![Reply::new(status, &[("retry-after", "1000000000")], ""), Reply::ok("jar")]);
+        let (code, told) = Bench::new(settings()).refused(&server.url("/"));
+        assert_eq!((code, server.requests().len()), (75, 1), "{told}");
+        assert!(told.contains("the server asks to wait 16666666 min 40 s, longer than 5 ms"), "{told}");
+    }
 }
 
 #[test]

@@ -172,3 +172,38 @@ fn what_is_waited_for_is_shown_and_a_deadline_ends_it_and_says_why() {
     assert!(told.contains("attempt 1 failed: the server answered 503 Service Unavailable\n"), "{told}");
     assert!(told.contains("step a timed out"), "{told}");
 }
+
+#[test]
+fn a_mirror_that_asks_for_an_hour_is_asked_once() {
+    let clock: Arc<AtomicU64> = Arc::default();
+    let of_server = clock.clone();
+    let busy = Server::replies(vec![Reply::new(503, &[("retry-after", "3600")], "")]);
+    let late =
+        Server::start(move |_, _| if seconds(&of_server) < 60 { Reply::new(503, &[], "") } else { Reply::ok("jar") });
+    let both = |sources: [&Server; 2]| {
+        let sources: Vec<Source> = sources.iter().map(|server| server.url("/").parse().unwrap()).collect();
+        Download::new(Sources::try_from(sources).unwrap(), None)
+    };
+    assert_eq!(text(Bench::new(patient(&clock)).system.fetch(&both([&busy, &late])).unwrap()), "jar");
+    assert_eq!(busy.requests().len(), 1);
+
+    let clock = Arc::default();
+    let also = Server::replies(vec![Reply::new(429, &[("retry-after", "7200")], "")]);
+    let (code, told) = told(Bench::new(patient(&clock)).system.fetch(&both([&busy, &also])));
+    assert_eq!((code, seconds(&clock), also.requests().len()), (75, 0, 1), "{told}");
+    assert!(told.contains("asks to wait 120 min 00 s"), "{told}");
+}
+
+#[test]
+fn a_pause_that_outlasts_the_deadline_ends_the_download() {
+    let server = Server::replies(vec![Reply::new(503, &[("retry-after", "80")], "")]);
+    let bench = Bench::new(Settings { pace: Pace::default(), ..settings() });
+    let within = |limit| {
+        let limit = Some(Duration::from_secs(limit));
+        bench.system.deadlines().within(limit, "step a", || told(bench.system.fetch(&download(&server.url("/")))))
+    };
+    let (code, told) = within(60);
+    assert_eq!(code, 75, "{told}");
+    assert!(told.contains("step a has ") && told.contains(" left, but the next attempt is due in "), "{told}");
+    assert!(told.contains("attempt 1 failed: the server answered 503"), "{told}");
+}
