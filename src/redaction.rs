@@ -35,7 +35,7 @@ const NAMES: [&str; 11] = [
     "access_key",
 ];
 
-/// A value shorter than this is a word like others, and no secret.
+/// A value shorter than this is a word like others: in words for people it is a secret only if its name says so.
 const SHORTEST: usize = 6;
 
 /// What this process must not show.
@@ -60,8 +60,8 @@ pub fn shown_content(text: &str) -> Cow<'_, str> {
 pub fn longest_bytes() -> usize {
     let current = CURRENT.read().unwrap_or_else(PoisonError::into_inner);
     let forms = current.forms.iter().map(|(form, _)| form.len());
-    // Percent-encoded each byte takes three.
-    forms.chain(current.values.iter().map(|(value, _)| 3 * value.len())).max().unwrap_or_default()
+    // `&#x27;` and `\u0026` stand for one byte.
+    forms.chain(current.values.iter().map(|(value, _)| 6 * value.len())).max().unwrap_or_default()
 }
 
 /// Values that are not shown, each with what stands for it.
@@ -69,7 +69,7 @@ pub fn longest_bytes() -> usize {
 pub struct Redaction {
     /// What is looked for as it is, the longest first.
     forms: Vec<(String, String)>,
-    /// What is looked for in percent-encoded text, the longest first.
+    /// What is looked for in encoded text, the longest first.
     values: Vec<(String, String)>,
 }
 
@@ -108,41 +108,39 @@ impl Redaction {
         Self { forms, values }
     }
 
-    /// A text without the values, be they plain, in base64, escaped as in JSON or percent-encoded as in a URL.
+    /// A text without the values, be they plain, in base64, or encoded as in JSON, a URL or a web page. A short value is left
+    /// out if its variable's name says that it is a secret, and where it stands for itself.
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.without(text, |name| name == LEFT_OUT || is_sensitive(name))
+    }
+
+    /// The same of a file's content, where every short value is a secret: `pin=7461`.
+    pub fn content<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.without(text, |_| true)
+    }
+
+    fn without<'a>(&self, text: &'a str, is_secret_if_short: impl Fn(&str) -> bool) -> Cow<'a, str> {
         let mut result = Cow::Borrowed(text);
         for (form, name) in &self.forms {
             if result.contains(&**form) {
                 result = result.replace(&**form, name).into();
             }
         }
-        if result.contains('%') {
+        for (marks, decode) in ENCODINGS {
+            if !result.contains(marks) {
+                continue;
+            }
             for (value, name) in self.values.iter().filter(|(value, _)| value.len() >= SHORTEST) {
-                while let Some((start, end)) = find_encoded(&result, value) {
+                while let Some((start, end)) = find_encoded(&result, value, decode) {
                     result = format!("{}{name}{}", &result[..start], &result[end..]).into();
                 }
             }
         }
-        result
-    }
-
-    /// The same of a file's content, where a short value is a secret too if it stands for itself: `pin=7461`.
-    pub fn content<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let mut result = self.text(text);
-        let is_part = |c: char| c.is_alphanumeric() || c == '_';
-        for (value, name) in self.values.iter().filter(|(value, _)| value.len() < SHORTEST) {
-            let mut replaced = String::new();
-            let mut rest = &*result;
-            while let Some(at) = rest.find(&**value) {
-                let (before, after) = (&rest[..at], &rest[at + value.len()..]);
-                let goes_on = (before.ends_with(is_part) && value.starts_with(is_part))
-                    || (after.starts_with(is_part) && value.ends_with(is_part));
-                replaced.push_str(before);
-                replaced.push_str(if goes_on { value } else { name });
-                rest = after;
+        let is_short = |value: &str, name: &str| value.len() < SHORTEST && is_secret_if_short(name);
+        for (value, name) in self.values.iter().filter(|(value, name)| is_short(value, name)) {
+            if result.contains(&**value) {
+                result = replace_word(&result, value, name).into();
             }
-            replaced.push_str(rest);
-            result = replaced.into();
         }
         result
     }
@@ -185,29 +183,103 @@ fn forms(value: &str) -> Vec<String> {
     forms
 }
 
-/// Where a value stands in a text of which any characters may be percent-encoded, and spaces be `+`.
-fn find_encoded(text: &str, value: &str) -> Option<(usize, usize)> {
+/// A text without a value where that stands for itself, and is no part of a longer word.
+fn replace_word(text: &str, value: &str, name: &str) -> String {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let mut replaced = String::new();
+    let mut done = 0;
+    for (start, _) in text.match_indices(value) {
+        let end = start + value.len();
+        let goes_on = (text[..start].ends_with(is_part) && value.starts_with(is_part))
+            || (text[end..].starts_with(is_part) && value.ends_with(is_part));
+        if !goes_on {
+            replaced.push_str(&text[done..start]);
+            replaced.push_str(name);
+            done = end;
+        }
+    }
+    replaced + &text[done..]
+}
+
+/// Appends the character, or the byte of one, that a text begins with in an encoded form. Tells the length of that form.
+type Decode = fn(&[u8], &mut Vec<u8>) -> Option<usize>;
+
+/// Encodings of single characters, each with what is in every text that needs it.
+const ENCODINGS: [(&[char], Decode); 3] = [(&['%', '+'], percent), (&['&'], entity), (&['\\'], escape)];
+
+/// `%2F`, as in a URL.
+fn percent(text: &[u8], decoded: &mut Vec<u8>) -> Option<usize> {
+    let digits = text.strip_prefix(b"%")?.get(..2)?;
+    decoded.push(u8::try_from(hex(digits)?).ok()?);
+    Some(3)
+}
+
+/// `&amp;`, `&#39;` or `&#x27;`, as in a web page.
+fn entity(text: &[u8], decoded: &mut Vec<u8>) -> Option<usize> {
+    let rest = text.strip_prefix(b"&")?;
+    let end = rest.iter().take(LONGEST_ENTITY).position(|byte| *byte == b';')?;
+    let name = std::str::from_utf8(&rest[..end]).ok()?;
+    let c = match name.strip_prefix('#') {
+        Some(number) => match number.strip_prefix(['x', 'X']) {
+            Some(digits) => char::from_u32(hex(digits.as_bytes())?)?,
+            None => char::from_u32(number.parse().ok()?)?,
+        },
+        None => ENTITIES.iter().find(|(known, _)| *known == name)?.1,
+    };
+    decoded.extend(c.encode_utf8(&mut [0; 4]).bytes());
+    Some(end + 2)
+}
+
+/// `\n` or `\u0026`, as in JSON.
+fn escape(text: &[u8], decoded: &mut Vec<u8>) -> Option<usize> {
+    let rest = text.strip_prefix(b"\\")?;
+    if let Some((_, byte)) = ESCAPES.iter().find(|(known, _)| rest.first() == Some(known)) {
+        decoded.push(*byte);
+        return Some(2);
+    }
+    let unit = |text: &[u8]| u16::try_from(hex(text.strip_prefix(b"\\u")?.get(..4)?)?).ok();
+    let units = [unit(text)?, unit(text.get(6..)?).unwrap_or_default()];
+    let c = char::decode_utf16(units).next()?.ok()?;
+    decoded.extend(c.encode_utf8(&mut [0; 4]).bytes());
+    Some(6 * c.len_utf16())
+}
+
+/// The longest name or number between `&` and `;`, with that.
+const LONGEST_ENTITY: usize = 10;
+const ENTITIES: [(&str, char); 5] = [("amp", '&'), ("lt", '<'), ("gt", '>'), ("quot", '"'), ("apos", '\'')];
+const ESCAPES: [(u8, u8); 8] = [
+    (b'"', b'"'),
+    (b'\\', b'\\'),
+    (b'/', b'/'),
+    (b'b', 0x08),
+    (b'f', 0x0c),
+    (b'n', b'\n'),
+    (b'r', b'\r'),
+    (b't', b'\t'),
+];
+
+fn hex(digits: &[u8]) -> Option<u32> {
+    let digits = digits.iter().all(u8::is_ascii_hexdigit).then_some(digits)?;
+    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// Where a value stands in a text of which any characters may be encoded, and spaces be `+`.
+fn find_encoded(text: &str, value: &str, decode: Decode) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
     let (mut decoded, mut places) = (vec![], vec![]);
     let mut at = 0;
     while at < bytes.len() {
-        let digits = text.get(at + 1..at + 3).filter(|digits| bytes[at] == b'%' && digits.bytes().all(is_hex));
-        let (byte, width) = match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => (byte, 3),
-            None => (bytes[at], 1),
-        };
-        decoded.push(byte);
-        places.push(at);
+        let width = decode(&bytes[at..], &mut decoded).unwrap_or_else(|| {
+            decoded.push(bytes[at]);
+            1
+        });
+        places.resize(decoded.len(), at);
         at += width;
     }
     places.push(bytes.len());
     let is_same = |(byte, wanted): (&u8, u8)| *byte == wanted || (*byte == b'+' && wanted == b' ');
     let found = decoded.windows(value.len()).position(|window| window.iter().zip(value.bytes()).all(is_same))?;
     Some((places[found], places[found + value.len()]))
-}
-
-fn is_hex(byte: u8) -> bool {
-    byte.is_ascii_hexdigit()
 }
 
 /// A line without queries and passwords in URLs, without values of sensitive names, without anything that looks like a
@@ -272,7 +344,8 @@ fn without_runs(word: &str) -> String {
     result
 }
 
-/// A value is in no text that is shown, be it plain, in base64 or percent-encoded, whatever stands around it.
+/// A value is in no text that is shown, be it plain, in base64, or encoded as in a URL or a web page, whatever stands around
+/// it.
 ///
 /// The first line is the value, and the rest the text that each form of the value is put into, at a `|`.
 #[cfg(any(test, fuzzing))]
@@ -287,13 +360,15 @@ pub fn fuzz(input: &[u8]) {
     }
     let (before, after) = text.split_once('|').unwrap_or((text, ""));
     let percent: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let numbers: String = value.chars().map(|c| format!("&#{};", u32::from(c))).collect();
     let base64 = [BASE64_STANDARD, BASE64_URL_SAFE].map(|engine| engine.encode(value));
     let redaction = Redaction::of_variables([("v", value)]);
-    for form in [value, &percent, &base64[0], &base64[1]] {
+    for form in [value, &percent, &numbers, &base64[0], &base64[1]] {
         let told = format!("{before}{form}{after}");
         for shown in [redaction.text(&told), redaction.content(&told)] {
             assert!(!shown.contains(value), "the value is shown");
             assert!(!shown.contains(&percent), "the value is shown percent-encoded");
+            assert!(!shown.contains(&numbers), "the value is shown as on a web page");
             assert!(
                 !base64.iter().any(|form| shown.contains(form.trim_end_matches('='))),
                 "the value is shown in base64"
@@ -354,6 +429,8 @@ mod tests {
             Redaction::of_variables([("db", VALUE), ("lines", "first line\nsecond line\n"), ("pin", "7461")]);
         let url = |set| percent_encoding::utf8_percent_encode(VALUE, set).to_string();
         let everything = url(percent_encoding::NON_ALPHANUMERIC);
+        let spaces = Redaction::of_variables([("a", "pass word")]).text("p=pass+word").into_owned();
+        assert_eq!(spaces, "p={{ a }}");
         let form = url(percent_encoding::NON_ALPHANUMERIC).replace("%20", "+");
         let json = serde_json::to_string(VALUE).unwrap();
         for text in [
@@ -396,7 +473,37 @@ mod tests {
     }
 
     #[test]
-    fn a_short_value_is_left_out_of_contents_alone() {
+    fn a_value_is_left_out_as_web_pages_and_json_escape_it() {
+        let redaction = Redaction::of_variables([("a", r#"<it's> "a&b" é/\"#)]);
+        for text in [
+            // Python, Go, PHP and XML, in this order; then numbers alone.
+            r"&lt;it&#x27;s&gt; &quot;a&amp;b&quot; é/\",
+            r"&lt;it&#39;s&gt; &#34;a&amp;b&#34; é/\",
+            r"&lt;it&#039;s&gt; &quot;a&amp;b&quot; é/\",
+            r"&lt;it&apos;s&gt; &quot;a&amp;b&quot; &#233;/\",
+            r"&#60;it&#X27;s&#x3E;&#32;&#x22;a&#38;b&#x22; &#xe9;&#47;&#92;",
+            // Go, Python and PHP.
+            r#"\u003cit's\u003e \"a\u0026b\" é/\\"#,
+            r#"<it's> \"a&b\" \u00e9/\\"#,
+            r#"\u003Cit\u0027s\u003E \u0022a\u0026b\u0022 \u00E9\/\\"#,
+        ] {
+            let shown = redaction.text(&format!("x=\"{text}\";")).into_owned();
+            assert_eq!(shown, "x=\"{{ a }}\";", "{text}");
+        }
+        for text in ["a & b &; &#; &#x; &nothing; &#1114112; \\u \\ud800 \\", "&amp;lt;it"] {
+            assert_eq!(redaction.text(text), text);
+        }
+    }
+
+    #[test]
+    fn a_short_value_whose_name_says_secret_is_left_out_of_all() {
+        let redaction = Redaction::of_variables([("db_password", "ab1"), ("token", "7"), ("port", "8080")]);
+        let told = redaction.text("login failed: user:ab1@host (7), port 8080, x7 ab12").into_owned();
+        assert_eq!(told, "login failed: user:{{ db_password }}@host ({{ token }}), port 8080, x7 ab12");
+    }
+
+    #[test]
+    fn another_short_value_is_left_out_of_contents_alone() {
         let redaction = Redaction::of_variables([("pin", "7461"), ("empty", ""), ("one", "1")]);
         assert_eq!(redaction.text("exit code 1, pin=7461"), "exit code 1, pin=7461");
         assert_eq!(redaction.content("pin=7461 17461 x7461 7461."), "pin={{ pin }} 17461 x7461 {{ pin }}.");
