@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::signal::{Signal, killpg},
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 
@@ -163,11 +163,11 @@ impl Host {
             match &stop {
                 None => {
                     if let Err(reason) = self.stop.check() {
-                        _ = killpg(pid, Signal::SIGTERM);
+                        stop_group(pid, Signal::SIGTERM);
                         stop = Some((reason, Instant::now() + GRACE));
                     }
                 }
-                Some((_, patience)) if Instant::now() >= *patience => _ = killpg(pid, Signal::SIGKILL),
+                Some((_, patience)) if Instant::now() >= *patience => stop_group(pid, Signal::SIGKILL),
                 Some(_) => {}
             }
         };
@@ -217,17 +217,22 @@ impl Host {
         let Some(program) = self.find_program(name) else {
             return Err(Fault::new(format!("the program `{name}` is not installed")).into());
         };
-        let mut process = if self.root().is_host() {
-            std::process::Command::new(program.as_str())
-        } else {
-            let mut process = std::process::Command::new("/usr/sbin/chroot");
-            if let Some(user) = &command.user {
-                _ = process.arg(format!("--userspec=+{}:+{}", user.uid, user.gid)).arg("--groups=");
-            }
-            _ = process.arg(self.root().path()).arg(program.as_str());
-            process
-        };
+        let mut words: Vec<&str> = vec![];
+        let ids = command.user.as_ref().map(|user| format!("--userspec=+{}:+{}", user.uid, user.gid));
+        if ids.is_some() {
+            // A session of its own: in ours, a user's program could type on root's terminal (TIOCSTI).
+            words.push("/usr/bin/setsid");
+        }
+        let root = self.root().path().to_string_lossy();
+        if !self.root().is_host() {
+            words.push("/usr/sbin/chroot");
+            words.extend(ids.iter().flat_map(|ids| [ids, "--groups="]));
+            words.push(&root);
+        }
+        words.push(program.as_str());
+        let mut process = std::process::Command::new(words[0]);
         _ = process
+            .args(&words[1..])
             .args(&command.argv[1..])
             .env_clear()
             .env("PATH", PATH.join(":"))
@@ -237,14 +242,24 @@ impl Host {
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(Stdio::piped());
+        match &command.user {
             // A group of its own: a terminal's Ctrl-C reaches us, and we stop it and what it started.
-            .process_group(0);
-        if let Some(user) = command.user.as_ref().filter(|_| self.root().is_host()) {
-            // The standard library drops all supplementary groups with it.
-            _ = process.gid(user.gid).uid(user.uid).env("HOME", "/");
+            None => _ = process.process_group(0),
+            // The leader of a group can't begin a session, which is a group too: setsid(1) would leave it to a child.
+            // The standard library drops all supplementary groups with the uid.
+            Some(user) if self.root().is_host() => _ = process.gid(user.gid).uid(user.uid).env("HOME", "/"),
+            Some(_) => {}
         }
         process.spawn().with_context(|| format!("starting {program}"))
+    }
+}
+
+/// Signals a program and what it started.
+fn stop_group(pid: Pid, signal: Signal) {
+    // A program that is to begin a session has no group of its own before.
+    if killpg(pid, signal).is_err() {
+        _ = kill(pid, signal);
     }
 }
 

@@ -136,3 +136,19 @@ fn colours_are_as_the_environment_and_the_option_say() {
         assert_eq!(text.contains("\x1b[2K") || text.contains("\x1b[1A"), is_live, "{case}");
     }
 }
+
+#[test]
+fn a_program_run_as_another_user_has_no_terminal() {
+    let sandbox = Sandbox::new();
+    let home = sandbox.at("home");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
+    // Where it had root's terminal it could type on it (TIOCSTI).
+    let script = ": {}; if ( : < /dev/tty ) 2>/dev/null; then echo there is a terminal; exit 1; fi";
+    let manifest = sandbox.manifest(&format!(
+        "[[resource]]\nkind = \"file\"\npath = \"{home}/f\"\nowner = \"nobody\"\ncontent = \"\"\nvalidate = [\"sh\", \"-c\", '{script}']\n"
+    ));
+    let mut terminal = Terminal::start(100, &sandbox.command(&["run", "--steps", &manifest]));
+    let is_converged = terminal.child.wait().unwrap().success();
+    assert!(is_converged, "{}", terminal.drawn());
+}
