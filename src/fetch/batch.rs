@@ -15,13 +15,13 @@ use nix::unistd::{getegid, geteuid};
 use super::{
     Fetched, Pull, Source, download, most_at_once,
     progress::Progress,
-    retry::Failure,
     spool::{Place, Spool},
     worker::Task,
 };
 use crate::{
     error::Fault,
     host::root::{FileType, Ownership, Staged},
+    net::retry::Failure,
     stop::TICK,
     system::System,
     value::{AbsPath, Sha256},

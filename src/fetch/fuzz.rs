@@ -88,7 +88,7 @@ fn system(tree: &Path) -> Result<System> {
         first: Duration::ZERO,
         longest: Duration::ZERO,
         obedience: Duration::from_hours(1),
-        clock: super::clock::Clock::Simulated(Arc::default()),
+        clock: crate::net::clock::Clock::Simulated(Arc::default()),
         ..retry::Pace::default()
     };
     let settings = Settings {
