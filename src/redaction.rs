@@ -485,7 +485,7 @@ mod tests {
             // Go, Python and PHP.
             r#"\u003cit's\u003e \"a\u0026b\" é/\\"#,
             r#"<it's> \"a&b\" \u00e9/\\"#,
-            r#"\u003Cit\u0027s\u003E \u0022a\u0026b\u0022 \u00E9\/\\"#,
+            r"\u003Cit\u0027s\u003E \u0022a\u0026b\u0022 \u00E9\/\\",
         ] {
             let shown = redaction.text(&format!("x=\"{text}\";")).into_owned();
             assert_eq!(shown, "x=\"{{ a }}\";", "{text}");

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Puts the agent into the image that this machine is to become, lets it do all that needs no instance, and seals the image.
 #
-#   bake.sh AGENT SHA256 [ARGUMENT…]     as root; the arguments are those of `glovo-bootstrap run`; AGENT is moved
+#   bake.sh AGENT SHA256 [ARGUMENT…]     as root; the arguments are those of `glovo-bootstrap bake`; AGENT is moved
 set -eu
 agent=$1 sha256=$2
 shift 2
@@ -15,5 +15,4 @@ chmod 755 $to.new
 mv $to.new $to
 rm "$agent"
 
-$to run --phase bake "$@"
-$to bake --seal
+$to bake --seal "$@"

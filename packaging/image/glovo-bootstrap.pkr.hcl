@@ -22,7 +22,7 @@ variable "agent_sha256" {
 variable "run_arguments" {
   type        = list(string)
   default     = []
-  description = "Arguments of glovo-bootstrap run."
+  description = "Arguments of glovo-bootstrap bake."
 }
 
 variable "instance_profile" {

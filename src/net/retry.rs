@@ -109,7 +109,7 @@ impl Pace {
 
     /// The pause that an origin asked for, which is `most` at most, or up to that.
     fn obey(asked: Duration, most: Duration) -> Duration {
-        asked + asked.mul_f64(JITTER).min(most - asked).mul_f64(random_fraction())
+        asked + asked.mul_f64(JITTER).min(most.saturating_sub(asked)).mul_f64(random_fraction())
     }
 }
 

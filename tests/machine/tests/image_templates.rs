@@ -66,7 +66,7 @@ fn packer_takes_the_template_and_hands_over_arguments_as_they_are() -> Result<()
     ensure!(!machine.path("/root/asked").exists(), "{wrong:?}");
     bake(&sha256(AGENT))?.success()?;
     let asked = machine.sh("cat /root/asked")?;
-    assert_eq!(asked, format!("<run><--phase><bake><--set><{ARGUMENT}>\n<bake><--seal>\n"));
+    assert_eq!(asked, format!("<bake><--seal><--set><{ARGUMENT}>\n"));
     machine.sh("test ! -e /root/agent; test \"$(stat -c %a /usr/local/bin/glovo-bootstrap)\" = 755")?;
     Ok(())
 }
@@ -89,10 +89,7 @@ fn the_image_builder_component_is_one_and_its_commands_bake() -> Result<()> {
     run(Command::new("shellcheck").args(["--shell", "bash"]).arg(machine.path("/root/component")))?;
     machine.exec(&["bash", "/root/component"])?.success()?;
     let run = format!("<--set><{ARGUMENT}>");
-    assert_eq!(
-        machine.sh("cat /root/asked")?,
-        format!("<run><--phase><bake>{run}\n<bake><--seal>\n<steps><list>\n<run>{run}\n")
-    );
+    assert_eq!(machine.sh("cat /root/asked")?, format!("<bake><--seal>{run}\n<steps><list>\n<run>{run}\n"));
     machine.sh("test ! -e /root/glovo-bootstrap")?;
     Ok(())
 }
