@@ -494,7 +494,7 @@ impl System {
     fn await_download<T>(&self, task: &Task<T>, progress: &Progress, what: &impl Display) -> Result<T> {
         let watch = || {
             self.host.progress(&progress.line(what));
-            progress.check_pause(&self.deadlines)
+            progress.check_pause(&self.host.stop.deadlines)
         };
         self.await_watched(task, watch).map_err(|error| self.because(error, progress))
     }

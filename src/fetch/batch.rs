@@ -140,7 +140,7 @@ impl System {
                 settle(index, Err(late), observe);
             }
             for position in (0..running.len()).rev() {
-                if let Err(late) = running[position].progress.check_pause(&self.deadlines) {
+                if let Err(late) = running[position].progress.check_pause(&self.host.stop.deadlines) {
                     settle(running.swap_remove(position).index, Err(late), observe);
                 }
             }

@@ -200,7 +200,12 @@ fn a_pause_that_outlasts_the_deadline_ends_the_download() {
     let bench = Bench::new(Settings { pace: Pace::default(), ..settings() });
     let within = |limit| {
         let limit = Some(Duration::from_secs(limit));
-        bench.system.deadlines().within(limit, "step a", || told(bench.system.fetch(&download(&server.url("/")))))
+        bench
+            .system
+            .host
+            .stop
+            .deadlines
+            .within(limit, "step a", || told(bench.system.fetch(&download(&server.url("/")))))
     };
     let (code, told) = within(60);
     assert_eq!(code, 75, "{told}");
