@@ -89,7 +89,6 @@ fn system(tree: &Path) -> Result<System> {
         longest: Duration::ZERO,
         obedience: Duration::from_hours(1),
         clock: crate::net::clock::Clock::Simulated(Arc::default()),
-        ..retry::Pace::default()
     };
     let settings = Settings {
         pace,
