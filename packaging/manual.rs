@@ -1,15 +1,14 @@
 //! Writes the manual pages and the shells' completions into a directory: `cargo run --example manual DIRECTORY`.
 //! An example, so that the binary that is shipped carries nothing of it.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 use glovo_bootstrap::cli::Cli;
 
 fn main() -> std::io::Result<()> {
     let directory = std::env::args_os().nth(1).ok_or_else(|| std::io::Error::other("usage: manual DIRECTORY"))?;
-    clap_mangen::generate_to(Cli::command(), &directory)?;
+    clap_mangen::generate_to(Cli::command_line(), &directory)?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        _ = clap_complete::generate_to(shell, &mut Cli::command(), "glovo-bootstrap", &directory)?;
+        _ = clap_complete::generate_to(shell, &mut Cli::command_line(), "glovo-bootstrap", &directory)?;
     }
     Ok(())
 }

@@ -2,13 +2,15 @@
 
 #![expect(missing_docs, reason = "a flattened group is documented by its type")]
 
+mod deploy;
+
 use std::path::PathBuf;
 
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::Resettable};
 use clap_complete::Shell;
 
+pub use self::deploy::{DeployArguments, DeployVerb};
 use crate::{
-    deploy::settings::DeploySettings,
     environment,
     image::seal::OnRequest,
     notify::verdict,
@@ -38,19 +40,32 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The command line of this process. An empty variable of the environment says nothing, as the `${NAME:-default}` of the
-    /// script had it that `deploy` replaces.
+    /// Returns the command line of this process.
     ///
     /// # Errors
-    /// If it is none; also the help that was asked for.
+    /// If it is invalid; also for `--help` and `--version`.
     pub fn read() -> Result<Self, clap::Error> {
+        let mut program = Self::with_all_flags();
+        let arguments = deploy::verb_first(std::env::args_os().collect(), &program);
+        // The first parser knows which flags belong to a verb, the second one reads the values of all verbs alike.
+        _ = Self::command_line().try_get_matches_from(&arguments)?;
+        let matches = program.try_get_matches_from_mut(arguments)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut program))
+    }
+
+    /// Returns the command line as help, completions and manual pages show it.
+    pub fn command_line() -> clap::Command {
+        Self::with_all_flags().mut_subcommand("deploy", |deploy| deploy::with_verbs(&deploy))
+    }
+
+    /// Returns the command line with all flags of `deploy` for each of its verbs. An empty environment variable is the
+    /// same as none, as with `${NAME:-default}` in the script that `deploy` replaces.
+    fn with_all_flags() -> clap::Command {
         let is_empty = |arg: &Arg| {
             arg.get_env().and_then(|name| environment::even_empty(name.to_str()?)).is_some_and(|value| value.is_empty())
         };
-        let said = |arg: Arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg };
-        let mut command = Self::command().mut_subcommand("deploy", |deploy| deploy.mut_args(said));
-        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
-        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+        let without_empty = |arg: Arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg };
+        Self::command().mut_subcommand("deploy", |deploy| deploy::with_strategies(deploy.mut_args(without_empty)))
     }
 }
 
@@ -129,8 +144,7 @@ pub enum Command {
     Fetch(Fetch),
     /// Print user-data: what makes a new machine fetch this program, check it, and run the steps.
     UserData(UserData),
-    /// Bring a build into a stack of AWS CloudFormation, and prove that it serves. For the operator's machine.
-    Deploy(Box<Deploy>),
+    Deploy(Box<DeployArguments>),
     /// Print the JSON Schema of step files and of manifests in one file, for editors.
     Schema,
     /// Print a completion script for a shell.
@@ -219,73 +233,6 @@ pub enum UserDataFormat {
     Script,
     /// `#cloud-config`.
     CloudConfig,
-}
-
-/// What to do with which stack.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example: SG_VALUE=sg-1 SUBNETS=subnet-1,subnet-2 BUILD_NUMBER=3 glovo-bootstrap deploy -t update-stack\n\n\
-Flag > environment > deploy.toml > the stack as it is > default.\n\n\
-Exit codes: 0 done (status: every serving target runs one build), 1 it failed, 2 it can't be deployed and nothing was touched, \
-3 drift: there is some, 4 something else is in flight, 75 AWS can't be reached, 128+n ended by signal n: what goes on goes on."
-)]
-pub struct Deploy {
-    /// What to do.
-    #[arg(value_enum, required_unless_present = "task")]
-    pub verb: Option<DeployVerb>,
-    /// The same, as glovo-app-cf.sh had it.
-    #[arg(short = 't', long = "task", value_enum, value_name = "VERB", conflicts_with = "verb")]
-    pub task: Option<DeployVerb>,
-    /// The stack's name.
-    #[arg(long, short, env = environment::STACK_NAME, value_name = "NAME", default_value = "glovo-app")]
-    pub stack: String,
-    /// Settings file. Default: deploy.toml in the current directory, if it is there.
-    #[arg(long, value_name = "FILE")]
-    pub settings_file: Option<PathBuf>,
-    /// Never ask.
-    #[arg(long, short)]
-    pub yes: bool,
-    /// Print one JSON document per line.
-    #[arg(long)]
-    pub json: bool,
-    /// How often AWS is asked.
-    #[arg(long, value_name = "TIME", default_value = "3s")]
-    pub poll: Span,
-    /// rollback: the build to go back to. Default: the older one of the two that are there.
-    #[arg(long, value_name = "N")]
-    pub build: Option<u64>,
-    /// render: where to write template and user-data.
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub output_dir: PathBuf,
-    #[command(flatten)]
-    pub settings: DeploySettings,
-}
-
-/// What to do with a stack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DeployVerb {
-    /// Make the stack, with the first build.
-    CreateStack,
-    /// Have a new build take over.
-    UpdateStack,
-    /// Show what either would change, and whether it could; change nothing.
-    Plan,
-    /// Follow what goes on.
-    Watch,
-    /// Which build serves, on which machines.
-    Status,
-    /// Have the build before take over again, at once.
-    Rollback,
-    /// What state the stack is in, and the next safe step.
-    Diagnose,
-    /// What differs from the template.
-    Drift,
-    /// What was done with the stack.
-    History,
-    /// Write template and user-data to files; asks AWS nothing.
-    Render,
-    /// Delete the stack and all that it holds.
-    DeleteStack,
 }
 
 /// Which steps.
@@ -398,6 +345,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
+        Cli::with_all_flags().debug_assert();
+        Cli::command_line().debug_assert();
     }
 }

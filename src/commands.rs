@@ -12,7 +12,6 @@ mod user_data;
 use std::{cell::RefCell, path::Path, rc::Rc, time::Duration};
 
 use anyhow::{Result, anyhow};
-use clap::CommandFactory;
 
 use crate::{
     cli::{self, Cli, Command},
@@ -96,7 +95,7 @@ pub fn execute(command: Command) -> Result<u8> {
         }
         Command::Completions { shell } => {
             let mut script = vec![];
-            clap_complete::generate(shell, &mut Cli::command(), "glovo-bootstrap", &mut script);
+            clap_complete::generate(shell, &mut Cli::command_line(), "glovo-bootstrap", &mut script);
             say_document(String::from_utf8_lossy(&script).trim_end());
             Ok(0)
         }

@@ -40,7 +40,7 @@ use self::{
     parameters::SlotOutput,
     prepare::{Intent, Prepared},
     settings::DeploySettings,
-    shape::Shape,
+    shape::{Shape, Strategy},
     slots::Slots,
     stack::{ChangeSet, Stack},
     state::Condition,
@@ -60,6 +60,8 @@ pub struct Deploy {
     pub system: System,
     /// What is wanted.
     pub settings: DeploySettings,
+    /// The shape of the deployment.
+    pub strategy: Strategy,
     /// The steps that are not those built into the program.
     pub texts: Option<Texts>,
     /// Whether the steps install with apt.
@@ -91,7 +93,7 @@ impl Deploy {
     }
 
     fn shape(&self) -> &'static dyn Shape {
-        self.settings.strategy.unwrap_or_default().shape()
+        self.strategy.shape()
     }
 
     fn layout(&self) -> Layout {
@@ -125,7 +127,7 @@ impl Deploy {
 
     /// The arguments that a command finds a stack by.
     fn arguments(&self, stack: &str) -> String {
-        format!("--stack {stack}{}", self.settings.strategy.unwrap_or_default().arguments())
+        format!("--stack {stack}{}", self.strategy.arguments())
     }
 
     /// What to type for this stack.

@@ -8,7 +8,7 @@ use nix::unistd::{getegid, geteuid};
 use super::{Reading, invalid, load};
 use crate::{
     cli::{self, DeployVerb},
-    deploy::{Deploy, artifacts::Artifacts},
+    deploy::{Deploy, artifacts::Artifacts, shape::Strategy},
     error::Fault,
     host::root::{Ownership, Root},
     manifest::{location::Location, texts::Texts},
@@ -18,10 +18,11 @@ use crate::{
     view::say,
 };
 
-pub(super) fn execute(arguments: cli::Deploy) -> Result<u8> {
-    let verb = arguments.verb.or(arguments.task).context("clap wants one of the two")?;
+pub(super) fn execute(arguments: cli::DeployArguments) -> Result<u8> {
+    let verb = arguments.verb;
     check_name(&arguments.stack)?;
     let (settings, file) = arguments.settings.with_file(arguments.settings_file.as_ref())?;
+    let strategy = Strategy::named(settings.strategy.as_deref())?;
     let mut system = System::open(Path::new("/"), Mode::Plan, Interrupt::install()?)?;
     if let Some(profile) = &settings.profile {
         system.use_profile(profile.clone());
@@ -35,6 +36,7 @@ pub(super) fn execute(arguments: cli::Deploy) -> Result<u8> {
     let mut deploy = Deploy {
         system,
         settings,
+        strategy,
         texts: None,
         needs_apt: false,
         stack: arguments.stack,

@@ -11,7 +11,6 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::{Deserialize, Deserializer};
 
-use super::shape::Strategy;
 use crate::{
     error::Fault,
     host::root::trusted::Trusted,
@@ -70,8 +69,8 @@ pub struct DeploySettings {
     #[arg(long, env = "CLOUD_INIT_PATH", value_name = "FILE")]
     pub cloud_init_path: Option<String>,
     /// How a new build takes over. Default: blue-green.
-    #[arg(long, value_enum)]
-    pub strategy: Option<Strategy>,
+    #[arg(long, value_name = "STRATEGY")]
+    pub strategy: Option<String>,
     /// Bucket for the program, the steps and the files; instances read it with their role.
     #[arg(long, value_name = "BUCKET")]
     pub bucket: Option<String>,

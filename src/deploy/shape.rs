@@ -10,8 +10,7 @@ mod one_group;
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use anyhow::Result;
-use clap::{ValueEnum, builder::PossibleValue};
-use serde::{Deserialize, Deserializer, de};
+use clap::builder::{PossibleValue, PossibleValuesParser};
 
 use super::{
     Deploy,
@@ -99,6 +98,20 @@ pub(super) static STRATEGIES: &[Strategy] =
     &[Strategy(&listener::Listener), Strategy(&one_group::OneGroup), Strategy(&dns_records::DnsRecords)];
 
 impl Strategy {
+    /// Returns the strategy of this name; without a name, the default.
+    ///
+    /// # Errors
+    /// If no strategy has this name.
+    pub fn named(name: Option<&str>) -> Result<Self> {
+        let Some(name) = name else { return Ok(STRATEGIES[0]) };
+        let found = STRATEGIES.iter().find(|strategy| strategy.0.name() == name);
+        found.copied().ok_or_else(|| {
+            let names: Vec<&str> = STRATEGIES.iter().map(|strategy| strategy.0.name()).collect();
+            let fault = Fault::new(format!("strategy `{name}` does not exist"));
+            fault.hint(format!("write one of {}", names.join(", "))).invalid().into()
+        })
+    }
+
     pub(super) fn shape(self) -> &'static dyn Shape {
         self.0
     }
@@ -106,33 +119,12 @@ impl Strategy {
     /// Returns the arguments that select it; none for the default.
     pub(super) fn arguments(self) -> String {
         let name = self.0.name();
-        if name == Self::default().0.name() { String::new() } else { format!(" --strategy {name}") }
+        if name == STRATEGIES[0].0.name() { String::new() } else { format!(" --strategy {name}") }
     }
 }
 
-impl Default for Strategy {
-    fn default() -> Self {
-        STRATEGIES[0]
-    }
-}
-
-impl ValueEnum for Strategy {
-    fn value_variants<'a>() -> &'a [Self] {
-        STRATEGIES
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.0.name()).help(self.0.summary()))
-    }
-}
-
-impl<'de> Deserialize<'de> for Strategy {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        let found = STRATEGIES.iter().find(|strategy| strategy.0.name() == name).copied();
-        found.ok_or_else(|| {
-            let names: Vec<&str> = STRATEGIES.iter().map(|strategy| strategy.0.name()).collect();
-            de::Error::custom(format!("unknown strategy `{name}`, expected one of {}", names.join(", ")))
-        })
-    }
+/// Returns the names of the strategies and what each means, for `--help`.
+pub fn strategies() -> PossibleValuesParser {
+    let value = |strategy: &Strategy| PossibleValue::new(strategy.0.name()).help(strategy.0.summary());
+    PossibleValuesParser::new(STRATEGIES.iter().map(value))
 }

@@ -117,7 +117,7 @@ fn the_first_deploy_names_the_account_of_the_bucket() {
         let operator = Operator::new();
         operator.world(|world| world.bucket_owner = owner);
         for (command, times) in [("plan", 1), ("create-stack", 1), ("update-stack", 0)] {
-            let arguments = operator.with_agent(&[command, "--yes"]);
+            let arguments = operator.with_agent(if command == "plan" { &["plan"][..] } else { &[command, "--yes"] });
             let told = operator.deploy(&strs(&arguments), &[NO_USER_DATA]).expect(0).stdout;
             assert_eq!(
                 told.matches(&format!("note: the bucket artifacts {words}")).count(),

@@ -25,6 +25,7 @@ mod settings;
 mod states;
 mod tape;
 mod trusted;
+mod verbs;
 mod visible;
 mod weighted_dns;
 mod world;

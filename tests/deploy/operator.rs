@@ -81,7 +81,11 @@ impl Operator {
 
     /// `deploy` with these arguments and no other variables than these.
     pub fn command(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
-        let all: Vec<&str> = ["deploy"].iter().chain(arguments).copied().chain(["--poll", "10ms"]).collect();
+        let is_quick =
+            |verb: &&str| ["status", "diagnose", "history", "render"].iter().any(|quick| verb.ends_with(quick));
+        let waits = !arguments.iter().any(is_quick);
+        let poll: &[&str] = if waits { &["--poll", "10ms"] } else { &[] };
+        let all: Vec<&str> = ["deploy"].iter().chain(arguments).chain(poll).copied().collect();
         let mut command = self.sandbox.command(&all);
         let _ = command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         let _ = command.env("HOME", &self.sandbox.path).current_dir(&self.sandbox.path);

@@ -282,7 +282,7 @@ fn a_stack_that_only_has_the_plain_name_is_another_one() {
 #[test]
 fn both_stacks_go_together() {
     let operator = serving_twice();
-    let told = deploy(&operator, &["delete-stack"], "2").expect(0);
+    let told = operator.deploy(&[&["delete-stack", "--yes"], STRATEGY.as_slice()].concat(), &[]).expect(0);
     let _ = told.says("the stack glovo-app-blue is deleted").says("the stack glovo-app-green is deleted");
     let next = asks(&operator, "diagnose").expect(0);
     let _ = next.says("glovo-bootstrap deploy create-stack --stack glovo-app-blue --strategy weighted-dns");

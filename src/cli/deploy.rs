@@ -1,0 +1,252 @@
+//! The command line of `deploy`: each verb is a subcommand, with the flags that have a meaning for it.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Arg, Args, Command, Subcommand, ValueEnum};
+
+use crate::{
+    deploy::{settings::DeploySettings, shape},
+    environment,
+    value::Span,
+};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 success (status: every serving target is healthy and runs one build), 1 failure, 2 invalid, nothing was \
+changed, 3 drift was found, 4 another operation is running on the stack, 75 AWS cannot be reached, 128+n after signal n; \
+CloudFormation continues.";
+
+/// Create, update and watch a stack of AWS CloudFormation; prove that it serves. For the operator's machine.
+///
+/// Each setting comes from the first of these that has it: flag, environment variable, deploy.toml, the stack, the default.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: SG_VALUE=sg-1 SUBNETS=subnet-1,subnet-2 BUILD_NUMBER=3 glovo-bootstrap deploy update-stack\n\n\
+`deploy -t VERB`, as glovo-app-cf.sh has it, is the same as `deploy VERB`."
+)]
+pub struct DeployArguments {
+    /// What to do.
+    #[arg(value_enum)]
+    pub verb: DeployVerb,
+    /// Name of the stack.
+    #[arg(long, short, env = environment::STACK_NAME, value_name = "NAME", default_value = "glovo-app")]
+    pub stack: String,
+    /// Settings file. Default: deploy.toml in the current directory, if it exists.
+    #[arg(long, value_name = "FILE")]
+    pub settings_file: Option<PathBuf>,
+    /// Answer yes to every question.
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Print one JSON document per line.
+    #[arg(long)]
+    pub json: bool,
+    /// Time between two questions to AWS.
+    #[arg(long, value_name = "TIME", default_value = "3s")]
+    pub poll: Span,
+    /// Build to return to. Default: the older one of the two builds.
+    #[arg(long, value_name = "N")]
+    pub build: Option<u64>,
+    /// Directory for the template and the user-data.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub output_dir: PathBuf,
+    #[command(flatten)]
+    pub settings: DeploySettings,
+}
+
+/// What to do with a stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Subcommand)]
+pub enum DeployVerb {
+    /// Create the stack with the first build.
+    CreateStack,
+    /// Deploy a new build and move the traffic to it.
+    UpdateStack,
+    /// Show what create-stack or update-stack would change; change nothing.
+    Plan,
+    /// Follow the running operation until it ends.
+    Watch,
+    /// Show which build serves, on which machines.
+    Status,
+    /// Return traffic to the previous build.
+    Rollback,
+    /// Show the stack's state, what it means and the next safe command.
+    Diagnose,
+    /// Show where the stack differs from its template.
+    Drift,
+    /// Show the operations that the stack has been through.
+    History,
+    /// Write the template and the user-data to files; ask AWS nothing.
+    Render,
+    /// Delete the stack and everything in it.
+    DeleteStack,
+}
+
+/// Flags of every verb, by their fields.
+const COMMON: &[&str] = &["stack", "settings_file", "strategy"];
+/// Flags of every verb that asks AWS.
+const AWS: &[&str] = &["profile", "region", "json"];
+/// What the machines run.
+const CONTENT: &[&str] =
+    &["bucket", "bucket_owner", "prefix", "agent", "baked", "steps", "set", "file", "cloud_init_path"];
+/// The stack and its machines.
+const STACK: &[&str] = &[
+    "build_number",
+    "ami",
+    "instance_type",
+    "key_pair",
+    "subnets",
+    "security_groups",
+    "min_size",
+    "desired_capacity",
+    "max_size",
+    "certificate",
+    "dns_record",
+    "parameter",
+];
+/// How the traffic moves.
+const TRAFFIC: &[&str] = &["shift", "pause", "health_timeout"];
+
+impl DeployVerb {
+    /// Returns the flags that have a meaning for it, in groups with their headings.
+    fn flags(self) -> Vec<(&'static [&'static str], Option<&'static str>)> {
+        let everything =
+            [(CONTENT, Some("What the machines run")), (STACK, Some("The stack")), (TRAFFIC, Some("Traffic"))];
+        let own: &'static [&'static str] = match self {
+            Self::CreateStack | Self::UpdateStack | Self::DeleteStack => &["yes", "poll"],
+            Self::Plan | Self::Watch | Self::Drift => &["poll"],
+            Self::Rollback => &["build", "yes", "poll", "pause", "health_timeout"],
+            Self::Render => &["output_dir"],
+            Self::Status | Self::Diagnose | Self::History => &[],
+        };
+        let mut flags = vec![(own, None), (COMMON, None)];
+        match self {
+            Self::CreateStack | Self::UpdateStack | Self::Plan => {
+                flags.push((AWS, None));
+                flags.extend(everything);
+            }
+            Self::Render => flags.push(everything[0]),
+            _ => flags.push((AWS, None)),
+        }
+        flags
+    }
+
+    /// Adds its flags to its subcommand of `deploy`; `all` are the flags of all verbs.
+    fn add_flags(self, deploy: Command, all: &[Arg]) -> Command {
+        let Some(name) = self.to_possible_value() else { return deploy };
+        deploy.mut_subcommand(name.get_name(), |mut verb| {
+            for (flags, heading) in self.flags() {
+                let flags = flags.iter().filter_map(|flag| all.iter().find(|argument| argument.get_id() == flag));
+                verb = verb.args(flags.map(|flag| flag.clone().help_heading(heading)));
+            }
+            verb.after_help(EXIT_CODES)
+        })
+    }
+}
+
+/// Returns the command `deploy` with the strategies that there are.
+pub(super) fn with_strategies(deploy: Command) -> Command {
+    deploy.mut_arg("strategy", |argument| argument.value_parser(shape::strategies()))
+}
+
+/// Returns the command `deploy` with a subcommand for each verb in place of all flags at once.
+pub(super) fn with_verbs(deploy: &Command) -> Command {
+    let all: Vec<Arg> = deploy.get_arguments().cloned().collect();
+    let command = Command::new("deploy").subcommand_required(true).subcommand_value_name("VERB");
+    let command = DeployVerb::augment_subcommands(command);
+    let verbs = DeployVerb::value_variants().iter();
+    let command = verbs.fold(command, |command, verb| verb.add_flags(command, &all));
+    let command = command.about(deploy.get_about().cloned().unwrap_or_default());
+    let command = command.long_about(deploy.get_long_about().cloned().unwrap_or_default());
+    command.after_help(deploy.get_after_help().cloned().unwrap_or_default())
+}
+
+/// Moves the verb of `deploy` to the front: `deploy -t VERB` and `deploy --stack NAME VERB` become `deploy VERB …`.
+pub(super) fn verb_first(mut arguments: Vec<OsString>, program: &Command) -> Vec<OsString> {
+    let Some(deploy) = program.find_subcommand("deploy") else { return arguments };
+    let flags: Vec<&Arg> = program.get_arguments().chain(deploy.get_arguments()).collect();
+    let Some(at) = skip_flags(&arguments, 1, &flags).filter(|at| arguments[*at] == "deploy") else { return arguments };
+    let mut index = at + 1;
+    while let Some(argument) = arguments.get(index) {
+        let text = argument.to_string_lossy();
+        let attached = text.strip_prefix("--task=").or_else(|| text.strip_prefix("-t"));
+        if ["-t", "--task"].contains(&text.as_ref()) && index + 1 < arguments.len() {
+            _ = arguments.remove(index);
+        } else if let Some(verb) = attached.filter(|verb| !verb.is_empty()) {
+            arguments[index] = verb.trim_start_matches('=').into();
+        } else if skip_flags(&arguments, index, &flags) != Some(index) {
+            index += length_of_flag(&text, &flags);
+            continue;
+        }
+        let verb = arguments.remove(index);
+        arguments.insert(at + 1, verb);
+        break;
+    }
+    arguments
+}
+
+/// Returns the index of the first argument that is neither a flag nor a flag's value.
+fn skip_flags(arguments: &[OsString], from: usize, flags: &[&Arg]) -> Option<usize> {
+    let mut index = from;
+    while let Some(argument) = arguments.get(index) {
+        match argument.to_string_lossy().as_ref() {
+            "--" => return None,
+            flag if flag.len() > 1 && flag.starts_with('-') => index += length_of_flag(flag, flags),
+            _ => return Some(index),
+        }
+    }
+    None
+}
+
+/// Returns the number of arguments that a flag takes, itself included.
+fn length_of_flag(text: &str, flags: &[&Arg]) -> usize {
+    let takes_value = |flag: &Arg| flag.get_action().takes_values();
+    if let Some(name) = text.strip_prefix("--") {
+        let is_it = |flag: &&&Arg| flag.get_long() == Some(name);
+        return 1 + usize::from(flags.iter().find(is_it).is_some_and(|flag| takes_value(flag)));
+    }
+    // Of several short flags in one argument only the last one can have its value in the next argument.
+    let mut letters = text.chars().skip(1);
+    let is_valued = |letter: &char| flags.iter().any(|flag| flag.get_short() == Some(*letter) && takes_value(flag));
+    let valued = letters.by_ref().find(is_valued);
+    1 + usize::from(valued.is_some() && letters.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn the_verb_may_stand_anywhere() {
+        for (given, wanted) in [
+            ("deploy -t plan --stack a", "deploy plan --stack a"),
+            ("deploy --stack a --task plan", "deploy plan --stack a"),
+            ("deploy --task=plan", "deploy plan"),
+            ("deploy -tplan", "deploy plan"),
+            ("-v --color never deploy -y --stack=a plan -s b", "-v --color never deploy plan -y --stack=a -s b"),
+            ("deploy -ys a update-stack", "deploy update-stack -ys a"),
+            ("deploy plan -t status", "deploy plan -t status"),
+            ("deploy --yes", "deploy --yes"),
+            ("deploy -t", "deploy -t"),
+            ("steps show -t deploy", "steps show -t deploy"),
+        ] {
+            let words = |text: &str| ["glovo-bootstrap"].into_iter().chain(text.split(' ')).map(Into::into).collect();
+            let wanted: Vec<OsString> = words(wanted);
+            assert_eq!(verb_first(words(given), &Cli::command()), wanted, "{given}");
+        }
+    }
+
+    #[test]
+    fn every_flag_belongs_to_a_verb() {
+        let program = Cli::command();
+        let arguments = program.find_subcommand("deploy").unwrap().get_arguments();
+        let known: BTreeSet<String> = arguments.map(|flag| flag.get_id().to_string()).collect();
+        let verbs = DeployVerb::value_variants().iter().flat_map(|verb| verb.flags());
+        let mut used: BTreeSet<String> =
+            verbs.flat_map(|(flags, _)| flags.iter().copied()).map(str::to_owned).collect();
+        _ = used.insert("verb".into());
+        assert_eq!(known, used);
+    }
+}
