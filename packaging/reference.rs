@@ -3,8 +3,12 @@
 
 use std::fmt::Write;
 
-use clap::{Arg, Args, Command, CommandFactory};
-use glovo_bootstrap::{cli::Cli, deploy::settings::DeploySettings, manifest::schema};
+use clap::{Arg, Args, Command};
+use glovo_bootstrap::{
+    cli::Cli,
+    deploy::{settings::DeploySettings, shape},
+    manifest::schema,
+};
 
 /// The widest line of a paragraph. Tables and code may be wider.
 const WIDTH: usize = 100;
@@ -64,7 +68,7 @@ fn kinds() -> String {
 }
 
 fn command_line() -> String {
-    let cli = Cli::command();
+    let cli = Cli::command_line();
     let mut page = page("Command line", "glovo-bootstrap help");
     wrap(&mut page, "`glovo-bootstrap COMMAND --help` prints the same for one command.");
     page += "\n## Options of every command\n\n";
@@ -101,7 +105,8 @@ fn deploy_toml() -> String {
          overrides the environment, which overrides the file. [Deploying](../guide/deploying.md#settings) has an example.",
     );
     page += "\n| key | flag | environment | meaning |\n| --- | --- | --- | --- |\n";
-    let settings = DeploySettings::augment_args(Command::new("deploy"));
+    let settings = DeploySettings::augment_args(Command::new("deploy"))
+        .mut_arg("strategy", |strategy| strategy.value_parser(shape::strategies()));
     for arg in settings.get_arguments() {
         let flag = arg.get_long().unwrap_or_default();
         let environment = arg.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The operator's side: from a new build to proof that it serves.
+//! The operator's side: from a new build to the proof that it serves.
 //!
 //! ```text
 //! settings → preflight → artifacts and template → change set → the stack's events → health → traffic
@@ -54,30 +54,30 @@ use crate::{
     view,
 };
 
-/// A stack, and what is wanted of it.
+/// A deployment and what the operator wants of it.
 pub struct Deploy {
     /// The door to AWS.
     pub system: System,
-    /// What is wanted.
+    /// The settings.
     pub settings: DeploySettings,
     /// The shape of the deployment.
     pub strategy: Strategy,
-    /// The steps that are not those built into the program.
+    /// The operator's own steps, in place of those built into the program.
     pub texts: Option<Texts>,
-    /// Whether the steps install with apt.
+    /// Whether the steps install packages with apt.
     pub needs_apt: bool,
     /// The stack's name.
     pub stack: String,
-    /// How often AWS is asked.
+    /// Time between two questions to AWS.
     pub poll: Duration,
     /// Whether output is for programs.
     pub json: bool,
-    /// Whether nobody is to be asked.
+    /// Whether to answer yes to every question.
     pub yes: bool,
 }
 
 impl Deploy {
-    /// Tells the operator something, or a program that reads JSON.
+    /// Shows a text, as JSON if a program reads it.
     pub fn say(&self, text: &str) {
         if self.json {
             Self::tell(&serde_json::json!({ "message": text.trim_start() }));
@@ -86,9 +86,9 @@ impl Deploy {
         }
     }
 
-    /// Tells a program something.
+    /// Prints a JSON document for a program.
     fn tell(value: &impl Serialize) {
-        // What is told has nothing in it that JSON has no form for.
+        // JSON can represent every value that is passed here.
         _ = view::say_json_line(value);
     }
 
@@ -105,51 +105,51 @@ impl Deploy {
         self.stack_of(Slot::Blue) != self.stack_of(Slot::Green)
     }
 
-    /// The name that the settings are for: of two stacks what they have in common.
+    /// Returns the name of the deployment, which several stacks share.
     pub fn name(&self) -> &str {
         self.layout().base_name(&self.stack)
     }
 
-    /// The name of the stack that a slot is in, or is.
+    /// Returns the name of the stack that holds a slot.
     pub fn stack_of(&self, slot: Slot) -> String {
         self.layout().stack_of(self.name(), slot)
     }
 
-    /// The names of the stacks that are meant: the one that is named, or both that have the name in common.
+    /// Returns the names of the selected stacks: the named one, or both stacks of the deployment.
     pub fn stacks(&self) -> Result<Vec<String>> {
         if !self.is_one_of_several() || self.name() != self.stack {
             return Ok(vec![self.stack.clone()]);
         }
         let names: Vec<String> = Slots::find(self)?.stacks().map(|stack| stack.name.clone()).collect();
-        // Never the one that has the plain name: it is another one.
+        // A stack with the plain name is not part of the deployment.
         Ok(if names.is_empty() { vec![self.stack_of(Slot::Blue)] } else { names })
     }
 
-    /// The arguments that a command finds a stack by.
+    /// Returns the arguments that select a stack.
     fn arguments(&self, stack: &str) -> String {
         format!("--stack {stack}{}", self.strategy.arguments())
     }
 
-    /// What to type for this stack.
+    /// Returns the command line of a verb for this stack.
     fn command(&self, verb: &str) -> String {
         format!("glovo-bootstrap deploy {verb} {}", self.arguments(&self.stack))
     }
 
-    /// What to do next with a stack.
+    /// Returns the next command for a stack.
     fn next(&self, stack: &Stack) -> String {
         stack.state.next_for(&stack.name, &self.arguments(&stack.name))
     }
 
     fn no_stack(&self) -> Fault {
-        Fault::new(format!("there is no stack {}", self.stack)).hint(self.command("create-stack"))
+        Fault::new(format!("stack {} does not exist", self.stack)).hint(self.command("create-stack"))
     }
 
-    /// The stack, which there must be.
+    /// Returns the stack, which must exist.
     fn get(&self) -> Result<Stack> {
         Stack::find(&self.system, &self.stack)?.with_context(|| self.no_stack())
     }
 
-    /// Fails unless a stack can be deployed to now: names what is in flight, or the way out.
+    /// Fails unless a stack can be deployed to now; names the running operation, or the next safe command.
     fn check_ready(&self, stack: &Stack) -> Result<()> {
         let Stack { name, state, changed, reason, .. } = stack;
         let because = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
@@ -157,7 +157,7 @@ impl Deploy {
             Condition::Ready | Condition::Absent => Ok(()),
             Condition::Busy => {
                 let fault = Fault::new(format!(
-                    "another operation is in flight: the stack {name} is {} since {changed}{because}",
+                    "another operation is running: stack {name} is {} since {changed}{because}",
                     state.name
                 ));
                 Err(fault.hint(self.next(stack)).class(Class::Locked).into())
@@ -178,21 +178,21 @@ impl Deploy {
         Ok((template::with_user_data(self.shape(), &slots)?, user_data, artifacts.uploads))
     }
 
-    /// Shows what a deploy would change, and leaves no trace.
+    /// Shows what a deploy would change, and leaves nothing behind.
     pub fn plan(&self) -> Result<()> {
         let prepared = self.prepare()?;
         let Some(changes) = self.propose(&prepared)? else { return Ok(()) };
         stack::discard(&self.system, &prepared.stack, &changes.id, prepared.current.is_none())
     }
 
-    /// Creates or updates the stack, and has the new build take over.
+    /// Creates or updates the stack, and moves the traffic to the new build.
     pub fn execute(&self, wants_new: bool) -> Result<()> {
         self.check_asking()?;
         let mut prepared = self.prepare()?;
         let is_first = prepared.intent == Intent::Create;
         if is_first != wants_new {
-            let (is, does) = if is_first { ("is no stack", "creating") } else { ("is a stack", "updating") };
-            self.say(&format!("note: there {is} {}: {does} it", self.stack));
+            let (is, does) = if is_first { ("does not exist", "creating") } else { ("exists", "updating") };
+            self.say(&format!("note: stack {} {is}; {does} it", self.stack));
         }
         let promoted = prepared.intent.promoted();
         if let Intent::Fill(slot) = prepared.intent
@@ -204,8 +204,8 @@ impl Deploy {
         match self.propose(&prepared)? {
             Some(changes) => self.make(&mut prepared, &changes)?,
             None if promoted.is_none() => return Ok(()),
-            // The slot is as it is to be, and users are not on it yet.
-            None => ensure!(self.ask("move the traffic?")?, Fault::new("not agreed: nothing was changed")),
+            // The slot is ready, but does not receive all traffic yet.
+            None => ensure!(self.ask("move the traffic?")?, Fault::new("cancelled; nothing was changed")),
         }
         if let Some(slot) = promoted {
             self.roll_out(&Slots::get(self)?, slot)?;
@@ -213,17 +213,17 @@ impl Deploy {
         self.prove()
     }
 
-    /// Has CloudFormation make the changes, if they are agreed to, and waits for it.
+    /// Asks, executes the changes, and waits for CloudFormation.
     fn make(&self, prepared: &mut Prepared, changes: &ChangeSet) -> Result<()> {
         let ready = self.ask("make these changes?").and_then(|agreed| {
-            ensure!(agreed, Fault::new("not agreed: nothing was changed"));
+            ensure!(agreed, Fault::new("cancelled; nothing was changed"));
             prepared.artifacts.upload(&self.system, |text| self.say(text))?;
             Watch::from_now(self, &prepared.stack)
         });
         let mut watch = match ready {
             Ok(watch) => watch,
             Err(error) => {
-                // What it failed with says more than that nothing could be tidied up.
+                // The first error says more than one of the clean-up.
                 let is_new = prepared.current.is_none();
                 let discard = || stack::discard(&self.system, &prepared.stack, &changes.id, is_new);
                 _ = self.system.host.stop.interrupt.aside(discard);
@@ -234,11 +234,12 @@ impl Deploy {
         self.follow(&mut watch)
     }
 
-    /// Shows the events of what is going on until it has ended.
+    /// Shows the events of the running operation until it ends.
     fn follow(&self, watch: &mut Watch<'_>) -> Result<()> {
         let stack = watch.until_done().map_err(|error| match error::class(&error) {
             Class::Interrupted(_) => error.context(
-                Fault::new(format!("detached from {}: it goes on without you", self.stack)).hint(self.command("watch")),
+                Fault::new(format!("detached; CloudFormation keeps working on {}", self.stack))
+                    .hint(self.command("watch")),
             ),
             _ => error,
         })?;
@@ -253,7 +254,7 @@ impl Deploy {
         Ok(())
     }
 
-    /// Follows what is going on with the stack, or went on last; of two stacks, with the one that changed last.
+    /// Follows the running or last operation on the stack; of several stacks, on the one that changed last.
     pub fn watch(&self) -> Result<()> {
         let slots = Slots::get(self)?;
         let is_meant = |stack: &&Stack| self.name() == self.stack || stack.name == self.stack;
@@ -267,16 +268,16 @@ impl Deploy {
         self.name_waiting(&Slots::get(self)?)
     }
 
-    /// Fails if somebody is to be asked, and nobody is there.
+    /// Fails if a question would have to be asked without a terminal.
     fn check_asking(&self) -> Result<()> {
         ensure!(
             self.yes || std::io::stdin().is_terminal(),
-            Fault::new("there is nobody to ask on this input").hint("--yes, after deploy plan").invalid()
+            Fault::new("standard input is not a terminal, so the question cannot be answered; pass --yes").invalid()
         );
         Ok(())
     }
 
-    /// Asks, unless nobody is to be asked.
+    /// Asks the operator, unless `--yes` has answered.
     fn ask(&self, question: &str) -> Result<bool> {
         self.check_asking()?;
         if self.yes {
@@ -303,7 +304,7 @@ impl Deploy {
         Ok(Some(changes))
     }
 
-    /// Deletes the stack, after saying what it holds.
+    /// Shows what the stack holds, asks, and deletes it.
     pub fn delete(&self) -> Result<()> {
         let stack = self.get()?;
         let held = stack::resources(&self.system, &self.stack)?;
@@ -320,14 +321,16 @@ impl Deploy {
         if self.is_one_of_several() {
             let slots = Slots::find(self)?;
             let shares = self.shape().shares(&self.system, &slots)?;
-            slots.of(&stack).for_each(|slot| self.say(&format!("it has {} % of the traffic", shares[slot.index()])));
+            slots
+                .of(&stack)
+                .for_each(|slot| self.say(&format!("it receives {} % of the traffic", shares[slot.index()])));
         }
-        ensure!(self.ask("delete the stack and all of these?")?, Fault::new("not agreed: nothing was deleted"));
+        ensure!(self.ask("delete the stack and all these resources?")?, Fault::new("cancelled; nothing was deleted"));
         let mut watch = Watch::from_now(self, &stack.id)?;
         stack::delete(&self.system, &stack.id)?;
         let left = match watch.until_done() {
             Ok(left) => left,
-            // Where even its id is forgotten it is gone.
+            // A stack whose id CloudFormation no longer knows is deleted.
             Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.message.contains("does not exist")) => {
                 return Ok(());
             }

@@ -1,4 +1,4 @@
-//! `deploy`: from a new build to proof that it serves.
+//! `deploy`: from a new build to the proof that it serves.
 
 use std::{path::Path, rc::Rc};
 
@@ -57,7 +57,7 @@ pub(super) fn execute(arguments: cli::DeployArguments) -> Result<u8> {
         DeployVerb::History => each(deploy, |deploy| deploy.history().map(|()| 0)),
         DeployVerb::DeleteStack => each(deploy, |deploy| deploy.delete().map(|()| 0)),
         _ => {
-            // These need both slots, also where somebody has named the stack of one.
+            // These verbs need both slots, also if the stack of one slot is named.
             let name = deploy.name().to_owned();
             deploy.stack = name;
             match verb {
@@ -72,7 +72,7 @@ pub(super) fn execute(arguments: cli::DeployArguments) -> Result<u8> {
     }
 }
 
-/// Does something with each of the stacks that are meant; the highest exit code counts.
+/// Acts on each of the selected stacks; returns the highest exit code.
 fn each(mut deploy: Deploy, act: impl Fn(&Deploy) -> Result<u8>) -> Result<u8> {
     let mut code = 0;
     for stack in deploy.stacks()? {
@@ -82,7 +82,7 @@ fn each(mut deploy: Deploy, act: impl Fn(&Deploy) -> Result<u8>) -> Result<u8> {
     Ok(code)
 }
 
-/// A stack's name, as CloudFormation takes it; an ARN has no place in user-data and keys.
+/// Fails if CloudFormation would refuse the name. An ARN does not fit into user-data and keys.
 fn check_name(name: &str) -> Result<()> {
     let is_name = name.len() <= 128
         && name.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -90,14 +90,14 @@ fn check_name(name: &str) -> Result<()> {
     if is_name {
         return Ok(());
     }
-    Err(Fault::new(format!("`{name}` can't be the name of a stack"))
-        .hint("letters, digits and hyphens, a letter first, at most 128")
+    Err(Fault::new(format!("`{name}` is not a valid stack name"))
+        .hint("use letters, digits and hyphens, a letter first, at most 128 characters")
         .invalid()
         .into())
 }
 
-/// The steps that the machines are to run, unless they are the program's own; checked as far as can be without a machine.
-/// And whether they install with apt.
+/// Returns the operator's own steps, if any, and whether the steps install packages with apt. They are checked as far as
+/// possible without a machine.
 fn texts(deploy: &Deploy) -> Result<(Option<Texts>, bool)> {
     if deploy.settings.cloud_init_path.is_some() {
         return Ok((None, false));
@@ -138,7 +138,7 @@ fn render(deploy: &Deploy, directory: &Path) -> Result<()> {
         say(format!("wrote {path}"));
     }
     for upload in &uploads {
-        say(format!("to be uploaded: s3://{}/{} ({} bytes)", upload.bucket, upload.key, upload.body.len()));
+        say(format!("deploy will upload s3://{}/{} ({} bytes)", upload.bucket, upload.key, upload.body.len()));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! What a deploy puts into the bucket, under keys that name their content, and the user-data that leads machines to it.
+//! The files that a deploy uploads, under keys with their digests, and the user-data that makes machines download them.
 //!
-//! A machine that is added months later fetches the same bytes: a key's content never changes.
+//! A machine that is added months later downloads the same bytes: a key's content never changes.
 
 use std::path::Path;
 
@@ -20,9 +20,9 @@ use crate::{
 
 /// The largest file that is uploaded. S3 takes up to 5 GiB in one call, but this program holds the file in memory.
 const MAX_FILE_BYTES: u64 = 1 << 30;
-/// The first bytes of a program for Linux, and where they tell the processor. <https://refspecs.linuxfoundation.org/elf/>
+/// First bytes of a program for Linux. <https://refspecs.linuxfoundation.org/elf/>
 const ELF: &[u8] = b"\x7fELF";
-/// What the built-in steps take from the configuration bucket: the variable for its digest, its key, its content.
+/// Files that the built-in steps take from the configuration bucket: variable of the digest, key, content.
 const CONFIGURATION: [(&str, &str, &[u8]); 2] = [
     ("nginx_site", "nginx/default", include_bytes!("../../steps/files/nginx-default")),
     ("unit", "systemd/glovo-app.service", include_bytes!("../../steps/files/glovo-app.service")),
@@ -31,27 +31,28 @@ const CONFIGURATION: [(&str, &str, &[u8]); 2] = [
 /// What machines need.
 #[derive(Debug, Default)]
 pub struct Artifacts {
-    /// What has to be in the bucket.
+    /// Objects that must be in the bucket.
     pub uploads: Vec<Upload>,
-    /// Where the program is from.
+    /// Where the machines find the program.
     agent: Option<Agent>,
     /// The program's architecture, as EC2 calls it.
     pub architecture: Option<&'static str>,
     /// Arguments of `run`.
     arguments: Vec<String>,
-    /// User-data that was given instead.
+    /// The operator's own user-data.
     given: Option<String>,
 }
 
 impl Artifacts {
-    /// Collects them. Nothing is uploaded yet.
+    /// Collects them without uploading.
     pub fn collect(settings: &DeploySettings, stack: &str, texts: Option<&Texts>) -> Result<Self> {
         let mut artifacts = Self::default();
         if let Some(path) = &settings.cloud_init_path {
             let text = String::from_utf8(read(path)?.1).with_context(|| format!("{path} is not UTF-8"))?;
             ensure!(
                 text.len() <= user_data::LIMIT,
-                Fault::new(format!("{path} has {} bytes, and EC2 takes {}", text.len(), user_data::LIMIT)).invalid()
+                Fault::new(format!("{path} has {} bytes, and EC2 takes at most {}", text.len(), user_data::LIMIT))
+                    .invalid()
             );
             artifacts.given = Some(text);
             return Ok(artifacts);
@@ -61,8 +62,8 @@ impl Artifacts {
             artifacts.agent = Some(Agent::Baked);
         } else {
             let store = store.as_ref().with_context(|| {
-                Fault::new("the machines can't fetch this program: there is no bucket for it")
-                    .hint("--bucket BUCKET; or --baked if the AMI holds it, or CLOUD_INIT_PATH with user-data of your own")
+                Fault::new("the machines cannot download this program: no bucket is given for it")
+                    .hint("pass --bucket BUCKET, or --baked if the AMI holds the program, or set CLOUD_INIT_PATH=FILE to your own user-data")
                     .invalid()
             })?;
             let bytes = program(settings)?;
@@ -72,7 +73,7 @@ impl Artifacts {
             artifacts.uploads.push(upload);
         }
         if let Some(texts) = texts {
-            let store = store.as_ref().context("steps of your own need --bucket")?;
+            let store = store.as_ref().context("--steps needs --bucket BUCKET")?;
             let (upload, digest) = store.upload("steps", "steps.tar.gz", pack(texts)?);
             artifacts.arguments.extend(["--steps".into(), format!("{}#sha256={digest}", source(&upload))]);
             artifacts.uploads.push(upload);
@@ -84,7 +85,7 @@ impl Artifacts {
         Ok(artifacts)
     }
 
-    /// The declared files, and for the built-in steps their configuration.
+    /// Adds the declared files, and the configuration of the built-in steps.
     fn add_files(&mut self, settings: &DeploySettings, store: Option<&Store>, is_built_in: bool) -> Result<()> {
         let mut set = |name: &str, value: String| self.arguments.extend(["--set".into(), format!("{name}={value}")]);
         let mut files = vec![];
@@ -94,7 +95,7 @@ impl Artifacts {
             files.push((name, path.leaf().to_owned(), bytes));
         }
         let Some(store) = store else {
-            ensure!(files.is_empty(), Fault::new("files need a bucket").hint("--bucket BUCKET").invalid());
+            ensure!(files.is_empty(), Fault::new("--file needs a bucket").hint("pass --bucket BUCKET").invalid());
             return Ok(());
         };
         let is_given =
@@ -122,7 +123,7 @@ impl Artifacts {
         Ok(())
     }
 
-    /// The variables that the steps get, as `NAME=VALUE`.
+    /// Returns the variables of the steps, as `NAME=VALUE`.
     pub fn variables(&self) -> impl Iterator<Item = &str> {
         self.arguments.windows(2).filter(|pair| pair[0] == "--set").map(|pair| pair[1].as_str())
     }
@@ -132,7 +133,7 @@ impl Artifacts {
         self.given.is_none()
     }
 
-    /// The user-data of machines that signal for this resource of the stack.
+    /// Returns user-data for machines that signal for this resource of the stack.
     pub fn user_data(&self, stack: &str, resource: &str) -> Result<String> {
         match (&self.given, &self.agent) {
             (Some(text), _) => Ok(text.clone()),
@@ -145,7 +146,7 @@ impl Artifacts {
         }
     }
 
-    /// Puts into the bucket what isn't there; says what.
+    /// Uploads objects that the bucket lacks, and says which.
     pub fn upload(&mut self, system: &System, say: impl Fn(&str)) -> Result<()> {
         for upload in std::mem::take(&mut self.uploads) {
             let what = format!("s3://{}/{} ({} bytes)", upload.bucket, upload.key, upload.body.len());
@@ -160,18 +161,18 @@ impl Artifacts {
 pub struct Store {
     /// The bucket.
     pub bucket: String,
-    /// What their keys begin with, without a slash at the end.
+    /// Prefix of their keys, without a slash at the end.
     pub prefix: String,
 }
 
 impl Store {
-    /// The one that is declared, if any.
+    /// Returns the declared one, if any.
     pub fn of(settings: &DeploySettings, stack: &str) -> Option<Self> {
         let prefix = settings.prefix.as_deref().unwrap_or(stack).trim_matches('/').to_owned();
         settings.bucket.clone().map(|bucket| Self { bucket, prefix })
     }
 
-    /// An object, and its digest.
+    /// Returns an object and its digest.
     pub fn upload(&self, folder: &str, name: &str, body: Vec<u8>) -> (Upload, Sha256) {
         let digest = Sha256::of(&body);
         let key = format!("{}/{folder}/{digest}/{name}", self.prefix);
@@ -183,30 +184,30 @@ fn source(upload: &Upload) -> Source {
     Source::S3 { bucket: upload.bucket.clone(), key: upload.key.clone(), version: None }
 }
 
-/// A file's path without links, and its bytes.
+/// Returns a file's path without links, and its bytes.
 ///
 /// # Errors
-/// Also if another user than the caller and root could have written it: machines are to run it.
+/// Also if a user other than the caller and root could have written it: machines will run it.
 fn read(path: &str) -> Result<(AbsPath, Vec<u8>)> {
-    let fault = || Fault::new(format!("{path} can't be deployed; nothing was touched")).invalid();
+    let fault = || Fault::new(format!("{path} cannot be deployed; nothing was changed")).invalid();
     let found = Trusted::open(Path::new(path)).with_context(fault)?;
     let found = found.with_context(|| format!("{path} does not exist"))?;
     Ok((found.path().clone(), found.read(MAX_FILE_BYTES)?))
 }
 
-/// The program that the machines are to run.
+/// Returns the program for the machines.
 fn program(settings: &DeploySettings) -> Result<Vec<u8>> {
     let own = std::env::current_exe().context("finding this program")?;
     let path = settings.agent.clone().unwrap_or_else(|| own.to_string_lossy().into_owned());
     let (_, bytes) = read(&path)?;
     let fault = |message: &str| {
         Fault::new(format!("{path} {message}"))
-            .hint("--agent FILE: a static binary, as packaging/build-static makes it")
+            .hint("pass --agent FILE with a static binary, as packaging/build-static builds it")
             .invalid()
     };
-    ensure!(bytes.starts_with(ELF), fault("is no program for Linux"));
-    // What a dynamic loader is asked for stands in every program that needs one.
-    ensure!(settings.agent.is_some() || !is_dynamic(&bytes), fault("is linked to this machine's libraries"));
+    ensure!(bytes.starts_with(ELF), fault("is not a Linux program"));
+    // A program that needs a dynamic loader contains the loader's path.
+    ensure!(settings.agent.is_some() || !is_dynamic(&bytes), fault("is not static: it needs this machine's libraries"));
     Ok(bytes)
 }
 
@@ -219,14 +220,14 @@ fn architecture(bytes: &[u8]) -> Result<&'static str> {
     match bytes.get(18..20) {
         Some([0x3e, 0]) => Ok("x86_64"),
         Some([0xb7, 0]) => Ok("arm64"),
-        _ => Err(Fault::new("the program is for a processor that EC2 doesn't have")
-            .hint("--agent FILE")
+        _ => Err(Fault::new("the program is for a processor that EC2 does not have")
+            .hint("pass --agent FILE")
             .invalid()
             .into()),
     }
 }
 
-/// The same steps make the same bytes: no times, no owners.
+/// Packs the steps. The same steps make the same bytes: no times, no owners.
 fn pack(texts: &Texts) -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(GzEncoder::new(vec![], Compression::best()));
     let leaf = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();

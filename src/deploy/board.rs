@@ -1,4 +1,4 @@
-//! What the machines of a stack are at while CloudFormation waits for their signals.
+//! Shows the progress of a stack's machines while CloudFormation waits for their signals.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,10 +13,10 @@ use super::{
 /// The machines are looked at once in so many looks at the events: consoles change slowly, and EC2 limits the calls.
 const LOOKS_PER_QUESTION: u32 = 5;
 
-/// What is known of the machines; what changes is told.
+/// What is known of the machines; each change is shown.
 #[derive(Debug, Default)]
 pub(super) struct Board {
-    /// The groups that are waited for.
+    /// The groups that CloudFormation waits for.
     groups: BTreeSet<String>,
     signalled: BTreeSet<String>,
     told: BTreeMap<String, String>,
@@ -24,7 +24,7 @@ pub(super) struct Board {
 }
 
 impl Board {
-    /// Learns from an event which groups are waited for, and who has signalled.
+    /// Learns from an event which groups CloudFormation waits for and which machines have signalled.
     pub(super) fn learn(&mut self, event: &StackEvent) {
         if event.kind != GROUP_TYPE {
             return;
@@ -39,19 +39,19 @@ impl Board {
         }
     }
 
-    /// The machines that were waited for and have not signalled.
+    /// Returns the machines that have not signalled.
     pub(super) fn silent(&self) -> Vec<String> {
         self.told.keys().filter(|machine| !self.signalled.contains(*machine)).cloned().collect()
     }
 
-    /// Tells what has changed. That it can't be told for once is no reason to stop watching.
+    /// Shows what has changed. A question that fails does not end the watch.
     pub(super) fn look(&mut self, deploy: &Deploy) {
         self.looks += 1;
         if self.groups.is_empty() || !self.looks.is_multiple_of(LOOKS_PER_QUESTION) {
             return;
         }
         if let Err(error) = self.tell(deploy) {
-            tracing::debug!("what the machines are at can't be told: {error:#}");
+            tracing::debug!("the machines' progress cannot be read: {error:#}");
         }
     }
 
@@ -73,7 +73,7 @@ impl Board {
     }
 }
 
-/// The last step that a run has told the console of: `step 3/8 copy_http_resources`.
+/// Returns the last step that a run has written to the console: `step 3/8 copy_http_resources`.
 fn step(console: &str) -> Option<String> {
     let said = |line: &str| {
         let (_, line) = line.split_once("step ")?;

@@ -1,4 +1,4 @@
-//! What serves: groups, their machines, target groups, a listener's weights.
+//! Groups, their machines, target groups and a listener's weights, as AWS has them now.
 
 use std::collections::BTreeMap;
 
@@ -32,11 +32,11 @@ pub struct TargetHealth {
     pub id: String,
     /// `healthy`, `initial`, `unhealthy`, `draining` …
     pub state: String,
-    /// The balancer's words for why it isn't healthy.
+    /// The balancer's reason why it is not healthy.
     pub reason: String,
 }
 
-/// The groups of these names, of those that there are.
+/// Returns the groups of these names that exist.
 pub fn groups(system: &System, names: &[&str]) -> Result<Vec<ScalingGroup>> {
     let call = Call::new(&AUTO_SCALING, "DescribeAutoScalingGroups");
     let answer = system.aws(call.with_list("AutoScalingGroupNames.member", names.iter().copied()))?;
@@ -54,14 +54,14 @@ pub fn groups(system: &System, names: &[&str]) -> Result<Vec<ScalingGroup>> {
     answer.list("DescribeAutoScalingGroupsResult/AutoScalingGroups").map(group).collect()
 }
 
-/// Changes how many machines a group has at least, and how many now.
+/// Sets a group's smallest and current number of machines.
 pub fn resize(system: &System, group: &str, min: u32, desired: u32) -> Result<()> {
     let call = Call::new(&AUTO_SCALING, "UpdateAutoScalingGroup").with("AutoScalingGroupName", group);
     let call = call.with("MinSize", min.to_string()).with("DesiredCapacity", desired.to_string());
     system.aws(call).map(drop)
 }
 
-/// The machines behind a target group.
+/// Returns the machines behind a target group.
 pub fn targets(system: &System, target_group: &str) -> Result<Vec<TargetHealth>> {
     let call = Call::new(&BALANCING, "DescribeTargetHealth").with("TargetGroupArn", target_group);
     let answer = system.aws(call)?;
@@ -73,12 +73,12 @@ pub fn targets(system: &System, target_group: &str) -> Result<Vec<TargetHealth>>
     Ok(answer.list("DescribeTargetHealthResult/TargetHealthDescriptions").map(target).collect())
 }
 
-/// How many of them get requests and answer.
+/// Returns how many of them are healthy.
 pub fn healthy(targets: &[TargetHealth]) -> usize {
     targets.iter().filter(|target| target.state == "healthy").count()
 }
 
-/// The weights that the listener has now, by target group.
+/// Returns the listener's current weights, by target group.
 pub fn weights(system: &System, listener: &str) -> Result<BTreeMap<String, u32>> {
     let answer = system.aws(Call::new(&BALANCING, "DescribeListeners").with("ListenerArns.member.1", listener))?;
     let listener = answer.list("DescribeListenersResult/Listeners").next();
@@ -89,7 +89,7 @@ pub fn weights(system: &System, listener: &str) -> Result<BTreeMap<String, u32>>
         .collect())
 }
 
-/// The builds that these machines say they run, by the tag `build`.
+/// Returns the builds of these machines, from their tag `build`.
 pub fn builds(system: &System, machines: &[&str]) -> Result<BTreeMap<String, String>> {
     if machines.is_empty() {
         return Ok(BTreeMap::new());
@@ -103,16 +103,16 @@ pub fn builds(system: &System, machines: &[&str]) -> Result<BTreeMap<String, Str
     Ok(instances.map(build).collect())
 }
 
-/// The last that a machine wrote to its console; empty if it is not known yet.
+/// Returns the end of a machine's console; empty if EC2 has none yet.
 pub fn console(system: &System, machine: &str) -> Result<String> {
     let ask = |latest: bool| {
         let call = Call::new(&EC2, "GetConsoleOutput").with("InstanceId", machine);
         system.aws(if latest { call.with("Latest", "true") } else { call })
     };
-    // Only machines of the Nitro system have it at once.
+    // Only machines of the Nitro system offer the latest output.
     let answer = ask(true).or_else(|_| ask(false))?;
     let text = answer.text("output").split_whitespace().collect::<String>();
     let bytes = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, text)
-        .map_err(|error| Fault::new(format!("the console of {machine} can't be read: {error}")))?;
+        .map_err(|error| Fault::new(format!("the console of {machine} cannot be read: {error}")))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -1,4 +1,4 @@
-//! What is looked at before anything is touched: everything at once, so that nobody mends one fault after the other.
+//! Checks everything before anything is changed, and lists all faults at once.
 
 use anyhow::Result;
 
@@ -13,12 +13,12 @@ use crate::{
 /// <https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html>
 const STANDARD: (&str, &str) = ("ACDHIMRTZ", "L-1216C47A");
 
-/// What the checks found out, which the template's parameters need.
+/// What the checks found out for the template's parameters.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// Who asks.
+    /// ARN of the caller.
     pub identity: String,
-    /// The caller's account.
+    /// Account of the caller.
     account: String,
     /// The subnets' VPC.
     pub vpc: String,
@@ -26,11 +26,11 @@ pub struct Findings {
     pub root_device: String,
     /// Route 53 zone of the DNS name.
     pub zone: String,
-    /// Processors of a machine; 0 if it is not told.
+    /// Processors of a machine; 0 if unknown.
     vcpus: u32,
-    /// What is wrong.
+    /// Faults that prevent a deploy.
     faults: Vec<String>,
-    /// What is worth knowing.
+    /// Notes for the operator.
     pub notes: Vec<String>,
 }
 
@@ -39,7 +39,7 @@ impl Findings {
         self.faults.push(message);
     }
 
-    /// A call's answer; what AWS says no to is a fault of its own.
+    /// Returns a call's answer; a refusal by AWS becomes a fault.
     fn ask(&mut self, deploy: &Deploy, what: &str, call: Call) -> Result<Option<Element>> {
         match deploy.system.aws(call) {
             Ok(answer) => Ok(Some(answer)),
@@ -60,11 +60,11 @@ impl Findings {
             return Ok(());
         }
         let list: String = self.faults.iter().map(|fault| format!("\n  - {fault}")).collect();
-        Err(Fault::new(format!("this can't be deployed; nothing was touched{list}")).invalid().into())
+        Err(Fault::new(format!("these settings cannot be deployed; nothing was changed{list}")).invalid().into())
     }
 }
 
-/// Looks at everything that a deploy of these settings needs.
+/// Checks everything that a deploy of these settings needs.
 pub fn look(deploy: &Deploy, wanted: &DeploySettings, artifacts: &Artifacts) -> Result<Findings> {
     let mut found = Findings::default();
     if let Some(who) = found.ask(deploy, "credentials", Call::new(&STS, "GetCallerIdentity"))? {
@@ -74,7 +74,7 @@ pub fn look(deploy: &Deploy, wanted: &DeploySettings, artifacts: &Artifacts) -> 
     if let Some(bucket) = artifacts.uploads.first().map(|upload| &upload.bucket)
         && !deploy.system.has_bucket(bucket)?
     {
-        found.fault(format!("bucket {bucket}: there is none of this name"));
+        found.fault(format!("bucket {bucket} does not exist"));
     }
     network(&mut found, deploy, wanted)?;
     image(&mut found, deploy, wanted, artifacts)?;
@@ -94,7 +94,7 @@ fn listed(text: Option<&str>) -> Vec<&str> {
 fn network(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings) -> Result<()> {
     let subnets = listed(wanted.subnets.as_deref());
     if subnets.is_empty() {
-        found.fault("subnets: none are named (SUBNETS=subnet-…,subnet-… or --subnets)".into());
+        found.fault("subnets: none are given (set SUBNETS=SUBNET,SUBNET or pass --subnets SUBNET,SUBNET)".into());
         return Ok(());
     }
     let call = Call::new(&EC2, "DescribeSubnets").with_list("SubnetId", subnets);
@@ -108,7 +108,7 @@ fn network(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings) -> Re
         };
         let (vpcs, zones) = (distinct("vpcId"), distinct("availabilityZone"));
         if vpcs.len() > 1 {
-            found.fault(format!("subnets: they are in {} VPCs ({}), and must be in one", vpcs.len(), vpcs.join(", ")));
+            found.fault(format!("subnets: they are in {} VPCs ({}), but must be in one", vpcs.len(), vpcs.join(", ")));
         }
         if zones.len() < 2 {
             found.fault(format!("subnets: all are in {}; a balancer needs two availability zones", zones.join(", ")));
@@ -124,7 +124,7 @@ fn network(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings) -> Re
         for group in answer.list("securityGroupInfo") {
             let (id, vpc) = (group.text("groupId"), group.text("vpcId"));
             if !found.vpc.is_empty() && vpc != found.vpc {
-                found.fault(format!("security group {id}: it is in {vpc}, the subnets are in {}", found.vpc));
+                found.fault(format!("security group {id}: it is in {vpc}, but the subnets are in {}", found.vpc));
             }
         }
     }
@@ -136,27 +136,27 @@ fn image(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings, artifac
     let call = Call::new(&EC2, "DescribeImages").with("ImageId.1", ami);
     let Some(answer) = found.ask(deploy, &format!("AMI {ami}"), call)? else { return Ok(()) };
     let Some(image) = answer.list("imagesSet").next() else {
-        found.fault(format!("AMI {ami}: there is none in this region that this account may use"));
+        found.fault(format!("AMI {ami} does not exist in this region, or this account may not use it"));
         return Ok(());
     };
     let architecture = image.text("architecture");
     image.text("rootDeviceName").clone_into(&mut found.root_device);
     if !["available", ""].contains(&image.text("imageState")) {
-        found.fault(format!("AMI {ami}: it is {}", image.text("imageState")));
+        found.fault(format!("AMI {ami}: its state is {}", image.text("imageState")));
     }
     if let Some(agent) = artifacts.architecture
         && agent != architecture
     {
-        found.fault(format!("AMI {ami}: it is for {architecture}, the program for {agent} (--agent FILE)"));
+        found.fault(format!("AMI {ami} is for {architecture}, but the program is for {agent} (pass --agent FILE)"));
     }
     if deploy.needs_apt {
         match without_apt(image) {
             Some((system, true)) => {
-                found.fault(format!("AMI {ami}: {system} has no apt, which the steps install with"));
+                found.fault(format!("AMI {ami}: {system} has no apt, but the steps install packages with apt"));
             }
-            Some((system, false)) => found
-                .notes
-                .push(format!("AMI {ami}: by its name ({system}) it may have no apt, which the steps install with")),
+            Some((system, false)) => found.notes.push(format!(
+                "AMI {ami}: its name ({system}) suggests that it has no apt, but the steps install packages with apt"
+            )),
             None => {}
         }
     }
@@ -172,7 +172,7 @@ fn image(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings, artifac
             .collect();
         if !known.is_empty() && !known.contains(&architecture) {
             found.fault(format!(
-                "instance type {kind}: it is for {}, the AMI {ami} for {architecture}",
+                "instance type {kind} is for {}, but AMI {ami} is for {architecture}",
                 known.join(", ")
             ));
         }
@@ -180,7 +180,7 @@ fn image(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings, artifac
     Ok(())
 }
 
-/// The system of an image that has no apt, and whether that is sure: others may name their images as they like.
+/// Returns the system of an image without apt, and whether this is certain: image names can mislead.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/billing-info-fields.html>
 fn without_apt(image: &Element) -> Option<(&str, bool)> {
     let (platform, name) = (image.text("platformDetails"), image.text("name"));
@@ -196,21 +196,21 @@ fn without_apt(image: &Element) -> Option<(&str, bool)> {
 
 fn certificate(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings) -> Result<()> {
     let Some(arn) = &wanted.certificate else { return Ok(()) };
-    // One that was uploaded to IAM can't be asked for here.
+    // ACM does not know certificates that were uploaded to IAM.
     if !arn.contains(":acm:") {
         return Ok(());
     }
     let region = deploy.system.aws_region()?;
     let here = arn.split(':').nth(3).unwrap_or_default();
     if here != region {
-        found.fault(format!("certificate {arn}: it is in {here}, the stack in {region}"));
+        found.fault(format!("certificate {arn}: it is in {here}, but the stack is in {region}"));
         return Ok(());
     }
     let call = Call::new(&ACM, "DescribeCertificate").with("CertificateArn", arn);
     let Some(answer) = found.ask(deploy, "certificate", call)? else { return Ok(()) };
     let status = answer.text("Certificate/Status");
     if status != "ISSUED" {
-        found.fault(format!("certificate {arn}: it is {status}, not ISSUED"));
+        found.fault(format!("certificate {arn}: its status is {status}, not ISSUED"));
     }
     let names = answer.list("Certificate/SubjectAlternativeNames").map(|name| name.text.as_str());
     let names: Vec<&str> = names.chain([answer.text("Certificate/DomainName")]).collect();
@@ -222,7 +222,7 @@ fn certificate(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings) -
     Ok(())
 }
 
-/// Whether a certificate's name is that of a host; `*` stands for one label.
+/// Returns whether a certificate's name covers a host; `*` stands for one label.
 fn covers(name: &str, host: &str) -> bool {
     let host = host.trim_end_matches('.');
     match name.strip_prefix("*.") {
@@ -233,7 +233,7 @@ fn covers(name: &str, host: &str) -> bool {
 
 fn zone(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings) -> Result<()> {
     let Some(name) = wanted.dns_record.as_deref().map(|name| name.trim_end_matches('.')) else { return Ok(()) };
-    // The nearest zone: that of the name itself, else of what is above it.
+    // The nearest zone: that of the name itself, else of the domain above it.
     for domain in std::iter::successors(Some(name), |domain| domain.split_once('.').map(|(_, above)| above)) {
         let call = Call::new(&ROUTE_53, "/2013-04-01/hostedzonesbyname").with("dnsname", domain).with("maxitems", "1");
         let Some(answer) = found.ask(deploy, "DNS", call)? else { return Ok(()) };
@@ -246,11 +246,11 @@ fn zone(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings) -> Resul
             return Ok(());
         }
     }
-    found.fault(format!("DNS: Route 53 has no public zone that {name} is in"));
+    found.fault(format!("DNS: Route 53 has no public zone for {name}"));
     Ok(())
 }
 
-/// Names the account that the bucket belongs to, at the first deploy of a stack that expects none.
+/// Names the bucket's owner at the first deploy of a stack whose settings name none.
 pub fn bucket_owner(deploy: &Deploy, found: &Findings, wanted: &DeploySettings, artifacts: &Artifacts) -> Result<()> {
     let (None, Some(upload)) = (&wanted.bucket_owner, artifacts.uploads.first()) else { return Ok(()) };
     let (bucket, account) = (&upload.bucket, &found.account);
@@ -259,19 +259,19 @@ pub fn bucket_owner(deploy: &Deploy, found: &Findings, wanted: &DeploySettings, 
     }
     deploy.say(&if deploy.system.owns_bucket(account, bucket)? {
         format!(
-            "note: the bucket {bucket} belongs to this account; to have S3 refuse any other owner from now on, write \
-             bucket_owner = \"{account}\" into deploy.toml"
+            "note: bucket {bucket} belongs to this account; write bucket_owner = \"{account}\" into deploy.toml, so that \
+             S3 refuses a bucket of any other account"
         )
     } else {
         format!(
-            "note: the bucket {bucket} is not known to belong to this account, {account}; to have S3 check its owner, \
-             name the account: --bucket-owner ACCOUNT"
+            "note: bucket {bucket} may belong to another account than {account}; name its owner with --bucket-owner \
+             ACCOUNT, so that S3 checks it"
         )
     });
     Ok(())
 }
 
-/// Whether so many more machines may run. Who may not ask is not kept from deploying.
+/// Adds a fault if the quota does not allow so many more machines. A caller without permission to ask can still deploy.
 pub fn quota(found: &mut Findings, deploy: &Deploy, kind: &str, machines: u32) -> Result<()> {
     let (families, code) = STANDARD;
     let is_standard = |kind: &str| kind.starts_with(|c: char| families.contains(c.to_ascii_uppercase()));

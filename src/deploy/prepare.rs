@@ -1,4 +1,4 @@
-//! What a deploy is to change: looked at, refused, or made into a template and its parameters. Nothing is touched yet.
+//! Makes a template and its parameters of the settings, or refuses them. Nothing is changed yet.
 
 mod two_slots;
 
@@ -18,30 +18,30 @@ use super::{
 };
 use crate::{aws::query::dns_suffix, error::Fault};
 
-/// The AMI of the script that this command replaces: Ubuntu 18.04 LTS in eu-central-1.
+/// AMI of the script that `deploy` replaces: Ubuntu 18.04 LTS in eu-central-1.
 const DEFAULT_AMI: &str = "ami-0bdf93799014acdc4";
 const DEFAULT_INSTANCE_TYPE: &str = "t2.micro";
 
-/// What is about to happen.
+/// What a deploy is about to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Intent {
-    /// The stack is made.
+    /// Creates the stack.
     Create,
-    /// The slot gets a new build, then the traffic.
+    /// Puts a new build into the slot, then moves the traffic to it.
     Fill(Slot),
-    /// The slot holds the build already, and gets the traffic.
+    /// Moves the traffic to the slot, which already holds the build.
     Resume(Slot),
-    /// The stack is changed in place.
+    /// Changes the stack in place.
     Adjust,
 }
 
 impl Intent {
-    /// Whether machines are made that there are not yet.
+    /// Returns whether new machines are started.
     pub(super) fn is_new_build(&self) -> bool {
         matches!(self, Self::Create | Self::Fill(_))
     }
 
-    /// The slot that is to get the traffic.
+    /// Returns the slot that will receive the traffic.
     pub(super) fn promoted(&self) -> Option<Slot> {
         match self {
             Self::Fill(slot) | Self::Resume(slot) => Some(*slot),
@@ -50,14 +50,14 @@ impl Intent {
     }
 }
 
-/// A deploy that could begin.
+/// A deploy that is ready to begin.
 pub(super) struct Prepared {
-    /// The name of the stack that is made or changed.
+    /// Name of the stack that is created or changed.
     pub(super) stack: String,
-    /// That stack, if it is there.
+    /// That stack, if it exists.
     pub(super) current: Option<Stack>,
     pub(super) intent: Intent,
-    /// Whether the slots' weights or sizes are not what the stack's parameters say.
+    /// Whether the live weights or sizes differ from the stack's parameters.
     pub(super) is_behind: bool,
     pub(super) wanted: WantedStack,
     pub(super) artifacts: Artifacts,
@@ -66,7 +66,7 @@ pub(super) struct Prepared {
 }
 
 impl Deploy {
-    /// Looks at everything, and makes template and parameters.
+    /// Checks everything, and makes template and parameters.
     pub(super) fn prepare(&self) -> Result<Prepared> {
         let slots = Slots::find(self)?.without_empty();
         for stack in slots.stacks() {
@@ -75,7 +75,7 @@ impl Deploy {
         self.shape().prepare(self, &slots)
     }
 
-    /// Fails if the wanted build's number is not above all that there are: one that has a number has its content.
+    /// Fails if the wanted build's number is not above those that exist: a number stands for one content.
     pub(super) fn check_build(
         &self,
         serving: Option<u64>,
@@ -85,18 +85,19 @@ impl Deploy {
         let build = wanted.build();
         let Some(highest) = highest.filter(|highest| build <= *highest) else { return Ok(()) };
         let message = if Some(build) == serving {
-            format!("build {build} is serving already, with other content")
+            format!("build {build} is already serving, with other content")
         } else {
             format!("build {build} is not newer than build {highest} of the stack {}", self.stack)
         };
         let hint = format!(
-            "BUILD_NUMBER={} for what is new; for an older build that is still there: glovo-bootstrap deploy rollback",
-            highest + 1
+            "set BUILD_NUMBER={} for the new content, or return to an existing build: {}",
+            highest + 1,
+            self.command("rollback")
         );
         Err(Fault::new(message).hint(hint).invalid().into())
     }
 
-    /// The settings with what they leave open taken from the stack, or by default.
+    /// Returns the settings, completed from the stack and by defaults.
     pub(super) fn resolved(&self, current: Option<&Stack>, named: impl Fn(SlotParameter) -> String) -> DeploySettings {
         let stands = |name: &str| {
             let value = current.map(|stack| stack.parameter(name)).filter(|value| !value.is_empty());
@@ -116,7 +117,7 @@ impl Deploy {
         settings
     }
 
-    /// The parameters that are known, and what is given for those that both slots have in common.
+    /// Returns the known parameters, with the given values of those that the slots share.
     pub(super) fn shared_parameters(
         &self,
         known: BTreeMap<String, ParameterValue>,
@@ -147,14 +148,14 @@ impl Deploy {
         parameters
     }
 
-    /// A template in the call, or in the bucket where it is too long for one.
+    /// Returns the template as part of the call, or its place in the bucket if it is too long for a call.
     pub(super) fn placed(&self, text: String, settings: &DeploySettings) -> Result<Template> {
         if text.len() <= MAX_TEMPLATE_BYTES {
             return Ok(Template::Body(text));
         }
         let store = Store::of(settings, &self.stack).with_context(|| {
-            Fault::new(format!("the template has {} bytes, and a call takes {MAX_TEMPLATE_BYTES}", text.len()))
-                .hint("--bucket BUCKET, which can hold it")
+            Fault::new(format!("the template has {} bytes, and a call takes at most {MAX_TEMPLATE_BYTES}", text.len()))
+                .hint("pass --bucket BUCKET, which then holds the template")
                 .invalid()
         })?;
         let (upload, _) = store.upload("templates", "template.yml", text.into_bytes());

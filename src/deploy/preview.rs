@@ -1,4 +1,4 @@
-//! What will change, before it does: each property with its value before and after, and in plain words what that means.
+//! Shows what will change: each property with its value before and after, and what the change means.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
@@ -11,7 +11,7 @@ use crate::{
     visible::Shown,
 };
 
-/// A longer value is shown as a difference of its lines, or cut.
+/// A longer value is cut, or shown as a difference of its lines.
 const MAX_SHOWN_CHARS: usize = 100;
 
 impl Deploy {
@@ -82,7 +82,7 @@ impl Deploy {
     }
 }
 
-/// A value, and what is in it where it is a text in base64, as user-data is.
+/// Returns a value, decoded if it is a text in base64, as user-data is.
 fn text(value: Option<&str>) -> String {
     let value = value.unwrap_or_default();
     let decoded = BASE64_STANDARD.decode(value).ok().and_then(|bytes| String::from_utf8(bytes).ok());

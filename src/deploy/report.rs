@@ -1,4 +1,4 @@
-//! What is: the stack, its slots, every machine's build and health; what can be done; what was.
+//! Shows the stack, its slots, every machine's build and health; the next safe command; drift and history.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -43,8 +43,8 @@ impl Deploy {
         Slot::ALL.into_iter().zip(shares).map(view).collect()
     }
 
-    /// Shows the stack, its slots and machines; returns 0 if all machines that serve run one build and are healthy, 4 if
-    /// something goes on, else 1.
+    /// Shows the stack, its slots and machines. Returns 0 if all serving machines run one build and are healthy, 4 while an
+    /// operation is running, else 1.
     pub fn status(&self) -> Result<u8> {
         let slots = Slots::get(self)?;
         if !slots.have_traffic() {
@@ -111,21 +111,23 @@ impl Deploy {
         Ok(exit_code(&slots, well))
     }
 
-    /// The last word of a deploy: which build serves.
+    /// Proves at the end of a deploy which build serves.
     pub(super) fn prove(&self) -> Result<()> {
         match self.status()? {
             0 => Ok(()),
-            4 => Err(Fault::new("something else has begun with the stack").class(Class::Locked).into()),
-            _ => Err(Fault::new("the stack is changed, but not all that serves is as it should be")
-                .hint(self.command("diagnose"))
-                .into()),
+            4 => Err(Fault::new("another operation has started on this stack").class(Class::Locked).into()),
+            _ => {
+                Err(Fault::new("the stack is updated, but not every serving target is healthy and runs the same build")
+                    .hint(self.command("diagnose"))
+                    .into())
+            }
         }
     }
 
-    /// Says what state the stack is in, what that means, and the next safe step.
+    /// Shows the stack's state, what it means, and the next safe command.
     pub fn diagnose(&self) -> Result<u8> {
         let Some(stack) = Stack::find(&self.system, &self.stack)? else {
-            self.say(&format!("there is no stack {}", self.stack));
+            self.say(&format!("stack {} does not exist", self.stack));
             self.say(&format!("next: {}", self.command("create-stack")));
             return Ok(0);
         };
@@ -155,7 +157,7 @@ impl Deploy {
         })
     }
 
-    /// Shows what differs from the template; 3 if anything does.
+    /// Shows what differs from the template; returns 3 if anything does.
     pub fn drift(&self) -> Result<u8> {
         let stack = self.get()?;
         self.name_one_of_two();
@@ -169,7 +171,7 @@ impl Deploy {
                 "DETECTION_COMPLETE" => break,
                 "DETECTION_FAILED" => {
                     let reason = answer.text(&format!("{result}/DetectionStatusReason"));
-                    return Err(Fault::new(format!("CloudFormation can't tell: {reason}")).into());
+                    return Err(Fault::new(format!("CloudFormation cannot detect drift: {reason}")).into());
                 }
                 _ => self.system.host.stop.wait(self.poll)?,
             }
@@ -194,20 +196,23 @@ impl Deploy {
         }
         for (slot, share, declared) in self.shape().weight_drift(self, &stack)? {
             drifted += 1;
-            self.say(&format!("  {} gets {share} of the traffic, declared {declared}", slot.name()));
+            self.say(&format!(
+                "  {} receives {share} % of the traffic, but its declared weight is {declared}",
+                slot.name()
+            ));
         }
         self.say(&if drifted == 0 { "no drift".to_owned() } else { count(drifted, "difference") });
         Ok(if drifted == 0 { 0 } else { 3 })
     }
 
-    /// Says which of two stacks what follows is of.
+    /// Shows the stack's name where the deployment has several stacks.
     fn name_one_of_two(&self) {
         if self.is_one_of_several() {
             self.say(&format!("stack {}", self.stack));
         }
     }
 
-    /// Shows what was done with the stack, the newest last.
+    /// Shows the operations that the stack has been through, the newest last.
     pub fn history(&self) -> Result<()> {
         let stack = self.get()?;
         self.name_one_of_two();

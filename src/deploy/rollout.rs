@@ -1,7 +1,7 @@
-//! The way of the traffic from one slot to the other, and back.
+//! Moves the traffic from one slot to the other, and back.
 //!
-//! The balancer and the groups are asked directly, so that it goes on, and above all back, also while CloudFormation is
-//! busy. The parameters of stacks follow, so that their next update undoes nothing.
+//! It calls the balancer and the groups directly, so that a rollback works also while CloudFormation is busy. Then it updates
+//! the stacks' parameters, so that their next update undoes nothing.
 
 use std::{
     collections::BTreeMap,
@@ -26,33 +26,35 @@ use crate::{
     view::{complain, count},
 };
 
-/// The shares that a new build gets, unless told otherwise.
+/// Shares of the traffic that a new build receives one after the other, by default.
 const DEFAULT_SHIFT_PERCENT: [u8; 3] = [10, 50, 100];
 const DEFAULT_HEALTH_TIMEOUT: Duration = Duration::from_mins(10);
 
 impl Deploy {
-    /// Moves the traffic to a slot that holds a new build, shrinks the other one, and has the stack know.
+    /// Moves the traffic to a slot that holds a new build, shrinks the other slot, and updates the stack's parameters.
     pub(super) fn roll_out(&self, slots: &Slots, slot: Slot) -> Result<()> {
         let mut share = self.shape().shares(&self.system, slots)?[slot.index()];
         self.move_traffic(slots, slot, &mut share).map_err(|error| match error::class(&error) {
             Class::Interrupted(_) => {
                 let here = slots.described(slot);
-                let message = format!("detached from {}: {here} has {share} % of the traffic", self.stack);
+                let message = format!("detached from {}: {here} receives {share} % of the traffic", self.stack);
                 let back =
                     self.command(&format!("rollback --build {}", slots.parameter(slot.other(), SlotParameter::Build)));
-                error.context(Fault::new(message).hint(format!("on: the same command again; back: {back}")))
+                error.context(
+                    Fault::new(message).hint(format!("to continue, run the same command again; to roll back: {back}")),
+                )
             }
             _ => error,
         })
     }
 
-    /// The same; `share` is what the slot has got so far, also where it fails.
+    /// Does the same; `share` is what the slot receives so far, also after a failure.
     fn move_traffic(&self, slots: &Slots, slot: Slot, share: &mut u32) -> Result<()> {
         let group = self.grow(slots, slot, None)?;
         let mut healthy = self.await_health(slots, slot, &group);
         let shares =
             if self.settings.shift.is_empty() { DEFAULT_SHIFT_PERCENT.to_vec() } else { self.settings.shift.clone() };
-        // Who goes on where somebody has detached takes no traffic away again.
+        // After an operator has detached, the next deploy continues from the current share.
         let left: Vec<u8> = shares.into_iter().filter(|next| u32::from(*next) > *share).collect();
         for next in left {
             if let Err(error) = healthy {
@@ -61,7 +63,7 @@ impl Deploy {
             self.check_alone(slots, slot, *share)?;
             self.shift(slots, slot, next)?;
             *share = u32::from(next);
-            self.say(&format!("{} takes {share} % of the traffic", slots.described(slot)));
+            self.say(&format!("{} receives {share} % of the traffic", slots.described(slot)));
             // The other slot is needed until the last resolver has asked again.
             let is_watched = next < 100 || self.shape().lags();
             healthy = if is_watched { self.observe(slots, slot, &group) } else { Ok(()) };
@@ -69,7 +71,7 @@ impl Deploy {
         if let Err(error) = healthy {
             return Err(self.give_up(slots, slot, *share, error));
         }
-        // So far it could not shrink, having little traffic.
+        // Until now its group could not shrink, because little traffic would have let the alarms remove machines.
         let least = self.settings.min_size.or(slots.group(&self.system, slot.other())?.map(|other| other.min));
         let now = self.group(slots, slot)?;
         if let Some(least) = least.filter(|least| *least < now.min) {
@@ -79,7 +81,7 @@ impl Deploy {
         self.bring_into_line(slots, slot)
     }
 
-    /// Takes the traffic away again from a slot that is not well, unless somebody has only gone.
+    /// Moves the traffic away from a slot that is not healthy, unless the operator has only detached.
     fn give_up(&self, slots: &Slots, slot: Slot, share: u32, error: anyhow::Error) -> anyhow::Error {
         if let Class::Interrupted(_) = error::class(&error) {
             return error;
@@ -87,28 +89,29 @@ impl Deploy {
         if share > 0
             && let Err(failed) = self.shift(slots, slot.other(), 100)
         {
-            return failed.context(format!("{error:#}; taking the traffic away from {}", slots.described(slot)));
+            return failed
+                .context(format!("{error:#}; then moving the traffic away from {} failed", slots.described(slot)));
         }
         let users = slots.described(slot.other());
         error.context(
-            Fault::new(format!("the new build does not take over: all traffic is on {users}"))
-                .hint(format!("look at a machine ({}), mend it, and deploy the next build", self.command("status"))),
+            Fault::new(format!("the new build failed: all traffic is on {users}"))
+                .hint(format!("find the cause ({}), fix it, and deploy the next build", self.command("status"))),
         )
     }
 
-    /// Gives a slot this share of the traffic, in percent, and the other one the rest.
+    /// Gives a slot this share of the traffic, in percent, and the other slot the rest.
     fn shift(&self, slots: &Slots, slot: Slot, percent: u8) -> Result<()> {
         let percent = percent.min(100);
         self.shape().shift(self, slots, [(slot, percent), (slot.other(), 100 - percent)])
     }
 
-    /// Fails if somebody else has moved the traffic meanwhile.
+    /// Fails if another deploy has moved the traffic meanwhile.
     fn check_alone(&self, slots: &Slots, slot: Slot, share: u32) -> Result<()> {
         let now = self.shape().live_shares(self, slots)?[slot.index()];
         ensure!(
             now == share,
             Fault::new(format!(
-                "somebody else moves the traffic: {} has {now} %, not {share} %",
+                "another deploy is moving the traffic: {} receives {now} %, not {share} %",
                 slots.described(slot)
             ))
             .hint(self.command("status"))
@@ -117,8 +120,8 @@ impl Deploy {
         Ok(())
     }
 
-    /// Gives a slot as many machines as the other one has. Unless it may have fewer (`least`), it keeps them: without traffic
-    /// its alarms would take them away.
+    /// Gives a slot as many machines as the other one has. Without `least`, its group cannot shrink below: without traffic its
+    /// alarms would remove machines.
     fn grow(&self, slots: &Slots, slot: Slot, least: Option<u32>) -> Result<ScalingGroup> {
         let mut group = self.group(slots, slot)?;
         let Some(other) = slots.group(&self.system, slot.other())? else { return Ok(group) };
@@ -128,7 +131,7 @@ impl Deploy {
             fleet::resize(&self.system, &group.name, least, wanted)?;
             if group.desired < wanted {
                 let (here, there) = (slots.described(slot), slot.other().name());
-                self.say(&format!("{here} gets {wanted} machines, as many as {there} had"));
+                self.say(&format!("{here} grows to {wanted} machines, as many as {there} has"));
             }
             (group.min, group.desired) = (least, wanted);
         }
@@ -137,10 +140,10 @@ impl Deploy {
 
     fn group(&self, slots: &Slots, slot: Slot) -> Result<ScalingGroup> {
         let group = slots.group(&self.system, slot)?;
-        group.with_context(|| format!("the slot {} of {} holds no group", slot.name(), self.stack))
+        group.with_context(|| format!("slot {} of {} has no group", slot.name(), self.stack))
     }
 
-    /// A slot's machines as the balancer sees them; `None` if AWS can't be reached for now.
+    /// Returns a slot's machines as the balancer sees them; `None` after a temporary failure.
     fn look(&self, slots: &Slots, slot: Slot) -> Result<Option<Vec<TargetHealth>>> {
         match slots.targets(&self.system, slot) {
             Ok(targets) => Ok(Some(targets)),
@@ -174,18 +177,22 @@ impl Deploy {
             if began.elapsed() > limit {
                 let healthy = fleet::healthy(&targets);
                 let fault = Fault::new(format!("{healthy} of {wanted} machines are healthy after {}", spoken(limit)));
-                bail!(fault.hint("what the balancer asks must answer 200 on port 80 (parameter HealthCheckPath)"));
+                bail!(
+                    fault.hint(
+                        "make the application answer 200 on port 80, at the path of the parameter HealthCheckPath"
+                    )
+                );
             }
             self.system.host.stop.wait(self.poll)?;
         }
     }
 
-    /// How long each share of the traffic is watched.
+    /// Returns how long each share of the traffic is watched.
     fn pause(&self) -> Duration {
         self.settings.pause.map_or_else(|| self.shape().default_pause(), |pause| pause.0)
     }
 
-    /// Looks at a slot for some time: it must stay healthy under the traffic that it gets.
+    /// Watches a slot for some time: it must stay healthy under its traffic.
     fn observe(&self, slots: &Slots, slot: Slot, group: &ScalingGroup) -> Result<()> {
         let (began, time) = (Instant::now(), self.pause());
         loop {
@@ -194,11 +201,11 @@ impl Deploy {
                 let healthy = fleet::healthy(targets);
                 ensure!(
                     healthy >= group.desired as usize,
-                    "under its share of the traffic only {healthy} of {} machines stayed healthy",
+                    "only {healthy} of {} machines stayed healthy under their share of the traffic",
                     group.desired
                 );
             }
-            // Without an answer the share is kept as it is: that AWS can't be reached says nothing of the machines.
+            // Without an answer the share stays: that AWS cannot be reached says nothing about the machines.
             if began.elapsed() >= time && seen.is_some() {
                 return Ok(());
             }
@@ -206,7 +213,7 @@ impl Deploy {
         }
     }
 
-    /// Leaves a slot as many machines as are kept for the way back.
+    /// Shrinks a slot to the number of machines that is kept for a rollback.
     fn shrink(&self, slots: &Slots, slot: Slot) -> Result<()> {
         let Some(group) = slots.group(&self.system, slot)? else { return Ok(()) };
         let keep = keep(slots, slot).min(group.desired);
@@ -217,7 +224,7 @@ impl Deploy {
         Ok(())
     }
 
-    /// Has the parameters say what is so: all traffic on this slot, the other one small.
+    /// Updates the parameters to what is live: all traffic on this slot, the other one small.
     fn bring_into_line(&self, slots: &Slots, slot: Slot) -> Result<()> {
         let mut changes = vec![];
         for stack in slots.stacks() {
@@ -239,15 +246,15 @@ impl Deploy {
         self.set_parameters(&changes, "the parameters")
     }
 
-    /// Has the parameters say what is so before the idle slot is filled: if that fails, CloudFormation goes back to what they
-    /// say, and would take machines or traffic from the slot that serves.
+    /// Updates the parameters to what is live before the idle slot is filled. If filling fails, CloudFormation returns to the
+    /// parameters, and would otherwise take machines or traffic from the slot that serves.
     pub(super) fn catch_up(&self, serving: Slot) -> Result<()> {
-        self.say("weights or sizes are not those of the parameters any more");
-        ensure!(self.ask("have the parameters follow first?")?, Fault::new("not agreed: nothing was changed"));
+        self.say("the live weights or sizes differ from the stack's parameters");
+        ensure!(self.ask("update the parameters to match first?")?, Fault::new("cancelled; nothing was changed"));
         self.bring_into_line(&Slots::get(self)?, serving)
     }
 
-    /// Changes parameters of stacks, of several at the same time, and nothing else of them; `what` is that for a person.
+    /// Changes only parameters, of several stacks at the same time; `what` names them for a person.
     pub(super) fn set_parameters(
         &self,
         changes: &[(&Stack, BTreeMap<String, ParameterValue>)],
@@ -263,7 +270,7 @@ impl Deploy {
             parameters.extend(values.clone());
             let watch = Watch::from_now(self, &stack.id)?;
             if stack::update(&self.system, &stack.name, &WantedStack { template: Template::Previous, parameters })? {
-                self.say(&format!("{what} of the stack {} follow", stack.name));
+                self.say(&format!("updating {what} of stack {}", stack.name));
                 begun.push(watch);
             }
         }
@@ -271,14 +278,14 @@ impl Deploy {
             let stack = watch.until_done()?;
             ensure!(
                 !stack.state.failed,
-                Fault::new(format!("the stack {} did not follow: it is {}", stack.name, stack.state.name))
+                Fault::new(format!("the update of stack {} failed: it is {}", stack.name, stack.state.name))
                     .hint(self.command("diagnose"))
             );
         }
         Ok(())
     }
 
-    /// Names a newer build that is there and does not serve: somebody has detached, or gone back.
+    /// Names a newer build that does not serve, because an operator has detached or rolled back.
     pub(super) fn name_waiting(&self, slots: &Slots) -> Result<()> {
         if !slots.have_traffic() {
             return Ok(());
@@ -291,7 +298,7 @@ impl Deploy {
             && waiting > serving
         {
             self.say(&format!(
-                "{} serves; to have {} take over: the same update-stack again; at once: {}",
+                "{} is serving; to switch to {}, run update-stack again; to switch at once: {}",
                 slots.described(active),
                 slots.described(active.other()),
                 self.command(&format!("rollback --build {waiting}"))
@@ -300,7 +307,7 @@ impl Deploy {
         Ok(())
     }
 
-    /// Waits until CloudFormation has ended what it is at.
+    /// Waits until CloudFormation has ended its operation.
     fn settle(&self, stack: &Stack) -> Result<()> {
         let stack = Stack::find(&self.system, &stack.name)?.with_context(|| self.no_stack())?;
         if stack.state.condition == Condition::Busy {
@@ -310,10 +317,10 @@ impl Deploy {
         Ok(())
     }
 
-    /// Back to the other slot, at once (by a listener it takes three calls), then its machines, then the parameters.
+    /// Moves all traffic back to the other slot (with a listener in three calls), then updates its machines and the parameters.
     ///
     /// # Errors
-    /// If there is no slot to go back to, or none of its machines answers.
+    /// If no slot holds a previous build, or if none of its machines is healthy.
     pub fn roll_back(&self, build: Option<u64>) -> Result<()> {
         let slots = Slots::get(self)?.without_empty();
         let slot = slots.way_back(build)?;
@@ -321,15 +328,16 @@ impl Deploy {
         let healthy = fleet::healthy(&slots.targets(&self.system, slot)?);
         ensure!(
             healthy > 0,
-            Fault::new(format!("no machine of {back} is healthy: users would be worse off"))
-                .hint("deploy the old build again, with the next number: deploy update-stack")
+            Fault::new(format!("no machine of {back} is healthy; no traffic was moved")).hint(
+                "deploy the previous content under the next build number, with glovo-bootstrap deploy update-stack"
+            )
         );
         self.shift(&slots, slot, 100)?;
-        self.say(&format!("all traffic is on {back} again, {} so far", count(healthy, "healthy machine")));
+        self.say(&format!("all traffic is on {back} again, with {} so far", count(healthy, "healthy machine")));
         self.have_all_follow(&slots, slot).map_err(|error| match error::class(&error) {
             Class::Interrupted(_) => {
                 let message = format!(
-                    "detached from {}: users are on {back}, machines and parameters follow not yet",
+                    "detached from {}: {back} serves all traffic; machine counts and parameters are not updated yet",
                     self.stack
                 );
                 let again = self.command(&format!("rollback --build {}", slots.parameter(slot, SlotParameter::Build)));
@@ -337,11 +345,11 @@ impl Deploy {
             }
             _ => error,
         })?;
-        self.say(&format!("users are on {back}"));
+        self.say(&format!("rollback complete: {back} serves all traffic"));
         Ok(())
     }
 
-    /// Gives the slot that users went back to its machines, then shrinks the other one, then has the stack know.
+    /// Grows the slot that serves again, then shrinks the other one, then updates the parameters.
     fn have_all_follow(&self, slots: &Slots, slot: Slot) -> Result<()> {
         let least = slots.group(&self.system, slot.other())?.map_or(1, |other| other.min);
         let group = self.grow(slots, slot, Some(least))?;
@@ -355,7 +363,7 @@ impl Deploy {
     }
 }
 
-/// How many machines the slot that is not used keeps.
+/// Returns how many machines the idle slot keeps.
 fn keep(slots: &Slots, slot: Slot) -> u32 {
     slots.stack(slot).and_then(|stack| stack.parameter(Parameter::KeepCapacity).parse().ok()).unwrap_or(1)
 }

@@ -1,6 +1,6 @@
-//! What is deployed, and where to: flag, else environment, else `deploy.toml`, else the stack as it is, else the default.
+//! The settings of a deploy. Each comes from a flag, the environment, `deploy.toml`, the stack, or a default.
 //!
-//! The variables of the environment are those of the script that this command replaces.
+//! The environment variables are those of the script that `deploy` replaces.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use crate::{
     value::{AbsPath, Span},
 };
 
-/// The settings file that is read if it is there and none is named.
+/// Settings file that is read if it exists and no other is named.
 const SETTINGS_FILE: &str = "deploy.toml";
 /// The largest settings file.
 const MAX_SETTINGS_BYTES: u64 = 1 << 20;
@@ -26,88 +26,88 @@ const MAX_SETTINGS_BYTES: u64 = 1 << 20;
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeploySettings {
-    /// The build's number; it must rise with each that changes content. Default: 1.
+    /// Number of the build. It must rise whenever the content changes. Default: 1.
     #[arg(long, env = "BUILD_NUMBER", value_name = "N")]
     pub build_number: Option<u64>,
-    /// Profile of ~/.aws. Default: the usual chain of credentials.
+    /// Profile in ~/.aws. Default: the usual chain of credentials.
     #[arg(long, env = "PROFILE", value_name = "NAME")]
     pub profile: Option<String>,
-    /// Region. Default: that of the environment or the profile.
+    /// AWS region. Default: the region of the environment or the profile.
     #[arg(long, value_name = "REGION")]
     pub region: Option<String>,
-    /// Further security groups of the balancer, comma-separated; compatible: of balancer and instances.
+    /// Further security groups of the balancer, comma-separated; with the strategy compatible, also of the machines.
     #[arg(long, env = "SG_VALUE", value_name = "SG,…")]
     pub security_groups: Option<String>,
-    /// AMI. Default: Ubuntu 18.04 LTS in eu-central-1 (ami-0bdf93799014acdc4).
+    /// AMI of the machines. Default: Ubuntu 18.04 LTS in eu-central-1 (ami-0bdf93799014acdc4).
     #[arg(long, env = "AMIID", value_name = "AMI")]
     pub ami: Option<String>,
-    /// Instance type. Default: t2.micro.
+    /// Instance type of the machines. Default: t2.micro.
     #[arg(long, env = "INSTANCETYPE", value_name = "TYPE")]
     pub instance_type: Option<String>,
-    /// Key pair. Default: none.
+    /// Key pair of the machines. Default: none.
     #[arg(long, env = "KP", value_name = "NAME")]
     pub key_pair: Option<String>,
-    /// Subnets of the balancer and the instances, comma-separated, in two zones at least.
+    /// Subnets of the balancer and the machines, comma-separated, in at least two availability zones.
     #[arg(long, env = "SUBNETS", value_name = "SUBNET,…")]
     pub subnets: Option<String>,
-    /// Fewest machines. Default: 1.
+    /// Smallest number of machines. Default: 1.
     #[arg(long, env = "MINSIZE", value_name = "N")]
     pub min_size: Option<u32>,
-    /// Machines to begin with; an update keeps as many as there are. Default: 2.
+    /// Number of machines at first; an update keeps the current number. Default: 2.
     #[arg(long, env = "DESIREDCAPACITY", value_name = "N")]
     pub desired_capacity: Option<u32>,
-    /// Most machines. Default: 3.
+    /// Largest number of machines. Default: 3.
     #[arg(long, env = "MAXSIZE", value_name = "N")]
     pub max_size: Option<u32>,
-    /// ARN of the certificate of port 443. Default: none, port 80 serves.
+    /// ARN of the certificate for port 443. Default: none; port 80 serves.
     #[arg(long, env = "AWSCERTIFICATE", value_name = "ARN")]
     pub certificate: Option<String>,
-    /// DNS name that points to the balancer. Default: none; weighted-dns wants one.
+    /// DNS name that points to the balancer. Default: none. The strategy weighted-dns needs one.
     #[arg(long, env = "DNSRECORD", value_name = "NAME")]
     pub dns_record: Option<String>,
-    /// User-data to use as it is, instead of what fetches this program and runs the steps.
+    /// File with your own user-data, in place of user-data that downloads this program and runs the steps.
     #[arg(long, env = "CLOUD_INIT_PATH", value_name = "FILE")]
     pub cloud_init_path: Option<String>,
-    /// How a new build takes over. Default: blue-green.
+    /// How a new build receives the traffic. Default: blue-green.
     #[arg(long, value_name = "STRATEGY")]
     pub strategy: Option<String>,
-    /// Bucket for the program, the steps and the files; instances read it with their role.
+    /// Bucket for the program, the steps and the files. Machines read it with their instance role.
     #[arg(long, value_name = "BUCKET")]
     pub bucket: Option<String>,
-    /// Account that the bucket must belong to; S3 refuses any other. Default: any, and the first deploy names it.
+    /// Account that must own the bucket; S3 refuses any other. Default: not checked; the first deploy names the owner.
     #[arg(long, value_name = "ACCOUNT")]
     pub bucket_owner: Option<String>,
-    /// What keys in the bucket begin with. Default: the stack's name.
+    /// Prefix of the keys in the bucket. Default: the stack's name.
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Option<String>,
-    /// The program for the instances. Default: this one, if it is the static binary.
+    /// Program for the machines. Default: this program, if it is the static binary.
     #[arg(long, value_name = "FILE")]
     pub agent: Option<String>,
-    /// The program is in the AMI already.
+    /// The AMI already contains the program.
     #[arg(long)]
     pub baked: bool,
-    /// Directory or file of the steps. Default: those built into the program.
+    /// Directory or file with the steps. Default: the steps built into the program.
     #[arg(long, value_name = "PATH")]
     pub steps: Option<String>,
-    /// A variable of the steps; may be repeated. It stands in user-data, readable for all on the machine: no secrets.
+    /// Set a variable of the steps; may be repeated. Every user of the machine can read it in user-data: no secrets.
     #[arg(long, value_name = "NAME=VALUE")]
     #[serde(deserialize_with = "pairs")]
     pub set: Vec<String>,
-    /// A local file that is uploaded; the steps find it by the variables `NAME_url` and `NAME_sha256`. May be repeated.
+    /// Upload a local file; the steps find it through the variables `NAME_url` and `NAME_sha256`. May be repeated.
     #[arg(long, value_name = "NAME=PATH")]
     #[serde(deserialize_with = "pairs")]
     pub file: Vec<String>,
-    /// Another parameter of the template; may be repeated.
+    /// Set another parameter of the template; may be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
     #[serde(deserialize_with = "pairs")]
     pub parameter: Vec<String>,
-    /// Shares of the traffic, in percent, that the new build gets one after the other. Default: 10,50,100.
+    /// Shares of the traffic, in percent, that the new build receives one after the other. Default: 10,50,100.
     #[arg(long, value_name = "PERCENT,…", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=100))]
     pub shift: Vec<u8>,
-    /// How long each share is watched. Default: 30s; weighted-dns: 2m, since resolvers keep an answer for a minute.
+    /// How long each share is watched. Default: 30s; with weighted-dns 2m, because resolvers keep an answer for a minute.
     #[arg(long, value_name = "TIME")]
     pub pause: Option<Span>,
-    /// How long the new machines may take to become healthy behind the balancer. Default: 10m.
+    /// How long new machines may take to become healthy behind the balancer. Default: 10m.
     #[arg(long, value_name = "TIME")]
     pub health_timeout: Option<Span>,
 }
@@ -118,14 +118,14 @@ fn pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::E
 }
 
 impl DeploySettings {
-    /// These, and what they leave open from the settings file, with its path; it is read if it is named or in the current
-    /// directory.
+    /// Returns these settings, completed from the settings file, and the file's path. Without a name, deploy.toml of the current
+    /// directory is read if it exists.
     ///
     /// # Errors
-    /// Also if another user than the caller and root could have written the file.
+    /// If the file is invalid, or if a user other than the caller and root could have written it.
     pub fn with_file(self, named: Option<&PathBuf>) -> Result<(Self, Option<AbsPath>)> {
         let wanted = named.map_or(Path::new(SETTINGS_FILE), |path| path);
-        let refused = || format!("the settings file {} can't be read; nothing was touched", wanted.display());
+        let refused = || format!("the settings file {} cannot be read; nothing was changed", wanted.display());
         let found = Trusted::open(wanted).with_context(|| Fault::new(refused()).invalid())?;
         let Some(found) = found else {
             ensure!(named.is_none(), "{} does not exist", wanted.display());
@@ -136,13 +136,13 @@ impl DeploySettings {
         let file = toml::from_str(&text).map_err(|error| {
             Fault::new(format!("{path} is not valid"))
                 .caused_by(error)
-                .hint("the keys are the flags of deploy --help, with _ for -")
+                .hint("write the flags of glovo-bootstrap deploy update-stack --help as keys, with _ for -")
                 .invalid()
         })?;
         Ok((self.without_empty().or(file), Some(path)))
     }
 
-    /// An empty text says nothing, as in the environment: `--ami "$AMI"`.
+    /// Drops empty texts, which mean the same as no text: `--ami "$AMI"`.
     fn without_empty(mut self) -> Self {
         for text in [
             &mut self.profile,
@@ -162,7 +162,7 @@ impl DeploySettings {
     }
 
     fn or(self, file: Self) -> Self {
-        // What is named later wins.
+        // The later one of two equal names wins.
         let both = |mut file: Vec<String>, given: Vec<String>| {
             file.extend(given);
             file
@@ -198,7 +198,7 @@ impl DeploySettings {
         }
     }
 
-    /// The build's number.
+    /// Returns the number of the build.
     pub fn build(&self) -> u64 {
         self.build_number.unwrap_or(1)
     }
@@ -209,28 +209,30 @@ impl DeploySettings {
         let given = self.min_size.and(self.desired_capacity).and(self.max_size).is_some();
         ensure!(
             !given || sizes.is_sorted(),
-            Fault::new(format!("sizes {}, {}, {} do not rise", sizes[0], sizes[1], sizes[2]))
-                .hint("MINSIZE ≤ DESIREDCAPACITY ≤ MAXSIZE")
+            Fault::new(format!("sizes {}, {}, {} are not in order", sizes[0], sizes[1], sizes[2]))
+                .hint("choose MINSIZE ≤ DESIREDCAPACITY ≤ MAXSIZE")
                 .invalid()
         );
         let is_account = |owner: &String| owner.len() == 12 && owner.bytes().all(|byte| byte.is_ascii_digit());
         if let Some(owner) = self.bucket_owner.as_ref().filter(|owner| !is_account(owner)) {
             return Err(Fault::new(format!("`{owner}` is not an AWS account"))
-                .hint("--bucket-owner 123456789012: the 12 digits of the account that the bucket belongs to")
+                .hint("pass --bucket-owner with the 12 digits of the account that owns the bucket")
                 .invalid()
                 .into());
         }
         for (what, pairs) in [("--set", &self.set), ("--file", &self.file), ("--parameter", &self.parameter)] {
             if let Some(pair) = pairs.iter().find(|pair| !pair.contains('=')) {
                 return Err(Fault::new(format!("`{what} {pair}` has no `=`"))
-                    .hint(format!("{what} NAME=VALUE"))
+                    .hint(format!("write {what} NAME=VALUE"))
                     .invalid()
                     .into());
             }
         }
         ensure!(
             self.shift.is_sorted() && self.shift.last().is_none_or(|last| *last == 100),
-            Fault::new("the shares of --shift must rise and end with 100").hint("--shift 10,50,100").invalid()
+            Fault::new("the shares of --shift must rise and end with 100")
+                .hint("pass shares such as --shift 10,50,100")
+                .invalid()
         );
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{error::Fault, system::System};
 
-/// Both slots as they are now.
+/// Both slots with their stacks.
 #[derive(Debug)]
 pub struct Slots {
     layout: Layout,
@@ -21,7 +21,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Those of a stack, or of two.
+    /// Finds the slots of a deployment.
     pub fn find(deploy: &Deploy) -> Result<Self> {
         let layout = deploy.layout();
         let find = |slot| Stack::find(&deploy.system, &deploy.stack_of(slot));
@@ -34,38 +34,38 @@ impl Slots {
         Ok(Self { layout, stacks: [blue, green] })
     }
 
-    /// The same, of which there must be one at least.
+    /// Finds the slots; at least one stack must exist.
     pub fn get(deploy: &Deploy) -> Result<Self> {
         let slots = Self::find(deploy)?;
         _ = slots.stacks().next().with_context(|| deploy.no_stack())?;
         Ok(slots)
     }
 
-    /// Without a stack that holds nothing.
+    /// Drops stacks that hold nothing.
     #[must_use]
     pub fn without_empty(self) -> Self {
         let holds = |stack: &Stack| stack.state.condition != Condition::Absent;
         Self { stacks: self.stacks.map(|stack| stack.filter(holds)), ..self }
     }
 
-    /// The stacks that there are, each once.
+    /// Returns the stacks that exist, each once.
     pub fn stacks(&self) -> impl Iterator<Item = &Stack> {
         let distinct = if self.layout == Layout::OneStack { 1 } else { 2 };
         self.stacks.iter().take(distinct).flatten()
     }
 
-    /// The stack that a slot is in, if there is one.
+    /// Returns the stack that holds a slot, if it exists.
     pub fn stack(&self, slot: Slot) -> Option<&Stack> {
         self.stacks[slot.index()].as_ref()
     }
 
-    /// The slots that are in a stack.
+    /// Returns the slots that a stack holds.
     pub fn of(&self, stack: &Stack) -> impl Iterator<Item = Slot> {
         let is_in = |slot: &Slot| self.stack(*slot).is_some_and(|other| other.name == stack.name);
         Slot::ALL.into_iter().filter(is_in)
     }
 
-    /// Whether there is something that could give them traffic.
+    /// Returns whether a listener exists that could send traffic.
     pub fn have_traffic(&self) -> bool {
         self.stacks().any(|stack| stack.has_output(Output::Listener))
     }
@@ -75,17 +75,17 @@ impl Slots {
         self.stack(slot).map_or("", |stack| stack.parameter(self.layout.parameter(slot, parameter)))
     }
 
-    /// The number of a slot's build.
+    /// Returns the number of a slot's build.
     pub fn build(&self, slot: Slot) -> Option<u64> {
         self.parameter(slot, SlotParameter::Build).parse().ok()
     }
 
-    /// A slot with its build, in words.
+    /// Returns a slot with its build, in words.
     pub fn described(&self, slot: Slot) -> String {
         format!("{} (build {})", slot.name(), self.parameter(slot, SlotParameter::Build))
     }
 
-    /// A slot's group; `None` if the slot is not filled.
+    /// Returns a slot's group; `None` if the slot is empty.
     pub fn group(&self, system: &System, slot: Slot) -> Result<Option<ScalingGroup>> {
         match self.stack(slot).and_then(|stack| stack.outputs.get(&self.layout.output(slot, SlotOutput::Group))) {
             Some(name) => Ok(fleet::groups(system, &[name])?.into_iter().next()),
@@ -93,7 +93,7 @@ impl Slots {
         }
     }
 
-    /// A slot's machines as its balancer sees them.
+    /// Returns a slot's machines as the balancer sees them.
     pub fn targets(&self, system: &System, slot: Slot) -> Result<Vec<TargetHealth>> {
         let Some(stack) = self.stack(slot) else { return Ok(vec![]) };
         // A stack that was never completed has none.
@@ -103,7 +103,7 @@ impl Slots {
         fleet::targets(system, stack.output(self.layout.output(slot, SlotOutput::Targets))?)
     }
 
-    /// The slot to go back to: that with the named build, else the one with the older build.
+    /// Returns the slot for a rollback: that of the named build, else that of the older build.
     pub fn way_back(&self, build: Option<u64>) -> Result<Slot> {
         let builds = if self.layout == Layout::OneSlot { [None, None] } else { Slot::ALL.map(|slot| self.build(slot)) };
         let held = || builds.iter().flatten().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
@@ -111,21 +111,25 @@ impl Slots {
             (Some(build), [blue, _]) if blue == Some(build) => Ok(Slot::Blue),
             (Some(build), [_, green]) if green == Some(build) => Ok(Slot::Green),
             (Some(build), _) => Err(Fault::new(format!("no slot holds build {build}"))
-                .hint(format!("they hold {}", held()))
+                .hint(format!("choose a build that a slot holds: {}", held()))
                 .invalid()
                 .into()),
             (None, [Some(blue), Some(green)]) => Ok(if blue < green { Slot::Blue } else { Slot::Green }),
-            (None, [None, None]) => Err(Fault::new("the stack has no slots to go back to")
-                .hint("deploy the old content again, with the next number: deploy update-stack")
+            (None, [None, None]) => Err(Fault::new("the stack has one slot, so it holds no previous build")
+                .hint(
+                    "deploy the previous content under the next build number, with glovo-bootstrap deploy update-stack",
+                )
                 .into()),
-            (None, _) => Err(Fault::new(format!("there is no other build to go back to than {}", held()))
-                .hint("deploy the old content again, with the next number: deploy update-stack")
+            (None, _) => Err(Fault::new(format!("the stack holds no other build than {}", held()))
+                .hint(
+                    "deploy the previous content under the next build number, with glovo-bootstrap deploy update-stack",
+                )
                 .into()),
         }
     }
 }
 
-/// Weights in percent. What has a little has 1 at least: it is not nothing.
+/// Returns weights in percent. A small weight is at least 1 %, so that it differs from none.
 pub(super) fn percent(weights: [u32; 2]) -> [u32; 2] {
     match weights {
         [0, 0] => [0, 0],
@@ -139,7 +143,7 @@ pub(super) fn percent(weights: [u32; 2]) -> [u32; 2] {
     }
 }
 
-/// The slot that users are on; of two that share the traffic, the one with more of it.
+/// Returns the slot that serves; of two that share the traffic, the one with more of it.
 pub fn active(shares: [u32; 2]) -> Option<Slot> {
     match shares {
         [0, 0] => None,

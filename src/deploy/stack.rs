@@ -14,7 +14,7 @@ use crate::{
     system::System,
 };
 
-/// The longest template that is sent with a call; a longer one has to be in S3.
+/// Largest template that fits into a call; a larger one must be in S3.
 /// <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html>
 pub const MAX_TEMPLATE_BYTES: usize = 51_200;
 
@@ -27,7 +27,7 @@ pub struct Stack {
     pub id: String,
     /// Its state.
     pub state: StackState,
-    /// CloudFormation's words for why it is in it; often empty.
+    /// CloudFormation's reason for the state; often empty.
     pub reason: String,
     /// When it was last changed, as CloudFormation writes times.
     pub changed: String,
@@ -38,7 +38,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// The stack of this name; `None` if there is none, or none that ever held anything.
+    /// Returns the stack of this name, if it exists.
     pub fn find(system: &System, name: &str) -> Result<Option<Self>> {
         let found = match system.aws(Call::new(&CLOUDFORMATION, "DescribeStacks").with("StackName", name)) {
             Ok(answer) => answer,
@@ -63,7 +63,7 @@ impl Stack {
         found.with_outputs(system).map(Some)
     }
 
-    /// Where a stack has no outputs (some that stand in for AWS tell none), its resources tell the same.
+    /// Fills in missing outputs from the stack's resources: some emulators of AWS report no outputs.
     fn with_outputs(mut self, system: &System) -> Result<Self> {
         if self.outputs.is_empty() && self.state.condition == Condition::Ready {
             for resource in resources(system, &self.id)? {
@@ -79,19 +79,19 @@ impl Stack {
         Ok(self)
     }
 
-    /// The text that its template was given as.
+    /// Returns the text of its template.
     pub fn template(&self, system: &System) -> Result<String> {
         let call = Call::new(&CLOUDFORMATION, "GetTemplate").with("StackName", &self.name);
         let answer = system.aws(call.with("TemplateStage", "Original"))?;
         Ok(answer.text("GetTemplateResult/TemplateBody").to_owned())
     }
 
-    /// An output, which there must be.
+    /// Returns an output that must exist.
     pub fn output(&self, name: impl AsRef<str>) -> Result<&str> {
         let name = name.as_ref();
         let missing = || {
             Fault::new(format!("the stack {} has no output {name}", self.name))
-                .hint("it was made from another template: deploy with the strategy that it was made with (--strategy)")
+                .hint("pass --strategy with the strategy that created the stack")
         };
         self.outputs.get(name).map(String::as_str).with_context(missing)
     }
@@ -101,7 +101,7 @@ impl Stack {
         self.outputs.contains_key(output.name())
     }
 
-    /// A parameter; empty if it has none of that name.
+    /// Returns a parameter; empty if the stack has none of that name.
     pub fn parameter(&self, name: impl AsRef<str>) -> &str {
         self.parameters.get(name.as_ref()).map_or("", String::as_str)
     }
@@ -134,7 +134,7 @@ pub enum ParameterValue {
     Previous,
 }
 
-/// What a stack is to become.
+/// Template and parameters that a stack is to have.
 #[derive(Debug, Clone)]
 pub struct WantedStack {
     /// Its template.
@@ -200,7 +200,7 @@ pub struct Property {
     pub recreation: String,
 }
 
-/// Makes a change set and waits until it is computed; `None` if there is nothing to change.
+/// Creates a change set and waits until it is computed; returns `None` if there is nothing to change.
 pub fn propose(
     system: &System,
     stack: &str,
@@ -229,7 +229,7 @@ pub fn propose(
     discarded.map(|()| None)
 }
 
-/// Waits until the changes of a change set are known; `None` if there are none.
+/// Waits until a change set is computed; returns `None` if it has no changes.
 fn computed(system: &System, stack: &str, id: &str, poll: Duration) -> Result<Option<Vec<ResourceChange>>> {
     let mut changes = vec![];
     let mut next = String::new();
@@ -238,7 +238,9 @@ fn computed(system: &System, stack: &str, id: &str, poll: Duration) -> Result<Op
         let call = call.with("IncludePropertyValues", "true");
         let call = if next.is_empty() { call } else { call.with("NextToken", &next) };
         let answer = system.aws(call)?;
-        let Some(described) = answer.find("DescribeChangeSetResult") else { bail!("the change set is not described") };
+        let Some(described) = answer.find("DescribeChangeSetResult") else {
+            bail!("CloudFormation does not describe the change set")
+        };
         match described.text("Status") {
             "CREATE_COMPLETE" => {}
             "FAILED" => {
@@ -246,7 +248,7 @@ fn computed(system: &System, stack: &str, id: &str, poll: Duration) -> Result<Op
                 if says_unchanged(reason) {
                     return Ok(None);
                 }
-                bail!(Fault::new(format!("CloudFormation can't make these changes: {reason}")));
+                bail!(Fault::new(format!("CloudFormation cannot make these changes: {reason}")));
             }
             _ => {
                 system.host.stop.wait(poll)?;
@@ -282,32 +284,32 @@ fn change(element: &Element) -> ResourceChange {
     }
 }
 
-/// CloudFormation has no code for it.
+/// Returns whether a reason says that nothing changes; CloudFormation has no code for it.
 fn says_unchanged(reason: &str) -> bool {
     reason.contains("didn't contain changes") || reason.contains("No updates are to be performed")
 }
 
-/// Has the changes made.
+/// Executes a change set.
 pub fn execute(system: &System, stack: &str, change_set: &str) -> Result<()> {
     let call = Call::new(&CLOUDFORMATION, "ExecuteChangeSet").with("StackName", stack);
     system.aws(call.with("ChangeSetName", change_set).with("ClientRequestToken", token())).map(drop)
 }
 
-/// Tells one operation from all others: a call that is sent twice, because its answer was lost, counts once.
+/// Returns a token for one operation: a call that is sent again, because its answer was lost, counts once.
 fn token() -> String {
     crate::run::report::run_id()
 }
 
-/// Throws a change set away, and with the first one of a new stack the empty stack that it made.
+/// Deletes a change set, and with the first one of a new stack also the empty stack that it created.
 pub fn discard(system: &System, stack: &str, change_set: &str, is_new: bool) -> Result<()> {
     let call = Call::new(&CLOUDFORMATION, "DeleteChangeSet").with("StackName", stack).with("ChangeSetName", change_set);
     _ = system.aws(call)?;
-    // Somebody else may have made a stack of it meanwhile.
+    // Another operator may have created the stack meanwhile.
     let is_empty = |found: &Stack| found.state.name == "REVIEW_IN_PROGRESS";
     if is_new && Stack::find(system, stack)?.as_ref().is_some_and(is_empty) { delete(system, stack) } else { Ok(()) }
 }
 
-/// Updates a stack without a change set; false if there is nothing to change.
+/// Updates a stack without a change set; returns false if there is nothing to change.
 pub fn update(system: &System, stack: &str, wanted: &WantedStack) -> Result<bool> {
     let call = Call::new(&CLOUDFORMATION, "UpdateStack").with("StackName", stack).with("ClientRequestToken", token());
     match system.aws(wanted.put(call)) {
@@ -336,7 +338,7 @@ pub struct StackResource {
     pub status: String,
 }
 
-/// What a stack holds, at most a hundred of them: more than our templates make.
+/// Returns the stack's resources, at most a hundred: more than our templates create.
 pub fn resources(system: &System, stack: &str) -> Result<Vec<StackResource>> {
     let answer = system.aws(Call::new(&CLOUDFORMATION, "DescribeStackResources").with("StackName", stack))?;
     let resource = |element: &Element| StackResource {

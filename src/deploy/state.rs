@@ -8,11 +8,11 @@ use std::borrow::Cow;
 pub enum Condition {
     /// It can be deployed to.
     Ready,
-    /// Something is going on; it has to be waited for.
+    /// An operation is running; wait for it.
     Busy,
-    /// Somebody has to do something first.
+    /// The operator must act first.
     Stuck,
-    /// There is none, or none that holds anything.
+    /// It does not exist, or holds nothing.
     Absent,
 }
 
@@ -23,7 +23,7 @@ pub struct StackState {
     pub name: Cow<'static, str>,
     /// What can be done.
     pub condition: Condition,
-    /// Whether the last thing that was tried with the stack failed.
+    /// Whether the last operation on the stack failed.
     pub failed: bool,
     /// What it means.
     pub meaning: &'static str,
@@ -49,35 +49,35 @@ const fn state(
 
 /// All of them.
 pub const STATES: [StackState; 23] = [
-    state(
-        "REVIEW_IN_PROGRESS",
-        Condition::Absent,
-        false,
-        "only a change set was made, the stack holds nothing",
-        CREATE,
-    ),
+    state("REVIEW_IN_PROGRESS", Condition::Absent, false, "only a change set exists; the stack holds nothing", CREATE),
     state("CREATE_IN_PROGRESS", Condition::Busy, false, "it is being created", WATCH),
-    state("CREATE_COMPLETE", Condition::Ready, false, "it was created, and nothing has changed it since", UPDATE),
+    state("CREATE_COMPLETE", Condition::Ready, false, "it was created and has not been updated since", UPDATE),
     state(
         "CREATE_FAILED",
         Condition::Stuck,
         true,
-        "creating it failed, and what was made by then is still there (rollback was switched off)",
+        "creating it failed; its resources are still there (rollback was disabled)",
         DELETE,
     ),
-    state("ROLLBACK_IN_PROGRESS", Condition::Busy, true, "creating it failed, what was made is being removed", WATCH),
+    state(
+        "ROLLBACK_IN_PROGRESS",
+        Condition::Busy,
+        true,
+        "creating it failed; CloudFormation is removing its resources",
+        WATCH,
+    ),
     state(
         "ROLLBACK_COMPLETE",
         Condition::Stuck,
         true,
-        "creating it failed and all was removed: an empty stack that can only be deleted",
+        "creating it failed and its resources are removed; this empty stack can only be deleted",
         DELETE,
     ),
     state(
         "ROLLBACK_FAILED",
         Condition::Stuck,
         true,
-        "creating it failed, and removing what was made failed too: see which resources are left and why",
+        "creating it failed, and removing its resources failed too; see which are left and why",
         DELETE,
     ),
     state("DELETE_IN_PROGRESS", Condition::Busy, false, "it is being deleted", WATCH),
@@ -86,7 +86,7 @@ pub const STATES: [StackState; 23] = [
         "DELETE_FAILED",
         Condition::Stuck,
         true,
-        "deleting it failed: what is left is in use by something else, see its events for what",
+        "deleting it failed; see its events for what still uses the remaining resources",
         DELETE,
     ),
     state("UPDATE_IN_PROGRESS", Condition::Busy, false, "it is being updated", WATCH),
@@ -94,60 +94,66 @@ pub const STATES: [StackState; 23] = [
         "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS",
         Condition::Busy,
         false,
-        "it was updated, what the update replaced is being removed",
+        "it was updated; CloudFormation is removing what the update replaced",
         WATCH,
     ),
-    state("UPDATE_COMPLETE", Condition::Ready, false, "the last update is in force", UPDATE),
+    state("UPDATE_COMPLETE", Condition::Ready, false, "the last update succeeded", UPDATE),
     state(
         "UPDATE_FAILED",
         Condition::Stuck,
         true,
-        "the last update failed, and half of it is in force (rollback was switched off)",
+        "the last update failed and is applied in part (rollback was disabled)",
         "aws cloudformation rollback-stack --stack-name STACK",
     ),
     state(
         "UPDATE_ROLLBACK_IN_PROGRESS",
         Condition::Busy,
         true,
-        "the last update failed, the stack goes back to what it was before",
+        "the last update failed; CloudFormation is rolling it back",
         WATCH,
     ),
     state(
         "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS",
         Condition::Busy,
         true,
-        "the last update failed and is undone, what it had made is being removed",
+        "the last update failed and is rolled back; CloudFormation is removing what it created",
         WATCH,
     ),
     state(
         "UPDATE_ROLLBACK_COMPLETE",
         Condition::Ready,
         true,
-        "the last update failed and was undone: what was before it is in force",
+        "the last update failed and was rolled back; the previous state is in force",
         UPDATE,
     ),
     state(
         "UPDATE_ROLLBACK_FAILED",
         Condition::Stuck,
         true,
-        "the last update failed, and undoing it failed too: mend what its events name, then let it go on",
+        "the last update failed, and so did its rollback; fix the cause shown in its events, then continue the rollback",
         UNSTICK,
     ),
     state("IMPORT_IN_PROGRESS", Condition::Busy, false, "resources are being imported into it", WATCH),
     state("IMPORT_COMPLETE", Condition::Ready, false, "resources were imported into it", UPDATE),
-    state("IMPORT_ROLLBACK_IN_PROGRESS", Condition::Busy, true, "an import failed and is being undone", WATCH),
-    state("IMPORT_ROLLBACK_COMPLETE", Condition::Ready, true, "an import failed and was undone", UPDATE),
+    state(
+        "IMPORT_ROLLBACK_IN_PROGRESS",
+        Condition::Busy,
+        true,
+        "an import failed; CloudFormation is rolling it back",
+        WATCH,
+    ),
+    state("IMPORT_ROLLBACK_COMPLETE", Condition::Ready, true, "an import failed and was rolled back", UPDATE),
     state(
         "IMPORT_ROLLBACK_FAILED",
         Condition::Stuck,
         true,
-        "an import failed, and undoing it failed too: mend what its events name, then let it go on",
+        "an import failed, and so did its rollback; fix the cause shown in its events, then continue the rollback",
         UNSTICK,
     ),
 ];
 
 impl StackState {
-    /// The state of this name. One that is not known is waited for if it is in progress, else nothing is done with it.
+    /// Returns the state of this name. An unknown state is waited for if it is in progress, else left alone.
     pub fn of(name: &str) -> Self {
         if let Some(known) = STATES.iter().find(|state| state.name == name) {
             return known.clone();
@@ -155,18 +161,18 @@ impl StackState {
         let (condition, next) = if name.ends_with("_IN_PROGRESS") {
             (Condition::Busy, WATCH)
         } else {
-            (Condition::Stuck, "see the stack in the AWS console")
+            (Condition::Stuck, "look at the stack in the AWS console")
         };
         Self {
             name: name.to_owned().into(),
             condition,
             failed: name.contains("FAILED") || name.contains("ROLLBACK"),
-            meaning: "this program does not know it",
+            meaning: "this program does not know this state",
             next,
         }
     }
 
-    /// The next step, for a stack of this name that this program finds by these arguments.
+    /// Returns the next command for a stack of this name that these arguments select.
     pub fn next_for(&self, stack: &str, arguments: &str) -> String {
         self.next.replace("--stack STACK", arguments).replace("STACK", stack)
     }

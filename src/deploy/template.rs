@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use super::{layout::Slot, parameters::SlotParameter, shape::Shape};
 use crate::error::Fault;
 
-/// What stands before a slot's user-data, on its line.
+/// Text before a slot's user-data, on its line.
 const USER_DATA: &str = "Fn::Base64: ";
 
 /// Returns the template of a shape with the user-data of these slots; an empty slot has an empty one.
@@ -22,7 +22,7 @@ fn placeholder(shape: &dyn Shape, slot: Slot) -> String {
     format!("{USER_DATA}\"@{}@\"", shape.layout().parameter(slot, SlotParameter::UserData))
 }
 
-/// A text as a string of YAML and of JSON alike. In ASCII, since CloudFormation gives other characters back as `?`.
+/// Returns a text as a string of YAML and JSON alike, in ASCII: CloudFormation returns other characters as `?`.
 fn literal(text: &str) -> Result<String> {
     let json = serde_json::to_string(text).context("writing user-data")?;
     let mut literal = String::with_capacity(json.len());
@@ -32,26 +32,29 @@ fn literal(text: &str) -> Result<String> {
         } else if let Ok(code) = u16::try_from(u32::from(c)) {
             literal.push_str(&format!("\\u{code:04x}"));
         } else {
-            // JSON wants two escapes for one of these, and YAML another one.
+            // JSON needs two escapes for such a character, and YAML a different one.
             let fault =
-                Fault::new(format!("a template can't hold the character {} of the user-data", c.escape_unicode()));
-            return Err(fault.hint("leave it out, or have the machine fetch the text that it is in").invalid().into());
+                Fault::new(format!("a template cannot hold the character {} of the user-data", c.escape_unicode()));
+            return Err(fault
+                .hint("remove it, or let the machine download the text that contains it")
+                .invalid()
+                .into());
         }
     }
     Ok(literal)
 }
 
-/// The user-data of a slot in the template of a stack.
+/// Returns the user-data of a slot in a stack's template.
 ///
 /// # Errors
-/// If it is no template of ours.
+/// If this program did not write the template.
 pub(super) fn user_data(shape: &dyn Shape, template: &str, slot: Slot) -> Result<String> {
     let foreign = || {
-        Fault::new("the stack's template is not one that this program made")
-            .hint("the strategy is that of another template (--strategy), or somebody has edited it: see deploy drift")
+        Fault::new("this program did not write the stack's template")
+            .hint("pass --strategy with the strategy that created the stack, or restore the template if it was edited by hand")
     };
     let literals = |text| str::lines(text).filter_map(|line| line.trim_start().strip_prefix(USER_DATA));
-    // The sources tell which of the values is the slot's.
+    // The order in the source tells which value is the slot's.
     let sources: Vec<&str> = literals(shape.template()).collect();
     let position = sources.iter().position(|literal| placeholder(shape, slot).ends_with(literal));
     let values: Vec<&str> = literals(template).collect();

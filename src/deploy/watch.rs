@@ -1,4 +1,4 @@
-//! A stack's events, live, until what is going on has ended; what failed, in the failing machine's own words.
+//! Follows a stack's events until the operation ends, and shows what failed, in the failing machine's own words.
 
 use std::{
     collections::BTreeMap,
@@ -29,25 +29,25 @@ use crate::{
 pub struct Watch<'a> {
     deploy: &'a Deploy,
     stack: String,
-    /// The newest event that was seen.
+    /// Id of the newest event that was shown.
     last: Option<String>,
-    /// When a resource's change began.
+    /// Start of each resource's change that is in progress.
     began: BTreeMap<String, String>,
-    /// The first failure that is no consequence of another.
+    /// The first failure that no other failure caused.
     failure: Option<StackEvent>,
     explained: Vec<String>,
     board: Board,
 }
 
 impl<'a> Watch<'a> {
-    /// From now on: what has happened already is not shown.
+    /// Starts now; earlier events are not shown.
     pub fn from_now(deploy: &'a Deploy, stack: &str) -> Result<Self> {
         let mut watch = Self::new(deploy, stack);
         watch.last = watch.page("")?.0.into_iter().next().map(|event| event.id);
         Ok(watch)
     }
 
-    /// From the beginning of what is going on now, or went on last.
+    /// Starts at the beginning of the running operation, or of the last one.
     pub fn from_its_beginning(deploy: &'a Deploy, stack: &str) -> Result<Self> {
         let mut watch = Self::new(deploy, stack);
         let (events, _) = watch.page("")?;
@@ -68,7 +68,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// A page of events, newest first, and the mark of the next one.
+    /// Returns a page of events, newest first, and the token of the next page.
     fn page(&self, next: &str) -> Result<(Vec<StackEvent>, String)> {
         let call = Call::new(&CLOUDFORMATION, "DescribeStackEvents").with("StackName", &self.stack);
         let answer = self.deploy.system.aws(if next.is_empty() { call } else { call.with("NextToken", next) })?;
@@ -76,7 +76,7 @@ impl<'a> Watch<'a> {
         Ok((events, answer.text("DescribeStackEventsResult/NextToken").into()))
     }
 
-    /// The events since the last call, oldest first.
+    /// Returns the events since the last call, oldest first.
     fn fresh(&mut self) -> Result<Vec<StackEvent>> {
         let mut fresh = vec![];
         let mut next = String::new();
@@ -101,10 +101,10 @@ impl<'a> Watch<'a> {
         Ok(fresh)
     }
 
-    /// Shows events until nothing goes on any more; a lost connection is survived. Returns the stack as it is then.
+    /// Shows events until the operation ends, also across lost connections. Returns the stack as it is then.
     ///
     /// # Errors
-    /// If it is interrupted, or CloudFormation refuses to tell.
+    /// If it is interrupted, or CloudFormation refuses to answer.
     pub fn until_done(&mut self) -> Result<Stack> {
         let mut silent: Option<Instant> = None;
         loop {
@@ -124,9 +124,9 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// One look; the stack if it has come to rest.
+    /// Looks once; returns the stack if its operation has ended.
     fn look(&mut self) -> Result<Option<Stack>> {
-        // First the state: events that come between the two calls are then not missed.
+        // The state is read first, so that no event between the two calls is missed.
         let stack = Stack::find(&self.deploy.system, &self.stack)?;
         for event in self.fresh()? {
             self.show(&event);
@@ -157,7 +157,7 @@ impl<'a> Watch<'a> {
             self.explain(machine);
         }
         if event.is_failure() {
-            // If none has said why, those are asked that never came as far as to signal.
+            // If no machine has said why, the machines that never signalled are asked.
             if event.kind == GROUP_TYPE && self.explained.is_empty() {
                 self.board.silent().iter().for_each(|machine| self.explain(machine));
             }
@@ -165,7 +165,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// What the machine says for itself, before it is gone.
+    /// Shows the end of a machine's console before CloudFormation removes the machine.
     fn explain(&mut self, machine: &str) {
         if !machine.starts_with("i-") || self.explained.iter().any(|known| known == machine) {
             return;
@@ -176,9 +176,9 @@ impl<'a> Watch<'a> {
             Ok((Some(block), _)) => block.to_string(),
             Ok((None, Some(line))) => format!("{machine}: {line}"),
             Ok((None, None)) => format!(
-                "{machine} says nothing of it on its console yet; see aws ec2 get-console-output --instance-id {machine}"
+                "{machine}: its console output shows no failure yet; to look again: aws ec2 get-console-output --instance-id {machine}"
             ),
-            Err(error) => format!("the console of {machine} can't be read: {error:#}"),
+            Err(error) => format!("the console of {machine} cannot be read: {error:#}"),
         };
         if self.deploy.json {
             Deploy::tell(&serde_json::json!({ "machine": machine, "console": text }));
@@ -189,14 +189,14 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The cause of a failure, in a line.
+    /// Returns the cause of a failure in one line.
     pub fn cause(&self) -> Option<String> {
         let event = self.failure.as_ref()?;
         Some(format!("{} ({}): {}", event.resource, event.status, event.reason))
     }
 }
 
-/// The failures of what went on last, oldest first, without those that others brought about.
+/// Returns the failures of the last operation, oldest first, without those that another failure caused.
 pub(super) fn failures(deploy: &Deploy, stack: &str) -> Result<Vec<StackEvent>> {
     let mut watch = Watch::from_its_beginning(deploy, stack)?;
     let mut events = watch.fresh()?;
@@ -204,7 +204,7 @@ pub(super) fn failures(deploy: &Deploy, stack: &str) -> Result<Vec<StackEvent>> 
     Ok(events)
 }
 
-/// The events of the stack itself, oldest first.
+/// Returns the events of the stack itself, oldest first.
 pub(super) fn milestones(deploy: &Deploy, stack: &str) -> Result<Vec<StackEvent>> {
     let mut events = Watch::new(deploy, stack).fresh()?;
     events.retain(|event| event.kind == STACK_TYPE && event.physical == stack);

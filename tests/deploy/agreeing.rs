@@ -44,11 +44,15 @@ fn where_nobody_can_be_asked_nothing_is_begun_without_yes() {
         let _ = operator
             .deploy(&[verb], &[("BUILD_NUMBER", "2")])
             .expect(2)
-            .says("there is nobody to ask on this input")
-            .says("hint: --yes, after deploy plan");
+            .says("standard input is not a terminal")
+            .says("pass --yes");
         assert!(operator.calls().is_empty(), "{verb}");
     }
-    let _ = operator.deploy(&["delete-stack"], &[]).expect(2).says("it holds 2 resources").says("nobody to ask");
+    let _ = operator
+        .deploy(&["delete-stack"], &[])
+        .expect(2)
+        .says("it holds 2 resources")
+        .says("standard input is not a terminal");
     assert!(changes(&operator.calls()).is_empty());
 }
 
@@ -60,7 +64,7 @@ fn who_says_no_has_changed_nothing() {
         let _ = on_a_terminal(&operator, &["update-stack"], &[("BUILD_NUMBER", "2")], answer)
             .expect(1)
             .says("make these changes? [y/N]")
-            .says("not agreed: nothing was changed");
+            .says("cancelled; nothing was changed");
         assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "DeleteChangeSet"], "{answer:?}");
     }
     assert_eq!(operator.parameter("GreenVersionId"), "");
@@ -91,8 +95,8 @@ fn a_stack_is_deleted_only_after_saying_what_it_holds_and_being_told_to() {
     let _ = on_a_terminal(&operator, &["delete-stack"], &[], "n\n")
         .expect(1)
         .says(held)
-        .says("delete the stack and all of these? [y/N]")
-        .says("not agreed: nothing was deleted");
+        .says("delete the stack and all these resources? [y/N]")
+        .says("cancelled; nothing was deleted");
     assert!(changes(&operator.calls()).is_empty());
     let _ =
         operator.deploy(&["delete-stack", "--yes"], &[]).expect(0).says(held).says("the stack glovo-app is deleted");

@@ -10,7 +10,7 @@ fn a_number_that_is_not_newer_is_refused_for_other_content_with_the_way_out() {
     let operator = Operator::serving_twice();
     operator.content("3");
     for (build, words) in [
-        ("2", "build 2 is serving already, with other content"),
+        ("2", "build 2 is already serving, with other content"),
         ("1", "build 1 is not newer than build 2 of the stack glovo-app"),
         ("0", "build 0 is not newer than build 2 of the stack glovo-app"),
     ] {
@@ -18,7 +18,7 @@ fn a_number_that_is_not_newer_is_refused_for_other_content_with_the_way_out() {
             .update(build)
             .expect(2)
             .says(words)
-            .says("hint: BUILD_NUMBER=3 for what is new")
+            .says("hint: set BUILD_NUMBER=3 for the new content")
             .says("deploy rollback");
         assert!(changes(&operator.calls()).is_empty(), "{build}");
     }
@@ -52,10 +52,8 @@ fn the_same_content_with_other_sizes_is_changed_in_place() {
     let operator = Operator::serving();
     let same = ["update-stack", "--yes"];
     let sizes = [("BUILD_NUMBER", "1"), ("MINSIZE", "2"), ("MAXSIZE", "5")];
-    let _ = operator
-        .deploy(&same, &sizes)
-        .expect(0)
-        .says("the stack is changed in place: its machines and their build stay");
+    let _ =
+        operator.deploy(&same, &sizes).expect(0).says("the stack changes in place; its machines and their build stay");
     let calls = operator.calls();
     assert_eq!(changes(&calls), ["CreateChangeSet", "ExecuteChangeSet"]);
     let changed = of(&calls, "CreateChangeSet")[0];

@@ -126,7 +126,7 @@ fn a_machine_that_has_written_nothing_is_named() {
     let operator = Operator::serving();
     operator.content("2");
     operator.world(|world| world.plot = failure().into());
-    let _ = operator.update("2").expect(1).says("i-0123456789abcdef0 says nothing of it on its console yet");
+    let _ = operator.update("2").expect(1).says("i-0123456789abcdef0: its console output shows no failure yet");
 }
 
 #[test]

@@ -90,16 +90,16 @@ fn ctrl_c_detaches_and_says_how_to_attach_again() {
     operator.world(|world| world.plot = vec![Scene("UPDATE_IN_PROGRESS", vec![])]);
     let _ = interrupted_at(&operator, "DescribeStackEvents", 2)
         .expect(130)
-        .says("detached from glovo-app: it goes on without you")
+        .says("detached; CloudFormation keeps working on glovo-app")
         .says("hint: glovo-bootstrap deploy watch --stack glovo-app");
     assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "ExecuteChangeSet"]);
 
     let event = ("GreenGroup", "AWS::AutoScaling::AutoScalingGroup", "CREATE_COMPLETE", "");
     operator.world(|world| world.then([Scene("UPDATE_IN_PROGRESS", vec![event]), Scene("UPDATE_COMPLETE", vec![])]));
-    let on = "blue (build 1) serves; to have green (build 2) take over: the same update-stack again; at once: glovo-bootstrap deploy rollback --build 2";
+    let on = "blue (build 1) is serving; to switch to green (build 2), run update-stack again; to switch at once: glovo-bootstrap deploy rollback --build 2";
     let _ = operator.deploy(&["watch"], &[]).expect(0).says("GreenGroup").says("UPDATE_COMPLETE").says(on);
     assert!(changes(&operator.calls()).is_empty());
-    let _ = operator.deploy(&["rollback", "--build", "2"], &[]).expect(0).says("users are on green (build 2)");
+    let _ = operator.deploy(&["rollback", "--build", "2"], &[]).expect(0).says("rollback complete: green (build 2)");
 }
 
 #[test]
@@ -123,8 +123,9 @@ fn ctrl_c_before_the_traffic_moves_leaves_it_where_it_is() {
     operator.world(|world| {
         let _ = world.health.insert("Green", [vec!["initial", "initial"]].into());
     });
-    let _ =
-        interrupted_at(&operator, "DescribeTargetHealth", 3).expect(130).says("green (build 2) has 0 % of the traffic");
+    let _ = interrupted_at(&operator, "DescribeTargetHealth", 3)
+        .expect(130)
+        .says("green (build 2) receives 0 % of the traffic");
     assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "ExecuteChangeSet"]);
 }
 
@@ -135,11 +136,11 @@ fn ctrl_c_between_two_shares_leaves_them_and_says_what_they_are_and_the_ways_on_
     // Before any traffic, then under 10 %.
     let _ = interrupted_at(&operator, "DescribeTargetHealth", 1)
         .expect(130)
-        .says("green (build 2) has 10 % of the traffic")
-        .says("on: the same command again")
-        .says("back: glovo-bootstrap deploy rollback --build 1");
+        .says("green (build 2) receives 10 % of the traffic")
+        .says("to continue, run the same command again")
+        .says("to roll back: glovo-bootstrap deploy rollback --build 1");
     assert_eq!(shares(&operator.calls()), [["90", "10"]]);
-    let _ = operator.deploy(&["rollback", "--build", "2"], &[]).expect(0).says("users are on green (build 2)");
+    let _ = operator.deploy(&["rollback", "--build", "2"], &[]).expect(0).says("rollback complete: green (build 2)");
     assert_eq!(shares(&operator.calls()), [["0", "100"]]);
     let _ = operator.deploy(&["drift"], &[]).expect(0);
 }
@@ -154,8 +155,8 @@ fn ctrl_c_after_the_way_back_of_the_traffic_says_that_the_rest_is_to_follow() {
     let _ = running
         .finish()
         .expect(130)
-        .says("detached from glovo-app: users are on blue (build 1), machines and parameters follow not yet")
+        .says("detached from glovo-app: blue (build 1) serves all traffic; machine counts and parameters are not updated yet")
         .says("hint: glovo-bootstrap deploy rollback --build 1 --stack glovo-app");
-    let _ = operator.deploy(&["rollback", "--build", "1"], &[]).expect(0).says("users are on blue (build 1)");
+    let _ = operator.deploy(&["rollback", "--build", "1"], &[]).expect(0).says("rollback complete: blue (build 1)");
     let _ = operator.deploy(&["drift"], &[]).expect(0);
 }

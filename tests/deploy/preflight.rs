@@ -16,7 +16,7 @@ fn refused(alter: impl FnOnce(&mut World), variables: &[(&str, &str)]) -> Finish
     let refused = operator.deploy(&["create-stack", "--yes"], variables).expect(2);
     let calls = operator.calls();
     assert!(!calls.is_empty() && changes(&calls).is_empty(), "{calls:?}");
-    refused.says("this can't be deployed; nothing was touched")
+    refused.says("these settings cannot be deployed; nothing was changed")
 }
 
 fn accepted(alter: impl FnOnce(&mut World), variables: &[(&str, &str)]) -> Operator {
@@ -34,14 +34,14 @@ fn arm(world: &mut World) {
 
 #[test]
 fn subnets_must_be_there_in_one_vpc_and_in_two_zones() {
-    let _ = refused(as_it_is, &[("SUBNETS", "")]).says("subnets: none are named (SUBNETS=subnet-…");
+    let _ = refused(as_it_is, &[("SUBNETS", "")]).says("subnets: none are given (set SUBNETS=");
     let unknown = refused(as_it_is, &[("SUBNETS", "subnet-a,subnet-x")]);
     let _ = unknown.says("subnets: InvalidSubnetID.NotFound: 'subnet-x' does not exist");
     let _ = refused(as_it_is, &[("SUBNETS", "subnet-a")])
         .says("subnets: all are in eu-central-1a; a balancer needs two availability zones");
     let two_vpcs = |world: &mut World| world.subnets.push(("subnet-c", "vpc-2", "eu-central-1c"));
     let _ = refused(two_vpcs, &[("SUBNETS", "subnet-a,subnet-c")])
-        .says("subnets: they are in 2 VPCs (vpc-1, vpc-2), and must be in one");
+        .says("subnets: they are in 2 VPCs (vpc-1, vpc-2), but must be in one");
 }
 
 #[test]
@@ -50,14 +50,14 @@ fn security_groups_must_be_there_and_in_the_vpc_of_the_subnets() {
         .says("security groups: InvalidGroup.NotFound: 'sg-9' does not exist");
     let elsewhere = |world: &mut World| world.security_groups.push(("sg-3", "vpc-2"));
     let _ = refused(elsewhere, &[("SG_VALUE", "sg-1,sg-3")])
-        .says("security group sg-3: it is in vpc-2, the subnets are in vpc-1");
+        .says("security group sg-3: it is in vpc-2, but the subnets are in vpc-1");
 }
 
 #[test]
 fn the_image_must_be_there_and_fit_the_instance_type() {
     let _ = refused(as_it_is, &[("AMIID", "ami-1")]).says("AMI ami-1: InvalidAMIID.NotFound: 'ami-1' does not exist");
     let _ =
-        refused(arm, &[("AMIID", "ami-2")]).says("instance type t2.micro: it is for x86_64, the AMI ami-2 for arm64");
+        refused(arm, &[("AMIID", "ami-2")]).says("instance type t2.micro is for x86_64, but AMI ami-2 is for arm64");
     let _ = accepted(arm, &[("AMIID", "ami-2"), ("INSTANCETYPE", "t4g.small")]);
     let _ = refused(as_it_is, &[("INSTANCETYPE", "t2.giant")]).says("instance type t2.giant: InvalidInstanceType");
 }
@@ -72,7 +72,7 @@ fn the_image_must_be_for_the_program_s_processor() {
     let _ = operator
         .deploy(&create, &variables)
         .expect(2)
-        .says("AMI ami-2: it is for arm64, the program for x86_64 (--agent FILE)");
+        .says("AMI ami-2 is for arm64, but the program is for x86_64 (pass --agent FILE)");
     assert!(changes(&operator.calls()).is_empty(), "nothing is uploaded either");
 }
 
@@ -89,10 +89,10 @@ fn steps_that_install_with_apt_need_an_image_that_has_it() {
     let with = |ami, user_data| operator.deploy(&create, &[("CLOUD_INIT_PATH", user_data), ("AMIID", ami)]);
     let _ = with("ami-2", "")
         .expect(2)
-        .says("AMI ami-2: Red Hat Enterprise Linux has no apt, which the steps install with");
+        .says("AMI ami-2: Red Hat Enterprise Linux has no apt, but the steps install packages with apt");
     let _ = with("ami-3", "").expect(2).says("AMI ami-3: Amazon Linux has no apt");
     // Who makes images names them as he likes; and user-data of one's own need not have it.
-    let _ = with("ami-4", "").expect(0).says("note: AMI ami-4: by its name (our-amzn-base) it may have no apt");
+    let _ = with("ami-4", "").expect(0).says("note: AMI ami-4: its name (our-amzn-base) suggests that it has no apt");
     let own = operator.sandbox.at("user-data");
     let _ =
         operator.deploy(&["plan"], &[("CLOUD_INIT_PATH", &own), ("AMIID", "ami-3"), ("BUILD_NUMBER", "2")]).expect(0);
@@ -115,7 +115,7 @@ fn the_bucket_must_be_there() {
     let create: Vec<&str> =
         create.iter().map(String::as_str).filter(|word| !["--bucket", "artifacts"].contains(word)).collect();
     let refused = operator.deploy(&create, &[("CLOUD_INIT_PATH", "")]).expect(2);
-    let _ = refused.says("bucket other: there is none of this name");
+    let _ = refused.says("bucket other does not exist");
     assert!(changes(&operator.calls()).is_empty());
 }
 
@@ -128,12 +128,14 @@ fn the_key_pair_must_be_there() {
 fn the_certificate_must_be_issued_in_the_region_and_for_the_name() {
     let given = [("AWSCERTIFICATE", CERTIFICATE), ("DNSRECORD", "app.example.com")];
     let pending = |world: &mut World| world.certificate.0 = "PENDING_VALIDATION";
-    let _ = refused(pending, &given).says(&format!("certificate {CERTIFICATE}: it is PENDING_VALIDATION, not ISSUED"));
+    let _ = refused(pending, &given)
+        .says(&format!("certificate {CERTIFICATE}: its status is PENDING_VALIDATION, not ISSUED"));
     let other = |world: &mut World| world.certificate.1 = vec!["www.example.com", "*.app.example.com"];
     let _ = refused(other, &given)
         .says("it is for www.example.com, *.app.example.com, www.example.com, not for app.example.com");
     let elsewhere = CERTIFICATE.replace("eu-central-1", "us-east-1");
-    let _ = refused(as_it_is, &[("AWSCERTIFICATE", &elsewhere)]).says("it is in us-east-1, the stack in eu-central-1");
+    let _ = refused(as_it_is, &[("AWSCERTIFICATE", &elsewhere)])
+        .says("it is in us-east-1, but the stack is in eu-central-1");
     let wildcard = |world: &mut World| world.certificate.1 = vec!["*.example.com"];
     let operator = accepted(wildcard, &given);
     assert_eq!(operator.parameter("AWSCertificate"), CERTIFICATE);
@@ -142,10 +144,10 @@ fn the_certificate_must_be_issued_in_the_region_and_for_the_name() {
 #[test]
 fn the_name_must_have_a_hosted_zone_and_the_nearest_is_taken() {
     let _ = refused(as_it_is, &[("DNSRECORD", "app.example.org")])
-        .says("DNS: Route 53 has no public zone that app.example.org is in");
+        .says("DNS: Route 53 has no public zone for app.example.org");
     // Names that follow in the alphabet are not it.
     let other = |world: &mut World| world.zones = vec!["other.example.com.", "zebra.com."];
-    let _ = refused(other, &[("DNSRECORD", "app.example.com")]).says("no public zone that app.example.com is in");
+    let _ = refused(other, &[("DNSRECORD", "app.example.com")]).says("no public zone for app.example.com");
     let operator = accepted(as_it_is, &[("DNSRECORD", "a.b.example.com")]);
     assert_eq!(operator.parameter("HostedZoneId"), "Z1");
 }

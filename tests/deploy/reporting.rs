@@ -58,7 +58,8 @@ fn status_ends_with_4_while_something_goes_on_and_with_1_where_there_is_no_stack
     let operator = Operator::serving();
     operator.world(|world| world.state = "UPDATE_IN_PROGRESS");
     let _ = operator.deploy(&["status"], &[]).expect(4).says("stack glovo-app: UPDATE_IN_PROGRESS");
-    let _ = Operator::new().deploy(&["status"], &[]).expect(1).says("there is no stack glovo-app").says("create-stack");
+    let _ =
+        Operator::new().deploy(&["status"], &[]).expect(1).says("stack glovo-app does not exist").says("create-stack");
 }
 
 #[test]
@@ -90,8 +91,8 @@ fn drift_is_what_was_changed_past_cloudformation() {
         .expect(3)
         .says("GreenGroup (AWS::AutoScaling::AutoScalingGroup) MODIFIED")
         .says("/MaxSize: declared 3, is 8")
-        .says("blue gets 30 of the traffic, declared 0")
-        .says("green gets 70 of the traffic, declared 100")
+        .says("blue receives 30 % of the traffic, but its declared weight is 0")
+        .says("green receives 70 % of the traffic, but its declared weight is 100")
         .says("3 differences");
 }
 
@@ -134,7 +135,7 @@ fn template_and_user_data_can_be_had_without_aws() {
     }
     let _ = crate::sandbox::Finished::from(command.output().unwrap())
         .expect(0)
-        .says("to be uploaded: s3://artifacts/glovo-app/agent/");
+        .says("deploy will upload s3://artifacts/glovo-app/agent/");
     assert!(operator.calls().is_empty());
     let user_data = std::fs::read_to_string(operator.sandbox.at("rendered/user-data")).unwrap();
     let template = std::fs::read_to_string(operator.sandbox.at("rendered/template.yml")).unwrap();

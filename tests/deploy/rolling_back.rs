@@ -17,9 +17,9 @@ fn users_are_back_on_the_old_build_after_three_calls_and_everything_else_follows
     let _ = operator
         .deploy(&["rollback"], &[])
         .expect(0)
-        .says("all traffic is on blue (build 1) again, 1 healthy machine so far")
-        .says("blue (build 1) gets 2 machines, as many as green had")
-        .says("users are on blue (build 1)");
+        .says("all traffic is on blue (build 1) again, with 1 healthy machine so far")
+        .says("blue (build 1) grows to 2 machines, as many as green has")
+        .says("rollback complete: blue (build 1)");
     let calls = operator.calls();
     assert_eq!(calls_until_users_are_back(&calls), 3, "{:?}", names(&calls));
     assert_eq!(shares(&calls), [["100", "0"]]);
@@ -53,7 +53,7 @@ fn users_are_back_at_once_also_while_cloudformation_is_busy_and_the_stack_follow
     assert_eq!(calls_until_users_are_back(&calls), 3, "{:?}", names(&calls));
     let at = |words: &str| told.stdout.find(words).unwrap_or_else(|| panic!("missing: {words}\n{}", told.stdout));
     assert!(at("all traffic is on blue") < at("waiting for CloudFormation: the stack glovo-app is UPDATE_IN_PROGRESS"));
-    assert!(at("waiting for CloudFormation") < at("the parameters of the stack glovo-app follow"));
+    assert!(at("waiting for CloudFormation") < at("updating the parameters of stack glovo-app"));
     assert_eq!(of(&calls, "UpdateStack").len(), 1, "it is not asked before it has time");
     assert_eq!(operator.parameter("BlueWeight"), "100");
 }
@@ -75,20 +75,20 @@ fn nobody_is_sent_to_a_build_that_does_not_answer() {
 #[test]
 fn without_another_build_there_is_no_way_back() {
     let operator = Operator::serving();
-    let _ = operator.deploy(&["rollback"], &[]).expect(1).says("there is no other build to go back to than 1");
+    let _ = operator.deploy(&["rollback"], &[]).expect(1).says("the stack holds no other build than 1");
     assert!(changes(&operator.calls()).is_empty());
 }
 
 #[test]
 fn a_build_can_be_named() {
     let operator = Operator::serving_twice();
-    let _ = operator.deploy(&["rollback", "--build", "1"], &[]).expect(0).says("users are on blue (build 1)");
-    let _ = operator.deploy(&["rollback", "--build", "2"], &[]).expect(0).says("users are on green (build 2)");
+    let _ = operator.deploy(&["rollback", "--build", "1"], &[]).expect(0).says("rollback complete: blue (build 1)");
+    let _ = operator.deploy(&["rollback", "--build", "2"], &[]).expect(0).says("rollback complete: green (build 2)");
     assert_eq!(shares(&operator.calls()), [["100", "0"], ["0", "100"]]);
     let _ = operator
         .deploy(&["rollback", "--build", "9"], &[])
         .expect(2)
         .says("no slot holds build 9")
-        .says("they hold 1 and 2");
+        .says("choose a build that a slot holds: 1 and 2");
     assert!(changes(&operator.calls()).is_empty());
 }

@@ -162,7 +162,7 @@ fn a_machine_that_fails_under_traffic_sends_all_of_it_back() {
     let _ = operator
         .update("2")
         .expect(1)
-        .says("green (build 2) takes 50 % of the traffic")
+        .says("green (build 2) receives 50 % of the traffic")
         .says("all traffic is on blue (build 1)")
         .says("only 1 of 2 machines stayed healthy");
     let calls = operator.calls();
@@ -182,10 +182,12 @@ fn who_has_detached_goes_on_with_the_same_command_from_where_it_was() {
     let _ = running
         .finish()
         .expect(130)
-        .says("on: the same command again; back: glovo-bootstrap deploy rollback --build 1");
+        .says("to continue, run the same command again; to roll back: glovo-bootstrap deploy rollback --build 1");
     assert_eq!(shares(&operator.calls()), [["90", "10"], ["50", "50"]]);
     let told = operator.update("2").expect(0);
-    let _ = told.says("green holds it already, and goes on with 2 machines").says("every serving target runs build 2");
+    let _ = told
+        .says("green already runs this build; continuing with 2 machines")
+        .says("every serving target runs build 2");
     let calls = operator.calls();
     assert_eq!(shares(&calls), [["0", "100"]]);
     let brought = of(&calls, "CreateChangeSet")[0];
@@ -228,7 +230,7 @@ fn a_slot_that_has_shrunk_meanwhile_grows_before_it_gets_more_traffic() {
         }
         world.groups.get_mut("Green").unwrap().resize("Green", "1", "1", "");
     });
-    let _ = operator.update("2").expect(0).says("green (build 2) gets 2 machines, as many as blue had");
+    let _ = operator.update("2").expect(0).says("green (build 2) grows to 2 machines, as many as blue has");
     let calls = operator.calls();
     assert_eq!(changes(&calls)[..2], ["CreateChangeSet", "DeleteChangeSet"], "nothing is to be made");
     assert_eq!(changes(&calls)[2], "UpdateAutoScalingGroup", "before any traffic");
@@ -241,8 +243,8 @@ fn a_third_build_does_not_replace_machines_that_have_users() {
     operator.content("3");
     let told = operator.update("3").expect(4);
     let _ = told
-        .says("green (build 2) has 10 % of the traffic: another deploy is at work, or was left")
-        .says("back: glovo-bootstrap deploy rollback --build 1 --stack glovo-app");
+        .says("green (build 2) receives 10 % of the traffic: another deploy is running or was interrupted")
+        .says("to roll back: glovo-bootstrap deploy rollback --build 1 --stack glovo-app");
     assert!(changes(&operator.calls()).is_empty());
 }
 
@@ -260,14 +262,15 @@ fn it_stops_where_somebody_else_moves_the_traffic() {
         });
     });
     let told = running.finish().expect(4);
-    let _ = told.says("somebody else moves the traffic: green (build 2) has 0 %, not 10 %");
+    let _ = told.says("another deploy is moving the traffic: green (build 2) receives 0 %, not 10 %");
     assert_eq!(shares(&operator.calls()), [["90", "10"]]);
 }
 
 #[test]
 fn it_goes_on_also_where_the_new_build_has_most_of_the_traffic_already() {
     let operator = left_at("90", "10");
-    let _ = operator.update("2").expect(0).says("green holds it already").says("every serving target runs build 2");
+    let _ =
+        operator.update("2").expect(0).says("green already runs this build").says("every serving target runs build 2");
     assert_eq!(shares(&operator.calls()), [["0", "100"]]);
 }
 
@@ -307,6 +310,6 @@ fn a_largest_size_below_what_serves_now_is_refused() {
     let _ = operator
         .deploy(&["update-stack", "--yes"], &[("BUILD_NUMBER", "2"), ("MAXSIZE", "3")])
         .expect(2)
-        .says("4 machines serve now, and MAXSIZE=3 allows fewer");
+        .says("4 machines are serving, but MAXSIZE=3 allows fewer");
     assert!(changes(&operator.calls()).is_empty());
 }

@@ -117,12 +117,12 @@ fn a_flag_wins_over_the_environment_that_over_the_file_that_over_the_stack_that_
 fn settings_that_are_none_are_refused_before_anything_is_asked() {
     let operator = Operator::new();
     let _ = operator.sandbox.write("deploy.toml", "buckets = \"b\"\n");
-    let _ = operator.deploy(&["plan"], &[]).expect(2).says("buckets").says("the keys are the flags of deploy --help");
+    let _ = operator.deploy(&["plan"], &[]).expect(2).says("buckets").says("deploy update-stack --help as keys");
     let missing = ["plan", "--settings-file", "none.toml"];
     let _ = operator.deploy(&missing, &[]).expect(1).says("none.toml");
     let _ = operator.sandbox.write("deploy.toml", "");
     let _ = operator.deploy(&["plan"], &[("BUILD_NUMBER", "new")]).expect(2).says("new");
-    let _ = operator.deploy(&["plan", "--stack", "a/b"], &[]).expect(2).says("can't be the name of a stack");
+    let _ = operator.deploy(&["plan", "--stack", "a/b"], &[]).expect(2).says("is not a valid stack name");
     assert!(operator.calls().is_empty());
 }
 
@@ -168,12 +168,12 @@ fn the_wrong_verb_is_corrected_with_a_note() {
     let _ = operator
         .deploy(&create, &[("BUILD_NUMBER", "2")])
         .expect(0)
-        .says("note: there is a stack glovo-app: updating it")
+        .says("note: stack glovo-app exists; updating it")
         .says("every serving target runs build 2");
     let right = operator.deploy(&create[..2], &[("BUILD_NUMBER", "2")]).expect(0).says("no changes");
-    assert!(right.stdout.contains("note: there is a stack"));
+    assert!(right.stdout.contains("note: stack glovo-app exists"));
     let right = operator.update("3").expect(0);
-    assert!(!right.stdout.contains("note: there is"));
+    assert!(!right.stdout.contains("note: stack"));
 }
 
 #[test]

@@ -11,7 +11,7 @@ const WATCH: &str = "glovo-bootstrap deploy watch --stack glovo-app";
 const DELETE: &str = "glovo-bootstrap deploy delete-stack --stack glovo-app";
 const CONTINUE: &str = "aws cloudformation continue-update-rollback --stack-name glovo-app";
 const ROLL_BACK: &str = "aws cloudformation rollback-stack --stack-name glovo-app";
-const CONSOLE: &str = "see the stack in the AWS console";
+const CONSOLE: &str = "look at the stack in the AWS console";
 
 /// State, exit code of `diagnose`, words of its meaning, next step.
 type Row = (&'static str, i32, &'static str, &'static str);
@@ -21,34 +21,34 @@ const ABSENT: [Row; 2] =
 
 const READY: [Row; 5] = [
     ("CREATE_COMPLETE", 0, "it was created", UPDATE),
-    ("UPDATE_COMPLETE", 0, "the last update is in force", UPDATE),
-    ("UPDATE_ROLLBACK_COMPLETE", 1, "the last update failed and was undone", UPDATE),
+    ("UPDATE_COMPLETE", 0, "the last update succeeded", UPDATE),
+    ("UPDATE_ROLLBACK_COMPLETE", 1, "the last update failed and was rolled back", UPDATE),
     ("IMPORT_COMPLETE", 0, "resources were imported", UPDATE),
-    ("IMPORT_ROLLBACK_COMPLETE", 1, "an import failed and was undone", UPDATE),
+    ("IMPORT_ROLLBACK_COMPLETE", 1, "an import failed and was rolled back", UPDATE),
 ];
 
 const BUSY: [Row; 10] = [
     ("CREATE_IN_PROGRESS", 4, "it is being created", WATCH),
-    ("ROLLBACK_IN_PROGRESS", 4, "what was made is being removed", WATCH),
+    ("ROLLBACK_IN_PROGRESS", 4, "CloudFormation is removing its resources", WATCH),
     ("DELETE_IN_PROGRESS", 4, "it is being deleted", WATCH),
     ("UPDATE_IN_PROGRESS", 4, "it is being updated", WATCH),
-    ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", 4, "what the update replaced is being removed", WATCH),
-    ("UPDATE_ROLLBACK_IN_PROGRESS", 4, "goes back to what it was before", WATCH),
-    ("UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS", 4, "failed and is undone", WATCH),
+    ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", 4, "CloudFormation is removing what the update replaced", WATCH),
+    ("UPDATE_ROLLBACK_IN_PROGRESS", 4, "CloudFormation is rolling it back", WATCH),
+    ("UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS", 4, "failed and is rolled back", WATCH),
     ("IMPORT_IN_PROGRESS", 4, "resources are being imported", WATCH),
-    ("IMPORT_ROLLBACK_IN_PROGRESS", 4, "an import failed and is being undone", WATCH),
-    ("RESHAPE_IN_PROGRESS", 4, "this program does not know it", WATCH),
+    ("IMPORT_ROLLBACK_IN_PROGRESS", 4, "an import failed; CloudFormation is rolling it back", WATCH),
+    ("RESHAPE_IN_PROGRESS", 4, "this program does not know this state", WATCH),
 ];
 
 const STUCK: [Row; 8] = [
-    ("CREATE_FAILED", 1, "what was made by then is still there", DELETE),
+    ("CREATE_FAILED", 1, "its resources are still there", DELETE),
     ("ROLLBACK_COMPLETE", 1, "can only be deleted", DELETE),
-    ("ROLLBACK_FAILED", 1, "removing what was made failed too", DELETE),
-    ("DELETE_FAILED", 1, "what is left is in use by something else", DELETE),
-    ("UPDATE_FAILED", 1, "half of it is in force", ROLL_BACK),
-    ("UPDATE_ROLLBACK_FAILED", 1, "undoing it failed too", CONTINUE),
-    ("IMPORT_ROLLBACK_FAILED", 1, "undoing it failed too", CONTINUE),
-    ("RESHAPE_FAILED", 1, "this program does not know it", CONSOLE),
+    ("ROLLBACK_FAILED", 1, "removing its resources failed too", DELETE),
+    ("DELETE_FAILED", 1, "what still uses the remaining resources", DELETE),
+    ("UPDATE_FAILED", 1, "applied in part", ROLL_BACK),
+    ("UPDATE_ROLLBACK_FAILED", 1, "so did its rollback", CONTINUE),
+    ("IMPORT_ROLLBACK_FAILED", 1, "so did its rollback", CONTINUE),
+    ("RESHAPE_FAILED", 1, "this program does not know this state", CONSOLE),
 ];
 
 #[test]
@@ -69,7 +69,7 @@ fn diagnose_tells_of_every_state_what_it_means_and_the_next_step() {
 #[test]
 fn diagnose_tells_how_to_make_a_stack_that_is_not_there() {
     let operator = Operator::new();
-    let _ = operator.deploy(&["diagnose"], &[]).expect(0).says("there is no stack glovo-app").says(CREATE);
+    let _ = operator.deploy(&["diagnose"], &[]).expect(0).says("stack glovo-app does not exist").says(CREATE);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn an_update_in_the_midst_of_something_is_refused_naming_it() {
     operator.content("2");
     for (state, _, _, next) in BUSY {
         operator.world(|world| world.state = state);
-        let refused = operator.update("2").expect(4).says("another operation is in flight").says(state).says(next);
+        let refused = operator.update("2").expect(4).says("another operation is running").says(state).says(next);
         assert!(refused.stderr.contains("since 2026-11-24T20:00:00Z"), "{state}");
         assert_eq!(names(&operator.calls()), ["DescribeStacks"], "{state}");
     }
@@ -140,10 +140,10 @@ fn an_update_of_a_ready_stack_goes_on() {
 #[test]
 fn an_update_of_no_stack_makes_it_and_says_so() {
     let operator = Operator::new();
-    let _ = operator.update("1").expect(0).says("note: there is no stack glovo-app: creating it");
+    let _ = operator.update("1").expect(0).says("note: stack glovo-app does not exist; creating it");
     for (state, ..) in ABSENT {
         operator.world(|world| world.state = state);
-        let _ = operator.update("1").expect(0).says("note: there is no stack glovo-app: creating it");
+        let _ = operator.update("1").expect(0).says("note: stack glovo-app does not exist; creating it");
         assert_eq!(changes(&operator.calls()).last(), Some(&"ExecuteChangeSet"), "{state}");
     }
 }

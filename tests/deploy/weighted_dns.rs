@@ -93,7 +93,7 @@ fn a_new_build_gets_a_stack_of_its_own_and_the_answers_in_steps() {
         .expect(0)
         .says("stack glovo-app-green is filled with 3 machines")
         .says("10, 50, 100 % of the traffic")
-        .says("green (build 2) takes 50 % of the traffic")
+        .says("green (build 2) receives 50 % of the traffic")
         .says("blue (build 1) keeps 1 machine")
         .says("every serving target runs build 2");
     let calls = operator.calls();
@@ -148,9 +148,9 @@ fn the_way_back_waits_for_what_cloudformation_is_at_then_moves_both_weights() {
     let _ = deploy(&operator, &["rollback"], "2")
         .expect(0)
         .says("waiting for CloudFormation: the stack glovo-app-green is UPDATE_IN_PROGRESS")
-        .says("all traffic is on blue (build 1) again, 1 healthy machine so far")
-        .says("blue (build 1) gets 2 machines, as many as green had")
-        .says("users are on blue (build 1)");
+        .says("all traffic is on blue (build 1) again, with 1 healthy machine so far")
+        .says("blue (build 1) grows to 2 machines, as many as green has")
+        .says("rollback complete: blue (build 1)");
     assert_eq!(moves(&operator.calls())[..2], [["blue", "100"], ["green", "0"]]);
     assert_eq!(weights(&operator), ["100", "0"]);
 }
@@ -216,12 +216,13 @@ fn left() -> (Operator, Finished) {
 fn whoever_goes_is_told_how_to_go_on_with_this_strategy() {
     let (operator, told) = left();
     let _ = told
-        .says("green (build 2) has 10 % of the traffic")
-        .says("back: glovo-bootstrap deploy rollback --build 1 --stack glovo-app --strategy weighted-dns");
+        .says("green (build 2) receives 10 % of the traffic")
+        .says("to roll back: glovo-bootstrap deploy rollback --build 1 --stack glovo-app --strategy weighted-dns");
     assert_eq!(weights(&operator), ["90", "10"], "the share stays");
-    let _ = asks(&operator, "watch").expect(0).says("to have green (build 2) take over");
+    let _ = asks(&operator, "watch").expect(0).says("to switch to green (build 2)");
     let on = ["rollback", "--build", "2", "--stack", "glovo-app-green", "--pause", "0s", "--yes"];
-    let _ = operator.deploy(&[&on, STRATEGY.as_slice()].concat(), &[]).expect(0).says("users are on green (build 2)");
+    let _ =
+        operator.deploy(&[&on, STRATEGY.as_slice()].concat(), &[]).expect(0).says("rollback complete: green (build 2)");
     assert_eq!(weights(&operator), ["0", "100"]);
 }
 
@@ -231,7 +232,7 @@ fn the_same_command_goes_on_with_the_machines_that_there_are() {
     let arguments = [&["update-stack", "--yes", "--pause", "0s"], STRATEGY.as_slice()].concat();
     let variables = [("BUILD_NUMBER", "2"), ("DNSRECORD", "app.example.com"), ("AMIID", "ami-3")];
     let told = operator.deploy(&arguments, &variables).expect(0);
-    let _ = told.says("glovo-app-green holds it already").says("every serving target runs build 2");
+    let _ = told.says("glovo-app-green already runs this build").says("every serving target runs build 2");
     let calls = operator.calls();
     assert!(of(&calls, "ExecuteChangeSet").is_empty(), "nothing is made again");
     assert_eq!(moves(&calls)[..2], [["green", "50"], ["blue", "50"]]);
@@ -244,7 +245,7 @@ fn a_third_build_does_not_replace_machines_that_have_users() {
     let (operator, _) = left();
     operator.content("3");
     let told = deploy(&operator, &["update-stack"], "3").expect(4);
-    let _ = told.says("green (build 2) has 10 % of the traffic: another deploy is at work, or was left");
+    let _ = told.says("green (build 2) receives 10 % of the traffic: another deploy is running or was interrupted");
     assert!(changes(&operator.calls()).is_empty());
 }
 
@@ -266,7 +267,7 @@ fn what_both_stacks_have_in_common_can_t_change_in_one() {
 fn a_stack_that_is_left_alone_has_all_users_whatever_its_weight() {
     let operator = serving_twice();
     let one = ["delete-stack", "--yes", "--stack", "glovo-app-green", "--strategy", "weighted-dns"];
-    let _ = operator.deploy(&one, &[]).expect(0).says("it has 100 % of the traffic");
+    let _ = operator.deploy(&one, &[]).expect(0).says("it receives 100 % of the traffic");
     let _ = asks(&operator, "status").expect(0).says("blue   build 1, 100 % of the traffic");
     let _ = deploy(&operator, &["update-stack"], "3").expect(0).says("every serving target runs build 3");
 }
@@ -275,7 +276,7 @@ fn a_stack_that_is_left_alone_has_all_users_whatever_its_weight() {
 fn a_stack_that_only_has_the_plain_name_is_another_one() {
     let operator = Operator::serving();
     let told = operator.deploy(&[&["delete-stack", "--yes"], STRATEGY.as_slice()].concat(), &[]).expect(1);
-    let _ = told.says("there is no stack glovo-app-blue");
+    let _ = told.says("stack glovo-app-blue does not exist");
     assert!(changes(&operator.calls()).is_empty());
 }
 

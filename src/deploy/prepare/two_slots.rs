@@ -1,4 +1,4 @@
-//! Two slots, in one stack or each a stack of its own: the idle one gets what is new.
+//! Prepares shapes with two slots: the idle slot receives the new build.
 
 use std::collections::BTreeMap;
 
@@ -30,8 +30,8 @@ impl Deploy {
         let serving = active(shares);
         ensure!(
             !exists || serving.is_some(),
-            Fault::new(format!("nothing of {} gets any traffic", self.stack))
-                .hint(format!("{} gives it to that build", self.command("rollback --build N")))
+            Fault::new(format!("no slot of stack {} receives traffic", self.stack))
+                .hint(format!("to give build N all traffic: {}", self.command("rollback --build N")))
         );
         let current = serving.and_then(|slot| slots.stack(slot));
         let settings = self.resolved(current, |parameter| layout.parameter(serving.unwrap_or(Slot::Blue), parameter));
@@ -68,7 +68,7 @@ impl Deploy {
         }
         let mut is_behind = false;
         if let Some(stack) = slots.stack(slot) {
-            // What is so now is not undone: the groups' sizes, the weights.
+            // The update must not undo live values: the groups' sizes, the weights.
             for each in slots.of(stack) {
                 let group = slots.group(&self.system, each)?;
                 let so = [
@@ -86,7 +86,7 @@ impl Deploy {
         let mut put = |parameter, value: String| {
             _ = parameters.insert(layout.parameter(slot, parameter), ParameterValue::New(value));
         };
-        // Without traffic the alarms would take its machines away.
+        // Without traffic the alarms would remove its machines.
         put(SlotParameter::MinSize, if intent.promoted().is_some() { size.desired } else { size.min }.to_string());
         put(SlotParameter::DesiredCapacity, size.desired.to_string());
         put(SlotParameter::MaxSize, size.max.to_string());
@@ -110,9 +110,9 @@ impl Deploy {
         let is_inside = |other: &Slot| self.stack_of(*other) == self.stack_of(slot);
         let contents: Vec<_> = Slot::ALL.into_iter().filter(is_inside).map(of).collect();
         let template = self.placed(template::with_user_data(shape, &contents)?, &settings)?;
-        let who = if found.identity.is_empty() { String::new() } else { format!("as {}: ", found.identity) };
+        let caller = if found.identity.is_empty() { String::new() } else { format!("as {}: ", found.identity) };
         let meaning = self.meaning(&intent, slots, &settings, &size);
-        let meaning = format!("{who}{}: {meaning}", self.stack);
+        let meaning = format!("{caller}{}: {meaning}", self.stack);
         Ok(Prepared {
             stack: self.stack_of(slot),
             current: slots.stack(slot).cloned(),
@@ -124,7 +124,7 @@ impl Deploy {
         })
     }
 
-    /// What is to be done, and with which slot.
+    /// Decides what to do with which slot.
     fn decide(
         &self,
         slots: &Slots,
@@ -137,7 +137,7 @@ impl Deploy {
         let newest = if slots.build(Slot::Blue) >= slots.build(Slot::Green) { Slot::Blue } else { Slot::Green };
         Ok(match active(shares) {
             None => (Intent::Create, Slot::Blue),
-            // Somebody has detached, or gone back.
+            // An operator has detached or rolled back.
             Some(_) if shares[newest.other().index()] > 0 && holds(newest)? => (Intent::Resume(newest), newest),
             Some(serving) if holds(serving)? => (Intent::Adjust, serving),
             Some(serving) => {
@@ -148,28 +148,30 @@ impl Deploy {
         })
     }
 
-    /// Fails if a slot that is to be filled has users.
+    /// Fails if the slot to fill receives traffic.
     fn check_idle(&self, slots: &Slots, slot: Slot, shares: [u32; 2]) -> Result<()> {
         let share = shares[slot.index()];
         let (here, other) = (slots.described(slot), slots.parameter(slot.other(), SlotParameter::Build));
         ensure!(
             share == 0,
-            Fault::new(format!("{here} has {share} % of the traffic: another deploy is at work, or was left"))
-                .hint(format!(
-                    "its command again goes on; back: {}",
-                    self.command(&format!("rollback --build {other}"))
-                ))
-                .class(Class::Locked)
+            Fault::new(format!(
+                "{here} receives {share} % of the traffic: another deploy is running or was interrupted"
+            ))
+            .hint(format!(
+                "to continue, run its command again; to roll back: {}",
+                self.command(&format!("rollback --build {other}"))
+            ))
+            .class(Class::Locked)
         );
         Ok(())
     }
 
-    /// What is wanted of a slot's machines.
+    /// Returns the wanted user-data of a slot's machines.
     fn user_data(&self, slot: Slot, artifacts: &Artifacts) -> Result<String> {
         artifacts.user_data(&self.stack_of(slot), &self.layout().output(slot, SlotOutput::Group))
     }
 
-    /// The user-data that the slots have.
+    /// Returns the current user-data of the slots.
     fn live_user_data(&self, slots: &Slots) -> Result<BTreeMap<&'static str, String>> {
         let mut live = BTreeMap::new();
         for stack in slots.stacks() {
@@ -181,7 +183,7 @@ impl Deploy {
         Ok(live)
     }
 
-    /// Whether a slot's machines are those that are wanted: of this build, with this content.
+    /// Returns whether a slot holds the wanted build with the wanted content.
     fn holds(
         &self,
         slots: &Slots,
@@ -199,7 +201,7 @@ impl Deploy {
             && live.get(slot.name()) == Some(&self.user_data(slot, artifacts)?))
     }
 
-    /// Sizes for the slot that is to serve: declared, else those of the stack; the live capacity is kept.
+    /// Returns the sizes for the slot that will serve: declared, else the stack's; the live capacity is kept.
     fn sizes(
         &self,
         slots: &Slots,
@@ -224,31 +226,31 @@ impl Deploy {
         if let Some(live) = live
             && live > max
         {
-            let fault = Fault::new(format!("{live} machines serve now, and MAXSIZE={max} allows fewer"));
-            bail!(fault.hint(format!("MAXSIZE={live} or more; or shrink the group first")).invalid());
+            let fault = Fault::new(format!("{live} machines are serving, but MAXSIZE={max} allows fewer"));
+            bail!(fault.hint(format!("set MAXSIZE={live} or more, or shrink the group first")).invalid());
         }
         let desired = live.or(settings.desired_capacity).unwrap_or(2).clamp(min, max.max(min));
         Ok(ScalingGroup { name: String::new(), min, desired, max, machines: vec![] })
     }
 
-    /// What is about to happen, in plain words.
+    /// Returns what is about to happen, in plain words.
     fn meaning(&self, intent: &Intent, slots: &Slots, settings: &DeploySettings, size: &ScalingGroup) -> String {
         let build = settings.build();
         let machines = count(size.desired as usize, "machine");
         let (slot, filled) = match intent {
             Intent::Create => return format!("build {build}: a new stack with {machines}, in 5 to 15 minutes"),
             Intent::Adjust => {
-                return "the stack is changed in place: its machines and their build stay. no downtime".into();
+                return "the stack changes in place; its machines and their build stay; no downtime".into();
             }
             Intent::Fill(slot) => (slot, format!("is filled with {machines}, which takes 5 to 15 minutes")),
-            Intent::Resume(slot) => (slot, format!("holds it already, and goes on with {machines}")),
+            Intent::Resume(slot) => (slot, format!("already runs this build; continuing with {machines}")),
         };
         let old = slots.parameter(slot.other(), SlotParameter::Build);
         let shift = if settings.shift.is_empty() { "10, 50, 100".into() } else { join(&settings.shift) };
         let stack = self.stack_of(*slot);
         let place = if stack == self.stack { slot.name().to_owned() } else { format!("stack {stack}") };
         format!(
-            "build {old} → {build}: {place} {filled}; once they are healthy they take {shift} % of the traffic; {} then keeps 1 machine. \
+            "build {old} → {build}: {place} {filled}; once they are healthy, they receive {shift} % of the traffic; {} then keeps 1 machine. \
              no downtime",
             slot.other().name()
         )

@@ -174,7 +174,7 @@ fn the_old_shape_is_made_and_replaced_by_the_old_calls() -> Result<()> {
     set.push("app_version=2.0.0".into());
     declare(&set)?;
     let (code, said) = operator.types("BUILD_NUMBER=1 ./glovo-app-cf.sh -t update-stack")?.end()?;
-    ensure!(code == Some(2) && said.contains("build 1 is serving already, with other content"), "{code:?}: {said}");
+    ensure!(code == Some(2) && said.contains("build 1 is already serving, with other content"), "{code:?}: {said}");
     let (code, said) = operator.types("BUILD_NUMBER=3 ./glovo-app-cf.sh -t update-stack")?.end()?;
     ensure!(code == Some(0) && said.contains("UPDATE_COMPLETE"), "{code:?}: {said}");
     ensure!(emulator.user_data("LaunchTemplate")?.contains("app_version=2.0.0"), "{said}");
@@ -228,7 +228,7 @@ fn two_whole_stacks_take_turns_behind_one_name() -> Result<()> {
     ensure!(said.contains("every serving target runs build 1") && weights()? == ["100", "none"], "{said}");
     let said = deploy("BUILD_NUMBER=2 ./glovo-app-cf.sh -t update-stack", "glovo-app-green", "b")?;
     ensure!(said.contains("every serving target runs build 2") && weights()? == ["0", "100"], "{said}");
-    ensure!(said.contains("green (build 2) takes 10 % of the traffic"), "{said}");
+    ensure!(said.contains("green (build 2) receives 10 % of the traffic"), "{said}");
     let said = deploy("BUILD_NUMBER=3 ./glovo-app-cf.sh -t update-stack", "glovo-app-blue", "c")?;
     ensure!(said.contains("every serving target runs build 3") && weights()? == ["100", "0"], "{said}");
     let (code, said) = operator.types("./glovo-app-cf.sh rollback")?.end()?;
