@@ -12,11 +12,6 @@ use glovo_bootstrap::{
 
 /// The widest line of a paragraph. Tables and code may be wider.
 const WIDTH: usize = 100;
-const TEMPLATES: [(&str, &str, &str); 3] = [
-    ("autoscaling.yml", "blue-green", include_str!("../cloudformation/autoscaling.yml")),
-    ("weighted-dns.yml", "weighted-dns", include_str!("../cloudformation/weighted-dns.yml")),
-    ("compatible.yml", "compatible", include_str!("../cloudformation/compatible.yml")),
-];
 
 #[allow(
     dead_code,
@@ -130,11 +125,10 @@ fn template_parameters() -> String {
     for note in NOTES {
         wrap(&mut page, note);
     }
-    for (file, strategy, template) in TEMPLATES {
-        page += &format!(
-            "\n## {file}\n\nStrategy `{strategy}`.\n\n| parameter | default | meaning |\n| --- | --- | --- |\n"
-        );
-        let parameters = parameters(template);
+    page += "\n[Three strategies](../guide/deploying.md#three-strategies) says which template is whose.\n";
+    for (file, template) in templates() {
+        page += &format!("\n## {file}\n\n| parameter | default | meaning |\n| --- | --- | --- |\n");
+        let parameters = parameters(&template);
         let green: Vec<&str> = parameters.iter().filter_map(|parameter| parameter.name.strip_prefix("Green")).collect();
         for parameter in &parameters {
             let slot = parameter.name.strip_prefix("Blue").filter(|name| green.contains(name));
@@ -164,6 +158,19 @@ const NOTES: [&str; 5] = [
     "- Tags of the stack reach the machines. Metadata allow no spaces or slashes in the names of tags: such a tag stops \
      instances from starting.",
 ];
+
+/// Name and text of each template.
+#[allow(clippy::disallowed_methods, reason = "reads files of the repository")]
+fn templates() -> Vec<(String, String)> {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("cloudformation");
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut templates: Vec<(String, String)> = entries
+        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "yml"))
+        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, std::fs::read_to_string(entry.path()).ok()?)))
+        .collect();
+    templates.sort();
+    templates
+}
 
 /// A parameter of a template.
 struct Parameter {
