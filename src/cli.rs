@@ -84,7 +84,7 @@ pub enum Command {
         purpose: Purpose,
         #[command(flatten)]
         signal: Signal,
-        /// Record which manifest this is and with which variables, for runs without these arguments. User-data does.
+        /// Record which manifest this is, the values of --set and the paths of --variables, for runs without these arguments. User-data does.
         #[arg(long, hide = true, conflicts_with = "root")]
         record: bool,
     },
@@ -255,7 +255,7 @@ pub struct Manifest {
     /// A directory of step files, a file, `-`, a URL with #sha256=HEX, or `built-in`. Default: /etc/glovo-bootstrap/steps if it exists, else what this machine's user-data named, else the steps built into the binary.
     #[arg(long, value_name = "PATH", env = environment::STEPS)]
     pub steps: Option<String>,
-    /// Set a variable; may be repeated. (A secret is better kept in a file: others can see the arguments of a process.)
+    /// Set a variable; may be repeated. (A secret is better kept in a file: others can see the arguments of a process, and those of user-data are recorded, readable by root only.)
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
     /// Read variables from a TOML file; may be repeated.

@@ -22,6 +22,7 @@ use crate::{
     manifest::{
         self, Manifest,
         location::{Location, variables_file},
+        places::near_misses,
         schema,
         texts::Texts,
     },
@@ -50,9 +51,11 @@ pub fn execute(command: Command) -> Result<u8> {
         } => signal::execute(&signal::Audience { target, hook: lifecycle_hook }, signal_within.0, &manifest),
         Command::Run { selection, mut manifest, target, purpose, signal: _, record } => {
             let system = open(&target.root, Mode::Run, purpose.phase)?;
+            // The record is the machine's: only the run that holds it may replace it.
+            let lock = if record { Some(MachineLock::take(system.root())?) } else { None };
             let is_recorded = record && record::keep(&system, &mut manifest)?;
             system.host.set_run_command(again::command(&manifest, is_recorded));
-            let (_lock, _, report) = run(&system, &manifest, selection)?;
+            let (_lock, _, report) = run(&system, &manifest, selection, lock)?;
             if report.exit_code == Some(0) && report.changes(true) > 0 {
                 supervisor::tell(&Word::unproven(&report));
             }
@@ -81,6 +84,9 @@ pub fn execute(command: Command) -> Result<u8> {
             let system = open(Path::new("/"), Mode::Plan, None)?;
             let (manifest, location) = load(&system, &manifest, &Reading::Check)?;
             let resources: usize = manifest.steps.iter().map(|step| step.resources.len()).sum();
+            for note in near_misses(&manifest) {
+                complain(format!("note: {note}"));
+            }
             say(format!("{location}: valid, {} steps with {resources} resources", manifest.steps.len()));
             Ok(0)
         }
@@ -121,14 +127,15 @@ fn open(root: &Path, mode: Mode, phase: Option<Phase>) -> Result<Rc<System>> {
     Ok(Rc::new(system))
 }
 
-/// Runs the steps on the machine or image, which is ours alone as long as the lock is held.
+/// Runs the steps on the machine or image, which is ours alone as long as the lock is held. Takes it unless it is given.
 fn run(
     system: &Rc<System>,
     manifest: &cli::Manifest,
     selection: cli::Selection,
+    lock: Option<MachineLock>,
 ) -> Result<(MachineLock, Manifest, Report)> {
     let (manifest, selection) = prepare(system, manifest, selection)?;
-    let lock = MachineLock::take(system.root())?;
+    let lock = lock.map_or_else(|| MachineLock::take(system.root()), Ok)?;
     Report::set_damaged_aside(system)?;
     image::mounts::prepare(system.root())?;
     let report = engine::run(&manifest, &selection, system, view::run::choose(Mode::Run))?;
@@ -274,6 +281,7 @@ fn show(report: &Report, holder: Option<&str>) {
         let outcome = match step.outcome {
             Outcome::Unchanged => "unchanged".into(),
             Outcome::Changed => format!("changed ({})", step.changes(false)),
+            Outcome::PutBack => "put back".into(),
             Outcome::Failed => "failed".into(),
             Outcome::Stopped => "stopped".into(),
             Outcome::NotRun => "not run".into(),
@@ -288,7 +296,9 @@ fn show(report: &Report, holder: Option<&str>) {
         say(format!("{:width$}  {outcome:12}  {time:>10}", step.name));
         for resource in &step.resources {
             for change in resource.changes.iter().filter(|change| !change.failed) {
-                say(format!("  {} {}: {}", if change.deferred { "-" } else { "+" }, resource.resource, change.summary));
+                let mark = if change.deferred || change.put_back { "-" } else { "+" };
+                let put_back = if change.put_back { " (put back)" } else { "" };
+                say(format!("  {mark} {}: {}{put_back}", resource.resource, change.summary));
             }
             if let Some(sum) = DownloadReport::sum(&resource.downloads) {
                 say(format!("    fetched {sum}"));
@@ -319,4 +329,7 @@ fn show(report: &Report, holder: Option<&str>) {
         (Some(code), None) => format!("failed with exit code {code} after {total}"),
     };
     say(format!("run {} of {}: {ended}", report.run_id, report.started));
+    for note in &report.notes {
+        say(format!("note: {note}"));
+    }
 }

@@ -10,7 +10,7 @@ pub mod built_in;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod location;
-mod places;
+pub mod places;
 mod reader;
 pub mod schema;
 pub mod texts;

@@ -79,9 +79,9 @@ pub trait Resource: fmt::Debug {
         vec![]
     }
 
-    /// Puts back what a run has changed of these files, if that is why it failed for good; says what was done.
-    fn put_back(&self, _system: &System) -> Result<Option<String>> {
-        Ok(None)
+    /// The service that it is, if it is one: what a run changes of its files can be put back.
+    fn service(&self) -> Option<&service::Service> {
+        None
     }
 
     /// The systemd unit it is about; asked at the start, so that one call tells the state of all.

@@ -24,7 +24,7 @@ pub(super) fn execute(
     selection: cli::Selection,
     arguments: &Seal,
 ) -> Result<u8> {
-    let (_lock, manifest, report) = super::run(system, manifest, selection)?;
+    let (_lock, manifest, report) = super::run(system, manifest, selection, None)?;
     match report.exit_code {
         Some(0) => {}
         code => {

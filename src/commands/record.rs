@@ -27,7 +27,7 @@ pub struct Record {
     steps: Option<String>,
     /// Files of variables. Their values, where secrets are, stay in them.
     variables: Vec<String>,
-    /// `NAME=VALUE`
+    /// `NAME=VALUE`: without the values a run would do something else. Root alone can read them.
     set: Vec<String>,
     /// Names of variables whose values are not recorded: URLs that may hold a secret.
     withheld: Vec<String>,

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use nix::time::{ClockId, clock_gettime};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     Host,
@@ -20,7 +21,7 @@ use crate::{
 
 /// The properties asked for, org.freedesktop.systemd1(5).
 const PROPERTIES: &str = "Id,Names,LoadState,LoadError,ActiveState,ActiveEnterTimestampMonotonic,SubState,\
-    InactiveExitTimestampMonotonic,UnitFileState,NeedDaemonReload,NRestarts,InvocationID,Job,Result,\
+    InactiveExitTimestamp,InactiveExitTimestampMonotonic,UnitFileState,NeedDaemonReload,NRestarts,InvocationID,Job,Result,\
     ConditionTimestampMonotonic";
 /// Where unit files are, systemd.unit(5), the first one winning.
 const UNIT_PATH: [&str; 5] = [
@@ -129,9 +130,14 @@ impl Unit {
         self.since("ActiveEnterTimestampMonotonic")
     }
 
-    /// When its start began, by the clock as it goes now: what it showed then may have been another time.
-    pub fn started(&self) -> Result<SystemTime> {
-        Ok(SystemTime::now() - self.since("InactiveExitTimestampMonotonic")?)
+    /// When its start began: what was changed later has a later time, also if the clock was set since. It is the earlier
+    /// one of what the clock showed then, in whole seconds, and of that moment by the clock as it goes now.
+    pub fn started(&self) -> Result<Option<SystemTime>> {
+        let by_clock_now = SystemTime::now() - self.since("InactiveExitTimestampMonotonic")?;
+        let mut words = self.get("InactiveExitTimestamp").split(' ').skip(1);
+        let (Some(date), Some(time), Some("UTC")) = (words.next(), words.next(), words.next()) else { return Ok(None) };
+        let by_clock_then = OffsetDateTime::parse(&format!("{date}T{time}Z"), &Rfc3339).ok().map(SystemTime::from);
+        Ok(by_clock_then.map(|then| then.min(by_clock_now)))
     }
 
     fn since(&self, timestamp: &str) -> Result<Duration> {
@@ -175,6 +181,16 @@ impl Host {
         ending.is_some_and(|ending| UNIT_TYPES.contains(&ending)) && unit_files(path.leaf()).any(|file| file == *path)
     }
 
+    /// The unit that systemd reads this drop-in for, if it is one of a single unit.
+    pub fn unit_of_drop_in<'a>(&self, path: &'a AbsPath) -> Option<&'a str> {
+        let (directory, leaf) = path.as_str().rsplit_once('/')?;
+        let (units, name) = directory.strip_suffix(".d")?.rsplit_once('/')?;
+        let (stem, ending) = name.rsplit_once('.')?;
+        // `app-.service.d` is for each unit whose name begins so.
+        let is_one = !stem.is_empty() && !stem.ends_with('-') && UNIT_TYPES.contains(&ending);
+        (is_one && leaf.ends_with(".conf") && UNIT_PATH.contains(&units)).then_some(name)
+    }
+
     /// Fails if systemd would refuse to load this unit file. What it only warns of is no failure, and neither is what
     /// `systemd-analyze verify` misses on a machine that is not complete yet, such as the program to start.
     pub fn verify_unit(&self, path: &AbsPath, is_secret: bool) -> Result<()> {
@@ -213,6 +229,7 @@ impl Host {
 
     fn show(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, Unit>> {
         let command = Program::new(["systemctl", "show", "--no-pager", "--property", PROPERTIES, "--"]).args(names);
+        let command = command.env("TZ", "UTC");
         let shown = self.run_checked(&command).context("asking systemd for the state of units")?;
         // One block for each name, in the order of the arguments, with an empty line between.
         let blocks = shown.stdout.trim_end().split("\n\n").map(parse);
@@ -312,6 +329,11 @@ impl Host {
             unit = self.fresh_unit(name)?;
         }
         Ok(false)
+    }
+
+    /// Whether this run has started a unit.
+    pub fn has_started(&self, name: &str) -> bool {
+        self.units.borrow().started.contains_key(name)
     }
 
     /// Fails, with its last words, if a unit that this run has started does not run any more, or runs only because

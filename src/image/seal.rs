@@ -44,6 +44,7 @@ const AUTHORIZED_KEYS: &str = "~/.ssh/authorized_keys*";
 /// need not fetch them again. Of cloud-init's, `seed` and `scripts` stay: somebody has put them there.
 const REMOVED: &[(When, &str, &[&str])] = &[
     (When::Always, "what a service was started with on this machine", &["/var/lib/glovo-bootstrap/service-*.json"]),
+    (When::Always, "what a run of this machine has changed", &["/var/lib/glovo-bootstrap/previous.json"]),
     (When::Always, "what this machine's user-data named", &["/var/lib/glovo-bootstrap/manifest.json"]),
     (When::Always, "what this machine's last apt-get update lacked", &["/var/lib/glovo-bootstrap/apt-update.json"]),
     (When::Always, "D-Bus has the machine-id", &["/var/lib/dbus/machine-id"]),

@@ -1,9 +1,10 @@
 //! What the declarations alone show of who may write where: the same rule that a run keeps to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::Manifest;
 use crate::{
-    diagnostic::{Diagnostic, Place, Spot},
+    diagnostic::{Diagnostic, Place, Spot, nearest},
     host::root::way::{Owner, Part, Way, Writers},
     resource::Resource,
     value::AbsPath,
@@ -60,4 +61,28 @@ pub(super) fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
         }
     }
     faults
+}
+
+/// Returns a note for each path of `restart_on` that no resource declares, but for a mistake or two in its name. It may
+/// be right: what a package brings, or the machine has, is not declared.
+pub fn near_misses(manifest: &Manifest) -> Vec<String> {
+    let all = || manifest.steps.iter().flat_map(|step| &step.resources);
+    let declared: BTreeSet<&str> =
+        all().filter_map(|declared| declared.resource.owned_path()).map(AbsPath::as_str).collect();
+    let mut notes = vec![];
+    for (title, service) in all().filter_map(|one| Some((one.title(), one.resource.service()?))) {
+        for path in service.restart_on().iter().map(AbsPath::as_str).filter(|path| !declared.contains(path)) {
+            if let Some(near) = nearest(path, declared.iter().copied()).filter(|near| is_slip(path, near)) {
+                notes.push(format!(
+                    "{title}: `restart_on` names {path}, which no resource declares; did you mean `{near}`?"
+                ));
+            }
+        }
+    }
+    notes
+}
+
+/// Whether one may be typed where the other is meant. Long paths differ in more than that.
+fn is_slip(one: &str, other: &str) -> bool {
+    strsim::damerau_levenshtein(one, other) <= 2
 }

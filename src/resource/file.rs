@@ -54,7 +54,8 @@ pub struct File {
     #[serde(default)]
     template: bool,
     /// A command that must succeed before the file is published; `{}` is the path of the new bytes: the file's own
-    /// name in a directory that only root may enter. A unit file is also shown to `systemd-analyze verify`.
+    /// name in a directory that only root may enter. A unit file is also shown to `systemd-analyze verify`, and a drop-in
+    /// together with its unit.
     validate: Option<Argv>,
     /// Whether its bytes must never be shown: no diff, of its validator the exit code alone; and it does not go into an
     /// image. Default: false.
@@ -186,7 +187,7 @@ impl Resource for File {
         if differences.is_empty() {
             return Ok(vec![]);
         }
-        if Self::must_be_new(&status.ownership, wanted.0, is_a_users) {
+        if Self::must_be_new(&status.ownership, wanted, is_a_users) {
             let summary = format!("write again, to set {}", differences.join(", "));
             return Ok(vec![self.write(system, summary, wanted, Some(&status))?]);
         }
@@ -200,10 +201,13 @@ impl Resource for File {
 }
 
 impl File {
-    /// Whether a file with the right bytes is replaced, rather than given to another owner: its user may have it open,
-    /// and could still write to it. Nor can a user take over the file of another one in its directory.
-    fn must_be_new(now: &Ownership, ids: Ids, is_a_users: bool) -> bool {
-        ids.is_some_and(|(uid, _)| uid != now.uid) && (is_a_users || now.uid != 0)
+    /// Whether a file with the right bytes is replaced, rather than given to another owner or mode: a user who could
+    /// write to it may have it open, and could still. Nor can a user take over the file of another one in its directory.
+    /// A user who could only read it gets nothing new: other bytes are always written to a new file.
+    fn must_be_new(now: &Ownership, (ids, mode): (Ids, u32), is_a_users: bool) -> bool {
+        let is_given = ids.is_some_and(|(uid, _)| uid != now.uid) && (is_a_users || now.uid != 0);
+        let goes_from = |bit: u32, to_another: bool| now.mode & bit != 0 && (mode & bit == 0 || to_another);
+        is_given || goes_from(0o020, ids.is_some_and(|(_, gid)| gid != now.gid)) || goes_from(0o002, false)
     }
 
     fn ownership(&self, system: &System) -> Result<(Ids, u32)> {

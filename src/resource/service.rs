@@ -1,12 +1,12 @@
 //! The kind `service`.
 
-mod put_back;
+mod inputs;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{Change, Finding, Kind, Resource};
 use crate::{
@@ -14,11 +14,10 @@ use crate::{
     host::{
         command::{Program, validate},
         root::FileType,
-        state,
         systemd::{Unit, unit_files},
     },
     system::{Fact, System},
-    value::{AbsPath, Argv, Sha256, Span, printable, quoted},
+    value::{AbsPath, Argv, Span, printable, quoted},
 };
 
 /// How long a start may take where the resource has no `timeout`: systemd's own default.
@@ -29,8 +28,9 @@ const UNITS: &str = "/etc/systemd/system";
 
 /// The state of a systemd unit. It is restarted only when a file of `restart_on` has other bytes than at
 /// its last good start, also when the run that changed the file was cut off before the restart. If its
-/// validator fails, or a restart of a service that served, the run puts back what it has changed of
-/// `restart_on` and of the unit file, and the service goes on with that.
+/// validator fails, or a restart of a service that served, the run puts back what has changed of
+/// `restart_on` and of the unit file since its last good start, and the service goes on with that. Another
+/// service that was restarted with one of these files is restarted again.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
@@ -76,15 +76,6 @@ impl TryFrom<String> for UnitName {
     }
 }
 
-/// What is remembered of a unit's last good start.
-#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
-struct Started {
-    /// Where: on a machine made from a copy of that one's disk systemd has started it anew, at the boot.
-    #[serde(default)]
-    machine: Option<String>,
-    inputs: BTreeMap<AbsPath, Option<Sha256>>,
-}
-
 impl Kind for Service {
     const NAME: &'static str = "service";
     const EXAMPLE: &'static str = r#"kind = "service"
@@ -109,8 +100,8 @@ impl Resource for Service {
         self.files()
     }
 
-    fn put_back(&self, system: &System) -> Result<Option<String>> {
-        self.put_back_refused(system)
+    fn service(&self) -> Option<&Service> {
+        Some(self)
     }
 
     fn check(&self) -> Vec<Finding> {
@@ -150,10 +141,15 @@ impl Resource for Service {
 }
 
 impl Service {
-    /// Only a file has bytes that can be compared.
+    /// Only a file has bytes that can be compared. A path where nothing is may be a mistyped one.
     fn check_files(&self, system: &System) -> Result<()> {
         for path in &self.restart_on {
             let status = system.root().status(&system.root().resolve(path)?)?;
+            let may_come = [Fact::Packages, Fact::Path(path.clone()), Fact::AtBoot(path.clone())];
+            if status.is_none() && !may_come.iter().any(|fact| system.expects(fact)) {
+                system
+                    .warn(format!("`restart_on` names {path}, which does not exist and no earlier resource declares"));
+            }
             if status.is_some_and(|status| status.file_type == FileType::Directory) {
                 let fault = Fault::new(format!("`restart_on` names {path}, which is a directory"));
                 return Err(fault.hint("name the files in it").into());
@@ -260,20 +256,17 @@ impl Service {
         if let Some(path) = self.restart_on.iter().find(unknown) {
             return Ok(Some(format!("{path} will be new")));
         }
-        let started = state::read::<Started>(system.root(), &self.state_name());
-        let Some(started) = started.filter(|started| started.machine == system.host.identity()) else {
-            let is_of_now = self.has_read_all(system, unit)?;
-            return Ok((!is_of_now).then(|| "what it was started with is not known".into()));
-        };
-        let now = self.inputs(system)?;
-        let changed = now.inputs.iter().find(|(path, digest)| started.inputs.get(*path) != Some(*digest));
-        Ok(changed.map(|(path, _)| format!("{path} has changed since its start")))
+        match self.changed_since_start(system)? {
+            Some(changed) => Ok(changed.first().map(|path| format!("{path} has changed since its start"))),
+            None if self.has_read_all(system, unit)? => Ok(None),
+            None => Ok(Some("what it was started with is not known".into())),
+        }
     }
 
     /// Whether its start, which was not ours, came after the last change of what it reads: so it is where systemd has
     /// started it at the boot of an image.
     fn has_read_all(&self, system: &System, unit: &Unit) -> Result<bool> {
-        let started = unit.started()?;
+        let Some(started) = unit.started()? else { return Ok(false) };
         for path in &self.restart_on {
             let file = system.root().resolve(path)?;
             for path in [path, &file] {
@@ -310,21 +303,6 @@ impl Service {
         fault.into()
     }
 
-    fn state_name(&self) -> String {
-        format!("service-{}.json", self.name.0)
-    }
-
-    /// The digests of what the unit reads at its start; in a dry run of what it would read.
-    fn inputs(&self, system: &System) -> Result<Started> {
-        let digest = |path: &AbsPath| {
-            let file = system.root().resolve(path)?;
-            let expected = system.expected_digest(path).or_else(|| system.expected_digest(&file));
-            expected.map_or_else(|| system.host.digest(&file), |digest| Ok(Some(digest)))
-        };
-        let digests = self.restart_on.iter().map(|path| Ok((path.clone(), digest(path)?)));
-        Ok(Started { machine: system.host.identity(), inputs: digests.collect::<Result<_>>()? })
-    }
-
     fn start(&self, system: &System, verb: &str) -> Result<()> {
         let unit = system.host.unit(&self.name.0)?;
         if unit.load_state() != "loaded" {
@@ -343,7 +321,7 @@ impl Service {
                 system.note_refusal(&self.name.0, true);
             }
         })?;
-        system.drop_refusal(&self.name.0);
+        system.note_start(&self.name.0, serves);
         self.remember(system, &inputs)
     }
 

@@ -1,6 +1,7 @@
 //! The loop: plan each resource after its predecessor was applied, make the changes, plan again.
 
 mod affected;
+mod put_back;
 
 use std::{
     cell::RefCell,
@@ -107,14 +108,18 @@ pub fn run(
     });
     let mut report = Report::begin(system.host.identity(), manifest.steps.iter().map(|step| step.name.clone()));
     report.again = system.host.run_command().to_string();
-    let mut run = Run { system, began, observer, report, recorded: false };
+    let mut run = Run { manifest, system, began, observer, report, recorded: false };
     let picked =
         || manifest.steps.iter().zip(&picks).filter(|(_, picked)| **picked).flat_map(|(step, _)| &step.resources);
-    system.keep_previous_of(picked().flat_map(|declared| declared.resource.files()));
+    let all = manifest.steps.iter().flat_map(|step| &step.resources);
+    system.keep_previous_of(all.flat_map(|declared| declared.resource.files()));
     system.host.watch_units(picked().filter_map(|declared| declared.resource.unit()).map(Into::into));
     // What came before, such as the manifest itself, is no part of the run.
     drop(system.arrivals());
     if system.mode() == Mode::Run {
+        if system.is_live() {
+            system.load_previous();
+        }
         system.prefetch(picked().filter_map(|declared| declared.resource.prefetch(system)).collect());
     }
     let mut exit_code = 0;
@@ -126,6 +131,7 @@ pub fn run(
             exit_code = if exit_code == 0 { code } else { exit_code };
         }
     }
+    run.keep_for_later();
     let notes = affected::notes(manifest, &run.report, system);
     run.report.notes = notes.iter().map(|note| visible::line(&redaction::shown(note)).into_owned()).collect();
     run.report.end(began.elapsed(), exit_code);
@@ -135,6 +141,7 @@ pub fn run(
 }
 
 struct Run<'a> {
+    manifest: &'a Manifest,
     system: &'a System,
     began: Instant,
     observer: Rc<RefCell<dyn Observer>>,
@@ -143,9 +150,9 @@ struct Run<'a> {
     recorded: bool,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     /// One step; returns its exit code.
-    fn step(&mut self, index: usize, step: &Step) -> Result<u8> {
+    fn step(&mut self, index: usize, step: &'a Step) -> Result<u8> {
         let total = self.report.steps.len();
         let began = Instant::now();
         self.observer.borrow_mut().step_begins(index, total, &step.name);
@@ -185,7 +192,7 @@ impl Run<'_> {
     }
 
     /// One resource with its retries; returns its exit code.
-    fn resource(&mut self, index: usize, declared: &Declared) -> u8 {
+    fn resource(&mut self, index: usize, declared: &'a Declared) -> u8 {
         let began = Instant::now();
         let title = visible::line(&redaction::shown(&declared.title())).into_owned();
         let declared_at = visible::line(&declared.place).into_owned();
@@ -246,21 +253,11 @@ impl Run<'_> {
         }
     }
 
-    /// Puts back what a resource has refused for good, and says so in its error.
-    fn put_back(&self, declared: &Declared, error: anyhow::Error) -> anyhow::Error {
-        if self.system.mode() == Mode::Plan || matches!(error::class(&error), Class::Interrupted(_)) {
-            return error;
-        }
-        match declared.resource.put_back(self.system) {
-            Ok(None) => error,
-            Ok(Some(said)) => error.context(said),
-            Err(why) => error.context(format!("what this run has changed could not be put back: {why:#}")),
-        }
-    }
-
     /// Plans, makes the changes, plans again.
     fn converge(&mut self, index: usize, declared: &Declared, title: &str) -> Result<()> {
-        let changes = declared.resource.plan(self.system)?;
+        let changes = declared.resource.plan(self.system);
+        self.warnings(index, title);
+        let changes = changes?;
         if changes.is_empty() {
             return Ok(());
         }

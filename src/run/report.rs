@@ -58,6 +58,8 @@ pub enum Outcome {
     Unchanged,
     /// It is as declared, after changes; in a plan: changes are pending.
     Changed,
+    /// It was changed, and the change was taken back because a service refused it.
+    PutBack,
     /// It failed.
     Failed,
     /// A signal stopped it.
@@ -90,7 +92,15 @@ impl StepReport {
     /// How many changes were made or are pending, or were deferred.
     pub fn changes(&self, deferred: bool) -> usize {
         let changes = self.resources.iter().flat_map(|resource| &resource.changes);
-        changes.filter(|change| change.deferred == deferred && !change.failed).count()
+        changes.filter(|change| change.deferred == deferred && !change.failed && !change.put_back).count()
+    }
+
+    /// Says so if nothing is left of its changes but what was put back.
+    pub fn put_back(&mut self) {
+        let has = |outcome| self.resources.iter().any(|resource| resource.outcome == outcome);
+        if self.outcome == Outcome::Changed && !has(Outcome::Changed) && has(Outcome::PutBack) {
+            self.outcome = Outcome::PutBack;
+        }
     }
 }
 
@@ -121,6 +131,16 @@ pub struct ResourceReport {
     pub error: Option<ErrorReport>,
 }
 
+impl ResourceReport {
+    /// Says that its changes were taken back.
+    pub fn put_back(&mut self) {
+        self.changes.iter_mut().filter(|change| !change.deferred).for_each(|change| change.put_back = true);
+        if self.outcome == Outcome::Changed {
+            self.outcome = Outcome::PutBack;
+        }
+    }
+}
+
 /// A change.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ChangeReport {
@@ -132,6 +152,9 @@ pub struct ChangeReport {
     /// Whether it was tried and not made.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub failed: bool,
+    /// Whether it was made and then taken back.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub put_back: bool,
     /// The difference of a text file, in a plan.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub diff: Option<String>,
@@ -141,7 +164,7 @@ impl ChangeReport {
     /// What a report keeps of a change.
     pub fn new(summary: &str, deferred: bool, diff: Option<&str>) -> Self {
         let diff = diff.map(|diff| visible::lines(diff).into_owned());
-        Self { summary: visible::line(summary).into_owned(), deferred, failed: false, diff }
+        Self { summary: visible::line(summary).into_owned(), deferred, failed: false, put_back: false, diff }
     }
 }
 

@@ -1,8 +1,10 @@
-//! What stood at a path before this run changed it: to be put back where a service refuses the change.
+//! What stood at a path before a run changed it: to be put back where a service refuses the change.
 //!
 //! The old bytes stay in the inode that a new file has replaced, held open: nothing is copied, and nothing that was
-//! private is written anywhere else. A run that is killed puts nothing back; the next one asks the service's
-//! validator again.
+//! private is written anywhere else. Only where a run ends before a service was started with the change, small files are
+//! [kept](saved) for the run that starts it. A run that is killed keeps nothing.
+
+mod saved;
 
 use std::{
     cell::RefCell,
@@ -24,6 +26,8 @@ use crate::{
 enum Previous {
     Nothing,
     File(File, Ownership),
+    /// A file that an earlier run has changed.
+    Bytes(Vec<u8>, Ownership),
     Link(String),
 }
 
@@ -34,6 +38,8 @@ pub(crate) struct Kept {
     previous: BTreeMap<AbsPath, Previous>,
     /// The units that refused what this run has changed, and whether they ran before and must be started again.
     refusals: BTreeMap<String, bool>,
+    /// The units that ran before this run has restarted them.
+    restarted: BTreeSet<String>,
 }
 
 pub(crate) type KeptCell = RefCell<Kept>;
@@ -60,18 +66,29 @@ impl System {
         Ok(())
     }
 
-    /// Puts back what this run has changed of these paths, or of what they point to; returns what that was.
-    pub fn put_back(&self, paths: &[AbsPath]) -> Result<Vec<AbsPath>> {
-        let mut wanted: BTreeSet<AbsPath> = paths.iter().cloned().collect();
-        wanted.extend(paths.iter().filter_map(|path| self.root().resolve_trusted(path).ok()));
-        let mut done = vec![];
-        for path in wanted {
-            let Some(previous) = self.kept.borrow_mut().previous.remove(&path) else { continue };
-            previous.put_back(self.root(), &path).with_context(|| format!("putting back {path}"))?;
-            done.push(path);
+    /// Returns which of these paths, or of what they point to, can be put back.
+    pub fn changed_of(&self, paths: &[AbsPath]) -> BTreeSet<AbsPath> {
+        let mut changed: BTreeSet<AbsPath> = paths.iter().cloned().collect();
+        changed.extend(paths.iter().filter_map(|path| self.root().resolve_trusted(path).ok()));
+        let kept = self.kept.borrow();
+        changed.retain(|path| kept.previous.contains_key(path));
+        changed
+    }
+
+    /// Puts back what stood at these paths, each whatever becomes of the others.
+    pub fn put_back(&self, paths: BTreeSet<AbsPath>) -> Vec<(AbsPath, Result<()>)> {
+        let mut results = vec![];
+        for path in paths {
+            let mut kept = self.kept.borrow_mut();
+            let Some(previous) = kept.previous.get(&path) else { continue };
+            let result = previous.put_back(self.root(), &path);
+            if result.is_ok() {
+                _ = kept.previous.remove(&path);
+            }
+            results.push((path, result));
         }
         self.forget();
-        Ok(done)
+        results
     }
 
     /// Remembers that a unit refuses what it was to be started with, and whether it ran before and does not now.
@@ -79,14 +96,21 @@ impl System {
         *self.kept.borrow_mut().refusals.entry(unit.to_owned()).or_default() |= must_restart;
     }
 
-    /// Forgets a refusal: the unit runs.
-    pub fn drop_refusal(&self, unit: &str) {
-        _ = self.kept.borrow_mut().refusals.remove(unit);
+    /// Remembers that a unit runs with what there is now, and whether it ran before with something else.
+    pub fn note_start(&self, unit: &str, ran_before: bool) {
+        let mut kept = self.kept.borrow_mut();
+        _ = kept.refusals.remove(unit);
+        _ = ran_before && kept.restarted.insert(unit.to_owned());
     }
 
     /// Whether a unit has refused what it was to be started with; and then whether it must be started again.
     pub fn refusal(&self, unit: &str) -> Option<bool> {
         self.kept.borrow().refusals.get(unit).copied()
+    }
+
+    /// Whether this run has restarted a unit that ran before.
+    pub fn has_restarted(&self, unit: &str) -> bool {
+        self.kept.borrow().restarted.contains(unit)
     }
 }
 
@@ -105,20 +129,22 @@ impl Previous {
         }
     }
 
-    fn put_back(self, root: &Root, path: &AbsPath) -> Result<()> {
+    fn put_back(&self, root: &Root, path: &AbsPath) -> Result<()> {
         match self {
             Self::Nothing => root.remove(path),
-            Self::File(mut file, ownership) => {
+            Self::File(file, ownership) => {
+                let mut file: &File = file;
                 file.rewind().context("reading the old bytes")?;
-                let mut staged = root.stage(path, ownership)?;
+                let mut staged = root.stage(path, *ownership)?;
                 _ = staged.copy_from(&mut file)?;
                 staged.publish()
             }
+            Self::Bytes(bytes, ownership) => root.write(path, *ownership, bytes),
             Self::Link(target) => {
                 if root.status(path)?.is_some_and(|status| status.file_type != FileType::Link) {
                     root.remove(path)?;
                 }
-                root.make_link(path, &target)
+                root.make_link(path, target)
             }
         }
     }

@@ -124,6 +124,7 @@ fn a_seal_takes_out_what_is_the_machines_own_and_nothing_else() {
         "var/lib/dbus/machine-id",
         "var/lib/dhcp/dhclient.eth0.leases",
         "var/lib/glovo-bootstrap/manifest.json",
+        "var/lib/glovo-bootstrap/previous.json",
         "var/lib/glovo-bootstrap/service-nginx.service.json",
         "var/lib/glovo-bootstrap/staging/x.part",
         "var/lib/systemd/credential.secret",

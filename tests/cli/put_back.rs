@@ -119,12 +119,153 @@ fn a_changed_file_names_the_service_of_another_step() {
     );
     let _ = machine.sandbox.run(&["plan", "--steps", &directory, "files"]).expect(0).says(&note);
     let _ = machine.sandbox.run(&["run", "--steps", &directory, "files"]).expect(0).says(&note);
-    // Nothing was changed, or the step has its turn: nothing is to be told.
-    let again = machine.sandbox.run(&["run", "--steps", &directory, "files"]).expect(0);
-    assert!(!again.stdout.contains("note:"), "{}", again.stdout);
+    // It is said until it is done.
+    for verb in ["plan", "run", "plan"] {
+        let _ = machine.sandbox.run(&[verb, "--steps", &directory, "files"]).expect(0).says(&note);
+    }
+    let _ = machine.sandbox.run(&["status"]).expect(0).says(&note);
+    // The step has its turn: nothing is to be told.
     write(&unit("true", "Nice=6"));
-    let all = machine.sandbox.run(&["run", "--steps", &directory]).expect(0);
-    assert!(!all.stdout.contains("note:"), "{}", all.stdout);
+    for steps in [&["start", "files"][..], &["files"]] {
+        let run = machine.sandbox.run(&[&["run", "--steps", &directory], steps].concat()).expect(0);
+        assert!(!run.stdout.contains("note:"), "{}", run.stdout);
+    }
+    // A service that does not run awaits no restart.
+    write(&unit("true", "Nice=7"));
+    machine.systemctl(&["stop", "app.service"]);
+    let _ = machine.sandbox.run(&["run", "--steps", &directory, "files"]).expect(0).says(&note);
+    let idle = machine.sandbox.run(&["run", "--steps", &directory, "files"]).expect(0);
+    assert!(!idle.stdout.contains("note:"), "{}", idle.stdout);
+}
+
+/// Two services read `/etc/shared`: `app`, which also must find the same in `/etc/own`, and then `other`.
+fn two_readers(shared: &str, own: &str) -> String {
+    let lines = |files: &str| format!("running = true\nstable = \"0s\"\nrestart_on = [{files}]");
+    file("/etc/shared", shared)
+        + &file("/etc/own", own)
+        + &service(&lines("\"/etc/shared\", \"/etc/own\""))
+        + &service(&lines("\"/etc/shared\"")).replace("\"app\"", "\"other\"")
+}
+
+fn machine_of_two_readers() -> Machine {
+    let machine = Machine::new();
+    machine.write(UNIT, unit("cmp -s /etc/shared /etc/own", ""));
+    machine.write("etc/systemd/system/other.service", unit("! grep -q bad /etc/shared", ""));
+    machine
+}
+
+#[test]
+fn a_service_that_took_what_another_refuses_is_restarted_too() {
+    let machine = machine_of_two_readers();
+    let good = two_readers("good\n", "good\n");
+    let _ = machine.run(&good).expect(0);
+    let said = machine.run(&two_readers("bad\n", "bad\n")).expect(1).says("other.service refuses");
+    let said = said.says("put back: /etc/own, /etc/shared").says("app.service, other.service run again with them");
+    assert_eq!((machine.read("etc/shared"), machine.read("etc/own")), ("good\n".into(), "good\n".into()));
+    for (name, starts) in [("app.service", 3), ("other.service", 3)] {
+        let state = machine.unit(name);
+        assert_eq!((&state["active"], &state["starts"]), (&"active".into(), &starts.into()), "{name}");
+    }
+    // What was put back is no change: only the restart of the first one is.
+    let _ = said.says("failed after 1 change ");
+    let report = machine.sandbox.report();
+    let resources = report["steps"][0]["resources"].as_array().unwrap();
+    let outcomes: Vec<_> = resources.iter().map(|resource| resource["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["put_back", "put_back", "changed", "failed"]);
+    let _ = machine.sandbox.run(&["status"]).expect(1).says("- file /etc/own: write new content (put back)");
+    let _ = machine.run(&good).expect(0).says("converged: 0 changes");
+}
+
+#[test]
+fn a_service_that_is_new_keeps_its_own_files() {
+    let machine = machine_of_two_readers();
+    let two = two_readers("good\n", "good\n");
+    let (files, other) = (two.split("[[resource]]\nkind = \"service\"").next().unwrap(), two.rfind("[[resource]]"));
+    let _ = machine.run(&format!("{files}{}", &two[other.unwrap()..])).expect(0);
+    fs::remove_file(machine.at(UNIT)).unwrap();
+    let declared = file("/etc/systemd/system/app.service", &unit("true", "")) + &two_readers("bad\n", "good\n");
+    let said = machine.run(&declared).expect(1).says("put back: /etc/shared;");
+    let _ = said.says("app.service, other.service run again with them");
+    assert_eq!(machine.read("etc/shared"), "good\n");
+    assert_eq!(machine.unit("app.service")["active"], "active");
+    assert!(machine.read(UNIT).contains("ExecStart=true"));
+}
+
+#[test]
+fn all_files_are_put_back_that_can_be_and_the_others_named() {
+    let machine = Machine::new();
+    let _ = machine.run(&site("good\n", None, "one")).expect(0);
+    let blocks = "! grep -q refused /etc/site || { rm /etc/extra; mkdir /etc/extra; false; }";
+    let bad = site("refused\n", Some("new\n"), "two").replace("! grep -q refused /etc/site", blocks);
+    let said = machine.run(&bad).expect(1).says("put back: /etc/current, /etc/site;");
+    let _ = said.says("not put back: /etc/extra");
+    assert_eq!(machine.read("etc/site"), "good\n");
+}
+
+#[test]
+fn the_restart_with_the_old_files_has_the_services_timeout() {
+    let machine = Machine::new();
+    let _ = machine.run(&app(&unit("true", ""), RUNNING)).expect(0);
+    // From now on it never gets ready, whichever file it has.
+    machine.write("etc/systemd/system/app.service.d/late.conf", "[Service]\nType=notify\n");
+    let declared = app(&unit("false", ""), &format!("{RUNNING}\ntimeout = \"6s\""));
+    let said = machine.run(&declared).expect(75).says("put back: /etc/systemd/system/app.service");
+    let error = said.stdout.lines().find(|line| line.contains("app.service could not be started with them")).unwrap();
+    assert!(error.contains("service app.service timed out after 6"), "{error}");
+}
+
+/// The steps `files`, with this site, and `start`, a service that reads it.
+fn two_steps(machine: &Machine, content: &str) -> String {
+    machine.write(UNIT, unit("! grep -q bad /etc/site", ""));
+    let files = format!("name = \"files\"\n{}secret = true\n", file("/etc/site", content));
+    let _ = machine.sandbox.write("steps/10-files.toml", files);
+    let service = service("running = true\nstable = \"0s\"\nrestart_on = [\"/etc/site\"]");
+    let _ = machine.sandbox.write("steps/20-start.toml", format!("name = \"start\"\n{service}"));
+    machine.sandbox.at("steps")
+}
+
+const KEPT: &str = "var-lib/glovo-bootstrap/previous.json";
+
+#[test]
+fn what_an_earlier_run_has_changed_is_put_back_too() {
+    let machine = Machine::new();
+    let run = |content: &str, steps: &[&str]| {
+        let directory = two_steps(&machine, content);
+        machine.sandbox.run(&[&["run", "--steps", &directory], steps].concat())
+    };
+    let _ = run("good\n", &[]).expect(0);
+    assert!(!fs::exists(machine.sandbox.at(KEPT)).unwrap());
+    let _ = run("bad\n", &["files"]).expect(0);
+    assert_eq!(fs::metadata(machine.sandbox.at(KEPT)).unwrap().permissions().mode() & 0o7777, 0o600);
+    // Of several changes in a row what the service runs with counts.
+    let _ = run("bad again\n", &["files"]).expect(0);
+    let said = run("bad again\n", &["start"]).expect(1).says("put back: /etc/site; app.service runs again");
+    let _ = said.says("app.service failed (exit-code)");
+    assert_eq!(
+        (machine.read("etc/site"), machine.unit("app.service")["active"].as_str()),
+        ("good\n".into(), Some("active"))
+    );
+    assert_eq!(fs::metadata(machine.at("etc/site")).unwrap().permissions().mode() & 0o7777, 0o600);
+    assert!(!fs::exists(machine.sandbox.at(KEPT)).unwrap());
+    // Once it runs with the new ones, the old ones are gone.
+    let _ = run("new\n", &["files"]).expect(0);
+    let _ = run("new\n", &["start"]).expect(0);
+    assert!(!fs::exists(machine.sandbox.at(KEPT)).unwrap());
+}
+
+#[test]
+fn what_an_operator_has_changed_since_is_left_and_named() {
+    let machine = Machine::new();
+    let run = |content: &str, steps: &[&str]| {
+        let directory = two_steps(&machine, content);
+        machine.sandbox.run(&[&["run", "--steps", &directory], steps].concat())
+    };
+    let _ = run("good\n", &[]).expect(0);
+    let _ = run("new\n", &["files"]).expect(0);
+    machine.write("etc/site", "bad idea\n");
+    let said = run("new\n", &["start"]).expect(1).says("app.service refuses its new files; not put back: /etc/site");
+    let _ = said.says("this program does not have the earlier content");
+    assert_eq!(machine.read("etc/site"), "bad idea\n");
 }
 
 #[test]

@@ -134,3 +134,15 @@ fn a_hint_has_the_whole_command() {
     let status = sandbox.run(&["status"]).expect(1);
     assert!(status.stderr.ends_with("hint: glovo-bootstrap run\n"), "{status:?}");
 }
+
+#[test]
+fn a_run_that_another_one_holds_off_records_nothing() {
+    let sandbox = Sandbox::new();
+    let (ours, other) = (manifest(&sandbox, "ours"), manifest(&sandbox, "other"));
+    let _ = user_data(&sandbox, &["--steps", &ours]).expect(0);
+    let before = fs::read_to_string(sandbox.at(RECORD)).unwrap();
+    let lock = fs::File::open(sandbox.at("var-lib/glovo-bootstrap/lock")).unwrap();
+    lock.lock().unwrap();
+    let _ = user_data(&sandbox, &["--steps", &other]).expect(4).says("another run holds this machine");
+    assert_eq!(fs::read_to_string(sandbox.at(RECORD)).unwrap(), before);
+}

@@ -190,3 +190,53 @@ fn an_instance_has_the_file_of_its_template() {
     fs::remove_dir_all(machine.at("run/systemd")).unwrap();
     let _ = machine.run(&(template + &instance)).expect(0).says("app@1.service: enable at boot");
 }
+
+#[test]
+fn a_clock_that_was_set_since_its_start_hides_no_restart() {
+    let machine = Machine::new();
+    machine.write(UNIT, unit("true", ""));
+    machine.write("etc/site", "new\n");
+    machine.systemctl(&["start", "app.service"]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let started = |wall: u64, since: &str| {
+        machine.systemctl(&["test-set", "app.service", &format!("{{\"wall\": {wall}, \"since\": {since}}}")]);
+    };
+    let lines = RUNNING.replace("[\"", "[\"/etc/site\", \"");
+    let restarts = "app.service: restart: what it was started with is not known";
+    let (just_now, at_boot) = ("9000000000000000000", "1");
+    // The files are older than its start, by either clock.
+    started(now + 2, just_now);
+    let _ = machine.plan(&service(&lines)).expect(0).says("plan: 0 changes");
+    // Its clock was behind at its start, and the files are from that time: the clock was set forwards since.
+    started(now - 86400, just_now);
+    let _ = machine.plan(&service(&lines)).expect(0).says(restarts);
+    // Its clock was ahead at its start, and was set backwards since.
+    started(now + 86400, at_boot);
+    let _ = machine.plan(&service(&lines)).expect(0).says(restarts);
+}
+
+#[test]
+fn a_path_that_nothing_brings_is_a_warning_of_its_restart() {
+    let machine = Machine::new();
+    let declared = |path: &str| {
+        file("/etc/app-site.conf", "site\n")
+            + &app(&unit("true", ""), &RUNNING.replace("[\"", &format!("[\"{path}\", \"")))
+    };
+    let typo = declared("/etc/app-stie.conf");
+    let warning =
+        "warning: `restart_on` names /etc/app-stie.conf, which does not exist and no earlier resource declares";
+    let _ = machine.plan(&typo).expect(0).says(warning);
+    let _ = machine.run(&typo).expect(0).says(warning);
+    let manifest = machine.sandbox.manifest(&typo);
+    let near = "note: service app.service: `restart_on` names /etc/app-stie.conf, which no resource declares; did you mean `/etc/app-site.conf`?";
+    let _ = machine.sandbox.run(&["validate", "--steps", &manifest]).expect(0).says(near);
+    // What is declared, is on the machine, or may come with a package is as it should be.
+    for path in ["/etc/app-site.conf", "/etc/passwd"] {
+        let declared = declared(path);
+        for said in [machine.plan(&declared), machine.run(&declared)] {
+            assert!(!said.expect(0).stdout.contains("warning"), "{path}");
+        }
+        let valid = machine.sandbox.run(&["validate", "--steps", &machine.sandbox.manifest(&declared)]).expect(0);
+        assert!(!valid.stderr.contains("note:"), "{valid:?}");
+    }
+}

@@ -194,3 +194,25 @@ fn an_environment_names_no_file_to_append_to() {
         assert_eq!(fs::read_to_string(&victim).unwrap(), "old\n", "{value}");
     }
 }
+
+#[test]
+fn a_file_that_others_could_write_is_replaced_not_only_tightened() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.write("site", "good");
+    let declared = |mode: &str| {
+        format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"good\"\nmode = \"{mode}\"\n")
+    };
+    for (mode, group) in [(0o666, 0), (0o664, NOBODY)] {
+        chown(&path, Some(0), Some(group)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        // A writer that opened it while it could.
+        let writer = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let _ = sandbox.run_resources(&declared("0644")).expect(0).says("write again, to set ");
+        std::os::unix::fs::FileExt::write_all_at(&writer, b"evil", 0).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "good");
+    }
+    // Who could read it before has read it: there is nothing to replace.
+    let inode = fs::metadata(&path).unwrap().ino();
+    let _ = sandbox.run_resources(&declared("0600")).expect(0).says("set mode 0600 (now 0644)");
+    assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+}

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::{
-    service::{RUNNING, UNIT, app, file, unit},
+    service::{RUNNING, UNIT, app, file, service, unit},
     standin::Machine,
 };
 
@@ -25,6 +25,33 @@ fn a_unit_file_that_systemd_would_not_load_is_not_published() {
     let _ = machine.run(&app(&unit("true", "Warns=yes"), RUNNING)).expect(0);
     let _ = machine.run(&file("/etc/systemd/system/README", "no unit\n")).expect(0);
     let _ = machine.run(&file("/etc/app.service", "no unit\n")).expect(0);
+}
+
+#[test]
+fn a_drop_in_is_verified_together_with_its_unit() {
+    let machine = Machine::new();
+    let drop_in = "/etc/systemd/system/app.service.d/start.conf";
+    let declared = |unit: &str, content: &str| {
+        file("/etc/systemd/system/app.service", unit)
+            + "[[resource]]\nkind = \"directory\"\npath = \"/etc/systemd/system/app.service.d\"\n"
+            + &file(drop_in, content)
+            + &service(&RUNNING.replace("/etc/systemd/system/app.service", drop_in))
+    };
+    let good = declared(&unit("true", ""), "[Service]\nExecStart=\nExecStart=true 2\n");
+    let _ = machine.run(&good).expect(0);
+    let bad = declared(&unit("true", ""), "[Service]\nExecStart=\n");
+    let said = machine.run(&bad).expect(1);
+    let said = said.says("start.conf was not replaced: systemd would not load app.service with it");
+    let _ = said.says("| app.service: Service has no ExecStart=");
+    assert!(machine.read(&drop_in[1..]).contains("true 2"));
+    assert_eq!(machine.unit("app.service")["starts"], 1);
+    assert_eq!(fs::read_dir(machine.at("etc/systemd/system/app.service.d")).unwrap().count(), 1);
+    // What does not load without it either is not its fault, and a drop-in may come before its unit.
+    machine.write(UNIT, "[Service]\nType=simple\n");
+    let only = |path: &str| file(path, "[Service]\nExecStart=\n");
+    let _ = machine.run(&only("/etc/systemd/system/app.service.d/a.conf")).expect(0);
+    fs::create_dir(machine.at("etc/systemd/system/later.service.d")).unwrap();
+    let _ = machine.run(&only("/etc/systemd/system/later.service.d/a.conf")).expect(0);
 }
 
 #[test]

@@ -1,34 +1,67 @@
-//! The last look at a file's new bytes: by its validator, and by systemd where it is a unit file.
+//! The last look at a file's new bytes: by its validator, and by systemd where it is a unit file or a drop-in of one.
 
 use anyhow::{Context, Result};
 
-use super::File;
+use super::{File, TEXT_LIMIT};
 use crate::{
     host::{
         command::{validate, validator},
-        root::Staged,
+        root::{Ownership, Staged},
     },
     system::System,
+    value::AbsPath,
 };
 
 impl File {
     /// Fails where the declared validator or systemd refuses the new bytes. They have the file's own name meanwhile.
     pub(super) fn verify(&self, system: &System, staged: &mut Staged) -> Result<()> {
         let is_unit = system.host.is_unit_file(&self.path) && system.host.has_program("systemd-analyze");
-        if !is_unit && self.validate.is_none() {
+        let extended = system.host.unit_of_drop_in(&self.path).filter(|_| system.host.has_program("systemd-analyze"));
+        if !is_unit && extended.is_none() && self.validate.is_none() {
             return Ok(());
         }
         // Root follows no path that a user may change: what is below a user's directory is judged with that user's rights.
         let user = staged.user().cloned();
+        let extended = extended.filter(|_| user.is_none());
         staged.under_own_name(|path| {
             if is_unit {
                 let verified = system.host.verify_unit(path, self.secret);
                 verified.with_context(|| format!("{} was not replaced: systemd would not load it", self.path))?;
+            }
+            if let Some(unit) = extended {
+                let verified = self.verify_drop_in(system, path, unit);
+                let refused = || format!("{} was not replaced: systemd would not load {unit} with it", self.path);
+                verified.with_context(refused)?;
             }
             let Some(argv) = &self.validate else { return Ok(()) };
             let command = validator(&argv.0, path).as_user(user);
             validate(&system.host, &if self.secret { command.private() } else { command })
                 .with_context(|| format!("{} was not replaced: its validator failed", self.path))
         })
+    }
+
+    /// Fails where systemd would refuse a unit with the drop-in at this path, but not as the unit is now.
+    ///
+    /// systemd takes the drop-ins beside a unit file before those of the same name elsewhere: it is shown a copy of the
+    /// unit's file beside the new drop-in.
+    fn verify_drop_in(&self, system: &System, path: &AbsPath, unit: &str) -> Result<()> {
+        let root = system.root();
+        // Its package may come later.
+        let Some(file) = system.host.unit_file(unit)? else { return Ok(()) };
+        let Ok(Some(bytes)) = root.resolve(&file).and_then(|file| root.read(&file, TEXT_LIMIT)) else { return Ok(()) };
+        let directory = path.parent().context("a file is in a directory")?;
+        let (copy, drop_ins) = (directory.join(unit)?, directory.join(&format!("{unit}.d"))?);
+        let verified = (|| {
+            root.write(&copy, Ownership { uid: 0, gid: 0, mode: 0o600 }, &bytes)?;
+            root.make_directories(&drop_ins, 0o700)?;
+            root.make_link(&drop_ins.join(path.leaf())?, &format!("../{}", path.leaf()))?;
+            system.host.verify_unit(&copy, self.secret)
+        })();
+        _ = root.purge(&drop_ins)?;
+        root.remove(&copy)?;
+        match verified {
+            Err(refused) if system.host.verify_unit(&file, self.secret).is_ok() => Err(refused),
+            _ => Ok(()),
+        }
     }
 }

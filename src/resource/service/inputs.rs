@@ -1,0 +1,109 @@
+//! What a service reads at its start: what it was started with, and what has changed since.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::{START_PATIENCE, Service};
+use crate::{
+    host::{
+        state,
+        systemd::{Unit, unit_files},
+    },
+    system::System,
+    value::{AbsPath, Sha256},
+};
+
+/// What is remembered of a unit's last good start.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub(super) struct Started {
+    /// Where: on a machine made from a copy of that one's disk systemd has started it anew, at the boot.
+    #[serde(default)]
+    machine: Option<String>,
+    inputs: BTreeMap<AbsPath, Option<Sha256>>,
+}
+
+impl Service {
+    /// The full name of its unit.
+    pub fn unit_name(&self) -> &str {
+        &self.name.0
+    }
+
+    /// The files that it is restarted for.
+    pub fn restart_on(&self) -> &[AbsPath] {
+        &self.restart_on
+    }
+
+    /// All that it reads at its start: the files of `restart_on`, and its own unit file.
+    pub(super) fn files(&self) -> Vec<AbsPath> {
+        self.restart_on.iter().cloned().chain(unit_files(&self.name.0)).collect()
+    }
+
+    /// Returns which files of `restart_on` are not those of its last good start, or in a dry run would not be; `None`
+    /// where no start on this machine is known.
+    pub fn changed_since_start(&self, system: &System) -> Result<Option<Vec<AbsPath>>> {
+        let Some(started) = self.started(system) else { return Ok(None) };
+        let now = self.inputs(system)?.inputs.into_iter();
+        let changed = now.filter(|(path, digest)| started.inputs.get(path) != Some(digest));
+        Ok(Some(changed.map(|(path, _)| path).collect()))
+    }
+
+    /// Returns a file that it has not read since it was changed, if it runs.
+    pub fn awaits_restart_for(&self, system: &System) -> Result<Option<AbsPath>> {
+        if !system.is_live() {
+            return Ok(None);
+        }
+        let changed = self.changed_since_start(system)?.unwrap_or_default().into_iter().next();
+        Ok(if changed.is_some() && system.host.unit(&self.name.0)?.is_active() { changed } else { None })
+    }
+
+    /// Whether it was started with what is at a path now, as far as this program knows.
+    pub fn runs_with(&self, system: &System, path: &AbsPath) -> Result<bool> {
+        if system.host.has_started(&self.name.0) {
+            return Ok(true);
+        }
+        let Some(started) = self.started(system).filter(|_| self.running == Some(true)) else { return Ok(false) };
+        let now = self.inputs(system)?.inputs;
+        Ok(now.contains_key(path)
+            && now.get(path) == started.inputs.get(path)
+            && system.host.unit(&self.name.0)?.is_active())
+    }
+
+    /// Starts it again, with files that were put back.
+    pub fn restart(&self, system: &System) -> Result<()> {
+        let inputs = self.inputs(system)?;
+        self.settle(system, "restart")?;
+        self.remember(system, &inputs)
+    }
+
+    /// Whether it serves, and a restart that fails takes something away. One that systemd keeps restarting does not.
+    pub(super) fn serves(unit: &Unit) -> Result<bool> {
+        Ok(unit.is_active() && (unit.restarts() == 0 || unit.active_for()? > START_PATIENCE))
+    }
+
+    /// The digests of what the unit reads at its start; in a dry run of what it would read.
+    pub(super) fn inputs(&self, system: &System) -> Result<Started> {
+        let digest = |path: &AbsPath| {
+            let file = system.root().resolve(path)?;
+            let expected = system.expected_digest(path).or_else(|| system.expected_digest(&file));
+            expected.map_or_else(|| system.host.digest(&file), |digest| Ok(Some(digest)))
+        };
+        let digests = self.restart_on.iter().map(|path| Ok((path.clone(), digest(path)?)));
+        Ok(Started { machine: system.host.identity(), inputs: digests.collect::<Result<_>>()? })
+    }
+
+    /// Remembers what it was started with.
+    pub(super) fn remember(&self, system: &System, inputs: &Started) -> Result<()> {
+        if self.restart_on.is_empty() { Ok(()) } else { state::write(system.root(), &self.state_name(), inputs) }
+    }
+
+    fn started(&self, system: &System) -> Option<Started> {
+        let started = state::read::<Started>(system.root(), &self.state_name());
+        started.filter(|started| started.machine == system.host.identity())
+    }
+
+    fn state_name(&self) -> String {
+        format!("service-{}.json", self.name.0)
+    }
+}

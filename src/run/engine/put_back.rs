@@ -1,0 +1,164 @@
+//! What happens when a service refuses its new files: the old ones are put back, and it runs with them.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::Run;
+use crate::{
+    error::{self, Class},
+    manifest::Declared,
+    resource::service::Service,
+    system::Mode,
+    value::AbsPath,
+};
+
+/// How long all of it may take, whatever deadline has passed before.
+const PUT_BACK_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// A service and what any resource may declare.
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    declared: &'a Declared,
+    service: &'a Service,
+}
+
+impl Reader<'_> {
+    fn is(&self, other: &Reader<'_>) -> bool {
+        std::ptr::eq(self.declared, other.declared)
+    }
+}
+
+impl<'a> Run<'a> {
+    /// Puts back what a service has refused for good, and says so in its error.
+    pub(super) fn put_back(&mut self, declared: &'a Declared, error: anyhow::Error) -> anyhow::Error {
+        let system = self.system;
+        if system.mode() == Mode::Plan || matches!(error::class(&error), Class::Interrupted(_)) {
+            return error;
+        }
+        let Some(service) = declared.resource.service() else { return error };
+        let Some(must_restart) = system.refusal(service.unit_name()) else { return error };
+        let undone = || self.undo(Reader { declared, service }, must_restart);
+        let said = system.host.deadlines().instead(PUT_BACK_TIMEOUT, "putting files back", undone);
+        if said.is_empty() {
+            return error;
+        }
+        error.context(format!("{} refuses its new files; {}", service.unit_name(), said.join("; ")))
+    }
+
+    /// Puts the files back and starts the services again that run with the new ones; says what was done.
+    fn undo(&mut self, refused: Reader<'a>, must_restart: bool) -> Vec<String> {
+        let (paths, mut readers) = self.affected_by(refused);
+        let results = self.system.put_back(paths);
+        let done: Vec<&AbsPath> = results.iter().filter(|(_, result)| result.is_ok()).map(|(path, _)| path).collect();
+        self.report_put_back(&done);
+        let mut said = vec![];
+        if !done.is_empty() {
+            said.push(format!("put back: {}", list(&done)));
+        }
+        for (path, result) in &results {
+            if let Err(error) = result {
+                said.push(format!("not put back: {path}: {error:#}"));
+            }
+        }
+        // What cannot be read is not known to be new.
+        let mut left = refused.service.changed_since_start(self.system).ok().flatten().unwrap_or_default();
+        left.retain(|path| !results.iter().any(|(known, _)| known == path));
+        if !left.is_empty() {
+            let left = list(&left.iter().collect::<Vec<_>>());
+            said.push(format!("not put back: {left}: this program does not have the earlier content"));
+        }
+        if !done.is_empty() {
+            readers.retain(|reader| must_restart || !reader.is(&refused));
+            said.extend(self.start_again(&done, &readers));
+        }
+        said
+    }
+
+    fn services(&self) -> impl Iterator<Item = Reader<'a>> + use<'a> {
+        let all = self.manifest.steps.iter().flat_map(|step| &step.resources);
+        all.filter_map(|declared| Some(Reader { declared, service: declared.resource.service()? }))
+    }
+
+    /// Returns the paths to put back for a service, and the services that run with them: itself, and each that was
+    /// started with one of them. The other files of a service go back too, if it ran before this run restarted it.
+    fn affected_by(&self, refused: Reader<'a>) -> (BTreeSet<AbsPath>, Vec<Reader<'a>>) {
+        let system = self.system;
+        let changed_of = |reader: &Reader<'_>| system.changed_of(&reader.declared.resource.files());
+        let mut paths = changed_of(&refused);
+        let mut readers = vec![refused];
+        let shares = |reader: &Reader<'_>, paths: &BTreeSet<AbsPath>| {
+            let mut shared = changed_of(reader).into_iter().filter(|path| paths.contains(path));
+            shared.any(|path| reader.service.runs_with(system, &path).unwrap_or(false))
+        };
+        let next = |readers: &[Reader<'a>], paths: &BTreeSet<AbsPath>| {
+            self.services().find(|other| !readers.iter().any(|reader| reader.is(other)) && shares(other, paths))
+        };
+        while let Some(other) = next(&readers, &paths) {
+            if system.has_restarted(other.service.unit_name()) {
+                paths.extend(changed_of(&other));
+            }
+            readers.push(other);
+        }
+        let in_order = self.services().filter(|service| readers.iter().any(|reader| reader.is(service))).collect();
+        (paths, in_order)
+    }
+
+    /// Starts services with the files that were put back; says which of them run.
+    fn start_again(&self, done: &[&AbsPath], readers: &[Reader<'_>]) -> Vec<String> {
+        let system = self.system;
+        let (mut said, mut runs) = (vec![], vec![]);
+        // Of a drop-in, systemd itself says so.
+        let is_stale =
+            |reader: &Reader<'_>| system.host.unit(reader.service.unit_name()).is_ok_and(|unit| unit.needs_reload());
+        if done.iter().any(|path| system.host.is_unit_file(path)) || readers.iter().any(is_stale) {
+            let reloaded = system.host.daemon_reload();
+            system.forget();
+            said.extend(reloaded.err().map(|error| format!("systemd could not read its unit files again: {error:#}")));
+        }
+        for Reader { declared, service } in readers {
+            let restarted =
+                system.host.deadlines().within(declared.timeout, &declared.title(), || service.restart(system));
+            system.forget();
+            match restarted {
+                Ok(()) => runs.push(service.unit_name()),
+                Err(error) => said.push(format!("{} could not be started with them: {error:#}", service.unit_name())),
+            }
+        }
+        match &runs[..] {
+            [] => {}
+            [one] => said.insert(0, format!("{one} runs again with them")),
+            several => said.insert(0, format!("{} run again with them", several.join(", "))),
+        }
+        said
+    }
+
+    /// What was put back is no change of this run.
+    fn report_put_back(&mut self, done: &[&AbsPath]) {
+        for (step, report) in self.manifest.steps.iter().zip(&mut self.report.steps) {
+            for (declared, resource) in step.resources.iter().zip(&mut report.resources) {
+                if declared.resource.owned_path().is_some_and(|path| done.contains(&path)) {
+                    resource.put_back();
+                }
+            }
+            report.put_back();
+        }
+    }
+
+    /// Keeps what stood at the paths that a service is still to be started with, for the run that starts it. An image
+    /// gets none of that.
+    pub(super) fn keep_for_later(&self) {
+        if self.system.mode() == Mode::Plan || !self.system.is_live() {
+            return;
+        }
+        let waiting = self.services().filter(|reader| !self.system.host.has_started(reader.service.unit_name()));
+        let mut files: BTreeSet<AbsPath> = waiting.flat_map(|reader| reader.declared.resource.files()).collect();
+        let resolved: Vec<_> = files.iter().filter_map(|path| self.system.root().resolve_trusted(path).ok()).collect();
+        files.extend(resolved);
+        if let Err(error) = self.system.save_previous(|path| files.contains(path)) {
+            tracing::warn!("the earlier content of changed files is not kept for a later run: {error:#}");
+        }
+    }
+}
+
+fn list(paths: &[&AbsPath]) -> String {
+    paths.iter().map(|path| path.as_str()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,131 @@
+//! What stood at a path before an earlier run changed it, for the run that starts the service that reads it.
+//!
+//! It lies in the state directory, mode 0600, as long as the service has not been started with the change.
+
+use std::io::{Read, Seek};
+
+use anyhow::{Context, Result};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::{Deserialize, Serialize};
+
+use super::Previous;
+use crate::{
+    host::{
+        root::{FileType, Ownership},
+        state,
+    },
+    system::System,
+    value::{AbsPath, Sha256},
+};
+
+/// The file in the state directory.
+const FILE: &str = "previous.json";
+/// A larger file is not copied: configuration and unit files are smaller.
+const MAX_FILE_BYTES: u64 = 256 << 10;
+/// What all copies may have together.
+const MAX_BYTES: usize = 4 << 20;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    /// Which machine it is of; see [`System::identity`].
+    machine: Option<String>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    path: AbsPath,
+    /// What the run left at the path. If another process has changed it since, that counts.
+    left: Option<Sha256>,
+    before: Before,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Before {
+    Nothing,
+    Link(String),
+    File { uid: u32, gid: u32, mode: u32, base64: String },
+}
+
+impl System {
+    /// Takes over what an earlier run has kept. What cannot be read is not used.
+    pub fn load_previous(&self) {
+        let saved = state::read::<Saved>(self.root(), FILE).filter(|saved| saved.machine == self.host.identity());
+        for Entry { path, left, before } in saved.into_iter().flat_map(|saved| saved.entries) {
+            let is_as_left = self.content_at(&path).is_ok_and(|now| now == left);
+            if let Some(previous) = before.decode().filter(|_| is_as_left) {
+                _ = self.kept.borrow_mut().previous.insert(path, previous);
+            }
+        }
+    }
+
+    /// Keeps for a later run what stood at the paths that a service is still to be started with.
+    pub fn save_previous(&self, is_awaited: impl Fn(&AbsPath) -> bool) -> Result<()> {
+        let mut entries = vec![];
+        let mut left_bytes = MAX_BYTES;
+        for (path, previous) in self.kept.borrow().previous.iter().filter(|(path, _)| is_awaited(path)) {
+            match Before::encode(previous)? {
+                Some(before) if before.bytes() <= left_bytes => {
+                    left_bytes -= before.bytes();
+                    entries.push(Entry { path: path.clone(), left: self.content_at(path)?, before });
+                }
+                _ => tracing::warn!(%path, "its earlier content is too large to be kept for a later run"),
+            }
+        }
+        if entries.is_empty() {
+            let path = state::path(FILE)?;
+            return if self.root().status(&path)?.is_some() { self.root().remove(&path) } else { Ok(()) };
+        }
+        state::write(self.root(), FILE, &Saved { machine: self.host.identity(), entries })
+    }
+
+    /// A digest of what is at a path: a file's bytes, or a link's target.
+    fn content_at(&self, path: &AbsPath) -> Result<Option<Sha256>> {
+        match self.root().status(path)?.map(|status| status.file_type) {
+            Some(FileType::Link) => {
+                let target = self.root().read_link(path)?.context("the link is gone")?;
+                Ok(Some(Sha256::of(format!("link to {}", target.display()).as_bytes())))
+            }
+            Some(FileType::Regular) => self.host.digest(path),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Before {
+    /// `None` if it is too large.
+    fn encode(previous: &Previous) -> Result<Option<Self>> {
+        let (bytes, ownership) = match previous {
+            Previous::Nothing => return Ok(Some(Self::Nothing)),
+            Previous::Link(target) => return Ok(Some(Self::Link(target.clone()))),
+            Previous::Bytes(bytes, ownership) => (bytes.clone(), ownership),
+            Previous::File(file, ownership) => {
+                let (mut file, mut bytes) = (file, vec![]);
+                file.rewind().context("reading the old bytes")?;
+                _ = file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).context("reading the old bytes")?;
+                (bytes, ownership)
+            }
+        };
+        let Ownership { uid, gid, mode } = *ownership;
+        let is_small = bytes.len() as u64 <= MAX_FILE_BYTES;
+        Ok(is_small.then(|| Self::File { uid, gid, mode, base64: BASE64_STANDARD.encode(bytes) }))
+    }
+
+    fn decode(self) -> Option<Previous> {
+        Some(match self {
+            Self::Nothing => Previous::Nothing,
+            Self::Link(target) => Previous::Link(target),
+            Self::File { uid, gid, mode, base64 } => {
+                Previous::Bytes(BASE64_STANDARD.decode(base64).ok()?, Ownership { uid, gid, mode })
+            }
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::File { base64, .. } => base64.len(),
+            Self::Nothing | Self::Link(_) => 0,
+        }
+    }
+}
