@@ -194,10 +194,10 @@ fn files_are_made_with_their_mode_and_changed_only_where_they_differ() {
     let _ = sandbox.run_resources(&resources).expect(0).says("converged: 0 changes");
     assert_eq!(fs::metadata(sandbox.at("a/b/f")).unwrap().ino(), inode);
 
-    fs::set_permissions(sandbox.at("a/b/f"), fs::Permissions::from_mode(0o666)).unwrap();
+    fs::set_permissions(sandbox.at("a/b/f"), fs::Permissions::from_mode(0o644)).unwrap();
     let manifest = sandbox.manifest(&resources);
     let plan = sandbox.run(&["plan", "--steps", &manifest, "--detailed-exitcode"]).expect(3);
-    let _ = plan.says("set mode 0640 (now 0666)").says("1 change pending");
+    let _ = plan.says("set mode 0640 (now 0644)").says("1 change pending");
     let _ = sandbox.run_resources(&resources).expect(0).says("converged: 1 change");
     assert_eq!(fs::metadata(sandbox.at("a/b/f")).unwrap().ino(), inode, "only its mode was changed");
 

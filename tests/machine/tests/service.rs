@@ -167,6 +167,20 @@ fn a_unit_that_is_refused_is_put_back_and_runs_after_a_reboot() -> Result<()> {
     ensure!(fs::read_to_string(machine.path(file))? == good);
     let said = converges(&machine, &declared("ExecStart=sleep infinity"))?;
     ensure!(said.contains("converged: 0 changes"), "{said}");
+
+    // A drop-in is judged together with its unit.
+    let with = |drop_in: &str| {
+        let directory = "[[resource]]\nkind = \"directory\"\npath = \"/etc/systemd/system/beat.service.d\"\n";
+        let path = "/etc/systemd/system/beat.service.d/start.conf";
+        declared("ExecStart=sleep infinity")
+            + directory
+            + &format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"[Service]\\n{drop_in}\"\n")
+    };
+    let refused = ["start.conf was not replaced: systemd would not load beat.service with it", "no ExecStart="];
+    fails(&machine, &with("ExecStart=\\n"), 1, &refused)?;
+    converges(&machine, &with("ExecStart=\\nExecStart=sleep 1000000\\n"))?;
+    fails(&machine, &with("ExecStart=\\n"), 1, &refused)?;
+    ensure!(machine.sh("ls -A /etc/systemd/system/beat.service.d")?.trim() == "start.conf");
     machine.reboot()?;
     machine.sh("systemctl is-active beat")?;
     Ok(())
@@ -196,6 +210,14 @@ fn it_is_restarted_only_when_what_it_read_has_changed_even_by_a_killed_run() -> 
     let said = converges(&machine, &declared("two"))?;
     let second = pid(&machine, "beat")?;
     ensure!(second != first && !said.contains("daemon-reload"), "{said}");
+
+    // A start that was not this program's own, as that of a boot is, after the last change of its files.
+    machine.sh("sleep 1.1; systemctl restart beat; rm /var/lib/glovo-bootstrap/service-beat.service.json")?;
+    let (second, said) = (pid(&machine, "beat")?, converges(&machine, &declared("two"))?);
+    ensure!(said.contains("converged: 0 changes") && pid(&machine, "beat")? == second, "{said}");
+    machine.sh("systemctl stop beat")?;
+    converges(&machine, &declared("two"))?;
+    let second = pid(&machine, "beat")?;
 
     // Between the new file and the restart.
     validator("kill -9 $PPID")?;
