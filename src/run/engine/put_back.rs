@@ -37,7 +37,7 @@ impl<'a> Run<'a> {
         let Some(service) = declared.resource.service() else { return error };
         let Some(must_restart) = system.refusal(service.unit_name()) else { return error };
         let undone = || self.undo(Reader { declared, service }, must_restart);
-        let said = system.host.deadlines().instead(PUT_BACK_TIMEOUT, "putting files back", undone);
+        let said = system.host.stop.deadlines.instead(PUT_BACK_TIMEOUT, "putting files back", undone);
         if said.is_empty() {
             return error;
         }
@@ -116,7 +116,7 @@ impl<'a> Run<'a> {
         }
         for Reader { declared, service } in readers {
             let restarted =
-                system.host.deadlines().within(declared.timeout, &declared.title(), || service.restart(system));
+                system.host.stop.deadlines.within(declared.timeout, &declared.title(), || service.restart(system));
             system.forget();
             match restarted {
                 Ok(()) => runs.push(service.unit_name()),
