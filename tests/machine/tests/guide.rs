@@ -25,7 +25,8 @@ fn follow(path: &str) -> Result<usize> {
             let script = format!("sudo() {{ \"$@\"; }}\ncd /root\n{}", block.text);
             let ended = machine.exec(&["sh", "-euc", &script])?;
             output = ended.stdout + &ended.stderr;
-            ensure!(ended.code == 0, "{path}:{line}: exit code {}\n{output}", ended.code);
+            let expected = block.option("exit").map_or(Ok(0), str::parse)?;
+            ensure!(ended.code == expected, "{path}:{line}: exit code {}\n{output}", ended.code);
             commands += 1;
         } else if block.is("text output") && commands > 0 {
             let missing = block.missing_from(&output);
