@@ -288,7 +288,7 @@ pub struct Signal {
     /// The run is a process of its own then, and its exit code ours. Only of a whole run on this machine: what is left
     /// out is not proven.
     #[arg(long, value_name = "STACK/RESOURCE", conflicts_with_all = ["only", "from", "skip", "root", "phase"])]
-    pub signal: Option<verdict::Target>,
+    pub signal: Option<verdict::SignalTarget>,
     /// The longest that the run may take before it is stopped and FAILURE is signalled: less than the stack waits.
     #[arg(long, value_name = "TIME", requires = "signal", default_value = "14m")]
     pub signal_within: Span,

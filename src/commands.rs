@@ -31,7 +31,7 @@ use crate::{
         engine::{self, Selection},
         lock::MachineLock,
         report::{DownloadReport, Outcome, Report},
-        supervisor::{self, Word},
+        supervisor::{self, RunMessage},
     },
     stop::{Interrupt, signal_of},
     system::{Mode, Phase, System, check_fact},
@@ -57,7 +57,7 @@ pub fn execute(command: Command) -> Result<u8> {
             system.host.set_run_command(again::command(&manifest, is_recorded));
             let (_lock, _, report) = run(&system, &manifest, selection, lock)?;
             if report.exit_code == Some(0) && report.changes(true) > 0 {
-                supervisor::tell(&Word::unproven(&report));
+                supervisor::tell(&RunMessage::unproven(&report));
             }
             Ok(report.exit_code.unwrap_or(1))
         }
@@ -301,7 +301,7 @@ fn show(report: &Report, holder: Option<&str>) {
                 say(format!("  {mark} {}: {}{put_back}", resource.resource, change.summary));
             }
             if let Some(sum) = DownloadReport::sum(&resource.downloads) {
-                say(format!("    fetched {sum}"));
+                say(format!("    downloaded {sum}"));
             }
             for warning in &resource.warnings {
                 say(format!("    warning: {warning}"));

@@ -1,4 +1,4 @@
-//! Fuzz targets: functions that take any bytes and panic where a promise about what strangers write is broken.
+//! Fuzz targets: functions that take any bytes and panic if this program handles them wrongly.
 //!
 //! A target's body stands beside the code that it is about. `cargo fuzz` calls it with new inputs (tests/README.md,
 //! "Fuzzing"). The library's tests call it with every input that is kept in `fuzz/corpus/`.
@@ -14,11 +14,10 @@ use crate::{
     redaction,
 };
 
-/// A function that panics if it is wrong about an input.
+/// A fuzz target: panics if the code under test handles the input wrongly.
 pub type Check = fn(&[u8]);
 
-/// Every target. It has a program of its name in `fuzz/fuzz_targets/`, and inputs in `fuzz/corpus/` in a directory of its
-/// name.
+/// Every target by its name: the name of its program in `fuzz/fuzz_targets/` and of its directory in `fuzz/corpus/`.
 pub const TARGETS: &[(&str, Check)] = &[
     ("accounts", accounts::fuzz),
     ("aws_answer", fetch::fuzz::aws_answer),
@@ -34,7 +33,7 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("retry_after", fetch::fuzz::retry_after),
 ];
 
-/// Gives one input to the target of this name.
+/// Passes one input to the target of this name.
 pub fn check(name: &str, input: &[u8]) {
     let target = TARGETS.iter().find(|(known, _)| *known == name);
     (target.unwrap_or_else(|| panic!("no target is called {name}")).1)(input);
@@ -66,7 +65,7 @@ mod tests {
     #[test]
     fn every_target_has_a_program_and_a_corpus() {
         let names: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).into()).collect();
-        assert_eq!(names.len(), TARGETS.len(), "a name stands twice");
+        assert_eq!(names.len(), TARGETS.len(), "two targets have the same name");
         let listed = |directory: &str| -> BTreeSet<String> {
             let entries = fs::read_dir(fuzz().join(directory)).unwrap();
             entries.map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned()).collect()

@@ -1,4 +1,4 @@
-//! What only an image needs: mounts for the programs of a tree, the seal, the search for credentials left behind.
+//! Support for images: mounts for programs that run in an image's tree, the seal, the search for credentials.
 
 pub mod credentials;
 pub mod mounts;

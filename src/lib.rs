@@ -1,26 +1,26 @@
 //! glovo-bootstrap turns a fresh EC2 machine into a serving one.
 //!
-//! Data flows one way, and each room is named for what happens in it:
+//! Data flows in one direction. Each module is named for its task:
 //!
 //! ```text
 //! command line → manifest (text → steps) → plan (what differs) → changes (applied in order) → report
 //! ```
 //!
-//! | room | what is in it |
+//! | module | content |
 //! | --- | --- |
-//! | [`cli`], [`commands`] | the command line's types; each subcommand puts the rooms below together |
-//! | [`view`] | the only room that prints or asks |
-//! | [`deploy`], [`user_data`] | the operator's side: a stack of AWS CloudFormation, and what leads a new machine here |
+//! | [`cli`], [`commands`] | the command line's types; one function for each subcommand |
+//! | [`view`] | the only module that prints or asks |
+//! | [`deploy`], [`user_data`] | deploying to an AWS CloudFormation stack; user-data for new machines |
 //! | [`run`] | a run from its start to its exit code: the loop over the steps, the report, the lock, the supervisor |
-//! | [`notify`], [`image`] | the outcome in words for AWS and the console; what only an image needs |
-//! | [`resource`] | the kinds, one file each: what differs, and the changes that make it so |
-//! | [`manifest`] | texts become steps, or every diagnostic of them |
-//! | [`system`] | what a kind works with: the machine, downloads, and what a plan knows of earlier resources |
+//! | [`notify`], [`image`] | reporting the outcome to AWS; support for images |
+//! | [`resource`] | the kinds, one file each: how each one finds differences and plans changes |
+//! | [`manifest`] | parsing manifests into steps, or into a list of all their faults |
+//! | [`system`] | the context of a kind: the machine, downloads, and the planned results of earlier resources |
 //! | [`packages`] | apt, dpkg and the keys of repositories |
 //! | [`fetch`], [`aws`], [`net`] | downloads; AWS; HTTP clients, TLS and the one retry loop |
 //! | [`host`] | the only door to the machine: files, programs, accounts, services, facts |
 //! | [`stop`], [`environment`] | signals and deadlines; every environment variable that is read |
-//! | [`redaction`], [`visible`], [`error`], [`value`] | secrets left out, foreign text made visible, faults, typed values |
+//! | [`redaction`], [`visible`], [`error`], [`value`] | removing secrets, escaping foreign text, faults, typed values |
 
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 

@@ -9,7 +9,7 @@ use glovo_bootstrap::{
     cli::Cli,
     commands, environment, error,
     host::{facts::is_stderr_the_journal, journal::Journal, process},
-    run::supervisor::{self, Word},
+    run::supervisor::{self, RunMessage},
     view,
 };
 use tracing::Level;
@@ -18,7 +18,7 @@ use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::Subscriber
 fn main() -> ExitCode {
     process::isolate(supervisor::adopt());
     let cli = Cli::read();
-    // A panic's message is told like any other: without secrets, above the bars, and never a reason to panic again.
+    // A panic's message is printed like any other: without secrets and above the bars. Printing it cannot panic.
     std::panic::set_hook(Box::new(|panic| {
         let trace = Backtrace::capture();
         let trace = if trace.status() == BacktraceStatus::Captured { trace.to_string() } else { String::new() };
@@ -35,16 +35,17 @@ fn main() -> ExitCode {
     match commands::execute(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            supervisor::tell(&Word::of(&error));
+            supervisor::tell(&RunMessage::of(&error));
             view::complain_of(&error);
             ExitCode::from(error::exit_code(&error))
         }
     }
 }
 
-/// Under systemd, records with fields go to the journal; elsewhere lines go to standard error, few
-/// unless asked for. What other crates log in detail holds requests and answers, and so tokens and key
-/// ids: no setting shows it.
+/// Sets up logging: records with fields to the journal under systemd, otherwise lines to standard error.
+///
+/// Without `--verbose`, only warnings and errors are lines. Other crates log requests and answers at debug level.
+/// These hold tokens and key ids, so no setting shows them.
 fn set_up_logging(verbose: bool) {
     let registry = tracing_subscriber::registry();
     let from = |other: Level, ours: Level| Targets::new().with_default(other).with_target("glovo_bootstrap", ours);

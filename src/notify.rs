@@ -1,4 +1,4 @@
-//! The outcome of a run in words for CloudFormation, Auto Scaling and the console, and the calls that send it.
+//! Reporting the outcome of a run to CloudFormation, Auto Scaling and the console.
 
 pub mod block;
 pub mod send;

@@ -1,7 +1,7 @@
-//! User-data: what cloud-init runs at a machine's first boot, to get the agent and become it. Text in, text out.
+//! User-data: the script that cloud-init runs at a machine's first boot. It downloads the agent and executes it.
 //!
-//! The texts are in `packaging/user-data/`. Comments are for their readers, and left out here: EC2 takes 16 KiB of
-//! user-data, and a script of less than 2 KiB leaves room for what else an operator wants to tell cloud-init.
+//! The templates are in `packaging/user-data/`. The script leaves out their comments: EC2 takes 16 KiB of user-data,
+//! and a script of less than 2 KiB leaves room for the operator's other configuration.
 
 use anyhow::{Context, Result, bail, ensure};
 use percent_encoding::{AsciiSet, utf8_percent_encode};
@@ -20,25 +20,25 @@ const BAKED: &str = include_str!("../packaging/user-data/baked.sh");
 
 /// The most bytes of user-data that EC2 takes, before it is encoded as base64.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html>
-pub const LIMIT: usize = 16 << 10;
+pub const MAX_USER_DATA_BYTES: usize = 16 << 10;
 
-/// What is encoded in a signed path: the same as in a query, but for its slashes.
+/// The characters to encode in a signed path: those of a query, without the slash.
 const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 
 /// Where a machine gets the agent from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Agent {
-    /// Its image holds it at `/usr/local/bin/glovo-bootstrap`.
+    /// Its image holds the agent at `/usr/local/bin/glovo-bootstrap`.
     Baked,
-    /// From S3 with the instance's role, or from a web server; these bytes or none.
+    /// It downloads the agent from S3 with the instance's role, or from a web server. The digest must match.
     Fetched(Source, Sha256),
 }
 
-/// A shell script that becomes `glovo-bootstrap run` with these arguments, and has it record them.
+/// Returns a shell script that executes `glovo-bootstrap run --record` with these arguments.
 ///
 /// # Errors
-/// If the agent is in a file of this machine, a bucket's name is none, an argument holds a control character, or all of
-/// it is more than EC2 takes.
+/// If the agent is a file of this machine, a bucket's name is invalid, an argument holds a control character, or the
+/// script is larger than EC2 allows.
 pub fn script(agent: &Agent, arguments: &[String]) -> Result<String> {
     let mut run = "run --record".to_owned();
     for argument in arguments {
@@ -52,37 +52,40 @@ pub fn script(agent: &Agent, arguments: &[String]) -> Result<String> {
             fill(FETCH, &slots)
         }
     };
-    within_limit(script)
+    within_size(script)
 }
 
-/// The same as `#cloud-config`, to be merged with other configuration.
+/// Returns the script as `#cloud-config`, to be merged with other configuration.
 ///
 /// # Errors
-/// As [`script`]; or if an argument holds a character that YAML takes for a line break, or for none at all.
+/// As [`script`]; or if an argument holds a character that YAML forbids or reads as a line break.
 pub fn cloud_config(agent: &Agent, arguments: &[String]) -> Result<String> {
     let script = script(agent, arguments)?;
     if let Some(c) = script.chars().find(|c| matches!(c, '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}')) {
         bail!("YAML can't hold the character {}", c.escape_unicode());
     }
     let lines: String = script.lines().skip(1).map(|line| format!(" {line}\n")).collect();
-    // In a subshell: cloud-init makes one script of all that is to be run.
-    within_limit(format!("#cloud-config\nruncmd:\n- |\n (\n{lines} )\n"))
+    // A subshell, because cloud-init joins all commands of `runcmd` into one script.
+    within_size(format!("#cloud-config\nruncmd:\n- |\n (\n{lines} )\n"))
 }
 
-fn within_limit(text: String) -> Result<String> {
-    if text.len() > LIMIT {
-        let fault = Fault::new(format!("this user-data has {} bytes, and EC2 takes {LIMIT}", text.len()));
-        bail!(fault.hint("put variables and steps where they can be fetched: run --steps s3://…#sha256=HEX"));
+fn within_size(text: String) -> Result<String> {
+    if text.len() > MAX_USER_DATA_BYTES {
+        let fault =
+            Fault::new(format!("this user-data has {} bytes; EC2 takes at most {MAX_USER_DATA_BYTES}", text.len()));
+        bail!(fault.hint("upload variables and steps, and name their URL: run --steps s3://BUCKET/KEY#sha256=HEX"));
     }
     Ok(text)
 }
 
-/// A command that writes the agent to standard output.
+/// Returns a shell command that writes the agent to standard output.
 fn fetch(source: &Source) -> Result<String> {
     match source {
-        Source::File(path) => bail!("a machine that boots has no {path}: upload it, or bake it into its image"),
+        Source::File(path) => bail!(
+            "{path} is a file of this machine, which a new machine does not have; upload it, or bake it into the image"
+        ),
         Source::Http(url) => {
-            // Between double quotes a backslash means something to curl; in a URL it means this.
+            // In double quotes, curl gives a backslash a meaning of its own. Encoded, it is plain text.
             let url = quoted(&url.replace('\\', "%5C"));
             Ok(fill(HTTPS, &[("url", &url)]).trim_end().to_owned())
         }
@@ -90,7 +93,7 @@ fn fetch(source: &Source) -> Result<String> {
             let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
             ensure!(bucket.chars().all(is_name), "`{bucket}` is not the name of a bucket");
             let key = utf8_percent_encode(key, RESERVED_IN_PATH);
-            // Only as a single label does the name match the certificate *.s3.REGION.amazonaws.com.
+            // The certificate *.s3.REGION.amazonaws.com covers only names that are a single label.
             let is_label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
             let (host, path) = if bucket.chars().all(is_label) {
                 (format!("{bucket}."), format!("/{key}"))
@@ -105,7 +108,7 @@ fn fetch(source: &Source) -> Result<String> {
     }
 }
 
-/// The template with its slots, each written `@name@`, filled in, and without its comments.
+/// Fills in a template's slots, each written `@name@`, and removes its comments.
 fn fill(template: &str, slots: &[(&str, &str)]) -> String {
     let lines = template.lines().filter(|line| !line.trim_start().starts_with("# "));
     let code: String = lines.map(|line| format!("{line}\n")).collect();

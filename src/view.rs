@@ -1,6 +1,6 @@
-//! What a person sees: the only way to standard output and standard error.
+//! Output for people: the only module that writes to standard output and standard error.
 //!
-//! What is printed is a [`Shown`], so text of others comes through [`crate::visible`] first.
+//! It prints only [`Shown`] texts, so [`crate::visible`] has escaped foreign text before.
 
 pub mod downloads;
 pub mod run;
@@ -17,8 +17,8 @@ use serde::Serialize;
 
 use crate::{environment, error, host::output, visible::Shown};
 
-/// How many columns a terminal is taken to have that doesn't tell.
-const USUAL_COLUMNS: u16 = 80;
+/// The width of a terminal that does not report its width.
+const DEFAULT_COLUMNS: u16 = 80;
 
 /// When output has colours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -26,27 +26,28 @@ pub enum Colour {
     /// On a terminal, unless the environment says `NO_COLOR` or `TERM=dumb`.
     #[default]
     Auto,
-    /// Also in files and pipes.
+    /// Always, even in files and pipes.
     Always,
-    /// Not at all.
+    /// Never.
     Never,
 }
 
-/// What the command line says of colours.
+/// The command line's choice of colours.
 static COLOUR: OnceLock<Colour> = OnceLock::new();
 
-/// Sets when output has colours; the first call counts.
+/// Sets when output has colours. Only the first call has an effect.
 pub fn set_colour(colour: Colour) {
     _ = COLOUR.set(colour);
 }
 
-/// Prints a line, or several, to standard output. A closed terminal or a full pipe must not end a run, so errors are
-/// dropped (and `println!` is not used: it panics).
+/// Prints one or more lines to standard output.
+///
+/// Errors are ignored, because a closed terminal or pipe must not end a run. `println!` would panic.
 pub fn say(text: impl Into<Shown>) {
     say_within(None, text);
 }
 
-/// The same, but what finds no reader for so long is dropped.
+/// Prints like [`say`], but drops the text if no reader takes it for so long.
 fn say_within(patience: Option<Duration>, text: impl Into<Shown>) {
     output::print(standard_output(), (text.into() + Shown::lines("\n")).as_str(), patience);
 }
@@ -57,13 +58,13 @@ pub fn say_json(value: &impl Serialize) -> Result<()> {
     Ok(())
 }
 
-/// Prints a value as JSON on one line, for those who read line by line.
+/// Prints a value as JSON on one line, for programs that read line by line.
 pub fn say_json_line(value: &impl Serialize) -> Result<()> {
     say(Shown::json(&serde_json::to_string(value).context("writing JSON")?));
     Ok(())
 }
 
-/// Prints a text that is meant for a file or a program: byte by byte, but made visible on a terminal.
+/// Prints a text for a file or a program: unchanged, but escaped on a terminal.
 pub fn say_document(text: &str) {
     if standard_output().is_terminal() {
         return say(Shown::lines(text));
@@ -81,10 +82,10 @@ fn standard_error() -> io::Stderr {
     io::stderr()
 }
 
-/// The bars that are on the terminal: what else is printed goes above them.
+/// The progress bars on the terminal. Other output goes above them.
 static BARS: Mutex<Option<MultiProgress>> = Mutex::new(None);
 
-/// Prints a line, or several, to standard error, in the same spirit.
+/// Prints one or more lines to standard error. Errors are ignored, as in [`say`].
 pub fn complain(text: impl Into<Shown>) {
     above_bars(&(text.into() + Shown::lines("\n")));
 }
@@ -94,7 +95,7 @@ pub fn complain_of(error: &anyhow::Error) {
     complain(Shown::lines(error::render(error).trim_end()));
 }
 
-/// Prints a question to standard error; the answer is typed behind it.
+/// Prints a question to standard error. The user types the answer on the same line.
 pub fn ask(question: &str) {
     above_bars(&(Shown::from(question) + " "));
 }
@@ -108,7 +109,7 @@ fn above_bars(text: &Shown) {
     }
 }
 
-/// Standard error for log lines.
+/// A writer of log lines to standard error.
 #[derive(Debug)]
 pub struct Complaints;
 
@@ -123,27 +124,27 @@ impl Write for Complaints {
     }
 }
 
-/// Whether standard error is a terminal on which a line can be drawn anew.
+/// Returns whether standard error is a terminal that can redraw a line.
 fn is_live() -> bool {
     standard_error().is_terminal() && !is_dumb()
 }
 
-/// How many columns the terminal of standard error has.
+/// Returns the width of standard error's terminal, in columns.
 fn columns() -> u16 {
-    terminal_size::terminal_size_of(standard_error()).map_or(USUAL_COLUMNS, |(width, _)| width.0)
+    terminal_size::terminal_size_of(standard_error()).map_or(DEFAULT_COLUMNS, |(width, _)| width.0)
 }
 
 fn is_dumb() -> bool {
     environment::value(environment::TERM).is_some_and(|term| term == "dumb")
 }
 
-/// The only way to put a text beside a bar.
+/// Sets the text beside a bar.
 #[expect(clippy::disallowed_methods, reason = "what it gets is visible")]
 fn label(bar: &ProgressBar, text: impl Into<Shown>) {
     bar.set_message(text.into().as_str().to_owned());
 }
 
-/// Whether standard output shows colours, and the user wants them: <https://no-color.org>.
+/// Returns whether to print colours: standard output shows them, and the user wants them (<https://no-color.org>).
 fn is_colourful() -> bool {
     match COLOUR.get().copied().unwrap_or_default() {
         Colour::Always => true,
@@ -155,12 +156,12 @@ fn is_colourful() -> bool {
     }
 }
 
-/// One line in a colour (the parameters of ANSI's SGR), where standard output shows colours.
+/// Returns a line in a colour, if output has colours. `code` holds the parameters of ANSI's SGR.
 pub fn coloured(code: &'static str, text: &str) -> Shown {
     if is_colourful() { Shown::painted(code, text) } else { text.into() }
 }
 
-/// `1 change`, `2 changes`.
+/// Returns a number with its noun: `1 change`, `2 changes`.
 pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

@@ -8,7 +8,7 @@ use crate::{
     cli::{self, Seal},
     error::Fault,
     image::{
-        credentials::{self, Finding},
+        credentials::{self, FoundCredential},
         seal,
     },
     run::report::Report,
@@ -58,7 +58,7 @@ fn seal_image(system: &System, arguments: &Seal, secrets: &[&AbsPath]) -> Result
     let mut findings = seal::declared_secrets(&system.host, secrets)?;
     let others = credentials::search(&system.host, &arguments.allow)?;
     findings.extend(others.into_iter().filter(|found| !secrets.contains(&&found.path)));
-    for Finding { path, line, what } in &findings {
+    for FoundCredential { path, line, what } in &findings {
         say(format!("  ! {path}:{line}: {what}"));
     }
     if !findings.is_empty() {

@@ -23,7 +23,7 @@ use crate::{
     value::{AbsPath, Sha256, Span},
     view::{
         complain, complain_of,
-        downloads::{self, Bars, Row, Status, complain_of_all},
+        downloads::{self, Bars, DownloadStatus, Row, complain_of_all},
         say, say_json,
     },
     visible,
@@ -294,16 +294,18 @@ fn deliver(system: &System, files: &mut [File], jobs: Option<usize>, mut bars: B
 fn summary(files: &[File], elapsed: Duration) -> String {
     let rows: Vec<Row<'_>> = files.iter().map(Row::from).collect();
     let count = |status| rows.iter().filter(|row| row.status == status).count();
-    let fetched = rows.iter().filter(|row| row.status == Status::Fetched);
+    let fetched = rows.iter().filter(|row| row.status == DownloadStatus::Fetched);
     // What had been there from before took none of the time.
     let bytes = fetched.map(|row| row.size.unwrap_or_default().saturating_sub(row.resumed)).sum();
-    let mut text = match count(Status::Fetched) {
+    let mut text = match count(DownloadStatus::Fetched) {
         0 => "fetched nothing".into(),
         files => format!("fetched {}", downloads::sum(files, bytes, elapsed)),
     };
-    for (status, word) in
-        [(Status::AlreadyThere, "already there"), (Status::Skipped, "skipped"), (Status::Failed, "failed")]
-    {
+    for (status, word) in [
+        (DownloadStatus::AlreadyThere, "already there"),
+        (DownloadStatus::Skipped, "skipped"),
+        (DownloadStatus::Failed, "failed"),
+    ] {
         if count(status) > 0 {
             text.push_str(&format!("; {} {word}", count(status)));
         }
@@ -315,10 +317,10 @@ impl<'a> From<&'a File> for Row<'a> {
     fn from(file: &'a File) -> Self {
         let row = |status, size, time, resumed| Row { status, size, time, resumed, name: &file.name };
         match &file.outcome {
-            Some(Outcome::Fetched(it)) => row(Status::Fetched, Some(it.size), Some(it.took), it.resumed),
-            Some(Outcome::AlreadyThere(size)) => row(Status::AlreadyThere, Some(*size), None, 0),
-            Some(Outcome::Skipped) => row(Status::Skipped, None, None, 0),
-            Some(Outcome::Failed(_)) | None => row(Status::Failed, None, None, 0),
+            Some(Outcome::Fetched(it)) => row(DownloadStatus::Fetched, Some(it.size), Some(it.took), it.resumed),
+            Some(Outcome::AlreadyThere(size)) => row(DownloadStatus::AlreadyThere, Some(*size), None, 0),
+            Some(Outcome::Skipped) => row(DownloadStatus::Skipped, None, None, 0),
+            Some(Outcome::Failed(_)) | None => row(DownloadStatus::Failed, None, None, 0),
         }
     }
 }
@@ -329,7 +331,7 @@ struct FileReport<'a> {
     /// Its URL, without the query string.
     source: &'a str,
     path: Option<&'a str>,
-    status: Status,
+    status: DownloadStatus,
     /// In bytes.
     size: Option<u64>,
     sha256: Option<Sha256>,

@@ -14,12 +14,12 @@ use crate::{
     manifest::location::variables_file,
     notify::{
         block::Block,
-        verdict::{Hook, Target, Verdict},
+        verdict::{Hook, SignalTarget, Verdict},
     },
     redaction::Redaction,
     run::{
         report::ErrorReport,
-        supervisor::{self, Event, Supervised, Word},
+        supervisor::{self, RunMessage, Supervised, WaitEnd},
     },
     stop::Interrupt,
     system::{Mode, System},
@@ -40,7 +40,7 @@ const OPTIONS: [&str; 3] = ["--signal", "--signal-within", "--lifecycle-hook"];
 #[derive(Debug, Clone)]
 pub(super) struct Audience {
     /// A stack's resource.
-    pub(super) target: Target,
+    pub(super) target: SignalTarget,
     /// A hook that holds the instance back.
     pub(super) hook: Option<Hook>,
 }
@@ -51,7 +51,7 @@ pub(super) fn execute(audience: &Audience, within: Duration, manifest: &cli::Man
     drop(take_options(&mut arguments));
     supervise(&arguments, audience, within, manifest).or_else(|error| {
         // Not silent even where there is nothing to supervise.
-        let word = Word::of(&error);
+        let word = RunMessage::of(&error);
         let speaker = Speaker::new(audience, manifest)?;
         speaker.write_block(&word);
         speaker.tell(&speaker.failure(&word, Some("supervisor")), PATIENCE);
@@ -66,12 +66,12 @@ pub fn refuse(usage: &clap::Error) -> u8 {
     let named = take_options(&mut arguments).into_iter().find(|(name, _)| *name == OPTIONS[0]);
     if usage.use_stderr()
         && arguments.iter().any(|argument| argument == "run")
-        && let Some(Ok(target)) = named.map(|(_, value)| value.to_string_lossy().parse::<Target>())
+        && let Some(Ok(target)) = named.map(|(_, value)| value.to_string_lossy().parse::<SignalTarget>())
     {
         let text = usage.to_string();
         let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         let error = Fault::new("the command line can't be read").hint("glovo-bootstrap run --help");
-        let word = Word::of(&error.caused_by(anyhow::anyhow!(first.to_owned())).into());
+        let word = RunMessage::of(&error.caused_by(anyhow::anyhow!(first.to_owned())).into());
         match Speaker::new(&Audience { target, hook: None }, &cli::Manifest::default()) {
             Ok(speaker) => {
                 speaker.write_block(&word);
@@ -109,25 +109,25 @@ fn supervise(arguments: &[OsString], audience: &Audience, within: Duration, mani
     let event = run.wait(within, &interrupt)?;
     let speaker = Speaker::new(audience, manifest)?;
     let (status, why) = match event {
-        Event::Ended(status) => (status, Why::of(status)),
-        Event::Late => {
+        WaitEnd::Ended(status) => (status, Why::of(status)),
+        WaitEnd::Late => {
             run.stop();
             let message = format!("the run did not end within {}", spoken(within));
             let hint =
                 "see what it waited for; or give it more time: --signal-within, and the stack's own timeout".into();
             (run.end()?, Some(Why { word: "deadline", message, hint }))
         }
-        Event::Stopped(_) => {
+        WaitEnd::Stopped(_) => {
             run.stop();
             let error = interrupt.check().err().context("no signal")?;
             let word = error.to_string().rsplit(' ').next().unwrap_or_default().to_owned();
-            speaker.tell(&speaker.failure(&run.last_word(), Some(&word)), HASTE);
+            speaker.tell(&speaker.failure(&run.last_message(), Some(&word)), HASTE);
             let status = run.end()?;
-            speaker.write_block(&run.last_word());
+            speaker.write_block(&run.last_message());
             return Ok(supervisor::exit_code(status));
         }
     };
-    let mut word = run.last_word();
+    let mut word = run.last_message();
     let code = supervisor::exit_code(status);
     if code == 0 && word.error.is_none() {
         speaker.tell(&Verdict::Success, PATIENCE);
@@ -180,7 +180,7 @@ impl Speaker {
         Ok(Self { system, audience: audience.clone(), redaction })
     }
 
-    fn failure(&self, word: &Word, how: Option<&str>) -> Verdict {
+    fn failure(&self, word: &RunMessage, how: Option<&str>) -> Verdict {
         let step = word.step.as_deref().map(|step| self.redaction.line(step));
         Verdict::Failure { step, how: how.map(Into::into) }
     }
@@ -200,8 +200,8 @@ impl Speaker {
         let (target, status) = (&self.audience.target, verdict.status());
         match self.system.signal_resource(target, verdict, patience) {
             Ok(Acknowledged::Taken(id)) => say(format!("signalled {status} to {target} as {id}")),
-            Ok(Acknowledged::NobodyWaits(words)) => {
-                tracing::warn!("nobody waits for the signal {status} to {target}: {words}");
+            Ok(Acknowledged::NotAwaited(words)) => {
+                tracing::warn!("no resource waits for the signal {status} to {target}: {words}");
             }
             Err(error) => complain_of(&error),
         }
@@ -237,7 +237,7 @@ impl Speaker {
     }
 
     /// Says why, to standard error and the console.
-    fn write_block(&self, word: &Word) {
+    fn write_block(&self, word: &RunMessage) {
         let instance = self.instance().ok();
         // As cloudformation/*.yml tag the machines of a build; without a metadata service nobody waits for it twice.
         let build = instance.as_ref().and_then(|_| self.system.instance("tags.build").ok());

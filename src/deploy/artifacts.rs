@@ -50,9 +50,13 @@ impl Artifacts {
         if let Some(path) = &settings.cloud_init_path {
             let text = String::from_utf8(read(path)?.1).with_context(|| format!("{path} is not UTF-8"))?;
             ensure!(
-                text.len() <= user_data::LIMIT,
-                Fault::new(format!("{path} has {} bytes, and EC2 takes at most {}", text.len(), user_data::LIMIT))
-                    .invalid()
+                text.len() <= user_data::MAX_USER_DATA_BYTES,
+                Fault::new(format!(
+                    "{path} has {} bytes, and EC2 takes at most {}",
+                    text.len(),
+                    user_data::MAX_USER_DATA_BYTES
+                ))
+                .invalid()
             );
             artifacts.given = Some(text);
             return Ok(artifacts);

@@ -1,7 +1,7 @@
-//! Credentials that were left behind in an image, where every instance and everybody who may start one would have them.
+//! The search for credentials in an image. Every instance of the image, and every user of one, could read them.
 //!
-//! What is looked for is so formed that hardly anything else is: a private key is one with its body, a secret access key
-//! one with its name or its key id. Only the first MiB of a file is read, and no file twice.
+//! The patterns are strict, so that few other texts match. A private key counts only with its body, a secret access key
+//! only with its name or its key id. The search reads each file once, and only its first MiB.
 
 use std::{io::Read, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     value::AbsPath,
 };
 
-/// Where people and programs leave them. Packages bring what is elsewhere.
+/// The directories where users and programs store credentials. Packages install all other files.
 const AREAS: [&str; 11] = [
     "/etc",
     "/home",
@@ -32,16 +32,17 @@ const AREAS: [&str; 11] = [
     "/var/tmp",
     "/var/www",
 ];
-/// Private keys that belong where they are: `seal` removes host keys if it is asked to, the other one is Debian's and
-/// nobody trusts it.
+/// Private keys that may stay. `seal` removes host keys on request. The other key belongs to Debian's self-signed test
+/// certificate, which no client trusts.
 const KNOWN: [&str; 2] = ["/etc/ssh/ssh_host_*_key", "/etc/ssl/private/ssl-cert-snakeoil.key"];
-/// How much is read of a file.
-const READ: u64 = 1 << 20;
-/// How many files are looked at, and for how long.
-const FILES: usize = 200_000;
-const TIME: Duration = Duration::from_mins(2);
+/// How many bytes of a file are searched.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// The search fails if there are more files.
+const MAX_FILES: usize = 200_000;
+/// The search fails if it takes longer.
+const SEARCH_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// What is looked for in which files (patterns of [`is_match`]; none: in all), and where it begins.
+/// The credential's name, the files to search (patterns of [`is_match`]; none: all files), and its position in a text.
 type Rule = (&'static str, &'static [&'static str], fn(&str) -> Option<usize>);
 
 const RULES: &[Rule] = &[
@@ -57,23 +58,23 @@ const RULES: &[Rule] = &[
     }),
 ];
 
-/// A credential, without itself.
+/// Where a credential was found. It does not hold the credential itself.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct FoundCredential {
     /// The file.
     pub path: AbsPath,
     /// The line, from 1.
     pub line: usize,
-    /// What it is.
+    /// The kind of credential.
     pub what: &'static str,
 }
 
-/// Looks for credentials, but not at paths that are allowed to hold some, or below them.
+/// Returns the credentials found, except at or below the allowed paths.
 ///
 /// # Errors
-/// Also if there is more to look at than there is time for: then nobody knows.
-pub fn search(host: &Host, allowed: &[AbsPath]) -> Result<Vec<Finding>> {
-    host.stop.deadlines.within(Some(TIME), "looking for credentials", || {
+/// If a file cannot be read, or the search exceeds [`MAX_FILES`] or [`SEARCH_TIMEOUT`]: the result is incomplete then.
+pub fn search(host: &Host, allowed: &[AbsPath]) -> Result<Vec<FoundCredential>> {
+    host.stop.deadlines.within(Some(SEARCH_TIMEOUT), "looking for credentials", || {
         let root = host.root().to_inspect();
         let mut search = Search { host, root: &root, allowed, files: 0, findings: vec![] };
         for area in AREAS {
@@ -88,11 +89,11 @@ struct Search<'a> {
     root: &'a Root,
     allowed: &'a [AbsPath],
     files: usize,
-    findings: Vec<Finding>,
+    findings: Vec<FoundCredential>,
 }
 
 impl Search<'_> {
-    /// A path, and everything below it. No link is followed: what it points to is looked at where it is.
+    /// Searches a path and everything below it. Links are not followed: their targets are searched at their own paths.
     fn enter(&mut self, path: &AbsPath, depth: usize) -> Result<()> {
         self.host.stop.check()?;
         let root = self.root;
@@ -118,14 +119,14 @@ impl Search<'_> {
 
     fn file(&mut self, path: &AbsPath) -> Result<()> {
         self.files += 1;
-        if self.files > FILES {
-            return Err(Fault::new(format!("there are more than {FILES} files to look for credentials in"))
-                .hint("take out what does not belong into an image, or --allow the directory that holds most of them")
+        if self.files > MAX_FILES {
+            return Err(Fault::new(format!("the tree has more than {MAX_FILES} files to search for credentials"))
+                .hint("remove files that the image does not need, or pass --allow for the largest directory")
                 .into());
         }
         let Some((file, _)) = self.root.open_file(path)? else { return Ok(()) };
         let mut bytes = vec![];
-        _ = file.take(READ).read_to_end(&mut bytes).with_context(|| format!("reading {path}"))?;
+        _ = file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).with_context(|| format!("reading {path}"))?;
         if bytes[..bytes.len().min(8192)].contains(&0) {
             return Ok(());
         }
@@ -135,29 +136,29 @@ impl Search<'_> {
                 && let Some(at) = find(&text)
             {
                 let line = text[..at].matches('\n').count() + 1;
-                self.findings.push(Finding { path: path.clone(), line, what });
+                self.findings.push(FoundCredential { path: path.clone(), line, what });
             }
         }
         Ok(())
     }
 }
 
-/// Whether a directory is on a file system that an image holds: memory and other machines are in none, unless the whole
-/// tree is there.
+/// Returns whether a directory is on a file system that is part of the image. A tmpfs or NFS mount is not part of it,
+/// unless the whole tree is on it.
 fn is_on_disk(root: &Root, path: &AbsPath) -> Result<bool> {
     let device = |path| Ok::<_, anyhow::Error>(root.status(path)?.map(|status| status.identity[0]));
     let elsewhere = [statfs::TMPFS_MAGIC, statfs::NFS_SUPER_MAGIC];
     Ok(device(path)? == device(&"/".into())? || !elsewhere.contains(&root.file_system(&path.join("any")?)?.magic))
 }
 
-/// `password` and a word behind it, netrc(5) and `apt_auth.conf(5)`.
+/// Finds `password` followed by a word: netrc(5) and `apt_auth.conf(5)`.
 fn netrc_password(text: &str) -> Option<usize> {
     let mut words = text.split_ascii_whitespace();
     let found = words.any(|word| word == "password") && words.next().is_some();
     found.then(|| text.find("password"))?
 }
 
-/// `scheme://user:password@host` with a password that is none of those that stand for one in a manual.
+/// Finds `scheme://user:password@host`, unless the password is a placeholder that manuals use.
 fn password_in_url(text: &str) -> Option<usize> {
     const STAND_INS: [&str; 12] = [
         "password",
@@ -189,7 +190,7 @@ fn password_in_url(text: &str) -> Option<usize> {
     })
 }
 
-/// Of a registry that is logged in to without a helper that keeps the password.
+/// Finds the password of a container registry that is stored in the file, not by a credential helper.
 fn registry_password(text: &str) -> Option<usize> {
     let config: serde_json::Value = serde_json::from_str(text).ok()?;
     let registries = config.get("auths").unwrap_or(&config).as_object()?;
@@ -207,7 +208,7 @@ mod tests {
     use super::*;
     use crate::stop::Interrupt;
 
-    /// What is found in a tree of these files: `path:line: what`.
+    /// Returns the findings in a tree of these files: `path:line: what`.
     fn found(files: &[(&str, &str)], allowed: &[&'static str]) -> Vec<String> {
         let tree = nix::unistd::mkdtemp(&std::env::temp_dir().join("credentials-XXXXXX")).unwrap();
         for (path, text) in files {
@@ -219,10 +220,10 @@ mod tests {
         let allowed: Vec<AbsPath> = allowed.iter().map(|path| (*path).into()).collect();
         let findings = search(&host, &allowed).unwrap();
         fs::remove_dir_all(tree).unwrap();
-        findings.iter().map(|Finding { path, line, what }| format!("{path}:{line}: {what}")).collect()
+        findings.iter().map(|FoundCredential { path, line, what }| format!("{path}:{line}: {what}")).collect()
     }
 
-    /// Put together here, so that no scanner takes this file for a leak.
+    /// A secret in parts, so that no scanner reports this file.
     fn secret() -> String {
         ["9drTJvcXLB89EXZL", "B5hxzQeXWxtvRL2wPq", "s7/+Kd"].concat()
     }
@@ -294,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_one_is_not_taken_for_one() {
+    fn placeholders_and_public_parts_are_not_reported() {
         let id = ["AKIA", "Z2MQ5GRSEXW4TB3J"].concat();
         let files = [
             ("/etc/ssh/ssh_host_ed25519_key", key("OPENSSH PRIVATE KEY")),
@@ -324,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_allowed_is_not_looked_at() {
+    fn allowed_paths_are_not_searched() {
         let key = key("PRIVATE KEY");
         let files = [("/etc/nginx/site.key", &*key), ("/etc/nginx/site.key.old", &*key), ("/opt/a/b/key", &*key)];
         let found = found(&files, &["/etc/nginx/site.key", "/opt/a"]);
@@ -332,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_many_bytes_a_character_are_cut_where_they_can_be() {
+    fn multibyte_texts_are_cut_at_character_boundaries() {
         let text = format!("-----BEGIN PRIVATE KEY-----{}", "é".repeat(1000));
         assert_eq!((private_key(&text), aws_secret(&text)), (None, None));
         assert_eq!(aws_secret(&format!("ASIA{}", "ü".repeat(400))), None);

@@ -1,11 +1,11 @@
-//! An image's last step: what is this machine's own, and would be every instance's, is taken out.
+//! An image's last step: removing data that belongs to the build machine, so that no instance inherits it.
 //!
-//! As `cloud-init clean --logs` and EC2 Image Builder's own clean-up do, and AWS asks for of images that are shared.
+//! `cloud-init clean --logs` and EC2 Image Builder's clean-up do the same. AWS requires it of shared images:
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/building-shared-amis.html>
 
 use anyhow::Result;
 
-use super::credentials::Finding;
+use super::credentials::FoundCredential;
 use crate::{
     host::{
         Host,
@@ -16,7 +16,7 @@ use crate::{
     value::AbsPath,
 };
 
-/// What is removed only if it is asked for.
+/// Options for data that is removed only on request.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct OnRequest {
     /// With --seal, remove SSH host keys too. cloud-init makes new ones on each instance; without it, sshd has none.
@@ -27,7 +27,7 @@ pub struct OnRequest {
     pub authorized_keys: bool,
 }
 
-/// When something is removed.
+/// When a path is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum When {
     Always,
@@ -35,22 +35,31 @@ enum When {
     AuthorizedKeys,
 }
 
-/// Where authorized keys are.
+/// The pattern of the files with authorized keys.
 const AUTHORIZED_KEYS: &str = "~/.ssh/authorized_keys*";
 
-/// What is removed: patterns of [`Root::matching`] and what they are of.
+/// The paths to remove: when, a description, and patterns of [`Root::matching`].
 ///
-/// Of our own state, the notes on where files came from stay: the files are in the image, and with the notes the boot
-/// need not fetch them again. Of cloud-init's, `seed` and `scripts` stay: somebody has put them there.
+/// Of this program's state, the notes on the sources of files stay: the image holds the files, and with the notes the
+/// boot need not download them again. Of cloud-init's state, `seed` and `scripts` stay, because the image's author puts
+/// them there.
 const REMOVED: &[(When, &str, &[&str])] = &[
-    (When::Always, "what a service was started with on this machine", &["/var/lib/glovo-bootstrap/service-*.json"]),
-    (When::Always, "what a run of this machine has changed", &["/var/lib/glovo-bootstrap/previous.json"]),
-    (When::Always, "what this machine's user-data named", &["/var/lib/glovo-bootstrap/manifest.json"]),
-    (When::Always, "what this machine's last apt-get update lacked", &["/var/lib/glovo-bootstrap/apt-update.json"]),
-    (When::Always, "D-Bus has the machine-id", &["/var/lib/dbus/machine-id"]),
+    (When::Always, "the start record of a service on this machine", &["/var/lib/glovo-bootstrap/service-*.json"]),
+    (When::Always, "the previous content of files that a run changed", &["/var/lib/glovo-bootstrap/previous.json"]),
     (
         When::Always,
-        "of cloud-init on this machine, the user-data among it",
+        "the run arguments that this machine's user-data recorded",
+        &["/var/lib/glovo-bootstrap/manifest.json"],
+    ),
+    (
+        When::Always,
+        "the failed sources of this machine's last apt-get update",
+        &["/var/lib/glovo-bootstrap/apt-update.json"],
+    ),
+    (When::Always, "the machine-id for D-Bus", &["/var/lib/dbus/machine-id"]),
+    (
+        When::Always,
+        "cloud-init's data of this machine, including user-data",
         &[
             "/var/lib/cloud/instance",
             "/var/lib/cloud/instances",
@@ -61,7 +70,7 @@ const REMOVED: &[(When, &str, &[&str])] = &[
     ),
     (
         When::Always,
-        "randomness that no two machines may share",
+        "a random seed that must be unique to a machine",
         &["/var/lib/systemd/random-seed", "/var/lib/systemd/credential.secret", "/var/lib/urandom/random-seed"],
     ),
     (
@@ -76,10 +85,10 @@ const REMOVED: &[(When, &str, &[&str])] = &[
     ),
     (When::Always, "a shell's history", &["~/.*_history"]),
     (When::HostKeys, "an SSH host key", &["/etc/ssh/ssh_host_*_key", "/etc/ssh/ssh_host_*_key.pub"]),
-    (When::AuthorizedKeys, "opens every instance", &[AUTHORIZED_KEYS]),
+    (When::AuthorizedKeys, "keys that could log in to every instance", &[AUTHORIZED_KEYS]),
 ];
 
-/// Removes what is this machine's own, and tells each thing before it is done. A second time there is nothing to do.
+/// Removes the data of this machine, and reports each path to `tell`. A second call finds nothing to remove.
 pub fn seal(host: &Host, on_request: OnRequest, mut tell: impl FnMut(String)) -> Result<()> {
     let root = &host.root().to_inspect();
     for (when, what, patterns) in REMOVED {
@@ -102,21 +111,20 @@ pub fn seal(host: &Host, on_request: OnRequest, mut tell: impl FnMut(String)) ->
     Ok(())
 }
 
-/// The files that are there though the manifest declares them secrets; our notes on them, which hold their digests, are
-/// removed.
-pub fn declared_secrets(host: &Host, secrets: &[&AbsPath]) -> Result<Vec<Finding>> {
+/// Returns the secret files of the manifest that exist. Removes this program's notes on them, which hold their digests.
+pub fn declared_secrets(host: &Host, secrets: &[&AbsPath]) -> Result<Vec<FoundCredential>> {
     let mut found = vec![];
     for path in secrets {
         host.root().remove(&state::path(&note(path))?)?;
         if host.root().status(path)?.is_some() {
             let what = "a secret, as the manifest declares it (--allow does not keep it)";
-            found.push(Finding { path: (*path).clone(), line: 1, what });
+            found.push(FoundCredential { path: (*path).clone(), line: 1, what });
         }
     }
     Ok(found)
 }
 
-/// The files of authorized keys that are left, each with how many it holds: every instance of the image will let these in.
+/// Returns the remaining files of authorized keys, each with its number of keys. Every instance will accept these keys.
 pub fn authorized_keys(host: &Host) -> Result<Vec<(AbsPath, usize)>> {
     let mut left = vec![];
     let root = host.root().to_inspect();
@@ -131,14 +139,16 @@ pub fn authorized_keys(host: &Host) -> Result<Vec<(AbsPath, usize)>> {
     Ok(left)
 }
 
-/// A history that is kept nowhere, or an identity that is another file's.
+/// Returns whether a path is a link to `/dev/null` (a disabled history) or to `etc/machine-id`.
 fn is_harmless(root: &Root, path: &AbsPath) -> Result<bool> {
     let target = root.read_link(path)?;
     Ok(target.is_some_and(|target| target == "/dev/null" || target.to_string_lossy().ends_with("etc/machine-id")))
 }
 
-/// Emptied, not removed and not `uninitialized`: with either, the first boot would be a "first boot" (machine-id(5)), at
-/// which systemd enables units by its presets, also those that the image has disabled.
+/// Empties `/etc/machine-id`.
+///
+/// The file is not removed, and does not get `uninitialized`. After either, systemd would treat the boot as a first
+/// boot (machine-id(5)) and enable units by its presets, including units that the image has disabled.
 fn empty_machine_id(root: &Root, mut tell: impl FnMut(String)) -> Result<()> {
     let path = AbsPath::from("/etc/machine-id");
     let Some(status) = root.status(&path)?.filter(|status| status.file_type == FileType::Regular) else {

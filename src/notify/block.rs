@@ -1,51 +1,51 @@
-//! The block on the console that says why a run failed: written by the instance, found again in its console's output.
+//! The block on the console that says why a run failed. The instance writes it; the operator's side finds it again.
 //!
-//! EC2 keeps the last 64 KiB of a console, also for a while after the machine is gone:
+//! EC2 keeps the last 64 KiB of a console, for a while even after the machine is terminated:
 //! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_GetConsoleOutput.html>
 
 use std::fmt::{self, Write};
 
 use crate::{
     redaction::{self, Redaction},
-    run::supervisor::Word,
+    run::supervisor::RunMessage,
 };
 
 const BEGIN: &str = "-----BEGIN GLOVO-BOOTSTRAP FAILURE-----";
 const END: &str = "-----END GLOVO-BOOTSTRAP FAILURE-----";
 /// The most bytes of a block.
-const LIMIT: usize = 2048;
-/// The most bytes of a line with its name: all but the log's fit into a block then.
-const LINE: usize = 180;
+const MAX_BLOCK_BYTES: usize = 2048;
+/// The most bytes of a line with its name, so that all lines but the log's fit into a block.
+const MAX_LINE_BYTES: usize = 180;
 /// The most causes, the outermost first.
-const CAUSES: usize = 4;
+const MAX_CAUSES: usize = 4;
 
 /// Why a run failed. Each text is one line of ASCII without secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Block {
     /// The instance's id.
     pub instance: Option<String>,
-    /// The build that was to be served.
+    /// The build that the instance should run.
     pub build: Option<String>,
     /// The step that failed.
     pub step: Option<String>,
     /// The resource that failed.
     pub resource: Option<String>,
-    /// What failed.
+    /// The error.
     pub error: Option<String>,
-    /// Why, outermost first.
+    /// Its causes, outermost first.
     pub causes: Vec<String>,
-    /// What to do next.
+    /// The next thing to do.
     pub hint: Option<String>,
-    /// The last lines that what failed has printed.
+    /// The last lines that the failed program printed.
     pub log: Vec<String>,
 }
 
 impl Block {
-    /// What a run has said last, on this instance and of this build, without what must not be shown.
-    pub fn new(instance: Option<String>, build: Option<&str>, word: &Word, redaction: &Redaction) -> Self {
+    /// Returns the block of a run's last message, on this instance and for this build, without secrets.
+    pub fn new(instance: Option<String>, build: Option<&str>, word: &RunMessage, redaction: &Redaction) -> Self {
         let shown = |text: &str| redaction.line(text);
         let error = word.error.as_ref();
-        // What a program has printed stands below its error: see `host::command::with_tail`.
+        // A program's output stands below its error: see `host::command::with_tail`.
         let causes = || error.into_iter().flat_map(|error| &error.causes).map(|cause| redaction.text(cause));
         let mut firsts = causes().map(|cause| redaction::line(cause.lines().next().unwrap_or_default()));
         let printed = |cause: std::borrow::Cow<'_, str>| -> Vec<String> {
@@ -57,24 +57,26 @@ impl Block {
             step: word.step.as_deref().map(shown),
             resource: word.resource.as_deref().map(shown),
             error: firsts.next(),
-            causes: firsts.take(CAUSES).collect(),
+            causes: firsts.take(MAX_CAUSES).collect(),
             hint: error.and_then(|error| error.hint.as_deref()).map(shown),
             log: causes().flat_map(printed).collect(),
         }
     }
 
-    /// The last block in the output of a console; kernel messages in between, a logger's prefix and carriage returns are
-    /// no hindrance. One whose end is missing goes to the end of the text.
+    /// Finds the last block in a console's output.
+    ///
+    /// Kernel messages between its lines, a logger's prefix and carriage returns are allowed. A block without its end
+    /// reaches to the end of the text.
     pub fn find(console: &str) -> Option<Self> {
         let lines: Vec<(bool, &str)> = console.lines().map(without_time).collect();
         let mut begins = lines.iter().enumerate().filter_map(|(at, (_, line))| Some((at, line.strip_suffix(BEGIN)?)));
         let (at, tag) = begins.rfind(|(_, tag)| is_tag(tag))?;
-        // A line of the kernel has a time but no tag; if the block came through a logger, each of its lines has that tag.
+        // A kernel line has a time but no tag. If a logger wrote the block, each of its lines has the logger's tag.
         let own = lines[at + 1..].iter().filter(|(timed, _)| !(*timed && tag.is_empty()));
         let mut block = Self::default();
         for line in own.filter_map(|(_, line)| line.strip_prefix(tag)).take_while(|line| *line != END) {
             let Some((name, text)) = line.split_once(": ") else { continue };
-            // Another program may have written it: only plain text without secrets is shown.
+            // Another program may have written the block, so secrets and control characters are removed here too.
             let text = redaction::line(text);
             match name {
                 "instance" => block.instance = Some(text),
@@ -92,13 +94,13 @@ impl Block {
     }
 }
 
-/// The last that user-data said on a console because it could not get this program, without the time before it.
+/// Finds the last error line of user-data that could not download this program, without the time before it.
 pub fn of_user_data(console: &str) -> Option<String> {
     let lines = console.lines().map(|line| without_time(line).1);
     lines.rev().find(|line| line.starts_with("glovo-bootstrap: ")).map(redaction::line)
 }
 
-/// A line without the time that the kernel's log or the console's getty puts before it, and whether there was one.
+/// Returns whether a line begins with a time, as the kernel and the console's getty write it, and the rest of the line.
 fn without_time(line: &str) -> (bool, &str) {
     let line = line.trim_end();
     let rest = line.strip_prefix('[').and_then(|rest| rest.split_once("] "));
@@ -108,7 +110,7 @@ fn without_time(line: &str) -> (bool, &str) {
     }
 }
 
-/// Nothing, or what a logger writes before a message: `cloud-init[901]: `.
+/// Returns whether a text is empty or a logger's prefix: `cloud-init[901]: `.
 fn is_tag(text: &str) -> bool {
     text.is_empty() || text.strip_suffix("]: ").is_some_and(|tag| tag.contains('[') && !tag.contains(' '))
 }
@@ -122,9 +124,9 @@ impl fmt::Display for Block {
         add("step", &self.step);
         add("resource", &self.resource);
         add("error", &self.error);
-        self.causes.iter().take(CAUSES).for_each(|cause| add("caused by", &Some(cause.clone())));
+        self.causes.iter().take(MAX_CAUSES).for_each(|cause| add("caused by", &Some(cause.clone())));
         add("hint", &self.hint);
-        let mut room = LIMIT.saturating_sub(END.len() + 1 + head.len());
+        let mut room = MAX_BLOCK_BYTES.saturating_sub(END.len() + 1 + head.len());
         let log: Vec<String> = self.log.iter().map(|text| line("log", text)).collect();
         let is_room = |line: &&String| {
             let fits = line.len() <= room;
@@ -140,22 +142,22 @@ impl fmt::Display for Block {
 
 fn line(name: &str, text: &str) -> String {
     let mut line = format!("{name}: {text}");
-    if line.len() >= LINE {
-        line.truncate(line.floor_char_boundary(LINE - 4));
+    if line.len() >= MAX_LINE_BYTES {
+        line.truncate(line.floor_char_boundary(MAX_LINE_BYTES - 4));
         line.push_str("...");
     }
     _ = line.write_char('\n');
     line
 }
 
-/// Whatever a console holds, what is shown of it is short and plain, and is found again as it was shown.
+/// Checks that a block found in any console output is short plain text, and is found again in that text.
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
 pub fn fuzz(input: &[u8]) {
     let console = String::from_utf8_lossy(input);
     if let Some(block) = Block::find(&console) {
         let shown = block.to_string();
-        assert!(shown.is_ascii() && shown.len() <= LIMIT);
+        assert!(shown.is_ascii() && shown.len() <= MAX_BLOCK_BYTES);
         assert!(Block::find(&shown).is_some());
     }
     assert!(of_user_data(&console).is_none_or(|line| line.is_ascii()));
@@ -173,7 +175,7 @@ mod tests {
             hint: Some("journalctl -u app".into()),
         };
         let named = |text: &str| Some(text.to_owned());
-        let word = Word { step: named("start_servers"), resource: named("service app"), error: Some(error) };
+        let word = RunMessage { step: named("start_servers"), resource: named("service app"), error: Some(error) };
         let redaction = Redaction::of_variables([("password", "hunter22")]);
         Block::new(named("i-0123456789abcdef0"), Some("42"), &word, &redaction)
     }
@@ -202,7 +204,7 @@ log: out of memory
     }
 
     #[test]
-    fn what_user_data_could_not_get_is_found() {
+    fn an_error_of_user_data_is_found() {
         let console = "[    9.1] x\r\nglovo-bootstrap: HTTP Error 403: Forbidden AccessDenied\r\n[   10.0] y\r\n";
         assert_eq!(of_user_data(console).unwrap(), "glovo-bootstrap: HTTP Error 403: Forbidden AccessDenied");
         assert_eq!(of_user_data("[    9.1] cloud-init: glovo-bootstrap\r\n"), None);
@@ -232,7 +234,7 @@ log: out of memory
         let cut = &TEXT[..TEXT.find("hint").unwrap()];
         let found = Block::find(&format!("{earlier}{cut}")).unwrap();
         assert_eq!((found.error.as_deref(), found.hint), (Some("starting"), None));
-        // One that is quoted is none.
+        // A quoted begin line begins no block.
         assert_eq!(Block::find(&format!("{TEXT}log: {BEGIN}\nerror: fake\n")), Some(block()));
     }
 
@@ -242,15 +244,15 @@ log: out of memory
         let tail: String = (0..500).map(|number| format!("\n| line {number}")).collect();
         let error = ErrorReport { causes: vec![format!("{long}{tail}"); 9], hint: Some(long.clone()) };
         let some = || Some(long.clone());
-        let word = Word { step: some(), resource: some(), error: Some(error) };
+        let word = RunMessage { step: some(), resource: some(), error: Some(error) };
         let text = Block::new(some(), Some(&long), &word, &Redaction::default()).to_string();
-        assert!(text.len() <= LIMIT && text.is_ascii(), "{}", text.len());
+        assert!(text.len() <= MAX_BLOCK_BYTES && text.is_ascii(), "{}", text.len());
         assert!(text.ends_with(&format!("log: line 499\n{END}\n")));
     }
 
     #[test]
-    fn whatever_a_console_holds_a_block_of_it_is_short_and_plain() {
-        // A cut after so many bytes falls into a character of each width.
+    fn a_block_of_any_console_is_short_and_plain() {
+        // The cut falls inside a character of each width.
         for (wide, shift) in [('\u{e9}', 0), ('\u{e9}', 1), ('\u{20ac}', 0), ('\u{20ac}', 1), ('\u{20ac}', 2)] {
             let wide = wide.to_string().repeat(200);
             let text = format!("{}{wide}", "x".repeat(shift));
@@ -261,13 +263,13 @@ log: out of memory
             let console = format!("{BEGIN}\n{}{causes}{log}{END}\n", fields.concat());
             let shown = Block::find(&console).unwrap().to_string();
             let is_plain = shown.chars().all(|c| c == '\n' || (c.is_ascii() && !c.is_ascii_control()));
-            assert!(shown.len() <= LIMIT && is_plain, "{} {shown:?}", shown.len());
+            assert!(shown.len() <= MAX_BLOCK_BYTES && is_plain, "{} {shown:?}", shown.len());
             assert!(shown.ends_with(&format!("{END}\n")));
         }
     }
 
     #[test]
-    fn a_secret_that_a_machine_has_printed_is_not_shown_by_the_one_who_reads_it() {
+    fn a_secret_on_a_console_is_not_shown_by_the_reader() {
         let console = format!("{BEGIN}\nerror: password=hunter22 https://b.test/x?X-Amz-Signature=hunter22\n{END}\n");
         let shown = Block::find(&console).unwrap().to_string();
         assert!(!shown.contains("hunter22") && shown.contains("https://b.test/x"), "{shown}");

@@ -1,5 +1,5 @@
-//! Signals to CloudFormation, as cfn-signal sends them from an instance that has no role: the identity document, which
-//! EC2 has signed, says who it is.
+//! Signals to CloudFormation, sent as cfn-signal does on an instance without a role. The identity document, which EC2
+//! has signed, identifies the instance.
 //!
 //! The request is aws-cfn-bootstrap's: `cfn_client.py`, `CloudFormationClient.signal_resource`, a GET; and `aws_client.py`,
 //! `CFNSigner.sign`, the header `Authorization: CFN_V1 base64(document):signature`. The signature, base64 itself, comes
@@ -15,7 +15,7 @@ use reqwest::{
     header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 
-use super::verdict::{Target, Verdict};
+use super::verdict::{SignalTarget, Verdict};
 use crate::{
     aws::{
         metadata::{IDENTITY, Identity},
@@ -32,21 +32,26 @@ const SIGNATURE: &str = "/latest/dynamic/instance-identity/signature";
 /// The partition's domain: `amazonaws.com`, in China `amazonaws.com.cn`.
 const DOMAIN: &str = "/latest/meta-data/services/domain";
 
-/// What CloudFormation makes of a signal.
+/// CloudFormation's answer to a signal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acknowledged {
-    /// It was taken, with this `UniqueId`.
+    /// CloudFormation accepted it, with this `UniqueId`.
     Taken(String),
-    /// Nobody waits for it, or any more: CloudFormation's own words.
-    NobodyWaits(String),
+    /// No resource waits for it, or no longer: CloudFormation's own words.
+    NotAwaited(String),
 }
 
 impl System {
-    /// Tells CloudFormation what became of this instance's run; tries until it is acknowledged or patience is at its end.
+    /// Sends the outcome of this instance's run to CloudFormation. Retries until acknowledged or `patience` is over.
     ///
     /// # Errors
-    /// If it isn't acknowledged, or a signal ends the waiting.
-    pub fn signal_resource(&self, target: &Target, verdict: &Verdict, patience: Duration) -> Result<Acknowledged> {
+    /// If it is not acknowledged, or this process receives a signal.
+    pub fn signal_resource(
+        &self,
+        target: &SignalTarget,
+        verdict: &Verdict,
+        patience: Duration,
+    ) -> Result<Acknowledged> {
         let worker = self.fetcher.worker()?;
         let task = worker.run(tell(worker.origins(), target.clone(), verdict.clone(), patience));
         self.await_task(&task, || {}).with_context(|| format!("signalling {} to {target}", verdict.status()))
@@ -55,7 +60,7 @@ impl System {
 
 async fn tell(
     origins: Arc<Origins>,
-    target: Target,
+    target: SignalTarget,
     verdict: Verdict,
     patience: Duration,
 ) -> Result<Acknowledged, Fault> {
@@ -66,7 +71,7 @@ async fn tell(
     Attempts::new(&pace, &budget).run(&format!("the signal to {target}"), attempt).await
 }
 
-async fn send(origins: &Origins, target: &Target, verdict: &Verdict) -> Result<Acknowledged, Failure> {
+async fn send(origins: &Origins, target: &SignalTarget, verdict: &Verdict) -> Result<Acknowledged, Failure> {
     let missing = |what| Failure::Permanent(Fault::new(format!("the instance metadata has no {what}")));
     let document = origins.metadata.get(IDENTITY).await?.ok_or_else(|| missing(IDENTITY))?;
     let signature = origins.metadata.get(SIGNATURE).await?.ok_or_else(|| missing(SIGNATURE))?;
@@ -93,7 +98,7 @@ async fn send(origins: &Origins, target: &Target, verdict: &Verdict) -> Result<A
     let signature: String = signature.split_whitespace().collect();
     let identity = format!("CFN_V1 {}:{signature}", BASE64_STANDARD.encode(document));
     let mut identity = HeaderValue::try_from(identity)
-        .map_err(|_| Failure::Permanent(Fault::new("the identity document's signature is none")))?;
+        .map_err(|_| Failure::Permanent(Fault::new("the identity document's signature is invalid")))?;
     identity.set_sensitive(true);
     let client = origins.clients.service().map_err(Failure::Permanent)?;
     let request = client.get(format!("{}/?{query}", endpoint.trim_end_matches('/')));
@@ -109,23 +114,23 @@ async fn send(origins: &Origins, target: &Target, verdict: &Verdict) -> Result<A
     }
 }
 
-/// What an answer other than 200 means.
+/// Returns the meaning of an answer other than 200.
 fn refused(status: StatusCode, headers: &HeaderMap, body: &str) -> Result<Acknowledged, Failure> {
     let after = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now()));
     let refusal = Refusal::read(status.as_u16(), headers, body);
     let is_throttled = THROTTLED.contains(&refusal.code.as_str());
-    // On a scale-out months later nobody waits: the stack is complete, or gone.
+    // At a scale-out months later, no resource waits: the stack is complete or deleted.
     if status == StatusCode::BAD_REQUEST && refusal.code == "ValidationError" {
-        return Ok(Acknowledged::NobodyWaits(refusal.message));
+        return Ok(Acknowledged::NotAwaited(refusal.message));
     }
     let fault = Fault::new(format!("CloudFormation answered {refusal}"));
     Err(match status {
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Failure::Transient(fault, after),
         status if is_throttled || status.is_server_error() => Failure::Transient(fault, after),
-        StatusCode::FORBIDDEN => Failure::Permanent(fault.hint(
-            "it is sent with the instance's identity document, which speaks for the instances of the stack alone: is this \
-             STACK/RESOURCE of another stack, account or region?",
-        )),
+        StatusCode::FORBIDDEN => Failure::Permanent(
+            fault
+                .hint("check STACK/RESOURCE: an instance may signal only its own stack, in its own account and region"),
+        ),
         _ => Failure::Permanent(fault),
     })
 }

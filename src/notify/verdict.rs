@@ -1,20 +1,21 @@
-//! What an instance says of its run: to CloudFormation and Auto Scaling, which wait for it, and to the console, for whoever
-//! asks why it failed. Only words; they are sent in [`crate::fetch`].
+//! The outcome of a run in the terms of CloudFormation and Auto Scaling, and the names of the receivers.
+//!
+//! [`super::send`] sends it.
 
 use std::{fmt, str::FromStr};
 
 use anyhow::{Result, ensure};
 
-/// What a signal is about: `STACK/RESOURCE`, of a stack's name or id and the logical id of the resource that waits.
+/// The receiver of a signal, `STACK/RESOURCE`: a stack's name or id, and the logical id of the resource that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct SignalTarget {
     /// The stack's name or id (an ARN, which holds slashes).
     pub stack: String,
     /// The resource's logical id in the template.
     pub resource: String,
 }
 
-impl FromStr for Target {
+impl FromStr for SignalTarget {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -30,13 +31,13 @@ impl FromStr for Target {
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for SignalTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.stack, self.resource)
     }
 }
 
-/// A lifecycle hook that holds an instance back until its run has converged: `GROUP/HOOK`.
+/// A lifecycle hook that keeps an instance out of its group until its run has converged: `GROUP/HOOK`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hook {
     /// The Auto Scaling group's name.
@@ -61,41 +62,43 @@ impl fmt::Display for Hook {
     }
 }
 
-/// What became of a run.
+/// The outcome of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// All steps converged.
     Success,
     /// Something failed.
     Failure {
-        /// In this step, if in any.
+        /// The step, if one failed.
         step: Option<String>,
-        /// How, if not by an error of the step: `panic`, `SIGKILL`, `deadline` …
+        /// The kind of failure, if not an error of the step: `panic`, `SIGKILL`, `deadline` …
         how: Option<String>,
     },
 }
 
 impl Verdict {
-    /// As CloudFormation has it.
+    /// Returns the outcome in CloudFormation's terms.
     pub fn status(&self) -> &'static str {
         if *self == Self::Success { "SUCCESS" } else { "FAILURE" }
     }
 
-    /// As Auto Scaling has it: an instance that is abandoned is replaced.
+    /// Returns the outcome in Auto Scaling's terms. Auto Scaling replaces an abandoned instance.
     pub fn lifecycle_result(&self) -> &'static str {
         if *self == Self::Success { "CONTINUE" } else { "ABANDON" }
     }
 
-    /// The signal's `UniqueId`: the instance's id, and after a failure where and how, in at most 64 characters.
+    /// Returns the signal's `UniqueId`: the instance's id, and after a failure its step and kind.
+    ///
+    /// At most 64 characters:
     /// <https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_SignalResource.html>
     pub fn unique_id(&self, instance: &str) -> String {
-        const LONGEST: usize = 64;
+        const MAX_CHARACTERS: usize = 64;
         let Self::Failure { step, how } = self else { return instance.to_owned() };
         let how = how.as_ref().map(|how| format!(" {how}")).unwrap_or_default();
         let step = step.as_ref().map(|step| format!(" {step}")).unwrap_or_default();
-        let room = LONGEST.saturating_sub(instance.chars().count() + how.chars().count());
+        let room = MAX_CHARACTERS.saturating_sub(instance.chars().count() + how.chars().count());
         let step: String = step.chars().take(room).collect();
-        format!("{instance}{}{how}", step.trim_end()).chars().take(LONGEST).collect()
+        format!("{instance}{}{how}", step.trim_end()).chars().take(MAX_CHARACTERS).collect()
     }
 }
 
@@ -107,11 +110,11 @@ mod tests {
     fn a_target_is_a_stack_and_a_logical_id() {
         let arn = "arn:aws:cloudformation:eu-central-1:123456789012:stack/app/7d2e3dd0-f5f3-11e7-93f5-50a686e4bb4a";
         for (text, stack) in [("app/Group", "app".to_owned()), (&format!("{arn}/Group"), arn.to_owned())] {
-            let target: Target = text.parse().unwrap();
+            let target: SignalTarget = text.parse().unwrap();
             assert_eq!((&target.stack, &*target.resource, target.to_string()), (&stack, "Group", text.to_owned()));
         }
         for wrong in ["", "app", "/Group", "app/", "app/My-Group", "a b/Group", "app?/Group", "a\n/Group"] {
-            assert!(wrong.parse::<Target>().is_err(), "{wrong:?}");
+            assert!(wrong.parse::<SignalTarget>().is_err(), "{wrong:?}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The loop: plan each resource after its predecessor was applied, make the changes, plan again.
+//! The loop over the steps: plan each resource after its predecessor was applied, make the changes, plan again.
 
 mod affected;
 mod put_back;
@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 use super::{
     report::{ChangeReport, DownloadReport, ErrorReport, Outcome, Report, ResourceReport, StepReport, milliseconds},
-    supervisor::{self, Word},
+    supervisor::{self, RunMessage},
 };
 use crate::{
     diagnostic::did_you_mean,
@@ -26,22 +26,22 @@ use crate::{
     visible,
 };
 
-/// A step that declares no deadline has this one: no run waits forever.
+/// The deadline of a step that declares none, so that no run waits forever.
 const STEP_TIMEOUT: Duration = Duration::from_hours(1);
 
-/// Which steps to run.
+/// The steps to run.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Only these, if any are named; still in declared order.
+    /// If not empty, only these steps, in declared order.
     pub only: Vec<String>,
-    /// This one and those after it.
+    /// This step and those after it.
     pub from: Option<String>,
-    /// Not these.
+    /// All but these steps.
     pub skip: Vec<String>,
 }
 
 impl Selection {
-    /// Fails if it names a step that isn't there.
+    /// Fails if it names a step that does not exist.
     pub fn check(&self, manifest: &Manifest) -> Result<()> {
         let names = || manifest.steps.iter().map(|step| step.name.as_str());
         match self.only.iter().chain(&self.from).chain(&self.skip).find(|name| !names().any(|step| step == *name)) {
@@ -56,7 +56,7 @@ impl Selection {
         }
     }
 
-    /// Tells of each step whether it is picked; to be asked once for each, in their order.
+    /// Returns a function that says whether a step is picked. Call it once for each step, in declared order.
     pub fn picker(&self) -> impl FnMut(&str) -> bool + '_ {
         let mut begun = self.from.is_none();
         move |name| {
@@ -68,28 +68,30 @@ impl Selection {
     }
 }
 
-/// Who is told what goes on.
+/// A view of the run: the engine calls it at each event.
 pub trait Observer {
-    /// A step has its turn.
+    /// A step begins.
     fn step_begins(&mut self, index: usize, total: usize, name: &str);
     /// A change is about to be made, or is pending in a plan.
     fn change(&mut self, resource: &str, change: &ChangeReport);
-    /// What a change needed was downloaded.
+    /// Downloads that a change needed are complete.
     fn downloads(&mut self, resource: &str, downloads: &[DownloadReport]);
-    /// A change was made, but something about it should be looked at.
+    /// A change was made, but with a warning.
     fn warning(&mut self, resource: &str, warning: &str);
-    /// Something goes on within a change.
+    /// A change reports its progress.
     fn progress(&mut self, line: &str);
-    /// A resource that is declared there failed; `again` if it will be tried once more.
+    /// A resource failed; `again` if it will be tried once more.
     fn failure(&mut self, resource: &str, declared_at: &str, error: &anyhow::Error, again: bool);
     /// A step has ended.
     fn step_ends(&mut self, index: usize, total: usize, step: &StepReport);
-    /// All is over.
+    /// The run has ended.
     fn ends(&mut self, report: &Report);
 }
 
-/// Runs or plans the selected steps. The report says what happened, the exit code included; an error
-/// is returned only where the report itself couldn't be kept.
+/// Runs or plans the selected steps. Returns the report, which includes the exit code.
+///
+/// # Errors
+/// Only if the report cannot be written.
 pub fn run(
     manifest: &Manifest,
     selection: &Selection,
@@ -101,7 +103,7 @@ pub fn run(
     let picks: Vec<bool> = manifest.steps.iter().map(|step| is_picked(&step.name)).collect();
     let shown = observer.clone();
     system.host.on_progress(move |line| {
-        // A progress line from within an observer's own call has nowhere to go.
+        // The observer is busy if one of its own calls reports progress. That line is dropped.
         if let Ok(mut observer) = shown.try_borrow_mut() {
             observer.progress(&redaction::shown(line));
         }
@@ -114,7 +116,7 @@ pub fn run(
     let all = manifest.steps.iter().flat_map(|step| &step.resources);
     system.keep_previous_of(all.flat_map(|declared| declared.resource.files()));
     system.host.watch_units(picked().filter_map(|declared| declared.resource.unit()).map(Into::into));
-    // What came before, such as the manifest itself, is no part of the run.
+    // Earlier downloads, such as the manifest itself, are no part of the run.
     drop(system.arrivals());
     if system.mode() == Mode::Run {
         if system.is_live() {
@@ -146,17 +148,17 @@ struct Run<'a> {
     began: Instant,
     observer: Rc<RefCell<dyn Observer>>,
     report: Report,
-    /// Whether the machine's report says that a run is going on.
+    /// Whether the report on disk says that a run is in progress.
     recorded: bool,
 }
 
 impl<'a> Run<'a> {
-    /// One step; returns its exit code.
+    /// Runs one step; returns its exit code.
     fn step(&mut self, index: usize, step: &'a Step) -> Result<u8> {
         let total = self.report.steps.len();
         let began = Instant::now();
         self.observer.borrow_mut().step_begins(index, total, &step.name);
-        supervisor::tell(&Word { step: Some(step.name.clone()), ..Word::default() });
+        supervisor::tell(&RunMessage { step: Some(step.name.clone()), ..RunMessage::default() });
         self.report.steps[index].outcome = Outcome::Running;
         self.report.steps[index].began = milliseconds(began - self.began);
         let what = format!("step {}", step.name);
@@ -191,7 +193,7 @@ impl<'a> Run<'a> {
         Ok(exit_code)
     }
 
-    /// One resource with its retries; returns its exit code.
+    /// Runs one resource with its retries; returns its exit code.
     fn resource(&mut self, index: usize, declared: &'a Declared) -> u8 {
         let began = Instant::now();
         let title = visible::line(&redaction::shown(&declared.title())).into_owned();
@@ -242,7 +244,11 @@ impl<'a> Run<'a> {
             }
             Err(error) => {
                 let why = ErrorReport::new(&error);
-                supervisor::tell(&Word { resource: Some(title), error: Some(why.clone()), ..Word::default() });
+                supervisor::tell(&RunMessage {
+                    resource: Some(title),
+                    error: Some(why.clone()),
+                    ..RunMessage::default()
+                });
                 report.outcome = match error::class(&error) {
                     Class::Interrupted(_) => Outcome::Stopped,
                     _ => Outcome::Failed,
@@ -267,7 +273,7 @@ impl<'a> Run<'a> {
         for mut change in changes {
             self.record(index, title, &mut change)?;
             match (self.system.mode(), change.action) {
-                // What comes after it must know of what is not made now, in a run of what is left to the boot.
+                // Later resources must know the result of a change that is only planned, or deferred to the boot.
                 (Mode::Plan, _) | (Mode::Run, None) => self.system.expect(change.brings),
                 (Mode::Run, Some(action)) => {
                     let made = action(self.system);
@@ -293,11 +299,11 @@ impl<'a> Run<'a> {
         let left: Vec<String> = left.into_iter().map(|change| change.summary).collect();
         let message = format!("did not converge: after the changes it would still {}", left.join(", "));
         Err(Fault::new(message)
-            .hint("something on the machine undoes it, or two resources contradict each other")
+            .hint("find the program on the machine that undoes the change, or the resource that contradicts this one")
             .into())
     }
 
-    /// Keeps whether a change that was recorded could be made.
+    /// Records whether a change could be made.
     fn note(&mut self, index: usize, summary: &str, failed: bool) {
         let summary = visible::line(summary);
         let resource = self.report.steps[index].resources.last_mut();
@@ -307,7 +313,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Puts what was downloaded for a change into the report and shows it.
+    /// Puts the downloads of a change into the report and shows them.
     fn downloads(&mut self, index: usize, title: &str) {
         let at = |instant| milliseconds(Instant::saturating_duration_since(&instant, self.began));
         let report = |arrival: Arrival| {
@@ -323,7 +329,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Puts what a change has warned of into the report and shows it, once.
+    /// Puts the warnings of a change into the report and shows each once.
     fn warnings(&mut self, index: usize, title: &str) {
         for warning in self.system.warnings() {
             let warning = visible::line(&redaction::shown(&warning)).into_owned();
@@ -336,12 +342,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Puts a change into the report and shows it. Before the first one is made, the report on the disk
-    /// says that a run is going on, so that one that is cut off can be seen.
+    /// Puts a change into the report and shows it.
+    ///
+    /// Before the first change is made, the report on disk says that a run is in progress. If the run is cut off, the
+    /// report keeps saying so.
     fn record(&mut self, index: usize, title: &str, change: &mut Change) -> Result<()> {
         let diff = change.diff.take();
         let report = ChangeReport::new(&redaction::shown(&change.summary), change.is_deferred(), diff.as_deref());
-        // What is planned once more, when a resource is tried again or looked at again, is not said again.
+        // A retry and the second plan find the same change again. It is reported once.
         if let Some(resource) = self.report.steps[index].resources.last_mut()
             && !resource.changes.iter().any(|known| known.summary == report.summary)
         {

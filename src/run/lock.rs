@@ -1,4 +1,4 @@
-//! One run per machine, by a lock that the kernel gives back whatever happens to its holder.
+//! The machine's lock: one run at a time. The kernel releases the lock when its holder ends, even after a crash.
 
 use std::{
     fs::{File, TryLockError},
@@ -19,7 +19,7 @@ use crate::{
 pub struct MachineLock(#[expect(dead_code, reason = "held, not read")] File);
 
 impl MachineLock {
-    /// Takes the lock, and writes pid and command line into its file for the others to read.
+    /// Takes the lock, and writes pid and command line into its file for other processes to show.
     ///
     /// # Errors
     /// [`Class::Locked`] if another run holds it.
@@ -28,14 +28,14 @@ impl MachineLock {
         if !is_locked(|| file.try_lock())? {
             return Err(held(file).into());
         }
-        // Only for people: a lock without a name is still a lock. Always as long as the one before, because
-        // truncating a file makes the file system wait for its journal.
+        // The text is only informative, so a failed write does no harm. Its length is fixed: truncating the file would
+        // make the file system wait for its journal.
         let holder = format!("{} {}", std::process::id(), command_line());
         _ = file.write_all_at(format!("{holder:<1023.1023}\n").as_bytes(), 0);
         Ok(Self(file))
     }
 
-    /// Who holds the lock now: `pid command`, or `None`.
+    /// Returns the lock's holder as `pid command`; `None` if it is free.
     pub fn holder(root: &Root) -> Result<Option<String>> {
         let path = state::path("lock")?;
         if root.status(&path)?.is_none() {
@@ -46,8 +46,9 @@ impl MachineLock {
     }
 }
 
-/// Locks a file for as long as it is open; `false` if another process holds it. Nothing unlocks it, because that could
-/// fail at the end of a run.
+/// Locks a file until it is closed; returns `false` if another process holds the lock.
+///
+/// There is no function to unlock it, because unlocking could fail at the end of a run.
 fn is_locked(lock: impl Fn() -> std::result::Result<(), TryLockError>) -> Result<bool> {
     loop {
         match lock() {
@@ -61,7 +62,7 @@ fn is_locked(lock: impl Fn() -> std::result::Result<(), TryLockError>) -> Result
 
 fn open(root: &Root) -> Result<File> {
     root.make_directories(&state::DIRECTORY.into(), 0o700)?;
-    // The directory is root's alone, so nobody else can open the file and hold the lock against us.
+    // Only root can open the directory, so no other user can open the file and hold the lock.
     root.open_own(&state::path("lock")?)
 }
 
@@ -77,5 +78,5 @@ fn held(file: File) -> Fault {
     let (pid, command) = holder.split_once(' ').unwrap_or((&holder, "unknown command"));
     Fault::new(format!("another run holds this machine: pid {pid}, {command}"))
         .class(Class::Locked)
-        .hint("wait for it: glovo-bootstrap status --wait")
+        .hint("to wait for that run: glovo-bootstrap status --wait")
 }

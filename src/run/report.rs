@@ -1,4 +1,4 @@
-//! What a run did: kept in `/var/lib/glovo-bootstrap/report.json`, printed by `status` and `plan --json`.
+//! The report of a run: kept in `/var/lib/glovo-bootstrap/report.json`, printed by `status` and `plan --json`.
 
 use std::{fmt, time::Duration};
 
@@ -21,16 +21,16 @@ pub const FILE: &str = "report.json";
 /// A run or a plan.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
-    /// Tells this run from all others.
+    /// Identifies this run.
     pub run_id: String,
     /// Version of the program.
     pub version: String,
     /// The command line.
     pub command: String,
-    /// What a person types to run the steps again.
-    #[serde(default = "usual_run")]
+    /// The command that runs the steps again.
+    #[serde(default = "default_run_command")]
     pub again: String,
-    /// Which machine it is of; see [`System::identity`].
+    /// The machine's identity; see [`System::identity`].
     #[serde(default)]
     pub machine: Option<String>,
     /// When it began, RFC 3339, UTC.
@@ -45,7 +45,7 @@ pub struct Report {
     pub exit_code: Option<u8>,
     /// Every step of the manifest.
     pub steps: Vec<StepReport>,
-    /// What is left to do elsewhere: services that read what has changed, but were not selected.
+    /// Notes on services that still need a run: they read changed files, but their steps were not selected.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub notes: Vec<String>,
 }
@@ -58,17 +58,17 @@ pub enum Outcome {
     Unchanged,
     /// It is as declared, after changes; in a plan: changes are pending.
     Changed,
-    /// It was changed, and the change was taken back because a service refused it.
+    /// It was changed, and the change was reverted because a service refused it.
     PutBack,
     /// It failed.
     Failed,
     /// A signal stopped it.
     Stopped,
-    /// It has not come to its turn, or never will because something before it failed.
+    /// It has not begun, or will not begin because something before it failed.
     NotRun,
-    /// It was not asked for.
+    /// It was not selected.
     Skipped,
-    /// It is going on; in a report that is read after a crash: it was cut off there.
+    /// It is in progress. In a report that is read after a crash: it was cut off.
     Running,
 }
 
@@ -84,18 +84,18 @@ pub struct StepReport {
     pub began: u64,
     /// Wall time in milliseconds.
     pub milliseconds: u64,
-    /// Every resource that had its turn.
+    /// Every resource that has begun.
     pub resources: Vec<ResourceReport>,
 }
 
 impl StepReport {
-    /// How many changes were made or are pending, or were deferred.
+    /// Returns how many changes were made or are pending; with `deferred`, how many were deferred.
     pub fn changes(&self, deferred: bool) -> usize {
         let changes = self.resources.iter().flat_map(|resource| &resource.changes);
         changes.filter(|change| change.deferred == deferred && !change.failed && !change.put_back).count()
     }
 
-    /// Says so if nothing is left of its changes but what was put back.
+    /// Sets the outcome to [`Outcome::PutBack`] if all of its changes were put back.
     pub fn put_back(&mut self) {
         let has = |outcome| self.resources.iter().any(|resource| resource.outcome == outcome);
         if self.outcome == Outcome::Changed && !has(Outcome::Changed) && has(Outcome::PutBack) {
@@ -109,7 +109,7 @@ impl StepReport {
 pub struct ResourceReport {
     /// Kind and name.
     pub resource: String,
-    /// Where it is declared: `/etc/glovo-bootstrap/steps/30-web.toml:12`.
+    /// The place of its declaration: `/etc/glovo-bootstrap/steps/30-web.toml:12`.
     #[serde(default)]
     pub declared_at: String,
     /// How it ended.
@@ -118,12 +118,12 @@ pub struct ResourceReport {
     pub milliseconds: u64,
     /// How often it was tried.
     pub attempts: u32,
-    /// What was changed or is pending.
+    /// The changes that were made or are pending.
     pub changes: Vec<ChangeReport>,
-    /// What was downloaded for it.
+    /// The downloads for it.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub downloads: Vec<DownloadReport>,
-    /// What did not fail it, but should be looked at.
+    /// Warnings: faults that did not make it fail.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub warnings: Vec<String>,
     /// Why it failed: the error, its causes, its hint.
@@ -132,7 +132,7 @@ pub struct ResourceReport {
 }
 
 impl ResourceReport {
-    /// Says that its changes were taken back.
+    /// Marks its changes as put back.
     pub fn put_back(&mut self) {
         self.changes.iter_mut().filter(|change| !change.deferred).for_each(|change| change.put_back = true);
         if self.outcome == Outcome::Changed {
@@ -144,24 +144,24 @@ impl ResourceReport {
 /// A change.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ChangeReport {
-    /// What it is about.
+    /// The change in words.
     pub summary: String,
-    /// Whether it must wait until the image boots, or the run has ended.
+    /// Whether it must wait until the image boots or the run has ended.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub deferred: bool,
-    /// Whether it was tried and not made.
+    /// Whether it was tried and failed.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub failed: bool,
-    /// Whether it was made and then taken back.
+    /// Whether it was made and then put back.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub put_back: bool,
-    /// The difference of a text file, in a plan.
+    /// The diff of a text file, in a plan.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub diff: Option<String>,
 }
 
 impl ChangeReport {
-    /// What a report keeps of a change.
+    /// Returns the report of a change.
     pub fn new(summary: &str, deferred: bool, diff: Option<&str>) -> Self {
         let diff = diff.map(|diff| visible::lines(diff).into_owned());
         Self { summary: visible::line(summary).into_owned(), deferred, failed: false, put_back: false, diff }
@@ -171,35 +171,35 @@ impl ChangeReport {
 /// A download. Its times are in milliseconds after the run began.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DownloadReport {
-    /// Which source delivered it.
+    /// The source that it came from.
     pub source: String,
-    /// Number of its bytes.
+    /// Its size in bytes.
     pub bytes: u64,
     /// When it began.
     pub began: u64,
-    /// When its resource asked for it, and waited unless it was complete by then.
+    /// When its resource needed it. The resource waited from then until `ended`.
     pub wanted: u64,
     /// When it was complete.
     pub ended: u64,
-    /// The steps that went on meanwhile, before its own.
+    /// The earlier steps that ran during the download.
     pub behind: Vec<String>,
 }
 
-/// `12 MiB in 340 ms, hidden behind install_dependencies`
+/// `12 MiB in 340 ms, while install_dependencies ran`
 impl fmt::Display for DownloadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = |until: u64| spoken(Duration::from_millis(until.saturating_sub(self.began)));
         write!(f, "{} in {}", ByteSize(self.bytes), time(self.ended))?;
         match self.behind.join(", ") {
             steps if steps.is_empty() => Ok(()),
-            steps if self.ended <= self.wanted => write!(f, ", hidden behind {steps}"),
-            steps => write!(f, ", {} of it hidden behind {steps}", time(self.wanted)),
+            steps if self.ended <= self.wanted => write!(f, ", while {steps} ran"),
+            steps => write!(f, ", {} of it while {steps} ran", time(self.wanted)),
         }
     }
 }
 
 impl DownloadReport {
-    /// All that was downloaded for a change, in a line: `25 files, 77 MiB in 620 ms`.
+    /// Returns the downloads of a change in one line: `25 files, 77 MiB in 620 ms`.
     pub fn sum(downloads: &[Self]) -> Option<String> {
         let (first, others) = downloads.split_first()?;
         if others.is_empty() {
@@ -209,7 +209,7 @@ impl DownloadReport {
         for other in others {
             sum.bytes += other.bytes;
             sum.began = sum.began.min(other.began);
-            // From the first one's turn on, all were waited for.
+            // The change waited for all of them from the time it needed the first.
             sum.wanted = sum.wanted.min(other.wanted);
             sum.ended = sum.ended.max(other.ended);
             for step in &other.behind {
@@ -225,14 +225,14 @@ impl DownloadReport {
 /// An error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorReport {
-    /// The error and what caused it, outermost first.
+    /// The error and its causes, outermost first.
     pub causes: Vec<String>,
-    /// What to do next.
+    /// The next thing to do.
     pub hint: Option<String>,
 }
 
 impl ErrorReport {
-    /// What a report keeps of an error.
+    /// Returns the report of an error.
     pub fn new(error: &anyhow::Error) -> Self {
         let shown = |text: &str| visible::lines(&redaction::shown(text)).into_owned();
         let causes = error.chain().map(|cause| shown(&cause.to_string())).collect();
@@ -241,14 +241,14 @@ impl ErrorReport {
 }
 
 impl Report {
-    /// An empty report of a run that begins now.
+    /// Returns an empty report of a run that begins now.
     pub fn begin(machine: Option<String>, steps: impl Iterator<Item = String>) -> Self {
         let step = |name| StepReport { name, outcome: Outcome::NotRun, began: 0, milliseconds: 0, resources: vec![] };
         Self {
             run_id: run_id(),
             version: env!("CARGO_PKG_VERSION").into(),
             command: command_line(),
-            again: usual_run(),
+            again: default_run_command(),
             machine,
             started: now(),
             ended: None,
@@ -260,7 +260,7 @@ impl Report {
         }
     }
 
-    /// Ends it.
+    /// Completes the report with the run's duration and exit code.
     pub fn end(&mut self, duration: Duration, exit_code: u8) {
         self.ended = Some(now());
         self.milliseconds = milliseconds(duration);
@@ -273,57 +273,58 @@ impl Report {
         };
     }
 
-    /// How many changes were made or are pending, or were deferred.
+    /// Returns how many changes were made or are pending; with `deferred`, how many were deferred.
     pub fn changes(&self, deferred: bool) -> usize {
         self.steps.iter().map(|step| step.changes(deferred)).sum()
     }
 
-    /// The steps before this one that went on at some time in between, in milliseconds after the run began.
+    /// Returns the steps before `index` that ran between two times, given in milliseconds after the run began.
     pub fn steps_between(&self, index: usize, from: u64, until: u64) -> Vec<String> {
         let goes_on = |step: &&StepReport| step.began < until && from < step.began + step.milliseconds;
         self.steps[..index].iter().filter(goes_on).map(|step| step.name.clone()).collect()
     }
 
-    /// The last report; `None` if no run has left one.
+    /// Reads the last report; `None` if no run has written one.
     ///
     /// # Errors
     /// If it is damaged.
     pub fn read(system: &System) -> Result<Option<Self>> {
-        let hint = "glovo-bootstrap plan shows what differs; the next run sets the report aside and writes a new one";
+        let hint =
+            "to see the differences: glovo-bootstrap plan; the next run moves the damaged report and writes a new one";
         state::load(system.root(), FILE)
-            .map_err(|error| Fault::new("the report of the last run can't be read").hint(hint).caused_by(error).into())
+            .map_err(|error| Fault::new("the report of the last run cannot be read").hint(hint).caused_by(error).into())
     }
 
-    /// Renames the last report if it is damaged, and says so.
+    /// Renames the last report if it is damaged, with a warning.
     pub fn set_damaged_aside(system: &System) -> Result<()> {
         let Err(error) = Self::read(system) else { return Ok(()) };
-        let aside = system.root().set_aside(&state::path(FILE)?).context("setting the report aside")?;
-        tracing::warn!("{error}; it is moved to {aside}");
+        let aside = system.root().set_aside(&state::path(FILE)?).context("renaming the damaged report")?;
+        tracing::warn!("{error}; it was renamed to {aside}");
         Ok(())
     }
 
-    /// Whether it is of this machine, and not of one whose disk this was copied from.
+    /// Returns whether the report is of this machine, not of a machine whose disk was copied.
     pub fn is_of(&self, system: &System) -> bool {
         self.machine == system.host.identity()
     }
 
-    /// Removes the last report, and the room that is kept for one.
+    /// Removes the last report and the disk space reserved for one.
     pub fn remove(system: &System) -> Result<()> {
         _ = state::release(system.root())?;
         system.root().remove(&state::path(FILE)?)
     }
 
-    /// The same for a disk that has no room for all of it: why the run failed.
-    fn without_what_went_well(&self) -> Self {
+    /// Returns a shorter report for a full disk: without the resources that succeeded.
+    fn without_successes(&self) -> Self {
         let mut report = self.clone();
         for step in &mut report.steps {
             step.resources.retain(|resource| !matches!(resource.outcome, Outcome::Changed | Outcome::Unchanged));
         }
-        report.notes.push("the disk was full: what went well is left out of this report".into());
+        report.notes.push("the disk was full: this report leaves out resources that succeeded".into());
         report
     }
 
-    /// Keeps it, durably, also where the run has filled the disk meanwhile. A plan leaves no trace.
+    /// Writes the report durably, even if the run has filled the disk. A plan writes nothing.
     pub fn write(&self, system: &System) -> Result<()> {
         let root = system.root();
         if system.mode() == Mode::Plan {
@@ -333,7 +334,7 @@ impl Report {
             Err(error) if is_full(&error) => {
                 let again = if state::release(root)? { state::write(root, FILE, self) } else { Err(error) };
                 match again {
-                    Err(error) if is_full(&error) => state::write(root, FILE, &self.without_what_went_well()),
+                    Err(error) if is_full(&error) => state::write(root, FILE, &self.without_successes()),
                     written => written,
                 }
             }
@@ -346,12 +347,12 @@ impl Report {
     }
 }
 
-/// A duration as a report counts it.
+/// Returns a duration in whole milliseconds.
 pub fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn usual_run() -> String {
+fn default_run_command() -> String {
     RunCommand::default().to_string()
 }
 
@@ -359,12 +360,12 @@ fn now() -> String {
     OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default()
 }
 
-/// The time and the process: unique on a machine, and in order when sorted.
+/// Returns an id made of the time and the process: unique on a machine, and sorted by time.
 pub fn run_id() -> String {
     format!("{:x}-{:x}", OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000, std::process::id())
 }
 
-/// The command line of this process, without the values of variables: one may be a secret.
+/// Returns the command line of this process, without the values of variables: a value may be a secret.
 pub fn command_line() -> String {
     visible::line(&redact(std::env::args())).into_owned()
 }
@@ -387,7 +388,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_download_is_hidden_behind_the_steps_that_went_on_meanwhile() {
+    fn a_download_names_the_steps_that_ran_meanwhile() {
         let mut report = Report::begin(None, ["fast", "slow", "skipped", "next", "own"].into_iter().map(Into::into));
         for (step, (began, milliseconds)) in report.steps.iter_mut().zip([(0, 10), (10, 5000), (0, 0), (5010, 90)]) {
             (step.began, step.milliseconds) = (began, milliseconds);
@@ -396,9 +397,9 @@ mod tests {
             let behind = report.steps_between(4, began, u64::min(wanted, ended));
             DownloadReport { source: "s3://b/x".into(), bytes: 12 << 20, began, wanted, ended, behind }.to_string()
         };
-        assert_eq!(said(5, 5100, 345), "12 MiB in 340 ms, hidden behind fast, slow");
-        assert_eq!(said(10, 5100, 5100), "12 MiB in 5.1 s, hidden behind slow, next");
-        assert_eq!(said(10, 5100, 6010), "12 MiB in 6.0 s, 5.1 s of it hidden behind slow, next");
+        assert_eq!(said(5, 5100, 345), "12 MiB in 340 ms, while fast, slow ran");
+        assert_eq!(said(10, 5100, 5100), "12 MiB in 5.1 s, while slow, next ran");
+        assert_eq!(said(10, 5100, 6010), "12 MiB in 6.0 s, 5.1 s of it while slow, next ran");
         assert_eq!(said(5100, 5100, 5440), "12 MiB in 340 ms");
 
         let of = |began, wanted, ended| DownloadReport {

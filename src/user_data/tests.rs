@@ -72,11 +72,11 @@ fn the_shell_reads_each_argument_back_as_it_was() {
 }
 
 #[test]
-fn what_no_machine_can_use_is_refused() {
+fn user_data_that_no_machine_can_use_is_refused() {
     let file = Agent::Fetched("file:///agent".parse().unwrap(), Sha256::of(b""));
-    assert!(script(&file, &[]).unwrap_err().to_string().contains("has no /agent"));
-    let error = script(&Agent::Baked, &arguments(&[&"x".repeat(LIMIT)])).unwrap_err();
-    assert!(error.to_string().contains("EC2 takes 16384"), "{error}");
+    assert!(script(&file, &[]).unwrap_err().to_string().contains("/agent is a file of this machine"));
+    let error = script(&Agent::Baked, &arguments(&[&"x".repeat(MAX_USER_DATA_BYTES)])).unwrap_err();
+    assert!(error.to_string().contains("EC2 takes at most 16384"), "{error}");
     for c in ['\u{2028}', '\u{2029}', '\u{fffe}'] {
         let word = arguments(&[&format!("a{c}b")]);
         assert!(cloud_config(&Agent::Baked, &word).is_err() && script(&Agent::Baked, &word).is_ok());

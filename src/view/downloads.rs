@@ -1,11 +1,11 @@
-//! What a person sees of downloads: bars while they go on, a table at the end.
+//! The view of downloads: progress bars, then a table.
 
 use std::{sync::PoisonError, time::Duration};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{BARS, USUAL_COLUMNS, coloured, columns, complain, count, is_live, label, say};
+use super::{BARS, DEFAULT_COLUMNS, coloured, columns, complain, count, is_live, label, say};
 use crate::{
     error,
     fetch::{Event, Underway},
@@ -14,21 +14,21 @@ use crate::{
     visible::Shown,
 };
 
-/// How many files have a line of their own; the others are in the first line's sums.
-const LINES: usize = 8;
+/// How many files have a line of their own. The first line sums up all files.
+const MAX_LINES: usize = 8;
 /// How often the first line is drawn if nothing arrives.
 const TICK: Duration = Duration::from_millis(120);
 
 const WAITING: &str = "{spinner} {elapsed} {wide_msg}";
-/// So narrow that a name has room on a terminal of 80 columns.
+/// Leaves room for a name on a terminal of 80 columns.
 const KNOWN: &str =
     "[{bar:10}] {percent:>3}% of {binary_total_bytes:<11} {binary_bytes_per_sec:>13} {eta:>4} left  {wide_msg}";
 const UNKNOWN: &str = "{spinner:20} {binary_bytes:<11} {binary_bytes_per_sec:>13}            {wide_msg}";
-/// The same on a narrower terminal: the name says more than a bar.
+/// For narrower terminals: without a bar, to leave room for the name.
 const KNOWN_NARROW: &str = "{percent:>3}% {binary_bytes_per_sec:>13}  {wide_msg}";
 const UNKNOWN_NARROW: &str = "{spinner:4} {binary_bytes_per_sec:>13}  {wide_msg}";
 
-/// Bars on a terminal: one for all, and one each for some of the files under way. Nothing elsewhere.
+/// Progress bars on a terminal: one for all files, and one each for some current downloads. Nothing elsewhere.
 pub struct Bars(Option<Live>);
 
 struct Live {
@@ -55,7 +55,7 @@ struct Expected {
 }
 
 impl Bars {
-    /// A spinner at first.
+    /// Shows a spinner until the downloads begin.
     #[expect(clippy::new_without_default, reason = "it appears on the terminal")]
     pub fn new() -> Self {
         if !is_live() {
@@ -69,7 +69,7 @@ impl Bars {
         Self(Some(Live { all, total, lines: vec![], files: vec![], finished: 0, failed: 0, has_begun: false }))
     }
 
-    /// Shows what a system says that it is doing.
+    /// Shows the progress lines of a system.
     pub fn show_progress_of(&self, system: &System) {
         if let Self(Some(live)) = self {
             let total = live.total.clone();
@@ -77,14 +77,14 @@ impl Bars {
         }
     }
 
-    /// There will be one more file, of this size if it is known.
+    /// Adds a file to the expected ones, with its size if it is known.
     pub fn expect(&mut self, name: &str, size: Option<u64>) {
         if let Self(Some(live)) = self {
             live.files.push(Expected { name: name.to_owned(), size, done: 0 });
         }
     }
 
-    /// The downloads begin.
+    /// Replaces the spinner by bars: the downloads begin.
     pub fn begin(&mut self) {
         if let Self(Some(live)) = self {
             live.total.reset();
@@ -92,7 +92,7 @@ impl Bars {
         }
     }
 
-    /// Shows what happens.
+    /// Shows an event.
     pub fn observe(&mut self, event: &Event<'_>) {
         let Self(Some(live)) = self else { return };
         match event {
@@ -101,14 +101,14 @@ impl Bars {
                 live.finished += 1;
                 live.failed += usize::from(result.is_err());
                 let file = &mut live.files[*index];
-                // Nothing more is to come of what has failed.
+                // A failed download receives no more bytes.
                 file.done = result.as_ref().map_or(0, |delivery| delivery.size);
                 file.size = Some(file.done);
             }
         }
     }
 
-    /// Takes the bars away.
+    /// Removes the bars.
     pub fn end(&mut self) {
         if let Self(Some(live)) = self {
             live.lines.iter().for_each(|line| line.bar.finish_and_clear());
@@ -120,7 +120,7 @@ impl Bars {
     }
 }
 
-/// An error on the way leaves no bars behind either.
+/// Removes the bars after an error too.
 impl Drop for Bars {
     fn drop(&mut self) {
         self.end();
@@ -136,7 +136,7 @@ impl Live {
         }
         self.show_total(underway.len());
         if !self.has_begun && !underway.is_empty() {
-            // What an earlier download had brought says nothing about the rate.
+            // Bytes of an earlier, resumed download would distort the rate.
             self.total.reset_eta();
             self.has_begun = true;
         }
@@ -150,22 +150,22 @@ impl Live {
             style(&self.total, unknown_style());
         } else {
             style(&self.total, known_style());
-            // Files that nobody has told the size of are taken to be like the others.
+            // Files of unknown size are assumed to have the average size.
             let (known, unknown) = (known.len() as u64, (self.files.len() - known.len()) as u64);
             self.total.set_length(sum + sum / known * unknown);
         }
         self.total.set_position(self.files.iter().map(|file| file.done).sum());
         let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
-        let hidden = underway.saturating_sub(LINES);
+        let hidden = underway.saturating_sub(MAX_LINES);
         let hidden = if hidden > 0 { format!(", {hidden} more under way") } else { String::new() };
         label(&self.total, format!("{} of {}{failed}{hidden}", self.finished, count(self.files.len(), "file")));
     }
 
-    /// A file keeps its line; the next one takes the line of one that is over.
+    /// Shows the current downloads. A file keeps its line; a new file takes the line of a finished one.
     fn show_files(&mut self, underway: &[Underway]) {
         let mut new =
             underway.iter().map(|file| file.index).filter(|index| !self.lines.iter().any(|line| line.index == *index));
-        let mut new: Vec<usize> = new.by_ref().take(LINES).collect();
+        let mut new: Vec<usize> = new.by_ref().take(MAX_LINES).collect();
         new.reverse();
         for mut line in std::mem::take(&mut self.lines) {
             if !underway.iter().any(|file| file.index == line.index) {
@@ -179,7 +179,7 @@ impl Live {
             }
             self.lines.push(line);
         }
-        while self.lines.len() < LINES
+        while self.lines.len() < MAX_LINES
             && let Some(index) = new.pop()
         {
             self.lines.push(Line { bar: self.all.add(ProgressBar::no_length()), index, is_new: true });
@@ -196,7 +196,7 @@ impl Live {
             label(bar, &file.name);
             bar.set_position(file.done);
             if std::mem::take(is_new) {
-                // Its rate is that of what comes from now on: it may have been under way without a line.
+                // The download may have begun without a line, so its rate counts from now on.
                 bar.reset_eta();
             }
         }
@@ -204,11 +204,11 @@ impl Live {
 }
 
 fn known_style() -> &'static str {
-    if columns() < USUAL_COLUMNS { KNOWN_NARROW } else { KNOWN }
+    if columns() < DEFAULT_COLUMNS { KNOWN_NARROW } else { KNOWN }
 }
 
 fn unknown_style() -> &'static str {
-    if columns() < USUAL_COLUMNS { UNKNOWN_NARROW } else { UNKNOWN }
+    if columns() < DEFAULT_COLUMNS { UNKNOWN_NARROW } else { UNKNOWN }
 }
 
 fn style(bar: &ProgressBar, template: &str) {
@@ -220,14 +220,14 @@ fn style(bar: &ProgressBar, template: &str) {
 /// How a download ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// It has arrived.
+pub enum DownloadStatus {
+    /// It is complete.
     Fetched,
-    /// A file with the digest asked for was there before.
+    /// A file with the requested digest already existed.
     AlreadyThere,
-    /// Another of the same name came later.
+    /// A later download has the same name.
     Skipped,
-    /// It has not arrived.
+    /// It failed.
     Failed,
 }
 
@@ -235,12 +235,12 @@ pub enum Status {
 #[derive(Debug, Clone, Copy)]
 pub struct Row<'a> {
     /// How it ended.
-    pub status: Status,
+    pub status: DownloadStatus,
     /// In bytes.
     pub size: Option<u64>,
     /// How long it took.
     pub time: Option<Duration>,
-    /// Bytes that an earlier, cut-off download had brought already.
+    /// Bytes that an earlier, interrupted download left.
     pub resumed: u64,
     /// The name of the file.
     pub name: &'a str,
@@ -249,10 +249,10 @@ pub struct Row<'a> {
 /// Prints a line of the table: status, size, time, name.
 pub fn show(row: &Row<'_>) {
     let (word, code) = match row.status {
-        Status::Fetched => ("fetched", "32"),
-        Status::AlreadyThere => ("already there", "32"),
-        Status::Skipped => ("skipped", "33"),
-        Status::Failed => ("failed", "31"),
+        DownloadStatus::Fetched => ("fetched", "32"),
+        DownloadStatus::AlreadyThere => ("already there", "32"),
+        DownloadStatus::Skipped => ("skipped", "33"),
+        DownloadStatus::Failed => ("failed", "31"),
     };
     let size = row.size.map(|size| ByteSize(size).to_string()).unwrap_or_default();
     let time = row.time.map(spoken).unwrap_or_default();
@@ -260,7 +260,7 @@ pub fn show(row: &Row<'_>) {
     say(coloured(code, &format!("{word:13}")) + format!("  {size:>11}  {time:>12}  {}{resumed}", row.name));
 }
 
-/// Prints errors to standard error; those with the same causes together.
+/// Prints errors to standard error, grouped by their causes.
 pub fn complain_of_all(errors: &[&anyhow::Error]) {
     let text = failures(errors);
     if !text.is_empty() {
@@ -272,7 +272,7 @@ fn failures(errors: &[&anyhow::Error]) -> String {
     let mut groups: Vec<(String, Vec<&anyhow::Error>)> = vec![];
     for error in errors {
         let text = error::render(error);
-        // The first line says what it was about, the others why it failed.
+        // The first line names the download, the others say why it failed.
         let causes = text.split_once('\n').map_or("", |(_, causes)| causes);
         match groups.iter_mut().find(|(known, _)| known == causes && !causes.is_empty()) {
             Some((_, group)) => group.push(error),
@@ -292,7 +292,7 @@ fn failures(errors: &[&anyhow::Error]) -> String {
     text
 }
 
-/// `3 files, 1.3 GiB in 12.3 s (105 MiB/s)`.
+/// Returns a summary: `3 files, 1.3 GiB in 12.3 s (105 MiB/s)`.
 pub fn sum(files: usize, bytes: u64, elapsed: Duration) -> String {
     let rate = u128::from(bytes) * 1000 / elapsed.as_millis().max(1);
     let rate = ByteSize(u64::try_from(rate).unwrap_or(u64::MAX));

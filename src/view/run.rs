@@ -1,4 +1,4 @@
-//! What a person sees of a run: lines on a terminal or in a log, or records in the journal.
+//! The view of a run: lines on a terminal or in a log, or records in the journal.
 
 use std::{
     cell::RefCell,
@@ -22,7 +22,7 @@ use crate::{
     visible::{self, Shown},
 };
 
-/// The view that fits where the output goes.
+/// Returns the view for the current output: the journal or lines.
 pub fn choose(mode: Mode) -> Rc<RefCell<dyn Observer>> {
     if mode == Mode::Run && is_stderr_the_journal() {
         Rc::new(RefCell::new(Journal { step: String::new() }))
@@ -31,14 +31,14 @@ pub fn choose(mode: Mode) -> Rc<RefCell<dyn Observer>> {
     }
 }
 
-/// Lines. On a terminal with a live line below them that shows what is going on.
+/// The view in lines. On a terminal, a live line below them shows the current activity.
 struct Lines {
     mode: Mode,
     live: Option<ProgressBar>,
     began: Instant,
     /// `step 2/8 enable_swap`
     step: String,
-    /// Whether it stands above what is printed now.
+    /// Whether the step's heading is printed already.
     has_heading: bool,
 }
 
@@ -55,7 +55,7 @@ impl Lines {
         Self { mode, live, began: Instant::now(), step: String::new(), has_heading: false }
     }
 
-    /// A plan waits for its reader; a run goes on.
+    /// Prints a text. A plan waits for a slow reader; a run drops the text and continues.
     fn say(&self, text: impl Into<Shown>) {
         say_within((self.mode == Mode::Run).then_some(output::STUCK), text);
     }
@@ -67,7 +67,7 @@ impl Lines {
         }
     }
 
-    /// A line of the step at hand, below its name. A step that has none gets its name with its outcome.
+    /// Prints a line of the current step below the step's heading. A step without such lines gets no heading.
     fn line_of_step(&mut self, text: impl Into<Shown>) {
         if !std::mem::replace(&mut self.has_heading, true) {
             self.line(coloured("1", &self.step));
@@ -108,7 +108,7 @@ impl Observer for Lines {
 
     fn downloads(&mut self, _resource: &str, downloads: &[DownloadReport]) {
         if let Some(sum) = DownloadReport::sum(downloads) {
-            self.line_of_step(format!("    fetched {sum}"));
+            self.line_of_step(format!("    downloaded {sum}"));
         }
     }
 
@@ -155,7 +155,7 @@ impl Observer for Lines {
     }
 }
 
-/// The last line of a run or plan.
+/// Returns the last lines of a run or plan.
 fn summary(report: &Report, mode: Mode, elapsed: Duration) -> String {
     let changes = count(report.changes(false), "change");
     let deferred = match report.changes(true) {
@@ -184,7 +184,7 @@ fn summary(report: &Report, mode: Mode, elapsed: Duration) -> String {
     text
 }
 
-/// Records in the journal, with the step, resource and change as fields of their own.
+/// The view in records of the journal, with step, resource and change as fields.
 struct Journal {
     step: String,
 }
@@ -216,7 +216,7 @@ impl Observer for Journal {
                 began,
                 wanted,
                 ended,
-                "{resource}: fetched {download}"
+                "{resource}: downloaded {download}"
             );
         }
     }
@@ -257,7 +257,7 @@ impl Observer for Journal {
     }
 }
 
-/// Nothing: for a plan printed as JSON.
+/// A view that shows nothing, for a plan printed as JSON.
 pub struct Silent;
 
 impl Observer for Silent {

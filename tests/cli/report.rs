@@ -1,4 +1,4 @@
-//! The report of the last run, when it is no report any more.
+//! The report of the last run, when its file is missing or damaged.
 
 use std::fs;
 
@@ -20,15 +20,15 @@ fn a_damaged_report_is_said_and_set_aside() {
         let _ = fs::remove_file(&report);
         damage(&report);
         for arguments in [&["status"][..], &["status", "--json"]] {
-            let said = sandbox.run(arguments).expect(1).says("the report of the last run can't be read");
+            let said = sandbox.run(arguments).expect(1).says("the report of the last run cannot be read");
             let _ = said.says("caused by: /var/lib/glovo-bootstrap/report.json");
         }
         let plan = sandbox.run(&["plan", "--steps", &manifest]).expect(0);
         assert!(!plan.stderr.contains(aside), "a plan moves nothing: {plan:?}");
         let run = sandbox.run(&["run", "--steps", &manifest]).expect(0);
         let _ = run
-            .says("the report of the last run can't be read")
-            .says(&format!("moved to /var/lib/glovo-bootstrap/{aside}"));
+            .says("the report of the last run cannot be read")
+            .says(&format!("renamed to /var/lib/glovo-bootstrap/{aside}"));
         let _ = sandbox.run(&["status"]).expect(0).says("converged");
         assert!(fs::exists(sandbox.at(&format!("var-lib/glovo-bootstrap/{aside}"))).unwrap());
         let run = sandbox.run(&["run", "--steps", &manifest]).expect(0);

@@ -234,7 +234,7 @@ fn on_a_scale_out_nobody_waits_and_that_is_no_failure() {
     for (answer, words) in [(complete, "state and cannot be signaled"), (gone, "Stack app does not exist")] {
         let aws = Aws::with_answers(vec![(400, answer)]);
         aws.manifest("true");
-        let _ = aws.run(&[]).expect(0).says("nobody waits for the signal SUCCESS to app/Group").says(words);
+        let _ = aws.run(&[]).expect(0).says("no resource waits for the signal SUCCESS to app/Group").says(words);
         assert_eq!(aws.signals().len(), 1);
     }
 }

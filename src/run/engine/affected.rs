@@ -1,4 +1,4 @@
-//! Services that have not read what was changed: they had no turn after the change.
+//! Notes on services that have not read a changed file, because their step did not run after the change.
 
 use crate::{
     manifest::Manifest,
@@ -8,8 +8,10 @@ use crate::{
     value::AbsPath,
 };
 
-/// A note for each service that had no turn since a file that it reads was changed: in this run, because its step was
-/// not selected or came before the change; or in an earlier one, as long as it has not been restarted.
+/// Returns a note for each service whose step did not run since one of its files changed.
+///
+/// In this run, the step was not selected, or ran before the change. A change of an earlier run counts until the
+/// service is restarted.
 pub(crate) fn notes(manifest: &Manifest, report: &Report, system: &System) -> Vec<String> {
     let mut notes = vec![];
     for (at, step) in manifest.steps.iter().enumerate() {
@@ -34,7 +36,7 @@ pub(crate) fn notes(manifest: &Manifest, report: &Report, system: &System) -> Ve
     notes
 }
 
-/// The paths that the run has changed or, in a plan, would change; each with its step's index.
+/// Returns the paths that the run changed or, in a plan, would change, each with its step's index.
 fn changed_paths<'a>(manifest: &'a Manifest, report: &'a Report) -> impl Iterator<Item = (usize, &'a AbsPath)> {
     manifest.steps.iter().zip(&report.steps).enumerate().flat_map(|(index, (step, report))| {
         let changed = step.resources.iter().zip(&report.resources);
@@ -44,13 +46,13 @@ fn changed_paths<'a>(manifest: &'a Manifest, report: &'a Report) -> impl Iterato
     })
 }
 
-/// Whether a run of its step would do anything about it now.
+/// Returns whether a run of the service's step would change something now.
 fn would_change(resource: &dyn Resource, system: &System) -> bool {
-    // What can't be planned is told by the run that is hinted at.
+    // If planning fails, the run that the note suggests reports the error.
     resource.plan(system).is_ok_and(|changes| changes.iter().any(|change: &Change| !change.is_deferred()))
 }
 
-/// A file that a service that runs has not read since it was changed.
+/// Returns a file that the running service has not read since the file changed.
 fn awaits_restart_for(resource: &dyn Resource, system: &System) -> Option<AbsPath> {
     resource.service()?.awaits_restart_for(system).ok().flatten()
 }

@@ -1,4 +1,4 @@
-//! What happens when a service refuses its new files: the old ones are put back, and it runs with them.
+//! Putting files back: if a service refuses its new files, it gets the old ones back and runs with them.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -11,10 +11,10 @@ use crate::{
     value::AbsPath,
 };
 
-/// How long all of it may take, whatever deadline has passed before.
+/// How long putting back may take. Deadlines of the step and the resource do not count.
 const PUT_BACK_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// A service and what any resource may declare.
+/// A service that reads files, with its declaration.
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     declared: &'a Declared,
@@ -28,7 +28,7 @@ impl Reader<'_> {
 }
 
 impl<'a> Run<'a> {
-    /// Puts back what a service has refused for good, and says so in its error.
+    /// Puts back the files that a service has refused permanently. Returns the error with a report of that.
     pub(super) fn put_back(&mut self, declared: &'a Declared, error: anyhow::Error) -> anyhow::Error {
         let system = self.system;
         if system.mode() == Mode::Plan || matches!(error::class(&error), Class::Interrupted(_)) {
@@ -44,7 +44,7 @@ impl<'a> Run<'a> {
         error.context(format!("{} refuses its new files; {}", service.unit_name(), said.join("; ")))
     }
 
-    /// Puts the files back and starts the services again that run with the new ones; says what was done.
+    /// Puts the files back, and restarts the services that run with the new ones. Returns what was done, in words.
     fn undo(&mut self, refused: Reader<'a>, must_restart: bool) -> Vec<String> {
         let (paths, mut readers) = self.affected_by(refused);
         let results = self.system.put_back(paths);
@@ -59,7 +59,7 @@ impl<'a> Run<'a> {
                 said.push(format!("not put back: {path}: {error:#}"));
             }
         }
-        // What cannot be read is not known to be new.
+        // A file that cannot be read is not known to be new.
         let mut left = refused.service.changed_since_start(self.system).ok().flatten().unwrap_or_default();
         left.retain(|path| !results.iter().any(|(known, _)| known == path));
         if !left.is_empty() {
@@ -78,8 +78,10 @@ impl<'a> Run<'a> {
         all.filter_map(|declared| Some(Reader { declared, service: declared.resource.service()? }))
     }
 
-    /// Returns the paths to put back for a service, and the services that run with them: itself, and each that was
-    /// started with one of them. The other files of a service go back too, if it ran before this run restarted it.
+    /// Returns the paths to put back for a service, and the services that run with them.
+    ///
+    /// These are the service itself and each service that was started with one of the paths. If this run restarted such
+    /// a service, its other changed files are put back too.
     fn affected_by(&self, refused: Reader<'a>) -> (BTreeSet<AbsPath>, Vec<Reader<'a>>) {
         let system = self.system;
         let changed_of = |reader: &Reader<'_>| system.changed_of(&reader.declared.resource.files());
@@ -102,11 +104,11 @@ impl<'a> Run<'a> {
         (paths, in_order)
     }
 
-    /// Starts services with the files that were put back; says which of them run.
+    /// Starts services with the files that were put back. Returns which of them run, in words.
     fn start_again(&self, done: &[&AbsPath], readers: &[Reader<'_>]) -> Vec<String> {
         let system = self.system;
         let (mut said, mut runs) = (vec![], vec![]);
-        // Of a drop-in, systemd itself says so.
+        // For drop-ins, systemd itself says that a unit needs a reload.
         let is_stale =
             |reader: &Reader<'_>| system.host.unit(reader.service.unit_name()).is_ok_and(|unit| unit.needs_reload());
         if done.iter().any(|path| system.host.is_unit_file(path)) || readers.iter().any(is_stale) {
@@ -131,7 +133,7 @@ impl<'a> Run<'a> {
         said
     }
 
-    /// What was put back is no change of this run.
+    /// Marks the files that were put back in the report: they are no changes of this run.
     fn report_put_back(&mut self, done: &[&AbsPath]) {
         for (step, report) in self.manifest.steps.iter().zip(&mut self.report.steps) {
             for (declared, resource) in step.resources.iter().zip(&mut report.resources) {
@@ -143,8 +145,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Keeps what stood at the paths that a service is still to be started with, for the run that starts it. An image
-    /// gets none of that.
+    /// Keeps the earlier content of files whose service has not started yet, for the run that will start it.
+    ///
+    /// Does nothing for an image.
     pub(super) fn keep_for_later(&self) {
         if self.system.mode() == Mode::Plan || !self.system.is_live() {
             return;

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, path::PathBuf};
 use super::*;
 use crate::{resource::Resource, stop::Interrupt, value::AbsPath};
 
-/// What a resource does when it is planned: each plan takes the next part of the script; after its end nothing differs.
+/// A resource that follows a script. Each plan takes the next part; after the last part nothing differs.
 #[derive(Debug)]
 struct Scripted {
     name: &'static str,
@@ -81,7 +81,7 @@ impl Observer for Recorder {
     fn ends(&mut self, _report: &Report) {}
 }
 
-/// A manifest in the making, and its tree.
+/// A manifest under construction, and its tree.
 struct Script {
     manifest: Manifest,
     log: Log,
@@ -141,7 +141,7 @@ fn causes(report: &Report) -> String {
 }
 
 #[test]
-fn what_still_differs_after_the_changes_is_a_failure() {
+fn a_difference_after_the_changes_is_a_failure() {
     let script = Script::new().step("a").resource("x", &[Part::Change, Part::Change]);
     let (report, _) = script.run(Mode::Run);
     assert_eq!((report.exit_code, report.outcome), (Some(1), Outcome::Failed));
@@ -150,7 +150,7 @@ fn what_still_differs_after_the_changes_is_a_failure() {
 }
 
 #[test]
-fn what_is_deferred_in_the_end_has_converged() {
+fn a_deferred_rest_counts_as_converged() {
     let script = Script::new().step("a").resource("x", &[Part::Change, Part::Deferred]);
     let (report, _) = script.run(Mode::Run);
     assert_eq!((report.exit_code, report.outcome), (Some(0), Outcome::Changed));
@@ -198,8 +198,8 @@ fn the_deadlines_of_step_and_resource_hold() {
 }
 
 #[test]
-fn what_was_interrupted_is_not_tried_again() {
-    // One that says so itself, and one that fails for a reason of its own while a signal asks to stop.
+fn an_interrupted_change_is_not_tried_again() {
+    // A failure by a signal, and another failure while a signal arrives.
     for (failure, outcome) in
         [(Part::Broken(Class::Interrupted(15)), Outcome::Stopped), (Part::Stopped, Outcome::Failed)]
     {
@@ -220,7 +220,7 @@ fn a_plan_tries_nothing_again() {
 }
 
 #[test]
-fn only_what_was_changed_is_called_changed() {
+fn only_a_changed_resource_is_called_changed() {
     for (mode, part, outcome) in [
         (Mode::Run, Some(Part::Change), Outcome::Changed),
         (Mode::Plan, Some(Part::Change), Outcome::Changed),

@@ -48,7 +48,7 @@ fn downloads_are_hidden_behind_the_packages(machine: &Machine) -> Result<()> {
     }
     let (summary, log) = (status(&[])?, machine.sh("cat /var/log/cloud-init-output.log")?);
     for told in [summary, log] {
-        ensure!(told.matches("hidden behind install_dependencies\n").count() == 3, "{told}");
+        ensure!(told.matches("while install_dependencies ran\n").count() == 3, "{told}");
     }
     Ok(())
 }
