@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     Change, Kind, Resource,
-    ownership::{AccountName, Ids, differences, ids, owner, words},
+    ownership::{AccountName, Ids, differences, ids_of, owner, words},
 };
 use crate::{
     error::Fault,
@@ -25,8 +25,8 @@ use crate::{
 pub struct Directory {
     /// Where it is.
     path: AbsPath,
-    /// Its owner. Default: root for a new directory, unchanged for one that exists. Below a directory of a user it must be
-    /// that user.
+    /// Its owner. Default: root for a new directory, or below a directory of a user that user; unchanged for one that
+    /// exists. Below a directory of a user it must be that user.
     owner: Option<AccountName>,
     /// Its group. Default: the owner's primary group.
     group: Option<AccountName>,
@@ -63,12 +63,10 @@ impl Resource for Directory {
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         let status = system.root().status(&self.path)?;
-        let (ids, whose) = match (&status, &self.owner, &self.group) {
-            (Some(status), None, None) => {
-                let Ownership { uid, gid, .. } = status.ownership;
-                (Some((uid, gid)), Owner::Id(uid))
-            }
-            (_, name, group) => (ids(system, name.as_ref(), group.as_ref())?, owner(system, name.as_ref())?),
+        let whose = self.whose(system, status.as_ref())?;
+        let ids = match (&status, &self.owner, &self.group) {
+            (Some(status), None, None) => Some((status.ownership.uid, status.ownership.gid)),
+            (_, _, group) => ids_of(system, &whose, group.as_ref())?,
         };
         let claim = Claim { path: &self.path, owner: Some(&whose), gid: ids.map(|(_, gid)| gid), makes_parents: true };
         let place = system.check_place(claim)?;
@@ -101,6 +99,18 @@ impl Resource for Directory {
 }
 
 impl Directory {
+    /// Whose it is to be. Without an owner it stays whose it is; a new one is that of the directory above.
+    fn whose(&self, system: &System, status: Option<&Status>) -> Result<Owner> {
+        match (&self.owner, status) {
+            (None, Some(status)) => Ok(Owner::Id(status.ownership.uid)),
+            (None, None) => {
+                let anybodys = Claim { path: &self.path, owner: None, gid: None, makes_parents: true };
+                system.check_place(anybodys)?.user.map_or_else(|| owner(system, None), Ok)
+            }
+            (name, _) => owner(system, name.as_ref()),
+        }
+    }
+
     fn create(&self, ids: Ids, mode: u32) -> Change {
         let path = self.path.clone();
         // Missing parents come with it.

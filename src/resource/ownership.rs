@@ -60,31 +60,30 @@ pub type Ids = Option<(u32, u32)>;
 
 /// Looks up owner and group. Without an owner it is whoever runs this, which is root; without a group it
 /// is the owner's primary group.
-pub fn ids(system: &System, owner: Option<&AccountName>, group: Option<&AccountName>) -> Result<Ids> {
+pub fn ids(system: &System, name: Option<&AccountName>, group: Option<&AccountName>) -> Result<Ids> {
+    ids_of(system, &owner(system, name)?, group)
+}
+
+/// The same of an owner that is known otherwise.
+pub fn ids_of(system: &System, owner: &Owner, group: Option<&AccountName>) -> Result<Ids> {
     let accounts = system.host.accounts()?;
     let owner = match owner {
-        None => {
-            let uid = geteuid().as_raw();
-            Some((uid, accounts.user_by_id(uid).map_or(uid, |user| user.gid)))
-        }
-        Some(name) => match accounts.user(name.as_str()) {
-            Some(user) => Some((user.uid, user.gid)),
-            None if system.expects(&Fact::User(name.to_string())) || system.expects(&Fact::Packages) => None,
-            None => return Err(missing("user", name)),
-        },
+        Owner::Id(uid) => Some((*uid, accounts.user_by_id(*uid).map_or(*uid, |user| user.gid))),
+        Owner::Name(name) if system.expects(&Fact::User(name.clone())) || system.expects(&Fact::Packages) => None,
+        Owner::Name(name) => return Err(missing("user", name)),
     };
     let group = match group {
         None => owner.map(|(_, gid)| gid),
         Some(name) => match accounts.group(name.as_str()) {
             Some(group) => Some(group.gid),
             None if system.expects(&Fact::Group(name.to_string())) || system.expects(&Fact::Packages) => None,
-            None => return Err(missing("group", name)),
+            None => return Err(missing("group", name.as_str())),
         },
     };
     Ok(owner.zip(group).map(|((uid, _), gid)| (uid, gid)))
 }
 
-fn missing(what: &str, name: &AccountName) -> anyhow::Error {
+fn missing(what: &str, name: &str) -> anyhow::Error {
     Fault::new(format!("the {what} {name} does not exist"))
         .hint(format!("declare a `{what}` resource for it in an earlier step"))
         .into()

@@ -101,7 +101,7 @@ fn what_is_not_the_users_is_refused_below_its_directory() {
     let belongs = format!("{home} belongs to uid 65534, not to root");
     refused(&sandbox, &file(&format!("{home}/f"), ""), &belongs);
     refused(&sandbox, &file(&format!("{home}/f"), "owner = \"daemon\"\n"), "can not be uid 1's");
-    refused(&sandbox, &directory(&format!("{home}/d"), ""), &belongs);
+    refused(&sandbox, &directory(&format!("{home}/d"), "owner = \"root\"\n"), &belongs);
     refused(
         &sandbox,
         &file(&format!("{home}/f"), &format!("{NOBODYS}group = \"daemon\"\n")),
@@ -329,4 +329,30 @@ fn a_planted_private_directory_is_named() {
     let resources = file(&format!("{open}/f"), "validate = [\"true\", \"{}\"]\n");
     let run = sandbox.run_resources(&resources).expect(1).says(&format!("{planted} is not this program's own"));
     let _ = run.says(&format!("rm -r {planted}"));
+}
+
+#[test]
+fn a_directory_without_an_owner_is_its_parents_owners() {
+    let sandbox = Sandbox::new();
+    let home = make(&sandbox, "home", (NOBODY, NOBODY), 0o755);
+    let (shared, inner) = (format!("{home}/shared"), format!("{home}/new"));
+    let resources = directory(&inner, "") + &file(&format!("{inner}/f"), NOBODYS);
+    let declared = directory(&home, NOBODYS) + &resources;
+    let manifest = sandbox.manifest(&declared);
+    let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(0);
+    let _ = plan(&sandbox, &declared).expect(0).says("2 changes pending");
+    let _ = sandbox.run_resources(&declared).expect(0).says("converged: 2 changes");
+    assert_eq!((owner(&inner), owner(&format!("{inner}/f")).0), ((NOBODY, 0o755), NOBODY));
+    let _ = sandbox.run_resources(&resources).expect(0).says("converged: 0 changes");
+    // One that exists keeps its owner, also where only a group is declared.
+    let _ = make(&sandbox, "home/shared", (NOBODY, NOBODY), 0o755);
+    let _ = sandbox.run_resources(&directory(&shared, "group = \"nogroup\"\n")).expect(0).says("0 changes");
+    let other = make(&sandbox, "other", (1, 1), 0o755);
+    let _ = sandbox.run_resources(&directory(&other, "group = \"nogroup\"\n")).expect(0).says("1 change");
+    assert_eq!((fs::metadata(&other).unwrap().uid(), fs::metadata(&other).unwrap().gid()), (1, NOBODY));
+    // All three take it for a user's, and so refuse root's file in it.
+    let refused = declared + &file(&format!("{inner}/root"), "");
+    let _ = sandbox.run(&["validate", "--steps", &sandbox.manifest(&refused)]).expect(2).says("can not be root's");
+    let _ = plan(&sandbox, &refused).expect(2).says("can not be root's");
+    let _ = sandbox.run_resources(&refused).expect(2).says("can not be root's");
 }
