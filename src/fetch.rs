@@ -39,6 +39,7 @@ use nix::unistd::{getegid, geteuid};
 pub use self::{
     batch::{Delivery, Event, Order, Underway},
     source::{Source, Sources},
+    spool::other_bytes,
 };
 use self::{
     progress::Progress,
@@ -50,7 +51,7 @@ use crate::{
     aws::{metadata::Metadata, query::Account, s3::S3},
     error::{self, Class, Fault},
     host::{
-        calls, process,
+        calls, ec2, process,
         root::{Ownership, Staged},
         state,
     },
@@ -416,8 +417,14 @@ impl System {
         let query = crate::aws::metadata::Query::parse(name)?;
         self.leave_to_instances()?;
         let worker = self.fetcher.worker()?;
-        self.await_task(&worker.run(crate::aws::metadata::ask(worker.origins(), query)), || {})
-            .with_context(|| format!("reading instance.{name}"))
+        self.await_task(&worker.run(crate::aws::metadata::ask(worker.origins(), query)), || {}).map_err(|error| {
+            let what = format!("reading instance.{name}");
+            if self.mode == Mode::Plan && ec2::is_untrusted_error(&error) {
+                let hint = format!("suppose a value: --set instance.{name}=VALUE");
+                return Fault::new(what).hint(hint).caused_by(error).into();
+            }
+            error.context(what)
+        })
     }
 
     fn transfer(&self, download: &Download) -> Result<Transfer> {

@@ -13,6 +13,7 @@ use crate::{
     fetch::Fetcher,
     host::{
         Host,
+        command::{candidates, not_installed},
         facts::{FACTS, FACTS_OF_EACH_INSTANCE},
         root::{
             Root, Survey,
@@ -150,6 +151,13 @@ impl System {
     /// Fails while an image is made: asked before a fact that would be the build machine's.
     pub(crate) fn leave_to_instances(&self) -> Result<()> {
         if self.phase == Phase::Bake { Err(OfEachInstance.into()) } else { Ok(()) }
+    }
+
+    /// Fails if a program is not there to be run, and no change that was planned earlier brings it.
+    pub fn check_program(&self, name: &str) -> Result<()> {
+        let is_expected =
+            || self.expects(&Fact::Packages) || candidates(name).any(|path| self.expects(&Fact::Path(path)));
+        if self.host.has_program(name) || is_expected() { Ok(()) } else { Err(not_installed(name)) }
     }
 
     /// Notes what did not fail the change that is being made, but belongs into the report.

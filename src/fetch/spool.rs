@@ -314,10 +314,7 @@ impl Spool {
         };
         let actual = digest.sha256();
         if let Some(expected) = self.expected.filter(|expected| *expected != actual) {
-            let message = format!("the sha256 of the {done} bytes is {actual}, not {expected}");
-            return Err(
-                Fault::new(message).hint("the source holds other bytes than were declared: correct one of them")
-            );
+            return Err(other_bytes(done, actual, expected));
         }
         digest.checksum.take().map_or(Ok(()), Running::verify)
     }
@@ -452,6 +449,12 @@ impl Digest {
     fn sha256(&self) -> Sha256 {
         Sha256(self.sha256.clone().finalize().into())
     }
+}
+
+/// That a source holds other bytes than were declared.
+pub fn other_bytes(size: u64, actual: Sha256, expected: Sha256) -> Fault {
+    Fault::new(format!("the sha256 of the {size} bytes is {actual}, not {expected}"))
+        .hint("the source holds other bytes than were declared: correct one of them")
 }
 
 #[cfg(test)]

@@ -201,12 +201,7 @@ impl Host {
     }
 
     fn find_program(&self, name: &str) -> Option<AbsPath> {
-        let candidates: Vec<String> = if name.starts_with('/') {
-            vec![name.into()]
-        } else {
-            PATH.iter().map(|dir| format!("{dir}/{name}")).collect()
-        };
-        candidates.iter().filter_map(|path| path.parse().ok()).find(|path| {
+        candidates(name).find(|path| {
             self.root().resolve(path).and_then(|path| self.root().status(&path)).is_ok_and(|status| status.is_some())
         })
     }
@@ -215,7 +210,7 @@ impl Host {
         let name = &command.argv[0];
         // Found here, so that there is one execve and a clear error.
         let Some(program) = self.find_program(name) else {
-            return Err(Fault::new(format!("the program `{name}` is not installed")).into());
+            return Err(not_installed(name));
         };
         let mut words: Vec<&str> = vec![];
         let ids = command.user.as_ref().map(|user| format!("--userspec=+{}:+{}", user.uid, user.gid));
@@ -253,6 +248,17 @@ impl Host {
         }
         process.spawn().with_context(|| format!("starting {program}"))
     }
+}
+
+/// Where a program may be.
+pub fn candidates(name: &str) -> impl Iterator<Item = AbsPath> {
+    let directories: &[&str] = if name.starts_with('/') { &[""] } else { &PATH };
+    let separator = if name.starts_with('/') { "" } else { "/" };
+    directories.iter().filter_map(move |directory| format!("{directory}{separator}{name}").parse().ok())
+}
+
+pub fn not_installed(name: &str) -> anyhow::Error {
+    Fault::new(format!("the program `{name}` is not installed")).into()
 }
 
 /// Signals a program and what it started.

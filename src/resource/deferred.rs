@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Change, Resource};
+use super::{Change, Resource, Template};
 use crate::{
     system::{Fact, System},
     value::AbsPath,
@@ -24,6 +24,10 @@ pub struct Deferred {
 impl Resource for Deferred {
     fn title(&self) -> String {
         self.title.clone()
+    }
+
+    fn template(&self) -> Option<Template<'_>> {
+        Some(Template::Elsewhere)
     }
 
     fn secret(&self) -> Option<&AbsPath> {

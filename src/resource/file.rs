@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use self::origin::Origin;
 pub use self::origin::note;
 use super::{
-    Change, Finding, Kind, Resource,
+    Change, Finding, Kind, Resource, Template,
     ownership::{AccountName, Ids, differences, ids, owner},
 };
 use crate::{
@@ -104,6 +104,11 @@ impl Resource for File {
 
     fn owner(&self) -> Option<&str> {
         Some(self.owner.as_ref().map_or("root", AccountName::as_str))
+    }
+
+    fn template(&self) -> Option<Template<'_>> {
+        let source = self.source.as_ref().filter(|_| self.template)?;
+        Some(source.local().map_or(Template::Elsewhere, Template::Local))
     }
 
     fn check(&self) -> Vec<Finding> {
@@ -260,6 +265,9 @@ impl File {
 
     /// The change that writes the file.
     fn write(&self, system: &System, summary: String, (ids, mode): (Ids, u32), now: Option<&Status>) -> Result<Change> {
+        if system.mode() == crate::system::Mode::Plan {
+            self.foresee(system)?;
+        }
         let diff = if self.secret { None } else { self.diff(system, now)? };
         let summary = match &self.source {
             Some(source) => format!("{summary} from {source}"),
@@ -272,6 +280,17 @@ impl File {
         };
         let bytes = self.digest_to_come().map(|digest| Fact::Bytes(self.path.clone(), digest));
         Ok(Change::new(summary, action).diff(diff).brings([Fact::Path(self.path.clone())]).brings(bytes))
+    }
+
+    /// Fails where a run could not write the file, as far as this machine shows that now.
+    fn foresee(&self, system: &System) -> Result<()> {
+        if let Some(argv) = &self.validate {
+            system.check_program(&argv.0[0])?;
+        }
+        match &self.source {
+            Some(sources) => Origin { file: self, sources }.foresee(system),
+            None => Ok(()),
+        }
     }
 
     /// The digest of the declared bytes, as far as the declaration alone tells it.
@@ -312,7 +331,7 @@ impl File {
             (Some(content), _) => Some(content.clone().into_bytes()),
             // What is new and comes from elsewhere is not fetched to be shown.
             (None, None) => None,
-            (None, Some(_)) => self.origin()?.preview(system),
+            (None, Some(_)) => self.origin()?.preview(system)?,
         };
         let (Ok(old), Some(Ok(new))) = (String::from_utf8(old), new.map(String::from_utf8)) else { return Ok(None) };
         if old == new || old.contains('\0') || new.contains('\0') {

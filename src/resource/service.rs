@@ -16,7 +16,7 @@ use crate::{
         root::FileType,
         systemd::{Unit, unit_files},
     },
-    system::{Fact, System},
+    system::{Fact, Mode, System},
     value::{AbsPath, Argv, Span, printable, quoted},
 };
 
@@ -132,6 +132,9 @@ impl Resource for Service {
             }
             Some(false) | None => None,
         };
+        if let (Mode::Plan, Some(_), Some(true), Some(argv)) = (system.mode(), &state, self.running, &self.validate) {
+            system.check_program(&argv.0[0])?;
+        }
         if unit.needs_reload() {
             return Ok(enablement.or_else(|| Some(reload())).into_iter().chain(state).collect());
         }

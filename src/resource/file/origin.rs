@@ -2,15 +2,15 @@
 
 use std::io::Read;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{File, TEXT_LIMIT, Verify, short};
 use crate::{
-    error::Fault,
-    fetch::{Download, Sources},
+    error::{self, Class, Fault},
+    fetch::{Download, Sources, other_bytes},
     host::{root::Staged, state},
-    system::System,
+    system::{Fact, System},
     value::{AbsPath, Sha256},
 };
 
@@ -46,6 +46,9 @@ impl Origin<'_> {
     /// How the published bytes, with this digest, differ from the origin's, or `None`.
     pub fn difference(&self, system: &System, digest: Option<Sha256>) -> Result<Option<String>> {
         if let (Some(path), false) = (self.sources.local(), self.file.template) {
+            if self.is_expected(system) {
+                return Ok(Some("write new content".into()));
+            }
             let origin = system.host.digest(path)?.with_context(|| format!("{path} does not exist"))?;
             return Ok((Some(origin) != digest).then(|| format!("write new content, sha256 {}", short(origin))));
         }
@@ -106,15 +109,53 @@ impl Origin<'_> {
         state::write(system.root(), &self.state_name(), arrived)
     }
 
-    /// The bytes as they would be published, if they can be had and are short.
-    pub fn preview(&self, system: &System) -> Option<Vec<u8>> {
-        let mut fetched = system.fetch(&self.download()).ok().filter(|fetched| fetched.size <= TEXT_LIMIT)?;
-        let mut bytes = vec![];
-        _ = fetched.file.read_to_end(&mut bytes).ok()?;
-        if !self.file.template {
-            return Some(bytes);
+    /// Whether it is a file of this machine that a change planned earlier puts there.
+    fn is_expected(&self, system: &System) -> bool {
+        let Some(path) = self.sources.local() else { return false };
+        system.expects(&Fact::Path(path.clone())) || system.expects(&Fact::Packages)
+    }
+
+    /// Fails where a run could not bring the bytes of a file of this machine, unless an earlier change will put it there.
+    pub fn foresee(&self, system: &System) -> Result<()> {
+        let Some(path) = self.sources.local() else { return Ok(()) };
+        let known = system.expected_digest(path);
+        if known.is_none() && self.is_expected(system) {
+            return Ok(());
         }
-        system.render(&String::from_utf8(bytes).ok()?).ok().map(String::into_bytes)
+        let Some(actual) = known.map_or_else(|| system.host.digest(path), |known| Ok(Some(known)))? else {
+            bail!("{path} does not exist");
+        };
+        if let Some(wanted) = self.file.sha256.filter(|wanted| *wanted != actual) {
+            let size = system.root().status(path)?.map_or(0, |status| status.size);
+            let fault = anyhow::Error::from(other_bytes(size, actual, wanted));
+            return Err(fault.context(format!("verifying {path}")));
+        }
+        Ok(())
+    }
+
+    /// The bytes as they would be published, if they are short.
+    ///
+    /// # Errors
+    /// If a run would fail to get them as well. What may pass until then is no error.
+    pub fn preview(&self, system: &System) -> Result<Option<Vec<u8>>> {
+        if self.is_expected(system) {
+            return Ok(None);
+        }
+        let mut fetched = match system.fetch(&self.download()) {
+            Ok(fetched) if fetched.size <= TEXT_LIMIT => fetched,
+            Ok(_) => return Ok(None),
+            Err(error) if error::class(&error) == Class::Permanent => return Err(error),
+            Err(error) => {
+                tracing::warn!("the difference is not shown: {error:#}");
+                return Ok(None);
+            }
+        };
+        if self.file.template {
+            return Ok(Some(system.render(&text(&mut fetched.file, self.sources)?)?.into_bytes()));
+        }
+        let mut bytes = vec![];
+        _ = fetched.file.read_to_end(&mut bytes).with_context(|| format!("reading {}", self.sources))?;
+        Ok(Some(bytes))
     }
 }
 
