@@ -16,6 +16,7 @@ use anyhow::{Result, anyhow};
 use crate::{
     cli::{self, Cli, Command},
     diagnostic::{Diagnostic, Faults},
+    environment,
     error::Fault,
     host::process,
     image,
@@ -27,6 +28,7 @@ use crate::{
         texts::Texts,
     },
     redaction,
+    resource::Template,
     run::{
         engine::{self, Selection},
         lock::MachineLock,
@@ -42,6 +44,9 @@ use crate::{
 };
 
 pub use self::signal::refuse;
+
+/// The longest template that is looked into for the variables that it uses.
+const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
 
 /// Executes a command line; returns the exit code.
 pub fn execute(command: Command) -> Result<u8> {
@@ -165,9 +170,16 @@ enum Reading<'a> {
 }
 
 /// Reads a manifest with its variables, or says all that is wrong with it.
-fn load(system: &Rc<System>, arguments: &cli::Manifest, reading: &Reading<'_>) -> Result<(Manifest, Location)> {
-    let arguments = &record::complete(system, arguments.clone(), record::Told::InALine)?;
+fn load(system: &Rc<System>, given: &cli::Manifest, reading: &Reading<'_>) -> Result<(Manifest, Location)> {
+    let arguments = &record::complete(system, given.clone(), record::Told::InALine)?;
     let (texts, location) = find(system, arguments.steps.as_deref())?;
+    if matches!(reading, Reading::Use(_)) && !again::names_steps() {
+        match (&given.steps, &arguments.steps, &location) {
+            (Some(_), ..) => complain(format!("using {location}, which {} names", environment::STEPS)),
+            (None, None, Location::Path(_)) => complain(format!("using {location}")),
+            _ => {}
+        }
+    }
     let machine = system.clone();
     let asks = matches!(reading, Reading::Use(_));
     let mut variables = Variables::new(move |name| {
@@ -205,8 +217,32 @@ fn load(system: &Rc<System>, arguments: &cli::Manifest, reading: &Reading<'_>) -
             return Err(wrong(&faults, &location));
         }
     };
+    if !texts.ignored.is_empty() {
+        let names = texts.ignored.join(", ");
+        complain(format!(
+            "warning: these files in {location} are no steps, since their names do not end in .toml: {names}"
+        ));
+    }
+    for warning in manifest.warnings.iter().chain(&variables.nested()).chain(&unused(system, &manifest, &variables)) {
+        complain(Shown::lines(&format!("{}\n", warning.as_warning())));
+    }
     system.set_variables(Rc::new(variables));
     Ok((manifest, location))
+}
+
+/// Which variables are given in vain; none where a template can't be read now, which may use them.
+fn unused(system: &System, manifest: &Manifest, variables: &Variables) -> Vec<Diagnostic> {
+    for declared in manifest.steps.iter().flat_map(|step| &step.resources) {
+        match declared.resource.template() {
+            None => {}
+            Some(Template::Elsewhere) => return vec![],
+            Some(Template::Local(path)) => match system.root().read(path, MAX_TEMPLATE_BYTES) {
+                Ok(Some(text)) => variables.note_template(&String::from_utf8_lossy(&text)),
+                _ => return vec![],
+            },
+        }
+    }
+    variables.unused()
 }
 
 /// Prints the faults, and makes an error of their number. The first one is its cause, for those who get the error alone.
@@ -290,7 +326,8 @@ fn show(report: &Report, holder: Option<&str>) {
             Outcome::Running => "cut off".into(),
         };
         let time = match step.outcome {
-            Outcome::NotRun | Outcome::Skipped => String::new(),
+            // How long it has been going on, no report says.
+            Outcome::NotRun | Outcome::Skipped | Outcome::Running => String::new(),
             _ => spoken(Duration::from_millis(step.milliseconds)),
         };
         say(format!("{:width$}  {outcome:12}  {time:>10}", step.name));

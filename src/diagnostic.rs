@@ -128,6 +128,11 @@ impl Diagnostic {
         let hint = is_octal.then(|| "write a number that begins with 0 in quotes: mode = \"0644\"".into());
         Self { message: error.message().into(), place, hint }
     }
+
+    /// Returns the same as a warning.
+    pub fn as_warning(&self) -> String {
+        self.to_string().replacen("error", "warning", 1)
+    }
 }
 
 impl fmt::Display for Diagnostic {

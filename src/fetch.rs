@@ -51,7 +51,7 @@ use crate::{
     aws::{metadata::Metadata, query::Account, s3::S3},
     error::{self, Class, Fault},
     host::{
-        calls, ec2, process,
+        calls, process,
         root::{Ownership, Staged},
         state,
     },
@@ -417,14 +417,8 @@ impl System {
         let query = crate::aws::metadata::Query::parse(name)?;
         self.leave_to_instances()?;
         let worker = self.fetcher.worker()?;
-        self.await_task(&worker.run(crate::aws::metadata::ask(worker.origins(), query)), || {}).map_err(|error| {
-            let what = format!("reading instance.{name}");
-            if self.mode == Mode::Plan && ec2::is_untrusted_error(&error) {
-                let hint = format!("suppose a value: --set instance.{name}=VALUE");
-                return Fault::new(what).hint(hint).caused_by(error).into();
-            }
-            error.context(what)
-        })
+        self.await_task(&worker.run(crate::aws::metadata::ask(worker.origins(), query)), || {})
+            .with_context(|| format!("reading instance.{name}"))
     }
 
     fn transfer(&self, download: &Download) -> Result<Transfer> {

@@ -7,6 +7,7 @@
 
 pub mod archive;
 pub mod built_in;
+mod expected;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod location;
@@ -35,6 +36,8 @@ pub const COMMON_FIELDS: [&str; 4] = ["kind", "retries", "timeout", "phase"];
 pub struct Manifest {
     /// In the order in which they take effect.
     pub steps: Vec<Step>,
+    /// What is probably meant otherwise.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// A named, ordered list of resources.

@@ -74,6 +74,11 @@ pub trait Resource: fmt::Debug {
         None
     }
 
+    /// A text that variables are filled into once the resource has its turn.
+    fn template(&self) -> Option<Template<'_>> {
+        None
+    }
+
     /// The files that it reads once it starts. While a run changes them, what they were before is kept.
     fn files(&self) -> Vec<AbsPath> {
         vec![]
@@ -88,6 +93,15 @@ pub trait Resource: fmt::Debug {
     fn unit(&self) -> Option<&str> {
         None
     }
+}
+
+/// Where the text of a template is.
+#[derive(Debug, Clone, Copy)]
+pub enum Template<'a> {
+    /// In a file of this machine.
+    Local(&'a AbsPath),
+    /// Where it can't be read now, if it is one at all.
+    Elsewhere,
 }
 
 /// A fault of a declaration, about one of its fields.

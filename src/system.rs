@@ -14,6 +14,7 @@ use crate::{
     host::{
         Host,
         command::{candidates, not_installed},
+        ec2::is_untrusted_error,
         facts::{FACTS, FACTS_OF_EACH_INSTANCE},
         root::{
             Root, Survey,
@@ -139,7 +140,13 @@ impl System {
     pub fn fact(&self, name: &str) -> Result<String> {
         check_fact(name)?;
         if let Some(name) = name.strip_prefix("instance.") {
-            return self.instance(name);
+            return self.instance(name).map_err(|error| {
+                if self.mode == Mode::Run || !is_untrusted_error(&error) {
+                    return error;
+                }
+                let hint = format!("suppose a value: --set instance.{name}=VALUE");
+                Fault::new(format!("instance.{name} is unknown on this machine")).hint(hint).caused_by(error).into()
+            });
         }
         let name = name.trim_start_matches("host.");
         if FACTS_OF_EACH_INSTANCE.contains(&name) {

@@ -29,6 +29,10 @@ pub struct Variables {
     private: BTreeMap<String, String>,
     /// Those whose declaration is a fault, which is reported as one: they have a value, but it can't be told.
     broken: BTreeSet<String>,
+    /// Where the values of files and manifests stand.
+    places: BTreeMap<String, Place>,
+    /// What some string or template has asked for.
+    used: RefCell<BTreeSet<String>>,
     facts: Facts,
     asked: RefCell<BTreeMap<String, Result<String, Why>>>,
 }
@@ -163,7 +167,8 @@ impl Variables {
     /// No variables yet, and read-only facts from this function: `None` for a name it doesn't know.
     pub fn new(facts: impl Fn(&str) -> Option<Result<String>> + 'static) -> Self {
         let (declared, given, private, broken) = Default::default();
-        Self { declared, given, private, broken, facts: Box::new(facts), asked: RefCell::default() }
+        let (places, used, asked) = Default::default();
+        Self { declared, given, private, broken, places, used, facts: Box::new(facts), asked }
     }
 
     /// Gives one, over what the manifest declares and over any earlier one.
@@ -173,14 +178,18 @@ impl Variables {
     pub fn give(&mut self, name: &str, value: &str) -> Result<(), String> {
         check_name(name)?;
         _ = self.given.insert(name.into(), value.into());
+        _ = self.places.remove(name);
         Ok(())
     }
 
     /// Gives all of a file, and reports what can't be set, without showing any of its lines.
     pub fn give_all(&mut self, text: &Text) -> Faults {
         let mut values = BTreeMap::new();
-        let mut faults = read(text, &mut values, &mut self.broken);
+        let mut places = BTreeMap::new();
+        let mut faults = read(text, &mut values, &mut self.broken, &mut places);
         faults.conceal();
+        places.values_mut().for_each(Place::conceal);
+        self.places.extend(places);
         self.private.extend(values.clone());
         self.given.extend(values);
         faults
@@ -188,12 +197,12 @@ impl Variables {
 
     /// Sets all of a `variables.toml`, as far as the operator gives nothing else, and reports what can't be set.
     pub fn declare_all(&mut self, text: &Text) -> Faults {
-        read(text, &mut self.declared, &mut self.broken)
+        read(text, &mut self.declared, &mut self.broken, &mut self.places)
     }
 
     /// The same with the table `[variables]` of a manifest.
     pub(super) fn declare_table(&mut self, text: &Text, table: &DeTable<'_>) -> Faults {
-        read_table(text, table, &mut self.declared, &mut self.broken)
+        read_table(text, table, &mut self.declared, &mut self.broken, &mut self.places)
     }
 
     /// What takes the values of files out of a text.
@@ -238,11 +247,55 @@ impl Variables {
         })
     }
 
+    /// Notes the variables that a template uses, which is filled in later.
+    pub fn note_template(&self, text: &str) {
+        for piece in pieces(text) {
+            if let Piece::Placeholder(name, _) = piece {
+                _ = self.used.borrow_mut().insert(name.into());
+            }
+        }
+    }
+
+    /// What the operator gives and no string has asked for.
+    pub fn unused(&self) -> Vec<Diagnostic> {
+        let used = self.used.borrow();
+        let unused = self.given.keys().filter(|name| !used.contains(*name) && !is_fact(name));
+        let warning = |name: &String| Diagnostic {
+            message: format!("no step and no template uses the variable `{name}`"),
+            place: self.places.get(name).cloned(),
+            hint: did_you_mean(name, used.iter().map(String::as_str)),
+        };
+        unused.map(warning).collect()
+    }
+
+    /// Values that hold the name of another variable in braces, as a template does: they stay as they are written.
+    pub fn nested(&self) -> Vec<Diagnostic> {
+        let is_declared = |name: &&String| !self.given.contains_key(*name);
+        let values = self.given.iter().chain(self.declared.iter().filter(|(name, _)| is_declared(name)));
+        let nested = values.filter_map(|(name, value)| {
+            let inner = pieces(value).find_map(|piece| match piece {
+                Piece::Placeholder(inner, _) if is_fact(inner) || self.names().any(|known| known == inner) => {
+                    Some(inner)
+                }
+                _ => None,
+            })?;
+            Some(Diagnostic {
+                message: format!(
+                    "`{{{{ {inner} }}}}` in the value of `{name}` is not replaced: only steps and templates are"
+                ),
+                place: self.places.get(name).cloned(),
+                hint: Some(format!("write `{{{{ {inner} }}}}` beside `{{{{ {name} }}}}`, where that is used")),
+            })
+        });
+        nested.collect()
+    }
+
     fn names(&self) -> impl Iterator<Item = &str> {
         self.declared.keys().chain(self.given.keys()).map(String::as_str)
     }
 
     fn known(&self, name: &str) -> Option<Result<String, Why>> {
+        _ = self.used.borrow_mut().insert(name.into());
         let set = self.given.get(name).or_else(|| self.declared.get(name)).cloned();
         set.map(Ok).or_else(|| self.asked.borrow().get(name).cloned())
     }
@@ -309,13 +362,18 @@ impl fmt::Debug for Variables {
 }
 
 /// Reads a file of variables.
-fn read(text: &Text, values: &mut BTreeMap<String, String>, broken: &mut BTreeSet<String>) -> Faults {
+fn read(
+    text: &Text,
+    values: &mut BTreeMap<String, String>,
+    broken: &mut BTreeSet<String>,
+    places: &mut BTreeMap<String, Place>,
+) -> Faults {
     let (table, errors) = DeTable::parse_recoverable(&text.text);
     let mut faults = Faults::default();
     for error in &errors {
         faults.add(|| Diagnostic::syntax(text, error));
     }
-    faults.extend(read_table(text, table.get_ref(), values, broken));
+    faults.extend(read_table(text, table.get_ref(), values, broken, places));
     faults
 }
 
@@ -324,6 +382,7 @@ fn read_table(
     table: &DeTable<'_>,
     values: &mut BTreeMap<String, String>,
     broken: &mut BTreeSet<String>,
+    places: &mut BTreeMap<String, Place>,
 ) -> Faults {
     let mut faults = Faults::default();
     for (name, value) in table {
@@ -331,6 +390,7 @@ fn read_table(
             DeValue::String(value) => match check_name(name.get_ref()) {
                 Ok(()) => {
                     _ = values.insert(name.get_ref().to_string(), value.to_string());
+                    _ = places.insert(name.get_ref().to_string(), Place::new(text, &name.span()));
                     continue;
                 }
                 Err(message) => (message, None, name.span()),

@@ -85,6 +85,18 @@ fn standard_error() -> io::Stderr {
 /// The progress bars on the terminal. Other output goes above them.
 static BARS: Mutex<Option<MultiProgress>> = Mutex::new(None);
 
+/// Puts a progress bar on the terminal, below all later output.
+fn below_all_else(bar: ProgressBar) -> ProgressBar {
+    let all = MultiProgress::new();
+    *BARS.lock().unwrap_or_else(PoisonError::into_inner) = Some(all.clone());
+    all.add(bar)
+}
+
+/// Forgets the progress bars: the terminal shows none now.
+fn no_bars() {
+    *BARS.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
 /// Prints one or more lines to standard error. Errors are ignored, as in [`say`].
 pub fn complain(text: impl Into<Shown>) {
     above_bars(&(text.into() + Shown::lines("\n")));

@@ -5,7 +5,7 @@ use std::{
     error::Error,
     io,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -25,6 +25,7 @@ use crate::{
     host::ec2,
     net::{
         client::{Clients, causes},
+        clock::Clock,
         retry::Failure,
     },
     value::spoken,
@@ -104,7 +105,9 @@ pub(crate) struct Metadata {
     /// Between two questions to a service that is late.
     pause: Duration,
     client: Mutex<Option<Client>>,
-    late_until: OnceLock<Instant>,
+    /// By this clock.
+    late_until: OnceLock<Duration>,
+    clock: Clock,
 }
 
 impl Metadata {
@@ -117,6 +120,7 @@ impl Metadata {
             pause: settings.pace.first,
             client: Mutex::default(),
             late_until: OnceLock::new(),
+            clock: settings.pace.clock.clone(),
         }
     }
 
@@ -136,7 +140,7 @@ impl Metadata {
     pub(crate) async fn get(&self, path: &str) -> Result<Option<String>, Failure> {
         loop {
             match self.session(path).await {
-                Err(Failure::Transient(fault, _)) if self.is_awaited(&fault) => tokio::time::sleep(self.pause).await,
+                Err(Failure::Transient(fault, _)) if self.is_awaited(&fault) => self.clock.sleep(self.pause).await,
                 answered => return answered,
             }
         }
@@ -149,9 +153,9 @@ impl Metadata {
             if !patience.is_zero() {
                 tracing::warn!("{fault}: waiting for it, for {} at most", spoken(patience));
             }
-            Instant::now() + patience
+            self.clock.now() + patience
         });
-        Instant::now() < *until
+        self.clock.now() < *until
     }
 
     /// Asks, and once more with another token if this one is no longer taken: the SDK keeps a token for as long as it

@@ -25,6 +25,11 @@ pub fn command(manifest: &cli::Manifest, is_recorded: bool) -> RunCommand {
     of(std::env::args().skip(1), manifest, is_recorded)
 }
 
+/// Whether the arguments of this process name the manifest.
+pub fn names_steps() -> bool {
+    std::env::args().any(|argument| argument == "--steps" || argument.starts_with("--steps="))
+}
+
 fn of(mut arguments: impl Iterator<Item = String>, manifest: &cli::Manifest, is_recorded: bool) -> RunCommand {
     let (mut verb, mut selection, mut options) = (None, String::new(), String::new());
     let push = |to: &mut String, words: &[&str]| words.iter().for_each(|word| *to = format!("{to} {}", quoted(word)));
@@ -46,7 +51,8 @@ fn of(mut arguments: impl Iterator<Item = String>, manifest: &cli::Manifest, is_
         } else if SELECTION.contains(&name) {
             push(&mut selection, &[name, &value()]);
         } else if VALUED.contains(&name) {
-            push(&mut options, &[name, &value()]);
+            let value = shown(name, &value());
+            push(&mut options, &[name, &value]);
         } else if name.starts_with('-') {
             push(&mut options, &[name]);
         } else if verb.is_none() {
@@ -69,6 +75,11 @@ fn shown(option: &str, value: &str) -> String {
         ("--steps", _) if value.starts_with("http") && value.contains('?') => {
             format!("{}?QUERY", value.split('?').next().unwrap_or_default())
         }
+        ("--steps", _) if matches!(value, "-" | "built-in") || value.contains("://") => value.to_owned(),
+        // It is typed in another directory.
+        ("--steps" | "--variables" | "--root", _) => {
+            std::path::absolute(value).map_or_else(|_| value.to_owned(), |path| path.display().to_string())
+        }
         _ => value.to_owned(),
     }
 }
@@ -88,6 +99,21 @@ mod tests {
         let command = of(line.split(' ').map(Into::into), &cli::Manifest::default(), false);
         assert_eq!(command.to_string(), "glovo-bootstrap run a --from b --skip c --root /mnt -v --phase bake");
         assert_eq!(command.only("d"), "glovo-bootstrap run d --root /mnt -v --phase bake");
+    }
+
+    #[test]
+    fn a_command_holds_in_every_directory() {
+        let here = std::env::current_dir().unwrap().display().to_string();
+        let line = "run --steps steps --variables=v.toml --root image";
+        let whole = format!("glovo-bootstrap run --steps {here}/steps --variables {here}/v.toml --root {here}/image");
+        assert_eq!(again(line, None, false), whole);
+        assert_eq!(again("run", Some("./steps"), false), format!("glovo-bootstrap run --steps {here}/steps"));
+        for steps in ["-", "built-in", "file:///a#sha256=0", "/a"] {
+            assert_eq!(
+                again(&format!("run --steps {steps}"), None, false),
+                format!("glovo-bootstrap run --steps {steps}")
+            );
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(super) fn execute(command: Steps) -> Result<u8> {
             };
             say_document(text.trim_end());
         }
-        Steps::Export { directory } => export(&directory).map_err(invalid)?,
+        Steps::Export { directory } => export(&directory)?,
         Steps::Kinds { kind } => {
             let Some(manual) = schema::manual(kind.as_deref()) else {
                 let kind = kind.unwrap_or_default();
@@ -85,7 +85,10 @@ fn export(directory: &Path) -> Result<()> {
     for (name, text) in built_in::FILES {
         let path: AbsPath = format!("{target}/{name}").parse()?;
         if host.status(&path)?.is_some() {
-            return Err(Fault::new(format!("{path} is there already")).hint("export to an empty directory").into());
+            return Err(Fault::new(format!("{path} is there already"))
+                .hint("export to an empty directory")
+                .invalid()
+                .into());
         }
         if let Some(parent) = path.parent() {
             host.make_directories(&parent, 0o755)?;

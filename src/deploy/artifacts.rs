@@ -255,8 +255,11 @@ mod tests {
     #[test]
     fn the_same_steps_make_the_same_bytes() {
         let text = |name: &str| Text::new(format!("/a/{name}"), "name = \"a\"\n");
-        let texts =
-            Texts { steps: vec![text("10-a.toml"), text("20-b.toml")], variables: Some(text("variables.toml")) };
+        let texts = Texts {
+            steps: vec![text("10-a.toml"), text("20-b.toml")],
+            variables: Some(text("variables.toml")),
+            ignored: vec![],
+        };
         let packed = pack(&texts).unwrap();
         assert_eq!(packed, pack(&texts).unwrap());
         assert_eq!(packed[4..8], [0; 4], "the time in gzip's header");

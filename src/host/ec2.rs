@@ -47,13 +47,20 @@ pub fn has_imdsd() -> bool {
     std::fs::exists(IMDSD).unwrap_or_default()
 }
 
+const UNTRUSTED: &str =
+    "the instance metadata service is not asked: by its firmware (DMI) this machine is no EC2 instance";
+
+/// Whether an error is that the metadata service is not asked.
+pub fn is_untrusted_error(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.to_string() == UNTRUSTED)
+}
+
 /// That the metadata service is not asked, and how to have it asked all the same.
 pub fn untrusted() -> Fault {
-    Fault::new("the instance metadata service is not asked: by its firmware (DMI) this machine is no EC2 instance")
-        .hint(format!(
-            "give credentials in the environment or ~/.aws, and values as variables of your own; or, where the network \
+    Fault::new(UNTRUSTED).hint(format!(
+        "give credentials in the environment or ~/.aws, and values as variables of your own; or, where the network \
              is trusted to have one: {TRUST_METADATA}=1"
-        ))
+    ))
 }
 
 /// Nitro names the vendor, Xen has a BIOS version of Amazon's and identifiers that begin with `ec2`.

@@ -67,7 +67,9 @@ pub fn boot_id() -> String {
 
 /// The name servers that the system's resolver asks, as resolv.conf(5) has them.
 pub fn name_servers() -> String {
-    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let text = std::fs::read("/etc/resolv.conf").unwrap_or_default();
+    // A comment may be in any encoding.
+    let text = String::from_utf8_lossy(&text);
     let servers: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("nameserver")).map(str::trim).collect();
     if servers.is_empty() { "none".into() } else { servers.join(", ") }
 }

@@ -29,5 +29,6 @@ pub fn texts() -> Texts {
     Texts {
         steps: FILES.iter().filter(|(name, _)| is_step(name)).map(text).collect(),
         variables: FILES.iter().find(|(name, _)| *name == "variables.toml").map(text),
+        ignored: vec![],
     }
 }

@@ -87,7 +87,7 @@ impl Location {
                     .take(MAX_TEXT_BYTES + 1)
                     .read_to_end(&mut bytes)
                     .context("reading standard input")?;
-                Ok(Texts { steps: vec![text("standard input", bytes)?], variables: None })
+                Ok(Texts { steps: vec![text("standard input", bytes)?], ..Texts::default() })
             }
             Self::Url(source, pin) => {
                 let mut fetched = system.fetch(&Download::new(source.clone(), Some(*pin)))?;
@@ -97,14 +97,14 @@ impl Location {
                 if bytes.starts_with(&[0x1f, 0x8b]) {
                     return archive::read(&source.to_string(), &bytes);
                 }
-                Ok(Texts { steps: vec![text(&source.to_string(), bytes)?], variables: None })
+                Ok(Texts { steps: vec![text(&source.to_string(), bytes)?], ..Texts::default() })
             }
             Self::Path(path) => {
                 let found = open_existing(path.as_str())?;
                 if found.is_directory() {
                     return directory(&found);
                 }
-                Ok(Texts { steps: vec![read(found)?], variables: None })
+                Ok(Texts { steps: vec![read(found)?], ..Texts::default() })
             }
         }
     }
@@ -121,7 +121,19 @@ fn directory(found: &Trusted) -> Result<Texts> {
         let text = read(open_existing(found.path().join(name)?.as_str())?)?;
         add(&mut texts, name, text)?;
     }
+    for name in found.list()?.into_iter().filter(|name| !is_manifest_file(name) && !is_usual_beside(name)) {
+        if Trusted::open_unchecked(Path::new(found.path().join(&name)?.as_str()))?
+            .is_some_and(|file| !file.is_directory())
+        {
+            texts.ignored.push(name);
+        }
+    }
     Ok(texts)
+}
+
+/// Whether a file beside the steps is one that nobody takes for a step: an editor's, or one for readers.
+fn is_usual_beside(name: &str) -> bool {
+    name.starts_with(['.', '#']) || name.ends_with(['~', '#']) || name.ends_with(".md") || name == "schema.json"
 }
 
 /// What root obeys must be root's: a user that can write the manifest can do anything. A manifest of the user that called

@@ -33,6 +33,29 @@ impl<'a> Declaration<'a> {
     }
 }
 
+/// What a run refuses on a machine that does not have the directory yet: something in a directory that is declared later.
+pub(super) fn late_directories(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
+    let mut warnings = vec![];
+    for (index, declaration) in declarations.iter().enumerate().filter(|(_, one)| one.writers.is_none()) {
+        let Some(directory) = declaration.path.as_ref().and_then(AbsPath::parent) else { continue };
+        // One that is declared in it makes it too.
+        let makes = |one: &&Declaration<'_>| {
+            let is_within = |path: &AbsPath| format!("{path}/").starts_with(&format!("{directory}/"));
+            one.writers.is_some() && one.path.as_ref().is_some_and(is_within)
+        };
+        let mut late = declarations[index..].iter().filter(|one| one.path.as_ref() == Some(&directory));
+        if let Some(late) = late.find(makes)
+            && !declarations[..index].iter().any(|one| makes(&one))
+        {
+            let (text, span) = &late.spot;
+            let message = format!("the directory {directory} is declared only after what is in it");
+            let hint = format!("move the directory up: it is declared at {}", Place::new(text, span));
+            warnings.push(declaration.fault(message, Some(hint)));
+        }
+    }
+    warnings
+}
+
 /// What a run would refuse, on whatever machine. Directories that no resource declares are not known.
 pub(super) fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
     let directories = declarations.iter().filter_map(|declaration| {

@@ -1,17 +1,17 @@
 //! The reader of step texts: tables with spans in, steps and faults out.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Range,
-};
+mod substitution;
+
+use std::{collections::BTreeMap, ops::Range};
 
 use toml::{
     Spanned,
     de::{DeTable, DeValue, ValueDeserializer},
 };
 
+use self::substitution::Unknown;
 use super::{
-    COMMON_FIELDS, Declared, Manifest, Step,
+    COMMON_FIELDS, Declared, Manifest, Step, expected,
     places::{self, Declaration},
     schema,
 };
@@ -40,21 +40,6 @@ pub(super) struct Reader<'a> {
     declarations: Vec<Declaration<'a>>,
     /// The account that has each numeric id.
     ids: BTreeMap<String, (String, Spot<'a>)>,
-}
-
-/// The fields of a table that hold a variable of unknown value, such as a fact that is not told while an image is made,
-/// or one that is a fault. Such a string stays as it is written, and what it must be is not checked.
-#[derive(Default)]
-struct Unknown {
-    fields: BTreeSet<String>,
-    /// The first of the variables that are no fault.
-    variable: Option<String>,
-}
-
-impl Unknown {
-    fn has(&self, field: &str) -> bool {
-        self.fields.contains(field)
-    }
 }
 
 impl<'a> Reader<'a> {
@@ -91,7 +76,10 @@ impl<'a> Reader<'a> {
                 hint: Some("see: glovo-bootstrap steps export DIR".into()),
             });
         }
-        if self.faults.is_empty() { Ok(Manifest { steps: self.steps }) } else { Err(self.faults) }
+        if !self.faults.is_empty() {
+            return Err(self.faults);
+        }
+        Ok(Manifest { steps: self.steps, warnings: places::late_directories(&self.declarations) })
     }
 
     fn report(&mut self, text: &Text, span: &Range<usize>, message: impl Into<String>, hint: Option<String>) {
@@ -359,7 +347,11 @@ impl<'a> Reader<'a> {
                 |value: &Spanned<DeValue<'_>>| value.span().start <= place.start && place.end <= value.span().end;
             let bad = table.iter().find(|(_, value)| within(value)).map(|(name, _)| name.clone());
             if !bad.as_ref().is_some_and(|name| unknown.has(name.get_ref())) {
-                self.report(text, &place, error.message(), None);
+                let words = match (expected::in_words(error.message()), &bad) {
+                    (Some(words), Some(name)) => format!("`{}`: {words}", name.get_ref()),
+                    (words, _) => words.unwrap_or_else(|| error.message().into()),
+                };
+                self.report(text, &place, words, None);
             }
             let name = bad?;
             is_as_written = false;
@@ -386,7 +378,8 @@ impl<'a> Reader<'a> {
             Ok(value) => Some(Spanned::new(span, value)),
             Err(_) if unknown.has(name) => None,
             Err(error) => {
-                self.report(text, &span, format!("`{name}`: {}", error.message()), None);
+                let words = expected::in_words(error.message()).unwrap_or_else(|| error.message().into());
+                self.report(text, &span, format!("`{name}`: {words}"), None);
                 None
             }
         }
@@ -412,67 +405,6 @@ impl<'a> Reader<'a> {
                 (format!("unknown field `{name}` in {what}"), Some(hint))
             });
         }
-    }
-
-    /// Replaces the variables in some fields of a table.
-    fn substitute_table(&mut self, text: &Text, table: &mut DeTable<'_>, which: impl Fn(&str) -> bool) -> Unknown {
-        let mut unknown = Unknown::default();
-        for (name, value) in table.iter_mut().filter(|(name, _)| which(name.get_ref())) {
-            let mut variable = None;
-            let is_resolved = self.substitute(text, value, &mut variable);
-            if variable.is_some() || !is_resolved {
-                _ = unknown.fields.insert(name.get_ref().to_string());
-                unknown.variable = unknown.variable.take().or(variable);
-            }
-        }
-        unknown
-    }
-
-    /// Replaces the variables in a value, and tells the first one of unknown value. Whether none of them is a fault.
-    fn substitute(&mut self, text: &Text, value: &mut Spanned<DeValue<'_>>, unknown: &mut Option<String>) -> bool {
-        let span = value.span();
-        match value.get_mut() {
-            DeValue::String(string) if string.contains("{{") => {
-                let resolved =
-                    if self.is_picked { self.variables.resolve(string) } else { self.variables.resolve_known(string) };
-                match resolved {
-                    Ok(resolved) => {
-                        *string = resolved.text.into();
-                        *unknown = unknown.take().or(resolved.unknown);
-                    }
-                    Err((first, others)) => {
-                        for one in std::iter::once(&first).chain(&others) {
-                            self.faults.add(|| {
-                                let written = text.text.get(span.clone()).unwrap_or_default();
-                                let within = one.range(written).map(|at| span.start + at.start..span.start + at.end);
-                                let place = Some(Place::new(text, &within.unwrap_or_else(|| span.clone())));
-                                Diagnostic { message: one.message(), place, hint: one.hint(self.variables) }
-                            });
-                        }
-                        return false;
-                    }
-                }
-            }
-            DeValue::String(string) if string.contains('\0') => {
-                self.report(text, &span, "the string holds a NUL character", None);
-            }
-            DeValue::Array(values) => {
-                let mut all = true;
-                for value in values.iter_mut() {
-                    all &= self.substitute(text, value, unknown);
-                }
-                return all;
-            }
-            DeValue::Table(table) => {
-                let mut all = true;
-                for (_, value) in table.iter_mut() {
-                    all &= self.substitute(text, value, unknown);
-                }
-                return all;
-            }
-            _ => {}
-        }
-        true
     }
 }
 

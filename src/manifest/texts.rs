@@ -16,6 +16,8 @@ pub struct Texts {
     pub steps: Vec<Text>,
     /// `variables.toml`.
     pub variables: Option<Text>,
+    /// Files beside them whose names do not end in `.toml`.
+    pub ignored: Vec<String>,
 }
 
 pub(super) fn is_manifest_file(name: &str) -> bool {

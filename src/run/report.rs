@@ -357,7 +357,8 @@ fn default_run_command() -> String {
 }
 
 fn now() -> String {
-    OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default()
+    let now = OffsetDateTime::now_utc();
+    now.replace_nanosecond(0).unwrap_or(now).format(&Rfc3339).unwrap_or_default()
 }
 
 /// Returns an id made of the time and the process: unique on a machine, and sorted by time.

@@ -5,7 +5,7 @@ use std::{sync::PoisonError, time::Duration};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{BARS, DEFAULT_COLUMNS, coloured, columns, complain, count, is_live, label, say};
+use super::{BARS, DEFAULT_COLUMNS, coloured, columns, complain, count, is_live, label, no_bars, say};
 use crate::{
     error,
     fetch::{Event, Underway},
@@ -114,7 +114,7 @@ impl Bars {
             live.lines.iter().for_each(|line| line.bar.finish_and_clear());
             live.total.finish_and_clear();
             _ = live.all.clear();
-            *BARS.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            no_bars();
         }
         self.0 = None;
     }

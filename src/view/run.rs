@@ -8,7 +8,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{coloured, count, is_live, label, say_within};
+use super::{below_all_else, coloured, count, is_live, label, no_bars, say_within};
 use crate::{
     error::{self, Class},
     host::{facts::is_stderr_the_journal, output},
@@ -45,7 +45,7 @@ struct Lines {
 impl Lines {
     fn new(mode: Mode) -> Self {
         let live = is_live().then(|| {
-            let bar = ProgressBar::new_spinner();
+            let bar = below_all_else(ProgressBar::new_spinner());
             if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
                 bar.set_style(style);
             }
@@ -150,6 +150,7 @@ impl Observer for Lines {
     fn ends(&mut self, report: &Report) {
         if let Some(bar) = self.live.take() {
             bar.finish_and_clear();
+            no_bars();
         }
         self.say(Shown::lines(&summary(report, self.mode, self.began.elapsed())));
     }

@@ -109,3 +109,14 @@ fn steps_that_are_not_selected_need_no_variables() {
     let manifest = sandbox.write("m.toml", file("one", "{{ A B }}") + &file("app", "x"));
     let _ = sandbox.run(&["run", "app", "--steps", &manifest]).expect(2).says("is not a variable's name");
 }
+
+#[test]
+fn a_plan_of_a_fact_elsewhere_says_how_to_suppose_it() {
+    let sandbox = Sandbox::new();
+    let link = "[[resource]]\nkind = \"link\"\npath = \"/l\"\ntarget = \"{{ instance.region }}\"\n";
+    let manifest = sandbox.manifest(link);
+    let refused = sandbox.run(&["plan", "--steps", &manifest]).expect(2).says("this machine is no EC2 instance");
+    let refused = refused.says("hint: suppose a value: --set instance.region=VALUE");
+    assert!(!refused.stderr.contains("credentials"), "{}", refused.stderr);
+    let _ = sandbox.run(&["plan", "--steps", &manifest, "--set", "instance.region=a"]).expect(0);
+}

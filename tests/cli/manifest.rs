@@ -1,17 +1,15 @@
 //! Bad manifests: exit 2, every fault with its place, nothing touched. Rows 20 to 27 of the fault matrix, and 31.
 
-use std::{fs, os::unix::fs::PermissionsExt, time::Instant};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use crate::sandbox::Sandbox;
 
 #[test]
-fn a_huge_manifest_is_refused_quickly() {
+fn a_huge_manifest_is_refused() {
     let sandbox = Sandbox::new();
     let huge = format!("name = \"step\"\ndescription = \"{}\"\n", "x".repeat(17 << 20));
     let manifest = sandbox.write("huge.toml", huge);
-    let began = Instant::now();
     let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(2).says("has more than 16777216 bytes");
-    assert!(began.elapsed().as_secs() < 10);
 }
 
 #[test]
@@ -232,7 +230,8 @@ fn exported_steps_are_the_built_in_ones() {
     let listed = sandbox.run(&["steps", "list", "--steps", &directory]).expect(0).stdout;
     assert_eq!(listed, sandbox.run(&["steps", "list"]).expect(0).stdout);
     assert_eq!(listed.lines().count(), 8);
-    let _ = sandbox.run(&["steps", "export", &directory]).expect(2).says("is there already");
+    let refused = sandbox.run(&["steps", "export", &directory]).expect(2).says("is there already");
+    assert!(!refused.stderr.contains("can't be read"), "{}", refused.stderr);
     let values = ["--set", "jar_url=https://example.com/a.jar", "--set", "config_bucket=b"];
     let digest = format!("jar_sha256={}", "0".repeat(64));
     let arguments = [&["validate", "--steps", &directory, "--set", &digest][..], &values[..]].concat();

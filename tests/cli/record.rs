@@ -4,7 +4,10 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use serde_json::Value;
 
-use crate::sandbox::{Finished, Sandbox};
+use crate::{
+    sandbox::{Finished, Sandbox},
+    standin::Machine,
+};
 
 const RECORD: &str = "var-lib/glovo-bootstrap/manifest.json";
 
@@ -58,7 +61,7 @@ fn a_run_over_ssh_does_what_user_data_named() {
     let _ = sandbox.run(&["run"]).expect(0);
     let mut from_environment = sandbox.command(&["run"]);
     let finished = Finished::from(from_environment.env("GLOVO_BOOTSTRAP_STEPS", &other).output().unwrap()).expect(0);
-    assert_eq!((content(&sandbox), finished.stderr.contains("using")), ("nobody ".into(), false));
+    assert_eq!((content(&sandbox), finished.stderr.contains("recorded")), ("nobody ".into(), false));
     fs::create_dir(sandbox.at("tree")).unwrap();
     let _ = sandbox.run(&["run", "--root", &sandbox.at("tree")]).expect(2).says("is not set");
 
@@ -145,4 +148,22 @@ fn a_run_that_another_one_holds_off_records_nothing() {
     lock.lock().unwrap();
     let _ = user_data(&sandbox, &["--steps", &other]).expect(4).says("another run holds this machine");
     assert_eq!(fs::read_to_string(sandbox.at(RECORD)).unwrap(), before);
+}
+
+#[test]
+fn a_run_that_names_no_manifest_says_which_one_it_uses() {
+    let machine = Machine::new();
+    let directory = "/etc/glovo-bootstrap/steps";
+    machine.write("etc/glovo-bootstrap/steps/10-a.toml", "name = \"a\"\n");
+    for command in ["run", "plan"] {
+        let bare = machine.sandbox.run(&[command]).expect(0);
+        assert_eq!(bare.stderr.lines().filter(|line| *line == format!("using {directory}")).count(), 1, "{bare:?}");
+        let named = machine.sandbox.run(&[command, "--steps", directory]).expect(0);
+        assert!(!named.stderr.contains("using"), "{named:?}");
+        let mut command = machine.sandbox.command(&[command]);
+        let output = command.env("GLOVO_BOOTSTRAP_STEPS", directory).output().unwrap();
+        let _ = Finished::from(output)
+            .expect(0)
+            .says("using /etc/glovo-bootstrap/steps, which GLOVO_BOOTSTRAP_STEPS names");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, eventually};
 
 #[test]
 fn a_damaged_report_is_said_and_set_aside() {
@@ -34,4 +34,22 @@ fn a_damaged_report_is_said_and_set_aside() {
         let run = sandbox.run(&["run", "--steps", &manifest]).expect(0);
         assert!(!run.stderr.contains(aside), "{run:?}");
     }
+}
+
+#[test]
+fn a_running_step_has_no_time_and_times_have_no_fractions() {
+    let sandbox = Sandbox::new();
+    let (ready, go) = (sandbox.at("ready"), sandbox.at("go"));
+    let manifest = sandbox.manifest(&format!(
+        "[[resource]]\nkind = \"file\"\npath = \"{}\"\ncontent = \"\"\nvalidate = [\"sh\", \"-c\", ': {{}}; touch {ready}; while [ ! -e {go} ]; do sleep 0.05; done']\n",
+        sandbox.at("f")
+    ));
+    let mut run = sandbox.start(&["run", "--steps", &manifest]);
+    eventually("the validator runs", || fs::exists(&ready).unwrap());
+    let status = sandbox.run(&["status"]).expect(4).stdout;
+    fs::write(&go, "").unwrap();
+    assert!(run.wait().unwrap().success());
+    assert!(status.contains("running") && !status.contains(" ms"), "{status}");
+    let started = sandbox.report()["started"].as_str().unwrap().to_owned();
+    assert!(status.contains(&started) && started.len() == "2026-01-01T00:00:00Z".len(), "{started}\n{status}");
 }

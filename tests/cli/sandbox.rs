@@ -5,8 +5,14 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Once,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
+
+/// How the names of their directories begin; the process that made one follows.
+const PREFIX: &str = "glovo-bootstrap-test-";
 
 /// A directory for one test, removed at its end.
 pub struct Sandbox {
@@ -16,7 +22,9 @@ pub struct Sandbox {
 impl Sandbox {
     pub fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("glovo-bootstrap-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(sweep);
+        let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).expect("a fresh directory");
         Self { path }
@@ -95,6 +103,28 @@ impl Sandbox {
         let text = fs::read(self.path.join("var-lib/glovo-bootstrap/report.json")).expect("a report");
         serde_json::from_slice(&text).expect("a whole report")
     }
+}
+
+/// Removes what test processes have left that were killed.
+fn sweep() {
+    for entry in fs::read_dir(std::env::temp_dir()).expect("a directory").flatten() {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !is_alive(pid)) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[test]
+fn what_a_killed_test_left_is_removed_by_the_next() {
+    let mut ended = Command::new("true").spawn().expect("true");
+    let left = std::env::temp_dir().join(format!("{PREFIX}{}-0", ended.id()));
+    let _ = ended.wait().expect("its end");
+    fs::create_dir_all(left.join("full")).expect("a directory");
+    let sandbox = Sandbox::new();
+    sweep();
+    assert!(!left.exists() && sandbox.path.exists());
 }
 
 impl Drop for Sandbox {

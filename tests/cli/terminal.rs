@@ -152,3 +152,22 @@ fn a_program_run_as_another_user_has_no_terminal() {
     let is_converged = terminal.child.wait().unwrap().success();
     assert!(is_converged, "{}", terminal.drawn());
 }
+
+#[test]
+fn a_warning_leaves_no_piece_of_the_live_line() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(|_| Reply::new(200, "jar"));
+    let manifest = sandbox.manifest(&format!(
+        "[[resource]]\nkind = \"file\"\npath = \"{}\"\nsource = \"{}\"\nverify = \"none\"\n",
+        sandbox.at("f"),
+        server.url("/x")
+    ));
+    let mut terminal = Terminal::start(100, &sandbox.command(&["run", "--steps", &manifest]));
+    assert!(terminal.child.wait().unwrap().success());
+    terminal.shows("converged: 1 change");
+    let drawn = terminal.drawn();
+    let (before, _) = drawn.split_once("whatever arrives is taken").unwrap();
+    let line = before.rsplit(['\n', '\r']).next().unwrap();
+    let left = line.rsplit("\x1b[2K").next().unwrap();
+    assert!(!left.contains("step 1/1"), "{drawn}");
+}

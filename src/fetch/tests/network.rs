@@ -136,7 +136,7 @@ fn name_server(names: Names, directory: &Path) {
         });
     }
     let configuration = directory.join("resolv.conf");
-    std::fs::write(&configuration, "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n").unwrap();
+    std::fs::write(&configuration, b"# B\xfcro\nnameserver 127.0.0.1\noptions timeout:1 attempts:1\n").unwrap();
     mount(Some(&configuration), "/etc/resolv.conf", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
 }
 

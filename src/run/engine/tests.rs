@@ -97,7 +97,7 @@ impl Drop for Script {
 impl Script {
     fn new() -> Self {
         let tree = nix::unistd::mkdtemp(&std::env::temp_dir().join("engine-XXXXXX")).unwrap();
-        Self { manifest: Manifest { steps: vec![] }, log: Log::default(), tree }
+        Self { manifest: Manifest { steps: vec![], warnings: vec![] }, log: Log::default(), tree }
     }
 
     fn step(mut self, name: &str) -> Self {

@@ -1,0 +1,92 @@
+//! What is no fault of a manifest, but probably meant otherwise: a warning, and the command goes on.
+
+use crate::sandbox::{Finished, Sandbox};
+
+fn link(target: &str) -> String {
+    format!("[[resource]]\nkind = \"link\"\npath = \"/l\"\ntarget = \"{target}\"\n")
+}
+
+fn validate(sandbox: &Sandbox, resources: &str, more: &[&str]) -> Finished {
+    let manifest = sandbox.manifest(resources);
+    sandbox.run(&[&["validate", "--steps", &manifest], more].concat()).expect(0)
+}
+
+#[test]
+fn a_variable_that_nothing_uses_is_told() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.write("given.toml", "target = \"a\"\nspare = \"s3cret-value\"\n");
+    let resources = link("{{ target }}");
+    let given = validate(&sandbox, &resources, &["--variables", &file, "--set", "tarqet=b"]);
+    let given = given.says("warning: no step and no template uses the variable `tarqet`\nhint: did you mean `target`?");
+    let given = given.says("uses the variable `spare`\n --> ").says("given.toml:2:1");
+    assert!(!given.stderr.contains("s3cret") && !given.stderr.contains("`target`\n"), "{}", given.stderr);
+    // A template may use it; one that can't be read now, too.
+    let template = sandbox.write("template", "{{ spare }}");
+    for (source, is_told) in [(template, false), (sandbox.at("missing"), false)] {
+        let file_of =
+            format!("[[resource]]\nkind = \"file\"\npath = \"/f\"\nsource = \"file://{source}\"\ntemplate = true\n");
+        let given = validate(&sandbox, &(link("{{ target }}") + &file_of), &["--variables", &file]);
+        assert_eq!(given.stderr.contains("`spare`"), is_told, "{}", given.stderr);
+    }
+    // What a manifest declares may be for others to use.
+    let _ = sandbox.write("steps/10-a.toml", format!("name = \"a\"\n{}", link("b")));
+    let _ = sandbox.write("steps/variables.toml", "spare = \"a\"\n");
+    let quiet = sandbox.run(&["validate", "--steps", &sandbox.at("steps")]).expect(0);
+    assert_eq!(quiet.stderr, "");
+}
+
+#[test]
+fn braces_in_a_value_are_told() {
+    let sandbox = Sandbox::new();
+    let _ = sandbox.write("steps/10-a.toml", format!("name = \"a\"\n{}", link("{{ path }}")));
+    let _ = sandbox.write("steps/variables.toml", "host = \"h\"\npath = \"/{{ host }}/x\"\nother = \"{{ .Names }}\"\n");
+    let told = sandbox.run(&["plan", "--steps", &sandbox.at("steps")]).expect(0);
+    let told = told.says("warning: `{{ host }}` in the value of `path` is not replaced").says("variables.toml:2:1");
+    assert!(told.stdout.contains("create link to /{{ host }}/x") && !told.stderr.contains("other"), "{told:?}");
+}
+
+#[test]
+fn a_file_that_is_no_step_is_named() {
+    let sandbox = Sandbox::new();
+    for name in ["10-a.toml", "10-a.tml", "10-a.toml.bak", "10-a.toml~", ".10-a.toml.swp", "#10-a#", "README.md"] {
+        let _ = sandbox.write(&format!("steps/{name}"), "name = \"a\"\n");
+    }
+    let _ = sandbox.write("steps/files/site.conf", "");
+    let told = sandbox.run(&["validate", "--steps", &sandbox.at("steps")]).expect(0).says("1 steps");
+    let told = told.says("are no steps, since their names do not end in .toml: 10-a.tml, 10-a.toml.bak\n");
+    assert_eq!(told.stderr.lines().count(), 1, "{}", told.stderr);
+}
+
+#[test]
+fn a_directory_that_is_declared_too_late_is_told() {
+    let sandbox = Sandbox::new();
+    let file = |path: &str| format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"\"\n");
+    let directory = |path: &str| format!("[[resource]]\nkind = \"directory\"\npath = \"{path}\"\n");
+    let told = validate(&sandbox, &(file("/a/f") + &directory("/a")), &[]);
+    let told = told.says("warning: the directory /a is declared only after what is in it").says("manifest.toml:4:8");
+    let _ = told.says("hint: move the directory up: it is declared at ").says("manifest.toml:8:8");
+    for right in [directory("/a") + &file("/a/f"), directory("/a/b") + &file("/a/f") + &directory("/a"), file("/a/f")] {
+        let quiet = validate(&sandbox, &right, &[]);
+        assert_eq!(quiet.stderr, "", "{right}");
+    }
+}
+
+#[test]
+fn a_wrong_type_is_told_in_the_words_of_the_manual() {
+    let sandbox = Sandbox::new();
+    for (fields, words) in [
+        ("kind = \"package\"\nnames = \"nginx\"", "`names`: expected a list, found \"nginx\""),
+        (
+            "kind = \"directory\"\npath = \"/d\"\nretries = -1",
+            "`retries`: expected a number from 0 to 4294967295, found -1",
+        ),
+        ("kind = \"directory\"\npath = 3", "`path`: expected a string, found 3"),
+        (
+            "kind = \"file\"\npath = \"/f\"\ncontent = \"\"\nsecret = \"yes\"",
+            "`secret`: expected true or false, found \"yes\"",
+        ),
+    ] {
+        let manifest = sandbox.manifest(&format!("[[resource]]\n{fields}\n"));
+        let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(2).says(words);
+    }
+}
