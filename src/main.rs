@@ -11,6 +11,7 @@ use glovo_bootstrap::{
     host::{facts::is_stderr_the_journal, journal::Journal, process},
     run::supervisor::{self, RunMessage},
     view,
+    visible::Shown,
 };
 use tracing::Level;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         let trace = Backtrace::capture();
         let trace = if trace.status() == BacktraceStatus::Captured { trace.to_string() } else { String::new() };
-        view::complain(format!("{panic}\n{trace}"));
+        view::complain(Shown::lines(&format!("{panic}\n{trace}")));
     }));
     set_up_logging(cli.as_ref().is_ok_and(|cli| cli.verbose));
     let cli = match cli {

@@ -97,7 +97,8 @@ impl SizeRule {
         match self {
             Self::Fixed(size) => size.0,
             Self::Memory { percent, min, max } => {
-                let size = (memory / 100 * percent).next_multiple_of(1 << 20);
+                let size = (memory / 100).saturating_mul(percent);
+                let size = size.checked_next_multiple_of(1 << 20).unwrap_or(u64::MAX);
                 size.max(min.map_or(0, |min| min.0)).min(max.map_or(u64::MAX, |max| max.0))
             }
         }
@@ -337,6 +338,10 @@ mod tests {
 
     #[test]
     fn a_size_follows_the_memory_within_bounds() {
+        assert_eq!(rule("memory*2").unwrap().bytes(1 << 30), 2 << 30);
+        for most in [u64::MAX, u64::MAX / 2] {
+            assert_eq!(rule("memory*999, max 4GiB").unwrap().bytes(most), 4 << 30);
+        }
         let by_memory = rule("memory*1, min 512MiB, max 4GiB").unwrap();
         for (memory, swap) in [(1u64 << 28, 512 << 20), (1 << 30, 1 << 30), (64 << 30, 4 << 30)] {
             assert_eq!(by_memory.bytes(memory) >> 20, swap >> 20);
