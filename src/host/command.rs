@@ -257,6 +257,7 @@ pub fn candidates(name: &str) -> impl Iterator<Item = AbsPath> {
     directories.iter().filter_map(move |directory| format!("{directory}{separator}{name}").parse().ok())
 }
 
+/// Returns the error of a program that is not there.
 pub fn not_installed(name: &str) -> anyhow::Error {
     Fault::new(format!("the program `{name}` is not installed")).into()
 }
