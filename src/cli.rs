@@ -327,6 +327,11 @@ pub enum Steps {
         #[command(flatten)]
         manifest: Manifest,
     },
+    /// Write steps for a service of your own to a directory: a small web service that works, to be edited.
+    New {
+        /// A directory; made if it is missing, and must be empty.
+        directory: PathBuf,
+    },
     /// Write the built-in steps to a directory, to be edited.
     Export {
         /// A directory; made if it is missing, and must be empty.

@@ -1,4 +1,4 @@
-//! `steps list`, `show`, `export` and `kinds`.
+//! `steps list`, `show`, `new`, `export` and `kinds`.
 
 use std::path::Path;
 
@@ -13,11 +13,11 @@ use crate::{
     cli::{self, Steps},
     diagnostic::did_you_mean,
     error::Fault,
-    host::root::{Ownership, Root},
+    host::root::{FileType, Ownership, Root},
     manifest::{built_in, schema},
     resource::KINDS,
     system::Mode,
-    value::AbsPath,
+    value::{AbsPath, quoted},
     view::{say, say_document},
     visible::Shown,
 };
@@ -38,7 +38,8 @@ pub(super) fn execute(command: Steps) -> Result<u8> {
             };
             say_document(text.trim_end());
         }
-        Steps::Export { directory } => export(&directory)?,
+        Steps::New { directory } => new(&directory)?,
+        Steps::Export { directory } => _ = write(&directory, built_in::FILES)?,
         Steps::Kinds { kind } => {
             let Some(manual) = schema::manual(kind.as_deref()) else {
                 let kind = kind.unwrap_or_default();
@@ -76,25 +77,41 @@ fn outline(manifest: cli::Manifest) -> Result<Vec<(String, String, String)>> {
     Ok(outline)
 }
 
-/// Writes the built-in files into a directory that holds none of them yet.
-fn export(directory: &Path) -> Result<()> {
+/// Writes the manifest for a service of one's own, and says what to type next.
+fn new(directory: &Path) -> Result<()> {
+    let target = write(directory, built_in::OWN_SERVICE)?;
+    let steps = quoted(target.as_str());
+    say("It is a small web service that works as it is. Edit the files to make it yours, then type:");
+    say(format!("  glovo-bootstrap validate --steps {steps}     (checks them, on any machine)"));
+    say(format!("  sudo glovo-bootstrap plan --steps {steps}    (on the machine: shows what a run would change)"));
+    say(format!("  sudo glovo-bootstrap run --steps {steps}     (on the machine: makes these changes)"));
+    Ok(())
+}
+
+/// Writes files into a directory that is empty or does not exist yet; returns its path.
+fn write(directory: &Path, files: &[(&str, &str)]) -> Result<AbsPath> {
     let absolute = std::path::absolute(directory).with_context(|| format!("{}", directory.display()))?;
     let target: AbsPath = absolute.to_str().with_context(|| format!("{} is not UTF-8", absolute.display()))?.parse()?;
     let host = Root::open(Path::new("/"))?;
+    let is_free = match host.status(&target)? {
+        None => true,
+        Some(status) => status.file_type == FileType::Directory && host.list(&target)?.is_empty(),
+    };
+    if !is_free {
+        let hint = "name a directory that does not exist yet, or an empty one";
+        return Err(Fault::new(format!("{target} is not an empty directory; nothing was written"))
+            .hint(hint)
+            .invalid()
+            .into());
+    }
     let ours = Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o644 };
-    for (name, text) in built_in::FILES {
+    for (name, text) in files {
         let path: AbsPath = format!("{target}/{name}").parse()?;
-        if host.status(&path)?.is_some() {
-            return Err(Fault::new(format!("{path} is there already"))
-                .hint("export to an empty directory")
-                .invalid()
-                .into());
-        }
         if let Some(parent) = path.parent() {
             host.make_directories(&parent, 0o755)?;
         }
         host.write(&path, ours, text.as_bytes())?;
     }
-    say(format!("wrote {} files to {target}", built_in::FILES.len()));
-    Ok(())
+    say(format!("wrote {} files to {target}", files.len()));
+    Ok(target)
 }

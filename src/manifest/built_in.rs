@@ -1,14 +1,17 @@
-//! The steps built into the binary: `steps/` of this repository.
+//! The steps built into the binary: `steps/` of this repository, and those that `steps new` writes.
 
 use super::texts::Texts;
 use crate::diagnostic::Text;
 
-macro_rules! built_in {
-    ($($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("../../steps/", $name)))),*] };
+macro_rules! files {
+    ($directory:literal: $($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../", $directory, "/", $name)))),*]
+    };
 }
 
 /// The files, by their names below `steps/`.
-pub static FILES: &[(&str, &str)] = built_in![
+pub static FILES: &[(&str, &str)] = files![
+    "steps":
     "10-install_dependencies.toml",
     "20-enable_swap.toml",
     "30-provision_app_directory.toml",
@@ -20,6 +23,16 @@ pub static FILES: &[(&str, &str)] = built_in![
     "variables.toml",
     "files/glovo-app.service",
     "files/nginx-default",
+];
+
+/// The manifest that `steps new` writes, by its files' names.
+pub static OWN_SERVICE: &[(&str, &str)] = files![
+    "steps/new":
+    "10-packages.toml",
+    "20-files.toml",
+    "30-service.toml",
+    "40-check.toml",
+    "variables.toml",
 ];
 
 /// The built-in manifest.

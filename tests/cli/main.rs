@@ -18,6 +18,7 @@ mod limits;
 mod manifest;
 mod metadata;
 mod output;
+mod own_service;
 mod pages;
 mod places;
 mod put_back;

@@ -230,7 +230,7 @@ fn exported_steps_are_the_built_in_ones() {
     let listed = sandbox.run(&["steps", "list", "--steps", &directory]).expect(0).stdout;
     assert_eq!(listed, sandbox.run(&["steps", "list"]).expect(0).stdout);
     assert_eq!(listed.lines().count(), 8);
-    let refused = sandbox.run(&["steps", "export", &directory]).expect(2).says("is there already");
+    let refused = sandbox.run(&["steps", "export", &directory]).expect(2).says("is not an empty directory");
     assert!(!refused.stderr.contains("can't be read"), "{}", refused.stderr);
     let values = ["--set", "jar_url=https://example.com/a.jar", "--set", "config_bucket=b"];
     let digest = format!("jar_sha256={}", "0".repeat(64));

@@ -29,15 +29,20 @@ fn expect(manifest: &str, messages: &[&str]) {
     assert_eq!(said, messages.iter().map(|message| (*message).to_owned()).collect(), "{manifest}");
 }
 
-#[test]
-fn an_editor_accepts_every_step_and_example() {
-    let sandbox = Sandbox::new();
-    let mut files: Vec<String> = fs::read_dir(format!("{REPOSITORY}/steps"))
+/// The step files in a directory of the repository.
+fn step_files(directory: &str) -> Vec<String> {
+    fs::read_dir(format!("{REPOSITORY}/{directory}"))
         .unwrap()
         .map(|entry| entry.unwrap().path().to_str().unwrap().to_owned())
         .filter(|path| path.ends_with(".toml") && !path.ends_with("/variables.toml"))
-        .collect();
-    assert_eq!(files.len(), 8);
+        .collect()
+}
+
+#[test]
+fn an_editor_accepts_every_step_and_example() {
+    let sandbox = Sandbox::new();
+    let mut files = [step_files("steps"), step_files("steps/new")].concat();
+    assert_eq!(files.len(), 8 + 4);
     for kind in KINDS {
         let example = kind.example;
         let step = format!("name = \"example\"\n[[resource]]\n{example}\nretries = 1\ntimeout = \"5m\"\n");
