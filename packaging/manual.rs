@@ -1,14 +1,20 @@
 //! Writes the manual pages and the shells' completions into a directory: `cargo run --example manual DIRECTORY`.
-//! An example, so that the binary that is shipped carries nothing of it.
 
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result};
 use clap_complete::Shell;
-use glovo_bootstrap::cli::Cli;
+use glovo_bootstrap::manual;
 
-fn main() -> std::io::Result<()> {
-    let directory = std::env::args_os().nth(1).ok_or_else(|| std::io::Error::other("usage: manual DIRECTORY"))?;
-    clap_mangen::generate_to(Cli::command_line(), &directory)?;
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        _ = clap_complete::generate_to(shell, &mut Cli::command_line(), "glovo-bootstrap", &directory)?;
+fn main() -> Result<()> {
+    let directory: PathBuf = std::env::args_os().nth(1).context("usage: manual DIRECTORY")?.into();
+    for (name, page) in manual::pages()? {
+        fs::write(directory.join(name), page)?;
+    }
+    for (shell, name) in
+        [(Shell::Bash, "glovo-bootstrap.bash"), (Shell::Zsh, "_glovo-bootstrap"), (Shell::Fish, "glovo-bootstrap.fish")]
+    {
+        fs::write(directory.join(name), manual::completions(shell))?;
     }
     Ok(())
 }

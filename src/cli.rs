@@ -6,7 +6,10 @@ mod deploy;
 
 use std::path::PathBuf;
 
-use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::Resettable};
+use clap::{
+    Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, Resettable},
+};
 use clap_complete::Shell;
 
 pub use self::deploy::{DeployArguments, DeployVerb};
@@ -14,6 +17,7 @@ use crate::{
     environment,
     image::seal::OnRequest,
     notify::verdict,
+    resource::KINDS,
     system::Phase,
     value::{AbsPath, Span},
     view::Colour,
@@ -147,6 +151,16 @@ pub enum Command {
     Deploy(Box<DeployArguments>),
     /// Print the JSON Schema of step files and of manifests in one file, for editors.
     Schema,
+    /// Put units, manual pages and completions in place for a program that user-data has put into /usr/local/bin.
+    ///
+    /// What a package brings, below /usr/local. With --steps it also records that manifest and its variables for runs
+    /// without arguments, as user-data does. A second time it changes nothing. `uninstall` takes it all away.
+    Install {
+        #[command(flatten)]
+        manifest: Manifest,
+    },
+    /// Remove what `install` has put in place, and nothing else.
+    Uninstall,
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -340,6 +354,7 @@ pub enum Steps {
     /// The reference manual of the kinds of resources.
     Kinds {
         /// Only this kind.
+        #[arg(value_parser = PossibleValuesParser::new(KINDS.iter().map(|kind| kind.name)))]
         kind: Option<String>,
     },
 }

@@ -4,21 +4,24 @@ mod again;
 mod bake;
 mod deploy;
 mod fetch;
+mod install;
 mod record;
+mod refusal;
 mod signal;
 mod steps;
+mod summary;
 mod user_data;
 
 use std::{cell::RefCell, path::Path, rc::Rc, time::Duration};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result};
 
 use crate::{
-    cli::{self, Cli, Command},
+    cli::{self, Command},
     diagnostic::{Diagnostic, Faults},
     environment,
     error::Fault,
-    host::process,
+    host::{process, root::is_denied},
     image,
     manifest::{
         self, Manifest,
@@ -27,7 +30,7 @@ use crate::{
         schema,
         texts::Texts,
     },
-    redaction,
+    manual, redaction,
     resource::Template,
     run::{
         engine::{self, Selection},
@@ -43,6 +46,7 @@ use crate::{
     visible::Shown,
 };
 
+use self::refusal::{Refusal, Refused};
 pub use self::signal::refuse;
 
 /// The longest template that is looked into for the variables that it uses.
@@ -58,7 +62,7 @@ pub fn execute(command: Command) -> Result<u8> {
             let system = open(&target.root, Mode::Run, purpose.phase)?;
             // The record is the machine's: only the run that holds it may replace it.
             let lock = if record { Some(MachineLock::take(system.root())?) } else { None };
-            let is_recorded = record && record::keep(&system, &mut manifest)?;
+            let is_recorded = record && record::keep(&system, &mut manifest, "user-data")?;
             system.host.set_run_command(again::command(&manifest, is_recorded));
             let (_lock, _, report) = run(&system, &manifest, selection, lock)?;
             if report.exit_code == Some(0) && report.changes(true) > 0 {
@@ -74,7 +78,10 @@ pub fn execute(command: Command) -> Result<u8> {
         Command::Plan { selection, manifest, target, purpose, detailed_exitcode, json } => {
             let system = open(&target.root, Mode::Plan, purpose.phase)?;
             system.host.set_run_command(again::command(&manifest, false));
-            let (manifest, selection) = prepare(&system, &manifest, selection)?;
+            let prepared = prepare(&system, &manifest, selection);
+            let (manifest, selection) = prepared.inspect_err(|error| {
+                _ = json.then(|| say_json(&Refusal::of(error)));
+            })?;
             let view = if json { Rc::new(RefCell::new(view::run::Silent)) } else { view::run::choose(Mode::Plan) };
             let report = engine::run(&manifest, &selection, &system, view)?;
             if json {
@@ -100,14 +107,14 @@ pub fn execute(command: Command) -> Result<u8> {
         Command::Fetch(arguments) => fetch::execute(arguments),
         Command::UserData(arguments) => user_data::execute(&arguments),
         Command::Deploy(arguments) => deploy::execute(*arguments),
+        Command::Install { manifest } => install::install(&manifest),
+        Command::Uninstall => install::uninstall(),
         Command::Schema => {
-            say_json(&schema::json_schema())?;
+            say_document(&serde_json::to_string_pretty(&schema::json_schema()).context("writing JSON")?);
             Ok(0)
         }
         Command::Completions { shell } => {
-            let mut script = vec![];
-            clap_complete::generate(shell, &mut Cli::command_line(), "glovo-bootstrap", &mut script);
-            say_document(String::from_utf8_lossy(&script).trim_end());
+            say_document(manual::completions(shell).trim_end());
             Ok(0)
         }
     }
@@ -255,9 +262,7 @@ fn wrong(faults: &Faults, location: &Location) -> anyhow::Error {
     }
     let number = count(faults.count(), "fault");
     let fault = Fault::new(format!("{location}: invalid manifest, {number}; nothing was touched")).invalid();
-    let Some(Diagnostic { message, place, .. }) = faults.shown().first() else { return fault.into() };
-    let place = place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
-    fault.caused_by(anyhow!("{place}{message}")).causes_were_shown().into()
+    fault.caused_by(Refused(faults.shown().to_vec())).causes_were_shown().into()
 }
 
 fn invalid(error: anyhow::Error) -> anyhow::Error {
@@ -272,9 +277,11 @@ fn invalid(error: anyhow::Error) -> anyhow::Error {
 fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
     let system = open(root, Mode::Plan, None)?;
     let holder = loop {
-        match MachineLock::holder(system.root())? {
-            Some(_) if wait => system.host.stop.wait(Duration::from_millis(200))?,
-            holder => break holder,
+        match MachineLock::holder(system.root()) {
+            Err(error) if is_denied(&error) => return summary::show(&system, wait, json, error),
+            Err(error) => return Err(error),
+            Ok(Some(_)) if wait => system.host.stop.wait(Duration::from_millis(200))?,
+            Ok(holder) => break holder,
         }
     };
     let Some(report) = Report::read(&system)? else {
@@ -318,6 +325,7 @@ fn show(report: &Report, holder: Option<&str>) {
             Outcome::Unchanged => "unchanged".into(),
             Outcome::Changed => format!("changed ({})", step.changes(false)),
             Outcome::PutBack => "put back".into(),
+            Outcome::Pending => format!("pending ({})", step.changes(false)),
             Outcome::Failed => "failed".into(),
             Outcome::Stopped => "stopped".into(),
             Outcome::NotRun => "not run".into(),

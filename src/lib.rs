@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | [`cli`], [`commands`] | the command line's types; one function for each subcommand |
 //! | [`view`] | the only module that prints or asks |
+//! | [`manual`] | manual pages and the shells' completions, made from the command line's types |
 //! | [`deploy`], [`user_data`] | deploying to an AWS CloudFormation stack; user-data for new machines |
 //! | [`run`] | a run from its start to its exit code: the loop over the steps, the report, the lock, the supervisor |
 //! | [`notify`], [`image`] | reporting the outcome to AWS; support for images |
@@ -38,6 +39,7 @@ pub mod fuzz;
 pub mod host;
 pub mod image;
 pub mod manifest;
+pub mod manual;
 pub mod net;
 pub mod notify;
 pub mod packages;

@@ -52,15 +52,29 @@ fn say_within(patience: Option<Duration>, text: impl Into<Shown>) {
     output::print(standard_output(), (text.into() + Shown::lines("\n")).as_str(), patience);
 }
 
-/// Prints a value as JSON to standard output: a document on several lines.
+/// The version of all documents that `--json` prints. It rises when a field goes or changes its meaning, not when a field
+/// is added.
+const SCHEMA_VERSION: u32 = 1;
+
+/// A document as `--json` prints it.
+#[derive(Serialize)]
+struct Document<'a, T> {
+    schema_version: u32,
+    #[serde(flatten)]
+    value: &'a T,
+}
+
+/// Prints an object as JSON to standard output, with the version of its schema: a document on several lines.
 pub fn say_json(value: &impl Serialize) -> Result<()> {
-    say(Shown::json(&serde_json::to_string_pretty(value).context("writing JSON")?));
+    let document = Document { schema_version: SCHEMA_VERSION, value };
+    say(Shown::json(&serde_json::to_string_pretty(&document).context("writing JSON")?));
     Ok(())
 }
 
 /// Prints a value as JSON on one line, for programs that read line by line.
 pub fn say_json_line(value: &impl Serialize) -> Result<()> {
-    say(Shown::json(&serde_json::to_string(value).context("writing JSON")?));
+    let document = Document { schema_version: SCHEMA_VERSION, value };
+    say(Shown::json(&serde_json::to_string(&document).context("writing JSON")?));
     Ok(())
 }
 

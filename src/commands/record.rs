@@ -8,7 +8,7 @@ use crate::{
     cli,
     error::Fault,
     host::{root::host_path, state},
-    manifest::location::Location,
+    manifest::location::{Location, machine_variables, variables_file},
     system::System,
     view,
 };
@@ -21,6 +21,9 @@ pub const FILE: &str = "manifest.json";
 pub struct Record {
     /// Which machine it is of; see [`System::identity`]. One that came with a disk's copy counts for nothing.
     machine: Option<String>,
+    /// What recorded it: `user-data` or `install`.
+    #[serde(default = "user_data")]
+    by: String,
     /// When, RFC 3339, UTC.
     recorded: String,
     /// What `--steps` takes; `None` if it can't be recorded: standard input, or a URL that may hold a secret.
@@ -38,7 +41,7 @@ impl Record {
     ///
     /// # Errors
     /// If a path does not exist.
-    pub fn of(arguments: &cli::Manifest, system: &System) -> Result<Self> {
+    pub fn of(arguments: &cli::Manifest, system: &System, by: &str) -> Result<Self> {
         let location = Location::choose(arguments.steps.as_deref())?;
         let steps = match (&location, &arguments.steps) {
             (Location::Stdin, _) => None,
@@ -52,6 +55,7 @@ impl Record {
         let now = OffsetDateTime::now_utc().replace_nanosecond(0).context("telling the time")?;
         Ok(Self {
             machine: system.host.identity(),
+            by: by.into(),
             recorded: now.format(&Rfc3339).context("telling the time")?,
             steps,
             variables: arguments.variables.iter().map(absolute).collect::<Result<_>>()?,
@@ -77,13 +81,20 @@ impl Record {
 ///
 /// # Errors
 /// If they name nothing that exists, or the state directory can't be written.
-pub fn keep(system: &System, arguments: &mut cli::Manifest) -> Result<bool> {
-    let record = Record::of(arguments, system).map_err(super::invalid)?;
+pub fn keep(system: &System, arguments: &mut cli::Manifest, by: &str) -> Result<bool> {
+    let record = Record::of(arguments, system, by).map_err(super::invalid)?;
     state::write(system.root(), FILE, &record).context("recording which manifest the user-data names")?;
     let is_whole = record.steps.is_some() && record.withheld.is_empty();
+    if arguments.steps.is_none() {
+        _ = arguments.variables.splice(..0, own_variables().map_err(super::invalid)?);
+    }
     // What is recorded is not looked up again.
     arguments.steps = arguments.steps.take().or(record.steps);
     Ok(is_whole)
+}
+
+fn user_data() -> String {
+    "user-data".into()
 }
 
 /// Whether the use of the record is told.
@@ -95,37 +106,59 @@ pub enum Told {
     Not,
 }
 
-/// Arguments with what they leave to the record.
+/// Returns the file of this machine's variables, where it exists.
+fn own_variables() -> Result<Option<String>> {
+    machine_variables().map_err(|error| {
+        Fault::new("this machine's variables can't be read")
+            .hint("run it as root; or name the manifest: --steps PATH, or --steps built-in")
+            .invalid()
+            .caused_by(error)
+            .into()
+    })
+}
+
+/// Arguments with what they leave to the machine: the record, and the variables in `/etc/glovo-bootstrap`.
 ///
 /// The record counts after `--steps`, the environment and the usual directory, and before the built-in steps. Its
-/// variables go with its steps, and those of the arguments count over them.
+/// variables go with its steps. Those of the machine count below them, and those of the arguments above them.
 pub fn complete(system: &System, mut arguments: cli::Manifest, told: Told) -> Result<cli::Manifest> {
-    if arguments.steps.is_some() || !system.root().is_host() {
+    if arguments.steps.is_some() {
         return Ok(arguments);
     }
-    let Some(record) = Record::read(system)? else { return Ok(arguments) };
+    let own = own_variables()?;
+    let record = if system.root().is_host() { Record::read(system)? } else { None };
     let usual = Location::choose(None)?;
-    if usual != Location::BuiltIn && record.steps != Some(usual.to_string()) {
+    let is_used = |record: &Record| usual == Location::BuiltIn || record.steps == Some(usual.to_string());
+    let Some(record) = record.filter(is_used) else {
+        _ = arguments.variables.splice(..0, own);
         return Ok(arguments);
-    }
+    };
     let Some(steps) = record.steps else {
         return Err(Fault::new("the manifest that user-data named is not recorded: it came from standard input or its URL may hold a secret")
             .hint("name it: --steps PATH, or --steps 'URL#sha256=HEX'")
             .invalid()
             .into());
     };
-    let is_given = |name: &&String| arguments.set.iter().any(|set| set.split('=').next() == Some(name));
+    let given: toml::Table = match &own {
+        Some(file) => variables_file(file)?.text.parse().unwrap_or_default(),
+        None => toml::Table::new(),
+    };
+    let is_set = |name: &str| arguments.set.iter().any(|set| set.split('=').next() == Some(name));
+    let is_given = |name: &&String| is_set(name) || given.contains_key(name.as_str());
     if let Some(name) = record.withheld.iter().find(|name| !is_given(name)) {
         let message = format!("the value of `{name}` that user-data gave is not recorded: its URL may hold a secret");
-        return Err(Fault::new(message).hint(format!("give it: --set {name}=VALUE")).invalid().into());
+        return Err(Fault::new(message)
+            .hint(format!("--set {name}=VALUE, or a line `{name} = \"VALUE\"` in /etc/glovo-bootstrap/variables.toml"))
+            .invalid()
+            .into());
     }
     if told == Told::InALine {
         let location = Location::choose(Some(&steps))?;
-        view::complain(format!("using {location} as recorded by user-data on {}", record.recorded));
+        view::complain(format!("using {location} as recorded by {} on {}", record.by, record.recorded));
     }
     arguments.steps = Some(steps);
     arguments.set = [record.set, arguments.set].concat();
-    arguments.variables = [record.variables, arguments.variables].concat();
+    arguments.variables = [own.into_iter().collect(), record.variables, arguments.variables].concat();
     Ok(arguments)
 }
 

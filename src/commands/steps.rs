@@ -15,7 +15,6 @@ use crate::{
     error::Fault,
     host::root::{FileType, Ownership, Root},
     manifest::{built_in, schema},
-    resource::KINDS,
     system::Mode,
     value::{AbsPath, quoted},
     view::{say, say_document},
@@ -41,14 +40,7 @@ pub(super) fn execute(command: Steps) -> Result<u8> {
         Steps::New { directory } => new(&directory)?,
         Steps::Export { directory } => _ = write(&directory, built_in::FILES)?,
         Steps::Kinds { kind } => {
-            let Some(manual) = schema::manual(kind.as_deref()) else {
-                let kind = kind.unwrap_or_default();
-                let names = || KINDS.iter().map(|kind| kind.name);
-                let list = format!("the kinds are: {}", names().collect::<Vec<_>>().join(", "));
-                let hint = did_you_mean(&kind, names()).unwrap_or(list);
-                return Err(Fault::new(format!("there is no kind `{kind}`")).invalid().hint(hint).into());
-            };
-            say(Shown::lines(manual.trim_end()));
+            say(Shown::lines(schema::manual(kind.as_deref()).unwrap_or_default().trim_end()));
         }
     }
     Ok(0)

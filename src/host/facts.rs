@@ -41,6 +41,18 @@ impl Host {
         })
     }
 
+    /// The same by what every user may read: the id of the EC2 instance, else a digest of the machine-id(5).
+    pub fn public_identity(&self) -> Option<String> {
+        if !self.root().is_host() {
+            return Some("image".into());
+        }
+        ec2::instance_id().or_else(|| {
+            let machine_id = self.root().read_text(&"/etc/machine-id".into()).unwrap_or_default();
+            let is_known = !matches!(machine_id.trim(), "" | "uninitialized");
+            is_known.then(|| Sha256::of(machine_id.trim().as_bytes()).to_string()[..32].to_owned())
+        })
+    }
+
     /// The machine's memory in bytes.
     pub fn memory(&self) -> Result<u64> {
         let meminfo = self.root().read_text(&"/proc/meminfo".into())?;

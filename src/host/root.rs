@@ -516,6 +516,12 @@ pub fn is_full(error: &anyhow::Error) -> bool {
     errnos.any(|errno| matches!(errno, Errno::ENOSPC | Errno::EDQUOT))
 }
 
+/// Whether this user may not do it.
+pub fn is_denied(error: &anyhow::Error) -> bool {
+    let mut errnos = error.chain().filter_map(|cause| cause.downcast_ref::<Errno>());
+    errnos.any(|errno| matches!(errno, Errno::EACCES | Errno::EPERM))
+}
+
 /// A path that the operator typed, made absolute and free of links, on the host.
 ///
 /// # Errors

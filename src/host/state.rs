@@ -4,10 +4,11 @@ use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::root::{FileType, Ownership, Root};
+use super::root::{FileType, Ownership, Root, Status};
 use crate::value::AbsPath;
 
-/// The directory, readable by root only: reports quote commands and paths.
+/// The directory. Only root can list it, and what it holds is root's alone but for [`write_public`]'s files: reports quote
+/// commands and paths.
 pub const DIRECTORY: &str = "/var/lib/glovo-bootstrap";
 /// Room that is kept for the last report of a run that fills the disk, the largest that there is room for.
 const RESERVES: [usize; 3] = [256 << 10, 64 << 10, 16 << 10];
@@ -39,14 +40,32 @@ pub fn read<T: DeserializeOwned>(root: &Root, name: &str) -> Option<T> {
     })
 }
 
+/// Makes the directory. One that an earlier version has made is opened to be passed through.
+pub fn make_directory(root: &Root) -> Result<()> {
+    let directory = AbsPath::from(DIRECTORY);
+    root.make_directories(&directory, 0o711)?;
+    match root.status(&directory)? {
+        Some(Status { ownership: found, .. }) if found.mode == 0o700 && found.uid == geteuid().as_raw() => {
+            root.own_directory(&directory, Ownership { mode: 0o711, ..found })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file for every user of the machine, mode 0644. It appears whole; a crash may lose it.
+pub fn write_public<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<()> {
+    make_directory(root)?;
+    let mut staged = root.stage(&path(name)?, Ownership { mode: 0o644, ..ownership() })?;
+    staged.write_all(&serde_json::to_vec_pretty(value).context("writing JSON")?)?;
+    staged.rename()
+}
+
 /// Writes a state file, atomically and durably, mode 0600. A directory in its place is set aside.
 pub fn write<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<()> {
     let mut bytes = serde_json::to_vec_pretty(value).context("writing JSON")?;
     bytes.push(b'\n');
     let path = path(name)?;
-    if let Some(directory) = path.parent() {
-        root.make_directories(&directory, 0o700)?;
-    }
+    make_directory(root)?;
     if root.status(&path)?.is_some_and(|status| status.file_type == FileType::Directory) {
         _ = root.set_aside(&path)?;
     }

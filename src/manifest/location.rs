@@ -20,6 +20,9 @@ use crate::{
 
 /// The directory that is used if nothing else is named and it exists.
 const DIRECTORY: &str = "/etc/glovo-bootstrap/steps";
+/// Values of this machine for a manifest that is not named.
+const VARIABLES: &str = "/etc/glovo-bootstrap/variables.toml";
+
 /// Where a manifest is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
@@ -108,6 +111,11 @@ impl Location {
             }
         }
     }
+}
+
+/// Finds the file of this machine's variables. It counts where no manifest is named, as the usual directory does.
+pub fn machine_variables() -> Result<Option<String>> {
+    Ok(open(VARIABLES)?.map(|found| found.path().to_string()))
 }
 
 /// Reads a file of variables named on the command line.

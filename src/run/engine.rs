@@ -184,6 +184,7 @@ impl<'a> Run<'a> {
             true if is(Outcome::Stopped) => Outcome::Stopped,
             true => Outcome::Failed,
             false if is(Outcome::Changed) => Outcome::Changed,
+            false if is(Outcome::Pending) => Outcome::Pending,
             false => Outcome::Unchanged,
         };
         self.observer.borrow_mut().step_ends(index, total, report);
@@ -239,7 +240,11 @@ impl<'a> Run<'a> {
         match result {
             Ok(()) => {
                 let changed = report.changes.iter().any(|change| !change.deferred);
-                report.outcome = if changed { Outcome::Changed } else { Outcome::Unchanged };
+                report.outcome = match (changed, self.system.mode()) {
+                    (false, _) => Outcome::Unchanged,
+                    (true, Mode::Run) => Outcome::Changed,
+                    (true, Mode::Plan) => Outcome::Pending,
+                };
                 0
             }
             Err(error) => {

@@ -61,8 +61,8 @@ fn is_locked(lock: impl Fn() -> std::result::Result<(), TryLockError>) -> Result
 }
 
 fn open(root: &Root) -> Result<File> {
-    root.make_directories(&state::DIRECTORY.into(), 0o700)?;
-    // Only root can open the directory, so no other user can open the file and hold the lock.
+    state::make_directory(root)?;
+    // The file is root's alone, so no other user can open it and hold the lock.
     root.open_own(&state::path("lock")?)
 }
 

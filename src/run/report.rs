@@ -1,5 +1,7 @@
 //! The report of a run: kept in `/var/lib/glovo-bootstrap/report.json`, printed by `status` and `plan --json`.
 
+pub mod summary;
+
 use std::{fmt, time::Duration};
 
 use anyhow::{Context, Result};
@@ -56,10 +58,12 @@ pub struct Report {
 pub enum Outcome {
     /// It is as declared, and was before.
     Unchanged,
-    /// It is as declared, after changes; in a plan: changes are pending.
+    /// It is as declared, after changes.
     Changed,
     /// It was changed, and the change was reverted because a service refused it.
     PutBack,
+    /// In a plan: a run would change it.
+    Pending,
     /// It failed.
     Failed,
     /// A signal stopped it.
@@ -265,7 +269,9 @@ impl Report {
         self.ended = Some(now());
         self.milliseconds = milliseconds(duration);
         self.exit_code = Some(exit_code);
+        let is_plan = self.steps.iter().any(|step| step.outcome == Outcome::Pending);
         self.outcome = match exit_code {
+            0 if is_plan => Outcome::Pending,
             0 if self.changes(false) > 0 => Outcome::Changed,
             0 => Outcome::Unchanged,
             129.. => Outcome::Stopped,
@@ -311,6 +317,7 @@ impl Report {
     /// Removes the last report and the disk space reserved for one.
     pub fn remove(system: &System) -> Result<()> {
         _ = state::release(system.root())?;
+        system.root().remove(&state::path(summary::FILE)?)?;
         system.root().remove(&state::path(FILE)?)
     }
 
@@ -330,6 +337,7 @@ impl Report {
         if system.mode() == Mode::Plan {
             return Ok(());
         }
+        summary::Summary::of(self, system).write(system);
         match state::write(root, FILE, self) {
             Err(error) if is_full(&error) => {
                 let again = if state::release(root)? { state::write(root, FILE, self) } else { Err(error) };

@@ -135,11 +135,11 @@ impl Observer for Lines {
 
     fn step_ends(&mut self, _index: usize, _total: usize, step: &StepReport) {
         let (changes, deferred) = (step.changes(false), step.changes(true));
-        let words = match (step.outcome, self.mode) {
-            (Outcome::Failed, _) => coloured("31", "failed"),
-            (Outcome::Stopped, _) => coloured("31", "stopped"),
-            (Outcome::Changed, Mode::Run) => coloured("32", &count(changes, "change")),
-            (Outcome::Changed, Mode::Plan) => coloured("33", &format!("{} pending", count(changes, "change"))),
+        let words = match step.outcome {
+            Outcome::Failed => coloured("31", "failed"),
+            Outcome::Stopped => coloured("31", "stopped"),
+            Outcome::Changed => coloured("32", &count(changes, "change")),
+            Outcome::Pending => coloured("33", &format!("{} pending", count(changes, "change"))),
             _ if deferred > 0 => coloured("33", &format!("{deferred} deferred")),
             _ => "nothing to change".into(),
         };

@@ -33,6 +33,18 @@ impl Root {
         Ok(true)
     }
 
+    /// Removes a directory that is empty; says whether it did.
+    pub fn remove_empty_directory(&self, path: &AbsPath) -> Result<bool> {
+        let parent = self.place_to_write(path, None)?;
+        let removed = parent.act(|fd| unlinkat(fd, path.leaf(), UnlinkatFlags::RemoveDir));
+        self.forget();
+        match removed {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(explain_write(errno, path)),
+        }
+    }
+
     /// Renames what stands at a path to `PATH.damaged`, in place of an earlier one; returns that path.
     pub fn set_aside(&self, path: &AbsPath) -> Result<AbsPath> {
         let aside: AbsPath = format!("{path}.damaged").parse()?;

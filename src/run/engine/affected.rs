@@ -41,7 +41,7 @@ fn changed_paths<'a>(manifest: &'a Manifest, report: &'a Report) -> impl Iterato
     manifest.steps.iter().zip(&report.steps).enumerate().flat_map(|(index, (step, report))| {
         let changed = step.resources.iter().zip(&report.resources);
         changed
-            .filter(|(_, report)| report.outcome == Outcome::Changed)
+            .filter(|(_, report)| matches!(report.outcome, Outcome::Changed | Outcome::Pending))
             .filter_map(move |(declared, _)| declared.resource.owned_path().map(|path| (index, path)))
     })
 }

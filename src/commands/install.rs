@@ -1,0 +1,237 @@
+//! `install` and `uninstall`: units, manual pages and completions for a program that user-data has put in place.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, Result};
+use clap_complete::Shell;
+use nix::unistd::geteuid;
+use serde::{Deserialize, Serialize};
+
+use super::{Reading, load, open, record};
+use crate::{
+    cli,
+    error::Fault,
+    host::{
+        command::Program,
+        root::{FileType, Ownership, Root},
+        state,
+    },
+    manual,
+    run::lock::MachineLock,
+    system::{Mode, System},
+    value::{AbsPath, Sha256, quoted},
+    view::{count, say},
+};
+
+/// Where user-data puts the program: root's alone, as what units start must be.
+const PROGRAM: &str = "/usr/local/bin/glovo-bootstrap";
+/// Where a package puts it, and so what the units name.
+const PACKAGED: &str = "/usr/bin/glovo-bootstrap";
+/// The state file that says what was installed.
+const FILE: &str = "installed.json";
+/// The units to disable before their files go.
+const UNITS: [&str; 2] = ["glovo-bootstrap.service", "glovo-bootstrap-converge.timer"];
+/// More than any of the files has.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+macro_rules! units {
+    ($($directory:literal: $name:literal),* $(,)?) => {
+        [$((concat!("/usr/local/lib/systemd/", $directory, "/", $name), include_str!(concat!("../../packaging/systemd/", $name)))),*]
+    };
+}
+
+/// What `install` has put in place.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Installed {
+    /// Each file with the digests that ours may have: two while a newer version is written over an older one.
+    files: BTreeMap<AbsPath, Vec<Sha256>>,
+    /// The directories that were made for them, each after its parent.
+    directories: Vec<AbsPath>,
+}
+
+/// The files, each with its bytes.
+fn files() -> Result<BTreeMap<AbsPath, Vec<u8>>> {
+    let units = units![
+        "system": "glovo-bootstrap.service",
+        "system": "glovo-bootstrap-converge.service",
+        "system": "glovo-bootstrap-converge.timer",
+        "system-preset": "80-glovo-bootstrap.preset",
+    ];
+    let units = units.map(|(path, text)| (path.to_owned(), text.replace(PACKAGED, PROGRAM).into_bytes()));
+    let completions = [
+        (Shell::Bash, "bash-completion/completions/glovo-bootstrap"),
+        (Shell::Zsh, "zsh/site-functions/_glovo-bootstrap"),
+        (Shell::Fish, "fish/vendor_completions.d/glovo-bootstrap.fish"),
+    ];
+    let completions =
+        completions.map(|(shell, path)| (format!("/usr/local/share/{path}"), manual::completions(shell).into_bytes()));
+    let pages = manual::pages()?.into_iter().map(|(name, page)| (format!("/usr/local/share/man/man1/{name}"), page));
+    units.into_iter().chain(completions).chain(pages).map(|(path, bytes)| Ok((path.parse()?, bytes))).collect()
+}
+
+/// Puts the files in place, and records the manifest if one is named.
+pub(super) fn install(manifest: &cli::Manifest) -> Result<u8> {
+    check_caller("install")?;
+    let system = open(Path::new("/"), Mode::Run, None)?;
+    if manifest.steps.is_some() {
+        _ = load(&system, manifest, &Reading::Check)?;
+    } else if !(manifest.set.is_empty() && manifest.variables.is_empty()) {
+        let fault = Fault::new("variables are recorded together with their manifest, but --steps is missing");
+        return Err(fault.hint("add --steps PATH, or --steps built-in").invalid().into());
+    }
+    let _lock = MachineLock::take(system.root())?;
+    let number = put(&system)?;
+    if number > 0 && system.is_live() {
+        system.host.daemon_reload()?;
+    }
+    if manifest.steps.is_some() {
+        let is_whole = record::keep(&system, &mut manifest.clone(), "install")?;
+        say(if is_whole { "recorded the manifest and its variables" } else { "recorded what holds no secret" });
+    }
+    say(match number {
+        0 => "already installed: 0 changes".into(),
+        _ => format!("installed: {}", count(number, "change")),
+    });
+    say("to run at each boot: systemctl enable glovo-bootstrap.service");
+    say("to run every hour: systemctl enable --now glovo-bootstrap-converge.timer");
+    Ok(0)
+}
+
+/// Writes the files that differ; returns how many.
+fn put(system: &System) -> Result<usize> {
+    let root = system.root();
+    let files = files()?;
+    let mut installed: Installed = state::load(root, FILE)?.unwrap_or_default();
+    let mut differing = vec![];
+    for (path, bytes) in &files {
+        let found = found(root, path)?;
+        if found == Some(Sha256::of(bytes)) {
+            continue;
+        }
+        let is_ours = |digest| installed.files.get(path).is_some_and(|known| known.contains(&digest));
+        if root.status(path)?.is_some() && !found.is_some_and(is_ours) {
+            let fault = Fault::new(format!("{path} exists, and `install` has not written it; nothing was installed"));
+            return Err(fault.hint(format!("move it away: mv {path} {path}.old")).into());
+        }
+        differing.push((path, bytes));
+    }
+    // Recorded before it is done, so that `uninstall` finds all of it whenever this process ends.
+    for (path, bytes) in &files {
+        let (digests, digest) = (installed.files.entry(path.clone()).or_default(), Sha256::of(bytes));
+        if !digests.contains(&digest) {
+            digests.push(digest);
+        }
+        for directory in missing_directories(root, path)? {
+            if !installed.directories.contains(&directory) {
+                installed.directories.push(directory);
+            }
+        }
+    }
+    state::write(root, FILE, &installed)?;
+    for (path, bytes) in &differing {
+        if let Some(parent) = path.parent() {
+            root.make_directories(&parent, 0o755)?;
+        }
+        root.write(path, Ownership { uid: 0, gid: 0, mode: 0o644 }, bytes)?;
+        say(format!("+ write {path}"));
+    }
+    let stale: Vec<AbsPath> = installed.files.keys().filter(|path| !files.contains_key(*path)).cloned().collect();
+    for path in &stale {
+        remove(root, &mut installed, path)?;
+    }
+    for (path, bytes) in &files {
+        _ = installed.files.insert(path.clone(), vec![Sha256::of(bytes)]);
+    }
+    state::write(root, FILE, &installed)?;
+    Ok(differing.len() + stale.len())
+}
+
+/// Removes what is recorded.
+pub(super) fn uninstall() -> Result<u8> {
+    check_caller("uninstall")?;
+    let system = open(Path::new("/"), Mode::Run, None)?;
+    let root = system.root();
+    let _lock = MachineLock::take(root)?;
+    let Some(mut installed) = state::load::<Installed>(root, FILE)? else {
+        say("nothing is installed: 0 changes");
+        return Ok(0);
+    };
+    if system.is_live() {
+        let names = UNITS.into_iter().filter(|name| system.host.unit_file(name).is_ok_and(|file| file.is_some()));
+        for name in names {
+            _ = system.host.run_checked(&Program::new(["systemctl", "--quiet", "disable", "--now", name]))?;
+        }
+    }
+    let paths: Vec<AbsPath> = installed.files.keys().cloned().collect();
+    for path in &paths {
+        remove(root, &mut installed, path)?;
+    }
+    for directory in installed.directories.iter().rev() {
+        if root.remove_empty_directory(directory)? {
+            say(format!("- remove {directory}"));
+        }
+    }
+    root.remove(&state::path(FILE)?)?;
+    if system.is_live() {
+        system.host.daemon_reload()?;
+    }
+    say("uninstalled");
+    say(format!("left in place: {PROGRAM}, /etc/glovo-bootstrap, {}", state::DIRECTORY));
+    Ok(0)
+}
+
+/// Removes a file that is still as `install` has written it; keeps one that was edited.
+fn remove(root: &Root, installed: &mut Installed, path: &AbsPath) -> Result<()> {
+    let known = installed.files.remove(path).unwrap_or_default();
+    match found(root, path)? {
+        Some(digest) if known.contains(&digest) => {
+            root.remove(path)?;
+            say(format!("- remove {path}"));
+        }
+        _ if root.status(path)?.is_some() => say(format!("kept {path}: it was changed after `install` had written it")),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The digest of the regular file at a path; `None` where anything else or nothing is.
+fn found(root: &Root, path: &AbsPath) -> Result<Option<Sha256>> {
+    match root.status(path)? {
+        Some(status) if status.file_type == FileType::Regular && status.size <= MAX_FILE_BYTES => {
+            Ok(root.read(path, MAX_FILE_BYTES)?.map(|bytes| Sha256::of(&bytes)))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The directories above a path that do not exist, outermost first.
+fn missing_directories(root: &Root, path: &AbsPath) -> Result<Vec<AbsPath>> {
+    let mut missing = vec![];
+    let mut directory = path.parent();
+    while let Some(above) = directory {
+        if root.status(&above)?.is_some() {
+            break;
+        }
+        directory = above.parent();
+        missing.insert(0, above);
+    }
+    Ok(missing)
+}
+
+/// Fails unless root runs the program from where user-data puts it. A unit must not start what a user could replace.
+fn check_caller(verb: &str) -> Result<()> {
+    let program = std::env::current_exe().context("asking which program this is")?;
+    let program = program.to_string_lossy();
+    let fault = if !geteuid().is_root() {
+        Fault::new(format!("`{verb}` is for root")).hint(format!("sudo glovo-bootstrap {verb}"))
+    } else if program == PACKAGED {
+        Fault::new("this program came with a package, which has units, manual pages and completions already")
+            .hint("systemctl enable glovo-bootstrap.service")
+    } else if program != PROGRAM {
+        Fault::new(format!("this program is {program}, but the units start {PROGRAM}"))
+            .hint(format!("install -m 755 {} {PROGRAM} && {PROGRAM} {verb}", quoted(&program)))
+    } else {
+        return Ok(());
+    };
+    Err(fault.invalid().into())
+}

@@ -1,0 +1,182 @@
+//! `install` and `uninstall`: what a package brings, for a program that user-data has put in place.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use crate::sandbox::{Finished, Sandbox};
+
+/// A shell in which `/usr/local` is the sandbox's own, with the program in its place.
+fn shell(sandbox: &Sandbox, script: &str) -> Finished {
+    let local = sandbox.at("local");
+    fs::create_dir_all(format!("{local}/bin")).unwrap();
+    let _ = fs::copy(env!("CARGO_BIN_EXE_glovo-bootstrap"), format!("{local}/bin/glovo-bootstrap")).unwrap();
+    let script = format!("mount --bind {local} /usr/local; PATH=/usr/local/bin:$PATH; {script}");
+    Finished::from(sandbox.shell(&script).env_remove("GLOVO_BOOTSTRAP_STEPS").output().unwrap())
+}
+
+/// Every file and directory below `/usr/local`, with its bytes.
+fn tree(sandbox: &Sandbox) -> BTreeMap<String, Vec<u8>> {
+    fn add(directory: &Path, tree: &mut BTreeMap<String, Vec<u8>>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let is_directory = path.is_dir();
+            let bytes = if is_directory { vec![] } else { fs::read(&path).unwrap() };
+            let _ = tree.insert(path.to_str().unwrap().split_once("/local/").unwrap().1.to_owned(), bytes);
+            if is_directory {
+                add(&path, tree);
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    add(Path::new(&sandbox.at("local")), &mut found);
+    found
+}
+
+#[test]
+fn install_puts_in_place_what_a_package_brings() {
+    let sandbox = Sandbox::new();
+    let _ = shell(&sandbox, "glovo-bootstrap install").expect(0).says("installed: ").says("systemctl enable");
+    let tree = tree(&sandbox);
+    let text = |path: &str| String::from_utf8(tree[path].clone()).unwrap();
+    let unit = text("lib/systemd/system/glovo-bootstrap.service");
+    assert!(unit.contains("\nExecStart=/usr/local/bin/glovo-bootstrap run\n"), "{unit}");
+    assert!(text("lib/systemd/system/glovo-bootstrap-converge.service").contains("=/usr/local/bin/glovo-bootstrap "));
+    for path in [
+        "lib/systemd/system/glovo-bootstrap-converge.timer",
+        "lib/systemd/system-preset/80-glovo-bootstrap.preset",
+        "share/man/man1/glovo-bootstrap.1",
+        "share/man/man1/glovo-bootstrap-run.1",
+        "share/man/man1/glovo-bootstrap-steps-new.1",
+        "share/bash-completion/completions/glovo-bootstrap",
+        "share/zsh/site-functions/_glovo-bootstrap",
+        "share/fish/vendor_completions.d/glovo-bootstrap.fish",
+    ] {
+        assert!(tree[path].len() > 30, "{path}");
+    }
+    let _ = shell(&sandbox, "glovo-bootstrap install").expect(0).says("already installed: 0 changes");
+}
+
+#[test]
+fn uninstall_removes_exactly_what_install_has_written() {
+    let sandbox = Sandbox::new();
+    let _ = shell(&sandbox, "mkdir -p /usr/local/share/man; echo mine > /usr/local/share/man/mine").expect(0);
+    let before = tree(&sandbox);
+    let _ = shell(&sandbox, "glovo-bootstrap install").expect(0);
+    assert!(tree(&sandbox).len() > before.len() + 20);
+    let _ =
+        shell(&sandbox, "glovo-bootstrap uninstall").expect(0).says("left in place: /usr/local/bin/glovo-bootstrap");
+    assert_eq!(tree(&sandbox), before);
+    let _ = shell(&sandbox, "glovo-bootstrap uninstall").expect(0).says("nothing is installed: 0 changes");
+
+    // A file that was changed meanwhile, and one that is somebody's own.
+    let unit = "/usr/local/lib/systemd/system/glovo-bootstrap.service";
+    let script = format!("glovo-bootstrap install; echo '# mine' >> {unit}; touch $(dirname {unit})/own.service");
+    let _ = shell(&sandbox, &script).expect(0);
+    let _ = shell(&sandbox, "glovo-bootstrap uninstall").expect(0).says(&format!("kept {unit}: it was changed"));
+    let left: Vec<_> = tree(&sandbox).into_keys().filter(|path| path.starts_with("lib/systemd/system/")).collect();
+    assert_eq!(left, ["lib/systemd/system/glovo-bootstrap.service", "lib/systemd/system/own.service"]);
+}
+
+#[test]
+fn install_overwrites_nothing_of_others() {
+    let sandbox = Sandbox::new();
+    let unit = "lib/systemd/system/glovo-bootstrap.service";
+    let _ = sandbox.write(&format!("local/{unit}"), "theirs");
+    let refused = shell(&sandbox, "glovo-bootstrap install").expect(1);
+    let _ = refused.says(&format!("/usr/local/{unit} exists, and `install` has not written it; nothing was installed"));
+    let tree = tree(&sandbox);
+    assert_eq!(tree[unit], b"theirs");
+    assert!(!tree.contains_key("share"), "{:?}", tree.keys());
+}
+
+#[test]
+fn install_brings_a_file_of_an_older_version_up_to_date() {
+    let sandbox = Sandbox::new();
+    let _ = shell(&sandbox, "glovo-bootstrap install").expect(0);
+    let page = "share/man/man1/glovo-bootstrap.1";
+    let record = sandbox.at("var-lib/glovo-bootstrap/installed.json");
+    let ours = tree(&sandbox)[page].clone();
+    // As if an older version had written other bytes, and a page that this one does not have.
+    let (older, stale) = (b"older".as_slice(), "share/man/man1/glovo-bootstrap-gone.1");
+    let mut installed: serde_json::Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    for path in [page, stale] {
+        let _ = sandbox.write(&format!("local/{path}"), older);
+    }
+    let digest = shell(&sandbox, &format!("sha256sum /usr/local/{page}")).expect(0).stdout;
+    for path in [page, stale] {
+        installed["files"][format!("/usr/local/{path}")] = serde_json::json!([digest.split(' ').next()]);
+    }
+    fs::write(&record, installed.to_string()).unwrap();
+    let _ = shell(&sandbox, "glovo-bootstrap install").expect(0).says("installed: 2 changes");
+    assert_eq!(tree(&sandbox)[page], ours);
+    assert!(!tree(&sandbox).contains_key(stale));
+}
+
+#[test]
+fn install_records_a_manifest_with_its_variables() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.at("file");
+    let steps = sandbox.write(
+        "one.toml",
+        format!("[variables]\nname = \"a\"\n[[step]]\nname = \"one\"\n[[step.resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"{{{{ name }}}}\"\n"),
+    );
+    let install = format!("glovo-bootstrap install --steps {steps} --set name=recorded");
+    let _ = shell(&sandbox, &install).expect(0).says("recorded the manifest and its variables");
+    let _ = sandbox.run(&["run"]).expect(0).says(&format!("using {steps} as recorded by install on 20"));
+    assert_eq!(fs::read_to_string(path).unwrap(), "recorded");
+
+    let _ = sandbox.write("bad.toml", "nonsense");
+    let _ = shell(&sandbox, &format!("glovo-bootstrap install --steps {}", sandbox.at("bad.toml"))).expect(2);
+    let _ = shell(&sandbox, "glovo-bootstrap install --set a=b").expect(2).says("--steps is missing");
+    let _ = sandbox.run(&["run"]).expect(0).says("converged: 0 changes");
+}
+
+#[test]
+fn install_refuses_a_program_in_another_place() {
+    let sandbox = Sandbox::new();
+    for verb in ["install", "uninstall"] {
+        let _ = sandbox.run(&[verb]).expect(2).says("but the units start /usr/local/bin/glovo-bootstrap");
+        let script = format!("exec setpriv --reuid=65534 --regid=65534 --clear-groups glovo-bootstrap {verb}");
+        fs::set_permissions(&sandbox.path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let _ = shell(&sandbox, &script).expect(2).says(&format!("hint: sudo glovo-bootstrap {verb}"));
+    }
+}
+
+#[test]
+fn bash_completes_subcommands_options_kinds_and_steps() {
+    let sandbox = Sandbox::new();
+    let steps = sandbox.at("own steps");
+    let _ = sandbox.run(&["steps", "new", &steps]).expect(0);
+    let complete = |words: &[&str]| {
+        let script = r#"exec bash -c 'source <(glovo-bootstrap completions bash)
+            COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); last=${COMP_WORDS[COMP_CWORD]}
+            _glovo_bootstrap_with_steps "$1" "$last" "${COMP_WORDS[COMP_CWORD - 1]}"
+            printf "%s\n" "${COMPREPLY[@]}"' bash"#;
+        let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        let finished = shell(&sandbox, &format!("{script} glovo-bootstrap {}", words.join(" "))).expect(0);
+        finished.stdout.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(complete(&["unin"]), ["uninstall"]);
+    assert_eq!(complete(&["run", "--signal-w"]), ["--signal-within"]);
+    assert_eq!(complete(&["steps", "kinds", "ap"]), ["apt_repository"]);
+    assert_eq!(complete(&["plan", "--from", "start"]), ["start_servers"]);
+    assert_eq!(complete(&["run", "--steps", &steps, ""]).last().unwrap(), "check");
+    assert_eq!(complete(&["run", "--steps", "=", &steps, "--skip", "f"]), ["files"]);
+    assert_eq!(complete(&["run", "--steps", &steps, "ser"]), ["service"]);
+    assert_eq!(complete(&["steps", "show", "veri"]), ["verify"]);
+    assert_eq!(complete(&["bake", "enable"]), ["enable_swap"]);
+    let evil = sandbox.write("evil.toml", format!("name = \"$(touch${{IFS}}{})\"\n", sandbox.at("evil")));
+    assert_eq!(complete(&["run", "--steps", &evil, "--from", ""]), [""]);
+    assert!(!Path::new(&sandbox.at("evil")).exists());
+}
+
+#[test]
+fn the_completions_of_zsh_and_fish_ask_for_the_steps() {
+    let sandbox = Sandbox::new();
+    let zsh = sandbox.run(&["completions", "zsh"]).expect(0).stdout;
+    // run, bake and plan have a list, --from and --skip each; `steps show` has one.
+    assert_eq!(zsh.matches(":_glovo_bootstrap_steps'").count(), 3 * 3 + 1, "{zsh}");
+    assert!(zsh.find("_glovo_bootstrap_steps() {").unwrap() < zsh.find("if [ \"$funcstack[1]\"").unwrap());
+    assert!(zsh.contains("package apt_repository directory"));
+    let fish = sandbox.run(&["completions", "fish"]).expect(0).stdout;
+    assert!(fish.contains("-l from -r -f -a \"(__fish_glovo_bootstrap_steps)\"") && fish.contains("apt_repository"));
+}
