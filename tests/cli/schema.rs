@@ -43,6 +43,8 @@ fn an_editor_accepts_every_step_and_example() {
     let sandbox = Sandbox::new();
     let mut files = [step_files("steps"), step_files("steps/new")].concat();
     assert_eq!(files.len(), 8 + 4);
+    let names = ["jar", "python", "node", "go", "static-site", "worker"];
+    files.extend(names.map(|name| format!("{REPOSITORY}/examples/{name}/manifest.toml")));
     for kind in KINDS {
         let example = kind.example;
         let step = format!("name = \"example\"\n[[resource]]\n{example}\nretries = 1\ntimeout = \"5m\"\n");
