@@ -7,6 +7,13 @@ use crate::sandbox::{Finished, Sandbox};
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
+/// The program on this host, where the packages are that a plan looks up. It is started where the pages' paths begin.
+fn run(arguments: &[&str]) -> Finished {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_glovo-bootstrap"));
+    let _ = program.args(arguments).current_dir(REPOSITORY).env_remove("GLOVO_BOOTSTRAP_STEPS");
+    Finished::from(program.output().unwrap())
+}
+
 /// The names of the examples.
 fn examples() -> Vec<String> {
     let entries = fs::read_dir(format!("{REPOSITORY}/examples")).unwrap().map(|entry| entry.unwrap());
@@ -23,11 +30,9 @@ fn every_example_is_planned_as_it_is_written() {
     let names = examples();
     assert_eq!(names, ["deploy", "go", "jar", "node", "python", "static-site", "worker"]);
     for name in names.iter().filter(|name| *name != "deploy") {
-        let sandbox = Sandbox::new();
-        let text = fs::read_to_string(format!("{REPOSITORY}/examples/{name}/manifest.toml")).unwrap();
-        let steps = sandbox.write("manifest.toml", text);
-        let _ = sandbox.run(&["validate", "--steps", &steps]).expect(0);
-        let plan = sandbox.run(&["plan", "--json", "--steps", &steps]);
+        let steps = format!("examples/{name}/manifest.toml");
+        let _ = run(&["validate", "--steps", &steps]).expect(0);
+        let plan = run(&["plan", "--json", "--steps", &steps]);
         let report: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap_or_else(|_| panic!("{plan:?}"));
         assert_eq!(report["outcome"], "pending", "{name}: {report:#}");
     }
@@ -43,9 +48,7 @@ fn every_page_of_an_example_begins_with_a_command_that_works() {
         let sandbox = Sandbox::new();
         let command = command.replace("/tmp/rendered", &sandbox.at("rendered"));
         let arguments: Vec<&str> = command.strip_prefix("glovo-bootstrap ").unwrap().split(' ').collect();
-        let mut program = Command::new(env!("CARGO_BIN_EXE_glovo-bootstrap"));
-        let _ = program.args(arguments).current_dir(REPOSITORY).env_remove("GLOVO_BOOTSTRAP_STEPS");
-        let finished = Finished::from(program.output().unwrap());
+        let finished = run(&arguments);
         assert_eq!(finished.code, Some(0), "{page}: {command}: {finished:?}");
     }
 }

@@ -9,6 +9,7 @@ mod bake;
 mod book;
 mod downloads;
 mod errno;
+mod examples;
 mod facts;
 mod fetch;
 mod foreseen;
