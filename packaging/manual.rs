@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap_complete::Shell;
 use glovo_bootstrap::manual;
 
+#[expect(clippy::disallowed_methods, reason = "a tool of the build, not the program")]
 fn main() -> Result<()> {
     let directory: PathBuf = std::env::args_os().nth(1).context("usage: manual DIRECTORY")?.into();
     for (name, page) in manual::pages()? {
