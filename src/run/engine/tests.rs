@@ -223,7 +223,7 @@ fn a_plan_tries_nothing_again() {
 fn only_a_changed_resource_is_called_changed() {
     for (mode, part, outcome) in [
         (Mode::Run, Some(Part::Change), Outcome::Changed),
-        (Mode::Plan, Some(Part::Change), Outcome::Changed),
+        (Mode::Plan, Some(Part::Change), Outcome::Pending),
         (Mode::Run, Some(Part::Deferred), Outcome::Unchanged),
         (Mode::Run, None, Outcome::Unchanged),
     ] {
