@@ -1,5 +1,5 @@
 //! Writes the manual pages and the shells' completions into a directory: `cargo run --example manual DIRECTORY`.
-//! An example, so that the binary that is shipped carries nothing of it.
+//! It is an example, so that the shipped binary does not contain it.
 
 use clap_complete::Shell;
 use glovo_bootstrap::cli::Cli;
