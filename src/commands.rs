@@ -14,6 +14,7 @@ use std::{cell::RefCell, path::Path, rc::Rc, time::Duration};
 use anyhow::{Result, anyhow};
 
 use crate::{
+    aws::account::AwsSettings,
     cli::{self, Cli, Command},
     diagnostic::{Diagnostic, Faults},
     error::Fault,
@@ -26,6 +27,7 @@ use crate::{
         schema,
         texts::Texts,
     },
+    net::settings::NetworkSettings,
     redaction,
     run::{
         engine::{self, Selection},
@@ -122,7 +124,7 @@ fn open(root: &Path, mode: Mode, phase: Option<Phase>) -> Result<Rc<System>> {
     };
     system.set_phase(phase);
     if mode == Mode::Run {
-        system.be_patient();
+        system.connect(NetworkSettings::patient(), AwsSettings::default());
     }
     Ok(Rc::new(system))
 }

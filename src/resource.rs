@@ -70,7 +70,7 @@ pub trait Resource: fmt::Debug {
 
     /// What it needs downloaded, as far as the machine alone tells; asked at the start of a run, so that
     /// downloads overlap with the steps before.
-    fn prefetch(&self, _system: &System) -> Option<crate::fetch::Download> {
+    fn prefetch(&self, _system: &System) -> Option<crate::fetch::pull::Download> {
         None
     }
 

@@ -2,13 +2,14 @@
 
 pub mod places;
 mod previous;
+pub(crate) mod remote;
 
 use std::{cell::RefCell, collections::BTreeSet, path::Path, rc::Rc};
 
 use anyhow::{Result, bail};
 
 use crate::{
-    aws::metadata::check_name as check_instance_fact,
+    aws::{Aws, account::AwsSettings, metadata::InstanceFact},
     error::Fault,
     fetch::Fetcher,
     host::{
@@ -19,6 +20,7 @@ use crate::{
             way::{Owner, Writers},
         },
     },
+    net::settings::NetworkSettings,
     stop::Interrupt,
     value::{AbsPath, Sha256},
     variables::{OfEachInstance, Variables},
@@ -67,7 +69,9 @@ pub enum Phase {
 pub struct System {
     /// The machine or image acted on.
     pub host: Host,
-    /// Its downloads.
+    /// Calls of AWS.
+    pub aws: Aws,
+    /// Downloads.
     pub fetcher: Fetcher,
     mode: Mode,
     phase: Phase,
@@ -82,9 +86,11 @@ pub struct System {
 impl System {
     /// Opens the machine (`/`) or an image's tree.
     pub fn open(root: &Path, mode: Mode, interrupt: Interrupt) -> Result<Self> {
+        let (aws, fetcher) = remote::connections(mode, NetworkSettings::default(), AwsSettings::default());
         Ok(Self {
             host: Host::open(root, interrupt)?,
-            fetcher: Fetcher::default(),
+            aws,
+            fetcher,
             mode,
             phase: Phase::Boot,
             warnings: RefCell::default(),
@@ -218,7 +224,7 @@ impl System {
 /// Fails if there is no fact of this name, such as `instance.region` or `host.codename`.
 pub fn check_fact(name: &str) -> Result<()> {
     match name.split_once('.') {
-        Some(("instance", name)) => check_instance_fact(name),
+        Some(("instance", name)) => Ok(InstanceFact::parse(name).map(drop)?),
         Some(("host", name)) if FACTS.contains(&name) => Ok(()),
         _ => bail!("there is no {name}: the facts are {}", FACTS.map(|fact| format!("host.{fact}")).join(", ")),
     }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use self::key::Key;
 use super::{Change, Finding, Kind, Resource};
 use crate::{
-    fetch::{Download, Source},
+    fetch::{pull::Download, source::Source},
     host::root::{Ownership, Root},
     packages::{
         apt,

@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     error::Fault,
-    fetch::{Download, Source, Sources},
+    fetch::{
+        pull::Download,
+        source::{Source, Sources},
+    },
     host::root::{FileType, Ownership, Status},
     redaction,
     system::{Fact, System, places::Claim},

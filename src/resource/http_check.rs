@@ -93,7 +93,7 @@ impl HttpCheck {
 
     /// What is wrong with the answer, or `None`.
     fn ask(&self, system: &System) -> Option<Wrong> {
-        let answer = match system.probe(&self.url) {
+        let answer = match system.fetcher.probe(&system.host, &self.url) {
             Ok(answer) => answer,
             Err(error) => return Some(Wrong::NoAnswer(format!("{error:#}"))),
         };

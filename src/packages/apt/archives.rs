@@ -13,7 +13,7 @@
 use anyhow::{Result, ensure};
 
 use crate::{
-    fetch::{Download, Source},
+    fetch::{pull::Download, source::Source},
     host::{
         command::{Finished, Program},
         root::{Ownership, Root},
@@ -154,7 +154,7 @@ fn place(system: &System, archives: &[Archive]) -> Result<()> {
     system.prefetch(downloads.clone());
     let placed = place_each(system, archives);
     if placed.is_err() {
-        system.abandon(&downloads);
+        system.fetcher.abandon(&downloads);
     }
     placed
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{AptRepository, MAX_FILE_BYTES};
 use crate::{
     error::Fault,
-    fetch::{Download, Source},
+    fetch::{pull::Download, source::Source},
     packages::openpgp::Keyring,
     system::System,
     value::Sha256,

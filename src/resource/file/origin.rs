@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{File, TEXT_LIMIT, Verify, short};
 use crate::{
     error::Fault,
-    fetch::{Download, Sources},
+    fetch::{pull::Download, source::Sources},
     host::{root::Staged, state},
     system::System,
     value::{AbsPath, Sha256},
@@ -73,7 +73,7 @@ impl Origin<'_> {
             let origin = system.host.digest(path)?.with_context(|| format!("{path} does not exist"))?;
             return Ok((arrived.sent != origin).then(|| format!("write new content, sha256 {}", short(origin))));
         }
-        let etag = system.etag(self.sources.first())?;
+        let etag = system.fetcher.etag(&system.host, self.sources.first())?;
         Ok((etag.is_none() || etag != arrived.etag).then(|| "write new content (the origin has another ETag)".into()))
     }
 
