@@ -19,7 +19,7 @@ use crate::{
         pull::Download,
         source::{Source, Sources},
     },
-    host::root::{FileType, Ownership, Status},
+    host::root::{FileStatus, FileType, Ownership},
     redaction,
     system::{Fact, System, places::Claim},
     value::{AbsPath, Argv, Mode, Sha256, quoted},
@@ -219,7 +219,7 @@ impl File {
     }
 
     /// What stands at the path may be replaced only if nothing else is lost or fooled by it.
-    fn check_replaceable(&self, system: &System, status: &Status) -> Result<()> {
+    fn check_replaceable(&self, system: &System, status: &FileStatus) -> Result<()> {
         let fault = match status.file_type {
             FileType::Directory => {
                 Fault::new(format!("{} is a directory", self.path)).hint("move it away, or declare another path")
@@ -242,7 +242,7 @@ impl File {
     }
 
     /// How the file's bytes differ from what is declared, or `None`.
-    fn content_difference(&self, system: &System, status: &Status) -> Result<Option<String>> {
+    fn content_difference(&self, system: &System, status: &FileStatus) -> Result<Option<String>> {
         if let Some(content) = &self.content {
             let same = status.size == content.len() as u64
                 && system.root().read(&self.path, status.size)?.as_deref() == Some(content.as_bytes());
@@ -262,7 +262,13 @@ impl File {
     }
 
     /// The change that writes the file.
-    fn write(&self, system: &System, summary: String, (ids, mode): (Ids, u32), now: Option<&Status>) -> Result<Change> {
+    fn write(
+        &self,
+        system: &System,
+        summary: String,
+        (ids, mode): (Ids, u32),
+        now: Option<&FileStatus>,
+    ) -> Result<Change> {
         let diff = if self.secret { None } else { self.diff(system, now)? };
         let summary = match &self.source {
             Some(source) => format!("{summary} from {source}"),
@@ -302,7 +308,7 @@ impl File {
     }
 
     /// The difference between the file and what it will be. Only in a dry run: a run has no time for it.
-    fn diff(&self, system: &System, now: Option<&Status>) -> Result<Option<String>> {
+    fn diff(&self, system: &System, now: Option<&FileStatus>) -> Result<Option<String>> {
         let small = now.is_none_or(|status| status.size <= TEXT_LIMIT);
         if system.mode() != crate::system::Mode::Plan || !small {
             return Ok(None);

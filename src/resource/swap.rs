@@ -13,7 +13,7 @@ use crate::{
     host::{
         calls::fallocate,
         command::Program,
-        root::{FileType, MAX_TEXT_BYTES, Ownership, Root, Status, way::Owner},
+        root::{FileStatus, FileType, MAX_TEXT_BYTES, Ownership, Root, way::Owner},
     },
     system::{System, places::Claim},
     value::{AbsPath, ByteSize, quoted},
@@ -214,7 +214,7 @@ impl Swap {
     }
 
     /// A swap file that others can read hands them other processes' memory.
-    fn mend_mode(&self, status: &Status) -> Option<Change> {
+    fn mend_mode(&self, status: &FileStatus) -> Option<Change> {
         let wanted = Ownership { uid: 0, gid: 0, mode: 0o600 };
         let path = self.path.clone();
         (status.ownership != wanted).then(|| {

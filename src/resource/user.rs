@@ -141,7 +141,12 @@ impl User {
         Ok(vec![Fact::Path(home.clone()), Fact::Directory(home, owner, Writers::Owner)])
     }
 
-    fn mend(&self, system: &System, accounts: &accounts::Accounts, user: &accounts::User) -> Result<Vec<Change>> {
+    fn mend(
+        &self,
+        system: &System,
+        accounts: &accounts::Accounts,
+        user: &accounts::UserAccount,
+    ) -> Result<Vec<Change>> {
         let name = &self.name;
         if let Some(uid) = self.uid.filter(|uid| *uid != user.uid) {
             return Err(Fault::new(format!("user {name} has uid {}, not {uid}", user.uid))

@@ -9,8 +9,8 @@ use crate::{
     error::Fault,
     host::root::{
         Survey,
-        identity::Identity,
-        way::{Owner, Part, Way},
+        identity::UserIdentity,
+        way::{Owner, PathPart, Way},
     },
     value::AbsPath,
 };
@@ -59,7 +59,7 @@ impl System {
         for component in missing {
             real.push(component);
             if let Some((owner, writers)) = expected(&real) {
-                way.pass(&Part { path: &real.to_string_lossy(), owner, writers, is_link: false })?;
+                way.pass(&PathPart { path: &real.to_string_lossy(), owner, writers, is_link: false })?;
             }
         }
         if is_missing && !makes_parents && !self.is_expected(&parent) && expected(&real).is_none() {
@@ -89,7 +89,7 @@ impl System {
             let message = format!("{path} is below a directory of uid {uid}, which has no account");
             return Err(Fault::new(message).hint("give the directory to a user that has one").into());
         };
-        if Identity::of(*uid, &accounts).is_in(gid) || self.expects(&Fact::User(user.name.clone())) {
+        if UserIdentity::of(*uid, &accounts).is_in(gid) || self.expects(&Fact::User(user.name.clone())) {
             return Ok(());
         }
         let group = accounts.group_by_id(gid).map_or_else(|| gid.to_string(), |group| group.name.clone());

@@ -136,7 +136,7 @@ fn only_a_repository_with_the_pinned_key_is_taken() -> Result<()> {
     expect(
         &run(&machine, &repository("expired", &digest))?,
         75,
-        &["expired", "set this machine's clock, which says 20"],
+        &["expired", "set this machine's clock, which shows 20"],
     );
     nothing_is_left()?;
     expect(&run(&machine, &repository("stable", &"0".repeat(64)))?, 1, &["sha256"]);
@@ -177,7 +177,7 @@ fn an_index_from_the_future_is_the_clocks_fault() -> Result<()> {
          components = [\"main\"]\nkey = \"/root/key\"\nkey_fingerprint = \"{}\"\n",
         vendor.fingerprint
     );
-    expect(&run(&machine, &repository)?, 75, &["not valid yet", "set this machine's clock, which says 20"]);
+    expect(&run(&machine, &repository)?, 75, &["not valid yet", "set this machine's clock, which shows 20"]);
     Ok(())
 }
 
