@@ -220,7 +220,7 @@ impl Host {
         let mut words: Vec<&str> = vec![];
         let ids = command.user.as_ref().map(|user| format!("--userspec=+{}:+{}", user.uid, user.gid));
         if ids.is_some() {
-            // A session of its own: in ours, a user's program could type on root's terminal (TIOCSTI).
+            // In this process's session, a user's program could type on the terminal of root (TIOCSTI).
             words.push("/usr/bin/setsid");
         }
         let root = self.root().path().to_string_lossy();

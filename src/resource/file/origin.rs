@@ -5,7 +5,7 @@ use std::io::Read;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{File, TEXT_LIMIT, Verify, short};
+use super::{File, MAX_TEXT_BYTES, Verify, short};
 use crate::{
     error::Fault,
     fetch::{pull::Download, source::Sources},
@@ -108,7 +108,7 @@ impl Origin<'_> {
 
     /// The bytes as they would be published, if they can be had and are short.
     pub fn preview(&self, system: &System) -> Option<Vec<u8>> {
-        let mut fetched = system.fetch(&self.download()).ok().filter(|fetched| fetched.size <= TEXT_LIMIT)?;
+        let mut fetched = system.fetch(&self.download()).ok().filter(|fetched| fetched.size <= MAX_TEXT_BYTES)?;
         let mut bytes = vec![];
         _ = fetched.file.read_to_end(&mut bytes).ok()?;
         if !self.file.template {
@@ -126,9 +126,9 @@ pub fn note(path: &AbsPath) -> String {
 fn text(file: &mut impl Read, sources: &Sources) -> Result<String> {
     let mut text = String::new();
     let read =
-        file.take(TEXT_LIMIT + 1).read_to_string(&mut text).with_context(|| format!("{sources} is not a text"))?;
-    if read as u64 > TEXT_LIMIT {
-        return Err(Fault::new(format!("{sources} is too long for a template: at most {TEXT_LIMIT} bytes")).into());
+        file.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text).with_context(|| format!("{sources} is not a text"))?;
+    if read as u64 > MAX_TEXT_BYTES {
+        return Err(Fault::new(format!("{sources} is too long for a template: at most {MAX_TEXT_BYTES} bytes")).into());
     }
     Ok(text)
 }

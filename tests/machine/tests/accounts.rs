@@ -105,7 +105,7 @@ fn a_stale_lock_is_named_with_its_remedy() -> Result<()> {
     let machine = machine()?;
     for stale in [": ", "echo $$ ", "echo not-a-pid "] {
         machine.sh(&format!("{stale} > /etc/passwd.lock"))?;
-        let words = ["/etc/passwd.lock locks the accounts, and does not say for whom", "rm /etc/passwd.lock"];
+        let words = ["/etc/passwd.lock locks the accounts, but has no process id", "rm /etc/passwd.lock"];
         fails(&run(&machine, "name = \"first\"")?, 1, &words)?;
     }
     machine.sh("sh -c 'printf \"$$\\0\" > /etc/passwd.lock'")?;
@@ -169,5 +169,5 @@ fn a_read_only_etc_is_named() -> Result<()> {
     let machine = machine()?;
     machine.sh("mount --bind /etc /etc; mount -o remount,bind,ro /etc")?;
     let read_only = run(&machine, "name = \"first\"")?;
-    fails(&read_only, 1, &["/etc is on a file system that is mounted read-only"])
+    fails(&read_only, 1, &["the file system of /etc is mounted read-only"])
 }

@@ -158,7 +158,7 @@ fn of_every_other_kind() -> Result<()> {
                 &["file /etc/app.conf: set owner deployer:deployer (now root:root), mode 0640 (now 0644)"],
             ),
             ("rm /etc/app.conf", &["file /etc/app.conf: create"]),
-            ("ln -sf passwd /etc/app.conf", &["file /etc/app.conf: replace the symbolic link by a file"]),
+            ("ln -sf passwd /etc/app.conf", &["file /etc/app.conf: replace the symbolic link with a file"]),
             (
                 "echo more >> /etc/site.conf",
                 &[

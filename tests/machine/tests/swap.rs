@@ -62,12 +62,12 @@ fn an_impossible_swap_file_is_refused_before_any_write() -> Result<()> {
         || machine.sh("find /mnt /run/swap* /swap* 2> /dev/null | sort; cat /etc/fstab; df --output=used /mnt/ext4");
     let before = tree()?;
     for (path, size, words) in [
-        (on_ext4.as_str(), "10GiB", "would leave the disk full: it needs 10 GiB"),
+        (on_ext4.as_str(), "10GiB", "would fill the disk: it needs 10 GiB"),
         ("/mnt/btrfs/swap", "16MiB", "it is on btrfs"),
         ("/run/swap", "16MiB", "it is on tmpfs"),
         ("/swap", "16MiB", "it is on overlayfs"),
-        (&data, "16MiB", "is there and is not a swap file"),
-        (&format!("{on_ext4}-directory"), "16MiB", "is there and is not a swap file"),
+        (&data, "16MiB", "exists and is not a swap file"),
+        (&format!("{on_ext4}-directory"), "16MiB", "exists and is not a swap file"),
         ("/mnt/ext4/no/such/directory", "16MiB", "does not exist"),
     ] {
         let refused = agent(&machine, &["run"], path, size)?;
