@@ -162,7 +162,7 @@ fn of_every_other_kind() -> Result<()> {
             (
                 "echo more >> /etc/site.conf",
                 &[
-                    "file /etc/site.conf: write content again (it was changed since) from s3://glovo-config/nginx/default",
+                    "file /etc/site.conf: write content again (the file has changed since) from s3://glovo-config/nginx/default",
                 ],
             ),
             (

@@ -198,7 +198,10 @@ fn the_image_of_a_running_instance_takes_nothing_for_done() -> Result<()> {
     let said = copy.bootstrap(&["run"])?.success()?;
     let after = starts(&copy)?;
     let restarted = |service: usize| before.split("\n\n").nth(service) != after.split("\n\n").nth(service);
-    ensure!(restarted(0) && said.contains("nginx.service: restart: what it was started with is not known"), "{said}");
+    ensure!(
+        restarted(0) && said.contains("nginx.service: restart: the files of its last start are not known"),
+        "{said}"
+    );
     ensure!(!restarted(1), "glovo-app was restarted, though it has started with what is there:\n{said}");
     assert_eq!(copy.agent(&["status"])?.code, 0);
     Ok(())

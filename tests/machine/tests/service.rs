@@ -116,7 +116,7 @@ fn a_unit_that_can_not_be_loaded_is_an_error_that_says_why() -> Result<()> {
     machine.sh("systemctl stop beat; rm /etc/systemd/system/beat.service; ln -s /dev/null /etc/systemd/system/masked.service; systemctl daemon-reload")?;
     let masked = "name = \"masked\"\n[[resource]]\nkind = \"service\"\nname = \"masked\"\nrunning = true\n";
     fails(&machine, masked, 1, &["masked.service is masked", "systemctl unmask masked.service"])?;
-    fails(&machine, &masked.replace("masked", "absent"), 1, &["there is no unit absent.service"])
+    fails(&machine, &masked.replace("masked", "absent"), 1, &["the unit absent.service does not exist"])
 }
 
 #[test]
