@@ -91,7 +91,7 @@ fn numbers_beyond_their_range_are_refused() {
             "write a number that begins with 0 in quotes: mode = \"0644\"",
         ),
         ("kind = \"directory\"\npath = \"/d\"\nmode = 644", "a mode as a string of octal digits, such as \"0644\""),
-        ("kind = \"directory\"\npath = \"/d\"\ntimeout = \"99999999999999999999s\"", "up to a year"),
+        ("kind = \"directory\"\npath = \"/d\"\ntimeout = \"99999999999999999999s\"", "is longer than a year"),
         ("kind = \"directory\"\npath = \"/d\"\nretries = -1", "`retries`"),
         ("kind = \"group\"\nname = \"g\"\ngid = 99999999999", "manifest.toml:5:7"),
         ("kind = \"group\"\nname = \"g\"\ngid = 4294967295", "4294967295 is not a gid"),
