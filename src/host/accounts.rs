@@ -20,7 +20,7 @@ pub struct UserAccount {
 /// One line of `/etc/group`, group(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupAccount {
-    /// GroupAccount name.
+    /// Group name.
     pub name: String,
     /// Numeric group id.
     pub gid: u32,

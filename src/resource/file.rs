@@ -45,8 +45,8 @@ pub struct File {
     #[serde(default, deserialize_with = "empty_is_none")]
     #[schemars(with = "String", extend("pattern" = "^([0-9A-Fa-f]{64})?$"))]
     sha256: Option<Sha256>,
-    /// How to check a source without `sha256`. `etag`: compare the ETag at each run (default for s3). `none`: download once
-    /// and keep the content.
+    /// How to check a source without `sha256`. `etag`: compare the `ETag` at each run (default for s3). `none`: download
+    /// once and keep the content.
     verify: Option<Verify>,
     /// Its owner. Default: root. Below a user's directory it must be that user.
     owner: Option<AccountName>,

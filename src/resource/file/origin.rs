@@ -24,7 +24,7 @@ pub(super) struct Origin<'a> {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Arrived {
     source: String,
-    /// The ETag of the source.
+    /// The `ETag` of the source.
     etag: Option<String>,
     /// The digest of the downloaded content.
     sent: Sha256,
