@@ -185,7 +185,10 @@ fn validate_refuses_what_declarations_alone_show() {
         // In whatever order: a second run would find it so.
         (file("/srv/app/f", "") + &app, "/srv/app/f cannot belong to root"),
         (app.clone() + &directory("/srv/app/d", "owner = \"root\"\n"), "/srv/app/d cannot belong to root"),
-        (app.clone() + "[[resource]]\nkind = \"swap\"\npath = \"/srv/app/s\"\nsize = \"1GiB\"\n", "cannot belong to root"),
+        (
+            app.clone() + "[[resource]]\nkind = \"swap\"\npath = \"/srv/app/s\"\nsize = \"1GiB\"\n",
+            "cannot belong to root",
+        ),
         (
             app.clone() + &directory("/srv/app/d", "owner = \"daemon\"\n") + &file("/srv/app/d/f", NOBODYS),
             "is below /srv/app",
