@@ -1,4 +1,4 @@
-"""What the templates must never do, checked on what cfn-lint has parsed. Run by `check`.
+"""Rules for the templates, checked on the output of cfn-lint's parser. Run by `check`.
 
 Each rule is a function that takes a template and yields its objections. That none of them sleeps is shown by
 tests/cloudformation/broken.yml, to which every rule must object.
@@ -14,7 +14,7 @@ from cfnlint.decode import decode
 
 BROKEN = Path("tests/cloudformation/broken.yml")
 REGIONS = ["us-east-1", "eu-central-1", "cn-north-1", "us-gov-west-1"]
-# Longer than a line, and full of what YAML, JSON and Fn::Sub would like to read: it must come out as it went in.
+# Longer than a line, and full of characters with a meaning in YAML, JSON and Fn::Sub. The text must stay unchanged.
 USER_DATA = "#!/bin/sh\n: \"${HOME}\" '\\n' {{ % #\n" + "# padding\n" * 1000
 WORLD = ("0.0.0.0/0", "::/0")
 WEAK_TLS = ["ELBSecurityPolicy-2016-08", "ELBSecurityPolicy-TLS-1-1-2017-01", "ELBSecurityPolicy-TLS13-1-0-2021-06", "ELBSecurityPolicy-TLS13-1-1-2021-06"]
@@ -38,7 +38,7 @@ def resources(template, *kinds):
 
 
 def strings(value):
-    """The texts that a property may have, with ${…} for what is not known yet: both branches of Fn::If, the text of Fn::Sub."""
+    """The possible texts of a property, with ${…} for values that are not known yet: both branches of Fn::If, the text of Fn::Sub."""
     if isinstance(value, list):
         for item in value:
             yield from strings(item)
@@ -52,7 +52,7 @@ def strings(value):
 
 
 def ingress(template):
-    """(security group, rule) of every rule that lets somebody in."""
+    """(security group, rule) of every ingress rule."""
     for name, group in resources(template, "AWS::EC2::SecurityGroup"):
         for rule in dictionaries(group.get("SecurityGroupIngress", [])):
             if "IpProtocol" in rule:
@@ -102,7 +102,7 @@ def imds_v2_only(template):
 
 def tls_1_2_or_later(template):
     def weak(policy):
-        """Whether it is, or a parameter could make it, a policy that speaks less than TLS 1.2."""
+        """Whether it is a policy that allows less than TLS 1.2, or a parameter could make it one."""
         if not isinstance(policy, dict):
             return not STRONG_TLS.fullmatch(str(policy))
         parameter = template["Parameters"].get(policy.get("Ref"), {})
@@ -161,7 +161,7 @@ def parameters_described(template):
 
 
 def slots_are_twins(template):
-    """What is written for blue is written for green; only the first weights differ."""
+    """The blue and green slots are the same; only the initial weights differ."""
 
     def blue(text):
         return text.replace("Green", "Blue").replace("green", "blue")

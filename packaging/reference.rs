@@ -1,5 +1,5 @@
 //! Writes the generated pages of the book: `cargo run --example reference docs/reference`.
-//! An example, so that the binary that is shipped carries nothing of it. `tests/cli/pages.rs` compares the pages.
+//! It is an example, so that the shipped binary does not contain it. `tests/cli/pages.rs` compares the pages.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ use glovo_bootstrap::{
 };
 
 /// The widest line of a paragraph. Tables and code may be wider.
-const WIDTH: usize = 100;
+const MAX_COLUMNS: usize = 100;
 
 #[allow(
     dead_code,
@@ -36,7 +36,7 @@ pub fn pages() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A page's beginning: its title, that it is generated, and a command that works.
+/// Returns a page's beginning: its title, a note that it is generated, and a command that works.
 fn page(title: &str, command: &str) -> String {
     format!(
         "# {title}\n\n<!-- generated: cargo run --example reference docs/reference -->\n\n```sh\n{command}\n```\n\n"
@@ -125,7 +125,7 @@ fn template_parameters() -> String {
     for note in NOTES {
         wrap(&mut page, note);
     }
-    page += "\n[Three strategies](../guide/deploying.md#three-strategies) says which template is whose.\n";
+    page += "\n[Three strategies](../guide/deploying.md#three-strategies) says which strategy uses which template.\n";
     for (file, template) in templates() {
         page += &format!("\n## {file}\n\n| parameter | default | meaning |\n| --- | --- | --- |\n");
         let parameters = parameters(&template);
@@ -311,7 +311,7 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
-/// Adds a paragraph in lines of at most [`WIDTH`] columns. Code stays in one line.
+/// Adds a paragraph in lines of at most [`MAX_COLUMNS`] columns. Code stays in one line.
 fn wrap(page: &mut String, paragraph: &str) {
     let mut words: Vec<String> = vec![];
     for word in paragraph.split_whitespace() {
@@ -324,7 +324,7 @@ fn wrap(page: &mut String, paragraph: &str) {
     let mut width = 0;
     for word in words {
         let columns = word.chars().count();
-        if width > 0 && width + 1 + columns > WIDTH {
+        if width > 0 && width + 1 + columns > MAX_COLUMNS {
             page.push('\n');
             page.push_str(indentation);
             width = indentation.len();

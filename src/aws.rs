@@ -1,7 +1,121 @@
 //! AWS: its metadata service, its query calls, its S3, and the account's credentials.
 
+pub mod account;
 pub mod answer;
 pub mod metadata;
 pub mod query;
+pub mod refusal;
 pub mod s3;
-pub mod sdk;
+pub(crate) mod sender;
+pub mod service;
+
+use std::{
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use anyhow::{Context, Result};
+
+use self::{
+    account::Account,
+    answer::Element,
+    metadata::InstanceFact,
+    query::Call,
+    s3::{
+        S3,
+        listing::{Listed, Prefix},
+        upload::Upload,
+    },
+};
+use crate::{error::Fault, host::Host, net::worker::Worker};
+
+/// Calls of AWS services. Each call ends early where a signal or a deadline ends it.
+pub struct Aws {
+    account: Arc<Account>,
+    s3: Arc<S3>,
+    worker: Rc<Worker>,
+}
+
+impl Aws {
+    /// Returns the AWS of an account, called on this thread.
+    pub(crate) fn new(account: Arc<Account>, s3: Arc<S3>, worker: Rc<Worker>) -> Self {
+        Self { account, s3, worker }
+    }
+
+    /// Makes a call of an AWS service, with the retries that every request has. No call begins after an interruption.
+    ///
+    /// # Errors
+    /// A [`Refusal`](refusal::Refusal) of the service is in the error's chain.
+    pub fn call(&self, host: &Host, call: Call) -> Result<Element> {
+        host.stop.check()?;
+        let what = call.to_string();
+        let account = self.account.clone();
+        let call = async move { call.run(&account).await };
+        self.worker.run(&host.stop, call).with_context(|| format!("asking for {what}"))
+    }
+
+    /// Returns the region that calls go to.
+    pub fn region(&self, host: &Host) -> Result<String> {
+        let account = self.account.clone();
+        self.worker.run(&host.stop, async move { account.region().await.map(str::to_owned) })
+    }
+
+    /// Returns a fact about this EC2 instance, which the metadata service tells.
+    pub fn instance(&self, host: &Host, fact: InstanceFact) -> Result<String> {
+        let account = self.account.clone();
+        self.worker.run(&host.stop, async move { account.metadata.ask(&fact).await })
+    }
+
+    /// Returns the objects below a prefix, in the order of their keys.
+    pub fn list(&self, host: &Host, prefix: &Prefix) -> Result<Vec<Listed>> {
+        let found = Arc::new(AtomicU64::new(0));
+        let list = {
+            let (s3, prefix, found) = (self.s3.clone(), prefix.clone(), found.clone());
+            async move { s3.list(&prefix, &found).await }
+        };
+        let show = || {
+            host.progress(&format!("listing {prefix}: {} objects so far", found.load(Ordering::Relaxed)));
+            Ok(())
+        };
+        self.worker.start(list)?.wait(&host.stop, show).with_context(|| format!("listing {prefix}"))
+    }
+
+    /// Returns whether a bucket of this name exists. A bucket that must not be asked for (`s3:ListBucket`) counts as there.
+    pub fn has_bucket(&self, host: &Host, bucket: &str) -> Result<bool> {
+        let (s3, name) = (self.s3.clone(), bucket.to_owned());
+        let head = async move { s3.has_bucket(&name).await };
+        self.worker.run(&host.stop, head).with_context(|| format!("looking for the bucket {bucket}"))
+    }
+
+    /// Returns whether a bucket is known to belong to an account; false also where the caller may not ask
+    /// (`s3:ListBucket`).
+    pub fn owns_bucket(&self, host: &Host, account: &str, bucket: &str) -> Result<bool> {
+        let (s3, account, name) = (self.s3.clone(), account.to_owned(), bucket.to_owned());
+        let head = async move { Ok::<_, Fault>(s3.owns_bucket(&account, &name).await) };
+        self.worker.run(&host.stop, head).with_context(|| format!("asking for the owner of the bucket {bucket}"))
+    }
+
+    /// Puts an object into its bucket unless one of its key and length is there. Returns whether it had to.
+    pub fn upload(&self, host: &Host, upload: Upload) -> Result<bool> {
+        let to = format!("s3://{}/{}", upload.bucket, upload.key);
+        let s3 = self.s3.clone();
+        let put = async move { s3.upload(&upload).await };
+        let show = || {
+            host.progress(&format!("uploading {to}"));
+            Ok(())
+        };
+        self.worker.start(put)?.wait(&host.stop, show).with_context(|| format!("uploading {to}"))
+    }
+
+    /// Runs work of another room that needs the account.
+    pub(crate) fn run<T, F>(&self, host: &Host, work: impl FnOnce(Arc<Account>) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Fault>> + Send + 'static,
+    {
+        self.worker.run(&host.stop, work(self.account.clone()))
+    }
+}

@@ -17,6 +17,7 @@ use std::{cell::RefCell, path::Path, rc::Rc, time::Duration};
 use anyhow::{Context, Result};
 
 use crate::{
+    aws::account::AwsSettings,
     cli::{self, Command},
     diagnostic::{Diagnostic, Faults},
     environment,
@@ -30,7 +31,9 @@ use crate::{
         schema,
         texts::Texts,
     },
-    manual, redaction,
+    manual,
+    net::settings::NetworkSettings,
+    redaction,
     resource::Template,
     run::{
         engine::{self, Selection},
@@ -134,7 +137,7 @@ fn open(root: &Path, mode: Mode, phase: Option<Phase>) -> Result<Rc<System>> {
     };
     system.set_phase(phase);
     if mode == Mode::Run {
-        system.be_patient();
+        system.connect(NetworkSettings::patient(), AwsSettings::default());
     }
     Ok(Rc::new(system))
 }

@@ -47,7 +47,7 @@ use self::{
     watch::Watch,
 };
 use crate::{
-    aws::{query::Refusal, s3::Upload},
+    aws::{refusal::Refusal, s3::upload::Upload},
     error::{self, Class, Fault},
     manifest::texts::Texts,
     system::System,

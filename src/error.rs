@@ -1,22 +1,21 @@
-//! Errors for a person at 3 a.m.: what was attempted, why it failed, what to do next.
+//! Errors for an engineer at 3 a.m.: what failed, why, and what to do next.
 //!
-//! The code uses [`anyhow`] with context. Where an error carries more than its words (a hint, or a
-//! meaning for the exit code), a [`Fault`] stands in its chain. This is the one place that turns an
-//! error into an exit code and a hint.
+//! The code uses [`anyhow`] with context. An error with a hint or a class has a [`Fault`] in its chain. Only this file
+//! turns an error into an exit code and a hint.
 
 use std::fmt;
 
 use crate::{redaction, visible};
 
-/// What an error means for whoever started the run.
+/// The class of an error, which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Class {
-    /// Trying again changes nothing: exit 1.
+    /// A retry fails in the same way: exit 1.
     #[default]
     Permanent,
-    /// The cause may pass (a lock, a 503, a network that is not up): exit 75 (`EX_TEMPFAIL`).
+    /// A temporary failure (a lock, a 503, a network that is not up): exit 75 (`EX_TEMPFAIL`).
     Transient,
-    /// The command line or the manifest is wrong and nothing was touched: exit 2.
+    /// The command line or the manifest is wrong; nothing was changed: exit 2.
     Invalid,
     /// Another run holds the machine's lock: exit 4.
     Locked,
@@ -24,7 +23,7 @@ pub enum Class {
     Interrupted(i32),
 }
 
-/// An error with a hint and a class. Its message says what failed, lower-case and without a full stop.
+/// An error with a hint and a class. Its message names the failure, in lower case and without a full stop.
 #[derive(Debug, Default)]
 pub struct Fault {
     message: String,
@@ -35,53 +34,53 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A permanent fault without a hint.
+    /// Makes a permanent fault without a hint.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), ..Self::default() }
     }
 
-    /// Says what to do next.
+    /// Sets the hint: what to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// What to do next, if that was said.
+    /// Returns the hint.
     pub fn advice(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// Says what the fault means for the exit code.
+    /// Sets the class.
     #[must_use]
     pub fn class(mut self, class: Class) -> Self {
         self.class = class;
         self
     }
 
-    /// Shorthand for [`Class::Transient`].
+    /// Sets [`Class::Transient`].
     #[must_use]
     pub fn transient(self) -> Self {
         self.class(Class::Transient)
     }
 
-    /// Shorthand for [`Class::Invalid`].
+    /// Sets [`Class::Invalid`].
     #[must_use]
     pub fn invalid(self) -> Self {
         self.class(Class::Invalid)
     }
 
-    /// Says that its causes are on the screen already: [`render`] leaves them out.
+    /// Makes [`render`] leave out the causes, because they were printed before.
     #[must_use]
     pub fn causes_were_shown(mut self) -> Self {
         self.are_causes_shown = true;
         self
     }
 
-    /// Keeps the error that led to this one, printed as `caused by`.
+    /// Sets the cause, which is printed as `caused by`.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<anyhow::Error>) -> Self {
-        // This conversion alone keeps the type, so that a Fault below is still found in the chain.
+        // Only this conversion keeps the type, so that a Fault below is still found in the chain.
         self.source = Some(source.into().reallocate_into_boxed_dyn_error_without_backtrace());
         self
     }
@@ -100,21 +99,21 @@ impl std::error::Error for Fault {
 }
 
 fn faults(error: &anyhow::Error) -> impl Iterator<Item = &Fault> {
-    // One that was given as context is no error of its own in the chain; anyhow alone finds it.
+    // A fault that was added as context is not in the chain itself; only anyhow's downcast finds it.
     error.downcast_ref().into_iter().chain(error.chain().filter_map(|cause| cause.downcast_ref()))
 }
 
-/// The class of an error: that of the first [`Fault`] in its chain that is not simply permanent.
+/// Returns the class of an error: that of the first [`Fault`] in its chain that is not permanent.
 pub fn class(error: &anyhow::Error) -> Class {
     faults(error).map(|fault| fault.class).find(|class| *class != Class::Permanent).unwrap_or_default()
 }
 
-/// The hint nearest to the top of an error's chain.
+/// Returns the first hint in an error's chain.
 pub fn hint(error: &anyhow::Error) -> Option<&str> {
     faults(error).find_map(|fault| fault.hint.as_deref())
 }
 
-/// The process's exit code for an error.
+/// Returns the process's exit code for an error.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     match class(error) {
         Class::Permanent => 1,
@@ -125,8 +124,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// An error as the user reads it: `error:`, a `caused by:` line for each cause, and `hint:`. What others wrote in it is
-/// visible, and stands indented behind the first line of what quotes it.
+/// Returns an error as the user reads it: `error:`, a `caused by:` line for each cause, and `hint:`.
+///
+/// Further lines of a text are indented. Control characters are escaped.
 pub fn render(error: &anyhow::Error) -> String {
     use fmt::Write;
     let mut text = String::new();

@@ -1,6 +1,7 @@
-//! The machine: its files, programs, accounts, services and facts. Nothing outside this room opens a file of it or
-//! starts a program on it (clippy enforces that), so what a kind may do to a host, and what `--root` must redirect, is
-//! all in here.
+//! The machine: its files, programs, accounts, services and facts.
+//!
+//! Only this room opens files of the machine and starts programs on it (clippy enforces that). So everything that a kind
+//! can do to a machine, and everything that `--root` must redirect, is in here.
 
 pub mod account_changes;
 pub mod accounts;
@@ -34,22 +35,22 @@ use crate::{
     value::{AbsPath, Sha256},
 };
 
-/// The machine acted on: `/`, or the tree of an image.
+/// The target of a run: the machine itself (`/`) or an image's tree.
 pub struct Host {
     root: Root,
-    /// What ends a wait before it is over.
+    /// The signals and deadlines that end a wait early.
     pub stop: Stop,
     has_systemd: bool,
-    progress: RefCell<Progress>,
+    progress: RefCell<ShowProgress>,
     run_command: RefCell<RunCommand>,
     cache: RefCell<Cache>,
     units: RefCell<KnownUnits>,
 }
 
-/// Shows a line about what is going on.
-type Progress = Box<dyn Fn(&str)>;
+/// A function that shows a line of progress.
+type ShowProgress = Box<dyn Fn(&str)>;
 
-/// What was read from the machine since the last change.
+/// The values that were read from the machine since the last change.
 #[derive(Default)]
 struct Cache {
     digests: BTreeMap<[i64; 7], Sha256>,
@@ -61,7 +62,7 @@ impl Host {
     /// Opens the machine (`/`) or an image's tree.
     pub fn open(root: &Path, interrupt: Interrupt) -> Result<Self> {
         let root = Root::open(root)?;
-        // As sd_booted(3) asks; a container or chroot without systemd can't start services.
+        // The same check as sd_booted(3). A container or chroot without systemd cannot start services.
         let has_systemd = root.is_host() && root.status(&"/run/systemd/system".into())?.is_some();
         Ok(Self {
             root,
@@ -74,44 +75,46 @@ impl Host {
         })
     }
 
-    /// Returns the files.
+    /// Returns the file system.
     pub fn root(&self) -> &Root {
         &self.root
     }
 
-    /// Returns whether systemd is the init system of this machine; false in an image's tree.
+    /// Returns whether systemd is the init system of this machine; false for an image's tree.
     pub fn has_systemd(&self) -> bool {
         self.has_systemd
     }
 
-    /// Says where a line about what is going on is shown while it goes on.
+    /// Sets the function that shows progress.
     pub fn on_progress(&self, show: impl Fn(&str) + 'static) {
         *self.progress.borrow_mut() = Box::new(show);
     }
 
-    /// Shows what is going on.
+    /// Shows a line of progress.
     pub fn progress(&self, line: &str) {
         (self.progress.borrow())(line);
     }
 
-    /// Returns what a person types to run the steps again.
+    /// Returns the command that runs the steps again, for hints.
     pub fn run_command(&self) -> RunCommand {
         self.run_command.borrow().clone()
     }
 
-    /// Says what a person types to run the steps again.
+    /// Sets the command that runs the steps again.
     pub fn set_run_command(&self, command: RunCommand) {
         *self.run_command.borrow_mut() = command;
     }
 
-    /// Reads everything again from now on: a change was made.
+    /// Forgets all values that were read. Every change calls this.
     pub fn forget(&self) {
         self.root.forget();
         self.units.borrow_mut().forget();
         *self.cache.borrow_mut() = Cache::default();
     }
 
-    /// Returns what `read` reads of the files; read once, until a change is made. One value is kept of each type.
+    /// Returns the value that `read` reads from the file system.
+    ///
+    /// The value is kept until the next change. There is one value for each type.
     pub fn read_once<T: 'static>(&self, read: impl FnOnce(&Root) -> Result<T>) -> Result<Rc<T>> {
         let known = self.cache.borrow().values.get(&TypeId::of::<T>()).cloned();
         if let Some(known) = known.and_then(|value| value.downcast().ok()) {
@@ -122,12 +125,12 @@ impl Host {
         Ok(value)
     }
 
-    /// Returns users and groups.
+    /// Returns the users and groups.
     pub fn accounts(&self) -> Result<Rc<Accounts>> {
         self.read_once(Root::accounts)
     }
 
-    /// Returns the digest of a regular file, read once as long as nothing is changed; `None` where there is none.
+    /// Returns the digest of a regular file; `None` if it does not exist. The digest is kept until the file changes.
     pub fn digest(&self, path: &AbsPath) -> Result<Option<Sha256>> {
         use sha2::Digest;
         let Some((mut file, status)) = self.root.open_file(path)? else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! Package managers: one folder for each family, and one line in [`FAMILIES`].
+//! Package managers: each family has one folder and one line in [`FAMILIES`].
 
 pub mod apt;
 pub mod manager;
@@ -10,13 +10,13 @@ use anyhow::Result;
 use self::manager::PackageManager;
 use crate::{error::Fault, host::Host};
 
-/// The families that are known.
+/// The families of package managers that this program supports.
 static FAMILIES: &[&dyn PackageManager] = &[&apt::Apt];
 
 /// Returns the package manager of a machine or image.
 ///
 /// # Errors
-/// If it has none that is known.
+/// If it has none of the supported ones.
 pub fn of(host: &Host) -> Result<&'static dyn PackageManager> {
     for family in FAMILIES {
         if manager::is_of(*family, host.root())? {

@@ -1,9 +1,8 @@
-//! What is never shown: the values of variables that an operator gives in a file, in any form in which a program prints
-//! them, and in what leaves the machine whatever may be a credential.
+//! Removes secrets from text: the values of variables in files, and everything that may be a credential.
 //!
-//! A secret gets here as a variable of a file (`--variables FILE`). Of all that this process tells (its output, its log,
-//! its report, its words to its supervisor), [`shown`] is the last pass; what CloudFormation and the console get passes
-//! [`line`] too.
+//! A secret is a variable of a file (`--variables FILE`). [`shown`] is applied last to all output of this process: its
+//! output, its log, its report, its messages to its supervisor. [`line`] is applied to text for CloudFormation and the
+//! console as well. A value is found in every form in which a program prints it.
 
 use std::{
     borrow::Cow,
@@ -18,9 +17,9 @@ use base64::{
 
 pub mod forms;
 
-/// What stands for something left out.
+/// The replacement of a credential.
 const LEFT_OUT: &str = "***";
-/// A name that begins or ends with one of these has a secret value.
+/// A name has a secret value if it begins or ends with one of these.
 const NAMES: [&str; 11] = [
     "password",
     "passwd",
@@ -35,28 +34,28 @@ const NAMES: [&str; 11] = [
     "access_key",
 ];
 
-/// A value shorter than this is a word like others: in words for people it is a secret only if its name says so.
-const SHORTEST: usize = 6;
+/// A shorter value is an ordinary word. In a message it is a secret only if its name says so.
+const MIN_VALUE_BYTES: usize = 6;
 
-/// What this process must not show.
+/// The redaction of this process's output.
 static CURRENT: RwLock<Redaction> = RwLock::new(Redaction { forms: vec![], values: vec![] });
 
-/// Has these left out of all that this process shows from now on.
+/// Applies a redaction to all later output of this process.
 pub fn install(redaction: Redaction) {
     *CURRENT.write().unwrap_or_else(PoisonError::into_inner) = redaction;
 }
 
-/// Returns a text as this process may show it.
+/// Returns a text without secrets.
 pub fn shown(text: &str) -> Cow<'_, str> {
     CURRENT.read().unwrap_or_else(PoisonError::into_inner).text(text)
 }
 
-/// Returns the content of a file as this process may show it: short values are left out as well.
+/// Returns the content of a file without secrets. Short values are removed as well.
 pub fn shown_content(text: &str) -> Cow<'_, str> {
     CURRENT.read().unwrap_or_else(PoisonError::into_inner).content(text)
 }
 
-/// How long the longest text is that is left out.
+/// Returns the length of the longest text that is removed, in bytes.
 pub fn longest_bytes() -> usize {
     let current = CURRENT.read().unwrap_or_else(PoisonError::into_inner);
     let forms = current.forms.iter().map(|(form, _)| form.len());
@@ -64,12 +63,12 @@ pub fn longest_bytes() -> usize {
     forms.chain(current.values.iter().map(|(value, _)| 6 * value.len())).max().unwrap_or_default()
 }
 
-/// Values that are not shown, each with what stands for it.
+/// The secret values, each with its replacement.
 #[derive(Default)]
 pub struct Redaction {
-    /// What is looked for as it is, the longest first.
+    /// The texts that are searched for literally, the longest first.
     forms: Vec<(String, String)>,
-    /// What is looked for in encoded text, the longest first.
+    /// The texts that are searched for in encoded text, the longest first.
     values: Vec<(String, String)>,
 }
 
@@ -80,11 +79,11 @@ impl std::fmt::Debug for Redaction {
 }
 
 impl Redaction {
-    /// Leaves out the values of these variables, given by name and value.
+    /// Makes a redaction of the values of these variables, given by name and value.
     pub fn of_variables<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut values = vec![];
         for (name, value) in variables {
-            // Of a value with several lines each is a secret too: a program may print any of them.
+            // A program may print any line of a value, so each line is a secret too.
             for part in std::iter::once(value).chain(value.lines()) {
                 values.push((part.trim().to_owned(), format!("{{{{ {name} }}}}")));
             }
@@ -92,8 +91,9 @@ impl Redaction {
         values.retain(|(value, _)| !value.is_empty());
         values.sort();
         values.dedup_by(|one, other| one.0 == other.0);
-        // What stands for a value must not tell one.
-        let is_told = |name: &str| values.iter().any(|(value, _)| value.len() >= SHORTEST && name.contains(&**value));
+        // A replacement must not show a value.
+        let is_told =
+            |name: &str| values.iter().any(|(value, _)| value.len() >= MIN_VALUE_BYTES && name.contains(&**value));
         let names: Vec<bool> = values.iter().map(|(_, name)| is_told(name)).collect();
         for ((_, name), is_told) in values.iter_mut().zip(names) {
             if is_told {
@@ -101,20 +101,21 @@ impl Redaction {
             }
         }
         values.sort_by_key(|(value, _)| Reverse(value.len()));
-        let long = values.iter().filter(|(value, _)| value.len() >= SHORTEST);
+        let long = values.iter().filter(|(value, _)| value.len() >= MIN_VALUE_BYTES);
         let mut forms: Vec<_> =
             long.flat_map(|(value, name)| forms(value).into_iter().map(|form| (form, name.clone()))).collect();
         forms.sort_by_key(|(form, _)| Reverse(form.len()));
         Self { forms, values }
     }
 
-    /// A text without the values, be they plain, in base64, or encoded as in JSON, a URL or a web page. A short value is left
-    /// out if its variable's name says that it is a secret, and where it stands for itself.
+    /// Returns a text without the values, which may be plain, in base64, or encoded as in JSON, a URL or a web page.
+    ///
+    /// A short value is removed only as a whole word, and only if its variable's name says that it is a secret.
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.without(text, |name| name == LEFT_OUT || is_sensitive(name))
     }
 
-    /// The same of a file's content, where every short value is a secret: `pin=7461`.
+    /// Returns a file's content without the values. Here every short value is a secret: `pin=7461`.
     pub fn content<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.without(text, |_| true)
     }
@@ -130,13 +131,13 @@ impl Redaction {
             if !result.contains(marks) {
                 continue;
             }
-            for (value, name) in self.values.iter().filter(|(value, _)| value.len() >= SHORTEST) {
+            for (value, name) in self.values.iter().filter(|(value, _)| value.len() >= MIN_VALUE_BYTES) {
                 while let Some((start, end)) = find_encoded(&result, value, decode) {
                     result = format!("{}{name}{}", &result[..start], &result[end..]).into();
                 }
             }
         }
-        let is_short = |value: &str, name: &str| value.len() < SHORTEST && is_secret_if_short(name);
+        let is_short = |value: &str, name: &str| value.len() < MIN_VALUE_BYTES && is_secret_if_short(name);
         for (value, name) in self.values.iter().filter(|(value, name)| is_short(value, name)) {
             if result.contains(&**value) {
                 result = replace_word(&result, value, name).into();
@@ -145,13 +146,13 @@ impl Redaction {
         result
     }
 
-    /// Returns a line that every reader of a stack's events or a console may see.
+    /// Returns a line that is safe for a stack's events and for a console.
     pub fn line(&self, text: &str) -> String {
         line(&self.text(text))
     }
 }
 
-/// A value and what it looks like where programs print it: escaped, and in base64, alone or within something longer.
+/// Returns the forms in which programs print a value: plain, escaped, and in base64, also as a part of longer data.
 fn forms(value: &str) -> Vec<String> {
     let json = serde_json::to_string(value).unwrap_or_default();
     let hexadecimal: String = value.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -159,7 +160,7 @@ fn forms(value: &str) -> Vec<String> {
         value.to_owned(),
         json.trim_matches('"').to_owned(),
         value.escape_debug().to_string(),
-        // As shells quote it.
+        // Quoted as in a shell.
         value.replace('\'', r"'\''"),
         value.replace('\'', r#"'"'"'"#),
         value.replace('\\', r"\\"),
@@ -171,7 +172,7 @@ fn forms(value: &str) -> Vec<String> {
         let alone = engine.encode(value);
         forms.push(alone.trim_end_matches('=').to_owned());
         forms.push(alone);
-        // Behind one or two other bytes, and before any: the characters that hold bits of the value alone.
+        // In longer data, one or two bytes may precede the value. These characters depend only on the value.
         for before in 0..3 {
             let encoded = engine.encode([&[0; 2][..before], value.as_bytes()].concat());
             let (first, last) = ((before * 8).div_ceil(6), (before + value.len()) * 8 / 6);
@@ -183,7 +184,7 @@ fn forms(value: &str) -> Vec<String> {
     forms
 }
 
-/// A text without a value where that stands for itself, and is no part of a longer word.
+/// Replaces a value where it is a whole word.
 fn replace_word(text: &str, value: &str, name: &str) -> String {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     let mut replaced = String::new();
@@ -201,23 +202,23 @@ fn replace_word(text: &str, value: &str, name: &str) -> String {
     replaced + &text[done..]
 }
 
-/// Appends the character, or the byte of one, that a text begins with in an encoded form. Tells the length of that form.
+/// A function that decodes the character (or a byte of it) at the start of a text. It returns the length of the encoded form.
 type Decode = fn(&[u8], &mut Vec<u8>) -> Option<usize>;
 
-/// Encodings of single characters, each with what is in every text that needs it.
+/// The encodings of single characters, each with the characters that an encoded text must have.
 const ENCODINGS: [(&[char], Decode); 3] = [(&['%', '+'], percent), (&['&'], entity), (&['\\'], escape)];
 
-/// `%2F`, as in a URL.
+/// Decodes `%2F`, as in a URL.
 fn percent(text: &[u8], decoded: &mut Vec<u8>) -> Option<usize> {
     let digits = text.strip_prefix(b"%")?.get(..2)?;
     decoded.push(u8::try_from(hex(digits)?).ok()?);
     Some(3)
 }
 
-/// `&amp;`, `&#39;` or `&#x27;`, as in a web page.
+/// Decodes `&amp;`, `&#39;` or `&#x27;`, as in a web page.
 fn entity(text: &[u8], decoded: &mut Vec<u8>) -> Option<usize> {
     let rest = text.strip_prefix(b"&")?;
-    let end = rest.iter().take(LONGEST_ENTITY).position(|byte| *byte == b';')?;
+    let end = rest.iter().take(MAX_ENTITY_BYTES).position(|byte| *byte == b';')?;
     let name = std::str::from_utf8(&rest[..end]).ok()?;
     let c = match name.strip_prefix('#') {
         Some(number) => match number.strip_prefix(['x', 'X']) {
@@ -230,7 +231,7 @@ fn entity(text: &[u8], decoded: &mut Vec<u8>) -> Option<usize> {
     Some(end + 2)
 }
 
-/// `\n` or `\u0026`, as in JSON.
+/// Decodes `\n` or `\u0026`, as in JSON.
 fn escape(text: &[u8], decoded: &mut Vec<u8>) -> Option<usize> {
     let rest = text.strip_prefix(b"\\")?;
     if let Some((_, byte)) = ESCAPES.iter().find(|(known, _)| rest.first() == Some(known)) {
@@ -244,8 +245,8 @@ fn escape(text: &[u8], decoded: &mut Vec<u8>) -> Option<usize> {
     Some(6 * c.len_utf16())
 }
 
-/// The longest name or number between `&` and `;`, with that.
-const LONGEST_ENTITY: usize = 10;
+/// Limits the length of an entity from `&` to `;`.
+const MAX_ENTITY_BYTES: usize = 10;
 const ENTITIES: [(&str, char); 5] = [("amp", '&'), ("lt", '<'), ("gt", '>'), ("quot", '"'), ("apos", '\'')];
 const ESCAPES: [(u8, u8); 8] = [
     (b'"', b'"'),
@@ -263,7 +264,7 @@ fn hex(digits: &[u8]) -> Option<u32> {
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// Where a value stands in a text of which any characters may be encoded, and spaces be `+`.
+/// Returns the position of a value in a text. Any of its characters may be encoded, and spaces may be `+`.
 fn find_encoded(text: &str, value: &str, decode: Decode) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
     let (mut decoded, mut places) = (vec![], vec![]);
@@ -282,15 +283,17 @@ fn find_encoded(text: &str, value: &str, decode: Decode) -> Option<(usize, usize
     Some((places[found], places[found + value.len()]))
 }
 
-/// A line without queries and passwords in URLs, without values of sensitive names, without anything that looks like a
-/// key; and without control characters or anything else but ASCII, which is all that a console can be trusted with.
+/// Returns a line without credentials, in printable ASCII.
+///
+/// It removes queries and passwords of URLs, values of sensitive names, and everything that looks like a key. Consoles
+/// show only ASCII reliably.
 pub fn line(text: &str) -> String {
     if forms::is_in(text) {
         return LEFT_OUT.into();
     }
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let mut words: Vec<String> = vec![];
-    // A value may be the word after its name, as in `password = x`; after a colon it may be all that follows.
+    // The value may be the word after the name, as in `password = x`. After a colon it may be the rest of the line.
     let mut next_is_value = false;
     for word in text.split(' ') {
         if std::mem::take(&mut next_is_value) {
@@ -325,14 +328,14 @@ fn is_sensitive(name: &str) -> bool {
 fn url(word: &str) -> String {
     let Some((scheme, rest)) = word.split_once("://") else { return word.into() };
     let (rest, query) = rest.split_at(rest.find(['?', '#']).unwrap_or(rest.len()));
-    // What ends the sentence is no part of the URL.
+    // The punctuation of the sentence is not a part of the URL.
     let end = query.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "?#&=%+-._~/;@!$*".contains(c));
     let authority = rest.find('/').unwrap_or(rest.len());
     let host = rest[..authority].rfind('@').map_or(0, |at| at + 1);
     format!("{scheme}://{}{end}", &rest[host..])
 }
 
-/// Without runs of characters that may be a key or a token.
+/// Returns a word without runs of characters that may be a key or a token.
 fn without_runs(word: &str) -> String {
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
     let mut result = String::new();
@@ -344,18 +347,17 @@ fn without_runs(word: &str) -> String {
     result
 }
 
-/// A value is in no text that is shown, be it plain, in base64, or encoded as in a URL or a web page, whatever stands around
-/// it.
+/// Checks that no form of a value remains in a text.
 ///
-/// The first line is the value, and the rest the text that each form of the value is put into, at a `|`.
+/// The first line of the input is the value. The rest is the text around it; the value is inserted at a `|`.
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
 pub fn fuzz(input: &[u8]) {
     let input = String::from_utf8_lossy(input);
     let (value, text) = input.split_once('\n').unwrap_or((&input, "|"));
     let value = value.trim();
-    // What stands for a value has these characters.
-    if value.len() < SHORTEST || value.contains(['{', '}', '*']) {
+    // The replacement of a value has these characters.
+    if value.len() < MIN_VALUE_BYTES || value.contains(['{', '}', '*']) {
         return;
     }
     let (before, after) = text.split_once('|').unwrap_or((text, ""));
@@ -382,7 +384,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_a_credential_is_left_out() {
+    fn possible_credentials_are_removed() {
         let key = ["9drTJvcXLB89EXZL", "B5hxzQeXWxtvRL2wPq", "s7/+Kd"].concat();
         let jwt = ["eyJhbGciOiJIUzI1NiIsInR5cCI6", "IkpXVCJ9eyJzdWIiOiIxMjM0NTY3"].concat();
         for (text, shown) in [
@@ -409,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn what_helps_is_kept() {
+    fn names_digests_and_arns_are_kept() {
         for text in [
             "the instance metadata service gives no session token, but answers 403",
             "`systemctl start glovo-app.service` failed with exit code 1",
@@ -420,11 +422,11 @@ mod tests {
         }
     }
 
-    /// A value with everything in it that is encoded somewhere.
+    /// A value with every kind of character that an encoding changes.
     const VALUE: &str = "Hün/ter \"22\"+&?";
 
     #[test]
-    fn a_value_is_left_out_in_every_form() {
+    fn a_value_is_removed_in_every_form() {
         let redaction =
             Redaction::of_variables([("db", VALUE), ("lines", "first line\nsecond line\n"), ("pin", "7461")]);
         let url = |set| percent_encoding::utf8_percent_encode(VALUE, set).to_string();
@@ -448,7 +450,7 @@ mod tests {
             let is_named = shown == "before {{ db }} after" || shown == "before {{ lines }} after";
             assert!(is_named, "{text} is shown as {shown}");
         }
-        // Within something longer a few bits may be left, never the value.
+        // In longer data a few bits may remain, but never the value.
         for before in ["", "u", "us", "user:"] {
             let encoded = BASE64_STANDARD.encode(format!("{before}{VALUE}@host"));
             let shown = redaction.text(&encoded).into_owned();
@@ -511,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_a_value_does_not_tell_one() {
+    fn the_replacement_of_a_value_does_not_show_a_value() {
         let redaction = Redaction::of_variables([("password", "password"), ("other", "hunter22")]);
         assert_eq!(redaction.text("password hunter22 50%"), "*** {{ other }} 50%");
         assert_eq!(Redaction::default().text("100 % a%2Fb"), "100 % a%2Fb");

@@ -1,8 +1,8 @@
-//! Resources: the things that must be so, and the kinds of them.
+//! Resources: the declared parts of a machine, and their kinds.
 //!
-//! A kind is one file below and one line in [`KINDS`]. It has one method, [`Resource::plan`], which reads
-//! the machine and says what differs; each difference is a [`Change`], a sentence and the code that makes
-//! it so. `plan` prints the changes, `run` prints and makes them and plans again.
+//! A kind is one file below and one line in [`KINDS`]. Its method [`Resource::plan`] reads the machine and returns the
+//! differences. Each difference is a [`Change`]: a sentence and the code that makes it. `plan` prints the changes. `run`
+//! prints and makes them, then plans again.
 
 pub mod apt_repository;
 pub mod deferred;
@@ -28,49 +28,50 @@ use crate::{
     value::AbsPath,
 };
 
-/// One thing that must be so.
+/// A declared part of a machine.
 pub trait Resource: fmt::Debug {
-    /// What identifies it to a person: a path, a name. Shown behind its kind.
+    /// Returns its name for messages: a path or a name. It is shown after its kind.
     fn title(&self) -> String;
 
-    /// What differs between the machine and the declaration, in the order in which it will be changed.
-    /// Reads only.
+    /// Returns the differences between the machine and the declaration, in the order of the changes.
+    ///
+    /// It changes nothing.
     fn plan(&self, system: &System) -> Result<Vec<Change>>;
 
-    /// Faults of the declaration that no single field shows.
+    /// Returns the faults of the declaration that concern several fields.
     fn check(&self) -> Vec<Finding> {
         vec![]
     }
 
-    /// The path that this resource alone decides about.
+    /// Returns the path that only this resource may manage.
     fn owned_path(&self) -> Option<&AbsPath> {
         None
     }
 
-    /// The numeric id that this account alone has: `uid 1500`.
+    /// Returns the numeric id that only this account may have: `uid 1500`.
     fn owned_id(&self) -> Option<String> {
         None
     }
 
-    /// The path of the secret that it keeps, which is left to the boot while an image is made.
+    /// Returns the path of its secret. Secrets are not written to an image, but at boot.
     fn secret(&self) -> Option<&AbsPath> {
         None
     }
 
-    /// Whose the thing at that path is to be, as far as the declaration tells.
+    /// Returns the declared owner of its path.
     fn owner(&self) -> Option<&str> {
         None
     }
 
-    /// Who else than its owner may write to the directory that it declares, as far as the declaration tells; `None` for
-    /// what is no directory.
+    /// Returns the declared writers of its directory; `None` if it is not a directory.
     fn writers(&self) -> Option<Writers> {
         None
     }
 
-    /// What it needs downloaded, as far as the machine alone tells; asked at the start of a run, so that
-    /// downloads overlap with the steps before.
-    fn prefetch(&self, _system: &System) -> Option<crate::fetch::Download> {
+    /// Returns the download that it needs in the machine's present state.
+    ///
+    /// A run calls it at its start, so that downloads overlap with earlier steps.
+    fn prefetch(&self, _system: &System) -> Option<crate::fetch::pull::Download> {
         None
     }
 
@@ -89,7 +90,7 @@ pub trait Resource: fmt::Debug {
         None
     }
 
-    /// The systemd unit it is about; asked at the start, so that one call tells the state of all.
+    /// Returns its systemd unit. A run calls it at its start, and reads the states of all units with one `systemctl`.
     fn unit(&self) -> Option<&str> {
         None
     }
@@ -100,33 +101,33 @@ pub trait Resource: fmt::Debug {
 pub enum Template<'a> {
     /// In a file of this machine.
     Local(&'a AbsPath),
-    /// Where it can't be read now, if it is one at all.
+    /// In a source that cannot be read now.
     Elsewhere,
 }
 
-/// A fault of a declaration, about one of its fields.
+/// A fault of a declaration, at one of its fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The field to point at; the resource itself where that isn't there.
+    /// The field that a diagnostic shows; the resource itself if it does not have this field.
     pub field: &'static str,
-    /// What is wrong.
+    /// The message.
     pub message: String,
-    /// What to write instead.
+    /// The correction.
     pub hint: Option<String>,
 }
 
 impl Finding {
-    /// A finding about a field.
+    /// Makes a finding at a field.
     pub fn new(field: &'static str, message: impl Into<String>) -> Self {
         Self { field, message: message.into(), hint: None }
     }
 
-    /// A finding about a path whose last component is reserved.
+    /// Returns a finding if the last component of a path is reserved.
     pub fn of_name(path: &AbsPath) -> Option<Self> {
         check_name(path.leaf()).err().map(|reserved| Self::new("path", reserved.to_string()).hint("use another name"))
     }
 
-    /// Says what to write instead.
+    /// Sets the correction.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -134,15 +135,15 @@ impl Finding {
     }
 }
 
-/// One difference, and how it is made to vanish.
+/// A difference and the code that removes it.
 pub struct Change {
     /// A sentence without a subject: `install nginx`, `set mode 0644 (now 0600)`.
     pub summary: String,
     /// A unified diff of a text file.
     pub diff: Option<String>,
-    /// What will be so once it is made; see [`Fact`].
+    /// The facts that hold after the change; see [`Fact`].
     pub brings: Vec<Fact>,
-    /// How it is made; `None` where it must wait until the image boots or the run has ended.
+    /// The code; `None` if the change must wait for the boot of the image or for the end of the run.
     pub action: Option<Action>,
 }
 
@@ -150,31 +151,31 @@ pub struct Change {
 pub type Action = Box<dyn FnOnce(&System) -> Result<()>>;
 
 impl Change {
-    /// A change and the code that makes it.
+    /// Makes a change from its summary and its code.
     pub fn new(summary: impl Into<String>, action: impl FnOnce(&System) -> Result<()> + 'static) -> Self {
         Self { summary: summary.into(), diff: None, brings: vec![], action: Some(Box::new(action)) }
     }
 
-    /// A change that can't be made here and now, with the reason.
+    /// Makes a change that this run cannot make. The summary has the reason.
     pub fn deferred(summary: impl Into<String>) -> Self {
         Self { summary: summary.into(), diff: None, brings: vec![], action: None }
     }
 
-    /// Shows the difference between two texts.
+    /// Sets the diff of a text file.
     #[must_use]
     pub fn diff(mut self, diff: Option<String>) -> Self {
         self.diff = diff;
         self
     }
 
-    /// Says what will be so once this is made.
+    /// Adds facts that hold after the change.
     #[must_use]
     pub fn brings(mut self, facts: impl IntoIterator<Item = Fact>) -> Self {
         self.brings.extend(facts);
         self
     }
 
-    /// Whether it waits for something outside this run.
+    /// Returns whether this run cannot make it.
     pub fn is_deferred(&self) -> bool {
         self.action.is_none()
     }
@@ -189,19 +190,19 @@ impl fmt::Debug for Change {
     }
 }
 
-/// A type of resource: its doc comments are its reference manual, its fields its schema.
+/// A type of resource. Its doc comments are its reference manual, and its fields are its schema.
 pub trait Kind: Resource + DeserializeOwned + schemars::JsonSchema + 'static {
     /// The value of `kind`.
     const NAME: &'static str;
-    /// A whole resource as one would write it, for the manual; a test parses it.
+    /// A complete example for the manual. A test parses it.
     const EXAMPLE: &'static str;
 }
 
-/// One line of [`KINDS`]: all that the rest of the program knows of a kind.
+/// One line of [`KINDS`]: the only access of the rest of the program to a kind.
 pub struct KindEntry {
     /// The value of `kind`.
     pub name: &'static str,
-    /// A whole resource of it.
+    /// A complete example.
     pub example: &'static str,
     /// Its `Deserialize`.
     pub parse: fn(toml::de::ValueDeserializer<'_>) -> Result<Box<dyn Resource>, toml::de::Error>,
@@ -218,7 +219,7 @@ const fn kind<K: Kind>() -> KindEntry {
     }
 }
 
-/// Every kind. The parser, the JSON Schema and the reference manual come from this table.
+/// All kinds. The parser, the JSON Schema and the reference manual come from this table.
 pub static KINDS: &[KindEntry] = &[
     kind::<package::Package>(),
     kind::<apt_repository::AptRepository>(),

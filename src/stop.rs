@@ -1,4 +1,4 @@
-//! Signals and deadlines: what ends waiting before it is over.
+//! The signals and deadlines that end a wait early.
 
 use std::{
     cell::RefCell,
@@ -22,25 +22,27 @@ use crate::{
     value::spoken,
 };
 
-/// The first one of the process: what prints has no other way to it.
+/// The interrupt of the process, for code that prints and has no other access to it.
 static FIRST: OnceLock<Interrupt> = OnceLock::new();
 
-/// Whether a signal has asked the process to end.
+/// Returns whether a signal has asked the process to stop.
 pub fn is_asked() -> bool {
     FIRST.get().is_some_and(|interrupt| interrupt.check().is_err())
 }
 
-/// How often a wait looks for a signal.
+/// The time between two checks for a signal during a wait.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 
-/// The signal that asked the process to stop, if any. Shared with the threads of the downloads.
+/// The signal that has asked the process to stop, if any. The threads of the downloads share it.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt(Arc<AtomicUsize>);
 
 impl Interrupt {
-    /// Installs handlers: SIGTERM and SIGINT ask the run to stop; SIGHUP (a closed terminal, a lost SSH
-    /// connection) and SIGXFSZ (a file-size limit, seen as `EFBIG`) must not kill it. Handlers, not
-    /// ignored signals, because children inherit what is ignored.
+    /// Installs the signal handlers.
+    ///
+    /// SIGTERM and SIGINT ask the run to stop. SIGHUP (a closed terminal, a lost SSH connection) and SIGXFSZ (a file-size
+    /// limit, which also returns `EFBIG`) must not kill it. They get handlers, because children would inherit ignored
+    /// signals.
     pub fn install() -> Result<Self> {
         let interrupt = Self::default();
         _ = FIRST.set(interrupt.clone());
@@ -54,7 +56,7 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// Runs `work` although a signal has asked to stop: to tidy up before. Another signal stops that too.
+    /// Runs `work` although a signal has asked to stop, for cleaning up. Another signal stops `work` too.
     pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
         let asked = self.0.swap(0, Ordering::Relaxed);
         let result = work();
@@ -62,7 +64,7 @@ impl Interrupt {
         result
     }
 
-    /// As if this signal had arrived.
+    /// Acts as if a signal had arrived.
     #[cfg(test)]
     pub(crate) fn raise(&self, signal: usize) {
         self.0.store(signal, Ordering::Relaxed);
@@ -81,7 +83,7 @@ impl Interrupt {
     }
 }
 
-/// The name of the signal that an exit code of 128 + n stands for.
+/// Returns the name of signal n for the exit code 128 + n.
 pub fn signal_of(exit_code: u8) -> Option<&'static str> {
     Signal::try_from(i32::from(exit_code) - 128).ok().map(Signal::as_str)
 }
@@ -98,7 +100,7 @@ struct Deadline {
 }
 
 impl Deadlines {
-    /// Runs `work` under one more deadline, or under none more if `limit` is `None`.
+    /// Runs `work` under an additional deadline. If `limit` is `None`, there is no additional one.
     pub fn within<T>(&self, limit: Option<Duration>, what: &str, work: impl FnOnce() -> T) -> T {
         let Some(limit) = limit else { return work() };
         self.0.borrow_mut().push(Deadline { at: Instant::now() + limit, limit, what: what.to_owned() });
@@ -107,7 +109,7 @@ impl Deadlines {
         result
     }
 
-    /// Runs `work` under this deadline instead: to find out why the others have passed.
+    /// Runs `work` under this deadline instead of the others, to find out why they have passed.
     pub fn instead<T>(&self, limit: Duration, what: &str, work: impl FnOnce() -> T) -> T {
         let others = self.0.take();
         let result = self.within(Some(limit), what, work);
@@ -115,7 +117,7 @@ impl Deadlines {
         result
     }
 
-    /// Fails if a deadline will pass before `what` is due, in `wait`.
+    /// Fails if a deadline will pass within `wait`, before `what` is due.
     pub fn allow(&self, wait: Duration, what: &str) -> Result<()> {
         let Some(deadline) = self.first() else { return Ok(()) };
         let left = deadline.at.saturating_duration_since(Instant::now());
@@ -124,7 +126,7 @@ impl Deadlines {
         }
         let (whose, left) = (deadline.what, spoken(left));
         Err(Fault::new(format!("{whose} has {left} left, but {what} is due in {}", spoken(wait)))
-            .hint("give it a longer `timeout`")
+            .hint("set a longer `timeout`")
             .transient()
             .into())
     }
@@ -134,13 +136,13 @@ impl Deadlines {
         match self.first().filter(|deadline| deadline.at <= Instant::now()) {
             None => Ok(()),
             Some(Deadline { limit, what, .. }) => Err(Fault::new(format!("{what} timed out after {}", spoken(limit)))
-                .hint("see what it waited for above; give it a longer `timeout`")
+                .hint("fix the cause of the wait, which is shown above, or set a longer `timeout`")
                 .transient()
                 .into()),
         }
     }
 
-    /// Lets all of them pass now: tests don't wait.
+    /// Makes all deadlines pass now, so that tests need not wait.
     #[cfg(test)]
     pub(crate) fn pass(&self) {
         self.0.borrow_mut().iter_mut().for_each(|deadline| deadline.at = Instant::now());
@@ -151,17 +153,17 @@ impl Deadlines {
     }
 }
 
-/// What ends a wait before it is over: a signal, or a deadline that passes.
+/// The signal and the deadlines that end a wait early.
 #[derive(Debug, Default)]
 pub struct Stop {
-    /// The signal, to be shared with threads.
+    /// The signal. Threads share it.
     pub interrupt: Interrupt,
     /// The deadlines in force.
     pub deadlines: Deadlines,
 }
 
 impl Stop {
-    /// Returns what this signal ends, and no deadline yet.
+    /// Makes a stop with this signal and without deadlines.
     pub fn new(interrupt: Interrupt) -> Self {
         Self { interrupt, deadlines: Deadlines::default() }
     }
@@ -172,7 +174,7 @@ impl Stop {
         self.deadlines.check()
     }
 
-    /// Waits, but not beyond a signal or a deadline.
+    /// Waits for a time. Fails at a signal or a deadline.
     #[allow(clippy::disallowed_methods, reason = "the one place that sleeps")]
     pub fn wait(&self, duration: Duration) -> Result<()> {
         let end = Instant::now() + duration;
@@ -186,13 +188,13 @@ impl Stop {
         }
     }
 
-    /// Waits until there is something to read, but not beyond a signal or a deadline.
+    /// Waits until input is available. Fails at a signal or a deadline.
     pub fn await_input(&self, input: &impl AsFd) -> Result<()> {
         loop {
             self.check()?;
             let mut ready = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
             let tick = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO);
-            // After a signal interrupts the call, the check above sees it.
+            // If a signal interrupts the call, the check above fails.
             if poll(&mut ready, tick).is_ok_and(|ready| ready > 0) {
                 return Ok(());
             }

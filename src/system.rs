@@ -1,14 +1,15 @@
-//! What a kind works with: the machine, its downloads, and what a plan knows of the changes before.
+//! The environment of a kind: the machine, its downloads, and the expected facts of a plan.
 
 pub mod places;
 mod previous;
+pub(crate) mod remote;
 
 use std::{cell::RefCell, collections::BTreeSet, path::Path, rc::Rc};
 
 use anyhow::{Result, bail};
 
 use crate::{
-    aws::metadata::check_name as check_instance_fact,
+    aws::{Aws, account::AwsSettings, metadata::InstanceFact},
     error::Fault,
     fetch::Fetcher,
     host::{
@@ -21,32 +22,32 @@ use crate::{
             way::{Owner, Writers},
         },
     },
+    net::settings::NetworkSettings,
     stop::Interrupt,
     value::{AbsPath, Sha256},
     variables::{OfEachInstance, Variables},
 };
 
-/// Something that a change which was planned but not made would bring about. In a dry run, what depends
-/// on it is a pending change, not an error.
+/// A fact that a planned change will establish. In a plan, a resource that needs it is a pending change, not an error.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fact {
-    /// A user of this name.
+    /// A user with this name exists.
     User(String),
-    /// A group of this name.
+    /// A group with this name exists.
     Group(String),
-    /// Something new at this path.
+    /// A file, link or directory exists at this path.
     Path(AbsPath),
-    /// A file with these bytes at this path.
+    /// A file with this digest exists at this path.
     Bytes(AbsPath, Sha256),
-    /// A directory at this path, which has no link in it, with this owner and these others that may write to it.
+    /// A directory with this owner and these writers exists at this path, which has no links.
     Directory(AbsPath, Owner, Writers),
-    /// Something at this path that is left to the boot.
+    /// The boot, and not this run, makes the file at this path.
     AtBoot(AbsPath),
-    /// Packages, and so anything that they may bring: files, users, units.
+    /// Packages are installed, and with them any files, users and units.
     Packages,
 }
 
-/// Whether changes are made or only planned.
+/// Says whether changes are made or only planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// `plan`: nothing is changed.
@@ -55,27 +56,29 @@ pub enum Mode {
     Run,
 }
 
-/// What a run is to end with: an image, or a machine that serves.
+/// The result of a run: an image, or a machine that serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Phase {
-    /// An image is made, of a tree or of the build instance this runs on: nothing is started, swapped on or checked, and
-    /// what each instance has its own does not get into it.
+    /// An image, made of a tree or of this build instance. Services, swap and checks do not start. Values that differ between
+    /// instances are not written to it.
     Bake,
-    /// The machine itself, booted from a baked image or a stock one.
+    /// A machine, booted from a baked or stock image.
     Boot,
 }
 
-/// What a kind works with: the machine, its downloads, and what a plan knows of the changes before.
+/// The environment of a kind: the machine, its downloads, and the expected facts of a plan.
 pub struct System {
-    /// The machine or image acted on.
+    /// The machine or the image's tree.
     pub host: Host,
-    /// Its downloads.
+    /// Calls of AWS.
+    pub aws: Aws,
+    /// Downloads.
     pub fetcher: Fetcher,
     mode: Mode,
     phase: Phase,
     warnings: RefCell<Vec<String>>,
     expected: RefCell<BTreeSet<Fact>>,
-    /// The directory that was looked at last, to be written to: a thousand files of one directory cost one walk.
+    /// The last surveyed directory. A thousand files of one directory need one walk.
     survey: RefCell<Option<(AbsPath, Survey)>>,
     kept: previous::KeptCell,
     variables: RefCell<Option<Rc<Variables>>>,
@@ -84,9 +87,11 @@ pub struct System {
 impl System {
     /// Opens the machine (`/`) or an image's tree.
     pub fn open(root: &Path, mode: Mode, interrupt: Interrupt) -> Result<Self> {
+        let (aws, fetcher) = remote::connections(mode, NetworkSettings::default(), AwsSettings::default());
         Ok(Self {
             host: Host::open(root, interrupt)?,
-            fetcher: Fetcher::default(),
+            aws,
+            fetcher,
             mode,
             phase: Phase::Boot,
             warnings: RefCell::default(),
@@ -97,32 +102,33 @@ impl System {
         })
     }
 
-    /// Returns the files.
+    /// Returns the file system.
     pub fn root(&self) -> &Root {
         self.host.root()
     }
 
-    /// Returns whether services can be started and swap turned on: false while an image is made, and where systemd is
-    /// not the init system. A change that needs it is then reported as deferred.
+    /// Returns whether services can be started and swap can be turned on.
+    ///
+    /// It is false for an image, and if systemd is not the init system. Then changes that need it are deferred.
     pub fn is_live(&self) -> bool {
         self.host.has_systemd() && self.phase == Phase::Boot
     }
 
-    /// Returns why nothing can be started, where [`System::is_live`] is false.
+    /// Returns the reason if [`System::is_live`] is false.
     pub fn why_not_live(&self) -> &'static str {
         if self.phase == Phase::Boot && self.root().is_host() {
             "systemd does not run on this machine"
         } else {
-            "nothing is started in an image"
+            "an image starts no services"
         }
     }
 
-    /// Makes an image, or a machine that serves.
+    /// Sets the result of the run.
     pub fn set_phase(&mut self, phase: Phase) {
         self.phase = phase;
     }
 
-    /// Returns what the run is to end with.
+    /// Returns the result of the run.
     pub fn phase(&self) -> Phase {
         self.phase
     }
@@ -135,8 +141,8 @@ impl System {
     /// Returns a fact, such as `instance.region` or `host.codename`.
     ///
     /// # Errors
-    /// If there is none of this name, if it can't be found out, or, with [`OfEachInstance`], if it differs between the
-    /// instances of the image that is made.
+    /// If the fact does not exist or cannot be read. If it differs between the instances of an image, the error is
+    /// [`OfEachInstance`].
     pub fn fact(&self, name: &str) -> Result<String> {
         check_fact(name)?;
         if let Some(name) = name.strip_prefix("instance.") {
@@ -155,35 +161,35 @@ impl System {
         self.host.fact(name)
     }
 
-    /// Fails while an image is made: asked before a fact that would be the build machine's.
+    /// Fails for an image, because the fact would be the build machine's.
     pub(crate) fn leave_to_instances(&self) -> Result<()> {
         if self.phase == Phase::Bake { Err(OfEachInstance.into()) } else { Ok(()) }
     }
 
-    /// Fails if a program is not there to be run, and no change that was planned earlier brings it.
+    /// Fails if a program is not installed and no earlier planned change installs it.
     pub fn check_program(&self, name: &str) -> Result<()> {
         let is_expected =
             || self.expects(&Fact::Packages) || candidates(name).any(|path| self.expects(&Fact::Path(path)));
         if self.host.has_program(name) || is_expected() { Ok(()) } else { Err(not_installed(name)) }
     }
 
-    /// Notes what did not fail the change that is being made, but belongs into the report.
+    /// Adds a warning to the report of the change that is being made.
     pub fn warn(&self, text: String) {
         self.warnings.borrow_mut().push(text);
     }
 
-    /// Takes the warnings since the last call.
+    /// Returns the warnings since the last call.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.take()
     }
 
-    /// Reads everything again from now on: a change was made.
+    /// Forgets all values that were read. Every change calls this.
     pub fn forget(&self) {
         self.host.forget();
         *self.survey.borrow_mut() = None;
     }
 
-    /// Sets the variables that templates are filled in with.
+    /// Sets the variables for templates.
     pub fn set_variables(&self, variables: Rc<Variables>) {
         *self.variables.borrow_mut() = Some(variables);
     }
@@ -202,13 +208,13 @@ impl System {
         }
     }
 
-    /// In a dry run: this will be so once the changes planned so far are made.
+    /// Adds facts that the planned changes will establish.
     pub fn expect(&self, facts: impl IntoIterator<Item = Fact>) {
         *self.survey.borrow_mut() = None;
         self.expected.borrow_mut().extend(facts);
     }
 
-    /// The digest of the bytes that a change planned earlier puts at a path.
+    /// Returns the digest of the file that an earlier planned change writes to a path.
     pub fn expected_digest(&self, path: &AbsPath) -> Option<Sha256> {
         self.expected.borrow().iter().find_map(|fact| match fact {
             Fact::Bytes(at, digest) if at == path => Some(*digest),
@@ -216,7 +222,7 @@ impl System {
         })
     }
 
-    /// What a change planned earlier makes of a directory: its owner, and who else may write to it.
+    /// Returns the owner and the writers of a directory after an earlier planned change.
     fn expected_directory(&self, path: &Path) -> Option<(Owner, Writers)> {
         self.expected.borrow().iter().find_map(|fact| match fact {
             Fact::Directory(at, owner, writers) if Path::new(at.as_str()) == path => Some((owner.clone(), *writers)),
@@ -224,18 +230,18 @@ impl System {
         })
     }
 
-    /// Whether a change planned earlier brings this about.
+    /// Returns whether an earlier planned change establishes a fact.
     pub fn expects(&self, fact: &Fact) -> bool {
         self.expected.borrow().contains(fact)
     }
 }
 
-/// Fails if there is no fact of this name, such as `instance.region` or `host.codename`.
+/// Fails if a fact does not exist. Its name has a prefix, such as `instance.region` or `host.codename`.
 pub fn check_fact(name: &str) -> Result<()> {
     match name.split_once('.') {
-        Some(("instance", name)) => check_instance_fact(name),
+        Some(("instance", name)) => Ok(InstanceFact::parse(name).map(drop)?),
         Some(("host", name)) if FACTS.contains(&name) => Ok(()),
-        _ => bail!("there is no {name}: the facts are {}", FACTS.map(|fact| format!("host.{fact}")).join(", ")),
+        _ => bail!("{name} does not exist: the facts are {}", FACTS.map(|fact| format!("host.{fact}")).join(", ")),
     }
 }
 

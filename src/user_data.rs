@@ -9,7 +9,7 @@ use percent_encoding::{AsciiSet, utf8_percent_encode};
 use crate::{
     aws::query::RESERVED,
     error::Fault,
-    fetch::Source,
+    fetch::source::Source,
     value::{Sha256, printable, quoted},
 };
 

@@ -1,4 +1,4 @@
-//! Values that are checked at the door: whoever holds an [`AbsPath`] or a [`Mode`] need not check it again.
+//! Values that are checked when they are parsed. Code with an [`AbsPath`] or a [`FileMode`] need not check it again.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -6,8 +6,9 @@ use anyhow::{Result, bail, ensure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-/// Refuses what no name, path or unit may hold: a newline or an escape sequence in one of them would be
-/// written into logs, fstab or a unit file as something else than it is.
+/// Fails if a name, path or unit has a control character.
+///
+/// A newline or an escape sequence would change the meaning of a log, an fstab or a unit file.
 pub fn printable(text: &str) -> Result<()> {
     match text.chars().find(|c| c.is_control()) {
         Some(c) => bail!("contains the control character {}", c.escape_default()),
@@ -21,26 +22,26 @@ pub fn printable(text: &str) -> Result<()> {
 pub struct AbsPath(String);
 
 impl AbsPath {
-    /// The path as text.
+    /// Returns the path as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The directory that holds this path; `None` for `/`.
+    /// Returns the path's directory; `None` for `/`.
     pub fn parent(&self) -> Option<Self> {
         let (parent, _) = self.0.rsplit_once('/').filter(|_| self.0 != "/")?;
         Some(Self(if parent.is_empty() { "/".into() } else { parent.into() }))
     }
 
-    /// The last component; empty for `/`.
+    /// Returns the last component; empty for `/`.
     pub fn leaf(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or_default()
     }
 
-    /// This path with one more component.
+    /// Returns this path with one more component.
     ///
     /// # Errors
-    /// If the component isn't one.
+    /// If the component is not a valid one.
     pub fn join(&self, component: &str) -> Result<Self> {
         format!("{}/{component}", self.0.trim_end_matches('/')).parse()
     }
@@ -55,7 +56,7 @@ impl FromStr for AbsPath {
         ensure!(text.len() < 4096, "a path has at most 4095 bytes");
         let components = text[1..].trim_end_matches('/');
         for component in components.split('/') {
-            ensure!(!matches!(component, "." | ".."), "`{text}` contains `{component}`: write the path it means");
+            ensure!(!matches!(component, "." | ".."), "`{text}` contains `{component}`: write the path without it");
             ensure!(!component.is_empty() || components.is_empty(), "`{text}` contains an empty component");
             ensure!(component.len() < 256, "a file name has at most 255 bytes");
         }
@@ -63,7 +64,7 @@ impl FromStr for AbsPath {
     }
 }
 
-/// A path that the code itself names. Panics where it is not one, so never for input.
+/// Converts a literal path of the code. Panics if the path is invalid, so it is never used for input.
 impl From<&'static str> for AbsPath {
     fn from(text: &'static str) -> Self {
         text.parse().expect("a literal absolute path")
@@ -96,7 +97,7 @@ impl fmt::Display for AbsPath {
 pub struct Sha256(pub [u8; 32]);
 
 impl Sha256 {
-    /// The digest of some bytes.
+    /// Returns the digest of bytes.
     pub fn of(bytes: &[u8]) -> Self {
         use sha2::Digest;
         Self(sha2::Sha256::digest(bytes).into())
@@ -109,7 +110,7 @@ impl FromStr for Sha256 {
     fn from_str(text: &str) -> Result<Self> {
         ensure!(
             text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()),
-            "a sha256 is 64 hexadecimal digits; this has {} characters",
+            "a sha256 has 64 hexadecimal digits, but this one has {} characters",
             text.chars().count()
         );
         let mut digest = [0; 32];
@@ -145,32 +146,32 @@ impl fmt::Debug for Sha256 {
     }
 }
 
-/// Permission bits, written as a string of octal digits: `"0644"`. A number is refused, because TOML's
-/// `0644` is no number and `644` would be the decimal one.
+/// Permission bits, written as a string of octal digits: `"0644"`. A number is refused, because in TOML `0644` is invalid
+/// and `644` is decimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
 #[schemars(with = "String", extend("pattern" = "^[0-7]{3,4}$"))]
-pub struct Mode(pub u32);
+pub struct FileMode(pub u32);
 
-impl<'de> Deserialize<'de> for Mode {
+impl<'de> Deserialize<'de> for FileMode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Octal;
         impl de::Visitor<'_> for Octal {
-            type Value = Mode;
+            type Value = FileMode;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a mode as a string of octal digits, such as \"0644\"")
             }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Mode, E> {
-                // The standard library's parser takes a sign, too.
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<FileMode, E> {
+                // The standard library's parser also accepts a sign.
                 let is_octal = matches!(text.len(), 3 | 4) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
                 let octal = is_octal.then(|| u32::from_str_radix(text, 8).ok()).flatten();
-                octal.map(Mode).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+                octal.map(FileMode).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
         deserializer.deserialize_any(Octal)
     }
 }
 
-impl fmt::Display for Mode {
+impl fmt::Display for FileMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04o}", self.0)
     }
@@ -197,7 +198,7 @@ impl FromStr for ByteSize {
         };
         ensure!(!number.is_empty(), "`{text}` is not a size, such as \"512MiB\"");
         let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(scale));
-        bytes.map(Self).ok_or_else(|| anyhow::anyhow!("`{text}` is more bytes than a 64-bit number holds"))
+        bytes.map(Self).ok_or_else(|| anyhow::anyhow!("`{text}` is more than a 64-bit number of bytes"))
     }
 }
 
@@ -212,7 +213,7 @@ impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
         match units.iter().find(|(_, shift)| self.0 >> shift > 0) {
-            #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+            #[expect(clippy::cast_precision_loss, reason = "a rounded figure for a message")]
             Some((unit, shift)) => {
                 let number = format!("{:.1}", self.0 as f64 / (1u64 << shift) as f64);
                 write!(f, "{} {unit}", number.trim_end_matches(".0"))
@@ -222,7 +223,7 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// A length of time, written with a unit: `"500ms"`, `"5s"`, `"10m"`, `"1h"`.
+/// A duration, written with a unit: `"500ms"`, `"5s"`, `"10m"`, `"1h"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(extend("pattern" = "^[0-9]+(ms|s|m|h)$"))]
@@ -239,13 +240,13 @@ impl FromStr for Span {
             "s" => 1_000,
             "m" => 60_000,
             "h" => 3_600_000,
-            _ => bail!("`{text}` is not a length of time, such as \"500ms\", \"5s\", \"10m\" or \"1h\""),
+            _ => bail!("`{text}` is not a duration, such as \"500ms\", \"5s\", \"10m\" or \"1h\""),
         };
         let millis = number.parse::<u64>().ok().and_then(|n| n.checked_mul(scale));
-        // A year bounds what is added to the clock, so that no later sum can overflow.
+        // With at most a year, no later addition to the clock can overflow.
         match millis.filter(|ms| *ms <= 366 * 24 * 3_600_000) {
             Some(ms) => Ok(Self(Duration::from_millis(ms))),
-            None => bail!("`{text}` is not a length of time up to a year"),
+            None => bail!("`{text}` is longer than a year"),
         }
     }
 }
@@ -257,7 +258,7 @@ impl TryFrom<String> for Span {
     }
 }
 
-/// A duration as a person says it: `340 ms`, `6.1 s`, `3 min 05 s`.
+/// Returns a duration for messages: `340 ms`, `6.1 s`, `3 min 05 s`.
 pub fn spoken(duration: Duration) -> String {
     let millis = duration.as_millis();
     match millis {
@@ -267,7 +268,7 @@ pub fn spoken(duration: Duration) -> String {
     }
 }
 
-/// A word as a shell reads it back: as it is, or in quotes. A command in a hint is typed as it is shown.
+/// Returns a word for a shell, in quotes if it needs them. Users type the commands of hints as they are shown.
 pub fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%#".contains(c);
     if !word.is_empty() && !word.starts_with('#') && word.chars().all(is_plain) {
@@ -276,7 +277,7 @@ pub fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// A command as a list of arguments: no shell reads it, so nothing in it needs quoting.
+/// A command as a list of arguments. No shell reads it, so it needs no quoting.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "Vec<String>")]
 pub struct Argv(pub Vec<String>);
@@ -284,8 +285,8 @@ pub struct Argv(pub Vec<String>);
 impl TryFrom<Vec<String>> for Argv {
     type Error = anyhow::Error;
     fn try_from(argv: Vec<String>) -> Result<Self> {
-        ensure!(argv.first().is_some_and(|program| !program.is_empty()), "a command has at least a program");
-        ensure!(argv.iter().all(|argument| !argument.contains('\0')), "an argument holds a NUL character");
+        ensure!(argv.first().is_some_and(|program| !program.is_empty()), "a command needs at least a program");
+        ensure!(argv.iter().all(|argument| !argument.contains('\0')), "an argument has a NUL character");
         Ok(Self(argv))
     }
 }
@@ -350,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_mode_is_octal_digits_and_nothing_else() {
-        let mode = |text: &str| Mode::deserialize(de::value::StrDeserializer::<de::value::Error>::new(text));
+        let mode = |text: &str| FileMode::deserialize(de::value::StrDeserializer::<de::value::Error>::new(text));
         assert_eq!((mode("0644").unwrap().0, mode("755").unwrap().0), (0o644, 0o755));
         for bad in ["", "7", "+755", "+75", "-755", "0o75", " 755", "755 ", "7_55", "0888", "07777", "٧٥٥"] {
             assert!(mode(bad).is_err(), "{bad:?}");
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_prints_as_it_was_written() {
+    fn a_digest_prints_as_64_lower_case_digits() {
         let digest = Sha256::of(b"");
         assert_eq!(digest.to_string(), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert_eq!(digest.to_string().parse::<Sha256>().unwrap(), digest);

@@ -128,7 +128,7 @@ pub fn ask(question: &str) {
 
 fn above_bars(text: &Shown) {
     let bars = BARS.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let write = || output::print(standard_error(), text.as_str(), Some(output::STUCK));
+    let write = || output::print(standard_error(), text.as_str(), Some(output::READER_TIMEOUT));
     match bars {
         Some(bars) => bars.suspend(write),
         None => write(),

@@ -1,37 +1,36 @@
-//! The boundary between text of others and what reads it: a terminal, a log, a report.
+//! Escapes foreign text for a terminal, a log or a report.
 //!
-//! Text of others is whatever this program did not write itself: a program's output, the journal (and so any client's
-//! User-Agent), names of files, answers of servers. A terminal obeys what such a text says: ESC ] 52 sets the clipboard,
-//! U+202E turns a line around. [`crate::view`] prints nothing that has not come through here.
+//! Foreign text comes from outside this program: a program's output, the journal (and so any client's User-Agent), names
+//! of files, answers of servers. A terminal obeys control characters in such a text: ESC ] 52 sets the clipboard, U+202E
+//! reverses a line. [`crate::view`] prints only text that has been escaped here.
 
 use std::{borrow::Cow, ops::Add};
 
 use crate::redaction;
 
-/// A text that may be shown as it is: it has passed [`redaction::shown`], what others wrote in it is visible, and only our
-/// own colours are instructions.
+/// A text that is safe to print: [`redaction::shown`] has redacted it, and foreign control characters are escaped.
 ///
-/// Any string becomes one, as one line; text of several lines says so by [`Shown::lines`].
+/// Any string converts to one line. [`Shown::lines`] makes a text of several lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shown(String);
 
 impl Shown {
-    /// A text of several lines.
+    /// Makes a text of several lines.
     pub fn lines(text: &str) -> Self {
         Self(lines(&redaction::shown(text)).into_owned())
     }
 
-    /// A JSON document, on one line or on several.
+    /// Makes a JSON document, on one line or on several.
     pub fn json(document: &str) -> Self {
         Self(json(document).into_owned())
     }
 
-    /// One line in a colour: `code` holds the parameters of ANSI's SGR, such as `31` for red.
+    /// Makes one line in a colour. `code` has the parameters of ANSI's SGR, such as `31` for red.
     pub fn painted(code: &'static str, text: &str) -> Self {
         Self(format!("\x1b[{code}m{}\x1b[0m", Self::from(text).0))
     }
 
-    /// What a terminal gets.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -64,25 +63,28 @@ impl<T: Into<Shown>> Add<T> for Shown {
     }
 }
 
-/// A text of several lines, with each character that is an instruction shown as its number: `\x1b`, `\u{202e}`.
-/// Line ends and tabs stay. What it returns it leaves as it is.
+/// Returns a text with each control character as its number, such as `\x1b` or `\u{202e}`.
+///
+/// Line ends and tabs stay. A second call changes nothing.
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| is_instruction(c) && c != '\n')
 }
 
-/// The same for a text that is to stay in its line: a line end is shown as `\n`.
+/// Returns a text as one line. A line end becomes `\n`.
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, is_instruction)
 }
 
-/// A JSON document with such characters as its own escapes, `\u009b`: valid as before, and of the same meaning.
+/// Returns a JSON document with each control character as JSON's own escape, `\u009b`. Its meaning stays the same.
 pub fn json(document: &str) -> Cow<'_, str> {
-    // Elsewhere than in a string JSON has none of them but line ends.
+    // Outside of strings, JSON has no control characters except line ends.
     replaced(document, |c| is_instruction(c) && c != '\n', |c| format!("\\u{:04x}", u32::from(c)))
 }
 
-/// Control characters (C0 without the tab, DEL, C1), line separators, and those that turn the direction of what is
-/// written: <https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>.
+/// Returns whether a character controls a terminal.
+///
+/// These are control characters (C0 without the tab, DEL, C1), line separators, and characters that change the direction
+/// of text: <https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>.
 fn is_instruction(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         || c.is_control() && c != '\t'
@@ -118,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_instruction_to_a_terminal_is_shown_as_its_number() {
+    fn each_control_character_is_shown_as_its_number() {
         for (text, shown) in [
             ("plain ä 漢 👩‍🚀 \t tab", "plain ä 漢 👩‍🚀 \t tab"),
             ("\x1b]52;c;ZXZpbA==\x07", "\\x1b]52;c;ZXZpbA==\\x07"),

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Puts the agent into the image that this machine is to become, lets it do all that needs no instance, and seals the image.
+# Installs the agent on this machine, which becomes an image; runs all steps that need no instance, and seals the image.
 #
 #   bake.sh AGENT SHA256 [ARGUMENT…]     as root; the arguments are those of `glovo-bootstrap bake`; AGENT is moved
 set -eu
@@ -7,7 +7,7 @@ agent=$1 sha256=$2
 shift 2
 
 to=/usr/local/bin/glovo-bootstrap
-# What is checked is the copy that nobody else can write to.
+# The check reads a copy that only root can write to.
 install -m 600 "$agent" $to.new
 trap 'rm -f $to.new' EXIT
 echo "$sha256  $to.new" | sha256sum -c

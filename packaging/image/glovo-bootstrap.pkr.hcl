@@ -1,5 +1,5 @@
-# An image that boots into serving: packages, jar and configuration are in it, and user-data (glovo-bootstrap user-data
-# --baked) does what only an instance can do.
+# An image that serves after its boot. It holds packages, jar and configuration; user-data (glovo-bootstrap user-data
+# --baked) does the steps that only an instance can do.
 #
 #   packer init .
 #   packer build -var agent=./glovo-bootstrap -var agent_sha256=HEX -var region=eu-central-1 \
@@ -47,7 +47,7 @@ source "amazon-ebs" "debian" {
   iam_instance_profile = var.instance_profile
   ssh_username         = "admin"
 
-  # The key that Packer comes with must not come along.
+  # Packer's own key must not stay in the image.
   ssh_clear_authorized_keys = true
 
   ami_name        = "glovo-bootstrap-${formatdate("YYYYMMDD-hhmmss", timestamp())}"

@@ -1,10 +1,10 @@
 # Writes an S3 object to standard output, with the instance's role and from the instance's region, by Python's standard
-# library alone (3.6 and later). All of the user-data is to be less than 2 KiB: hence short names and few spaces. It stands
-# in single quotes in a shell script: hence none of those. Lines of comment are left out when it is rendered.
+# library alone (3.6 and later). User-data must stay below 2 KiB: hence short names and few spaces. The code stands in
+# single quotes in a shell script, so it must not contain any. Rendering removes the comment lines.
 import hmac,json,time
 from hashlib import sha256
 from urllib.request import*
-# What the URL u answers to the headers h. Of S3's error only the code is told: the rest can hold the session token.
+# Returns the answer of the URL u to the headers h. Of S3's error it prints only the code: the rest can hold the token.
 def get(u,h,m="GET"):
  try:return urlopen(Request(u,None,h,method=m),None,30).read()
  except Exception as e:exit(f"{u}: {e} "+str(getattr(e,"read",str)()).partition("<Code>")[2].split("<")[0])

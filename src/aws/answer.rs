@@ -1,9 +1,7 @@
-//! What AWS services answer: XML or JSON, read as one kind of tree, and refusals. All of it is bounded.
-
-use std::{error::Error, fmt};
+//! What AWS services answer: XML or JSON, read as one kind of tree. All of it is bounded.
 
 use anyhow::{Context, Result};
-use reqwest::{Response, header::HeaderMap};
+use reqwest::Response;
 use serde_json::Value;
 
 use crate::{error::Fault, net::retry::Failure};
@@ -45,23 +43,23 @@ pub struct Element {
 }
 
 impl Element {
-    /// What is found by following these names, the first of several; slashes between them.
+    /// Returns the element at a path: names with slashes between them. Of several of one name, the first one counts.
     pub fn find(&self, path: &str) -> Option<&Self> {
         path.split('/').try_fold(self, |element, name| element.children.iter().find(|child| child.name == name))
     }
 
-    /// The text at a path; empty if there is none.
+    /// Returns the text at a path; empty if there is none.
     pub fn text(&self, path: &str) -> &str {
         self.find(path).map_or("", |element| element.text.as_str())
     }
 
-    /// The members of the list at a path.
+    /// Returns the members of the list at a path.
     pub fn list(&self, path: &str) -> impl Iterator<Item = &Self> {
         self.find(path).into_iter().flat_map(|element| &element.children)
     }
 
-    /// The first of this name, wherever it is.
-    fn anywhere(&self, name: &str) -> Option<&Self> {
+    /// Returns the first element of this name, at any depth.
+    pub(super) fn anywhere(&self, name: &str) -> Option<&Self> {
         if self.name == name {
             return Some(self);
         }
@@ -73,18 +71,18 @@ impl Element {
     /// # Errors
     /// If it is none, is nested deeper than 64 levels, or has over half a million elements.
     pub fn of_xml(text: &str) -> Result<Self> {
-        fn convert(node: roxmltree::Node<'_, '_>, room: &mut Room) -> Result<Element> {
-            room.enter()?;
-            let children = node.children().filter(roxmltree::Node::is_element).map(|child| convert(child, room));
+        fn convert(node: roxmltree::Node<'_, '_>, left: &mut Left) -> Result<Element> {
+            left.enter()?;
+            let children = node.children().filter(roxmltree::Node::is_element).map(|child| convert(child, left));
             let children: Vec<Element> = children.collect::<Result<_>>()?;
-            room.leave();
+            left.leave();
             let text = if children.is_empty() { node.text().unwrap_or_default().into() } else { String::new() };
             Ok(Element { name: node.tag_name().name().into(), text, children })
         }
         let nodes_limit = u32::try_from(2 * MAX_ELEMENTS).unwrap_or(u32::MAX);
         let options = roxmltree::ParsingOptions { nodes_limit, ..Default::default() };
         let document = roxmltree::Document::parse_with_options(text, options).context("the answer is no XML")?;
-        convert(document.root_element(), &mut Room::default())
+        convert(document.root_element(), &mut Left::default())
     }
 
     /// Reads JSON.
@@ -92,8 +90,8 @@ impl Element {
     /// # Errors
     /// As [`Element::of_xml`].
     pub fn of_json(text: &str) -> Result<Self> {
-        fn convert(name: String, value: Value, room: &mut Room) -> Result<Element> {
-            room.enter()?;
+        fn convert(name: String, value: Value, left: &mut Left) -> Result<Element> {
+            left.enter()?;
             let (text, children): (String, Vec<(String, Value)>) = match value {
                 Value::Null => (String::new(), vec![]),
                 Value::String(text) => (text, vec![]),
@@ -103,29 +101,29 @@ impl Element {
                 Value::Object(fields) => (String::new(), fields.into_iter().collect()),
                 other => (other.to_string(), vec![]),
             };
-            let children = children.into_iter().map(|(name, value)| convert(name, value, room));
+            let children = children.into_iter().map(|(name, value)| convert(name, value, left));
             let children = children.collect::<Result<_>>()?;
-            room.leave();
+            left.leave();
             Ok(Element { name, text, children })
         }
         let value = serde_json::from_str(text).context("the answer is no JSON")?;
-        convert(String::new(), value, &mut Room::default())
+        convert(String::new(), value, &mut Left::default())
     }
 }
 
-/// What there is still room for in an answer.
-struct Room {
+/// How many levels and elements an answer may still have.
+struct Left {
     levels: usize,
     elements: usize,
 }
 
-impl Default for Room {
+impl Default for Left {
     fn default() -> Self {
         Self { levels: MAX_LEVELS, elements: MAX_ELEMENTS }
     }
 }
 
-impl Room {
+impl Left {
     fn enter(&mut self) -> Result<()> {
         self.levels = self.levels.checked_sub(1).context("the answer is nested deeper than 64 levels")?;
         self.elements = self.elements.checked_sub(1).context("the answer has more than 500,000 elements")?;
@@ -134,53 +132,6 @@ impl Room {
 
     fn leave(&mut self) {
         self.levels += 1;
-    }
-}
-
-/// What a service says no with.
-#[derive(Debug, Clone)]
-pub struct Refusal {
-    /// HTTP status.
-    pub status: u16,
-    /// The service's code, such as `ValidationError`.
-    pub code: String,
-    /// Its words.
-    pub message: String,
-    request_id: String,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} (HTTP {}, request id {})", self.code, self.message, self.status, self.request_id)
-    }
-}
-
-impl Error for Refusal {}
-
-impl Refusal {
-    /// The refusal in an error's chain.
-    pub fn of(error: &anyhow::Error) -> Option<&Self> {
-        error.chain().find_map(|cause| cause.downcast_ref())
-    }
-
-    /// Reads the answer to a call that was refused.
-    pub(crate) fn read(status: u16, headers: &HeaderMap, body: &str) -> Self {
-        let answer = Element::of_xml(body).or_else(|_| Element::of_json(body)).unwrap_or_default();
-        let said = |names: &[&str]| {
-            let found = names.iter().find_map(|name| answer.anywhere(name));
-            found.map(|element| element.text.trim().to_owned()).filter(|text| !text.is_empty())
-        };
-        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let code = said(&["Code", "__type"]).unwrap_or_else(|| format!("HTTP {status}"));
-        Self {
-            status,
-            // Of a JSON service: `com.amazonaws.acm#ResourceNotFoundException`.
-            code: code.rsplit('#').next().unwrap_or_default().to_owned(),
-            message: said(&["Message", "message"]).unwrap_or_else(|| "it gives no reason".into()),
-            request_id: said(&["RequestId", "RequestID"])
-                .or_else(|| header("x-amzn-requestid"))
-                .unwrap_or_else(|| "none".into()),
-        }
     }
 }
 
@@ -198,21 +149,6 @@ mod tests {
         let answer = Element::of_json(r#"{"Names": ["a", "b"], "Days": 3}"#).unwrap();
         assert_eq!(answer.list("Names").map(|name| name.text.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(answer.text("Days"), "3");
-    }
-
-    #[test]
-    fn every_service_says_no_in_its_own_way() {
-        let headers = HeaderMap::new();
-        let query = "<ErrorResponse><Error><Type>Sender</Type><Code>ValidationError</Code><Message>No.</Message></Error>\
-                     <RequestId>r-1</RequestId></ErrorResponse>";
-        let refusal = Refusal::read(400, &headers, query);
-        assert_eq!(refusal.to_string(), "ValidationError: No. (HTTP 400, request id r-1)");
-        let ec2 = "<Response><Errors><Error><Code>InvalidAMIID.NotFound</Code><Message>gone</Message></Error></Errors>\
-                   <RequestID>r-2</RequestID></Response>";
-        assert_eq!(Refusal::read(400, &headers, ec2).code, "InvalidAMIID.NotFound");
-        let json = r#"{"__type": "com.amazonaws.acm#ResourceNotFoundException", "message": "gone"}"#;
-        assert_eq!(Refusal::read(400, &headers, json).code, "ResourceNotFoundException");
-        assert_eq!(Refusal::read(502, &headers, "<html>bad gateway").code, "HTTP 502");
     }
 
     #[test]

@@ -12,22 +12,20 @@ use anyhow::Result;
 use aws_config::{
     imds::{
         Client,
-        client::error::{ImdsError, TokenError},
+        client::{
+            Builder,
+            error::{ImdsError, TokenError},
+        },
     },
     provider_config::ProviderConfig,
 };
 use aws_sdk_s3::{config::http::HttpResponse, error::SdkError};
 
-use super::sdk::{Forbidden, Sender, TooLong};
+use super::sender::{Forbidden, Sender, TooLong};
 use crate::{
     error::Fault,
-    fetch::{Origins, Settings},
     host::ec2,
-    net::{
-        client::{Clients, causes},
-        clock::Clock,
-        retry::Failure,
-    },
+    net::{Network, client::causes, retry::Failure},
     value::spoken,
 };
 
@@ -38,23 +36,23 @@ const FACTS: [(&str, &str); 6] = [
     ("availability_zone", "/latest/meta-data/placement/availability-zone"),
     ("type", "/latest/meta-data/instance-type"),
     ("ami", "/latest/meta-data/ami-id"),
-    ("account", IDENTITY),
+    ("account", IDENTITY_DOCUMENT),
 ];
 /// A JSON document; the account stands nowhere else.
-pub(crate) const IDENTITY: &str = "/latest/dynamic/instance-identity/document";
+pub(crate) const IDENTITY_DOCUMENT: &str = "/latest/dynamic/instance-identity/document";
 const TAGS: &str = "/latest/meta-data/tags/instance";
-/// So long an instance's network and service may take to come up beside us; as Bottlerocket's imdsclient waits.
-const LATEST: Duration = Duration::from_mins(5);
+/// How long the network and the service of an instance may take to come up; as Bottlerocket's imdsclient waits.
+const LATE_SERVICE_PATIENCE: Duration = Duration::from_mins(5);
 /// Of systemd's own metadata service.
 const IMDSD_HINT: &str =
     "systemd-imdsd keeps the service to itself: boot with systemd.imds.network=unlocked, see man systemd-imdsd";
 /// Where the instance profile's role is named.
 const ROLE: &str = "/latest/meta-data/iam/security-credentials/";
 
-/// A fact to ask for.
+/// A fact about an instance: `id`, `region`, `availability_zone`, `type`, `account`, `ami`, `tags.NAME`.
 #[derive(Debug)]
-pub(crate) enum Query {
-    /// A path of the service.
+pub enum InstanceFact {
+    /// The text at a path of the service.
     Path(&'static str),
     /// The account.
     Account,
@@ -62,14 +60,12 @@ pub(crate) enum Query {
     Tag(String),
 }
 
-/// Fails if the metadata of no instance has a fact of this name.
-pub fn check_name(name: &str) -> anyhow::Result<()> {
-    Query::parse(name).map(drop).map_err(Into::into)
-}
-
-impl Query {
+impl InstanceFact {
     /// Parses the name of a fact.
-    pub(crate) fn parse(name: &str) -> Result<Self, Fault> {
+    ///
+    /// # Errors
+    /// If no instance has a fact of this name.
+    pub fn parse(name: &str) -> Result<Self, Fault> {
         if let Some(tag) = name.strip_prefix("tags.") {
             // What EC2 allows in a key once tags are in the metadata: no space, no slash, not `.` or `..`.
             let allowed = |c: char| c.is_ascii_alphanumeric() || "+-=._,:@".contains(c);
@@ -81,7 +77,7 @@ impl Query {
             return Ok(Self::Tag(tag.into()));
         }
         match FACTS.iter().find(|(known, _)| *known == name) {
-            Some((_, IDENTITY)) => Ok(Self::Account),
+            Some((_, IDENTITY_DOCUMENT)) => Ok(Self::Account),
             Some((_, path)) => Ok(Self::Path(path)),
             None => {
                 let names = FACTS.map(|(name, _)| name);
@@ -99,29 +95,32 @@ impl Query {
 /// A client for the service, made when it is first needed; it keeps the session's token.
 #[derive(Debug)]
 pub(crate) struct Metadata {
-    clients: Clients,
-    endpoint: Option<String>,
-    patience: Option<Duration>,
-    /// Between two questions to a service that is late.
-    pause: Duration,
+    pub(super) network: Arc<Network>,
+    builder: Builder,
     client: Mutex<Option<Client>>,
-    /// By this clock.
+    /// How long a service that is late is waited for.
+    patience: OnceLock<Duration>,
+    /// By the clock of the network's pace.
     late_until: OnceLock<Duration>,
-    clock: Clock,
 }
 
 impl Metadata {
-    /// Asks the service where the settings, the environment, the profile or EC2 put it.
-    pub(crate) fn new(clients: Clients, settings: &Settings) -> Self {
-        Self {
-            clients,
-            endpoint: settings.metadata_endpoint.clone(),
-            patience: settings.metadata_patience,
-            pause: settings.pace.first,
-            client: Mutex::default(),
-            late_until: OnceLock::new(),
-            clock: settings.pace.clock.clone(),
-        }
+    /// Asks the service where the environment, the profile or EC2 put it.
+    pub(crate) fn new(network: Arc<Network>) -> Self {
+        let sender = Sender::for_metadata(network.clients.clone());
+        let config = ProviderConfig::without_region().with_http_client(sender);
+        // The caller tries again.
+        let builder = Client::builder().configure(&config).max_attempts(1);
+        let (patience, late_until) = (OnceLock::new(), OnceLock::new());
+        Self { network, builder, client: Mutex::default(), patience, late_until }
+    }
+
+    /// Asks the service at this URL, and waits this long while it is late.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn at(network: Arc<Network>, endpoint: &str, patience: Duration) -> Result<Self> {
+        let metadata = Self::new(network);
+        let builder = metadata.builder.endpoint(endpoint).map_err(anyhow::Error::from_boxed)?;
+        Ok(Self { builder, patience: OnceLock::from(patience), ..metadata })
     }
 
     /// The role of the instance profile, if the instance has one.
@@ -140,7 +139,10 @@ impl Metadata {
     pub(crate) async fn get(&self, path: &str) -> Result<Option<String>, Failure> {
         loop {
             match self.session(path).await {
-                Err(Failure::Transient(fault, _)) if self.is_awaited(&fault) => self.clock.sleep(self.pause).await,
+                Err(Failure::Transient(fault, _)) if self.is_awaited(&fault) => {
+                    let pace = &self.network.settings.pace;
+                    pace.clock.sleep(pace.first).await;
+                }
                 answered => return answered,
             }
         }
@@ -148,21 +150,23 @@ impl Metadata {
 
     /// Whether the service may still be on its way: a machine that isn't an instance will never have one.
     fn is_awaited(&self, fault: &Fault) -> bool {
+        let clock = &self.network.settings.pace.clock;
         let until = self.late_until.get_or_init(|| {
-            let patience = self.patience.unwrap_or_else(|| if ec2::is_instance() { LATEST } else { Duration::ZERO });
+            let usual = || if ec2::is_instance() { LATE_SERVICE_PATIENCE } else { Duration::ZERO };
+            let patience = *self.patience.get_or_init(usual);
             if !patience.is_zero() {
                 tracing::warn!("{fault}: waiting for it, for {} at most", spoken(patience));
             }
-            self.clock.now() + patience
+            clock.now() + patience
         });
-        self.clock.now() < *until
+        clock.now() < *until
     }
 
     /// Asks, and once more with another token if this one is no longer taken: the SDK keeps a token for as long as it
     /// was promised to hold.
     async fn session(&self, path: &str) -> Result<Option<String>, Failure> {
         for is_new in [false, true] {
-            let client = self.client()?;
+            let client = self.client();
             match client.get(path).await {
                 Ok(text) => return Ok(Some(text.as_ref().trim().to_owned())),
                 Err(ImdsError::ErrorResponse(answer)) if answer.response().status().as_u16() == 404 => return Ok(None),
@@ -179,41 +183,22 @@ impl Metadata {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn client(&self) -> Result<Client, Failure> {
-        let mut slot = self.slot();
-        if let Some(client) = &*slot {
-            return Ok(client.clone());
-        }
-        Ok(slot.insert(self.build()?).clone())
+    fn client(&self) -> Client {
+        self.slot().get_or_insert_with(|| self.builder.clone().build()).clone()
     }
 
-    fn build(&self) -> Result<Client, Failure> {
-        let config = ProviderConfig::without_region().with_http_client(Sender::for_metadata(self.clients.clone()));
-        // Whoever asks tries again.
-        let builder = Client::builder().configure(&config).max_attempts(1);
-        let builder = match &self.endpoint {
-            None => builder,
-            Some(endpoint) => builder.endpoint(endpoint).map_err(|error| {
-                Failure::Permanent(
-                    Fault::new("the metadata service's endpoint is no URL").caused_by(anyhow::Error::from_boxed(error)),
-                )
-            })?,
-        };
-        Ok(builder.build())
+    /// Returns what the instance says about itself, with as many attempts as every request has.
+    pub(super) async fn ask(&self, fact: &InstanceFact) -> Result<String, Fault> {
+        self.network.attempts().run(&"the instance metadata service", || answer(self, fact)).await
     }
-}
-
-/// See [`System::instance`](super::System::instance).
-pub(crate) async fn ask(origins: Arc<Origins>, query: Query) -> Result<String, Fault> {
-    origins.attempts().run(&"the instance metadata service", || answer(&origins.metadata, &query)).await
 }
 
 /// An instance's identity document.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-identity-documents.html>
 #[derive(Debug)]
-pub(crate) struct Identity(serde_json::Value);
+pub(crate) struct IdentityDocument(serde_json::Value);
 
-impl Identity {
+impl IdentityDocument {
     /// Reads the document.
     ///
     /// # Errors
@@ -233,15 +218,15 @@ impl Identity {
     }
 }
 
-async fn answer(metadata: &Metadata, query: &Query) -> Result<String, Failure> {
+async fn answer(metadata: &Metadata, fact: &InstanceFact) -> Result<String, Failure> {
     let missing = |what: &str| Failure::Permanent(Fault::new(format!("the instance metadata has no {what}")));
-    match query {
-        Query::Path(path) => metadata.get(path).await?.ok_or_else(|| missing(path)),
-        Query::Account => {
-            let document = metadata.get(IDENTITY).await?.ok_or_else(|| missing(IDENTITY))?;
-            Identity::read(&document)?.fact("accountId").map(str::to_owned)
+    match fact {
+        InstanceFact::Path(path) => metadata.get(path).await?.ok_or_else(|| missing(path)),
+        InstanceFact::Account => {
+            let document = metadata.get(IDENTITY_DOCUMENT).await?.ok_or_else(|| missing(IDENTITY_DOCUMENT))?;
+            IdentityDocument::read(&document)?.fact("accountId").map(str::to_owned)
         }
-        Query::Tag(tag) => match metadata.get(&format!("{TAGS}/{tag}")).await? {
+        InstanceFact::Tag(tag) => match metadata.get(&format!("{TAGS}/{tag}")).await? {
             Some(value) => Ok(value),
             None => Err(Failure::Permanent(match metadata.get(TAGS).await? {
                 None => Fault::new("this instance has no tags in its metadata").hint(
@@ -265,7 +250,7 @@ fn explain(error: ImdsError) -> Failure {
     }
     match error {
         ImdsError::FailedToLoadToken(_) => match token_status(&error) {
-            // The sender's own word; see `sdk.rs`.
+            // The sender's own word; see `sender.rs`.
             None if causes(&error).any(<dyn Error>::is::<Fault>) => Failure::Permanent(ec2::untrusted()),
             None => Failure::transient(Fault::new(message).hint(if ec2::has_imdsd() {
                 IMDSD_HINT
@@ -329,7 +314,7 @@ mod tests {
     #[test]
     fn an_unknown_name_is_answered_with_the_one_that_was_meant() {
         let refused = |name| {
-            let error = anyhow::Error::from(Query::parse(name).unwrap_err());
+            let error = anyhow::Error::from(InstanceFact::parse(name).unwrap_err());
             (crate::error::exit_code(&error), crate::error::hint(&error).unwrap().to_owned())
         };
         assert_eq!(refused("regoin"), (2, "did you mean instance.region?".into()));
@@ -341,9 +326,9 @@ mod tests {
 
     #[test]
     fn a_tag_stays_below_the_tags() {
-        assert!(matches!(Query::parse("tags.app:version"), Ok(Query::Tag(tag)) if tag == "app:version"));
+        assert!(matches!(InstanceFact::parse("tags.app:version"), Ok(InstanceFact::Tag(tag)) if tag == "app:version"));
         for name in ["tags.", "tags...", "tags.a/../../x", "tags.a b", "tags.a?b"] {
-            assert!(Query::parse(name).is_err(), "{name}");
+            assert!(InstanceFact::parse(name).is_err(), "{name}");
         }
     }
 }

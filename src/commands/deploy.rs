@@ -7,11 +7,13 @@ use nix::unistd::{getegid, geteuid};
 
 use super::{Reading, invalid, load};
 use crate::{
+    aws::account::AwsSettings,
     cli::{self, DeployVerb},
     deploy::{Deploy, artifacts::Artifacts, shape::Strategy},
     error::Fault,
     host::root::{Ownership, Root},
     manifest::{location::Location, texts::Texts},
+    net::settings::NetworkSettings,
     stop::Interrupt,
     system::{Mode, System},
     value::AbsPath,
@@ -24,15 +26,12 @@ pub(super) fn execute(arguments: cli::DeployArguments) -> Result<u8> {
     let (settings, file) = arguments.settings.with_file(arguments.settings_file.as_ref())?;
     let strategy = Strategy::named(settings.strategy.as_deref())?;
     let mut system = System::open(Path::new("/"), Mode::Plan, Interrupt::install()?)?;
-    if let Some(profile) = &settings.profile {
-        system.use_profile(profile.clone());
-    }
-    if let Some(region) = &settings.region {
-        system.use_region(region.clone());
-    }
-    if let Some(owner) = &settings.bucket_owner {
-        system.expect_bucket_owner(owner.clone());
-    }
+    let chosen = AwsSettings {
+        profile: settings.profile.clone(),
+        region: settings.region.clone(),
+        bucket_owner: settings.bucket_owner.clone(),
+    };
+    system.connect(NetworkSettings::default(), chosen);
     let mut deploy = Deploy {
         system,
         settings,

@@ -13,10 +13,18 @@ use serde::Serialize;
 
 use self::wanted::{Wanted, What, relative_path};
 use crate::{
+    aws::{
+        account::AwsSettings,
+        s3::listing::{Listed, Prefix},
+    },
     cli,
     error::{self, Class, Fault},
-    fetch::{Delivery, Event, Listed, Order, Prefix, Source},
+    fetch::{
+        batch::{Delivery, DeliveryEvent, Order, prepare_directory},
+        source::Source,
+    },
     host::root::is_full,
+    net::settings::NetworkSettings,
     run::report::ErrorReport,
     stop::Interrupt,
     system::{Mode, System},
@@ -44,9 +52,7 @@ fn fetch(arguments: cli::Fetch) -> Result<u8> {
     // Before signals are caught: Ctrl-C ends it while it reads from a terminal.
     let wanted = wanted::all(&arguments)?;
     let mut system = System::open(Path::new("/"), Mode::Run, Interrupt::install()?)?;
-    if let Some(profile) = arguments.profile {
-        system.use_profile(profile);
-    }
+    system.connect(NetworkSettings::default(), AwsSettings { profile: arguments.profile, ..AwsSettings::default() });
     let directory = absolute(&std::env::current_dir().context("the current directory")?, &arguments.output_dir)?;
     let began = Instant::now();
     let bars = Bars::new();
@@ -148,7 +154,7 @@ fn expand(system: &System, wanted: Vec<Wanted>) -> Result<Vec<File>> {
             }
             What::Below(prefix) => prefix,
         };
-        let listed = system.list(&prefix);
+        let listed = system.aws.list(&system.host, &prefix);
         system.host.stop.check()?;
         match listed {
             Ok(objects) if objects.is_empty() => {
@@ -234,7 +240,7 @@ fn pin(files: &mut [File], pins: &[String]) -> Result<()> {
 fn place(system: &System, files: &mut [File], directory: &AbsPath) -> Result<()> {
     let mut open = files.iter_mut().filter(|file| file.outcome.is_none()).peekable();
     if open.peek().is_some() {
-        system.prepare_directory(directory).map_err(|error| {
+        prepare_directory(&system.host, directory).map_err(|error| {
             let fault = Fault::new(format!("no files can be put into {directory}; nothing was fetched"));
             // What is lacking on a full file system is said below.
             let is_full = is_full(&error);
@@ -278,8 +284,8 @@ fn deliver(system: &System, files: &mut [File], jobs: Option<usize>, mut bars: B
     }
     let (total, mut arrived) = (orders.len(), 0);
     bars.begin();
-    let delivered = system.deliver(orders, jobs, &mut |event| {
-        arrived += usize::from(matches!(event, Event::Done { result: Ok(_), .. }));
+    let delivered = system.fetcher.deliver(&system.host, orders, jobs, &mut |event| {
+        arrived += usize::from(matches!(event, DeliveryEvent::Done { result: Ok(_), .. }));
         bars.observe(&event);
     });
     bars.end();

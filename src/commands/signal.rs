@@ -6,12 +6,12 @@ use anyhow::{Context, Result};
 
 use super::record::{self, Told};
 use crate::{
-    aws::query::{AUTO_SCALING, Call, Refusal},
+    aws::{query::Call, refusal::Refusal, service::AUTO_SCALING},
     cli,
     error::Fault,
-    fetch::Acknowledged,
     host::{console, ec2},
     manifest::location::variables_file,
+    notify::send::{Acknowledged, signal_resource},
     notify::{
         block::Block,
         verdict::{Hook, SignalTarget, Verdict},
@@ -198,7 +198,7 @@ impl Speaker {
 
     fn signal(&self, verdict: &Verdict, patience: Duration) {
         let (target, status) = (&self.audience.target, verdict.status());
-        match self.system.signal_resource(target, verdict, patience) {
+        match signal_resource(&self.system.aws, &self.system.host, target, verdict, patience) {
             Ok(Acknowledged::Taken(id)) => say(format!("signalled {status} to {target} as {id}")),
             Ok(Acknowledged::NotAwaited(words)) => {
                 tracing::warn!("no resource waits for the signal {status} to {target}: {words}");

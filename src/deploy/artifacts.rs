@@ -9,8 +9,9 @@ use flate2::{Compression, write::GzEncoder};
 
 use super::settings::DeploySettings;
 use crate::{
+    aws::s3::upload::Upload,
     error::Fault,
-    fetch::{Source, Upload},
+    fetch::source::Source,
     host::root::trusted::Trusted,
     manifest::texts::Texts,
     system::System,
@@ -154,7 +155,7 @@ impl Artifacts {
     pub fn upload(&mut self, system: &System, say: impl Fn(&str)) -> Result<()> {
         for upload in std::mem::take(&mut self.uploads) {
             let what = format!("s3://{}/{} ({} bytes)", upload.bucket, upload.key, upload.body.len());
-            let is_new = system.upload(upload)?;
+            let is_new = system.aws.upload(&system.host, upload)?;
             say(&format!("{} {what}", if is_new { "uploaded" } else { "already there:" }));
         }
         Ok(())

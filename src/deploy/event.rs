@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::aws::query::Element;
+use crate::aws::answer::Element;
 
 /// The type of a stack among the types of resources.
 pub(super) const STACK_TYPE: &str = "AWS::CloudFormation::Stack";

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use crate::{
-    aws::query::{AUTO_SCALING, BALANCING, Call, EC2, Element},
+    aws::{
+        answer::Element,
+        query::Call,
+        service::{AUTO_SCALING, BALANCING, EC2},
+    },
     error::Fault,
     system::System,
 };

@@ -4,7 +4,12 @@ use anyhow::Result;
 
 use super::{Deploy, artifacts::Artifacts, settings::DeploySettings};
 use crate::{
-    aws::query::{ACM, Call, EC2, Element, QUOTAS, ROUTE_53, Refusal, STS},
+    aws::{
+        answer::Element,
+        query::Call,
+        refusal::Refusal,
+        service::{ACM, EC2, QUOTAS, ROUTE_53, STS},
+    },
     error::{self, Fault},
     view::count,
 };
@@ -72,7 +77,7 @@ pub fn look(deploy: &Deploy, wanted: &DeploySettings, artifacts: &Artifacts) -> 
         who.text("GetCallerIdentityResult/Account").clone_into(&mut found.account);
     }
     if let Some(bucket) = artifacts.uploads.first().map(|upload| &upload.bucket)
-        && !deploy.system.has_bucket(bucket)?
+        && !deploy.system.aws.has_bucket(&deploy.system.host, bucket)?
     {
         found.fault(format!("bucket {bucket} does not exist"));
     }
@@ -200,7 +205,7 @@ fn certificate(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings) -
     if !arn.contains(":acm:") {
         return Ok(());
     }
-    let region = deploy.system.aws_region()?;
+    let region = deploy.system.aws.region(&deploy.system.host)?;
     let here = arn.split(':').nth(3).unwrap_or_default();
     if here != region {
         found.fault(format!("certificate {arn}: it is in {here}, but the stack is in {region}"));
@@ -257,7 +262,7 @@ pub fn bucket_owner(deploy: &Deploy, found: &Findings, wanted: &DeploySettings, 
     if account.is_empty() {
         return Ok(());
     }
-    deploy.say(&if deploy.system.owns_bucket(account, bucket)? {
+    deploy.say(&if deploy.system.aws.owns_bucket(&deploy.system.host, account, bucket)? {
         format!(
             "note: bucket {bucket} belongs to this account; write bucket_owner = \"{account}\" into deploy.toml, so that \
              S3 refuses a bucket of any other account"

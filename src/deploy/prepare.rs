@@ -16,7 +16,7 @@ use super::{
     slots::Slots,
     stack::{MAX_TEMPLATE_BYTES, ParameterValue, Stack, Template, WantedStack},
 };
-use crate::{aws::query::dns_suffix, error::Fault};
+use crate::{aws::service::dns_suffix, error::Fault};
 
 /// AMI of the script that `deploy` replaces: Ubuntu 18.04 LTS in eu-central-1.
 const DEFAULT_AMI: &str = "ami-0bdf93799014acdc4";
@@ -159,9 +159,9 @@ impl Deploy {
                 .invalid()
         })?;
         let (upload, _) = store.upload("templates", "template.yml", text.into_bytes());
-        let region = self.system.aws_region()?;
+        let region = self.system.aws.region(&self.system.host)?;
         let url = format!("https://s3.{region}.{}/{}/{}", dns_suffix(&region), upload.bucket, upload.key);
-        _ = self.system.upload(upload)?;
+        _ = self.system.aws.upload(&self.system.host, upload)?;
         Ok(Template::Url(url))
     }
 }

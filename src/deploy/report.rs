@@ -14,7 +14,7 @@ use super::{
     watch,
 };
 use crate::{
-    aws::query::{CLOUDFORMATION, Call},
+    aws::{query::Call, service::CLOUDFORMATION},
     error::{Class, Fault},
     view::{count, say},
 };

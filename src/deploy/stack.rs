@@ -9,7 +9,7 @@ use super::{
     state::{Condition, StackState},
 };
 use crate::{
-    aws::query::{CLOUDFORMATION, Call, Element, Refusal},
+    aws::{answer::Element, query::Call, refusal::Refusal, service::CLOUDFORMATION},
     error::Fault,
     system::System,
 };

@@ -17,7 +17,7 @@ use super::{
     state::{Condition, StackState},
 };
 use crate::{
-    aws::query::{CLOUDFORMATION, Call},
+    aws::{query::Call, service::CLOUDFORMATION},
     error::{self, Class},
     notify::block::{self, Block},
     value::spoken,

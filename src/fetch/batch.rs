@@ -13,24 +13,30 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::{getegid, geteuid};
 
 use super::{
-    Fetched, Pull, Source, download, most_at_once,
-    progress::Progress,
-    spool::{Place, Spool},
-    worker::Task,
+    Fetcher,
+    fetched::Fetched,
+    max_downloads,
+    progress::DownloadProgress,
+    pull::Pull,
+    source::Source,
+    spool::{Spool, SpoolFile},
+    staging, transfer,
 };
 use crate::{
     error::Fault,
-    host::root::{FileType, Ownership, Staged},
-    net::retry::Failure,
+    host::{
+        Host,
+        root::{FileType, Ownership, Staged},
+    },
+    net::{retry::Failure, worker::Task},
     stop::TICK,
-    system::System,
     value::{AbsPath, Sha256},
 };
 
 /// How many are begun at once, of which the engine lets as many go on as it finds good.
-const BEGUN: usize = 320;
+const MAX_BEGUN: usize = 320;
 /// How often is told how far everything is.
-const EVERY: Duration = Duration::from_millis(100);
+const TELL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A file to be downloaded to a place of the operator's choice.
 #[derive(Debug, Clone)]
@@ -69,7 +75,7 @@ pub struct Underway {
 
 /// What happens while orders are delivered.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum DeliveryEvent<'a> {
     /// All that is under way, about ten times a second.
     Underway(&'a [Underway]),
     /// An order has arrived, or never will.
@@ -82,17 +88,17 @@ pub enum Event<'a> {
 }
 
 /// An order under way. Dropped, its download is abandoned.
-struct Running {
+struct RunningOrder {
     index: usize,
     began: Instant,
-    progress: Arc<Progress>,
+    progress: Arc<DownloadProgress>,
     _task: Task<()>,
 }
 
 /// What the background hands over.
-type Arrival = (usize, Result<Fetched, Fault>);
+type FinishedOrder = (usize, Result<Fetched, Fault>);
 
-impl System {
+impl Fetcher {
     /// Downloads all, `jobs` at most at once (the engine's own choice without it), and tells what happens
     /// meanwhile. Each file appears whole and verified or not at all, as the invoking user's, with the
     /// permissions that the umask leaves. The results are in the order of the orders.
@@ -102,45 +108,46 @@ impl System {
     #[expect(clippy::needless_pass_by_value, reason = "they are carried out, not looked at")]
     pub fn deliver(
         &self,
+        host: &Host,
         orders: Vec<Order>,
         jobs: Option<usize>,
-        observe: &mut dyn FnMut(Event<'_>),
+        observe: &mut dyn FnMut(DeliveryEvent<'_>),
     ) -> Result<Vec<Result<Delivery>>> {
-        let jobs = jobs.unwrap_or(BEGUN).min(most_at_once());
+        let jobs = jobs.unwrap_or(MAX_BEGUN).min(max_downloads());
         let umask = umask();
         let mut results: Vec<Option<Result<Delivery>>> = orders.iter().map(|_| None).collect();
-        let mut settle = |index: usize, result: Result<Delivery>, observe: &mut dyn FnMut(Event<'_>)| {
+        let mut settle = |index: usize, result: Result<Delivery>, observe: &mut dyn FnMut(DeliveryEvent<'_>)| {
             let what = &orders[index].source;
             let result = result.with_context(|| format!("downloading {what}"));
-            observe(Event::Done { index, result: &result });
+            observe(DeliveryEvent::Done { index, result: &result });
             results[index] = Some(result);
         };
 
         // All directories first: a file and a directory of one name are found out before anything is fetched.
         let make_way = |order: &Order| match order.destination.parent() {
-            Some(directory) => self.make_way(&directory, umask),
+            Some(directory) => make_way(host, &directory, umask),
             None => Ok(()),
         };
         let made: Vec<Result<()>> = orders.iter().map(make_way).collect();
         let mut waiting = VecDeque::new();
         for (index, made) in made.into_iter().enumerate() {
-            match made.and_then(|()| self.admit(&orders[index].destination)) {
+            match made.and_then(|()| admit(host, &orders[index].destination)) {
                 Ok(()) => waiting.push_back(index),
                 Err(error) => settle(index, Err(error), observe),
             }
         }
 
         let (sender, arrivals) = channel();
-        let mut running: Vec<Running> = vec![];
+        let mut running: Vec<RunningOrder> = vec![];
         let mut told = Instant::now();
         loop {
-            while let Err(late) = self.host.stop.deadlines.check()
+            while let Err(late) = host.stop.deadlines.check()
                 && let Some(index) = running.pop().map(|running| running.index).or_else(|| waiting.pop_front())
             {
                 settle(index, Err(late), observe);
             }
             for position in (0..running.len()).rev() {
-                if let Err(late) = running[position].progress.check_pause(&self.host.stop.deadlines) {
+                if let Err(late) = running[position].progress.check_pause(&host.stop.deadlines) {
                     settle(running.swap_remove(position).index, Err(late), observe);
                 }
             }
@@ -148,10 +155,10 @@ impl System {
                 && let Some(index) = waiting.pop_front()
             {
                 let started = match &orders[index].source {
-                    Source::File(path) => self.carry(index, path, &orders[index], umask).map(Err),
-                    _ => self.start(index, &orders[index], umask, sender.clone()).map(Ok),
+                    Source::File(path) => self.carry(host, index, path, &orders[index], umask).map(Err),
+                    _ => self.start_order(host, index, &orders[index], umask, sender.clone()).map(Ok),
                 };
-                self.host.stop.interrupt.check()?;
+                host.stop.interrupt.check()?;
                 match started {
                     Ok(Ok(started)) => running.push(started),
                     Ok(Err(delivery)) => settle(index, Ok(delivery), observe),
@@ -175,8 +182,8 @@ impl System {
             for (index, delivery) in publish(whole) {
                 settle(index, delivery, observe);
             }
-            self.host.stop.interrupt.check()?;
-            if told.elapsed() >= EVERY {
+            host.stop.interrupt.check()?;
+            if told.elapsed() >= TELL_INTERVAL {
                 told = Instant::now();
                 let underway: Vec<Underway> = running
                     .iter()
@@ -185,81 +192,87 @@ impl System {
                         Underway { index: running.index, done, total }
                     })
                     .collect();
-                observe(Event::Underway(&underway));
+                observe(DeliveryEvent::Underway(&underway));
             }
         }
         Ok(results.into_iter().flatten().collect())
     }
 
-    fn start(&self, index: usize, order: &Order, umask: u32, sender: Sender<Arrival>) -> Result<Running> {
-        let worker = self.fetcher.worker()?;
-        let progress = Arc::new(Progress::default());
-        let spool = self.spool_beside(order, umask)?;
+    fn start_order(
+        &self,
+        host: &Host,
+        index: usize,
+        order: &Order,
+        umask: u32,
+        sender: Sender<FinishedOrder>,
+    ) -> Result<RunningOrder> {
+        let progress = Arc::new(DownloadProgress::default());
+        let spool = self.spool_beside(host, order, umask)?;
         // Boxed: what is built around a future has room for it twice.
-        let (origins, pull, known) = (worker.origins(), self.pull(order), progress.clone());
+        let (engine, pull, known) = (self.engine.clone(), self.pull(order), progress.clone());
         let spool = Arc::new(Mutex::new(spool));
-        let download = Box::pin(async move { download::run(origins, &pull, spool, known).await });
-        let task = worker.run(async move {
+        let download = Box::pin(async move { transfer::run(engine, &pull, spool, known).await });
+        let task = self.worker.start(async move {
             // The receiver is gone where no caller waits any more.
             _ = sender.send((index, download.await.map_err(Failure::into_fault)));
             Ok::<(), Fault>(())
-        });
-        Ok(Running { index, began: Instant::now(), progress, _task: task })
+        })?;
+        Ok(RunningOrder { index, began: Instant::now(), progress, _task: task })
     }
 
-    fn carry(&self, index: usize, path: &AbsPath, order: &Order, umask: u32) -> Result<Delivery> {
+    fn carry(&self, host: &Host, index: usize, path: &AbsPath, order: &Order, umask: u32) -> Result<Delivery> {
         let began = Instant::now();
-        let fetched = self.copy(path, self.spool_beside(order, umask)?)?;
+        let fetched = staging::copy(host, path, self.spool_beside(host, order, umask)?)?;
         publish(vec![(index, fetched, began)])
             .pop()
             .map_or_else(|| bail!("{path} was not copied"), |(_, delivery)| delivery)
     }
 
     /// The destination itself on its way, or what an earlier process has left of it.
-    fn spool_beside(&self, order: &Order, umask: u32) -> Result<Spool> {
+    fn spool_beside(&self, host: &Host, order: &Order, umask: u32) -> Result<Spool> {
         let directory = order.destination.parent().unwrap_or_else(|| "/".into());
-        let part = self.root().resume(&order.destination, ours(0o666 & !umask))?;
-        Ok(Spool::new(Place::Part(part), directory, &self.pull(order))?)
+        let part = host.root().resume(&order.destination, ours(0o666 & !umask))?;
+        Ok(Spool::new(SpoolFile::Part(part), directory, &self.pull(order))?)
     }
 
     fn pull(&self, Order { source, sha256, .. }: &Order) -> Pull {
-        Pull { source: source.clone(), sha256: *sha256, size: None, limit: self.fetcher.settings.pace.limit }
+        Pull { source: source.clone(), sha256: *sha256, size: None, limit: self.pace().limit }
     }
+}
 
-    /// Makes sure that files can be put into a directory; makes it, and those above it, where they are missing.
-    ///
-    /// # Errors
-    /// If they can't, for want of a right, or because somebody else could put a link in the way.
-    pub fn prepare_directory(&self, directory: &AbsPath) -> Result<()> {
-        self.make_way(directory, umask())?;
-        // Dropped unpublished, it is gone again.
-        let name = format!("fetch-{}", std::process::id());
-        self.root().stage(&directory.join(&name)?, ours(0o600)).map(drop)
-    }
+/// Makes sure that files can be put into a directory; makes it, and those above it, where they are missing.
+///
+/// # Errors
+/// If they can't, for want of a right, or because somebody else could put a link in the way.
+pub fn prepare_directory(host: &Host, directory: &AbsPath) -> Result<()> {
+    make_way(host, directory, umask())?;
+    // Dropped unpublished, it is gone again.
+    let name = format!("fetch-{}", std::process::id());
+    host.root().stage(&directory.join(&name)?, ours(0o600)).map(drop)
+}
 
-    fn make_way(&self, directory: &AbsPath, umask: u32) -> Result<()> {
-        if self.root().status(directory)?.is_some() {
-            return Ok(());
-        }
-        if let Some(parent) = directory.parent() {
-            self.make_way(&parent, umask)?;
-        }
-        match self.root().make_directory(directory, ours(0o777 & !umask)) {
-            // Somebody else made it in the meantime.
-            Err(_) if self.root().status(directory)?.is_some() => Ok(()),
-            made => made,
-        }
+fn make_way(host: &Host, directory: &AbsPath, umask: u32) -> Result<()> {
+    if host.root().status(directory)?.is_some() {
+        return Ok(());
     }
+    if let Some(parent) = directory.parent() {
+        make_way(host, &parent, umask)?;
+    }
+    match host.root().make_directory(directory, ours(0o777 & !umask)) {
+        // Somebody else made it in the meantime.
+        Err(_) if host.root().status(directory)?.is_some() => Ok(()),
+        made => made,
+    }
+}
 
-    /// Refuses to replace what is neither a file nor a link.
-    fn admit(&self, destination: &AbsPath) -> Result<()> {
-        let what = match self.root().status(destination)?.map(|status| status.file_type) {
-            None | Some(FileType::Regular | FileType::Link) => return Ok(()),
-            Some(FileType::Directory) => "a directory",
-            Some(FileType::Special) => "a device, socket or FIFO",
-        };
-        Err(Fault::new(format!("{destination} is {what}")).hint("move it away, or download to elsewhere").into())
-    }
+/// Refuses to replace what is neither a file nor a link.
+fn admit(host: &Host, destination: &AbsPath) -> Result<()> {
+    let what = match host.root().status(destination)?.map(|status| status.file_type) {
+        None | Some(FileType::Regular | FileType::Link) => return Ok(()),
+        Some(FileType::Directory) => "a directory",
+        Some(FileType::Special) => "a device, socket or FIFO",
+    };
+    Err(Fault::new(format!("{destination} is {what}")).hint("move it away, or download to elsewhere").into())
 }
 
 /// The permission bits that this process's files don't get. There is no asking without setting, but in /proc, which no

@@ -2,21 +2,26 @@
 
 pub mod response;
 
-use std::{path::Path, str, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    str,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Result;
-use aws_sdk_s3::primitives::DateTime;
 use reqwest::header::HeaderMap;
 
-use super::{Fetcher, Settings, range};
 use crate::{
     aws::{
-        metadata::Identity,
-        query::{Element, Refusal},
+        account::{Account, AwsSettings},
+        answer::Element,
+        metadata::IdentityDocument,
+        refusal::Refusal,
     },
-    net::retry,
+    net::{Network, client::Clients, range, retry, settings::NetworkSettings},
     stop::Interrupt,
-    system::{Mode, System},
+    system::{Mode, System, remote::wire},
 };
 
 /// A `Content-Range` that is believed makes sense, means what it says, and answers only what was asked.
@@ -66,7 +71,7 @@ pub fn retry_after(bytes: &[u8]) {
     let Ok(input) = str::from_utf8(bytes) else { return };
     let (value, clock) = input.split_once('\n').unwrap_or((input, ""));
     let clock = clock.parse::<u64>().unwrap_or_default() % CLOCKS;
-    let at = |clock: u64| retry::retry_after(value, DateTime::from_secs(clock.cast_signed()));
+    let at = |clock: u64| retry::retry_after(value, SystemTime::UNIX_EPOCH + Duration::from_secs(clock));
     match (value.trim().parse::<u64>(), at(clock)) {
         (Ok(seconds), told) => assert_eq!(told, Some(Duration::from_secs(seconds))),
         (Err(_), Some(pause)) => {
@@ -90,14 +95,11 @@ fn system(tree: &Path) -> Result<System> {
         obedience: Duration::from_hours(1),
         clock: crate::net::clock::Clock::Simulated(Arc::default()),
     };
-    let settings = Settings {
-        pace,
-        stall: Duration::from_secs(1),
-        roots: Some(Arc::new(rustls::RootCertStore::empty())),
-        ..Settings::default()
-    };
+    let settings = NetworkSettings { pace, stall_timeout: Duration::from_secs(1), ..NetworkSettings::default() };
+    let clients = Clients::trusting(&settings, rustls::RootCertStore::empty())?;
+    let account = Account::new(Arc::new(Network::of(settings, clients)), AwsSettings::default());
     let mut system = System::open(tree, Mode::Run, Interrupt::default())?;
-    system.fetcher = Fetcher { settings, ..Fetcher::default() };
+    (system.aws, system.fetcher) = wire(Mode::Run, account);
     Ok(system)
 }
 
@@ -120,7 +122,7 @@ pub fn aws_answer(bytes: &[u8]) {
 /// What is read of an identity document stands in it as the text of that field.
 pub fn metadata_document(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let Ok(identity) = Identity::read(&text) else { return };
+    let Ok(identity) = IdentityDocument::read(&text) else { return };
     for name in ["accountId", "region", "instanceId"] {
         if let Ok(fact) = identity.fact(name) {
             let document: serde_json::Value = serde_json::from_str(&text).unwrap();

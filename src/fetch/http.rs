@@ -1,65 +1,62 @@
-//! `https` and `http` sources, and probes.
+//! `https` and `http` sources.
 
-use std::sync::Arc;
+use std::time::SystemTime;
 
-use aws_sdk_s3::primitives::DateTime;
 use reqwest::{
     Method, Response, StatusCode, Url,
     header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, RANGE, RETRY_AFTER},
 };
 
-use super::{Answer, Origins, download, range::Range, spool::Promise};
 use crate::{
+    aws::s3::{Answer, Promise},
     error::Fault,
     net::{
+        Network,
+        range::Range,
         redirect,
         retry::{Failure, retry_after},
     },
-    value::spoken,
 };
 
-/// How much of a probe's body is read, so that the server isn't cut off in the middle of a short one.
-const PROBE_BODY: usize = 64 << 10;
-
 /// Asks for a URL's bytes: all of them, or a part of what was promised.
-pub(crate) async fn get(
-    origins: &Origins,
+pub(super) async fn get(
+    network: &Network,
     url: &str,
     part: Option<(Range, &Promise)>,
-) -> Result<download::Answer, Failure> {
-    let response = request(origins, Method::GET, url, part).await?;
+) -> Result<Answer<Response>, Failure> {
+    let response = request(network, Method::GET, url, part).await?;
     let headers = response.headers();
     match (response.status(), part) {
         (StatusCode::OK, _) => {
             let (total, etag) = (response.content_length(), strong_etag(headers));
             let promise = Promise { total, etag, ..Promise::default() };
-            Ok(download::Answer::Whole(download::Bytes::Http(response), promise))
+            Ok(Answer::Whole(response, promise))
         }
         (StatusCode::PARTIAL_CONTENT, Some((range, promise))) => {
             let sent = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or("none");
             let etag = strong_etag(headers);
             if !range.is_answered_by(sent, promise.total) {
                 let asked = range.header();
-                return Ok(download::Answer::Changed(Fault::new(format!(
+                return Ok(Answer::Changed(Fault::new(format!(
                     "the server sent Content-Range {} for {asked}",
                     sent.escape_debug()
                 ))));
             }
             if etag.is_some() && etag != promise.etag {
-                return Ok(download::Answer::Changed(Fault::new("the server has other bytes now")));
+                return Ok(Answer::Changed(Fault::new("the server has other bytes now")));
             }
-            Ok(download::Answer::Part(download::Bytes::Http(response)))
+            Ok(Answer::Part(response))
         }
         (StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::PRECONDITION_FAILED, Some(_)) => {
-            Ok(download::Answer::Changed(Fault::new("the server no longer has the bytes of the first part")))
+            Ok(Answer::Changed(Fault::new("the server no longer has the bytes of the first part")))
         }
         _ => Err(refused(url, &response)),
     }
 }
 
 /// Asks for a URL's strong `ETag`.
-pub(crate) async fn etag(origins: &Origins, url: &str) -> Result<Option<String>, Failure> {
-    let response = request(origins, Method::HEAD, url, None).await?;
+pub(super) async fn etag(network: &Network, url: &str) -> Result<Option<String>, Failure> {
+    let response = request(network, Method::HEAD, url, None).await?;
     match response.status() {
         StatusCode::OK => Ok(strong_etag(response.headers())),
         _ => Err(refused(url, &response)),
@@ -67,12 +64,12 @@ pub(crate) async fn etag(origins: &Origins, url: &str) -> Result<Option<String>,
 }
 
 async fn request(
-    origins: &Origins,
+    network: &Network,
     method: Method,
     url: &str,
     part: Option<(Range, &Promise)>,
 ) -> Result<Response, Failure> {
-    let clients = &origins.clients;
+    let clients = &network.clients;
     let client = if part.is_some() { clients.parts() } else { clients.download() };
     let client = client.map_err(Failure::Permanent)?;
     let url = url.parse::<Url>().map_err(|error| Failure::Permanent(Fault::new(error.to_string())))?;
@@ -119,42 +116,13 @@ fn refused(url: &str, response: &Response) -> Failure {
         _ => return Failure::Permanent(fault),
     }
     let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    Failure::Transient(fault, after.and_then(|value| retry_after(value, now())))
+    Failure::Transient(fault, after.and_then(|value| retry_after(value, SystemTime::now())))
 }
 
 /// The `ETag` that promises the same bytes, which a weak one doesn't: RFC 9110 section 8.8.3.
-pub(crate) fn strong_etag(headers: &HeaderMap) -> Option<String> {
+fn strong_etag(headers: &HeaderMap) -> Option<String> {
     let etag = headers.get(ETAG)?.to_str().ok()?;
     (!etag.starts_with("W/")).then(|| etag.to_owned())
-}
-
-/// See [`System::probe`](super::System::probe).
-pub(crate) async fn probe(origins: Arc<Origins>, url: String) -> Result<Answer, Fault> {
-    let limit = origins.settings.probe;
-    let answer = tokio::time::timeout(limit, ask(&origins, &url)).await;
-    answer.unwrap_or_else(|_| Err(Fault::new(format!("no answer within {}", spoken(limit))).transient()))
-}
-
-async fn ask(origins: &Origins, url: &str) -> Result<Answer, Fault> {
-    let clients = &origins.clients;
-    let client = clients.local(url.starts_with("https:"))?;
-    let sent = client.get(url).send().await;
-    let mut response = sent.map_err(|error| Fault::new(clients.reason(&error)).transient())?;
-    let status = response.status().as_u16();
-    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-    let headers = response.headers().iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect();
-    let mut read = 0;
-    while read < PROBE_BODY
-        && let Ok(Some(chunk)) = response.chunk().await
-    {
-        read += chunk.len();
-    }
-    Ok(Answer { status, headers })
-}
-
-/// The machine's time.
-pub(crate) fn now() -> DateTime {
-    DateTime::from(std::time::SystemTime::now())
 }
 
 #[cfg(test)]

@@ -6,20 +6,28 @@ use std::{
     time::Instant,
 };
 
-use super::{Delivered, Download, Origins, Pull, Source, download, progress::Progress, spool::Spool};
+use super::{
+    engine::Engine,
+    fetched::Fetched,
+    progress::DownloadProgress,
+    pull::{Download, Pull},
+    source::Source,
+    spool::Spool,
+    transfer,
+};
 use crate::{
     error::{self, Class, Fault},
     net::retry::{Failure, Limit, Pace},
 };
 
 /// How often a source is tried that has another one behind it: that one is a better bet than patience.
-const ATTEMPTS: u32 = 2;
+const ATTEMPTS_BEFORE_NEXT: u32 = 2;
 
 /// How often a source is tried that is not waited for.
 const IMPATIENT_ATTEMPTS: u32 = 5;
 
 /// What is asked of each source, in turn.
-pub(crate) fn pulls(download: &Download, pace: &Pace) -> Vec<Pull> {
+pub(super) fn pulls(download: &Download, pace: &Pace) -> Vec<Pull> {
     let sources = download.sources.all();
     let pull = |(index, source): (usize, &Source)| Pull {
         source: source.clone(),
@@ -28,41 +36,56 @@ pub(crate) fn pulls(download: &Download, pace: &Pace) -> Vec<Pull> {
         limit: match pace.limit {
             Limit::Patience(_) if download.has_fallback => Limit::Attempts(IMPATIENT_ATTEMPTS),
             // With patience it is asked again after all the others.
-            Limit::Patience(_) if sources.len() > 1 => Limit::Attempts(ATTEMPTS),
-            Limit::Attempts(attempts) if index + 1 < sources.len() => Limit::Attempts(attempts.min(ATTEMPTS)),
+            Limit::Patience(_) if sources.len() > 1 => Limit::Attempts(ATTEMPTS_BEFORE_NEXT),
+            Limit::Attempts(attempts) if index + 1 < sources.len() => {
+                Limit::Attempts(attempts.min(ATTEMPTS_BEFORE_NEXT))
+            }
             limit => limit,
         },
     };
     sources.iter().enumerate().map(pull).collect()
 }
 
+/// What a download ends with.
+pub(super) struct Delivered {
+    pub(super) fetched: Fetched,
+    /// Which source delivered it, as it may be shown.
+    pub(super) source: String,
+    /// When it was complete.
+    pub(super) at: Instant,
+}
+
 /// What is asked of a source, and the file for what arrives from it.
-pub(crate) type Bid = (Pull, Arc<Mutex<Spool>>);
+pub(super) type Bid = (Pull, Arc<Mutex<Spool>>);
 
 /// Downloads from the first source that delivers. With patience all are asked again and again, but for those that ask for a
 /// longer pause than there is time for.
 ///
 /// # Errors
 /// That of the only source, or those of all of several: transient if one of them is.
-pub(crate) async fn run(origins: Arc<Origins>, bids: Vec<Bid>, progress: Arc<Progress>) -> Result<Delivered, Fault> {
+pub(super) async fn run(
+    engine: Arc<Engine>,
+    bids: Vec<Bid>,
+    progress: Arc<DownloadProgress>,
+) -> Result<Delivered, Fault> {
     if let [(pull, spool)] = &bids[..] {
-        let fetched = download::run(origins, pull, spool.clone(), progress).await.map_err(Failure::into_fault)?;
+        let fetched = transfer::run(engine, pull, spool.clone(), progress).await.map_err(Failure::into_fault)?;
         return Ok(Delivered { fetched, source: pull.source.to_string(), at: Instant::now() });
     }
-    let Limit::Patience(_) = origins.settings.pace.limit else {
-        return each(&origins, &bids, &Mutex::default(), &progress).await.map_err(Failure::into_fault);
+    let Limit::Patience(_) = engine.network.settings.pace.limit else {
+        return each(&engine, &bids, &Mutex::default(), &progress).await.map_err(Failure::into_fault);
     };
     let closed = Mutex::default();
     let what = bids.iter().map(|(pull, _)| pull.source.to_string()).collect::<Vec<_>>().join(" or ");
-    origins.attempts().shown(&progress).run(&what, || each(&origins, &bids, &closed, &progress)).await
+    engine.network.attempts().shown(&*progress).run(&what, || each(&engine, &bids, &closed, &progress)).await
 }
 
 /// Asks each source, in turn. Those that asked for too long a pause are `closed`, each with what it said.
 async fn each(
-    origins: &Arc<Origins>,
+    engine: &Arc<Engine>,
     bids: &[Bid],
     closed: &Mutex<BTreeMap<usize, String>>,
-    progress: &Arc<Progress>,
+    progress: &Arc<DownloadProgress>,
 ) -> Result<Delivered, Failure> {
     let mut failures: Vec<(String, anyhow::Error)> = vec![];
     let mut is_open = false;
@@ -76,7 +99,7 @@ async fn each(
         if let Some((before, error)) = failures.last() {
             tracing::warn!("{before}: {error:#}; trying {source}");
         }
-        let failure = match download::run(origins.clone(), pull, spool.clone(), progress.clone()).await {
+        let failure = match transfer::run(engine.clone(), pull, spool.clone(), progress.clone()).await {
             Ok(fetched) => return Ok(Delivered { fetched, source, at: Instant::now() }),
             Err(failure) => failure,
         };

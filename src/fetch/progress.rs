@@ -6,20 +6,21 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::Result;
 
 use super::spool::Spool;
 use crate::{
+    net::retry::{ShowWaits, Wait},
     stop::Deadlines,
-    value::{ByteSize, spoken},
+    value::ByteSize,
 };
 
 /// How far a download is.
 #[derive(Debug, Default)]
-pub(crate) struct Progress {
+pub(super) struct DownloadProgress {
     done: AtomicU64,
     /// Zero as long as it isn't known.
     total: AtomicU64,
@@ -33,60 +34,26 @@ struct Waits {
     last: Option<Wait>,
 }
 
-/// The pause before an attempt.
-#[derive(Debug, Clone)]
-pub(crate) struct Wait {
-    /// Its length.
-    pub(crate) pause: Duration,
-    /// Attempts that have failed.
-    pub(crate) failed: u32,
-    /// Why the last one did.
-    pub(crate) reason: String,
-}
-
-impl Wait {
-    /// `waiting 12.0 s for http://host/app.jar (attempt 4: the server answered 503 Service Unavailable)`
-    pub(crate) fn line(&self, what: &impl Display) -> String {
-        format!("waiting {} for {what} (attempt {}: {})", spoken(self.pause), self.failed, self.reason)
-    }
-
-    fn failure(&self) -> String {
-        format!("attempt {} failed: {}", self.failed, self.reason)
-    }
-}
-
-impl Progress {
+impl DownloadProgress {
     /// Bytes that have arrived, of how many if that is known.
-    pub(crate) fn now(&self) -> (u64, Option<u64>) {
+    pub(super) fn now(&self) -> (u64, Option<u64>) {
         let total = self.total.load(Ordering::Relaxed);
         (self.done.load(Ordering::Relaxed), (total > 0).then_some(total))
     }
 
     /// So many bytes have arrived.
-    pub(crate) fn arrived(&self, done: u64) {
+    pub(super) fn arrived(&self, done: u64) {
         self.done.store(done, Ordering::Relaxed);
     }
 
     /// Shows what a spool holds, of how many bytes.
-    pub(crate) fn show(&self, spool: &Spool) {
+    pub(super) fn show(&self, spool: &Spool) {
         self.arrived(spool.done());
         self.total.store(spool.promise().total.unwrap_or_default(), Ordering::Relaxed);
     }
 
-    /// A pause begins.
-    pub(crate) fn pauses(&self, wait: Wait) {
-        let mut waits = self.waits();
-        waits.last = Some(wait.clone());
-        waits.now = Some((wait, Instant::now()));
-    }
-
-    /// The pause is over.
-    pub(crate) fn resumes(&self) {
-        self.waits().now = None;
-    }
-
     /// A line that says how far the download of `what` is, or what it waits for.
-    pub(crate) fn line(&self, what: &impl Display) -> String {
+    pub(super) fn line(&self, what: &impl Display) -> String {
         if let Some((wait, _)) = &self.waits().now {
             return wait.line(what);
         }
@@ -98,18 +65,30 @@ impl Progress {
     }
 
     /// Fails if the next attempt is due only after a deadline: with why the last one failed.
-    pub(crate) fn check_pause(&self, deadlines: &Deadlines) -> Result<()> {
+    pub(super) fn check_pause(&self, deadlines: &Deadlines) -> Result<()> {
         let Some((wait, began)) = self.waits().now.clone() else { return Ok(()) };
         let left = wait.pause.saturating_sub(began.elapsed());
         deadlines.allow(left, "the next attempt").map_err(|error| error.context(wait.failure()))
     }
 
     /// `attempt 4 failed: the server answered 503 Service Unavailable`
-    pub(crate) fn last_failure(&self) -> Option<String> {
+    pub(super) fn last_failure(&self) -> Option<String> {
         self.waits().last.as_ref().map(Wait::failure)
     }
 
     fn waits(&self) -> MutexGuard<'_, Waits> {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ShowWaits for DownloadProgress {
+    fn pauses(&self, wait: Wait) {
+        let mut waits = self.waits();
+        waits.last = Some(wait.clone());
+        waits.now = Some((wait, Instant::now()));
+    }
+
+    fn resumes(&self) {
+        self.waits().now = None;
     }
 }

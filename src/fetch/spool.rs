@@ -15,12 +15,10 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use self::chunks::Chunks;
-pub(crate) use self::chunks::{CHUNK, Lane};
-use super::{
-    Fetched, Pull,
-    checksum::{Checksum, Running},
-};
+pub(super) use self::chunks::{CHUNK, Lane};
+use super::{fetched::Fetched, pull::Pull};
 use crate::{
+    aws::s3::{Checksum, Promise, RunningChecksum},
     error::Fault,
     host::{
         calls::{fallocate, fstatfs, fstatvfs},
@@ -40,29 +38,6 @@ const HEAD_BYTES: usize = 4096;
 /// No file is larger: ext4 ends at 16 TiB, an object of S3 at 50 TB.
 const LARGEST: u64 = 64 << 40;
 
-/// What an origin says of the bytes that it sends.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Promise {
-    /// How many they are.
-    pub(crate) total: Option<u64>,
-    /// A strong validator: other bytes have another.
-    pub(crate) etag: Option<String>,
-    /// S3's version of the object.
-    pub(crate) version: Option<String>,
-    /// S3's checksum.
-    pub(crate) checksum: Option<Checksum>,
-}
-
-impl Promise {
-    /// The validator that a [`Fetched`] has: the version, where the bucket keeps them, and the `ETag`.
-    pub(crate) fn validator(self) -> Option<String> {
-        match (self.version, self.etag) {
-            (Some(version), Some(etag)) => Some(format!("{version} {etag}")),
-            (one, other) => one.or(other),
-        }
-    }
-}
-
 /// A note's head: whose bytes it is about.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Head {
@@ -73,9 +48,9 @@ struct Head {
     promise: Promise,
 }
 
-/// Where the bytes go.
+/// The file that the bytes go to.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(super) enum SpoolFile {
     /// A file without a name.
     Anonymous(Arc<File>),
     /// A file that another process can take up.
@@ -83,7 +58,7 @@ pub(crate) enum Place {
 }
 
 /// A file on its way to become a [`Fetched`].
-pub(crate) struct Spool {
+pub(super) struct Spool {
     file: Arc<File>,
     part: Option<Staged>,
     /// For messages.
@@ -104,10 +79,10 @@ pub(crate) struct Spool {
 
 impl Spool {
     /// For a download's bytes; its directory is for messages. What is there already, according to a note, counts.
-    pub(crate) fn new(place: Place, directory: AbsPath, pull: &Pull) -> Result<Self, Fault> {
-        let (file, part) = match place {
-            Place::Anonymous(file) => (file, None),
-            Place::Part(part) => (part.file().clone(), Some(part)),
+    pub(super) fn new(file: SpoolFile, directory: AbsPath, pull: &Pull) -> Result<Self, Fault> {
+        let (file, part) = match file {
+            SpoolFile::Anonymous(file) => (file, None),
+            SpoolFile::Part(part) => (part.file().clone(), Some(part)),
         };
         let mut spool = Self {
             file,
@@ -129,22 +104,22 @@ impl Spool {
     }
 
     /// What is known of the bytes that are there.
-    pub(crate) fn promise(&self) -> &Promise {
+    pub(super) fn promise(&self) -> &Promise {
         &self.promise
     }
 
     /// How many bytes are there.
-    pub(crate) fn done(&self) -> u64 {
+    pub(super) fn done(&self) -> u64 {
         self.chunks.done()
     }
 
     /// Whether what is there is worth asking for the rest only.
-    pub(crate) fn is_resumable(&self) -> bool {
+    pub(super) fn is_resumable(&self) -> bool {
         self.done() > 0 && self.promise.etag.is_some() && self.promise.total.is_some()
     }
 
     /// Forgets what has arrived, and whose bytes they were.
-    pub(crate) fn forget(&mut self) -> Result<(), Fault> {
+    pub(super) fn forget(&mut self) -> Result<(), Fault> {
         self.note = None;
         if let Some(part) = &mut self.part {
             part.drop_note();
@@ -158,7 +133,7 @@ impl Spool {
     ///
     /// # Errors
     /// If they are not as many as is known, or there is no room for so many.
-    pub(crate) fn begin(&mut self, promise: Promise) -> Result<(), Failure> {
+    pub(super) fn begin(&mut self, promise: Promise) -> Result<(), Failure> {
         if self.done() > 0 {
             self.forget().map_err(Failure::Permanent)?;
         }
@@ -215,37 +190,37 @@ impl Spool {
     }
 
     /// A connection that will claim chunks.
-    pub(crate) fn lane(&mut self) -> Lane {
+    pub(super) fn lane(&mut self) -> Lane {
         self.chunks.lane()
     }
 
     /// See [`Chunks::has_more`].
-    pub(crate) fn has_more(&self) -> bool {
+    pub(super) fn has_more(&self) -> bool {
         self.chunks.has_more()
     }
 
     /// See [`Chunks::claim`].
-    pub(crate) fn claim(&mut self, lane: Lane) -> Option<(u64, u64)> {
+    pub(super) fn claim(&mut self, lane: Lane) -> Option<(u64, u64)> {
         self.chunks.claim(lane)
     }
 
     /// See [`Chunks::claim_at`].
-    pub(crate) fn claim_at(&mut self, lane: Lane, start: u64) -> Option<u64> {
+    pub(super) fn claim_at(&mut self, lane: Lane, start: u64) -> Option<u64> {
         self.chunks.claim_at(lane, start)
     }
 
     /// See [`Chunks::gap_end`].
-    pub(crate) fn gap_end(&self, start: u64) -> Option<u64> {
+    pub(super) fn gap_end(&self, start: u64) -> Option<u64> {
         self.chunks.gap_end(start)
     }
 
     /// See [`Chunks::release`].
-    pub(crate) fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         self.chunks.release();
     }
 
     /// Takes bytes of a claimed chunk, which follow those of it that are there. Whether the claim still holds.
-    pub(crate) fn write(&mut self, lane: Lane, offset: u64, bytes: &[u8]) -> Result<bool, Failure> {
+    pub(super) fn write(&mut self, lane: Lane, offset: u64, bytes: &[u8]) -> Result<bool, Failure> {
         if !self.chunks.is_claimed(lane, offset) {
             return Ok(false);
         }
@@ -272,30 +247,30 @@ impl Spool {
     }
 
     /// A body of unknown length has ended.
-    pub(crate) fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.chunks.end();
         self.promise.total = Some(self.done());
     }
 
     /// How many bytes wait to be digested; none while another thread is at it.
-    pub(crate) fn undigested(&self) -> u64 {
+    pub(super) fn undigested(&self) -> u64 {
         let frontier = self.chunks.frontier();
         self.digest.as_ref().map_or(0, |digest| frontier - digest.done)
     }
 
     /// The digest, for a thread to go on with, and how far.
-    pub(crate) fn lend_digest(&mut self) -> Option<Lent> {
+    pub(super) fn lend_digest(&mut self) -> Option<Lent> {
         let until = self.chunks.frontier();
         Some(Lent { digest: self.digest.take()?, file: self.file.clone(), until })
     }
 
     /// The digest comes back.
-    pub(crate) fn return_digest(&mut self, lent: Lent) {
+    pub(super) fn return_digest(&mut self, lent: Lent) {
         self.digest = Some(lent.digest);
     }
 
     /// Digests what is there, here and now.
-    pub(crate) fn digest(&mut self) -> io::Result<()> {
+    pub(super) fn digest(&mut self) -> io::Result<()> {
         let Some(mut lent) = self.lend_digest() else { return Ok(()) };
         let advanced = lent.advance();
         self.return_digest(lent);
@@ -306,7 +281,7 @@ impl Spool {
     ///
     /// # Errors
     /// Also if they are not all there, or not all digested.
-    pub(crate) fn verify(&mut self) -> Result<(), Fault> {
+    pub(super) fn verify(&mut self) -> Result<(), Fault> {
         let (done, total) = (self.done(), self.promise.total);
         let is_whole = |digest: &&mut Digest| digest.done == done && total == Some(done);
         let Some(digest) = self.digest.as_mut().filter(is_whole) else {
@@ -316,11 +291,11 @@ impl Spool {
         if let Some(expected) = self.expected.filter(|expected| *expected != actual) {
             return Err(other_bytes(done, actual, expected));
         }
-        digest.checksum.take().map_or(Ok(()), Running::verify)
+        digest.checksum.take().map_or(Ok(()), RunningChecksum::verify)
     }
 
     /// The whole file, to be read from its start. What has been verified is handed over.
-    pub(crate) fn finish(&mut self) -> Result<Fetched, Fault> {
+    pub(super) fn finish(&mut self) -> Result<Fetched, Fault> {
         let digest = self.digest.take().ok_or_else(|| Fault::new("the bytes of a download were not digested"))?;
         let promise = std::mem::take(&mut self.promise);
         Ok(Fetched {
@@ -404,7 +379,7 @@ impl Drop for Spool {
 }
 
 /// A digest on loan.
-pub(crate) struct Lent {
+pub(super) struct Lent {
     digest: Digest,
     file: Arc<File>,
     until: u64,
@@ -412,7 +387,7 @@ pub(crate) struct Lent {
 
 impl Lent {
     /// Digests what is there.
-    pub(crate) fn advance(&mut self) -> io::Result<()> {
+    pub(super) fn advance(&mut self) -> io::Result<()> {
         let mut buffer = vec![0; BITE.min(usize::try_from(self.until - self.digest.done).unwrap_or(BITE))];
         while self.digest.done < self.until {
             let left = usize::try_from(self.until - self.digest.done).unwrap_or(BITE).min(buffer.len());
@@ -429,13 +404,13 @@ impl Lent {
 /// What the bytes so far hash to.
 struct Digest {
     sha256: sha2::Sha256,
-    checksum: Option<Running>,
+    checksum: Option<RunningChecksum>,
     done: u64,
 }
 
 impl Digest {
     fn new(checksum: Option<&Checksum>) -> Self {
-        Self { sha256: sha2::Sha256::new(), checksum: checksum.and_then(Running::new), done: 0 }
+        Self { sha256: sha2::Sha256::new(), checksum: checksum.and_then(RunningChecksum::new), done: 0 }
     }
 
     fn update(&mut self, bytes: &[u8]) {
@@ -467,7 +442,7 @@ mod tests {
     fn a_full_file_system_is_named_with_what_was_needed() {
         let file = File::options().write(true).open("/dev/full").unwrap();
         let pull = Pull { source: "http://a/b".parse().unwrap(), sha256: None, size: None, limit: Limit::Attempts(1) };
-        let mut spool = Spool::new(Place::Anonymous(Arc::new(file)), "/var/lib/x".into(), &pull).unwrap();
+        let mut spool = Spool::new(SpoolFile::Anonymous(Arc::new(file)), "/var/lib/x".into(), &pull).unwrap();
         spool.begin(Promise { total: Some(3 << 20), ..Promise::default() }).unwrap();
         let lane = spool.lane();
         _ = spool.claim(lane).unwrap();

@@ -20,33 +20,78 @@ use std::{
 };
 
 use anyhow::Result;
+use aws_config::SdkConfig;
+use rustls::RootCertStore;
 
-use super::{Download, Fetched, Fetcher, Settings, Source};
+use super::{fetched::Fetched, pull::Download, source::Source};
 use crate::{
-    net::retry::{Limit, Pace},
+    aws::{
+        account::{Account, AwsSettings},
+        metadata::Metadata,
+    },
+    net::{
+        Network,
+        client::Clients,
+        retry::{Limit, Pace},
+        settings::NetworkSettings,
+    },
     stop::Interrupt,
-    system::{Mode, System},
+    system::{Mode, System, remote::wire},
 };
 
 /// Where nothing listens: a port that only root could open, and nobody has for decades.
 const NOBODY: &str = "http://127.0.0.1:1/";
 
+/// How a bench waits, and where its servers are.
+#[derive(Clone)]
+struct BenchSettings {
+    network: NetworkSettings,
+    /// The root certificates that TLS trusts, instead of the machine's.
+    roots: Option<RootCertStore>,
+    /// Instead of the SDK's chain of environment, profile files and metadata service.
+    aws: Option<SdkConfig>,
+    metadata_endpoint: String,
+    metadata_patience: Duration,
+}
+
+impl BenchSettings {
+    fn clients(&self) -> Clients {
+        match &self.roots {
+            Some(roots) => Clients::trusting(&self.network, roots.clone()).unwrap(),
+            None => Clients::new(&self.network),
+        }
+    }
+
+    fn account(self) -> Account {
+        let network = Network::of(self.network.clone(), self.clients());
+        let metadata = Metadata::at(Arc::new(network), &self.metadata_endpoint, self.metadata_patience).unwrap();
+        Account::of(metadata, AwsSettings::default(), self.aws)
+    }
+}
+
 /// A system on an empty tree.
 struct Bench {
     system: System,
+    settings: BenchSettings,
     tree: PathBuf,
 }
 
 impl Bench {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: BenchSettings) -> Self {
         Self::again(settings, nix::unistd::mkdtemp(&std::env::temp_dir().join("fetch-XXXXXX")).unwrap())
     }
 
     /// On the tree that another one has left.
-    fn again(settings: Settings, tree: PathBuf) -> Self {
+    fn again(settings: BenchSettings, tree: PathBuf) -> Self {
         let mut system = System::open(&tree, Mode::Run, Interrupt::default()).unwrap();
-        system.fetcher = Fetcher { settings, ..Fetcher::default() };
-        Self { system, tree }
+        (system.aws, system.fetcher) = wire(Mode::Run, settings.clone().account());
+        Self { system, settings, tree }
+    }
+
+    /// Connects anew, with a change.
+    fn rewire(&mut self, change: impl FnOnce(&mut BenchSettings)) {
+        change(&mut self.settings);
+        (self.system.aws, self.system.fetcher) = wire(Mode::Run, self.settings.clone().account());
     }
 
     /// What stands on the disk at this moment, and so if the process were killed now: a tree for another one.
@@ -93,31 +138,42 @@ fn text(mut fetched: Fetched) -> String {
 }
 
 /// Three attempts without noticeable pauses, no metadata service, and no certificates to be read.
-fn settings() -> Settings {
-    Settings {
-        pace: Pace {
-            limit: Limit::Attempts(3),
-            first: Duration::from_millis(1),
-            longest: Duration::from_millis(2),
-            obedience: Duration::from_millis(5),
-            ..Pace::default()
-        },
-        metadata_endpoint: Some(NOBODY.into()),
-        metadata_patience: Some(Duration::ZERO),
-        roots: Some(Arc::new(rustls::RootCertStore::empty())),
-        ..Settings::default()
+fn settings() -> BenchSettings {
+    let pace = Pace {
+        limit: Limit::Attempts(3),
+        first: Duration::from_millis(1),
+        longest: Duration::from_millis(2),
+        obedience: Duration::from_millis(5),
+        ..Pace::default()
+    };
+    BenchSettings {
+        network: NetworkSettings { pace, ..NetworkSettings::default() },
+        roots: Some(RootCertStore::empty()),
+        aws: None,
+        metadata_endpoint: NOBODY.into(),
+        metadata_patience: Duration::ZERO,
     }
 }
 
+/// Those settings, with a change.
+fn settings_with(change: impl FnOnce(&mut NetworkSettings)) -> BenchSettings {
+    let mut settings = settings();
+    change(&mut settings.network);
+    settings
+}
+
 /// That, and short of patience. Only for what must time out: a busy machine is slow as well.
-fn hasty() -> Settings {
-    Settings { stall: Duration::from_millis(400), probe: Duration::from_millis(600), ..settings() }
+fn hasty() -> BenchSettings {
+    settings_with(|network| {
+        network.stall_timeout = Duration::from_millis(400);
+        network.probe_timeout = Duration::from_millis(600);
+    })
 }
 
 /// That, and ready for what a busy machine takes to be a stall.
-fn hasty_and_persistent() -> Settings {
+fn hasty_and_persistent() -> BenchSettings {
     let mut settings = hasty();
-    settings.pace.limit = Limit::Attempts(100);
+    settings.network.pace.limit = Limit::Attempts(100);
     settings
 }
 

@@ -1,9 +1,10 @@
-//! Users and groups, as the texts of `/etc/passwd` and `/etc/group` have them: an image's accounts are not
-//! the host's, and a static binary has no NSS.
+//! Users and groups, read from `/etc/passwd` and `/etc/group`.
+//!
+//! getpwnam(3) would not do: an image's accounts are not the host's, and a static binary has no NSS.
 
 /// One line of `/etc/passwd`, passwd(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
+pub struct UserAccount {
     /// Login name.
     pub name: String,
     /// Numeric user id.
@@ -18,7 +19,7 @@ pub struct User {
 
 /// One line of `/etc/group`, group(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group {
+pub struct GroupAccount {
     /// Group name.
     pub name: String,
     /// Numeric group id.
@@ -27,19 +28,19 @@ pub struct Group {
     pub members: Vec<String>,
 }
 
-/// The accounts of a root.
+/// The users and groups of a root file system.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accounts {
-    users: Vec<User>,
-    groups: Vec<Group>,
+    users: Vec<UserAccount>,
+    groups: Vec<GroupAccount>,
 }
 
 impl Accounts {
-    /// Reads both texts. A line that is none is passed over, as the C library does.
+    /// Parses both texts. Invalid lines are ignored, as by the C library.
     pub fn parse(passwd: &str, group: &str) -> Self {
         let users = passwd.split('\n').filter_map(|line| {
             let [name, _, uid, gid, _, home, shell] = fields(line)?;
-            Some(User {
+            Some(UserAccount {
                 name: name.into(),
                 uid: uid.parse().ok()?,
                 gid: gid.parse().ok()?,
@@ -50,41 +51,42 @@ impl Accounts {
         let groups = group.split('\n').filter_map(|line| {
             let [name, _, gid, members] = fields(line)?;
             let members = members.split(',').filter(|member| !member.is_empty()).map(Into::into).collect();
-            Some(Group { name: name.into(), gid: gid.parse().ok()?, members })
+            Some(GroupAccount { name: name.into(), gid: gid.parse().ok()?, members })
         });
         Self { users: users.collect(), groups: groups.collect() }
     }
 
-    /// The user of that name.
-    pub fn user(&self, name: &str) -> Option<&User> {
+    /// Returns the user with a name.
+    pub fn user(&self, name: &str) -> Option<&UserAccount> {
         self.users.iter().find(|user| user.name == name)
     }
 
-    /// The user with that id.
-    pub fn user_by_id(&self, uid: u32) -> Option<&User> {
+    /// Returns the user with an id.
+    pub fn user_by_id(&self, uid: u32) -> Option<&UserAccount> {
         self.users.iter().find(|user| user.uid == uid)
     }
 
-    /// The group of that name.
-    pub fn group(&self, name: &str) -> Option<&Group> {
+    /// Returns the group with a name.
+    pub fn group(&self, name: &str) -> Option<&GroupAccount> {
         self.groups.iter().find(|group| group.name == name)
     }
 
-    /// The group with that id.
-    pub fn group_by_id(&self, gid: u32) -> Option<&Group> {
+    /// Returns the group with an id.
+    pub fn group_by_id(&self, gid: u32) -> Option<&GroupAccount> {
         self.groups.iter().find(|group| group.gid == gid)
     }
 
-    /// The numeric ids of the supplementary groups of a user.
+    /// Returns the numeric ids of a user's supplementary groups.
     pub fn groups_of(&self, name: &str) -> Vec<u32> {
-        let has = |group: &&Group| group.members.iter().any(|member| member == name);
+        let has = |group: &&GroupAccount| group.members.iter().any(|member| member == name);
         self.groups.iter().filter(has).map(|group| group.gid).collect()
     }
 
-    /// Whether a group is known to have no other account in it than root and this user's: so are the groups that useradd
-    /// makes together with a user.
+    /// Returns whether a group has no other members than root and one user.
+    ///
+    /// The groups that useradd makes together with a user are private.
     pub fn is_private(&self, gid: u32, uid: u32) -> bool {
-        let is_other = |user: &User| user.uid != 0 && user.uid != uid;
+        let is_other = |user: &UserAccount| user.uid != 0 && user.uid != uid;
         let Some(group) = self.group_by_id(gid) else { return false };
         let mut members = group.members.iter().map(|name| self.user(name));
         members.all(|member| member.is_some_and(|user| !is_other(user)))
@@ -93,12 +95,12 @@ impl Accounts {
 }
 
 fn fields<const N: usize>(line: &str) -> Option<[&str; N]> {
-    // `+`/`-` lines are NIS compat entries, not accounts.
+    // Lines with `+` or `-` are NIS entries, not accounts.
     let fields: Vec<&str> = line.split(':').collect();
     fields.try_into().ok().filter(|fields: &[&str; N]| !fields[0].is_empty() && !fields[0].starts_with(['+', '-', '#']))
 }
 
-/// Accounts are found by what their lines say, whatever the other lines are: a passwd, a NUL, a group.
+/// Checks that accounts are found whatever the other lines are. The input is a passwd, a NUL, a group.
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
 pub fn fuzz(input: &[u8]) {
@@ -115,7 +117,7 @@ pub fn fuzz(input: &[u8]) {
         assert!(group.members.iter().all(|member| !member.is_empty() && !member.contains([',', ':'])));
         assert_eq!(accounts.group_by_id(group.gid).map(|found| found.gid), Some(group.gid));
     }
-    // A line more is an account more, and the others are as they were.
+    // One more line adds one account and does not change the others.
     let more = Accounts::parse(&format!("{passwd}\nmore:x:1:2::/:\n"), &format!("{group}\nmore:x:1:\n"));
     assert_eq!(more.users[..accounts.users.len()], accounts.users);
     assert_eq!((more.users.len(), more.groups.len()), (accounts.users.len() + 1, accounts.groups.len() + 1));
@@ -126,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_that_are_no_accounts_are_passed_over() {
+    fn lines_that_are_no_accounts_are_ignored() {
         let accounts = Accounts::parse(
             "root:x:0:0:root:/root:/bin/bash\n+nis::::::\nbroken:x:zero:0:::\n\nshort:x:1\napp:x:999:998::/nonexistent:\n",
             "root:x:0:\nadm:x:4:app,ubuntu\n",

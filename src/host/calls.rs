@@ -1,7 +1,7 @@
-//! System calls about files, each made again where a signal interrupted it (`EINTR`).
+//! System calls for files that are repeated if a signal interrupts them (`EINTR`).
 //!
-//! The functions are nix's, with nix's names. Local file systems seldom let a signal interrupt them; FUSE and NFS do. A
-//! call that failed otherwise is never made again: after an `EIO` of fsync(2) the kernel takes the pages for clean.
+//! The functions are nix's, with nix's names. Signals interrupt calls mostly on FUSE and NFS. No other failure is
+//! repeated: after an `EIO` of fsync(2) the kernel treats the pages as clean.
 
 use std::{
     ffi::OsString,
@@ -24,7 +24,7 @@ use nix::{
     unistd::{self, AccessFlags, Gid, Uid, UnlinkatFlags},
 };
 
-/// Makes a call until no signal interrupts it.
+/// Repeats a call until no signal interrupts it.
 pub fn repeat<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     loop {
         match call() {
@@ -34,7 +34,7 @@ pub fn repeat<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Makes a call of the standard library until no signal interrupts it.
+/// Repeats a call of the standard library until no signal interrupts it.
 fn repeat_io<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -54,7 +54,7 @@ pub fn readlinkat(dir: impl AsFd, path: &(impl NixPath + ?Sized)) -> Result<OsSt
     repeat(|| fcntl::readlinkat(&dir, path))
 }
 
-/// Renames: renameat(2).
+/// Renames a file: renameat(2).
 pub fn renameat(
     old_dir: impl AsFd,
     old: &(impl NixPath + ?Sized),
@@ -151,12 +151,12 @@ pub fn read(mut file: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     repeat_io(|| file.read(buffer))
 }
 
-/// Resolves a path of the host to one without links: realpath(3).
+/// Resolves all links in a path of the host: realpath(3).
 pub fn canonicalize(path: &Path) -> io::Result<PathBuf> {
     repeat_io(|| std::fs::canonicalize(path))
 }
 
-/// Asks whether a child has ended: waitpid(2).
+/// Returns the status of a child that has ended: waitpid(2).
 pub fn try_wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     repeat_io(|| child.try_wait())
 }
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interrupted_call_is_made_again_and_a_failed_one_is_not() {
+    fn an_interrupted_call_is_repeated_and_a_failed_one_is_not() {
         let mut results = vec![Err(Errno::EIO), Ok(()), Err(Errno::EINTR), Err(Errno::EINTR)];
         assert_eq!(repeat(|| results.pop().unwrap()), Ok(()));
         assert_eq!(repeat(|| results.pop().unwrap()), Err(Errno::EIO));

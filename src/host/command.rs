@@ -1,4 +1,4 @@
-//! External programs: argv only, a clean environment, bounded output, and an end.
+//! External programs: started without a shell, with a clean environment, bounded output and bounded time.
 
 use std::{
     collections::VecDeque,
@@ -22,45 +22,45 @@ use nix::{
 use super::{
     Host,
     calls::{self, repeat},
-    root::identity::Identity,
+    root::identity::UserIdentity,
 };
 use crate::{error::Fault, redaction, stop::TICK, value::AbsPath};
 
-/// Where programs are looked for, whatever the caller's environment says.
+/// The directories that are searched for programs. The caller's `PATH` is ignored.
 const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-/// How much of a program's standard output is kept for parsing; what comes after is dropped.
-const STDOUT_LIMIT: usize = 4 << 20;
-/// How much of the end of each stream is kept for the error message.
-const TAIL_LIMIT: usize = 8 << 10;
-/// How many characters of a line of it the error message shows.
-const MOST_TAIL_COLUMNS: usize = 400;
-/// How long a program may take to end after SIGTERM before it gets SIGKILL.
-const GRACE: Duration = Duration::from_secs(8);
+/// Limits the standard output that is kept for parsing. The rest is dropped.
+const MAX_STDOUT_BYTES: usize = 4 << 20;
+/// Limits the end of each stream that is kept for the error message.
+const MAX_TAIL_BYTES: usize = 8 << 10;
+/// Limits the characters of a line in the error message.
+const MAX_TAIL_COLUMNS: usize = 400;
+/// The time that a program has between SIGTERM and SIGKILL.
+const KILL_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// A program to run. It is run inside the root acted on (by `chroot`, where that is an image's tree).
+/// A program to run on the machine, or with `chroot` in an image's tree.
 #[derive(Debug, Clone)]
 pub struct Program {
     argv: Vec<String>,
     env: Vec<(&'static str, String)>,
     is_private: bool,
     is_reporting: bool,
-    /// Whose rights it has, if not this process's own.
-    user: Option<Identity>,
+    /// The user whose rights it has; `None` for those of this process.
+    user: Option<UserIdentity>,
 }
 
-/// What a program that ended left behind.
+/// The result of a program that has ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// How it ended.
+    /// Its exit status.
     pub status: ExitStatus,
-    /// Its standard output, up to a limit.
+    /// The first 4 MiB of its standard output.
     pub stdout: String,
     /// The last lines of its standard output, then those of its standard error.
     pub tail: String,
 }
 
 impl Finished {
-    /// The exit code; a signal counts as 128 + its number, as in a shell.
+    /// Returns the exit code; 128 plus the number of a signal, as in a shell.
     pub fn code(&self) -> i32 {
         self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap_or_default())
     }
@@ -76,7 +76,7 @@ impl Finished {
 }
 
 impl Program {
-    /// A program and its arguments.
+    /// Makes a program from its name and arguments.
     pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
         Self {
             argv: argv.into_iter().map(Into::into).collect(),
@@ -95,42 +95,42 @@ impl Program {
         if self.is_private { "" } else { tail }
     }
 
-    /// One more argument.
+    /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, argument: impl Into<String>) -> Self {
         self.argv.push(argument.into());
         self
     }
 
-    /// More arguments.
+    /// Adds arguments.
     #[must_use]
     pub fn args<S: Into<String>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.argv.extend(arguments.into_iter().map(Into::into));
         self
     }
 
-    /// Handles a secret: neither its arguments nor what it prints are shown.
+    /// Hides its arguments and its output, which have a secret.
     #[must_use]
     pub fn private(mut self) -> Self {
         self.is_private = true;
         self
     }
 
-    /// Says by what it prints how far it is: each line is shown while it runs.
+    /// Shows each line of its output as progress while it runs.
     #[must_use]
     pub fn reporting(mut self) -> Self {
         self.is_reporting = true;
         self
     }
 
-    /// Runs with a user's rights, and no supplementary group.
+    /// Runs it with a user's rights and without supplementary groups.
     #[must_use]
-    pub fn as_user(mut self, user: Option<Identity>) -> Self {
+    pub fn as_user(mut self, user: Option<UserIdentity>) -> Self {
         self.user = user;
         self
     }
 
-    /// One more environment variable. The caller's environment is not inherited.
+    /// Adds an environment variable. The caller's environment is not inherited.
     #[must_use]
     pub fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.env.push((name, value.into()));
@@ -142,14 +142,14 @@ impl Host {
     /// Runs a program to its end.
     ///
     /// # Errors
-    /// If it can't be started, or a signal or deadline ended it. A program that fails is not an error
-    /// here: see [`Host::run_checked`].
+    /// If it cannot be started, or if a signal or a deadline ended it. An exit code other than 0 is no error here; see
+    /// [`Host::run_checked`].
     pub fn run(&self, command: &Program) -> Result<Finished> {
         let mut child = self.spawn(command)?;
         let pid = Pid::from_raw(child.id().cast_signed());
         tracing::debug!(argv = ?command.shown(), %pid, "started");
         let streams = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
-        let mut output = Output::new(streams)?;
+        let mut output = OutputReader::new(streams)?;
         let mut stop: Option<(anyhow::Error, Instant)> = None;
         let status = loop {
             output.pump(TICK, &|line| {
@@ -164,7 +164,7 @@ impl Host {
                 None => {
                     if let Err(reason) = self.stop.check() {
                         stop_group(pid, Signal::SIGTERM);
-                        stop = Some((reason, Instant::now() + GRACE));
+                        stop = Some((reason, Instant::now() + KILL_TIMEOUT));
                     }
                 }
                 Some((_, patience)) if Instant::now() >= *patience => stop_group(pid, Signal::SIGKILL),
@@ -177,7 +177,7 @@ impl Host {
         match stop {
             None => Ok(finished),
             Some((reason, _)) => {
-                // What it started must not live on either.
+                // Kill also the processes that it has started.
                 _ = killpg(pid, Signal::SIGKILL);
                 let tail = command.shown_tail(&finished.tail);
                 Err(reason.context(with_tail(format!("{} was stopped", command.argv[0]), tail)))
@@ -188,14 +188,14 @@ impl Host {
     /// Runs a program that must exit with 0.
     ///
     /// # Errors
-    /// As [`Host::run`], and with the last lines of its output if it fails.
+    /// Those of [`Host::run`]. If it fails, the error has the last lines of its output.
     pub fn run_checked(&self, command: &Program) -> Result<Finished> {
         let finished = self.run(command)?;
         finished.check(command)?;
         Ok(finished)
     }
 
-    /// Whether a program is there to be run.
+    /// Returns whether a program is installed.
     pub fn has_program(&self, name: &str) -> bool {
         self.find_program(name).is_some()
     }
@@ -208,14 +208,14 @@ impl Host {
 
     fn spawn(&self, command: &Program) -> Result<Child> {
         let name = &command.argv[0];
-        // Found here, so that there is one execve and a clear error.
+        // With the full path there is one execve, and a clear error if the program is missing.
         let Some(program) = self.find_program(name) else {
             return Err(not_installed(name));
         };
         let mut words: Vec<&str> = vec![];
         let ids = command.user.as_ref().map(|user| format!("--userspec=+{}:+{}", user.uid, user.gid));
         if ids.is_some() {
-            // A session of its own: in ours, a user's program could type on root's terminal (TIOCSTI).
+            // In this process's session, a user's program could type on the terminal of root (TIOCSTI).
             words.push("/usr/bin/setsid");
         }
         let root = self.root().path().to_string_lossy();
@@ -239,10 +239,10 @@ impl Host {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         match &command.user {
-            // A group of its own: a terminal's Ctrl-C reaches us, and we stop it and what it started.
+            // In its own process group, Ctrl-C reaches only this process, which then stops the whole group.
             None => _ = process.process_group(0),
-            // The leader of a group can't begin a session, which is a group too: setsid(1) would leave it to a child.
-            // The standard library drops all supplementary groups with the uid.
+            // The leader of a group cannot begin a session: setsid(1) would fork. A session has its own group anyway.
+            // With the uid, the standard library also drops all supplementary groups.
             Some(user) if self.root().is_host() => _ = process.gid(user.gid).uid(user.uid).env("HOME", "/"),
             Some(_) => {}
         }
@@ -262,15 +262,15 @@ pub fn not_installed(name: &str) -> anyhow::Error {
     Fault::new(format!("the program `{name}` is not installed")).into()
 }
 
-/// Signals a program and what it started.
+/// Signals a program and the processes that it has started.
 fn stop_group(pid: Pid, signal: Signal) {
-    // A program that is to begin a session has no group of its own before.
+    // Before a program begins its session, it has no process group.
     if killpg(pid, signal).is_err() {
         _ = kill(pid, signal);
     }
 }
 
-/// `exit code 100`, or `signal 9`.
+/// Returns an exit status in words: `exit code 100` or `signal 9`.
 fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
@@ -279,30 +279,30 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// A message followed by the last lines of a program's output, each behind `| `.
+/// Returns a message followed by the last lines of a program's output, each after `| `.
 pub fn with_tail(message: String, tail: &str) -> String {
     let lines: Vec<&str> = tail.lines().filter(|line| !line.trim().is_empty()).collect();
     let last = &lines[lines.len().saturating_sub(12)..];
     last.iter().fold(message, |text, line| {
-        // Before the cut: half of a secret would not be known for one.
+        // Redact before the cut: half of a secret would not be recognized.
         let line = redaction::shown(line);
-        let end = line.char_indices().nth(MOST_TAIL_COLUMNS).map(|(end, _)| end);
+        let end = line.char_indices().nth(MAX_TAIL_COLUMNS).map(|(end, _)| end);
         text + "\n| " + &line[..end.unwrap_or(line.len())] + if end.is_some() { "…" } else { "" }
     })
 }
 
-/// Reads a program's output streams without blocking and keeps bounded parts of them.
-struct Output {
+/// A reader of a program's output streams that does not block and keeps bounded parts of them.
+struct OutputReader {
     streams: [Option<std::fs::File>; 2],
     stdout: Vec<u8>,
-    /// Of each stream its own: a flood on one must not wash away the last words on the other.
+    /// The last bytes of each stream. A long output on one does not displace that of the other.
     tails: [VecDeque<u8>; 2],
     line: Vec<u8>,
-    /// Until the next look at a program that has closed its output.
+    /// The time until the next check of a program that has closed its output.
     pause: Duration,
 }
 
-impl Output {
+impl OutputReader {
     fn new(streams: [Option<OwnedFd>; 2]) -> Result<Self> {
         for stream in streams.iter().flatten() {
             _ = repeat(|| fcntl(stream, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))).context("reading a program's output")?;
@@ -311,21 +311,21 @@ impl Output {
         Ok(Self { streams, stdout: vec![], tails: Default::default(), line: vec![], pause: Duration::from_micros(50) })
     }
 
-    /// Reads what is there, waiting at most `patience` for the first of it.
+    /// Reads the available output. Waits at most `patience` for the first byte.
     fn pump(&mut self, patience: Duration, progress: &dyn Fn(&str)) {
         let mut ready: Vec<PollFd<'_>> =
             self.streams.iter().flatten().map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)).collect();
         if ready.is_empty() {
-            // Most programs end right after they closed their output; one that lives on is looked at ever less often.
+            // Most programs end right after they close their output. The others are checked less and less often.
             std::thread::sleep(patience.min(self.pause));
             self.pause = (self.pause * 2).min(TICK);
             return;
         }
-        // An interrupted poll is like one that found nothing: the caller's loop comes back.
+        // After an interrupted poll, the caller's loop calls again.
         _ = poll(&mut ready, PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO));
         let mut buffer = [0; 16 << 10];
         for index in 0..self.streams.len() {
-            // A program that never stops printing must not keep us from looking at the clock.
+            // A program that never stops printing must not delay the check of the deadline.
             for _ in 0..16 {
                 let Some(stream) = &mut self.streams[index] else { break };
                 match stream.read(&mut buffer) {
@@ -341,13 +341,13 @@ impl Output {
 
     fn take(&mut self, index: usize, bytes: &[u8], progress: &dyn Fn(&str)) {
         if index == 0 {
-            let room = STDOUT_LIMIT.saturating_sub(self.stdout.len());
+            let room = MAX_STDOUT_BYTES.saturating_sub(self.stdout.len());
             self.stdout.extend(&bytes[..bytes.len().min(room)]);
         }
         let tail = &mut self.tails[index];
-        tail.extend(&bytes[bytes.len().saturating_sub(TAIL_LIMIT)..]);
-        drop(tail.drain(..tail.len().saturating_sub(TAIL_LIMIT)));
-        // Progress shows the last whole line of each piece; a line without an end is cut.
+        tail.extend(&bytes[bytes.len().saturating_sub(MAX_TAIL_BYTES)..]);
+        drop(tail.drain(..tail.len().saturating_sub(MAX_TAIL_BYTES)));
+        // Progress shows the last whole line of each piece. A line without an end is cut.
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let room = 512usize.saturating_sub(self.line.len());
             self.line.extend(&piece[..piece.len().min(room)]);
@@ -365,31 +365,34 @@ impl Output {
     fn tail(&self) -> String {
         let [stdout, stderr] = self.tails.each_ref().map(|tail| tail.iter().skip(broken(tail)));
         let bytes: Vec<u8> = stdout.chain(b"\n").chain(stderr).copied().collect();
-        // What is written over a line, as progress is, is a line of its own.
+        // Progress output overwrites its line with `\r`; show each version as a line.
         String::from_utf8_lossy(&bytes).replace('\r', "\n")
     }
 }
 
-/// How many bytes at the start of a tail may be the end of a secret whose start was dropped.
+/// Returns the number of bytes at the start of a tail that may be the end of a secret whose start was dropped.
 fn broken(tail: &VecDeque<u8>) -> usize {
-    if tail.len() < TAIL_LIMIT {
+    if tail.len() < MAX_TAIL_BYTES {
         return 0;
     }
-    let line = tail.iter().position(|byte| *byte == b'\n').map_or(TAIL_LIMIT, |end| end + 1);
+    let line = tail.iter().position(|byte| *byte == b'\n').map_or(MAX_TAIL_BYTES, |end| end + 1);
     line.min(redaction::longest_bytes())
 }
 
-/// A program given in a manifest, with `{}` replaced by a path.
+/// Returns the program of a manifest's `validate`, with `{}` replaced by a path.
 pub fn validator(argv: &[String], path: &AbsPath) -> Program {
     Program::new(argv.iter().map(|argument| argument.replace("{}", path.as_str())))
 }
 
-/// Runs a validator; its failure is the error, with its output unless that is private.
+/// Runs a validator.
+///
+/// # Errors
+/// If the validator fails. The error has its output, unless the program is private.
 pub fn validate(host: &Host, command: &Program) -> Result<()> {
     let finished = host.run(command)?;
     if !finished.status.success() {
         if command.is_private {
-            bail!("{}; its output is not shown, since the file is a secret", describe(finished.status));
+            bail!("{}; its output is not shown, because the file is a secret", describe(finished.status));
         }
         bail!(with_tail(
             format!("`{}` refuses it ({})", command.argv.join(" "), describe(finished.status)),

@@ -1,4 +1,4 @@
-//! The machine's console, whose last lines can be read from outside, also when nobody can log in.
+//! The machine's console. EC2 shows its last lines, also if no login is possible.
 
 use std::{
     fs::OpenOptions,
@@ -12,16 +12,16 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
-/// A serial line that nobody reads must not hold anybody up.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Limits the wait for a console that has no reader.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Writes to the console, if there is one that may be written to.
+/// Writes to the console. Without a writable console it does nothing.
 pub fn print(text: &str) {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let Ok(mut console) = OpenOptions::new().write(true).custom_flags(flags.bits()).open("/dev/console") else {
         return;
     };
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WRITE_TIMEOUT;
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
         match console.write(rest) {

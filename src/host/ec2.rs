@@ -1,6 +1,7 @@
-//! Whether this machine is an EC2 instance, and which one, as its firmware says. A metadata service that somebody else
-//! on the network puts at EC2's address would be asked by root for credentials, manifest and values: only the firmware
-//! tells whether EC2 is behind that address.
+//! The identification of EC2 instances by their firmware.
+//!
+//! Root asks the metadata service for credentials, the manifest and values. Outside EC2, another machine on the network
+//! could answer at EC2's address. Only the firmware shows whether EC2 is behind that address.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -12,60 +13,62 @@ use crate::{
     error::Fault,
 };
 
-/// Where EC2 puts the service.
+/// The addresses of EC2's metadata service.
 const ADDRESSES: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254))];
 /// The socket of systemd's own metadata service.
 const IMDSD: &str = "/run/systemd/io.systemd.InstanceMetadata";
-/// Where the kernel shows what the firmware says.
+/// The directory in which the kernel shows the firmware's values.
 const SYS: &str = "/sys";
 
-/// Whether the firmware says that this is an EC2 instance.
+/// Returns whether the firmware says that this is an EC2 instance.
 pub fn is_instance() -> bool {
     is_instance_by(Path::new(SYS))
 }
 
-/// The instance's id, which Nitro has in its firmware; `None` on Xen and elsewhere.
+/// Returns the instance id. Only the firmware of Nitro instances has it.
 pub fn instance_id() -> Option<String> {
     Some(dmi(Path::new(SYS), "board_asset_tag")).filter(|tag| is_instance() && tag.starts_with("i-"))
 }
 
-/// The system's UUID, which every virtual machine has its own of; empty where it can't be read.
+/// Returns the UUID of the virtual machine; empty if it cannot be read.
 pub fn system_uuid() -> String {
     dmi(Path::new(SYS), "product_uuid")
 }
 
-/// Whether the metadata service at this address is not to be asked: EC2's address, on a machine that is no instance.
+/// Returns whether an address is EC2's metadata service, but this machine is no EC2 instance.
 pub fn is_untrusted(address: IpAddr) -> bool {
     let is_told = environment::is_on(TRUST_METADATA) || environment::is_on(METADATA_ENDPOINT);
     ADDRESSES.contains(&address) && !is_told && !is_instance()
 }
 
-/// Whether systemd has a metadata service of its own, which by default lets no other program ask EC2's.
+/// Returns whether systemd has a metadata service of its own. By default it blocks other programs from EC2's.
+///
 /// <https://www.freedesktop.org/software/systemd/man/devel/systemd-imdsd.html>
 pub fn has_imdsd() -> bool {
     std::fs::exists(IMDSD).unwrap_or_default()
 }
 
-const UNTRUSTED: &str =
-    "the instance metadata service is not asked: by its firmware (DMI) this machine is no EC2 instance";
+const UNTRUSTED: &str = "not asking for instance metadata: the firmware (DMI) does not say EC2";
 
-/// Whether an error is that the metadata service is not asked.
+/// Returns whether an error says that the metadata service was not asked.
 pub fn is_untrusted_error(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.to_string() == UNTRUSTED)
 }
 
-/// That the metadata service is not asked, and how to have it asked all the same.
+/// Returns the fault for a metadata service that is not asked.
 pub fn untrusted() -> Fault {
     Fault::new(UNTRUSTED).hint(format!(
-        "give credentials in the environment or ~/.aws, and values as variables of your own; or, where the network \
-             is trusted to have one: {TRUST_METADATA}=1"
+        "set credentials in the environment or in ~/.aws, and values as your own variables; or, if you trust the \
+             network's metadata service: export {TRUST_METADATA}=1"
     ))
 }
 
-/// Nitro names the vendor, Xen has a BIOS version of Amazon's and identifiers that begin with `ec2`.
-/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/identify_ec2_instances.html>, and cloud-init's ds-identify, which
-/// demands of the firmware's UUID, other than of the hypervisor's, that the serial number is one too.
+/// Returns whether the values in `/sys` are those of an EC2 instance.
+///
+/// Nitro has Amazon as the vendor. Xen has an Amazon BIOS version and identifiers that begin with `ec2`. As in
+/// cloud-init's ds-identify, the firmware's UUID counts only if the serial number begins with `ec2` too.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/identify_ec2_instances.html>
 fn is_instance_by(sys: &Path) -> bool {
     let is_amazon = |name| dmi(sys, name) == "amazon ec2";
     is_amazon("sys_vendor")
@@ -75,7 +78,7 @@ fn is_instance_by(sys: &Path) -> bool {
         || ["product_uuid", "product_serial"].into_iter().all(|name| is_ec2_uuid(&dmi(sys, name)))
 }
 
-/// Whether a UUID begins with `ec2`, in either byte order: SMBIOS 2.4 turned the first field around.
+/// Returns whether a UUID begins with `ec2` in either byte order. SMBIOS 2.4 reversed the bytes of the first field.
 fn is_ec2_uuid(uuid: &str) -> bool {
     uuid.starts_with("ec2") || (uuid.get(4..5) == Some("2") && uuid.get(6..8) == Some("ec"))
 }
@@ -106,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_is_known_by_its_firmware() {
+    fn an_instance_is_recognized_by_its_firmware() {
         let uuid = "ec2e1916-9099-7caf-fd21-012345abcdef";
         for said in [
             &[("sys_vendor", "Amazon EC2")][..],
@@ -130,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_address_of_ec2_is_in_question() {
+    fn addresses_other_than_ec2s_are_trusted() {
         for address in ["127.0.0.1", "169.254.170.2", "169.254.170.23", "fd00:ec2::23"] {
             assert!(!is_untrusted(address.parse().unwrap()), "{address}");
         }

@@ -1,4 +1,4 @@
-//! Facts about the machine: `host.architecture`, `distribution`, `codename`, `memory`, `hostname`; its identity.
+//! Facts about the machine (`host.architecture`, `distribution`, `codename`, `memory`, `hostname`) and its identity.
 
 use anyhow::{Context, Result, bail};
 
@@ -7,11 +7,11 @@ use crate::{environment, value::Sha256};
 
 /// The names of the facts.
 pub const FACTS: [&str; 5] = ["architecture", "distribution", "codename", "memory", "hostname"];
-/// Those that differ between the instances of one image.
+/// The facts that differ between the instances of one image.
 pub const FACTS_OF_EACH_INSTANCE: [&str; 2] = ["memory", "hostname"];
 
 impl Host {
-    /// Returns a fact about the host, such as `codename`. In an image's tree, distribution and codename are the image's.
+    /// Returns a fact, such as `codename`. With an image's tree, the distribution and the codename are the image's.
     pub fn fact(&self, name: &str) -> Result<String> {
         match name {
             "architecture" => Ok(std::env::consts::ARCH.into()),
@@ -22,13 +22,14 @@ impl Host {
                 let name = nix::unistd::gethostname().context("asking for the host name")?;
                 name.into_string().map_err(|_| anyhow::anyhow!("the host name is not UTF-8"))
             }
-            _ => bail!("there is no host.{name}"),
+            _ => bail!("host.{name} does not exist"),
         }
     }
 
-    /// What tells this machine from all others, and so from one that was made from an image of its disk: the id of the
-    /// EC2 instance, else a digest of its UUID and its machine-id(5), which themselves are nobody's business. `None` where
-    /// nothing is known. An image's tree is no machine yet, and is called `image`.
+    /// Returns an identifier of this machine. A machine made from an image of its disk has another one.
+    ///
+    /// It is the id of the EC2 instance, or else a digest of the UUID and the machine-id(5), which are confidential.
+    /// Returns `None` if the machine has neither, and `image` for an image's tree.
     pub fn identity(&self) -> Option<String> {
         if !self.root().is_host() {
             return Some("image".into());
@@ -41,7 +42,7 @@ impl Host {
         })
     }
 
-    /// The same by what every user may read: the id of the EC2 instance, else a digest of the machine-id(5).
+    /// Returns the identity from what every user may read: the id of the EC2 instance, else a digest of the machine-id(5).
     pub fn public_identity(&self) -> Option<String> {
         if !self.root().is_host() {
             return Some("image".into());
@@ -53,7 +54,7 @@ impl Host {
         })
     }
 
-    /// The machine's memory in bytes.
+    /// Returns the machine's memory in bytes.
     pub fn memory(&self) -> Result<u64> {
         let meminfo = self.root().read_text(&"/proc/meminfo".into())?;
         let total =
@@ -63,7 +64,7 @@ impl Host {
     }
 }
 
-/// A field of os-release(5).
+/// Returns a field of os-release(5).
 fn os_release(root: &Root, field: &str) -> Result<String> {
     let path = root.resolve(&"/etc/os-release".into())?;
     let text = root.read_text(&path)?;
@@ -72,12 +73,12 @@ fn os_release(root: &Root, field: &str) -> Result<String> {
     Ok(value.trim().trim_matches(['"', '\'']).to_owned())
 }
 
-/// The kernel's name for the time since it was started, `proc_sys_kernel(5)`; empty where it has none.
+/// Returns the id of the current boot, `proc_sys_kernel(5)`; empty if the kernel has none.
 pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// The name servers that the system's resolver asks, as resolv.conf(5) has them.
+/// Returns the name servers of resolv.conf(5), for messages.
 pub fn name_servers() -> String {
     let text = std::fs::read("/etc/resolv.conf").unwrap_or_default();
     // A comment may be in any encoding.
@@ -86,8 +87,9 @@ pub fn name_servers() -> String {
     if servers.is_empty() { "none".into() } else { servers.join(", ") }
 }
 
-/// Whether standard error is connected to the journal, as systemd.exec(5) says of `$JOURNAL_STREAM`: the
-/// variable alone is inherited by children whose output goes elsewhere.
+/// Returns whether standard error is connected to the journal (systemd.exec(5), `$JOURNAL_STREAM`).
+///
+/// The variable alone is no proof: children with redirected output inherit it.
 pub fn is_stderr_the_journal() -> bool {
     let Ok(stat) = nix::sys::stat::fstat(std::io::stderr()) else { return false };
     environment::value(environment::JOURNAL_STREAM)

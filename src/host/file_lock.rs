@@ -1,4 +1,4 @@
-//! Locks by `fcntl(2)`, which the kernel drops with their holder: who has one, and waiting until nobody has.
+//! Locks of files by `fcntl(2)`, their holders, and waits for them. The kernel releases a lock when its holder ends.
 
 use std::{os::fd::AsFd, path::Path, time::Duration};
 
@@ -12,44 +12,45 @@ use nix::{
 use super::{Host, calls::repeat, root::Root};
 use crate::value::AbsPath;
 
-/// Longer than unattended-upgrades takes on a machine's first boot.
-const PATIENCE: Duration = Duration::from_mins(15);
-/// How often a lock is looked at.
-const PERIOD: Duration = Duration::from_millis(200);
+/// Limits the wait for a lock. On a machine's first boot, unattended-upgrades takes less.
+const WAIT_TIMEOUT: Duration = Duration::from_mins(15);
+/// The time between two checks of a lock.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A lock that somebody has.
+/// A lock that a process holds.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Held {
-    /// The file that stands for it.
+    /// The locked file.
     pub path: AbsPath,
-    /// Who has it, in words.
+    /// The process that holds it, in words.
     pub holder: String,
 }
 
-/// Waits as long as `find` finds a lock that is held.
+/// Waits until `find` finds no lock that is held.
 ///
 /// # Errors
-/// Transient, naming the holder, once a deadline has passed.
+/// At a deadline: a temporary failure that names the holder.
 pub fn wait(host: &Host, what: &str, find: impl Fn(&Root) -> Result<Option<Held>>) -> Result<()> {
-    host.stop.deadlines.within(Some(PATIENCE), &format!("waiting for {what}"), || {
+    host.stop.deadlines.within(Some(WAIT_TIMEOUT), &format!("waiting for {what}"), || {
         while let Some(Held { path, holder }) = find(host.root())? {
             host.progress(&format!("waiting for {holder} to release {path}"));
-            host.stop.wait(PERIOD).with_context(|| format!("{path} is held by {holder}"))?;
+            host.stop.wait(POLL_INTERVAL).with_context(|| format!("{path} is held by {holder}"))?;
         }
         Ok(())
     })
 }
 
-/// Who keeps us from locking a file as those do who use it as a lock.
+/// Returns the lock of a file if another process holds it.
 pub fn find(root: &Root, path: &AbsPath) -> Result<Option<Held>> {
     let Some((file, _)) = root.open_file(path)? else { return Ok(None) };
     let mut lock = whole_file()?;
-    _ = repeat(|| fcntl(&file, FcntlArg::F_GETLK(&mut lock))).with_context(|| format!("asking who holds {path}"))?;
+    _ = repeat(|| fcntl(&file, FcntlArg::F_GETLK(&mut lock)))
+        .with_context(|| format!("finding the process that holds {path}"))?;
     let is_held = i32::from(lock.l_type) != libc::F_UNLCK;
     Ok(is_held.then(|| Held { path: path.clone(), holder: describe(lock.l_pid) }))
 }
 
-/// Locks a whole file until it is closed, unless somebody else has.
+/// Locks a whole file until it is closed. Returns false if another process holds the lock.
 pub(crate) fn try_lock(file: &impl AsFd) -> Result<bool> {
     let lock = whole_file()?;
     match repeat(|| fcntl(file, FcntlArg::F_OFD_SETLK(&lock))) {
@@ -59,23 +60,24 @@ pub(crate) fn try_lock(file: &impl AsFd) -> Result<bool> {
     }
 }
 
-/// The whole file, for writing: what dpkg, apt and lckpwdf(3) ask for.
+/// Returns a write lock of the whole file, as dpkg, apt and lckpwdf(3) take it.
 fn whole_file() -> Result<libc::flock> {
     let (l_type, l_whence) = (libc::F_WRLCK.try_into()?, libc::SEEK_SET.try_into()?);
     Ok(libc::flock { l_type, l_whence, l_start: 0, l_len: 0, l_pid: 0 })
 }
 
-/// `pid 812 (/usr/bin/python3 /usr/bin/unattended-upgrade)`. The kernel says 0 of a process that our pid
-/// namespace doesn't have, and -1 of a lock that belongs to a descriptor; fcntl(2).
+/// Returns a holder in words, such as `pid 812 (/usr/bin/python3 /usr/bin/unattended-upgrade)`.
+///
+/// The kernel returns 0 for a process outside this pid namespace, and -1 for a lock of a descriptor; fcntl(2).
 fn describe(pid: libc::pid_t) -> String {
     match command_line(pid) {
         Some(command) => format!("pid {pid} ({command})"),
         None if pid > 0 => format!("pid {pid}"),
-        None => "a process that can't be seen from here".into(),
+        None => "a process outside this container".into(),
     }
 }
 
-/// A process in words, or `None` if there is none of that id.
+/// Returns a process in words; `None` if it does not exist.
 pub fn process(pid: libc::pid_t) -> Option<String> {
     is_alive(pid).then(|| describe(pid))
 }
@@ -92,7 +94,7 @@ fn command_line(pid: libc::pid_t) -> Option<String> {
     (!line.is_empty()).then_some(line)
 }
 
-/// Processes are the host's, never an image's.
+/// Returns the host's root, whose `/proc` shows the processes; an image's has none.
 fn host() -> Option<Root> {
     Root::open(Path::new("/")).ok()
 }
@@ -106,7 +108,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A lock that belongs to an open file: a process never finds a lock of its own in its way, but such a one it does.
+    /// A lock of an open file. Unlike a lock of this process, it also blocks this process.
     pub struct Lock(OwnedFd);
 
     impl Lock {
@@ -118,7 +120,7 @@ pub(crate) mod tests {
     }
 
     impl Drop for Lock {
-        /// Closing is not enough: a child that another test is just starting has the open file too.
+        /// Closing is not enough: a child that another test starts at the same time has the open file too.
         fn drop(&mut self) {
             let unlock = libc::flock { l_type: libc::F_UNLCK.try_into().unwrap(), ..whole_file().unwrap() };
             _ = fcntl(&self.0, FcntlArg::F_OFD_SETLK(&unlock)).unwrap();
@@ -131,7 +133,7 @@ pub(crate) mod tests {
         let name = describe(pid);
         assert!(name.starts_with(&format!("pid {pid} (")) && name.contains("glovo_bootstrap"), "{name}");
         assert_eq!(process(pid), Some(name));
-        assert_eq!(describe(0), "a process that can't be seen from here");
+        assert_eq!(describe(0), "a process outside this container");
         assert_eq!((describe(i32::MAX), process(i32::MAX)), (format!("pid {}", i32::MAX), None));
     }
 

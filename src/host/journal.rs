@@ -1,6 +1,7 @@
-//! Records for the journal, by its native protocol: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL>.
+//! Entries for the journal, by its native protocol: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL>.
 //!
-//! A journald that is stopped or too slow holds nothing up: what it does not take in time is dropped and counted.
+//! A journald that is stopped or slow does not delay a run. Entries that it does not accept in time are dropped and
+//! counted.
 
 use std::{
     fmt::{Debug, Write},
@@ -19,27 +20,26 @@ use tracing_subscriber::{Layer, layer::Context};
 
 use crate::redaction;
 
-/// Where journald listens.
+/// The socket of journald.
 const SOCKET: &str = "/run/systemd/journal/socket";
-/// How long a journald that is busy may take until it takes a record. Only the first record that it does not take
-/// waits so long.
-const BUSY: Duration = Duration::from_secs(1);
-/// A longer value is cut: a whole record must fit into one datagram.
+/// Limits the wait for a busy journald. Only the first entry that it does not accept waits this long.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longer values are cut, so that a whole entry fits into one datagram.
 const MAX_VALUE_BYTES: usize = 32 << 10;
 
 /// A layer that sends each event to the journal.
 #[derive(Debug)]
 pub struct Journal {
     socket: UnixDatagram,
-    /// How many records were dropped since the last one that was taken.
+    /// The number of entries that were dropped since the last accepted one.
     dropped: AtomicU64,
 }
 
 impl Journal {
-    /// Opens the way to the journal.
+    /// Connects to journald.
     ///
     /// # Errors
-    /// If nothing listens there.
+    /// If journald does not listen.
     pub fn open() -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
@@ -50,8 +50,11 @@ impl Journal {
     fn send(&self, record: &[u8]) {
         let dropped = self.dropped.load(Ordering::Relaxed);
         if dropped > 0 {
-            let mut note = Record::new(Level::WARN);
-            note.put("MESSAGE", &format!("{dropped} records are missing here: the journal did not take them"));
+            let mut note = JournalEntry::new(Level::WARN);
+            note.put(
+                "MESSAGE",
+                &format!("{dropped} entries are missing here: the journal did not accept them in time"),
+            );
             if self.try_send(&note.0).is_err() {
                 _ = self.dropped.fetch_add(1, Ordering::Relaxed);
                 return;
@@ -60,7 +63,7 @@ impl Journal {
         }
         let sent = self.try_send(record).or_else(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
-                let busy = PollTimeout::try_from(BUSY).unwrap_or(PollTimeout::ZERO);
+                let busy = PollTimeout::try_from(SEND_TIMEOUT).unwrap_or(PollTimeout::ZERO);
                 _ = poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)], busy);
                 self.try_send(record)
             }
@@ -73,7 +76,7 @@ impl Journal {
 
     fn try_send(&self, record: &[u8]) -> io::Result<usize> {
         self.socket.send(record).or_else(|error| match error.kind() {
-            // A journald that was started anew may listen on another socket of the same name.
+            // A restarted journald listens on a new socket with the same name.
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotConnected | io::ErrorKind::ConnectionReset => {
                 self.socket.connect(SOCKET).and_then(|()| self.socket.send(record))
             }
@@ -85,7 +88,7 @@ impl Journal {
 impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let metadata = event.metadata();
-        let mut record = Record::new(*metadata.level());
+        let mut record = JournalEntry::new(*metadata.level());
         record.put("TARGET", metadata.target());
         if let (Some(file), Some(line)) = (metadata.file(), metadata.line()) {
             record.put("CODE_FILE", file);
@@ -96,12 +99,12 @@ impl<S: Subscriber> Layer<S> for Journal {
     }
 }
 
-/// The fields of a record, as they are sent.
-struct Record(Vec<u8>);
+/// The fields of an entry in the form of the protocol.
+struct JournalEntry(Vec<u8>);
 
-impl Record {
+impl JournalEntry {
     fn new(level: Level) -> Self {
-        // As syslog(3) counts.
+        // The priorities of syslog(3).
         let priority = match level {
             Level::ERROR => "3",
             Level::WARN => "4",
@@ -114,7 +117,7 @@ impl Record {
         record
     }
 
-    /// Adds a field: its name, the length of its value, its value, which may have lines.
+    /// Adds a field: its name, the length of its value, its value. The value may have several lines.
     fn put(&mut self, name: &str, value: &str) {
         let value = &value[..value.floor_char_boundary(MAX_VALUE_BYTES)];
         self.0.extend(name.as_bytes());
@@ -138,7 +141,7 @@ impl Record {
     }
 }
 
-impl Visit for Record {
+impl Visit for JournalEntry {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.put_field(field, value);
     }

@@ -1,4 +1,4 @@
-//! What is printed, to a reader that may be slow, stuck or gone.
+//! Printing to a reader that may be slow, blocked or closed.
 
 use std::{
     os::fd::AsFd,
@@ -14,22 +14,24 @@ use nix::{
 
 use crate::stop::{self, TICK};
 
-/// How long a run waits for a reader that does not read; after that its words are dropped until it reads again.
-pub const STUCK: Duration = Duration::from_secs(5);
-/// How long a reader has once a signal has asked the process to end.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-/// So much can be written to a pipe that has room for anything, without blocking: `PIPE_BUF`, pipe(7).
+/// The time that a run waits for a reader. After that, output is dropped until the reader reads again.
+pub const READER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time that a reader has after a signal that ends the process.
+const READER_TIMEOUT_AFTER_SIGNAL: Duration = Duration::from_secs(1);
+/// A writable pipe accepts this many bytes without blocking: `PIPE_BUF`, pipe(7).
 const PIECE_BYTES: usize = 4096;
 
-/// How many texts were dropped since the last one that was read.
+/// The number of texts that were dropped since the last one that was read.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Writes a text to a descriptor and waits for its reader, at most for `patience`; for ever without one, but not beyond a
-/// signal. Errors are dropped: a closed terminal must not end a run.
+/// Writes a text to a descriptor.
+///
+/// Waits for the reader for at most `patience`. Without a `patience`, only a signal ends the wait. Errors are ignored:
+/// a closed terminal must not end a run.
 pub fn print(out: impl AsFd, text: &str, patience: Option<Duration>) {
     let dropped = DROPPED.load(Ordering::Relaxed);
     let patience = if dropped > 0 { Some(Duration::ZERO) } else { patience };
-    let note = format!("\n[{dropped} lines are missing here: nothing read them]\n");
+    let note = format!("\n[{dropped} lines are missing here: the reader was blocked]\n");
     let texts = if dropped > 0 { [note.as_str(), text] } else { ["", text] };
     for text in texts {
         if !write_all(&out, text.as_bytes(), patience) {
@@ -40,7 +42,7 @@ pub fn print(out: impl AsFd, text: &str, patience: Option<Duration>) {
     DROPPED.store(0, Ordering::Relaxed);
 }
 
-/// Whether all was written, or can never be.
+/// Returns whether all was written or an error prevents it; false if the wait ended.
 fn write_all(out: &impl AsFd, mut rest: &[u8], patience: Option<Duration>) -> bool {
     let mut stuck_since = None;
     while !rest.is_empty() {
@@ -59,7 +61,7 @@ fn write_all(out: &impl AsFd, mut rest: &[u8], patience: Option<Duration>) -> bo
             }
         }
         let stuck_since: &mut Instant = stuck_since.get_or_insert_with(Instant::now);
-        let asked = stop::is_asked().then_some(LAST_WORDS);
+        let asked = stop::is_asked().then_some(READER_TIMEOUT_AFTER_SIGNAL);
         if asked.into_iter().chain(patience).min().is_some_and(|limit| stuck_since.elapsed() >= limit) {
             return false;
         }

@@ -1,4 +1,4 @@
-//! What this process takes over from the one that started it, and what it leaves to its children.
+//! The attributes that this process inherits and those that it passes to its children.
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -13,29 +13,29 @@ use nix::{
     unistd::close,
 };
 
-/// Keeps what this process holds to itself: its memory, which no debugger of its user may read and no core file will
-/// hold, and its descriptors but `kept`. To be called first of all, before a file is opened.
+/// Protects this process's memory from debuggers and core files, and closes inherited descriptors except `kept`.
+///
+/// Must be called before any file is opened.
 pub fn isolate(kept: Option<RawFd>) {
     close_inherited(kept);
-    // A kernel that can't is no reason not to serve.
+    // A kernel that does not support it must not stop the run.
     _ = set_dumpable(false);
     _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
 }
 
-/// How many descriptors this process may have open (`ulimit -n`).
+/// Returns the number of descriptors that this process may have open (`ulimit -n`).
 ///
-/// Nothing raises it: programs that use select(2) break where it is above 1024, and children would inherit it.
+/// This program does not raise it: children inherit it, and programs that use select(2) fail above 1024.
 pub(crate) fn descriptors() -> usize {
     getrlimit(Resource::RLIMIT_NOFILE).ok().and_then(|(soft, _)| usize::try_from(soft).ok()).unwrap_or(256)
 }
 
-/// Gives to programs that this process starts the usual umask, whatever its own caller has.
+/// Sets the usual umask for this process and its children.
 pub fn use_usual_umask() {
     _ = umask(Mode::S_IWGRP | Mode::S_IWOTH);
 }
 
-/// Closes what was inherited beside the standard streams and `kept`: programs that this process starts would have it
-/// too.
+/// Closes the inherited descriptors except the standard streams and `kept`, so that children do not inherit them.
 fn close_inherited(kept: Option<RawFd>) {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let Ok(mut directory) = Dir::openat(AT_FDCWD, "/proc/self/fd", flags, Mode::empty()) else { return };

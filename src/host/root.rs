@@ -1,11 +1,14 @@
-//! The file system below the root acted on: `/`, or an image's tree with `--root`.
+//! The file system below the root of a run: `/`, or an image's tree with `--root`.
 //!
-//! Every path is walked component by component from the root's descriptor, and symbolic links are
-//! followed by hand, so that no link, `..` or race leads outside (what openat2's `RESOLVE_IN_ROOT`
-//! does, on every kernel and with one more check): to write, each directory on the way must be root's or, from one of them
-//! on, one user's ([`way`]), with whose rights alone the rest is done ([`identity`]); or else another local user could put
-//! a link or another directory in its place. What is written appears whole and durable or not at all: temporary file in
-//! the same directory, fsync, rename, fsync of the directory.
+//! Every path is walked component by component from the root's descriptor. This module follows symbolic links itself, so
+//! that no link, `..` or race leads outside of the root (as openat2's `RESOLVE_IN_ROOT`, but on every kernel).
+//!
+//! For writing there is one more check. Each directory on the way must be root's or, from one of them on, one user's
+//! ([`way`]). Below a user's directory, only the user's rights are used ([`identity`]). Otherwise another local user
+//! could put a link or another directory in its place.
+//!
+//! A written file appears whole and durable or not at all: a temporary file in the same directory, fsync, rename, fsync of
+//! the directory.
 
 mod acl;
 pub mod identity;
@@ -38,7 +41,7 @@ use nix::{
 
 pub use self::{removal::is_match, staged::Staged, walk::Survey};
 use self::{
-    walk::{MAX_LINKS, Place, Purpose},
+    walk::{MAX_LINKS, OpenDirectory, WalkPurpose},
     way::Owner,
     writable::explain_new,
 };
@@ -51,15 +54,17 @@ use crate::{
     value::{AbsPath, Sha256},
 };
 
-/// The endings of the names that a file has while it is written, while it is downloaded, and of the note on a download.
-const TEMPORARY: &str = ".glovo-bootstrap";
-const PART: &str = ".part";
-const NOTE: &str = ".part.map";
+/// The suffix of a file while it is written.
+const TEMPORARY_SUFFIX: &str = ".glovo-bootstrap";
+/// The suffix of a file while it is downloaded.
+const PART_SUFFIX: &str = ".part";
+/// The suffix of the note about an unfinished download.
+const NOTE_SUFFIX: &str = ".part.map";
 
-/// More than any small text file has that the distribution keeps.
+/// Limits the size of a small text file of the distribution. Real ones are smaller.
 pub const MAX_TEXT_BYTES: u64 = 64 << 20;
 
-/// Who may read and write a file: the identity and permission bits it is made with.
+/// The owner, group and permission bits of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ownership {
     /// Numeric user id.
@@ -70,7 +75,7 @@ pub struct Ownership {
     pub mode: u32,
 }
 
-/// What stands at a path; links are not followed.
+/// The type of a file. Links are not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileType {
     /// A regular file.
@@ -83,24 +88,24 @@ pub enum FileType {
     Special,
 }
 
-/// Status of the thing at a path.
+/// The status of the file at a path.
 #[derive(Debug, Clone, Copy)]
-pub struct Status {
-    /// What it is.
+pub struct FileStatus {
+    /// Its type.
     pub file_type: FileType,
-    /// Whose it is, and its permission bits.
+    /// Its owner, group and permission bits.
     pub ownership: Ownership,
     /// Length in bytes.
     pub size: u64,
-    /// How many names the file has.
+    /// The number of its names.
     pub links: u64,
-    /// When anything about it last changed: content, owner, mode, name.
+    /// The time of its last change: of content, owner, mode or name.
     pub changed: SystemTime,
-    /// What changes whenever the content may have: device, inode, size, modification and change time.
+    /// Values that differ if the content may have changed: device, inode, size, modification and change time.
     pub identity: [i64; 7],
 }
 
-impl Status {
+impl FileStatus {
     #[allow(clippy::useless_conversion, reason = "aarch64 counts links in 32 bits")]
     fn new(stat: &FileStat) -> Self {
         let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
@@ -132,63 +137,63 @@ impl Status {
     }
 }
 
-/// The root acted on.
+/// The root directory of a run.
 #[derive(Debug)]
 pub struct Root {
     path: PathBuf,
     fd: Arc<OwnedFd>,
-    /// With whose rights it is read.
-    reads: Purpose,
-    /// The directory of the last walk: a thousand files of one directory cost one walk.
-    last: RefCell<Option<(Purpose, AbsPath, Place)>>,
+    /// The purpose of reads, which decides about their rights.
+    reads: WalkPurpose,
+    /// The directory of the last walk. A thousand files of one directory need one walk.
+    last: RefCell<Option<(WalkPurpose, AbsPath, OpenDirectory)>>,
 }
 
 impl Root {
     /// Opens a root.
     ///
     /// # Errors
-    /// If it isn't a directory that can be opened.
+    /// If it is not a directory or cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
         let fd = openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())
             .with_context(|| format!("opening the root {}", path.display()))?;
         let path = canonicalize(path).with_context(|| format!("resolving {}", path.display()))?;
-        Ok(Self { path, fd: Arc::new(fd), reads: Purpose::Read, last: RefCell::new(None) })
+        Ok(Self { path, fd: Arc::new(fd), reads: WalkPurpose::Read, last: RefCell::new(None) })
     }
 
-    /// The same root, to look everything over with root's rights, also below users' directories, where it follows no link.
+    /// Returns the same root for reads with root's rights, also below users' directories. It follows no links there.
     #[must_use]
     pub fn to_inspect(&self) -> Self {
-        Self { path: self.path.clone(), fd: self.fd.clone(), reads: Purpose::Inspect, last: RefCell::new(None) }
+        Self { path: self.path.clone(), fd: self.fd.clone(), reads: WalkPurpose::Inspect, last: RefCell::new(None) }
     }
 
-    /// Where the root is on the host.
+    /// Returns the path of the root on the host.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the root is the host's own `/`.
+    /// Returns whether the root is the host's own `/`.
     pub fn is_host(&self) -> bool {
         self.path == Path::new("/")
     }
 
-    /// Forgets the directory that the last walk found: something was changed.
+    /// Forgets the directory of the last walk. Every change calls this.
     pub fn forget(&self) {
         *self.last.borrow_mut() = None;
     }
 
-    /// The status of what stands at a path, or `None` where nothing does.
-    pub fn status(&self, path: &AbsPath) -> Result<Option<Status>> {
+    /// Returns the status of the file at a path; `None` if it does not exist.
+    pub fn status(&self, path: &AbsPath) -> Result<Option<FileStatus>> {
         let Some(parent) = self.parent(path, self.reads)? else { return Ok(None) };
         let leaf = if path.leaf().is_empty() { "." } else { path.leaf() };
         match parent.act(|fd| fstatat(fd, leaf, AtFlags::AT_SYMLINK_NOFOLLOW)) {
-            Ok(stat) => Ok(Some(Status::new(&stat))),
+            Ok(stat) => Ok(Some(FileStatus::new(&stat))),
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
             Err(errno) => Err(errno).with_context(|| format!("reading the status of {path}")),
         }
     }
 
-    /// Opens a regular file for reading, or `None` where there is nothing. A link is not followed.
-    pub fn open_file(&self, path: &AbsPath) -> Result<Option<(File, Status)>> {
+    /// Opens a regular file for reading; `None` if it does not exist. A link is not followed.
+    pub fn open_file(&self, path: &AbsPath) -> Result<Option<(File, FileStatus)>> {
         let Some(parent) = self.parent(path, self.reads)? else { return Ok(None) };
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
         let fd = match parent.act(|fd| openat(fd, path.leaf(), flags, Bits::empty())) {
@@ -196,14 +201,17 @@ impl Root {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
             Err(errno) => return Err(errno).with_context(|| format!("opening {path}")),
         };
-        let status = Status::new(&fstat(&fd).with_context(|| format!("reading the status of {path}"))?);
+        let status = FileStatus::new(&fstat(&fd).with_context(|| format!("reading the status of {path}"))?);
         if status.file_type != FileType::Regular {
             bail!("{path} is not a regular file");
         }
         Ok(Some((File::from(fd), status)))
     }
 
-    /// The bytes of a file, or `None` where there is none. Refuses to read more than `limit` bytes.
+    /// Reads a file; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// If it has more than `limit` bytes.
     pub fn read(&self, path: &AbsPath, limit: u64) -> Result<Option<Vec<u8>>> {
         let Some((mut file, status)) = self.open_file(path)? else { return Ok(None) };
         let mut bytes = Vec::with_capacity(usize::try_from(status.size.min(limit)).unwrap_or_default() + 1);
@@ -215,14 +223,15 @@ impl Root {
         Ok(Some(bytes))
     }
 
-    /// A small text file that the distribution keeps (`/etc/passwd`, `/proc/swaps`); empty where there is none. Others
-    /// write into it in other encodings: what is not UTF-8 is replaced, so that this text must never be written back.
+    /// Reads a small text file of the distribution (`/etc/passwd`, `/proc/swaps`); empty if it does not exist.
+    ///
+    /// Bytes that are not UTF-8 become replacement characters. So this text must never be written back.
     pub fn read_text(&self, path: &AbsPath) -> Result<String> {
         let bytes = self.read(path, MAX_TEXT_BYTES)?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Where a symbolic link points, or `None` where nothing or something else stands.
+    /// Returns the target of a symbolic link; `None` if the path does not exist or is not a link.
     pub fn read_link(&self, path: &AbsPath) -> Result<Option<OsString>> {
         let Some(parent) = self.parent(path, self.reads)? else { return Ok(None) };
         match parent.act(|fd| readlinkat(fd, path.leaf())) {
@@ -232,15 +241,15 @@ impl Root {
         }
     }
 
-    /// The path that a path means once every symbolic link in it, the last component's too, is followed.
+    /// Follows every symbolic link in a path, also that of the last component.
     pub fn resolve(&self, path: &AbsPath) -> Result<AbsPath> {
         self.follow(path, |_| Ok(()))
     }
 
-    /// The same for a path that root changes in consequence.
+    /// Follows every symbolic link in a path that root will change.
     ///
     /// # Errors
-    /// Also for a link that a user may have put there: the path that it leads to would be taken for root's choice.
+    /// Also if a user may have made a link: the user must not choose the path that root changes.
     pub fn resolve_trusted(&self, path: &AbsPath) -> Result<AbsPath> {
         self.follow(path, |link| {
             let Some(uid) = self.owner_of_link(link)? else { return Ok(()) };
@@ -270,7 +279,7 @@ impl Root {
         bail!("{path}: too many levels of symbolic links")
     }
 
-    /// The user that decides where a link leads, where that is neither root nor the caller.
+    /// Returns the user that may replace a link; `None` if it is root or the caller.
     fn owner_of_link(&self, path: &AbsPath) -> Result<Option<u32>> {
         let (Some(parent), Some(status)) = (self.parent(path, self.reads)?, self.status(path)?) else {
             return Ok(None);
@@ -279,13 +288,13 @@ impl Root {
         Ok((geteuid().is_root() && uid != 0).then_some(uid))
     }
 
-    /// The names in a directory, sorted; empty where there is none.
+    /// Lists the names in a directory, sorted; empty if it does not exist.
     pub fn list(&self, path: &AbsPath) -> Result<Vec<String>> {
         let Some(place) = self.directory(path, self.reads)? else { return Ok(vec![]) };
         place.act(|fd| list(fd)).with_context(|| format!("listing {path}"))
     }
 
-    /// Puts these bytes at a path, atomically and durably.
+    /// Writes a file, atomically and durably.
     pub fn write(&self, path: &AbsPath, ownership: Ownership, bytes: &[u8]) -> Result<()> {
         let mut staged = self.stage(path, ownership)?;
         staged.write_all(bytes)?;
@@ -310,26 +319,26 @@ impl Root {
         owned.map_err(|errno| explain_write(errno, path).context(format!("setting owner and mode of {path}")))
     }
 
-    /// Opens a regular file that has one name to read and write it in place, or makes it, with mode 0600.
+    /// Opens a regular file with a single name to read and write it in place. A missing file is made with mode 0600.
     pub fn open_own(&self, path: &AbsPath) -> Result<File> {
         let parent = self.place_to_write(path, Some(geteuid().as_raw()))?;
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let fd = openat(&*parent.fd, path.leaf(), flags, Bits::from_bits_truncate(0o600));
         let fd = fd.map_err(|errno| explain_write(errno, path))?;
-        let status = Status::new(&fstat(&fd).with_context(|| format!("reading the status of {path}"))?);
+        let status = FileStatus::new(&fstat(&fd).with_context(|| format!("reading the status of {path}"))?);
         if status.file_type != FileType::Regular || status.links != 1 {
             bail!("{path} is not a regular file with one name");
         }
         Ok(File::from(fd))
     }
 
-    /// Sets owner and mode of a regular file that has one name, through its descriptor.
+    /// Sets owner and mode of a regular file with a single name, through its descriptor.
     pub fn own_file(&self, path: &AbsPath, ownership: Ownership) -> Result<()> {
         let parent = self.place_to_write(path, Some(ownership.uid))?;
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let opened = parent.act(|fd| openat(fd, path.leaf(), flags, Bits::empty()));
         let fd = opened.map_err(|errno| explain_write(errno, path))?;
-        let status = Status::new(&fstat(&fd).with_context(|| format!("reading the status of {path}"))?);
+        let status = FileStatus::new(&fstat(&fd).with_context(|| format!("reading the status of {path}"))?);
         if status.file_type != FileType::Regular || status.links != 1 {
             bail!("{path} is not a regular file with one name");
         }
@@ -337,14 +346,14 @@ impl Root {
         owned.with_context(|| format!("setting owner and mode of {path}"))
     }
 
-    /// Makes a symbolic link, replacing another link (and nothing else) that stands there.
+    /// Makes a symbolic link. It replaces another link, but no other file.
     pub fn make_link(&self, path: &AbsPath, target: &str) -> Result<()> {
         check_name(path.leaf())?;
         let parent = self.place_to_write(path, None)?;
-        // A new link is there at once and whole. Only to replace one takes a second name.
+        // A new link is made in one call. Only a replacement needs a temporary name.
         let made = match (parent.act(|fd| symlinkat(target, fd, path.leaf())), self.status(path)?) {
             (Err(Errno::EEXIST), Some(status)) if status.file_type == FileType::Link => {
-                let name = hidden_name(path.leaf(), TEMPORARY);
+                let name = hidden_name(path.leaf(), TEMPORARY_SUFFIX);
                 parent.act(|fd| {
                     loop_until_free(fd, &name, || symlinkat(target, fd, name.as_str()))?;
                     renameat(fd, name.as_str(), fd, path.leaf())
@@ -356,7 +365,7 @@ impl Root {
         parent.flush().with_context(|| format!("flushing the directory of {path}"))
     }
 
-    /// Removes a file or link; nothing there is fine.
+    /// Removes a file or link, if it exists.
     pub fn remove(&self, path: &AbsPath) -> Result<()> {
         let parent = self.place_to_write(path, None)?;
         match parent.act(|fd| unlinkat(fd, path.leaf(), UnlinkatFlags::NoRemoveDir)) {
@@ -366,8 +375,9 @@ impl Root {
         }
     }
 
-    /// Makes a directory with the given mode and its missing parents, all of them root's, or the user's below a user's
-    /// directory.
+    /// Makes a directory with the given mode, and its missing parents.
+    ///
+    /// They belong to root, or below a user's directory to that user.
     pub fn make_directories(&self, path: &AbsPath, mode: u32) -> Result<()> {
         if self.status(path)?.is_some() {
             return Ok(());
@@ -382,10 +392,10 @@ impl Root {
         self.make_directory(path, Ownership { uid, gid, mode })
     }
 
-    /// Free space for a file at `path`, in bytes, and the magic number of its file system.
+    /// Returns the file system of a path.
     pub fn file_system(&self, path: &AbsPath) -> Result<FileSystem> {
         let directory = path.parent().unwrap_or_else(|| AbsPath::from("/"));
-        let place = self.directory(&directory, Purpose::Inspect)?;
+        let place = self.directory(&directory, WalkPurpose::Inspect)?;
         let place = place.with_context(|| format!("{directory} does not exist"))?;
         let readable = openat(&*place.fd, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())
             .with_context(|| format!("opening {directory}"))?;
@@ -402,9 +412,9 @@ impl Root {
         })
     }
 
-    /// The directory of a path at which something of this user is to be written; without one, of its owner.
-    fn place_to_write(&self, path: &AbsPath, uid: Option<u32>) -> Result<Place> {
-        let Some(place) = self.parent(path, Purpose::Write)? else {
+    /// Returns the directory of a path for writing a file of a user; without a user, of the directory's owner.
+    fn place_to_write(&self, path: &AbsPath, uid: Option<u32>) -> Result<OpenDirectory> {
+        let Some(place) = self.parent(path, WalkPurpose::Write)? else {
             let parent = path.parent().unwrap_or_else(|| AbsPath::from("/"));
             let hint = format!("declare the directory {parent} in an earlier resource");
             return Err(Fault::new(format!("the directory of {path} does not exist")).hint(hint).into());
@@ -413,11 +423,11 @@ impl Root {
         Ok(place)
     }
 
-    fn parent(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Place>> {
+    fn parent(&self, path: &AbsPath, purpose: WalkPurpose) -> Result<Option<OpenDirectory>> {
         self.directory(&path.parent().unwrap_or_else(|| AbsPath::from("/")), purpose)
     }
 
-    fn directory(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Place>> {
+    fn directory(&self, path: &AbsPath, purpose: WalkPurpose) -> Result<Option<OpenDirectory>> {
         if let Some((for_purpose, last, place)) = &*self.last.borrow()
             && *for_purpose == purpose
             && last == path
@@ -432,23 +442,24 @@ impl Root {
     }
 }
 
-/// What a file system offers to a file about to be written.
+/// The properties of a file system that matter to a write.
 #[derive(Debug, Clone, Copy)]
 pub struct FileSystem {
     /// Its magic number, as in statfs(2).
     pub magic: nix::sys::statfs::FsType,
     /// Free bytes for an unprivileged user.
     pub free: u64,
-    /// Free bytes for root, who may use what is reserved.
+    /// Free bytes for root, with the reserved ones.
     pub free_to_root: u64,
-    /// The number of its device: the same one is the same file system.
+    /// The number of its device, which identifies the file system.
     pub device: u64,
     /// Whether it is mounted read-only.
     pub read_only: bool,
 }
 
-/// What a file or link is called until it is whole. Hidden, so that no `*.conf` glob picks it up. A name too long for that
-/// is cut, and told from others by its digest.
+/// Returns the name of a file or link until it is complete.
+///
+/// The name is hidden, so that it matches no `*.conf` glob. A name that would become too long is cut and gets its digest.
 fn hidden_name(leaf: &str, ending: &str) -> String {
     if leaf.len() <= 200 {
         return format!(".{leaf}{ending}");
@@ -457,20 +468,19 @@ fn hidden_name(leaf: &str, ending: &str) -> String {
     format!(".{}-{}{ending}", leaf.chars().take(40).collect::<String>(), &digest[..16])
 }
 
-/// Fails for a name that files have while they are written: what gets it could take another file's place.
-///
-/// # Errors
-/// Naming it.
+/// Fails for a name that is reserved for files while they are written.
 pub fn check_name(name: &str) -> Result<()> {
-    if name.starts_with('.') && [TEMPORARY, PART, NOTE].iter().any(|ending| name.ends_with(ending)) {
+    if name.starts_with('.') && [TEMPORARY_SUFFIX, PART_SUFFIX, NOTE_SUFFIX].iter().any(|ending| name.ends_with(ending))
+    {
         let message = format!("the name `{name}` is reserved for files that are being written");
         return Err(Fault::new(message).hint("use another name").into());
     }
     Ok(())
 }
 
-/// Runs `make` until its name is free, removing what a killed run left there. Bounded: somebody who
-/// keeps taking the name in a directory they may write to gets an error, not a loop.
+/// Runs `make` again until its name is free, and removes a file that a killed run left there.
+///
+/// The attempts are limited: another user who may write to the directory could make the name again and again.
 fn loop_until_free<T>(parent: &OwnedFd, name: &str, make: impl Fn() -> nix::Result<T>) -> nix::Result<T> {
     for _ in 0..16 {
         match make() {
@@ -484,9 +494,9 @@ fn loop_until_free<T>(parent: &OwnedFd, name: &str, make: impl Fn() -> nix::Resu
     Err(Errno::EEXIST)
 }
 
-/// Owner first, then mode: chown clears the set-id bits.
+/// Sets the owner, then the mode, because chown clears the set-id bits.
 fn set_ownership(fd: impl std::os::fd::AsFd, ownership: Ownership) -> nix::Result<()> {
-    let now = Status::new(&fstat(&fd)?).ownership;
+    let now = FileStatus::new(&fstat(&fd)?).ownership;
     if (now.uid, now.gid) != (ownership.uid, ownership.gid) {
         fchown(&fd, Some(Uid::from_raw(ownership.uid)), Some(Gid::from_raw(ownership.gid)))?;
     }
@@ -496,36 +506,36 @@ fn set_ownership(fd: impl std::os::fd::AsFd, ownership: Ownership) -> nix::Resul
     fchmod(&fd, Bits::from_bits_truncate(ownership.mode))
 }
 
-/// An errno of a write in words that say what to do.
+/// Returns the error of a failed write, with a hint.
 fn explain_write(errno: Errno, path: &AbsPath) -> anyhow::Error {
     let hint = match errno {
-        Errno::ENOSPC | Errno::EDQUOT => "the file system is full: free space or inodes on it (df -h, df -i)",
-        Errno::EROFS => "the file system is mounted read-only",
-        Errno::EPERM => "the file may be immutable (lsattr), or this is not root",
+        Errno::ENOSPC | Errno::EDQUOT => "free space or inodes on the full file system; to find it: df -h; df -i",
+        Errno::EROFS => "declare a path on another file system: this one is mounted read-only",
+        Errno::EPERM => "run as root, and check that the file is not immutable (lsattr)",
         Errno::EACCES => "run as root",
-        Errno::EEXIST | Errno::EISDIR | Errno::ENOTEMPTY => "something else stands there: move it away first",
-        Errno::EFBIG => "the file is larger than the file system or a limit (ulimit -f) allows",
+        Errno::EEXIST | Errno::EISDIR | Errno::ENOTEMPTY => "move the other file or directory at this path away",
+        Errno::EFBIG => "raise the limit of the file size (ulimit -f), or use another file system",
         _ => return anyhow::Error::from(errno).context(format!("writing {path}")),
     };
     Fault::new(format!("writing {path}")).caused_by(errno).hint(hint).into()
 }
 
-/// Whether a write failed because the file system has no space or no inode left, or the quota is used up.
+/// Returns whether a write failed because the file system has no free space or inode, or because of a quota.
 pub fn is_full(error: &anyhow::Error) -> bool {
     let mut errnos = error.chain().filter_map(|cause| cause.downcast_ref::<Errno>());
     errnos.any(|errno| matches!(errno, Errno::ENOSPC | Errno::EDQUOT))
 }
 
-/// Whether this user may not do it.
+/// Returns whether an error says that this user has no permission.
 pub fn is_denied(error: &anyhow::Error) -> bool {
     let mut errnos = error.chain().filter_map(|cause| cause.downcast_ref::<Errno>());
     errnos.any(|errno| matches!(errno, Errno::EACCES | Errno::EPERM))
 }
 
-/// A path that the operator typed, made absolute and free of links, on the host.
+/// Returns a path from the command line as an absolute path of the host without links.
 ///
 /// # Errors
-/// If nothing is there.
+/// If it does not exist.
 pub fn host_path(path: &str) -> Result<AbsPath> {
     let resolved = canonicalize(path.as_ref()).with_context(|| format!("opening {path}"))?;
     let text = resolved.into_os_string().into_string();

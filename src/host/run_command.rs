@@ -1,18 +1,18 @@
-//! How a person runs the steps again: hints name it.
+//! The command that runs the steps again, for hints.
 
-/// A command that runs the steps again, as a person types it.
+/// A command that runs the steps again.
 #[derive(Debug, Clone)]
 pub struct RunCommand {
-    /// `glovo-bootstrap run`
+    /// The program and its subcommand: `glovo-bootstrap run`.
     pub verb: String,
-    /// Which steps; empty, or it begins with a space.
+    /// The selected steps; empty, or with a space before them.
     pub selection: String,
-    /// Manifest, variables and more; empty, or it begins with a space.
+    /// The options, such as the manifest and variables; empty, or with a space before them.
     pub options: String,
 }
 
 impl RunCommand {
-    /// The same of only this step.
+    /// Returns the command for a single step.
     pub fn only(&self, step: &str) -> String {
         format!("{} {step}{}", self.verb, self.options)
     }

@@ -1,51 +1,52 @@
-//! What outlives a run, in `/var/lib/glovo-bootstrap`: the report, and what kinds must remember.
+//! The state files of runs in `/var/lib/glovo-bootstrap`: the report and the records of kinds.
 
 use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::root::{FileType, Ownership, Root, Status};
+use super::root::{FileStatus, FileType, Ownership, Root};
 use crate::value::AbsPath;
 
 /// The directory. Only root can list it, and what it holds is root's alone but for [`write_public`]'s files: reports quote
 /// commands and paths.
 pub const DIRECTORY: &str = "/var/lib/glovo-bootstrap";
-/// Room that is kept for the last report of a run that fills the disk, the largest that there is room for.
-const RESERVES: [usize; 3] = [256 << 10, 64 << 10, 16 << 10];
-const RESERVE: &str = "reserve";
-/// More than any state file has; a larger one is not ours.
+/// The sizes of the reserve for the report of a run that fills the disk. The first one that fits is used.
+const RESERVE_BYTES: [usize; 3] = [256 << 10, 64 << 10, 16 << 10];
+const RESERVE_NAME: &str = "reserve";
+/// Limits the size of a state file. This program writes no larger ones.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// The path of a state file, such as `report.json`.
+/// Returns the path of a state file, such as `report.json`.
 pub fn path(name: &str) -> Result<AbsPath> {
     AbsPath::from(DIRECTORY).join(name)
 }
 
-/// Reads a state file, or `None` where there is none.
+/// Reads a state file; `None` if it does not exist.
 ///
 /// # Errors
-/// If it can't be read, is too large, cut short or of another version.
+/// If it cannot be read, is too large or incomplete, or has another version.
 pub fn load<T: DeserializeOwned>(root: &Root, name: &str) -> Result<Option<T>> {
     let path = path(name)?;
     let Some(bytes) = root.read(&path, MAX_BYTES)? else { return Ok(None) };
     serde_json::from_slice(&bytes).with_context(|| path.to_string()).map(Some)
 }
 
-/// Reads a state file that only saves work: one that can't be read is `None`, and what it would have said is found out
-/// again from the machine.
+/// Reads a state file that only saves work.
+///
+/// Returns `None` also if it cannot be read. Then the caller reads the machine instead.
 pub fn read<T: DeserializeOwned>(root: &Root, name: &str) -> Option<T> {
     load(root, name).unwrap_or_else(|error| {
-        tracing::warn!("a state file can't be read, and is not used: {error:#}");
+        tracing::warn!("a state file cannot be read and is ignored: {error:#}");
         None
     })
 }
 
-/// Makes the directory. One that an earlier version has made is opened to be passed through.
+/// Makes the directory. Mode 0711 replaces the mode 0700 of an earlier version, so that users reach the public files.
 pub fn make_directory(root: &Root) -> Result<()> {
     let directory = AbsPath::from(DIRECTORY);
     root.make_directories(&directory, 0o711)?;
     match root.status(&directory)? {
-        Some(Status { ownership: found, .. }) if found.mode == 0o700 && found.uid == geteuid().as_raw() => {
+        Some(FileStatus { ownership: found, .. }) if found.mode == 0o700 && found.uid == geteuid().as_raw() => {
             root.own_directory(&directory, Ownership { mode: 0o711, ..found })
         }
         _ => Ok(()),
@@ -60,7 +61,7 @@ pub fn write_public<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<
     staged.rename()
 }
 
-/// Writes a state file, atomically and durably, mode 0600. A directory in its place is set aside.
+/// Writes a state file, atomically and durably, with mode 0600. A directory at its path is renamed first.
 pub fn write<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<()> {
     let mut bytes = serde_json::to_vec_pretty(value).context("writing JSON")?;
     bytes.push(b'\n');
@@ -72,27 +73,27 @@ pub fn write<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<()> {
     root.write(&path, ownership(), &bytes)
 }
 
-/// Keeps some room on the disk, unless that is done. A disk that has none is for others to complain about.
+/// Reserves space on the disk for the report, if it is not reserved yet. A full disk is no error here.
 pub fn reserve(root: &Root) {
     let make = |bytes: usize| -> Result<()> {
-        let mut staged = root.stage(&path(RESERVE)?, ownership())?;
+        let mut staged = root.stage(&path(RESERVE_NAME)?, ownership())?;
         staged.write_all(&vec![0; bytes])?;
         staged.rename()
     };
-    let is_there = path(RESERVE).and_then(|path| root.status(&path)).is_ok_and(|status| status.is_some());
-    if !is_there && !RESERVES.iter().any(|bytes| make(*bytes).is_ok()) {
-        tracing::debug!("no room is kept for the report");
+    let is_there = path(RESERVE_NAME).and_then(|path| root.status(&path)).is_ok_and(|status| status.is_some());
+    if !is_there && !RESERVE_BYTES.iter().any(|bytes| make(*bytes).is_ok()) {
+        tracing::debug!("no space is reserved for the report");
     }
 }
 
-/// Gives the room back to the disk; returns whether there was any.
+/// Frees the reserved space. Returns whether there was any.
 pub fn release(root: &Root) -> Result<bool> {
-    let path = path(RESERVE)?;
+    let path = path(RESERVE_NAME)?;
     let is_there = root.status(&path)?.is_some();
     root.remove(&path).map(|()| is_there)
 }
 
-/// Root's alone, or that of the user who tries the program out.
+/// Returns the owner of state files: root, or the user that runs this program, and mode 0600.
 fn ownership() -> Ownership {
     Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o600 }
 }

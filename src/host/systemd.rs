@@ -1,4 +1,4 @@
-//! systemd units: their state by one `systemctl show` for all, their changes by `systemctl`.
+//! systemd units. One `systemctl show` reads the states of all units; `systemctl` changes them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,11 +19,11 @@ use crate::{
     value::{AbsPath, quoted, spoken},
 };
 
-/// The properties asked for, org.freedesktop.systemd1(5).
+/// The properties that are read, org.freedesktop.systemd1(5).
 const PROPERTIES: &str = "Id,Names,LoadState,LoadError,ActiveState,ActiveEnterTimestampMonotonic,SubState,\
     InactiveExitTimestamp,InactiveExitTimestampMonotonic,UnitFileState,NeedDaemonReload,NRestarts,InvocationID,Job,Result,\
     ConditionTimestampMonotonic";
-/// Where unit files are, systemd.unit(5), the first one winning.
+/// The directories of unit files, systemd.unit(5). The first one with a file counts.
 const UNIT_PATH: [&str; 5] = [
     "/etc/systemd/system",
     "/run/systemd/system",
@@ -32,13 +32,13 @@ const UNIT_PATH: [&str; 5] = [
     "/lib/systemd/system",
 ];
 
-/// The endings of unit files.
+/// The suffixes of unit files.
 const UNIT_TYPES: [&str; 9] = ["service", "socket", "timer", "target", "path", "mount", "automount", "swap", "slice"];
-/// What systemd says of a unit that it can't load (`bus_unit_validate_load_state`, src/core/dbus-unit.c).
+/// systemd's messages for a unit that it cannot load (`bus_unit_validate_load_state`, src/core/dbus-unit.c).
 const REFUSALS: [&str; 2] = ["has a bad unit file setting", "failed to load properly"];
 
-/// How long reading the journal may take for an error's last lines.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Limits the time for reading the journal for an error's last lines.
+const JOURNAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The state of a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,92 +46,94 @@ pub struct Unit {
     properties: BTreeMap<String, String>,
 }
 
-/// The states of all units asked for so far.
+/// The states of all watched units.
 pub type Units = Rc<BTreeMap<String, Unit>>;
 
 impl Unit {
-    /// A property; empty where systemd doesn't know it.
+    /// Returns a property; empty if systemd does not know it.
     pub fn get(&self, property: &str) -> &str {
         self.properties.get(property).map_or("", String::as_str)
     }
 
-    /// `loaded`, `not-found`, `masked`, `bad-setting`, `error`.
+    /// Returns its load state: `loaded`, `not-found`, `masked`, `bad-setting` or `error`.
     pub fn load_state(&self) -> &str {
         self.get("LoadState")
     }
 
-    /// Whether it runs, or has run and stays active.
+    /// Returns whether it is active: it runs, or has run and stays active.
     pub fn is_active(&self) -> bool {
         matches!(self.get("ActiveState"), "active" | "reloading" | "refreshing")
     }
 
-    /// Whether it runs, or systemd will start it without being asked again.
+    /// Returns whether it runs, or whether systemd will start it without another command.
     pub fn is_up_or_will_be(&self) -> bool {
         self.has_job() || !matches!(self.get("ActiveState"), "" | "inactive" | "failed")
     }
 
-    /// Whether systemd gave up on it.
+    /// Returns whether it has failed and systemd does not restart it.
     pub fn is_failed(&self) -> bool {
         self.get("ActiveState") == "failed"
     }
 
-    /// Whether it starts at boot, or has no say in that (`static`, `generated`).
+    /// Returns whether it is enabled, or cannot be enabled (`static`, `generated`).
     pub fn is_enabled(&self) -> bool {
         matches!(self.get("UnitFileState"), "enabled" | "static" | "alias" | "indirect" | "generated")
     }
 
-    /// Whether its file on the disk is newer than what systemd has in memory.
+    /// Returns whether its file on the disk is newer than systemd's copy in memory.
     pub fn needs_reload(&self) -> bool {
         self.get("NeedDaemonReload") == "yes"
     }
 
-    /// Whether a job for it is queued.
+    /// Returns whether a job for it is queued.
     pub fn has_job(&self) -> bool {
         !matches!(self.get("Job"), "" | "0")
     }
 
-    /// How often systemd restarted it by itself.
+    /// Returns the number of automatic restarts.
     pub fn restarts(&self) -> u64 {
         self.get("NRestarts").parse().unwrap_or_default()
     }
 
-    /// Whether systemd has ended it and waits to start it again by itself.
+    /// Returns whether systemd waits before an automatic restart.
     fn awaits_restart(&self) -> bool {
         self.get("SubState").contains("auto-restart")
     }
 
-    /// Whether it does not run, and systemd starts it again and again.
+    /// Returns whether it does not run and systemd restarts it repeatedly.
     pub fn is_in_restart_loop(&self) -> bool {
         !self.is_active() && (self.awaits_restart() || (self.restarts() > 0 && self.get("ActiveState") == "activating"))
     }
 
-    /// Which start of the unit this is: systemd gives each one an id of its own.
+    /// Returns the id of its last start. systemd gives each start a new id.
     fn invocation(&self) -> &str {
         self.get("InvocationID")
     }
 
-    /// Whether this start has ended, and systemd has made or will make another one by itself.
+    /// Returns whether systemd has replaced this start with an automatic restart, or will do so.
     fn has_replaced(&self, invocation: &str) -> bool {
         self.awaits_restart() || self.invocation() != invocation
     }
 
-    /// Whether it neither runs nor is about to: it gave up, or simply left.
+    /// Returns whether it has ended and no start is queued.
     fn has_ended(&self) -> bool {
         self.is_failed() || (self.get("ActiveState") == "inactive" && !self.has_job())
     }
 
-    /// Whether systemd has tried to start it since it knows of it: its conditions are looked at each time.
+    /// Returns whether systemd has tried to start it since it loaded it. Each start checks the unit's conditions.
     fn was_tried(&self) -> bool {
         !matches!(self.get("ConditionTimestampMonotonic"), "" | "0")
     }
 
-    /// How long ago it became active.
+    /// Returns the time since it became active.
     pub fn active_for(&self) -> Result<Duration> {
         self.since("ActiveEnterTimestampMonotonic")
     }
 
-    /// When its start began: what was changed later has a later time, also if the clock was set since. It is the earlier
-    /// one of what the clock showed then, in whole seconds, and of that moment by the clock as it goes now.
+    /// Returns when its start began; `None` if systemd does not show it in UTC.
+    ///
+    /// A later change has a later time, also if the clock was set since. It is the earlier one of the clock's time then,
+    /// in whole seconds, and of that moment by the present clock.
     pub fn started(&self) -> Result<Option<SystemTime>> {
         let by_clock_now = SystemTime::now() - self.since("InactiveExitTimestampMonotonic")?;
         let mut words = self.get("InactiveExitTimestamp").split(' ').skip(1);
@@ -147,7 +149,7 @@ impl Unit {
     }
 }
 
-/// The paths where a unit's file may be, the first one winning: its own, or its template's.
+/// Returns the possible paths of a unit's file and of its template's, in the order of precedence.
 pub fn unit_files(name: &str) -> impl Iterator<Item = AbsPath> {
     let template = name.split_once('@').and_then(|(prefix, instance)| {
         let (instance, ending) = instance.rsplit_once('.')?;
@@ -157,46 +159,48 @@ pub fn unit_files(name: &str) -> impl Iterator<Item = AbsPath> {
     names.flat_map(|name| UNIT_PATH.iter().filter_map(move |directory| AbsPath::from(*directory).join(&name).ok()))
 }
 
-/// What is known of units, and which ones are asked about.
+/// The watched units and their known states.
 #[derive(Debug, Default)]
 pub(super) struct KnownUnits {
     watched: BTreeSet<String>,
-    /// The units that this run has started, each with the invocation that is known of.
+    /// The units that this run has started, each with its last known invocation.
     started: BTreeMap<String, String>,
-    /// As systemd has shown them since the last change.
+    /// The states since the last change.
     shown: Option<Units>,
 }
 
 impl KnownUnits {
-    /// Has systemd asked again: a change was made.
+    /// Forgets the states. Every change calls this.
     pub(super) fn forget(&mut self) {
         self.shown = None;
     }
 }
 
 impl Host {
-    /// Whether systemd reads a unit from this path.
+    /// Returns whether systemd reads a unit from this path.
     pub fn is_unit_file(&self, path: &AbsPath) -> bool {
         let ending = path.leaf().rsplit_once('.').map(|(_, ending)| ending);
         ending.is_some_and(|ending| UNIT_TYPES.contains(&ending)) && unit_files(path.leaf()).any(|file| file == *path)
     }
 
-    /// The unit that systemd reads this drop-in for, if it is one of a single unit.
+    /// Returns the unit of a drop-in; `None` if the drop-in is for several units.
     pub fn unit_of_drop_in<'a>(&self, path: &'a AbsPath) -> Option<&'a str> {
         let (directory, leaf) = path.as_str().rsplit_once('/')?;
         let (units, name) = directory.strip_suffix(".d")?.rsplit_once('/')?;
         let (stem, ending) = name.rsplit_once('.')?;
-        // `app-.service.d` is for each unit whose name begins so.
+        // `app-.service.d` is for all units whose names begin with `app-`.
         let is_one = !stem.is_empty() && !stem.ends_with('-') && UNIT_TYPES.contains(&ending);
         (is_one && leaf.ends_with(".conf") && UNIT_PATH.contains(&units)).then_some(name)
     }
 
-    /// Fails if systemd would refuse to load this unit file. What it only warns of is no failure, and neither is what
-    /// `systemd-analyze verify` misses on a machine that is not complete yet, such as the program to start.
+    /// Fails if systemd would refuse to load a unit file.
+    ///
+    /// systemd's warnings are no failure. A program that is not installed yet is none either, though
+    /// `systemd-analyze verify` reports it.
     pub fn verify_unit(&self, path: &AbsPath, is_secret: bool) -> Result<()> {
         let verify = Program::new(["systemd-analyze", "verify", "--man=no", path.as_str()]);
         let said = self.run(&if is_secret { verify.private() } else { verify })?.tail;
-        // A template is tried with an instance's name.
+        // systemd-analyze verifies a template under the name of an instance.
         let name = path.leaf().split_inclusive('@').next().unwrap_or_default();
         let unit = format!("Unit {name}");
         let refuses = |line: &str| line.contains(&unit) && REFUSALS.iter().any(|refusal| line.contains(refusal));
@@ -207,12 +211,12 @@ impl Host {
         Err(Fault::new(if is_secret { message } else { with_tail(message, &said) }).into())
     }
 
-    /// Units that will be asked about, so that one process tells of all of them.
+    /// Adds units to watch, so that one `systemctl show` reads all of them.
     pub fn watch_units(&self, names: impl IntoIterator<Item = String>) {
         self.units.borrow_mut().watched.extend(names);
     }
 
-    /// The state of a unit, since the last change.
+    /// Returns the state of a unit. It is kept until the next change.
     pub fn unit(&self, name: &str) -> Result<Unit> {
         self.watch_units([name.to_owned()]);
         let known = self.units.borrow().shown.clone().filter(|units| units.contains_key(name));
@@ -231,12 +235,12 @@ impl Host {
         let command = Program::new(["systemctl", "show", "--no-pager", "--property", PROPERTIES, "--"]).args(names);
         let command = command.env("TZ", "UTC");
         let shown = self.run_checked(&command).context("asking systemd for the state of units")?;
-        // One block for each name, in the order of the arguments, with an empty line between.
+        // The output has one block for each name, in the order of the arguments, separated by empty lines.
         let blocks = shown.stdout.trim_end().split("\n\n").map(parse);
         Ok(names.iter().cloned().zip(blocks).collect())
     }
 
-    /// The path of a unit's file, where there is one.
+    /// Returns the path of a unit's file, if it exists.
     pub fn unit_file(&self, name: &str) -> Result<Option<AbsPath>> {
         for path in unit_files(name) {
             if self.root().status(&path)?.is_some() {
@@ -246,7 +250,7 @@ impl Host {
         Ok(None)
     }
 
-    /// Whether a unit is wanted at boot, as the links say: for an image, where systemd doesn't run.
+    /// Returns whether links enable a unit. This works for an image, where systemd does not run.
     pub fn is_enabled_offline(&self, name: &str) -> Result<bool> {
         let etc = AbsPath::from("/etc/systemd/system");
         for directory in self.root().list(&etc)? {
@@ -259,30 +263,30 @@ impl Host {
         Ok(false)
     }
 
-    /// Starts, restarts or stops a unit and waits until it stays so.
+    /// Starts, restarts or stops a unit and waits until its state is stable.
     ///
-    /// The job is queued without waiting for it (`--no-block`), because it may be ordered after the very
-    /// unit that runs us, which ends only when we do (cloud-final.service, and units with
-    /// `After=multi-user.target`). Such a job is left queued; see [`Host::waits_for_us`].
+    /// `systemctl` does not wait for the job (`--no-block`). The job may be ordered after the unit of this process
+    /// (cloud-final.service, and units with `After=multi-user.target`), which ends only with this process. Such a job
+    /// stays queued; see [`Host::waits_for_us`].
     pub fn settle(&self, verb: &str, name: &str, stable: Duration, patience: Duration) -> Result<()> {
         let mut unit = self.unit(name)?;
         if verb != "stop" && unit.was_tried() {
-            // Earlier starts, failed or not, would count against the start limit.
+            // Earlier starts, failed or not, count for the start limit.
             _ = self.run(&Program::new(["systemctl", "reset-failed", name]))?;
         }
         _ = self.run_checked(&Program::new(["systemctl", verb, "--no-block", name]))?;
         let end = Instant::now() + patience;
-        // A restart that was due before belongs to an earlier start: only what ends this one counts.
+        // An automatic restart that was due before belongs to an earlier start. Only the end of this start counts.
         let mut ours = None;
         let mut active_since = None;
         let mut pause = Duration::from_millis(20);
         loop {
             unit = self.fresh_unit(name).map_err(|stopped| stopped.context(self.still(name, &unit)))?;
-            // Before our job is done, that may still be what it ends.
+            // Before this job is done, the state may still be that of the earlier start.
             let flaps = verb != "stop"
                 && !unit.has_job()
                 && unit.has_replaced(ours.get_or_insert_with(|| unit.invocation().to_owned()));
-            // What fails as it is stopped is stopped.
+            // A unit that fails while it stops has stopped.
             if verb != "stop" && unit.is_failed() || flaps {
                 return Err(self.failed(name, &unit));
             }
@@ -301,13 +305,14 @@ impl Host {
                 (false, false, true) if pause >= Duration::from_millis(200) && self.waits_for_us(name)? => {
                     return Ok(());
                 }
-                // It ran to its end: a oneshot that doesn't remain, or a service that simply left.
+                // It ran to its end: a oneshot without RemainAfterExit, or a service that exited.
                 (false, false, false) if unit.has_ended() => return Err(self.failed(name, &unit)),
                 _ => {}
             }
             if Instant::now() >= end {
                 let waited = Fault::new(format!("gave up after {}", spoken(patience)));
-                return Err(waited.hint(format!("systemctl status {}", quoted(name)))).context(self.still(name, &unit));
+                return Err(waited.hint(format!("see its state: systemctl status {}", quoted(name))))
+                    .context(self.still(name, &unit));
             }
             self.progress(&format!("{name}: {} ({})", unit.get("ActiveState"), unit.get("SubState")));
             self.stop.wait(pause).map_err(|stopped| stopped.context(self.still(name, &unit)))?;
@@ -315,7 +320,7 @@ impl Host {
         }
     }
 
-    /// Whether a unit that runs stays up until it has run for `stable`: it neither ends nor is started again.
+    /// Waits until a unit has run for `stable`. Returns false if it ends or restarts before.
     pub fn stays_up(&self, name: &str, stable: Duration) -> Result<bool> {
         let first = self.fresh_unit(name)?;
         let mut unit = first.clone();
@@ -331,14 +336,15 @@ impl Host {
         Ok(false)
     }
 
-    /// Whether this run has started a unit.
+    /// Returns whether this run has started a unit.
     pub fn has_started(&self, name: &str) -> bool {
         self.units.borrow().started.contains_key(name)
     }
 
-    /// Fails, with its last words, if a unit that this run has started does not run any more, or runs only because
-    /// systemd has started it again: whoever waits for what it serves waits in vain. A restart is told of once.
-    /// Starts no process where the run has started no unit.
+    /// Fails if a unit that this run has started no longer runs, or if systemd has restarted it.
+    ///
+    /// A check that waits for the unit's service can then end at once. The error has the last lines of the unit's
+    /// journal. A restart is reported once. If the run has started no unit, this starts no process.
     pub fn check_started(&self) -> Result<()> {
         let names: BTreeSet<String> = self.units.borrow().started.keys().cloned().collect();
         if names.is_empty() {
@@ -364,7 +370,7 @@ impl Host {
             result => format!("{name} failed ({result})"),
         };
         Fault::new(with_tail(message, &self.journal(name)))
-            .hint(format!("journalctl -u {}; then {}", quoted(name), self.run_command()))
+            .hint(format!("read its log: journalctl -u {}; then run again: {}", quoted(name), self.run_command()))
             .into()
     }
 
@@ -373,7 +379,7 @@ impl Host {
         with_tail(state, &self.journal(name))
     }
 
-    /// The last lines that a unit wrote to the journal.
+    /// Returns the last lines that a unit wrote to the journal.
     fn journal(&self, name: &str) -> String {
         let command = Program::new([
             "journalctl",
@@ -385,12 +391,12 @@ impl Host {
             "--unit",
             name,
         ]);
-        // Only for the message: the unit's failure is the error to be reported, be it that time is over.
-        let finished = self.stop.deadlines.instead(LAST_WORDS, "reading the journal", || self.run(&command));
+        // The lines are only for the message. The error is the unit's failure, also after a deadline.
+        let finished = self.stop.deadlines.instead(JOURNAL_TIMEOUT, "reading the journal", || self.run(&command));
         finished.map(|finished| finished.stdout).unwrap_or_default()
     }
 
-    /// Whether a queued job can only begin when the unit that runs us has ended.
+    /// Returns whether a queued job can begin only after the unit of this process has ended.
     pub fn waits_for_us(&self, name: &str) -> Result<bool> {
         let Some(ours) = self.own_unit()? else { return Ok(false) };
         let jobs = self.run_checked(&Program::new([
@@ -405,7 +411,7 @@ impl Host {
         if !queued.contains(ours.as_str()) || !queued.contains(name) {
             return Ok(false);
         }
-        // Follow `After=` through units that have a job themselves: only those hold others up.
+        // Follow `After=` only through units with a job: the others delay no job.
         let mut seen = BTreeSet::from([name.to_owned()]);
         let mut frontier = vec![name.to_owned()];
         while !frontier.is_empty() {
@@ -420,7 +426,7 @@ impl Host {
         Ok(false)
     }
 
-    /// The unit that this process runs in, by its control group: the unified one, or systemd's own beside others.
+    /// Returns the unit of this process, by its control group: the unified one, or systemd's own in a mixed hierarchy.
     fn own_unit(&self) -> Result<Option<String>> {
         let cgroups = self.root().read_text(&"/proc/self/cgroup".into())?;
         let mut paths = cgroups.lines().filter_map(|line| {
@@ -435,15 +441,16 @@ impl Host {
         Ok(())
     }
 
-    /// Enables or disables a unit: on a machine by its systemd, in an image by its links. A systemd that runs reads unit
-    /// files again by that: it remembers what it once said of a unit.
+    /// Enables or disables a unit: with systemd on a machine, with links in an image.
+    ///
+    /// A running systemd keeps the states of unit files in memory, and reads the files again with this.
     pub fn set_enabled(&self, name: &str, enabled: bool) -> Result<()> {
         let verb = if enabled { "enable" } else { "disable" };
         let finished = self.run_checked(&Program::new(["systemctl", "--quiet", verb, name]))?;
         if finished.tail.contains("no installation config") {
             bail!(
-                Fault::new(format!("{name} can't be enabled: its file has no [Install] section"))
-                    .hint("add WantedBy=multi-user.target to it")
+                Fault::new(format!("cannot enable {name}: its unit file has no [Install] section"))
+                    .hint("add an [Install] section with WantedBy=multi-user.target to the unit file")
             );
         }
         Ok(())

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     diagnostic::Text,
     error::Fault,
-    fetch::{Download, Source},
+    fetch::{pull::Download, source::Source},
     host::root::trusted::Trusted,
     system::System,
     value::{AbsPath, Sha256, quoted},

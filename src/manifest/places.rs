@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Manifest;
 use crate::{
     diagnostic::{Diagnostic, Place, Spot, nearest},
-    host::root::way::{Owner, Part, Way, Writers},
+    host::root::way::{Owner, PathPart, Way, Writers},
     resource::Resource,
     value::AbsPath,
 };
@@ -77,7 +77,7 @@ pub(super) fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
         let passed = declared.into_iter().try_for_each(|(path, (owner, writers))| {
             // Without an owner it is root's if it is new, and otherwise stays whose it is.
             let owner = owner.clone().or_else(|| way.user().cloned()).unwrap_or_else(|| Owner::Name("root".into()));
-            way.pass(&Part { path: path.as_str(), owner, writers: *writers, is_link: false })
+            way.pass(&PathPart { path: path.as_str(), owner, writers: *writers, is_link: false })
         });
         if let Err(fault) = passed.and_then(|()| way.admit(path.as_str(), declaration.owner.as_ref())) {
             faults.push(declaration.fault(fault.to_string(), fault.advice().map(Into::into)));

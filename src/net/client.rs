@@ -16,15 +16,15 @@ use reqwest::{
 };
 use rustls::{ClientConfig, RootCertStore};
 
-use super::{proxy::proxies, redirect::is_link_local, retry::Failure, tls};
-use crate::{
-    error::Fault,
-    fetch::{
-        Settings,
-        worker::{NoThread, blocking},
-    },
-    value::spoken,
+use super::{
+    proxy::proxies,
+    redirect::is_link_local,
+    retry::Failure,
+    settings::NetworkSettings,
+    tls,
+    worker::{NoThread, blocking},
 };
+use crate::{error::Fault, value::spoken};
 
 /// The clients.
 #[derive(Debug, Clone)]
@@ -32,10 +32,9 @@ pub(crate) struct Clients(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    connect: Duration,
-    probe_connect: Duration,
-    stall: Duration,
-    roots: Option<Arc<RootCertStore>>,
+    connect_timeout: Duration,
+    probe_connect_timeout: Duration,
+    stall_timeout: Duration,
     tls: OnceLock<ClientConfig>,
     download: OnceLock<Client>,
     parts: OnceLock<Client>,
@@ -45,14 +44,26 @@ struct Inner {
 }
 
 impl Clients {
-    /// None made so far.
-    pub(crate) fn new(settings: &Settings) -> Self {
+    /// Returns clients that trust the machine's root certificates. None is made so far.
+    pub(crate) fn new(settings: &NetworkSettings) -> Self {
+        Self::with(settings, OnceLock::new())
+    }
+
+    /// Returns clients that trust these root certificates alone.
+    ///
+    /// # Errors
+    /// If TLS cannot be configured.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn trusting(settings: &NetworkSettings, roots: RootCertStore) -> Result<Self, Fault> {
+        Ok(Self::with(settings, OnceLock::from(tls::config(Arc::new(roots))?)))
+    }
+
+    fn with(settings: &NetworkSettings, tls: OnceLock<ClientConfig>) -> Self {
         Self(Arc::new(Inner {
-            connect: settings.connect,
-            probe_connect: settings.probe_connect,
-            stall: settings.stall,
-            roots: settings.roots.clone(),
-            tls: OnceLock::new(),
+            connect_timeout: settings.connect_timeout,
+            probe_connect_timeout: settings.probe_connect_timeout,
+            stall_timeout: settings.stall_timeout,
+            tls,
             download: OnceLock::new(),
             parts: OnceLock::new(),
             service: OnceLock::new(),
@@ -83,7 +94,7 @@ impl Clients {
 
     /// Half of the time that a connection may take, so that the name servers are not taken for the server.
     fn names(&self, public: bool) -> Arc<Names> {
-        Arc::new(Names { public, limit: self.0.connect / 2 })
+        Arc::new(Names { public, limit: self.0.connect_timeout / 2 })
     }
 
     /// For the metadata service and for probes, without proxies; for `http` also without reading any
@@ -92,7 +103,7 @@ impl Clients {
         cached(if with_tls { &self.0.local_tls } else { &self.0.local }, || {
             let config = if with_tls { self.tls()? } else { tls::config(Arc::new(RootCertStore::empty()))? };
             let builder = self.builder(config).redirect(Policy::none()).no_proxy();
-            Ok(builder.pool_max_idle_per_host(0).connect_timeout(self.0.probe_connect))
+            Ok(builder.pool_max_idle_per_host(0).connect_timeout(self.0.probe_connect_timeout))
         })
     }
 
@@ -100,8 +111,7 @@ impl Clients {
         if let Some(config) = self.0.tls.get() {
             return Ok(config.clone());
         }
-        let roots = self.0.roots.clone().unwrap_or_else(|| Arc::new(tls::roots()));
-        let config = tls::config(roots)?;
+        let config = tls::config(Arc::new(tls::roots()))?;
         Ok(self.0.tls.get_or_init(|| config).clone())
     }
 
@@ -112,8 +122,8 @@ impl Clients {
             .dns_resolver(self.names(false))
             // A URL's query may hold a signature, which is nobody else's business.
             .referer(false)
-            .connect_timeout(self.0.connect)
-            .read_timeout(self.0.stall)
+            .connect_timeout(self.0.connect_timeout)
+            .read_timeout(self.0.stall_timeout)
     }
 
     /// What an error of a request or of a response's body means.
@@ -161,7 +171,7 @@ impl Clients {
             return if error.is_connect() {
                 "timed out".into()
             } else {
-                format!("no bytes for {}", spoken(self.0.stall))
+                format!("no bytes for {}", spoken(self.0.stall_timeout))
             };
         }
         if error.is_dns() {

@@ -2,19 +2,12 @@
 
 use std::{
     fmt::Display,
-    hash::{BuildHasher, Hasher, RandomState},
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
-
-use super::clock::Clock;
-use crate::{
-    error::Fault,
-    fetch::progress::{Progress, Wait},
-    value::spoken,
-};
+use super::{clock::Clock, date::seconds_until};
+use crate::{error::Fault, value::spoken};
 
 /// How often a log says that the same thing is still waited for.
 const REMINDER: Duration = Duration::from_secs(30);
@@ -104,12 +97,12 @@ impl Pace {
     /// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>
     fn pause(&self, attempt: u32) -> Duration {
         let bound = self.first.saturating_mul(1u32.checked_shl(attempt - 1).unwrap_or(u32::MAX)).min(self.longest);
-        bound.mul_f64(random_fraction())
+        bound.mul_f64(fastrand::f64())
     }
 
     /// The pause that an origin asked for, which is `most` at most, or up to that.
     fn obey(asked: Duration, most: Duration) -> Duration {
-        asked + asked.mul_f64(JITTER).min(most.saturating_sub(asked)).mul_f64(random_fraction())
+        asked + asked.mul_f64(JITTER).min(most.saturating_sub(asked)).mul_f64(fastrand::f64())
     }
 }
 
@@ -140,12 +133,42 @@ impl Default for Budget {
     }
 }
 
+/// The pause before an attempt.
+#[derive(Debug, Clone)]
+pub(crate) struct Wait {
+    /// Its length.
+    pub(crate) pause: Duration,
+    /// Attempts that have failed.
+    pub(crate) failed: u32,
+    /// Why the last one did.
+    pub(crate) reason: String,
+}
+
+impl Wait {
+    /// `waiting 12.0 s for http://host/app.jar (attempt 4: the server answered 503 Service Unavailable)`
+    pub(crate) fn line(&self, what: &impl Display) -> String {
+        format!("waiting {} for {what} (attempt {}: {})", spoken(self.pause), self.failed, self.reason)
+    }
+
+    /// `attempt 4 failed: the server answered 503 Service Unavailable`
+    pub(crate) fn failure(&self) -> String {
+        format!("attempt {} failed: {}", self.failed, self.reason)
+    }
+}
+
+/// Shows the pauses between attempts while they last.
+pub(crate) trait ShowWaits: Sync {
+    /// A pause begins.
+    fn pauses(&self, wait: Wait);
+    /// The pause is over.
+    fn resumes(&self);
+}
+
 /// The attempts at one thing.
-#[derive(Debug)]
 pub(crate) struct Attempts<'a> {
     pace: &'a Pace,
     budget: &'a Budget,
-    progress: Option<&'a Progress>,
+    progress: Option<&'a dyn ShowWaits>,
     /// When the first attempt, or the last one that got on, began or ended.
     since: Duration,
     failed: u32,
@@ -173,7 +196,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// Tells there what is waited for.
-    pub(crate) fn shown(self, progress: &'a Progress) -> Self {
+    pub(crate) fn shown(self, progress: &'a dyn ShowWaits) -> Self {
         Self { progress: Some(progress), ..self }
     }
 
@@ -280,7 +303,7 @@ impl<'a> Attempts<'a> {
             self.paid += Budget::RETRY;
             usual
         } else if let Limit::Patience(_) = limit {
-            usual.max(longest.mul_f64(1.0 - JITTER * random_fraction()))
+            usual.max(longest.mul_f64(1.0 - JITTER * fastrand::f64()))
         } else {
             return Err(End::Budget);
         };
@@ -322,19 +345,12 @@ fn reason(fault: &Fault) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// How long a `Retry-After` header asks to wait: seconds or a date, RFC 9110 section 10.2.3.
-pub(crate) fn retry_after(value: &str, now: DateTime) -> Option<Duration> {
+/// Returns how long a `Retry-After` header asks to wait: seconds or a date, RFC 9110 section 10.2.3.
+pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let date = DateTime::from_str(value, DateTimeFormat::HttpDate).ok()?;
-    Some(Duration::from_secs(u64::try_from(date.secs() - now.secs()).unwrap_or_default()))
-}
-
-/// A random number from 0 to 1, out of the seed that the standard library draws for its hash maps.
-fn random_fraction() -> f64 {
-    let random = RandomState::new().build_hasher().finish();
-    f64::from(u32::try_from(random >> 32).unwrap_or_default()) / f64::from(u32::MAX)
+    Some(Duration::from_secs(seconds_until(value, now)?.try_into().unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -345,12 +361,14 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        let now = DateTime::from_str("Sun, 06 Nov 1994 08:49:37 GMT", DateTimeFormat::HttpDate).unwrap();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
         for (value, seconds) in [
             ("0", Some(0)),
             (" 120 ", Some(120)),
             ("1000000000", Some(1_000_000_000)),
             ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sunday, 06-Nov-94 08:50:37 GMT", Some(60)),
+            ("Sun Nov  6 08:50:37 1994", Some(60)),
             ("Sun, 06 Nov 1994 07:00:00 GMT", Some(0)),
             ("soon", None),
             ("-1", None),

@@ -12,20 +12,23 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use percent_encoding::utf8_percent_encode;
 use reqwest::{
     StatusCode,
-    header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
+    header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue},
 };
 
 use super::verdict::{SignalTarget, Verdict};
 use crate::{
     aws::{
-        metadata::{IDENTITY, Identity},
-        query::{RESERVED, Refusal, THROTTLED, text},
+        Aws,
+        account::Account,
+        answer::text,
+        metadata::{IDENTITY_DOCUMENT, IdentityDocument},
+        query::RESERVED,
+        refusal::Refusal,
     },
     environment,
     error::Fault,
-    fetch::{Origins, http::now},
-    net::retry::{Attempts, Budget, Failure, Limit, Pace, retry_after},
-    system::System,
+    host::Host,
+    net::retry::{Attempts, Budget, Failure, Limit, Pace},
 };
 
 const SIGNATURE: &str = "/latest/dynamic/instance-identity/signature";
@@ -41,46 +44,39 @@ pub enum Acknowledged {
     NotAwaited(String),
 }
 
-impl System {
-    /// Sends the outcome of this instance's run to CloudFormation. Retries until acknowledged or `patience` is over.
-    ///
-    /// # Errors
-    /// If it is not acknowledged, or this process receives a signal.
-    pub fn signal_resource(
-        &self,
-        target: &SignalTarget,
-        verdict: &Verdict,
-        patience: Duration,
-    ) -> Result<Acknowledged> {
-        let worker = self.fetcher.worker()?;
-        let task = worker.run(tell(worker.origins(), target.clone(), verdict.clone(), patience));
-        self.await_task(&task, || {}).with_context(|| format!("signalling {} to {target}", verdict.status()))
-    }
-}
-
-async fn tell(
-    origins: Arc<Origins>,
-    target: SignalTarget,
-    verdict: Verdict,
+/// Sends the outcome of this instance's run to CloudFormation. Retries until acknowledged or `patience` is over.
+///
+/// # Errors
+/// If it is not acknowledged, or this process receives a signal.
+pub fn signal_resource(
+    aws: &Aws,
+    host: &Host,
+    target: &SignalTarget,
+    verdict: &Verdict,
     patience: Duration,
-) -> Result<Acknowledged, Fault> {
-    // No other request competes with a signal for its retries.
-    let (pace, budget) =
-        (Pace { limit: Limit::Patience(patience), ..origins.settings.pace.clone() }, Budget::default());
-    let attempt = || send(&origins, &target, &verdict);
-    Attempts::new(&pace, &budget).run(&format!("the signal to {target}"), attempt).await
+) -> Result<Acknowledged> {
+    let context = format!("signalling {} to {target}", verdict.status());
+    let (target, verdict) = (target.clone(), verdict.clone());
+    let tell = |account: Arc<Account>| async move {
+        // No other request competes with a signal for its retries.
+        let (pace, budget) =
+            (Pace { limit: Limit::Patience(patience), ..account.network.settings.pace.clone() }, Budget::default());
+        let attempt = || send(&account, &target, &verdict);
+        Attempts::new(&pace, &budget).run(&format!("the signal to {target}"), attempt).await
+    };
+    aws.run(host, tell).context(context)
 }
 
-async fn send(origins: &Origins, target: &SignalTarget, verdict: &Verdict) -> Result<Acknowledged, Failure> {
+async fn send(account: &Account, target: &SignalTarget, verdict: &Verdict) -> Result<Acknowledged, Failure> {
     let missing = |what| Failure::Permanent(Fault::new(format!("the instance metadata has no {what}")));
-    let document = origins.metadata.get(IDENTITY).await?.ok_or_else(|| missing(IDENTITY))?;
-    let signature = origins.metadata.get(SIGNATURE).await?.ok_or_else(|| missing(SIGNATURE))?;
-    let identity = Identity::read(&document)?;
+    let document = account.metadata.get(IDENTITY_DOCUMENT).await?.ok_or_else(|| missing(IDENTITY_DOCUMENT))?;
+    let signature = account.metadata.get(SIGNATURE).await?.ok_or_else(|| missing(SIGNATURE))?;
+    let identity = IdentityDocument::read(&document)?;
     let named = environment::endpoint_of("CLOUDFORMATION").or_else(|| environment::value(environment::ENDPOINT_URL));
     let endpoint = if let Some(endpoint) = named {
         endpoint
     } else {
-        let domain = origins.metadata.get(DOMAIN).await?.ok_or_else(|| missing(DOMAIN))?;
+        let domain = account.metadata.get(DOMAIN).await?.ok_or_else(|| missing(DOMAIN))?;
         format!("https://cloudformation.{}.{domain}", identity.fact("region")?)
     };
     let unique_id = verdict.unique_id(identity.fact("instanceId")?);
@@ -100,15 +96,15 @@ async fn send(origins: &Origins, target: &SignalTarget, verdict: &Verdict) -> Re
     let mut identity = HeaderValue::try_from(identity)
         .map_err(|_| Failure::Permanent(Fault::new("the identity document's signature is invalid")))?;
     identity.set_sensitive(true);
-    let client = origins.clients.service().map_err(Failure::Permanent)?;
+    let client = account.network.clients.service().map_err(Failure::Permanent)?;
     let request = client.get(format!("{}/?{query}", endpoint.trim_end_matches('/')));
     let sent = request.header(AUTHORIZATION, identity).header(ACCEPT, "application/json").send().await;
-    let response = sent.map_err(|error| origins.clients.explain(&error))?;
+    let response = sent.map_err(|error| account.network.clients.explain(&error))?;
     match response.status() {
         status if status.is_success() => Ok(Acknowledged::Taken(unique_id)),
         status => {
             let headers = response.headers().clone();
-            let body = text(response, |error| origins.clients.explain(&error)).await.unwrap_or_default();
+            let body = text(response, |error| account.network.clients.explain(&error)).await.unwrap_or_default();
             refused(status, &headers, &body)
         }
     }
@@ -116,17 +112,14 @@ async fn send(origins: &Origins, target: &SignalTarget, verdict: &Verdict) -> Re
 
 /// Returns the meaning of an answer other than 200.
 fn refused(status: StatusCode, headers: &HeaderMap, body: &str) -> Result<Acknowledged, Failure> {
-    let after = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now()));
     let refusal = Refusal::read(status.as_u16(), headers, body);
-    let is_throttled = THROTTLED.contains(&refusal.code.as_str());
     // At a scale-out months later, no resource waits: the stack is complete or deleted.
     if status == StatusCode::BAD_REQUEST && refusal.code == "ValidationError" {
         return Ok(Acknowledged::NotAwaited(refusal.message));
     }
     let fault = Fault::new(format!("CloudFormation answered {refusal}"));
     Err(match status {
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Failure::Transient(fault, after),
-        status if is_throttled || status.is_server_error() => Failure::Transient(fault, after),
+        _ if refusal.is_temporary() => refusal.temporary(fault),
         StatusCode::FORBIDDEN => Failure::Permanent(
             fault
                 .hint("check STACK/RESOURCE: an instance may signal only its own stack, in its own account and region"),

@@ -1,4 +1,4 @@
-//! Running apt-get and dpkg: never asking, waiting for their locks, trying again where that can help.
+//! Running apt-get and dpkg: without questions, with waits for their locks, and with retries of temporary failures.
 
 mod archives;
 mod cause;
@@ -17,7 +17,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 pub use self::sources::DECLARED;
 use self::{
     cause::{Cause, Diagnosis},
-    dpkg::{State, Status},
+    dpkg::{DpkgStatus, PackageState},
     policy::ServicesHeld,
 };
 use super::{
@@ -35,8 +35,10 @@ use crate::{
     value::AbsPath,
 };
 
-/// Nobody is there to answer: packages ask no questions (debconf(7)), no pager shows changelogs, changed
-/// configuration files are kept (ucf(1)), and services are not restarted behind our back (needrestart(1)).
+/// The variables that make an installation unattended.
+///
+/// Packages ask no questions (debconf(7)). apt shows no changelogs. Changed configuration files are kept (ucf(1)).
+/// needrestart(1) restarts no services.
 const ENVIRONMENT: [(&str, &str); 5] = [
     ("DEBIAN_FRONTEND", "noninteractive"),
     ("DEBIAN_PRIORITY", "critical"),
@@ -44,11 +46,11 @@ const ENVIRONMENT: [(&str, &str); 5] = [
     ("UCF_FORCE_CONFFOLD", "1"),
     ("NEEDRESTART_SUSPEND", "1"),
 ];
-/// A configuration file that was edited stays as it is, an unedited one becomes the package's; dpkg(1).
+/// Makes dpkg keep an edited configuration file, and replace an unedited one with the package's; dpkg(1).
 const KEEP_CONFIGURATION: [&str; 2] = ["--force-confdef", "--force-confold"];
 
-/// How often a cause that may pass is given the time to; each attempt has three of apt's own.
-const ATTEMPTS: u32 = 4;
+/// Limits the attempts after temporary failures. In each attempt, apt itself tries every download three times.
+const MAX_ATTEMPTS: u32 = 4;
 
 /// apt-get with dpkg.
 #[derive(Debug)]
@@ -64,29 +66,31 @@ impl PackageManager for Apt {
     }
 
     fn lack(&self, host: &Host, name: &PackageName) -> Result<Option<Lack>> {
-        let status = host.read_once(Status::read)?;
+        let status = host.read_once(DpkgStatus::read)?;
         let Some(package) = status.package(&name.name, name.architecture.as_deref()) else {
             let bare = name.architecture.is_none() && name.version.is_none();
             return Ok((!bare || !status.is_provided(&name.name)).then_some(Lack::Package(None)));
         };
         Ok(match package.state {
-            state if package.reinstall || state == State::HalfInstalled => Some(Lack::Unpacking(state.to_string())),
+            state if package.reinstall || state == PackageState::HalfInstalled => {
+                Some(Lack::Unpacking(state.to_string()))
+            }
             _ if name.version.as_ref().is_some_and(|version| *version != package.version) => {
                 Some(Lack::Package(Some(package.version.clone())))
             }
-            State::Installed => None,
+            PackageState::Installed => None,
             _ => Some(Lack::Configuration),
         })
     }
 
     fn repairs(&self, host: &Host, is_installing: bool) -> Result<Vec<Repair>> {
-        let status = host.read_once(Status::read)?;
+        let status = host.read_once(DpkgStatus::read)?;
         let mut repairs = vec![];
         if policy::is_left_behind(host.root())? {
-            let summary = "remove the policy-rc.d of an installation that was killed".into();
+            let summary = "remove the policy-rc.d that a killed installation left".into();
             repairs.push(Repair { summary, brings_packages: false, make: sweep_policy });
         }
-        // Of what is not declared, dpkg and apt would insist on the same.
+        // dpkg and apt configure all of these before an installation, also packages that no resource declares.
         let unconfigured = if is_installing { status.unconfigured() } else { vec![] };
         if status.is_interrupted() || !unconfigured.is_empty() {
             repairs.push(Repair { summary: dpkg::to_finish(&unconfigured), brings_packages: true, make: finish });
@@ -101,7 +105,7 @@ impl PackageManager for Apt {
 
 fn install(system: &System, installation: &Installation) -> Result<()> {
     check_writable(system)?;
-    // Whoever holds the locks at a machine's first boot may be updating the lists.
+    // At a machine's first boot, the process that holds the locks may be updating the lists.
     lock::wait(system)?;
     let mut may_update = installation.update != Update::Never;
     let print = install_command(installation, &archives::PRINT);
@@ -128,11 +132,12 @@ fn install(system: &System, installation: &Installation) -> Result<()> {
     )
 }
 
-/// Sees whether an installation fits on the disk, and fetches its archives. `print` is its command with
-/// [`archives::PRINT`].
+/// Checks that an installation fits on the disk, and downloads its archives.
+///
+/// `print` is its command with [`archives::PRINT`].
 fn prepare(system: &System, print: &Program) -> Result<()> {
     let printed = system.host.run(print)?;
-    // What is wrong the installation itself will say, and mend.
+    // The installation fails for the same reason; it reports the cause or repairs it.
     if !printed.status.success() {
         return Ok(());
     }
@@ -140,8 +145,9 @@ fn prepare(system: &System, print: &Program) -> Result<()> {
     archives::fetch(system, &printed)
 }
 
-/// Ends what an interrupted run of dpkg left: configures what is unpacked, and lets apt install what that
-/// lacks.
+/// Finishes an interrupted run of dpkg.
+///
+/// It configures the unpacked packages. apt installs their missing dependencies.
 fn finish(system: &System) -> Result<()> {
     check_writable(system)?;
     lock::wait(system)?;
@@ -152,26 +158,27 @@ fn finish(system: &System) -> Result<()> {
         let run = || run_held(system, &fix).map(judge);
         return persevere(system, "installing missing dependencies", run, |_| Ok(false));
     }
-    // dpkg also fails for a package that only unpacking it again helps (`reinstreq`): that is another change.
-    if finished.status.success() || Status::read(system.root())?.is_finished() {
+    // dpkg also fails for a package that must be unpacked again (`reinstreq`); another change does that.
+    if finished.status.success() || DpkgStatus::read(system.root())?.is_finished() {
         return Ok(());
     }
     Err(failed("configuring packages", &diagnose(system, &finished), &finished).into())
 }
 
-/// Removes the `policy-rc.d` of an installation that was killed.
+/// Removes the `policy-rc.d` that a killed installation left.
 fn sweep_policy(system: &System) -> Result<()> {
     lock::wait(system)?;
     policy::sweep(system.root())
 }
 
-/// Fetches the indexes of one sources file alone and keeps them. apt checks their signatures, so that
-/// success means: there is a repository, signed by the key that the file names.
+/// Downloads the indexes of one sources file and keeps them.
+///
+/// apt checks their signatures. Success means that the repository exists and that the key of the file signed it.
 pub fn verify(system: &System, sources: &AbsPath) -> Result<()> {
     let command = update_command().args([
         &format!("-oDir::Etc::sourcelist={sources}"),
         "-oDir::Etc::sourceparts=-",
-        // The other sources' indexes stay, and so does the cache made of them.
+        // Keep the indexes of the other sources and the cache that apt has made of them.
         "-oAPT::Get::List-Cleanup=false",
         "-oDir::Cache::pkgcache=",
         "-oDir::Cache::srcpkgcache=",
@@ -182,9 +189,9 @@ pub fn verify(system: &System, sources: &AbsPath) -> Result<()> {
 fn update_command() -> Program {
     apt_get("update")
         .args([
-            // Descriptions for people: two fifths of an update's bytes, a tenth of a cold installation's time.
+            // Package descriptions are two fifths of an update's bytes and a tenth of a cold installation's time.
             "-oAcquire::Languages=none",
-            // An index that can't be fetched is an error, not a warning that the old one is used.
+            // Make a failed download an error. By default apt warns and uses the old index.
             "-oAPT::Update::Error-Mode=any",
         ])
         .reporting()
@@ -227,56 +234,59 @@ fn keep_configuration() -> [String; 2] {
     KEEP_CONFIGURATION.map(|option| format!("-oDpkg::Options::={option}"))
 }
 
-/// A program that asks nothing, and goes through the proxies that downloads go through.
+/// Returns a program that asks no questions and uses the same proxies as downloads.
 fn silent<const N: usize>(argv: [&str; N]) -> Program {
     let proxies = proxies().variables();
     let variables = ENVIRONMENT.iter().map(|(name, value)| (*name, (*value).to_owned())).chain(proxies);
     variables.fold(Program::new(argv), |command, (name, value)| command.env(name, value))
 }
 
-/// Runs a program that configures packages; their services are not started.
+/// Runs a program that configures packages. Their services do not start.
 fn run_held(system: &System, command: &Program) -> Result<Finished> {
     let _held = ServicesHeld::new(system)?;
     system.host.run(&command.clone().env(policy::VARIABLE, "1").reporting())
 }
 
-/// A run of apt-get or dpkg, if it has failed.
+/// Returns a run of apt-get or dpkg as `Err` if it has failed.
 fn judge(finished: Finished) -> Result<(), Finished> {
-    // Before apt 2.1.8, `Error-Mode=any` is unknown and a failed download a warning.
+    // apt before 2.1.8 does not know `Error-Mode=any`: it exits with 0 and warns of a failed download.
     let failed = !finished.status.success() || finished.tail.contains("W: Failed to fetch");
     if failed { Err(finished) } else { Ok(()) }
 }
 
-/// Runs a command until it succeeds or fails for a reason that will not pass. `mend` may remove the cause
-/// of a failure, and then says so.
+/// Runs a command again until it succeeds or until its failure is permanent.
+///
+/// `fix` may remove the cause of a failure, and returns whether it did.
 fn persevere(
     system: &System,
     what: &str,
     run: impl Fn() -> Result<Result<(), Finished>>,
-    mut mend: impl FnMut(Cause) -> Result<bool>,
+    mut fix: impl FnMut(Cause) -> Result<bool>,
 ) -> Result<()> {
     for attempt in 1.. {
         lock::wait(system)?;
         let Err(finished) = run()? else { break };
         let diagnosis = diagnose(system, &finished);
         let error = failed(what, &diagnosis, &finished);
-        if attempt == ATTEMPTS {
-            return Err(error).with_context(|| format!("gave up after {ATTEMPTS} attempts"));
+        if attempt == MAX_ATTEMPTS {
+            return Err(error).with_context(|| format!("gave up after {MAX_ATTEMPTS} attempts"));
         }
-        if mend(diagnosis.cause)? {
+        if fix(diagnosis.cause)? {
             continue;
         }
         if !diagnosis.cause.is_transient() {
             return Err(error.into());
         }
         tracing::warn!(attempt, "{what}: {}", diagnosis.line.trim());
-        system.host.progress(&format!("{what}: trying again (attempt {} of {ATTEMPTS})", attempt + 1));
+        system.host.progress(&format!("{what}: trying again (attempt {} of {MAX_ATTEMPTS})", attempt + 1));
         system.host.stop.wait(backoff(attempt))?;
     }
     Ok(())
 }
 
-/// 2, 4, 8 seconds, give or take a half: many machines that start together must not come back together.
+/// Returns the pause after an attempt: 2, 4, 8 seconds, each plus or minus up to a half.
+///
+/// The random part spreads the requests of machines that start at the same time.
 fn backoff(attempt: u32) -> Duration {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Duration::from_secs(1 << attempt).mul_f64(0.5 + f64::from(now.subsec_micros()) / 1e6)
@@ -286,7 +296,7 @@ fn failed(what: &str, diagnosis: &Diagnosis<'_>, finished: &Finished) -> Fault {
     diagnosis.fault(with_tail(format!("{what} failed with exit code {}", finished.code()), &finished.tail))
 }
 
-/// What a failure tells, and what the machine knows about it.
+/// Returns the diagnosis of a failure, from its output and from the machine's clock and proxies.
 fn diagnose<'a>(system: &System, finished: &'a Finished) -> Diagnosis<'a> {
     let mut diagnosis = Diagnosis::of(&finished.tail);
     if diagnosis.cause == Cause::Expired && !is_clock_synchronized(system) {
@@ -294,17 +304,18 @@ fn diagnose<'a>(system: &System, finished: &'a Finished) -> Diagnosis<'a> {
     }
     if diagnosis.cause == Cause::Clock {
         let clock = now();
-        diagnosis.advise(format!("set this machine's clock, which says {clock}; see what sets it: timedatectl status"));
+        diagnosis
+            .advise(format!("set this machine's clock, which shows {clock}; to see what sets it: timedatectl status"));
     }
     if diagnosis.cause == Cause::Network
         && let Some(proxy) = proxies().named_in(diagnosis.line)
     {
-        diagnosis.advise(format!("check that the proxy {proxy} answers, which http_proxy or https_proxy names"));
+        diagnosis.advise(format!("check that the proxy {proxy} answers; http_proxy or https_proxy names it"));
     }
     diagnosis
 }
 
-/// Whether something keeps the clock right, as far as systemd knows; adjtimex(2).
+/// Returns whether the clock is synchronized (adjtimex(2)); true if systemd cannot tell.
 fn is_clock_synchronized(system: &System) -> bool {
     let asked = Program::new(["timedatectl", "show", "--property=NTPSynchronized", "--value"]);
     system.host.run(&asked).map_or(true, |finished| finished.stdout.trim() != "no")
@@ -315,15 +326,17 @@ fn now() -> String {
     now.format(&Rfc3339).unwrap_or_default()
 }
 
-/// Said in words before apt would say it in a dozen lines.
+/// Fails if apt-get is missing or one of its directories is read-only.
+///
+/// apt's own error for this has a dozen lines.
 fn check_writable(system: &System) -> Result<()> {
     if !system.host.has_program("apt-get") {
-        return Err(Fault::new("the program `apt-get` is not installed: packages can't be installed here").into());
+        return Err(Fault::new("cannot install packages: the program `apt-get` is missing").into());
     }
     for path in ["/var/lib/dpkg/status", "/var/cache/apt/archives", "/usr/bin"] {
         if system.root().file_system(&path.into())?.read_only {
             return Err(Fault::new(format!("the file system of {path} is mounted read-only"))
-                .hint(format!("mount -o remount,rw \"$(findmnt -no TARGET -T {path})\""))
+                .hint(format!("make it writable: mount -o remount,rw \"$(findmnt -no TARGET -T {path})\""))
                 .into());
         }
     }
@@ -348,22 +361,22 @@ mod tests {
     const STALE: &str = "E: Failed to fetch http://x/n.deb  404  Not Found [IP: 10.0.0.1 80]";
 
     #[test]
-    fn a_cause_that_was_mended_is_tried_again_at_once() {
-        let (runs, mends) = (Cell::new(0), Cell::new(0));
+    fn a_command_whose_cause_was_fixed_is_run_again_at_once() {
+        let (runs, fixes) = (Cell::new(0), Cell::new(0));
         let run = || {
             runs.set(runs.get() + 1);
-            Ok(if mends.get() == 0 { ended(100, STALE) } else { ended(0, "") })
+            Ok(if fixes.get() == 0 { ended(100, STALE) } else { ended(0, "") })
         };
-        let mend = |cause| {
-            mends.set(mends.get() + 1);
+        let fix = |cause| {
+            fixes.set(fixes.get() + 1);
             Ok(cause == Cause::Stale)
         };
-        persevere(&system(), "testing", run, mend).unwrap();
-        assert_eq!((runs.get(), mends.get()), (2, 1));
+        persevere(&system(), "testing", run, fix).unwrap();
+        assert_eq!((runs.get(), fixes.get()), (2, 1));
     }
 
     #[test]
-    fn what_stays_is_tried_once_and_what_may_pass_is_tried_until_it_is_enough() {
+    fn permanent_failures_are_not_retried_temporary_ones_are() {
         let runs = Cell::new(0);
         let run = |output: &'static str| {
             runs.set(runs.get() + 1);
@@ -374,18 +387,18 @@ mod tests {
         assert_eq!((runs.take(), crate::error::exit_code(&error)), (1, 1));
         assert_eq!(error.to_string(), "testing failed with exit code 100\n| E: Unable to locate package x");
         let error = persevere(&system(), "testing", || run(STALE), |_| Ok(true)).unwrap_err();
-        assert_eq!((runs.take(), crate::error::exit_code(&error)), (4, 75), "mended in vain");
+        assert_eq!((runs.take(), crate::error::exit_code(&error)), (4, 75), "a fix that did not help");
         assert_eq!(error.to_string(), "gave up after 4 attempts");
     }
 
     #[test]
-    fn a_warning_of_an_old_apt_that_an_index_is_missing_is_a_failure() {
+    fn a_failed_download_is_a_failure_though_apt_exits_with_0() {
         let output = "W: Failed to fetch http://x/InRelease  403  Forbidden [IP: 10.0.0.1 80]";
         assert!(persevere(&system(), "testing", || Ok(ended(0, output)), |_| Ok(false)).is_err());
     }
 
     #[test]
-    fn a_version_allows_a_downgrade_and_nothing_else_does() {
+    fn only_a_declared_version_allows_a_downgrade() {
         let command = |name: &str| {
             let names = vec![name.parse().unwrap()];
             let installation = Installation { names, reinstall: false, update: Update::IfNeeded, recommends: false };

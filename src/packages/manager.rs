@@ -1,4 +1,4 @@
-//! What a family of package managers must be able to do. A kind says what is wanted, a family how.
+//! The interface of a package manager family. A kind states the desired packages; a family installs them.
 
 use anyhow::Result;
 use schemars::JsonSchema;
@@ -10,69 +10,70 @@ use crate::{
     system::System,
 };
 
-/// A family of package managers, such as apt with dpkg.
+/// A package manager family, such as apt with dpkg.
 pub trait PackageManager: Sync {
-    /// Returns the distributions that have it, as a sentence names them.
+    /// Returns the names of its distributions, for messages.
     fn distributions(&self) -> &'static str;
 
     /// Returns the file that only machines of this family have.
     fn database(&self) -> &'static str;
 
-    /// Returns what a declared package lacks; `None` where it is installed as declared.
+    /// Returns the difference between a declared package and the machine; `None` if it is installed as declared.
     fn lack(&self, host: &Host, package: &PackageName) -> Result<Option<Lack>>;
 
-    /// Returns what an interrupted run of the package manager left to do before anything can be installed; less where
-    /// nothing is to be installed.
+    /// Returns the repairs that are needed after an interrupted run of the package manager.
+    ///
+    /// Packages that only wait for their configuration are repaired only if `is_installing`.
     fn repairs(&self, host: &Host, is_installing: bool) -> Result<Vec<Repair>>;
 
     /// Installs packages.
     ///
     /// # Errors
-    /// With the last lines of the package manager, their cause and what to do about it; temporary where the cause may
-    /// pass.
+    /// If the package manager fails. The error has the last lines of its output, their cause and a hint. It is a
+    /// temporary failure if a later run may succeed.
     fn install(&self, system: &System, installation: &Installation) -> Result<()>;
 }
 
-/// What a declared package lacks.
+/// The difference between a declared package and the machine.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Lack {
-    /// All of it, or the version asked for; the one that is there instead.
+    /// The package or the declared version is missing; the version that is installed instead, if any.
     Package(Option<String>),
-    /// What is there can't be trusted, and how far it got in words.
+    /// Its files are incomplete and must be unpacked again; its state, for messages.
     Unpacking(String),
-    /// It is unpacked; to be configured or to run its triggers is what remains.
+    /// It is unpacked, but not configured, or its triggers have not run.
     Configuration,
 }
 
-/// Something to do before anything can be installed.
+/// A repair that must be made before packages can be installed.
 pub struct Repair {
-    /// What it does, as a plan shows it.
+    /// The text that a plan shows.
     pub summary: String,
-    /// Whether packages may come with it.
+    /// Whether the repair may install packages.
     pub brings_packages: bool,
-    /// Does it.
+    /// Makes the repair.
     pub make: fn(&System) -> Result<()>,
 }
 
-/// When the package lists are updated before an installation.
+/// Says when the package lists are updated before an installation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Update {
-    /// Where there are none, where they are a day old or older than the sources, or fail to do.
+    /// If the lists are missing, more than a day old, older than the sources, or not sufficient for the installation.
     #[default]
     IfNeeded,
-    /// Before every installation. Nothing is installed, and so nothing updated, where all is there.
+    /// Before every installation. If all packages are installed already, the lists are not updated.
     Always,
-    /// Never: the lists of the image are used.
+    /// Never. The machine's present lists are used.
     Never,
 }
 
-/// What a package manager is asked to install.
+/// The parameters of an installation.
 #[derive(Debug, Clone)]
 pub struct Installation {
     /// The packages.
     pub names: Vec<PackageName>,
-    /// Whether to unpack again what is there.
+    /// Whether to unpack installed packages again.
     pub reinstall: bool,
     /// When to update the lists first.
     pub update: Update,
@@ -80,7 +81,7 @@ pub struct Installation {
     pub recommends: bool,
 }
 
-/// Returns whether a root has this family's database.
+/// Returns whether a root file system has this family's database.
 pub(super) fn is_of(manager: &dyn PackageManager, root: &Root) -> Result<bool> {
     Ok(root.status(&manager.database().into())?.is_some())
 }

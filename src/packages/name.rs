@@ -1,4 +1,4 @@
-//! Names of packages as a manifest has them.
+//! Package names in a manifest.
 
 use std::{fmt, str::FromStr};
 
@@ -6,16 +6,16 @@ use anyhow::{Result, bail, ensure};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// What names a package: `name`, `name:architecture`, either with `=version`.
+/// The name of a package: `name` or `name:architecture`, either with `=version`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String", extend("pattern" = "^[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=[A-Za-z0-9.+:~-]+)?$"))]
 pub struct PackageName {
-    /// The name alone.
+    /// The name without architecture and version.
     pub name: String,
-    /// The architecture, if one is named.
+    /// The architecture, if the text names one.
     pub architecture: Option<String>,
-    /// Exactly this version, if one is named.
+    /// The exact version, if the text names one.
     pub version: Option<String>,
 }
 
@@ -32,11 +32,13 @@ impl FromStr for PackageName {
             None => (package, None),
         };
         let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        // Debian Policy 5.6.1 (names), 5.6.12 (versions). For apt-get a trailing `-` means: remove it.
+        // Debian Policy 5.6.1 (names), 5.6.12 (versions). apt-get removes a package whose name has a trailing `-`.
         if name.len() < 2 || !name.starts_with(lower) || !name.chars().all(|c| lower(c) || "+-.".contains(c)) {
-            bail!("`{name}` is not a package name: lower-case letters, digits and `+-.`, at least two");
+            bail!(
+                "`{name}` is not a package name: it needs at least two of: lower-case letters, digits, `+`, `-`, `.`"
+            );
         }
-        ensure!(!name.ends_with('-'), "`{name}` ends in `-`, which would ask apt-get to remove it");
+        ensure!(!name.ends_with('-'), "`{name}` ends in `-`, so that apt-get would remove the package");
         if let Some(architecture) = architecture {
             let valid = architecture.starts_with(lower) && architecture.chars().all(|c| lower(c) || c == '-');
             ensure!(valid, "`{architecture}` is not an architecture, such as `amd64`");
@@ -57,7 +59,7 @@ impl TryFrom<String> for PackageName {
     }
 }
 
-/// As apt-get takes it.
+/// Writes the name in the form that apt-get accepts.
 impl fmt::Display for PackageName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
@@ -71,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_debians() {
+    fn debian_package_names_are_accepted_and_no_others() {
         for name in ["nginx", "g++", "python3.11", "libc6:i386", "nginx=1.22.1-9+deb12u1", "a0:amd64=1:2~rc-1"] {
             assert_eq!(name.parse::<PackageName>().unwrap().to_string(), name);
         }

@@ -1,7 +1,7 @@
-//! As much of `OpenPGP` as it takes to say whose public keys a keyring holds; RFC 4880.
+//! A reader of `OpenPGP` keyrings that returns the fingerprints of their public keys; RFC 4880.
 //!
-//! apt trusts every key of the keyring that `Signed-By` names, so that a second key hidden behind the
-//! expected one would be trusted too. What this reader doesn't understand, it refuses.
+//! apt trusts every key of the keyring that `Signed-By` names, also a second key hidden behind the expected one. So
+//! this reader refuses everything that it does not understand.
 
 use std::{fmt, str::FromStr};
 
@@ -18,10 +18,10 @@ const END: &str = "-----END PGP PUBLIC KEY BLOCK-----";
 /// Packet tags, RFC 4880 section 4.3.
 const SECRET_KEY: u8 = 5;
 const PUBLIC_KEY: u8 = 6;
-/// What may follow a public key: signature, trust, user id, public subkey, user attribute.
+/// The packets that may follow a public key: signature, trust, user id, public subkey, user attribute.
 const PARTS_OF_A_CERTIFICATE: [u8; 5] = [2, 12, 13, 14, 17];
 
-/// The fingerprint of a key: 40 hexadecimal digits, as `gpg --show-keys` prints it; blanks are passed over.
+/// The fingerprint of a key: 40 hexadecimal digits, as `gpg --show-keys` prints it. Spaces are ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String", extend("pattern" = "^( *[0-9A-Fa-f]){40} *$"))]
@@ -34,7 +34,7 @@ impl FromStr for Fingerprint {
         let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b' ').collect();
         ensure!(
             digits.len() == 40 && digits.iter().all(u8::is_ascii_hexdigit),
-            "a fingerprint is 40 hexadecimal digits (a shorter key id can be forged); this has {}",
+            "a fingerprint has 40 hexadecimal digits (a shorter key id can be forged), but this one has {}",
             digits.len()
         );
         let mut fingerprint = [0; 20];
@@ -64,8 +64,9 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// A keyring as packets. apt is given these and never the text they came in: its verifiers find blocks of armor
-/// where this reader finds none.
+/// A keyring as packets.
+///
+/// apt gets the packets, never the armored text: its verifiers find blocks of armor where this reader finds none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keyring {
     packets: Vec<u8>,
@@ -73,10 +74,10 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// Reads a key file: packets, or armored text.
+    /// Reads a key file: packets or armored text.
     ///
     /// # Errors
-    /// If it holds anything but public keys, or no key.
+    /// If it has other content than public keys, or no key.
     pub fn read(file: &[u8]) -> Result<Self> {
         // A packet's first byte has its highest bit set.
         let is_armored = file.first().is_some_and(|byte| byte & 0x80 == 0);
@@ -85,36 +86,37 @@ impl Keyring {
         Ok(Self { packets, primary_keys })
     }
 
-    /// The packets, one after the other.
+    /// Returns the packets, joined.
     pub fn packets(&self) -> &[u8] {
         &self.packets
     }
 
-    /// The fingerprints of its primary keys, at least one.
+    /// Returns the fingerprints of its primary keys; at least one.
     pub fn primary_keys(&self) -> &[Fingerprint] {
         &self.primary_keys
     }
 }
 
-/// The fingerprints of the primary keys among packets.
+/// Returns the fingerprints of the primary keys among packets.
 fn fingerprints(packets: &[u8]) -> Result<Vec<Fingerprint>> {
     let mut rest = packets;
     let mut fingerprints = vec![];
     while !rest.is_empty() {
-        let (tag, body) = packet(&mut rest).context("the key is cut short or is no OpenPGP key")?;
+        let (tag, body) = packet(&mut rest).context("the key is incomplete or is not an OpenPGP key")?;
         match tag {
             PUBLIC_KEY => fingerprints.push(fingerprint(body)?),
-            SECRET_KEY => bail!("this is a secret key: publish its public half only (gpg --export)"),
+            SECRET_KEY => bail!("the file has a secret key; publish only the public key (gpg --export)"),
             tag if PARTS_OF_A_CERTIFICATE.contains(&tag) && !fingerprints.is_empty() => {}
-            tag => bail!("an OpenPGP packet of type {tag} has no place in a public key"),
+            tag => bail!("the file has an OpenPGP packet of type {tag}, which does not belong to a public key"),
         }
     }
-    ensure!(!fingerprints.is_empty(), "there is no public key in it");
+    ensure!(!fingerprints.is_empty(), "the file has no public key");
     Ok(fingerprints)
 }
 
-/// The packets in an armored text, of all its blocks; RFC 4880 section 6.2. Between blocks only blank lines are
-/// taken: the operator would see a key there that this reader doesn't, or apt's verifier would.
+/// Returns the packets of all blocks of an armored text; RFC 4880 section 6.2.
+///
+/// Only blank lines may be between blocks. In other text, the operator or apt's verifier might see another key.
 fn dearmor(text: &[u8]) -> Result<Vec<u8>> {
     let mut packets = vec![];
     let mut lines = text.split(|byte| *byte == b'\n').map(trim_end).enumerate();
@@ -125,7 +127,7 @@ fn dearmor(text: &[u8]) -> Result<Vec<u8>> {
             let shown: String = String::from_utf8_lossy(line).escape_debug().take(80).collect();
             let message = format!("line {} of the key is outside a public key block: `{shown}`", index + 1);
             return Err(Fault::new(message)
-                .hint(format!("publish a key file that has nothing before `{BEGIN}` and nothing after `{END}`"))
+                .hint(format!("publish a key file without text before `{BEGIN}` or after `{END}`"))
                 .into());
         }
     }
@@ -133,7 +135,7 @@ fn dearmor(text: &[u8]) -> Result<Vec<u8>> {
     Ok(packets)
 }
 
-/// The packets in the block whose first line was taken. Its checksum is passed over: RFC 9580 section 6.1.
+/// Returns the packets of a block, from its second line on. The checksum is ignored, as RFC 9580 section 6.1 requires.
 fn block<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Result<Vec<u8>> {
     for line in lines.by_ref().take_while(|line| !line.is_empty()) {
         let is_header = line.windows(2).any(|pair| pair == b": ");
@@ -145,23 +147,24 @@ fn block<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Result<Vec<u8>> {
         if line == END.as_bytes() {
             return BASE64.decode(body).context("the armored key is not valid Base64");
         }
-        ensure!(!is_over, "the armored key goes on after its checksum");
+        ensure!(!is_over, "the armored key continues after its checksum");
         is_over = line.starts_with(b"=") && line.len() == 5;
         if !is_over {
             body.extend(line);
         }
     }
-    bail!("the armored key has no end")
+    bail!("the armored key has no line `{END}`")
 }
 
-/// A line without the blanks at its end, which armor may have there.
+/// Returns a line without the blanks at its end, which armor may have.
 fn trim_end(line: &[u8]) -> &[u8] {
     let blanks = line.iter().rev().take_while(|byte| b" \t\r".contains(byte)).count();
     &line[..line.len() - blanks]
 }
 
-/// Takes a packet's tag and body off the front; section 4.2. Lengths that end nowhere or go by pieces are
-/// for data, not for keys.
+/// Takes a packet's tag and body off the front; section 4.2.
+///
+/// Returns `None` for indeterminate and partial lengths, which only data packets may have.
 fn packet<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
     let header = take(rest, 1)?[0];
     let (tag, length) = if header & 0xC0 == 0xC0 {
@@ -196,17 +199,18 @@ fn number(bytes: &[u8]) -> usize {
     bytes.iter().fold(0, |number, byte| number << 8 | usize::from(*byte))
 }
 
-/// SHA-1 over 0x99, the length in two bytes and the body; section 12.2.
+/// Returns the SHA-1 of 0x99, the length in two bytes and the body; section 12.2.
 fn fingerprint(body: &[u8]) -> Result<Fingerprint> {
-    let version = body.first().context("an OpenPGP key is empty")?;
-    ensure!(*version == 4, "an OpenPGP key of version {version} is not supported: only version 4 is, as in gpg(1)");
-    let length = u16::try_from(body.len()).context("an OpenPGP key is too long")?;
+    let version = body.first().context("the OpenPGP key is empty")?;
+    ensure!(*version == 4, "the OpenPGP key has version {version}, but only version 4 is supported");
+    let length = u16::try_from(body.len()).context("the OpenPGP key is too long")?;
     let digest = sha1::Sha1::new().chain_update([0x99]).chain_update(length.to_be_bytes()).chain_update(body);
     Ok(Fingerprint(digest.finalize().into()))
 }
 
-/// A keyring that is read is what it says: its packets are read again as the same keyring, alone, twice, and in armor;
-/// and not with anything before the armor.
+/// Checks that the packets of a keyring are read again as the same keyring: alone, twice and in armor.
+///
+/// Text outside the armor must be refused.
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
 pub fn fuzz(input: &[u8]) {
@@ -228,7 +232,7 @@ pub fn fuzz(input: &[u8]) {
 mod tests {
     use super::*;
 
-    /// Made by gpg 2.2 for this test.
+    /// A key that gpg 2.2 made for this test.
     const KEY: &str = "\
 -----BEGIN PGP PUBLIC KEY BLOCK-----
 
@@ -277,11 +281,11 @@ Aw==
     }
 
     #[test]
-    fn what_is_no_public_key_is_refused() {
+    fn files_that_are_no_public_keys_are_refused() {
         assert_eq!(refused(b"<html>404</html>"), "line 1 of the key is outside a public key block: `<html>404</html>`");
         assert_eq!(refused(b"\n \n"), format!("there is no line `{BEGIN}`"));
-        assert_eq!(refused(b""), "there is no public key in it");
-        assert_eq!(refused(&KEY.as_bytes()[..200]), "the armored key has no end");
+        assert_eq!(refused(b""), "the file has no public key");
+        assert_eq!(refused(&KEY.as_bytes()[..200]), format!("the armored key has no line `{END}`"));
         assert!(refused(KEY.replace("PUBLIC", "PRIVATE").as_bytes()).contains("outside a public key block"));
         assert!(refused(KEY.replace("-----\n\n", "-----\n").as_bytes()).contains("empty line"));
         let packets = dearmor(KEY.as_bytes()).unwrap();
@@ -297,11 +301,11 @@ Aw==
         let mut version = packets;
         version[2] = 6;
         assert!(refused(&version).contains("version 6"));
-        assert!(refused(&[0xC6, 224, 4]).contains("cut short"), "a partial length");
+        assert!(refused(&[0xC6, 224, 4]).contains("incomplete"), "a partial length");
     }
 
     #[test]
-    fn nothing_stands_outside_a_block() {
+    fn text_outside_a_block_is_refused() {
         for odd in [
             KEY.replace("-----", ""),
             KEY.replace("-----", "\u{2014}"),
@@ -314,7 +318,7 @@ Aw==
             "\0".into(),
         ] {
             for file in [format!("{odd}\n{KEY}"), format!("{KEY}{odd}"), odd] {
-                // One whose first byte is no ASCII passes for packets, and is refused as such.
+                // A first byte outside ASCII is read as a packet, and the packet is refused.
                 assert!(!file.is_ascii() || refused(file.as_bytes()).starts_with("line "), "{file:?}");
                 assert!(Keyring::read(file.as_bytes()).is_err(), "{file:?}");
             }
@@ -324,7 +328,7 @@ Aw==
         assert_eq!(Keyring::read(blank.as_bytes()).unwrap().packets, packets, "blank lines, and no checksum");
         assert_eq!(dearmor(KEY.replace("=KR5f", "=AAAA").as_bytes()).unwrap(), packets, "a wrong checksum");
         for (good, bad, message) in [
-            ("\n\nmDME", "\n\n=AAAA\nmDME", "the armored key goes on after its checksum"),
+            ("\n\nmDME", "\n\n=AAAA\nmDME", "the armored key continues after its checksum"),
             ("\n\nmDME", "\n\n!mDME", "the armored key is not valid Base64"),
             ("=KR5f", "=KR5f=", "the armored key is not valid Base64"),
             ("\nNQwy", "\n\u{2028}NQwy", "the armored key is not valid Base64"),
@@ -334,7 +338,7 @@ Aw==
     }
 
     #[test]
-    fn a_fingerprint_is_whole() {
+    fn a_fingerprint_has_40_digits() {
         assert!("2EE425D81B49A5386B8506DD9A9C5A7350E34DB2".parse::<Fingerprint>().is_ok());
         for bad in ["", "9A9C5A7350E34DB2", "2EE425D81B49A5386B8506DD9A9C5A7350E34DBX"] {
             assert!(bad.parse::<Fingerprint>().is_err(), "{bad}");

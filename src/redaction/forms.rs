@@ -1,6 +1,6 @@
-//! Credentials that are known by their form alone.
+//! The recognition of credentials by their form. Each function returns the position of the first one.
 
-/// The header of a private key, and soon after it a line of its body.
+/// Finds a private key: its header, and soon after it a line of its body.
 pub fn private_key(text: &str) -> Option<usize> {
     text.match_indices("-----BEGIN ").map(|(at, _)| at).find(|at| {
         let after = &text[*at..];
@@ -10,7 +10,7 @@ pub fn private_key(text: &str) -> Option<usize> {
     })
 }
 
-/// A secret access key: after its name, or soon after a key id.
+/// Finds a secret access key of AWS, after its name or soon after a key id.
 pub fn aws_secret(text: &str) -> Option<usize> {
     let lower = text.to_ascii_lowercase();
     let words = ["secret_access_key", "secretaccesskey", "aws_secret_key"];
@@ -32,12 +32,14 @@ pub fn aws_secret(text: &str) -> Option<usize> {
     named.into_iter().chain(with_id).map(|(at, _)| at).min()
 }
 
-/// Whether a text holds a credential that is known by its form alone.
+/// Returns whether a text has a credential that is recognized by its form.
 pub fn is_in(text: &str) -> bool {
     [private_key, aws_secret, url_password].iter().any(|find| find(text).is_some())
 }
 
-/// Whether this may be a secret: mixed enough to be no name, no digest in hexadecimal, and not the one of AWS's manuals.
+/// Returns whether a run of characters may be a secret.
+///
+/// It must be too mixed for a name or a hexadecimal digest, and not the example in AWS's manuals.
 pub fn is_secret(run: &str, shortest: usize) -> bool {
     let distinct = run.bytes().collect::<std::collections::BTreeSet<_>>().len();
     let has = |is: fn(&u8) -> bool| run.as_bytes().iter().any(is);
@@ -49,7 +51,7 @@ pub fn is_secret(run: &str, shortest: usize) -> bool {
         && !run.contains("EXAMPLE")
 }
 
-/// The runs of base64's characters at the beginning of a text, and where they are.
+/// Returns the runs of base64 characters at the beginning of a text, with their positions.
 fn runs(text: &str, length: usize) -> impl Iterator<Item = (usize, &str)> {
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
     let mut end = text.len().min(length);
@@ -59,14 +61,14 @@ fn runs(text: &str, length: usize) -> impl Iterator<Item = (usize, &str)> {
     let mut at = 0;
     let pieces = text[..end].split(move |c| !is_base64(c)).map(move |run| {
         let start = at;
-        // What ends a run may be longer than a byte; where exactly does not matter behind the first one.
+        // The character after a run may have several bytes. Only the position of the first run must be exact.
         at += run.len() + 1;
         (start, run)
     });
     pieces.filter(|(_, run)| !run.is_empty())
 }
 
-/// `https://user:password@host`.
+/// Finds a URL with a password: `https://user:password@host`.
 pub fn url_password(text: &str) -> Option<usize> {
     text.match_indices("://").map(|(at, _)| at).find(|at| {
         let authority = text[at + 3..].split(['/', '\n']).next().unwrap_or_default();

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use self::key::Key;
 use super::{Change, Finding, Kind, Resource};
 use crate::{
-    fetch::{Download, Source},
+    fetch::{pull::Download, source::Source},
     host::root::{Ownership, Root},
     packages::{
         apt,
@@ -20,36 +20,36 @@ use crate::{
     value::{AbsPath, Sha256, printable},
 };
 
-/// Where keys go that one source trusts and the others don't; sources.list(5).
+/// The directory of keys that only a single source trusts; sources.list(5).
 const KEYRINGS: &str = "/etc/apt/keyrings";
-/// More than any keyring or sources file has.
+/// Limits the size of a keyring or sources file. Real ones are smaller.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// A package repository with its own signing key, as a deb822 file in `/etc/apt/sources.list.d`. It is
-/// published only after apt has fetched its index and found it signed by that key; the key vouches for
-/// this repository alone.
+/// A package repository with its own signing key, as a deb822 file in `/etc/apt/sources.list.d`. The file is written only
+/// after apt has downloaded the repository's index and verified its signature with this key. The key is trusted only for
+/// this repository.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AptRepository {
     /// The name of its files: `/etc/apt/sources.list.d/NAME.sources`, `/etc/apt/keyrings/NAME.gpg`.
     name: RepositoryName,
-    /// Where it is; several are mirrors of each other.
+    /// The address of the repository, or several addresses of mirrors.
     uris: Vec<Uri>,
-    /// Its suites, such as `bookworm`; or a path that ends in `/`, without components.
-    suites: Vec<Word>,
+    /// Its suites, such as `bookworm`, or a path that ends in `/` and has no components.
+    suites: Vec<SourceWord>,
     /// The components of each suite, such as `main`.
     #[serde(default)]
-    components: Vec<Word>,
-    /// The architectures to fetch. Default: the machine's.
+    components: Vec<SourceWord>,
+    /// The architectures to use. Default: the machine's.
     #[serde(default)]
-    architectures: Vec<Word>,
-    /// The key that signs it: an https, http, s3 or file URL, a path, or the armored key itself. apt gets the
-    /// packets of the key; a key file that has text outside its blocks of armor is refused.
+    architectures: Vec<SourceWord>,
+    /// The key that signs the repository: an https, http, s3 or file URL, a path, or the armored key itself. A key file
+    /// with text outside its blocks of armor is refused.
     key: Key,
-    /// SHA-256 of the key file. This or `key_fingerprint` is required unless the key itself is given.
+    /// SHA-256 of the key file. This or `key_fingerprint` is required, unless `key` is the key itself.
     key_sha256: Option<Sha256>,
-    /// Fingerprint of the key, 40 hexadecimal digits as `gpg --show-keys` prints it. A key file that holds
-    /// any other key besides is refused.
+    /// Fingerprint of the key: 40 hexadecimal digits, as `gpg --show-keys` prints it. A key file with another key is
+    /// refused.
     key_fingerprint: Option<Fingerprint>,
 }
 
@@ -64,7 +64,7 @@ key = "https://apt.example.com/key.asc"
 key_fingerprint = "2EE4 25D8 1B49 A538 6B85  06DD 9A9C 5A73 50E3 4DB2""#;
 }
 
-/// A file name that apt reads in `sources.list.d`, where it ignores others; sources.list(5).
+/// A file name that apt reads in `sources.list.d`. apt ignores other names; sources.list(5).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String", extend("pattern" = "^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"))]
@@ -79,7 +79,10 @@ impl TryFrom<String> for RepositoryName {
 
     fn try_from(name: String) -> Result<Self> {
         let valid = name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) && !name.starts_with('.');
-        ensure!(valid && !name.is_empty(), "`{name}` is not a name for apt: letters, digits and `_.-`");
+        ensure!(
+            valid && !name.is_empty(),
+            "`{name}` is not a file name for apt: use only letters, digits, `_`, `.` and `-`"
+        );
         ensure!(name.len() <= 200, "a name has at most 200 characters");
         let sources = format!("/etc/apt/sources.list.d/{name}.sources").parse()?;
         let keyring = AbsPath::from(KEYRINGS).join(&format!("{name}.gpg"))?;
@@ -87,7 +90,7 @@ impl TryFrom<String> for RepositoryName {
     }
 }
 
-/// A URI as apt takes it: `https://…`, `http://…`, `file:/…`, `mirror+https://…`.
+/// A URI that apt accepts: `https://…`, `http://…`, `file:/…`, `mirror+https://…`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 struct Uri(String);
@@ -101,17 +104,17 @@ impl TryFrom<String> for Uri {
         let valid = scheme.starts_with(|c: char| c.is_ascii_lowercase())
             && scheme.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-".contains(c));
         ensure!(valid && !text.contains(' '), "`{text}` is not a URI, such as https://example.com/debian");
-        ensure!(!rest.contains('@'), "a URI must not hold credentials: they go to /etc/apt/auth.conf.d");
+        ensure!(!rest.contains('@'), "a URI must not have credentials: put them in /etc/apt/auth.conf.d");
         Ok(Self(text))
     }
 }
 
-/// One of several values that stand in a line, separated by blanks.
+/// One of several values in a line, separated by spaces.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-struct Word(String);
+struct SourceWord(String);
 
-impl TryFrom<String> for Word {
+impl TryFrom<String> for SourceWord {
     type Error = anyhow::Error;
 
     fn try_from(text: String) -> Result<Self> {
@@ -138,11 +141,11 @@ impl Resource for AptRepository {
                 findings.push(Finding::new(field, format!("`{field}` is empty")));
             }
         }
-        for Word(suite) in &self.suites {
+        for SourceWord(suite) in &self.suites {
             if suite.ends_with('/') != self.components.is_empty() {
                 findings.push(
-                    Finding::new("components", format!("`{suite}` and the components don't go together"))
-                        .hint("a suite has components, such as \"main\"; a path that ends in `/` has none"),
+                    Finding::new("components", format!("the suite `{suite}` does not fit to the components"))
+                        .hint("give a suite components, such as \"main\"; give a path that ends in `/` none"),
                 );
             }
         }
@@ -153,8 +156,8 @@ impl Resource for AptRepository {
                 }
             }
             Key::At(_) if self.key_sha256.is_none() && self.key_fingerprint.is_none() => findings.push(
-                Finding::new("key", "a key from elsewhere needs `key_sha256` or `key_fingerprint`")
-                    .hint("sha256sum KEYFILE or gpg --show-keys KEYFILE prints it"),
+                Finding::new("key", "a key from a path or URL needs `key_sha256` or `key_fingerprint`")
+                    .hint("print one of them: sha256sum KEYFILE, or gpg --show-keys KEYFILE"),
             ),
             Key::At(_) => {}
         }
@@ -163,7 +166,7 @@ impl Resource for AptRepository {
 
     fn prefetch(&self, system: &System) -> Option<Download> {
         let Key::At(source) = &self.key else { return None };
-        // What can't be read now is reported when the resource has its turn.
+        // A read error is reported later, when the run plans this resource.
         let there = self.published(system.root()).is_ok_and(|(keyring, _)| keyring.is_some());
         (!there && !matches!(source, Source::File(_))).then(|| self.download(source))
     }
@@ -184,7 +187,7 @@ impl Resource for AptRepository {
 }
 
 impl AptRepository {
-    /// The file in `sources.list.d`; deb822(5).
+    /// Returns the content of the file in `sources.list.d`; deb822(5).
     fn sources(&self, path: &AbsPath, keyring: &Keyring) -> String {
         let fields = [
             ("Types", "deb".to_owned()),
@@ -201,7 +204,7 @@ impl AptRepository {
         lines.concat()
     }
 
-    /// The declared keyring, if it is in place, and the sources file, if there is one.
+    /// Returns the keyring, if it is in place and the declared one, and the sources file, if it exists.
     fn published(&self, root: &Root) -> Result<(Option<Keyring>, Option<Vec<u8>>)> {
         let sources = read_public(root, &self.name.sources)?;
         let keyring = read_public(root, &self.name.keyring)?;
@@ -209,8 +212,9 @@ impl AptRepository {
         Ok((keyring, sources))
     }
 
-    /// Verifies the repository with a trial of its two files, then puts them in place: the key first, which no
-    /// source names before.
+    /// Verifies the repository with temporary copies of its two files, then writes the files.
+    ///
+    /// It writes the key first, because no source names it yet.
     fn publish(&self, system: &System) -> Result<()> {
         let root = system.root();
         let RepositoryName { name, sources, keyring: path } = &self.name;
@@ -225,14 +229,16 @@ impl AptRepository {
         root.make_directories(&KEYRINGS.into(), 0o755)?;
         root.write(path, public(), keyring.packets())?;
         root.write(sources, public(), self.sources(path, &keyring).as_bytes())?;
-        // Earlier releases published an armored key as it came.
+        // Earlier releases wrote armored keys.
         let armored = AbsPath::from(KEYRINGS).join(&format!("{name}.asc"))?;
         if root.status(&armored)?.is_some() { root.remove(&armored) } else { Ok(()) }
     }
 }
 
-/// Files that apt is given to try, gone when dropped. In `/run`, where a reboot removes what a killed run
-/// left; readable, because apt verifies signatures as the user `_apt`.
+/// Temporary files for apt to verify. They are removed when this is dropped.
+///
+/// They are in `/run`, where a reboot removes those of a killed run. They are readable, because apt verifies signatures as
+/// the user `_apt`.
 struct Trial<'a> {
     root: &'a Root,
     keyring: AbsPath,
@@ -258,13 +264,12 @@ impl Drop for Trial<'_> {
     }
 }
 
-/// Ours, and readable by all: keys and sources are no secrets.
+/// Returns root's ownership with read permission for all: keys and sources are no secrets.
 fn public() -> Ownership {
     Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o644 }
 }
 
-/// The bytes of a file that is as we would write it; one that others own or that apt can't read counts as
-/// missing.
+/// Reads a file with the right owner and mode; `None` otherwise, because another user could change it or apt not read it.
 fn read_public(root: &Root, path: &AbsPath) -> Result<Option<Vec<u8>>> {
     match root.status(path)? {
         Some(status) if status.ownership == public() => root.read(path, MAX_FILE_BYTES),
@@ -282,7 +287,7 @@ impl AsRef<str> for Uri {
     }
 }
 
-impl AsRef<str> for Word {
+impl AsRef<str> for SourceWord {
     fn as_ref(&self) -> &str {
         &self.0
     }
@@ -340,7 +345,7 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
              Components: main x/y\n\
              Signed-By: /etc/apt/keyrings/example.gpg\n"
         );
-        repository.architectures = vec![Word("arm64".into())];
+        repository.architectures = vec![SourceWord("arm64".into())];
         assert!(repository.sources(&path, &keyring).contains("\nArchitectures: arm64\n"));
         assert_eq!(messages(&repository), [""; 0]);
     }
@@ -349,12 +354,12 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
     fn a_key_is_pinned_and_alone() {
         assert_eq!(
             messages(&repository("key = \"/usr/share/keyrings/a.gpg\"")),
-            ["a key from elsewhere needs `key_sha256` or `key_fingerprint`"]
+            ["a key from a path or URL needs `key_sha256` or `key_fingerprint`"]
         );
         assert_eq!(messages(&repository(&format!("key = \"\"\"\n{KEY}\"\"\""))), [""; 0]);
         assert_eq!(
             messages(&repository(&format!("key = \"\"\"{KEY}\"\"\"\nkey_fingerprint = \"{}\"", "0".repeat(40)))),
-            [format!("it holds the key {FINGERPRINT}, declared is {}", "0".repeat(40))]
+            [format!("the key file has the key {FINGERPRINT}, but {} is declared", "0".repeat(40))]
         );
         let pinned = repository(&format!("key = \"https://example.com/key\"\nkey_fingerprint = \"{FINGERPRINT}\""));
         assert!(pinned.read_key(KEY.as_bytes()).is_ok());
@@ -362,7 +367,8 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
         let hidden =
             format!("{KEY}-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n{second}-----END PGP PUBLIC KEY BLOCK-----\n");
         let error = pinned.read_key(hidden.as_bytes()).unwrap_err();
-        assert!(error.to_string().starts_with("it holds the key 2EE425D81B49A5386B8506DD9A9C5A7350E34DB2"), "{error}");
+        let other = "the key file has the key 2EE425D81B49A5386B8506DD9A9C5A7350E34DB2";
+        assert!(error.to_string().starts_with(other), "{error}");
         let digest = Sha256::of(KEY.as_bytes());
         let pinned = repository(&format!("key = \"https://example.com/key\"\nkey_sha256 = \"{digest}\""));
         assert!(pinned.read_key(KEY.as_bytes()).is_ok() && pinned.read_key(hidden.as_bytes()).is_err());
@@ -372,8 +378,8 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
     fn suites_and_components_go_together() {
         let key = format!("key = \"\"\"{KEY}\"\"\"");
         let mut flat = repository(&key);
-        flat.suites = vec![Word("./".into())];
-        assert_eq!(messages(&flat), ["`./` and the components don't go together"]);
+        flat.suites = vec![SourceWord("./".into())];
+        assert_eq!(messages(&flat), ["the suite `./` does not fit to the components"]);
         flat.components.clear();
         assert_eq!(messages(&flat), [""; 0]);
         flat.suites.clear();
@@ -398,7 +404,7 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
         }
     }
 
-    /// An image's tree, gone when dropped.
+    /// An image's tree, removed when dropped.
     struct Image(PathBuf);
 
     impl Image {
@@ -416,7 +422,7 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
             path
         }
 
-        /// What is planned, and whether the key is to be fetched.
+        /// Returns the planned changes, and whether the key is downloaded.
         fn plan(&self, repository: &AptRepository) -> (Vec<String>, bool) {
             let system = System::open(&self.0, Mode::Plan, Interrupt::default()).unwrap();
             let changes = repository.plan(&system).unwrap().into_iter().map(|change| change.summary);
@@ -435,7 +441,7 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
     const URIS: &str = "https://a.example.com/debian https://b.example.com/debian";
 
     #[test]
-    fn what_is_in_place_needs_no_network() {
+    fn a_repository_that_is_in_place_needs_no_network() {
         let image = Image::new("pinned");
         let repository = repository(&format!("key = \"https://example.com/key\"\nkey_fingerprint = \"{FINGERPRINT}\""));
         let keyring = Keyring::read(KEY.as_bytes()).unwrap();
@@ -450,7 +456,7 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
         assert_eq!(image.plan(&repository), (vec![format!("change to {URIS}")], false));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(image.plan(&repository), (replace.clone(), true));
-        // As an earlier release published it: text, which apt's verifiers read in ways of their own.
+        // An earlier release wrote armored text, which apt's verifiers read differently.
         fs::remove_file(path).unwrap();
         _ = image.put("etc/apt/keyrings/example.asc", KEY);
         _ = image.put(SOURCES, sources.replace("example.gpg", "example.asc"));
@@ -461,7 +467,7 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
     }
 
     #[test]
-    fn a_keyring_is_known_by_the_digest_of_its_key_file() {
+    fn a_keyring_is_recognized_by_the_digest_of_its_key_file() {
         let image = Image::new("digest");
         let packets = Keyring::read(KEY.as_bytes()).unwrap().packets().to_vec();
         let of = |file: &[u8]| {

@@ -1,4 +1,4 @@
-//! What stands in a resource's place while an image is made, if only the machine that boots it can ensure it.
+//! The replacement of a resource in an image, if only the booted machine can ensure the resource.
 
 use anyhow::Result;
 
@@ -15,9 +15,9 @@ pub struct Deferred {
     pub title: String,
     /// Why it must wait.
     pub why: String,
-    /// The path of the secret that it will keep.
+    /// The path of its secret.
     pub secret: Option<AbsPath>,
-    /// The path that the resource decides about, if it does.
+    /// The path that only this resource may manage.
     pub path: Option<AbsPath>,
 }
 

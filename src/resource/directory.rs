@@ -11,27 +11,27 @@ use super::{
 use crate::{
     error::Fault,
     host::root::{
-        FileType, Ownership, Status,
+        FileStatus, FileType, Ownership,
         way::{Owner, Writers},
     },
     system::{Fact, System, places::Claim},
-    value::{AbsPath, Mode},
+    value::{AbsPath, FileMode},
 };
 
-/// A directory. Missing parents are made too with mode 0755, as root's, or below a user's directory as that user's. What
-/// it holds is left alone.
+/// A directory. Missing parents are made with mode 0755; they belong to root, or below a user's directory to that user. The
+/// content of the directory is not changed.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Directory {
-    /// Where it is.
+    /// Its path.
     path: AbsPath,
-    /// Its owner. Default: root for a new directory, or below a directory of a user that user; unchanged for one that
-    /// exists. Below a directory of a user it must be that user.
+    /// Its owner. Default: root for a new directory, or the user whose directory it is in; unchanged for an existing one.
+    /// Below a user's directory it must be that user.
     owner: Option<AccountName>,
     /// Its group. Default: the owner's primary group.
     group: Option<AccountName>,
-    /// Its permission bits. Default: 0755 for a new directory, unchanged for one that exists.
-    mode: Option<Mode>,
+    /// Its permission bits. Default: 0755 for a new directory, unchanged for an existing one.
+    mode: Option<FileMode>,
 }
 
 impl Kind for Directory {
@@ -80,9 +80,9 @@ impl Resource for Directory {
         self.check_replaceable(system, &status)?;
         if let Some(user) = place.user.filter(|user| *user != Owner::Id(status.ownership.uid)) {
             let now = words(system, status.ownership.uid, status.ownership.gid)?;
-            let message = format!("{} belongs to {now}, and is below a directory of {user}", self.path);
+            let message = format!("{} belongs to {now}, but is below a directory of {user}", self.path);
             return Err(Fault::new(message)
-                .hint(format!("look at what it holds, then: chown {whose} {}", self.path))
+                .hint(format!("check its content, then change its owner: chown {whose} {}", self.path))
                 .into());
         }
         let differences = differences(system, status.ownership, ids, self.mode.map(|mode| mode.0))?;
@@ -100,7 +100,7 @@ impl Resource for Directory {
 
 impl Directory {
     /// Whose it is to be. Without an owner it stays whose it is; a new one is that of the directory above.
-    fn whose(&self, system: &System, status: Option<&Status>) -> Result<Owner> {
+    fn whose(&self, system: &System, status: Option<&FileStatus>) -> Result<Owner> {
         match (&self.owner, status) {
             (None, Some(status)) => Ok(Owner::Id(status.ownership.uid)),
             (None, None) => {
@@ -113,7 +113,7 @@ impl Directory {
 
     fn create(&self, ids: Ids, mode: u32) -> Change {
         let path = self.path.clone();
-        // Missing parents come with it.
+        // The change also makes missing parents.
         let brings: Vec<Fact> = std::iter::successors(Some(path.clone()), AbsPath::parent).map(Fact::Path).collect();
         let create = move |system: &System| {
             let (uid, gid) = ids.unwrap_or_default();
@@ -125,7 +125,7 @@ impl Directory {
         Change::new(format!("create directory, mode {mode:04o}"), create).brings(brings)
     }
 
-    fn check_replaceable(&self, system: &System, status: &Status) -> Result<()> {
+    fn check_replaceable(&self, system: &System, status: &FileStatus) -> Result<()> {
         let path = &self.path;
         match status.file_type {
             FileType::Directory => Ok(()),
@@ -135,11 +135,11 @@ impl Directory {
                     .hint(format!("declare {target}, or remove the link"))
                     .into())
             }
-            FileType::Regular | FileType::Special => bail!("{path} is there and is not a directory"),
+            FileType::Regular | FileType::Special => bail!("{path} exists and is not a directory"),
         }
     }
 
-    /// Who else than its owner may write to it with this mode.
+    /// Returns the users that may write to it with this mode.
     fn writers_of(&self, system: &System, ids: Ids, mode: u32) -> Result<Writers> {
         let accounts = system.host.accounts()?;
         Ok(Writers::of(mode, true, || match ids {

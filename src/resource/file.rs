@@ -15,61 +15,65 @@ use super::{
 };
 use crate::{
     error::Fault,
-    fetch::{Download, Source, Sources},
-    host::root::{FileType, Ownership, Status},
+    fetch::{
+        pull::Download,
+        source::{Source, Sources},
+    },
+    host::root::{FileStatus, FileType, Ownership},
     redaction,
     system::{Fact, System, places::Claim},
-    value::{AbsPath, Argv, Mode, Sha256, quoted},
+    value::{AbsPath, Argv, FileMode, Sha256, quoted},
 };
 
-/// A file larger than this is not shown as a diff, and not treated as text.
-const TEXT_LIMIT: u64 = 256 << 10;
+/// Limits the size of templates and of files with a diff.
+const MAX_TEXT_BYTES: u64 = 256 << 10;
 
-/// A file with these bytes, this owner and this mode. It is replaced as a whole: a reader sees the old
-/// bytes or the new ones, also after a power cut.
+/// A file with declared content, owner and mode. It is replaced as a whole: a reader sees the old content or the new one,
+/// also after a power cut.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Where it is.
+    /// Its path.
     path: AbsPath,
-    /// Where its bytes come from: an https, http, s3 or file URL. Either this or `content`. It may be a list of URLs:
-    /// after a failure of one, the next one is tried; each but the last at most twice.
+    /// The source of its content: an https, http, s3 or file URL. Either this or `content`. It may be a list of URLs: after
+    /// a failure of one, the next one is tried. Each but the last is tried at most twice.
     source: Option<Sources>,
-    /// Its bytes, as text. Either this or `source`.
+    /// Its content, as text. Either this or `source`.
     content: Option<String>,
-    /// SHA-256 of the source's bytes; others are never published. Required for https and http unless
-    /// `verify` is given, and for a list unless that is none. Empty means none.
+    /// SHA-256 of the source's content. Other content is never written. Required for https and http unless `verify` says how
+    /// to trust the source, and for a list unless `verify` is `none`. `""` is the same as leaving it out.
     #[serde(default, deserialize_with = "empty_is_none")]
     #[schemars(with = "String", extend("pattern" = "^([0-9A-Fa-f]{64})?$"))]
     sha256: Option<Sha256>,
-    /// How a source without `sha256` is known to be unchanged. Default for s3: etag.
+    /// How to check a source without `sha256`. `etag`: compare the `ETag` at each run (default for s3). `none`: download
+    /// once and keep the content.
     verify: Option<Verify>,
-    /// Its owner. Default: root. Below a directory of a user it must be that user.
+    /// Its owner. Default: root. Below a user's directory it must be that user.
     owner: Option<AccountName>,
     /// Its group. Default: the owner's primary group.
     group: Option<AccountName>,
     /// Its permission bits. Default: 0644; 0600 for a secret.
-    mode: Option<Mode>,
-    /// Whether `{{ name }}` in the source's bytes is replaced, as it always is in `content`. Default: false.
+    mode: Option<FileMode>,
+    /// Whether `{{ name }}` in the source's content is replaced, as it always is in `content`. Default: false.
     #[serde(default)]
     template: bool,
-    /// A command that must succeed before the file is published; `{}` is the path of the new bytes: the file's own
-    /// name in a directory that only root may enter. A unit file is also shown to `systemd-analyze verify`, and a drop-in
+    /// A command that must succeed before the file is written. `{}` is the path of the new file: its own name in a directory
+    /// that only root may enter. `systemd-analyze verify` also checks a unit file, and a drop-in
     /// together with its unit.
     validate: Option<Argv>,
-    /// Whether its bytes must never be shown: no diff, of its validator the exit code alone; and it does not go into an
-    /// image. Default: false.
+    /// Whether its content is a secret: there is no diff, the validator's output is not shown, and the file is not written
+    /// to an image. Default: false.
     #[serde(default)]
     secret: bool,
 }
 
-/// How a source without a declared digest is known to be unchanged.
+/// How to check a source without a declared digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verify {
-    /// By the origin's `ETag`, asked at each run: what the origin sends is trusted.
+    /// Compare the source's `ETag` at each run. The source is trusted.
     Etag,
-    /// Not at all: it is fetched once, and whatever arrived stays.
+    /// Download once and keep the content.
     None,
 }
 
@@ -119,7 +123,7 @@ impl Resource for File {
             }
             (None, None) => findings.push(
                 Finding::new("path", "the file has neither `source` nor `content`")
-                    .hint("an empty file is content = \"\""),
+                    .hint("for an empty file, set content = \"\""),
             ),
             _ => {}
         }
@@ -127,18 +131,18 @@ impl Resource for File {
         if self.sha256.is_none() {
             match (self.source.as_ref().map(Sources::all), self.verify) {
                 (Some([_, _, ..]), None | Some(Verify::Etag)) => findings.push(
-                    Finding::new("source", "a file from several sources needs `sha256`: each has ETags of its own")
-                        .hint("sha256sum FILE prints it; or trust all of them with verify = \"none\""),
+                    Finding::new("source", "a file with several sources needs `sha256`, because their ETags differ")
+                        .hint("print it: sha256sum FILE; or trust all sources with verify = \"none\""),
                 ),
                 (Some([Source::Http(_)]), None) => findings.push(
                     Finding::new("source", "a file from https or http needs `sha256`")
-                        .hint("sha256sum FILE prints it; or trust the origin with verify = \"etag\", or anybody with verify = \"none\""),
+                        .hint("print it: sha256sum FILE; or trust the source: verify = \"etag\", or verify = \"none\" to download once"),
                 ),
                 _ => {}
             }
         }
         if self.sha256.is_some() && self.verify.is_some() {
-            findings.push(Finding::new("verify", "`verify` says what holds without `sha256`: give one of them"));
+            findings.push(Finding::new("verify", "`verify` and `sha256` exclude each other"));
         }
         if self.template && self.source.is_none() {
             findings.push(Finding::new("template", "`content` is always a template").hint("leave `template` out"));
@@ -147,8 +151,8 @@ impl Resource for File {
             && !argv.0.iter().any(|argument| argument.contains("{}"))
         {
             findings.push(
-                Finding::new("validate", "the command doesn't mention `{}`, the new file")
-                    .hint("validate = [\"nginx\", \"-t\", \"-c\", \"{}\"]"),
+                Finding::new("validate", "the command does not have the argument `{}`, the path of the new file")
+                    .hint("add it, as in validate = [\"nginx\", \"-t\", \"-c\", \"{}\"]"),
             );
         }
         findings
@@ -157,7 +161,7 @@ impl Resource for File {
     fn prefetch(&self, system: &System) -> Option<Download> {
         let sources = self.source.clone().filter(|sources| sources.local().is_none())?;
         let sha256 = self.sha256;
-        // What can't be read now is reported when the resource has its turn.
+        // A read error is reported later, when the run plans this resource.
         let digest = system.host.digest(&self.path).ok().flatten();
         let there = match sha256 {
             Some(wanted) if !self.template => digest == Some(wanted),
@@ -177,7 +181,7 @@ impl Resource for File {
             self.check_replaceable(system, &status)?;
         }
         let Some(status) = status.filter(|status| status.file_type == FileType::Regular) else {
-            let summary = if status.is_some() { "replace the symbolic link by a file" } else { "create" };
+            let summary = if status.is_some() { "replace the symbolic link with a file" } else { "create" };
             return Ok(vec![self.write(system, summary.into(), wanted, None)?]);
         };
         if let Some(difference) = self.content_difference(system, &status)? {
@@ -220,17 +224,16 @@ impl File {
         Ok((ids(system, self.owner.as_ref(), self.group.as_ref())?, self.mode.map_or(default, |mode| mode.0)))
     }
 
-    /// What stands at the path may be replaced only if nothing else is lost or fooled by it.
-    fn check_replaceable(&self, system: &System, status: &Status) -> Result<()> {
+    /// Fails if replacing the file at the path would lose or mislead something else.
+    fn check_replaceable(&self, system: &System, status: &FileStatus) -> Result<()> {
         let fault = match status.file_type {
-            FileType::Directory => {
-                Fault::new(format!("{} is a directory", self.path)).hint("move it away, or declare another path")
-            }
+            FileType::Directory => Fault::new(format!("{} is a directory, not a file", self.path))
+                .hint("move it away, or declare another path"),
             FileType::Special => Fault::new(format!("{} is a device, socket or FIFO", self.path))
                 .hint("move it away, or declare another path"),
             FileType::Regular if status.links > 1 => {
                 Fault::new(format!("{} has {} names (hard links)", self.path, status.links)).hint(format!(
-                    "the other names would keep the old bytes: find / -xdev -samefile {}",
+                    "remove the other names, which would keep the old content; to find them: find / -xdev -samefile {}",
                     quoted(self.path.as_str())
                 ))
             }
@@ -243,8 +246,8 @@ impl File {
         Err(fault.into())
     }
 
-    /// How the file's bytes differ from what is declared, or `None`.
-    fn content_difference(&self, system: &System, status: &Status) -> Result<Option<String>> {
+    /// Returns the difference between the file's content and the declared one; `None` if there is none.
+    fn content_difference(&self, system: &System, status: &FileStatus) -> Result<Option<String>> {
         if let Some(content) = &self.content {
             let same = status.size == content.len() as u64
                 && system.root().read(&self.path, status.size)?.as_deref() == Some(content.as_bytes());
@@ -263,8 +266,14 @@ impl File {
         Ok(Origin { file: self, sources: self.source.as_ref().context("a file without content has a source")? })
     }
 
-    /// The change that writes the file.
-    fn write(&self, system: &System, summary: String, (ids, mode): (Ids, u32), now: Option<&Status>) -> Result<Change> {
+    /// Returns the change that writes the file.
+    fn write(
+        &self,
+        system: &System,
+        summary: String,
+        (ids, mode): (Ids, u32),
+        now: Option<&FileStatus>,
+    ) -> Result<Change> {
         if system.mode() == crate::system::Mode::Plan {
             self.foresee(system)?;
         }
@@ -282,7 +291,7 @@ impl File {
         Ok(Change::new(summary, action).diff(diff).brings([Fact::Path(self.path.clone())]).brings(bytes))
     }
 
-    /// Fails where a run could not write the file, as far as this machine shows that now.
+    /// Fails if this machine already shows that a run could not write the file.
     fn foresee(&self, system: &System) -> Result<()> {
         if let Some(argv) = &self.validate {
             system.check_program(&argv.0[0])?;
@@ -293,7 +302,7 @@ impl File {
         }
     }
 
-    /// The digest of the declared bytes, as far as the declaration alone tells it.
+    /// Returns the digest of the declared content, if the declaration alone shows it.
     fn digest_to_come(&self) -> Option<Sha256> {
         match &self.content {
             Some(content) => Some(Sha256::of(content.as_bytes())),
@@ -317,9 +326,9 @@ impl File {
         arrived.map_or(Ok(()), |arrived| self.origin()?.remember(system, &arrived))
     }
 
-    /// The difference between the file and what it will be. Only in a dry run: a run has no time for it.
-    fn diff(&self, system: &System, now: Option<&Status>) -> Result<Option<String>> {
-        let small = now.is_none_or(|status| status.size <= TEXT_LIMIT);
+    /// Returns the diff between the present and the new content. It is made only for a plan, because it takes time.
+    fn diff(&self, system: &System, now: Option<&FileStatus>) -> Result<Option<String>> {
+        let small = now.is_none_or(|status| status.size <= MAX_TEXT_BYTES);
         if system.mode() != crate::system::Mode::Plan || !small {
             return Ok(None);
         }
@@ -329,7 +338,7 @@ impl File {
         };
         let new = match (&self.content, now) {
             (Some(content), _) => Some(content.clone().into_bytes()),
-            // What is new and comes from elsewhere is not fetched to be shown.
+            // A new file from a source is not downloaded for a diff.
             (None, None) => None,
             (None, Some(_)) => self.origin()?.preview(system)?,
         };
@@ -340,8 +349,9 @@ impl File {
         Ok(Some(self.patch(&old, &new)))
     }
 
-    /// A unified diff in which the names of variables stand for what a file gives them. Where there are such, what is
-    /// there now may hold an earlier value: it is not shown.
+    /// Returns a unified diff without the values of variables in files.
+    ///
+    /// If the new content has such a value, the present content may have an earlier one, so it is not shown.
     fn patch(&self, old: &str, new: &str) -> String {
         let (shown_old, shown_new) = (redaction::shown_content(old), redaction::shown_content(new));
         let mut diff = diffy::DiffOptions::new();
@@ -353,7 +363,7 @@ impl File {
             return patch;
         }
         let line = |(number, line): (usize, &str)| match line.strip_prefix('-') {
-            Some(_) if number > 1 => "-(not shown: the file may hold an earlier secret)\n".to_owned(),
+            Some(_) if number > 1 => "-(not shown: the file may have an earlier secret)\n".to_owned(),
             _ => format!("{line}\n"),
         };
         patch.lines().enumerate().map(line).collect()

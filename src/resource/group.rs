@@ -11,7 +11,7 @@ use crate::{
     system::{Fact, System},
 };
 
-/// A group. One that exists with another id is an error: files would change hands.
+/// A group. If it exists with another id, that is an error: with a new id, its files would belong to another group.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
@@ -37,7 +37,7 @@ impl Resource for Group {
     }
 
     fn check(&self) -> Vec<Finding> {
-        // For chown(2) it means: leave it as it is.
+        // chown(2) does not change the group for this value.
         let is_none = self.gid == Some(u32::MAX);
         is_none.then(|| Finding::new("gid", format!("{} is not a gid", u32::MAX))).into_iter().collect()
     }
@@ -50,18 +50,17 @@ impl Resource for Group {
         let accounts = system.host.accounts()?;
         if let Some(group) = accounts.group(self.name.as_str()) {
             return match self.gid {
-                Some(gid) if gid != group.gid => Err(Fault::new(format!(
-                    "group {} has gid {}, not {gid}",
-                    self.name, group.gid
-                ))
-                .hint("an id is never changed: files would change hands. declare the id it has, or change it by hand")
-                .into()),
+                Some(gid) if gid != group.gid => {
+                    Err(Fault::new(format!("group {} has gid {}, not {gid}", self.name, group.gid))
+                        .hint("declare the id that it has, or change the id yourself: its files keep the old one")
+                        .into())
+                }
                 _ => Ok(complete(system, GSHADOW, self.name.as_str())?.into_iter().collect()),
             };
         }
         if let Some(taken) = self.gid.and_then(|gid| accounts.group_by_id(gid)) {
             return Err(Fault::new(format!("gid {} belongs to group {}", taken.gid, taken.name))
-                .hint("declare another gid, or none")
+                .hint("declare another gid, or leave `gid` out")
                 .into());
         }
         let mut command = Program::new(["groupadd"]);

@@ -17,23 +17,23 @@ use crate::{
     value::{Span, spoken},
 };
 
-/// The longest pause between two requests; the first ones come quicker.
-const PAUSE: Duration = Duration::from_millis(500);
-/// From pauses of this length on, the services are looked at as well: that takes a process.
-const LOOK: Duration = Duration::from_millis(100);
+/// The longest pause between two requests. The first pauses are shorter.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+/// From this pause on, the states of the services are checked as well, because that needs a process.
+const MIN_PAUSE_FOR_UNITS: Duration = Duration::from_millis(100);
 
-/// An answer that the application gives. If it isn't given yet, the run waits for it, up to the deadline,
-/// or until a service that the run has started ends. A redirect is an answer, not followed. If there is no answer at the
-/// deadline, the run exits with 75; if there is a wrong one, with 1.
+/// An HTTP answer of the application. If the answer differs, the run asks again until the deadline, or until a service that
+/// the run has started ends. Redirects are not followed. At the deadline, the run exits with 75 if there is no answer, and
+/// with 1 if there is a wrong one.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpCheck {
-    /// What is asked, by GET.
+    /// The URL, which is requested with GET.
     url: String,
-    /// The status expected. Default: 200.
+    /// The expected status. Default: 200.
     #[serde(default = "ok")]
     status: u16,
-    /// Header fields expected, each with its exact value.
+    /// The expected header fields, each with its exact value.
     #[serde(default)]
     header: BTreeMap<String, String>,
     /// How long to wait for the answer. Default: 60s.
@@ -91,9 +91,9 @@ impl HttpCheck {
         format!("{}{headers}", self.status)
     }
 
-    /// What is wrong with the answer, or `None`.
+    /// Returns the difference between the answer and the expected one; `None` if there is none.
     fn ask(&self, system: &System) -> Option<Wrong> {
-        let answer = match system.probe(&self.url) {
+        let answer = match system.fetcher.probe(&system.host, &self.url) {
             Ok(answer) => answer,
             Err(error) => return Some(Wrong::NoAnswer(format!("{error:#}"))),
         };
@@ -119,23 +119,26 @@ impl HttpCheck {
             if Instant::now() >= end {
                 return Err(self.late(system, &wrong).into());
             }
-            if pause >= LOOK {
+            if pause >= MIN_PAUSE_FOR_UNITS {
                 system.host.check_started()?;
             }
             system.host.progress(&format!("{}: {wrong}", self.title()));
             system.host.stop.wait(pause)?;
-            pause = (pause * 3 / 2).min(PAUSE);
+            pause = (pause * 3 / 2).min(MAX_PAUSE);
         }
         Ok(())
     }
 
-    /// An application that does not answer may still be starting. One that answers has started: asking it again changes
-    /// nothing.
+    /// Returns the fault at the deadline.
+    ///
+    /// It is a temporary failure only if there is no answer: the application may still be starting.
     fn late(&self, system: &System, wrong: &Wrong) -> Fault {
         let (title, expected, deadline) = (self.title(), self.expected(), spoken(self.deadline.0));
         let url = title.replace('\'', "%27");
-        let fault = Fault::new(format!("{title} did not answer {expected} within {deadline}: {wrong}"))
-            .hint(format!("curl -i '{url}'; systemctl --failed; journalctl -e; then {}", system.host.run_command()));
+        let fault = Fault::new(format!("{title} did not answer {expected} within {deadline}: {wrong}")).hint(format!(
+            "find the cause: curl -i '{url}'; systemctl --failed; journalctl -e; then run again: {}",
+            system.host.run_command()
+        ));
         match wrong {
             Wrong::NoAnswer(_) => fault.transient(),
             Wrong::Answer(_) => fault,
@@ -143,12 +146,12 @@ impl HttpCheck {
     }
 }
 
-/// Why an answer is not the expected one.
+/// The difference between an answer and the expected one.
 #[derive(Debug)]
 enum Wrong {
-    /// There is none.
+    /// No answer; the reason.
     NoAnswer(String),
-    /// It is another.
+    /// Another answer.
     Answer(String),
 }
 
@@ -169,7 +172,7 @@ mod tests {
     use super::*;
     use crate::{error::exit_code, stop::Interrupt, system::Mode};
 
-    /// Waits for an answer that is never given; the deadline is over at once.
+    /// Waits for an answer that never comes. The deadline passes at once.
     fn wait(port: u16, fields: &str) -> (u8, String) {
         let text = format!("url = \"http://127.0.0.1:{port}/\"\ndeadline = \"0s\"\n{fields}");
         let check: HttpCheck = toml::from_str(&text).unwrap();

@@ -11,14 +11,14 @@ use crate::{
     value::{AbsPath, printable},
 };
 
-/// A symbolic link. A link that points elsewhere is replaced atomically; a file or directory in its place
-/// is an error, never removed.
+/// A symbolic link. A link with another target is replaced atomically. A file or directory at the path is an error; it is
+/// never removed.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
-    /// Where the link is.
+    /// The path of the link.
     path: AbsPath,
-    /// What it points to, absolute or relative to the link's directory. It need not exist.
+    /// The target, absolute or relative to the link's directory. It need not exist.
     target: String,
 }
 
@@ -55,8 +55,8 @@ impl Resource for Link {
             Some(target) if target.to_str() == Some(&self.target) => return Ok(vec![]),
             Some(target) => format!("point to {} (now {})", self.target, target.display()),
             None if system.root().status(&self.path)?.is_some() => {
-                return Err(Fault::new(format!("{} is there and is not a symbolic link", self.path))
-                    .hint("move it away: nothing but a link is replaced by a link")
+                return Err(Fault::new(format!("{} exists and is not a symbolic link", self.path))
+                    .hint("move it away, or declare another path")
                     .into());
             }
             None => format!("create link to {}", self.target),

@@ -1,4 +1,4 @@
-//! Owner, group and mode, as `directory` and `file` declare them.
+//! The owner, group and mode of the kinds `directory` and `file`.
 
 use std::fmt;
 
@@ -13,15 +13,15 @@ use crate::{
     system::{Fact, System},
 };
 
-/// The name of a user or group: a lower-case letter or `_`, then lower-case letters, digits, `_` and `-`,
-/// at most 32 in all. `useradd` would also take `ümlaut` and `123`; other tools then read it as a uid.
+/// The name of a user or group: a lower-case letter or `_`, then lower-case letters, digits, `_` and `-`; at most 32
+/// characters. `useradd` also accepts `ümlaut` and `123`, but other tools read `123` as a uid.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(extend("pattern" = "^[a-z_][a-z0-9_-]{0,31}$"))]
 pub struct AccountName(String);
 
 impl AccountName {
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -35,7 +35,7 @@ impl TryFrom<String> for AccountName {
         let rest = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte));
         ensure!(
             first && rest && name.len() <= 32,
-            "`{}` is not an account's name: a lower-case letter or `_`, then letters, digits, `_` and `-`, at most 32",
+            "`{}` is not the name of an account: use a lower-case letter or `_`, then letters, digits, `_` and `-`; at most 32",
             name.escape_debug()
         );
         Ok(Self(name))
@@ -48,23 +48,24 @@ impl fmt::Display for AccountName {
     }
 }
 
-/// Whose something declared is to be: this user's, or root's.
+/// Returns the declared owner; root if none is declared.
 pub fn owner(system: &System, owner: Option<&AccountName>) -> Result<Owner> {
     let Some(name) = owner else { return Ok(Owner::Id(geteuid().as_raw())) };
     let accounts = system.host.accounts()?;
     Ok(accounts.user(name.as_str()).map_or_else(|| Owner::Name(name.to_string()), |user| Owner::Id(user.uid)))
 }
 
-/// Numeric ids of the declared owner and group; `None` in a dry run whose earlier changes make the account.
+/// Numeric ids of the declared owner and group; `None` in a plan whose earlier changes create the account.
 pub type Ids = Option<(u32, u32)>;
 
-/// Looks up owner and group. Without an owner it is whoever runs this, which is root; without a group it
-/// is the owner's primary group.
+/// Looks up the owner and the group.
+///
+/// The default owner is the user that runs this program, which is root. The default group is the owner's primary group.
 pub fn ids(system: &System, name: Option<&AccountName>, group: Option<&AccountName>) -> Result<Ids> {
     ids_of(system, &owner(system, name)?, group)
 }
 
-/// The same of an owner that is known otherwise.
+/// Looks up the group, for an owner that is known.
 pub fn ids_of(system: &System, owner: &Owner, group: Option<&AccountName>) -> Result<Ids> {
     let accounts = system.host.accounts()?;
     let owner = match owner {
@@ -89,7 +90,7 @@ fn missing(what: &str, name: &str) -> anyhow::Error {
         .into()
 }
 
-/// An owner in words: `glovo-app:glovo-app`.
+/// Returns an owner in words: `glovo-app:glovo-app`.
 pub fn words(system: &System, uid: u32, gid: u32) -> Result<String> {
     let accounts = system.host.accounts()?;
     let user = accounts.user_by_id(uid).map_or_else(|| uid.to_string(), |user| user.name.clone());
@@ -97,7 +98,7 @@ pub fn words(system: &System, uid: u32, gid: u32) -> Result<String> {
     Ok(format!("{user}:{group}"))
 }
 
-/// What differs between the ownership that is and the one that should be: `owner app:app (now root:root)`.
+/// Returns the differences between the present and the declared ownership: `owner app:app (now root:root)`.
 pub fn differences(system: &System, now: Ownership, ids: Ids, mode: Option<u32>) -> Result<Vec<String>> {
     let mut differences = vec![];
     match ids {
@@ -119,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_strict() {
+    fn account_names_are_strict() {
         for good in ["glovo-app", "_apt", "a1", "www-data"] {
             assert!(AccountName::try_from(good.to_owned()).is_ok(), "{good}");
         }

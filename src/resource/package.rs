@@ -1,4 +1,4 @@
-//! Installed packages of a Debian or Ubuntu system.
+//! The kind `package`.
 
 use anyhow::Result;
 use schemars::JsonSchema;
@@ -14,16 +14,16 @@ use crate::{
     system::{Fact, System},
 };
 
-/// Packages of the distribution, installed by apt-get without asking. All of them are installed at once,
-/// edited configuration files are kept, and a service is not started before its `service` resource says so.
+/// Packages of the distribution, which apt-get installs without questions. All of them are installed at once. Edited
+/// configuration files are kept. Their services are not started; a `service` resource does that.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Package {
-    /// Names, each `name`, `name=version` (exactly that one, be it older than the one installed) or
-    /// `name:architecture`. A bare name is also satisfied by an installed package that provides it.
+    /// Names, each `name`, `name=version` (exactly this version, also if it is older than the installed one) or
+    /// `name:architecture`. For a bare name, an installed package that provides it is enough.
     names: Vec<PackageName>,
-    /// When to update the package lists before installing: `if-needed` (there are none, they are a day
-    /// old or older than the sources, or they lack what is asked for), `always` or `never`.
+    /// When to update the package lists before an installation: `always`, `never` or `if-needed` (if the lists are missing,
+    /// more than a day old, older than the sources, or do not have a package).
     #[serde(default)]
     update: Update,
     /// Whether to install recommended packages too.
@@ -60,7 +60,7 @@ impl Resource for Package {
     fn check(&self) -> Vec<Finding> {
         let mut findings = vec![];
         if self.names.is_empty() {
-            findings.push(Finding::new("names", "names no package"));
+            findings.push(Finding::new("names", "`names` is empty"));
         }
         for (index, package) in self.names.iter().enumerate() {
             let same = |other: &&PackageName| other.name == package.name && other.architecture == package.architecture;
@@ -73,7 +73,7 @@ impl Resource for Package {
 }
 
 impl Package {
-    /// One change for all packages, because the package manager resolves and installs them together.
+    /// Returns one change for all packages, because the package manager resolves and installs them together.
     fn install(&self, manager: &'static dyn PackageManager, lacking: &[(&PackageName, Lack)]) -> Option<Change> {
         let (mut install, mut reinstall, mut names) = (vec![], vec![], vec![]);
         for (package, lack) in lacking {
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
     use crate::{stop::Interrupt, system::Mode};
 
-    /// An image's tree with that dpkg record, gone when dropped.
+    /// An image's tree with a dpkg record, removed when dropped.
     struct Image(PathBuf);
 
     impl Image {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_installed_package_is_no_difference() {
+    fn only_an_installed_package_is_as_declared() {
         let image = Image::new(
             "states",
             &record(&[
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_interrupted_run_left_is_said_in_words() {
+    fn packages_of_an_interrupted_run_are_named_with_states() {
         let image = Image::new(
             "unfinished",
             &record(&[
@@ -169,7 +169,7 @@ mod tests {
                 ("torn", "install reinstreq half-installed"),
             ]),
         );
-        assert_eq!(image.plan(&["here"]).unwrap(), NONE, "what is not declared is not ours to mend");
+        assert_eq!(image.plan(&["here"]).unwrap(), NONE, "other packages are left alone");
         assert_eq!(image.plan(&["half"]).unwrap(), ["finish the configuration of half (half-configured)"]);
         assert_eq!(
             image.plan(&["torn", "new"]).unwrap(),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_left_behind_is_swept_and_a_foreign_one_is_not() {
+    fn our_own_policy_is_removed_and_a_foreign_one_is_not() {
         let image = Image::new("policy", &record(&[("here", "install ok installed")]));
         let path = image.0.join("usr/sbin/policy-rc.d");
         fs::write(&path, "#!/bin/sh\nexit 101\n").unwrap();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_example_is_one_and_a_name_appears_once() {
+    fn a_package_that_is_named_twice_is_refused() {
         let table: toml::Table = Package::EXAMPLE.parse().unwrap();
         let fields: toml::Table = table.into_iter().filter(|(name, _)| name != "kind").collect();
         let mut package: Package = fields.try_into().unwrap();

@@ -20,33 +20,32 @@ use crate::{
     value::{AbsPath, Argv, Span, printable, quoted},
 };
 
-/// How long a start may take where the resource has no `timeout`: systemd's own default.
-const START_PATIENCE: Duration = Duration::from_secs(90);
+/// Limits the time of a start if the resource has no `timeout`. It is systemd's own default.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Where manifests put unit files.
+/// The directory in which manifests put unit files.
 const UNITS: &str = "/etc/systemd/system";
 
-/// The state of a systemd unit. It is restarted only when a file of `restart_on` has other bytes than at
-/// its last good start, also when the run that changed the file was cut off before the restart. If its
-/// validator fails, or a restart of a service that served, the run puts back what has changed of
-/// `restart_on` and of the unit file since its last good start, and the service goes on with that. Another
-/// service that was restarted with one of these files is restarted again.
+/// The state of a systemd unit. A run restarts it only if a file of `restart_on` differs from its last good start, also if
+/// an earlier run changed the file and ended before the restart. If the validator fails, or the restart of a running
+/// service, the run restores the earlier versions of the files of `restart_on` and of the unit file, and the service
+/// continues with them. Another service that was restarted with one of these files is restarted again.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
-    /// The unit, such as `nginx.service`; without an ending it is a service.
+    /// The unit, such as `nginx.service`. A name without a suffix is a service.
     name: UnitName,
     /// Whether it starts at boot. Default: unchanged.
     enabled: Option<bool>,
     /// Whether it runs now. Default: unchanged.
     running: Option<bool>,
-    /// Files that it reads at its start, its unit file among them.
+    /// The files that it reads at its start, also its unit file.
     #[serde(default)]
     restart_on: Vec<AbsPath>,
     /// A command that must succeed before it is started or restarted.
     validate: Option<Argv>,
-    /// How long it must stay active, without a restart, to count as started. `0s` will do where an
-    /// `http_check` waits for what it serves: that sees it end, too. Default: 2s.
+    /// The time that it must stay active without a restart to count as started. If an `http_check` waits for the service,
+    /// `0s` is enough, because the check also fails when the service ends. Default: 2s.
     #[serde(default = "two_seconds")]
     stable: Span,
 }
@@ -55,7 +54,7 @@ fn two_seconds() -> Span {
     Span(Duration::from_secs(2))
 }
 
-/// The full name of a unit, as systemd.unit(5) allows it.
+/// The full name of a unit by the rules of systemd.unit(5).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 pub struct UnitName(String);
@@ -138,13 +137,13 @@ impl Resource for Service {
         if unit.needs_reload() {
             return Ok(enablement.or_else(|| Some(reload())).into_iter().chain(state).collect());
         }
-        // Enabled after the start: systemd reads all unit files again for it, and what was started gets ready meanwhile.
+        // Enable after the start: systemd then reads all unit files again, while the service becomes ready.
         Ok(state.into_iter().chain(enablement).collect())
     }
 }
 
 impl Service {
-    /// Only a file has bytes that can be compared. A path where nothing is may be a mistyped one.
+    /// Fails if a path of `restart_on` is not a file. Warns if it does not exist, because it may be mistyped.
     fn check_files(&self, system: &System) -> Result<()> {
         for path in &self.restart_on {
             let status = system.root().status(&system.root().resolve(path)?)?;
@@ -155,7 +154,7 @@ impl Service {
             }
             if status.is_some_and(|status| status.file_type == FileType::Directory) {
                 let fault = Fault::new(format!("`restart_on` names {path}, which is a directory"));
-                return Err(fault.hint("name the files in it").into());
+                return Err(fault.hint("list the files in it").into());
             }
         }
         Ok(())
@@ -176,8 +175,9 @@ impl Service {
         Ok(changes)
     }
 
-    /// The plan for a unit that systemd has not loaded. What systemd remembers of it may be of an older file: then that
-    /// is read again first, and judged after.
+    /// Returns the plan for a unit that systemd has not loaded.
+    ///
+    /// systemd may have read an older file. Then it reads the file again first.
     fn plan_unloaded(&self, system: &System, unit: &Unit) -> Result<Vec<Change>> {
         if !unit.is_up_or_will_be() && self.is_off(unit.is_enabled()) {
             return Ok(vec![]);
@@ -202,7 +202,7 @@ impl Service {
         Ok(changes)
     }
 
-    /// Whether it is declared to be off at most, and so need not even exist.
+    /// Returns whether it is declared only as stopped or disabled, so that it need not exist.
     fn is_off(&self, is_enabled: bool) -> bool {
         self.running != Some(true) && self.enabled != Some(true) && (self.enabled.is_none() || !is_enabled)
     }
@@ -219,12 +219,12 @@ impl Service {
         if !unit.is_active() {
             if unit.has_job() && system.host.waits_for_us(&self.name.0)? {
                 return Ok(Some(Change::deferred(
-                    "start (deferred: systemd starts it when the unit that runs this has ended)",
+                    "start (deferred: systemd starts it when the unit of this run has ended)",
                 )));
             }
             let restart = |why: String| Change::new(why, move |system: &System| service.start(system, "restart"));
             if unit.is_in_restart_loop() {
-                // To start it would only wait for the restart that is due, and count it as a failure.
+                // A start would only wait for the next automatic restart, and then fail.
                 return Ok(Some(restart(format!("restart (it is in a restart loop: {})", unit.get("Result")))));
             }
             let is_starting = unit.get("ActiveState") == "activating";
@@ -249,7 +249,7 @@ impl Service {
         Ok(None)
     }
 
-    /// Why what runs is not what a start would make of the files now.
+    /// Returns the reason why the running service does not match its files; `None` if it does.
     fn reason_to_restart(&self, system: &System, unit: &Unit) -> Result<Option<String>> {
         if self.restart_on.is_empty() {
             return Ok(None);
@@ -262,12 +262,13 @@ impl Service {
         match self.changed_since_start(system)? {
             Some(changed) => Ok(changed.first().map(|path| format!("{path} has changed since its start"))),
             None if self.has_read_all(system, unit)? => Ok(None),
-            None => Ok(Some("what it was started with is not known".into())),
+            None => Ok(Some("the files of its last start are not known".into())),
         }
     }
 
-    /// Whether its start, which was not ours, came after the last change of what it reads: so it is where systemd has
-    /// started it at the boot of an image.
+    /// Returns whether it was started after the last change of its files, but not by this program.
+    ///
+    /// That is so if systemd started it at the boot of an image.
     fn has_read_all(&self, system: &System, unit: &Unit) -> Result<bool> {
         let Some(started) = unit.started()? else { return Ok(false) };
         for path in &self.restart_on {
@@ -282,12 +283,12 @@ impl Service {
         Ok(true)
     }
 
-    /// Whether a change planned earlier in a dry run may bring the unit.
+    /// Returns whether an earlier planned change may install the unit.
     fn is_coming(&self, system: &System) -> bool {
         system.expects(&Fact::Packages) || self.usual_files().any(|path| system.expects(&Fact::Path(path)))
     }
 
-    /// Where a manifest puts the unit's file, or its template's.
+    /// Returns the paths where a manifest puts the unit's file or its template's.
     fn usual_files(&self) -> impl Iterator<Item = AbsPath> {
         unit_files(&self.name.0).filter(|path| path.parent().is_some_and(|directory| directory.as_str() == UNITS))
     }
@@ -295,12 +296,12 @@ impl Service {
     fn not_loaded(&self, unit: &Unit) -> anyhow::Error {
         let name = &self.name.0;
         let fault = match unit.load_state() {
-            "masked" => Fault::new(format!("{name} is masked")).hint(format!("systemctl unmask {}", quoted(name))),
-            "bad-setting" | "error" => Fault::new(format!("systemd can't load {name}: {}", unit.get("LoadError")))
-                .hint(format!("systemd-analyze verify {}", quoted(name))),
-            _ => Fault::new(format!("there is no unit {name}")).hint(
-                "declare the package or file that brings it in an earlier resource; where that is left to the boot, this \
-                 is, too: phase = \"boot\"",
+            "masked" => Fault::new(format!("{name} is masked")).hint(format!("unmask it: systemctl unmask {}", quoted(name))),
+            "bad-setting" | "error" => Fault::new(format!("systemd cannot load {name}: {}", unit.get("LoadError")))
+                .hint(format!("find the fault in its file: systemd-analyze verify {}", quoted(name))),
+            _ => Fault::new(format!("the unit {name} does not exist")).hint(
+                "declare its package or file in an earlier resource; if that has phase = \"boot\", set phase = \"boot\" \
+                 here too",
             ),
         };
         fault.into()
@@ -316,7 +317,7 @@ impl Service {
                 .inspect_err(|_| system.note_refusal(&self.name.0, false))
                 .with_context(|| format!("{} was not {verb}ed: its validator failed", self.name.0))?;
         }
-        // Read before the start: a file that changes meanwhile then counts as changed.
+        // Read the files before the start, so that a change during the start counts as one.
         let inputs = self.inputs(system)?;
         let serves = Self::serves(&unit)?;
         self.settle(system, verb).inspect_err(|_| {
@@ -328,7 +329,7 @@ impl Service {
         self.remember(system, &inputs)
     }
 
-    /// The error of a unit that systemd does not load, noted where that is for its file.
+    /// Returns the error of a unit that systemd does not load. If its file is the cause, the refusal is recorded.
     fn refused(&self, system: &System, unit: &Unit) -> anyhow::Error {
         if matches!(unit.load_state(), "bad-setting" | "error") {
             system.note_refusal(&self.name.0, false);
@@ -336,14 +337,14 @@ impl Service {
         self.not_loaded(unit)
     }
 
-    /// Waits until what runs has proven itself; where it ends before, this run's own start must.
+    /// Waits until the running service is stable. If it ends before, it is restarted.
     fn stay_up(&self, system: &System) -> Result<()> {
         if system.host.stays_up(&self.name.0, self.stable.0)? { Ok(()) } else { self.start(system, "restart") }
     }
 
     fn settle(&self, system: &System, verb: &str) -> Result<()> {
-        // A declared timeout is in force anyway; the shorter one counts.
-        system.host.settle(verb, &self.name.0, self.stable.0, START_PATIENCE + self.stable.0)
+        // A declared timeout is in force as well. The shorter one counts.
+        system.host.settle(verb, &self.name.0, self.stable.0, START_TIMEOUT + self.stable.0)
     }
 }
 

@@ -13,43 +13,43 @@ use crate::{
     host::{
         calls::fallocate,
         command::Program,
-        root::{FileType, MAX_TEXT_BYTES, Ownership, Root, Status, way::Owner},
+        root::{FileStatus, FileType, MAX_TEXT_BYTES, Ownership, Root, way::Owner},
     },
     system::{System, places::Claim},
     value::{AbsPath, ByteSize, quoted},
 };
 
-/// The smallest swap file that mkswap(8) takes is ten pages.
-const SMALLEST: u64 = 40 << 10;
-/// Space left free on the file system beside the swap file.
-const RESERVE: u64 = 64 << 20;
+/// The smallest swap file that mkswap(8) accepts: ten pages.
+const MIN_BYTES: u64 = 40 << 10;
+/// The space that must remain free on the file system.
+const MIN_FREE_BYTES: u64 = 64 << 20;
 
-/// An active swap file, in /etc/fstab once. A file that is there already is never formatted: one with a
-/// swap signature is turned on, any other is an error. One that is active is left as it is, whatever its size.
+/// An active swap file with one line in /etc/fstab. An existing file is never formatted: one with a swap signature is
+/// turned on, any other is an error. An active swap file keeps its size.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Swap {
-    /// Where the file is. Its file system must be able to hold one: ext4 and XFS can, btrfs and tmpfs can't.
+    /// The path of the file. Its file system must support swap files: ext4 and XFS do, btrfs and tmpfs do not.
     path: AbsPath,
-    /// Its size: `1GiB`, or by the machine's memory: `memory*1, min 512MiB, max 4GiB`.
+    /// Its size: fixed, such as `1GiB`, or from the machine's memory, such as `memory*1, min 512MiB, max 4GiB`.
     size: SizeRule,
-    /// Its priority, 0 to 32767; higher is used first. Default: below every other swap.
+    /// Its priority, 0 to 32767. The kernel uses higher priorities first. Default: below every other swap.
     priority: Option<u16>,
 }
 
-/// A size, or one that follows the machine's memory within bounds.
+/// A fixed size, or a size from the machine's memory within bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 pub enum SizeRule {
-    /// This many bytes.
+    /// A fixed size.
     Fixed(ByteSize),
-    /// So many percent of the memory, within bounds.
+    /// A percentage of the memory, within bounds.
     Memory {
         /// Percent of the memory.
         percent: u64,
-        /// At least this.
+        /// The smallest size.
         min: Option<ByteSize>,
-        /// At most this.
+        /// The largest size.
         max: Option<ByteSize>,
     },
 }
@@ -61,7 +61,7 @@ impl TryFrom<String> for SizeRule {
         let mut parts = text.split(',').map(str::trim);
         let first = parts.next().unwrap_or_default();
         let Some(factor) = first.strip_prefix("memory") else {
-            ensure!(parts.next().is_none(), "`min` and `max` go with `memory*FACTOR`");
+            ensure!(parts.next().is_none(), "`min` and `max` need `memory*FACTOR`");
             return Ok(Self::Fixed(text.parse()?));
         };
         let percent = percent(factor.trim())
@@ -71,7 +71,7 @@ impl TryFrom<String> for SizeRule {
             match part.split_once(' ') {
                 Some(("min", size)) if min.is_none() => min = Some(size.trim().parse()?),
                 Some(("max", size)) if max.is_none() => max = Some(size.trim().parse()?),
-                _ => bail!("`{part}` is not one `min SIZE` or one `max SIZE`"),
+                _ => bail!("`{part}` is not `min SIZE` or `max SIZE`, or is repeated"),
             }
         }
         ensure!(min.zip(max).is_none_or(|(min, max)| min <= max), "`min` is more than `max`");
@@ -79,7 +79,7 @@ impl TryFrom<String> for SizeRule {
     }
 }
 
-/// `*1.5` as 150.
+/// Parses a factor as a percentage: `*1.5` is 150.
 fn percent(factor: &str) -> Option<u64> {
     let factor = if factor.is_empty() { "1" } else { factor.strip_prefix('*')?.trim() };
     let (whole, fraction) = factor.split_once('.').unwrap_or((factor, "0"));
@@ -92,7 +92,7 @@ fn percent(factor: &str) -> Option<u64> {
 }
 
 impl SizeRule {
-    /// The size in bytes on a machine with this much memory, in whole MiB where it follows the memory.
+    /// Returns the size in bytes for a memory in bytes. A size from the memory is in whole MiB.
     fn bytes(self, memory: u64) -> u64 {
         match self {
             Self::Fixed(size) => size.0,
@@ -137,27 +137,30 @@ impl Resource for Swap {
     fn check(&self) -> Vec<Finding> {
         let mut findings = vec![];
         if self.path.as_str().contains([' ', '\\', '#']) {
-            findings.push(Finding::new("path", "a swap file's path stands in /etc/fstab: no space, `\\` or `#`"));
+            findings.push(Finding::new(
+                "path",
+                "a swap file's path is written to /etc/fstab: it must not have a space, `\\` or `#`",
+            ));
         }
         if self.priority.is_some_and(|priority| priority > 32767) {
             findings.push(Finding::new("priority", "a priority is at most 32767"));
         }
-        if self.size.bytes(u64::MAX / 2) < SMALLEST {
-            findings.push(Finding::new("size", format!("a swap file has at least {}", ByteSize(SMALLEST))));
+        if self.size.bytes(u64::MAX / 2) < MIN_BYTES {
+            findings.push(Finding::new("size", format!("a swap file needs at least {}", ByteSize(MIN_BYTES))));
         }
         findings
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         if !system.is_live() {
-            return Ok(vec![Change::deferred("create and turn on (deferred: an image carries no swap file)")]);
+            return Ok(vec![Change::deferred("create and turn on (deferred: an image has no swap file)")]);
         }
         let root = Owner::Id(0);
         _ = system.check_place(Claim { path: &self.path, owner: Some(&root), gid: None, makes_parents: false })?;
         let mut changes = vec![];
         if is_active(system.root(), &self.path)? {
             let status = system.root().status(&self.path)?;
-            changes.extend(status.and_then(|status| self.mend_mode(&status)));
+            changes.extend(status.and_then(|status| self.fix_mode(&status)));
         } else {
             changes.extend(self.turn_on(system)?);
         }
@@ -171,7 +174,7 @@ impl Resource for Swap {
 }
 
 impl Swap {
-    /// What it takes until the swap file is active.
+    /// Returns the changes until the swap file is active.
     fn turn_on(&self, system: &System) -> Result<Vec<Change>> {
         let swap = self.clone();
         let on = move |system: &System| swap.swapon(system);
@@ -186,20 +189,21 @@ impl Swap {
             ]);
         };
         self.check_existing(system.root())?;
-        let mut changes: Vec<Change> = self.mend_mode(&status).into_iter().collect();
+        let mut changes: Vec<Change> = self.fix_mode(&status).into_iter().collect();
         changes.push(Change::new("turn on", on));
         Ok(changes)
     }
 
-    /// Refuses a file that is no swap file, or that another user has made or can change: a descriptor that such a user
-    /// holds would read all that is swapped.
+    /// Fails if the file is not a swap file, or if another user has made it or can change it.
+    ///
+    /// With an open descriptor, such a user could read the swapped memory.
     fn check_existing(&self, root: &Root) -> Result<()> {
         let path = &self.path;
         let is_file = root.status(path)?.is_some_and(|status| status.file_type == FileType::Regular);
         let opened = if is_file { root.open_file(path)? } else { None };
         let Some((_, status)) = opened.filter(|(file, _)| has_signature(file)) else {
-            return Err(Fault::new(format!("{path} is there and is not a swap file"))
-                .hint("it is not formatted, its content would be lost: move it away, or declare another path")
+            return Err(Fault::new(format!("{path} exists and is not a swap file"))
+                .hint("move it away, or declare another path; an existing file is never formatted")
                 .into());
         };
         let Ownership { uid, mode, .. } = status.ownership;
@@ -210,12 +214,12 @@ impl Swap {
             () => return Ok(()),
         };
         Err(Fault::new(format!("the swap file {path} {why}"))
-            .hint(format!("remove it, and run makes a new one: rm {path}"))
+            .hint(format!("remove it, so that the next run makes a new one: rm {path}"))
             .into())
     }
 
-    /// A swap file that others can read hands them other processes' memory.
-    fn mend_mode(&self, status: &Status) -> Option<Change> {
+    /// Returns the change that makes the file readable only for root. It has the memory of processes.
+    fn fix_mode(&self, status: &FileStatus) -> Option<Change> {
         let wanted = Ownership { uid: 0, gid: 0, mode: 0o600 };
         let path = self.path.clone();
         (status.ownership != wanted).then(|| {
@@ -224,7 +228,7 @@ impl Swap {
         })
     }
 
-    /// Refuses, before anything is written, what would fail afterwards.
+    /// Fails before anything is written, if the file system cannot have the swap file.
     fn preflight(&self, root: &Root, size: u64) -> Result<()> {
         let file_system = root.file_system(&self.path)?;
         let refused = [
@@ -234,27 +238,27 @@ impl Swap {
             (statfs::NFS_SUPER_MAGIC, "nfs"),
         ];
         if let Some((_, name)) = refused.iter().find(|(magic, _)| *magic == file_system.magic) {
-            return Err(Fault::new(format!("{} can't be a swap file: it is on {name}", self.path))
+            return Err(Fault::new(format!("{} cannot be a swap file, because it is on {name}", self.path))
                 .hint("declare a path on ext4 or XFS")
                 .into());
         }
-        if file_system.free < size.saturating_add(RESERVE) {
+        if file_system.free < size.saturating_add(MIN_FREE_BYTES) {
             let (size, free) = (ByteSize(size), ByteSize(file_system.free));
             return Err(Fault::new(format!(
-                "{} would leave the disk full: it needs {size}, {free} are free",
+                "{} would fill the disk: it needs {size}, but only {free} are free",
                 self.path
             ))
-            .hint("declare a smaller size, or give the machine a larger volume")
+            .hint("declare a smaller size, or enlarge the volume")
             .into());
         }
         Ok(())
     }
 
-    /// Makes the whole file under a temporary name, so that what stands at the path is always a swap file.
+    /// Makes the whole file under a temporary name, so that the file at the path is always a swap file.
     fn create(&self, system: &System, size: u64) -> Result<()> {
         let mut staged = system.root().stage(&self.path, Ownership { uid: 0, gid: 0, mode: 0o600 })?;
         let length = i64::try_from(size).context("the size of the swap file")?;
-        // Allocated, not yet written extents are no holes: ext4 and XFS (since Linux 4.18) swap on them.
+        // Allocated extents without data are no holes: ext4 and XFS (since Linux 4.18) can swap on them.
         match fallocate(staged.file(), FallocateFlags::empty(), 0, length) {
             Ok(()) => {}
             Err(Errno::EOPNOTSUPP) => {
@@ -279,11 +283,11 @@ impl Swap {
             command = command.args(["--priority", &priority.to_string()]);
         }
         match system.host.run_checked(&command.arg(self.path.as_str())) {
-            // What a killed run had started may have turned it on since we looked.
+            // A process of a killed run may have turned it on since the plan.
             Err(error) if !is_active(system.root(), &self.path)? => {
                 Err(Fault::new(format!("{} could not be turned on", self.path))
                     .hint(format!(
-                        "a file with holes can't be swap: rm {}, and the next run makes a whole one",
+                        "if the file has holes, remove it, so that the next run makes a new one: rm {}",
                         quoted(self.path.as_str())
                     ))
                     .caused_by(error)
@@ -307,20 +311,20 @@ impl Swap {
     }
 }
 
-/// Whether a line of fstab(5) is about this swap file.
+/// Returns whether a line of fstab(5) is the entry of this swap file.
 fn is_entry(line: &str, path: &AbsPath) -> bool {
     let mut fields = line.split_whitespace();
     fields.next() == Some(path.as_str()) && fields.nth(1) == Some("swap")
 }
 
-/// Whether the kernel swaps to this file, by `proc_swaps(5)`.
+/// Returns whether the kernel swaps to this file, by `proc_swaps(5)`.
 fn is_active(root: &Root, path: &AbsPath) -> Result<bool> {
     let path = root.resolve(path)?;
     let swaps = root.read_text(&"/proc/swaps".into())?;
     Ok(swaps.lines().skip(1).any(|line| line.split_whitespace().next() == Some(path.as_str())))
 }
 
-/// Whether a file has mkswap's signature, at the end of its first page.
+/// Returns whether a file has mkswap's signature, at the end of its first page.
 fn has_signature(file: &impl FileExt) -> bool {
     let mut signature = [0; 10];
     [4096, 16384, 65536]
@@ -351,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused() {
+    fn invalid_sizes_are_refused() {
         for bad in [
             "",
             "memory*",

@@ -17,19 +17,19 @@ use crate::{
     value::{AbsPath, quoted},
 };
 
-/// A user with a primary group of the same name. For a user that exists: another declared shell is set,
-/// missing supplementary groups are added (none is taken away); another home or uid is an error, because
-/// a home is never moved and files never change hands.
+/// A user with a primary group of the same name. For an existing user, another shell is set and missing supplementary
+/// groups are added; no group is removed. Another home or uid is an error: a run never moves a home and never changes the
+/// owner of files.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct User {
     /// Login name.
     name: AccountName,
-    /// Whether its id comes from the range of system users; such a user gets no home directory and can't
-    /// log in. Default: false.
+    /// Whether its id comes from the range of system users. Such a user gets no home directory and cannot log in.
+    /// Default: false.
     #[serde(default)]
     system: bool,
-    /// Home directory. Made for a user that is not a system user.
+    /// Home directory. It is made, except for a system user.
     home: Option<AbsPath>,
     /// Login shell. Default: /usr/sbin/nologin for a new system user, else the distribution's.
     shell: Option<AbsPath>,
@@ -55,7 +55,7 @@ impl Resource for User {
     }
 
     fn check(&self) -> Vec<Finding> {
-        // For chown(2) it means: leave it as it is.
+        // chown(2) does not change the owner for this value.
         let is_none = self.uid == Some(u32::MAX);
         is_none.then(|| Finding::new("uid", format!("{} is not a uid", u32::MAX))).into_iter().collect()
     }
@@ -76,12 +76,12 @@ impl Resource for User {
         }
         match accounts.user(self.name.as_str()) {
             None => self.create(system, &accounts),
-            Some(user) => self.mend(system, &accounts, user),
+            Some(user) => self.update(system, &accounts, user),
         }
     }
 }
 
-/// Writes the line of that name which a killed useradd or groupadd has left out, where it has.
+/// Returns the change that adds the line which a killed useradd or groupadd has not written.
 pub(super) fn complete(system: &System, shadow: Shadow, name: &str) -> Result<Option<Change>> {
     let command = Program::new([shadow.converter]);
     let change = Change::new(format!("add it to {}", shadow.path), move |system| system.host.change_accounts(&command));
@@ -92,7 +92,7 @@ impl User {
     fn create(&self, system: &System, accounts: &accounts::Accounts) -> Result<Vec<Change>> {
         if let Some(taken) = self.uid.and_then(|uid| accounts.user_by_id(uid)) {
             return Err(Fault::new(format!("uid {} belongs to user {}", taken.uid, taken.name))
-                .hint("declare another uid, or none")
+                .hint("declare another uid, or leave `uid` out")
                 .into());
         }
         let mut command = Program::new(["useradd"]);
@@ -101,7 +101,7 @@ impl User {
         } else {
             command = command.arg("--create-home");
         }
-        // A group of that name that is there already becomes the primary one: useradd would refuse it.
+        // An existing group of that name becomes the primary one; useradd --user-group would refuse it.
         command = match accounts.group(self.name.as_str()) {
             Some(group) => command.args(["--gid", &group.gid.to_string()]),
             None => command.arg("--user-group"),
@@ -127,13 +127,13 @@ impl User {
         Ok(vec![change.brings(self.new_home(system)?)])
     }
 
-    /// The home directory that comes with a new user.
+    /// Returns the facts of the home directory of a new user.
     fn new_home(&self, system: &System) -> Result<Vec<Fact>> {
         if self.system {
             return Ok(vec![]);
         }
         let home = self.home.clone().map_or_else(|| format!("/home/{}", self.name).parse(), Ok)?;
-        // useradd leaves one that is there as it is.
+        // useradd does not change an existing directory.
         if system.root().status(&home)?.is_some() {
             return Ok(vec![]);
         }
@@ -141,22 +141,27 @@ impl User {
         Ok(vec![Fact::Path(home.clone()), Fact::Directory(home, owner, Writers::Owner)])
     }
 
-    fn mend(&self, system: &System, accounts: &accounts::Accounts, user: &accounts::User) -> Result<Vec<Change>> {
+    fn update(
+        &self,
+        system: &System,
+        accounts: &accounts::Accounts,
+        user: &accounts::UserAccount,
+    ) -> Result<Vec<Change>> {
         let name = &self.name;
         if let Some(uid) = self.uid.filter(|uid| *uid != user.uid) {
             return Err(Fault::new(format!("user {name} has uid {}, not {uid}", user.uid))
-                .hint("an id is never changed: files would change hands. declare the id it has, or change it by hand")
+                .hint("declare the id that it has, or change the id yourself: its files keep the old one")
                 .into());
         }
         if let Some(home) = self.home.as_ref().filter(|home| home.as_str() != user.home.trim_end_matches('/')) {
             return Err(Fault::new(format!("user {name} has home {}, not {home}", user.home))
                 .hint(format!(
-                    "a home is never moved. declare the home it has, or move it by hand: usermod --home {} --move-home {name}",
+                    "declare the home that it has, or move it: usermod --home {} --move-home {name}",
                     quoted(home.as_str())
                 ))
                 .into());
         }
-        // Each of useradd's files is whole, but one that is killed leaves the later ones without the new user.
+        // useradd writes each file atomically, but a killed useradd leaves the later files without the new user.
         let mut changes: Vec<Change> = complete(system, SHADOW, name.as_str())?.into_iter().collect();
         if let Some(group) = accounts.group_by_id(user.gid) {
             changes.extend(complete(system, GSHADOW, &group.name)?);
@@ -204,7 +209,7 @@ mod tests {
     use crate::resource::{group::Group, user::*};
     use crate::{stop::Interrupt, system::Mode};
 
-    /// What is planned for user and group `app` in a tree that has only these files in `/etc`.
+    /// Returns the plans for user and group `app` in a tree that has only these files in `/etc`.
     fn plans<T: AsRef<[u8]>>(name: &str, files: &[(&str, T)]) -> [Vec<String>; 2] {
         let root = std::env::temp_dir().join(format!("glovo-bootstrap-user-{}-{name}", std::process::id()));
         fs::create_dir_all(root.join("etc")).unwrap();
@@ -220,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_a_killed_useradd_has_left_out_of_a_shadow_file_is_added() {
+    fn a_shadow_line_that_a_killed_useradd_left_out_is_added() {
         let passwd = ("passwd", "app:x:999:998::/nonexistent:/bin/sh\n");
         let group = ("group", "app:x:998:\n");
         let shadow = ("shadow", "root:*:1::::::\napp:!:1::::::\n");
@@ -236,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn latin_1_in_the_accounts_files_is_no_difference() {
+    fn latin_1_in_the_files_of_accounts_is_no_difference() {
         let passwd = ("passwd", &b"m:x:1:1:M\xfcller:/m:/bin/sh\napp:x:999:998:\xc4pp:/nonexistent:/bin/sh\n"[..]);
         let files = [
             passwd,

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     diagnostic::did_you_mean,
     error::{self, Class, Fault},
-    fetch::Arrival,
+    fetch::fetched::Arrival,
     manifest::{Declared, Manifest, Step},
     redaction,
     resource::Change,
@@ -117,7 +117,7 @@ pub fn run(
     system.keep_previous_of(all.flat_map(|declared| declared.resource.files()));
     system.host.watch_units(picked().filter_map(|declared| declared.resource.unit()).map(Into::into));
     // Earlier downloads, such as the manifest itself, are no part of the run.
-    drop(system.arrivals());
+    drop(system.fetcher.arrivals());
     if system.mode() == Mode::Run {
         if system.is_live() {
             system.load_previous();
@@ -327,7 +327,7 @@ impl<'a> Run<'a> {
             let source = visible::line(&redaction::shown(&arrival.source)).into_owned();
             DownloadReport { source, bytes: arrival.bytes, began, wanted, ended, behind }
         };
-        let reports: Vec<_> = self.system.arrivals().into_iter().map(report).collect();
+        let reports: Vec<_> = self.system.fetcher.arrivals().into_iter().map(report).collect();
         self.observer.borrow_mut().downloads(title, &reports);
         if let Some(resource) = self.report.steps[index].resources.last_mut() {
             resource.downloads.extend(reports);

@@ -1,4 +1,4 @@
-//! Whether a run may write at a path: asked by every plan, and so before anything is written.
+//! The check that a run may write to a path. Every plan makes it, and so every run before it writes.
 
 use std::path::Path;
 
@@ -9,36 +9,38 @@ use crate::{
     error::Fault,
     host::root::{
         Survey,
-        identity::Identity,
-        way::{Owner, Part, Way},
+        identity::UserIdentity,
+        way::{Owner, PathPart, Way},
     },
     value::AbsPath,
 };
 
-/// What is to be written.
+/// A path to write.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim<'a> {
-    /// Where.
+    /// The path.
     pub path: &'a AbsPath,
-    /// Whose it is to be; the user's or root's whose the directory is, where that is not declared.
+    /// The declared owner; `None` for the owner of the directory.
     pub owner: Option<&'a Owner>,
-    /// Its group, where that is known.
+    /// Its group, if it is known.
     pub gid: Option<u32>,
     /// Whether missing directories are made.
     pub makes_parents: bool,
 }
 
-/// A place that may be written to.
+/// A path that may be written.
 #[derive(Debug)]
 pub struct Admitted {
-    /// The path, with no link in it but perhaps the last component.
+    /// The path. Only its last component may be a link.
     pub path: AbsPath,
-    /// The user whose the directory is, where it is not root's.
+    /// The user that owns the directory; `None` for root.
     pub user: Option<Owner>,
 }
 
 impl System {
-    /// How far a directory's path leads, once what is expected is so; looked at once until something changes.
+    /// Returns the existing and the missing part of a directory's path, after the planned changes.
+    ///
+    /// The result is kept until the next change.
     fn survey(&self, directory: &AbsPath) -> Result<Survey> {
         if let Some((_, survey)) = self.survey.borrow().as_ref().filter(|(known, _)| known == directory) {
             return Ok(survey.clone());
@@ -48,8 +50,10 @@ impl System {
         Ok(survey)
     }
 
-    /// Fails where `run` would refuse to write: where another user could put something else in the way, the owner is not
-    /// the one of the directory, or the directory is missing. In a dry run the changes planned before count as made.
+    /// Fails if `run` would refuse to write to a path.
+    ///
+    /// It would if another user could replace a directory on the way, if the owner differs from the directory's, or if the
+    /// directory is missing. In a plan, the earlier planned changes count as made.
     pub fn check_place(&self, claim: Claim<'_>) -> Result<Admitted> {
         let Claim { path, owner, gid, makes_parents } = claim;
         let parent = path.parent().unwrap_or_else(|| AbsPath::from("/"));
@@ -59,12 +63,12 @@ impl System {
         for component in missing {
             real.push(component);
             if let Some((owner, writers)) = expected(&real) {
-                way.pass(&Part { path: &real.to_string_lossy(), owner, writers, is_link: false })?;
+                way.pass(&PathPart { path: &real.to_string_lossy(), owner, writers, is_link: false })?;
             }
         }
         if is_missing && !makes_parents && !self.is_expected(&parent) && expected(&real).is_none() {
             let hint = if self.expects(&Fact::AtBoot(parent.clone())) {
-                "the directory is left to the boot; leave this to the boot, too: phase = \"boot\"".to_owned()
+                "set phase = \"boot\": the directory is made at boot".to_owned()
             } else {
                 format!("declare it: kind = \"directory\", path = \"{parent}\"")
             };
@@ -81,19 +85,19 @@ impl System {
         self.expects(&Fact::Path(directory.clone())) || self.expects(&Fact::Packages)
     }
 
-    /// A user can give files only to the groups that it is in.
+    /// Fails if a user's file has a group that the user is not in, because the user cannot set it.
     fn check_group(&self, way: &Way, path: &AbsPath, gid: Option<u32>) -> Result<()> {
         let (Some(Owner::Id(uid)), Some(gid)) = (way.user(), gid) else { return Ok(()) };
         let accounts = self.host.accounts()?;
         let Some(user) = accounts.user_by_id(*uid) else {
             let message = format!("{path} is below a directory of uid {uid}, which has no account");
-            return Err(Fault::new(message).hint("give the directory to a user that has one").into());
+            return Err(Fault::new(message).hint("give the directory to a user with an account").into());
         };
-        if Identity::of(*uid, &accounts).is_in(gid) || self.expects(&Fact::User(user.name.clone())) {
+        if UserIdentity::of(*uid, &accounts).is_in(gid) || self.expects(&Fact::User(user.name.clone())) {
             return Ok(());
         }
         let group = accounts.group_by_id(gid).map_or_else(|| gid.to_string(), |group| group.name.clone());
-        let message = format!("{path} can not be of group {group}: user {} is not in it", user.name);
+        let message = format!("{path} cannot have the group {group}: user {} is not in it", user.name);
         let hint = format!("declare the user with groups = [\"{group}\"], or another group for the file");
         Err(Fault::new(message).hint(hint).into())
     }

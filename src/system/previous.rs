@@ -1,8 +1,8 @@
-//! What stood at a path before a run changed it: to be put back where a service refuses the change.
+//! The files that a run has replaced. They are put back if a service refuses the change.
 //!
-//! The old bytes stay in the inode that a new file has replaced, held open: nothing is copied, and nothing that was
-//! private is written anywhere else. Only where a run ends before a service was started with the change, small files are
-//! [kept](saved) for the run that starts it. A run that is killed keeps nothing.
+//! The old content stays in its inode, which is held open. So nothing is copied, and private content is written nowhere
+//! else. If a run ends before a service was started with the change, small files are [saved] for the run that starts it.
+//! A killed run saves nothing.
 
 mod saved;
 
@@ -21,7 +21,7 @@ use crate::{
     value::AbsPath,
 };
 
-/// What stood at a path.
+/// The earlier state of a path.
 #[derive(Debug)]
 enum Previous {
     Nothing,
@@ -31,26 +31,26 @@ enum Previous {
     Link(String),
 }
 
-/// What is kept of the files that services read.
+/// The earlier states of files that services read, and the units' reactions to the changes.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     read_by_services: BTreeSet<AbsPath>,
     previous: BTreeMap<AbsPath, Previous>,
-    /// The units that refused what this run has changed, and whether they ran before and must be started again.
+    /// The units that refused the changes of this run, each with whether it ran before and must be restarted.
     refusals: BTreeMap<String, bool>,
-    /// The units that ran before this run has restarted them.
+    /// The units that ran before this run restarted them.
     restarted: BTreeSet<String>,
 }
 
 pub(crate) type KeptCell = RefCell<Kept>;
 
 impl System {
-    /// Names the files that services read at their start: what this run changes of them can be put back.
+    /// Adds the files that services read at their start, so that their changes can be put back.
     pub fn keep_previous_of(&self, paths: impl IntoIterator<Item = AbsPath>) {
         self.kept.borrow_mut().read_by_services.extend(paths);
     }
 
-    /// Keeps what stands at a path that is about to be changed, if a service reads it.
+    /// Keeps the present state of a path before a change, if a service reads it.
     pub fn keep_previous(&self, path: &AbsPath) -> Result<()> {
         let kept = self.kept.borrow();
         let is_read = kept.read_by_services.iter().any(|read| {
@@ -61,12 +61,13 @@ impl System {
             return Ok(());
         }
         drop(kept);
-        let previous = Previous::at(self.root(), path).with_context(|| format!("keeping what {path} is now"))?;
+        let previous =
+            Previous::at(self.root(), path).with_context(|| format!("keeping the earlier state of {path}"))?;
         _ = self.kept.borrow_mut().previous.insert(path.clone(), previous);
         Ok(())
     }
 
-    /// Returns which of these paths, or of what they point to, can be put back.
+    /// Returns the paths that can be put back, of these and of the targets of their links.
     pub fn changed_of(&self, paths: &[AbsPath]) -> BTreeSet<AbsPath> {
         let mut changed: BTreeSet<AbsPath> = paths.iter().cloned().collect();
         changed.extend(paths.iter().filter_map(|path| self.root().resolve_trusted(path).ok()));
@@ -75,7 +76,7 @@ impl System {
         changed
     }
 
-    /// Puts back what stood at these paths, each whatever becomes of the others.
+    /// Puts back the earlier states of these paths. A failure of one does not affect the others.
     pub fn put_back(&self, paths: BTreeSet<AbsPath>) -> Vec<(AbsPath, Result<()>)> {
         let mut results = vec![];
         for path in paths {
@@ -91,24 +92,24 @@ impl System {
         results
     }
 
-    /// Remembers that a unit refuses what it was to be started with, and whether it ran before and does not now.
+    /// Records that a unit has refused its files, and whether it ran before and does not run now.
     pub fn note_refusal(&self, unit: &str, must_restart: bool) {
         *self.kept.borrow_mut().refusals.entry(unit.to_owned()).or_default() |= must_restart;
     }
 
-    /// Remembers that a unit runs with what there is now, and whether it ran before with something else.
+    /// Records that a unit runs with the present files, and whether it ran before with others.
     pub fn note_start(&self, unit: &str, ran_before: bool) {
         let mut kept = self.kept.borrow_mut();
         _ = kept.refusals.remove(unit);
         _ = ran_before && kept.restarted.insert(unit.to_owned());
     }
 
-    /// Whether a unit has refused what it was to be started with; and then whether it must be started again.
+    /// Returns whether a refusing unit must be restarted; `None` if the unit has refused nothing.
     pub fn refusal(&self, unit: &str) -> Option<bool> {
         self.kept.borrow().refusals.get(unit).copied()
     }
 
-    /// Whether this run has restarted a unit that ran before.
+    /// Returns whether this run has restarted a unit that ran before.
     pub fn has_restarted(&self, unit: &str) -> bool {
         self.kept.borrow().restarted.contains(unit)
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{BARS, DEFAULT_COLUMNS, coloured, columns, complain, count, is_live, label, no_bars, say};
 use crate::{
     error,
-    fetch::{Event, Underway},
+    fetch::batch::{DeliveryEvent, Underway},
     system::System,
     value::{ByteSize, spoken},
     visible::Shown,
@@ -93,11 +93,11 @@ impl Bars {
     }
 
     /// Shows an event.
-    pub fn observe(&mut self, event: &Event<'_>) {
+    pub fn observe(&mut self, event: &DeliveryEvent<'_>) {
         let Self(Some(live)) = self else { return };
         match event {
-            Event::Underway(underway) => live.update(underway),
-            Event::Done { index, result } => {
+            DeliveryEvent::Underway(underway) => live.update(underway),
+            DeliveryEvent::Done { index, result } => {
                 live.finished += 1;
                 live.failed += usize::from(result.is_err());
                 let file = &mut live.files[*index];

@@ -57,7 +57,7 @@ impl Lines {
 
     /// Prints a text. A plan waits for a slow reader; a run drops the text and continues.
     fn say(&self, text: impl Into<Shown>) {
-        say_within((self.mode == Mode::Run).then_some(output::STUCK), text);
+        say_within((self.mode == Mode::Run).then_some(output::READER_TIMEOUT), text);
     }
 
     fn line(&self, text: impl Into<Shown>) {

@@ -44,7 +44,7 @@ step step:
   - file /srv/name: ensure at boot (deferred: each instance has its own host.hostname)
   - file /srv/heap: ensure at boot (deferred: each instance has its own host.memory)
   - file /srv/jar: ensure at boot (deferred: phase = \"boot\")
-  - swap /swapfile: create and turn on (deferred: an image carries no swap file)
+  - swap /swapfile: create and turn on (deferred: an image has no swap file)
 ";
     assert_eq!(said, expected);
     let names: Vec<_> = fs::read_dir(sandbox.path.join("tree/srv")).unwrap().map(|e| e.unwrap().file_name()).collect();

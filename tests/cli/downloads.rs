@@ -98,7 +98,9 @@ fn a_file_system_without_inodes_is_said_to_lack_them() {
     let script = format!("$agent fetch -o /var/lib/new {}", server.url("/app.jar"));
     let fetch = on_small_disk(&sandbox, "nr_inodes=2", &script).expect(1).says("no files can be put into /var/lib/new");
     assert!(server.paths().is_empty() && !fetch.stderr.contains("--output-dir"), "{}", fetch.stderr);
-    let _ = fetch.says("No space left on device").says("hint: its file system has no free inode: df -i /var/lib/new");
+    let _ = fetch
+        .says("No space left on device")
+        .says("hint: remove files: the file system has no free inode; to see: df -i /var/lib/new");
 }
 
 #[test]

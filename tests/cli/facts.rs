@@ -54,7 +54,7 @@ fn validate_finds_the_faults_beside_what_it_cannot_know() {
         ("kind = \"directory\"\npath = \"/{{ instance.id }}\"\nonwer = \"a\"", "did you mean `owner`?"),
         ("kind = \"directory\"\npath = \"/{{ instance.id }}/{{ nowhere }}\"", "`nowhere` is not set"),
         ("kind = \"directory\"\npath = \"/{{ instance.idd }}\"", "instance.idd"),
-        ("kind = \"directory\"\npath = \"/{{ host.arch }}\"", "there is no host.arch"),
+        ("kind = \"directory\"\npath = \"/{{ host.arch }}\"", "host.arch does not exist"),
         ("kind = \"file\"\npath = \"/{{ instance.id }}\"\nsource = \"https://a/x\"", "needs `sha256`"),
         ("kind = \"link\"\npath = \"/{{ instance.id }}\"", "needs the field `target`"),
     ] {

@@ -105,7 +105,7 @@ fn what_has_not_arrived_at_the_deadline_has_failed() {
     let _ = run.says("fetched nothing; 2 failed").says("fetch timed out after 300 ms");
     // Without an ETag the next try can't take up a part, so none is left.
     assert!(files(&sandbox).is_empty() && !server.0.paths().contains(&"/after".to_owned()));
-    let _ = fetch(&sandbox, &["--timeout", "soon", &urls[1]]).expect(2).says("is not a length of time");
+    let _ = fetch(&sandbox, &["--timeout", "soon", &urls[1]]).expect(2).says("is not a duration");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn urls_that_can_t_be_fetched_are_all_named_before_anything_is() {
         ("https://host/a%ffb", "is not UTF-8"),
         ("s3://bucket/prefix/", "s3://bucket/prefix/: it ends in a slash: --recursive fetches what is below it"),
         ("s3://bucket/a/..", "`..` is no file name"),
-        ("https://host/x#sha256=abc", "https://host/x: a sha256 is 64 hexadecimal digits"),
+        ("https://host/x#sha256=abc", "https://host/x: a sha256 has 64 hexadecimal digits"),
     ];
     let mut arguments = vec![good.as_str()];
     arguments.extend(bad.iter().map(|(url, _)| *url));
@@ -182,7 +182,7 @@ fn a_digest_belongs_to_one_file() {
     };
     let (x, y) = (sha256("/x"), sha256("/y=z"));
     refused(&[&x], "which of the 2 files is it?");
-    refused(&["x=abc"], "a sha256 is 64 hexadecimal digits");
+    refused(&["x=abc"], "a sha256 has 64 hexadecimal digits");
     refused(&[&format!("z={x}")], "no file is named z");
     refused(&[&format!("x={x}"), &format!("x={y}")], "can't have two digests");
     let pins = [format!("x={x}"), format!("y=z={y}")];

@@ -55,7 +55,7 @@ fn a_file_system_without_inodes_is_named_as_such() {
     let finished = run_behind(&sandbox, &mount, &["run", "--steps", &manifest]).expect(1);
     let _ = finished
         .says("ENOSPC")
-        .says(&format!("hint: its file system has no free inode: df -i {}", sandbox.at("small")));
+        .says(&format!("hint: remove files: the file system has no free inode; to see: df -i {}", sandbox.at("small")));
 }
 
 #[test]

@@ -30,6 +30,7 @@ mod record;
 #[path = "../../packaging/reference.rs"]
 mod reference;
 mod report;
+mod rooms;
 mod run;
 mod sandbox;
 mod schema;

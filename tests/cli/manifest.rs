@@ -81,7 +81,7 @@ fn an_unknown_key_gets_a_suggestion() {
 fn numbers_beyond_their_range_are_refused() {
     let sandbox = Sandbox::new();
     for (fields, words) in [
-        ("kind = \"swap\"\npath = \"/s\"\nsize = \"99999999999999999999GiB\"", "more bytes than a 64-bit number holds"),
+        ("kind = \"swap\"\npath = \"/s\"\nsize = \"99999999999999999999GiB\"", "more than a 64-bit number of bytes"),
         ("kind = \"swap\"\npath = \"/s\"\nsize = \"memory*9999\"", "memory*FACTOR"),
         ("kind = \"directory\"\npath = \"/d\"\nmode = \"77777\"", "octal digits"),
         (
@@ -89,14 +89,14 @@ fn numbers_beyond_their_range_are_refused() {
             "write a number that begins with 0 in quotes: mode = \"0644\"",
         ),
         ("kind = \"directory\"\npath = \"/d\"\nmode = 644", "a mode as a string of octal digits, such as \"0644\""),
-        ("kind = \"directory\"\npath = \"/d\"\ntimeout = \"99999999999999999999s\"", "up to a year"),
+        ("kind = \"directory\"\npath = \"/d\"\ntimeout = \"99999999999999999999s\"", "is longer than a year"),
         ("kind = \"directory\"\npath = \"/d\"\nretries = -1", "`retries`"),
         ("kind = \"group\"\nname = \"g\"\ngid = 99999999999", "manifest.toml:5:7"),
         ("kind = \"group\"\nname = \"g\"\ngid = 4294967295", "4294967295 is not a gid"),
         ("kind = \"user\"\nname = \"u\"\nuid = 4294967295", "4294967295 is not a uid"),
         ("kind = \"directory\"\npath = \"/d\"\nmode = \"+755\"", "octal digits"),
         ("kind = \"swap\"\npath = \"/s\"\nsize = \"1 GiB\"", "is not a unit of size"),
-        ("kind = \"directory\"\npath = \"/d\"\ntimeout = \"+5s\"", "is not a length of time"),
+        ("kind = \"directory\"\npath = \"/d\"\ntimeout = \"+5s\"", "is not a duration"),
     ] {
         let manifest = sandbox.manifest(&format!("[[resource]]\n{fields}\n"));
         let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(2).says(words);
@@ -134,7 +134,7 @@ fn a_manifest_that_others_could_have_written_is_refused() {
     let manifest = sandbox.manifest("");
     let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(0);
     fs::set_permissions(&manifest, fs::Permissions::from_mode(0o666)).unwrap();
-    let _ = sandbox.run(&["run", "--steps", &manifest]).expect(2).says("others may write to").says("chmod");
+    let _ = sandbox.run(&["run", "--steps", &manifest]).expect(2).says("other users may write to").says("chmod");
     fs::set_permissions(&manifest, fs::Permissions::from_mode(0o644)).unwrap();
     std::os::unix::fs::chown(&manifest, Some(65534), None).unwrap();
     let _ = sandbox.run(&["run", "--steps", &manifest]).expect(2).says("belongs to uid 65534").says("chown");
@@ -189,7 +189,7 @@ fn a_source_may_be_a_list_of_mirrors_that_are_pinned() {
     let _ = validate(&format!("{mirrors}\nverify = \"none\""), 0);
     for unpinned in ["", "verify = \"etag\"", "sha256 = \"\""] {
         let finished = validate(&format!("{mirrors}\n{unpinned}"), 2).says("manifest.toml:5:").says("needs `sha256`");
-        let _ = finished.says("each has ETags of its own").says("sha256sum");
+        let _ = finished.says("because their ETags differ").says("sha256sum");
     }
     for (list, says) in [
         ("[]", "a list of sources has at least one"),

@@ -100,7 +100,7 @@ fn what_is_not_the_users_is_refused_below_its_directory() {
     let home = make(&sandbox, "home", (NOBODY, NOBODY), 0o755);
     let belongs = format!("{home} belongs to uid 65534, not to root");
     refused(&sandbox, &file(&format!("{home}/f"), ""), &belongs);
-    refused(&sandbox, &file(&format!("{home}/f"), "owner = \"daemon\"\n"), "can not be uid 1's");
+    refused(&sandbox, &file(&format!("{home}/f"), "owner = \"daemon\"\n"), "cannot belong to uid 1");
     refused(&sandbox, &directory(&format!("{home}/d"), "owner = \"root\"\n"), &belongs);
     refused(
         &sandbox,
@@ -181,11 +181,14 @@ fn validate_refuses_what_declarations_alone_show() {
     let fine = app.clone() + &file("/srv/app/a/f", NOBODYS) + &directory("/srv/app/a", "") + link;
     let _ = validate(&fine).expect(0);
     for (resources, words) in [
-        (app.clone() + &file("/srv/app/f", ""), "/srv/app/f can not be root's: /srv/app belongs to nobody"),
+        (app.clone() + &file("/srv/app/f", ""), "/srv/app/f cannot belong to root: /srv/app belongs to nobody"),
         // In whatever order: a second run would find it so.
-        (file("/srv/app/f", "") + &app, "/srv/app/f can not be root's"),
-        (app.clone() + &directory("/srv/app/d", "owner = \"root\"\n"), "/srv/app/d can not be root's"),
-        (app.clone() + "[[resource]]\nkind = \"swap\"\npath = \"/srv/app/s\"\nsize = \"1GiB\"\n", "can not be root's"),
+        (file("/srv/app/f", "") + &app, "/srv/app/f cannot belong to root"),
+        (app.clone() + &directory("/srv/app/d", "owner = \"root\"\n"), "/srv/app/d cannot belong to root"),
+        (
+            app.clone() + "[[resource]]\nkind = \"swap\"\npath = \"/srv/app/s\"\nsize = \"1GiB\"\n",
+            "cannot belong to root",
+        ),
         (
             app.clone() + &directory("/srv/app/d", "owner = \"daemon\"\n") + &file("/srv/app/d/f", NOBODYS),
             "is below /srv/app",
@@ -316,9 +319,9 @@ fn an_access_control_list_counts_as_a_group() {
         list.extend(tag.to_le_bytes().iter().chain(&permissions.to_le_bytes()).chain(&id.to_le_bytes()));
     }
     rustix::fs::setxattr(&path, "system.posix_acl_access", &list, rustix::fs::XattrFlags::empty()).unwrap();
-    refused(&sandbox, &file(&format!("{path}/f"), ""), "named in its access control list may write to");
+    refused(&sandbox, &file(&format!("{path}/f"), ""), "in its access control list may write to");
     let manifest = sandbox.write("shared/m.toml", format!("name = \"a\"\n{}", file(&sandbox.at("f"), "")));
-    let _ = sandbox.run(&["run", "--steps", &manifest]).expect(2).says("others may write to");
+    let _ = sandbox.run(&["run", "--steps", &manifest]).expect(2).says("other users may write to");
 }
 
 #[test]

@@ -315,6 +315,6 @@ fn a_full_disk_is_named_and_the_old_file_stays() {
         agent = env!("CARGO_BIN_EXE_glovo-bootstrap"),
     );
     let finished = Finished::from(Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap());
-    let finished = finished.expect(1).says("the file system is full");
+    let finished = finished.expect(1).says("full file system");
     assert!(finished.stdout.ends_with("file\nold\n"), "{finished:?}");
 }

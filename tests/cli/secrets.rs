@@ -52,7 +52,7 @@ fn of_a_secrets_validator_only_its_exit_code_is_told() {
     let (sandbox, variables) = sandbox();
     let path = sandbox.at("secret");
     for (script, code, words) in [
-        ("cat {}; cat {} >&2; exit 3", 1, "exit code 3; its output is not shown, since the file is a secret"),
+        ("cat {}; cat {} >&2; exit 3", 1, "exit code 3; its output is not shown, because the file is a secret"),
         ("cat {}; kill -9 $$", 1, "signal 9; its output is not shown"),
         ("cat {}; cat {} >&2; sleep 1000", 75, "timed out after 500 ms"),
     ] {

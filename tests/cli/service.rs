@@ -91,7 +91,7 @@ fn an_absent_unit_is_already_stopped_and_disabled() {
         let _ = machine.run(&service(declared)).expect(0).says("converged: 0 changes");
     }
     for declared in ["running = true\nenabled = false", "running = false\nenabled = true"] {
-        let _ = machine.run(&service(declared)).expect(1).says("there is no unit app.service");
+        let _ = machine.run(&service(declared)).expect(1).says("the unit app.service does not exist");
     }
 }
 
@@ -202,7 +202,7 @@ fn a_clock_that_was_set_since_its_start_hides_no_restart() {
         machine.systemctl(&["test-set", "app.service", &format!("{{\"wall\": {wall}, \"since\": {since}}}")]);
     };
     let lines = RUNNING.replace("[\"", "[\"/etc/site\", \"");
-    let restarts = "app.service: restart: what it was started with is not known";
+    let restarts = "app.service: restart: the files of its last start are not known";
     let (just_now, at_boot) = ("9000000000000000000", "1");
     // The files are older than its start, by either clock.
     started(now + 2, just_now);

@@ -46,8 +46,8 @@ fn a_swap_file_leaves_a_reserve_on_its_disk() {
     machine.write("etc/fstab", "");
     // About 120 MiB are free: it would fit, but leave less than the 64 MiB of the reserve.
     let declared = swap(&machine, "80MiB");
-    let _ = machine.plan(&declared).expect(1).says("would leave the disk full");
-    let _ = machine.run(&declared).expect(1).says("would leave the disk full");
+    let _ = machine.plan(&declared).expect(1).says("would fill the disk");
+    let _ = machine.run(&declared).expect(1).says("would fill the disk");
     assert_eq!(machine.commands(), [""; 0]);
     let _ = machine.run(&swap(&machine, "40MiB")).expect(0);
 }

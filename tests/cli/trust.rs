@@ -47,8 +47,8 @@ fn a_manifest_below_a_directory_of_another_user_is_refused() {
     let validate = |path: &str| sandbox.run(&["validate", "--steps", path]);
     for (name, owner, mode, words) in [
         ("theirs", (NOBODY, 0), 0o755, "belongs to uid 65534"),
-        ("open", (0, 0), 0o777, "others may write to"),
-        ("of-a-group", (0, 1), 0o775, "others may write to"),
+        ("open", (0, 0), 0o777, "other users may write to"),
+        ("of-a-group", (0, 1), 0o775, "other users may write to"),
     ] {
         let parent = directory(&sandbox, name, owner, mode);
         let manifest = sandbox.write(&format!("{name}/steps/10-a.toml"), STEP);

@@ -48,13 +48,13 @@ fn files_of_another_user_are_not_deployed() {
         plan(Some("belongs to uid 1234, not to root"), file);
         chown(file, Some(0), None).unwrap();
         fs::set_permissions(file, fs::Permissions::from_mode(0o666)).unwrap();
-        plan(Some("others may write to"), file);
+        plan(Some("other users may write to"), file);
         fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
     }
     // Who can write a directory on the way can replace what is in it.
     let directory = operator.sandbox.at("own");
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
-    plan(Some("others may write to"), &directory);
+    plan(Some("other users may write to"), &directory);
 }
 
 #[test]

@@ -124,7 +124,7 @@ def update(physical_id, old, new, stack_name, logical_id=None):
         result = update_group(physical_id, old, new, stack_name, logical_id)
         launch(autoscaling._asgs[physical_id])
         return result
-    # A name of its own, where MiniStack would give the old group's again.
+    # A new name: MiniStack would use the old group's name again.
     name = f"{stack_name}-{logical_id}-{provisioners.new_uuid()[:8]}"
     result = create(logical_id, {**new, "AutoScalingGroupName": name}, stack_name)
     end(physical_id, old)

@@ -1,4 +1,4 @@
-"""moto's server, with two faults of its CloudFormation mended. Takes moto_server's arguments."""
+"""moto's server, with two faults of its CloudFormation fixed. Takes moto_server's arguments."""
 
 from moto.cloudformation import parsing
 from moto.elbv2.models import ELBv2Backend

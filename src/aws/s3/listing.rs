@@ -3,21 +3,19 @@
 use std::{
     fmt,
     str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_s3::{
+    Client,
     operation::list_objects_v2::ListObjectsV2Output,
     types::{EncodingType, Object as Entry},
 };
 use percent_encoding::percent_decode_str;
 
-use super::{Object, Refusal, S3};
-use crate::{error::Fault, fetch::Origins, net::retry::Failure, system::System, value::printable};
+use super::{S3, explanation, object::S3Object};
+use crate::{aws::refusal::Refusal, error::Fault, net::retry::Failure, value::printable};
 
 /// What the keys of some objects begin with, written `s3://bucket/prefix/`; `s3://bucket/` means all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,38 +53,6 @@ pub struct Listed {
     pub size: u64,
 }
 
-impl System {
-    /// The objects below a prefix, in the order of their keys.
-    pub fn list(&self, prefix: &Prefix) -> Result<Vec<Listed>> {
-        let worker = self.fetcher.worker()?;
-        let found = Arc::new(AtomicU64::new(0));
-        let task = worker.run(list(worker.origins(), prefix.clone(), found.clone()));
-        self.await_task(&task, || {
-            self.host.progress(&format!("listing {prefix}: {} objects so far", found.load(Ordering::Relaxed)));
-        })
-        .with_context(|| format!("listing {prefix}"))
-    }
-}
-
-/// All pages of a listing, each with as many attempts as make sense.
-async fn list(origins: Arc<Origins>, prefix: Prefix, found: Arc<AtomicU64>) -> Result<Vec<Listed>, Fault> {
-    let s3 = S3::of(&origins).await;
-    let mut objects = vec![];
-    let mut next = None;
-    loop {
-        let page = origins.attempts().run(&prefix, || s3.page(&origins, &prefix, next.clone())).await?;
-        let encoded = page.encoding_type() == Some(&EncodingType::Url);
-        for entry in page.contents() {
-            objects.push(listed(entry, encoded)?);
-        }
-        found.store(objects.len() as u64, Ordering::Relaxed);
-        match page.next_continuation_token {
-            Some(token) if page.is_truncated == Some(true) => next = Some(token),
-            _ => return Ok(objects),
-        }
-    }
-}
-
 fn listed(entry: &Entry, encoded: bool) -> Result<Listed, Fault> {
     let key = entry.key().unwrap_or_default();
     let key = if encoded {
@@ -102,29 +68,46 @@ fn listed(entry: &Entry, encoded: bool) -> Result<Listed, Fault> {
 }
 
 impl S3 {
-    /// Up to a thousand objects, from a continuation token on.
+    /// Returns the objects below a prefix, in the order of their keys. Says in `found` how many there are so far.
+    pub(crate) async fn list(&self, prefix: &Prefix, found: &AtomicU64) -> Result<Vec<Listed>, Fault> {
+        let mut objects = vec![];
+        let mut next = None;
+        loop {
+            let attempts = self.account.network.attempts();
+            let page = attempts.run(prefix, || self.page(prefix, next.clone())).await?;
+            let encoded = page.encoding_type() == Some(&EncodingType::Url);
+            for entry in page.contents() {
+                objects.push(listed(entry, encoded)?);
+            }
+            found.store(objects.len() as u64, Ordering::Relaxed);
+            match page.next_continuation_token {
+                Some(token) if page.is_truncated == Some(true) => next = Some(token),
+                _ => return Ok(objects),
+            }
+        }
+    }
+
+    /// Asks for up to a thousand objects, from a continuation token on.
     async fn page(
         &self,
-        origins: &Origins,
         Prefix { bucket, prefix }: &Prefix,
         from: Option<String>,
     ) -> Result<ListObjectsV2Output, Failure> {
-        let list = |config| {
+        let list = |client: Client, config| {
             // Encoded, because XML can't hold every character that a key can.
-            let request =
-                self.client().list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url);
+            let request = client.list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url);
             request.set_continuation_token(from.clone()).customize().config_override(config).send()
         };
         let error = match self.send(bucket, list).await {
             Ok(page) => return Ok(page),
             Err(error) => error,
         };
-        let object = Object { bucket, key: prefix, version: None };
-        match Refusal::of(&error) {
+        let object = S3Object { bucket, key: prefix, version: None };
+        match Refusal::of_sdk(&error) {
             Some(refusal) if refusal.is_denial() => {
-                Err(refusal.explain_listing(object, Some(&self.identity(&origins.metadata).await)))
+                Err(explanation::explain_listing(&refusal, object, Some(&self.identity().await)))
             }
-            _ => Err(self.explain(origins, object, error).await),
+            _ => Err(self.explain(object, error).await),
         }
     }
 }

@@ -6,9 +6,10 @@ use anyhow::{Context, Result, anyhow, ensure};
 use percent_encoding::percent_decode_str;
 
 use crate::{
+    aws::s3::listing::Prefix,
     cli,
     error::Fault,
-    fetch::{Prefix, Source},
+    fetch::source::Source,
     host::root::{Root, check_name, host_path},
     value::{Sha256, printable},
 };

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use super::Shape;
 use crate::{
-    aws::query::{BALANCING, Call},
+    aws::{query::Call, service::BALANCING},
     deploy::{
         Deploy, fleet,
         layout::{Layout, Slot},

@@ -18,7 +18,7 @@ use std::{
 use arbitrary::{Arbitrary, Unstructured};
 
 use crate::{
-    fetch::{Download, Source},
+    fetch::{pull::Download, source::Source},
     value::Sha256,
 };
 

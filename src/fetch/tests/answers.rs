@@ -6,13 +6,13 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 
 use super::{
-    Bench, metadata,
+    Bench, BenchSettings, metadata,
     server::{Reply, Server},
     settings, told,
 };
-use crate::{
-    aws::query::{ACM, CLOUDFORMATION, Call},
-    fetch::Settings,
+use crate::aws::{
+    query::Call,
+    service::{ACM, CLOUDFORMATION},
 };
 
 const MIB: usize = 1 << 20;
@@ -25,7 +25,7 @@ fn bench(server: &Server) -> Bench {
         .region(Region::new("us-east-1"))
         .endpoint_url(server.url(""))
         .credentials_provider(SharedCredentialsProvider::new(credentials));
-    Bench::new(Settings { aws: Some(config.build()), ..settings() })
+    Bench::new(BenchSettings { aws: Some(config.build()), ..settings() })
 }
 
 /// What is told of a call that is answered with this, and how often it was made.
@@ -75,6 +75,6 @@ fn an_answer_of_the_metadata_service_is_read_up_to_1_mib() {
     assert!(code == 1 && told.contains("longer than 1 MiB"), "{code} {}", &told[..told.len().min(500)]);
     assert_eq!(Bench::new(metadata::at(&longest)).system.instance("id").unwrap().len(), MIB);
     // It isn't waited for: it is there.
-    let patient = Settings { metadata_patience: Some(Duration::from_mins(5)), ..metadata::at(&service) };
+    let patient = BenchSettings { metadata_patience: Duration::from_mins(5), ..metadata::at(&service) };
     assert_eq!(super::told(Bench::new(patient).system.instance("id")).0, 1);
 }

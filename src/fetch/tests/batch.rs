@@ -7,7 +7,7 @@ use super::{
     server::{Reply, Server},
     settings,
 };
-use crate::fetch::{Event, Order};
+use crate::fetch::batch::{DeliveryEvent, Order};
 
 #[test]
 fn what_arrived_before_a_deadline_is_there_and_the_rest_has_failed() {
@@ -24,12 +24,12 @@ fn what_arrived_before_a_deadline_is_there_and_the_rest_has_failed() {
     let orders = ["there", "never", "after"].map(order).to_vec();
     let deadlines = &bench.system.host.stop.deadlines;
     let delivered = deadlines.within(Some(Duration::from_hours(1)), "fetch", || {
-        let mut pass_after_the_first = |event: Event<'_>| {
-            if let Event::Done { index: 0, .. } = event {
+        let mut pass_after_the_first = |event: DeliveryEvent<'_>| {
+            if let DeliveryEvent::Done { index: 0, .. } = event {
                 deadlines.pass();
             }
         };
-        bench.system.deliver(orders, Some(1), &mut pass_after_the_first).unwrap()
+        bench.system.fetcher.deliver(&bench.system.host, orders, Some(1), &mut pass_after_the_first).unwrap()
     });
     assert_eq!(delivered[0].as_ref().unwrap().size, 6);
     for late in &delivered[1..] {

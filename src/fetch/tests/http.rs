@@ -11,10 +11,10 @@ use std::{
 use super::{
     Bench, NOBODY, download, eventually, hasty,
     server::{Reply, Server},
-    settings, text, told,
+    settings, settings_with, text, told,
 };
 use crate::{
-    fetch::{Download, Settings, window::INITIAL},
+    fetch::{pull::Download, window::INITIAL_PLACES},
     value::Sha256,
 };
 
@@ -275,7 +275,7 @@ fn downloads_overlap_but_not_all_at_once() {
             *count += 1;
             changed.notify_all();
             // No answer before as many are here as may be at first, and not before one more would have come.
-            drop(changed.wait_while(count, |count| *count < INITIAL).unwrap());
+            drop(changed.wait_while(count, |count| *count < INITIAL_PLACES).unwrap());
             std::thread::sleep(Duration::from_millis(100));
             let count = together.0.lock().unwrap();
             _ = first.compare_exchange(0, *count, Ordering::Relaxed, Ordering::Relaxed);
@@ -283,13 +283,13 @@ fn downloads_overlap_but_not_all_at_once() {
         }
     });
     let bench = Bench::new(settings());
-    let all = (0..3 * INITIAL).map(|number| download(&server.url(&format!("/{number}"))));
+    let all = (0..3 * INITIAL_PLACES).map(|number| download(&server.url(&format!("/{number}"))));
     let downloads: Vec<Download> = all.collect();
     bench.system.prefetch(downloads.clone());
     for download in &downloads {
         assert_eq!(text(bench.system.fetch(download).unwrap()), "jar");
     }
-    assert_eq!(first.load(Ordering::Relaxed), INITIAL);
+    assert_eq!(first.load(Ordering::Relaxed), INITIAL_PLACES);
 }
 
 #[test]
@@ -327,7 +327,8 @@ fn progress_is_told_while_a_download_goes_on() {
 fn only_a_strong_etag_is_an_etag() {
     let etag = |headers: &[(&str, &str)]| {
         let server = Server::replies(vec![Reply::new(200, headers, "")]);
-        let etag = Bench::new(settings()).system.etag(&server.url("/").parse().unwrap()).unwrap();
+        let bench = Bench::new(settings());
+        let etag = bench.system.fetcher.etag(&bench.system.host, &server.url("/").parse().unwrap()).unwrap();
         assert!(server.requests()[0].line.starts_with("HEAD "));
         etag
     };
@@ -348,21 +349,25 @@ fn a_file_is_read_below_the_root() {
 #[test]
 fn a_probe_tells_what_was_answered_and_follows_nothing() {
     let server = Server::replies(vec![Reply::new(301, &[("Location", "/there"), ("X-App", "1.0")], "moved")]);
-    let answer = Bench::new(settings()).system.probe(&server.url("/")).unwrap();
+    let bench = Bench::new(settings());
+    let answer = bench.system.fetcher.probe(&bench.system.host, &server.url("/")).unwrap();
     assert_eq!((answer.status, server.requests().len()), (301, 1));
     assert!(answer.headers.contains(&("x-app".into(), "1.0".into())), "{:?}", answer.headers);
 }
 
 #[test]
 fn a_probe_fails_in_few_words_and_is_not_repeated() {
-    let probe = |settings: Settings, url: &str| Bench::new(settings).system.probe(url).unwrap_err().to_string();
+    let probe = |settings, url: &str| {
+        let system = &Bench::new(settings).system;
+        system.fetcher.probe(&system.host, url).unwrap_err().to_string()
+    };
     assert_eq!(probe(settings(), NOBODY), "connection refused");
     let server = Server::replies(vec![Reply::raw("").then_stall()]);
-    let stall = Settings { stall: Duration::from_millis(400), ..settings() };
+    let stall = settings_with(|network| network.stall_timeout = Duration::from_millis(400));
     assert_eq!(probe(stall, &server.url("/")), "no bytes for 400 ms");
     assert!(server.requests().len() < 2);
     let server = Server::replies(vec![Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n").then_drip()]);
-    let whole = Settings { probe: Duration::from_millis(600), ..settings() };
+    let whole = settings_with(|network| network.probe_timeout = Duration::from_millis(600));
     assert_eq!(probe(whole, &server.url("/")), "no answer within 600 ms");
     let server = Server::replies(vec![Reply::raw("SSH-2.0-OpenSSH_9.2\r\n")]);
     assert!(probe(settings(), &server.url("/")).len() < 60);
@@ -376,8 +381,8 @@ fn short_bodies_widen_the_window_and_long_ones_do_not() {
         for number in 0..3 {
             _ = bench.fetch(&server.url(&format!("/{number}"))).unwrap();
         }
-        bench.system.fetcher.worker().unwrap().origins().window.width()
+        bench.system.fetcher.engine.window.width()
     };
-    assert_eq!(width_after(vec![b'x'; 1000]), INITIAL + 3);
-    assert_eq!(width_after(vec![b'x'; (1 << 20) + 1]), INITIAL);
+    assert_eq!(width_after(vec![b'x'; 1000]), INITIAL_PLACES + 3);
+    assert_eq!(width_after(vec![b'x'; (1 << 20) + 1]), INITIAL_PLACES);
 }

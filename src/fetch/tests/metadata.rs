@@ -9,14 +9,11 @@ use std::{
 };
 
 use super::{
-    Bench, hasty,
+    Bench, BenchSettings, hasty,
     server::{Reply, Request, Server},
     settings, told,
 };
-use crate::{
-    fetch::Settings,
-    net::{clock::Clock, retry::Pace},
-};
+use crate::net::{clock::Clock, retry::Pace};
 
 /// The metadata service's session token, then what `answer` says; only for who brings the token.
 pub(crate) fn service(answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Server {
@@ -31,8 +28,8 @@ pub(crate) fn service(answer: impl Fn(&str) -> Option<String> + Send + Sync + 's
     })
 }
 
-pub(crate) fn at(service: &Server) -> Settings {
-    Settings { metadata_endpoint: Some(service.url("")), ..settings() }
+pub(crate) fn at(service: &Server) -> BenchSettings {
+    BenchSettings { metadata_endpoint: service.url(""), ..settings() }
 }
 
 fn instance(path: &str) -> Option<String> {
@@ -91,7 +88,7 @@ fn a_service_that_is_not_there_is_transient() {
 
 #[test]
 fn a_service_that_refuses_connections_is_transient_and_not_waited_for() {
-    let patient = Settings { metadata_patience: Some(Duration::from_hours(1)), ..settings() };
+    let patient = BenchSettings { metadata_patience: Duration::from_hours(1), ..settings() };
     let (code, told) = told(Bench::new(patient).system.instance("id"));
     assert!(code == 75 && told.contains("does not let this program reach"), "{told}");
 }
@@ -128,14 +125,16 @@ fn a_service_that_is_late_is_waited_for_but_not_forever() {
         }
         _ => Reply::ok("i-1"),
     });
-    let patient = |patience| Settings { metadata_patience: Some(patience), ..at(&late) };
+    let patient = |patience| BenchSettings { metadata_patience: patience, ..at(&late) };
     assert_eq!(Bench::new(patient(Duration::from_mins(5))).system.instance("id").unwrap(), "i-1");
     assert_eq!(late.requests().len(), 10);
 
     let silent = Server::replies(vec![Reply::raw("")]);
     let now = Arc::<AtomicU64>::default();
-    let pace = Pace { first: Duration::from_secs(10), clock: Clock::Simulated(now.clone()), ..settings().pace };
-    let bench = Bench::new(Settings { metadata_patience: Some(Duration::from_mins(5)), pace, ..at(&silent) });
+    let mut absent = BenchSettings { metadata_patience: Duration::from_mins(5), ..at(&silent) };
+    absent.network.pace =
+        Pace { first: Duration::from_secs(10), clock: Clock::Simulated(now.clone()), ..absent.network.pace };
+    let bench = Bench::new(absent);
     let (code, told_first) = told(bench.system.instance("id"));
     assert_eq!(code, 75, "{told_first}");
     let seconds = || now.load(Ordering::Relaxed) / 1000;
@@ -164,7 +163,7 @@ fn a_token_that_is_no_longer_taken_is_replaced_once() {
 fn a_token_that_does_not_arrive_hints_at_the_hop_limit() {
     // The connection stands, but the answer's packets die one hop too early.
     let service = Server::replies(vec![Reply::raw("").then_stall()]);
-    let settings = Settings { metadata_endpoint: Some(service.url("")), ..hasty() };
+    let settings = BenchSettings { metadata_endpoint: service.url(""), ..hasty() };
     let (code, told) = told(Bench::new(settings).system.instance("id"));
     assert_eq!((code, service.requests().len()), (75, 3), "{told}");
     assert!(told.contains("HttpPutResponseHopLimit=2"), "{told}");

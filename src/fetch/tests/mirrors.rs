@@ -6,7 +6,7 @@ use super::{
     settings, text, told,
 };
 use crate::{
-    fetch::{Source, Sources},
+    fetch::source::{Source, Sources},
     value::Sha256,
 };
 
@@ -33,7 +33,7 @@ fn the_next_source_is_asked_after_one_that_fails_in_any_way() {
         bench.system.prefetch(vec![download.clone()]);
         assert_eq!(text(bench.system.fetch(&download).unwrap()), "jar");
         assert_eq!(bad.requests().len(), 2 * asked);
-        for arrival in bench.system.arrivals() {
+        for arrival in bench.system.fetcher.arrivals() {
             assert_eq!((arrival.source, arrival.bytes), (good.url("/"), 3));
             assert!(arrival.began <= arrival.ended);
         }

@@ -21,12 +21,9 @@ use nix::{
 use super::{
     Bench, download, eventually, hasty, hasty_and_persistent,
     server::{Reply, Server},
-    settings, text, told,
+    settings, settings_with, text, told,
 };
-use crate::{
-    fetch::{PATIENCE, Settings},
-    net::retry::Limit,
-};
+use crate::net::{retry::Limit, settings::ORIGIN_PATIENCE};
 
 /// Runs a test on a thread of its own, in namespaces that end with it.
 fn apart(test: impl FnOnce() + Send + 'static) {
@@ -51,7 +48,10 @@ fn a_connection_of_which_the_other_end_is_gone_is_transient() {
     apart(|| {
         // Bytes would keep coming, if they came.
         let server = Server::replies(vec![Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n").then_drip()]);
-        let limits = Settings { connect: Duration::from_millis(400), stall: Duration::from_secs(1), ..settings() };
+        let limits = settings_with(|network| {
+            network.connect_timeout = Duration::from_millis(400);
+            network.stall_timeout = Duration::from_secs(1);
+        });
         let bench = Bench::new(limits);
         let wanted = download(&server.url("/"));
         bench.system.prefetch(vec![wanted.clone()]);
@@ -74,7 +74,8 @@ fn a_download_goes_on_when_the_packets_come_again() {
             let reply = super::parts::serve(&of, "\"v1\"", request);
             if number == 0 { reply.cut(1_500_000).then_stall() } else { reply }
         });
-        let settings = Settings { connect: Duration::from_millis(400), ..hasty_and_persistent() };
+        let mut settings = hasty_and_persistent();
+        settings.network.connect_timeout = Duration::from_millis(400);
         let bench = Bench::new(settings);
         let wanted = download(&server.url("/"));
         bench.system.prefetch(vec![wanted.clone()]);
@@ -155,7 +156,7 @@ fn reply(question: &[u8], code: u8, address: &[u8]) -> Vec<u8> {
 
 fn resolving_fails(names: Names, words: &'static str) {
     apart(move || {
-        let bench = Bench::new(Settings { connect: Duration::from_secs(1), ..settings() });
+        let bench = Bench::new(settings_with(|network| network.connect_timeout = Duration::from_secs(1)));
         name_server(names, &bench.tree);
         let (code, told) = bench.refused("http://origin.example/");
         assert_eq!(code, 75, "{told}");
@@ -216,7 +217,7 @@ fn a_body_without_a_length_ends_at_the_disk_s_and_leaves_it_free() {
 fn a_disk_that_fills_up_meanwhile_gets_its_room_back() {
     apart(|| {
         let mut settings = hasty();
-        settings.pace.limit = Limit::Patience(PATIENCE);
+        settings.network.pace.limit = Limit::Patience(ORIGIN_PATIENCE);
         let bench = Bench::new(settings);
         let staging = bench.tree.join("var/lib/glovo-bootstrap/staging");
         std::fs::create_dir_all(&staging).unwrap();

@@ -12,7 +12,7 @@ use super::{
     settings, told,
 };
 use crate::{
-    fetch::{Download, Fetched, spool::CHUNK},
+    fetch::{fetched::Fetched, pull::Download, spool::CHUNK},
     value::Sha256,
 };
 
@@ -268,7 +268,7 @@ fn what_a_killed_run_left_and_nobody_needs_is_swept() {
     let left = || bench.system.root().list(&"/var/lib/glovo-bootstrap/staging".into()).unwrap().len();
     bench.system.prefetch(vec![wanted.clone()]);
     assert_eq!(left(), 2);
-    bench.system.abandon(&[wanted]);
+    bench.system.fetcher.abandon(&[wanted]);
     bench.system.prefetch(vec![]);
     assert_eq!(left(), 0);
 }

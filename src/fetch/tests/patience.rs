@@ -9,19 +9,24 @@ use std::{
 };
 
 use super::{
-    Bench, Download, download, eventually,
+    Bench, BenchSettings, Download, download, eventually,
     server::{Reply, Server},
-    settings, text, told,
+    settings_with, text, told,
 };
 use crate::{
-    fetch::{Limit, PATIENCE, Settings, Source, Sources},
-    net::{clock::Clock, retry::Pace},
+    fetch::source::{Source, Sources},
+    net::{
+        clock::Clock,
+        retry::{Limit, Pace},
+        settings::ORIGIN_PATIENCE,
+    },
 };
 
 /// As in a run, by this clock.
-fn patient(clock: &Arc<AtomicU64>) -> Settings {
-    let pace = Pace { limit: Limit::Patience(PATIENCE), clock: Clock::Simulated(clock.clone()), ..Pace::default() };
-    Settings { pace, ..settings() }
+fn patient(clock: &Arc<AtomicU64>) -> BenchSettings {
+    let pace =
+        Pace { limit: Limit::Patience(ORIGIN_PATIENCE), clock: Clock::Simulated(clock.clone()), ..Pace::default() };
+    settings_with(|network| network.pace = pace)
 }
 
 fn seconds(clock: &AtomicU64) -> u64 {
@@ -144,15 +149,16 @@ fn the_etag_of_an_origin_is_waited_for_too() {
     let server = Server::start(move |_, _| {
         if seconds(&of_server) < 60 { Reply::new(503, &[], "") } else { Reply::new(200, &[("etag", "\"v1\"")], "") }
     });
-    let etag = Bench::new(patient(&clock)).system.etag(&server.url("/").parse().unwrap()).unwrap();
+    let bench = Bench::new(patient(&clock));
+    let etag = bench.system.fetcher.etag(&bench.system.host, &server.url("/").parse().unwrap()).unwrap();
     assert_eq!(etag.as_deref(), Some("\"v1\""));
 }
 
 #[test]
 fn what_is_waited_for_is_shown_and_a_deadline_ends_it_and_says_why() {
     let server = Server::replies(vec![Reply::new(503, &[("retry-after", "40")], "")]);
-    let pace = Pace { limit: Limit::Patience(PATIENCE), ..Pace::default() };
-    let bench = Bench::new(Settings { pace, ..settings() });
+    let pace = Pace { limit: Limit::Patience(ORIGIN_PATIENCE), ..Pace::default() };
+    let bench = Bench::new(settings_with(|network| network.pace = pace));
     let lines = std::rc::Rc::new(std::cell::RefCell::new(vec![]));
     let shown = lines.clone();
     bench.system.host.on_progress(move |line| shown.borrow_mut().push(line.to_owned()));
@@ -197,7 +203,7 @@ fn a_mirror_that_asks_for_an_hour_is_asked_once() {
 #[test]
 fn a_pause_that_outlasts_the_deadline_ends_the_download() {
     let server = Server::replies(vec![Reply::new(503, &[("retry-after", "80")], "")]);
-    let bench = Bench::new(Settings { pace: Pace::default(), ..settings() });
+    let bench = Bench::new(settings_with(|network| network.pace = Pace::default()));
     let within = |limit| {
         let limit = Some(Duration::from_secs(limit));
         bench

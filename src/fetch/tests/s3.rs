@@ -22,12 +22,12 @@ use aws_smithy_checksums::ChecksumAlgorithm;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
-    Bench, NOBODY, hasty, hasty_and_persistent, metadata,
+    Bench, BenchSettings, NOBODY, hasty, hasty_and_persistent, metadata,
     parts::{self, PART, asked},
     server::{Reply, Request, Server},
     settings, text,
 };
-use crate::{aws::sdk::Sender, fetch::Settings, net::client::Clients, value::Sha256};
+use crate::{aws::sender::Sender, value::Sha256};
 
 const KEY_ID: &str = "AKIDEXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMIEXAMPLEKEY";
@@ -47,24 +47,26 @@ fn bench(server: &Server) -> Bench {
     bench_with(server, settings())
 }
 
-fn bench_with(server: &Server, settings: Settings) -> Bench {
+fn bench_with(server: &Server, settings: BenchSettings) -> Bench {
     let credentials = Credentials::new(KEY_ID, SECRET, None, None, "test");
-    Bench::new(Settings { aws: Some(config(server, SharedCredentialsProvider::new(credentials))), ..settings })
+    Bench::new(BenchSettings { aws: Some(config(server, SharedCredentialsProvider::new(credentials))), ..settings })
 }
 
 /// On an instance, with the credentials that its metadata service gives.
 fn instance(server: &Server, service: &Server) -> Bench {
     let settings = metadata::at(service);
-    let provider = ProviderConfig::without_region().with_http_client(Sender::new(Clients::new(&settings)));
+    let provider = ProviderConfig::without_region().with_http_client(Sender::new(settings.clients()));
     let client = imds::Client::builder().configure(&provider).endpoint(service.url("")).unwrap().build();
     let credentials = ImdsCredentialsProvider::builder().configure(&provider).imds_client(client).build();
-    Bench::new(Settings { aws: Some(config(server, SharedCredentialsProvider::new(credentials))), ..settings })
+    Bench::new(BenchSettings { aws: Some(config(server, SharedCredentialsProvider::new(credentials))), ..settings })
 }
 
 /// With another endpoint of S3.
 fn elsewhere(mut bench: Bench, endpoint: &str) -> Bench {
-    let config = bench.system.fetcher.settings.aws.take().unwrap();
-    bench.system.fetcher.settings.aws = Some(config.into_builder().endpoint_url(endpoint).build());
+    bench.rewire(|settings| {
+        let config = settings.aws.take().unwrap();
+        settings.aws = Some(config.into_builder().endpoint_url(endpoint).build());
+    });
     bench
 }
 
@@ -88,7 +90,10 @@ fn an_object_arrives_with_its_version_and_etag() {
     let fetched = bench.fetch(OBJECT).unwrap();
     assert_eq!(fetched.etag.as_deref(), Some("v1 \"e\""));
     assert_eq!(text(fetched), "jar");
-    assert_eq!(bench.system.etag(&OBJECT.parse().unwrap()).unwrap().as_deref(), Some("v1 \"e\""));
+    assert_eq!(
+        bench.system.fetcher.etag(&bench.system.host, &OBJECT.parse().unwrap()).unwrap().as_deref(),
+        Some("v1 \"e\"")
+    );
     assert_eq!(text(bench.fetch("s3://my.bucket/a b/ü.jar?versionId=v1").unwrap()), "jar");
     let targets: Vec<String> = server.requests().iter().map(|request| request.target().to_owned()).collect();
     assert_eq!(targets[0], "/artifacts/app/app.jar?x-id=GetObject");
@@ -243,7 +248,7 @@ fn credentials_of_a_service_that_is_not_there_are_transient() {
         (NOBODY.to_owned(), "this machine does not let this program reach the instance metadata service"),
     ] {
         let mut bench = instance(&server, &gone);
-        bench.system.fetcher.settings.metadata_endpoint = Some(endpoint);
+        bench.rewire(|settings| settings.metadata_endpoint = endpoint);
         let (code, told) = bench.refused(OBJECT);
         assert_eq!((code, server.requests().len()), (75, 0), "{told}");
         assert!(told.contains(words), "{told}");
@@ -374,7 +379,7 @@ fn a_late_metadata_service_delays_what_needs_its_credentials() {
     let front =
         Server::start(move |number, request| if number < 20 { Reply::raw("") } else { pass_on(&ready_at, request) });
     let mut bench = instance(&server, &front);
-    bench.system.fetcher.settings.metadata_patience = Some(Duration::from_mins(5));
+    bench.rewire(|settings| settings.metadata_patience = Duration::from_mins(5));
     assert_eq!(text(bench.fetch(OBJECT).unwrap()), "jar");
     assert!(front.requests().len() > 20);
     assert_eq!(server.requests().len(), 1);

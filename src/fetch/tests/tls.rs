@@ -23,11 +23,10 @@ use rustls::{
 };
 
 use super::{
-    Bench,
+    Bench, BenchSettings,
     server::{Reply, Server},
     settings, text,
 };
-use crate::fetch::Settings;
 
 const AUTHORITY: &[u8] = include_bytes!("certificates/authority.pem");
 const KEY: &[u8] = include_bytes!("certificates/server.key");
@@ -49,22 +48,23 @@ fn server(certificate: &[u8], reply: Reply) -> Server {
 }
 
 /// Trusts the test's authority.
-fn trusting() -> Settings {
+fn trusting() -> BenchSettings {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(AUTHORITY).unwrap()).unwrap();
-    Settings { roots: Some(Arc::new(roots)), ..settings() }
+    BenchSettings { roots: Some(roots), ..settings() }
 }
 
 /// Trusts what the machine does.
-fn trusting_the_machine_s() -> Settings {
-    Settings { roots: None, ..settings() }
+fn trusting_the_machine_s() -> BenchSettings {
+    BenchSettings { roots: None, ..settings() }
 }
 
 #[test]
 fn a_trusted_server_is_believed() {
     let server = server(include_bytes!("certificates/valid.pem"), Reply::ok("jar"));
     assert_eq!(text(Bench::new(trusting()).fetch(&server.url("/")).unwrap()), "jar");
-    assert_eq!(Bench::new(trusting()).system.probe(&server.url("/")).unwrap().status, 200);
+    let bench = Bench::new(trusting());
+    assert_eq!(bench.system.fetcher.probe(&bench.system.host, &server.url("/")).unwrap().status, 200);
 }
 
 #[test]

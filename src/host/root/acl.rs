@@ -1,10 +1,10 @@
-//! Access control lists, acl(5), as far as they let others write.
+//! The write permissions of access control lists, acl(5).
 
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::getxattr;
 
-/// Where Linux keeps a list: `struct posix_acl_xattr_header` and `posix_acl_xattr_entry`, `linux/posix_acl_xattr.h`.
+/// The extended attribute of a list: `struct posix_acl_xattr_header` and `posix_acl_xattr_entry`, `linux/posix_acl_xattr.h`.
 const NAME: &str = "system.posix_acl_access";
 const HEADER_BYTES: usize = 4;
 const ENTRY_BYTES: usize = 8;
@@ -15,11 +15,12 @@ const WRITE: u16 = 0x02;
 /// The largest value of an extended attribute: `XATTR_SIZE_MAX`.
 const MAX_BYTES: usize = 64 << 10;
 
-/// Whether the list of an open file or directory grants writing to another user than root and this owner, or to a group
-/// that it names. A file system without such lists grants none.
+/// Returns whether the list of an open file lets a group or a user other than root and the owner write.
+///
+/// Returns false on a file system without such lists.
 pub(crate) fn grants_writing(fd: impl AsFd, owner: u32) -> bool {
     let mut list = vec![0; MAX_BYTES];
-    // What is open as a path only has no attributes by its descriptor.
+    // A descriptor of O_PATH gives no access to attributes, but its path in /proc does.
     let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     let Ok(length) = getxattr(path, NAME, &mut list) else { return false };
     let entries = list.get(HEADER_BYTES..length).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Work with the rights of a user: what root does below a directory of that user, the user could have done as well.
+//! Work with a user's rights. Root uses it below the user's directories, so that it cannot do more than the user.
 
 use std::thread;
 
@@ -16,7 +16,7 @@ const NO_GROUP: u32 = 65534;
 
 /// A user with all its groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct UserIdentity {
     /// Numeric user id.
     pub uid: u32,
     /// Numeric id of its primary group.
@@ -24,23 +24,25 @@ pub struct Identity {
     groups: Vec<u32>,
 }
 
-impl Identity {
-    /// The user of this id; one without an account is in no group.
+impl UserIdentity {
+    /// Returns the user with an id. A user without an account is in no group.
     pub fn of(uid: u32, accounts: &Accounts) -> Self {
         let Some(user) = accounts.user_by_id(uid) else { return Self { uid, gid: NO_GROUP, groups: vec![] } };
         Self { uid, gid: user.gid, groups: accounts.groups_of(&user.name) }
     }
 
-    /// Whether it is in a group, and so may give files to it.
+    /// Returns whether it is in a group, and so may give files to the group.
     pub fn is_in(&self, gid: u32) -> bool {
         self.gid == gid || self.groups.contains(&gid)
     }
 
-    /// Does some work on a thread of its own that has this user's rights to files and no other: its file system ids and
-    /// groups, and no capability. Ids and capabilities are a thread's own (credentials(7)), and these end with it.
+    /// Does some work on a new thread that has only this user's rights to files.
+    ///
+    /// The thread has the user's file system ids and groups, and no capabilities. They belong to a single thread
+    /// (credentials(7)) and end with it.
     ///
     /// # Errors
-    /// If there is no such thread to be had.
+    /// If the thread cannot be started or cannot get these rights.
     pub(crate) fn act<T: Send>(&self, work: impl FnOnce() -> T + Send) -> nix::Result<T> {
         thread::scope(|scope| {
             let acting = || self.assume().map(|()| work());
@@ -55,7 +57,7 @@ impl Identity {
         set_thread_groups(&groups).map_err(errno)?;
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         _ = (setfsgid(gid), setfsuid(uid));
-        // They report no failure; asked once more, they tell what is.
+        // These calls report no failure. A second call returns the value in force.
         if (setfsgid(gid), setfsuid(uid)) != (gid, uid) {
             return Err(Errno::EPERM);
         }
@@ -77,7 +79,7 @@ mod tests {
     #[test]
     fn a_thread_has_the_rights_of_its_user_and_no_others() {
         let accounts = Accounts::parse("app:x:4711:4712::/:\n", "app:x:4712:\nweb:x:4713:app\n");
-        let identity = Identity::of(4711, &accounts);
+        let identity = UserIdentity::of(4711, &accounts);
         assert!(identity.is_in(4712) && identity.is_in(4713) && !identity.is_in(0));
         let directory = nix::unistd::mkdtemp(&std::env::temp_dir().join("identity-XXXXXX")).unwrap();
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();

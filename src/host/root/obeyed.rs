@@ -1,17 +1,17 @@
-//! Whether root may obey a file: no other user could have written it or put it there.
+//! The check that root may obey a file: no other user can have written or replaced it.
 
 use std::{os::fd::AsFd, path::Path, sync::Arc};
 
 use anyhow::Result;
 use nix::unistd::geteuid;
 
-use super::{FileType, Ownership, Status, way::Writers};
+use super::{FileStatus, FileType, Ownership, way::Writers};
 use crate::{environment, error::Fault, host::accounts::Accounts, value::quoted};
 
-/// Fails if another user could replace or write what has this status.
+/// Fails if another user could replace or write a file.
 pub(crate) fn check(
     fd: impl AsFd,
-    status: &Status,
+    status: &FileStatus,
     path: &Path,
     load: &dyn Fn() -> Result<Arc<Accounts>>,
 ) -> Result<()> {
@@ -20,20 +20,20 @@ pub(crate) fn check(
     let ours = if geteuid().is_root() { "root" } else { "you or root" };
     let hint = |command: &str| match status.file_type {
         FileType::Regular => format!("read it, and if it is right: {command} {}", quoted(&path.to_string())),
-        _ => format!("move the file to a directory of {ours} that no other user can write"),
+        _ => format!("move the file to a directory that belongs to {ours} and that no other user can write to"),
     };
     if !is_ours(uid) {
         let message = format!("{path} belongs to uid {uid}, not to {ours}");
         return Err(Fault::new(message).hint(hint("chown root:")).into());
     }
     if Writers::found(fd, status, real, load)? != Writers::Owner {
-        let message = format!("others may write to {path} (mode {mode:04o})");
+        let message = format!("other users may write to {path} (mode {mode:04o})");
         return Err(Fault::new(message).hint(hint("chmod go-w")).into());
     }
     Ok(())
 }
 
-/// Whether what this user owns is trusted: root's, the caller's, and those of the user that called sudo.
+/// Returns whether a user's files are trusted: those of root, of the caller and of the user that called sudo.
 fn is_ours(uid: u32) -> bool {
     let caller = geteuid();
     let sudo = || environment::value(environment::SUDO_UID).and_then(|uid| uid.parse().ok());

@@ -1,23 +1,22 @@
-//! Removes whole trees, also below directories of other users, and sets damaged files aside.
+//! The removal of trees, also below directories of other users, and the renaming of damaged files.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use std::os::fd::AsRawFd;
 
-use super::{FileType, Purpose, Root, UnlinkatFlags, explain_write, renameat, unlinkat};
+use super::{FileType, Root, UnlinkatFlags, WalkPurpose, explain_write, renameat, unlinkat};
 use crate::value::AbsPath;
 
 impl Root {
-    /// Removes what stands at a path, a directory with all that is in it, a link without what it points to. Says whether
-    /// anything was there.
+    /// Removes a file, a link or a directory with its content. Returns whether it existed.
     ///
-    /// The path may lead through directories of other users, such as their homes: from the first one of them on no link
-    /// is followed, so that nobody can put somebody else's file there to have it removed.
+    /// The path may lead through directories of other users, such as their homes. From the first one of them on, no link
+    /// is followed, so that a user cannot make root remove another user's file. A link's target is never removed.
     pub fn purge(&self, path: &AbsPath) -> Result<bool> {
-        let Some(parent) = self.parent(path, Purpose::Inspect)? else { return Ok(false) };
+        let Some(parent) = self.parent(path, WalkPurpose::Inspect)? else { return Ok(false) };
         let removed = match self.to_inspect().status(path)? {
             None => return Ok(false),
-            // This follows no link and goes by descriptors, too.
+            // This function of the standard library also follows no links and uses descriptors.
             Some(status) if status.file_type == FileType::Directory => {
                 std::fs::remove_dir_all(format!("/proc/self/fd/{}/{}", parent.fd.as_raw_fd(), path.leaf()))
                     .with_context(|| format!("removing {path}"))
@@ -33,7 +32,7 @@ impl Root {
         Ok(true)
     }
 
-    /// Removes a directory that is empty; says whether it did.
+    /// Removes a directory if it is empty. Returns whether it did.
     pub fn remove_empty_directory(&self, path: &AbsPath) -> Result<bool> {
         let parent = self.place_to_write(path, None)?;
         let removed = parent.act(|fd| unlinkat(fd, path.leaf(), UnlinkatFlags::RemoveDir));
@@ -45,7 +44,7 @@ impl Root {
         }
     }
 
-    /// Renames what stands at a path to `PATH.damaged`, in place of an earlier one; returns that path.
+    /// Renames a file to `PATH.damaged`, which replaces an earlier one. Returns the new path.
     pub fn set_aside(&self, path: &AbsPath) -> Result<AbsPath> {
         let aside: AbsPath = format!("{path}.damaged").parse()?;
         _ = self.purge(&aside)?;
@@ -56,8 +55,9 @@ impl Root {
         Ok(aside)
     }
 
-    /// The paths that match a pattern, in which `*` stands for any characters of one component and `~` for the homes
-    /// `/root` and `/home/*`.
+    /// Returns the paths that match a pattern.
+    ///
+    /// `*` stands for any characters of one component, `~` for the homes `/root` and `/home/*`.
     pub fn matching(&self, pattern: &str) -> Result<Vec<AbsPath>> {
         let mut found = vec![];
         for pattern in homes(pattern) {
@@ -70,7 +70,7 @@ impl Root {
                         continue;
                     }
                     let names = self.list(&path)?.into_iter().filter(|name| is_like(component, name));
-                    // A name that is no path of ours, such as one with an escape sequence, can't be asked for.
+                    // `AbsPath` refuses some names, such as those with an escape sequence.
                     deeper.extend(names.filter_map(|name| path.join(&name).ok()));
                 }
                 paths = deeper;
@@ -85,7 +85,7 @@ impl Root {
     }
 }
 
-/// Whether a path matches a pattern of [`Root::matching`].
+/// Returns whether a path matches a pattern of [`Root::matching`].
 pub fn is_match(pattern: &str, path: &AbsPath) -> bool {
     homes(pattern).any(|pattern| {
         let (mut wanted, mut found) = (pattern.split('/'), path.as_str().split('/'));
@@ -104,7 +104,7 @@ fn homes(pattern: &str) -> impl Iterator<Item = String> {
     homes.iter().map(move |home| format!("{home}{}", pattern.trim_start_matches('~')))
 }
 
-/// Whether a name is like one component of a pattern.
+/// Returns whether a name matches one component of a pattern.
 fn is_like(pattern: &str, name: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut name) = name.strip_prefix(first) else { return false };
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_goes_and_what_its_links_point_to_stays() {
+    fn a_removed_tree_leaves_the_targets_of_its_links() {
         let tree = Tree::new();
         fs::create_dir_all(tree.0.join("var/lib/cloud/instances/i-1/sem")).unwrap();
         fs::create_dir_all(tree.0.join("kept")).unwrap();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_can_not_have_a_file_of_somebody_else_removed() {
+    fn a_user_cannot_make_root_remove_another_users_file() {
         let tree = Tree::new();
         fs::create_dir_all(tree.0.join("home/mallory")).unwrap();
         fs::create_dir_all(tree.0.join("etc/ssh")).unwrap();
@@ -188,7 +188,7 @@ mod tests {
         std::os::unix::fs::chown(tree.0.join("home/mallory"), Some(65534), Some(65534)).unwrap();
         assert!(!tree.1.purge(&"/home/mallory/.ssh/authorized_keys".into()).unwrap());
         assert!(tree.0.join("etc/ssh/authorized_keys").exists());
-        // His own files are removed, though nothing would be written there.
+        // The user's own files are removed, though this program would not write there.
         fs::write(tree.0.join("home/mallory/.bash_history"), "").unwrap();
         assert!(tree.1.purge(&"/home/mallory/.bash_history".into()).unwrap());
         assert_eq!(tree.1.matching("~/.ssh").unwrap().len(), 1);

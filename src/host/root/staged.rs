@@ -1,4 +1,4 @@
-//! Files on their way to their path: whole and durable there, or not at all.
+//! Files that get their name only when they are complete and durable.
 
 mod own_name;
 
@@ -22,8 +22,8 @@ use nix::{
 };
 
 use super::{
-    FileType, NOTE, Ownership, PART, Place, Purpose, Root, Status, TEMPORARY, check_name, explain_new, explain_write,
-    hidden_name, identity::Identity, loop_until_free, set_ownership,
+    FileStatus, FileType, NOTE_SUFFIX, OpenDirectory, Ownership, PART_SUFFIX, Root, TEMPORARY_SUFFIX, WalkPurpose,
+    check_name, explain_new, explain_write, hidden_name, identity::UserIdentity, loop_until_free, set_ownership,
 };
 use crate::{
     error::Fault,
@@ -34,40 +34,40 @@ use crate::{
     value::AbsPath,
 };
 
-/// How a file is made.
-const NEW: OFlag =
+/// The flags for a new file.
+const NEW_FILE: OFlag =
     OFlag::O_RDWR.union(OFlag::O_CREAT).union(OFlag::O_EXCL).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
-/// How often something that stands in a temporary file's place is removed. Somebody who keeps putting it there, in a
-/// directory they may write to, gets an error, not a loop.
-const PATIENCE: usize = 16;
-/// So many files are flushed one by one; more of them with all else that waits on their file system.
-const FEW: usize = 8;
+/// Limits how often another file with the temporary name is removed. Another user could make it again and again.
+const MAX_NAME_ATTEMPTS: usize = 16;
+/// Up to this number of files are flushed one by one. For more files, their whole file system is flushed.
+const MAX_SINGLE_FLUSHES: usize = 8;
 
-/// A file on its way to its path.
+/// A file that does not have its name yet.
 #[derive(Debug)]
 pub struct Staged {
     file: Arc<File>,
-    parent: Place,
+    parent: OpenDirectory,
     name: String,
     path: AbsPath,
     ownership: Ownership,
-    /// Whether it has its name, or is to keep the temporary one.
+    /// Whether it has its name, or keeps the temporary one.
     stays: bool,
     /// Whether there may be a [note](Staged::note).
     has_note: bool,
 }
 
 impl Root {
-    /// Starts a file: its bytes go to a temporary name in the same directory, which holds the right
-    /// owner and mode from the start and is removed when the [`Staged`] is dropped unpublished.
+    /// Starts a file under a temporary name in the same directory, with its final owner and mode.
+    ///
+    /// The temporary file is removed if the [`Staged`] is dropped before it is published.
     pub fn stage(&self, path: &AbsPath, ownership: Ownership) -> Result<Staged> {
         check_name(path.leaf())?;
         let parent = self.place_to_write(path, Some(ownership.uid))?;
-        // One name, not a random one: only the holder of the machine's lock writes, and what a killed
-        // run left behind is replaced by the next.
-        let name = hidden_name(path.leaf(), TEMPORARY);
+        // The name is not random. Only the holder of the machine's lock writes, and the next run replaces the file of a
+        // killed run.
+        let name = hidden_name(path.leaf(), TEMPORARY_SUFFIX);
         let bits = Bits::from_bits_truncate(0o600);
-        let made = parent.act(|fd| loop_until_free(fd, &name, || openat(fd, name.as_str(), NEW, bits)));
+        let made = parent.act(|fd| loop_until_free(fd, &name, || openat(fd, name.as_str(), NEW_FILE, bits)));
         let fd = made.map_err(|errno| explain_new(&parent.fd, errno, path))?;
         let file = Arc::new(File::from(fd));
         let staged = Staged { file, parent, name, path: path.clone(), ownership, stays: false, has_note: false };
@@ -75,23 +75,25 @@ impl Root {
         Ok(staged)
     }
 
-    /// Starts a file that takes long, or goes on with what a killed process left of it: its bytes go to `.NAME.part` in
-    /// the same directory, which nobody else may read before it is published. Several files of one directory may be on
-    /// their way at once.
+    /// Starts a file under the name `.NAME.part` in the same directory, or resumes the file of a killed process.
+    ///
+    /// Other users cannot read it before it is published. Several files of one directory may be written at the same time.
     ///
     /// # Errors
-    /// If another process is at it.
+    /// If another process is writing it.
     pub fn resume(&self, path: &AbsPath, ownership: Ownership) -> Result<Staged> {
         check_name(path.leaf())?;
         let parent = self.place_to_write(path, Some(ownership.uid))?;
-        let name = hidden_name(path.leaf(), PART);
-        for _ in 0..PATIENCE {
+        let name = hidden_name(path.leaf(), PART_SUFFIX);
+        for _ in 0..MAX_NAME_ATTEMPTS {
             let opened = parent.act(|fd| open_own(fd, &name)).map_err(|errno| explain_new(&parent.fd, errno, path))?;
             let Some((file, is_new)) = opened else { continue };
             if !file_lock::try_lock(&file).with_context(|| format!("locking {path}"))? {
-                return Err(Fault::new(format!("another process is writing {path}")).hint("wait until it has").into());
+                return Err(Fault::new(format!("another process is writing {path}"))
+                    .hint("wait until the other process has ended")
+                    .into());
             }
-            // Whoever had the lock may have published or removed the file since it was opened.
+            // The earlier holder of the lock may have published or removed the file since it was opened.
             if is_new || is_named(&parent.fd, &name, &file) {
                 let file = Arc::new(file);
                 let path = path.clone();
@@ -103,10 +105,10 @@ impl Root {
 }
 
 impl Root {
-    /// A file in this directory that has no name, or, where its file system has none such, in memory.
+    /// Makes a file without a name in a directory, or in memory if the file system does not support that.
     pub fn unnamed(&self, directory: &AbsPath) -> Result<File> {
         let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-        let made = match self.directory(directory, Purpose::Read)? {
+        let made = match self.directory(directory, WalkPurpose::Read)? {
             Some(place) => openat(&*place.fd, ".", flags, Bits::from_bits_truncate(0o600)),
             None => Err(Errno::ENOENT),
         };
@@ -121,17 +123,17 @@ impl Root {
 }
 
 impl Staged {
-    /// The temporary path, for a validator to read before publication.
+    /// Returns the temporary path, for a validator.
     pub fn temporary(&self) -> Result<AbsPath> {
         self.path.parent().unwrap_or_else(|| AbsPath::from("/")).join(&self.name)
     }
 
-    /// The user below whose directory it is, where that is one.
-    pub fn user(&self) -> Option<&Identity> {
+    /// Returns the user whose directory it is in; `None` for a directory of root's.
+    pub fn user(&self) -> Option<&UserIdentity> {
         self.parent.user.as_deref()
     }
 
-    /// The open file.
+    /// Returns the open file.
     pub fn file(&self) -> &Arc<File> {
         &self.file
     }
@@ -141,13 +143,15 @@ impl Staged {
         self.file.write_all(bytes).map_err(|error| self.explain(&error))
     }
 
-    /// Copies a whole reader; returns the number of bytes.
+    /// Copies a whole reader. Returns the number of bytes.
     pub fn copy_from(&mut self, reader: &mut impl Read) -> Result<u64> {
         io::copy(reader, &mut self.file).map_err(|error| self.explain(&error))
     }
 
-    /// Takes the place of another file that was never published, without a copy. Gives it back if it is on another file
-    /// system, or of another user: to give it away, root would have to act below that user's directory.
+    /// Takes the content of another unpublished file by renaming it.
+    ///
+    /// Returns the other file if it is on another file system or below a directory of another user. To give that away,
+    /// root would have to act below that user's directory.
     pub fn take(&mut self, mut other: Self) -> Result<Option<Self>> {
         if self.user().is_some() {
             return Ok(Some(other));
@@ -165,10 +169,10 @@ impl Staged {
         Ok(None)
     }
 
-    /// The open note beside a [resumed](Root::resume) file, which stays and goes with it.
+    /// Opens the note beside a [resumed](Root::resume) file. It is kept and removed together with the file.
     pub fn note(&mut self) -> Result<File> {
         self.has_note = true;
-        for _ in 0..PATIENCE {
+        for _ in 0..MAX_NAME_ATTEMPTS {
             let note = self.parent.act(|fd| open_own(fd, &self.note_name()));
             if let Some((file, _)) = note.map_err(|errno| explain_write(errno, &self.path))? {
                 return Ok(file);
@@ -178,10 +182,10 @@ impl Staged {
     }
 
     fn note_name(&self) -> String {
-        hidden_name(self.path.leaf(), NOTE)
+        hidden_name(self.path.leaf(), NOTE_SUFFIX)
     }
 
-    /// Whether an earlier process may have left a note.
+    /// Returns whether an earlier process may have left a note.
     pub fn has_note(&self) -> bool {
         self.has_note
     }
@@ -194,7 +198,7 @@ impl Staged {
         }
     }
 
-    /// Stays under its temporary name, for another process to resume.
+    /// Keeps the file under its temporary name, so that another process can resume it.
     pub fn keep(&mut self) {
         self.stays = true;
     }
@@ -212,22 +216,22 @@ impl Staged {
     /// Makes the bytes durable and gives the file its name.
     pub fn publish(self) -> Result<()> {
         self.own()?;
-        // After a failed fsync the kernel calls the pages clean: never retried on this descriptor.
+        // Never retry on this descriptor: after a failed fsync the kernel treats the pages as clean.
         fsync(&self.file).with_context(|| format!("flushing {}", self.path))?;
         let (parent, path) = (self.parent.clone(), self.path.clone());
         self.rename()?;
         parent.flush().with_context(|| format!("flushing the directory of {path}"))
     }
 
-    /// Publishes many files: durable all together, at little more cost than one. The results are in their order.
+    /// Publishes many files with few flushes. The results are in the order of the files.
     pub fn publish_all(files: Vec<Self>) -> Vec<Result<()>> {
         let mut results: Vec<Result<()>> = files.iter().map(Self::own).collect();
-        if files.len() <= FEW {
+        if files.len() <= MAX_SINGLE_FLUSHES {
             for (file, result) in files.iter().zip(&mut results).filter(|(_, result)| result.is_ok()) {
                 *result = fsync(&file.file).with_context(|| format!("flushing {}", file.path));
             }
         } else {
-            // Since Linux 5.8 this tells of failed writes as fsync does.
+            // Since Linux 5.8, syncfs reports failed writes, as fsync does.
             flush_each_once(
                 &files,
                 &mut results,
@@ -243,18 +247,18 @@ impl Staged {
             &parents,
             &mut results,
             |parent| fstat(&*parent.fd).map(|stat| (stat.st_dev, stat.st_ino)),
-            Place::flush,
+            OpenDirectory::flush,
         );
         results
     }
 
-    /// Gives the file its name. Nothing is durable by that: neither its bytes nor the name.
+    /// Gives the file its name. Neither the content nor the name becomes durable.
     ///
     /// # Errors
-    /// Also if another file has been put in its place: what was verified is the open file, not its name.
+    /// Also if another file has its temporary name now: only the open file was verified.
     pub fn rename(mut self) -> Result<()> {
         if let Err(replaced) = self.expect_name(&self.name) {
-            // What stands there is not ours to remove.
+            // Do not remove the other process's file.
             self.stays = true;
             return Err(replaced);
         }
@@ -284,7 +288,7 @@ impl Drop for Staged {
     }
 }
 
-/// Flushes, for all items whose result is good so far, what several of them may share: once each.
+/// Flushes each directory or file system of several items once, for all items without an error.
 fn flush_each_once<T>(
     items: &[T],
     results: &mut [Result<()>],
@@ -298,18 +302,19 @@ fn flush_each_once<T>(
     }
 }
 
-/// Opens a regular file of our own that has one name, or makes it, and whether it is new. Something else of that name
-/// is removed: `None`, to be tried again.
+/// Opens or makes this process's regular file with a single name. Returns it and whether it is new.
+///
+/// Another file with that name is removed. Then this returns `None`, and the caller tries again.
 fn open_own(parent: &OwnedFd, name: &str) -> nix::Result<Option<(File, bool)>> {
-    match openat(parent, name, NEW, Bits::from_bits_truncate(0o600)) {
+    match openat(parent, name, NEW_FILE, Bits::from_bits_truncate(0o600)) {
         Ok(fd) => return Ok(Some((File::from(fd), true))),
         Err(Errno::EEXIST) => {}
         Err(errno) => return Err(errno),
     }
     let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     if let Ok(fd) = openat(parent, name, flags, Bits::empty()) {
-        let Status { file_type, ownership, links, .. } = Status::new(&fstat(&fd)?);
-        // Nobody else may read or write it.
+        let FileStatus { file_type, ownership, links, .. } = FileStatus::new(&fstat(&fd)?);
+        // No other user may read or write it.
         let is_ours = ownership.uid == geteuid().as_raw() && ownership.mode.trailing_zeros() >= 6;
         if file_type == FileType::Regular && links == 1 && is_ours {
             return Ok(Some((File::from(fd), false)));

@@ -1,5 +1,4 @@
-//! Files that decide what this program does: opened first, then checked by descriptor, with every directory and link on
-//! the way to them.
+//! Files that control this program. They are opened, then checked by descriptor, with every directory and link on the way.
 
 use std::{
     fs::File,
@@ -11,38 +10,38 @@ use anyhow::{Context, Result, ensure};
 use nix::{fcntl::OFlag, sys::stat::Mode as Bits};
 
 use super::{
-    FileType, Root, Status, obeyed,
-    walk::{End, Purpose, Reached, Walk},
+    FileStatus, FileType, Root, obeyed,
+    walk::{End, Reached, Walk, WalkPurpose},
 };
 use crate::{
     host::calls::{fstat, list, openat},
     value::AbsPath,
 };
 
-/// A file or directory of this machine that decides what this program does.
+/// A file or directory of this machine that controls this program.
 #[derive(Debug)]
 pub struct Trusted {
     path: AbsPath,
     file: File,
-    status: Status,
+    status: FileStatus,
 }
 
 impl Trusted {
-    /// Opens a path that the operator named, or returns `None` where nothing is. Links are followed.
+    /// Opens a path that the operator named; `None` if it does not exist. Links are followed.
     ///
     /// # Errors
-    /// If another user than root, the caller and, where the caller is root, the user that called sudo could replace or
-    /// write it: itself, a directory above it or a link on the way to it.
+    /// If another user could replace or write the file, a directory above it or a link on the way. Trusted are root, the
+    /// caller and, for root, the user that called sudo.
     pub fn open(path: &Path) -> Result<Option<Self>> {
-        Self::open_for(path, Purpose::Obey)
+        Self::open_for(path, WalkPurpose::Obey)
     }
 
-    /// The same without these checks, for what is done with the caller's own rights only.
+    /// Opens a path without these checks, for work that needs only the caller's own rights.
     pub fn open_unchecked(path: &Path) -> Result<Option<Self>> {
-        Self::open_for(path, Purpose::Read)
+        Self::open_for(path, WalkPurpose::Read)
     }
 
-    fn open_for(path: &Path, purpose: Purpose) -> Result<Option<Self>> {
+    fn open_for(path: &Path, purpose: WalkPurpose) -> Result<Option<Self>> {
         let root = Root::open(Path::new("/"))?;
         let path = if path.is_absolute() { path.to_owned() } else { current_directory()?.join(path) };
         let Reached { place, mut path, end } = Walk::new(root.fd.clone(), &path, purpose).run(&root)?;
@@ -54,38 +53,38 @@ impl Trusted {
             }
             End::Missing(_) => return Ok(None),
         };
-        // A FIFO in its place must not be waited for.
+        // Without O_NONBLOCK, opening a FIFO would wait for a writer.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
         let fd = place.act(|directory| openat(directory, name.as_os_str(), flags, Bits::empty()));
         let fd = fd.with_context(|| format!("opening {}", path.display()))?;
-        let status = Status::new(&fstat(&fd).with_context(|| format!("reading the status of {}", path.display()))?);
-        // What was opened may be another file than the one that the walk saw.
-        if purpose == Purpose::Obey {
+        let status = FileStatus::new(&fstat(&fd).with_context(|| format!("reading the status of {}", path.display()))?);
+        // The opened file may be another one than the walk found.
+        if purpose == WalkPurpose::Obey {
             obeyed::check(&fd, &status, &path, &root.loader())?;
         }
         let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
         Ok(Some(Self { path: text.parse()?, file: File::from(fd), status }))
     }
 
-    /// Its path, without any link in it.
+    /// Returns its path without links.
     pub fn path(&self) -> &AbsPath {
         &self.path
     }
 
-    /// The open file.
+    /// Returns the open file.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Whether it is a directory.
+    /// Returns whether it is a directory.
     pub fn is_directory(&self) -> bool {
         self.status.file_type == FileType::Directory
     }
 
-    /// The bytes of a regular file.
+    /// Reads a regular file.
     ///
     /// # Errors
-    /// If it is none, or has more than `limit` bytes.
+    /// If it is not a regular file, or has more than `limit` bytes.
     pub fn read(mut self, limit: u64) -> Result<Vec<u8>> {
         let path = &self.path;
         ensure!(self.status.file_type == FileType::Regular, "{path} is not a regular file");
@@ -96,7 +95,7 @@ impl Trusted {
         Ok(bytes)
     }
 
-    /// The names in a directory, sorted.
+    /// Lists the names in a directory, sorted.
     pub fn list(&self) -> Result<Vec<String>> {
         list(&self.file).with_context(|| format!("listing {}", self.path))
     }

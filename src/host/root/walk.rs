@@ -1,4 +1,4 @@
-//! Walking to a path, component by component, each checked through its descriptor.
+//! The walk to a path, component by component. Each one is checked through its descriptor.
 
 use std::{
     cell::RefCell,
@@ -13,10 +13,10 @@ use anyhow::{Context, Result, bail};
 use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode as Bits, unistd::geteuid};
 
 use super::{
-    FileType, Root, Status,
-    identity::Identity,
+    FileStatus, FileType, Root,
+    identity::UserIdentity,
     obeyed,
-    way::{Owner, Part, Way, Writers},
+    way::{Owner, PathPart, Way, Writers},
 };
 use crate::{
     error::Fault,
@@ -27,34 +27,34 @@ use crate::{
     value::AbsPath,
 };
 
-/// How many symbolic links one path may lead through, as in the kernel (`ELOOP` beyond).
+/// Limits the symbolic links of one path, as the kernel does (`ELOOP`).
 pub(crate) const MAX_LINKS: usize = 40;
 
-/// What a walk is for.
+/// The purpose of a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// To read: from the first directory of a user on with that user's rights.
+pub(crate) enum WalkPurpose {
+    /// Reading, with a user's rights from the user's first directory on.
     Read,
-    /// To write, by the rule of [`Way`], below a user's directory with that user's rights.
+    /// Writing by the rule of [`Way`], with a user's rights below the user's directory.
     Write,
-    /// To look everything over or to remove it, with root's rights: no link is followed below the first directory that
-    /// [`Way`] would not have root write to.
+    /// Inspecting or removing with root's rights. No link is followed below the first directory that [`Way`] does not
+    /// let root write to.
     Inspect,
-    /// To read what decides about this program's work: no other user may replace or write any of it.
+    /// Reading a file that controls this program. No other user may be able to replace or write any part of the path.
     Obey,
 }
 
 /// A directory that a walk has reached.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct OpenDirectory {
     pub(crate) fd: Arc<OwnedFd>,
     pub(crate) way: Way,
-    /// Whose rights count in it, where not root's or the caller's.
-    pub(crate) user: Option<Arc<Identity>>,
+    /// The user whose rights are used in it; `None` for those of this process.
+    pub(crate) user: Option<Arc<UserIdentity>>,
 }
 
-impl Place {
-    /// Does something in this directory, with the rights that count in it.
+impl OpenDirectory {
+    /// Does some work in this directory, with the rights that are used in it.
     pub(crate) fn act<T: Send>(&self, work: impl FnOnce(&OwnedFd) -> nix::Result<T> + Send) -> nix::Result<T> {
         match &self.user {
             None => work(&self.fd),
@@ -69,50 +69,50 @@ impl Place {
     }
 }
 
-/// Where a walk has ended.
+/// The end of a walk.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// At the directory.
+    /// The path is a directory.
     Directory,
-    /// At the directory of a file of this name.
+    /// The path is a file with this name.
     File(OsString),
-    /// At the last directory that is there, with these components left.
+    /// These components of the path do not exist.
     Missing(Vec<OsString>),
 }
 
-/// A walk that has ended.
+/// The result of a walk.
 #[derive(Debug)]
 pub(crate) struct Reached {
-    pub(crate) place: Place,
-    /// Its path, without any link in it.
+    pub(crate) place: OpenDirectory,
+    /// Its path without links.
     pub(crate) path: PathBuf,
     pub(crate) end: End,
 }
 
-/// How far a path leads.
+/// The existing and the missing part of a path.
 #[derive(Debug, Clone)]
 pub struct Survey {
-    /// Who decides about it so far.
+    /// The owners of the existing part.
     pub way: Way,
-    /// The last directory that is there, without any link in its path.
+    /// The last directory that exists, without links in its path.
     pub path: PathBuf,
-    /// The components that are missing.
+    /// The components that do not exist.
     pub missing: Vec<OsString>,
 }
 
-/// What a plan expects of a directory once the changes before are made.
-pub type Expected<'a> = &'a dyn Fn(&Path) -> Option<(Owner, Writers)>;
+/// A function that returns the owner and writers of a directory after the earlier changes of a plan.
+pub type ExpectedDirectory<'a> = &'a dyn Fn(&Path) -> Option<(Owner, Writers)>;
 
-/// How accounts are had, where a group's members matter.
-type Load<'a> = &'a (dyn Fn() -> Result<Arc<Accounts>> + Sync);
+/// A function that reads the accounts, if a group's members matter.
+type LoadAccounts<'a> = &'a (dyn Fn() -> Result<Arc<Accounts>> + Sync);
 
-/// A walk under way.
+/// An unfinished walk.
 pub(crate) struct Walk<'a> {
-    purpose: Purpose,
-    /// The path that is walked, for messages.
+    purpose: WalkPurpose,
+    /// The whole path, for messages.
     path: &'a Path,
     pending: VecDeque<OsString>,
-    /// The directories from the root on, and their names.
+    /// The directories from the root on.
     stack: Vec<Arc<OwnedFd>>,
     names: Vec<OsString>,
     links: usize,
@@ -120,63 +120,64 @@ pub(crate) struct Walk<'a> {
     is_trusted: bool,
 }
 
-/// What a walk comes to.
-enum Step {
+/// The result of a part of a walk.
+enum WalkStep {
     End(End),
-    /// From here on these are a user's directories.
+    /// The next directories belong to the user with this id.
     Enter(u32),
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn new(root: Arc<OwnedFd>, path: &'a Path, purpose: Purpose) -> Self {
+    pub(crate) fn new(root: Arc<OwnedFd>, path: &'a Path, purpose: WalkPurpose) -> Self {
         let pending = path.as_os_str().as_bytes().split(|byte| *byte == b'/');
         let pending = pending.map(|component| OsStr::from_bytes(component).to_owned()).collect();
         let (stack, way) = (vec![root], Way::default());
         Self { purpose, path, pending, stack, names: vec![], links: 0, way, is_trusted: true }
     }
 
-    /// Walks as far as there is something.
+    /// Walks to the end of the path, or to the first component that does not exist.
     pub(crate) fn run(mut self, root: &Root) -> Result<Reached> {
         let load = root.loader();
         let mut user = None;
         let end = match self.advance(&load, None)? {
-            Step::End(end) => end,
-            Step::Enter(uid) => {
+            WalkStep::End(end) => end,
+            WalkStep::Enter(uid) => {
                 let accounts = load()?;
-                let identity = Arc::new(Identity::of(uid, &accounts));
+                let identity = Arc::new(UserIdentity::of(uid, &accounts));
                 let ended = identity.act(|| self.advance(&|| Ok(accounts.clone()), None));
                 user = Some(identity);
                 match ended.with_context(|| format!("acting as uid {uid}"))?? {
-                    Step::End(end) => end,
-                    Step::Enter(_) => bail!("{}: entered twice", self.path.display()),
+                    WalkStep::End(end) => end,
+                    WalkStep::Enter(_) => bail!("{}: entered twice", self.path.display()),
                 }
             }
         };
         self.reached(user, end)
     }
 
-    /// Only looks whether something may be written there, once what is expected is so. Nothing is read but the status of
-    /// directories, and that with root's rights.
-    pub(crate) fn survey(mut self, root: &Root, expected: Expected<'_>) -> Result<Reached> {
+    /// Checks whether a file may be written at the path after the expected changes.
+    ///
+    /// It reads only the status of directories, with root's rights.
+    pub(crate) fn survey(mut self, root: &Root, expected: ExpectedDirectory<'_>) -> Result<Reached> {
         match self.advance(&root.loader(), Some(expected))? {
-            Step::End(end) => self.reached(None, end),
-            Step::Enter(_) => bail!("{}: entered", self.path.display()),
+            WalkStep::End(end) => self.reached(None, end),
+            WalkStep::Enter(_) => bail!("{}: entered", self.path.display()),
         }
     }
 
-    fn reached(mut self, user: Option<Arc<Identity>>, end: End) -> Result<Reached> {
+    fn reached(mut self, user: Option<Arc<UserIdentity>>, end: End) -> Result<Reached> {
         let path = self.real(OsStr::new(""));
         let fd = self.stack.pop().context("a walk without a root")?;
-        Ok(Reached { place: Place { fd, way: self.way, user }, path, end })
+        Ok(Reached { place: OpenDirectory { fd, way: self.way, user }, path, end })
     }
 
-    fn advance(&mut self, load: Load<'_>, expected: Option<Expected<'_>>) -> Result<Step> {
+    fn advance(&mut self, load: LoadAccounts<'_>, expected: Option<ExpectedDirectory<'_>>) -> Result<WalkStep> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         while let Some(component) = self.pending.pop_front() {
             let here = self.stack.last().cloned().context("a walk without a root")?;
             match component.as_bytes() {
                 b"" | b"." => continue,
-                // At the root it stays there, as in the kernel.
+                // `..` of the root is the root, as in the kernel.
                 b".." => {
                     if self.stack.len() > 1 {
                         _ = (self.stack.pop(), self.names.pop());
@@ -194,7 +195,7 @@ impl<'a> Walk<'a> {
                 }
             };
             let status = fstat(&fd).with_context(|| format!("reading the status of {}", self.path.display()))?;
-            let status = Status::new(&status);
+            let status = FileStatus::new(&status);
             let enters = self.meet(&component, (&fd, &status), load, expected)?;
             match status.file_type {
                 FileType::Directory => {
@@ -204,49 +205,49 @@ impl<'a> Walk<'a> {
                 FileType::Link if !self.is_trusted => return Ok(self.missing(component)),
                 FileType::Link => self.follow(&fd)?,
                 _ if self.pending.iter().all(|component| component.is_empty()) => {
-                    return Ok(Step::End(End::File(component)));
+                    return Ok(WalkStep::End(End::File(component)));
                 }
                 _ => return Ok(self.missing(component)),
             }
             if let Some(uid) = enters {
-                return Ok(Step::Enter(uid));
+                return Ok(WalkStep::Enter(uid));
             }
         }
-        Ok(Step::End(End::Directory))
+        Ok(WalkStep::End(End::Directory))
     }
 
-    /// Looks at a component by what the walk is for. The user whose directories begin with it, if they do.
+    /// Checks a component for the purpose of the walk. Returns a user if that user's directories begin with it.
     fn meet(
         &mut self,
         component: &OsStr,
-        (fd, status): (&OwnedFd, &Status),
-        load: Load<'_>,
-        expected: Option<Expected<'_>>,
+        (fd, status): (&OwnedFd, &FileStatus),
+        load: LoadAccounts<'_>,
+        expected: Option<ExpectedDirectory<'_>>,
     ) -> Result<Option<u32>> {
         let path = self.real(component);
         let uid = status.ownership.uid;
         match self.purpose {
-            Purpose::Obey => return obeyed::check(fd, status, &path, load).map(|()| None),
-            // Another user's rights only root can take.
-            Purpose::Read => {
+            WalkPurpose::Obey => return obeyed::check(fd, status, &path, load).map(|()| None),
+            // Only root can take another user's rights.
+            WalkPurpose::Read => {
                 let enters = uid != 0 && geteuid().is_root() && self.way.user().is_none();
                 if enters {
                     self.way = Way::of(Owner::Id(uid), &path.to_string_lossy());
                 }
                 return Ok(enters.then_some(uid));
             }
-            Purpose::Write | Purpose::Inspect => {}
+            WalkPurpose::Write | WalkPurpose::Inspect => {}
         }
-        // To look things over takes no accounts: they are read in this way.
-        let load: Load<'_> = if self.purpose == Purpose::Inspect { &|| Ok(Arc::default()) } else { load };
+        // An inspection must not load the accounts: they are read by an inspection.
+        let load: LoadAccounts<'_> = if self.purpose == WalkPurpose::Inspect { &|| Ok(Arc::default()) } else { load };
         let (owner, writers) = match expected.and_then(|expected| expected(&path)) {
             Some(expected) => expected,
             None => (Owner::Id(uid), Writers::found(fd, status, &path, load)?),
         };
         let was_ours = self.way.user().is_none();
         let is_link = status.file_type == FileType::Link;
-        let passed = self.way.pass(&Part { path: &path.to_string_lossy(), owner, writers, is_link });
-        if self.purpose == Purpose::Inspect {
+        let passed = self.way.pass(&PathPart { path: &path.to_string_lossy(), owner, writers, is_link });
+        if self.purpose == WalkPurpose::Inspect {
             self.is_trusted &= passed.is_ok() && self.way.user().is_none();
             return Ok(None);
         }
@@ -259,8 +260,8 @@ impl<'a> Walk<'a> {
         Ok(if expected.is_none() { Some(uid) } else { None })
     }
 
-    fn missing(&mut self, component: OsString) -> Step {
-        Step::End(End::Missing(std::iter::once(component).chain(self.pending.drain(..)).collect()))
+    fn missing(&mut self, component: OsString) -> WalkStep {
+        WalkStep::End(End::Missing(std::iter::once(component).chain(self.pending.drain(..)).collect()))
     }
 
     fn follow(&mut self, link: &OwnedFd) -> Result<()> {
@@ -279,7 +280,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The path of something in the directory that the walk has reached.
+    /// Returns the path of a name in the directory that the walk has reached.
     fn real(&self, name: &OsStr) -> PathBuf {
         let mut path = PathBuf::from("/");
         path.extend(&self.names);
@@ -291,18 +292,18 @@ impl<'a> Walk<'a> {
 }
 
 impl Root {
-    /// Walks to a directory. `None` where a component is missing or no directory.
-    pub(crate) fn walk(&self, path: &AbsPath, purpose: Purpose) -> Result<Option<Place>> {
+    /// Walks to a directory; `None` if a component does not exist or is not a directory.
+    pub(crate) fn walk(&self, path: &AbsPath, purpose: WalkPurpose) -> Result<Option<OpenDirectory>> {
         let reached = Walk::new(self.fd.clone(), Path::new(path.as_str()), purpose).run(self)?;
         Ok(matches!(reached.end, End::Directory).then_some(reached.place))
     }
 
-    /// How far a path leads, once what is expected is so, if something may be written there.
+    /// Returns the existing and the missing part of a path to write, after the expected changes.
     ///
     /// # Errors
-    /// Where a walk to write would fail.
-    pub fn survey(&self, path: &AbsPath, expected: Expected<'_>) -> Result<Survey> {
-        let walk = Walk::new(self.fd.clone(), Path::new(path.as_str()), Purpose::Write);
+    /// If a walk to write would fail.
+    pub fn survey(&self, path: &AbsPath, expected: ExpectedDirectory<'_>) -> Result<Survey> {
+        let walk = Walk::new(self.fd.clone(), Path::new(path.as_str()), WalkPurpose::Write);
         let Reached { place, path, end } = walk.survey(self, expected)?;
         let missing = match end {
             End::Directory => vec![],
@@ -317,11 +318,12 @@ impl Root {
         Ok(Accounts::parse(&self.read_text(&"/etc/passwd".into())?, &self.read_text(&"/etc/group".into())?))
     }
 
-    /// How a walk, on whatever thread it goes on, reads the accounts.
+    /// Returns a function that reads the accounts, for a walk on any thread.
     pub(crate) fn loader(&self) -> impl Fn() -> Result<Arc<Accounts>> + Sync + use<> {
         let (path, fd) = (self.path.clone(), self.fd.clone());
         move || {
-            let root = Self { path: path.clone(), fd: fd.clone(), reads: Purpose::Inspect, last: RefCell::new(None) };
+            let root =
+                Self { path: path.clone(), fd: fd.clone(), reads: WalkPurpose::Inspect, last: RefCell::new(None) };
             Ok(Arc::new(root.accounts()?))
         }
     }

@@ -1,11 +1,11 @@
-//! Whether a path can be written at all, asked before anything is changed; and why it could not be.
+//! The check that a path is writable, before any change, and the reasons for a failed write.
 
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
 use nix::{errno::Errno, fcntl::AtFlags, unistd::AccessFlags};
 
-use super::{FileType, Purpose, Root, explain_write};
+use super::{FileType, Root, WalkPurpose, explain_write};
 use crate::{
     error::Fault,
     host::calls::{faccessat, fstatvfs},
@@ -13,12 +13,13 @@ use crate::{
 };
 
 impl Root {
-    /// Fails if a path is on a read-only file system, or if it or its directory is immutable (chattr(1)). access(2) says
-    /// so even to root, whom it refuses nothing else.
+    /// Fails if a path is on a read-only file system, or if it or its directory is immutable (chattr(1)).
+    ///
+    /// access(2) reports both also to root.
     pub fn check_writable(&self, path: &AbsPath) -> Result<()> {
         let parents = std::iter::successors(path.parent(), AbsPath::parent);
         for parent in parents {
-            let Some(directory) = self.directory(&parent, Purpose::Read)? else { continue };
+            let Some(directory) = self.directory(&parent, WalkPurpose::Read)? else { continue };
             ask(&directory.fd, ".", &parent)?;
             let status = if path.parent().as_ref() == Some(&parent) { self.status(path)? } else { None };
             return match status.map(|status| status.file_type) {
@@ -34,19 +35,19 @@ fn ask(directory: &OwnedFd, name: &str, path: &AbsPath) -> Result<()> {
     match faccessat(directory, name, AccessFlags::W_OK, AtFlags::empty()) {
         Err(Errno::EROFS) => {
             let fault = Fault::new(format!("the file system of {path} is mounted read-only"));
-            Err(fault.hint("declare a path on another file system, or mount this one read-write").into())
+            Err(fault.hint("declare a path on another file system, or make this one writable").into())
         }
         Err(Errno::EPERM) => {
             let fault = Fault::new(format!("{path} is immutable"));
-            Err(fault.hint(format!("see `lsattr -d {path}`; to allow changes: chattr -i {path}")).into())
+            Err(fault.hint(format!("allow changes: chattr -i {path}; to see its attributes: lsattr -d {path}")).into())
         }
         Err(errno @ (Errno::EIO | Errno::ELOOP)) => Err(errno).with_context(|| format!("asking for access to {path}")),
-        // Whether this user may write is found out by writing.
+        // The write itself shows whether this user may write.
         _ => Ok(()),
     }
 }
 
-/// Why a new name could not be made in a directory: a file system that is full may lack bytes or inodes.
+/// Returns the error of a failed creation of a file. A full file system may lack bytes or inodes.
 pub(crate) fn explain_new(parent: &OwnedFd, errno: Errno, path: &AbsPath) -> anyhow::Error {
     let is_without_inodes = || fstatvfs(parent).is_ok_and(|stat| stat.files() > 0 && stat.files_available() == 0);
     if errno != Errno::ENOSPC || !is_without_inodes() {
@@ -54,5 +55,5 @@ pub(crate) fn explain_new(parent: &OwnedFd, errno: Errno, path: &AbsPath) -> any
     }
     let directory = path.parent().unwrap_or_else(|| AbsPath::from("/"));
     let fault = Fault::new(format!("writing {path}")).caused_by(errno);
-    fault.hint(format!("its file system has no free inode: df -i {directory}")).into()
+    fault.hint(format!("remove files: the file system has no free inode; to see: df -i {directory}")).into()
 }

@@ -1,19 +1,18 @@
-//! Archives of packages, fetched by our own downloads before apt-get asks for them: several at a time and large ones
-//! in parts, where apt has one connection to each mirror.
+//! Downloads of package archives that this program makes before apt-get does.
 //!
-//! What to fetch, and what it must hash to, apt says itself, from its signed lists (`--print-uris`, apt-get(8)). What
-//! it would fetch in a way of its own (through a proxy, with credentials, from a medium) is left to it, and so is all
-//! that goes wrong here: this saves time or does nothing.
+//! apt has one connection to each mirror. This program downloads several archives at a time, and large ones in parts.
+//! apt prints the URLs and the SHA-256 digests from its signed lists (`--print-uris`, apt-get(8)). apt downloads the
+//! rest itself: archives behind a proxy, with credentials or on a medium, and those whose download fails here.
 //!
-//! apt takes an archive that has the right name and size for the right one (apt-pkg/acquire-item.cc). So nothing gets
-//! its name before it is verified; and what is there already is verified too: it isn't made durable, as apt does not
-//! either, because that would cost all the time that is saved, and after a power cut it may be torn. No lock is held:
-//! an archive appears whole, and another apt that fetches the same one puts the same bytes in its place.
+//! apt trusts an archive in its cache that has the right name and size (apt-pkg/acquire-item.cc). So this program
+//! verifies an archive before it gives it its name, and also verifies archives that are in the cache already. Neither
+//! this program nor apt syncs archives to the disk, because that costs more time than is saved; after a power cut one
+//! may be torn. No lock is needed: an archive appears whole, and another apt writes the same bytes.
 
 use anyhow::{Result, ensure};
 
 use crate::{
-    fetch::{Download, Source},
+    fetch::{pull::Download, source::Source},
     host::{
         command::{Finished, Program},
         root::{Ownership, Root},
@@ -22,20 +21,22 @@ use crate::{
     value::{AbsPath, ByteSize, Sha256},
 };
 
-/// What apt-get is told besides, to say what an installation needs: also what it has; and its SHA-256, not its MD5.
+/// The options that make apt-get print the archives of an installation, also those in its cache, with SHA-256 digests.
 pub(crate) const PRINT: [&str; 3] =
     ["--print-uris", "-oAcquire::ForceHash=SHA256", "-oDir::Cache::archives=/nonexistent/"];
 
 /// Where apt looks for archives.
 pub(crate) const DIRECTORY: &str = "/var/cache/apt/archives";
-/// As apt makes them.
+/// The owner and mode that apt gives its archives.
 const OWNERSHIP: Ownership = Ownership { uid: 0, gid: 0, mode: 0o644 };
-/// Fewer archives than this that are smaller than that all in all are there before we have begun.
-const MANY: usize = 4;
-const LARGE: u64 = 8 << 20;
+/// Fewer archives than this are left to apt, if they also have fewer than [`MIN_TOTAL_BYTES`].
+const MIN_ARCHIVES: usize = 4;
+/// For less than this, apt is as quick.
+const MIN_TOTAL_BYTES: u64 = 8 << 20;
 
-/// Options that make apt's directories and credentials others than those that we know, unless they have these values;
-/// apt.conf(5), `apt_auth.conf(5)`.
+/// The options for apt's directories and credentials, with their usual values; apt.conf(5), `apt_auth.conf(5)`.
+///
+/// With another value, apt downloads the archives itself.
 const LAYOUT: [(&str, &str); 6] = [
     ("Dir", "/"),
     ("Dir::Cache", "var/cache/apt"),
@@ -44,11 +45,11 @@ const LAYOUT: [(&str, &str); 6] = [
     ("Dir::Etc::netrc", "auth.conf"),
     ("Dir::Etc::netrcparts", "auth.conf.d"),
 ];
-/// Options for how apt connects: proxies, certificates, limits. What is set there is for apt to obey.
+/// The options for apt's connections: proxies, certificates, limits. If one is set, apt downloads the archives itself.
 const CONNECTIONS: [&str; 2] = ["Acquire::http::", "Acquire::https::"];
-/// The one of them that Ubuntu sets, and that changes nothing but apt's `User-Agent`.
+/// An option of [`CONNECTIONS`] that Ubuntu sets. It changes only apt's `User-Agent`.
 const HARMLESS: &str = "Acquire::http::User-Agent-Non-Interactive";
-/// Where credentials for mirrors are.
+/// The file and the directory with credentials for mirrors.
 const CREDENTIALS: [&str; 2] = ["/etc/apt/auth.conf", "/etc/apt/auth.conf.d"];
 
 /// An archive that an installation needs.
@@ -63,11 +64,13 @@ struct Archive {
 impl Archive {
     fn download(&self) -> Download {
         let download = Download::new(self.source.clone(), Some(self.sha256));
-        // What can't be had so is left to apt.
+        // apt downloads the archive if this fails.
         Download { size: Some(self.size), has_fallback: true, ..download }
     }
 
-    /// Whether it is there already. Another of its size is removed; of any other size apt does so.
+    /// Returns whether apt's cache has it.
+    ///
+    /// A file with its size and another digest is removed. apt replaces a file of another size.
     fn is_there(&self, system: &System) -> Result<bool> {
         let Self { path, size, .. } = self;
         if system.root().status(path)?.is_none_or(|status| status.size != *size) {
@@ -76,17 +79,17 @@ impl Archive {
         if system.host.digest(path)? == Some(self.sha256) {
             return Ok(true);
         }
-        tracing::warn!("{path} is torn or another one: it is fetched again");
+        tracing::warn!("{path} does not have the SHA-256 of the package lists; it is downloaded again");
         system.root().remove(path)?;
         Ok(false)
     }
 }
 
-/// How many bytes of archives are not there yet, at most.
+/// Returns an upper bound for the bytes of the archives that apt's cache does not have yet.
 pub(crate) fn missing_bytes(root: &Root, printed: &Finished) -> u64 {
     let mut missing = 0;
     for line in printed.stdout.lines() {
-        // Those on a file system of this machine are not copied.
+        // apt does not copy archives of `file:` sources.
         let Some((url, rest)) = line.strip_prefix('\'').and_then(|line| line.split_once("' ")) else { continue };
         let Some((name, size)) = rest.split_once(' ').filter(|_| !url.starts_with("file:")) else { continue };
         let size: u64 = size.split(' ').next().unwrap_or_default().parse().unwrap_or_default();
@@ -98,8 +101,9 @@ pub(crate) fn missing_bytes(root: &Root, printed: &Finished) -> u64 {
     missing
 }
 
-/// Fetches the archives of an installation, as far as that is simple and worth it. `printed` is what the installation's
-/// command said with [`PRINT`].
+/// Downloads the archives of an installation, unless apt must or can do it as quickly.
+///
+/// `printed` is the output of the installation's command with [`PRINT`].
 ///
 /// # Errors
 /// Only if a signal or a deadline ends the run.
@@ -108,12 +112,12 @@ pub(crate) fn fetch(system: &System, printed: &Finished) -> Result<()> {
         sweep(system.root()).and_then(|()| missing(system, printed)).and_then(|archives| place(system, &archives));
     if let Err(error) = result {
         system.host.stop.check()?;
-        tracing::warn!("the packages are left to apt to fetch: {error:#}");
+        tracing::warn!("apt downloads the packages itself, because this program failed to: {error:#}");
     }
     Ok(())
 }
 
-/// Removes what a run left that was killed before it could give an archive its name: the next one may leave it to apt.
+/// Removes the unnamed archives of killed runs. This run may leave the downloads to apt and not reuse them.
 fn sweep(root: &Root) -> Result<()> {
     let directory = AbsPath::from(DIRECTORY);
     for name in root.list(&directory)?.iter().filter(|name| name.starts_with('.') && name.ends_with(".glovo-bootstrap"))
@@ -123,7 +127,7 @@ fn sweep(root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// What is to be fetched by us; nothing if apt can do as well.
+/// Returns the archives that this program downloads; none if apt must or can do it as quickly.
 fn missing(system: &System, printed: &Finished) -> Result<Vec<Archive>> {
     let mut archives = vec![];
     for archive in printed.stdout.lines().filter_map(parse) {
@@ -131,30 +135,30 @@ fn missing(system: &System, printed: &Finished) -> Result<Vec<Archive>> {
             archives.push(archive);
         }
     }
-    if archives.len() < MANY && total(&archives) < LARGE {
+    if archives.len() < MIN_ARCHIVES && total(&archives) < MIN_TOTAL_BYTES {
         return Ok(vec![]);
     }
     let config = system.host.run_checked(&Program::new(["apt-config", "dump"]))?;
     if let Some(option) = config.stdout.lines().find(|line| is_special(line)) {
-        tracing::debug!(option, "the packages are left to apt to fetch");
+        tracing::debug!(option, "apt downloads the packages itself");
         return Ok(vec![]);
     }
     if has_credentials(system.root())? {
-        tracing::debug!("the packages are left to apt to fetch: there are credentials for mirrors");
+        tracing::debug!("apt downloads the packages itself: it has credentials for mirrors");
         return Ok(vec![]);
     }
-    // The one that takes longest must not be the last to begin.
+    // The largest archive takes longest, so its download begins first.
     archives.sort_by_key(|archive| std::cmp::Reverse(archive.size));
     Ok(archives)
 }
 
-/// Puts them where apt looks for them.
+/// Downloads archives to apt's cache.
 fn place(system: &System, archives: &[Archive]) -> Result<()> {
     let downloads: Vec<Download> = archives.iter().map(Archive::download).collect();
     system.prefetch(downloads.clone());
     let placed = place_each(system, archives);
     if placed.is_err() {
-        system.abandon(&downloads);
+        system.fetcher.abandon(&downloads);
     }
     placed
 }
@@ -179,8 +183,10 @@ fn total(archives: &[Archive]) -> u64 {
     archives.iter().map(|archive| archive.size).sum()
 }
 
-/// A line of `--print-uris`: `'http://host/name_1%3a2_all.deb' name_1%3a2_all.deb 4711 SHA256:…`. `None` for all
-/// others, and for what isn't simple to fetch: another scheme, credentials in the URL, another hash.
+/// Parses a line of `--print-uris`: `'http://host/name_1%3a2_all.deb' name_1%3a2_all.deb 4711 SHA256:…`.
+///
+/// Returns `None` for other lines, and for archives that apt must download: another scheme, credentials in the URL,
+/// another hash.
 fn parse(line: &str) -> Option<Archive> {
     let (url, rest) = line.strip_prefix('\'')?.split_once("' ")?;
     let [name, size, hash] = rest.split(' ').collect::<Vec<_>>().try_into().ok()?;
@@ -195,12 +201,12 @@ fn parse(line: &str) -> Option<Archive> {
     })
 }
 
-/// Whether a line of `apt-config dump`, `NAME "VALUE";`, says that apt fetches in a way that we don't.
+/// Returns whether a line of `apt-config dump`, `NAME "VALUE";`, requires that apt downloads the archives itself.
 fn is_special(line: &str) -> bool {
     let Some((name, value)) = line.split_once(' ') else { return false };
     let value = value.trim_end_matches(';').trim_matches('"');
     if let Some((_, usual)) = LAYOUT.iter().find(|(option, _)| option.eq_ignore_ascii_case(name)) {
-        // Some releases end a directory in a slash.
+        // Some releases end a directory with a slash.
         return value != *usual && value.strip_suffix('/') != Some(usual);
     }
     let begins_with = |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
@@ -238,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_simple_is_left_to_apt() {
+    fn other_schemes_names_and_hashes_are_left_to_apt() {
         assert!(is_ours("http://h/x.deb", "x.deb", HASH) && is_ours("https://h/x.deb", "x.deb", HASH));
         for url in [
             "file:/srv/x.deb",
@@ -261,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn how_apt_is_to_connect_is_for_apt_to_obey() {
+    fn an_unusual_apt_configuration_is_recognized() {
         for usual in [
             r#"Acquire::http "";"#,
             r#"Acquire::Languages:: "none";"#,

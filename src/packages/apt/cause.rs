@@ -1,109 +1,110 @@
-//! Why apt or dpkg failed, told from what they print: their exit code is 100 for everything.
+//! The cause of a failure of apt or dpkg, derived from their output. apt's exit code is 100 for every failure.
 
 use std::borrow::Cow;
 
 use crate::error::Fault;
 
-/// What a failure calls for.
+/// The cause of a failure of apt or dpkg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// A dpkg run was cut off: `dpkg --configure -a`, and again.
+    /// A dpkg run was interrupted. `dpkg --configure -a` repairs it.
     Interrupted,
-    /// Somebody took a lock between our look and apt's: wait, and again.
+    /// Another process took a lock between this program's check and apt's. A retry waits for it.
     Locked,
-    /// A mirror did not answer, or with an error of its own: again, later.
+    /// A mirror did not answer, or answered with a server error. A later retry may succeed.
     Network,
-    /// The lists are older than the mirror, or the mirror is being updated: update, and again.
+    /// The lists are older than the mirror, or the mirror is being updated. An update of the lists may help.
     Stale,
-    /// The lists don't know a package: update, and again.
+    /// The lists do not have a package. An update of the lists may help.
     Unknown,
-    /// This machine's clock is wrong: it may be set soon.
+    /// This machine's clock is wrong. It may be set soon.
     Clock,
-    /// An index is too old, unless this machine's clock is ahead.
+    /// An index has expired, or this machine's clock is ahead.
     Expired,
-    /// Trying again changes nothing.
+    /// A retry cannot help.
     Permanent,
 }
 
-/// What apt and dpkg print, what it means and what to do about it; the first row with a match counts. The
-/// texts are those of apt 2.0 to 3.0 and dpkg 1.19 to 1.22 in the C locale.
+/// The causes, their texts in the output of apt and dpkg, and their hints. The first row with a match counts.
+///
+/// The texts are those of apt 2.0 to 3.0 and dpkg 1.19 to 1.22 in the C locale.
 #[rustfmt::skip]
 const TEXTS: &[(Cause, &[&str], &str)] = &[
     (Cause::Interrupted, &["dpkg was interrupted, you must manually run"],
-        "finish it by hand: dpkg --configure -a"),
+        "finish the interrupted run: dpkg --configure -a"),
     (Cause::Locked, &["Could not get lock", "Unable to lock directory", "Unable to acquire the dpkg frontend lock",
             "locked by another process"],
-        "see who holds the lock: fuser -v /var/lib/dpkg/lock-frontend"),
+        "find the process that holds the lock: fuser -v /var/lib/dpkg/lock-frontend"),
     (Cause::Permanent, &["No space left on device", "don't have enough free space"],
-        "the file system is full: free space or inodes on it (df -h, df -i)"),
+        "free space or inodes on the full file system; to find it: df -h; df -i"),
     (Cause::Permanent, &["Read-only file system"],
-        "a file system is mounted read-only (findmnt --options ro)"),
+        "make the read-only file system writable; to find it: findmnt --options ro"),
     (Cause::Permanent, &["The following signatures", "GPG error", "OpenPGP signature verification failed",
             "isn't valid, got 'NOSPLIT'"],
-        "the repository is not signed by a key that this machine trusts for it; see which key its source names: \
+        "declare the key that signs the repository; to see the key that its source names: \
          grep -r -i -E 'signed-by|uris|^deb' /etc/apt/sources.list /etc/apt/sources.list.d"),
     (Cause::Clock, &["is not valid yet"],
-        "this machine's clock is behind: see `timedatectl`"),
+        "set this machine's clock, which is behind; to see what sets it: timedatectl status"),
     (Cause::Expired, &["is expired (invalid since", "is expired."],
-        "use another mirror: this one's index has expired"),
+        "use another mirror; the index of this one has expired"),
     (Cause::Permanent, &["Conflicting values set for option"],
-        "a repository is declared twice, with different keys: remove one of its files in /etc/apt/sources.list.d"),
+        "remove one of the two files in /etc/apt/sources.list.d that name this repository with different keys"),
     (Cause::Permanent, &["changed its '"],
-        "the repository was renamed; accept it once: apt-get update --allow-releaseinfo-change"),
+        "accept the repository's new name once: apt-get update --allow-releaseinfo-change"),
     (Cause::Permanent, &["Certificate verification failed", "certificate verify failed"],
-        "the mirror's TLS certificate is not trusted: see `ca-certificates` and the clock"),
+        "check that the package ca-certificates is installed and that the clock is right: timedatectl status"),
     (Cause::Permanent, &["error processing package", "error processing archive"],
-        "the package's own output is above; the next run finishes what is left"),
+        "fix the cause in the package's output above; the next run configures the package"),
     (Cause::Permanent, &["Held packages were changed"],
-        "release the hold first: apt-mark unhold NAME"),
+        "release the held packages; to list them: apt-mark showhold"),
     (Cause::Permanent, &["held broken packages", "Unmet dependencies", "Unable to satisfy dependencies",
             "unable to correct dependencies"],
-        "see what conflicts above; a version asked for may be missing from the repositories"),
+        "resolve the conflict in apt's output above; the repositories may not have a declared version"),
     (Cause::Permanent, &["401  ", "403  "],
-        "the mirror refuses: see its credentials in /etc/apt/auth.conf.d"),
+        "check the credentials in /etc/apt/auth.conf.d: the mirror refuses access"),
     (Cause::Network, &["429  ", "500  ", "502  ", "503  ", "504  "],
-        "the mirror is overloaded: see its status, or use another one"),
-    // apt says the next two also of a mirror that answers with the errors above.
+        "wait for the overloaded mirror, or use another one"),
+    // apt also prints the next two if a mirror answers with the errors above.
     (Cause::Permanent, &["is not signed", "is no longer signed", "unauthenticated packages"],
-        "the repository is not signed, and is not used without"),
+        "use a signed repository; apt installs nothing from an unsigned one"),
     (Cause::Permanent, &["does not have a Release file"],
-        "nothing is published at that address: compare `uris` and `suites`"),
+        "correct `uris` or `suites`: there is no repository at this address"),
     (Cause::Stale, &["404  ", "File not found", "Hash Sum mismatch", "File has unexpected size"],
-        "the mirror may be in the middle of an update"),
+        "try again in some minutes: the mirror may be in the middle of an update"),
     (Cause::Network, &["Failed to fetch", "Some index files failed to download"],
-        "see whether the mirror answers: curl -I URL"),
+        "check that this machine can reach the mirror in the message above"),
     (Cause::Unknown, &["Unable to locate package", "has no installation candidate", "was not found"],
-        "compare name and version with `apt-cache policy NAME`"),
+        "correct the name or the version; to list the known versions of all packages: apt-cache policy '*'"),
 ];
 
-/// What a failure's output tells.
+/// The cause of a failure and its hint.
 #[derive(Debug)]
 pub(crate) struct Diagnosis<'a> {
-    /// What the failure calls for.
+    /// The cause.
     pub(crate) cause: Cause,
-    /// The line that tells it; the last one if none does.
+    /// The line of the output that shows the cause; the last line if the cause is not known.
     pub(crate) line: &'a str,
     hint: Option<Cow<'static, str>>,
 }
 
 impl<'a> Diagnosis<'a> {
-    /// Tells it from apt's or dpkg's output.
+    /// Returns the diagnosis of an output of apt or dpkg.
     pub(crate) fn of(output: &'a str) -> Self {
-        let said = said(output);
+        let own_lines = own_lines(output);
         for (cause, texts, hint) in TEXTS {
-            if let Some(line) = said.iter().find(|line| texts.iter().any(|text| line.contains(text))) {
+            if let Some(line) = own_lines.iter().find(|line| texts.iter().any(|text| line.contains(text))) {
                 return Self { cause: *cause, line, hint: Some((*hint).into()) };
             }
         }
         Self { cause: Cause::Permanent, line: output.lines().last().unwrap_or_default(), hint: None }
     }
 
-    /// Says another thing to do about it.
+    /// Replaces the hint.
     pub(crate) fn advise(&mut self, hint: String) {
         self.hint = Some(hint.into());
     }
 
-    /// A fault with this cause's class and hint.
+    /// Returns a fault with this cause's class and hint.
     pub(crate) fn fault(&self, message: String) -> Fault {
         let fault = Fault::new(message);
         let fault = if self.cause.is_transient() { fault.transient() } else { fault };
@@ -115,22 +116,23 @@ impl<'a> Diagnosis<'a> {
 }
 
 impl Cause {
-    /// Whether the cause may pass by itself.
+    /// Returns whether the failure is temporary.
     pub(crate) fn is_transient(self) -> bool {
         matches!(self, Self::Locked | Self::Network | Self::Stale | Self::Clock)
     }
 }
 
-/// The lines that apt and dpkg say themselves, not what maintainer scripts print: `E:` is an error, `W:` a
-/// warning, `Err:` a failed download, dpkg names itself; what belongs to such a line is indented below it.
-fn said(output: &str) -> Vec<&str> {
-    let mut said = false;
-    let of_theirs = |line: &&str| {
-        let begins = ["E:", "W:", "Err:", "dpkg:", "dpkg-deb:"].iter().any(|speaker| line.starts_with(speaker));
-        said = begins || said && line.starts_with(' ');
-        said
+/// Returns the lines of apt and dpkg, without those of maintainer scripts.
+///
+/// `E:` marks an error, `W:` a warning, `Err:` a failed download. dpkg prints its name. Continuation lines are indented.
+fn own_lines(output: &str) -> Vec<&str> {
+    let mut is_own = false;
+    let filter = |line: &&str| {
+        let begins = ["E:", "W:", "Err:", "dpkg:", "dpkg-deb:"].iter().any(|prefix| line.starts_with(prefix));
+        is_own = begins || is_own && line.starts_with(' ');
+        is_own
     };
-    output.lines().filter(of_theirs).collect()
+    output.lines().filter(filter).collect()
 }
 
 #[cfg(test)]
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_else_is_at_work() {
+    fn held_locks_and_interrupted_runs_are_recognized() {
         all(
             Cause::Locked,
             &[
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass() {
+    fn failures_of_the_network_and_the_clock_are_recognized() {
         all(
             Cause::Network,
             &[
@@ -184,14 +186,14 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_index_is_stale_or_seems_so() {
+    fn an_expired_index_is_no_temporary_failure() {
         let expired = "E: Release file for http://x/InRelease is expired (invalid since 2d 3h 4min 5s). Updates for this repository will not be applied.";
         all(Cause::Expired, &[expired]);
         assert!(!Cause::Expired.is_transient() && Cause::Clock.is_transient());
     }
 
     #[test]
-    fn what_an_update_may_mend() {
+    fn failures_that_an_update_may_fix_are_recognized() {
         all(
             Cause::Stale,
             &[
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays() {
+    fn permanent_failures_are_recognized() {
         all(
             Cause::Permanent,
             &[
@@ -241,12 +243,12 @@ mod tests {
         assert!(hint(full).contains("df -h"), "the disk, not the package");
         let refused = "E: Failed to fetch http://x/InRelease  403  Forbidden [IP: 10.0.0.1 80]\n\
              E: The repository 'http://x bookworm InRelease' is not signed.";
-        assert!(hint(refused).contains("refuses"), "the mirror, not the signature");
+        assert!(hint(refused).contains("refuses access"), "the mirror, not the signature");
         assert_eq!(Diagnosis::of(refused).line, refused.lines().next().unwrap());
     }
 
     #[test]
-    fn what_maintainer_scripts_print_is_not_believed() {
+    fn output_of_maintainer_scripts_is_not_a_cause() {
         let output = "Setting up agent (1.0) ...\nagent: Failed to fetch its configuration: 503  Service Unavailable\n\
              dpkg: error processing package agent (--configure):\n installed agent package post-installation script subprocess returned error exit status 1";
         all(Cause::Permanent, &[output]);

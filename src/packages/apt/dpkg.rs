@@ -1,5 +1,7 @@
-//! What dpkg has installed, read from its own record: no process, and the truth about packages that an
-//! interrupted run left half-way (`dpkg --audit` and `apt-get check` both exit 0 for those).
+//! The installed packages, read from dpkg's own record.
+//!
+//! This needs no process. The record also shows the packages that an interrupted run left incomplete; `dpkg --audit`
+//! and `apt-get check` exit with 0 for those.
 
 use std::{collections::HashMap, fmt};
 
@@ -7,35 +9,35 @@ use anyhow::{Context, Result};
 
 use crate::{error::Fault, host::root::Root};
 
-/// The record: one stanza for each package that dpkg knows.
+/// dpkg's record: one stanza for each package.
 pub const STATUS: &str = "/var/lib/dpkg/status";
-/// What dpkg did since it last wrote the record as a whole: one numbered file for each step.
+/// The directory of dpkg's changes since it last wrote the whole record: one numbered file for each change.
 const UPDATES: &str = "/var/lib/dpkg/updates";
-/// More than any record has.
-const LIMIT: u64 = 256 << 20;
+/// Limits the size of a file of the record. Real records are smaller.
+const MAX_BYTES: u64 = 256 << 20;
 
-/// How far a package got; dpkg(1), "Package states".
+/// The state of a package; dpkg(1), "Package states".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Not there.
+pub enum PackageState {
+    /// Not installed.
     NotInstalled,
-    /// Removed; its configuration files are still there.
+    /// Removed, except for its configuration files.
     ConfigFiles,
-    /// Its unpacking began and did not end.
+    /// Partly unpacked: the unpacking was interrupted.
     HalfInstalled,
-    /// Unpacked, not configured.
+    /// Unpacked, but not configured.
     Unpacked,
-    /// Its configuration began and did not end.
+    /// Partly configured: the configuration was interrupted.
     HalfConfigured,
     /// Waits for a trigger in another package.
     TriggersAwaited,
-    /// Has triggers still to run.
+    /// Has triggers that have not run yet.
     TriggersPending,
     /// Unpacked and configured.
     Installed,
 }
 
-impl State {
+impl PackageState {
     fn parse(word: &str) -> Option<Self> {
         Some(match word {
             "not-installed" => Self::NotInstalled,
@@ -51,7 +53,7 @@ impl State {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for PackageState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotInstalled => "not installed",
@@ -68,10 +70,10 @@ impl fmt::Display for State {
 
 /// A package as dpkg records it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Package {
-    /// How far it got.
-    pub state: State,
-    /// dpkg's `reinstreq` flag: what is there can't be trusted, only unpacking it again helps.
+pub struct PackageRecord {
+    /// Its state.
+    pub state: PackageState,
+    /// dpkg's `reinstreq` flag: the package is broken and must be unpacked again.
     pub reinstall: bool,
     /// Its architecture, or `all`.
     pub architecture: String,
@@ -80,15 +82,18 @@ pub struct Package {
     provides: String,
 }
 
-impl Package {
+impl PackageRecord {
     fn is_absent(&self) -> bool {
-        matches!(self.state, State::NotInstalled | State::ConfigFiles)
+        matches!(self.state, PackageState::NotInstalled | PackageState::ConfigFiles)
     }
 
     fn is_unconfigured(&self) -> bool {
         let unpacked = matches!(
             self.state,
-            State::Unpacked | State::HalfConfigured | State::TriggersAwaited | State::TriggersPending
+            PackageState::Unpacked
+                | PackageState::HalfConfigured
+                | PackageState::TriggersAwaited
+                | PackageState::TriggersPending
         );
         unpacked && !self.reinstall
     }
@@ -99,37 +104,37 @@ impl Package {
     }
 }
 
-/// What dpkg has installed.
+/// The content of dpkg's record.
 #[derive(Debug, Default)]
-pub struct Status {
-    /// The packages of each name: one, or one for each architecture.
-    packages: HashMap<String, Vec<Package>>,
+pub struct DpkgStatus {
+    /// The packages of each name, one for each architecture.
+    packages: HashMap<String, Vec<PackageRecord>>,
     interrupted: bool,
 }
 
-impl Status {
+impl DpkgStatus {
     /// Reads the record.
     ///
     /// # Errors
-    /// If there is none: the root is not of the Debian family.
+    /// If the record does not exist. Then the root is not a Debian or Ubuntu system.
     pub fn read(root: &Root) -> Result<Self> {
-        let Some(bytes) = root.read(&STATUS.into(), LIMIT)? else {
+        let Some(bytes) = root.read(&STATUS.into(), MAX_BYTES)? else {
             return Err(Fault::new(format!("{STATUS} is missing: this is not a Debian or Ubuntu system"))
-                .hint("packages are installed by dpkg and apt only; leave this resource out here")
+                .hint("leave this resource out on such systems; it needs dpkg and apt")
                 .into());
         };
         let mut status = Self::default();
         status.merge(&text(bytes));
-        // As apt looks for them (debSystem::CheckUpdates): `tmp.i` and the like don't count.
+        // Only names of digits count, as for apt (debSystem::CheckUpdates); `tmp.i` does not.
         for name in root.list(&UPDATES.into())?.iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) {
             let path = format!("{UPDATES}/{name}").parse().context("naming a file of dpkg's")?;
-            status.merge(&text(root.read(&path, LIMIT)?.unwrap_or_default()));
+            status.merge(&text(root.read(&path, MAX_BYTES)?.unwrap_or_default()));
             status.interrupted = true;
         }
         Ok(status)
     }
 
-    /// Takes stanzas in; a later one about the same package replaces an earlier one, as in dpkg.
+    /// Adds stanzas. A later stanza of a package replaces an earlier one, as in dpkg.
     fn merge(&mut self, text: &str) {
         for stanza in text.split("\n\n") {
             let Some((name, package)) = parse(stanza) else { continue };
@@ -141,18 +146,18 @@ impl Status {
         }
     }
 
-    /// Whether a dpkg run was cut off. Nothing can be installed before `dpkg --configure -a` has ended it.
+    /// Returns whether a dpkg run was interrupted. apt installs nothing before `dpkg --configure -a` has finished it.
     pub fn is_interrupted(&self) -> bool {
         self.interrupted
     }
 
-    /// Whether nothing is left that `dpkg --configure --pending` would mend.
+    /// Returns whether `dpkg --configure --pending` would have nothing to do.
     pub fn is_finished(&self) -> bool {
-        !self.interrupted && !self.packages.values().flatten().any(Package::is_unconfigured)
+        !self.interrupted && !self.packages.values().flatten().any(PackageRecord::is_unconfigured)
     }
 
-    /// The packages that `dpkg --configure --pending` would go on with, by name.
-    pub fn unconfigured(&self) -> Vec<(&str, State)> {
+    /// Returns the packages that `dpkg --configure --pending` would configure, sorted by name.
+    pub fn unconfigured(&self) -> Vec<(&str, PackageState)> {
         let mut unconfigured = vec![];
         for (name, packages) in &self.packages {
             let of_name = packages.iter().filter(|package| package.is_unconfigured());
@@ -162,37 +167,38 @@ impl Status {
         unconfigured
     }
 
-    /// The package of that name, if it is at least partly there. Without an architecture it is the machine's
-    /// own (or `all`), as for apt.
-    pub fn package(&self, name: &str, architecture: Option<&str>) -> Option<&Package> {
+    /// Returns the package of a name, if it is at least partly installed.
+    ///
+    /// Without an architecture it is the one of the machine's architecture or of `all`, as for apt.
+    pub fn package(&self, name: &str, architecture: Option<&str>) -> Option<&PackageRecord> {
         let architecture = architecture.or_else(|| self.architecture())?;
-        let fits = |package: &&Package| package.architecture == architecture || package.architecture == "all";
+        let fits = |package: &&PackageRecord| package.architecture == architecture || package.architecture == "all";
         self.packages.get(name)?.iter().filter(|package| !package.is_absent()).find(fits)
     }
 
-    /// Whether an installed package provides that name: `mail-transport-agent`, `java-runtime-headless`.
+    /// Returns whether an installed package provides a name, such as `mail-transport-agent`.
     pub fn is_provided(&self, name: &str) -> bool {
         let mut packages = self.packages.values().flatten();
-        packages.any(|package| package.state == State::Installed && !package.reinstall && package.provides(name))
+        packages.any(|package| package.state == PackageState::Installed && !package.reinstall && package.provides(name))
     }
 
-    /// The machine's own architecture: dpkg's, who must run on it.
+    /// Returns the machine's architecture. It is the one of the package dpkg, which runs on the machine.
     fn architecture(&self) -> Option<&str> {
         Some(&self.packages.get("dpkg")?.first()?.architecture)
     }
 }
 
-/// A maintainer's name in another encoding must not hide the packages.
+/// Returns bytes as text, with replacement characters, so that a name in another encoding does not hide packages.
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// Reads a stanza; deb822(5). `None` where it is none that dpkg could have written.
-fn parse(stanza: &str) -> Option<(&str, Package)> {
+/// Parses a stanza; deb822(5). Returns `None` if dpkg cannot have written it.
+fn parse(stanza: &str) -> Option<(&str, PackageRecord)> {
     let (mut name, mut status) = (None, None);
     let (mut architecture, mut version, mut provides) = ("", "", "");
     for line in stanza.split('\n') {
-        // Most of a megabyte is other fields and what goes on with them.
+        // Most of the record's megabyte are other fields and their continuation lines.
         if !line.starts_with(['A', 'P', 'S', 'V']) {
             continue;
         }
@@ -206,11 +212,11 @@ fn parse(stanza: &str) -> Option<(&str, Package)> {
             _ => {}
         }
     }
-    // What is wanted (`install`, `hold`, …), a flag, how far it got.
+    // The selection (`install`, `hold`, …), a flag, the state.
     let mut words = status?.split(' ').skip(1);
     let (flag, state) = (words.next()?, words.next()?);
-    let package = Package {
-        state: State::parse(state)?,
+    let package = PackageRecord {
+        state: PackageState::parse(state)?,
         reinstall: flag == "reinstreq",
         architecture: architecture.into(),
         version: version.into(),
@@ -219,8 +225,8 @@ fn parse(stanza: &str) -> Option<(&str, Package)> {
     Some((name?, package))
 }
 
-/// Returns what a plan shows of packages whose configuration is to be finished.
-pub(super) fn to_finish(unconfigured: &[(&str, State)]) -> String {
+/// Returns the text of a plan for packages that must still be configured.
+pub(super) fn to_finish(unconfigured: &[(&str, PackageState)]) -> String {
     let named: Vec<_> = unconfigured.iter().take(3).map(|(name, state)| format!("{name} ({state})")).collect();
     match unconfigured.len() - named.len() {
         _ if named.is_empty() => "finish the interrupted dpkg run".into(),
@@ -229,20 +235,20 @@ pub(super) fn to_finish(unconfigured: &[(&str, State)]) -> String {
     }
 }
 
-/// A record is read to its end, its packages are found under their names, and the same record once more changes nothing.
+/// Checks that a record is read to its end, that its packages are found by name, and that adding it twice changes nothing.
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
 pub fn fuzz(input: &[u8]) {
     let record = text(input.to_vec());
-    let mut status = Status::default();
+    let mut status = DpkgStatus::default();
     status.merge(&record);
-    let said = |status: &Status| {
+    let summary = |status: &DpkgStatus| {
         let names: std::collections::BTreeMap<_, _> = status.packages.iter().collect();
         (format!("{names:?}"), status.unconfigured().len(), status.is_finished())
     };
-    let before = said(&status);
+    let before = summary(&status);
     status.merge(&record);
-    assert_eq!(said(&status), before);
+    assert_eq!(summary(&status), before);
     assert_eq!(status.is_finished(), status.unconfigured().is_empty());
     for (name, packages) in &status.packages {
         for package in packages {
@@ -302,30 +308,34 @@ Status: install ok sideways
 Architecture: amd64
 ";
 
-    fn record(text: &str) -> Status {
-        let mut status = Status::default();
+    fn record(text: &str) -> DpkgStatus {
+        let mut status = DpkgStatus::default();
         status.merge(text);
         status
     }
 
     #[test]
-    fn the_record_is_read_as_dpkg_wrote_it() {
+    fn the_record_shows_states_and_versions() {
         let status = record(RECORD);
         let state = |name, architecture| status.package(name, architecture).map(|package| package.state);
-        assert_eq!(state("libc6", None), Some(State::Installed));
-        assert_eq!(state("libc6", Some("i386")), Some(State::Unpacked));
+        assert_eq!(state("libc6", None), Some(PackageState::Installed));
+        assert_eq!(state("libc6", Some("i386")), Some(PackageState::Unpacked));
         assert_eq!(state("libc6", Some("arm64")), None);
-        assert_eq!(state("nginx", Some("amd64")), Some(State::Installed), "an `all` package is of every architecture");
+        assert_eq!(
+            state("nginx", Some("amd64")),
+            Some(PackageState::Installed),
+            "an `all` package has every architecture"
+        );
         assert_eq!(state("gone", None), None, "configuration files are no package");
         assert_eq!(state("never", None), None);
         assert_eq!(state("odd", None), None);
         assert_eq!(state("not-one", None), None);
         assert!(status.package("half", None).unwrap().reinstall);
         assert_eq!(status.package("libc6", None).unwrap().version, "2.36-9+deb12u10");
-        assert_eq!(status.unconfigured(), [("libc6", State::Unpacked)]);
+        assert_eq!(status.unconfigured(), [("libc6", PackageState::Unpacked)]);
         assert!(!status.is_interrupted() && !status.is_finished());
         let status = record(&RECORD.replace("install ok unpacked", "install reinstreq unpacked"));
-        assert!(status.is_finished(), "what must be unpacked again is not finished by configuring it");
+        assert!(status.is_finished(), "a package that must be unpacked again cannot be finished by configuring it");
     }
 
     #[test]
@@ -341,7 +351,7 @@ Architecture: amd64
     fn a_later_stanza_replaces_an_earlier_one() {
         let mut status = record(RECORD);
         status.merge("Package: libc6\nStatus: install ok half-configured\nArchitecture: amd64\nVersion: 3\n");
-        assert_eq!(status.package("libc6", None).unwrap().state, State::HalfConfigured);
-        assert_eq!(status.package("libc6", Some("i386")).unwrap().state, State::Unpacked);
+        assert_eq!(status.package("libc6", None).unwrap().state, PackageState::HalfConfigured);
+        assert_eq!(status.package("libc6", Some("i386")).unwrap().state, PackageState::Unpacked);
     }
 }

@@ -1,4 +1,4 @@
-//! apt's package lists: whether they are old, and their update.
+//! The age and the update of apt's package lists.
 
 use std::{
     cell::RefCell,
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     cause::{Cause, Diagnosis},
     judge, persevere,
-    sources::{Failure, PARTS, Sources},
+    sources::{AptSources, PARTS, RepositoryFailure},
     update_command,
 };
 use crate::{
@@ -20,22 +20,22 @@ use crate::{
     value::AbsPath,
 };
 
-/// Where apt keeps the indexes of its sources.
+/// The directory of the indexes that apt has downloaded.
 const LISTS: &str = "/var/lib/apt/lists";
-/// What says which sources those are.
+/// The file and the directory that name apt's sources.
 const SOURCES: [&str; 2] = ["/etc/apt/sources.list", PARTS];
-/// Mirrors keep a package for a day at least after a newer one replaced it.
-const LISTS_LAST: Duration = Duration::from_hours(24);
-/// The state file that says how the last update ended, unless all was well.
+/// Lists older than this are updated. Mirrors keep a replaced package for at least a day.
+const MAX_LIST_AGE: Duration = Duration::from_hours(24);
+/// The state file about an update that did not fully succeed.
 const STATE: &str = "apt-update.json";
 
-/// An update after which not all lists are new, though apt has touched them.
+/// An update that did not renew all lists, though apt has changed their directory.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Shortfall {
-    /// Whether it failed, or was cut off: nothing may be installed from the lists it has left.
+    /// Whether it failed or was interrupted. Nothing may be installed from its lists.
     has_failed: bool,
-    /// The third parties' repositories that it had to do without.
-    failures: Vec<Failure>,
+    /// The third-party repositories that it could not update.
+    failures: Vec<RepositoryFailure>,
 }
 
 impl Shortfall {
@@ -47,15 +47,17 @@ impl Shortfall {
         if *self == Self::default() {
             return root.remove(&state::path(STATE)?);
         }
-        state::write(root, STATE, self).context("keeping how the update of the package lists ended")
+        state::write(root, STATE, self).context("recording the result of the package list update")
     }
 }
 
-/// Updates the lists for an installation. A third party's repository may fail, with a warning, as long as the
-/// installation needs nothing of it. `print` is the installation's command with `archives::PRINT`.
+/// Updates the lists for an installation.
+///
+/// A failed third-party repository is only a warning if the installation needs nothing of it. `print` is the
+/// installation's command with `archives::PRINT`.
 ///
 /// # Errors
-/// If another repository fails, or the installation needs one that does.
+/// If another repository fails, or if the installation needs a failed one.
 pub(crate) fn update(system: &System, print: &Program) -> Result<()> {
     let root = system.root();
     Shortfall { has_failed: true, failures: vec![] }.keep(root)?;
@@ -74,15 +76,18 @@ pub(crate) fn update(system: &System, print: &Program) -> Result<()> {
     Shortfall { has_failed: false, failures }.keep(root)
 }
 
-/// Whether the installation needs a repository that the last update had to do without.
+/// Returns whether the installation needs a repository that the last update could not update.
 pub(crate) fn lack_what_is_needed(system: &System, print: &Program) -> Result<bool> {
     let Shortfall { failures, .. } = Shortfall::read(system.root());
     Ok(!failures.is_empty() && need(system, print, &failures)?.is_some())
 }
 
-/// Updates the lists; what third parties' repositories failed, if no other did.
-fn update_all_but_third_parties(system: &System) -> Result<Vec<Failure>> {
-    let sources = Sources::read(system)?;
+/// Updates the lists, and returns the third-party repositories that failed.
+///
+/// # Errors
+/// If another repository fails.
+fn update_all_but_third_parties(system: &System) -> Result<Vec<RepositoryFailure>> {
+    let sources = AptSources::read(system)?;
     let failures = RefCell::default();
     let attempt = || {
         let attempt = judge(system.host.run(&update_command())?);
@@ -96,11 +101,11 @@ fn update_all_but_third_parties(system: &System) -> Result<Vec<Failure>> {
     Ok(failures.into_inner())
 }
 
-/// Why the installation needs a repository that has failed, if it does.
-fn need(system: &System, print: &Program, failures: &[Failure]) -> Result<Option<String>> {
+/// Returns the reason why the installation needs one of the failed repositories; `None` if it does not.
+fn need(system: &System, print: &Program, failures: &[RepositoryFailure]) -> Result<Option<String>> {
     let printed = system.host.run(print)?;
     if !printed.status.success() {
-        // Another cause than a missing package is for the installation to say.
+        // The installation itself reports any other cause than a missing package.
         let Diagnosis { cause, line, .. } = Diagnosis::of(&printed.tail);
         return Ok((cause == Cause::Unknown).then(|| line.trim_start_matches("E: ").to_owned()));
     }
@@ -109,8 +114,10 @@ fn need(system: &System, print: &Program, failures: &[Failure]) -> Result<Option
     Ok(needed.map(|url| format!("{url} is in a repository that could not be updated")))
 }
 
-/// Whether the lists are missing, old, older than what they are of, or left by an update that failed. What tells is when the inode
-/// changed: a list's modification time is the mirror's, and a copied sources file may have an old one.
+/// Returns whether the lists are missing, old, older than the sources files, or left by a failed update.
+///
+/// The change times of the inodes are compared: a list has the mirror's modification time, and a copied sources file
+/// may have an old one.
 pub(crate) fn needs_update(root: &Root, now: SystemTime) -> Result<bool> {
     let lists = AbsPath::from(LISTS);
     if !root.list(&lists)?.iter().any(|name| name.contains("_Packages")) {
@@ -119,12 +126,12 @@ pub(crate) fn needs_update(root: &Root, now: SystemTime) -> Result<bool> {
     if Shortfall::read(root).has_failed {
         return Ok(true);
     }
-    // apt makes and removes files in `partial` even if no index changed.
+    // apt creates and removes files in `partial` even if no index has changed.
     let mut updated = SystemTime::UNIX_EPOCH;
     for path in [lists.join("partial")?, lists] {
         updated = updated.max(root.status(&path)?.map_or(updated, |status| status.changed));
     }
-    if now.duration_since(updated).is_ok_and(|age| age > LISTS_LAST) {
+    if now.duration_since(updated).is_ok_and(|age| age > MAX_LIST_AGE) {
         return Ok(true);
     }
     let [list, parts] = SOURCES.map(AbsPath::from);
@@ -157,7 +164,7 @@ mod tests {
             let root = Root::open(&tree).unwrap();
             needs_update(&root, SystemTime::now() + Duration::from_hours(later)).unwrap()
         };
-        // A file's time has the grain of the kernel's clock.
+        // File times have the resolution of the kernel's clock tick.
         let tick = || std::thread::sleep(Duration::from_millis(20));
         assert!(needed(0), "none");
         tick();

@@ -1,6 +1,6 @@
 //! The locks of dpkg and apt.
 //!
-//! apt's own `DPkg::Lock::Timeout` covers the first two only (apt.conf(5)) and does not say who is in the way.
+//! apt's own `DPkg::Lock::Timeout` covers only the first two (apt.conf(5)) and does not name the holder.
 
 use anyhow::Result;
 
@@ -12,19 +12,19 @@ use crate::{
     system::System,
 };
 
-/// In the order in which apt takes them.
+/// The lock files, in the order in which apt takes them.
 const LOCKS: [&str; 4] =
     ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock"];
 
-/// Waits until nobody holds a lock of dpkg's or apt's.
+/// Waits until all locks of dpkg and apt are free.
 ///
 /// # Errors
-/// Transient, naming the holder, once a deadline has passed.
+/// At a deadline: a temporary failure that names the holder.
 pub(crate) fn wait(system: &System) -> Result<()> {
     file_lock::wait(&system.host, "dpkg's and apt's locks", find)
 }
 
-/// The first lock that is held.
+/// Returns the first lock that is held.
 fn find(root: &Root) -> Result<Option<Held>> {
     LOCKS.iter().find_map(|path| file_lock::find(root, &(*path).into()).transpose()).transpose()
 }

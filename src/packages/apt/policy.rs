@@ -1,5 +1,6 @@
-//! A package's service is not started by its installation, but by the `service` resource once its
-//! configuration is there: `/usr/sbin/policy-rc.d` says so (invoke-rc.d(8), deb-systemd-invoke(1p)).
+//! A script that keeps an installation from starting services (invoke-rc.d(8), deb-systemd-invoke(1p)).
+//!
+//! The `service` resource starts them later, when their configuration is in place.
 
 use anyhow::Result;
 
@@ -9,15 +10,17 @@ use crate::{
     value::AbsPath,
 };
 
-/// Where invoke-rc.d(8) and deb-systemd-invoke(1p) look.
+/// The path of the script that invoke-rc.d(8) and deb-systemd-invoke(1p) ask.
 const PATH: &str = "/usr/sbin/policy-rc.d";
-/// In the environment of the apt that we start, and so of its maintainer scripts.
+/// The variable in the environment of this program's apt, and so of its maintainer scripts.
 pub(crate) const VARIABLE: &str = "GLOVO_BOOTSTRAP_INSTALLS";
-/// The line by which our script is known, whichever release wrote it.
+/// The start of the line that marks this program's script, in all releases.
 const MARK: &str = "# glovo-bootstrap:";
-/// It speaks only to what we install, by an environment variable: if we are killed and it stays behind, it
-/// forbids nothing to anybody. Exit 101 is "action forbidden", 0 "action allowed". A service that runs may be
-/// restarted when its package is upgraded; in an image systemctl would say yes to everything.
+/// The script. Exit code 101 forbids the action, 0 allows it.
+///
+/// It forbids actions only in installations with [`VARIABLE`]. So a script that a killed run leaves has no effect on
+/// other installations. An upgrade may restart a running service. In an image, `systemctl is-active` always succeeds,
+/// so that it is asked only on a booted machine.
 const SCRIPT: &str = "\
 #!/bin/sh
 # glovo-bootstrap: what it installs is not started before it is configured. May be removed at any time.
@@ -25,17 +28,17 @@ const SCRIPT: &str = "\
 [ -d /run/systemd/system ] && systemctl --quiet is-active \"$1\" && exit 0
 exit 101
 ";
-/// What apt runs when dpkg has ended, also if we are killed meanwhile.
+/// The command that apt runs after dpkg, also if this program was killed.
 pub(crate) const SWEEP: &str =
     "if grep -qs '^# glovo-bootstrap:' /usr/sbin/policy-rc.d; then rm -f /usr/sbin/policy-rc.d; fi";
-/// Longer scripts aren't ours.
-const LIMIT: u64 = 64 << 10;
+/// Limits the size of this program's script in any release.
+const MAX_SCRIPT_BYTES: u64 = 64 << 10;
 
-/// Keeps services from being started until it is dropped.
+/// Keeps installations from starting services until it is dropped.
 pub(crate) struct ServicesHeld<'a>(&'a System);
 
 impl<'a> ServicesHeld<'a> {
-    /// Puts the script there, unless somebody else's is: that one then decides.
+    /// Writes the script, unless the machine has a script of its own.
     pub(crate) fn new(system: &'a System) -> Result<Self> {
         let root = system.root();
         if root.status(&PATH.into())?.is_none() || is_left_behind(root)? {
@@ -48,23 +51,23 @@ impl<'a> ServicesHeld<'a> {
 impl Drop for ServicesHeld<'_> {
     fn drop(&mut self) {
         if let Err(error) = sweep(self.0.root()) {
-            tracing::warn!(%error, "{PATH} was not removed; it forbids nothing to others");
+            tracing::warn!(%error, "{PATH} was not removed; it has no effect on other installations");
         }
     }
 }
 
-/// Whether our script is there; outside an installation: left by a run that was killed.
+/// Returns whether this program's script exists. Outside an installation, a killed run has left it.
 pub(crate) fn is_left_behind(root: &Root) -> Result<bool> {
     let path = AbsPath::from(PATH);
     match root.status(&path)? {
-        Some(status) if status.file_type == FileType::Regular && status.size < LIMIT => {
+        Some(status) if status.file_type == FileType::Regular && status.size < MAX_SCRIPT_BYTES => {
             Ok(root.read_text(&path).is_ok_and(|text| text.lines().any(|line| line.starts_with(MARK))))
         }
         _ => Ok(false),
     }
 }
 
-/// Removes our script, and nobody else's.
+/// Removes this program's script, but no other one.
 pub(crate) fn sweep(root: &Root) -> Result<()> {
     if is_left_behind(root)? { root.remove(&PATH.into()) } else { Ok(()) }
 }
@@ -77,7 +80,7 @@ mod tests {
     use crate::{host::command::Program, stop::Interrupt, system::Mode};
 
     #[test]
-    fn the_script_forbids_starts_to_our_own_installation_only() {
+    fn the_script_forbids_starts_only_in_our_own_installation() {
         let system = System::open(Path::new("/"), Mode::Run, Interrupt::default()).unwrap();
         let asked = Program::new(["sh", "-c", SCRIPT, PATH, "no-such-unit", "start"]);
         assert_eq!(system.host.run(&asked).unwrap().code(), 0);

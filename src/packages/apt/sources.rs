@@ -1,5 +1,7 @@
-//! The repositories that this machine's sources name (sources.list(5)), and which of them may fail without failing an
-//! installation: those of third parties, which neither the manifest nor the distribution brought.
+//! The repositories in this machine's sources files (sources.list(5)), and those of them that are a third party's.
+//!
+//! A third-party repository comes neither from the manifest nor from the distribution. It may fail without making an
+//! installation fail.
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -7,32 +9,32 @@ use serde::{Deserialize, Serialize};
 use crate::{host::command::Finished, system::System, value::AbsPath};
 
 const LIST: &str = "/etc/apt/sources.list";
-/// Where the other sources files are, and where `apt_repository` writes its own.
+/// The directory of the other sources files. `apt_repository` writes its files there.
 pub(crate) const PARTS: &str = "/etc/apt/sources.list.d";
 /// The first line of a sources file that a manifest declares.
 pub const DECLARED: &str = "# Written by glovo-bootstrap: change its manifest instead.";
-/// More than any sources file has.
+/// Limits the size of a sources file. Real ones are smaller.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The hosts of the distributions' own repositories, and of all hosts below them.
+/// The domains of the distributions' own repositories.
 const HOSTS: [&str; 2] = ["debian.org", "ubuntu.com"];
-/// How the names of the keyrings begin that are the distributions' own.
+/// The prefixes of the names of the distributions' own keyrings.
 const KEYRINGS: [&str; 2] = ["debian-archive-", "ubuntu-archive-"];
-/// The suites that have other names than the release.
+/// The names of suites that are not code names.
 const SUITES: [&str; 5] = ["stable", "oldstable", "testing", "unstable", "sid"];
-/// What a release's suites besides the first have behind its name.
+/// The suffixes of a release's additional suites.
 const POCKETS: [&str; 4] = ["security", "updates", "backports", "proposed-updates"];
 
-/// How much of apt's output is kept of each stream; with more of it, a failure may be missing in it.
+/// Limits the output of apt that is kept of each stream. A longer output may lack a failure.
 const MAX_OUTPUT_BYTES: usize = 8 << 10;
-/// The warnings that say that a repository has failed.
+/// The warnings of apt for a failed repository.
 const FAILURES: [&str; 4] = ["Failed to fetch", "GPG error", "signature verification", "An error occurred"];
-/// What apt says besides, of no repository in particular.
+/// apt's summary of all failures. It names no repository.
 const SUMMARY: &str = "Some index files failed to download";
 
 /// A suite of a repository, as a sources file names it.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Source {
+struct AptSource {
     uri: String,
     suite: String,
     components: Vec<String>,
@@ -41,34 +43,34 @@ struct Source {
     declared: bool,
 }
 
-/// A third party's repository that could not be updated.
+/// A third-party repository that could not be updated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Failure {
+pub(crate) struct RepositoryFailure {
     uri: String,
-    /// What apt says about it.
+    /// apt's message about it.
     pub(crate) line: String,
 }
 
-impl Failure {
-    /// Whether a package's URL is in that repository.
+impl RepositoryFailure {
+    /// Returns whether a package's URL is in this repository.
     pub(crate) fn holds(&self, url: &str) -> bool {
         is_in(&self.uri, url)
     }
 
-    /// The warning for people.
+    /// Returns the warning for the operator.
     pub(crate) fn warning(&self) -> String {
-        format!("the repository {} could not be updated, and nothing is installed from it: {}", self.uri, self.line)
+        format!("the repository {} could not be updated; nothing is installed from it: {}", self.uri, self.line)
     }
 }
 
-/// All of them.
+/// All repositories in the sources files.
 #[derive(Debug)]
-pub(crate) struct Sources {
-    sources: Vec<Source>,
+pub(crate) struct AptSources {
+    sources: Vec<AptSource>,
     codename: String,
 }
 
-impl Sources {
+impl AptSources {
     pub(crate) fn read(system: &System) -> Result<Self> {
         let root = system.root();
         let (list, parts) = (AbsPath::from(LIST), AbsPath::from(PARTS));
@@ -84,17 +86,18 @@ impl Sources {
                 sources.extend(stanzas(&text(&file)?));
             }
         }
-        // Where the release has no name, its suites are among those with other names.
+        // A release without a code name has a suite of [`SUITES`].
         Ok(Self { sources, codename: system.host.fact("codename").unwrap_or_default() })
     }
 
-    /// The third parties' repositories that failed, if apt's output names no other failure. `None` also where it can't be
-    /// told.
-    pub(crate) fn failures(&self, finished: &Finished) -> Option<Vec<Failure>> {
+    /// Returns the third-party repositories that failed.
+    ///
+    /// Returns `None` if apt's output names another failure or no repository, or is too long to be complete.
+    pub(crate) fn failures(&self, finished: &Finished) -> Option<Vec<RepositoryFailure>> {
         if finished.tail.len() >= MAX_OUTPUT_BYTES {
             return None;
         }
-        let mut failures: Vec<Failure> = vec![];
+        let mut failures: Vec<RepositoryFailure> = vec![];
         let mut lines = finished.tail.lines().peekable();
         while let Some(line) = lines.next() {
             let is_failure = line.starts_with("Err:")
@@ -104,20 +107,20 @@ impl Sources {
                 continue;
             }
             let uri = self.named_in(line).filter(|uri| self.is_third_partys(uri))?;
-            // Below `Err:` stands why.
+            // The line below `Err:` has the reason.
             let reason = lines.peek().filter(|next| next.starts_with(' ')).unwrap_or(&line);
             let reason = reason.trim_start_matches(['E', 'W', ':']).trim().to_owned();
             if !failures.iter().any(|failure| failure.uri == uri) {
-                failures.push(Failure { uri: uri.to_owned(), line: reason });
+                failures.push(RepositoryFailure { uri: uri.to_owned(), line: reason });
             }
         }
         Some(failures).filter(|failures| !failures.is_empty())
     }
 
-    /// The repository that a line of apt's is about.
+    /// Returns the repository that a line of apt's output names.
     fn named_in(&self, line: &str) -> Option<&str> {
         let uris = self.sources.iter().map(|source| source.uri.as_str());
-        // One may be in a directory of another.
+        // One repository may be in a directory of another.
         uris.filter(|uri| line.match_indices(uri).any(|(at, _)| is_in(uri, &line[at..]))).max_by_key(|uri| uri.len())
     }
 
@@ -126,9 +129,11 @@ impl Sources {
     }
 }
 
-impl Source {
-    /// Whether neither a manifest nor the distribution brought it. A source that may be a mirror of the distribution's is
-    /// none of a third party's: a mirror that is blocked must not keep this machine from security updates unseen.
+impl AptSource {
+    /// Returns whether the source comes neither from a manifest nor from the distribution.
+    ///
+    /// A source that may be a mirror of the distribution does not count as a third party's. A blocked mirror must not
+    /// hide security updates from this machine without an error.
     fn is_third_partys(&self, codename: &str) -> bool {
         let host = self.uri.split_once("://").map_or("", |(_, rest)| rest).split(['/', ':']).next().unwrap_or_default();
         let has_its_host = HOSTS.iter().any(|known| {
@@ -148,17 +153,17 @@ impl Source {
     }
 }
 
-/// Whether an address begins with that of a repository, and not just with the same letters.
+/// Returns whether an address is in a repository. `http://h.example` is not in `http://h`.
 fn is_in(uri: &str, address: &str) -> bool {
     address.strip_prefix(uri).is_some_and(|rest| {
         !rest.starts_with(|next: char| next.is_alphanumeric() || ".:-_~%+".contains(next))
-            // `host: ` ends an address in a sentence, `host:80` does not.
+            // In a sentence, `host: ` ends an address. `host:80` does not.
             || rest.starts_with(": ")
     })
 }
 
-/// The sources of a file with one in each line: `deb [signed-by=KEYRING] URI SUITE COMPONENT…`.
-fn lines(text: &str) -> Vec<Source> {
+/// Parses a file with one source a line: `deb [signed-by=KEYRING] URI SUITE COMPONENT…`.
+fn lines(text: &str) -> Vec<AptSource> {
     let source = |line: &str| {
         let line = line.split('#').next()?.trim();
         let rest = line.strip_prefix("deb-src").or_else(|| line.strip_prefix("deb"))?.trim_start();
@@ -168,7 +173,7 @@ fn lines(text: &str) -> Vec<Source> {
         };
         let mut options = options.split_whitespace();
         let mut words = rest.split_whitespace().map(str::to_owned);
-        Some(Source {
+        Some(AptSource {
             uri: words.next().filter(|uri| uri.contains(":/"))?.trim_end_matches('/').to_owned(),
             suite: words.next()?,
             components: words.collect(),
@@ -179,8 +184,8 @@ fn lines(text: &str) -> Vec<Source> {
     text.lines().filter_map(source).collect()
 }
 
-/// The sources of a file in the format of deb822(5): every suite of every address.
-fn stanzas(text: &str) -> Vec<Source> {
+/// Parses a file in the format of deb822(5). Each suite of each address is one source.
+fn stanzas(text: &str) -> Vec<AptSource> {
     let declared = text.starts_with(DECLARED);
     let mut sources = vec![];
     let mut fields: Vec<(String, String)> = vec![];
@@ -202,7 +207,7 @@ fn stanzas(text: &str) -> Vec<Source> {
     sources
 }
 
-fn stanza(fields: &[(String, String)], declared: bool) -> Vec<Source> {
+fn stanza(fields: &[(String, String)], declared: bool) -> Vec<AptSource> {
     let field = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.trim());
     let words = |name: &str| field(name).unwrap_or_default().split_whitespace().map(str::to_owned);
     if field("enabled").is_some_and(|enabled| enabled.eq_ignore_ascii_case("no")) {
@@ -212,7 +217,7 @@ fn stanza(fields: &[(String, String)], declared: bool) -> Vec<Source> {
     let of_uri = |uri: String| {
         let components: Vec<String> = words("components").collect();
         let signed_by = field("signed-by").map(str::to_owned);
-        suites.clone().into_iter().map(move |suite| Source {
+        suites.clone().into_iter().map(move |suite| AptSource {
             uri: uri.trim_end_matches('/').to_owned(),
             suite,
             components: components.clone(),
@@ -229,13 +234,13 @@ mod tests {
 
     use super::*;
 
-    fn sources(list: &str, parts: &str) -> Sources {
+    fn sources(list: &str, parts: &str) -> AptSources {
         let sources = lines(list).into_iter().chain(stanzas(parts)).collect();
-        Sources { sources, codename: "bookworm".into() }
+        AptSources { sources, codename: "bookworm".into() }
     }
 
     #[test]
-    fn a_third_partys_is_neither_declared_nor_the_distributions() {
+    fn a_third_party_source_is_recognized() {
         let is_third_partys = |line: &str| lines(line)[0].is_third_partys("bookworm");
         for line in [
             "deb https://dead.example/apt stable stable",
@@ -268,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn only_failures_of_third_parties_are_told() {
+    fn only_failures_of_third_parties_are_returned() {
         let sources = sources(
             "deb http://deb.debian.org/debian bookworm main\ndeb http://dead.example/debian stable x\n",
             "URIs: http://dead.example/debian/sub\nSuites: ./\n",
@@ -303,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_in_a_repository_or_only_looks_so() {
+    fn an_address_with_the_same_prefix_may_be_elsewhere() {
         for (uri, address, expected) in [
             ("http://h", "http://h/pool/x.deb", true),
             ("http://h", "http://h stable InRelease", true),

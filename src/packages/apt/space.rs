@@ -1,17 +1,18 @@
-//! Whether the packages of an installation fit on the disk: dpkg that runs out of space leaves half a package.
+//! The check that the packages of an installation fit on the disk. A full disk makes dpkg leave half a package.
 
 use anyhow::Result;
 
 use super::archives;
 use crate::{error::Fault, host::command::Finished, system::System, value::ByteSize};
 
-/// Where packages are unpacked to, nearly all of them.
+/// A directory on the file system that nearly all packages are unpacked to.
 const UNPACKED: &str = "/usr/bin";
-/// The words around the size that apt says the installed packages will have.
+/// The words around apt's estimate of the size of the unpacked packages.
 const AFTER: (&str, &str) = ("After this operation, ", " of additional disk space will be used.");
 
-/// Fails if there is too little space for the archives that are missing, or for what is in them. `printed` is what the
-/// installation's command said with `archives::PRINT`.
+/// Fails if there is too little space for the missing archives or for the unpacked packages.
+///
+/// `printed` is the output of the installation's command with `archives::PRINT`.
 pub(crate) fn check(system: &System, printed: &Finished) -> Result<()> {
     let root = system.root();
     let archives = archives::missing_bytes(root, printed);
@@ -31,12 +32,14 @@ fn fits(path: &str, need: u64, free: u64) -> Result<()> {
         return Ok(());
     }
     let (need, free) = (ByteSize(need), ByteSize(free));
-    Err(Fault::new(format!("the file system of {path} is too full: the packages need {need}, and {free} are free"))
-        .hint("enlarge the volume, or see what takes the space: du -xh --max-depth=3 / | sort -h | tail -n 20")
-        .into())
+    Err(Fault::new(format!(
+        "the file system of {path} is too full: the packages need {need}, but only {free} are free"
+    ))
+    .hint("enlarge the volume, or free space; to see what takes it: du -xh --max-depth=3 / | sort -h | tail -n 20")
+    .into())
 }
 
-/// How many bytes the packages need once they are unpacked, as apt estimates; 0 where it says nothing or that some get free.
+/// Returns apt's estimate of the bytes of the unpacked packages; 0 if it prints none or if space becomes free.
 fn unpacked_bytes(output: &str) -> u64 {
     let size = |line: &str| {
         let (number, unit) = line.strip_prefix(AFTER.0)?.strip_suffix(AFTER.1)?.split_once(' ')?;
@@ -61,20 +64,20 @@ mod tests {
 
     #[test]
     fn the_size_that_apt_estimates_is_read() {
-        let said =
+        let read =
             |size: &str| unpacked_bytes(&format!("Need to get 1 kB of archives.\n{}{size}{}\n'x'", AFTER.0, AFTER.1));
         assert_eq!(
-            [said("1709 kB"), said("250 MB"), said("0 B"), said("1.5 GB")],
+            [read("1709 kB"), read("250 MB"), read("0 B"), read("1.5 GB")],
             [1_709_000, 250_000_000, 0, 1_500_000_000]
         );
-        assert_eq!([said(""), said("x MB"), said("1 XB"), said("-1 MB"), said("inf GB"), said("NaN B")], [0; 6]);
+        assert_eq!([read(""), read("x MB"), read("1 XB"), read("-1 MB"), read("inf GB"), read("NaN B")], [0; 6]);
         assert_eq!(unpacked_bytes("After this operation, 12 MB disk space will be freed."), 0);
     }
 
     #[test]
-    fn what_is_too_full_is_said_with_both_sizes() {
+    fn a_full_file_system_is_reported_with_both_sizes() {
         assert!(fits("/usr", 1 << 20, 1 << 20).is_ok());
         let error = fits("/usr", 2 << 20, 1 << 20).unwrap_err().to_string();
-        assert_eq!(error, "the file system of /usr is too full: the packages need 2 MiB, and 1 MiB are free");
+        assert_eq!(error, "the file system of /usr is too full: the packages need 2 MiB, but only 1 MiB are free");
     }
 }

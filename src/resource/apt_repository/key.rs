@@ -1,4 +1,4 @@
-//! The key of a repository: where it comes from, and how it is known to be the declared one.
+//! The key of a repository: its source, and the check that it is the declared one.
 
 use std::{fmt, io::Read, str::FromStr};
 
@@ -9,20 +9,20 @@ use serde::Deserialize;
 use super::{AptRepository, MAX_FILE_BYTES};
 use crate::{
     error::Fault,
-    fetch::{Download, Source},
+    fetch::{pull::Download, source::Source},
     packages::openpgp::Keyring,
     system::System,
     value::Sha256,
 };
 
-/// Where the key is.
+/// The declared key.
 #[derive(Debug, Clone, JsonSchema, Deserialize)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
 pub(super) enum Key {
-    /// Here.
+    /// The armored key itself.
     Inline(String),
-    /// There.
+    /// The source of the key file.
     At(Source),
 }
 
@@ -55,11 +55,14 @@ impl fmt::Display for Key {
 }
 
 impl AptRepository {
-    /// The keyring in a key file, known to be the declared one and to hold no other key.
+    /// Returns the keyring of a key file.
+    ///
+    /// # Errors
+    /// If it is not the declared one, or has another key too.
     pub(super) fn read_key(&self, file: &[u8]) -> Result<Keyring> {
         if let Some(declared) = self.key_sha256 {
             let actual = Sha256::of(file);
-            ensure!(actual == declared, "the key's sha256 is {actual}, declared is {declared}");
+            ensure!(actual == declared, "the key's sha256 is {actual}, but {declared} is declared");
         }
         let keyring = Keyring::read(file)?;
         self.check_fingerprint(&keyring)?;
@@ -70,13 +73,13 @@ impl AptRepository {
         let Some(declared) = self.key_fingerprint else { return Ok(()) };
         match keyring.primary_keys().iter().find(|fingerprint| **fingerprint != declared) {
             None => Ok(()),
-            Some(other) => Err(Fault::new(format!("it holds the key {other}, declared is {declared}"))
-                .hint("every key in the file would be trusted: publish a file with the declared one only")
+            Some(other) => Err(Fault::new(format!("the key file has the key {other}, but {declared} is declared"))
+                .hint("publish a file with only the declared key: apt trusts every key of a file")
                 .into()),
         }
     }
 
-    /// The published keyring, if it is the declared one. `sources` is the sources file that names it.
+    /// Returns the installed keyring if it is the declared one. `sources` is the sources file that names it.
     pub(super) fn recognize(&self, published: &[u8], sources: &[u8]) -> Option<Keyring> {
         let keyring = Keyring::read(published).ok().filter(|keyring| keyring.packets() == published)?;
         let is_recorded = self.record(&keyring).is_none_or(|record| {
@@ -90,8 +93,9 @@ impl AptRepository {
         is_declared.then_some(keyring)
     }
 
-    /// The line of the sources file that says which key file the keyring was made from, where `key_sha256` pins a
-    /// file of other bytes: armored text.
+    /// Returns the line of the sources file with the digest of the keyring's key file.
+    ///
+    /// It is needed if `key_sha256` is the digest of an armored text, whose bytes differ from the keyring's.
     pub(super) fn record(&self, keyring: &Keyring) -> Option<String> {
         let (file, keyring) = (self.key_sha256?, Sha256::of(keyring.packets()));
         (file != keyring).then(|| format!("# Keyring sha256 {keyring}, of the key file with sha256 {file}"))
@@ -101,7 +105,7 @@ impl AptRepository {
         Download::new(source.clone(), self.key_sha256)
     }
 
-    /// Fetches the declared key.
+    /// Downloads the declared key.
     pub(super) fn fetch_key(&self, system: &System) -> Result<Keyring> {
         let mut file = vec![];
         match &self.key {

@@ -1,14 +1,14 @@
-//! A file's bytes from elsewhere: bringing them, and knowing later whether they are still the origin's.
+//! The source of a file: its download, and the later check whether the file still has the source's content.
 
 use std::io::Read;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{File, TEXT_LIMIT, Verify, short};
+use super::{File, MAX_TEXT_BYTES, Verify, short};
 use crate::{
     error::{self, Class, Fault},
-    fetch::{Download, Sources, other_bytes},
+    fetch::{pull::Download, source::Sources, spool::other_bytes},
     host::{root::Staged, state},
     system::{Fact, System},
     value::{AbsPath, Sha256},
@@ -20,17 +20,17 @@ pub(super) struct Origin<'a> {
     pub sources: &'a Sources,
 }
 
-/// What is remembered of a file whose manifest has no digest of its final bytes.
+/// The record of a file whose manifest has no digest of its final content.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Arrived {
     source: String,
-    /// The origin's validator.
+    /// The `ETag` of the source.
     etag: Option<String>,
-    /// Of the bytes as the origin sent them.
+    /// The digest of the downloaded content.
     sent: Sha256,
-    /// Of the bytes as they were published: after the template.
+    /// The digest of the written content, with the template filled in.
     published: Sha256,
-    /// A template's text, to be filled in again without asking the origin.
+    /// The text of a template, to fill it in again without a download.
     template: Option<String>,
 }
 
@@ -43,7 +43,7 @@ impl Origin<'_> {
         note(&self.file.path)
     }
 
-    /// How the published bytes, with this digest, differ from the origin's, or `None`.
+    /// Returns the difference between the written content, given by its digest, and the source's; `None` if there is none.
     pub fn difference(&self, system: &System, digest: Option<Sha256>) -> Result<Option<String>> {
         if let (Some(path), false) = (self.sources.local(), self.file.template) {
             if self.is_expected(system) {
@@ -53,13 +53,13 @@ impl Origin<'_> {
             return Ok((Some(origin) != digest).then(|| format!("write new content, sha256 {}", short(origin))));
         }
         let Some(arrived) = state::read::<Arrived>(system.root(), &self.state_name()) else {
-            return Ok(Some("write content (where its bytes came from is not known)".into()));
+            return Ok(Some("write content (the source of the present content is not known)".into()));
         };
         if arrived.source != self.sources.to_string() {
             return Ok(Some("write content of another source".into()));
         }
         if Some(arrived.published) != digest {
-            return Ok(Some("write content again (it was changed since)".into()));
+            return Ok(Some("write content again (the file has changed since)".into()));
         }
         if let Some(template) = &arrived.template
             && Sha256::of(system.render(template)?.as_bytes()) != arrived.published
@@ -76,14 +76,14 @@ impl Origin<'_> {
             let origin = system.host.digest(path)?.with_context(|| format!("{path} does not exist"))?;
             return Ok((arrived.sent != origin).then(|| format!("write new content, sha256 {}", short(origin))));
         }
-        let etag = system.etag(self.sources.first())?;
-        Ok((etag.is_none() || etag != arrived.etag).then(|| "write new content (the origin has another ETag)".into()))
+        let etag = system.fetcher.etag(&system.host, self.sources.first())?;
+        Ok((etag.is_none() || etag != arrived.etag).then(|| "write new content (the source has another ETag)".into()))
     }
 
-    /// Brings the bytes to the staged file.
+    /// Downloads the content to the staged file.
     pub fn bring(&self, system: &System, staged: &mut Staged) -> Result<Arrived> {
         if self.file.verify == Some(Verify::None) {
-            tracing::warn!(source = %self.sources, "verify = \"none\": whatever arrives is taken");
+            tracing::warn!(source = %self.sources, "verify = \"none\": the downloaded content is not verified");
         }
         let mut fetched = system.fetch(&self.download())?;
         let template = if self.file.template { Some(text(&mut fetched.file, self.sources)?) } else { None };
@@ -101,7 +101,7 @@ impl Origin<'_> {
         Ok(Arrived { source: self.sources.to_string(), etag: fetched.etag, sent: fetched.sha256, published, template })
     }
 
-    /// Remembers where the published bytes came from, where the manifest alone can't tell.
+    /// Records the source of the written content, if the manifest has no digest of it.
     pub fn remember(&self, system: &System, arrived: &Arrived) -> Result<()> {
         if self.file.sha256.is_some() && !self.file.template {
             return Ok(());
@@ -109,13 +109,13 @@ impl Origin<'_> {
         state::write(system.root(), &self.state_name(), arrived)
     }
 
-    /// Whether it is a file of this machine that a change planned earlier puts there.
+    /// Returns whether an earlier planned change writes the source, a file of this machine.
     fn is_expected(&self, system: &System) -> bool {
         let Some(path) = self.sources.local() else { return false };
         system.expects(&Fact::Path(path.clone())) || system.expects(&Fact::Packages)
     }
 
-    /// Fails where a run could not bring the bytes of a file of this machine, unless an earlier change will put it there.
+    /// Fails if the source is a file of this machine that a run could not copy. An earlier planned change may write it.
     pub fn foresee(&self, system: &System) -> Result<()> {
         let Some(path) = self.sources.local() else { return Ok(()) };
         let known = system.expected_digest(path);
@@ -133,16 +133,16 @@ impl Origin<'_> {
         Ok(())
     }
 
-    /// The bytes as they would be published, if they are short.
+    /// Returns the content that a run would write, if it is short.
     ///
     /// # Errors
-    /// If a run would fail to get them as well. What may pass until then is no error.
+    /// If a run would fail to download it too. A temporary failure is no error.
     pub fn preview(&self, system: &System) -> Result<Option<Vec<u8>>> {
         if self.is_expected(system) {
             return Ok(None);
         }
         let mut fetched = match system.fetch(&self.download()) {
-            Ok(fetched) if fetched.size <= TEXT_LIMIT => fetched,
+            Ok(fetched) if fetched.size <= MAX_TEXT_BYTES => fetched,
             Ok(_) => return Ok(None),
             Err(error) if error::class(&error) == Class::Permanent => return Err(error),
             Err(error) => {
@@ -159,7 +159,7 @@ impl Origin<'_> {
     }
 }
 
-/// The name of the state file that tells where a file's bytes came from.
+/// Returns the name of the state file with the record of a file.
 pub fn note(path: &AbsPath) -> String {
     format!("file-{}.json", &Sha256::of(path.as_str().as_bytes()).to_string()[..32])
 }
@@ -167,9 +167,9 @@ pub fn note(path: &AbsPath) -> String {
 fn text(file: &mut impl Read, sources: &Sources) -> Result<String> {
     let mut text = String::new();
     let read =
-        file.take(TEXT_LIMIT + 1).read_to_string(&mut text).with_context(|| format!("{sources} is not a text"))?;
-    if read as u64 > TEXT_LIMIT {
-        return Err(Fault::new(format!("{sources} is too long for a template: at most {TEXT_LIMIT} bytes")).into());
+        file.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text).with_context(|| format!("{sources} is not a text"))?;
+    if read as u64 > MAX_TEXT_BYTES {
+        return Err(Fault::new(format!("{sources} is too long for a template: at most {MAX_TEXT_BYTES} bytes")).into());
     }
     Ok(text)
 }

@@ -1,8 +1,8 @@
-//! The last look at a file's new bytes: by its validator, and by systemd where it is a unit file or a drop-in of one.
+//! The last check of a file's new content: by its validator, and by systemd for a unit file or a drop-in.
 
 use anyhow::{Context, Result};
 
-use super::{File, TEXT_LIMIT};
+use super::{File, MAX_TEXT_BYTES};
 use crate::{
     host::{
         command::{validate, validator},
@@ -13,14 +13,14 @@ use crate::{
 };
 
 impl File {
-    /// Fails where the declared validator or systemd refuses the new bytes. They have the file's own name meanwhile.
+    /// Fails if the declared validator or systemd refuses the new content. It has the file's own name during the check.
     pub(super) fn verify(&self, system: &System, staged: &mut Staged) -> Result<()> {
         let is_unit = system.host.is_unit_file(&self.path) && system.host.has_program("systemd-analyze");
         let extended = system.host.unit_of_drop_in(&self.path).filter(|_| system.host.has_program("systemd-analyze"));
         if !is_unit && extended.is_none() && self.validate.is_none() {
             return Ok(());
         }
-        // Root follows no path that a user may change: what is below a user's directory is judged with that user's rights.
+        // Root follows no path that a user may change. A file below a user's directory is checked with that user's rights.
         let user = staged.user().cloned();
         let extended = extended.filter(|_| user.is_none());
         staged.under_own_name(|path| {
@@ -40,16 +40,18 @@ impl File {
         })
     }
 
-    /// Fails where systemd would refuse a unit with the drop-in at this path, but not as the unit is now.
+    /// Fails if systemd would refuse a unit with the drop-in at this path, but accepts the unit without it.
     ///
-    /// systemd takes the drop-ins beside a unit file before those of the same name elsewhere: it is shown a copy of the
+    /// systemd prefers the drop-ins beside a unit file to those of the same name elsewhere. So it verifies a copy of the
     /// unit's file beside the new drop-in.
     fn verify_drop_in(&self, system: &System, path: &AbsPath, unit: &str) -> Result<()> {
         let root = system.root();
-        // Its package may come later.
+        // The package of the unit may be installed later.
         let Some(file) = system.host.unit_file(unit)? else { return Ok(()) };
-        let Ok(Some(bytes)) = root.resolve(&file).and_then(|file| root.read(&file, TEXT_LIMIT)) else { return Ok(()) };
-        let directory = path.parent().context("a file is in a directory")?;
+        let Ok(Some(bytes)) = root.resolve(&file).and_then(|file| root.read(&file, MAX_TEXT_BYTES)) else {
+            return Ok(());
+        };
+        let directory = path.parent().context("the path of the file is /")?;
         let (copy, drop_ins) = (directory.join(unit)?, directory.join(&format!("{unit}.d"))?);
         let verified = (|| {
             root.write(&copy, Ownership { uid: 0, gid: 0, mode: 0o600 }, &bytes)?;

@@ -1,11 +1,11 @@
-//! What a service reads at its start: what it was started with, and what has changed since.
+//! The files that a service reads at its start, and their changes since its last good start.
 
 use std::collections::BTreeMap;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::{START_PATIENCE, Service};
+use super::{START_TIMEOUT, Service};
 use crate::{
     host::{
         state,
@@ -15,10 +15,10 @@ use crate::{
     value::{AbsPath, Sha256},
 };
 
-/// What is remembered of a unit's last good start.
+/// The record of a unit's last good start.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub(super) struct Started {
-    /// Where: on a machine made from a copy of that one's disk systemd has started it anew, at the boot.
+    /// The machine. On a machine made from an image of its disk, systemd has started the unit again at boot.
     #[serde(default)]
     machine: Option<String>,
     inputs: BTreeMap<AbsPath, Option<Sha256>>,
@@ -30,18 +30,19 @@ impl Service {
         &self.name.0
     }
 
-    /// The files that it is restarted for.
+    /// The files whose changes restart it.
     pub fn restart_on(&self) -> &[AbsPath] {
         &self.restart_on
     }
 
-    /// All that it reads at its start: the files of `restart_on`, and its own unit file.
+    /// Returns the files that it reads at its start: those of `restart_on` and its own unit file.
     pub(super) fn files(&self) -> Vec<AbsPath> {
         self.restart_on.iter().cloned().chain(unit_files(&self.name.0)).collect()
     }
 
-    /// Returns which files of `restart_on` are not those of its last good start, or in a dry run would not be; `None`
-    /// where no start on this machine is known.
+    /// Returns the files of `restart_on` that differ from its last good start, or in a plan that will differ.
+    ///
+    /// Returns `None` if no start on this machine is known.
     pub fn changed_since_start(&self, system: &System) -> Result<Option<Vec<AbsPath>>> {
         let Some(started) = self.started(system) else { return Ok(None) };
         let now = self.inputs(system)?.inputs.into_iter();
@@ -49,7 +50,7 @@ impl Service {
         Ok(Some(changed.map(|(path, _)| path).collect()))
     }
 
-    /// Returns a file that it has not read since it was changed, if it runs.
+    /// Returns a changed file that the running service has not read yet.
     pub fn awaits_restart_for(&self, system: &System) -> Result<Option<AbsPath>> {
         if !system.is_live() {
             return Ok(None);
@@ -58,7 +59,7 @@ impl Service {
         Ok(if changed.is_some() && system.host.unit(&self.name.0)?.is_active() { changed } else { None })
     }
 
-    /// Whether it was started with what is at a path now, as far as this program knows.
+    /// Returns whether this program has started it with the present content of a path.
     pub fn runs_with(&self, system: &System, path: &AbsPath) -> Result<bool> {
         if system.host.has_started(&self.name.0) {
             return Ok(true);
@@ -70,19 +71,21 @@ impl Service {
             && system.host.unit(&self.name.0)?.is_active())
     }
 
-    /// Starts it again, with files that were put back.
+    /// Restarts it with the restored files.
     pub fn restart(&self, system: &System) -> Result<()> {
         let inputs = self.inputs(system)?;
         self.settle(system, "restart")?;
         self.remember(system, &inputs)
     }
 
-    /// Whether it serves, and a restart that fails takes something away. One that systemd keeps restarting does not.
+    /// Returns whether it serves, so that a failed restart would end its service.
+    ///
+    /// A unit that systemd restarts repeatedly does not serve.
     pub(super) fn serves(unit: &Unit) -> Result<bool> {
-        Ok(unit.is_active() && (unit.restarts() == 0 || unit.active_for()? > START_PATIENCE))
+        Ok(unit.is_active() && (unit.restarts() == 0 || unit.active_for()? > START_TIMEOUT))
     }
 
-    /// The digests of what the unit reads at its start; in a dry run of what it would read.
+    /// Returns the digests of the files that the unit reads at its start; in a plan, those after the planned changes.
     pub(super) fn inputs(&self, system: &System) -> Result<Started> {
         let digest = |path: &AbsPath| {
             let file = system.root().resolve(path)?;
@@ -93,7 +96,7 @@ impl Service {
         Ok(Started { machine: system.host.identity(), inputs: digests.collect::<Result<_>>()? })
     }
 
-    /// Remembers what it was started with.
+    /// Records the files that it was started with.
     pub(super) fn remember(&self, system: &System, inputs: &Started) -> Result<()> {
         if self.restart_on.is_empty() { Ok(()) } else { state::write(system.root(), &self.state_name(), inputs) }
     }

@@ -1,6 +1,6 @@
-//! What stood at a path before an earlier run changed it, for the run that starts the service that reads it.
+//! Files that an earlier run has replaced, for the run that starts the service that reads them.
 //!
-//! It lies in the state directory, mode 0600, as long as the service has not been started with the change.
+//! They are in the state directory, with mode 0600, until the service has been started with the change.
 
 use std::io::{Read, Seek};
 
@@ -20,14 +20,14 @@ use crate::{
 
 /// The file in the state directory.
 const FILE: &str = "previous.json";
-/// A larger file is not copied: configuration and unit files are smaller.
+/// Limits the size of a saved file. Configuration and unit files are smaller.
 const MAX_FILE_BYTES: u64 = 256 << 10;
-/// What all copies may have together.
+/// Limits the size of all saved files together.
 const MAX_BYTES: usize = 4 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
-    /// Which machine it is of; see [`System::identity`].
+    /// The machine; see [`System::identity`].
     machine: Option<String>,
     entries: Vec<Entry>,
 }
@@ -35,7 +35,7 @@ struct Saved {
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
     path: AbsPath,
-    /// What the run left at the path. If another process has changed it since, that counts.
+    /// The digest of the path after the run. If another process has changed the path since, its change is kept.
     left: Option<Sha256>,
     before: Before,
 }
@@ -49,7 +49,7 @@ enum Before {
 }
 
 impl System {
-    /// Takes over what an earlier run has kept. What cannot be read is not used.
+    /// Loads the files that an earlier run has saved. Unreadable ones are ignored.
     pub fn load_previous(&self) {
         let saved = state::read::<Saved>(self.root(), FILE).filter(|saved| saved.machine == self.host.identity());
         for Entry { path, left, before } in saved.into_iter().flat_map(|saved| saved.entries) {
@@ -60,7 +60,7 @@ impl System {
         }
     }
 
-    /// Keeps for a later run what stood at the paths that a service is still to be started with.
+    /// Saves the earlier states of the paths whose services have not been started with the changes.
     pub fn save_previous(&self, is_awaited: impl Fn(&AbsPath) -> bool) -> Result<()> {
         let mut entries = vec![];
         let mut left_bytes = MAX_BYTES;
@@ -70,7 +70,7 @@ impl System {
                     left_bytes -= before.bytes();
                     entries.push(Entry { path: path.clone(), left: self.content_at(path)?, before });
                 }
-                _ => tracing::warn!(%path, "its earlier content is too large to be kept for a later run"),
+                _ => tracing::warn!(%path, "its earlier content is too large to be saved for a later run"),
             }
         }
         if entries.is_empty() {
@@ -80,7 +80,7 @@ impl System {
         state::write(self.root(), FILE, &Saved { machine: self.host.identity(), entries })
     }
 
-    /// A digest of what is at a path: a file's bytes, or a link's target.
+    /// Returns a digest of a path: of a file's content or of a link's target.
     fn content_at(&self, path: &AbsPath) -> Result<Option<Sha256>> {
         match self.root().status(path)?.map(|status| status.file_type) {
             Some(FileType::Link) => {
@@ -94,7 +94,7 @@ impl System {
 }
 
 impl Before {
-    /// `None` if it is too large.
+    /// Returns the content for a save; `None` if it is too large.
     fn encode(previous: &Previous) -> Result<Option<Self>> {
         let (bytes, ownership) = match previous {
             Previous::Nothing => return Ok(Some(Self::Nothing)),

@@ -1,4 +1,4 @@
-//! What is downloaded: objects × protocol × delay.
+//! The cells of the benchmark: objects × protocol × delay.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -112,7 +112,7 @@ impl Cell {
         format!("http://{}:{S3_PORT}", self.host())
     }
 
-    /// An object's URL as those spell it who speak S3.
+    /// An object's URL for peers with S3.
     pub fn url(&self, name: &str) -> String {
         match self.protocol {
             Protocol::Http => self.http_url(name),
@@ -120,7 +120,7 @@ impl Cell {
         }
     }
 
-    /// An object's URL for those who need http.
+    /// An object's URL for peers without S3.
     pub fn http_url(&self, name: &str) -> String {
         let port = if self.protocol == Protocol::Http { HTTP_PORT } else { S3_PORT };
         format!("http://{}:{port}/{BUCKET}/{}/{name}", self.host(), self.objects.name)

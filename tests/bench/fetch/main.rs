@@ -32,10 +32,10 @@ use peers::{OURS, Peer};
 use report::{Results, Series};
 use world::World;
 
-/// What is added to the round trip of the far cells.
+/// The delay added to the round trip of the far cells.
 const DELAY: Duration = Duration::from_millis(20);
-/// A peer that takes longer, in seconds, is not asked for another round of the cell.
-const TOO_LONG: f64 = 20.0;
+/// A peer that takes longer, in seconds, gets no further round of the cell.
+const MAX_SECONDS: f64 = 20.0;
 
 struct Options {
     rounds: usize,
@@ -133,7 +133,7 @@ fn measure_round(world: &World, results: &mut Results, round: usize) {
     let count = results.series.len();
     for index in 0..count {
         let series = &mut results.series[(index + round) % count];
-        let slow = series.rounds.iter().flatten().any(|figure| figure.wall > TOO_LONG);
+        let slow = series.rounds.iter().flatten().any(|figure| figure.wall > MAX_SECONDS);
         let figure = if slow || series.failure.is_some() {
             None
         } else {

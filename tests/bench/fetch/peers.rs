@@ -1,4 +1,4 @@
-//! Who is measured, and how each is told what to download.
+//! The programs to compare, with their command lines.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -26,7 +26,7 @@ pub struct Summary {
     pub floor: bool,
     pub rounds: usize,
     pub wall: f64,
-    /// The same with `sha256sum` of the result added, for those who don't hash.
+    /// The same plus `sha256sum` of the result, for peers that do not hash.
     pub hashed: f64,
     pub cpu: f64,
     pub memory: f64,

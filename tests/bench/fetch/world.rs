@@ -16,8 +16,8 @@ use crate::peers::{ACCESS_KEY, BUCKET, Job, Peer, REGION, SECRET_KEY};
 
 /// What the memory of the world holds: the objects, and one download of them.
 const SIZE: &str = "5G";
-/// A client that takes longer is ended, and has failed.
-const PATIENCE: &str = "120";
+/// A client that takes longer than these seconds is killed, and has failed.
+const CLIENT_TIMEOUT_SECONDS: &str = "120";
 
 pub struct World {
     holder: Child,
@@ -168,7 +168,7 @@ impl World {
         let output = self
             .enter(true)
             .arg(std::env::current_exe()?)
-            .args(["measure", "timeout", "--signal=KILL", PATIENCE])
+            .args(["measure", "timeout", "--signal=KILL", CLIENT_TIMEOUT_SECONDS])
             .args(command)
             .envs(s3.into_iter().flatten())
             .current_dir("/")

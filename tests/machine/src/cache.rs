@@ -1,5 +1,5 @@
-//! Directories that are made once, named by a hash of what they are made from, and kept until a newer one takes their
-//! place and no machine runs on them any more.
+//! Directories that are made once, named by a hash of their sources. A directory is kept until a newer one replaces it
+//! and no machine uses it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -31,7 +31,7 @@ impl Emulator {
         Ok(emulator)
     }
 
-    /// Starts moto, which knows classic load balancers; its machines boot nothing, and nobody waits for them.
+    /// Starts moto, which knows classic load balancers. Its machines boot nothing, and its stacks do not wait for them.
     pub fn start_moto(world: &World, dir: &Path) -> Result<Emulator> {
         Self::run(world, dir, "moto_server.py")
     }

@@ -16,8 +16,8 @@ use crate::guest::{self, Output};
 use crate::world::World;
 use crate::{agent, converged, place};
 
-/// How long anything may take that the machine does by itself: to boot, to go down.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// How long a machine may take to boot or to shut down.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 /// How systemd-nspawn says that the machine wants to be switched on again.
 const REBOOT: i32 = 133;
 
@@ -190,7 +190,7 @@ impl Machine {
     pub fn wait_until_booted(&mut self) -> Result<()> {
         self.wait_for("the machine to boot", |machine| {
             let state = machine.exec(&["timeout", "10", "systemctl", "is-system-running", "--wait"])?.stdout;
-            // "degraded" is what tests look into, not what keeps a machine from being up.
+            // A "degraded" machine has booted; tests examine the failed units.
             Ok(matches!(state.trim(), "running" | "degraded"))
         })
     }
@@ -220,7 +220,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Ends every process of the machine at once. (Not a power cut: what was written is still in this kernel's cache.)
+    /// Kills every process of the machine at once. This is no power cut: written data stays in this kernel's cache.
     pub fn abort(&mut self) -> Result<()> {
         if let Some(mut nspawn) = self.nspawn.take() {
             // The leader is process 1 of the machine's namespace, and all in it ends with it.
@@ -321,7 +321,7 @@ impl Machine {
                 Some(nspawn) => nspawn.try_wait()?,
                 None => None,
             };
-            if ended.is_some() || start.elapsed() > PATIENCE {
+            if ended.is_some() || start.elapsed() > BOOT_TIMEOUT {
                 let console = fs::read_to_string(self.console()).unwrap_or_default();
                 bail!("waited in vain for {what} ({ended:?}); the console says:\n{console}");
             }

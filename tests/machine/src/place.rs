@@ -1,4 +1,4 @@
-//! Where a machine that runs keeps what is its own: a directory that is swept once nobody has it locked any more.
+//! The directory of a running machine. It is removed when no process holds its lock.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,8 +10,9 @@ use anyhow::{Context, Result};
 use crate::base::{PACKAGE, in_own_mounts};
 use crate::cache;
 
-/// A new directory, with the objects of the machine's buckets. Nobody sweeps as long as the file that comes with it is
-/// open: until then the machine must have locked its directory.
+/// Makes a directory with the objects of the machine's buckets.
+///
+/// No process removes it while the returned file is open. The machine must lock its directory before closing that file.
 pub(crate) fn new() -> Result<(PathBuf, File)> {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let sweeping = cache::lock("machines.lock")?;
@@ -24,7 +25,7 @@ pub(crate) fn new() -> Result<(PathBuf, File)> {
     Ok((dir, sweeping))
 }
 
-/// Clears away what was left by holders that were killed.
+/// Removes the directories of killed processes.
 fn sweep(machines: &Path) -> Result<()> {
     for entry in fs::read_dir(machines)? {
         let dir = entry?.path();

@@ -26,8 +26,8 @@ use crate::{agent, place};
 pub use image::{root_disk, stock_tree};
 use qemu::Qemu;
 
-/// How long anything may take in a machine whose every instruction is emulated.
-const PATIENCE: Duration = Duration::from_secs(1800);
+/// How long a command or a boot may take in an emulated machine.
+const STEP_TIMEOUT: Duration = Duration::from_secs(1800);
 const SWAP: &str = "/swapfile";
 
 /// How a virtual machine is to be.
@@ -145,7 +145,7 @@ impl Vm {
 
     /// Waits until commands can be run, which is before user-data is.
     pub fn wait_for_agent(&self) -> Result<()> {
-        let listens = self.qemu()?.agent().sync(Instant::now() + PATIENCE);
+        let listens = self.qemu()?.agent().sync(Instant::now() + STEP_TIMEOUT);
         listens.with_context(|| format!("the console says:\n{}", self.console()))
     }
 
@@ -153,7 +153,7 @@ impl Vm {
     pub fn wait_until_booted(&self) -> Result<()> {
         self.wait_for_agent()?;
         let state = self.exec(&["systemctl", "is-system-running", "--wait"])?.stdout;
-        // "degraded" is what tests look into, not what keeps a machine from being up.
+        // A "degraded" machine has booted; tests examine the failed units.
         ensure!(matches!(state.trim(), "running" | "degraded"), "{state}; the console says:\n{}", self.console());
         Ok(())
     }
@@ -164,7 +164,7 @@ impl Vm {
         let mut curl = self.world.command("curl");
         curl.args(["--fail", "--silent", "http://172.31.0.10/"]);
         while guest::output(&mut curl)?.code != 0 {
-            ensure!(start.elapsed() < PATIENCE, "it does not serve; the console says:\n{}", self.console());
+            ensure!(start.elapsed() < STEP_TIMEOUT, "it does not serve; the console says:\n{}", self.console());
             sleep(Duration::from_millis(100));
         }
         Ok(())
@@ -193,7 +193,7 @@ impl Vm {
             if now.is_ok_and(|now| now.code == 0 && now.stdout != before) {
                 return self.wait_until_booted();
             }
-            ensure!(start.elapsed() < PATIENCE, "it did not reboot; the console says:\n{}", self.console());
+            ensure!(start.elapsed() < STEP_TIMEOUT, "it did not reboot; the console says:\n{}", self.console());
         }
     }
 
@@ -202,7 +202,7 @@ impl Vm {
         self.start_process(&["systemctl", "poweroff"])?;
         let start = Instant::now();
         while self.qemu.as_mut().context("the machine is off")?.ended()?.is_none() {
-            ensure!(start.elapsed() < PATIENCE, "it does not go down; the console says:\n{}", self.console());
+            ensure!(start.elapsed() < STEP_TIMEOUT, "it does not go down; the console says:\n{}", self.console());
             sleep(Duration::from_millis(20));
         }
         self.qemu = None;
@@ -211,7 +211,7 @@ impl Vm {
 
     /// Runs a command in the machine.
     pub fn exec(&self, arguments: &[&str]) -> Result<Output> {
-        self.exec_within(arguments, PATIENCE)
+        self.exec_within(arguments, STEP_TIMEOUT)
     }
 
     fn exec_within(&self, arguments: &[&str], patience: Duration) -> Result<Output> {

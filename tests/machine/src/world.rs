@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 pub use fault::Fault;
 use fault::Faults;
 
-/// What the role's credentials hold that nobody else may ever read.
+/// The secrets of the role's credentials, which no output may show.
 pub const SECRETS: [&str; 2] = [imds::SECRET_KEY, imds::SESSION_TOKEN];
 /// The role's credentials and region, as the environment gives them to the AWS SDKs.
 pub const AWS_ENVIRONMENT: [(&str, &str); 4] = [
@@ -176,7 +176,7 @@ impl World {
         self.state.faults.add(pattern, times, fault);
     }
 
-    /// From here on nothing goes wrong any more.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.state.faults.clear();
     }
@@ -222,7 +222,7 @@ impl State {
         self.requests.lock().unwrap().push(request);
     }
 
-    /// Is there a host of this name in the world?
+    /// Returns whether the world has a host of this name.
     fn knows(&self, host: &str) -> bool {
         host.ends_with(".amazonaws.com")
             || self.www.join(host).is_dir()

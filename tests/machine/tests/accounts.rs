@@ -1,4 +1,4 @@
-//! Users and groups where the machine is in the way. Rows of the fault matrix by number.
+//! Faults of users and groups. The numbers are rows of the fault matrix.
 
 use std::fs;
 use std::process::{Child, Stdio};
@@ -32,7 +32,7 @@ fn passwd(machine: &Machine) -> Result<String> {
 }
 
 #[test]
-fn an_id_that_is_taken_and_an_account_that_differs_change_nothing() -> Result<()> {
+fn a_taken_id_and_a_different_account_change_nothing() -> Result<()> {
     let machine = machine()?;
     machine.sh("useradd --create-home --uid 1500 first; echo kept > /home/first/file")?;
     let before = passwd(&machine)?;
@@ -101,11 +101,11 @@ fn another_shell_is_set_and_nothing_else() -> Result<()> {
 }
 
 #[test]
-fn a_stale_lock_is_named_with_its_remedy_unless_useradd_sees_to_it() -> Result<()> {
+fn a_stale_lock_is_named_with_its_remedy() -> Result<()> {
     let machine = machine()?;
-    for stale in [": ", "echo $$ ", "echo someone "] {
+    for stale in [": ", "echo $$ ", "echo not-a-pid "] {
         machine.sh(&format!("{stale} > /etc/passwd.lock"))?;
-        let words = ["/etc/passwd.lock locks the accounts, and does not say for whom", "rm /etc/passwd.lock"];
+        let words = ["/etc/passwd.lock locks the accounts, but has no process id", "rm /etc/passwd.lock"];
         fails(&run(&machine, "name = \"first\"")?, 1, &words)?;
     }
     machine.sh("sh -c 'printf \"$$\\0\" > /etc/passwd.lock'")?;
@@ -169,5 +169,5 @@ fn a_read_only_etc_is_named() -> Result<()> {
     let machine = machine()?;
     machine.sh("mount --bind /etc /etc; mount -o remount,bind,ro /etc")?;
     let read_only = run(&machine, "name = \"first\"")?;
-    fails(&read_only, 1, &["/etc is on a file system that is mounted read-only"])
+    fails(&read_only, 1, &["the file system of /etc is mounted read-only"])
 }

@@ -1,4 +1,4 @@
-//! What goes wrong with apt and dpkg on real machines: rows 50 to 57 of the fault matrix, and `apt_repository`.
+//! Faults of apt and dpkg on real machines: rows 50 to 57 of the fault matrix, and `apt_repository`.
 
 use anyhow::{Result, ensure};
 use machine::{Fault, Machine, Options, Output, Signer};
@@ -33,7 +33,7 @@ fn machine() -> Result<Machine> {
 }
 
 #[test]
-fn what_an_interrupted_dpkg_left_is_finished() -> Result<()> {
+fn an_interrupted_dpkg_is_completed() -> Result<()> {
     let machine = machine()?;
     // Cut off in the middle: the maintainer script hangs, and everything of the run is killed.
     machine.sh("apt-get -qq update
@@ -43,14 +43,14 @@ fn what_an_interrupted_dpkg_left_is_finished() -> Result<()> {
          kill -KILL $apt $dpkg $postinst")?;
     let status = machine.sh("dpkg-query --show --showformat='${Status}' glovo-test-hang")?;
     ensure!(status != "install ok installed", "{status}");
-    // The hang is mended: what is unpacked gets a script that ends.
+    // The hang is fixed: the unpacked package gets a script that ends.
     machine.sh("printf '#!/bin/sh\\n' > /var/lib/dpkg/info/glovo-test-hang.postinst")?;
     expect(&run(&machine, &package("glovo-test-hello"))?, 0, &["glovo-test-hello"]);
     expect(&run(&machine, &package("glovo-test-hang"))?, 0, &[]);
     assert!(is_installed(&machine, "glovo-test-hang")? && is_installed(&machine, "glovo-test-hello")?);
     expect(&run(&machine, &package("glovo-test-hang"))?, 0, &["0 changes"]);
 
-    // Half-installed: `dpkg --audit` says nothing of it, the status file does.
+    // Half-installed: the status file says so, `dpkg --audit` does not.
     machine.sh("sed -i '/^Package: glovo-test-hello$/,/^$/s/^Status: .*/Status: install reinstreq half-installed/' /var/lib/dpkg/status; rm /usr/share/glovo-test-hello/greeting")?;
     expect(&run(&machine, &package("glovo-test-hello"))?, 0, &["reinstall glovo-test-hello (half-installed)"]);
     assert_eq!(machine.sh("cat /usr/share/glovo-test-hello/greeting")?, "hello 2.0\n");
@@ -136,7 +136,7 @@ fn only_a_repository_with_the_pinned_key_is_taken() -> Result<()> {
     expect(
         &run(&machine, &repository("expired", &digest))?,
         75,
-        &["expired", "set this machine's clock, which says 20"],
+        &["expired", "set this machine's clock, which shows 20"],
     );
     nothing_is_left()?;
     expect(&run(&machine, &repository("stable", &"0".repeat(64)))?, 1, &["sha256"]);
@@ -177,12 +177,12 @@ fn an_index_from_the_future_is_the_clocks_fault() -> Result<()> {
          components = [\"main\"]\nkey = \"/root/key\"\nkey_fingerprint = \"{}\"\n",
         vendor.fingerprint
     );
-    expect(&run(&machine, &repository)?, 75, &["not valid yet", "set this machine's clock, which says 20"]);
+    expect(&run(&machine, &repository)?, 75, &["not valid yet", "set this machine's clock, which shows 20"]);
     Ok(())
 }
 
 #[test]
-fn too_little_space_is_told_before_anything_is_fetched() -> Result<()> {
+fn too_little_space_is_told_before_any_download() -> Result<()> {
     let machine = machine()?;
     machine.sh("apt-get -qq update")?;
     // nginx has 648 kB of archives and 1.7 MB in them.
@@ -256,14 +256,14 @@ fn an_edited_configuration_file_stays_and_nothing_asks() -> Result<()> {
 }
 
 #[test]
-fn a_broken_or_hung_maintainer_script_is_said_and_mended_later() -> Result<()> {
+fn a_broken_or_hung_maintainer_script_is_told_and_fixed_later() -> Result<()> {
     let machine = machine()?;
     expect(
         &run(&machine, &package("glovo-test-broken"))?,
         1,
-        &["| glovo-test-broken: /etc/glovo-test-broken.mended is missing"],
+        &["| glovo-test-broken: /etc/glovo-test-broken.fixed is missing"],
     );
-    machine.sh("touch /etc/glovo-test-broken.mended")?;
+    machine.sh("touch /etc/glovo-test-broken.fixed")?;
     expect(&run(&machine, &package("glovo-test-broken"))?, 0, &["finish the configuration of glovo-test-broken"]);
 
     let hang = format!("{}timeout = \"20s\"\n", package("glovo-test-hang"));
@@ -281,7 +281,7 @@ fn a_package_starts_no_service_and_no_policy_outlives_the_run() -> Result<()> {
     assert_eq!(machine.exec(&["systemctl", "is-active", "glovo-test-service"])?.stdout, "inactive\n");
     machine.sh("! ls /usr/sbin/policy-rc.d 2> /dev/null")?;
 
-    // Killed in mid-install: apt goes on, and takes the policy away itself.
+    // Killed during an installation: apt continues, and removes the policy itself.
     std::fs::write(machine.path("/root/hang.toml"), format!("name = \"step\"\n{}", package("glovo-test-hang")))?;
     machine.sh("glovo-bootstrap run --steps /root/hang.toml > /dev/null 2>&1 & run=$!
          until [ -s /run/glovo-test-hang.pid ]; do sleep 0.05; done

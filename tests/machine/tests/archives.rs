@@ -1,4 +1,4 @@
-//! Packages are fetched by the agent where that is simple, by apt where it isn't or fails.
+//! The agent downloads packages from simple sources; apt downloads the others, and those that the agent could not.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ fn machine() -> Result<Machine> {
     Ok(machine)
 }
 
-/// The packages that somebody has asked the mirrors for.
+/// The packages that were requested from the mirrors.
 fn asked(machine: &Machine, who: &str) -> BTreeSet<String> {
     let requests = machine.world().requests();
     let of_them = requests.iter().filter(|request| request.agent.starts_with(who) && request.path.ends_with(".deb"));
@@ -57,7 +57,7 @@ fn many_packages_are_fetched_by_the_agent_and_few_by_apt() -> Result<()> {
 }
 
 #[test]
-fn what_the_agent_fails_to_fetch_apt_fetches() -> Result<()> {
+fn apt_downloads_the_archives_that_the_agent_cannot() -> Result<()> {
     let faults = [("missing", Fault::status(404), 1), ("corrupt", Fault::Corrupt, 2)];
     for (what, fault, times) in faults {
         let machine = machine()?;
@@ -82,7 +82,7 @@ fn an_archive_that_a_power_cut_has_torn_is_not_installed() -> Result<()> {
 }
 
 #[test]
-fn what_apt_has_a_way_of_its_own_for_is_left_to_apt() -> Result<()> {
+fn a_source_that_only_apt_can_read_is_left_to_apt() -> Result<()> {
     let settings = [
         "echo 'Acquire::http::Proxy \"DIRECT\";' > /etc/apt/apt.conf.d/99proxy",
         "echo 'machine other.test login me password secret' > /etc/apt/auth.conf.d/other.conf",

@@ -1,4 +1,5 @@
-//! Both halves together: `deploy` makes a stack on an emulator, whose user-data boots the machine, whose word `deploy` waits for.
+//! Both halves together: `deploy` makes a stack on an emulator, its user-data boots the machine, and `deploy` waits for
+//! the machine's signal.
 
 use std::fs;
 use std::path::PathBuf;
@@ -74,8 +75,7 @@ fn boot_again(machine: &Machine, emulator: &Emulator, endpoint: &str, update: &T
 }
 
 #[test]
-fn the_old_calls_make_a_stack_whose_machine_serves_and_a_broken_build_says_why_while_the_old_one_goes_on() -> Result<()>
-{
+fn the_old_calls_work_and_a_broken_build_changes_no_traffic() -> Result<()> {
     let mut machine = Machine::new(Options { user_data: Some(UserData::Text(String::new())), ..Options::default() })?;
     let emulator = Emulator::start(machine.world(), machine.directory())?;
     emulator.show_console(INSTANCE, &machine.console())?;
@@ -130,7 +130,7 @@ fn the_old_calls_make_a_stack_whose_machine_serves_and_a_broken_build_says_why_w
     ensure!(status.contains("every serving target runs build 1"), "{status}");
     machine.wait_until_serving()?;
 
-    // The mended build.
+    // The fixed build.
     set.retain(|pair| !pair.starts_with("jar_url="));
     set.extend(machine.variables()?.into_iter().filter(|pair| pair.starts_with("jar_url=")));
     operator.declare(&set)?;
@@ -191,7 +191,7 @@ fn two_whole_stacks_take_turns_behind_one_name() -> Result<()> {
     );
     let zone = emulator.ask("route53", "2013-04-01/hostedzone", &["--data", &zone])?;
     let zone = Emulator::texts(&zone, "Id")[0].trim_start_matches("/hostedzone/").to_owned();
-    // The weights of blue and green, as who asks for the name would be answered.
+    // The weights of the records of blue and green.
     let weights = || -> Result<Vec<String>> {
         let records = emulator.ask("route53", &format!("2013-04-01/hostedzone/{zone}/rrset"), &[])?;
         let record = |stack: &str| {
@@ -208,7 +208,7 @@ fn two_whole_stacks_take_turns_behind_one_name() -> Result<()> {
     };
     fs::create_dir(&operator.directory)?;
     fs::write(operator.directory.join("deploy.toml"), "strategy = 'weighted-dns'\npause = '1s'\n")?;
-    // Who speaks for the machine that a deploy waits for.
+    // Sends the signal of the machine that a deploy waits for.
     let deploy = |call: &str, stack: &str, content: &str| -> Result<String> {
         fs::write(operator.directory.join("user-data"), format!("#!/bin/sh\n# {content}\n"))?;
         let typed = operator.types(call)?;
@@ -217,7 +217,11 @@ fn two_whole_stacks_take_turns_behind_one_name() -> Result<()> {
         );
         let start = std::time::Instant::now();
         while emulator.ask("cloudformation", "", &["--data", &signal]).is_err() {
-            ensure!(start.elapsed() < std::time::Duration::from_secs(60), "nobody waits for {stack}: {}", typed.said());
+            ensure!(
+                start.elapsed() < std::time::Duration::from_secs(60),
+                "no resource of {stack} waits for a signal: {}",
+                typed.said()
+            );
             std::thread::sleep(std::time::Duration::from_millis(200));
         }
         let (code, said) = typed.end()?;

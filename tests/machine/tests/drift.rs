@@ -1,5 +1,5 @@
-//! Whatever is changed by hand on a converged machine, `plan` names exactly that, `run` mends exactly that, and then
-//! nothing is left.
+//! Drift: after a change by hand on a converged machine, `plan` names exactly that change and `run` fixes exactly that.
+//! Then nothing is pending.
 
 use std::fs;
 use std::process::Stdio;
@@ -9,13 +9,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use machine::{Machine, Options, Output, Tree};
 
-/// What somebody does to the machine, and the changes that this calls for.
+/// A change by hand, and the changes that fix it.
 type Drift<'a> = (&'a str, &'a [&'a str]);
 
 fn check(machine: &Machine, agent: impl Fn(&[&str]) -> Result<Output>, drifts: &[Drift<'_>]) -> Result<()> {
     for (by_hand, changes) in drifts {
         let plan = || agent(&["plan", "--json", "--detailed-exitcode"]);
-        let mend = || {
+        let fix = || {
             machine.sh(by_hand)?;
             let pending = plan()?;
             ensure!(pending.changes()? == *changes, "planned: {:#?}\n{}", pending.changes()?, pending.stderr);
@@ -27,7 +27,7 @@ fn check(machine: &Machine, agent: impl Fn(&[&str]) -> Result<Output>, drifts: &
             ensure!(left.code == 0, "left: {:#?}", left.changes()?);
             Ok(())
         };
-        mend().with_context(|| format!("after {by_hand}\nexpected: {changes:#?}"))?;
+        fix().with_context(|| format!("after {by_hand}\nexpected: {changes:#?}"))?;
     }
     Ok(())
 }
@@ -158,11 +158,11 @@ fn of_every_other_kind() -> Result<()> {
                 &["file /etc/app.conf: set owner deployer:deployer (now root:root), mode 0640 (now 0644)"],
             ),
             ("rm /etc/app.conf", &["file /etc/app.conf: create"]),
-            ("ln -sf passwd /etc/app.conf", &["file /etc/app.conf: replace the symbolic link by a file"]),
+            ("ln -sf passwd /etc/app.conf", &["file /etc/app.conf: replace the symbolic link with a file"]),
             (
                 "echo more >> /etc/site.conf",
                 &[
-                    "file /etc/site.conf: write content again (it was changed since) from s3://glovo-config/nginx/default",
+                    "file /etc/site.conf: write content again (the file has changed since) from s3://glovo-config/nginx/default",
                 ],
             ),
             (
@@ -207,7 +207,7 @@ fn of_the_application_is_waited_for() -> Result<()> {
 }
 
 #[test]
-fn of_two_steps_is_mended_in_the_one_that_is_asked_for() -> Result<()> {
+fn drift_of_two_steps_is_fixed_in_the_selected_one() -> Result<()> {
     let machine = converged()?;
     machine.sh("chmod 700 /var/www/glovo-app; systemctl --quiet disable nginx")?;
     machine.bootstrap(&["run", "provision_app_directory"])?.success()?;

@@ -1,5 +1,5 @@
-//! Images, of a tree and of a build instance: what can be done is done, what must wait until they boot is said to be
-//! deferred, and is all that is left to do then, on each machine anew.
+//! Images, of a tree and of a build instance. A run makes all changes that need no boot and reports the others as
+//! deferred. Each machine that boots the image makes exactly the deferred changes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ fn traces(machine: &Machine) -> Result<String> {
 }
 
 #[test]
-fn an_image_is_made_ready_and_a_machine_that_boots_it_does_the_rest() -> Result<()> {
+fn an_image_is_prepared_and_its_machine_does_the_rest() -> Result<()> {
     let baking = baking_machine()?;
     let before = traces(&baking)?;
     baking.bootstrap(&["run", "--root", IMAGE])?.success()?;
@@ -143,7 +143,7 @@ fn does_the_rest(machine: &Machine) -> Result<()> {
 }
 
 #[test]
-fn a_build_instance_is_baked_with_nothing_started_and_boots_as_another_machine() -> Result<()> {
+fn a_build_instance_starts_nothing_and_boots_as_another_machine() -> Result<()> {
     let mut machine = Machine::boot(Options::default())?;
     // A container keeps no random seed of its own.
     machine.sh(
@@ -198,7 +198,10 @@ fn the_image_of_a_running_instance_takes_nothing_for_done() -> Result<()> {
     let said = copy.bootstrap(&["run"])?.success()?;
     let after = starts(&copy)?;
     let restarted = |service: usize| before.split("\n\n").nth(service) != after.split("\n\n").nth(service);
-    ensure!(restarted(0) && said.contains("nginx.service: restart: what it was started with is not known"), "{said}");
+    ensure!(
+        restarted(0) && said.contains("nginx.service: restart: the files of its last start are not known"),
+        "{said}"
+    );
     ensure!(!restarted(1), "glovo-app was restarted, though it has started with what is there:\n{said}");
     assert_eq!(copy.agent(&["status"])?.code, 0);
     Ok(())

@@ -33,7 +33,7 @@ fn is_clean(script: &std::path::Path) -> Result<()> {
 
 /// Debian's Packer is the last free one, 1.6.6: it knows neither plugins nor what makes IMDSv2 the only one.
 #[test]
-fn packer_takes_the_template_and_hands_over_arguments_as_they_are() -> Result<()> {
+fn packer_accepts_the_template_and_passes_arguments_unchanged() -> Result<()> {
     let machine = Machine::boot(Options::default())?;
     // Beside the machine, and cleared away with it.
     let directory = machine.console().with_file_name("packer");

@@ -110,7 +110,7 @@ fn odd_armors(release: Release) -> Result<()> {
         world.refuses(&format!("behind {dashes:?} alone"), World::between(vendor, dashes).as_bytes())?;
     }
     let second = World::armored(attacker);
-    // An attacker's primary key that passes for a subkey of the vendor's: 0x99 and 0xB9 are the two packets' headers.
+    // An attacker's primary key, disguised as a subkey of the vendor's: 0x99 and 0xB9 are the two packets' headers.
     ensure!(attacker[0] == 0x99);
     let subkey = [&[0xB9], &attacker[1..]].concat();
     for (what, key) in [

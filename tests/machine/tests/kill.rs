@@ -1,5 +1,5 @@
-//! `kill -9` in the middle of a run, at system calls spread evenly over all it makes: nothing is torn, and the next run
-//! mends what is half done.
+//! `kill -9` in the middle of a run, at system calls spread evenly over the run: no file is torn, and the next run
+//! completes the changes.
 //!
 //! At 500 of them, which takes three minutes; `GLOVO_KILL_POINTS` asks for another number.
 
@@ -189,12 +189,12 @@ fn a_killed_run_tears_nothing_and_the_next_one_converges() -> Result<()> {
     Ok(())
 }
 
-/// Who is killed.
+/// The process that is killed.
 #[derive(Clone, Copy, Debug)]
 enum Victim {
     /// The agent. What it has started lives on.
     Agent,
-    /// Whichever process of the run comes there first.
+    /// The first process of the run that makes the call.
     AnyProcess,
 }
 

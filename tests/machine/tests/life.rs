@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use machine::{Machine, Options, Tree, pristine_tree};
 
 #[test]
-fn what_was_written_survives_power_off_and_abort() -> Result<()> {
+fn written_data_survives_power_off_and_abort() -> Result<()> {
     let mut machine = Machine::boot(Options::default())?;
     machine.sh("echo first > /root/written")?;
     machine.power_off()?;
@@ -24,7 +24,7 @@ fn what_was_written_survives_power_off_and_abort() -> Result<()> {
 }
 
 #[test]
-fn every_file_system_asked_for_is_there_and_swap_works_on_ext4() -> Result<()> {
+fn every_requested_file_system_exists_and_ext4_can_swap() -> Result<()> {
     let machine = Machine::boot(Options { disks: vec!["ext4", "xfs", "btrfs"], ..Options::default() })?;
     for disk in ["ext4", "xfs", "btrfs"] {
         assert_eq!(machine.sh(&format!("findmnt -no FSTYPE /mnt/{disk}"))?.trim(), disk);

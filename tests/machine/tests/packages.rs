@@ -115,7 +115,7 @@ fn it_is_upgraded_removed_and_purged() -> Result<()> {
 }
 
 #[test]
-fn a_run_cut_off_by_going_down_is_made_good_at_the_next_boot() -> Result<()> {
+fn a_run_cut_off_by_a_shutdown_is_finished_at_the_next_boot() -> Result<()> {
     // cloud-init is on: its last stage is ordered after multi-user.target, which waits for this unit.
     let user_data = Some(UserData::Text("#!/bin/sh\ntouch /root/user-data\n".into()));
     let mut machine = installed(Options { user_data, ..Options::default() })?;
@@ -134,7 +134,7 @@ fn a_run_cut_off_by_going_down_is_made_good_at_the_next_boot() -> Result<()> {
 }
 
 #[test]
-fn what_may_pass_is_tried_again_but_not_for_ever() -> Result<()> {
+fn a_temporary_failure_is_tried_again_but_not_for_ever() -> Result<()> {
     let machine = installed(Options::default())?;
     machine.sh(
         "mkdir /etc/systemd/system/glovo-bootstrap.service.d; systemctl daemon-reload

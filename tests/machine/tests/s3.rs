@@ -1,4 +1,4 @@
-//! S3 says no in many ways: each has its own words, and none gives a secret away.
+//! S3's refusals: each has its own message, and none contains a secret.
 
 use std::fs;
 
@@ -95,7 +95,7 @@ fn a_deadline_says_what_was_waited_for() -> Result<()> {
 }
 
 #[test]
-fn a_bucket_elsewhere_is_followed_once_and_patience_pays() -> Result<()> {
+fn a_bucket_elsewhere_is_followed_once_and_retries_succeed() -> Result<()> {
     let machine = Machine::boot(Options::default())?;
     let elsewhere = refusal(301, "PermanentRedirect", &[("x-amz-bucket-region", "eu-central-1")]);
     let path_style = "^GET s3.amazonaws.com/glovo-config/nginx/default";
@@ -138,7 +138,7 @@ fn gives_nothing_away(machine: &Machine, said: &str) -> Result<()> {
     Ok(())
 }
 
-/// The metadata service refuses with 401 whoever comes without a token.
+/// Every request to the metadata service had a token: it answers 401 without one.
 fn only_with_a_token(machine: &Machine) -> Result<()> {
     let metadata = machine.world().requests().into_iter().filter(|request| request.host == "169.254.169.254");
     let statuses: Vec<u16> = metadata.map(|request| request.status).collect();
@@ -147,7 +147,7 @@ fn only_with_a_token(machine: &Machine) -> Result<()> {
 }
 
 #[test]
-fn a_metadata_service_that_ec2_is_not_behind_is_not_asked() -> Result<()> {
+fn a_metadata_service_that_is_not_ec2s_is_not_asked() -> Result<()> {
     if fs::read_to_string("/sys/class/dmi/id/sys_vendor").is_ok_and(|vendor| vendor.starts_with("Amazon EC2")) {
         eprintln!("not tested: on an EC2 instance a container sees EC2's firmware");
         return Ok(());
@@ -156,7 +156,7 @@ fn a_metadata_service_that_ec2_is_not_behind_is_not_asked() -> Result<()> {
     let distrustful = ["env", "--unset=GLOVO_BOOTSTRAP_TRUST_METADATA"];
     let refused = fetch(&machine, "s3://glovo-config/nginx/default", &distrustful[1..])?;
     let said = refused.stdout + &refused.stderr;
-    ensure!(refused.code == 1 && said.contains("by its firmware (DMI) this machine is no EC2 instance"), "{said}");
+    ensure!(refused.code == 1 && said.contains("the firmware (DMI) does not say EC2"), "{said}");
     ensure!(said.contains("GLOVO_BOOTSTRAP_TRUST_METADATA=1"), "{said}");
     fs::write(
         machine.path("/root/id.toml"),

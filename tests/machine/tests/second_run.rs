@@ -25,7 +25,7 @@ fn starts_one_systemctl_show(machine: &Machine) -> Result<()> {
 }
 
 #[test]
-fn the_built_in_steps_start_one_systemctl_show_before_and_after_a_reboot() -> Result<()> {
+fn the_built_in_steps_start_one_systemctl_show() -> Result<()> {
     let mut machine = Machine::boot(Options { tree: Tree::Converged, upper: Upper::Disk, ..Options::default() })?;
     machine.wait_until_serving()?;
     starts_one_systemctl_show(&machine)?;

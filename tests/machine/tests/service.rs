@@ -46,7 +46,7 @@ fn pid(machine: &Machine, unit: &str) -> Result<String> {
 }
 
 #[test]
-fn a_service_that_does_not_stay_up_is_an_error_with_its_last_words() -> Result<()> {
+fn a_service_that_does_not_stay_up_fails_with_its_last_lines() -> Result<()> {
     let machine = Machine::boot(Options::default())?;
     let dies = "ExecStart=sh -c 'echo no configuration; exit 3'";
     fails(&machine, &beat(dies, ""), 1, &["beat.service failed (exit-code)", "| no configuration"])?;
@@ -73,7 +73,7 @@ fn a_service_that_does_not_stay_up_is_an_error_with_its_last_words() -> Result<(
 }
 
 #[test]
-fn whoever_waits_for_a_service_that_ends_after_its_start_is_told_its_last_words() -> Result<()> {
+fn a_service_that_ends_after_its_start_is_told_to_its_waiters() -> Result<()> {
     let machine = Machine::boot(Options::default())?;
     let check =
         "stable = \"0s\"\n[[resource]]\nkind = \"http_check\"\nurl = \"http://127.0.0.1:8080/\"\ndeadline = \"60s\"";
@@ -88,7 +88,7 @@ fn whoever_waits_for_a_service_that_ends_after_its_start_is_told_its_last_words(
 }
 
 #[test]
-fn a_service_that_never_gets_ready_ends_at_the_deadline_with_its_last_words() -> Result<()> {
+fn a_service_that_never_gets_ready_fails_with_its_last_lines() -> Result<()> {
     let machine = Machine::boot(Options::default())?;
     let waits = "Type=notify\nExecStart=sh -c 'echo waiting for a quorum; sleep infinity'\nTimeoutStartSec=infinity";
     let ends = ["beat.service is still ", "after 3", "| waiting for a quorum"];
@@ -116,11 +116,11 @@ fn a_unit_that_can_not_be_loaded_is_an_error_that_says_why() -> Result<()> {
     machine.sh("systemctl stop beat; rm /etc/systemd/system/beat.service; ln -s /dev/null /etc/systemd/system/masked.service; systemctl daemon-reload")?;
     let masked = "name = \"masked\"\n[[resource]]\nkind = \"service\"\nname = \"masked\"\nrunning = true\n";
     fails(&machine, masked, 1, &["masked.service is masked", "systemctl unmask masked.service"])?;
-    fails(&machine, &masked.replace("masked", "absent"), 1, &["there is no unit absent.service"])
+    fails(&machine, &masked.replace("masked", "absent"), 1, &["the unit absent.service does not exist"])
 }
 
 #[test]
-fn a_site_that_its_validator_refuses_is_put_back_and_serves_after_a_reboot() -> Result<()> {
+fn a_refused_site_is_put_back_and_serves_after_a_reboot() -> Result<()> {
     let mut machine = Machine::boot(Options { tree: Tree::Converged, ..Options::default() })?;
     let site = fs::read_to_string(machine.path("/etc/nginx/sites-enabled/default"))?;
     let manifest = |site: &str| {
@@ -187,7 +187,7 @@ fn a_unit_that_is_refused_is_put_back_and_runs_after_a_reboot() -> Result<()> {
 }
 
 #[test]
-fn it_is_restarted_only_when_what_it_read_has_changed_even_by_a_killed_run() -> Result<()> {
+fn it_is_restarted_only_after_a_change_even_by_a_killed_run() -> Result<()> {
     let machine = Machine::boot(Options::default())?;
     let declared = |value: &str| {
         let file = format!("[[resource]]\nkind = \"file\"\npath = \"/etc/beat.conf\"\ncontent = \"{value}\"\n");

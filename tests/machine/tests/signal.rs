@@ -1,4 +1,4 @@
-//! A machine's word to CloudFormation, and its last one on the console.
+//! A machine's signal to CloudFormation, and its failure block on the console.
 
 use std::fs;
 use std::thread::sleep;
@@ -25,7 +25,7 @@ fn signals(machine: &Machine) -> Vec<String> {
 }
 
 #[test]
-fn a_machine_that_serves_signals_success_and_one_that_can_t_says_why_on_its_console() -> Result<()> {
+fn a_serving_machine_signals_success_a_failed_one_says_why() -> Result<()> {
     let machine = Machine::boot(Options { tree: Tree::Converged, ..Options::default() })?;
     let busy = || machine.world().fault("^GET cloudformation", 1, Fault::status(503));
     let taken = || machine.world().fault("^GET cloudformation", 1, Fault::status(200));

@@ -1,4 +1,4 @@
-//! What is shipped runs where nothing else is: in an empty directory, with what the kernel gives a process.
+//! The shipped binary runs in an empty directory, with only the kernel's interfaces.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -107,7 +107,7 @@ fn it_runs_in_an_empty_directory() -> Result<()> {
 }
 
 #[test]
-fn it_fetches_by_https_from_whom_it_is_told_to_trust() -> Result<()> {
+fn it_downloads_by_https_from_a_trusted_server() -> Result<()> {
     with_each(|world, chroot| {
         let fetch = ["fetch", "--output-dir", "/new", FILE];
         let untold = chroot.run(world, &[], &fetch)?;

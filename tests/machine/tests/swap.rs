@@ -32,7 +32,7 @@ fn clear(machine: &Machine, path: &str) -> Result<()> {
 }
 
 #[test]
-fn one_that_is_there_is_closed_and_turned_on_but_not_made_again() -> Result<()> {
+fn an_existing_swap_file_is_closed_and_activated_not_remade() -> Result<()> {
     let machine = machine()?;
     for path in [machine.swap_path(), machine.swap_path().replace("ext4", "xfs")] {
         agent(&machine, &["run"], &path, "16MiB")?.success()?;
@@ -53,7 +53,7 @@ fn one_that_is_there_is_closed_and_turned_on_but_not_made_again() -> Result<()> 
 }
 
 #[test]
-fn what_cannot_be_swap_is_refused_before_anything_is_written() -> Result<()> {
+fn an_impossible_swap_file_is_refused_before_any_write() -> Result<()> {
     let machine = machine()?;
     let on_ext4 = machine.swap_path();
     let data = format!("{on_ext4}-data");
@@ -62,12 +62,12 @@ fn what_cannot_be_swap_is_refused_before_anything_is_written() -> Result<()> {
         || machine.sh("find /mnt /run/swap* /swap* 2> /dev/null | sort; cat /etc/fstab; df --output=used /mnt/ext4");
     let before = tree()?;
     for (path, size, words) in [
-        (on_ext4.as_str(), "10GiB", "would leave the disk full: it needs 10 GiB"),
+        (on_ext4.as_str(), "10GiB", "would fill the disk: it needs 10 GiB"),
         ("/mnt/btrfs/swap", "16MiB", "it is on btrfs"),
         ("/run/swap", "16MiB", "it is on tmpfs"),
         ("/swap", "16MiB", "it is on overlayfs"),
-        (&data, "16MiB", "is there and is not a swap file"),
-        (&format!("{on_ext4}-directory"), "16MiB", "is there and is not a swap file"),
+        (&data, "16MiB", "exists and is not a swap file"),
+        (&format!("{on_ext4}-directory"), "16MiB", "exists and is not a swap file"),
         ("/mnt/ext4/no/such/directory", "16MiB", "does not exist"),
     ] {
         let refused = agent(&machine, &["run"], path, size)?;
@@ -80,7 +80,7 @@ fn what_cannot_be_swap_is_refused_before_anything_is_written() -> Result<()> {
 }
 
 #[test]
-fn a_swap_file_with_holes_is_named_as_one() -> Result<()> {
+fn a_swap_file_with_holes_is_refused_as_such() -> Result<()> {
     let machine = machine()?;
     let path = machine.swap_path();
     machine.sh(&format!("truncate --size=16M {path}; chmod 600 {path}; mkswap --quiet {path}"))?;
@@ -93,7 +93,7 @@ fn a_swap_file_with_holes_is_named_as_one() -> Result<()> {
 }
 
 #[test]
-fn a_run_that_is_killed_leaves_no_half_file_and_the_next_one_converges() -> Result<()> {
+fn a_killed_run_leaves_no_half_file_and_the_next_converges() -> Result<()> {
     let machine = machine()?;
     let path = machine.swap_path();
     // The agent's own calls and those of mkswap and swapon, first and later ones. (musl starts programs by clone.)

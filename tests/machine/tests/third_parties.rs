@@ -40,7 +40,7 @@ fn expect(output: &Output, code: i32, words: &[&str]) {
 /// The installation goes on, and output, status and report have the warning.
 #[track_caller]
 fn expect_warning(machine: &Machine, output: &Output, words: &str) -> Result<()> {
-    let warning = "warning: the repository http://third.test could not be updated, and nothing is installed from it: ";
+    let warning = "warning: the repository http://third.test could not be updated; nothing is installed from it: ";
     expect(output, 0, &[warning, words, "converged: 1 change"]);
     let status = machine.agent(&["status"])?;
     expect(&status, 0, &[warning, words]);

@@ -1,4 +1,5 @@
-//! The rendered user-data, run for real: it gets the agent whatever stands in its way, or says loudly that it could not.
+//! The rendered user-data on a machine: it downloads the agent despite temporary failures, or reports its error on the
+//! console.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -110,7 +111,7 @@ fn a_new_role_and_a_bad_network_are_waited_for() -> Result<()> {
 }
 
 #[test]
-fn what_cannot_be_fetched_fails_loudly_and_leaves_nothing() -> Result<()> {
+fn a_failed_download_says_so_and_leaves_nothing() -> Result<()> {
     let machine = stock_machine()?;
     let world = machine.world();
     let script = render(&pin(OBJECT, AGENT), &[])?;
@@ -127,7 +128,7 @@ fn what_cannot_be_fetched_fails_loudly_and_leaves_nothing() -> Result<()> {
     fails(&machine, &script, &["iam/security-credentials/: HTTP Error 404"])?;
     world.clear_faults();
 
-    // In another partition it asks another host; there is none of that name here.
+    // In another partition it asks another host, which does not exist here.
     let says = |text: &str| Fault::Answer { status: 200, headers: vec![], body: text.into() };
     world.fault("meta-data/placement/region$", 100, says("cn-north-1"));
     world.fault("meta-data/services/domain$", 100, says("amazonaws.com.cn"));

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use machine::{UserData, Vm, VmOptions};
 
 #[test]
-fn a_stock_image_finds_out_that_it_is_on_ec2_and_bootstraps_itself() -> Result<()> {
+fn a_stock_image_detects_ec2_and_bootstraps_itself() -> Result<()> {
     let vm = Vm::boot(VmOptions { user_data: Some(UserData::Bootstrap), ..VmOptions::default() })?;
     println!("from power on, seconds:");
     for (phase, seconds) in vm.phases()?.into_iter().chain(vm.steps_of_run()?) {

@@ -1,4 +1,4 @@
-//! The world is as strict as EC2: what a machine must not get, it does not get.
+//! The world is as strict as EC2: it refuses everything that EC2 would refuse.
 
 use anyhow::Result;
 use machine::{Fault, Machine, Options};

@@ -1,9 +1,9 @@
-//! A file under its own name before it is published: some programs judge a file by its name.
+//! A file under its own name before it is published, for validators that read the name.
 
 use anyhow::Result;
 use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode as Bits, unistd::UnlinkatFlags};
 
-use super::{Staged, Status, explain_write, geteuid};
+use super::{FileStatus, Staged, explain_write, geteuid};
 use crate::{
     error::Fault,
     host::calls::{fstat, mkdirat, openat, renameat, unlinkat},
@@ -14,13 +14,13 @@ impl Staged {
     /// Runs `check` while the file has its own name, in a directory beside its path that only root may enter.
     ///
     /// # Errors
-    /// As `check`, or if the directory can't be made.
+    /// Those of `check`, or if the directory cannot be made.
     pub fn under_own_name<T>(&mut self, check: impl FnOnce(&AbsPath) -> Result<T>) -> Result<T> {
         let (directory, leaf) = (format!("{}.d", self.name), self.path.leaf());
         let explain = |errno| explain_write(errno, &self.path);
         let private = self.parent.act(|fd| {
             match mkdirat(fd, directory.as_str(), Bits::S_IRWXU) {
-                // A killed run has left it: whose it is, is looked at below.
+                // A killed run may have left it. Its owner is checked below.
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(errno),
             }
@@ -28,7 +28,7 @@ impl Staged {
             openat(fd, directory.as_str(), flags, Bits::empty())
         });
         let private = private.map_err(explain)?;
-        let ownership = Status::new(&fstat(&private).map_err(explain)?).ownership;
+        let ownership = FileStatus::new(&fstat(&private).map_err(explain)?).ownership;
         let ours = self.user().map_or_else(|| geteuid().as_raw(), |user| user.uid);
         if ownership.uid != ours || ownership.mode & 0o077 != 0 {
             let parent = self.path.parent().unwrap_or_else(|| AbsPath::from("/"));
@@ -37,7 +37,7 @@ impl Staged {
                 "{planted} is not this program's own: it belongs to uid {} and has mode {:04o}",
                 ownership.uid, ownership.mode
             );
-            let hint = format!("look at what it holds, then: rm -r {}", quoted(planted.as_str()));
+            let hint = format!("check its content, then remove it: rm -r {}", quoted(planted.as_str()));
             return Err(Fault::new(message).hint(hint).into());
         }
         let there = self.parent.act(|fd| renameat(fd, self.name.as_str(), &private, leaf));

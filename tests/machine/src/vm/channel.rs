@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-/// How often somebody who may have missed the question is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How often a question is sent again, in case the receiver missed it.
+const RESEND_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(super) struct Channel {
     stream: BufReader<UnixStream>,
@@ -30,7 +30,7 @@ impl Channel {
             // 0xff makes it forget half a command; it says the same before it answers.
             self.stream.get_mut().write_all(b"\xff")?;
             self.send("guest-sync-delimited", &json!({ "id": self.syncs }))?;
-            let again = deadline.min(Instant::now() + ASK_AGAIN);
+            let again = deadline.min(Instant::now() + RESEND_INTERVAL);
             while let Some(reply) = self.next(again)? {
                 if reply["return"] == self.syncs {
                     return Ok(());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 
-/// What goes wrong with an answer.
+/// A fault of an answer.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// This answer instead, with these headers and body.
@@ -51,7 +51,7 @@ impl Faults {
         self.0.lock().unwrap().clear();
     }
 
-    /// The fault this request is to meet, if any; used up by being asked for.
+    /// Takes the fault for this request, if there is one.
     pub(super) fn next(&self, line: &str) -> Option<Fault> {
         let mut faults = self.0.lock().unwrap();
         let armed = faults.iter_mut().find(|armed| armed.left > 0 && armed.pattern.is_match(line))?;

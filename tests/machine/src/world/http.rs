@@ -1,4 +1,4 @@
-//! One HTTP server for everything: it finds who is asked by address and `Host`, lets faults happen, and notes each request.
+//! One HTTP server for all hosts: it selects the host by address and `Host`, injects faults, and records each request.
 
 use std::net::Ipv4Addr;
 use std::path::Path;

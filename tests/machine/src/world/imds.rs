@@ -1,4 +1,4 @@
-//! The instance metadata service, version 2: a token first, and nothing to anybody without one.
+//! The instance metadata service, version 2: it answers only requests with a token.
 
 use std::collections::HashSet;
 use std::sync::{LazyLock, Mutex};

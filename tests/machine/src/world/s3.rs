@@ -1,4 +1,4 @@
-//! S3, by the crates `s3s` (protocol, signatures) and `s3s-fs` (objects in directories). Added here: who may read what.
+//! S3, by the crates `s3s` (protocol, signatures) and `s3s-fs` (objects in directories). Added here: permissions.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use s3s::{S3Result, s3_error};
 use super::REGION;
 use super::imds::{ACCESS_KEY, SECRET_KEY, SESSION_TOKEN};
 
-/// The operator's access key and its secret: who has them may also write into these buckets.
+/// The operator's access key and its secret. They also allow writing into these buckets.
 pub(super) const OPERATOR: (&str, &str) = ("AKIAOPERATOR", "the-operators-secret-key");
 /// The buckets that the machine's role may read.
 const READABLE: [&str; 2] = ["glovo-config", "glovo.artifacts"];

@@ -14,7 +14,7 @@ deadline = "20s"
 "#;
 
 #[test]
-fn a_clock_of_1970_is_named_as_the_cause_and_deadlines_go_by_another_one() -> Result<()> {
+fn a_clock_of_1970_is_named_and_does_not_affect_deadlines() -> Result<()> {
     let vm = Vm::boot(VmOptions { clock: "1970-01-01T00:00:00", ..VmOptions::default() })?;
     vm.fetch_agent()?;
     // systemd has set a clock that is before its own build to that.

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use machine::{Vm, VmOptions};
 
 #[test]
-fn on_a_machine_that_is_no_instance_a_metadata_service_is_not_even_asked() -> Result<()> {
+fn a_machine_outside_ec2_does_not_ask_a_metadata_service() -> Result<()> {
     let vm = Vm::boot(VmOptions { memory: 512, ec2: false, ..VmOptions::default() })?;
     vm.fetch_agent()?;
     let fetch = ["glovo-bootstrap", "fetch", "--output-dir", "/root", "s3://glovo-config/nginx/default"];

@@ -1,4 +1,4 @@
-//! What only a machine with a kernel and a disk of its own can show. Each boots for a minute or several, every
+//! Tests that need a kernel and a disk of their own. Each boots for a minute or several, every
 //! instruction being emulated: `vm/all` runs them.
 
 mod baked;

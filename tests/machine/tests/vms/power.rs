@@ -27,7 +27,7 @@ verify = "none"
 "#;
 
 #[test]
-fn a_reboot_in_the_middle_of_a_run_is_told_and_the_next_run_finishes() -> Result<()> {
+fn a_reboot_during_a_run_is_told_and_the_next_run_finishes() -> Result<()> {
     let mut vm = Vm::boot(VmOptions { memory: 512, ..VmOptions::default() })?;
     vm.fetch_agent()?;
     vm.world().publish("origin.test/steps.toml", STEPS);
@@ -57,7 +57,7 @@ fn a_reboot_in_the_middle_of_a_run_is_told_and_the_next_run_finishes() -> Result
 #[test]
 fn a_power_cut_takes_what_was_not_flushed_and_nothing_else() -> Result<()> {
     let mut vm = Vm::boot(VmOptions { memory: 512, ..VmOptions::default() })?;
-    // Files whose blocks are written in place: no journal decides over what is in them. And nobody else is to flush.
+    // Files whose blocks are written in place: no journal orders their content. No other process may flush.
     vm.sh("mount -o remount,commit=300 /; head -c 1M /dev/zero > /root/kept; cp /root/kept /root/lost
         head -c 1M /dev/urandom > /run/data; sync")?;
     vm.snapshot("before")?;

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use machine::{Vm, VmOptions};
 
 /// Shell: a process that needs 96 MiB and may have 32 of memory. (A machine that is short of memory as a whole, and emulated,
-/// answers nobody any more.)
+/// does not respond.)
 const FILL: &str =
     "systemd-run --quiet --wait --pipe --property MemoryMax=32M sh -c 'head -c 96M /dev/zero | tail -n 1 | wc -c'";
 

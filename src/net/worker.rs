@@ -1,29 +1,73 @@
-//! The background thread: a tokio runtime on one thread, and tasks that end when nobody waits for them.
+//! The background thread: a tokio runtime on one thread, and tasks that end when their caller no longer waits.
 
 use std::{
+    cell::OnceCell,
     error::Error,
     fmt,
     future::Future,
     io,
-    sync::{Arc, mpsc},
+    sync::mpsc::{self, RecvTimeoutError},
     thread::JoinHandle,
 };
 
 use anyhow::{Context, Result};
 use tokio::{runtime, sync::oneshot, task::AbortHandle};
 
-use super::Origins;
-use crate::error::Fault;
+use crate::{
+    error::Fault,
+    stop::{Stop, TICK},
+};
+
+/// How many looks for a signal there are for one look at the progress.
+const TICKS_PER_LOOK: u32 = 5;
+
+/// Runs tasks in the background, on a thread that starts with the first of them.
+#[derive(Default)]
+pub(crate) struct Worker(OnceCell<RuntimeThread>);
+
+impl Worker {
+    /// Starts work in the background.
+    ///
+    /// # Errors
+    /// If the system has no thread left.
+    pub(crate) fn start<T, E>(&self, work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<Task<T>>
+    where
+        T: Send + 'static,
+        E: Into<anyhow::Error>,
+    {
+        let thread = if let Some(thread) = self.0.get() {
+            thread
+        } else {
+            let thread = RuntimeThread::start()?;
+            self.0.get_or_init(|| thread)
+        };
+        let (sender, result) = mpsc::channel();
+        // The receiver is gone where no caller waits any more.
+        let work = async move { _ = sender.send(work.await.map_err(Into::into)) };
+        Ok(Task { result, abort: thread.runtime.spawn(work).abort_handle() })
+    }
+
+    /// Does work in the background and waits for its result.
+    ///
+    /// # Errors
+    /// That of the work; also if a signal or a deadline ends the wait and, with it, the work.
+    pub(crate) fn run<T, E>(&self, stop: &Stop, work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T>
+    where
+        T: Send + 'static,
+        E: Into<anyhow::Error>,
+    {
+        self.start(work)?.wait(stop, || Ok(()))
+    }
+}
 
 /// The thread. Dropped, it ends at once with everything it was doing.
-pub(crate) struct Worker {
+struct RuntimeThread {
     runtime: runtime::Handle,
-    origins: Arc<Origins>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Drop for Worker {
+impl Drop for RuntimeThread {
     fn drop(&mut self) {
         drop(self.stop.take());
         // Until what was being done has cleaned up behind itself: the process may end with this.
@@ -33,9 +77,8 @@ impl Drop for Worker {
     }
 }
 
-impl Worker {
-    /// Starts the thread.
-    pub(crate) fn start(origins: Origins) -> Result<Self> {
+impl RuntimeThread {
+    fn start() -> Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -48,24 +91,7 @@ impl Worker {
             runtime.shutdown_background();
         };
         let thread = spawn("downloads", run).map_err(|error| error.fault())?;
-        Ok(Self { runtime: handle, origins: Arc::new(origins), stop: Some(stop), thread: Some(thread) })
-    }
-
-    /// What its tasks share.
-    pub(crate) fn origins(&self) -> Arc<Origins> {
-        self.origins.clone()
-    }
-
-    /// Starts work in the background.
-    pub(crate) fn run<T, E>(&self, work: impl Future<Output = Result<T, E>> + Send + 'static) -> Task<T>
-    where
-        T: Send + 'static,
-        E: Into<anyhow::Error>,
-    {
-        let (sender, result) = mpsc::channel();
-        // The receiver is gone where no caller waits any more.
-        let work = async move { _ = sender.send(work.await.map_err(Into::into)) };
-        Task { result, abort: self.runtime.spawn(work).abort_handle() }
+        Ok(Self { runtime: handle, stop: Some(stop), thread: Some(thread) })
     }
 }
 
@@ -107,14 +133,32 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 /// Work in the background. Dropped, the work is abandoned.
 pub(crate) struct Task<T> {
     /// Where its result arrives.
-    pub(crate) result: mpsc::Receiver<Result<T>>,
+    result: mpsc::Receiver<Result<T>>,
     abort: AbortHandle,
 }
 
 impl<T> Task<T> {
-    /// Whether its result is there.
+    /// Returns whether its result is there.
     pub(crate) fn has_ended(&self) -> bool {
         self.abort.is_finished()
+    }
+
+    /// Waits for the result, and calls `watch` four times a second.
+    ///
+    /// # Errors
+    /// That of the work; also if a signal, a deadline or `watch` ends the wait.
+    pub(crate) fn wait(&self, stop: &Stop, watch: impl Fn() -> Result<()>) -> Result<T> {
+        for tick in 0u32.. {
+            if tick.is_multiple_of(TICKS_PER_LOOK) {
+                watch()?;
+            }
+            match self.result.recv_timeout(TICK) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) => stop.check()?,
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        Err(Fault::new("the background thread of the downloads has ended").into())
     }
 }
 

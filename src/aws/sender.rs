@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use nix::errno::Errno;
 use reqwest::{Body, Client, Request, StatusCode, Url};
 
-use super::query::MAX_ANSWER_BYTES;
+use super::answer::MAX_ANSWER_BYTES;
 use crate::{
     host::ec2,
     net::{

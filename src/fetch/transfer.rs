@@ -8,21 +8,25 @@ use std::{
     time::Duration,
 };
 
-use aws_sdk_s3::primitives::ByteStream;
-use reqwest::Response;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
-    Fetched, Origins, Pull, STREAMS, Source, http,
-    progress::Progress,
-    range::Range,
-    spool::{CHUNK, Lane, Promise, Spool},
-    worker::blocking,
+    engine::{Engine, MAX_STREAMS},
+    fetched::Fetched,
+    origin::{self, Bytes},
+    progress::DownloadProgress,
+    pull::Pull,
+    source::Source,
+    spool::{CHUNK, Lane, Spool},
 };
 use crate::{
-    aws::s3::{self, Object, S3},
+    aws::s3::{Answer, Promise},
     error::Fault,
-    net::retry::{Attempts, Failure, Pace, Setback},
+    net::{
+        range::Range,
+        retry::{Failure, Pace, Setback},
+        worker::blocking,
+    },
 };
 
 /// How many connections one body is fetched by, at first and at most. One by one they would cost round trips to find
@@ -38,34 +42,6 @@ const SHORT: u64 = 1 << 20;
 /// Whoever brings as much before it fails has not failed to get on.
 const HEADWAY: u64 = 1 << 20;
 
-/// What an origin answers.
-pub(crate) enum Answer {
-    /// All of it, from the first byte on.
-    Whole(Bytes, Promise),
-    /// The range that was asked for, of the bytes that were promised.
-    Part(Bytes),
-    /// No longer what was promised, or nothing that a range can be had of.
-    Changed(Fault),
-}
-
-/// A body on its way.
-pub(crate) enum Bytes {
-    /// From an HTTP server.
-    Http(Response),
-    /// From S3.
-    S3(ByteStream),
-}
-
-impl Bytes {
-    /// The next bytes; `None` at the end.
-    async fn next(&mut self, origins: &Origins) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
-        match self {
-            Self::Http(response) => response.chunk().await.map_err(|error| origins.clients.explain(&error)),
-            Self::S3(stream) => stream.next().await.transpose().map_err(|error| s3::interrupted(origins, error)),
-        }
-    }
-}
-
 /// A body, and which bytes of the whole it has: from `start` to `end`, if that is known.
 struct Body {
     lane: Lane,
@@ -75,17 +51,17 @@ struct Body {
 }
 
 /// Downloads, with as many attempts as make sense. What has arrived when they end is in the spool, for others.
-pub(crate) async fn run(
-    origins: Arc<Origins>,
+pub(super) async fn run(
+    engine: Arc<Engine>,
     pull: &Pull,
     spool: Arc<Mutex<Spool>>,
-    progress: Arc<Progress>,
+    progress: Arc<DownloadProgress>,
 ) -> Result<Fetched, Failure> {
-    let _place = origins.window.enter().await;
-    let pace = Pace { limit: pull.limit, ..origins.settings.pace.clone() };
-    let attempts = Attempts::new(&pace, &origins.budget).shown(&progress);
+    let _place = engine.window.enter().await;
+    let pace = Pace { limit: pull.limit, ..engine.network.settings.pace.clone() };
+    let attempts = engine.network.attempts_at(&pace).shown(&*progress);
     let transfer = Arc::new(Transfer {
-        origins: origins.clone(),
+        engine: engine.clone(),
         source: pull.source.clone(),
         is_pinned: pull.sha256.is_some(),
         spool,
@@ -96,20 +72,20 @@ pub(crate) async fn run(
     attempts.try_run(&pull.source, || transfer.attempt()).await?;
     let fetched = transfer.spool().finish().map_err(Failure::Permanent)?;
     // More places for long bodies would be more connections with full buffers, none of them faster.
-    origins.window.widen(if fetched.size > SHORT { STREAMS } else { usize::MAX });
+    engine.window.widen(if fetched.size > SHORT { MAX_STREAMS } else { usize::MAX });
     Ok(fetched)
 }
 
 /// A download under way, shared by its connections.
 struct Transfer {
-    origins: Arc<Origins>,
+    engine: Arc<Engine>,
     source: Source,
     /// Whether its digest is declared.
     is_pinned: bool,
     spool: Arc<Mutex<Spool>>,
     /// The turn to digest.
     digesting: Arc<Semaphore>,
-    progress: Arc<Progress>,
+    progress: Arc<DownloadProgress>,
     /// Whether one connection brings all of it, after what may have been an accident of several.
     alone: AtomicBool,
 }
@@ -131,7 +107,7 @@ impl Transfer {
                 self.alone.store(true, Ordering::Relaxed);
             }
             Failure::Transient(_, asked) => {
-                self.origins.window.narrow();
+                self.engine.window.narrow();
                 // An origin that sends something on one connection may have refused the others for their number.
                 if done > before && asked.take().is_some() {
                     self.alone.store(true, Ordering::Relaxed);
@@ -170,7 +146,9 @@ impl Transfer {
         if let Some((promise, lane, missing)) = resumed {
             let Some(range) = missing else {
                 // What the manifest pins, or the origin still has, needs no more bytes.
-                if self.is_pinned || Box::pin(validator(&self.origins, &self.source)).await? == promise.validator() {
+                if self.is_pinned
+                    || Box::pin(origin::validator(&self.engine, &self.source)).await? == promise.validator()
+                {
                     return Ok(None);
                 }
                 self.spool().forget().map_err(Failure::Permanent)?;
@@ -202,17 +180,8 @@ impl Transfer {
         Ok(Body { lane, bytes, start: 0, end })
     }
 
-    async fn open(&self, part: Option<(Range, &Promise)>) -> Result<Answer, Failure> {
-        match &self.source {
-            Source::Http(url) => Box::pin(http::get(&self.origins, url, part)).await,
-            Source::S3 { bucket, key, version } => {
-                let object = Object { bucket, key, version: version.as_deref() };
-                // Boxed: the SDK's futures are many times as large as an HTTP client's.
-                let s3 = S3::of(&self.origins).await;
-                Box::pin(s3.get(&self.origins, object, part)).await
-            }
-            Source::File(path) => Err(Failure::Permanent(Fault::new(format!("{path} is not on the network")))),
-        }
+    async fn open(&self, part: Option<(Range, &Promise)>) -> Result<Answer<Bytes>, Failure> {
+        origin::open(&self.engine, &self.source, part).await
     }
 
     /// Receives the lead's body, and with it what other connections bring, as long as more of them bring more.
@@ -266,12 +235,12 @@ impl Transfer {
     async fn lane(self: Arc<Self>, lead: Option<Body>) -> Result<(), Failure> {
         let _permit = match &lead {
             // A download that holds a permit waits for no second one: all could, for each other.
-            None => match self.origins.streams.try_acquire() {
+            None => match self.engine.streams.try_acquire() {
                 Ok(permit) => Some(permit),
                 Err(_) => return Ok(()),
             },
             Some(Body { start, end: Some(end), .. }) if end - start <= SHORT => None,
-            Some(_) => self.origins.streams.acquire().await.ok(),
+            Some(_) => self.engine.streams.acquire().await.ok(),
         };
         let lane = match lead {
             Some(body) => {
@@ -306,7 +275,7 @@ impl Transfer {
             None => u64::MAX,
         };
         let (mut at, mut until) = (body.start, chunk_end(body.start));
-        while let Some(bytes) = body.bytes.next(&self.origins).await? {
+        while let Some(bytes) = body.bytes.next(&self.engine).await? {
             let mut bytes = bytes.as_ref();
             if body.end.is_some_and(|end| bytes.len() as u64 > end - at) {
                 return Err(Failure::transient(Fault::new("the body is longer than was announced")));
@@ -372,23 +341,12 @@ impl Transfer {
     }
 }
 
-/// See [`System::etag`](super::System::etag).
-pub(crate) async fn etag(
-    origins: Arc<Origins>,
+/// Asks for the strong validator of what a source would send now, with as many attempts as every request has.
+pub(super) async fn etag(
+    engine: Arc<Engine>,
     source: Source,
-    progress: Arc<Progress>,
+    progress: Arc<DownloadProgress>,
 ) -> Result<Option<String>, Fault> {
-    let attempts = origins.attempts().shown(&progress);
-    attempts.run(&source, || validator(&origins, &source)).await
-}
-
-async fn validator(origins: &Origins, source: &Source) -> Result<Option<String>, Failure> {
-    match source {
-        Source::Http(url) => http::etag(origins, url).await,
-        Source::S3 { bucket, key, version } => {
-            let object = Object { bucket, key, version: version.as_deref() };
-            S3::of(origins).await.etag(origins, object).await
-        }
-        Source::File(_) => Ok(None),
-    }
+    let attempts = engine.network.attempts().shown(&*progress);
+    attempts.run(&source, || origin::validator(&engine, &source)).await
 }

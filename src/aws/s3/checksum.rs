@@ -22,7 +22,7 @@ pub(crate) struct Checksum {
 
 impl Checksum {
     /// The strongest one that S3 sent along.
-    pub(crate) fn of(object: &GetObjectOutput) -> Option<Self> {
+    pub(super) fn of(object: &GetObjectOutput) -> Option<Self> {
         [
             ("sha256", object.checksum_sha256()),
             ("sha1", object.checksum_sha1()),
@@ -34,19 +34,19 @@ impl Checksum {
         .find_map(|(algorithm, value)| Some(Self { algorithm: algorithm.into(), value: value?.into(), part: None }))
     }
 
-    /// How many parts a composite checksum is of.
-    pub(crate) fn parts(&self) -> Option<u64> {
+    /// Returns how many parts a composite checksum is of.
+    pub(super) fn parts(&self) -> Option<u64> {
         self.value.split_once('-')?.1.parse().ok()
     }
 
-    /// Told how long the object's parts are.
-    pub(crate) fn with_parts(self, part: u64) -> Self {
+    /// Returns the checksum with the length of the object's parts.
+    pub(super) fn with_parts(self, part: u64) -> Self {
         Self { part: Some(part), ..self }
     }
 }
 
-/// A checksum on its way.
-pub(crate) struct Running {
+/// A checksum of the bytes that have arrived so far.
+pub(crate) struct RunningChecksum {
     expected: Checksum,
     algorithm: ChecksumAlgorithm,
     current: Box<dyn HttpChecksum>,
@@ -56,7 +56,7 @@ pub(crate) struct Running {
     parts: Vec<u8>,
 }
 
-impl Running {
+impl RunningChecksum {
     /// For an object's first byte on; `None` if there is no way to check it.
     pub(crate) fn new(expected: &Checksum) -> Option<Self> {
         let algorithm: ChecksumAlgorithm = expected.algorithm.parse().ok()?;
@@ -115,7 +115,7 @@ mod tests {
 
     fn verified(algorithm: &str, value: &str, part: Option<u64>, bytes: &[u8]) -> Result<(), Fault> {
         let expected = Checksum { algorithm: algorithm.into(), value: value.into(), part };
-        let mut running = Running::new(&expected).unwrap();
+        let mut running = RunningChecksum::new(&expected).unwrap();
         for piece in bytes.chunks(2) {
             running.update(piece);
         }
@@ -147,6 +147,6 @@ mod tests {
         verified("sha256", &value, Some(4), b"123456789").unwrap();
         assert!(verified("sha256", &value, Some(3), b"123456789").is_err());
         let unknown = Checksum { algorithm: "sha256".into(), value, part: None };
-        assert!(Running::new(&unknown).is_none());
+        assert!(RunningChecksum::new(&unknown).is_none());
     }
 }

@@ -12,7 +12,7 @@ pub(crate) struct Range {
 impl Range {
     /// As the header `Range` has it.
     pub(crate) fn header(self) -> String {
-        // An empty range can't be said; nobody asks for one.
+        // No caller asks for an empty range, which the header cannot express.
         self.end.map_or_else(|| format!("bytes={}-", self.start), |end| format!("bytes={}-{}", self.start, end - 1))
     }
 

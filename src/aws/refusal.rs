@@ -1,0 +1,154 @@
+//! What AWS services refuse a request with.
+
+use std::{
+    error::Error,
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use aws_sdk_s3::{
+    error::{ProvideErrorMetadata, SdkError},
+    operation::RequestId,
+};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+use super::answer::Element;
+use crate::{
+    error::Fault,
+    net::{
+        date::seconds_until,
+        retry::{Failure, retry_after},
+    },
+};
+
+/// Codes of refusals that a pause helps against, as the SDKs have them.
+/// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html>
+const THROTTLING_CODES: [&str; 9] = [
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "RequestLimitExceeded",
+    "TooManyRequestsException",
+    "PriorRequestNotComplete",
+    "SlowDown",
+];
+/// Codes of refusals that other credentials of the same identity help against.
+const EXPIRY_CODES: [&str; 3] = ["ExpiredToken", "ExpiredTokenException", "RequestExpired"];
+
+/// A service's answer that refuses a request.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u16,
+    /// The service's code, such as `ValidationError`.
+    pub code: String,
+    /// Its words.
+    pub message: String,
+    /// The identifier that AWS's support asks for.
+    pub(super) request_id: String,
+    /// Seconds by which the service's clock is ahead of this machine's.
+    pub(super) seconds_ahead: i64,
+    /// The pause that the service asks for.
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} (HTTP {}, request id {})", self.code, self.message, self.status, self.request_id)
+    }
+}
+
+impl Error for Refusal {}
+
+impl Refusal {
+    /// Returns the refusal in an error's chain.
+    pub fn of(error: &anyhow::Error) -> Option<&Self> {
+        error.chain().find_map(|cause| cause.downcast_ref())
+    }
+
+    /// Reads the answer to a query call that was refused.
+    pub(crate) fn read(status: u16, headers: &HeaderMap, body: &str) -> Self {
+        let answer = Element::of_xml(body).or_else(|_| Element::of_json(body)).unwrap_or_default();
+        let said = |names: &[&str]| {
+            let found = names.iter().find_map(|name| answer.anywhere(name));
+            found.map(|element| element.text.trim().to_owned()).filter(|text| !text.is_empty())
+        };
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let code = said(&["Code", "__type"]).unwrap_or_else(|| format!("HTTP {status}"));
+        Self {
+            status,
+            // Of a JSON service: `com.amazonaws.acm#ResourceNotFoundException`.
+            code: code.rsplit('#').next().unwrap_or_default().to_owned(),
+            message: said(&["Message", "message"]).unwrap_or_else(|| "it gives no reason".into()),
+            request_id: said(&["RequestId", "RequestID"])
+                .or_else(|| header("x-amzn-requestid").map(str::to_owned))
+                .unwrap_or_else(|| "none".into()),
+            seconds_ahead: header("date").map_or(0, seconds_ahead),
+            retry_after: header(RETRY_AFTER.as_str()).and_then(|value| retry_after(value, SystemTime::now())),
+        }
+    }
+
+    /// Returns the refusal that an error of the SDK holds; `None` if no answer came.
+    pub(super) fn of_sdk<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<Self> {
+        let answer = error.raw_response()?;
+        let header = |name| answer.headers().get(name);
+        let status = answer.status().as_u16();
+        Some(Self {
+            status,
+            // An answer to HEAD has no body, and so no code.
+            code: error.code().map_or_else(|| status.to_string(), str::to_owned),
+            message: error.message().unwrap_or("it gives no reason").to_owned(),
+            request_id: answer.request_id().unwrap_or("none").to_owned(),
+            seconds_ahead: header("date").map_or(0, seconds_ahead),
+            retry_after: header("retry-after").and_then(|value| retry_after(value, SystemTime::now())),
+        })
+    }
+
+    /// Returns whether the identity of the caller is the reason.
+    pub(super) fn is_denial(&self) -> bool {
+        self.status == 403 && self.code != "RequestTimeTooSkewed"
+    }
+
+    /// Returns whether other credentials of the same identity would help.
+    pub(super) fn is_expiry(&self) -> bool {
+        EXPIRY_CODES.contains(&self.code.as_str())
+    }
+
+    /// Returns whether the same request may succeed after a pause.
+    pub(crate) fn is_temporary(&self) -> bool {
+        let is_throttled = THROTTLING_CODES.contains(&self.code.as_str());
+        is_throttled || self.code == "RequestTimeout" || matches!(self.status, 408 | 429 | 500..)
+    }
+
+    /// Returns a temporary failure, with the pause that the service asks for.
+    pub(crate) fn temporary(&self, fault: Fault) -> Failure {
+        Failure::Transient(fault, self.retry_after)
+    }
+}
+
+/// Returns the seconds by which a `Date` header is ahead of this machine's clock.
+fn seconds_ahead(date: &str) -> i64 {
+    seconds_until(date, SystemTime::now()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_service_says_no_in_its_own_way() {
+        let headers = HeaderMap::new();
+        let query = "<ErrorResponse><Error><Type>Sender</Type><Code>ValidationError</Code><Message>No.</Message></Error>\
+                     <RequestId>r-1</RequestId></ErrorResponse>";
+        let refusal = Refusal::read(400, &headers, query);
+        assert_eq!(refusal.to_string(), "ValidationError: No. (HTTP 400, request id r-1)");
+        let ec2 = "<Response><Errors><Error><Code>InvalidAMIID.NotFound</Code><Message>gone</Message></Error></Errors>\
+                   <RequestID>r-2</RequestID></Response>";
+        assert_eq!(Refusal::read(400, &headers, ec2).code, "InvalidAMIID.NotFound");
+        let json = r#"{"__type": "com.amazonaws.acm#ResourceNotFoundException", "message": "gone"}"#;
+        assert_eq!(Refusal::read(400, &headers, json).code, "ResourceNotFoundException");
+        assert_eq!(Refusal::read(502, &headers, "<html>bad gateway").code, "HTTP 502");
+    }
+}

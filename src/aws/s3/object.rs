@@ -1,0 +1,62 @@
+//! An object, and what S3 answers to a request for its bytes.
+
+use serde::{Deserialize, Serialize};
+
+use super::checksum::Checksum;
+use crate::error::Fault;
+
+/// The object that a request is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct S3Object<'a> {
+    /// The bucket's name.
+    pub(crate) bucket: &'a str,
+    /// Its key.
+    pub(crate) key: &'a str,
+    /// Its version; the newest without one.
+    pub(crate) version: Option<&'a str>,
+}
+
+/// What an origin says of the bytes that it sends. An HTTP server says less than S3 does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Promise {
+    /// How many they are.
+    pub(crate) total: Option<u64>,
+    /// A strong validator: other bytes have another.
+    pub(crate) etag: Option<String>,
+    /// S3's version of the object.
+    pub(crate) version: Option<String>,
+    /// S3's checksum.
+    pub(crate) checksum: Option<Checksum>,
+}
+
+impl Promise {
+    /// Returns the validator of the bytes: the version, where the bucket keeps them, and the `ETag`.
+    pub(crate) fn validator(self) -> Option<String> {
+        match (self.version, self.etag) {
+            (Some(version), Some(etag)) => Some(format!("{version} {etag}")),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+/// What an origin answers to a request for bytes.
+#[derive(Debug)]
+pub(crate) enum Answer<Body> {
+    /// All of them, from the first one on.
+    Whole(Body, Promise),
+    /// The range that was asked for, of the bytes that were promised.
+    Part(Body),
+    /// No longer what was promised, or nothing that a range can be had of.
+    Changed(Fault),
+}
+
+impl<Body> Answer<Body> {
+    /// Returns the same answer with another body.
+    pub(crate) fn map<Other>(self, body: impl FnOnce(Body) -> Other) -> Answer<Other> {
+        match self {
+            Self::Whole(bytes, promise) => Answer::Whole(body(bytes), promise),
+            Self::Part(bytes) => Answer::Part(body(bytes)),
+            Self::Changed(fault) => Answer::Changed(fault),
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! What the downloads of a process share.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::window::Window;
+use crate::{aws::s3::S3, net::Network};
+
+/// How many bodies of some length arrive at once: each takes a few hundred KiB of memory.
+pub(super) const MAX_STREAMS: usize = 22;
+
+/// The origins that downloads come from, and how many downloads go on at once.
+pub(super) struct Engine {
+    pub(super) network: Arc<Network>,
+    pub(super) s3: Arc<S3>,
+    pub(super) window: Window,
+    /// Permits to receive a long body.
+    pub(super) streams: Semaphore,
+}
+
+impl Engine {
+    /// Returns an engine without downloads.
+    pub(super) fn new(network: Arc<Network>, s3: Arc<S3>) -> Self {
+        Self { network, s3, window: Window::new(), streams: Semaphore::new(MAX_STREAMS) }
+    }
+}

@@ -1,0 +1,86 @@
+//! Where the bytes of a run's downloads go, and what earlier runs have left there.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::{getegid, geteuid};
+
+use super::{
+    fetched::Fetched,
+    pull::Pull,
+    spool::{Spool, SpoolFile},
+};
+use crate::{
+    aws::s3::Promise,
+    host::{Host, calls, root::Ownership, state},
+    net::retry::Failure,
+    value::AbsPath,
+};
+
+/// How much of a local file is copied at a time.
+const COPY_BUFFER_BYTES: usize = 128 << 10;
+
+/// Whether another process may take up what arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Staging {
+    /// In the state directory, under a name that the next run finds again.
+    Resumable,
+    /// Without a name: a plan leaves the state directory as it is.
+    Unnamed,
+}
+
+fn directory() -> Result<AbsPath> {
+    AbsPath::from(state::DIRECTORY).join("staging")
+}
+
+/// Returns the place for a download's bytes. A run takes up what a killed one has left.
+pub(super) fn spool(host: &Host, staging: Staging, pull: &Pull) -> Result<Spool> {
+    let ownership = Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o600 };
+    let root = host.root();
+    let (directory, file) = match staging {
+        Staging::Resumable => {
+            let directory = directory()?;
+            root.make_directories(&directory, 0o700)?;
+            let part = root.resume(&directory.join(&pull.staging_name())?, ownership)?;
+            (directory, SpoolFile::Part(part))
+        }
+        Staging::Unnamed => {
+            let directory: AbsPath = "/var/tmp".into();
+            let file = root.unnamed(&directory)?;
+            (directory, SpoolFile::Anonymous(Arc::new(file)))
+        }
+    };
+    Ok(Spool::new(file, directory, pull)?)
+}
+
+/// Removes what a killed run has left of downloads that this one doesn't need.
+pub(super) fn sweep(host: &Host, wanted: impl Iterator<Item = Pull>) -> Result<()> {
+    let directory = directory()?;
+    let wanted: Vec<String> = wanted.map(|pull| pull.staging_name()).collect();
+    for name in host.root().list(&directory)? {
+        if !wanted.iter().any(|wanted| name.contains(wanted)) {
+            host.root().remove(&directory.join(&name)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies a file of the machine itself, so that it can't change once it is verified.
+pub(super) fn copy(host: &Host, path: &AbsPath, mut spool: Spool) -> Result<Fetched> {
+    let Some((mut file, _)) = host.root().open_file(path)? else { bail!("{path} does not exist") };
+    spool.begin(Promise::default()).map_err(Failure::into_fault)?;
+    let lane = spool.lane();
+    _ = spool.claim(lane);
+    let mut buffer = vec![0; COPY_BUFFER_BYTES];
+    loop {
+        host.stop.check()?;
+        match calls::read(&mut file, &mut buffer).with_context(|| format!("reading {path}"))? {
+            0 => break,
+            read => _ = spool.write(lane, spool.done(), &buffer[..read]).map_err(Failure::into_fault)?,
+        }
+    }
+    spool.end();
+    spool.digest().with_context(|| format!("reading {path} again"))?;
+    spool.verify().with_context(|| format!("verifying {path}"))?;
+    Ok(spool.finish()?)
+}

@@ -1,0 +1,62 @@
+//! The connections of a [`System`]: to origins of downloads, and to AWS.
+
+use std::{rc::Rc, sync::Arc};
+
+use anyhow::{Context, Result};
+
+use super::{Mode, System};
+use crate::{
+    aws::{
+        Aws,
+        account::{Account, AwsSettings},
+        answer::Element,
+        metadata::InstanceFact,
+        query::Call,
+        s3::S3,
+    },
+    fetch::{Fetcher, fetched::Fetched, pull::Download, staging::Staging},
+    net::{Network, settings::NetworkSettings, worker::Worker},
+};
+
+/// Returns AWS and a fetcher, which share one background thread and one budget of retries.
+pub(super) fn connections(mode: Mode, network: NetworkSettings, aws: AwsSettings) -> (Aws, Fetcher) {
+    wire(mode, Account::new(Arc::new(Network::new(network)), aws))
+}
+
+/// Returns AWS as this account sees it, and a fetcher beside it.
+pub(crate) fn wire(mode: Mode, account: Account) -> (Aws, Fetcher) {
+    let (account, worker) = (Arc::new(account), Rc::new(Worker::default()));
+    let s3 = Arc::new(S3::new(account.clone()));
+    let staging = if mode == Mode::Run { Staging::Resumable } else { Staging::Unnamed };
+    let fetcher = Fetcher::new(account.network.clone(), s3.clone(), worker.clone(), staging);
+    (Aws::new(account, s3, worker), fetcher)
+}
+
+impl System {
+    /// Connects with these settings from now on.
+    pub fn connect(&mut self, network: NetworkSettings, aws: AwsSettings) {
+        (self.aws, self.fetcher) = connections(self.mode, network, aws);
+    }
+
+    /// Makes a call of an AWS service; see [`Aws::call`].
+    pub fn aws(&self, call: Call) -> Result<Element> {
+        self.aws.call(&self.host, call)
+    }
+
+    /// Returns a fact about this EC2 instance: `id`, `region`, `availability_zone`, `type`, `account`, `ami`, `tags.NAME`.
+    pub fn instance(&self, name: &str) -> Result<String> {
+        let fact = InstanceFact::parse(name)?;
+        self.leave_to_instances()?;
+        self.aws.instance(&self.host, fact).with_context(|| format!("reading instance.{name}"))
+    }
+
+    /// Downloads, or waits for a prefetch of the same; see [`Fetcher::fetch`].
+    pub fn fetch(&self, download: &Download) -> Result<Fetched> {
+        self.fetcher.fetch(&self.host, download)
+    }
+
+    /// Starts downloads in the background; see [`Fetcher::prefetch`].
+    pub fn prefetch(&self, downloads: Vec<Download>) {
+        self.fetcher.prefetch(&self.host, downloads);
+    }
+}

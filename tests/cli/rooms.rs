@@ -1,0 +1,141 @@
+//! The rooms of the house only look down: what ARCHITECTURE.md draws is what the code imports.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The rooms of `src/`, from the ground up. A room imports from rooms below its own floor only.
+const FLOORS: &[&[&str]] = &[
+    &["value", "environment", "redaction"],
+    &["visible"],
+    &["error"],
+    &["diagnostic", "stop"],
+    &["variables", "host"],
+    &["net"],
+    &["aws"],
+    &["fetch"],
+    &["system"],
+    &["packages"],
+    &["resource"],
+    &["manifest", "image", "user_data"],
+    &["run"],
+    &["notify", "view"],
+    &["deploy"],
+    &["cli"],
+    &["manual"],
+    &["commands"],
+];
+/// The largest share of the lines that one room may have, in percent.
+const MAX_SHARE_PERCENT: usize = 20;
+
+#[test]
+fn rooms_import_only_from_the_floors_below_theirs() {
+    let mut faults = vec![];
+    for (file, text) in product_files() {
+        let room = room_of(&file);
+        let Some(own) = floor(&room) else {
+            faults.push(format!("{}: the room {room} stands on no floor of this test", file.display()));
+            continue;
+        };
+        for other in imported_rooms(&text).into_iter().filter(|other| *other != room) {
+            match floor(&other) {
+                Some(below) if below < own => {}
+                Some(_) => faults.push(format!("{}: {room} imports {other}, which is not below it", file.display())),
+                None => faults.push(format!("{}: {other} stands on no floor of this test", file.display())),
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn no_room_holds_more_than_a_fifth_of_the_lines() {
+    let mut lines = BTreeMap::<String, usize>::new();
+    for (file, text) in product_files() {
+        *lines.entry(room_of(&file)).or_default() += text.lines().count();
+    }
+    let all: usize = lines.values().sum();
+    let large: Vec<_> = lines.iter().filter(|(_, lines)| **lines * 100 > all * MAX_SHARE_PERCENT).collect();
+    assert!(large.is_empty(), "of {all} lines: {large:?}");
+}
+
+#[test]
+fn the_page_of_the_architecture_names_every_room() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let missing: Vec<_> = FLOORS.iter().copied().flatten().filter(|room| !page.contains(&format!("`{room}"))).collect();
+    assert!(missing.is_empty(), "ARCHITECTURE.md does not name {missing:?}");
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files of the program, without its tests, and what stands in them before their own tests.
+fn product_files() -> Vec<(PathBuf, String)> {
+    let mut files = vec![];
+    collect(&root().join("src"), &mut files);
+    assert!(files.len() > 100, "{} files", files.len());
+    files
+}
+
+fn collect(directory: &Path, files: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        if matches!(name.as_str(), "tests" | "fuzz" | "lib" | "main") {
+            continue;
+        }
+        if path.is_dir() {
+            collect(&path, files);
+        } else {
+            let text = fs::read_to_string(&path).unwrap();
+            let end = ["\n#[cfg(test)]", "\n#[cfg(any(test"].iter().filter_map(|mark| text.find(mark)).min();
+            files.push((path, text[..end.unwrap_or(text.len())].to_owned()));
+        }
+    }
+}
+
+fn room_of(file: &Path) -> String {
+    let below = file.strip_prefix(root().join("src")).unwrap();
+    below.components().next().unwrap().as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned()
+}
+
+fn floor(room: &str) -> Option<usize> {
+    FLOORS.iter().position(|rooms| rooms.contains(&room))
+}
+
+/// The rooms that a file names, as `crate::room` or at the first level of `use crate::{room, …}`.
+fn imported_rooms(text: &str) -> BTreeSet<String> {
+    let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let mut rooms = BTreeSet::new();
+    for (at, found) in code.match_indices("crate::") {
+        let rest = &code[at + found.len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            let _ = rooms.insert(first_name(rest));
+            continue;
+        };
+        let mut depth = 0_u32;
+        let mut starts = true;
+        for (index, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => starts = true,
+                _ if starts && depth == 0 && !c.is_whitespace() => {
+                    let _ = rooms.insert(first_name(&group[index..]));
+                    starts = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    let _ = rooms.remove("");
+    rooms
+}
+
+fn first_name(text: &str) -> String {
+    text.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect()
+}
