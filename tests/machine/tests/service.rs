@@ -110,7 +110,7 @@ fn a_unit_that_can_not_be_loaded_is_an_error_that_says_why() -> Result<()> {
     machine.sh("systemctl daemon-reload; systemctl list-units --all beat.service")?;
     let service =
         format!("name = \"beat\"\n[[resource]]\nkind{}", bad.rsplit("[[resource]]\nkind").next().unwrap_or_default());
-    fails(&machine, &service, 1, &["can't load beat.service", "systemd-analyze verify beat.service"])?;
+    fails(&machine, &service, 1, &["cannot load beat.service", "systemd-analyze verify beat.service"])?;
     // The corrected file is read before the unit is judged.
     converges(&machine, &beat("ExecStart=sleep infinity", "stable = \"0s\""))?;
     machine.sh("systemctl stop beat; rm /etc/systemd/system/beat.service; ln -s /dev/null /etc/systemd/system/masked.service; systemctl daemon-reload")?;
