@@ -115,7 +115,7 @@ fn a_plan_of_a_fact_elsewhere_says_how_to_suppose_it() {
     let sandbox = Sandbox::new();
     let link = "[[resource]]\nkind = \"link\"\npath = \"/l\"\ntarget = \"{{ instance.region }}\"\n";
     let manifest = sandbox.manifest(link);
-    let refused = sandbox.run(&["plan", "--steps", &manifest]).expect(2).says("this machine is no EC2 instance");
+    let refused = sandbox.run(&["plan", "--steps", &manifest]).expect(2).says("the firmware (DMI) does not say EC2");
     let refused = refused.says("hint: suppose a value: --set instance.region=VALUE");
     assert!(!refused.stderr.contains("credentials"), "{}", refused.stderr);
     let _ = sandbox.run(&["plan", "--steps", &manifest, "--set", "instance.region=a"]).expect(0);

@@ -355,7 +355,7 @@ fn a_directory_without_an_owner_is_its_parents_owners() {
     assert_eq!((fs::metadata(&other).unwrap().uid(), fs::metadata(&other).unwrap().gid()), (1, NOBODY));
     // All three take it for a user's, and so refuse root's file in it.
     let refused = declared + &file(&format!("{inner}/root"), "");
-    let _ = sandbox.run(&["validate", "--steps", &sandbox.manifest(&refused)]).expect(2).says("can not be root's");
-    let _ = plan(&sandbox, &refused).expect(2).says("can not be root's");
-    let _ = sandbox.run_resources(&refused).expect(2).says("can not be root's");
+    let _ = sandbox.run(&["validate", "--steps", &sandbox.manifest(&refused)]).expect(2).says("cannot belong to root");
+    let _ = plan(&sandbox, &refused).expect(2).says("cannot belong to root");
+    let _ = sandbox.run_resources(&refused).expect(2).says("cannot belong to root");
 }

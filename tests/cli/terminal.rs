@@ -166,7 +166,7 @@ fn a_warning_leaves_no_piece_of_the_live_line() {
     assert!(terminal.child.wait().unwrap().success());
     terminal.shows("converged: 1 change");
     let drawn = terminal.drawn();
-    let (before, _) = drawn.split_once("whatever arrives is taken").unwrap();
+    let (before, _) = drawn.split_once("the downloaded content is not verified").unwrap();
     let line = before.rsplit(['\n', '\r']).next().unwrap();
     let left = line.rsplit("\x1b[2K").next().unwrap();
     assert!(!left.contains("step 1/1"), "{drawn}");
