@@ -41,7 +41,8 @@ pub fn read<T: DeserializeOwned>(root: &Root, name: &str) -> Option<T> {
 
 /// Writes a state file, atomically and durably, mode 0600. A directory in its place is set aside.
 pub fn write<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<()> {
-    let mut bytes = serde_json::to_vec_pretty(value).context("writing JSON")?;
+    // On one line: it is read and written by each run, and shown by `status`.
+    let mut bytes = serde_json::to_vec(value).context("writing JSON")?;
     bytes.push(b'\n');
     let path = path(name)?;
     if let Some(directory) = path.parent() {

@@ -1,7 +1,7 @@
 //! The reader of step texts: tables with spans in, steps and faults out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Range,
 };
 
@@ -36,7 +36,7 @@ pub(super) struct Reader<'a> {
     is_picked: bool,
     steps: Vec<Step>,
     step_names: BTreeMap<String, Spot<'a>>,
-    paths: BTreeMap<String, Spot<'a>>,
+    paths: HashMap<String, Spot<'a>>,
     declarations: Vec<Declaration<'a>>,
     /// The account that has each numeric id.
     ids: BTreeMap<String, (String, Spot<'a>)>,
@@ -73,7 +73,7 @@ impl<'a> Reader<'a> {
             is_picked: true,
             steps: vec![],
             step_names: BTreeMap::new(),
-            paths: BTreeMap::new(),
+            paths: HashMap::new(),
             declarations: vec![],
             ids: BTreeMap::new(),
         }

@@ -1,6 +1,6 @@
 //! Owner, group and mode, as `directory` and `file` declare them.
 
-use std::fmt;
+use std::{fmt, sync::LazyLock};
 
 use anyhow::{Result, ensure};
 use nix::unistd::geteuid;
@@ -48,9 +48,15 @@ impl fmt::Display for AccountName {
     }
 }
 
+/// Returns the user that runs this. It stays the same, and a plan asks for each resource.
+fn caller() -> u32 {
+    static CALLER: LazyLock<u32> = LazyLock::new(|| geteuid().as_raw());
+    *CALLER
+}
+
 /// Whose something declared is to be: this user's, or root's.
 pub fn owner(system: &System, owner: Option<&AccountName>) -> Result<Owner> {
-    let Some(name) = owner else { return Ok(Owner::Id(geteuid().as_raw())) };
+    let Some(name) = owner else { return Ok(Owner::Id(caller())) };
     let accounts = system.host.accounts()?;
     Ok(accounts.user(name.as_str()).map_or_else(|| Owner::Name(name.to_string()), |user| Owner::Id(user.uid)))
 }
@@ -64,7 +70,7 @@ pub fn ids(system: &System, owner: Option<&AccountName>, group: Option<&AccountN
     let accounts = system.host.accounts()?;
     let owner = match owner {
         None => {
-            let uid = geteuid().as_raw();
+            let uid = caller();
             Some((uid, accounts.user_by_id(uid).map_or(uid, |user| user.gid)))
         }
         Some(name) => match accounts.user(name.as_str()) {
