@@ -10,6 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 ///
 /// A newline or an escape sequence would change the meaning of a log, an fstab or a unit file.
 pub fn printable(text: &str) -> Result<()> {
+    // Most texts are plain ASCII, and each path passes here.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Ok(());
+    }
     match text.chars().find(|c| c.is_control()) {
         Some(c) => bail!("contains the control character {}", c.escape_default()),
         None => Ok(()),
@@ -29,13 +33,27 @@ impl AbsPath {
 
     /// Returns the path's directory; `None` for `/`.
     pub fn parent(&self) -> Option<Self> {
-        let (parent, _) = self.0.rsplit_once('/').filter(|_| self.0 != "/")?;
-        Some(Self(if parent.is_empty() { "/".into() } else { parent.into() }))
+        match self.last_slash() {
+            _ if self.0 == "/" => None,
+            0 => Some(Self("/".into())),
+            at => Some(Self(self.0[..at].into())),
+        }
+    }
+
+    /// The directories above this path, from `/` on.
+    pub fn ancestors(&self) -> impl Iterator<Item = &str> {
+        let is_root = self.0 == "/";
+        let slashes = self.0.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
+        slashes.filter(move |_| !is_root).map(|at| &self.0[..at.max(1)])
+    }
+
+    fn last_slash(&self) -> usize {
+        self.0.bytes().rposition(|byte| byte == b'/').unwrap_or_default()
     }
 
     /// Returns the last component; empty for `/`.
     pub fn leaf(&self) -> &str {
-        self.0.rsplit('/').next().unwrap_or_default()
+        &self.0[self.last_slash() + 1..]
     }
 
     /// Returns this path with one more component.
@@ -60,7 +78,7 @@ impl FromStr for AbsPath {
             ensure!(!component.is_empty() || components.is_empty(), "`{text}` contains an empty component");
             ensure!(component.len() < 256, "a file name has at most 255 bytes");
         }
-        Ok(Self(format!("/{components}")))
+        Ok(Self(text[..=components.len()].into()))
     }
 }
 

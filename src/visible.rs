@@ -100,7 +100,8 @@ fn escaped(text: &str, is_shown: impl Fn(char) -> bool) -> Cow<'_, str> {
 }
 
 fn replaced(text: &str, is_shown: impl Fn(char) -> bool, shown: impl Fn(char) -> String) -> Cow<'_, str> {
-    if !text.chars().any(&is_shown) {
+    // Most texts are plain: this is asked of each resource of each run.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) || !text.chars().any(&is_shown) {
         return text.into();
     }
     text.chars()

@@ -15,6 +15,7 @@ pub mod identity;
 mod obeyed;
 mod removal;
 mod staged;
+mod status;
 pub mod trusted;
 mod walk;
 pub mod way;
@@ -28,18 +29,22 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, AtFlags, OFlag},
-    sys::stat::{FileStat, Mode as Bits, SFlag},
+    sys::stat::Mode as Bits,
     unistd::{Gid, Uid, UnlinkatFlags, getegid, geteuid},
 };
 
-pub use self::{removal::is_match, staged::Staged, walk::Survey};
+pub use self::{
+    removal::is_match,
+    staged::Staged,
+    status::{FileStatus, FileType, Ownership},
+    walk::Survey,
+};
 use self::{
     walk::{MAX_LINKS, OpenDirectory, WalkPurpose},
     way::Owner,
@@ -63,79 +68,6 @@ const NOTE_SUFFIX: &str = ".part.map";
 
 /// Limits the size of a small text file of the distribution. Real ones are smaller.
 pub const MAX_TEXT_BYTES: u64 = 64 << 20;
-
-/// The owner, group and permission bits of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ownership {
-    /// Numeric user id.
-    pub uid: u32,
-    /// Numeric group id.
-    pub gid: u32,
-    /// Permission bits.
-    pub mode: u32,
-}
-
-/// The type of a file. Links are not followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileType {
-    /// A regular file.
-    Regular,
-    /// A directory.
-    Directory,
-    /// A symbolic link.
-    Link,
-    /// A device, a socket or a FIFO.
-    Special,
-}
-
-/// The status of the file at a path.
-#[derive(Debug, Clone, Copy)]
-pub struct FileStatus {
-    /// Its type.
-    pub file_type: FileType,
-    /// Its owner, group and permission bits.
-    pub ownership: Ownership,
-    /// Length in bytes.
-    pub size: u64,
-    /// The number of its names.
-    pub links: u64,
-    /// The time of its last change: of content, owner, mode or name.
-    pub changed: SystemTime,
-    /// Values that differ if the content may have changed: device, inode, size, modification and change time.
-    pub identity: [i64; 7],
-}
-
-impl FileStatus {
-    #[allow(clippy::useless_conversion, reason = "aarch64 counts links in 32 bits")]
-    fn new(stat: &FileStat) -> Self {
-        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
-        Self {
-            file_type: match kind {
-                SFlag::S_IFREG => FileType::Regular,
-                SFlag::S_IFDIR => FileType::Directory,
-                SFlag::S_IFLNK => FileType::Link,
-                _ => FileType::Special,
-            },
-            ownership: Ownership { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 },
-            size: u64::try_from(stat.st_size).unwrap_or_default(),
-            links: u64::from(stat.st_nlink),
-            changed: SystemTime::UNIX_EPOCH
-                + Duration::new(
-                    u64::try_from(stat.st_ctime).unwrap_or_default(),
-                    u32::try_from(stat.st_ctime_nsec).unwrap_or_default(),
-                ),
-            identity: [
-                stat.st_dev.cast_signed(),
-                stat.st_ino.cast_signed(),
-                stat.st_size,
-                stat.st_mtime,
-                stat.st_mtime_nsec,
-                stat.st_ctime,
-                stat.st_ctime_nsec,
-            ],
-        }
-    }
-}
 
 /// The root directory of a run.
 #[derive(Debug)]

@@ -63,7 +63,8 @@ pub fn write_public<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<
 
 /// Writes a state file, atomically and durably, with mode 0600. A directory at its path is renamed first.
 pub fn write<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<()> {
-    let mut bytes = serde_json::to_vec_pretty(value).context("writing JSON")?;
+    // On one line: it is read and written by each run, and shown by `status`.
+    let mut bytes = serde_json::to_vec(value).context("writing JSON")?;
     bytes.push(b'\n');
     let path = path(name)?;
     make_directory(root)?;

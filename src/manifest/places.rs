@@ -60,24 +60,22 @@ pub(super) fn late_directories(declarations: &[Declaration<'_>]) -> Vec<Diagnost
 pub(super) fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
     let directories = declarations.iter().filter_map(|declaration| {
         let path = declaration.path.as_ref()?;
-        Some((path, (declaration.owner.clone(), declaration.writers?)))
+        Some((path.as_str(), (&declaration.owner, declaration.writers?)))
     });
     let directories: BTreeMap<_, _> = directories.collect();
     let mut faults = vec![];
     for declaration in declarations {
-        for file in declaration.files.iter().filter(|file| directories.contains_key(file)) {
+        for file in declaration.files.iter().filter(|file| directories.contains_key(file.as_str())) {
             let message = format!("{file} is a directory: only a file's bytes are compared");
             faults.push(declaration.fault(message, Some("name the files in it".into())));
         }
         let Some(path) = &declaration.path else { continue };
-        let mut above: Vec<AbsPath> = std::iter::successors(path.parent(), AbsPath::parent).collect();
-        above.reverse();
         let mut way = Way::default();
-        let declared = above.iter().filter_map(|path| Some((path, directories.get(path)?)));
-        let passed = declared.into_iter().try_for_each(|(path, (owner, writers))| {
+        let mut declared = path.ancestors().filter_map(|path| Some((path, directories.get(path)?)));
+        let passed = declared.try_for_each(|(path, (owner, writers))| {
             // Without an owner it is root's if it is new, and otherwise stays whose it is.
-            let owner = owner.clone().or_else(|| way.user().cloned()).unwrap_or_else(|| Owner::Name("root".into()));
-            way.pass(&PathPart { path: path.as_str(), owner, writers: *writers, is_link: false })
+            let owner = (*owner).clone().or_else(|| way.user().cloned()).unwrap_or_else(|| Owner::Name("root".into()));
+            way.pass(&PathPart { path, owner, writers: *writers, is_link: false })
         });
         if let Err(fault) = passed.and_then(|()| way.admit(path.as_str(), declaration.owner.as_ref())) {
             faults.push(declaration.fault(fault.to_string(), fault.advice().map(Into::into)));

@@ -2,7 +2,10 @@
 
 mod substitution;
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+};
 
 use toml::{
     Spanned,
@@ -36,7 +39,7 @@ pub(super) struct Reader<'a> {
     is_picked: bool,
     steps: Vec<Step>,
     step_names: BTreeMap<String, Spot<'a>>,
-    paths: BTreeMap<String, Spot<'a>>,
+    paths: HashMap<String, Spot<'a>>,
     declarations: Vec<Declaration<'a>>,
     /// The account that has each numeric id.
     ids: BTreeMap<String, (String, Spot<'a>)>,
@@ -58,7 +61,7 @@ impl<'a> Reader<'a> {
             is_picked: true,
             steps: vec![],
             step_names: BTreeMap::new(),
-            paths: BTreeMap::new(),
+            paths: HashMap::new(),
             declarations: vec![],
             ids: BTreeMap::new(),
         }

@@ -1,6 +1,6 @@
 //! The owner, group and mode of the kinds `directory` and `file`.
 
-use std::fmt;
+use std::{fmt, sync::LazyLock};
 
 use anyhow::{Result, ensure};
 use nix::unistd::geteuid;
@@ -48,9 +48,15 @@ impl fmt::Display for AccountName {
     }
 }
 
+/// Returns the user that runs this program. It is asked once, because a plan needs it for each resource.
+fn caller() -> u32 {
+    static CALLER: LazyLock<u32> = LazyLock::new(|| geteuid().as_raw());
+    *CALLER
+}
+
 /// Returns the declared owner; root if none is declared.
 pub fn owner(system: &System, owner: Option<&AccountName>) -> Result<Owner> {
-    let Some(name) = owner else { return Ok(Owner::Id(geteuid().as_raw())) };
+    let Some(name) = owner else { return Ok(Owner::Id(caller())) };
     let accounts = system.host.accounts()?;
     Ok(accounts.user(name.as_str()).map_or_else(|| Owner::Name(name.to_string()), |user| Owner::Id(user.uid)))
 }

@@ -76,9 +76,13 @@ impl System {
         }
         way.admit(path.as_str(), owner)?;
         self.check_group(&way, path, gid)?;
+        let user = way.user().cloned();
+        if real.as_os_str() == parent.as_str() {
+            return Ok(Admitted { path: path.clone(), user });
+        }
         let real = real.join(path.leaf());
         let path = real.to_str().with_context(|| format!("{} is not UTF-8", real.display()))?.parse()?;
-        Ok(Admitted { path, user: way.user().cloned() })
+        Ok(Admitted { path, user })
     }
 
     fn is_expected(&self, directory: &AbsPath) -> bool {

@@ -14,13 +14,17 @@ use crate::{
 /// service is restarted.
 pub(crate) fn notes(manifest: &Manifest, report: &Report, system: &System) -> Vec<String> {
     let mut notes = vec![];
+    let changed: Vec<_> = changed_paths(manifest, report).collect();
     for (at, step) in manifest.steps.iter().enumerate() {
         let is_skipped = report.steps[at].outcome == Outcome::Skipped;
         for declared in &step.resources {
+            if declared.resource.service().is_none() {
+                continue;
+            }
             let files = declared.resource.files();
-            let mut changed = changed_paths(manifest, report).filter(|(changed, _)| is_skipped || at < *changed);
-            let path = match changed.find(|(_, path)| files.contains(path)) {
-                Some((_, path)) => would_change(&*declared.resource, system).then(|| path.clone()),
+            let mut later = changed.iter().filter(|(changed, _)| is_skipped || at < *changed);
+            let path = match later.find(|(_, path)| files.contains(path)) {
+                Some((_, path)) => would_change(&*declared.resource, system).then(|| (*path).clone()),
                 None if is_skipped => awaits_restart_for(&*declared.resource, system),
                 None => None,
             };
