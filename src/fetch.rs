@@ -133,7 +133,7 @@ impl Fetcher {
         }
     }
 
-    /// Removes what killed runs have left of downloads that nobody needs.
+    /// Removes unfinished downloads of killed runs that this run does not need.
     fn sweep(&self, host: &Host, downloads: &[Download]) -> Result<()> {
         let (started, queue) = (self.started.borrow(), self.queue.borrow());
         let started = started.iter().map(|(download, _)| download);
@@ -141,7 +141,7 @@ impl Fetcher {
         staging::sweep(host, known.flat_map(|download| self.pulls(download)))
     }
 
-    /// Ends downloads that were started early and are not asked for any more.
+    /// Ends downloads that were started early and are no longer needed.
     pub fn abandon(&self, downloads: &[Download]) {
         self.started.borrow_mut().retain(|(started, _)| !downloads.contains(started));
         self.queue.borrow_mut().retain(|queued| !downloads.contains(queued));

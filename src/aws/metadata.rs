@@ -266,8 +266,8 @@ fn explain(error: ImdsError) -> Failure {
             }
             Some(status) => Failure::Permanent(
                 Fault::new(format!("the instance metadata service gives no session token, but answers {status}")).hint(
-                    "version 1, without tokens, is not used: whoever can have this machine send a request could ask for \
-                     its credentials; aws ec2 modify-instance-metadata-options --http-tokens required",
+                    "version 1 of the service, without tokens, is not used: it gives credentials to every forwarded request; \
+                     aws ec2 modify-instance-metadata-options --http-tokens required",
                 ),
             ),
         },

@@ -175,7 +175,7 @@ impl Call {
     fn refused(&self, refusal: &Refusal) -> Fault {
         let hint = match refusal.code.as_str() {
             "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => {
-                Some(format!("allow {}:{} in the policy of who asks", self.service.name, self.action()))
+                Some(format!("allow {}:{} in the caller's IAM policy", self.service.name, self.action()))
             }
             "InvalidClientTokenId" | "UnrecognizedClientException" | "AuthFailure" | "SignatureDoesNotMatch" => {
                 Some("check the credentials, and this machine's clock".to_owned())

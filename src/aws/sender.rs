@@ -102,7 +102,7 @@ impl Sender {
     }
 
     /// The metadata service and a container's credentials are on this link, never behind a proxy. Where EC2 can't be
-    /// behind that service, nobody asks it: neither the SDK for credentials and region, nor we for facts.
+    /// behind that service, it is not asked, neither for credentials and region nor for facts.
     pub(crate) fn client(&self, url: &Url) -> Result<Client, ConnectorError> {
         let address = address(url);
         if address.is_some_and(ec2::is_untrusted) {

@@ -213,7 +213,7 @@ impl Fetcher {
         let spool = Arc::new(Mutex::new(spool));
         let download = Box::pin(async move { transfer::run(engine, &pull, spool, known).await });
         let task = self.worker.start(async move {
-            // The receiver is gone where no caller waits any more.
+            // The receiver is gone if no caller waits for the result.
             _ = sender.send((index, download.await.map_err(Failure::into_fault)));
             Ok::<(), Fault>(())
         })?;
@@ -243,7 +243,7 @@ impl Fetcher {
 /// Makes sure that files can be put into a directory; makes it, and those above it, where they are missing.
 ///
 /// # Errors
-/// If they can't, for want of a right, or because somebody else could put a link in the way.
+/// If this user may not make them, or another user could put a link in the way.
 pub fn prepare_directory(host: &Host, directory: &AbsPath) -> Result<()> {
     make_way(host, directory, umask())?;
     // Dropped unpublished, it is gone again.
@@ -259,7 +259,7 @@ fn make_way(host: &Host, directory: &AbsPath, umask: u32) -> Result<()> {
         make_way(host, &parent, umask)?;
     }
     match host.root().make_directory(directory, ours(0o777 & !umask)) {
-        // Somebody else made it in the meantime.
+        // Another process made it in the meantime.
         Err(_) if host.root().status(directory)?.is_some() => Ok(()),
         made => made,
     }
@@ -276,7 +276,7 @@ fn admit(host: &Host, destination: &AbsPath) -> Result<()> {
 }
 
 /// The permission bits that this process's files don't get. There is no asking without setting, but in /proc, which no
-/// Linux before 4.7 has it in, and no bare chroot; what is made meanwhile, by another thread, is nobody else's to read.
+/// Linux before 4.7 has it in, and no bare chroot. Files that another thread makes meanwhile are private.
 fn umask() -> u32 {
     let umask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_retain(0o077));
     _ = nix::sys::stat::umask(umask);

@@ -86,7 +86,7 @@ pub fn retry_after(bytes: &[u8]) {
     }
 }
 
-/// A system on a tree, which trusts nobody and gives up soon.
+/// A system on a tree. It trusts no certificate and gives up soon.
 fn system(tree: &Path) -> Result<System> {
     let pace = retry::Pace {
         limit: retry::Limit::Attempts(3),

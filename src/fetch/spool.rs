@@ -113,7 +113,7 @@ impl Spool {
         self.chunks.done()
     }
 
-    /// Whether what is there is worth asking for the rest only.
+    /// Returns whether enough bytes are there to ask for the rest only.
     pub(super) fn is_resumable(&self) -> bool {
         self.done() > 0 && self.promise.etag.is_some() && self.promise.total.is_some()
     }

@@ -39,8 +39,8 @@ use crate::{
     system::{Mode, System, remote::wire},
 };
 
-/// Where nothing listens: a port that only root could open, and nobody has for decades.
-const NOBODY: &str = "http://127.0.0.1:1/";
+/// A port on which nothing listens: only root could open it.
+const UNUSED: &str = "http://127.0.0.1:1/";
 
 /// How a bench waits, and where its servers are.
 #[derive(Clone)]
@@ -150,7 +150,7 @@ fn settings() -> BenchSettings {
         network: NetworkSettings { pace, ..NetworkSettings::default() },
         roots: Some(RootCertStore::empty()),
         aws: None,
-        metadata_endpoint: NOBODY.into(),
+        metadata_endpoint: UNUSED.into(),
         metadata_patience: Duration::ZERO,
     }
 }

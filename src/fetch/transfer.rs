@@ -39,7 +39,7 @@ const TRIAL: Duration = Duration::from_millis(if cfg!(fuzzing) { 1 } else { 100 
 const WORTH_A_THREAD: u64 = 4 << 20;
 /// A body shorter than this needs no permit.
 const SHORT: u64 = 1 << 20;
-/// Whoever brings as much before it fails has not failed to get on.
+/// An attempt that received this many bytes does not count as failed.
 const HEADWAY: u64 = 1 << 20;
 
 /// A body, and which bytes of the whole it has: from `start` to `end`, if that is known.
@@ -203,7 +203,7 @@ impl Transfer {
             _ = lanes.spawn(self.clone().lane(None));
         }
         let received = self.share(&mut lanes).await;
-        // What is abandoned must not write any more when the next attempt does.
+        // An abandoned attempt must not write while the next one does.
         lanes.shutdown().await;
         received
     }
@@ -230,7 +230,7 @@ impl Transfer {
         }
     }
 
-    /// One connection: chunk after chunk, until there is none that nobody else is at. The lead's body goes on where a
+    /// One connection: chunk after chunk, until other connections have all that are left. The lead's body goes on where a
     /// chunk ends; other bodies are of one chunk.
     async fn lane(self: Arc<Self>, lead: Option<Body>) -> Result<(), Failure> {
         let _permit = match &lead {

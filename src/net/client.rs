@@ -120,7 +120,7 @@ impl Clients {
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("glovo-bootstrap/", env!("CARGO_PKG_VERSION")))
             .dns_resolver(self.names(false))
-            // A URL's query may hold a signature, which is nobody else's business.
+            // A URL's query may hold a signature, which must not be shown.
             .referer(false)
             .connect_timeout(self.0.connect_timeout)
             .read_timeout(self.0.stall_timeout)

@@ -20,7 +20,7 @@ const JITTER: f64 = 0.5;
 pub(crate) enum Failure {
     /// Another attempt would fail alike.
     Permanent(Fault),
-    /// The cause may pass; the origin may have said when.
+    /// The failure is temporary; the origin may have said for how long.
     Transient(Fault, Option<Duration>),
     /// Perhaps an accident on the way, worth one more attempt, from the start, and no third.
     Suspect(Fault),
@@ -56,7 +56,7 @@ impl From<Failure> for Setback {
     }
 }
 
-/// When attempts end that keep failing for a cause that may pass.
+/// When attempts end that keep failing temporarily.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
     /// After so many in a row, or when the process's [`Budget`] is used up.

@@ -42,7 +42,7 @@ impl Worker {
             self.0.get_or_init(|| thread)
         };
         let (sender, result) = mpsc::channel();
-        // The receiver is gone where no caller waits any more.
+        // The receiver is gone if no caller waits for the result.
         let work = async move { _ = sender.send(work.await.map_err(Into::into)) };
         Ok(Task { result, abort: thread.runtime.spawn(work).abort_handle() })
     }
@@ -101,7 +101,7 @@ impl RuntimeThread {
 /// If the system has no thread left. (tokio's own `spawn_blocking` panics then.)
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, NoThread> {
     let (sender, result) = oneshot::channel();
-    // The receiver is gone where no caller waits any more.
+    // The receiver is gone if no caller waits for the result.
     _ = spawn("blocking", move || _ = sender.send(work()))?;
     result.await.map_err(|error| NoThread(io::Error::other(error)))
 }

@@ -49,3 +49,4 @@ mod user_data;
 mod verified;
 mod visible;
 mod warnings;
+mod words;

@@ -138,7 +138,7 @@ fn what_is_refused_when_it_is_to_begin_has_changed_nothing_else() {
     let operator = Operator::serving();
     operator.content("2");
     operator.tape.script("ExecuteChangeSet", [Turn::Refusal(403, "AccessDenied", "not you")]);
-    let _ = operator.update("2").expect(1).says("allow cloudformation:ExecuteChangeSet in the policy of who asks");
+    let _ = operator.update("2").expect(1).says("allow cloudformation:ExecuteChangeSet in the caller's IAM policy");
     assert_eq!(operator.parameter("GreenVersionId"), "");
 }
 

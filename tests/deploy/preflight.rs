@@ -179,6 +179,6 @@ fn what_may_not_be_asked_is_named_with_the_permission_that_is_missing() {
         .deploy(&["create-stack", "--yes"], &[])
         .expect(2)
         .says("credentials: InvalidClientTokenId: The security token is invalid (check the credentials, and this machine's clock)")
-        .says("allow ec2:DescribeImages in the policy of who asks");
+        .says("allow ec2:DescribeImages in the caller's IAM policy");
     assert!(changes(&operator.calls()).is_empty());
 }

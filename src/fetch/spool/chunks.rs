@@ -192,7 +192,7 @@ impl Chunks {
         self.begun.range(next..).find(|(_, chunk)| chunk.there > 0).map(|(chunk, _)| chunk * CHUNK)
     }
 
-    /// No lane is at any chunk any more.
+    /// Takes the chunks from all lanes.
     pub(crate) fn release(&mut self) {
         self.begun.retain(|_, chunk| chunk.there > 0);
         self.begun.values_mut().for_each(|chunk| chunk.claim = None);

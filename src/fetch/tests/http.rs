@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Bench, NOBODY, download, eventually, hasty,
+    Bench, UNUSED, download, eventually, hasty,
     server::{Reply, Server},
     settings, settings_with, text, told,
 };
@@ -232,7 +232,7 @@ fn a_server_error_is_transient() {
 
 #[test]
 fn nobody_at_the_other_end_is_transient() {
-    let (code, told) = Bench::new(settings()).refused(&format!("{NOBODY}?signature=secret"));
+    let (code, told) = Bench::new(settings()).refused(&format!("{UNUSED}?signature=secret"));
     assert_eq!(code, 75, "{told}");
     assert!(
         told.contains("caused by: connecting to 127.0.0.1: connection refused") && !told.contains("secret"),
@@ -361,7 +361,7 @@ fn a_probe_fails_in_few_words_and_is_not_repeated() {
         let system = &Bench::new(settings).system;
         system.fetcher.probe(&system.host, url).unwrap_err().to_string()
     };
-    assert_eq!(probe(settings(), NOBODY), "connection refused");
+    assert_eq!(probe(settings(), UNUSED), "connection refused");
     let server = Server::replies(vec![Reply::raw("").then_stall()]);
     let stall = settings_with(|network| network.stall_timeout = Duration::from_millis(400));
     assert_eq!(probe(stall, &server.url("/")), "no bytes for 400 ms");

@@ -1,7 +1,7 @@
 //! Several sources of the same bytes.
 
 use super::{
-    Bench, Download, NOBODY,
+    Bench, Download, UNUSED,
     server::{Reply, Server},
     settings, text, told,
 };
@@ -28,7 +28,7 @@ fn the_next_source_is_asked_after_one_that_fails_in_any_way() {
     ] {
         let bad = Server::replies(vec![reply]);
         let bench = Bench::new(settings());
-        let download = any_of(&[&bad.url("/"), NOBODY, &good.url("/")]);
+        let download = any_of(&[&bad.url("/"), UNUSED, &good.url("/")]);
         assert_eq!(text(bench.system.fetch(&download).unwrap()), "jar");
         bench.system.prefetch(vec![download.clone()]);
         assert_eq!(text(bench.system.fetch(&download).unwrap()), "jar");
@@ -65,11 +65,11 @@ fn when_none_delivers_each_is_named_with_its_reason() {
 #[test]
 fn what_may_pass_at_one_source_may_pass_in_all() {
     let gone = Server::replies(vec![Reply::new(404, &[], "")]);
-    for (urls, attempts) in [([NOBODY, &gone.url("/")], 2), ([&gone.url("/"), NOBODY], 3)] {
+    for (urls, attempts) in [([UNUSED, &gone.url("/")], 2), ([&gone.url("/"), UNUSED], 3)] {
         let (code, said) = told(Bench::new(settings()).system.fetch(&any_of(&urls)));
         assert_eq!(code, 75, "{said}");
         let reason =
-            format!("| {NOBODY}: gave up after {attempts} attempts: connecting to 127.0.0.1: connection refused");
+            format!("| {UNUSED}: gave up after {attempts} attempts: connecting to 127.0.0.1: connection refused");
         assert!(said.contains(&reason), "{said}");
     }
 }

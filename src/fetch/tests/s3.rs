@@ -22,7 +22,7 @@ use aws_smithy_checksums::ChecksumAlgorithm;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
-    Bench, BenchSettings, NOBODY, hasty, hasty_and_persistent, metadata,
+    Bench, BenchSettings, UNUSED, hasty, hasty_and_persistent, metadata,
     parts::{self, PART, asked},
     server::{Reply, Request, Server},
     settings, text,
@@ -245,7 +245,7 @@ fn credentials_of_a_service_that_is_not_there_are_transient() {
     let silent = Server::replies(vec![Reply::raw("")]);
     for (endpoint, words) in [
         (silent.url(""), "the instance metadata service does not answer"),
-        (NOBODY.to_owned(), "this machine does not let this program reach the instance metadata service"),
+        (UNUSED.to_owned(), "this machine does not let this program reach the instance metadata service"),
     ] {
         let mut bench = instance(&server, &gone);
         bench.rewire(|settings| settings.metadata_endpoint = endpoint);
@@ -258,7 +258,7 @@ fn credentials_of_a_service_that_is_not_there_are_transient() {
 #[test]
 fn an_unreachable_s3_says_so_in_few_words() {
     let server = Server::start(|_, _| Reply::ok("jar"));
-    let bench = elsewhere(bench(&server), NOBODY);
+    let bench = elsewhere(bench(&server), UNUSED);
     let (code, told) = bench.refused(OBJECT);
     assert_eq!(code, 75, "{told}");
     assert!(told.contains("caused by: connecting to 127.0.0.1: connection refused"), "{told}");
