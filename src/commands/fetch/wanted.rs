@@ -129,7 +129,7 @@ pub(super) fn relative_path(key: &str, prefix: &str) -> Result<String> {
     Ok(path.to_owned())
 }
 
-/// Refuses what would lead to another directory, or hide something from whoever reads it.
+/// Refuses a name that leads to another directory or has characters that hide a part of it.
 fn check_component(name: &str) -> Result<()> {
     ensure!(!name.is_empty(), "its path has an empty part");
     ensure!(!matches!(name, "." | ".."), "`{name}` is no file name");
