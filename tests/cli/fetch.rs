@@ -129,7 +129,8 @@ fn urls_that_can_t_be_fetched_are_all_named_before_anything_is() {
     ];
     let mut arguments = vec![good.as_str()];
     arguments.extend(bad.iter().map(|(url, _)| *url));
-    let mut run = fetch(&sandbox, &arguments).expect(1).says("error: 13 of 14 URLs can't be fetched; nothing was");
+    let mut run =
+        fetch(&sandbox, &arguments).expect(1).says("error: 13 of 14 URLs are invalid; nothing was downloaded");
     for (_, words) in bad {
         run = run.says(words);
     }

@@ -55,8 +55,9 @@ pub(super) fn all(arguments: &cli::Fetch) -> Result<Vec<Wanted>> {
     if wrong.is_empty() {
         return Ok(wanted);
     }
-    let urls = if texts.len() == 1 { "the URL".into() } else { format!("{} of {} URLs", wrong.len(), texts.len()) };
-    Err(Fault::new(format!("{urls} can't be fetched; nothing was")).caused_by(anyhow!(wrong.join("\n"))).into())
+    let urls =
+        if texts.len() == 1 { "the URL is".into() } else { format!("{} of {} URLs are", wrong.len(), texts.len()) };
+    Err(Fault::new(format!("{urls} invalid; nothing was downloaded")).caused_by(anyhow!(wrong.join("\n"))).into())
 }
 
 fn read(input: &str) -> Result<String> {
