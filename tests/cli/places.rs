@@ -337,7 +337,7 @@ fn a_planted_private_directory_is_named() {
 #[test]
 fn a_directory_without_an_owner_is_its_parents_owners() {
     let sandbox = Sandbox::new();
-    let home = make(&sandbox, "home", (NOBODY, NOBODY), 0o755);
+    let home = make(&sandbox, "home", (UID_NOBODY, UID_NOBODY), 0o755);
     let (shared, inner) = (format!("{home}/shared"), format!("{home}/new"));
     let resources = directory(&inner, "") + &file(&format!("{inner}/f"), NOBODYS);
     let declared = directory(&home, NOBODYS) + &resources;
@@ -345,14 +345,14 @@ fn a_directory_without_an_owner_is_its_parents_owners() {
     let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(0);
     let _ = plan(&sandbox, &declared).expect(0).says("2 changes pending");
     let _ = sandbox.run_resources(&declared).expect(0).says("converged: 2 changes");
-    assert_eq!((owner(&inner), owner(&format!("{inner}/f")).0), ((NOBODY, 0o755), NOBODY));
+    assert_eq!((owner(&inner), owner(&format!("{inner}/f")).0), ((UID_NOBODY, 0o755), UID_NOBODY));
     let _ = sandbox.run_resources(&resources).expect(0).says("converged: 0 changes");
     // One that exists keeps its owner, also where only a group is declared.
-    let _ = make(&sandbox, "home/shared", (NOBODY, NOBODY), 0o755);
+    let _ = make(&sandbox, "home/shared", (UID_NOBODY, UID_NOBODY), 0o755);
     let _ = sandbox.run_resources(&directory(&shared, "group = \"nogroup\"\n")).expect(0).says("0 changes");
     let other = make(&sandbox, "other", (1, 1), 0o755);
     let _ = sandbox.run_resources(&directory(&other, "group = \"nogroup\"\n")).expect(0).says("1 change");
-    assert_eq!((fs::metadata(&other).unwrap().uid(), fs::metadata(&other).unwrap().gid()), (1, NOBODY));
+    assert_eq!((fs::metadata(&other).unwrap().uid(), fs::metadata(&other).unwrap().gid()), (1, UID_NOBODY));
     // All three take it for a user's, and so refuse root's file in it.
     let refused = declared + &file(&format!("{inner}/root"), "");
     let _ = sandbox.run(&["validate", "--steps", &sandbox.manifest(&refused)]).expect(2).says("cannot belong to root");
