@@ -28,12 +28,12 @@ use crate::{
 #[command(name = "glovo-bootstrap", version, max_term_width = 100, infer_subcommands = false)]
 #[command(
     after_help = "Exit codes: 0 converged, 1 a step failed, 2 usage or invalid manifest, 3 plan --detailed-exitcode: changes \
-pending, 4 another run holds the machine, 75 a cause that may pass outlasted the retries, 128+n ended by signal n.\n\n\
-GLOVO_BOOTSTRAP_TRUST_METADATA=1 in the environment: ask the instance metadata service also on a machine whose firmware \
+pending, 4 another run holds the machine, 75 a temporary failure outlasted the retries, 128+n ended by signal n.\n\n\
+GLOVO_BOOTSTRAP_TRUST_METADATA=1 in the environment: use the instance metadata service even if the machine's firmware \
 does not say that it is an EC2 instance."
 )]
 pub struct Cli {
-    /// Log what is done in detail, to standard error.
+    /// Log details to standard error.
     #[arg(long, short, global = true)]
     pub verbose: bool,
     /// When output has colours. auto: on a terminal, unless the environment says `NO_COLOR` or `TERM=dumb`.
@@ -44,14 +44,14 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Returns the command line of this process.
+    /// Reads the command line of this process.
     ///
     /// # Errors
     /// If it is invalid; also for `--help` and `--version`.
     pub fn read() -> Result<Self, clap::Error> {
         let mut program = Self::with_all_flags();
         let arguments = deploy::verb_first(std::env::args_os().collect(), &program);
-        // The first parser knows which flags belong to a verb, the second one reads the values of all verbs alike.
+        // The first parser refuses flags of other verbs. The second one reads the values, whatever the verb.
         _ = Self::command_line().try_get_matches_from(&arguments)?;
         let matches = program.try_get_matches_from_mut(arguments)?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut program))
@@ -73,46 +73,46 @@ impl Cli {
     }
 }
 
-/// What to do.
+/// A subcommand.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the steps: check every resource, change what differs.
     Run {
         #[command(flatten)]
-        selection: Selection,
+        selection: SelectionArgs,
         #[command(flatten)]
-        manifest: Manifest,
+        manifest: ManifestArgs,
         #[command(flatten)]
-        target: Target,
+        target: TargetArgs,
         #[command(flatten)]
         purpose: Purpose,
         #[command(flatten)]
         signal: Signal,
-        /// Record which manifest this is, the values of --set and the paths of --variables, for runs without these arguments. User-data does.
+        /// Record the values of --steps, --set and --variables for runs without these arguments. User-data uses it.
         #[arg(long, hide = true, conflicts_with = "root")]
         record: bool,
     },
-    /// Make an image ready: all that can be done before it boots.
+    /// Prepare an image: make every change that does not need its boot.
     ///
-    /// The same as `run --phase bake`, and then, with --seal, what only an image needs.
+    /// The same as `run --phase bake`; with --seal, it then removes this machine's data and searches for credentials.
     Bake {
         #[command(flatten)]
-        selection: Selection,
+        selection: SelectionArgs,
         #[command(flatten)]
-        manifest: Manifest,
+        manifest: ManifestArgs,
         #[command(flatten)]
-        target: Target,
+        target: TargetArgs,
         #[command(flatten)]
         seal: Seal,
     },
     /// Show what a run would change, with diffs; change nothing.
     Plan {
         #[command(flatten)]
-        selection: Selection,
+        selection: SelectionArgs,
         #[command(flatten)]
-        manifest: Manifest,
+        manifest: ManifestArgs,
         #[command(flatten)]
-        target: Target,
+        target: TargetArgs,
         #[command(flatten)]
         purpose: Purpose,
         /// Exit with 3 if changes are pending.
@@ -122,10 +122,10 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Check a manifest without looking at the machine: every fault at once, with its place.
+    /// Check a manifest without examining the machine: print every fault with its place.
     Validate {
         #[command(flatten)]
-        manifest: Manifest,
+        manifest: ManifestArgs,
     },
     /// List, show or export the steps, or read about the kinds of resources.
     #[command(subcommand)]
@@ -133,8 +133,8 @@ pub enum Command {
     /// Show how the last run ended, step by step.
     Status {
         #[command(flatten)]
-        target: Target,
-        /// Wait until the run that is going on has ended.
+        target: TargetArgs,
+        /// Wait until the current run has ended.
         #[arg(long)]
         wait: bool,
         /// Print the report as JSON.
@@ -143,10 +143,10 @@ pub enum Command {
     },
     /// Download files in parallel: https, http, s3 and file URLs.
     ///
-    /// Each file appears whole, and verified where its sha256 is given, or not at all: a file of the same name
-    /// is replaced at the end of the download. Needs neither root nor a run: it changes nothing but the files.
+    /// Each file appears complete, or not at all. If its sha256 is given, it is verified first. A file of the same name
+    /// is replaced at the end of the download. Needs no root, and changes nothing but the files.
     Fetch(Fetch),
-    /// Print user-data: what makes a new machine fetch this program, check it, and run the steps.
+    /// Print user-data: a script with which a new machine downloads this program, checks it, and runs the steps.
     UserData(UserData),
     Deploy(Box<DeployArguments>),
     /// Print the JSON Schema of step files and of manifests in one file, for editors.
@@ -157,7 +157,7 @@ pub enum Command {
     /// without arguments, as user-data does. A second time it changes nothing. `uninstall` takes it all away.
     Install {
         #[command(flatten)]
-        manifest: Manifest,
+        manifest: ManifestArgs,
     },
     /// Remove what `install` has put in place, and nothing else.
     Uninstall,
@@ -168,39 +168,40 @@ pub enum Command {
     },
 }
 
-/// What to download, and where to.
+/// The arguments of `fetch`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes: 0 all arrived, 1 something did not (or a URL or argument was wrong, and nothing was fetched), \
-128+n ended by signal n."
+    after_help = "Exit codes: 0 all files complete, 1 a download failed (or a URL or argument was invalid, and nothing was \
+downloaded), 128+n ended by signal n."
 )]
 pub struct Fetch {
-    /// What to download: `https://…`, `http://…`, `s3://bucket/key` (optionally `?versionId=…`), `file:///absolute/path`.
+    /// Source: `https://…`, `http://…`, `s3://bucket/key` (optionally `?versionId=…`), `file:///absolute/path`.
     ///
-    /// A file gets the name that its URL ends in, with %xx decoded in https and http. Where several end in the same
-    /// name the last one wins, and the others are not fetched. #sha256=HEX at the end pins a file.
+    /// A file gets the name that its URL ends in, with %xx decoded in https and http. If several end in the same
+    /// name, only the last one is downloaded. #sha256=HEX at the end pins a file.
     #[arg(value_name = "URL", required_unless_present_any = ["urls", "input"])]
     pub named: Vec<String>,
-    /// The same; may be repeated. These come before the URLs without -u.
+    /// Source, like URL; may be repeated. These come before the URLs without -u.
     #[arg(long = "url", short, value_name = "URL", num_args = 1..)]
     pub urls: Vec<String>,
     /// Read URLs from a file, or `-` for standard input: one per line, each optionally followed by a space and
-    /// sha256=HEX. Empty lines and those that begin with # are skipped. These come after the URLs of the command line.
+    /// sha256=HEX. Empty lines and lines that begin with # are skipped. These URLs come after those of the command
+    /// line.
     #[arg(long, short, value_name = "FILE")]
     pub input: Option<String>,
-    /// Where to put the files; made if it is missing. Default: the current directory.
+    /// Directory for the files; created if it does not exist. Default: the current directory.
     #[arg(long, short, value_name = "DIR", default_value = ".", hide_default_value = true)]
     pub output_dir: PathBuf,
-    /// SHA-256 that a file must have: HEX alone if there is one file, else NAME=HEX with the file's name; may be repeated.
+    /// SHA-256 that a file must have: HEX alone for a single file, else NAME=HEX with the file's name; may be repeated.
     ///
-    /// Other bytes never replace a file, and one that is there with this digest is not fetched again.
+    /// Other bytes never replace a file. A file that already has this digest is not downloaded again.
     #[arg(long, value_name = "[NAME=]HEX")]
     pub sha256: Vec<String>,
-    /// Most downloads at once. Default: as many as make sense.
+    /// Most downloads at once. Default: chosen by the program.
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub jobs: Option<u16>,
-    /// The longest that all of it may take, such as 30s or 10m. What hasn't arrived by then has failed, and is taken up
-    /// where it was by the next try. Default: as long as bytes arrive.
+    /// Deadline of the whole command, such as 30s or 10m. A download that is not complete by then fails; the next try
+    /// resumes it. Default: none, as long as bytes arrive.
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<Span>,
     /// Profile in ~/.aws/config and ~/.aws/credentials whose credentials and region are used for s3. Default: the usual
@@ -216,23 +217,23 @@ pub struct Fetch {
     pub json: bool,
 }
 
-/// Where a new machine gets this program from, and what it is to do.
+/// The arguments of `user-data`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: glovo-bootstrap user-data s3://my-bucket/glovo-bootstrap --agent ./glovo-bootstrap -- --set jar_url=…"
 )]
 pub struct UserData {
-    /// Where it is: `s3://bucket/key` (optionally `?versionId=…`), fetched with the instance's role, or `https://…`; pinned
-    /// by #sha256=HEX at its end.
+    /// URL of this program: `s3://bucket/key` (optionally `?versionId=…`), downloaded with the instance's role, or
+    /// `https://…`; pinned by #sha256=HEX at its end.
     #[arg(value_name = "URL", required_unless_present = "baked", conflicts_with = "baked")]
     pub url: Option<String>,
-    /// Pin the digest of this file: the same program, on this machine.
+    /// Pin the digest of this file: a copy of the program on this machine.
     #[arg(long, value_name = "FILE", requires = "url")]
     pub agent: Option<String>,
-    /// It is in the image already.
+    /// The image already holds the program.
     #[arg(long)]
     pub baked: bool,
-    /// A shell script, or the same as #cloud-config, to be merged with other configuration.
+    /// Format: a shell script, or the same as #cloud-config, to be merged with other configuration.
     #[arg(long, value_enum, default_value = "script")]
     pub format: UserDataFormat,
     /// Arguments of `run` on the machine.
@@ -240,7 +241,7 @@ pub struct UserData {
     pub run: Vec<String>,
 }
 
-/// What cloud-init gets.
+/// The format of user-data.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum UserDataFormat {
     /// A shell script.
@@ -249,27 +250,30 @@ pub enum UserDataFormat {
     CloudConfig,
 }
 
-/// Which steps.
+/// The arguments that select steps.
 #[derive(Debug, Args)]
-pub struct Selection {
+pub struct SelectionArgs {
     /// Only these steps, in their declared order.
     #[arg(value_name = "STEP")]
     pub only: Vec<String>,
     /// This step and those after it.
     #[arg(long, value_name = "STEP")]
     pub from: Option<String>,
-    /// Not this step; may be repeated.
+    /// Leave out this step; may be repeated.
     #[arg(long, value_name = "STEP")]
     pub skip: Vec<String>,
 }
 
-/// Which manifest, and its variables.
+/// The arguments that name the manifest and its variables.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Manifest {
-    /// A directory of step files, a file, `-`, a URL with #sha256=HEX, or `built-in`. Default: /etc/glovo-bootstrap/steps if it exists, else what this machine's user-data named, else the steps built into the binary.
+pub struct ManifestArgs {
+    /// A directory of step files, a file, `-`, a URL with #sha256=HEX, or `built-in`. Default:
+    /// /etc/glovo-bootstrap/steps if it exists, else the steps that this machine's user-data named, else the built-in
+    /// steps.
     #[arg(long, value_name = "PATH", env = environment::STEPS)]
     pub steps: Option<String>,
-    /// Set a variable; may be repeated. (A secret is better kept in a file: others can see the arguments of a process, and those of user-data are recorded, readable by root only.)
+    /// Set a variable; may be repeated. (Keep secrets in a file instead: other users can see a process's arguments. The
+    /// arguments of user-data are recorded, readable by root only.)
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
     /// Read variables from a TOML file; may be repeated.
@@ -277,69 +281,72 @@ pub struct Manifest {
     pub variables: Vec<String>,
 }
 
-/// Which machine.
+/// The arguments that name the machine.
 #[derive(Debug, Args)]
-pub struct Target {
-    /// Work on an image's tree instead of this machine: nothing is started, and what must wait is said to be deferred.
+pub struct TargetArgs {
+    /// Work on an image's tree instead of this machine: nothing is started, and changes that need the boot are
+    /// deferred.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
 }
 
-/// What a run is to end with.
+/// The arguments that say whether a run makes an image or a serving machine.
 #[derive(Debug, Args)]
 pub struct Purpose {
-    /// What to end with: an image, or a machine that serves. Default: boot; with --root bake.
+    /// Result of the run: an image (bake), or a machine that serves (boot). Default: boot; with --root bake.
     #[arg(long, value_enum)]
     pub phase: Option<Phase>,
 }
 
-/// Who waits for this machine.
+/// The arguments that name the receivers of the outcome.
 #[derive(Debug, Args)]
 pub struct Signal {
-    /// Tell CloudFormation what becomes of the run: SUCCESS to this resource of this stack (its name or id) when all steps
-    /// have converged, FAILURE at once when one has not, or when the run ends in any other way.
+    /// Send the run's outcome to CloudFormation, to this resource of this stack (its name or id): SUCCESS when all
+    /// steps have converged, FAILURE at once when a step fails or the run ends in any other way.
     ///
-    /// The run is a process of its own then, and its exit code ours. Only of a whole run on this machine: what is left
-    /// out is not proven.
+    /// The run is then a process of its own; this process returns its exit code. Only for a whole run on this machine:
+    /// a part of the steps does not prove that the machine serves.
     #[arg(long, value_name = "STACK/RESOURCE", conflicts_with_all = ["only", "from", "skip", "root", "phase"])]
     pub signal: Option<verdict::SignalTarget>,
-    /// The longest that the run may take before it is stopped and FAILURE is signalled: less than the stack waits.
+    /// Deadline of the run. After it, the run is stopped and FAILURE is signalled. Must be less than the stack's
+    /// timeout.
     #[arg(long, value_name = "TIME", requires = "signal", default_value = "14m")]
     pub signal_within: Span,
-    /// Also complete this launching lifecycle hook of the instance's Auto Scaling group, with the instance's role: CONTINUE
-    /// before SUCCESS, ABANDON after FAILURE.
+    /// Also complete this launching lifecycle hook of the instance's Auto Scaling group, with the instance's role:
+    /// CONTINUE before SUCCESS, ABANDON after FAILURE.
     #[arg(long, value_name = "GROUP/HOOK", requires = "signal")]
     pub lifecycle_hook: Option<verdict::Hook>,
 }
 
-/// What to do with an image that is ready.
+/// The arguments of the seal.
 #[derive(Debug, Args)]
 pub struct Seal {
-    /// If all converged, remove what is this machine's own (reports, machine-id, cloud-init's state, histories …) and
-    /// look for credentials: exit with 1 if there are any. For a tree, or a build instance that is thrown away.
+    /// If all steps converged, remove this machine's own data (reports, machine-id, cloud-init's state, histories …)
+    /// and search for credentials; exit with 1 if any is found. For an image's tree, or a build instance that is
+    /// terminated afterwards.
     #[arg(long)]
     pub seal: bool,
     #[command(flatten)]
     pub on_request: OnRequest,
-    /// With --seal, don't look for credentials at this path or below it; may be repeated.
+    /// With --seal, do not search this path, or below it, for credentials; may be repeated.
     #[arg(long, value_name = "PATH", requires = "seal")]
     pub allow: Vec<AbsPath>,
 }
 
-/// What to do with steps.
+/// A subcommand of `steps`.
 #[derive(Debug, Subcommand)]
 pub enum Steps {
     /// List the steps of a manifest.
     List {
         #[command(flatten)]
-        manifest: Manifest,
+        manifest: ManifestArgs,
     },
-    /// Print a step as it is written.
+    /// Print the text of a step.
     Show {
-        /// Its name.
+        /// Name of the step.
         step: String,
         #[command(flatten)]
-        manifest: Manifest,
+        manifest: ManifestArgs,
     },
     /// Write steps for a service of your own to a directory: a small web service that works, to be edited.
     New {
@@ -348,10 +355,10 @@ pub enum Steps {
     },
     /// Write the built-in steps to a directory, to be edited.
     Export {
-        /// A directory; made if it is missing, and must be empty.
+        /// A directory without step files; created if it does not exist.
         directory: PathBuf,
     },
-    /// The reference manual of the kinds of resources.
+    /// Print the reference manual of the kinds of resources.
     Kinds {
         /// Only this kind.
         #[arg(value_parser = PossibleValuesParser::new(KINDS.iter().map(|kind| kind.name)))]

@@ -1,4 +1,4 @@
-//! The subcommands: each puts the rooms of the house together for one purpose.
+//! The subcommands: each function executes one.
 
 mod again;
 mod bake;
@@ -60,10 +60,10 @@ pub fn execute(command: Command) -> Result<u8> {
     match command {
         Command::Run {
             manifest, signal: cli::Signal { signal: Some(target), signal_within, lifecycle_hook }, ..
-        } => signal::execute(&signal::Audience { target, hook: lifecycle_hook }, signal_within.0, &manifest),
+        } => signal::execute(&signal::Receivers { target, hook: lifecycle_hook }, signal_within.0, &manifest),
         Command::Run { selection, mut manifest, target, purpose, signal: _, record } => {
             let system = open(&target.root, Mode::Run, purpose.phase)?;
-            // The record is the machine's: only the run that holds it may replace it.
+            // Only the run that holds the machine's lock may replace its record.
             let lock = if record { Some(MachineLock::take(system.root())?) } else { None };
             let is_recorded = record && record::keep(&system, &mut manifest, "user-data")?;
             system.host.set_run_command(again::command(&manifest, is_recorded));
@@ -123,11 +123,11 @@ pub fn execute(command: Command) -> Result<u8> {
     }
 }
 
-/// Opens the machine or image; a root that can't be opened is a wrong argument.
+/// Opens the machine or image. A root that cannot be opened is an invalid argument.
 fn open(root: &Path, mode: Mode, phase: Option<Phase>) -> Result<Rc<System>> {
     process::use_usual_umask();
     let system = System::open(root, mode, Interrupt::install()?);
-    let mut system = system.map_err(|error| Fault::new("the root can't be worked on").invalid().caused_by(error))?;
+    let mut system = system.map_err(|error| Fault::new("cannot open --root").invalid().caused_by(error))?;
     let phase = match (phase, system.root().is_host()) {
         (Some(Phase::Boot), false) => {
             let fault = Fault::new("an image's tree does not boot: --phase boot is for the machine that runs");
@@ -145,8 +145,8 @@ fn open(root: &Path, mode: Mode, phase: Option<Phase>) -> Result<Rc<System>> {
 /// Runs the steps on the machine or image, which is ours alone as long as the lock is held. Takes it unless it is given.
 fn run(
     system: &Rc<System>,
-    manifest: &cli::Manifest,
-    selection: cli::Selection,
+    manifest: &cli::ManifestArgs,
+    selection: cli::SelectionArgs,
     lock: Option<MachineLock>,
 ) -> Result<(MachineLock, Manifest, Report)> {
     let (manifest, selection) = prepare(system, manifest, selection)?;
@@ -157,30 +157,34 @@ fn run(
     Ok((lock, manifest, report))
 }
 
-fn prepare(system: &Rc<System>, manifest: &cli::Manifest, selection: cli::Selection) -> Result<(Manifest, Selection)> {
+fn prepare(
+    system: &Rc<System>,
+    manifest: &cli::ManifestArgs,
+    selection: cli::SelectionArgs,
+) -> Result<(Manifest, Selection)> {
     let selection = Selection { only: selection.only, from: selection.from, skip: selection.skip };
     let (manifest, _) = load(system, manifest, &Reading::Use(&selection))?;
     selection.check(&manifest)?;
     Ok((manifest, selection))
 }
 
-/// Finds and reads the texts of a manifest. What is wrong with them is wrong input.
+/// Finds and reads the texts of a manifest. Every fault in them is invalid input.
 fn find(system: &System, named: Option<&str>) -> Result<(Texts, Location)> {
     let location = Location::choose(named).map_err(invalid)?;
     let texts = location.read(system).map_err(invalid)?;
     Ok((texts, location))
 }
 
-/// What a manifest is read for.
+/// The purpose of reading a manifest.
 enum Reading<'a> {
-    /// To see whether it is valid, on whatever machine: facts are unknown, unless `--set` supposes them.
+    /// Validation on any machine: facts are unknown, unless `--set` supposes them.
     Check,
-    /// To plan or run these steps. The others need no variables.
+    /// Planning or running these steps. The other steps need no variables.
     Use(&'a Selection),
 }
 
-/// Reads a manifest with its variables, or says all that is wrong with it.
-fn load(system: &Rc<System>, given: &cli::Manifest, reading: &Reading<'_>) -> Result<(Manifest, Location)> {
+/// Reads a manifest with its variables, or prints all of its faults.
+fn load(system: &Rc<System>, given: &cli::ManifestArgs, reading: &Reading<'_>) -> Result<(Manifest, Location)> {
     let arguments = &record::complete(system, given.clone(), record::Told::InALine)?;
     let (texts, location) = find(system, arguments.steps.as_deref())?;
     if matches!(reading, Reading::Use(_)) && !again::names_steps() {
@@ -240,7 +244,7 @@ fn load(system: &Rc<System>, given: &cli::Manifest, reading: &Reading<'_>) -> Re
     Ok((manifest, location))
 }
 
-/// Which variables are given in vain; none where a template can't be read now, which may use them.
+/// Returns a warning for each variable that nothing uses; none if a template that may use it cannot be read now.
 fn unused(system: &System, manifest: &Manifest, variables: &Variables) -> Vec<Diagnostic> {
     for declared in manifest.steps.iter().flat_map(|step| &step.resources) {
         match declared.resource.template() {
@@ -255,7 +259,9 @@ fn unused(system: &System, manifest: &Manifest, variables: &Variables) -> Vec<Di
     variables.unused()
 }
 
-/// Prints the faults, and makes an error of their number. The first one is its cause, for those who get the error alone.
+/// Prints the faults and returns an error with their number.
+///
+/// The first fault is the error's cause, because a signal or a report carries only the error.
 fn wrong(faults: &Faults, location: &Location) -> anyhow::Error {
     for fault in faults.shown() {
         complain(Shown::lines(&format!("{fault}\n")));
@@ -271,7 +277,7 @@ fn wrong(faults: &Faults, location: &Location) -> anyhow::Error {
 fn invalid(error: anyhow::Error) -> anyhow::Error {
     match crate::error::class(&error) {
         crate::error::Class::Permanent => {
-            Fault::new("the manifest can't be read; nothing was touched").invalid().caused_by(error).into()
+            Fault::new("the manifest cannot be read; nothing was touched").invalid().caused_by(error).into()
         }
         _ => error,
     }
@@ -293,7 +299,8 @@ fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
     if !report.is_of(&system) {
         let whose =
             report.machine.as_deref().filter(|id| id.starts_with("i-")).unwrap_or("which this disk was copied from");
-        let message = format!("the last report is of another machine, {whose}: no run has left one on this machine");
+        let message =
+            format!("the last report is of another machine, {whose}; no run has left a report on this machine");
         return Err(Fault::new(message).hint(first_run(&system)).into());
     }
     if json {
@@ -308,10 +315,10 @@ fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
     })
 }
 
-/// What to type on a machine without a report.
+/// Returns the command to type on a machine without a report.
 fn first_run(system: &System) -> &'static str {
-    match record::complete(system, cli::Manifest::default(), record::Told::Not) {
-        Ok(cli::Manifest { steps: None, .. })
+    match record::complete(system, cli::ManifestArgs::default(), record::Told::Not) {
+        Ok(cli::ManifestArgs { steps: None, .. })
             if Location::choose(None).is_ok_and(|usual| usual == Location::BuiltIn) =>
         {
             "glovo-bootstrap run --steps DIRECTORY"
@@ -320,7 +327,7 @@ fn first_run(system: &System) -> &'static str {
     }
 }
 
-/// The report as a table.
+/// Prints the report as a table.
 fn show(report: &Report, holder: Option<&str>) {
     let width = report.steps.iter().map(|step| step.name.len()).max().unwrap_or_default();
     for step in &report.steps {

@@ -1,19 +1,19 @@
-//! Faults of a manifest: all of them at once, each with its place, a caret and a way out.
+//! Faults of a manifest, each with its place, a caret and a hint.
 
 use std::{cell::OnceCell, fmt, ops::Range};
 
 use crate::visible;
 
-/// How many faults of a manifest are shown; the others are only counted.
+/// How many faults of a manifest are shown. The others are only counted.
 pub const MOST_SHOWN: usize = 100;
-/// How many characters of a line are shown: it may be a megabyte long.
+/// How many characters of a line are shown. A line may be a megabyte long.
 const MOST_COLUMNS: usize = 110;
-/// How many of them stand before the fault, at most.
+/// How many characters before the fault are shown, at most.
 const MOST_BEFORE: usize = 60;
-/// The longest name that another one is looked for: longer than any that is known.
-const LONGEST_NAME: usize = 64;
-/// Among how many known names the nearest is looked for.
-const MOST_KNOWN: usize = 1000;
+/// The longest name that gets a suggestion. All known names are shorter.
+const MAX_NAME_BYTES: usize = 64;
+/// How many known names are compared for a suggestion.
+const MAX_KNOWN_NAMES: usize = 1000;
 
 /// One manifest text: a file, standard input, or a step built into the binary.
 #[derive(Debug, Clone)]
@@ -22,22 +22,22 @@ pub struct Text {
     pub name: String,
     /// Its content.
     pub text: String,
-    /// Where its lines end, once that is asked for.
+    /// The ends of its lines, computed at the first use.
     ends: OnceCell<Vec<usize>>,
 }
 
 impl Text {
-    /// A text and its name.
+    /// Returns a text with a name.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
         Self { name: name.into(), text: text.into(), ends: OnceCell::new() }
     }
 
-    /// The number of the line that a byte is in, from 1.
+    /// Returns the number of the line that contains a byte, from 1.
     pub fn line_of(&self, byte: usize) -> usize {
         self.ends().partition_point(|end| *end < byte) + 1
     }
 
-    /// The bytes of a line, by its number from 1, without its end.
+    /// Returns the byte range of a line, by its number from 1, without the line's end.
     fn line(&self, number: usize) -> Range<usize> {
         let start = number.checked_sub(2).map_or(0, |before| self.ends()[before] + 1);
         let end = self.ends().get(number - 1).copied().unwrap_or(self.text.len());
@@ -58,13 +58,13 @@ pub struct Place {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// What stands before what is meant, what is meant, and what follows; of a long line the part around.
+    /// The line in three parts: before the fault, the fault, and after it. A long line is cut around the fault.
     source: [String; 3],
     is_concealed: bool,
 }
 
 impl Place {
-    /// The place of a range of bytes.
+    /// Returns the place of a range of bytes.
     pub fn new(text: &Text, span: &Range<usize>) -> Self {
         let mut start = span.start.min(text.text.len());
         while !text.text.is_char_boundary(start) {
@@ -92,7 +92,7 @@ impl Place {
 }
 
 impl Place {
-    /// Leaves out the line itself, which may hold a secret.
+    /// Leaves out the line's text, which may hold a secret.
     pub fn conceal(&mut self) {
         self.source = Default::default();
         self.is_concealed = true;
@@ -105,25 +105,25 @@ impl fmt::Display for Place {
     }
 }
 
-/// A fault and where it is.
+/// A fault with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// What is wrong.
+    /// The fault in words.
     pub message: String,
-    /// Where.
+    /// Its place.
     pub place: Option<Place>,
-    /// What to write instead.
+    /// A hint: the text to write instead.
     pub hint: Option<String>,
 }
 
-/// Where something stands. A [`Place`] is made of it for a diagnostic only: that counts the lines before it.
+/// A text and a byte range. A [`Place`] is made of it only for a diagnostic, because that counts the lines before it.
 pub type Spot<'a> = (&'a Text, Range<usize>);
 
 impl Diagnostic {
     /// Returns the diagnostic of a text that is not TOML.
     pub fn syntax(text: &Text, error: &toml::de::Error) -> Self {
         let place = error.span().map(|span| Place::new(text, &span));
-        // The classic trap: a mode as a number.
+        // A frequent mistake: a mode as a number.
         let is_octal = error.message().contains("leading zero");
         let hint = is_octal.then(|| "write a number that begins with 0 in quotes: mode = \"0644\"".into());
         Self { message: error.message().into(), place, hint }
@@ -155,7 +155,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// All faults of a manifest: those that are shown, and how many more there are.
+/// All faults of a manifest: the shown ones, and the number of the others.
 #[derive(Debug, Default)]
 pub struct Faults {
     shown: Vec<Diagnostic>,
@@ -163,7 +163,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// One more. It is made only if it is shown, so that any number of them takes as long as reading the manifest.
+    /// Adds a fault. It is made only if it is shown, so that many faults take no longer than reading the manifest.
     pub fn add(&mut self, make: impl FnOnce() -> Diagnostic) {
         if self.shown.len() < MOST_SHOWN {
             self.shown.push(make());
@@ -172,53 +172,53 @@ impl Faults {
         }
     }
 
-    /// Those of another text too.
+    /// Adds the faults of another text.
     pub fn extend(&mut self, others: Self) {
         let more = others.more;
         others.shown.into_iter().for_each(|fault| self.add(|| fault));
         self.more += more;
     }
 
-    /// Leaves out the lines that they are in, which may hold secrets.
+    /// Leaves out the texts of their lines, which may hold secrets.
     pub fn conceal(&mut self) {
         self.shown.iter_mut().filter_map(|fault| fault.place.as_mut()).for_each(Place::conceal);
     }
 
-    /// How many there are.
+    /// Returns the number of all faults.
     pub fn count(&self) -> usize {
         self.shown.len() + self.more
     }
 
-    /// Whether there are none.
+    /// Returns whether there is no fault.
     pub fn is_empty(&self) -> bool {
         self.shown.is_empty()
     }
 
-    /// Those that are shown.
+    /// Returns the shown faults.
     pub fn shown(&self) -> &[Diagnostic] {
         &self.shown
     }
 
-    /// How many are not shown.
+    /// Returns the number of faults that are not shown.
     pub fn more(&self) -> usize {
         self.more
     }
 }
 
-/// The known name that is nearest to a mistyped one, if any is near.
+/// Returns the known name nearest to a mistyped one, if one is near.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    if name.len() > LONGEST_NAME {
+    if name.len() > MAX_NAME_BYTES {
         return None;
     }
     let distance = |candidate: &&str| strsim::damerau_levenshtein(name, candidate);
     known
         .into_iter()
-        .take(MOST_KNOWN)
+        .take(MAX_KNOWN_NAMES)
         .min_by_key(distance)
         .filter(|candidate| distance(candidate) <= 1 + candidate.len() / 4)
 }
 
-/// "did you mean …?", if any known name is near.
+/// Returns "did you mean …?" if a known name is near.
 pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(name, known).map(|near| format!("did you mean `{near}`?"))
 }
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_diagnostic_points_at_what_is_meant() {
+    fn a_diagnostic_points_at_the_fault() {
         let text = Text::new("10-a.toml", "name = \"ä\"\n\tonwer = \"root\"\n");
         let start = text.text.find("onwer").unwrap();
         let place = Place::new(&text, &(start..start + 5));

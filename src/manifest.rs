@@ -1,4 +1,4 @@
-//! The manifest language: texts in, a [`Manifest`] out, or all that is wrong with them at once.
+//! The manifest language: parses texts into a [`Manifest`], or reports all of their faults.
 //!
 //! Pure: it takes `&str` and touches no machine, except through the facts of [`Variables`]. Each text is
 //! parsed to a table with spans, the variables in its strings are replaced, and each resource is handed
@@ -31,7 +31,7 @@ use crate::{
 /// The fields that every resource may have besides those of its kind.
 pub const COMMON_FIELDS: [&str; 4] = ["kind", "retries", "timeout", "phase"];
 
-/// The declared steps.
+/// A manifest: its declared steps.
 #[derive(Debug)]
 pub struct Manifest {
     /// In the order in which they take effect.
@@ -43,9 +43,9 @@ pub struct Manifest {
 /// A named, ordered list of resources.
 #[derive(Debug)]
 pub struct Step {
-    /// What an operator types.
+    /// Its name, as typed on the command line.
     pub name: String,
-    /// What it is for.
+    /// Its purpose.
     pub description: String,
     /// Deadline of the whole step.
     pub timeout: Option<Duration>,
@@ -53,12 +53,12 @@ pub struct Step {
     pub resources: Vec<Declared>,
 }
 
-/// A resource and what any resource may declare.
+/// A resource with the fields that every kind has.
 #[derive(Debug)]
 pub struct Declared {
     /// Name of its kind.
     pub kind: &'static str,
-    /// Where it is declared: the name of its text and the line, `30-web.toml:12`.
+    /// The place of its declaration: the name of its text and the line, `30-web.toml:12`.
     pub place: String,
     /// How often it is tried again after a failure.
     pub retries: u32,
@@ -69,7 +69,7 @@ pub struct Declared {
 }
 
 impl Declared {
-    /// The kind and what tells this resource from others of it: `file /etc/hosts`.
+    /// Returns the kind and the identifying field: `file /etc/hosts`.
     pub fn title(&self) -> String {
         format!("{} {}", self.kind, self.resource.title())
     }
@@ -80,7 +80,7 @@ impl Declared {
 /// `picks` is asked once for the name of each step, in their order.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All faults of the texts.
 pub fn parse<'a>(
     texts: &'a [Text],
     variables: &'a mut Variables,

@@ -1,4 +1,4 @@
-//! Variables: `{{ name }}` in parsed string values, never in the text, so that a value can't become syntax.
+//! Variables: `{{ name }}` is replaced in parsed string values, not in the text, so that a value cannot become syntax.
 
 use std::{
     cell::RefCell,
@@ -16,18 +16,18 @@ use crate::{
     redaction::Redaction,
 };
 
-/// Answers for the read-only names, such as `instance.region`, asked only when one is used.
+/// Returns facts: the values of read-only names, such as `instance.region`. Called only when a fact is used.
 type Facts = Box<dyn Fn(&str) -> Option<Result<String>>>;
 
 /// The variables of a manifest.
 pub struct Variables {
-    /// What the manifest itself declares.
+    /// The manifest's own declarations.
     declared: BTreeMap<String, String>,
-    /// What the operator gives instead.
+    /// The operator's values, which override the manifest's.
     given: BTreeMap<String, String>,
-    /// What the operator gives in files, which is not shown.
+    /// The operator's values from files, which are never shown.
     private: BTreeMap<String, String>,
-    /// Those whose declaration is a fault, which is reported as one: they have a value, but it can't be told.
+    /// The variables with a faulty declaration. The fault is reported; their values are unknown.
     broken: BTreeSet<String>,
     /// Where the values of files and manifests stand.
     places: BTreeMap<String, Place>,
@@ -37,7 +37,7 @@ pub struct Variables {
     asked: RefCell<BTreeMap<String, Result<String, Why>>>,
 }
 
-/// Why a fact is not told while an image is made: it would be the build machine's.
+/// The reason why a fact is unknown while an image is made: it would be the build machine's.
 #[derive(Debug)]
 pub struct OfEachInstance;
 
@@ -49,12 +49,12 @@ impl fmt::Display for OfEachInstance {
 
 impl std::error::Error for OfEachInstance {}
 
-/// A placeholder that can't be replaced.
+/// A placeholder that cannot be replaced.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unresolved {
-    /// What stands between its braces.
+    /// The text between its braces.
     name: String,
-    /// How many placeholders stand before it in its string.
+    /// The number of placeholders before it in its string.
     index: usize,
     why: Why,
 }
@@ -63,38 +63,38 @@ pub struct Unresolved {
 enum Why {
     /// It has no end.
     Open,
-    /// It has no name that a variable could have.
+    /// Its name is not a valid variable name.
     NoName,
     NotSet,
-    /// Its value is not known here and now.
+    /// Its value is unknown here.
     Unknown,
-    /// The machine can't tell: the reason and a hint.
+    /// The machine could not provide the fact: the reason and a hint.
     Untold(Rc<(String, Option<String>)>),
 }
 
 impl Unresolved {
-    /// What is wrong.
+    /// Returns the fault in words.
     pub fn message(&self) -> String {
         let name = &self.name;
         match &self.why {
             Why::Open => "`{{` without `}}`".into(),
             Why::NoName => format!("`{name}` is not a variable's name"),
             Why::NotSet => format!("variable `{name}` is not set"),
-            Why::Unknown => format!("`{{{{ {name} }}}}` can't be found out: {OfEachInstance}"),
-            Why::Untold(untold) => format!("`{{{{ {name} }}}}` can't be found out: {}", untold.0),
+            Why::Unknown => format!("`{{{{ {name} }}}}` is unknown: {OfEachInstance}"),
+            Why::Untold(untold) => format!("`{{{{ {name} }}}}` cannot be determined: {}", untold.0),
         }
     }
 
-    /// What to do.
+    /// Returns the hint.
     pub fn hint(&self, variables: &Variables) -> Option<String> {
         let near = || did_you_mean(&self.name, variables.names());
         let literal = || "a literal `{{` is written `{{{{`".to_owned();
         match &self.why {
             Why::Open => Some(literal()),
             Why::NoName => Some(near().unwrap_or_else(literal)),
-            Why::NotSet => Some(
-                near().unwrap_or_else(|| format!("give it: --set {}=VALUE, or a line in variables.toml", self.name)),
-            ),
+            Why::NotSet => {
+                Some(near().unwrap_or_else(|| format!("pass --set {}=VALUE, or set it in variables.toml", self.name)))
+            }
             Why::Unknown => Some("leave the resource to the boot: phase = \"boot\"".into()),
             Why::Untold(untold) => untold.1.clone(),
         }
@@ -111,7 +111,7 @@ impl Unresolved {
     }
 }
 
-/// A part of a string.
+/// A part of a string value.
 enum Piece<'a> {
     Literal(&'a str),
     /// A name, and the bytes from brace to brace.
@@ -120,7 +120,7 @@ enum Piece<'a> {
     Open(usize),
 }
 
-/// The parts of a string: `{{ name }}` is a placeholder, `{{{{` stands for a literal `{{`.
+/// Returns the parts of a string: `{{ name }}` is a placeholder, `{{{{` a literal `{{`.
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -150,31 +150,31 @@ fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
 /// A text with its placeholders replaced.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// The text. A placeholder of unknown value stands in it as it is written.
+    /// The text. A placeholder of unknown value stays as written.
     pub text: String,
-    /// The first of these.
+    /// The first placeholder of unknown value.
     pub unknown: Option<String>,
 }
 
-/// What is known of a variable.
+/// The value of a variable, as far as it is known.
 enum Value {
     Known(String),
-    /// It has one, but not here and now.
+    /// The value exists, but is unknown here.
     Unknown,
 }
 
 impl Variables {
-    /// No variables yet, and read-only facts from this function: `None` for a name it doesn't know.
+    /// Returns no variables, with read-only facts from this function. It returns `None` for an unknown name.
     pub fn new(facts: impl Fn(&str) -> Option<Result<String>> + 'static) -> Self {
         let (declared, given, private, broken) = Default::default();
         let (places, used, asked) = Default::default();
         Self { declared, given, private, broken, places, used, facts: Box::new(facts), asked }
     }
 
-    /// Gives one, over what the manifest declares and over any earlier one.
+    /// Sets a variable. It overrides the manifest and earlier values.
     ///
     /// # Errors
-    /// If the name can't be one.
+    /// If the name is not a valid variable name.
     pub fn give(&mut self, name: &str, value: &str) -> Result<(), String> {
         check_name(name)?;
         _ = self.given.insert(name.into(), value.into());
@@ -182,7 +182,7 @@ impl Variables {
         Ok(())
     }
 
-    /// Gives all of a file, and reports what can't be set, without showing any of its lines.
+    /// Sets all variables of a file. Returns the faults, without the texts of their lines.
     pub fn give_all(&mut self, text: &Text) -> Faults {
         let mut values = BTreeMap::new();
         let mut places = BTreeMap::new();
@@ -195,30 +195,30 @@ impl Variables {
         faults
     }
 
-    /// Sets all of a `variables.toml`, as far as the operator gives nothing else, and reports what can't be set.
+    /// Sets the defaults of a `variables.toml`. Returns the faults.
     pub fn declare_all(&mut self, text: &Text) -> Faults {
         read(text, &mut self.declared, &mut self.broken, &mut self.places)
     }
 
-    /// The same with the table `[variables]` of a manifest.
+    /// Sets the defaults of the table `[variables]` of a manifest. Returns the faults.
     pub(super) fn declare_table(&mut self, text: &Text, table: &DeTable<'_>) -> Faults {
         read_table(text, table, &mut self.declared, &mut self.broken, &mut self.places)
     }
 
-    /// What takes the values of files out of a text.
+    /// Returns the redaction that removes the values of files from a text.
     pub fn redaction(&self) -> Redaction {
         Redaction::of_variables(self.private.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 
-    /// Supposes that a fact, such as `instance.region`, has this value: it is not asked of the machine.
+    /// Sets a fact, such as `instance.region`, so that the machine is not asked for it.
     pub fn suppose(&mut self, fact: &str, value: &str) {
         _ = self.given.insert(fact.into(), value.into());
     }
 
-    /// Replaces every `{{ name }}`. `{{{{` stands for a literal `{{`. A replaced value is not looked at again.
+    /// Replaces every `{{ name }}`. `{{{{` is a literal `{{`. A value itself is not searched for placeholders.
     ///
     /// # Errors
-    /// The first one that can't be replaced, also if its value is not known here and now.
+    /// The first placeholder that cannot be replaced, also because its value is unknown here.
     pub fn substitute(&self, text: &str) -> Result<String, Unresolved> {
         match self.resolve(text) {
             Ok(Resolved { text, unknown: None }) => Ok(text),
@@ -227,18 +227,18 @@ impl Variables {
         }
     }
 
-    /// The same, but what is not known here and now stays as it is written.
+    /// Replaces every `{{ name }}` whose value is known. A placeholder of unknown value stays as written.
     ///
     /// # Errors
-    /// All that can't be replaced: the first one and the others.
+    /// All placeholders that cannot be replaced: the first one and the others.
     pub fn resolve(&self, text: &str) -> Result<Resolved, (Unresolved, Vec<Unresolved>)> {
         replace(text, |name| self.value(name))
     }
 
-    /// The same, but variables that are not set are unknown, and facts are not asked.
+    /// Replaces like [`Self::resolve`], but unset variables count as unknown, and the machine is not asked for facts.
     ///
     /// # Errors
-    /// What is something else than a variable's name.
+    /// The placeholders whose names are not valid variable names.
     pub fn resolve_known(&self, text: &str) -> Result<Resolved, (Unresolved, Vec<Unresolved>)> {
         replace(text, |name| match self.known(name) {
             Some(known) => known.map(Value::Known),
@@ -318,7 +318,7 @@ impl Variables {
             }
             Ok(value) => Ok(value),
         };
-        // What can't be told is not asked for again either: that may take seconds.
+        // A failed fact is not asked for again either, because that may take seconds.
         _ = self.asked.borrow_mut().insert(name.into(), told.clone());
         told.map(Value::Known)
     }
@@ -355,7 +355,7 @@ fn replace(text: &str, value: impl Fn(&str) -> Result<Value, Why>) -> Result<Res
 }
 
 impl fmt::Debug for Variables {
-    /// Names only: a value may be a secret.
+    /// Shows names only, because a value may be a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.names()).finish()
     }
@@ -410,7 +410,7 @@ fn read_table(
 fn check_name(name: &str) -> Result<(), String> {
     if is_fact(name) {
         return Err(format!(
-            "`{name}` is read-only: a run asks it of the machine (validate, plan and --root take --set)"
+            "`{name}` is read-only: a run reads it from the machine (validate, plan and --root accept --set)"
         ));
     }
     if !is_name(name) {
@@ -419,7 +419,7 @@ fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether this is the name of a fact: read-only, and asked of the machine.
+/// Returns whether a name is a fact's: read-only, and read from the machine.
 pub fn is_fact(name: &str) -> bool {
     name.starts_with("instance.") || name.starts_with("host.")
 }
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_replaced_says_why() {
+    fn a_placeholder_that_cannot_be_replaced_says_why() {
         let variables = variables();
         let told = |text: &str| {
             let (first, others) = variables.resolve(text).unwrap_err();

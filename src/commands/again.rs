@@ -1,9 +1,9 @@
-//! The whole command that a hint tells a person to type.
+//! The whole command of a hint: the run's own command line, without secrets.
 
 use crate::{cli, host::run_command::RunCommand, value::quoted};
 
-/// Options that are not of the run itself, and whether a value follows.
-const OTHERS: [(&str, bool); 7] = [
+/// Options that do not belong to the run itself, and whether a value follows.
+const OTHER_OPTIONS: [(&str, bool); 7] = [
     ("--record", false),
     ("--json", false),
     ("--detailed-exitcode", false),
@@ -12,16 +12,16 @@ const OTHERS: [(&str, bool); 7] = [
     ("--signal-within", true),
     ("--lifecycle-hook", true),
 ];
-/// Options that say which manifest with which variables; each has a value.
-const MANIFEST: [&str; 3] = ["--steps", "--variables", "--set"];
+/// Options that name the manifest and its variables; each has a value.
+const MANIFEST_OPTIONS: [&str; 3] = ["--steps", "--variables", "--set"];
 /// Options that select steps; each has a value.
-const SELECTION: [&str; 2] = ["--from", "--skip"];
+const SELECTION_OPTIONS: [&str; 2] = ["--from", "--skip"];
 /// Other options of a run that have a value.
-const VALUED: [&str; 2] = ["--root", "--phase"];
+const OPTIONS_WITH_VALUE: [&str; 2] = ["--root", "--phase"];
 
-/// The run that the arguments of this process ask for, plan or run. Without the manifest's options if it `is_recorded`.
-/// Values of variables are left out: one may be a secret.
-pub fn command(manifest: &cli::Manifest, is_recorded: bool) -> RunCommand {
+/// Returns the run that this process's arguments ask for, for `plan` too. Without the manifest's options if it
+/// `is_recorded`. Leaves out the values of variables: a value may be a secret.
+pub fn command(manifest: &cli::ManifestArgs, is_recorded: bool) -> RunCommand {
     of(std::env::args().skip(1), manifest, is_recorded)
 }
 
@@ -30,7 +30,7 @@ pub fn names_steps() -> bool {
     std::env::args().any(|argument| argument == "--steps" || argument.starts_with("--steps="))
 }
 
-fn of(mut arguments: impl Iterator<Item = String>, manifest: &cli::Manifest, is_recorded: bool) -> RunCommand {
+fn of(mut arguments: impl Iterator<Item = String>, manifest: &cli::ManifestArgs, is_recorded: bool) -> RunCommand {
     let (mut verb, mut selection, mut options) = (None, String::new(), String::new());
     let push = |to: &mut String, words: &[&str]| words.iter().for_each(|word| *to = format!("{to} {}", quoted(word)));
     let mut names_steps = false;
@@ -40,17 +40,17 @@ fn of(mut arguments: impl Iterator<Item = String>, manifest: &cli::Manifest, is_
             _ => (&*argument, None),
         };
         let mut value = || value.clone().or_else(|| arguments.next()).unwrap_or_default();
-        if let Some((_, has_value)) = OTHERS.iter().find(|(other, _)| *other == name) {
+        if let Some((_, has_value)) = OTHER_OPTIONS.iter().find(|(other, _)| *other == name) {
             _ = has_value.then(value);
-        } else if MANIFEST.contains(&name) {
+        } else if MANIFEST_OPTIONS.contains(&name) {
             names_steps |= name == "--steps";
             let value = shown(name, &value());
             if !is_recorded {
                 push(&mut options, &[name, &value]);
             }
-        } else if SELECTION.contains(&name) {
+        } else if SELECTION_OPTIONS.contains(&name) {
             push(&mut selection, &[name, &value()]);
-        } else if VALUED.contains(&name) {
+        } else if OPTIONS_WITH_VALUE.contains(&name) {
             let value = shown(name, &value());
             push(&mut options, &[name, &value]);
         } else if name.starts_with('-') {
@@ -61,7 +61,7 @@ fn of(mut arguments: impl Iterator<Item = String>, manifest: &cli::Manifest, is_
             push(&mut selection, &[name]);
         }
     }
-    // From the environment, which another shell does not have.
+    // The value is from the environment, which another shell does not have.
     if let Some(steps) = manifest.steps.as_ref().filter(|_| !names_steps && !is_recorded) {
         push(&mut options, &["--steps", &shown("--steps", steps)]);
     }
@@ -89,14 +89,14 @@ mod tests {
     use super::*;
 
     fn again(line: &str, steps: Option<&str>, is_recorded: bool) -> String {
-        let manifest = cli::Manifest { steps: steps.map(Into::into), ..cli::Manifest::default() };
+        let manifest = cli::ManifestArgs { steps: steps.map(Into::into), ..cli::ManifestArgs::default() };
         of(line.split(' ').map(Into::into), &manifest, is_recorded).to_string()
     }
 
     #[test]
     fn one_step_of_a_run_has_the_same_options() {
         let line = "run a --from b --root /mnt -v --skip c --phase=bake";
-        let command = of(line.split(' ').map(Into::into), &cli::Manifest::default(), false);
+        let command = of(line.split(' ').map(Into::into), &cli::ManifestArgs::default(), false);
         assert_eq!(command.to_string(), "glovo-bootstrap run a --from b --skip c --root /mnt -v --phase bake");
         assert_eq!(command.only("d"), "glovo-bootstrap run d --root /mnt -v --phase bake");
     }

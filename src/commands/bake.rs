@@ -20,8 +20,8 @@ use crate::{
 
 pub(super) fn execute(
     system: &Rc<System>,
-    manifest: &cli::Manifest,
-    selection: cli::Selection,
+    manifest: &cli::ManifestArgs,
+    selection: cli::SelectionArgs,
     arguments: &Seal,
 ) -> Result<u8> {
     let (_lock, manifest, report) = super::run(system, manifest, selection, None)?;
@@ -49,11 +49,11 @@ fn seal_image(system: &System, arguments: &Seal, secrets: &[&AbsPath]) -> Result
         changes += 1;
         say(format!("  - {change}"));
     })?;
-    // This very run's: on another machine it would be nobody's.
+    // The report is of this machine, and must not be read on another.
     Report::remove(system)?;
     for (path, keys) in seal::authorized_keys(&system.host)? {
         let keys = count(keys, "key");
-        say(format!("  note: {path} ({keys}) opens every instance; --authorized-keys removes it"));
+        say(format!("  note: {path} ({keys}) can log in to every instance; --authorized-keys removes it"));
     }
     let mut findings = seal::declared_secrets(&system.host, secrets)?;
     let others = credentials::search(&system.host, &arguments.allow)?;
@@ -64,7 +64,7 @@ fn seal_image(system: &System, arguments: &Seal, secrets: &[&AbsPath]) -> Result
     if !findings.is_empty() {
         let message = format!("the image would hold {}", count(findings.len(), "credential"));
         return Err(Fault::new(message)
-            .hint("remove them and seal again; what belongs into the image is named by --allow PATH")
+            .hint("remove them and seal again; to keep a file in the image, pass --allow PATH")
             .into());
     }
     let changes = if changes == 0 { "nothing to remove".into() } else { count(changes, "change") };
@@ -72,7 +72,7 @@ fn seal_image(system: &System, arguments: &Seal, secrets: &[&AbsPath]) -> Result
     Ok(())
 }
 
-/// What a machine that boots the image has to do, as the run has said it.
+/// Returns the deferred changes, which a machine that boots the image makes.
 fn left_to_the_boot(report: &Report) -> String {
     let mut lines = vec![];
     for step in &report.steps {

@@ -1,4 +1,4 @@
-//! `deploy`: from a new build to the proof that it serves.
+//! `deploy`: executes the verbs on one or two stacks.
 
 use std::{path::Path, rc::Rc};
 
@@ -56,7 +56,7 @@ pub(super) fn execute(arguments: cli::DeployArguments) -> Result<u8> {
         DeployVerb::History => each(deploy, |deploy| deploy.history().map(|()| 0)),
         DeployVerb::DeleteStack => each(deploy, |deploy| deploy.delete().map(|()| 0)),
         _ => {
-            // These verbs need both slots, also if the stack of one slot is named.
+            // These verbs need both slots, even if the user names the stack of one slot.
             let name = deploy.name().to_owned();
             deploy.stack = name;
             match verb {
@@ -112,7 +112,7 @@ fn texts(deploy: &Deploy) -> Result<(Option<Texts>, bool)> {
     };
     let artifacts = Artifacts::collect(&deploy.settings, deploy.name(), texts.as_ref())?;
     let built_in = "built-in".to_owned();
-    let manifest = cli::Manifest {
+    let manifest = cli::ManifestArgs {
         steps: Some(deploy.settings.steps.clone().unwrap_or(built_in)),
         set: artifacts.variables().map(str::to_owned).collect(),
         variables: vec![],

@@ -1,4 +1,4 @@
-//! `fetch`: many downloads at once, for a person or a script.
+//! `fetch`: downloads many files at once.
 
 mod wanted;
 
@@ -37,7 +37,7 @@ use crate::{
     visible,
 };
 
-/// Downloads. This command has exit codes of its own: 0 if all arrived, 1 if not, 128 + n after signal n.
+/// Downloads the files. Returns 0 if all are complete, 1 if not, 128 + n after signal n.
 pub(super) fn execute(arguments: cli::Fetch) -> Result<u8> {
     fetch(arguments).or_else(|error| {
         if let Class::Interrupted(_) = error::class(&error) {
@@ -49,7 +49,7 @@ pub(super) fn execute(arguments: cli::Fetch) -> Result<u8> {
 }
 
 fn fetch(arguments: cli::Fetch) -> Result<u8> {
-    // Before signals are caught: Ctrl-C ends it while it reads from a terminal.
+    // Signals are not caught yet, so Ctrl-C ends the process while it reads from a terminal.
     let wanted = wanted::all(&arguments)?;
     let mut system = System::open(Path::new("/"), Mode::Run, Interrupt::install()?)?;
     system.connect(NetworkSettings::default(), AwsSettings { profile: arguments.profile, ..AwsSettings::default() });
@@ -75,31 +75,31 @@ fn fetch(arguments: cli::Fetch) -> Result<u8> {
         if !rows.is_empty() {
             rows.iter().for_each(downloads::show);
         }
-        // Below the table, where they are seen, however long it is.
+        // The errors follow the table, so that they stay visible on a terminal.
         complain_of_all(&failures);
         say(summary(&files, began.elapsed()));
     }
     Ok(u8::from(!failures.is_empty()))
 }
 
-/// What a file is to be.
+/// The outcome of a file.
 #[derive(Debug)]
 struct Pinned {
     source: Source,
     sha256: Option<Sha256>,
 }
 
-/// A file on its way.
+/// A file to download.
 #[derive(Debug)]
 struct File {
-    /// Its URL, without the query string; or that of the prefix that could not be listed.
+    /// Its URL without the query string, or the URL of a prefix that could not be listed.
     url: String,
-    /// `None` where a prefix could not be listed, or a key makes no name.
+    /// `None` if a prefix could not be listed, or a key is no valid name.
     wanted: Option<Pinned>,
     /// Its path below the output directory.
     name: String,
     path: Option<AbsPath>,
-    /// As a listing gave it.
+    /// From the listing of a prefix.
     size: Option<u64>,
     outcome: Option<Outcome>,
 }
@@ -130,7 +130,7 @@ impl File {
     }
 }
 
-/// A path that the operator typed, without following any link: that is done later, and carefully.
+/// Returns a typed path as an absolute one. Links are not resolved here: the root does that safely.
 fn absolute(current: &Path, path: &Path) -> Result<AbsPath> {
     let mut absolute = PathBuf::new();
     for component in current.join(path).components() {
@@ -143,7 +143,7 @@ fn absolute(current: &Path, path: &Path) -> Result<AbsPath> {
     absolute.to_str().with_context(|| format!("{} is not UTF-8", absolute.display()))?.parse()
 }
 
-/// Each file that is wanted, those below prefixes too. What can't be listed has failed.
+/// Returns each requested file, including those below prefixes. A prefix that cannot be listed counts as failed.
 fn expand(system: &System, wanted: Vec<Wanted>) -> Result<Vec<File>> {
     let mut files = vec![];
     for Wanted { what, sha256 } in wanted {
@@ -161,7 +161,7 @@ fn expand(system: &System, wanted: Vec<Wanted>) -> Result<Vec<File>> {
                 let fault = Fault::new(format!("there are no objects below {prefix}"));
                 files.push(File::failed(prefix.to_string(), fault.hint("check the bucket and the prefix").into()));
             }
-            // An empty object of such a name is how consoles show a directory.
+            // Consoles create an empty object of such a name to show a directory.
             Ok(objects) => files.extend(
                 objects.into_iter().filter(|object| !object.key.ends_with('/')).map(|object| below(&prefix, object)),
             ),
@@ -179,12 +179,12 @@ fn below(prefix: &Prefix, Listed { key, size }: Listed) -> File {
         Ok(name) => File::of(Pinned { source, sha256: None }, name, Some(size)),
         Err(error) => {
             let url = visible::line(&source.to_string()).into_owned();
-            File::failed(url.clone(), error.context(format!("{url} can't be a file below a directory")))
+            File::failed(url.clone(), error.context(format!("{url} cannot be a file below a directory")))
         }
     }
 }
 
-/// Where several have the same name, the last one wins.
+/// Keeps only the last of several files with the same name.
 fn skip_all_but_the_last(files: &mut [File]) {
     let mut last: HashMap<String, usize> = HashMap::new();
     for index in (0..files.len()).rev() {
@@ -197,9 +197,9 @@ fn skip_all_but_the_last(files: &mut [File]) {
                 let winner = files[*winner].url.clone();
                 let file = &mut files[index];
                 let why = if winner == file.url {
-                    format!("{winner} is named twice: it is fetched once")
+                    format!("{winner} is named twice; it is downloaded once")
                 } else {
-                    format!("{} is skipped: {winner} comes later and is named {} too", file.url, file.name)
+                    format!("{} is skipped: the later {winner} has the same name {}", file.url, file.name)
                 };
                 complain(why);
                 file.outcome = Some(Outcome::Skipped);
@@ -221,28 +221,29 @@ fn pin(files: &mut [File], pins: &[String]) -> Result<()> {
             files.iter_mut().filter(|file| file.outcome.is_none() && name.is_none_or(|name| name == file.name));
         let Some(download) = named.next().and_then(|file| file.wanted.as_mut()) else {
             let what = name.map_or_else(|| "there is no file".into(), |name| format!("no file is named {name}"));
-            bail!(Fault::new(format!("--sha256 {text}: {what}; nothing was fetched")));
+            bail!(Fault::new(format!("--sha256 {text}: {what}; nothing was downloaded")));
         };
         if name.is_none() && open > 1 {
-            let fault = Fault::new(format!("--sha256 {text}: which of the {open} files is it? nothing was fetched"));
-            bail!(fault.hint("--sha256 NAME=HEX, with the name of the file"));
+            let fault =
+                Fault::new(format!("--sha256 {text} does not name one of the {open} files; nothing was downloaded"));
+            bail!(fault.hint("name the file: --sha256 NAME=HEX"));
         }
         let source = &download.source;
         if download.sha256.is_some_and(|other| other != sha256) {
-            bail!(Fault::new(format!("{source} can't have two digests; nothing was fetched")));
+            bail!(Fault::new(format!("{source} cannot have two digests; nothing was downloaded")));
         }
         download.sha256 = Some(sha256);
     }
     Ok(())
 }
 
-/// Gives each file its path, and finds those that are there already.
+/// Sets each file's path, and finds the files that exist already.
 fn place(system: &System, files: &mut [File], directory: &AbsPath) -> Result<()> {
     let mut open = files.iter_mut().filter(|file| file.outcome.is_none()).peekable();
     if open.peek().is_some() {
         prepare_directory(&system.host, directory).map_err(|error| {
-            let fault = Fault::new(format!("no files can be put into {directory}; nothing was fetched"));
-            // What is lacking on a full file system is said below.
+            let fault = Fault::new(format!("cannot write files into {directory}; nothing was downloaded"));
+            // For a full file system, the cause below has its own hint.
             let is_full = is_full(&error);
             let fault = fault.caused_by(error);
             if is_full { fault } else { fault.hint("name another directory: --output-dir DIR") }
@@ -258,7 +259,7 @@ fn place(system: &System, files: &mut [File], directory: &AbsPath) -> Result<()>
         };
         let expected = file.wanted.as_ref().and_then(|download| download.sha256);
         if expected.is_some() {
-            // What can't be read is replaced, or says why it can't be when that is tried.
+            // A file that cannot be read is downloaded. If it cannot be replaced, that download fails.
             system.host.progress(&format!("reading {path}"));
             let there = system.host.digest(&path);
             system.host.stop.check()?;
@@ -289,7 +290,7 @@ fn deliver(system: &System, files: &mut [File], jobs: Option<usize>, mut bars: B
         bars.observe(&event);
     });
     bars.end();
-    let delivered = delivered.with_context(|| format!("{arrived} of {total} files have arrived"))?;
+    let delivered = delivered.with_context(|| format!("{arrived} of {total} files are complete"))?;
     for (file, result) in open.into_iter().zip(delivered) {
         file.outcome = Some(result.map_or_else(Outcome::Failed, Outcome::Fetched));
     }
@@ -301,7 +302,7 @@ fn summary(files: &[File], elapsed: Duration) -> String {
     let rows: Vec<Row<'_>> = files.iter().map(Row::from).collect();
     let count = |status| rows.iter().filter(|row| row.status == status).count();
     let fetched = rows.iter().filter(|row| row.status == DownloadStatus::Fetched);
-    // What had been there from before took none of the time.
+    // Resumed bytes took none of this time.
     let bytes = fetched.map(|row| row.size.unwrap_or_default().saturating_sub(row.resumed)).sum();
     let mut text = match count(DownloadStatus::Fetched) {
         0 => "fetched nothing".into(),
@@ -342,7 +343,7 @@ struct FileReport<'a> {
     size: Option<u64>,
     sha256: Option<Sha256>,
     seconds: Option<f64>,
-    /// Bytes that an earlier, cut-off download had brought already.
+    /// Bytes that an earlier, interrupted download left.
     resumed: u64,
     error: Option<ErrorReport>,
 }

@@ -70,7 +70,7 @@ fn files() -> Result<BTreeMap<AbsPath, Vec<u8>>> {
 }
 
 /// Puts the files in place, and records the manifest if one is named.
-pub(super) fn install(manifest: &cli::Manifest) -> Result<u8> {
+pub(super) fn install(manifest: &cli::ManifestArgs) -> Result<u8> {
     check_caller("install")?;
     let system = open(Path::new("/"), Mode::Run, None)?;
     if manifest.steps.is_some() {

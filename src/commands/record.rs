@@ -1,4 +1,4 @@
-//! Which manifest this machine's user-data named, and with which variables: what a run over SSH takes too.
+//! The record of the manifest and the variables that this machine's user-data named. A run over SSH uses it.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -13,35 +13,35 @@ use crate::{
     view,
 };
 
-/// The record's file in the state directory; mode 0600, as all that is kept there.
+/// The record's file in the state directory; mode 0600, like every state file.
 pub const FILE: &str = "manifest.json";
 
-/// What user-data named.
+/// The manifest and variables that user-data named.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Which machine it is of; see [`System::identity`]. One that came with a disk's copy counts for nothing.
+    /// The machine's identity; see [`System::identity`]. A record of another machine is ignored.
     machine: Option<String>,
     /// What recorded it: `user-data` or `install`.
     #[serde(default = "user_data")]
     by: String,
-    /// When, RFC 3339, UTC.
+    /// The time, RFC 3339, UTC.
     recorded: String,
-    /// What `--steps` takes; `None` if it can't be recorded: standard input, or a URL that may hold a secret.
+    /// The value of `--steps`; `None` if it cannot be recorded: standard input, or a URL that may hold a secret.
     steps: Option<String>,
-    /// Files of variables. Their values, where secrets are, stay in them.
+    /// Files of variables. Their values are not recorded: they may be secrets.
     variables: Vec<String>,
-    /// `NAME=VALUE`: without the values a run would do something else. Root alone can read them.
+    /// `NAME=VALUE`. Only root can read the values.
     set: Vec<String>,
     /// Names of variables whose values are not recorded: URLs that may hold a secret.
     withheld: Vec<String>,
 }
 
 impl Record {
-    /// What a run's arguments name.
+    /// Returns the record of a run's arguments.
     ///
     /// # Errors
     /// If a path does not exist.
-    pub fn of(arguments: &cli::Manifest, system: &System, by: &str) -> Result<Self> {
+    pub fn of(arguments: &cli::ManifestArgs, system: &System, by: &str) -> Result<Self> {
         let location = Location::choose(arguments.steps.as_deref())?;
         let steps = match (&location, &arguments.steps) {
             (Location::Stdin, _) => None,
@@ -64,11 +64,11 @@ impl Record {
         })
     }
 
-    /// The record of this machine, if there is one.
+    /// Reads the record of this machine, if there is one.
     fn read(system: &System) -> Result<Option<Self>> {
         let record: Option<Self> = state::load(system.root(), FILE).map_err(|error| {
-            Fault::new("the record of the manifest that user-data named can't be read")
-                .hint("run it as root; or name the manifest: --steps PATH, or --steps built-in")
+            Fault::new("the record of user-data's arguments cannot be read")
+                .hint("run it as root, or pass --steps PATH or --steps built-in")
                 .invalid()
                 .caused_by(error)
         })?;
@@ -76,19 +76,19 @@ impl Record {
     }
 }
 
-/// Records what the arguments of user-data's run name, in place of an earlier record. Says whether a run without these
-/// arguments does the same.
+/// Replaces the record by the arguments of user-data's run. Returns whether a run without these arguments does the
+/// same.
 ///
 /// # Errors
-/// If they name nothing that exists, or the state directory can't be written.
-pub fn keep(system: &System, arguments: &mut cli::Manifest, by: &str) -> Result<bool> {
+/// If a named path does not exist, or the state directory cannot be written.
+pub fn keep(system: &System, arguments: &mut cli::ManifestArgs, by: &str) -> Result<bool> {
     let record = Record::of(arguments, system, by).map_err(super::invalid)?;
     state::write(system.root(), FILE, &record).context("recording which manifest the user-data names")?;
     let is_whole = record.steps.is_some() && record.withheld.is_empty();
     if arguments.steps.is_none() {
         _ = arguments.variables.splice(..0, own_variables().map_err(super::invalid)?);
     }
-    // What is recorded is not looked up again.
+    // The arguments are complete, so no record is read.
     arguments.steps = arguments.steps.take().or(record.steps);
     Ok(is_whole)
 }
@@ -97,12 +97,12 @@ fn user_data() -> String {
     "user-data".into()
 }
 
-/// Whether the use of the record is told.
+/// Whether to print that the record is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
-    /// To standard error.
+    /// Print it to standard error.
     InALine,
-    /// Not.
+    /// Print nothing.
     Not,
 }
 
@@ -110,18 +110,18 @@ pub enum Told {
 fn own_variables() -> Result<Option<String>> {
     machine_variables().map_err(|error| {
         Fault::new("this machine's variables can't be read")
-            .hint("run it as root; or name the manifest: --steps PATH, or --steps built-in")
+            .hint("run it as root, or pass --steps PATH or --steps built-in")
             .invalid()
             .caused_by(error)
             .into()
     })
 }
 
-/// Arguments with what they leave to the machine: the record, and the variables in `/etc/glovo-bootstrap`.
+/// Completes arguments by the machine's record and its variables in `/etc/glovo-bootstrap`.
 ///
-/// The record counts after `--steps`, the environment and the usual directory, and before the built-in steps. Its
-/// variables go with its steps. Those of the machine count below them, and those of the arguments above them.
-pub fn complete(system: &System, mut arguments: cli::Manifest, told: Told) -> Result<cli::Manifest> {
+/// The record's steps come after `--steps`, the environment and the default directory, and before the built-in steps.
+/// Its variables are used only with its steps. They override the machine's; the arguments' variables override both.
+pub fn complete(system: &System, mut arguments: cli::ManifestArgs, told: Told) -> Result<cli::ManifestArgs> {
     if arguments.steps.is_some() {
         return Ok(arguments);
     }
@@ -135,7 +135,7 @@ pub fn complete(system: &System, mut arguments: cli::Manifest, told: Told) -> Re
     };
     let Some(steps) = record.steps else {
         return Err(Fault::new("the manifest that user-data named is not recorded: it came from standard input or its URL may hold a secret")
-            .hint("name it: --steps PATH, or --steps 'URL#sha256=HEX'")
+            .hint("pass --steps PATH or --steps 'URL#sha256=HEX'")
             .invalid()
             .into());
     };
@@ -162,10 +162,10 @@ pub fn complete(system: &System, mut arguments: cli::Manifest, told: Told) -> Re
     Ok(arguments)
 }
 
-/// Whether a text holds a URL with a query, where signatures are, or with a user's name and password. An object's version
-/// is none.
+/// Returns whether a text holds a URL with a query or a password. A query may hold a signature; `versionId` alone does
+/// not count.
 fn may_hold_a_secret(text: &str) -> bool {
-    // One text may hold several.
+    // A text may hold several URLs.
     text.match_indices("://").any(|(at, separator)| {
         let is_object = text[..at].ends_with("s3");
         let rest = &text[at + separator.len()..];

@@ -1,4 +1,4 @@
-//! `run --signal`: the run as a process of its own, and what became of it told to those who wait for it.
+//! `run --signal`: the run as a process of its own, and its outcome sent to the stack and the lifecycle hook that wait.
 
 use std::{ffi::OsString, path::Path, process::ExitStatus, time::Duration};
 
@@ -29,53 +29,53 @@ use crate::{
     visible::Shown,
 };
 
-/// How long is tried to have a signal acknowledged: nothing else is left to do.
-const PATIENCE: Duration = Duration::from_mins(10);
-/// The same when this process is to end itself, before systemd has no more patience with it (90 s).
-const HASTE: Duration = Duration::from_mins(1);
-/// Options that are the supervisor's alone; each has a value.
-const OPTIONS: [&str; 3] = ["--signal", "--signal-within", "--lifecycle-hook"];
+/// How long to retry a signal after the end of the run.
+const SIGNAL_TIMEOUT: Duration = Duration::from_mins(10);
+/// How long to retry a signal while this process is asked to end. systemd kills it after 90 s.
+const SHUTDOWN_SIGNAL_TIMEOUT: Duration = Duration::from_mins(1);
+/// The supervisor's own options; each has a value.
+const SUPERVISOR_OPTIONS: [&str; 3] = ["--signal", "--signal-within", "--lifecycle-hook"];
 
-/// Who waits.
+/// The receivers of a run's outcome.
 #[derive(Debug, Clone)]
-pub(super) struct Audience {
+pub(super) struct Receivers {
     /// A stack's resource.
     pub(super) target: SignalTarget,
-    /// A hook that holds the instance back.
+    /// A hook that keeps the instance out of its group.
     pub(super) hook: Option<Hook>,
 }
 
 /// Runs and signals; returns the run's exit code.
-pub(super) fn execute(audience: &Audience, within: Duration, manifest: &cli::Manifest) -> Result<u8> {
+pub(super) fn execute(receivers: &Receivers, within: Duration, manifest: &cli::ManifestArgs) -> Result<u8> {
     let mut arguments = std::env::args_os().skip(1).collect();
     drop(take_options(&mut arguments));
-    supervise(&arguments, audience, within, manifest).or_else(|error| {
-        // Not silent even where there is nothing to supervise.
+    supervise(&arguments, receivers, within, manifest).or_else(|error| {
+        // The stack gets a signal even if the run could not start.
         let word = RunMessage::of(&error);
-        let speaker = Speaker::new(audience, manifest)?;
-        speaker.write_block(&word);
-        speaker.tell(&speaker.failure(&word, Some("supervisor")), PATIENCE);
+        let notifier = Notifier::new(receivers, manifest)?;
+        notifier.write_block(&word);
+        notifier.tell(&notifier.failure(&word, Some("supervisor")), SIGNAL_TIMEOUT);
         Err(error)
     })
 }
 
-/// Tells those who wait for a machine whose command line is wrong.
+/// Prints a usage error and signals it, if the command line names a receiver.
 pub fn refuse(usage: &clap::Error) -> u8 {
     _ = usage.print();
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let named = take_options(&mut arguments).into_iter().find(|(name, _)| *name == OPTIONS[0]);
+    let named = take_options(&mut arguments).into_iter().find(|(name, _)| *name == SUPERVISOR_OPTIONS[0]);
     if usage.use_stderr()
         && arguments.iter().any(|argument| argument == "run")
         && let Some(Ok(target)) = named.map(|(_, value)| value.to_string_lossy().parse::<SignalTarget>())
     {
         let text = usage.to_string();
         let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        let error = Fault::new("the command line can't be read").hint("glovo-bootstrap run --help");
+        let error = Fault::new("the command line is invalid").hint("glovo-bootstrap run --help");
         let word = RunMessage::of(&error.caused_by(anyhow::anyhow!(first.to_owned())).into());
-        match Speaker::new(&Audience { target, hook: None }, &cli::Manifest::default()) {
-            Ok(speaker) => {
-                speaker.write_block(&word);
-                speaker.tell(&speaker.failure(&word, Some("usage")), PATIENCE);
+        match Notifier::new(&Receivers { target, hook: None }, &cli::ManifestArgs::default()) {
+            Ok(notifier) => {
+                notifier.write_block(&word);
+                notifier.tell(&notifier.failure(&word, Some("usage")), SIGNAL_TIMEOUT);
             }
             Err(error) => complain_of(&error),
         }
@@ -91,7 +91,7 @@ fn take_options(arguments: &mut Vec<OsString>) -> Vec<(&'static str, OsString)> 
     while let Some(argument) = all.next() {
         let text = argument.to_string_lossy();
         let (name, value) = text.split_once('=').map_or((&*text, None), |(name, value)| (name, Some(value)));
-        match OPTIONS.into_iter().find(|option| *option == name) {
+        match SUPERVISOR_OPTIONS.into_iter().find(|option| *option == name) {
             None => rest.push(argument),
             Some(option) => {
                 let value = value.map(Into::into).or_else(|| all.next());
@@ -103,81 +103,86 @@ fn take_options(arguments: &mut Vec<OsString>) -> Vec<(&'static str, OsString)> 
     taken
 }
 
-fn supervise(arguments: &[OsString], audience: &Audience, within: Duration, manifest: &cli::Manifest) -> Result<u8> {
+fn supervise(
+    arguments: &[OsString],
+    receivers: &Receivers,
+    within: Duration,
+    manifest: &cli::ManifestArgs,
+) -> Result<u8> {
     let interrupt = Interrupt::install()?;
     let mut run = Supervised::start(arguments)?;
     let event = run.wait(within, &interrupt)?;
-    let speaker = Speaker::new(audience, manifest)?;
+    let notifier = Notifier::new(receivers, manifest)?;
     let (status, why) = match event {
-        WaitEnd::Ended(status) => (status, Why::of(status)),
+        WaitEnd::Ended(status) => (status, AbnormalEnd::of(status)),
         WaitEnd::Late => {
             run.stop();
             let message = format!("the run did not end within {}", spoken(within));
             let hint =
-                "see what it waited for; or give it more time: --signal-within, and the stack's own timeout".into();
-            (run.end()?, Some(Why { word: "deadline", message, hint }))
+                "find the step that it waited for, or allow more time: --signal-within TIME, and the stack's own timeout".into();
+            (run.end()?, Some(AbnormalEnd { word: "deadline", message, hint }))
         }
         WaitEnd::Stopped(_) => {
             run.stop();
             let error = interrupt.check().err().context("no signal")?;
             let word = error.to_string().rsplit(' ').next().unwrap_or_default().to_owned();
-            speaker.tell(&speaker.failure(&run.last_message(), Some(&word)), HASTE);
+            notifier.tell(&notifier.failure(&run.last_message(), Some(&word)), SHUTDOWN_SIGNAL_TIMEOUT);
             let status = run.end()?;
-            speaker.write_block(&run.last_message());
+            notifier.write_block(&run.last_message());
             return Ok(supervisor::exit_code(status));
         }
     };
     let mut word = run.last_message();
     let code = supervisor::exit_code(status);
     if code == 0 && word.error.is_none() {
-        speaker.tell(&Verdict::Success, PATIENCE);
+        notifier.tell(&Verdict::Success, SIGNAL_TIMEOUT);
         return Ok(code);
     }
     let error = word.error.get_or_insert_with(|| ErrorReport { causes: vec![], hint: None });
-    if let Some(Why { message, hint, .. }) = &why {
+    if let Some(AbnormalEnd { message, hint, .. }) = &why {
         error.causes.insert(0, message.clone());
         error.hint = Some(hint.clone());
     } else if error.causes.is_empty() {
         error.causes.push(format!("the run ended with exit code {code}"));
     }
-    // First the block: after the signal this machine may not be here for long.
-    speaker.write_block(&word);
-    speaker.tell(&speaker.failure(&word, why.as_ref().map(|why| why.word)), PATIENCE);
+    // The block comes first: after the signal, CloudFormation may terminate this machine.
+    notifier.write_block(&word);
+    notifier.tell(&notifier.failure(&word, why.as_ref().map(|why| why.word)), SIGNAL_TIMEOUT);
     Ok(code)
 }
 
-/// How a run ended that could not say so itself.
-struct Why {
+/// The end of a run that sent no error itself.
+struct AbnormalEnd {
     word: &'static str,
     message: String,
     hint: String,
 }
 
-impl Why {
+impl AbnormalEnd {
     fn of(status: ExitStatus) -> Option<Self> {
         if supervisor::is_panic(status) {
-            let hint = "a fault of glovo-bootstrap: its message is where this machine's user-data logs";
+            let hint = "report this fault of glovo-bootstrap, with its message from the log of user-data";
             return Some(Self { word: "panic", message: "the run panicked".into(), hint: hint.into() });
         }
         let word = supervisor::signal_name(status)?;
-        let hint = "if nobody did, memory may have run out: journalctl --dmesg";
+        let hint = "find the sender of the signal; if memory ran out, the kernel log says so: journalctl --dmesg";
         Some(Self { word, message: format!("the run was ended by {word}"), hint: hint.into() })
     }
 }
 
-/// Who says it.
-struct Speaker {
+/// Sends and prints the outcome.
+struct Notifier {
     system: System,
-    audience: Audience,
+    receivers: Receivers,
     redaction: Redaction,
 }
 
-impl Speaker {
-    /// Signals that have come so far don't stop it, the next one does.
-    fn new(audience: &Audience, manifest: &cli::Manifest) -> Result<Self> {
+impl Notifier {
+    /// Opens the machine. Earlier signals do not interrupt the sending; a new one does.
+    fn new(receivers: &Receivers, manifest: &cli::ManifestArgs) -> Result<Self> {
         let system = System::open(Path::new("/"), Mode::Plan, Interrupt::install()?)?;
         let redaction = redaction(&system, manifest);
-        Ok(Self { system, audience: audience.clone(), redaction })
+        Ok(Self { system, receivers: receivers.clone(), redaction })
     }
 
     fn failure(&self, word: &RunMessage, how: Option<&str>) -> Verdict {
@@ -185,7 +190,9 @@ impl Speaker {
         Verdict::Failure { step, how: how.map(Into::into) }
     }
 
-    /// Tells all who wait. A stack that hears of success goes on at once, so the instance is let into its group before.
+    /// Sends the outcome to all receivers.
+    ///
+    /// After SUCCESS the stack continues at once, so the instance enters its group first.
     fn tell(&self, verdict: &Verdict, patience: Duration) {
         if *verdict == Verdict::Success {
             self.complete_hook(verdict);
@@ -197,7 +204,7 @@ impl Speaker {
     }
 
     fn signal(&self, verdict: &Verdict, patience: Duration) {
-        let (target, status) = (&self.audience.target, verdict.status());
+        let (target, status) = (&self.receivers.target, verdict.status());
         match signal_resource(&self.system.aws, &self.system.host, target, verdict, patience) {
             Ok(Acknowledged::Taken(id)) => say(format!("signalled {status} to {target} as {id}")),
             Ok(Acknowledged::NotAwaited(words)) => {
@@ -208,7 +215,7 @@ impl Speaker {
     }
 
     fn complete_hook(&self, verdict: &Verdict) {
-        let Some(hook) = &self.audience.hook else { return };
+        let Some(hook) = &self.receivers.hook else { return };
         let result = verdict.lifecycle_result();
         let completed = self.instance().and_then(|instance| {
             let call = Call::new(&AUTO_SCALING, "CompleteLifecycleAction")
@@ -220,7 +227,7 @@ impl Speaker {
         });
         match completed {
             Ok(_) => say(format!("completed the lifecycle hook {hook}: {result}")),
-            // `No active Lifecycle Action found with instance ID …`: its time is up, or this is a later run.
+            // `No active Lifecycle Action found with instance ID …`: the hook has timed out, or this is a later run.
             Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.code == "ValidationError") => {
                 tracing::warn!("the lifecycle hook {hook} does not wait for {result}: {error:#}");
             }
@@ -231,15 +238,16 @@ impl Speaker {
         }
     }
 
-    /// The instance's id, as the firmware or the metadata service has it.
+    /// Returns the instance's id, from the firmware or the metadata service.
     fn instance(&self) -> Result<String> {
         ec2::instance_id().map_or_else(|| self.system.instance("id"), Ok)
     }
 
-    /// Says why, to standard error and the console.
+    /// Prints the failure block to standard error and the console.
     fn write_block(&self, word: &RunMessage) {
         let instance = self.instance().ok();
-        // As cloudformation/*.yml tag the machines of a build; without a metadata service nobody waits for it twice.
+        // The templates tag a build's machines. Without an instance id, the metadata service is not asked a second
+        // time.
         let build = instance.as_ref().and_then(|_| self.system.instance("tags.build").ok());
         let block = Block::new(instance, build.as_deref(), word, &self.redaction);
         let text = block.to_string();
@@ -248,14 +256,14 @@ impl Speaker {
     }
 }
 
-/// What must not be shown: values of variables that come from files, where secrets are.
-fn redaction(system: &System, manifest: &cli::Manifest) -> Redaction {
-    // Also of those that the record names. If it can't be read, the run says so.
+/// Returns the redaction of the values of variables from files, which may be secrets.
+fn redaction(system: &System, manifest: &cli::ManifestArgs) -> Redaction {
+    // The record may name such files too. If it cannot be read, the run reports that.
     let manifest = record::complete(system, manifest.clone(), Told::Not).unwrap_or_else(|_| manifest.clone());
     let mut variables = Variables::new(|_| None);
     for file in &manifest.variables {
         if let Ok(text) = variables_file(file) {
-            // What is wrong with it the run has said.
+            // The run has reported the file's faults.
             drop(variables.give_all(&text));
         }
     }
@@ -267,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_run_has_the_arguments_but_those_of_its_supervisor() {
+    fn the_run_does_not_get_the_supervisors_options() {
         let line = "run --signal app/Group --set a=--signal --signal-within=5m --steps x --signal=b/Group";
         let mut arguments: Vec<OsString> = line.split(' ').map(Into::into).collect();
         let taken = take_options(&mut arguments);

@@ -46,8 +46,8 @@ pub(super) fn execute(command: Steps) -> Result<u8> {
     Ok(0)
 }
 
-/// Name, description and text of each step, without asking for any variable.
-fn outline(manifest: cli::Manifest) -> Result<Vec<(String, String, String)>> {
+/// Returns name, description and text of each step, without resolving variables.
+fn outline(manifest: cli::ManifestArgs) -> Result<Vec<(String, String, String)>> {
     let system = open(Path::new("/"), Mode::Plan, None)?;
     let manifest = record::complete(&system, manifest, Told::InALine)?;
     let (texts, _) = find(&system, manifest.steps.as_deref())?;

@@ -1,4 +1,4 @@
-//! `user-data`: prints what makes a machine fetch the agent and run it.
+//! `user-data`: prints the script with which a machine downloads the agent and runs it.
 
 use std::path::Path;
 
@@ -14,8 +14,8 @@ use crate::{
     view::say_document,
 };
 
-/// The largest agent: far more than it has.
-const LIMIT: u64 = 256 << 20;
+/// The largest agent file to hash; the agent itself is much smaller.
+const MAX_AGENT_BYTES: u64 = 256 << 20;
 
 pub(super) fn execute(arguments: &cli::UserData) -> Result<u8> {
     let text = render(arguments).map_err(|error| Fault::new("no user-data").invalid().caused_by(error))?;
@@ -35,13 +35,13 @@ fn render(arguments: &cli::UserData) -> Result<String> {
     }
 }
 
-/// What the machine's `run` would refuse is refused here.
+/// Refuses arguments that the machine's `run` would refuse.
 fn check_run(arguments: &[String]) -> Result<()> {
     let line = ["glovo-bootstrap", "run"].into_iter().chain(arguments.iter().map(String::as_str));
     let Err(error) = Cli::try_parse_from(line) else { return Ok(()) };
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
-    let fault = Fault::new("the machine could not run this").hint("glovo-bootstrap run --help");
+    let fault = Fault::new("`run` does not accept these arguments").hint("glovo-bootstrap run --help");
     Err(fault.caused_by(anyhow!(first.trim_start_matches("error: ").to_owned())).into())
 }
 
@@ -52,16 +52,17 @@ fn pinned(url: &str, file: Option<&str>) -> Result<Agent> {
     };
     let of_file = file.map(digest).transpose()?;
     if let (Some(pin), Some(of_file)) = (pin, of_file) {
-        ensure!(pin == of_file, "the file's sha256 is {of_file}, that of the URL {pin}");
+        ensure!(pin == of_file, "the file's sha256 is {of_file}; the URL is pinned to {pin}");
     }
     let source = url.parse()?;
-    let hint = "URL#sha256=HEX, or --agent FILE to take the digest of a file";
-    let sha256 = pin.or(of_file).ok_or_else(|| Fault::new(format!("{source} is not pinned")).hint(hint))?;
+    let hint = "append #sha256=HEX to the URL, or pass --agent FILE to use the digest of a file";
+    let sha256 = pin.or(of_file).ok_or_else(|| Fault::new(format!("{source} has no digest")).hint(hint))?;
     Ok(Agent::Fetched(source, sha256))
 }
 
 fn digest(file: &str) -> Result<Sha256> {
     let path = host_path(file)?;
-    let bytes = Root::open(Path::new("/"))?.read(&path, LIMIT)?.with_context(|| format!("{path} does not exist"))?;
+    let bytes =
+        Root::open(Path::new("/"))?.read(&path, MAX_AGENT_BYTES)?.with_context(|| format!("{path} does not exist"))?;
     Ok(Sha256::of(&bytes))
 }

@@ -1,4 +1,4 @@
-//! A manifest in a tar.gz, read in memory: nothing is unpacked to the disk.
+//! Manifests in a tar.gz archive. They are read in memory; nothing is unpacked to the disk.
 
 use std::{
     io::Read,
@@ -13,8 +13,8 @@ use crate::error::Fault;
 /// The most bytes that an archive may unpack to: a megabyte of gzip can be a gigabyte of tar.
 const MAX_UNPACKED_BYTES: u64 = 2 * MAX_TEXT_BYTES;
 
-/// Reads the texts of a manifest from the bytes of a tar.gz. As in a directory, the step files stand side by side; what
-/// is deeper, such as `files/`, is not read.
+/// Reads the texts of a manifest from the bytes of a tar.gz. As in a directory, the step files are in one directory;
+/// deeper files, such as those below `files/`, are not read.
 ///
 /// # Errors
 /// If the archive is damaged, too large or ambiguous: two manifests, two files of one name, a link in a file's place.
@@ -33,7 +33,7 @@ pub fn read(name: &str, gzip: &[u8]) -> Result<Texts> {
     texts(name, files.into_iter().flatten().collect())
 }
 
-/// A file that may be the manifest's: its normal path and its bytes. `None` for all else.
+/// Returns the normalised path and the bytes of a file that may belong to the manifest; `None` for other entries.
 fn file(mut entry: tar::Entry<'_, impl Read>) -> Result<Option<(PathBuf, Vec<u8>)>> {
     let path = entry.path()?.into_owned();
     let shown = path.display();
@@ -60,7 +60,7 @@ fn file(mut entry: tar::Entry<'_, impl Read>) -> Result<Option<(PathBuf, Vec<u8>
     Ok(Some((normal, bytes)))
 }
 
-/// The files of the directory that is nearest to the archive's root.
+/// Returns the files of the directory that is nearest to the archive's root.
 fn texts(name: &str, mut files: Vec<(PathBuf, Vec<u8>)>) -> Result<Texts> {
     let depth = files.iter().map(|(path, _)| path.components().count()).min();
     files.retain(|(path, _)| Some(path.components().count()) == depth);
@@ -69,7 +69,10 @@ fn texts(name: &str, mut files: Vec<(PathBuf, Vec<u8>)>) -> Result<Texts> {
     for pair in files.windows(2) {
         let [(a, _), (b, _)] = pair else { continue };
         if a == b {
-            bail!(Fault::new(format!("{name} holds `{}` twice", a.display())).hint("pack it anew: tar appends"));
+            bail!(
+                Fault::new(format!("{name} holds `{}` twice", a.display()))
+                    .hint("pack one directory: tar -czf steps.tar.gz -C steps .")
+            );
         }
         if a.parent() != b.parent() {
             let message = format!("{name} holds two manifests: `{}` and `{}`", folder(a), folder(b));
@@ -92,7 +95,7 @@ fn folder(path: &Path) -> String {
 mod tests {
     use super::*;
 
-    /// A tar.gz of these entries: type, name, bytes.
+    /// Returns a tar.gz of these entries: type, name, bytes.
     fn tar_gz(entries: &[(tar::EntryType, &str, &[u8])]) -> Vec<u8> {
         let mut builder = tar::Builder::new(flate2::write::GzEncoder::new(vec![], flate2::Compression::fast()));
         for (entry_type, name, bytes) in entries {
@@ -153,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_is_never_left_out_silently() {
+    fn an_entry_that_is_no_regular_file_is_refused() {
         for entry_type in [tar::EntryType::Symlink, tar::EntryType::Link, tar::EntryType::Directory] {
             refused(&tar_gz(&[(entry_type, "10-a.toml", b"")]), "`10-a.toml` is not a regular file");
         }

@@ -13,8 +13,10 @@ use crate::{
     variables::{OfEachInstance, Variables, is_fact},
 };
 
-/// Texts, separated by lines `%%`: the variables, then step files. One that is valid stays valid where facts are unknown,
-/// as in `validate` and while an image is made, and where its steps are not picked.
+/// Checks texts separated by lines `%%`: the variables, then step files.
+///
+/// A valid manifest stays valid if facts are unknown, as in `validate` and for an image, and if its steps are not
+/// picked.
 pub fn manifest(input: &[u8]) {
     let Ok(input) = std::str::from_utf8(input) else { return };
     let mut texts = input.split("\n%%\n").enumerate().map(|(index, text)| Text::new(format!("{index}.toml"), text));
@@ -53,7 +55,7 @@ fn check_place(fault: &Diagnostic, variables: &Text, steps: &[Text]) {
     assert!((1..=line.chars().count() + 1).contains(&place.column), "{place}: {line:?}");
 }
 
-/// The bytes of a tar, and of a tar.gz. What is read of it is a manifest's: each file once, all in one directory.
+/// Checks the bytes as a tar and as a tar.gz: only files of a manifest are read, each once, all of one directory.
 pub fn manifest_archive(input: &[u8]) {
     let mut gzip = GzEncoder::new(vec![], Compression::fast());
     gzip.write_all(input).and_then(|()| gzip.finish()).iter().map(Vec::as_slice).chain([input]).for_each(|bytes| {

@@ -1,4 +1,4 @@
-//! Where a manifest is read from: a directory, a file, standard input, a URL, or the binary itself.
+//! The location of a manifest: a directory, a file, standard input, a URL, or the binary itself.
 
 use std::{fmt, io::Read, path::Path};
 
@@ -18,7 +18,7 @@ use crate::{
     value::{AbsPath, Sha256, quoted},
 };
 
-/// The directory that is used if nothing else is named and it exists.
+/// The default directory, if it exists.
 const DIRECTORY: &str = "/etc/glovo-bootstrap/steps";
 /// Values of this machine for a manifest that is not named.
 const VARIABLES: &str = "/etc/glovo-bootstrap/variables.toml";
@@ -26,13 +26,13 @@ const VARIABLES: &str = "/etc/glovo-bootstrap/variables.toml";
 /// Where a manifest is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
-    /// In the binary.
+    /// The binary.
     BuiltIn,
     /// A directory of step files, or one file.
     Path(AbsPath),
     /// Standard input.
     Stdin,
-    /// A file or a tar.gz from elsewhere, pinned.
+    /// A file or a tar.gz at a URL, pinned by its digest.
     Url(Source, Sha256),
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for Location {
 }
 
 impl Location {
-    /// Chooses: what was named, else the usual directory if it exists, else the binary's own.
+    /// Returns the named location, else the default directory if it exists, else the binary.
     pub fn choose(named: Option<&str>) -> Result<Self> {
         match named {
             None => Ok(open(DIRECTORY)?.map_or(Self::BuiltIn, |found| Self::Path(found.path().clone()))),
@@ -67,8 +67,8 @@ impl Location {
         }
     }
 
-    /// Fails if another user than the caller and root could have written a file of the manifest. [`Location::read`] asks
-    /// that where root reads; here it is asked of every caller.
+    /// Fails if another user than the caller and root could have written a file of the manifest. [`Location::read`]
+    /// asks that where root reads; here it is asked of every caller.
     pub fn check_owners(&self) -> Result<()> {
         let Self::Path(path) = self else { return Ok(()) };
         let Some(found) = Trusted::open(Path::new(path.as_str()))? else { return Ok(()) };
@@ -80,7 +80,7 @@ impl Location {
         Ok(())
     }
 
-    /// Reads the texts.
+    /// Reads the texts of the manifest.
     pub fn read(&self, system: &System) -> Result<Texts> {
         match self {
             Self::BuiltIn => Ok(built_in::texts()),

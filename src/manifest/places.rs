@@ -1,4 +1,4 @@
-//! What the declarations alone show of who may write where: the same rule that a run keeps to.
+//! Checks of declared paths: the rule of a run about other users' directories, applied to the declarations alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,11 +10,11 @@ use crate::{
     value::AbsPath,
 };
 
-/// A resource that decides about a path or reads files.
+/// A resource that manages a path or reads files.
 pub(super) struct Declaration<'a> {
     path: Option<AbsPath>,
     owner: Option<Owner>,
-    /// Of a directory.
+    /// The users who may write into a directory.
     writers: Option<Writers>,
     files: Vec<AbsPath>,
     spot: Spot<'a>,

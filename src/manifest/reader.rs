@@ -1,4 +1,4 @@
-//! The reader of step texts: tables with spans in, steps and faults out.
+//! The reader of step texts: it turns tables with spans into steps and faults.
 
 mod substitution;
 
@@ -26,16 +26,16 @@ use crate::{
     variables::Variables,
 };
 
-/// How many bytes of a table's first line are pointed at.
-const MOST_HEADING: usize = 200;
+/// How many bytes of a table's first line a caret underlines.
+const MAX_HEADING_BYTES: usize = 200;
 
-/// What is known of a manifest while its texts are read, one after the other.
+/// The state of reading a manifest's texts, one after the other.
 pub(super) struct Reader<'a> {
     variables: &'a mut Variables,
     phase: Phase,
     faults: Faults,
     picks: &'a mut dyn FnMut(&str) -> bool,
-    /// Whether the step at hand is to be run, or only to be read.
+    /// Whether the current step will be run, or only read.
     is_picked: bool,
     steps: Vec<Step>,
     step_names: BTreeMap<String, Spot<'a>>,
@@ -46,7 +46,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// For texts of which none is read yet. `picks` is asked once for the name of each step.
+    /// Returns a reader without texts. It calls `picks` once for the name of each step.
     pub(super) fn new(
         variables: &'a mut Variables,
         phase: Phase,
@@ -67,7 +67,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns the steps, or all that is wrong with the texts.
+    /// Returns the steps, or all faults of the texts.
     pub(super) fn finish(mut self) -> Result<Manifest, Faults> {
         for fault in places::faults(&self.declarations) {
             self.faults.add(|| fault);
@@ -89,7 +89,7 @@ impl<'a> Reader<'a> {
         self.fault(text, span, || (message.into(), hint));
     }
 
-    /// The same with words that are worth making only if they are shown.
+    /// Reports a fault whose text is made only if it is shown.
     fn fault(&mut self, text: &Text, span: &Range<usize>, words: impl FnOnce() -> (String, Option<String>)) {
         self.faults.add(|| {
             let (message, hint) = words();
@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// One file: a step, or `[variables]` and `[[step]]`s.
+    /// Reads one file: a step, or `[variables]` and `[[step]]`s.
     pub(super) fn text(&mut self, text: &'a Text, table: Spanned<DeTable<'_>>) {
         let span = table.span();
         let mut table = table.into_inner();
@@ -122,7 +122,7 @@ impl<'a> Reader<'a> {
         self.unknown(text, &table, &["variables", "step"], "a manifest of several steps", "step.resource");
     }
 
-    /// The elements of an array of tables.
+    /// Returns the elements of an array of tables.
     fn tables<'i>(
         &mut self,
         text: &Text,
@@ -147,7 +147,7 @@ impl<'a> Reader<'a> {
         tables
     }
 
-    /// One step, whose resources begin with `[[heading]]`.
+    /// Reads one step, whose resources begin with `[[heading]]`.
     fn step(&mut self, text: &'a Text, step: Spanned<DeTable<'_>>, heading_of_resource: &str) {
         let span = heading(text, &step.span());
         let mut table = step.into_inner();
@@ -191,7 +191,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether `phase` leaves a step or resource to the boot.
+    /// Returns whether `phase` leaves a step or resource to the boot.
     fn at_boot(&mut self, text: &Text, table: &mut DeTable<'_>, unknown: &Unknown) -> bool {
         match self.take::<String>(text, table, "phase", unknown) {
             None => false,
@@ -253,7 +253,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Hands a resource's fields to its kind.
+    /// Passes a resource's fields to its kind.
     fn kind(
         &mut self,
         text: &'a Text,
@@ -281,7 +281,7 @@ impl<'a> Reader<'a> {
         if !missing.is_empty() {
             return None;
         }
-        // What identifies it, as it is written: `/srv/{{ instance.id }}`.
+        // The identifying field as written: `/srv/{{ instance.id }}`.
         let written = title_as_written(&table);
         let (resource, is_as_written) = self.deserialize(text, entry, table, span, unknown)?;
         // What another value stands in for says nothing about the fields that go with it.
@@ -317,7 +317,7 @@ impl<'a> Reader<'a> {
         Some(Box::new(Deferred { title, why, secret, path }))
     }
 
-    /// Notes the numeric id that an account declares: a second account can't have it.
+    /// Records the numeric id of a declared account, so that a second account cannot have it.
     fn id(&mut self, text: &'a Text, span: &Range<usize>, id: &str, account: &str) {
         let first = self.ids.entry(id.into()).or_insert_with(|| (account.into(), (text, span.clone())));
         if first.0 != account {
@@ -388,8 +388,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reports fields that are not known. One that is named like a kind may be meant to be a resource, where those begin
-    /// with `[[heading]]`.
+    /// Reports fields that are not known. One that is named like a kind may be meant to be a resource, where those
+    /// begin with `[[heading]]`.
     fn unknown(&mut self, text: &Text, table: &DeTable<'_>, known: &[&str], what: &str, heading_of_resource: &str) {
         let mut unknown: Vec<_> = table.keys().filter(|name| !known.contains(&&**name.get_ref())).collect();
         // A table is in the order of its names, faults are read in that of the text.
@@ -427,7 +427,7 @@ fn title_as_written(table: &DeTable<'_>) -> Option<String> {
 /// The first line of a table's span. A caret under the whole table is too long to help.
 fn heading(text: &Text, span: &Range<usize>) -> Range<usize> {
     let start = span.start.min(text.text.len());
-    let end = span.end.min(start + MOST_HEADING).min(text.text.len());
+    let end = span.end.min(start + MAX_HEADING_BYTES).min(text.text.len());
     let length = text.text.get(start..end).and_then(|rest| rest.lines().next()).map_or(1, str::len);
     start..start + length.max(1)
 }

@@ -1,4 +1,4 @@
-//! The manifest language described: fields, JSON Schema and the reference manual, all from [`KINDS`].
+//! The description of the manifest language, made from [`KINDS`]: fields, JSON Schema and the reference manual.
 
 use std::{collections::BTreeMap, fmt::Write, sync::LazyLock};
 
@@ -12,7 +12,7 @@ use crate::resource::{KINDS, KindEntry};
 pub struct Field {
     /// Its name.
     pub name: String,
-    /// Whether it must be given.
+    /// Whether it is required.
     pub required: bool,
     /// Its doc comment.
     pub description: String,
@@ -21,7 +21,7 @@ pub struct Field {
 static FIELDS: LazyLock<BTreeMap<&str, Vec<Field>>> =
     LazyLock::new(|| KINDS.iter().map(|kind| (kind.name, read_fields(kind))).collect());
 
-/// The fields of a kind, in the order of its struct.
+/// Returns the fields of a kind, in the order of its struct.
 pub fn fields(kind: &KindEntry) -> &'static [Field] {
     FIELDS.get(kind.name).map_or(&[], Vec::as_slice)
 }
@@ -38,7 +38,7 @@ fn read_fields(kind: &KindEntry) -> Vec<Field> {
     properties.map(field).collect()
 }
 
-/// A description as one line.
+/// Returns a description as one line.
 fn text(schema: &Value) -> String {
     schema["description"].as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -55,7 +55,7 @@ fn common() -> Map<String, Value> {
     fields.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
-/// The JSON Schema of a step file and of a manifest in one file, draft 2020-12.
+/// Returns the JSON Schema of a step file and of a manifest in one file, draft 2020-12.
 pub fn json_schema() -> Value {
     let mut definitions = Map::new();
     for kind in KINDS {
@@ -88,7 +88,7 @@ pub fn json_schema() -> Value {
     })
 }
 
-/// A resource is what its kind says. With `oneOf` an editor could only say that none of all kinds fits.
+/// Returns the schema of a resource: it depends on `kind`. With `oneOf`, an editor could only say that no kind matches.
 fn resource() -> Value {
     let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
     let rule = |name: &&str| {
@@ -133,8 +133,8 @@ fn manifest() -> Value {
     })
 }
 
-/// Wherever a string is expected, `{{ name }}` may stand in it. And what TOML can't say, or an editor can't explain, is
-/// said in another way: there is no null, and of alternatives an editor only says that none fits.
+/// Adapts a schema to TOML and editors: every string may contain `{{ name }}`; TOML has no null; and of alternatives,
+/// an editor would only say that none matches.
 fn admit_variables(schema: &mut Value) {
     match schema {
         Value::Array(schemas) => schemas.iter_mut().for_each(admit_variables),
@@ -156,7 +156,7 @@ fn admit_variables(schema: &mut Value) {
     }
 }
 
-/// Says `anyOf` and `oneOf` of the types in another way.
+/// Rewrites `anyOf` and `oneOf` of types.
 fn without_alternatives(fields: &mut Map<String, Value>) {
     if let Some(Value::Array(types)) = fields.get_mut("type") {
         types.retain(|name| name != "null");
@@ -195,7 +195,7 @@ fn without_alternatives(fields: &mut Map<String, Value>) {
     }
 }
 
-/// The reference manual of all kinds, or of one, as Markdown; `None` for an unknown kind.
+/// Returns the reference manual of all kinds, or of one, as Markdown; `None` for an unknown kind.
 pub fn manual(only: Option<&str>) -> Option<String> {
     let mut manual = String::new();
     for kind in KINDS.iter().filter(|kind| only.is_none_or(|only| only == kind.name)) {

@@ -4,10 +4,10 @@ use anyhow::{Result, bail, ensure};
 
 use crate::diagnostic::Text;
 
-/// The longest manifest file: more than any person writes.
+/// The largest manifest file, far larger than a written one.
 pub(super) const MAX_TEXT_BYTES: u64 = 16 << 20;
 /// The most files in a manifest.
-const MOST_FILES: usize = 512;
+const MAX_FILES: usize = 512;
 
 /// The texts of a manifest.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +25,7 @@ pub(super) fn is_manifest_file(name: &str) -> bool {
 }
 
 pub(super) fn add(texts: &mut Texts, name: &str, text: Text) -> Result<()> {
-    ensure!(texts.steps.len() < MOST_FILES, "a manifest has at most {MOST_FILES} files");
+    ensure!(texts.steps.len() < MAX_FILES, "a manifest has at most {MAX_FILES} files");
     let others = texts.steps.iter().chain(&texts.variables).map(|text| text.text.len()).sum::<usize>();
     let bytes = (others + text.text.len()) as u64;
     ensure!(bytes <= MAX_TEXT_BYTES, "the files of a manifest have at most {MAX_TEXT_BYTES} bytes together");

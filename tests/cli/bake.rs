@@ -56,7 +56,7 @@ step step:
 }
 
 #[test]
-fn a_build_instance_is_baked_like_a_tree_and_a_boot_does_the_rest() {
+fn a_build_instance_is_baked_like_a_tree() {
     let sandbox = Sandbox::new();
     let resources = format!(
         "[[resource]]\nkind = \"file\"\npath = \"{0}/now\"\ncontent = \"\"\n\
@@ -74,7 +74,7 @@ fn a_build_instance_is_baked_like_a_tree_and_a_boot_does_the_rest() {
 }
 
 #[test]
-fn what_is_wrong_is_wrong_while_an_image_is_made_too() {
+fn a_bad_manifest_is_refused_for_an_image_too() {
     let sandbox = sandbox();
     let file = |content: &str| format!("[[resource]]\nkind = \"file\"\npath = \"/srv/x\"\ncontent = \"{content}\"\n");
     let _ = bake(&sandbox, &file("{{ instance.regoin }}"), &[]).expect(2).says("did you mean instance.region?");
@@ -89,7 +89,7 @@ fn what_is_wrong_is_wrong_while_an_image_is_made_too() {
 }
 
 #[test]
-fn a_template_that_is_filled_in_with_the_machines_own_is_refused_with_a_way_out() {
+fn a_template_with_the_machines_own_values_is_refused() {
     let sandbox = sandbox();
     let _ = sandbox.write("tree/srv/template", "{{ instance.id }}");
     let file = "[[resource]]\nkind = \"file\"\npath = \"/srv/x\"\nsource = \"file:///srv/template\"\ntemplate = true\n";
@@ -144,14 +144,14 @@ fn a_seal_takes_out_what_is_the_machines_own_and_nothing_else() {
         "var/log/app.log",
     ];
     for path in gone.iter().chain(&kept) {
-        let _ = sandbox.write(&format!("tree/{path}"), "ssh-ed25519 AAAA somebody\n");
+        let _ = sandbox.write(&format!("tree/{path}"), "ssh-ed25519 AAAA a@b\n");
     }
     let tree = sandbox.path.join("tree");
     symlink("/var/lib/cloud/instances/i-1", tree.join("var/lib/cloud/instance")).unwrap();
     symlink("/dev/null", tree.join("root/.bash_history")).unwrap();
     let _ = sandbox.write("tree/etc/machine-id", "0123456789abcdef0123456789abcdef\n");
     fs::set_permissions(tree.join("etc/machine-id"), fs::Permissions::from_mode(0o444)).unwrap();
-    // Out of the tree, and into somebody else's directory.
+    // Out of the tree, and into another user's directory.
     let outside = sandbox.write("outside/authorized_keys", "ssh-ed25519 AAAA kept\n");
     fs::create_dir_all(tree.join("home/mallory")).unwrap();
     symlink(sandbox.at("outside"), tree.join("home/mallory/.ssh")).unwrap();
@@ -162,7 +162,7 @@ fn a_seal_takes_out_what_is_the_machines_own_and_nothing_else() {
         assert!(sealed.stdout.contains(&format!("  - remove /{path} (")), "{path}\n{}", sealed.stdout);
     }
     let sealed = sealed.says("  - empty /etc/machine-id (").says("sealed: ").says("no credentials found");
-    let _ = sealed.says("note: /root/.ssh/authorized_keys (1 key) opens every instance");
+    let _ = sealed.says("note: /root/.ssh/authorized_keys (1 key) can log in to every instance");
     let mut left: Vec<String> = kept.iter().map(|path| format!("/{path}")).collect();
     left.extend(["/etc/machine-id", "/home/mallory/.ssh", "/root/.bash_history", "/srv/file"].map(Into::into));
     left.push("/var/lib/glovo-bootstrap/lock".into());
@@ -217,7 +217,7 @@ fn a_report_of_another_machine_is_no_report() {
             assert_eq!(refused.stderr.contains("i-0123456789abcdef0"), machine.starts_with("i-"));
         }
     }
-    // An image's is nobody's who boots it.
+    // A machine that boots the image does not take the image's report as its own.
     let tree = sandbox.path.join("tree/srv");
     fs::create_dir_all(&tree).unwrap();
     let manifest = sandbox.manifest(FILE);

@@ -65,7 +65,7 @@ fn more_bytes_than_the_disk_has_room_for_are_not_begun() {
 }
 
 #[test]
-fn many_downloads_need_no_more_descriptors_than_a_process_usually_has() {
+fn many_downloads_fit_into_the_usual_number_of_descriptors() {
     let server = Server::start(|request| Reply::ok(request.target.clone()));
     let names: Vec<String> = (0..700).map(|number| format!("file-{number}")).collect();
     let sandbox = Sandbox::new();
@@ -96,7 +96,7 @@ fn on_small_disk(sandbox: &Sandbox, options: &str, script: &str) -> Finished {
 fn a_file_system_without_inodes_is_said_to_lack_them() {
     let (sandbox, server) = (Sandbox::new(), Server::start(|_| Reply::ok("jar")));
     let script = format!("$agent fetch -o /var/lib/new {}", server.url("/app.jar"));
-    let fetch = on_small_disk(&sandbox, "nr_inodes=2", &script).expect(1).says("no files can be put into /var/lib/new");
+    let fetch = on_small_disk(&sandbox, "nr_inodes=2", &script).expect(1).says("cannot write files into /var/lib/new");
     assert!(server.paths().is_empty() && !fetch.stderr.contains("--output-dir"), "{}", fetch.stderr);
     let _ = fetch
         .says("No space left on device")
@@ -150,7 +150,7 @@ fn an_origin_that_refuses_for_a_while_does_not_stop_a_run() {
     let waits = format!("waiting 0 ms for {url} (attempt 1: the server answered 503 Service Unavailable)");
     let _ = sandbox.run_resources(&file(&sandbox, "app.jar", &url, b"jar")).expect(0).says(&waits);
 
-    // `fetch` has a person at it, who would rather know.
+    // `fetch` has a user waiting, so it fails sooner.
     let server = Server::start(|_| Reply { headers: "retry-after: 0\r\n", ..Reply::new(503, "") });
     let fetch = limited(&sandbox, "--nofile=1024", &["fetch", &server.url("/app.jar")]).expect(1);
     let _ = fetch.says("gave up after 5 attempts");

@@ -155,7 +155,7 @@ impl fmt::Display for Point {
 }
 
 #[test]
-fn a_failing_system_call_tears_nothing_and_the_next_run_converges() {
+fn a_failing_system_call_tears_no_file_and_a_run_repairs_it() {
     let all = Bench::new().points();
     let number = match std::env::var("GLOVO_ERRNO_POINTS").as_deref() {
         Ok("all") => all.len(),

@@ -87,11 +87,11 @@ fn files_arrive_under_the_names_that_their_urls_end_in() {
 }
 
 #[test]
-fn of_equal_names_the_last_one_wins_and_the_others_are_not_fetched() {
+fn of_equal_names_only_the_last_one_is_downloaded() {
     let (sandbox, server) = (Sandbox::new(), echo());
     let urls = [server.url("/1/x"), server.url("/2/x"), server.url("/y"), server.url("/3/x")];
     let run = fetch(&sandbox, &[&urls[0], &urls[1], &urls[2], &urls[3]]).expect(0).says("fetched 2 files");
-    let run = run.says("; 2 skipped").says(&format!("{} is skipped: {} comes later", urls[1], urls[3]));
+    let run = run.says("; 2 skipped").says(&format!("{} is skipped: the later {} has the same name", urls[1], urls[3]));
     assert_eq!(run.stdout.lines().filter(|line| line.starts_with("skipped ")).count(), 2, "{run:?}");
     assert_eq!(server.paths(), ["/3/x", "/y"]);
     assert_eq!(text(&sandbox, "x"), "/3/x");
@@ -129,7 +129,8 @@ fn urls_that_can_t_be_fetched_are_all_named_before_anything_is() {
     ];
     let mut arguments = vec![good.as_str()];
     arguments.extend(bad.iter().map(|(url, _)| *url));
-    let mut run = fetch(&sandbox, &arguments).expect(1).says("error: 13 of 14 URLs can't be fetched; nothing was");
+    let mut run =
+        fetch(&sandbox, &arguments).expect(1).says("error: 13 of 14 URLs are invalid; nothing was downloaded");
     for (_, words) in bad {
         run = run.says(words);
     }
@@ -181,10 +182,10 @@ fn a_digest_belongs_to_one_file() {
         assert!(server.paths().is_empty());
     };
     let (x, y) = (sha256("/x"), sha256("/y=z"));
-    refused(&[&x], "which of the 2 files is it?");
+    refused(&[&x], "does not name one of the 2 files");
     refused(&["x=abc"], "a sha256 has 64 hexadecimal digits");
     refused(&[&format!("z={x}")], "no file is named z");
-    refused(&[&format!("x={x}"), &format!("x={y}")], "can't have two digests");
+    refused(&[&format!("x={x}"), &format!("x={y}")], "cannot have two digests");
     let pins = [format!("x={x}"), format!("y=z={y}")];
     let _ = fetch(&sandbox, &[&urls[0], &urls[1], "--sha256", &pins[0], "--sha256", &pins[1]]).expect(0);
     let swapped = [format!("x={y}"), format!("y=z={x}")];
@@ -253,17 +254,17 @@ fn what_stands_in_the_way_is_replaced_only_if_it_is_a_file() {
     let _ = run.says("directory is a directory").says("fifo is a device, socket or FIFO").says("fetched 1 file");
     assert_eq!(server.paths(), ["/link"]);
     assert_eq!((text(&sandbox, "victim"), text(&sandbox, "link")), ("old".into(), "/link".into()));
-    let _ = fetch(&sandbox, &["-o", &victim, &urls[2]]).expect(1).says("no files can be put into");
+    let _ = fetch(&sandbox, &["-o", &victim, &urls[2]]).expect(1).says("cannot write files into");
 }
 
 #[test]
-fn an_ordinary_user_needs_nothing_but_a_directory_and_root_does_not_write_there() {
+fn an_ordinary_user_needs_only_a_directory_of_its_own() {
     let (sandbox, server) = (Sandbox::new(), echo());
     fs::set_permissions(&sandbox.path, fs::Permissions::from_mode(0o755)).unwrap();
     let home = sandbox.at("home");
     fs::create_dir(&home).unwrap();
     chown(&home, Some(65534), Some(65534)).unwrap();
-    // Where anybody can execute it.
+    // Where every user can execute it.
     let agent = sandbox.at("agent");
     let _ = fs::copy(env!("CARGO_BIN_EXE_glovo-bootstrap"), &agent).unwrap();
     let script = "umask 027 && cd \"$0\" && exec \"$@\"";
@@ -285,10 +286,11 @@ fn an_ordinary_user_needs_nothing_but_a_directory_and_root_does_not_write_there(
 }
 
 #[test]
-fn so_many_are_fetched_at_once_as_was_said() {
+fn jobs_limits_the_downloads_at_once() {
     for jobs in [2, 12] {
         let sandbox = Sandbox::new();
-        // How many requests are being answered, and how many were at most. Nobody is answered before all are there.
+        // How many requests are being answered, and how many were at most. No request is answered before all have
+        // arrived.
         let state = Arc::new((Mutex::new((0, 0)), Condvar::new()));
         let seen = state.clone();
         let server = Server::start(move |_| {
@@ -336,7 +338,7 @@ fn a_signal_ends_it_and_leaves_the_old_file() {
     eventually("it downloads", || !server.requests().is_empty());
     assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
     let run = Finished::from(run.wait_with_output().unwrap()).expect(130);
-    let run = run.says("error: 0 of 1 files have arrived").says("stopped by SIGINT");
+    let run = run.says("error: 0 of 1 files are complete").says("stopped by SIGINT");
     assert!(run.stdout.is_empty());
     assert_eq!(text(&sandbox, "x"), "old");
 }
@@ -426,8 +428,8 @@ fn keys_that_lead_elsewhere_are_refused_one_by_one() {
     let (sandbox, server) = (Sandbox::new(), bucket(&KEYS, "AKDEFAULT"));
     profiles(&sandbox);
     let run = fetch_s3(&sandbox, &server, &[], &["-r", "-o", "in/out", "s3://bucket/p/"]).expect(1);
-    let run = run.says("s3://bucket/p//etc/x can't be a file below a directory").says("its path has an empty part");
-    let run = run.says("`..` is no file name").says("`.` is no file name").says("p/a\\nb can't be");
+    let run = run.says("s3://bucket/p//etc/x cannot be a file below a directory").says("its path has an empty part");
+    let run = run.says("`..` is no file name").says("`.` is no file name").says("p/a\\nb cannot be");
     // A file and a directory of one name: the directory is made first.
     let _ = run.says("in/out/good is a directory").says("fetched 1 file").says("; 6 failed");
     assert_eq!(files(&sandbox), ["in/out/good/below"]);

@@ -179,7 +179,7 @@ fn start(sandbox: &Sandbox, origin: &Origin, process: u64) -> Child {
 }
 
 #[test]
-fn a_download_that_is_killed_again_and_again_asks_only_for_what_is_missing() {
+fn a_download_killed_repeatedly_requests_only_missing_bytes() {
     let points = std::env::var("GLOVO_KILL_POINTS").map_or(POINTS, |points| points.parse().unwrap());
     let total = points * STEP;
     let (sandbox, origin, mut chance) = (Sandbox::new(), Origin::start(total), Chance(points));

@@ -255,7 +255,7 @@ fn what_the_operator_gives_counts_over_what_a_manifest_declares() {
 }
 
 #[test]
-fn a_manifest_comes_from_standard_input_and_from_a_pinned_archive() {
+fn a_manifest_is_read_from_standard_input_and_an_archive() {
     let sandbox = Sandbox::new();
     let one = "[variables]\nname = \"world\"\n[[step]]\nname = \"one\"\n[[step.resource]]\nkind = \"link\"\npath = \"/l\"\ntarget = \"{{ name }}\"\n";
     let path = sandbox.write("one.toml", one);
@@ -276,7 +276,7 @@ fn a_manifest_comes_from_standard_input_and_from_a_pinned_archive() {
 }
 
 #[test]
-fn bytes_that_nothing_vouches_for_are_taken_only_if_the_manifest_says_so() {
+fn unverified_bytes_are_taken_only_if_the_manifest_says_so() {
     let sandbox = Sandbox::new();
     for scheme in ["http", "https"] {
         let file = format!("[[resource]]\nkind = \"file\"\npath = \"/x\"\nsource = \"{scheme}://origin.test/x\"\n");

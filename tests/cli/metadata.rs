@@ -47,7 +47,7 @@ fn a_metadata_service_that_is_forbidden_here_is_named_at_once() {
 }
 
 #[test]
-fn a_metadata_service_whose_connections_are_refused_is_asked_once() {
+fn a_metadata_service_that_refuses_connections_is_asked_once() {
     let sandbox = Sandbox::new();
     let file = sandbox.manifest("[[resource]]\nkind = \"link\"\npath = \"/none/x\"\ntarget = \"{{ instance.id }}\"\n");
     let mut command = sandbox.command(&["run", "--steps", &file]);

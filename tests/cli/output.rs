@@ -1,4 +1,4 @@
-//! A run whose words are not read: by a journald that is stopped, by the other end of a pipe.
+//! Runs whose output has no reader: a stopped journald, a full pipe.
 
 use std::{
     fs,
@@ -78,7 +78,7 @@ fn sigterm_ends_a_run_whose_journald_does_not_read() {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_holds_no_run_up() {
+fn an_unread_pipe_holds_no_run_up() {
     let machine = Machine::new();
     let manifest = many_files(&machine);
     let run = machine.sandbox.start(&["run", "--steps", &manifest]);
@@ -88,7 +88,7 @@ fn a_pipe_that_nobody_reads_holds_no_run_up() {
 }
 
 #[test]
-fn sigterm_ends_a_plan_whose_pipe_nobody_reads() {
+fn sigterm_ends_a_plan_with_an_unread_pipe() {
     let machine = Machine::new();
     let manifest = many_files(&machine);
     let mut plan = machine.sandbox.start(&["plan", "--steps", &manifest]);

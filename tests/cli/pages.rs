@@ -1,4 +1,4 @@
-//! The pages: what they say of the program and the repository is so.
+//! The documents agree with the program and the repository.
 
 use std::{
     collections::BTreeSet,

@@ -11,7 +11,7 @@ use crate::{
     standin::Machine,
 };
 
-const NOBODY: u32 = 65534;
+const UID_NOBODY: u32 = 65534;
 
 /// A process of an unprivileged user that repeats a line of shell until it is dropped.
 struct Racer(Child);
@@ -69,7 +69,7 @@ const NOBODYS: &str = "owner = \"nobody\"\n";
 #[test]
 fn a_users_files_are_made_as_that_user() {
     let sandbox = Sandbox::new();
-    let home = make(&sandbox, "home", (NOBODY, NOBODY), 0o700);
+    let home = make(&sandbox, "home", (UID_NOBODY, UID_NOBODY), 0o700);
     let (ssh, keys, link) = (format!("{home}/.ssh"), format!("{home}/.ssh/authorized_keys"), format!("{home}/l"));
     let resources = directory(&ssh, &format!("{NOBODYS}mode = \"0700\"\n"))
         + &file(&keys, &format!("{NOBODYS}mode = \"0600\"\n"))
@@ -77,8 +77,8 @@ fn a_users_files_are_made_as_that_user() {
         + &format!("[[resource]]\nkind = \"link\"\npath = \"{link}\"\ntarget = \"a\"\n");
     let _ = plan(&sandbox, &resources).expect(0).says("4 changes pending");
     let _ = sandbox.run_resources(&resources).expect(0).says("converged: 4 changes");
-    assert_eq!((owner(&ssh), owner(&keys)), ((NOBODY, 0o700), (NOBODY, 0o600)));
-    assert_eq!([&link, &format!("{home}/a"), &format!("{home}/a/b")].map(|path| owner(path).0), [NOBODY; 3]);
+    assert_eq!((owner(&ssh), owner(&keys)), ((UID_NOBODY, 0o700), (UID_NOBODY, 0o600)));
+    assert_eq!([&link, &format!("{home}/a"), &format!("{home}/a/b")].map(|path| owner(path).0), [UID_NOBODY; 3]);
     let _ = sandbox.run_resources(&resources).expect(0).says("converged: 0 changes");
     fs::set_permissions(&keys, Permissions::from_mode(0o644)).unwrap();
     fs::write(&keys, "old\n").unwrap();
@@ -91,13 +91,13 @@ fn a_users_files_are_made_as_that_user() {
     let inode = fs::metadata(&keys).unwrap().ino();
     fs::set_permissions(&keys, Permissions::from_mode(0o644)).unwrap();
     let _ = sandbox.run_resources(&resources).expect(0).says("write again, to set owner");
-    assert!(owner(&keys) == (NOBODY, 0o600) && fs::metadata(&keys).unwrap().ino() != inode);
+    assert!(owner(&keys) == (UID_NOBODY, 0o600) && fs::metadata(&keys).unwrap().ino() != inode);
 }
 
 #[test]
 fn what_is_not_the_users_is_refused_below_its_directory() {
     let sandbox = Sandbox::new();
-    let home = make(&sandbox, "home", (NOBODY, NOBODY), 0o755);
+    let home = make(&sandbox, "home", (UID_NOBODY, UID_NOBODY), 0o755);
     let belongs = format!("{home} belongs to uid 65534, not to root");
     refused(&sandbox, &file(&format!("{home}/f"), ""), &belongs);
     refused(&sandbox, &file(&format!("{home}/f"), "owner = \"daemon\"\n"), "cannot belong to uid 1");
@@ -110,9 +110,9 @@ fn what_is_not_the_users_is_refused_below_its_directory() {
     let roots = make(&sandbox, "home/roots", (0, 0), 0o755);
     refused(&sandbox, &file(&format!("{roots}/f"), NOBODYS), "belongs to root, but is below");
     refused(&sandbox, &directory(&roots, NOBODYS), "belongs to root");
-    let target = make(&sandbox, "target", (NOBODY, NOBODY), 0o755);
+    let target = make(&sandbox, "target", (UID_NOBODY, UID_NOBODY), 0o755);
     symlink(&target, format!("{home}/link")).unwrap();
-    std::os::unix::fs::lchown(format!("{home}/link"), Some(NOBODY), None).unwrap();
+    std::os::unix::fs::lchown(format!("{home}/link"), Some(UID_NOBODY), None).unwrap();
     refused(&sandbox, &file(&format!("{home}/link/f"), NOBODYS), "links below a user's directory are not followed");
     assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
     assert_eq!(fs::read_dir(&home).unwrap().count(), 2);
@@ -123,7 +123,7 @@ fn a_directory_that_others_may_write_to_is_refused() {
     let sandbox = Sandbox::new();
     for (name, ids, mode, words) in [
         ("group", (0, 1), 0o775, "its group may write to"),
-        ("users-group", (NOBODY, 1), 0o775, "its group may write to"),
+        ("users-group", (UID_NOBODY, 1), 0o775, "its group may write to"),
         ("open", (0, 0), 0o777, "every user may write to"),
     ] {
         let path = make(&sandbox, name, ids, mode);
@@ -237,7 +237,7 @@ fn a_service_that_is_to_watch_a_directory_is_refused() {
 fn a_validator_of_a_users_file_runs_as_that_user() {
     let sandbox = Sandbox::new();
     fs::set_permissions(&sandbox.path, Permissions::from_mode(0o755)).unwrap();
-    let home = make(&sandbox, "home", (NOBODY, NOBODY), 0o700);
+    let home = make(&sandbox, "home", (UID_NOBODY, UID_NOBODY), 0o700);
     let script = "id -u > $0.by; id -G >> $0.by; grep -q new $0";
     let resources =
         file(&format!("{home}/f"), &format!("{NOBODYS}validate = [\"sh\", \"-c\", \"{script}\", \"{{}}\"]\n"));
@@ -260,10 +260,10 @@ fn walk(directory: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_racer_in_its_own_directory_has_nothing_written_or_read_elsewhere() {
+fn a_racer_in_its_own_directory_redirects_no_write_and_no_read() {
     let sandbox = Sandbox::new();
     fs::set_permissions(&sandbox.path, Permissions::from_mode(0o755)).unwrap();
-    let home = make(&sandbox, "home", (NOBODY, NOBODY), 0o755);
+    let home = make(&sandbox, "home", (UID_NOBODY, UID_NOBODY), 0o755);
     let target = make(&sandbox, "target", (0, 0), 0o755);
     let secret = sandbox.write("target/f", "canary-of-root");
     fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
@@ -298,7 +298,7 @@ fn a_racer_in_its_own_directory_has_nothing_written_or_read_elsewhere() {
 fn a_file_that_root_takes_over_is_no_longer_open_to_its_owner() {
     let sandbox = Sandbox::new();
     let path = sandbox.write("f", "new\n");
-    chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+    chown(&path, Some(UID_NOBODY), Some(UID_NOBODY)).unwrap();
     // As a process of that user has it open.
     let open = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let _ = plan(&sandbox, &file(&path, "")).expect(0).says("write again, to set owner");
@@ -314,7 +314,7 @@ fn an_access_control_list_counts_as_a_group() {
     // What `setfacl -m u:nobody:rwx` writes: user::rwx, user:nobody:rwx, group::r-x, mask::rwx, other::r-x.
     let mut list = 2u32.to_le_bytes().to_vec();
     for (tag, permissions, id) in
-        [(1u16, 7u16, u32::MAX), (2, 7, NOBODY), (4, 5, u32::MAX), (16, 7, u32::MAX), (32, 5, u32::MAX)]
+        [(1u16, 7u16, u32::MAX), (2, 7, UID_NOBODY), (4, 5, u32::MAX), (16, 7, u32::MAX), (32, 5, u32::MAX)]
     {
         list.extend(tag.to_le_bytes().iter().chain(&permissions.to_le_bytes()).chain(&id.to_le_bytes()));
     }
@@ -328,7 +328,7 @@ fn an_access_control_list_counts_as_a_group() {
 fn a_planted_private_directory_is_named() {
     let sandbox = Sandbox::new();
     let open = make(&sandbox, "open", (0, 0), 0o1777);
-    let planted = make(&sandbox, "open/.f.glovo-bootstrap.d", (NOBODY, NOBODY), 0o755);
+    let planted = make(&sandbox, "open/.f.glovo-bootstrap.d", (UID_NOBODY, UID_NOBODY), 0o755);
     let resources = file(&format!("{open}/f"), "validate = [\"true\", \"{}\"]\n");
     let run = sandbox.run_resources(&resources).expect(1).says(&format!("{planted} is not this program's own"));
     let _ = run.says(&format!("rm -r {planted}"));
@@ -337,7 +337,7 @@ fn a_planted_private_directory_is_named() {
 #[test]
 fn a_directory_without_an_owner_is_its_parents_owners() {
     let sandbox = Sandbox::new();
-    let home = make(&sandbox, "home", (NOBODY, NOBODY), 0o755);
+    let home = make(&sandbox, "home", (UID_NOBODY, UID_NOBODY), 0o755);
     let (shared, inner) = (format!("{home}/shared"), format!("{home}/new"));
     let resources = directory(&inner, "") + &file(&format!("{inner}/f"), NOBODYS);
     let declared = directory(&home, NOBODYS) + &resources;
@@ -345,14 +345,14 @@ fn a_directory_without_an_owner_is_its_parents_owners() {
     let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(0);
     let _ = plan(&sandbox, &declared).expect(0).says("2 changes pending");
     let _ = sandbox.run_resources(&declared).expect(0).says("converged: 2 changes");
-    assert_eq!((owner(&inner), owner(&format!("{inner}/f")).0), ((NOBODY, 0o755), NOBODY));
+    assert_eq!((owner(&inner), owner(&format!("{inner}/f")).0), ((UID_NOBODY, 0o755), UID_NOBODY));
     let _ = sandbox.run_resources(&resources).expect(0).says("converged: 0 changes");
     // One that exists keeps its owner, also where only a group is declared.
-    let _ = make(&sandbox, "home/shared", (NOBODY, NOBODY), 0o755);
+    let _ = make(&sandbox, "home/shared", (UID_NOBODY, UID_NOBODY), 0o755);
     let _ = sandbox.run_resources(&directory(&shared, "group = \"nogroup\"\n")).expect(0).says("0 changes");
     let other = make(&sandbox, "other", (1, 1), 0o755);
     let _ = sandbox.run_resources(&directory(&other, "group = \"nogroup\"\n")).expect(0).says("1 change");
-    assert_eq!((fs::metadata(&other).unwrap().uid(), fs::metadata(&other).unwrap().gid()), (1, NOBODY));
+    assert_eq!((fs::metadata(&other).unwrap().uid(), fs::metadata(&other).unwrap().gid()), (1, UID_NOBODY));
     // All three take it for a user's, and so refuse root's file in it.
     let refused = declared + &file(&format!("{inner}/root"), "");
     let _ = sandbox.run(&["validate", "--steps", &sandbox.manifest(&refused)]).expect(2).says("cannot belong to root");

@@ -1,4 +1,4 @@
-//! What a service refuses of this run's changes is put back; and what is said of services that were left alone.
+//! Putting back the files that a service refuses, and notes on services that have not read a change.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 

@@ -1,4 +1,4 @@
-//! What user-data named, and what a run over SSH makes of it.
+//! The record of user-data's arguments, and its use by a run over SSH.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -111,7 +111,7 @@ fn a_record_of_another_machine_counts_for_nothing() {
     fs::write(sandbox.at(RECORD), record.to_string()).unwrap();
     let _ = sandbox.run(&["run"]).expect(2).says("variable `jar_url` is not set");
     fs::write(sandbox.at(RECORD), "garbage").unwrap();
-    let _ = sandbox.run(&["run"]).expect(2).says("the record of the manifest that user-data named can't be read");
+    let _ = sandbox.run(&["run"]).expect(2).says("the record of user-data's arguments cannot be read");
     let _ = user_data(&sandbox, &["--steps", &manifest(&sandbox, "ours")]).expect(0);
     let _ = sandbox.run(&["run"]).expect(0);
 }

@@ -5,7 +5,7 @@ use std::fs;
 use crate::sandbox::{Sandbox, eventually};
 
 #[test]
-fn a_damaged_report_is_said_and_set_aside() {
+fn a_damaged_report_is_told_and_renamed() {
     let garbage = |path: &str| fs::write(path, b"\xff{\"run_id\": 7").unwrap();
     let huge = |path: &str| fs::File::create(path).unwrap().set_len(60 << 20).unwrap();
     let directory = |path: &str| fs::create_dir_all(format!("{path}/full")).unwrap();

@@ -37,7 +37,7 @@ fn a_second_run_names_the_first_and_exits_4() {
     fs::write(sandbox.at("go"), "").unwrap();
     let _ = sandbox.run(&["status", "--wait"]).expect(0).says("converged");
     assert!(first.wait().unwrap().success());
-    // The lock's file stays behind; that nobody holds it is what counts.
+    // The lock's file stays. Only its lock is released.
     let _ = sandbox.run(&["run", "--steps", &manifest]).expect(0);
 }
 
@@ -179,7 +179,7 @@ fn files_that_others_could_fool_are_refused() {
 }
 
 #[test]
-fn files_are_made_with_their_mode_and_changed_only_where_they_differ() {
+fn files_get_their_mode_and_change_only_where_they_differ() {
     let sandbox = Sandbox::new();
     let resources = format!(
         "[[resource]]\nkind = \"directory\"\npath = \"{0}/a/b\"\nmode = \"0750\"\n\

@@ -127,7 +127,7 @@ fn kill(signal: &str, pid: &str) {
 }
 
 #[test]
-fn success_is_signalled_as_cfn_signal_does_and_only_when_all_has_converged() {
+fn success_is_signalled_only_when_all_steps_have_converged() {
     let aws = Aws::new();
     aws.manifest("true");
     let manifest = aws.sandbox.at("manifest.toml");
@@ -213,7 +213,7 @@ fn a_run_that_takes_too_long_is_stopped_and_leaves_its_report() {
     let aws = Aws::new();
     aws.manifest_that_waits();
     let finished = aws.run(&["--signal-within", "2s"]).expect(143);
-    let _ = finished.says("error: the run did not end within 2.0 s").says("hint: see what it waited for");
+    let _ = finished.says("error: the run did not end within 2.0 s").says("hint: find the step that it waited for");
     assert_eq!(aws.signals(), ["FAILURE i-0123456789abcdef0 second deadline"]);
     assert_eq!(aws.sandbox.report()["exit_code"], 143);
 }
@@ -240,7 +240,7 @@ fn on_a_scale_out_nobody_waits_and_that_is_no_failure() {
 }
 
 #[test]
-fn a_refused_signal_is_said_with_a_hint_and_leaves_the_exit_code() {
+fn a_refused_signal_has_a_hint_and_leaves_the_exit_code() {
     let denied = r#"{"Error":{"Code":"AccessDenied","Message":"not yours","Type":"Sender"}}"#;
     let aws = Aws::with_answers(vec![(403, denied)]);
     aws.manifest("true");
@@ -267,7 +267,7 @@ fn what_is_left_out_is_not_signalled_as_done() {
 }
 
 #[test]
-fn what_is_deferred_is_not_signalled_as_done_either() {
+fn a_deferred_change_is_not_signalled_as_success() {
     let aws = Aws::new();
     let url = aws.server.url("/");
     let _ = aws.sandbox.manifest(&format!("[[resource]]\nkind = \"http_check\"\nurl = \"{url}\"\n"));

@@ -14,7 +14,7 @@ use crate::{
     server::{Reply, Server},
 };
 
-const NOBODY: u32 = 65534;
+const UID_NOBODY: u32 = 65534;
 const STEP: &str = "name = \"step\"\n";
 
 fn sha256(text: &str) -> String {
@@ -46,7 +46,7 @@ fn a_manifest_below_a_directory_of_another_user_is_refused() {
     let sandbox = Sandbox::new();
     let validate = |path: &str| sandbox.run(&["validate", "--steps", path]);
     for (name, owner, mode, words) in [
-        ("theirs", (NOBODY, 0), 0o755, "belongs to uid 65534"),
+        ("theirs", (UID_NOBODY, 0), 0o755, "belongs to uid 65534"),
         ("open", (0, 0), 0o777, "other users may write to"),
         ("of-a-group", (0, 1), 0o775, "other users may write to"),
     ] {
@@ -63,7 +63,7 @@ fn a_manifest_below_a_directory_of_another_user_is_refused() {
     let link = sandbox.at("shared/link");
     symlink(&manifest, &link).unwrap();
     let _ = validate(&link).expect(0);
-    std::os::unix::fs::lchown(&link, Some(NOBODY), Some(NOBODY)).unwrap();
+    std::os::unix::fs::lchown(&link, Some(UID_NOBODY), Some(UID_NOBODY)).unwrap();
     let _ = validate(&link).expect(2).says("belongs to uid 65534").says("shared/link");
     let variables = sandbox.write("theirs/variables.toml", "");
     let _ = sandbox.run(&["validate", "--steps", &manifest, "--variables", &variables]).expect(2);
@@ -149,7 +149,7 @@ fn a_program_gets_no_descriptor_and_no_open_umask() {
 }
 
 #[test]
-fn a_run_leaves_no_core_and_is_read_by_no_other_process_of_its_user() {
+fn a_run_leaves_no_core_and_no_process_of_its_user_reads_it() {
     let sandbox = Sandbox::new();
     // The parent of a validator is the run. What is in /proc of a process that is not dumpable is root's.
     let script = format!("grep -h \"Max core\" /proc/$PPID/limits > {0}/limits; : {{}}", sandbox.path.display());
@@ -170,7 +170,7 @@ fn a_run_leaves_no_core_and_is_read_by_no_other_process_of_its_user() {
         let _ = channel.1.recv();
         Reply::ok("x")
     });
-    let home = directory(&sandbox, "home", (NOBODY, NOBODY), 0o755);
+    let home = directory(&sandbox, "home", (UID_NOBODY, UID_NOBODY), 0o755);
     let agent = sandbox.at("agent");
     let _ = fs::copy(env!("CARGO_BIN_EXE_glovo-bootstrap"), &agent).unwrap();
     let mut command = Command::new("setpriv");
@@ -196,13 +196,13 @@ fn an_environment_names_no_file_to_append_to() {
 }
 
 #[test]
-fn a_file_that_others_could_write_is_replaced_not_only_tightened() {
+fn a_file_that_others_could_write_to_is_replaced() {
     let sandbox = Sandbox::new();
     let path = sandbox.write("site", "good");
     let declared = |mode: &str| {
         format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"good\"\nmode = \"{mode}\"\n")
     };
-    for (mode, group) in [(0o666, 0), (0o664, NOBODY)] {
+    for (mode, group) in [(0o666, 0), (0o664, UID_NOBODY)] {
         chown(&path, Some(0), Some(group)).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
         // A writer that opened it while it could.

@@ -52,7 +52,7 @@ fn what_cannot_work_is_refused_with_a_hint() {
     let sandbox = Sandbox::new();
     let pinned = format!("s3://b/k#sha256={DIGEST}");
     let refused: [(&[&str], &str); 8] = [
-        (&["s3://b/k"], "hint: URL#sha256=HEX, or --agent FILE"),
+        (&["s3://b/k"], "hint: append #sha256=HEX to the URL, or pass --agent FILE"),
         (&["s3://b/k#sha256=abc"], "a sha256 has 64 hexadecimal digits"),
         (&["s3://b#sha256="], "a sha256 has 64"),
         (&["ftp://b/k", "--agent", "/bin/sh"], "use https, http, s3 or file"),

@@ -1,4 +1,4 @@
-//! Nothing is changed that nobody has agreed to.
+//! Confirmation: no change is made before the operator agrees.
 
 use std::{
     io::{Read, Write},
@@ -11,7 +11,7 @@ use crate::{
     tape::{Meeting, Turn, changes},
 };
 
-/// Runs it on a terminal, where this is typed when it asks.
+/// Runs it on a terminal, and types this text when it asks.
 fn on_a_terminal(operator: &Operator, arguments: &[&str], variables: &[(&str, &str)], typed: &str) -> Finished {
     let inner = operator.command(arguments, variables);
     let words = std::iter::once(inner.get_program()).chain(inner.get_args());
@@ -29,7 +29,7 @@ fn on_a_terminal(operator: &Operator, arguments: &[&str], variables: &[(&str, &s
         shown.extend(byte);
     }
     keyboard.write_all(typed.as_bytes()).unwrap();
-    // Whoever still waits for a line gets the end of the input.
+    // A reader that still waits for a line gets the end of the input.
     drop(keyboard);
     let _ = screen.read_to_end(&mut shown).unwrap();
     let code = child.wait().unwrap().code();
@@ -37,7 +37,7 @@ fn on_a_terminal(operator: &Operator, arguments: &[&str], variables: &[(&str, &s
 }
 
 #[test]
-fn where_nobody_can_be_asked_nothing_is_begun_without_yes() {
+fn without_a_terminal_nothing_begins_without_yes() {
     let operator = Operator::serving();
     operator.content("2");
     for verb in ["create-stack", "update-stack"] {
@@ -57,7 +57,7 @@ fn where_nobody_can_be_asked_nothing_is_begun_without_yes() {
 }
 
 #[test]
-fn who_says_no_has_changed_nothing() {
+fn answering_no_changes_nothing() {
     let operator = Operator::serving();
     operator.content("2");
     for answer in ["n\n", "\n", "maybe\n"] {
@@ -79,7 +79,7 @@ fn ctrl_c_is_a_no_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn who_says_yes_has_the_changes_made() {
+fn answering_yes_makes_the_changes() {
     let operator = Operator::serving();
     operator.content("2");
     let update = ["update-stack", "--pause", "0s"];
@@ -89,7 +89,7 @@ fn who_says_yes_has_the_changes_made() {
 }
 
 #[test]
-fn a_stack_is_deleted_only_after_saying_what_it_holds_and_being_told_to() {
+fn a_stack_is_deleted_only_after_listing_it_and_agreement() {
     let operator = Operator::serving();
     let held = "Balancer (AWS::ElasticLoadBalancingV2::LoadBalancer) Balancer-1ABC";
     let _ = on_a_terminal(&operator, &["delete-stack"], &[], "n\n")
@@ -118,7 +118,7 @@ fn a_stack_that_is_not_deleted_is_a_failure() {
 }
 
 #[test]
-fn what_can_t_be_uploaded_or_made_leaves_nothing_behind() {
+fn a_failed_upload_or_change_set_leaves_nothing_behind() {
     let operator = Operator::new();
     let create = operator.with_agent(&["create-stack", "--yes"]);
     let create: Vec<&str> = create.iter().map(String::as_str).collect();
@@ -134,7 +134,7 @@ fn what_can_t_be_uploaded_or_made_leaves_nothing_behind() {
 }
 
 #[test]
-fn what_is_refused_when_it_is_to_begin_has_changed_nothing_else() {
+fn a_refusal_at_the_beginning_changes_nothing_else() {
     let operator = Operator::serving();
     operator.content("2");
     operator.tape.script("ExecuteChangeSet", [Turn::Refusal(403, "AccessDenied", "not you")]);
@@ -143,7 +143,7 @@ fn what_is_refused_when_it_is_to_begin_has_changed_nothing_else() {
 }
 
 #[test]
-fn a_stack_that_somebody_else_has_made_meanwhile_is_not_deleted() {
+fn a_stack_made_by_another_operator_is_not_deleted() {
     let operator = Operator::new();
     let (meeting, turn) = Meeting::new();
     operator.tape.script("DeleteChangeSet", [turn]);

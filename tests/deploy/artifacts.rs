@@ -16,7 +16,7 @@ fn strs(arguments: &[String]) -> Vec<&str> {
 }
 
 #[test]
-fn machines_are_led_to_the_program_and_its_files_by_keys_and_digests_of_their_content() {
+fn machines_get_keys_and_digests_of_the_program_and_files() {
     let operator = Operator::new();
     let create = operator.with_agent(&["create-stack", "--yes"]);
     let _ = operator.deploy(&strs(&create), &[NO_USER_DATA]).expect(0).says("uploaded s3://artifacts/glovo-app/agent/");
@@ -86,7 +86,7 @@ fn own_steps_and_files_are_uploaded_too() {
 }
 
 #[test]
-fn the_account_that_the_bucket_must_belong_to_is_in_every_request() {
+fn every_request_names_the_account_that_must_own_the_bucket() {
     let owner = "123456789012";
     let operator = Operator::new();
     let create = operator.with_agent(&["create-stack", "--yes", "--bucket-owner", owner]);

@@ -6,7 +6,7 @@ use crate::{
 };
 
 #[test]
-fn a_number_that_is_not_newer_is_refused_for_other_content_with_the_way_out() {
+fn an_old_number_is_refused_for_other_content() {
     let operator = Operator::serving_twice();
     operator.content("3");
     for (build, words) in [

@@ -68,7 +68,7 @@ fn what_the_machines_are_at_is_told_while_they_are_waited_for() {
 }
 
 #[test]
-fn a_machine_that_could_not_even_get_the_program_is_quoted_though_it_never_signalled() {
+fn a_machine_without_the_program_is_quoted_from_its_console() {
     let operator = Operator::serving();
     operator.content("2");
     operator.world(|world| {
@@ -91,7 +91,7 @@ fn a_machine_that_could_not_even_get_the_program_is_quoted_though_it_never_signa
 }
 
 #[test]
-fn a_machine_s_own_words_stand_under_the_event_of_its_failure_and_users_stay_where_they_are() {
+fn a_machines_block_follows_its_failure_and_traffic_stays() {
     let operator = Operator::serving();
     operator.content("2");
     operator.world(|world| {
@@ -140,7 +140,7 @@ fn the_next_build_can_be_deployed_after_one_that_failed() {
 }
 
 #[test]
-fn a_stack_that_was_rolled_back_is_to_be_deleted_and_is_not_by_itself() {
+fn a_rolled_back_stack_is_not_deleted_automatically() {
     let operator = Operator::new();
     let create = ["create-stack", "--yes"];
     operator.world(|world| {
@@ -163,7 +163,7 @@ fn a_stack_that_was_rolled_back_is_to_be_deleted_and_is_not_by_itself() {
 }
 
 #[test]
-fn no_changes_are_no_failure_however_cloudformation_says_so() {
+fn no_changes_are_no_failure() {
     let operator = Operator::serving();
     for refuses in [false, true] {
         operator.world(|world| world.refuses_unchanged = refuses);

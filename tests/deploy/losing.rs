@@ -27,7 +27,7 @@ fn interrupted_at(operator: &Operator, operation: &str, turns: usize) -> Finishe
 fn throttled_polling_goes_on() {
     let operator = Operator::serving();
     operator.content("2");
-    // The first look at the events is before the change; six refusals are more than a call bears.
+    // The first look at the events is before the change; six refusals exceed a call's retries.
     let throttle = |first: usize| (0..first).map(|_| Turn::Usual).chain((0..6).map(|_| throttled()));
     operator.tape.script("DescribeStackEvents", throttle(1));
     let told = operator.update("2").expect(0).says("every serving target runs build 2");
@@ -40,10 +40,10 @@ fn throttled_polling_goes_on() {
 }
 
 #[test]
-fn a_balancer_that_does_not_answer_for_long_costs_a_healthy_build_no_traffic() {
+fn a_silent_balancer_costs_a_healthy_build_no_traffic() {
     let operator = Operator::serving();
     operator.content("2");
-    // The gate looks once; then, under the first share, nobody answers for longer than a call bears.
+    // The gate looks once; then, under the first share, the balancer is silent for longer than a call retries.
     operator.tape.script("DescribeTargetHealth", std::iter::once(Turn::Usual).chain((0..6).map(|_| throttled())));
     let told = operator.update("2").expect(0).says("every serving target runs build 2");
     assert!(told.stderr.contains("the balancer does not answer, still trying"), "{}", told.stderr);
@@ -62,7 +62,7 @@ fn lost_connections_are_survived() {
 }
 
 #[test]
-fn a_change_whose_answer_is_lost_is_asked_for_again_as_the_same_one() {
+fn a_change_with_a_lost_answer_is_requested_again_as_the_same() {
     let operator = Operator::serving();
     operator.content("2");
     let tokens = [
@@ -130,7 +130,7 @@ fn ctrl_c_before_the_traffic_moves_leaves_it_where_it_is() {
 }
 
 #[test]
-fn ctrl_c_between_two_shares_leaves_them_and_says_what_they_are_and_the_ways_on_and_back() {
+fn ctrl_c_between_two_shares_leaves_them_and_names_both_ways() {
     let operator = Operator::serving();
     operator.content("2");
     // Before any traffic, then under 10 %.
@@ -146,7 +146,7 @@ fn ctrl_c_between_two_shares_leaves_them_and_says_what_they_are_and_the_ways_on_
 }
 
 #[test]
-fn ctrl_c_after_the_way_back_of_the_traffic_says_that_the_rest_is_to_follow() {
+fn ctrl_c_after_the_rollback_of_traffic_names_the_rest() {
     let operator = Operator::serving_twice();
     let (meeting, turn) = Meeting::new();
     operator.tape.script("UpdateAutoScalingGroup", [turn]);

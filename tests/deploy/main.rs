@@ -1,5 +1,5 @@
-//! `deploy` through the binary, against a server that answers as AWS does: `tape.rs` over the real protocol, `world.rs`
-//! what it tells. Nothing here waits for time to pass: the stack gets on as it is looked at.
+//! `deploy` through the binary, against a server that answers as AWS does. `tape.rs` has the protocol, `world.rs` the
+//! state. No test waits for real time: the state advances with each request.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Who deploys: the binary in a sandbox, with the tape for AWS.
+//! The operator: the binary in a sandbox, with the tape for AWS.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! What is looked at before anything is touched.
+//! The checks before the first change.
 
 use crate::{
     operator::Operator,
@@ -91,7 +91,7 @@ fn steps_that_install_with_apt_need_an_image_that_has_it() {
         .expect(2)
         .says("AMI ami-2: Red Hat Enterprise Linux has no apt, but the steps install packages with apt");
     let _ = with("ami-3", "").expect(2).says("AMI ami-3: Amazon Linux has no apt");
-    // Who makes images names them as he likes; and user-data of one's own need not have it.
+    // The names of images are arbitrary, and the operator's own user-data need not use apt.
     let _ = with("ami-4", "").expect(0).says("note: AMI ami-4: its name (our-amzn-base) suggests that it has no apt");
     let own = operator.sandbox.at("user-data");
     let _ =
@@ -104,7 +104,7 @@ fn the_account_s_quota_must_have_room_for_the_new_machines() {
         "quota: 2 machines of t2.micro need 4 vCPUs; 6 of the 8 that this account may run are in use (quota L-1216C47A)",
     );
     let _ = accepted(|world| world.quota = Some((10, vec![2, 4])), &[]);
-    // Who may not ask is not kept from deploying.
+    // A missing permission to ask does not prevent the deploy.
     let _ = accepted(as_it_is, &[]);
 }
 
@@ -125,7 +125,7 @@ fn the_key_pair_must_be_there() {
 }
 
 #[test]
-fn the_certificate_must_be_issued_in_the_region_and_for_the_name() {
+fn the_certificate_must_be_of_the_region_and_the_name() {
     let given = [("AWSCERTIFICATE", CERTIFICATE), ("DNSRECORD", "app.example.com")];
     let pending = |world: &mut World| world.certificate.0 = "PENDING_VALIDATION";
     let _ = refused(pending, &given)
@@ -169,7 +169,7 @@ fn everything_that_is_wrong_is_named_at_once() {
 }
 
 #[test]
-fn what_may_not_be_asked_is_named_with_the_permission_that_is_missing() {
+fn a_missing_permission_is_named() {
     let operator = Operator::new();
     operator
         .tape

@@ -36,7 +36,7 @@ fn details() -> String {
 }
 
 #[test]
-fn plan_shows_each_property_before_and_after_and_leaves_no_trace() {
+fn plan_shows_each_property_before_and_after() {
     let operator = Operator::serving();
     operator.content("2");
     operator.world(|world| world.changes = details());

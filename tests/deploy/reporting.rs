@@ -1,4 +1,4 @@
-//! What is: status, drift, history, and what can be had without AWS.
+//! Status, drift and history, and the verbs that need no AWS.
 
 use crate::{
     operator::Operator,
@@ -54,7 +54,7 @@ fn status_names_what_is_not_healthy() {
 }
 
 #[test]
-fn status_ends_with_4_while_something_goes_on_and_with_1_where_there_is_no_stack() {
+fn status_ends_with_4_during_an_operation_1_without_a_stack() {
     let operator = Operator::serving();
     operator.world(|world| world.state = "UPDATE_IN_PROGRESS");
     let _ = operator.deploy(&["status"], &[]).expect(4).says("stack glovo-app: UPDATE_IN_PROGRESS");

@@ -1,4 +1,4 @@
-//! The way back.
+//! Rolling back.
 
 use crate::{
     operator::Operator,
@@ -6,13 +6,13 @@ use crate::{
     world::{GREEN, Scene},
 };
 
-/// How many calls it takes until users are on the other build.
+/// Returns the number of calls until the other build serves the traffic.
 fn calls_until_users_are_back(calls: &[Call]) -> usize {
     calls.iter().position(|call| call.operation == "ModifyListener").unwrap() + 1
 }
 
 #[test]
-fn users_are_back_on_the_old_build_after_three_calls_and_everything_else_follows() {
+fn traffic_is_back_on_the_old_build_after_three_calls() {
     let operator = Operator::serving_twice();
     let _ = operator
         .deploy(&["rollback"], &[])
@@ -37,7 +37,7 @@ fn users_are_back_on_the_old_build_after_three_calls_and_everything_else_follows
 }
 
 #[test]
-fn users_are_back_at_once_also_while_cloudformation_is_busy_and_the_stack_follows_when_it_is_not() {
+fn traffic_is_back_at_once_even_if_cloudformation_is_busy() {
     let operator = Operator::serving_twice();
     operator.world(|world| {
         world.state = "UPDATE_IN_PROGRESS";
@@ -59,7 +59,7 @@ fn users_are_back_at_once_also_while_cloudformation_is_busy_and_the_stack_follow
 }
 
 #[test]
-fn nobody_is_sent_to_a_build_that_does_not_answer() {
+fn no_traffic_goes_to_a_build_that_does_not_answer() {
     let operator = Operator::serving_twice();
     operator.world(|world| {
         let _ = world.health.insert("Blue", [vec!["unhealthy"]].into());

@@ -1,4 +1,4 @@
-//! The blue-green way forward.
+//! Deploying a new build with two slots.
 
 use nix::sys::signal::Signal;
 
@@ -47,7 +47,7 @@ fn a_new_stack_is_made_with_blue_filled_and_all_traffic_on_it() {
 }
 
 #[test]
-fn a_new_build_fills_the_idle_slot_takes_the_traffic_in_steps_and_leaves_the_old_one_a_machine() {
+fn a_new_build_takes_the_traffic_in_steps_and_keeps_the_old() {
     let operator = Operator::serving();
     // The alarms have added one since.
     operator.world(|world| world.groups.get_mut("Blue").unwrap().resize("Blue", "1", "3", ""));
@@ -172,7 +172,7 @@ fn a_machine_that_fails_under_traffic_sends_all_of_it_back() {
 }
 
 #[test]
-fn who_has_detached_goes_on_with_the_same_command_from_where_it_was() {
+fn the_same_command_continues_after_a_detachment() {
     let operator = Operator::serving();
     operator.content("2");
     let (meeting, turn) = Meeting::new();
@@ -194,7 +194,7 @@ fn who_has_detached_goes_on_with_the_same_command_from_where_it_was() {
     assert_eq!((brought.parameter("GreenWeight"), brought.parameter("GreenVersionId")), (Some("50"), None));
 }
 
-/// With build 2 in green, which somebody has left at this share of the traffic.
+/// With build 2 in green, left at this share of the traffic.
 fn left_at(green: &str, blue: &str) -> Operator {
     let operator = Operator::serving_twice();
     operator.world(|world| {
@@ -220,7 +220,7 @@ fn users_are_taken_from_a_build_that_was_left_and_got_sick() {
 }
 
 #[test]
-fn a_slot_that_has_shrunk_meanwhile_grows_before_it_gets_more_traffic() {
+fn a_slot_that_has_shrunk_grows_before_it_gets_more_traffic() {
     let operator = left_at("10", "90");
     operator.world(|world| {
         world.groups.get_mut("Blue").unwrap().resize("Blue", "1", "2", "");
@@ -249,7 +249,7 @@ fn a_third_build_does_not_replace_machines_that_have_users() {
 }
 
 #[test]
-fn it_stops_where_somebody_else_moves_the_traffic() {
+fn it_stops_if_another_operator_moves_the_traffic() {
     let operator = Operator::serving();
     operator.content("2");
     let (meeting, turn) = Meeting::new();
@@ -267,7 +267,7 @@ fn it_stops_where_somebody_else_moves_the_traffic() {
 }
 
 #[test]
-fn it_goes_on_also_where_the_new_build_has_most_of_the_traffic_already() {
+fn it_continues_where_the_new_build_has_most_of_the_traffic() {
     let operator = left_at("90", "10");
     let _ =
         operator.update("2").expect(0).says("green already runs this build").says("every serving target runs build 2");
@@ -286,7 +286,7 @@ fn a_build_that_was_left_gets_its_machines_before_the_traffic() {
 }
 
 #[test]
-fn machines_that_become_healthy_after_all_take_over_with_the_same_command_and_nothing_is_made_again() {
+fn machines_that_get_healthy_late_take_over_without_new_ones() {
     let operator = Operator::serving();
     operator.content("2");
     operator.world(|world| {

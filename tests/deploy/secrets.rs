@@ -1,4 +1,4 @@
-//! Row 77: the operator's credentials are nowhere but in the requests' signatures.
+//! The operator's credentials are used only in the requests' signatures.
 
 use std::{fs, path::Path};
 
@@ -82,6 +82,6 @@ fn credentials_of_a_file_are_in_no_process_list() {
     assert!(String::from_utf8_lossy(&arguments).contains("deploy"));
     is_clean("its arguments", &arguments);
     is_clean("its environment", &environment);
-    assert!(children.is_empty(), "nobody else is told");
+    assert!(children.is_empty(), "no other process is told");
     assert!(operator.calls().iter().all(|call| call.authorization.contains("Credential=AKIDFILE/")));
 }

@@ -63,7 +63,7 @@ fn an_empty_variable_is_as_one_that_is_not_set() {
 }
 
 #[test]
-fn a_profile_s_credentials_and_region_are_used_whatever_else_is_in_the_environment() {
+fn a_profile_wins_over_credentials_of_the_environment() {
     let operator = Operator::new();
     let _ = operator.sandbox.write(
         ".aws/credentials",
@@ -90,7 +90,7 @@ fn a_profile_s_credentials_and_region_are_used_whatever_else_is_in_the_environme
 }
 
 #[test]
-fn a_flag_wins_over_the_environment_that_over_the_file_that_over_the_stack_that_over_the_default() {
+fn a_flag_wins_over_environment_file_stack_and_default() {
     let operator = Operator::new();
     let kind = |arguments: &[&str], variables: &[(&str, &str)]| {
         let made = planned(&operator, arguments, variables);
@@ -114,7 +114,7 @@ fn a_flag_wins_over_the_environment_that_over_the_file_that_over_the_stack_that_
 }
 
 #[test]
-fn settings_that_are_none_are_refused_before_anything_is_asked() {
+fn invalid_settings_are_refused_before_any_request() {
     let operator = Operator::new();
     let _ = operator.sandbox.write("deploy.toml", "buckets = \"b\"\n");
     let _ = operator.deploy(&["plan"], &[]).expect(2).says("buckets").says("deploy update-stack --help as keys");

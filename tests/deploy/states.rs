@@ -52,7 +52,7 @@ const STUCK: [Row; 8] = [
 ];
 
 #[test]
-fn diagnose_tells_of_every_state_what_it_means_and_the_next_step() {
+fn diagnose_explains_every_state_and_names_the_next_step() {
     let operator = Operator::serving();
     for (state, code, meaning, next) in ABSENT.iter().chain(&READY).chain(&BUSY).chain(&STUCK) {
         operator.world(|world| world.state = state);
@@ -73,7 +73,7 @@ fn diagnose_tells_how_to_make_a_stack_that_is_not_there() {
 }
 
 #[test]
-fn diagnose_tells_what_failed_and_what_is_held_where_a_stack_is_stuck() {
+fn diagnose_tells_the_cause_of_a_stuck_stack() {
     let operator = Operator::serving();
     operator.world(|world| {
         let group = "AWS::AutoScaling::AutoScalingGroup";
@@ -115,7 +115,7 @@ fn an_update_in_the_midst_of_something_is_refused_naming_it() {
 }
 
 #[test]
-fn an_update_of_a_stuck_stack_is_refused_with_the_way_out_and_deletes_nothing() {
+fn an_update_of_a_stuck_stack_is_refused_and_deletes_nothing() {
     let operator = Operator::serving();
     operator.content("2");
     for (state, _, meaning, next) in STUCK {

@@ -115,7 +115,7 @@ fn a_new_build_gets_a_stack_of_its_own_and_the_answers_in_steps() {
 }
 
 #[test]
-fn the_build_after_that_goes_into_the_stack_that_was_kept_with_what_the_other_has() {
+fn the_third_build_goes_into_the_stack_that_was_kept() {
     let operator = serving_twice();
     operator.content("3");
     let told = deploy(&operator, &["update-stack", "--parameter", "HealthCheckPath=/ready"], "3").expect(0);
@@ -128,7 +128,7 @@ fn the_build_after_that_goes_into_the_stack_that_was_kept_with_what_the_other_ha
 }
 
 #[test]
-fn what_stays_the_same_changes_nothing_and_a_used_number_is_refused() {
+fn the_same_build_changes_nothing_and_a_used_one_is_refused() {
     let operator = serving_twice();
     let _ = deploy(&operator, &["update-stack"], "2").expect(0).says("no changes: glovo-app-green is as declared");
     operator.content("3");
@@ -138,7 +138,7 @@ fn what_stays_the_same_changes_nothing_and_a_used_number_is_refused() {
 }
 
 #[test]
-fn the_way_back_waits_for_what_cloudformation_is_at_then_moves_both_weights() {
+fn a_rollback_waits_for_cloudformation_then_moves_weights() {
     let operator = serving_twice();
     operator.tape.other_world(|world| {
         world.state = "UPDATE_IN_PROGRESS";
@@ -156,7 +156,7 @@ fn the_way_back_waits_for_what_cloudformation_is_at_then_moves_both_weights() {
 }
 
 #[test]
-fn a_machine_that_fails_under_traffic_sends_all_answers_back_also_after_the_last_step() {
+fn a_machine_that_fails_under_traffic_sends_all_answers_back() {
     let operator = serving();
     operator.content("2");
     operator.tape.other_world(|world| {
@@ -173,7 +173,7 @@ fn a_machine_that_fails_under_traffic_sends_all_answers_back_also_after_the_last
 }
 
 #[test]
-fn a_stack_that_could_not_be_made_leaves_the_other_alone_and_is_named_with_the_way_out() {
+fn a_stack_that_fails_leaves_the_other_alone_and_is_named() {
     let operator = serving();
     operator.content("2");
     let failed = ("Group", "AWS::AutoScaling::AutoScalingGroup", "CREATE_FAILED", "Received 1 FAILURE signal(s)");
@@ -196,7 +196,7 @@ fn a_stack_that_could_not_be_made_leaves_the_other_alone_and_is_named_with_the_w
     let _ = deploy(&operator, &["update-stack"], "2").expect(0).says("every serving target runs build 2");
 }
 
-/// With build 2 in green, which somebody has left at 10 % of the traffic.
+/// With build 2 in green, left at 10 % of the traffic.
 fn left() -> (Operator, Finished) {
     let operator = serving();
     operator.content("2");
@@ -213,7 +213,7 @@ fn left() -> (Operator, Finished) {
 }
 
 #[test]
-fn whoever_goes_is_told_how_to_go_on_with_this_strategy() {
+fn a_detachment_tells_how_to_continue_with_this_strategy() {
     let (operator, told) = left();
     let _ = told
         .says("green (build 2) receives 10 % of the traffic")

@@ -1,5 +1,5 @@
-//! What AWS holds: a stack of two slots, or of one, and what it needs. It gets on by a scene each time that the stack is
-//! looked at.
+//! The state of AWS: a stack of one or two slots, and its dependencies. It advances by one scene with each request for
+//! the stack.
 
 mod stack;
 
@@ -255,7 +255,7 @@ impl World {
                 Ok(members("reservationSet", "item", [members("instancesSet", "item", running)]))
             }
             "GetConsoleOutput" => Ok(text("output", &BASE64_STANDARD.encode(&self.console))),
-            other => panic!("nobody told EC2 of {other}"),
+            other => panic!("EC2 in this test does not know {other}"),
         }
     }
 

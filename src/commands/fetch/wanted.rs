@@ -55,8 +55,9 @@ pub(super) fn all(arguments: &cli::Fetch) -> Result<Vec<Wanted>> {
     if wrong.is_empty() {
         return Ok(wanted);
     }
-    let urls = if texts.len() == 1 { "the URL".into() } else { format!("{} of {} URLs", wrong.len(), texts.len()) };
-    Err(Fault::new(format!("{urls} can't be fetched; nothing was")).caused_by(anyhow!(wrong.join("\n"))).into())
+    let urls =
+        if texts.len() == 1 { "the URL is".into() } else { format!("{} of {} URLs are", wrong.len(), texts.len()) };
+    Err(Fault::new(format!("{urls} invalid; nothing was downloaded")).caused_by(anyhow!(wrong.join("\n"))).into())
 }
 
 fn read(input: &str) -> Result<String> {
@@ -129,7 +130,7 @@ pub(super) fn relative_path(key: &str, prefix: &str) -> Result<String> {
     Ok(path.to_owned())
 }
 
-/// Refuses what would lead to another directory, or hide something from whoever reads it.
+/// Refuses a name that leads to another directory or has characters that hide a part of it.
 fn check_component(name: &str) -> Result<()> {
     ensure!(!name.is_empty(), "its path has an empty part");
     ensure!(!matches!(name, "." | ".."), "`{name}` is no file name");

@@ -77,7 +77,7 @@ impl World {
             "DetectStackDrift" => Ok(text("StackDriftDetectionId", "drift-1")),
             "DescribeStackDriftDetectionStatus" => Ok(text("DetectionStatus", "DETECTION_COMPLETE")),
             "DescribeStackResourceDrifts" => Ok(xml("StackResourceDrifts", &self.drifts)),
-            other => panic!("nobody told the world of {other}"),
+            other => panic!("the world does not know {other}"),
         }
     }
 
@@ -93,7 +93,7 @@ impl World {
         self.scenes = if plot.is_empty() { [Scene(end, vec![])].into() } else { plot.into() };
     }
 
-    /// The stack is in a state now; what was wanted is so if it has succeeded.
+    /// Sets the stack's state. After a success, the requested change is made.
     pub fn enter(&mut self, Scene(state, events): Scene) {
         self.events.extend(events);
         if self.state != state {
