@@ -22,7 +22,7 @@ use crate::{
     diagnostic::{Diagnostic, Faults},
     environment,
     error::Fault,
-    host::{process, root::is_denied},
+    host::{process, root::is_denied, state},
     image,
     manifest::{
         self, Manifest,
@@ -152,6 +152,9 @@ fn run(
     let (manifest, selection) = prepare(system, manifest, selection)?;
     let lock = lock.map_or_else(|| MachineLock::take(system.root()), Ok)?;
     Report::set_damaged_aside(system)?;
+    if let Err(error) = state::sweep(system.root()) {
+        tracing::debug!("temporary files of earlier runs stay: {error:#}");
+    }
     image::mounts::prepare(system.root())?;
     let report = engine::run(&manifest, &selection, system, view::run::choose(Mode::Run))?;
     Ok((lock, manifest, report))

@@ -46,15 +46,15 @@ pub fn completions(shell: Shell) -> String {
         // clap_complete 4.6 writes a name that holds a hyphen in two ways, so that no subcommand's branch is reached.
         Shell::Bash => script.replace("glovo__subcmd__bootstrap", "glovo__bootstrap") + STEPS_IN_BASH,
         Shell::Zsh => {
-            let named = [
-                ":STEP:_default'",
-                ":only -- Only these steps, in their declared order:_default'",
-                ":step -- Its name:_default'",
-            ];
-            let of_steps =
-                |script: String, end: &str| script.replace(end, &end.replace("_default", "_glovo_bootstrap_steps"));
+            let is_of_steps = |line: &str| {
+                line.contains(":STEP:_default'") || line.contains(":only -- ") || line.contains(":step -- ")
+            };
+            let complete_steps = |line: &str| match line {
+                line if is_of_steps(line) => line.replace("_default'", "_glovo_bootstrap_steps'"),
+                line => line.to_owned(),
+            };
             // Before the script's last lines, which run it.
-            let script = named.into_iter().fold(script.into_owned(), of_steps);
+            let script = script.lines().map(complete_steps).collect::<Vec<_>>().join("\n") + "\n";
             match script.rfind("\nif [ \"$funcstack[1]\"") {
                 Some(end) => format!("{}\n{STEPS_IN_ZSH}{}", &script[..end], &script[end..]),
                 None => script,

@@ -86,7 +86,11 @@ pub(super) fn install(manifest: &cli::ManifestArgs) -> Result<u8> {
     }
     if manifest.steps.is_some() {
         let is_whole = record::keep(&system, &mut manifest.clone(), "install")?;
-        say(if is_whole { "recorded the manifest and its variables" } else { "recorded what holds no secret" });
+        say(if is_whole {
+            "recorded the manifest and its variables"
+        } else {
+            "recorded the manifest; URLs with a query or a password are not recorded"
+        });
     }
     say(match number {
         0 => "already installed: 0 changes".into(),

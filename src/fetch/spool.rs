@@ -21,7 +21,7 @@ use crate::{
     aws::s3::{Checksum, Promise, RunningChecksum},
     error::Fault,
     host::{
-        calls::{fallocate, fstatfs, fstatvfs},
+        calls::{fallocate, fstatfs, fstatvfs, read_at},
         root::Staged,
     },
     net::retry::Failure,
@@ -391,7 +391,7 @@ impl Lent {
         let mut buffer = vec![0; BITE.min(usize::try_from(self.until - self.digest.done).unwrap_or(BITE))];
         while self.digest.done < self.until {
             let left = usize::try_from(self.until - self.digest.done).unwrap_or(BITE).min(buffer.len());
-            let read = self.file.read_at(&mut buffer[..left], self.digest.done)?;
+            let read = read_at(&*self.file, &mut buffer[..left], self.digest.done)?;
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

@@ -6,7 +6,10 @@
 use std::{
     ffi::OsString,
     io::{self, Read},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     path::{Path, PathBuf},
     process::{Child, ExitStatus},
 };
@@ -132,7 +135,8 @@ pub fn unlinkat(dir: impl AsFd, path: &(impl NixPath + ?Sized), flags: UnlinkatF
 /// Lists the names in a directory, sorted.
 pub fn list(directory: impl AsFd) -> Result<Vec<String>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut directory = Dir::from_fd(openat(directory, ".", flags, Mode::empty())?)?;
+    // fdopendir(3) looks at the descriptor, and closes it if that fails.
+    let mut directory = repeat(|| Dir::from_fd(openat(&directory, ".", flags, Mode::empty())?))?;
     let mut names = vec![];
     for entry in directory.iter() {
         match entry {
@@ -149,6 +153,11 @@ pub fn list(directory: impl AsFd) -> Result<Vec<String>> {
 /// Reads some bytes: read(2).
 pub fn read(mut file: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     repeat_io(|| file.read(buffer))
+}
+
+/// Reads some bytes at an offset: pread(2).
+pub fn read_at(file: &impl FileExt, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    repeat_io(|| file.read_at(buffer, offset))
 }
 
 /// Resolves all links in a path of the host: realpath(3).

@@ -36,7 +36,7 @@ pub fn system_uuid() -> String {
     dmi(Path::new(SYS), "product_uuid")
 }
 
-/// Returns whether an address is EC2's metadata service, but this machine is no EC2 instance.
+/// Returns whether an address is EC2's metadata service, but this machine is not an EC2 instance.
 pub fn is_untrusted(address: IpAddr) -> bool {
     let is_told = environment::is_on(TRUST_METADATA) || environment::is_on(METADATA_ENDPOINT);
     ADDRESSES.contains(&address) && !is_told && !is_instance()

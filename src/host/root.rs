@@ -60,7 +60,7 @@ use crate::{
 };
 
 /// The suffix of a file while it is written.
-const TEMPORARY_SUFFIX: &str = ".glovo-bootstrap";
+pub const TEMPORARY_SUFFIX: &str = ".glovo-bootstrap";
 /// The suffix of a file while it is downloaded.
 const PART_SUFFIX: &str = ".part";
 /// The suffix of the note about an unfinished download.

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::root::{FileStatus, FileType, Ownership, Root};
+use super::root::{FileStatus, FileType, Ownership, Root, TEMPORARY_SUFFIX};
 use crate::value::AbsPath;
 
 /// The directory. Only root can list it, and what it holds is root's alone but for [`write_public`]'s files: reports quote
@@ -59,6 +59,18 @@ pub fn write_public<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<
     let mut staged = root.stage(&path(name)?, Ownership { mode: 0o644, ..ownership() })?;
     staged.write_all(&serde_json::to_vec_pretty(value).context("writing JSON")?)?;
     staged.rename()
+}
+
+/// Removes the temporary files that killed runs left in the directory. Called with the machine's lock held.
+pub fn sweep(root: &Root) -> Result<()> {
+    let directory = AbsPath::from(DIRECTORY);
+    if root.status(&directory)?.is_none() {
+        return Ok(());
+    }
+    for name in root.list(&directory)?.iter().filter(|name| name.starts_with('.') && name.ends_with(TEMPORARY_SUFFIX)) {
+        root.remove(&directory.join(name)?)?;
+    }
+    Ok(())
 }
 
 /// Writes a state file, atomically and durably, with mode 0600. A directory at its path is renamed first.

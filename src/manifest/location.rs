@@ -139,7 +139,7 @@ fn directory(found: &Trusted) -> Result<Texts> {
     Ok(texts)
 }
 
-/// Whether a file beside the steps is one that nobody takes for a step: an editor's, or one for readers.
+/// Returns whether a file beside the steps is plainly no step: the file of an editor, or a page for readers.
 fn is_usual_beside(name: &str) -> bool {
     name.starts_with(['.', '#']) || name.ends_with(['~', '#']) || name.ends_with(".md") || name == "schema.json"
 }

@@ -1,7 +1,8 @@
 //! A system call that fails in the middle of a run, at every call and with every errno in turn: nothing is torn, nothing
 //! aborts, and the next run converges.
 //!
-//! At points spread evenly; `GLOVO_ERRNO_POINTS` asks for another number, `all` for all of them.
+//! At points spread evenly; `GLOVO_ERRNO_POINTS` asks for another number, `all` for all of them, and `GLOVO_ERRNO_CALLS`
+//! (`fcntl,unlinkat`) for those of some calls only.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -156,7 +157,10 @@ impl fmt::Display for Point {
 
 #[test]
 fn a_failing_system_call_tears_no_file_and_a_run_repairs_it() {
-    let all = Bench::new().points();
+    let mut all = Bench::new().points();
+    if let Ok(calls) = std::env::var("GLOVO_ERRNO_CALLS") {
+        all.retain(|point| calls.split(',').any(|call| call == point.call));
+    }
     let number = match std::env::var("GLOVO_ERRNO_POINTS").as_deref() {
         Ok("all") => all.len(),
         Ok(number) => number.parse().unwrap(),
@@ -265,13 +269,13 @@ impl Bench {
         }
         self.nothing_is_torn()?;
         if first.code == Some(0) {
-            self.is_converged().map_err(|error| format!("it says converged, but {error}"))?;
+            self.is_converged(call != "unlinkat").map_err(|error| format!("it says converged, but {error}"))?;
         }
         let second = self.agent(&[], &["run"]);
         if second.code != Some(0) {
             return Err(format!("the next run ends with {:?}\n{}{}", second.code, second.stdout, second.stderr));
         }
-        self.is_converged().map_err(|error| format!("after the next run {error}"))?;
+        self.is_converged(true).map_err(|error| format!("after the next run {error}"))?;
         let plan = self.agent(&[], &["plan", "--detailed-exitcode"]);
         if plan.code != Some(0) {
             return Err(format!("the next run left something to do\n{}{}", plan.stdout, plan.stderr));
@@ -292,7 +296,9 @@ impl Bench {
         self.report().map(drop)
     }
 
-    fn is_converged(&self) -> Result<(), String> {
+    /// Everything is as declared, and where that is expected no temporary file is left: one that could not be removed stays
+    /// until the next run.
+    fn is_converged(&self, is_tidy: bool) -> Result<(), String> {
         for name in FILES {
             let wanted = if name == "tree/mode" { "old\n" } else { "new\n" };
             if fs::read_to_string(self.sandbox.path.join(name)).is_ok_and(|text| text == wanted) {
@@ -311,7 +317,7 @@ impl Bench {
             .args(["-name", "*.glovo-bootstrap", "-o", "-name", "*.part*"])
             .output()
             .unwrap();
-        if !find.stdout.is_empty() {
+        if is_tidy && !find.stdout.is_empty() {
             return Err(format!("left behind: {}", String::from_utf8_lossy(&find.stdout)));
         }
         match self.report()? {

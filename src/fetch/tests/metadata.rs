@@ -140,7 +140,7 @@ fn a_service_that_is_late_is_waited_for_but_not_forever() {
     let seconds = || now.load(Ordering::Relaxed) / 1000;
     let waited = seconds();
     assert!((300..310).contains(&waited), "{waited} s: {told_first}");
-    // Whoever asks next does not wait for it again: the time is the machine's and not the question's.
+    // The next question does not wait again: the time is the machine's, not the question's.
     assert_eq!(told(bench.system.instance("region")).0, 75);
     assert!(seconds() < waited + 10, "{} s", seconds());
 }
