@@ -67,7 +67,7 @@ fn uninstall_removes_exactly_what_install_has_written() {
     assert_eq!(tree(&sandbox), before);
     let _ = shell(&sandbox, "glovo-bootstrap uninstall").expect(0).says("nothing is installed: 0 changes");
 
-    // A file that was changed meanwhile, and one that is somebody's own.
+    // A changed file, and a file of the operator's own.
     let unit = "/usr/local/lib/systemd/system/glovo-bootstrap.service";
     let script = format!("glovo-bootstrap install; echo '# mine' >> {unit}; touch $(dirname {unit})/own.service");
     let _ = shell(&sandbox, &script).expect(0);
