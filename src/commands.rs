@@ -273,14 +273,14 @@ fn wrong(faults: &Faults, location: &Location) -> anyhow::Error {
         complain(format!("and {}", count(faults.more(), "more fault")));
     }
     let number = count(faults.count(), "fault");
-    let fault = Fault::new(format!("{location}: invalid manifest, {number}; nothing was touched")).invalid();
+    let fault = Fault::new(format!("{location}: invalid manifest, {number}; nothing was changed")).invalid();
     fault.caused_by(Refused(faults.shown().to_vec())).causes_were_shown().into()
 }
 
 fn invalid(error: anyhow::Error) -> anyhow::Error {
     match crate::error::class(&error) {
         crate::error::Class::Permanent => {
-            Fault::new("the manifest cannot be read; nothing was touched").invalid().caused_by(error).into()
+            Fault::new("the manifest cannot be read; nothing was changed").invalid().caused_by(error).into()
         }
         _ => error,
     }

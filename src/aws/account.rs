@@ -91,7 +91,7 @@ impl Account {
             None => "give them in the environment (AWS_ACCESS_KEY_ID …), by aws configure, aws sso login, or --profile"
                 .into(),
         };
-        let missing = || Fault::new("there are no AWS credentials").hint(hint.clone());
+        let missing = || Fault::new("no AWS credentials were found").hint(hint.clone());
         let provider = self.config().await.credentials_provider().ok_or_else(|| Failure::Permanent(missing()))?;
         let fresh =
             provider.provide_credentials().await.map_err(|error| Failure::Permanent(missing().caused_by(error)))?;

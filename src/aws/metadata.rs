@@ -70,7 +70,7 @@ impl InstanceFact {
             // What EC2 allows in a key once tags are in the metadata: no space, no slash, not `.` or `..`.
             let allowed = |c: char| c.is_ascii_alphanumeric() || "+-=._,:@".contains(c);
             if tag.is_empty() || tag.chars().all(|c| c == '.') || !tag.chars().all(allowed) {
-                return Err(Fault::new(format!("`{tag}` can't be a tag in the instance metadata"))
+                return Err(Fault::new(format!("instance metadata cannot contain a tag with the key `{tag}`"))
                     .hint("its key may hold letters, digits and + - = . _ , : @")
                     .invalid());
             }
@@ -86,7 +86,7 @@ impl InstanceFact {
                     Some((distance, known)) if distance <= 2 => format!("did you mean instance.{known}?"),
                     _ => format!("known are {}, and tags.NAME", names.join(", ")),
                 };
-                Err(Fault::new(format!("the instance metadata has no `{name}`")).hint(hint).invalid())
+                Err(Fault::new(format!("the instance metadata has no fact `{name}`")).hint(hint).invalid())
             }
         }
     }
@@ -213,13 +213,13 @@ impl IdentityDocument {
     /// # Errors
     /// If the document has no text in a field of this name.
     pub(crate) fn fact(&self, name: &str) -> Result<&str, Failure> {
-        let missing = || Failure::Permanent(Fault::new(format!("the instance metadata has no {name}")));
+        let missing = || Failure::Permanent(Fault::new(format!("the instance metadata does not contain {name}")));
         self.0[name].as_str().ok_or_else(missing)
     }
 }
 
 async fn answer(metadata: &Metadata, fact: &InstanceFact) -> Result<String, Failure> {
-    let missing = |what: &str| Failure::Permanent(Fault::new(format!("the instance metadata has no {what}")));
+    let missing = |what: &str| Failure::Permanent(Fault::new(format!("the instance metadata does not contain {what}")));
     match fact {
         InstanceFact::Path(path) => metadata.get(path).await?.ok_or_else(|| missing(path)),
         InstanceFact::Account => {
@@ -243,7 +243,7 @@ async fn answer(metadata: &Metadata, fact: &InstanceFact) -> Result<String, Fail
 fn explain(error: ImdsError) -> Failure {
     let message = "the instance metadata service does not answer";
     if let Some(long) = causes(&error).find_map(|cause| cause.downcast_ref::<TooLong>()) {
-        return Failure::Permanent(Fault::new(format!("the instance metadata service can't be believed: {long}")));
+        return Failure::Permanent(Fault::new(format!("the instance metadata service sent an invalid answer: {long}")));
     }
     if let Some(Forbidden { reason }) = causes(&error).find_map(|cause| cause.downcast_ref()) {
         return Failure::Permanent(forbidden(reason));

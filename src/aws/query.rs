@@ -127,8 +127,9 @@ impl Call {
         let (endpoint, region) = self.service.endpoint(region, account.config().await).map_err(Failure::Permanent)?;
         let credentials = account.credentials().await?;
         let request = self.sign(endpoint, &region, credentials);
-        let request =
-            request.map_err(|error| Failure::Permanent(Fault::new("the request can't be made").caused_by(error)))?;
+        let request = request.map_err(|error| {
+            Failure::Permanent(Fault::new("the request to AWS cannot be built; nothing was sent").caused_by(error))
+        })?;
         let clients = &account.network.clients;
         let client = Sender::new(clients.clone()).client(request.url());
         let client = client.map_err(|error| Failure::Permanent(Fault::new("no client").caused_by(error)))?;

@@ -88,7 +88,7 @@ impl S3 {
         let output = match (self.send(bucket, get).await, part) {
             (Ok(output), _) => output,
             (Err(error), Some(_)) if matches!(status(&error), Some(412 | 416)) => {
-                return Ok(Answer::Changed(Fault::new("S3 has another object now")));
+                return Ok(Answer::Changed(Fault::new("the object in S3 was replaced during the download")));
             }
             (Err(error), _) => return Err(self.explain(object, error).await),
         };
@@ -221,7 +221,7 @@ impl S3 {
         }
         match &error {
             SdkError::ConstructionFailure(_) => {
-                Failure::Permanent(Fault::new("the request can't be made").caused_by(error))
+                Failure::Permanent(Fault::new("the request to S3 cannot be built; nothing was sent").caused_by(error))
             }
             _ => self.unanswered(error),
         }
@@ -232,7 +232,7 @@ impl S3 {
         if let Some(error) = causes(&error).find_map(|cause| cause.downcast_ref()) {
             return self.account.network.clients.explain(error);
         }
-        Failure::transient(Fault::new(format!("no whole answer from S3: {}", root_cause(&error))))
+        Failure::transient(Fault::new(format!("S3's answer was cut off before its end: {}", root_cause(&error))))
     }
 
     /// Returns the identity of the caller, as far as S3 and the metadata service tell it.
@@ -270,7 +270,7 @@ fn status<E>(error: &SdkError<E>) -> Option<u16> {
 
 fn no_credentials_in(profile: &str, error: impl Error + Send + Sync + 'static) -> Failure {
     Failure::Permanent(
-        Fault::new(format!("the AWS profile {profile} gives no credentials"))
+        Fault::new(format!("the AWS profile {profile} has no credentials"))
             .caused_by(error)
             .hint(profile_hint(profile)),
     )
@@ -284,21 +284,21 @@ async fn no_credentials(
     let allow = format!("s3:GetObject on arn:aws:s3:::{bucket}/*");
     match metadata.role().await {
         Ok(None) => Failure::Permanent(
-            Fault::new("there are no AWS credentials: this instance has no instance profile")
+            Fault::new("no AWS credentials: this instance has no instance profile")
                 .caused_by(error)
                 .hint(format!("attach one whose role allows {allow}")),
         ),
         Ok(Some(role)) => Failure::transient(
-            Fault::new(format!("the instance's role {role} gives no credentials"))
+            Fault::new(format!("the instance's role {role} has no credentials"))
                 .caused_by(error)
                 .hint(format!("its trust policy must name ec2.amazonaws.com, and it must allow {allow}")),
         ),
-        Err(Failure::Permanent(fault)) => {
-            Failure::Permanent(Fault::new("there are no AWS credentials").caused_by(fault))
-        }
-        Err(Failure::Transient(fault, _) | Failure::Suspect(fault) | Failure::Unsigned(fault)) => Failure::transient(
-            Fault::new("there are no AWS credentials, neither in the environment nor in profile files")
+        Err(Failure::Permanent(fault)) => Failure::Permanent(
+            Fault::new("no AWS credentials in the environment, in profile files or in an instance profile")
                 .caused_by(fault),
         ),
+        Err(Failure::Transient(fault, _) | Failure::Suspect(fault) | Failure::Unsigned(fault)) => {
+            Failure::transient(Fault::new("no AWS credentials in the environment or in profile files").caused_by(fault))
+        }
     }
 }

@@ -71,8 +71,9 @@ impl AwsService {
             _ => (format!("{}.{region}.{domain}", self.name), region),
         };
         let url = named.unwrap_or_else(|| format!("https://{host}"));
-        let url =
-            url.parse().map_err(|error| Fault::new(format!("the endpoint {url} is no URL: {error}")).invalid())?;
+        let url = url
+            .parse()
+            .map_err(|error| Fault::new(format!("the endpoint {url} of AWS is not a valid URL: {error}")).invalid())?;
         Ok((url, signed_for.to_owned()))
     }
 }

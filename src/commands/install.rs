@@ -232,7 +232,7 @@ fn check_caller(verb: &str) -> Result<()> {
         Fault::new("this program came with a package, which has units, manual pages and completions already")
             .hint("systemctl enable glovo-bootstrap.service")
     } else if program != PROGRAM {
-        Fault::new(format!("this program is {program}, but the units start {PROGRAM}"))
+        Fault::new(format!("this program is at {program}, but its systemd units start {PROGRAM}"))
             .hint(format!("install -m 755 {} {PROGRAM} && {PROGRAM} {verb}", quoted(&program)))
     } else {
         return Ok(());

@@ -165,7 +165,9 @@ impl Transfer {
         }
         match self.open(None).await? {
             Answer::Whole(bytes, promise) => self.begin(bytes, promise).map(Some),
-            Answer::Part(_) => Err(Failure::Permanent(Fault::new("the server sent a part, unasked"))),
+            Answer::Part(_) => Err(Failure::Permanent(Fault::new(
+                "the server sent only a part of the file (206), but the whole file was requested",
+            ))),
             Answer::Changed(fault) => Err(Failure::Permanent(fault)),
         }
     }

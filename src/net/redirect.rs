@@ -26,12 +26,12 @@ pub(crate) fn next(previous: &[Url], response: &Response) -> Result<Option<Url>,
     let Some(location) = response.headers().get(LOCATION) else { return Ok(None) };
     let location = location.to_str().ok().and_then(|location| response.url().join(location).ok());
     let reason = match location {
-        None => "the server redirects to what is no URL".to_owned(),
+        None => "the server redirects to something that is not a URL".to_owned(),
         Some(mut url) => match refusal(previous, &url) {
             Some(reason) => reason,
             // A name and password would be sent, to a place that the origin chose.
             None if url.set_username("").and_then(|()| url.set_password(None)).is_ok() => return Ok(Some(url)),
-            None => "the server redirects to what is no URL of a server".to_owned(),
+            None => "the server redirects to a URL without a server".to_owned(),
         },
     };
     Err(Failure::Permanent(Fault::new(reason).hint("declare the URL that it leads to, if it is right")))

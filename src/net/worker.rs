@@ -158,7 +158,7 @@ impl<T> Task<T> {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        Err(Fault::new("the background thread of the downloads has ended").into())
+        Err(Fault::new("internal error: the background thread of the network stopped").into())
     }
 }
 

@@ -68,7 +68,7 @@ pub fn signal_resource(
 }
 
 async fn send(account: &Account, target: &SignalTarget, verdict: &Verdict) -> Result<Acknowledged, Failure> {
-    let missing = |what| Failure::Permanent(Fault::new(format!("the instance metadata has no {what}")));
+    let missing = |what| Failure::Permanent(Fault::new(format!("the instance metadata does not contain {what}")));
     let document = account.metadata.get(IDENTITY_DOCUMENT).await?.ok_or_else(|| missing(IDENTITY_DOCUMENT))?;
     let signature = account.metadata.get(SIGNATURE).await?.ok_or_else(|| missing(SIGNATURE))?;
     let identity = IdentityDocument::read(&document)?;

@@ -457,5 +457,5 @@ fn credentials_come_from_the_default_profile_or_the_one_named() {
     let run = run.says("the access key AKENVIRONMENT is not allowed s3:ListBucket on arn:aws:s3:::bucket");
     assert!(!run.stderr.contains("3nvironment"));
     let run = fetch_s3(&sandbox, &server, &[], &["--profile", "none", "s3://bucket/app/x"]).expect(1);
-    let _ = run.says("the AWS profile none gives no credentials").says("aws configure --profile none");
+    let _ = run.says("the AWS profile none has no credentials").says("aws configure --profile none");
 }

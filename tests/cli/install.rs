@@ -134,7 +134,7 @@ fn install_records_a_manifest_with_its_variables() {
 fn install_refuses_a_program_in_another_place() {
     let sandbox = Sandbox::new();
     for verb in ["install", "uninstall"] {
-        let _ = sandbox.run(&[verb]).expect(2).says("but the units start /usr/local/bin/glovo-bootstrap");
+        let _ = sandbox.run(&[verb]).expect(2).says("but its systemd units start /usr/local/bin/glovo-bootstrap");
         let script = format!("exec setpriv --reuid=65534 --regid=65534 --clear-groups glovo-bootstrap {verb}");
         fs::set_permissions(&sandbox.path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let _ = shell(&sandbox, &script).expect(2).says(&format!("hint: sudo glovo-bootstrap {verb}"));

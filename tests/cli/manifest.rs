@@ -208,7 +208,7 @@ fn all_faults_come_in_one_run() {
         "[[resource]]\nkind = \"file\"\npath = \"relative\"\nmode = 644\ncontent = \"\"\n\
          [[resource]]\nkind = \"user\"\n[[resource]]\nkind = \"link\"\npath = \"/l\"\ntarget = \"{{ nowhere }}\"\n",
     );
-    let finished = sandbox.run(&["run", "--steps", &manifest]).expect(2).says("4 faults; nothing was touched");
+    let finished = sandbox.run(&["run", "--steps", &manifest]).expect(2).says("4 faults; nothing was changed");
     let _ =
         finished.says("not an absolute path").says("octal").says("needs the field `name`").says("`nowhere` is not set");
     assert!(!sandbox.path.join("var-lib/glovo-bootstrap").exists());
@@ -301,7 +301,7 @@ fn each_fault_is_printed_once() {
     let manifest = sandbox.manifest("[[resource]]\nkind = \"link\"\npath = \"relative\"\ntarget = \"a\"\n");
     let finished = sandbox.run(&["validate", "--steps", &manifest]).expect(2);
     assert_eq!(finished.stderr.matches("not an absolute path").count(), 1, "{}", finished.stderr);
-    assert!(finished.stderr.ends_with("invalid manifest, 1 fault; nothing was touched\n"), "{}", finished.stderr);
+    assert!(finished.stderr.ends_with("invalid manifest, 1 fault; nothing was changed\n"), "{}", finished.stderr);
 }
 
 #[test]

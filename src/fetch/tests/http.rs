@@ -144,9 +144,10 @@ fn after_a_redirect_the_host_that_fails_is_named() {
 
 #[test]
 fn a_redirect_to_what_is_no_place_for_files_is_refused() {
-    for (location, words) in
-        [("ftp://127.0.0.1/x", "refusing the redirect to ftp"), ("http://[", "the server redirects to what is no URL")]
-    {
+    for (location, words) in [
+        ("ftp://127.0.0.1/x", "refusing the redirect to ftp"),
+        ("http://[", "the server redirects to something that is not a URL"),
+    ] {
         let server = Server::replies(vec![Reply::new(302, &[("location", location)], "")]);
         let (code, told) = Bench::new(settings()).refused(&server.url("/"));
         assert_eq!((code, server.requests().len()), (1, 1), "{told}");
