@@ -7,7 +7,7 @@
 //! [`settings`] says what is wanted, [`preflight`] looks whether it can be had, [`prepare`] makes of it, with [`artifacts`]
 //! and [`template`], what CloudFormation gets, [`preview`] shows what will change, [`stack`] has it changed, [`watch`]
 //! follows its [`event`]s with a [`board`] of its machines, [`rollout`] moves the traffic from one of the [`slots`] to the other, and
-//! back, by the listener or by [`weighted_dns`]; [`fleet`] is what serves. [`state`] knows what to do in each state of a
+//! back, as its [`shape`] says; [`fleet`] is what serves. [`state`] knows what to do in each state of a
 //! stack. [`report`] shows what is.
 
 pub mod artifacts;

@@ -116,7 +116,7 @@ impl Metadata {
     }
 
     /// Asks the service at this URL, and waits this long while it is late.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(test)]
     pub(crate) fn at(network: Arc<Network>, endpoint: &str, patience: Duration) -> Result<Self> {
         let metadata = Self::new(network);
         let builder = metadata.builder.endpoint(endpoint).map_err(anyhow::Error::from_boxed)?;
