@@ -13,7 +13,7 @@ use crate::{
     error::Fault,
     host::{
         command::Program,
-        root::{FileType, Ownership, Root},
+        root::{FileType, Ownership, Root, trusted::Trusted},
         state,
     },
     manual,
@@ -31,6 +31,8 @@ const PACKAGED: &str = "/usr/bin/glovo-bootstrap";
 const FILE: &str = "installed.json";
 /// The units to disable before their files go.
 const UNITS: [&str; 2] = ["glovo-bootstrap.service", "glovo-bootstrap-converge.timer"];
+/// Owner and mode of every file.
+const OWNERSHIP: Ownership = Ownership { uid: 0, gid: 0, mode: 0o644 };
 /// More than any of the files has.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
@@ -73,6 +75,10 @@ fn files() -> Result<BTreeMap<AbsPath, Vec<u8>>> {
 pub(super) fn install(manifest: &cli::ManifestArgs) -> Result<u8> {
     check_caller("install")?;
     let system = open(Path::new("/"), Mode::Run, None)?;
+    if manifest.steps.as_deref() == Some("-") {
+        let fault = Fault::new("a manifest from standard input cannot be recorded: units read it again at each run");
+        return Err(fault.hint("write it to a file below /etc/glovo-bootstrap, and name that").invalid().into());
+    }
     if manifest.steps.is_some() {
         _ = load(&system, manifest, &Reading::Check)?;
     } else if !(manifest.set.is_empty() && manifest.variables.is_empty()) {
@@ -109,11 +115,12 @@ fn put(system: &System) -> Result<usize> {
     let mut differing = vec![];
     for (path, bytes) in &files {
         let found = found(root, path)?;
-        if found == Some(Sha256::of(bytes)) {
+        if found == Some(Sha256::of(bytes)) && root.status(path)?.is_some_and(|status| status.ownership == OWNERSHIP) {
             continue;
         }
+        let is_same = found == Some(Sha256::of(bytes));
         let is_ours = |digest| installed.files.get(path).is_some_and(|known| known.contains(&digest));
-        if root.status(path)?.is_some() && !found.is_some_and(is_ours) {
+        if root.status(path)?.is_some() && !is_same && !found.is_some_and(is_ours) {
             let fault = Fault::new(format!("{path} exists, and `install` has not written it; nothing was installed"));
             return Err(fault.hint(format!("move it away: mv {path} {path}.old")).into());
         }
@@ -136,7 +143,7 @@ fn put(system: &System) -> Result<usize> {
         if let Some(parent) = path.parent() {
             root.make_directories(&parent, 0o755)?;
         }
-        root.write(path, Ownership { uid: 0, gid: 0, mode: 0o644 }, bytes)?;
+        root.write(path, OWNERSHIP, bytes)?;
         say(format!("+ write {path}"));
     }
     let stale: Vec<AbsPath> = installed.files.keys().filter(|path| !files.contains_key(*path)).cloned().collect();
@@ -161,7 +168,11 @@ pub(super) fn uninstall() -> Result<u8> {
         return Ok(0);
     };
     if system.is_live() {
-        let names = UNITS.into_iter().filter(|name| system.host.unit_file(name).is_ok_and(|file| file.is_some()));
+        // A unit of the same name elsewhere, such as a package's, is not ours.
+        let is_ours = |name: &&str| {
+            system.host.unit_file(name).is_ok_and(|file| file.is_some_and(|file| installed.files.contains_key(&file)))
+        };
+        let names = UNITS.into_iter().filter(is_ours);
         for name in names {
             _ = system.host.run_checked(&Program::new(["systemctl", "--quiet", "disable", "--now", name]))?;
         }
@@ -235,6 +246,8 @@ fn check_caller(verb: &str) -> Result<()> {
         Fault::new(format!("this program is at {program}, but its systemd units start {PROGRAM}"))
             .hint(format!("install -m 755 {} {PROGRAM} && {PROGRAM} {verb}", quoted(&program)))
     } else {
+        // Fails if another user could replace it.
+        _ = Trusted::open(Path::new(PROGRAM))?.with_context(|| format!("{PROGRAM} does not exist"))?;
         return Ok(());
     };
     Err(fault.invalid().into())

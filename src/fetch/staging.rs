@@ -40,6 +40,7 @@ pub(super) fn spool(host: &Host, staging: Staging, pull: &Pull) -> Result<Spool>
     let (directory, file) = match staging {
         Staging::Resumable => {
             let directory = directory()?;
+            state::make_directory(root)?;
             root.make_directories(&directory, 0o700)?;
             let part = root.resume(&directory.join(&pull.staging_name())?, ownership)?;
             (directory, SpoolFile::Part(part))

@@ -41,12 +41,12 @@ pub fn read<T: DeserializeOwned>(root: &Root, name: &str) -> Option<T> {
     })
 }
 
-/// Makes the directory. Mode 0711 replaces the mode 0700 of an earlier version, so that users reach the public files.
+/// Makes the directory, with mode 0711 also if it exists: users reach the public files, but cannot list the directory.
 pub fn make_directory(root: &Root) -> Result<()> {
     let directory = AbsPath::from(DIRECTORY);
     root.make_directories(&directory, 0o711)?;
     match root.status(&directory)? {
-        Some(FileStatus { ownership: found, .. }) if found.mode == 0o700 && found.uid == geteuid().as_raw() => {
+        Some(FileStatus { ownership: found, .. }) if found.mode != 0o711 && found.uid == geteuid().as_raw() => {
             root.own_directory(&directory, Ownership { mode: 0o711, ..found })
         }
         _ => Ok(()),

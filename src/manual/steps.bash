@@ -8,7 +8,7 @@ _glovo_bootstrap_steps() {
         [[ ${COMP_WORDS[i + 1]} != = ]] || ((i++))
         manifest=(--steps "${COMP_WORDS[i + 1]}")
     done
-    "$1" steps list "${manifest[@]}" 2> /dev/null
+    "$1" steps list "${manifest[@]}" < /dev/null 2> /dev/null
 }
 
 _glovo_bootstrap_with_steps() {

@@ -142,6 +142,34 @@ fn install_refuses_a_program_in_another_place() {
 }
 
 #[test]
+fn install_refuses_what_another_user_could_replace() {
+    let sandbox = Sandbox::new();
+    let program = "/usr/local/bin/glovo-bootstrap";
+    let said = shell(&sandbox, &format!("chown 1000 {program}; glovo-bootstrap install")).expect(1);
+    let _ = said.says(&format!("{program} belongs to uid 1000"));
+    let unit = "/usr/local/lib/systemd/system/glovo-bootstrap.service";
+    let again = format!(
+        "chown 0 {program}; glovo-bootstrap install && chown 1000 {unit} && chmod 666 {unit} && glovo-bootstrap install"
+    );
+    let _ = shell(&sandbox, &format!("{again} && stat -c '%u %a' {unit}")).expect(0).says("\n0 644\n");
+}
+
+#[test]
+fn install_refuses_a_manifest_from_standard_input() {
+    let sandbox = Sandbox::new();
+    let said = shell(&sandbox, "glovo-bootstrap install --steps - < /dev/null").expect(2);
+    let _ = said.says("a manifest from standard input cannot be recorded");
+    assert_eq!(tree(&sandbox).keys().map(String::as_str).collect::<Vec<_>>(), ["bin", "bin/glovo-bootstrap"]);
+}
+
+#[test]
+fn uninstall_passes_over_a_directory_that_is_gone() {
+    let sandbox = Sandbox::new();
+    let script = "glovo-bootstrap install && rm -r /usr/local/lib/systemd && glovo-bootstrap uninstall";
+    let _ = shell(&sandbox, script).expect(0).says("uninstalled");
+}
+
+#[test]
 fn bash_completes_subcommands_options_kinds_and_steps() {
     let sandbox = Sandbox::new();
     let steps = sandbox.at("own steps");

@@ -269,6 +269,44 @@ fn what_an_operator_has_changed_since_is_left_and_named() {
 }
 
 #[test]
+fn what_a_service_took_meanwhile_is_not_undone_later() {
+    let machine = Machine::new();
+    let run = |content: &str, steps: &[&str]| {
+        let directory = two_steps(&machine, content);
+        machine.sandbox.run(&[&["run", "--steps", &directory], steps].concat())
+    };
+    machine.write("etc/site", "first\n");
+    let _ = run("second\n", &["files"]).expect(0);
+    assert!(fs::exists(machine.sandbox.at(KEPT)).unwrap());
+    // As at a boot: systemd starts it after the file was written.
+    machine.systemctl(&["start", "app.service"]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    machine.systemctl(&[
+        "test-set",
+        "app.service",
+        &format!("{{\"wall\": {}, \"since\": 9000000000000000000}}", now + 2),
+    ]);
+    let _ = run("second\n", &[]).expect(0).says("converged: 0 changes");
+    assert!(!fs::exists(machine.sandbox.at(KEPT)).unwrap(), "`first` would be put back over `second`");
+}
+
+#[test]
+fn a_run_that_a_signal_stops_keeps_what_it_has_replaced() {
+    let machine = Machine::new();
+    let _ = machine.sandbox.run(&["run", "--steps", &two_steps(&machine, "good\n")]).expect(0);
+    let directory = two_steps(&machine, "bad\n");
+    let stop = "name = \"stop\"\n[[resource]]\nkind = \"file\"\npath = \"/etc/stop\"\ncontent = \"\"\n\
+        validate = [\"sh\", \"-c\", \"kill -TERM $PPID; sleep 1000\", \"{}\"]\n";
+    let _ = machine.sandbox.write("steps/15-stop.toml", stop);
+    let _ = machine.sandbox.run(&["run", "--steps", &directory]).expect(143);
+    assert!(fs::exists(machine.sandbox.at(KEPT)).unwrap());
+    fs::remove_file(machine.sandbox.at("steps/15-stop.toml")).unwrap();
+    let said = machine.sandbox.run(&["run", "--steps", &directory]).expect(1).says("put back: /etc/site");
+    let _ = said.says("app.service runs again");
+    assert_eq!(machine.read("etc/site"), "good\n");
+}
+
+#[test]
 fn a_users_link_has_no_file_of_root_put_back() {
     let machine = Machine::new();
     std::os::unix::fs::chown(machine.at("etc"), Some(0), Some(0)).unwrap();

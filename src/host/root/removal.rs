@@ -34,12 +34,15 @@ impl Root {
 
     /// Removes a directory if it is empty. Returns whether it did.
     pub fn remove_empty_directory(&self, path: &AbsPath) -> Result<bool> {
+        if self.status(path)?.is_none_or(|status| status.file_type != FileType::Directory) {
+            return Ok(false);
+        }
         let parent = self.place_to_write(path, None)?;
         let removed = parent.act(|fd| unlinkat(fd, path.leaf(), UnlinkatFlags::RemoveDir));
         self.forget();
         match removed {
             Ok(()) => Ok(true),
-            Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOENT) => Ok(false),
+            Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOENT | Errno::ENOTDIR) => Ok(false),
             Err(errno) => Err(explain_write(errno, path)),
         }
     }

@@ -152,7 +152,18 @@ impl<'a> Run<'a> {
         if self.system.mode() == Mode::Plan || !self.system.is_live() {
             return;
         }
-        let waiting = self.services().filter(|reader| !self.system.host.has_started(reader.service.unit_name()));
+        // A signal that stopped the run must not stop this.
+        self.system.host.stop.interrupt.aside(|| self.keep_files_of_waiting_services());
+    }
+
+    fn keep_files_of_waiting_services(&self) {
+        let has_started = |reader: &Reader<'_>| self.system.host.has_started(reader.service.unit_name());
+        // A service without a pending change already runs with its files, or is never started by a run.
+        let is_pending = |reader: &Reader<'_>| {
+            reader.declared.resource.plan(self.system).map_or(true, |changes| !changes.is_empty())
+        };
+        let is_waiting = |reader: &Reader<'_>| self.system.has_previous() && !has_started(reader) && is_pending(reader);
+        let waiting = self.services().filter(is_waiting);
         let mut files: BTreeSet<AbsPath> = waiting.flat_map(|reader| reader.declared.resource.files()).collect();
         let resolved: Vec<_> = files.iter().filter_map(|path| self.system.root().resolve_trusted(path).ok()).collect();
         files.extend(resolved);

@@ -60,17 +60,24 @@ impl System {
         }
     }
 
+    /// Returns whether the earlier state of any path is known.
+    pub fn has_previous(&self) -> bool {
+        !self.kept.borrow().previous.is_empty()
+    }
+
     /// Saves the earlier states of the paths whose services have not been started with the changes.
     pub fn save_previous(&self, is_awaited: impl Fn(&AbsPath) -> bool) -> Result<()> {
         let mut entries = vec![];
         let mut left_bytes = MAX_BYTES;
         for (path, previous) in self.kept.borrow().previous.iter().filter(|(path, _)| is_awaited(path)) {
-            match Before::encode(previous)? {
-                Some(before) if before.bytes() <= left_bytes => {
+            let entry = Before::encode(previous).and_then(|before| Ok((before, self.content_at(path)?)));
+            match entry {
+                Ok((Some(before), left)) if before.bytes() <= left_bytes => {
                     left_bytes -= before.bytes();
-                    entries.push(Entry { path: path.clone(), left: self.content_at(path)?, before });
+                    entries.push(Entry { path: path.clone(), left, before });
                 }
-                _ => tracing::warn!(%path, "its earlier content is too large to be saved for a later run"),
+                Err(error) => tracing::warn!(%path, "its earlier content is not kept for a later run: {error:#}"),
+                Ok(_) => tracing::warn!(%path, "its earlier content is too large to be saved for a later run"),
             }
         }
         if entries.is_empty() {
