@@ -46,7 +46,9 @@ pub fn make_directory(root: &Root) -> Result<()> {
     let directory = AbsPath::from(DIRECTORY);
     root.make_directories(&directory, 0o711)?;
     match root.status(&directory)? {
-        Some(FileStatus { ownership: found, .. }) if found.mode != 0o711 && found.uid == geteuid().as_raw() => {
+        Some(FileStatus { file_type: FileType::Directory, ownership: found, .. })
+            if found.mode != 0o711 && found.uid == geteuid().as_raw() =>
+        {
             root.own_directory(&directory, Ownership { mode: 0o711, ..found })
         }
         _ => Ok(()),

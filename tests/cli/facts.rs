@@ -84,7 +84,8 @@ fn a_fact_may_be_supposed_but_not_on_a_machine_that_runs() {
     }
     let wrong = ["--set", "instance.tags.mode=9"];
     let _ = sandbox.run(&[&["validate", "--steps", &manifest], &wrong[..]].concat()).expect(2).says("octal");
-    let _ = sandbox.run(&["validate", "--steps", &manifest, "--set", "instance.idd=x"]).expect(2).says("has no fact `idd`");
+    let _ =
+        sandbox.run(&["validate", "--steps", &manifest, "--set", "instance.idd=x"]).expect(2).says("has no fact `idd`");
 }
 
 #[test]
