@@ -38,7 +38,7 @@ fn a_taken_id_and_a_different_account_change_nothing() -> Result<()> {
     let before = passwd(&machine)?;
     for (fields, words) in [
         ("name = \"second\"\nuid = 1500", ["uid 1500 belongs to user first", "declare another uid"]),
-        ("name = \"first\"\nuid = 1600", ["user first has uid 1500, not 1600", "files would change hands"]),
+        ("name = \"first\"\nuid = 1600", ["user first has uid 1500, not 1600", "its files keep the old one"]),
         ("name = \"first\"\nhome = \"/srv/first\"", ["user first has home /home/first, not /srv/first", "--move-home"]),
     ] {
         fails(&run(&machine, fields)?, 1, &words)?;
