@@ -141,7 +141,10 @@ fn the_old_calls_work_and_a_broken_build_changes_no_traffic() -> Result<()> {
     ensure!(code == Some(0) && said.contains("every serving target runs build 4"), "{code:?}: {said}");
     ensure!(said.contains("blue (build 1) keeps 1 machine"), "{said}");
     let (code, said) = operator.types("./glovo-app-cf.sh rollback")?.end()?;
-    ensure!(code == Some(0) && said.contains("rollback complete: blue (build 1) serves all traffic"), "{code:?}: {said}");
+    ensure!(
+        code == Some(0) && said.contains("rollback complete: blue (build 1) serves all traffic"),
+        "{code:?}: {said}"
+    );
     Ok(())
 }
 
@@ -236,7 +239,10 @@ fn two_whole_stacks_take_turns_behind_one_name() -> Result<()> {
     let said = deploy("BUILD_NUMBER=3 ./glovo-app-cf.sh -t update-stack", "glovo-app-blue", "c")?;
     ensure!(said.contains("every serving target runs build 3") && weights()? == ["100", "0"], "{said}");
     let (code, said) = operator.types("./glovo-app-cf.sh rollback")?.end()?;
-    ensure!(code == Some(0) && said.contains("rollback complete: green (build 2) serves all traffic"), "{code:?}: {said}");
+    ensure!(
+        code == Some(0) && said.contains("rollback complete: green (build 2) serves all traffic"),
+        "{code:?}: {said}"
+    );
     ensure!(weights()? == ["0", "100"], "{said}");
     Ok(())
 }
