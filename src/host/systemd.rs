@@ -40,6 +40,9 @@ const REFUSALS: [&str; 2] = ["has a bad unit file setting", "failed to load prop
 /// Limits the time for reading the journal for an error's last lines.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How far the two times of a start may be apart although no clock was set: one has whole seconds.
+const CLOCK_TOLERANCE: Duration = Duration::from_millis(1500);
+
 /// The state of a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unit {
@@ -132,14 +135,16 @@ impl Unit {
 
     /// Returns when its start began; `None` if systemd does not show it in UTC.
     ///
-    /// A later change has a later time, also if the clock was set since. It is the earlier one of the clock's time then,
-    /// in whole seconds, and of that moment by the present clock.
+    /// A later change has a later time, also if the clock was set since. Where the clock was not set, it is that moment by
+    /// the present clock. Else it is the earlier one of that and of the clock's time then, which has whole seconds.
     pub fn started(&self) -> Result<Option<SystemTime>> {
         let by_clock_now = SystemTime::now() - self.since("InactiveExitTimestampMonotonic")?;
         let mut words = self.get("InactiveExitTimestamp").split(' ').skip(1);
         let (Some(date), Some(time), Some("UTC")) = (words.next(), words.next(), words.next()) else { return Ok(None) };
         let by_clock_then = OffsetDateTime::parse(&format!("{date}T{time}Z"), &Rfc3339).ok().map(SystemTime::from);
-        Ok(by_clock_then.map(|then| then.min(by_clock_now)))
+        let was_set =
+            |then: SystemTime| by_clock_now.duration_since(then).map_or(true, |apart| apart > CLOCK_TOLERANCE);
+        Ok(by_clock_then.map(|then| if was_set(then) { then.min(by_clock_now) } else { by_clock_now }))
     }
 
     fn since(&self, timestamp: &str) -> Result<Duration> {

@@ -43,11 +43,9 @@ fn of_the_built_in_steps() -> Result<()> {
     let machine = converged()?;
     let swap = machine.swap_path();
     let jar = "/var/www/glovo-app/systems-engineer-interview-1.0.0.jar";
+    let origin = "http://origin.test/systems-engineer-interview-1.0.0.jar";
     let digest = |path: &str| machine.sh(&format!("sha256sum {path} | cut -c 1-12"));
-    let jar_again = format!(
-        "file {jar}: write new content, sha256 {}… from http://origin.test/systems-engineer-interview-1.0.0.jar",
-        digest(jar)?.trim()
-    );
+    let jar_again = format!("file {jar}: write new content, sha256 {}… from {origin}", digest(jar)?.trim());
     let site_again = format!(
         "file /etc/nginx/sites-enabled/default: write new content, sha256 {}… from s3://glovo-config/nginx/default",
         digest("/etc/nginx/sites-enabled/default")?.trim()
@@ -73,7 +71,10 @@ fn of_the_built_in_steps() -> Result<()> {
                 &["directory /var/www/glovo-app: set owner root:root (now glovo-app:glovo-app)"],
             ),
             (&format!("echo more >> {jar}"), &[&jar_again]),
-            (&format!("chmod 666 {jar}"), &[&format!("file {jar}: set mode 0644 (now 0666)")]),
+            (
+                &format!("chmod 666 {jar}"),
+                &[&format!("file {jar}: write again, to set mode 0644 (now 0666) from {origin}")],
+            ),
             ("echo '# edited' >> /etc/nginx/sites-enabled/default", &[&site_again]),
             ("usermod --shell /bin/bash glovo-app", &["user glovo-app: set shell /usr/sbin/nologin (now /bin/bash)"]),
             ("userdel --force glovo-app 2> /dev/null", &["user glovo-app: create system user"]),

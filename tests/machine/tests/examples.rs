@@ -92,6 +92,7 @@ fn the_python_service_serves_from_its_virtual_environment() -> Result<()> {
 
     // The environment is not made anew at a boot.
     machine.reboot()?;
+    machine.sh("timeout 60 sh -c 'until curl -sf http://127.0.0.1:8080/; do sleep 0.1; done'")?;
     let variables = variables.iter().flat_map(|variable| ["--set", variable]);
     let run: Vec<&str> = ["run", "--steps", MANIFEST].into_iter().chain(variables).collect();
     let run = machine.agent(&run)?.success()?;
