@@ -90,7 +90,9 @@ fn a_deadline_says_what_was_waited_for() -> Result<()> {
     let run = machine.exec(&["/usr/local/bin/glovo-bootstrap", "run", "--steps", "/root/s3.toml"])?;
     let said = format!("{}{}", run.stdout, run.stderr);
     ensure!(run.code == 75 && said.contains("failed: S3 answered 503 (S3: SlowDown"), "{said}");
-    ensure!(said.contains("timed out after 10.0 s") && said.contains("waiting "), "{said}");
+    // A pause that would outlast the deadline is not begun.
+    let is_in_time = said.contains("timed out after 10.0 s") || said.contains("left, but the next attempt is due in");
+    ensure!(is_in_time && said.contains("waiting "), "{said}");
     gives_nothing_away(&machine, &said)
 }
 
@@ -164,7 +166,7 @@ fn a_metadata_service_that_is_not_ec2s_is_not_asked() -> Result<()> {
     )?;
     let plan = ["/usr/local/bin/glovo-bootstrap", "plan", "--steps", "/root/id.toml"];
     let refused = machine.exec(&[&distrustful[..], &plan].concat())?;
-    ensure!(refused.code == 2 && refused.stderr.contains("this machine is no EC2 instance"), "{refused:?}");
+    ensure!(refused.code == 2 && refused.stderr.contains("the firmware (DMI) does not say EC2"), "{refused:?}");
     let asked = || machine.world().requests().iter().any(|request| request.host == "169.254.169.254");
     ensure!(!asked(), "it was asked");
 

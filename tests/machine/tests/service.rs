@@ -212,7 +212,7 @@ fn it_is_restarted_only_after_a_change_even_by_a_killed_run() -> Result<()> {
     ensure!(second != first && !said.contains("daemon-reload"), "{said}");
 
     // A start that was not this program's own, as that of a boot is, after the last change of its files.
-    machine.sh("sleep 1.1; systemctl restart beat; rm /var/lib/glovo-bootstrap/service-beat.service.json")?;
+    machine.sh("sleep 1.1; systemctl reset-failed beat; systemctl restart beat; rm /var/lib/glovo-bootstrap/service-beat.service.json")?;
     let (second, said) = (pid(&machine, "beat")?, converges(&machine, &declared("two"))?);
     ensure!(said.contains("converged: 0 changes") && pid(&machine, "beat")? == second, "{said}");
     machine.sh("systemctl stop beat")?;
