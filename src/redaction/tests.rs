@@ -1,0 +1,138 @@
+//! What is left out of a text, and what is not.
+
+use super::*;
+
+#[test]
+fn possible_credentials_are_removed() {
+    let key = ["9drTJvcXLB89EXZL", "B5hxzQeXWxtvRL2wPq", "s7/+Kd"].concat();
+    let jwt = ["eyJhbGciOiJIUzI1NiIsInR5cCI6", "IkpXVCJ9eyJzdWIiOiIxMjM0NTY3"].concat();
+    for (text, shown) in [
+        (
+            "downloading https://b.s3.amazonaws.com/app.jar?X-Amz-Signature=abc&X-Amz-Credential=ASIA: 403",
+            "downloading https://b.s3.amazonaws.com/app.jar: 403",
+        ),
+        ("s3://b/k#sha256=00, then", "s3://b/k, then"),
+        ("https://example.com/?token=x", "https://example.com/"),
+        ("http://example.com:8080/a is down", "http://example.com:8080/a is down"),
+        ("password=hunter2 user=a", "password=*** user=a"),
+        ("db.password = hunter2 user", "db.password = *** user"),
+        ("Authorization: Bearer abc def", "Authorization: ***"),
+        ("\"SessionToken\": \"abc\"", "\"SessionToken\": ***"),
+        (&format!("key {key} is bad"), "key *** is bad"),
+        (&format!("jwt ({jwt})"), "jwt (***)"),
+        (&format!("aws_secret_access_key = {key}"), "***"),
+        ("https://user:pass@example.com/x", "***"),
+        ("https://user@example.com/x", "https://example.com/x"),
+        ("a\x1b[31mb\tc\u{e9}", "a [31mb c?"),
+    ] {
+        assert_eq!(line(text), shown, "{text}");
+    }
+}
+
+#[test]
+fn names_digests_and_arns_are_kept() {
+    for text in [
+        "the instance metadata service gives no session token, but answers 403",
+        "`systemctl start glovo-app.service` failed with exit code 1",
+        "/var/www/glovo-app/systems-engineer-interview-1.0.0.jar: its sha256 is e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        "arn:aws:s3:::my-bucket/systemd/glovo-app.service",
+    ] {
+        assert_eq!(line(text), text);
+    }
+}
+
+/// A value with every kind of character that an encoding changes.
+const VALUE: &str = "Hün/ter \"22\"+&?";
+
+#[test]
+fn a_value_is_removed_in_every_form() {
+    let redaction = Redaction::of_variables([("db", VALUE), ("lines", "first line\nsecond line\n"), ("pin", "7461")]);
+    let url = |set| percent_encoding::utf8_percent_encode(VALUE, set).to_string();
+    let everything = url(percent_encoding::NON_ALPHANUMERIC);
+    let spaces = Redaction::of_variables([("a", "pass word")]).text("p=pass+word").into_owned();
+    assert_eq!(spaces, "p={{ a }}");
+    let form = url(percent_encoding::NON_ALPHANUMERIC).replace("%20", "+");
+    let json = serde_json::to_string(VALUE).unwrap();
+    for text in [
+        VALUE,
+        &everything,
+        &everything.to_lowercase().replace("h%c3%bcn", "H%c3%bcn"),
+        &url(percent_encoding::CONTROLS),
+        &form,
+        json.trim_matches('"'),
+        &BASE64_STANDARD.encode(VALUE),
+        &BASE64_URL_SAFE.encode(VALUE),
+        "second line",
+    ] {
+        let shown = redaction.text(&format!("before {text} after")).into_owned();
+        let is_named = shown == "before {{ db }} after" || shown == "before {{ lines }} after";
+        assert!(is_named, "{text} is shown as {shown}");
+    }
+    // In longer data a few bits may remain, but never the value.
+    for before in ["", "u", "us", "user:"] {
+        let encoded = BASE64_STANDARD.encode(format!("{before}{VALUE}@host"));
+        let shown = redaction.text(&encoded).into_owned();
+        assert!(shown.contains("{{ db }}") && shown.len() < encoded.len(), "{encoded} is shown as {shown}");
+    }
+}
+
+#[test]
+fn a_value_is_left_out_as_shells_quote_it() {
+    let redaction = Redaction::of_variables([("a", "it's-very'secret"), ("b", r#"ab\cd"ef$gh"#)]);
+    for text in [
+        r"it'\''s-very'\''secret",
+        r#"it'"'"'s-very'"'"'secret"#,
+        r#"ab\\cd"ef$gh"#,
+        r#"ab\\cd\"ef\$gh"#,
+        "61625c6364226566246768",
+        "61625C6364226566246768",
+    ] {
+        let shown = redaction.text(text).into_owned();
+        assert!(["{{ a }}", "{{ b }}"].contains(&shown.as_str()), "{text} is shown as {shown}");
+    }
+}
+
+#[test]
+fn a_value_is_left_out_as_web_pages_and_json_escape_it() {
+    let redaction = Redaction::of_variables([("a", r#"<it's> "a&b" é/\"#)]);
+    for text in [
+        // Python, Go, PHP and XML, in this order; then numbers alone.
+        r"&lt;it&#x27;s&gt; &quot;a&amp;b&quot; é/\",
+        r"&lt;it&#39;s&gt; &#34;a&amp;b&#34; é/\",
+        r"&lt;it&#039;s&gt; &quot;a&amp;b&quot; é/\",
+        r"&lt;it&apos;s&gt; &quot;a&amp;b&quot; &#233;/\",
+        r"&#60;it&#X27;s&#x3E;&#32;&#x22;a&#38;b&#x22; &#xe9;&#47;&#92;",
+        // Go, Python and PHP.
+        r#"\u003cit's\u003e \"a\u0026b\" é/\\"#,
+        r#"<it's> \"a&b\" \u00e9/\\"#,
+        r"\u003Cit\u0027s\u003E \u0022a\u0026b\u0022 \u00E9\/\\",
+    ] {
+        let shown = redaction.text(&format!("x=\"{text}\";")).into_owned();
+        assert_eq!(shown, "x=\"{{ a }}\";", "{text}");
+    }
+    for text in ["a & b &; &#; &#x; &nothing; &#1114112; \\u \\ud800 \\", "&amp;lt;it"] {
+        assert_eq!(redaction.text(text), text);
+    }
+}
+
+#[test]
+fn a_short_value_whose_name_says_secret_is_left_out_of_all() {
+    let redaction = Redaction::of_variables([("db_password", "ab1"), ("token", "7"), ("port", "8080")]);
+    let told = redaction.text("login failed: user:ab1@host (7), port 8080, x7 ab12").into_owned();
+    assert_eq!(told, "login failed: user:{{ db_password }}@host ({{ token }}), port 8080, x7 ab12");
+}
+
+#[test]
+fn another_short_value_is_left_out_of_contents_alone() {
+    let redaction = Redaction::of_variables([("pin", "7461"), ("empty", ""), ("one", "1")]);
+    assert_eq!(redaction.text("exit code 1, pin=7461"), "exit code 1, pin=7461");
+    assert_eq!(redaction.content("pin=7461 17461 x7461 7461."), "pin={{ pin }} 17461 x7461 {{ pin }}.");
+    assert_eq!(redaction.content("a 1 é1 (1)"), "a {{ one }} é1 ({{ one }})");
+}
+
+#[test]
+fn the_replacement_of_a_value_does_not_show_a_value() {
+    let redaction = Redaction::of_variables([("password", "password"), ("other", "hunter22")]);
+    assert_eq!(redaction.text("password hunter22 50%"), "*** {{ other }} 50%");
+    assert_eq!(Redaction::default().text("100 % a%2Fb"), "100 % a%2Fb");
+}
