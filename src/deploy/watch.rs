@@ -25,6 +25,11 @@ use crate::{
     visible::Shown,
 };
 
+/// How often to look again at the consoles that showed no failure, after the end of the operation. EC2 delivers a
+/// console's output late:
+/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_GetConsoleOutput.html>
+const CONSOLE_LOOKS_AFTER_END: u32 = 10;
+
 /// A stack that is watched.
 pub struct Watch<'a> {
     deploy: &'a Deploy,
@@ -36,6 +41,8 @@ pub struct Watch<'a> {
     /// The first failure that no other failure caused.
     failure: Option<StackEvent>,
     explained: Vec<String>,
+    /// The failed machines whose consoles have shown no failure yet.
+    unexplained: Vec<String>,
     board: Board,
 }
 
@@ -64,6 +71,7 @@ impl<'a> Watch<'a> {
             began: BTreeMap::new(),
             failure: None,
             explained: vec![],
+            unexplained: vec![],
             board: Board::default(),
         }
     }
@@ -110,7 +118,10 @@ impl<'a> Watch<'a> {
         loop {
             let looked = self.look();
             match looked {
-                Ok(Some(stack)) => return Ok(stack),
+                Ok(Some(stack)) => {
+                    self.await_consoles()?;
+                    return Ok(stack);
+                }
                 Ok(None) => silent = None,
                 Err(error) if error::class(&error) == Class::Transient => {
                     if silent.is_none() {
@@ -128,6 +139,7 @@ impl<'a> Watch<'a> {
     fn look(&mut self) -> Result<Option<Stack>> {
         // The state is read first, so that no event between the two calls is missed.
         let stack = Stack::find(&self.deploy.system, &self.stack)?;
+        self.look_at_consoles();
         for event in self.fresh()? {
             self.show(&event);
         }
@@ -171,15 +183,49 @@ impl<'a> Watch<'a> {
             return;
         }
         self.explained.push(machine.to_owned());
+        if !self.quote_console(machine) {
+            self.unexplained.push(machine.to_owned());
+        }
+    }
+
+    /// Looks again at the consoles that have shown no failure yet.
+    fn look_at_consoles(&mut self) {
+        let machines = std::mem::take(&mut self.unexplained);
+        self.unexplained = machines.into_iter().filter(|machine| !self.quote_console(machine)).collect();
+    }
+
+    /// Waits a bounded time for the consoles that have shown no failure yet, and names those that never did.
+    fn await_consoles(&mut self) -> Result<()> {
+        for _ in 0..CONSOLE_LOOKS_AFTER_END {
+            if self.unexplained.is_empty() {
+                return Ok(());
+            }
+            self.deploy.system.host.stop.wait(self.deploy.poll)?;
+            self.look_at_consoles();
+        }
+        for machine in std::mem::take(&mut self.unexplained) {
+            let text = format!(
+                "{machine}: its console output shows no failure yet; to look again: aws ec2 get-console-output --instance-id {machine}"
+            );
+            self.quote(&machine, &text);
+        }
+        Ok(())
+    }
+
+    /// Shows why a machine failed, by its console. Returns false if the console does not show it yet.
+    fn quote_console(&self, machine: &str) -> bool {
         let console = fleet::console(&self.deploy.system, machine);
         let text = match console.as_ref().map(|console| (Block::find(console), block::of_user_data(console))) {
             Ok((Some(block), _)) => block.to_string(),
             Ok((None, Some(line))) => format!("{machine}: {line}"),
-            Ok((None, None)) => format!(
-                "{machine}: its console output shows no failure yet; to look again: aws ec2 get-console-output --instance-id {machine}"
-            ),
+            Ok((None, None)) => return false,
             Err(error) => format!("the console of {machine} cannot be read: {error:#}"),
         };
+        self.quote(machine, &text);
+        true
+    }
+
+    fn quote(&self, machine: &str, text: &str) {
         if self.deploy.json {
             Deploy::tell(&serde_json::json!({ "machine": machine, "console": text }));
         } else {

@@ -122,6 +122,24 @@ fn a_machines_block_follows_its_failure_and_traffic_stays() {
 }
 
 #[test]
+fn a_console_that_shows_the_failure_late_is_read_again() {
+    // The first number: shown while the stack rolls back. The second: shown after its end.
+    for empty in [1, 4] {
+        let operator = Operator::serving();
+        operator.content("2");
+        operator.world(|world| {
+            world.plot = failure().into();
+            world.console = CONSOLE.into();
+            world.empty_consoles = empty;
+        });
+        let failed = operator.update("2").expect(1).says("error: fetching https://jars.example.com/app-2.jar");
+        assert!(!failed.stdout.contains("shows no failure yet"), "{}", failed.stdout);
+        let block = failed.stdout.matches("step: copy_http_resources").count();
+        assert_eq!(block, 1, "{}", failed.stdout);
+    }
+}
+
+#[test]
 fn a_machine_that_has_written_nothing_is_named() {
     let operator = Operator::serving();
     operator.content("2");

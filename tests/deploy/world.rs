@@ -84,6 +84,8 @@ pub struct World {
     pub certificate: (&'static str, Vec<&'static str>),
     pub zones: Vec<&'static str>,
     pub console: String,
+    /// Answers without output before the console is shown, as EC2 gives them for a time.
+    pub empty_consoles: u32,
     /// What `DescribeStackResourceDrifts` tells, in XML.
     pub drifts: String,
     pub objects: BTreeMap<String, Vec<u8>>,
@@ -126,6 +128,7 @@ impl Default for World {
             certificate: ("ISSUED", vec!["app.example.com"]),
             zones: vec!["example.com."],
             console: String::new(),
+            empty_consoles: 0,
             drifts: String::new(),
             objects: BTreeMap::new(),
             bucket_owner: "123456789012",
@@ -201,7 +204,7 @@ impl World {
         Ok(xml("Response", &xml(&format!("{}Result", call.operation), &inner)))
     }
 
-    fn ec2(&self, call: &Call) -> Answer {
+    fn ec2(&mut self, call: &Call) -> Answer {
         let missing = |code, id: &str| Err((code, format!("'{id}' does not exist")));
         match call.operation.as_str() {
             "DescribeSubnets" => {
@@ -253,6 +256,10 @@ impl World {
                     text("instanceType", "t3.large") + &xml("cpuOptions", &options)
                 });
                 Ok(members("reservationSet", "item", [members("instancesSet", "item", running)]))
+            }
+            "GetConsoleOutput" if self.empty_consoles > 0 => {
+                self.empty_consoles -= 1;
+                Ok(text("output", ""))
             }
             "GetConsoleOutput" => Ok(text("output", &BASE64_STANDARD.encode(&self.console))),
             other => panic!("EC2 in this test does not know {other}"),
