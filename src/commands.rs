@@ -49,7 +49,7 @@ use crate::{
     visible::Shown,
 };
 
-use self::refusal::{Refusal, Refused};
+use self::refusal::{Refused, RefusedPlan};
 pub use self::signal::refuse;
 
 /// The longest template that is looked into for the variables that it uses.
@@ -83,7 +83,7 @@ pub fn execute(command: Command) -> Result<u8> {
             system.host.set_run_command(again::command(&manifest, false));
             let prepared = prepare(&system, &manifest, selection);
             let (manifest, selection) = prepared.inspect_err(|error| {
-                _ = json.then(|| say_json(&Refusal::of(error)));
+                _ = json.then(|| say_json(&RefusedPlan::of(error)));
             })?;
             let view = if json { Rc::new(RefCell::new(view::run::Silent)) } else { view::run::choose(Mode::Plan) };
             let report = engine::run(&manifest, &selection, &system, view)?;

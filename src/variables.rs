@@ -157,7 +157,7 @@ pub struct Resolved {
 }
 
 /// The value of a variable, as far as it is known.
-enum Value {
+enum VariableValue {
     Known(String),
     /// The value exists, but is unknown here.
     Unknown,
@@ -241,8 +241,8 @@ impl Variables {
     /// The placeholders whose names are not valid variable names.
     pub fn resolve_known(&self, text: &str) -> Result<Resolved, (Unresolved, Vec<Unresolved>)> {
         replace(text, |name| match self.known(name) {
-            Some(known) => known.map(Value::Known),
-            None if is_name(name) || is_fact(name) => Ok(Value::Unknown),
+            Some(known) => known.map(VariableValue::Known),
+            None if is_name(name) || is_fact(name) => Ok(VariableValue::Unknown),
             None => self.value(name),
         })
     }
@@ -300,18 +300,18 @@ impl Variables {
         set.map(Ok).or_else(|| self.asked.borrow().get(name).cloned())
     }
 
-    fn value(&self, name: &str) -> Result<Value, Why> {
+    fn value(&self, name: &str) -> Result<VariableValue, Why> {
         if let Some(known) = self.known(name) {
-            return known.map(Value::Known);
+            return known.map(VariableValue::Known);
         }
         if self.broken.contains(name) {
-            return Ok(Value::Unknown);
+            return Ok(VariableValue::Unknown);
         }
         let Some(told) = (self.facts)(name) else {
             return Err(if is_name(name) || is_fact(name) { Why::NotSet } else { Why::NoName });
         };
         let told = match told {
-            Err(error) if error.is::<OfEachInstance>() => return Ok(Value::Unknown),
+            Err(error) if error.is::<OfEachInstance>() => return Ok(VariableValue::Unknown),
             Err(error) => {
                 let hint = crate::error::hint(&error).map(Into::into);
                 Err(Why::Untold(Rc::new((format!("{error:#}"), hint))))
@@ -320,11 +320,14 @@ impl Variables {
         };
         // A failed fact is not asked for again either, because that may take seconds.
         _ = self.asked.borrow_mut().insert(name.into(), told.clone());
-        told.map(Value::Known)
+        told.map(VariableValue::Known)
     }
 }
 
-fn replace(text: &str, value: impl Fn(&str) -> Result<Value, Why>) -> Result<Resolved, (Unresolved, Vec<Unresolved>)> {
+fn replace(
+    text: &str,
+    value: impl Fn(&str) -> Result<VariableValue, Why>,
+) -> Result<Resolved, (Unresolved, Vec<Unresolved>)> {
     let mut resolved = Resolved { text: String::with_capacity(text.len()), unknown: None };
     let mut unresolved = vec![];
     let mut placeholders = 0;
@@ -338,8 +341,8 @@ fn replace(text: &str, value: impl Fn(&str) -> Result<Value, Why>) -> Result<Res
             Piece::Open(start) => ("", Err(Why::Open), start..text.len()),
         };
         match value {
-            Ok(Value::Known(value)) => resolved.text.push_str(&value),
-            Ok(Value::Unknown) => {
+            Ok(VariableValue::Known(value)) => resolved.text.push_str(&value),
+            Ok(VariableValue::Unknown) => {
                 resolved.text.push_str(&text[range]);
                 _ = resolved.unknown.get_or_insert_with(|| name.to_owned());
             }

@@ -65,7 +65,7 @@ fn fetch(arguments: cli::Fetch) -> Result<u8> {
         deliver(&system, &mut files, arguments.jobs.map(usize::from), bars)?;
         anyhow::Ok(files)
     })?;
-    let failures: Vec<&anyhow::Error> = files.iter().filter_map(File::error).collect();
+    let failures: Vec<&anyhow::Error> = files.iter().filter_map(WantedFile::error).collect();
     if arguments.json {
         let files: Vec<FileReport<'_>> = files.iter().map(FileReport::from).collect();
         say_json(&serde_json::json!({ "files": files }))?;
@@ -91,7 +91,7 @@ struct Pinned {
 
 /// A file to download.
 #[derive(Debug)]
-struct File {
+struct WantedFile {
     /// Its URL without the query string, or the URL of a prefix that could not be listed.
     url: String,
     /// `None` if a prefix could not be listed, or a key is no valid name.
@@ -101,30 +101,30 @@ struct File {
     path: Option<AbsPath>,
     /// From the listing of a prefix.
     size: Option<u64>,
-    outcome: Option<Outcome>,
+    outcome: Option<FileOutcome>,
 }
 
 #[derive(Debug)]
-enum Outcome {
+enum FileOutcome {
     Fetched(Delivery),
     AlreadyThere(u64),
     Skipped,
     Failed(anyhow::Error),
 }
 
-impl File {
+impl WantedFile {
     fn of(download: Pinned, name: String, size: Option<u64>) -> Self {
         let url = download.source.to_string();
         Self { url, wanted: Some(download), name, path: None, size, outcome: None }
     }
 
     fn failed(url: String, error: anyhow::Error) -> Self {
-        Self { name: url.clone(), url, wanted: None, path: None, size: None, outcome: Some(Outcome::Failed(error)) }
+        Self { name: url.clone(), url, wanted: None, path: None, size: None, outcome: Some(FileOutcome::Failed(error)) }
     }
 
     fn error(&self) -> Option<&anyhow::Error> {
         match &self.outcome {
-            Some(Outcome::Failed(error)) => Some(error),
+            Some(FileOutcome::Failed(error)) => Some(error),
             _ => None,
         }
     }
@@ -144,12 +144,12 @@ fn absolute(current: &Path, path: &Path) -> Result<AbsPath> {
 }
 
 /// Returns each requested file, including those below prefixes. A prefix that cannot be listed counts as failed.
-fn expand(system: &System, wanted: Vec<Wanted>) -> Result<Vec<File>> {
+fn expand(system: &System, wanted: Vec<Wanted>) -> Result<Vec<WantedFile>> {
     let mut files = vec![];
     for Wanted { what, sha256 } in wanted {
         let prefix = match what {
             What::One(source, name) => {
-                files.push(File::of(Pinned { source, sha256 }, name, None));
+                files.push(WantedFile::of(Pinned { source, sha256 }, name, None));
                 continue;
             }
             What::Below(prefix) => prefix,
@@ -159,33 +159,34 @@ fn expand(system: &System, wanted: Vec<Wanted>) -> Result<Vec<File>> {
         match listed {
             Ok(objects) if objects.is_empty() => {
                 let fault = Fault::new(format!("there are no objects below {prefix}"));
-                files.push(File::failed(prefix.to_string(), fault.hint("check the bucket and the prefix").into()));
+                files
+                    .push(WantedFile::failed(prefix.to_string(), fault.hint("check the bucket and the prefix").into()));
             }
             // Consoles create an empty object of such a name to show a directory.
             Ok(objects) => files.extend(
                 objects.into_iter().filter(|object| !object.key.ends_with('/')).map(|object| below(&prefix, object)),
             ),
-            Err(error) => files.push(File::failed(prefix.to_string(), error)),
+            Err(error) => files.push(WantedFile::failed(prefix.to_string(), error)),
         }
     }
     Ok(files)
 }
 
 /// An object below a prefix.
-fn below(prefix: &Prefix, Listed { key, size }: Listed) -> File {
+fn below(prefix: &Prefix, Listed { key, size }: Listed) -> WantedFile {
     let name = relative_path(&key, &prefix.prefix);
     let source = Source::S3 { bucket: prefix.bucket.clone(), key, version: None };
     match name {
-        Ok(name) => File::of(Pinned { source, sha256: None }, name, Some(size)),
+        Ok(name) => WantedFile::of(Pinned { source, sha256: None }, name, Some(size)),
         Err(error) => {
             let url = visible::line(&source.to_string()).into_owned();
-            File::failed(url.clone(), error.context(format!("{url} cannot be a file below a directory")))
+            WantedFile::failed(url.clone(), error.context(format!("{url} cannot be a file below a directory")))
         }
     }
 }
 
 /// Keeps only the last of several files with the same name.
-fn skip_all_but_the_last(files: &mut [File]) {
+fn skip_all_but_the_last(files: &mut [WantedFile]) {
     let mut last: HashMap<String, usize> = HashMap::new();
     for index in (0..files.len()).rev() {
         if files[index].outcome.is_some() {
@@ -202,14 +203,14 @@ fn skip_all_but_the_last(files: &mut [File]) {
                     format!("{} is skipped: the later {winner} has the same name {}", file.url, file.name)
                 };
                 complain(why);
-                file.outcome = Some(Outcome::Skipped);
+                file.outcome = Some(FileOutcome::Skipped);
             }
         }
     }
 }
 
 /// Applies each `--sha256 [NAME=]HEX`.
-fn pin(files: &mut [File], pins: &[String]) -> Result<()> {
+fn pin(files: &mut [WantedFile], pins: &[String]) -> Result<()> {
     let open = files.iter().filter(|file| file.outcome.is_none()).count();
     for text in pins {
         let (name, hex) = match text.rsplit_once('=') {
@@ -238,7 +239,7 @@ fn pin(files: &mut [File], pins: &[String]) -> Result<()> {
 }
 
 /// Sets each file's path, and finds the files that exist already.
-fn place(system: &System, files: &mut [File], directory: &AbsPath) -> Result<()> {
+fn place(system: &System, files: &mut [WantedFile], directory: &AbsPath) -> Result<()> {
     let mut open = files.iter_mut().filter(|file| file.outcome.is_none()).peekable();
     if open.peek().is_some() {
         prepare_directory(&system.host, directory).map_err(|error| {
@@ -253,7 +254,7 @@ fn place(system: &System, files: &mut [File], directory: &AbsPath) -> Result<()>
         let path: AbsPath = match format!("{}/{}", directory.as_str().trim_end_matches('/'), file.name).parse() {
             Ok(path) => path,
             Err(error) => {
-                file.outcome = Some(Outcome::Failed(error));
+                file.outcome = Some(FileOutcome::Failed(error));
                 continue;
             }
         };
@@ -265,7 +266,7 @@ fn place(system: &System, files: &mut [File], directory: &AbsPath) -> Result<()>
             system.host.stop.check()?;
             if matches!(there, Ok(digest) if digest == expected) {
                 let size = system.root().status(&path)?.map_or(0, |status| status.size);
-                file.outcome = Some(Outcome::AlreadyThere(size));
+                file.outcome = Some(FileOutcome::AlreadyThere(size));
             }
         }
         file.path = Some(path);
@@ -273,7 +274,7 @@ fn place(system: &System, files: &mut [File], directory: &AbsPath) -> Result<()>
     Ok(())
 }
 
-fn deliver(system: &System, files: &mut [File], jobs: Option<usize>, mut bars: Bars) -> Result<()> {
+fn deliver(system: &System, files: &mut [WantedFile], jobs: Option<usize>, mut bars: Bars) -> Result<()> {
     let mut orders = vec![];
     let mut open = vec![];
     for file in files.iter_mut().filter(|file| file.outcome.is_none()) {
@@ -292,13 +293,13 @@ fn deliver(system: &System, files: &mut [File], jobs: Option<usize>, mut bars: B
     bars.end();
     let delivered = delivered.with_context(|| format!("{arrived} of {total} files are complete"))?;
     for (file, result) in open.into_iter().zip(delivered) {
-        file.outcome = Some(result.map_or_else(Outcome::Failed, Outcome::Fetched));
+        file.outcome = Some(result.map_or_else(FileOutcome::Failed, FileOutcome::Fetched));
     }
     Ok(())
 }
 
 /// `fetched 3 files, 1.3 GiB in 12.3 s (105 MiB/s); 1 failed`.
-fn summary(files: &[File], elapsed: Duration) -> String {
+fn summary(files: &[WantedFile], elapsed: Duration) -> String {
     let rows: Vec<Row<'_>> = files.iter().map(Row::from).collect();
     let count = |status| rows.iter().filter(|row| row.status == status).count();
     let fetched = rows.iter().filter(|row| row.status == DownloadStatus::Fetched);
@@ -320,14 +321,14 @@ fn summary(files: &[File], elapsed: Duration) -> String {
     text
 }
 
-impl<'a> From<&'a File> for Row<'a> {
-    fn from(file: &'a File) -> Self {
+impl<'a> From<&'a WantedFile> for Row<'a> {
+    fn from(file: &'a WantedFile) -> Self {
         let row = |status, size, time, resumed| Row { status, size, time, resumed, name: &file.name };
         match &file.outcome {
-            Some(Outcome::Fetched(it)) => row(DownloadStatus::Fetched, Some(it.size), Some(it.took), it.resumed),
-            Some(Outcome::AlreadyThere(size)) => row(DownloadStatus::AlreadyThere, Some(*size), None, 0),
-            Some(Outcome::Skipped) => row(DownloadStatus::Skipped, None, None, 0),
-            Some(Outcome::Failed(_)) | None => row(DownloadStatus::Failed, None, None, 0),
+            Some(FileOutcome::Fetched(it)) => row(DownloadStatus::Fetched, Some(it.size), Some(it.took), it.resumed),
+            Some(FileOutcome::AlreadyThere(size)) => row(DownloadStatus::AlreadyThere, Some(*size), None, 0),
+            Some(FileOutcome::Skipped) => row(DownloadStatus::Skipped, None, None, 0),
+            Some(FileOutcome::Failed(_)) | None => row(DownloadStatus::Failed, None, None, 0),
         }
     }
 }
@@ -348,12 +349,12 @@ struct FileReport<'a> {
     error: Option<ErrorReport>,
 }
 
-impl<'a> From<&'a File> for FileReport<'a> {
-    fn from(file: &'a File) -> Self {
+impl<'a> From<&'a WantedFile> for FileReport<'a> {
+    fn from(file: &'a WantedFile) -> Self {
         let Row { status, size, time, resumed, .. } = file.into();
         let sha256 = match &file.outcome {
-            Some(Outcome::Fetched(it)) => Some(it.sha256),
-            Some(Outcome::AlreadyThere(_)) => file.wanted.as_ref().and_then(|download| download.sha256),
+            Some(FileOutcome::Fetched(it)) => Some(it.sha256),
+            Some(FileOutcome::AlreadyThere(_)) => file.wanted.as_ref().and_then(|download| download.sha256),
             _ => None,
         };
         Self {

@@ -22,7 +22,7 @@ impl std::error::Error for Refused {}
 
 /// The document that `plan --json` prints in place of a plan.
 #[derive(Debug, Serialize)]
-pub(super) struct Refusal {
+pub(super) struct RefusedPlan {
     outcome: &'static str,
     exit_code: u8,
     error: ErrorReport,
@@ -38,7 +38,7 @@ struct FaultReport {
     hint: Option<String>,
 }
 
-impl Refusal {
+impl RefusedPlan {
     /// What is known of an error.
     pub(super) fn of(error: &anyhow::Error) -> Self {
         let shown = |text: &str| visible::lines(&redaction::shown(text)).into_owned();

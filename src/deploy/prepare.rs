@@ -14,7 +14,7 @@ use super::{
     preflight::Findings,
     settings::DeploySettings,
     slots::Slots,
-    stack::{MAX_TEMPLATE_BYTES, ParameterValue, Stack, Template, WantedStack},
+    stack::{MAX_TEMPLATE_BYTES, ParameterValue, Stack, StackTemplate, WantedStack},
 };
 use crate::{aws::service::dns_suffix, error::Fault};
 
@@ -149,9 +149,9 @@ impl Deploy {
     }
 
     /// Returns the template as part of the call, or its place in the bucket if it is too long for a call.
-    pub(super) fn placed(&self, text: String, settings: &DeploySettings) -> Result<Template> {
+    pub(super) fn placed(&self, text: String, settings: &DeploySettings) -> Result<StackTemplate> {
         if text.len() <= MAX_TEMPLATE_BYTES {
-            return Ok(Template::Body(text));
+            return Ok(StackTemplate::Body(text));
         }
         let store = Store::of(settings, &self.stack).with_context(|| {
             Fault::new(format!("the template has {} bytes, and a call takes at most {MAX_TEMPLATE_BYTES}", text.len()))
@@ -162,6 +162,6 @@ impl Deploy {
         let region = self.system.aws.region(&self.system.host)?;
         let url = format!("https://s3.{region}.{}/{}/{}", dns_suffix(&region), upload.bucket, upload.key);
         _ = self.system.aws.upload(&self.system.host, upload)?;
-        Ok(Template::Url(url))
+        Ok(StackTemplate::Url(url))
     }
 }

@@ -16,7 +16,7 @@ use super::{
     layout::Slot,
     parameters::{Parameter, SlotParameter},
     slots::{Slots, active},
-    stack::{self, ParameterValue, Stack, Template, WantedStack},
+    stack::{self, ParameterValue, Stack, StackTemplate, WantedStack},
     state::Condition,
     watch::Watch,
 };
@@ -269,7 +269,8 @@ impl Deploy {
                 stack.parameters.keys().map(|name| (name.clone(), ParameterValue::Previous)).collect();
             parameters.extend(values.clone());
             let watch = Watch::from_now(self, &stack.id)?;
-            if stack::update(&self.system, &stack.name, &WantedStack { template: Template::Previous, parameters })? {
+            if stack::update(&self.system, &stack.name, &WantedStack { template: StackTemplate::Previous, parameters })?
+            {
                 self.say(&format!("updating {what} of stack {}", stack.name));
                 begun.push(watch);
             }

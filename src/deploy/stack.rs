@@ -116,7 +116,7 @@ fn is_absent(error: &anyhow::Error) -> bool {
 
 /// Where the text of a template is.
 #[derive(Debug, Clone)]
-pub enum Template {
+pub enum StackTemplate {
     /// In the call.
     Body(String),
     /// In S3, too long for a call.
@@ -138,7 +138,7 @@ pub enum ParameterValue {
 #[derive(Debug, Clone)]
 pub struct WantedStack {
     /// Its template.
-    pub template: Template,
+    pub template: StackTemplate,
     /// Its parameters.
     pub parameters: BTreeMap<String, ParameterValue>,
 }
@@ -147,9 +147,9 @@ impl WantedStack {
     /// Puts template and parameters into a call.
     fn put(&self, call: Call) -> Call {
         let mut call = match &self.template {
-            Template::Body(text) => call.with("TemplateBody", text),
-            Template::Url(url) => call.with("TemplateURL", url),
-            Template::Previous => call.with("UsePreviousTemplate", "true"),
+            StackTemplate::Body(text) => call.with("TemplateBody", text),
+            StackTemplate::Url(url) => call.with("TemplateURL", url),
+            StackTemplate::Previous => call.with("UsePreviousTemplate", "true"),
         };
         for ((name, value), n) in self.parameters.iter().zip(1..) {
             let member = format!("Parameters.member.{n}");

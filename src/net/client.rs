@@ -84,7 +84,7 @@ impl Clients {
     }
 
     fn public(&self) -> Result<ClientBuilder, Fault> {
-        Ok(self.builder(self.tls()?).redirect(Policy::none()).dns_resolver(self.names(true)))
+        Ok(self.builder(self.tls()?).redirect(Policy::none()).dns_resolver(self.resolver(true)))
     }
 
     /// For the AWS SDK: a redirected request would have the wrong signature.
@@ -93,8 +93,8 @@ impl Clients {
     }
 
     /// Half of the time that a connection may take, so that the name servers are not taken for the server.
-    fn names(&self, public: bool) -> Arc<Names> {
-        Arc::new(Names { public, limit: self.0.connect_timeout / 2 })
+    fn resolver(&self, public: bool) -> Arc<SystemResolver> {
+        Arc::new(SystemResolver { public, limit: self.0.connect_timeout / 2 })
     }
 
     /// For the metadata service and for probes, without proxies; for `http` also without reading any
@@ -119,7 +119,7 @@ impl Clients {
         Client::builder()
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("glovo-bootstrap/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(self.names(false))
+            .dns_resolver(self.resolver(false))
             // A URL's query may hold a signature, which must not be shown.
             .referer(false)
             .connect_timeout(self.0.connect_timeout)
@@ -239,12 +239,12 @@ fn refused(host: &str, error: &rustls::Error) -> Failure {
 }
 
 /// The system's resolver; for downloads without the link-local addresses that a name in a redirect could stand for.
-struct Names {
+struct SystemResolver {
     public: bool,
     limit: Duration,
 }
 
-impl Resolve for Names {
+impl Resolve for SystemResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let Self { public, limit } = *self;
         Box::pin(async move {
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn a_name_that_stands_for_the_metadata_service_has_no_address() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let names = Names { public: true, limit: Duration::from_secs(10) };
+        let names = SystemResolver { public: true, limit: Duration::from_secs(10) };
         let resolve = |name: &str| runtime.block_on(names.resolve(name.parse().unwrap()));
         // An address resolves to itself.
         assert!(resolve("169.254.169.254").is_err_and(|error| error.to_string().contains("link-local")));

@@ -278,15 +278,15 @@ impl<'a> Attempts<'a> {
     ///
     /// # Errors
     /// If this was the last one.
-    fn pause(&mut self, asked: Option<Duration>, headway: bool) -> Result<Duration, End> {
+    fn pause(&mut self, asked: Option<Duration>, headway: bool) -> Result<Duration, GiveUpReason> {
         let Pace { limit, longest, obedience, .. } = *self.pace;
         let (left, most) = match limit {
-            Limit::Attempts(most) if self.failed >= most => return Err(End::Attempts),
+            Limit::Attempts(most) if self.failed >= most => return Err(GiveUpReason::Attempts),
             Limit::Attempts(_) => (Duration::MAX, obedience),
             Limit::Patience(patience) => {
                 let left = patience.saturating_sub(self.pace.clock.now().saturating_sub(self.since));
                 if left.is_zero() {
-                    return Err(End::Attempts);
+                    return Err(GiveUpReason::Attempts);
                 }
                 (left, left)
             }
@@ -294,7 +294,7 @@ impl<'a> Attempts<'a> {
         let usual = match asked {
             Some(asked) if asked <= most => Pace::obey(asked, most),
             // The origin has refused beforehand what asks earlier.
-            Some(asked) => return Err(End::Asked { asked, most }),
+            Some(asked) => return Err(GiveUpReason::Asked { asked, most }),
             None => self.pace.pause(self.failed),
         };
         let pause = if headway {
@@ -305,24 +305,24 @@ impl<'a> Attempts<'a> {
         } else if let Limit::Patience(_) = limit {
             usual.max(longest.mul_f64(1.0 - JITTER * fastrand::f64()))
         } else {
-            return Err(End::Budget);
+            return Err(GiveUpReason::Budget);
         };
         // The last attempt is made when patience ends.
         Ok(pause.min(left))
     }
 
-    fn give_up(&self, fault: Fault, end: End) -> Failure {
+    fn give_up(&self, fault: Fault, end: GiveUpReason) -> Failure {
         let attempts = if self.failed == 1 { "attempt" } else { "attempts" };
         let gave_up = format!("gave up after {} {attempts}", self.failed);
         let spent = || self.pace.clock.now().saturating_sub(self.since);
         let (message, asked) = match (end, self.pace.limit) {
-            (End::Budget, _) => ("gave up: this process's retry budget is used up".to_owned(), None),
-            (End::Asked { asked, most }, _) => {
+            (GiveUpReason::Budget, _) => ("gave up: this process's retry budget is used up".to_owned(), None),
+            (GiveUpReason::Asked { asked, most }, _) => {
                 let why = format!("the server asks to wait {}, longer than {}", spoken(asked), spoken(most));
                 (format!("{gave_up}: {why}"), Some(asked))
             }
-            (End::Attempts, Limit::Attempts(_)) => (gave_up, None),
-            (End::Attempts, Limit::Patience(_)) => (format!("{gave_up} in {}", spoken(spent())), None),
+            (GiveUpReason::Attempts, Limit::Attempts(_)) => (gave_up, None),
+            (GiveUpReason::Attempts, Limit::Patience(_)) => (format!("{gave_up} in {}", spoken(spent())), None),
         };
         Failure::Transient(Fault::new(message).caused_by(fault).transient(), asked)
     }
@@ -330,7 +330,7 @@ impl<'a> Attempts<'a> {
 
 /// Why an attempt was the last one.
 #[derive(Debug, Clone, Copy)]
-enum End {
+enum GiveUpReason {
     /// All that are allowed have failed.
     Attempts,
     /// The process's retries are used up.

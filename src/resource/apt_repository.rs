@@ -405,9 +405,9 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
     }
 
     /// An image's tree, removed when dropped.
-    struct Image(PathBuf);
+    struct RepositoryImage(PathBuf);
 
-    impl Image {
+    impl RepositoryImage {
         fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("glovo-bootstrap-repository-{}-{name}", std::process::id()));
             fs::create_dir_all(&path).unwrap();
@@ -430,7 +430,7 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
         }
     }
 
-    impl Drop for Image {
+    impl Drop for RepositoryImage {
         fn drop(&mut self) {
             _ = fs::remove_dir_all(&self.0);
         }
@@ -442,7 +442,7 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
 
     #[test]
     fn a_repository_that_is_in_place_needs_no_network() {
-        let image = Image::new("pinned");
+        let image = RepositoryImage::new("pinned");
         let repository = repository(&format!("key = \"https://example.com/key\"\nkey_fingerprint = \"{FINGERPRINT}\""));
         let keyring = Keyring::read(KEY.as_bytes()).unwrap();
         let sources = repository.sources(&repository.name.keyring, &keyring);
@@ -468,7 +468,7 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
 
     #[test]
     fn a_keyring_is_recognized_by_the_digest_of_its_key_file() {
-        let image = Image::new("digest");
+        let image = RepositoryImage::new("digest");
         let packets = Keyring::read(KEY.as_bytes()).unwrap().packets().to_vec();
         let of = |file: &[u8]| {
             repository(&format!("key = \"https://example.com/key\"\nkey_sha256 = \"{}\"", Sha256::of(file)))

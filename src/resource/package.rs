@@ -107,9 +107,9 @@ mod tests {
     use crate::{stop::Interrupt, system::Mode};
 
     /// An image's tree with a dpkg record, removed when dropped.
-    struct Image(PathBuf);
+    struct PackageImage(PathBuf);
 
-    impl Image {
+    impl PackageImage {
         fn new(name: &str, record: &str) -> Self {
             let path = std::env::temp_dir().join(format!("glovo-bootstrap-package-{}-{name}", std::process::id()));
             fs::create_dir_all(path.join("var/lib/dpkg/updates")).unwrap();
@@ -126,7 +126,7 @@ mod tests {
         }
     }
 
-    impl Drop for Image {
+    impl Drop for PackageImage {
         fn drop(&mut self) {
             _ = fs::remove_dir_all(&self.0);
         }
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn only_an_installed_package_is_as_declared() {
-        let image = Image::new(
+        let image = PackageImage::new(
             "states",
             &record(&[
                 ("here", "install ok installed"),
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn packages_of_an_interrupted_run_are_named_with_states() {
-        let image = Image::new(
+        let image = PackageImage::new(
             "unfinished",
             &record(&[
                 ("here", "install ok installed"),
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn our_own_policy_is_removed_and_a_foreign_one_is_not() {
-        let image = Image::new("policy", &record(&[("here", "install ok installed")]));
+        let image = PackageImage::new("policy", &record(&[("here", "install ok installed")]));
         let path = image.0.join("usr/sbin/policy-rc.d");
         fs::write(&path, "#!/bin/sh\nexit 101\n").unwrap();
         assert_eq!(image.plan(&["here"]).unwrap(), NONE);
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_system_without_dpkg_is_named() {
-        let image = Image::new("foreign", "");
+        let image = PackageImage::new("foreign", "");
         fs::remove_file(image.0.join("var/lib/dpkg/status")).unwrap();
         assert!(image.plan(&["here"]).unwrap_err().to_string().ends_with("this is not a Debian or Ubuntu system"));
     }

@@ -25,7 +25,7 @@ use crate::{
 /// Returns the view for the current output: the journal or lines.
 pub fn choose(mode: Mode) -> Rc<RefCell<dyn Observer>> {
     if mode == Mode::Run && is_stderr_the_journal() {
-        Rc::new(RefCell::new(Journal { step: String::new() }))
+        Rc::new(RefCell::new(JournalLines { step: String::new() }))
     } else {
         Rc::new(RefCell::new(Lines::new(mode)))
     }
@@ -186,11 +186,11 @@ fn summary(report: &Report, mode: Mode, elapsed: Duration) -> String {
 }
 
 /// The view in records of the journal, with step, resource and change as fields.
-struct Journal {
+struct JournalLines {
     step: String,
 }
 
-impl Observer for Journal {
+impl Observer for JournalLines {
     fn step_begins(&mut self, _index: usize, _total: usize, name: &str) {
         self.step = name.into();
     }

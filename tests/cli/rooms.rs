@@ -1,4 +1,5 @@
 //! The rooms of the house only look down: what ARCHITECTURE.md draws is what the code imports.
+//! A type name of the code means one thing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,6 +62,36 @@ fn no_room_holds_more_than_a_fifth_of_the_lines() {
     assert!(large.is_empty(), "of {all} lines: {large:?}");
 }
 
+#[test]
+fn each_type_name_is_declared_once() {
+    let mut files = vec![];
+    collect(&root().join("src"), &|_| false, &mut files);
+    let mut places = BTreeMap::<String, Vec<String>>::new();
+    for (file, text) in &files {
+        for (number, line) in text.lines().enumerate() {
+            if let Some(name) = declared_type(line) {
+                let place = format!("{}:{}", file.strip_prefix(root()).unwrap().display(), number + 1);
+                places.entry(name).or_default().push(place);
+            }
+        }
+    }
+    assert!(places.len() > 300, "{} type names", places.len());
+    let twice: Vec<_> = places.iter().filter(|(_, places)| places.len() > 1).collect();
+    assert!(twice.is_empty(), "rename the less general one of: {twice:#?}");
+}
+
+/// Returns the name of the type that a line declares. An indented `type` belongs to a trait, and is not declared here.
+fn declared_type(line: &str) -> Option<String> {
+    let mut words = line.split_whitespace().skip_while(|word| word.starts_with("pub") || *word == "unsafe");
+    let is_declaration = match words.next()? {
+        "struct" | "enum" | "union" | "trait" => true,
+        "type" => !line.starts_with(' '),
+        _ => false,
+    };
+    let name: String = words.next()?.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+    (is_declaration && name.starts_with(|c: char| c.is_ascii_uppercase())).then_some(name)
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -68,24 +99,26 @@ fn root() -> &'static Path {
 /// The files of the program, without its tests, and what stands in them before their own tests.
 fn product_files() -> Vec<(PathBuf, String)> {
     let mut files = vec![];
-    collect(&root().join("src"), &mut files);
+    collect(&root().join("src"), &|name| matches!(name, "tests" | "fuzz" | "lib" | "main"), &mut files);
     assert!(files.len() > 100, "{} files", files.len());
+    for (_, text) in &mut files {
+        let end = ["\n#[cfg(test)]", "\n#[cfg(any(test"].iter().filter_map(|mark| text.find(mark)).min();
+        text.truncate(end.unwrap_or(text.len()));
+    }
     files
 }
 
-fn collect(directory: &Path, files: &mut Vec<(PathBuf, String)>) {
+fn collect(directory: &Path, is_left_out: &dyn Fn(&str) -> bool, files: &mut Vec<(PathBuf, String)>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        if matches!(name.as_str(), "tests" | "fuzz" | "lib" | "main") {
+        if is_left_out(&path.file_stem().unwrap().to_string_lossy()) {
             continue;
         }
         if path.is_dir() {
-            collect(&path, files);
+            collect(&path, is_left_out, files);
         } else {
             let text = fs::read_to_string(&path).unwrap();
-            let end = ["\n#[cfg(test)]", "\n#[cfg(any(test"].iter().filter_map(|mark| text.find(mark)).min();
-            files.push((path, text[..end.unwrap_or(text.len())].to_owned()));
+            files.push((path, text));
         }
     }
 }

@@ -27,11 +27,11 @@ use crate::{
 struct Script {
     /// Whether its digest is declared: that of the first version. Then a server may answer anything at all.
     pinned: bool,
-    answers: Vec<Answer>,
+    answers: Vec<ScriptedAnswer>,
 }
 
 #[derive(Debug, Arbitrary)]
-enum Answer {
+enum ScriptedAnswer {
     /// These bytes, whatever they mean.
     Raw(Vec<u8>),
     /// One of the two versions, as a whole.
@@ -92,7 +92,7 @@ struct Stage {
     /// Its number: connections of an earlier one are not answered.
     number: u64,
     pinned: bool,
-    answers: Vec<Answer>,
+    answers: Vec<ScriptedAnswer>,
     /// What a client may take to be the whole.
     announced: Vec<Vec<u8>>,
 }
@@ -126,7 +126,7 @@ pub fn check(bytes: &[u8]) {
     };
     let source: Source = format!("http://{}/{number}", *ADDRESS).parse().unwrap();
     let download = Download::new(source, pinned.then(|| Sha256::of(&VERSIONS[0])));
-    let tree = Tree::new(number);
+    let tree = DeliveryTree::new(number);
     for _ in 0..2 {
         let system = super::system(&tree.0).unwrap();
         let Ok(fetched) = system.fetch(&download) else { continue };
@@ -148,9 +148,9 @@ pub fn check(bytes: &[u8]) {
 }
 
 /// An empty directory, in memory.
-struct Tree(PathBuf);
+struct DeliveryTree(PathBuf);
 
-impl Tree {
+impl DeliveryTree {
     fn new(number: u64) -> Self {
         let path = PathBuf::from(format!("/dev/shm/fuzz-response-{}-{number}", std::process::id()));
         fs::create_dir(&path).unwrap();
@@ -158,7 +158,7 @@ impl Tree {
     }
 }
 
-impl Drop for Tree {
+impl Drop for DeliveryTree {
     fn drop(&mut self) {
         _ = fs::remove_dir_all(&self.0);
     }
@@ -167,7 +167,7 @@ impl Drop for Tree {
 /// One request, one answer.
 fn serve(mut stream: TcpStream) {
     _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
-    let Some(request) = Request::read(&stream) else { return };
+    let Some(request) = ReceivedRequest::read(&stream) else { return };
     let (pieces, slow) = {
         let mut stage = stage();
         if request.number != Some(stage.number) {
@@ -185,12 +185,12 @@ fn serve(mut stream: TcpStream) {
 }
 
 /// What is sent, and whether slowly.
-fn respond(stage: &mut Stage, request: &Request, answer: Answer) -> (Vec<u8>, bool) {
+fn respond(stage: &mut Stage, request: &ReceivedRequest, answer: ScriptedAnswer) -> (Vec<u8>, bool) {
     match answer {
         // What no digest vouches for can't be told from the truth.
-        Answer::Raw(_) if !stage.pinned => (vec![], false),
-        Answer::Raw(bytes) => (harmless(bytes), false),
-        Answer::Other { code, retry_after } => {
+        ScriptedAnswer::Raw(_) if !stage.pinned => (vec![], false),
+        ScriptedAnswer::Raw(bytes) => (harmless(bytes), false),
+        ScriptedAnswer::Other { code, retry_after } => {
             let after = retry_after.map_or(String::new(), |after| format!("retry-after: {after}\r\n"));
             // A success has a body.
             let code = if code % 1000 / 100 == 2 { 500 } else { code % 1000 };
@@ -198,12 +198,12 @@ fn respond(stage: &mut Stage, request: &Request, answer: Answer) -> (Vec<u8>, bo
             let head = format!("HTTP/1.1 {code:03} Status\r\n{after}location: {to}\r\ncontent-length: 0\r\n\r\n");
             (head.into_bytes(), false)
         }
-        Answer::Whole(manner) => whole(stage, request, &manner),
-        Answer::Part(manner) => part(stage, request, &manner),
+        ScriptedAnswer::Whole(manner) => whole(stage, request, &manner),
+        ScriptedAnswer::Part(manner) => part(stage, request, &manner),
     }
 }
 
-fn whole(stage: &mut Stage, request: &Request, manner: &Manner) -> (Vec<u8>, bool) {
+fn whole(stage: &mut Stage, request: &ReceivedRequest, manner: &Manner) -> (Vec<u8>, bool) {
     let body = &VERSIONS[usize::from(manner.newer)];
     let weak = if manner.fault() == 0 { "W/" } else { "" };
     let mut head = format!("HTTP/1.1 200 OK\r\netag: {weak}{}\r\nconnection: close\r\n", etag(manner.newer));
@@ -241,7 +241,7 @@ fn whole(stage: &mut Stage, request: &Request, manner: &Manner) -> (Vec<u8>, boo
     ([head.as_bytes(), b"\r\n", &rest].concat(), manner.fault() == 4)
 }
 
-fn part(stage: &Stage, request: &Request, manner: &Manner) -> (Vec<u8>, bool) {
+fn part(stage: &Stage, request: &ReceivedRequest, manner: &Manner) -> (Vec<u8>, bool) {
     let body = &VERSIONS[usize::from(manner.newer)];
     let Some((first, last)) = request.range else { return (vec![], false) };
     let last = last.unwrap_or(body.len() - 1).min(body.len() - 1);
@@ -278,14 +278,14 @@ fn harmless(mut bytes: Vec<u8>) -> Vec<u8> {
 
 /// What is known of a request.
 #[derive(Default)]
-struct Request {
+struct ReceivedRequest {
     is_head: bool,
     number: Option<u64>,
     range: Option<(usize, Option<usize>)>,
     if_range: Option<String>,
 }
 
-impl Request {
+impl ReceivedRequest {
     fn read(stream: &TcpStream) -> Option<Self> {
         let mut request = Self::default();
         let mut lines = BufReader::new(stream).lines();

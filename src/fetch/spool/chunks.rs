@@ -14,7 +14,7 @@ pub(crate) struct Lane(usize);
 
 /// A lane's work on a chunk, and how many chunks were whole when it began.
 #[derive(Debug, Clone, Copy)]
-struct Claim {
+struct LaneClaim {
     lane: Lane,
     since: usize,
 }
@@ -24,7 +24,7 @@ struct Claim {
 struct Chunk {
     /// How many of its bytes are there, from its start.
     there: u64,
-    claim: Option<Claim>,
+    claim: Option<LaneClaim>,
 }
 
 /// The chunks of a body. One of unknown length is a single chunk.
@@ -130,7 +130,7 @@ impl Chunks {
     pub(crate) fn claim(&mut self, lane: Lane) -> Option<(u64, u64)> {
         let active = self.begun.values().filter(|chunk| chunk.claim.is_some()).count() + 1;
         let patience = if self.has_more() { 2 * active } else { active };
-        let is_free = |claim: Option<Claim>| {
+        let is_free = |claim: Option<LaneClaim>| {
             claim.is_none_or(|claim| claim.lane != lane && self.completed >= claim.since + patience)
         };
         let mut chunks = self.front..self.count();
@@ -153,7 +153,7 @@ impl Chunks {
     /// Gives a chunk to a lane; returns how many bytes of it are there.
     fn take(&mut self, chunk: u64, lane: Lane) -> u64 {
         let chunk = self.begun.entry(chunk).or_default();
-        chunk.claim = Some(Claim { lane, since: self.completed });
+        chunk.claim = Some(LaneClaim { lane, since: self.completed });
         chunk.there
     }
 

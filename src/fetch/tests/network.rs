@@ -93,7 +93,7 @@ fn a_download_goes_on_when_the_packets_come_again() {
 
 /// What a name server does with a question.
 #[derive(Clone, Copy, PartialEq)]
-enum Names {
+enum NameServerFault {
     ServerFailure,
     Silence,
     /// Too much for a datagram; asked again by TCP, it answers.
@@ -103,15 +103,15 @@ enum Names {
 }
 
 /// A name server on port 53 of this namespace, the only one that its resolver knows.
-fn name_server(names: Names, directory: &Path) {
+fn name_server(names: NameServerFault, directory: &Path) {
     let datagrams = UdpSocket::bind("127.0.0.1:53").unwrap();
     _ = std::thread::spawn(move || {
         let mut buffer = [0; 512];
         while let Ok((length, from)) = datagrams.recv_from(&mut buffer) {
             let answer = match names {
-                Names::Silence => continue,
-                Names::ServerFailure => reply(&buffer[..length], 0x02, &[]),
-                Names::Truncated | Names::OnlyTruncated => {
+                NameServerFault::Silence => continue,
+                NameServerFault::ServerFailure => reply(&buffer[..length], 0x02, &[]),
+                NameServerFault::Truncated | NameServerFault::OnlyTruncated => {
                     let mut answer = reply(&buffer[..length], 0, &[]);
                     answer[2] |= 0x02;
                     answer
@@ -120,7 +120,7 @@ fn name_server(names: Names, directory: &Path) {
             _ = datagrams.send_to(&answer, from).unwrap();
         }
     });
-    if names == Names::Truncated {
+    if names == NameServerFault::Truncated {
         let streams = TcpListener::bind("127.0.0.1:53").unwrap();
         _ = std::thread::spawn(move || {
             for mut stream in streams.incoming().flatten() {
@@ -154,7 +154,7 @@ fn reply(question: &[u8], code: u8, address: &[u8]) -> Vec<u8> {
     reply
 }
 
-fn resolving_fails(names: Names, words: &'static str) {
+fn resolving_fails(names: NameServerFault, words: &'static str) {
     apart(move || {
         let bench = Bench::new(settings_with(|network| network.connect_timeout = Duration::from_secs(1)));
         name_server(names, &bench.tree);
@@ -168,17 +168,17 @@ fn resolving_fails(names: Names, words: &'static str) {
 
 #[test]
 fn a_name_server_that_fails_is_named() {
-    resolving_fails(Names::ServerFailure, "gave up after 3 attempts");
+    resolving_fails(NameServerFault::ServerFailure, "gave up after 3 attempts");
 }
 
 #[test]
 fn a_name_server_that_does_not_answer_is_named() {
-    resolving_fails(Names::Silence, "no answer within 500 ms");
+    resolving_fails(NameServerFault::Silence, "no answer within 500 ms");
 }
 
 #[test]
 fn an_answer_that_is_cut_and_can_not_be_had_whole_is_none() {
-    resolving_fails(Names::OnlyTruncated, "gave up after 3 attempts");
+    resolving_fails(NameServerFault::OnlyTruncated, "gave up after 3 attempts");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn an_answer_that_is_too_long_for_a_datagram_is_had_by_tcp() {
     apart(|| {
         let server = Server::replies(vec![Reply::ok("jar")]);
         let bench = Bench::new(settings());
-        name_server(Names::Truncated, &bench.tree);
+        name_server(NameServerFault::Truncated, &bench.tree);
         let url = server.url("/").replace("127.0.0.1", "origin.example");
         assert_eq!(text(bench.fetch(&url).unwrap()), "jar");
     });

@@ -11,7 +11,7 @@ use nix::{fcntl::OFlag, sys::stat::Mode as Bits};
 
 use super::{
     FileStatus, FileType, Root, obeyed,
-    walk::{End, Reached, Walk, WalkPurpose},
+    walk::{Reached, Walk, WalkEnd, WalkPurpose},
 };
 use crate::{
     host::calls::{fstat, list, openat},
@@ -46,12 +46,12 @@ impl Trusted {
         let path = if path.is_absolute() { path.to_owned() } else { current_directory()?.join(path) };
         let Reached { place, mut path, end } = Walk::new(root.fd.clone(), &path, purpose).run(&root)?;
         let name = match end {
-            End::Directory => ".".into(),
-            End::File(name) => {
+            WalkEnd::Directory => ".".into(),
+            WalkEnd::File(name) => {
                 path.push(&name);
                 name
             }
-            End::Missing(_) => return Ok(None),
+            WalkEnd::Missing(_) => return Ok(None),
         };
         // Without O_NONBLOCK, opening a FIFO would wait for a writer.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;

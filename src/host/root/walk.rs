@@ -71,7 +71,7 @@ impl OpenDirectory {
 
 /// The end of a walk.
 #[derive(Debug)]
-pub(crate) enum End {
+pub(crate) enum WalkEnd {
     /// The path is a directory.
     Directory,
     /// The path is a file with this name.
@@ -86,7 +86,7 @@ pub(crate) struct Reached {
     pub(crate) place: OpenDirectory,
     /// Its path without links.
     pub(crate) path: PathBuf,
-    pub(crate) end: End,
+    pub(crate) end: WalkEnd,
 }
 
 /// The existing and the missing part of a path.
@@ -122,7 +122,7 @@ pub(crate) struct Walk<'a> {
 
 /// The result of a part of a walk.
 enum WalkStep {
-    End(End),
+    End(WalkEnd),
     /// The next directories belong to the user with this id.
     Enter(u32),
 }
@@ -165,7 +165,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn reached(mut self, user: Option<Arc<UserIdentity>>, end: End) -> Result<Reached> {
+    fn reached(mut self, user: Option<Arc<UserIdentity>>, end: WalkEnd) -> Result<Reached> {
         let path = self.real(OsStr::new(""));
         let fd = self.stack.pop().context("a walk without a root")?;
         Ok(Reached { place: OpenDirectory { fd, way: self.way, user }, path, end })
@@ -205,7 +205,7 @@ impl<'a> Walk<'a> {
                 FileType::Link if !self.is_trusted => return Ok(self.missing(component)),
                 FileType::Link => self.follow(&fd)?,
                 _ if self.pending.iter().all(|component| component.is_empty()) => {
-                    return Ok(WalkStep::End(End::File(component)));
+                    return Ok(WalkStep::End(WalkEnd::File(component)));
                 }
                 _ => return Ok(self.missing(component)),
             }
@@ -213,7 +213,7 @@ impl<'a> Walk<'a> {
                 return Ok(WalkStep::Enter(uid));
             }
         }
-        Ok(WalkStep::End(End::Directory))
+        Ok(WalkStep::End(WalkEnd::Directory))
     }
 
     /// Checks a component for the purpose of the walk. Returns a user if that user's directories begin with it.
@@ -261,7 +261,7 @@ impl<'a> Walk<'a> {
     }
 
     fn missing(&mut self, component: OsString) -> WalkStep {
-        WalkStep::End(End::Missing(std::iter::once(component).chain(self.pending.drain(..)).collect()))
+        WalkStep::End(WalkEnd::Missing(std::iter::once(component).chain(self.pending.drain(..)).collect()))
     }
 
     fn follow(&mut self, link: &OwnedFd) -> Result<()> {
@@ -295,7 +295,7 @@ impl Root {
     /// Walks to a directory; `None` if a component does not exist or is not a directory.
     pub(crate) fn walk(&self, path: &AbsPath, purpose: WalkPurpose) -> Result<Option<OpenDirectory>> {
         let reached = Walk::new(self.fd.clone(), Path::new(path.as_str()), purpose).run(self)?;
-        Ok(matches!(reached.end, End::Directory).then_some(reached.place))
+        Ok(matches!(reached.end, WalkEnd::Directory).then_some(reached.place))
     }
 
     /// Returns the existing and the missing part of a path to write, after the expected changes.
@@ -306,9 +306,9 @@ impl Root {
         let walk = Walk::new(self.fd.clone(), Path::new(path.as_str()), WalkPurpose::Write);
         let Reached { place, path, end } = walk.survey(self, expected)?;
         let missing = match end {
-            End::Directory => vec![],
-            End::File(name) => vec![name],
-            End::Missing(names) => names,
+            WalkEnd::Directory => vec![],
+            WalkEnd::File(name) => vec![name],
+            WalkEnd::Missing(names) => names,
         };
         Ok(Survey { way: place.way, path, missing: missing.into_iter().filter(|name| !name.is_empty()).collect() })
     }

@@ -16,13 +16,13 @@ const PUT_BACK_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// A service that reads files, with its declaration.
 #[derive(Clone, Copy)]
-struct Reader<'a> {
+struct ReadingService<'a> {
     declared: &'a Declared,
     service: &'a Service,
 }
 
-impl Reader<'_> {
-    fn is(&self, other: &Reader<'_>) -> bool {
+impl ReadingService<'_> {
+    fn is(&self, other: &ReadingService<'_>) -> bool {
         std::ptr::eq(self.declared, other.declared)
     }
 }
@@ -36,7 +36,7 @@ impl<'a> Run<'a> {
         }
         let Some(service) = declared.resource.service() else { return error };
         let Some(must_restart) = system.refusal(service.unit_name()) else { return error };
-        let undone = || self.undo(Reader { declared, service }, must_restart);
+        let undone = || self.undo(ReadingService { declared, service }, must_restart);
         let said = system.host.stop.deadlines.instead(PUT_BACK_TIMEOUT, "putting files back", undone);
         if said.is_empty() {
             return error;
@@ -45,7 +45,7 @@ impl<'a> Run<'a> {
     }
 
     /// Puts the files back, and restarts the services that run with the new ones. Returns what was done, in words.
-    fn undo(&mut self, refused: Reader<'a>, must_restart: bool) -> Vec<String> {
+    fn undo(&mut self, refused: ReadingService<'a>, must_restart: bool) -> Vec<String> {
         let (paths, mut readers) = self.affected_by(refused);
         let results = self.system.put_back(paths);
         let done: Vec<&AbsPath> = results.iter().filter(|(_, result)| result.is_ok()).map(|(path, _)| path).collect();
@@ -73,25 +73,25 @@ impl<'a> Run<'a> {
         said
     }
 
-    fn services(&self) -> impl Iterator<Item = Reader<'a>> + use<'a> {
+    fn services(&self) -> impl Iterator<Item = ReadingService<'a>> + use<'a> {
         let all = self.manifest.steps.iter().flat_map(|step| &step.resources);
-        all.filter_map(|declared| Some(Reader { declared, service: declared.resource.service()? }))
+        all.filter_map(|declared| Some(ReadingService { declared, service: declared.resource.service()? }))
     }
 
     /// Returns the paths to put back for a service, and the services that run with them.
     ///
     /// These are the service itself and each service that was started with one of the paths. If this run restarted such
     /// a service, its other changed files are put back too.
-    fn affected_by(&self, refused: Reader<'a>) -> (BTreeSet<AbsPath>, Vec<Reader<'a>>) {
+    fn affected_by(&self, refused: ReadingService<'a>) -> (BTreeSet<AbsPath>, Vec<ReadingService<'a>>) {
         let system = self.system;
-        let changed_of = |reader: &Reader<'_>| system.changed_of(&reader.declared.resource.files());
+        let changed_of = |reader: &ReadingService<'_>| system.changed_of(&reader.declared.resource.files());
         let mut paths = changed_of(&refused);
         let mut readers = vec![refused];
-        let shares = |reader: &Reader<'_>, paths: &BTreeSet<AbsPath>| {
+        let shares = |reader: &ReadingService<'_>, paths: &BTreeSet<AbsPath>| {
             let mut shared = changed_of(reader).into_iter().filter(|path| paths.contains(path));
             shared.any(|path| reader.service.runs_with(system, &path).unwrap_or(false))
         };
-        let next = |readers: &[Reader<'a>], paths: &BTreeSet<AbsPath>| {
+        let next = |readers: &[ReadingService<'a>], paths: &BTreeSet<AbsPath>| {
             self.services().find(|other| !readers.iter().any(|reader| reader.is(other)) && shares(other, paths))
         };
         while let Some(other) = next(&readers, &paths) {
@@ -105,18 +105,19 @@ impl<'a> Run<'a> {
     }
 
     /// Starts services with the files that were put back. Returns which of them run, in words.
-    fn start_again(&self, done: &[&AbsPath], readers: &[Reader<'_>]) -> Vec<String> {
+    fn start_again(&self, done: &[&AbsPath], readers: &[ReadingService<'_>]) -> Vec<String> {
         let system = self.system;
         let (mut said, mut runs) = (vec![], vec![]);
         // For drop-ins, systemd itself says that a unit needs a reload.
-        let is_stale =
-            |reader: &Reader<'_>| system.host.unit(reader.service.unit_name()).is_ok_and(|unit| unit.needs_reload());
+        let is_stale = |reader: &ReadingService<'_>| {
+            system.host.unit(reader.service.unit_name()).is_ok_and(|unit| unit.needs_reload())
+        };
         if done.iter().any(|path| system.host.is_unit_file(path)) || readers.iter().any(is_stale) {
             let reloaded = system.host.daemon_reload();
             system.forget();
             said.extend(reloaded.err().map(|error| format!("systemd could not read its unit files again: {error:#}")));
         }
-        for Reader { declared, service } in readers {
+        for ReadingService { declared, service } in readers {
             let restarted =
                 system.host.stop.deadlines.within(declared.timeout, &declared.title(), || service.restart(system));
             system.forget();
@@ -157,12 +158,13 @@ impl<'a> Run<'a> {
     }
 
     fn keep_files_of_waiting_services(&self) {
-        let has_started = |reader: &Reader<'_>| self.system.host.has_started(reader.service.unit_name());
+        let has_started = |reader: &ReadingService<'_>| self.system.host.has_started(reader.service.unit_name());
         // A service without a pending change already runs with its files, or is never started by a run.
-        let is_pending = |reader: &Reader<'_>| {
+        let is_pending = |reader: &ReadingService<'_>| {
             reader.declared.resource.plan(self.system).map_or(true, |changes| !changes.is_empty())
         };
-        let is_waiting = |reader: &Reader<'_>| self.system.has_previous() && !has_started(reader) && is_pending(reader);
+        let is_waiting =
+            |reader: &ReadingService<'_>| self.system.has_previous() && !has_started(reader) && is_pending(reader);
         let waiting = self.services().filter(is_waiting);
         let mut files: BTreeSet<AbsPath> = waiting.flat_map(|reader| reader.declared.resource.files()).collect();
         let resolved: Vec<_> = files.iter().filter_map(|path| self.system.root().resolve_trusted(path).ok()).collect();

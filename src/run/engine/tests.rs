@@ -82,19 +82,19 @@ impl Observer for Recorder {
 }
 
 /// A manifest under construction, and its tree.
-struct Script {
+struct ScriptedRun {
     manifest: Manifest,
     log: Log,
     tree: PathBuf,
 }
 
-impl Drop for Script {
+impl Drop for ScriptedRun {
     fn drop(&mut self) {
         _ = std::fs::remove_dir_all(&self.tree);
     }
 }
 
-impl Script {
+impl ScriptedRun {
     fn new() -> Self {
         let tree = nix::unistd::mkdtemp(&std::env::temp_dir().join("engine-XXXXXX")).unwrap();
         Self { manifest: Manifest { steps: vec![], warnings: vec![] }, log: Log::default(), tree }
@@ -142,7 +142,7 @@ fn causes(report: &Report) -> String {
 
 #[test]
 fn a_difference_after_the_changes_is_a_failure() {
-    let script = Script::new().step("a").resource("x", &[Part::Change, Part::Change]);
+    let script = ScriptedRun::new().step("a").resource("x", &[Part::Change, Part::Change]);
     let (report, _) = script.run(Mode::Run);
     assert_eq!((report.exit_code, report.outcome), (Some(1), Outcome::Failed));
     assert_eq!(causes(&report), "did not converge: after the changes it would still change it");
@@ -151,7 +151,7 @@ fn a_difference_after_the_changes_is_a_failure() {
 
 #[test]
 fn a_deferred_rest_counts_as_converged() {
-    let script = Script::new().step("a").resource("x", &[Part::Change, Part::Deferred]);
+    let script = ScriptedRun::new().step("a").resource("x", &[Part::Change, Part::Deferred]);
     let (report, _) = script.run(Mode::Run);
     assert_eq!((report.exit_code, report.outcome), (Some(0), Outcome::Changed));
 }
@@ -159,7 +159,7 @@ fn a_deferred_rest_counts_as_converged() {
 #[test]
 fn nothing_behind_a_failure_is_changed() {
     for failure in [Part::Broken(Class::Permanent), Part::Unreadable(Class::Transient)] {
-        let script = Script::new().step("a").resource("x", &[failure]).resource("y", &[Part::Change]);
+        let script = ScriptedRun::new().step("a").resource("x", &[failure]).resource("y", &[Part::Change]);
         let script = script.step("b").resource("z", &[Part::Change]);
         let (report, seen) = script.run(Mode::Run);
         assert!(!script.log().iter().any(|line| line.ends_with('y') || line.ends_with('z')), "{:?}", script.log());
@@ -170,7 +170,7 @@ fn nothing_behind_a_failure_is_changed() {
 
 #[test]
 fn a_plan_looks_behind_a_failure_and_keeps_its_first_code() {
-    let script = Script::new().step("a");
+    let script = ScriptedRun::new().step("a");
     let script = script.resource("x", &[Part::Unreadable(Class::Transient)]);
     let script = script.resource("y", &[Part::Unreadable(Class::Permanent)]);
     let script = script.step("b").resource("z", &[Part::Unreadable(Class::Permanent)]).step("c").resource("w", &[]);
@@ -182,18 +182,18 @@ fn a_plan_looks_behind_a_failure_and_keeps_its_first_code() {
 
 #[test]
 fn the_deadlines_of_step_and_resource_hold() {
-    let mut script = Script::new().step("a").resource("x", &[Part::Change]);
+    let mut script = ScriptedRun::new().step("a").resource("x", &[Part::Change]);
     script.manifest.steps[0].timeout = Some(Duration::ZERO);
     let (report, _) = script.run(Mode::Run);
     assert_eq!((report.exit_code, causes(&report).as_str()), (Some(75), "step a timed out after 0 ms"));
     assert_eq!(script.log(), [""; 0]);
 
-    let mut script = Script::new().step("a").resource("x", &[Part::Change]);
+    let mut script = ScriptedRun::new().step("a").resource("x", &[Part::Change]);
     script.last().timeout = Some(Duration::ZERO);
     let (report, _) = script.run(Mode::Run);
     assert_eq!((report.exit_code, causes(&report).as_str()), (Some(75), "link x timed out after 0 ms"));
 
-    let script = Script::new().step("a").resource("x", &[Part::Change]);
+    let script = ScriptedRun::new().step("a").resource("x", &[Part::Change]);
     assert_eq!(script.run(Mode::Run).0.exit_code, Some(0));
 }
 
@@ -203,7 +203,7 @@ fn an_interrupted_change_is_not_tried_again() {
     for (failure, outcome) in
         [(Part::Broken(Class::Interrupted(15)), Outcome::Stopped), (Part::Stopped, Outcome::Failed)]
     {
-        let mut script = Script::new().step("a").resource("x", &[failure, Part::Change]);
+        let mut script = ScriptedRun::new().step("a").resource("x", &[failure, Part::Change]);
         script.last().retries = 3;
         let (report, seen) = script.run(Mode::Run);
         assert_eq!((report.outcome, report.steps[0].resources[0].attempts), (outcome, 1));
@@ -213,7 +213,7 @@ fn an_interrupted_change_is_not_tried_again() {
 
 #[test]
 fn a_plan_tries_nothing_again() {
-    let mut script = Script::new().step("a").resource("x", &[Part::Unreadable(Class::Transient)]);
+    let mut script = ScriptedRun::new().step("a").resource("x", &[Part::Unreadable(Class::Transient)]);
     script.last().retries = 3;
     let (report, _) = script.run(Mode::Plan);
     assert_eq!((report.exit_code, script.log()), (Some(75), vec!["plan x".to_owned()]));
@@ -228,7 +228,7 @@ fn only_a_changed_resource_is_called_changed() {
         (Mode::Run, None, Outcome::Unchanged),
     ] {
         let parts: Vec<Part> = part.into_iter().collect();
-        let script = Script::new().step("a").resource("x", &parts).step("b").resource("y", &[]);
+        let script = ScriptedRun::new().step("a").resource("x", &parts).step("b").resource("y", &[]);
         let (report, _) = script.run(mode);
         assert_eq!((report.exit_code, report.outcome), (Some(0), outcome), "{mode:?} {part:?}");
         assert_eq!(outcomes(&report), [outcome, Outcome::Unchanged]);
