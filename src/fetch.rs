@@ -15,6 +15,7 @@ pub mod fuzz;
 mod http;
 mod mirrors;
 mod origin;
+pub mod pin;
 mod progress;
 pub mod pull;
 pub mod source;

@@ -8,6 +8,7 @@ use clap::Parser;
 use crate::{
     cli::{self, Cli},
     error::Fault,
+    fetch::pin::split_pin,
     host::root::{Root, host_path},
     user_data::{self, Agent},
     value::Sha256,
@@ -46,10 +47,7 @@ fn check_run(arguments: &[String]) -> Result<()> {
 }
 
 fn pinned(url: &str, file: Option<&str>) -> Result<Agent> {
-    let (url, pin) = match url.split_once("#sha256=") {
-        Some((url, pin)) => (url, Some(pin.parse::<Sha256>()?)),
-        None => (url, None),
-    };
+    let (url, pin) = split_pin(url)?;
     let of_file = file.map(digest).transpose()?;
     if let (Some(pin), Some(of_file)) = (pin, of_file) {
         ensure!(pin == of_file, "the file's sha256 is {of_file}; the URL is pinned to {pin}");

@@ -11,7 +11,7 @@ use super::settings::DeploySettings;
 use crate::{
     aws::s3::upload::Upload,
     error::Fault,
-    fetch::source::Source,
+    fetch::{pin::pinned, source::Source},
     host::root::trusted::Trusted,
     manifest::texts::Texts,
     system::System,
@@ -80,7 +80,7 @@ impl Artifacts {
         if let Some(texts) = texts {
             let store = store.as_ref().context("--steps needs --bucket BUCKET")?;
             let (upload, digest) = store.upload("steps", "steps.tar.gz", pack(texts)?);
-            artifacts.arguments.extend(["--steps".into(), format!("{}#sha256={digest}", source(&upload))]);
+            artifacts.arguments.extend(["--steps".into(), pinned(&source(&upload), digest)]);
             artifacts.uploads.push(upload);
         }
         artifacts.add_files(settings, store.as_ref(), texts.is_none())?;

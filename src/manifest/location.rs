@@ -2,7 +2,7 @@
 
 use std::{fmt, io::Read, path::Path};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::unistd::geteuid;
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     diagnostic::Text,
     error::Fault,
-    fetch::{pull::Download, source::Source},
+    fetch::{pin::split_pin, pull::Download, source::Source},
     host::root::trusted::Trusted,
     system::System,
     value::{AbsPath, Sha256, quoted},
@@ -55,13 +55,13 @@ impl Location {
             Some("-") => Ok(Self::Stdin),
             Some("built-in") => Ok(Self::BuiltIn),
             Some(url) if url.contains("://") => {
-                let Some((url, pin)) = url.split_once("#sha256=") else {
-                    bail!(
-                        Fault::new("a manifest from a URL must be pinned")
-                            .hint(format!("--steps {}", quoted(&format!("{url}#sha256=HEX"))))
-                    );
+                let (url, pin) = split_pin(url)?;
+                let unpinned = || {
+                    Fault::new("a manifest from a URL must be pinned")
+                        .hint(format!("--steps {}", quoted(&format!("{url}#sha256=HEX"))))
                 };
-                Ok(Self::Url(url.parse()?, pin.parse()?))
+                let pin = pin.ok_or_else(unpinned)?;
+                Ok(Self::Url(url.parse()?, pin))
             }
             Some(path) => Ok(Self::Path(open_existing(path)?.path().clone())),
         }

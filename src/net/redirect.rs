@@ -8,7 +8,7 @@ use super::retry::Failure;
 use crate::error::Fault;
 
 /// As many as browsers and curl's defaults come near to; more is a loop.
-const LIMIT: usize = 10;
+const MAX_REDIRECTS: usize = 10;
 /// The metadata service's address in IPv6, of a private and not the link-local range.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
@@ -39,8 +39,8 @@ pub(crate) fn next(previous: &[Url], response: &Response) -> Result<Option<Url>,
 
 /// Why a redirect isn't followed.
 fn refusal(previous: &[Url], next: &Url) -> Option<String> {
-    if previous.len() > LIMIT {
-        return Some(format!("more than {LIMIT} redirects"));
+    if previous.len() > MAX_REDIRECTS {
+        return Some(format!("more than {MAX_REDIRECTS} redirects"));
     }
     if !matches!(next.scheme(), "https" | "http") {
         return Some(format!("refusing the redirect to {}", next.scheme()));

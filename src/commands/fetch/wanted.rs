@@ -9,13 +9,13 @@ use crate::{
     aws::s3::listing::Prefix,
     cli,
     error::Fault,
-    fetch::source::Source,
+    fetch::{pin::split_pin, source::Source},
     host::root::{Root, check_name, host_path},
     value::{Sha256, printable},
 };
 
 /// The longest `--input`: more than a hundred thousand URLs.
-const LIMIT: u64 = 64 << 20;
+const MAX_INPUT_BYTES: u64 = 64 << 20;
 
 /// A URL as the operator gave it.
 #[derive(Debug)]
@@ -63,28 +63,26 @@ pub(super) fn all(arguments: &cli::Fetch) -> Result<Vec<Wanted>> {
 fn read(input: &str) -> Result<String> {
     let mut bytes = vec![];
     if input == "-" {
-        _ = std::io::stdin().take(LIMIT + 1).read_to_end(&mut bytes)?;
-        ensure!(bytes.len() as u64 <= LIMIT, "it has more than {LIMIT} bytes");
+        _ = std::io::stdin().take(MAX_INPUT_BYTES + 1).read_to_end(&mut bytes)?;
+        ensure!(bytes.len() as u64 <= MAX_INPUT_BYTES, "it has more than {MAX_INPUT_BYTES} bytes");
     } else {
         let path = host_path(input)?;
-        bytes = Root::open(Path::new("/"))?.read(&path, LIMIT)?.with_context(|| format!("{path} does not exist"))?;
+        bytes = Root::open(Path::new("/"))?
+            .read(&path, MAX_INPUT_BYTES)?
+            .with_context(|| format!("{path} does not exist"))?;
     }
     String::from_utf8(bytes).context("it is not UTF-8")
 }
 
 /// `URL`, `URL#sha256=HEX`, and in a line of a file also `URL sha256=HEX`.
 fn parse(text: &str, is_line: bool, recursive: bool) -> Result<Wanted> {
-    let (url, pin) = match text.split_once(char::is_whitespace).filter(|_| is_line) {
+    let (url, sha256) = match text.split_once(char::is_whitespace).filter(|_| is_line) {
         Some((url, rest)) => {
-            let pin = rest.trim().strip_prefix("sha256=").context("after the URL comes nothing, or sha256=HEX")?;
-            (url, Some(pin))
+            let digest = rest.trim().strip_prefix("sha256=").context("after the URL comes nothing, or sha256=HEX")?;
+            (url, Some(digest.parse()?))
         }
-        None => match text.split_once("#sha256=") {
-            Some((url, pin)) => (url, Some(pin)),
-            None => (text, None),
-        },
+        None => split_pin(text)?,
     };
-    let sha256 = pin.map(str::parse).transpose()?;
     if url.starts_with("s3://") && url.ends_with('/') {
         ensure!(recursive, "it ends in a slash: --recursive fetches what is below it");
         ensure!(sha256.is_none(), "a sha256 is that of one file");
