@@ -11,9 +11,13 @@ use crate::{error::Fault, value::spoken};
 
 /// How often a log says that the same thing is still waited for.
 const REMINDER: Duration = Duration::from_secs(30);
-/// A pause that an origin names (`Retry-After`) gets up to this part of itself longer, at random, as far as time is left:
-/// all machines that it refused at one time would come back at one time.
+/// The largest part of itself by which a spread pause gets longer. Machines that failed together would return together.
 const JITTER: f64 = 0.5;
+
+/// Returns a pause that is longer by a random part of itself, and at most `most`.
+pub(crate) fn spread(pause: Duration, most: Duration) -> Duration {
+    pause + pause.mul_f64(JITTER).min(most.saturating_sub(pause)).mul_f64(fastrand::f64())
+}
 
 /// Why an attempt failed, and so whether another may succeed.
 #[derive(Debug)]
@@ -98,11 +102,6 @@ impl Pace {
     fn pause(&self, attempt: u32) -> Duration {
         let bound = self.first.saturating_mul(1u32.checked_shl(attempt - 1).unwrap_or(u32::MAX)).min(self.longest);
         bound.mul_f64(fastrand::f64())
-    }
-
-    /// The pause that an origin asked for, which is `most` at most, or up to that.
-    fn obey(asked: Duration, most: Duration) -> Duration {
-        asked + asked.mul_f64(JITTER).min(most.saturating_sub(asked)).mul_f64(fastrand::f64())
     }
 }
 
@@ -292,7 +291,7 @@ impl<'a> Attempts<'a> {
             }
         };
         let usual = match asked {
-            Some(asked) if asked <= most => Pace::obey(asked, most),
+            Some(asked) if asked <= most => spread(asked, most),
             // The origin has refused beforehand what asks earlier.
             Some(asked) => return Err(GiveUpReason::Asked { asked, most }),
             None => self.pace.pause(self.failed),

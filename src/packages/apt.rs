@@ -30,7 +30,7 @@ use crate::{
         Host,
         command::{Finished, Program, with_tail},
     },
-    net::proxy::proxies,
+    net::{proxy::proxies, retry::spread},
     system::System,
     value::AbsPath,
 };
@@ -257,6 +257,9 @@ fn judge(finished: Finished) -> Result<(), Finished> {
 /// Runs a command again until it succeeds or until its failure is permanent.
 ///
 /// `fix` may remove the cause of a failure, and returns whether it did.
+///
+/// This is not [`crate::net::retry::Attempts`], which makes network requests in a runtime. An attempt here is a child
+/// process. It waits for apt's locks first, and may be followed by a fix. Failed requests of this process do not limit it.
 fn persevere(
     system: &System,
     what: &str,
@@ -279,17 +282,9 @@ fn persevere(
         }
         tracing::warn!(attempt, "{what}: {}", diagnosis.line.trim());
         system.host.progress(&format!("{what}: trying again (attempt {} of {MAX_ATTEMPTS})", attempt + 1));
-        system.host.stop.wait(backoff(attempt))?;
+        system.host.stop.wait(spread(Duration::from_secs(1 << attempt), Duration::MAX))?;
     }
     Ok(())
-}
-
-/// Returns the pause after an attempt: 2, 4, 8 seconds, each plus or minus up to a half.
-///
-/// The random part spreads the requests of machines that start at the same time.
-fn backoff(attempt: u32) -> Duration {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Duration::from_secs(1 << attempt).mul_f64(0.5 + f64::from(now.subsec_micros()) / 1e6)
 }
 
 fn failed(what: &str, diagnosis: &Diagnosis<'_>, finished: &Finished) -> Fault {

@@ -20,6 +20,7 @@ use crate::{
     error::{self, Class, Fault},
     fetch::fetched::Arrival,
     manifest::{Declared, Manifest, Step},
+    net::retry::spread,
     redaction,
     resource::Change,
     system::{Mode, System},
@@ -229,7 +230,7 @@ impl<'a> Run<'a> {
             if !again {
                 break Err(error);
             }
-            let pause = Duration::from_secs(1 << attempts.min(5));
+            let pause = spread(Duration::from_secs(1 << attempts.min(5)), Duration::MAX);
             if let Err(stopped) = self.system.host.stop.wait(pause) {
                 break Err(stopped);
             }
