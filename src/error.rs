@@ -147,8 +147,9 @@ pub fn render(error: &anyhow::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use anyhow::Context;
+
+    use super::*;
 
     #[test]
     fn hint_and_class_are_found_below_plain_context() {

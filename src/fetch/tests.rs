@@ -2,6 +2,7 @@
 
 mod answers;
 mod batch;
+mod checksums;
 mod http;
 mod metadata;
 mod mirrors;

@@ -206,8 +206,8 @@ impl User {
 mod tests {
     use std::fs;
 
-    use crate::resource::{group::Group, user::*};
-    use crate::{stop::Interrupt, system::Mode};
+    use super::*;
+    use crate::{resource::group::Group, stop::Interrupt, system::Mode};
 
     /// Returns the plans for user and group `app` in a tree that has only these files in `/etc`.
     fn plans<T: AsRef<[u8]>>(name: &str, files: &[(&str, T)]) -> [Vec<String>; 2] {

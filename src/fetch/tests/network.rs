@@ -19,7 +19,7 @@ use nix::{
 };
 
 use super::{
-    Bench, download, eventually, hasty, hasty_and_persistent,
+    Bench, download, eventually, hasty, hasty_and_persistent, parts,
     server::{Reply, Server},
     settings, settings_with, text, told,
 };
@@ -68,10 +68,10 @@ fn a_connection_of_which_the_other_end_is_gone_is_transient() {
 #[test]
 fn a_download_goes_on_when_the_packets_come_again() {
     apart(|| {
-        let body = super::parts::body(2 << 20);
+        let body = parts::body(2 << 20);
         let of = body.clone();
         let server = Server::start(move |number, request| {
-            let reply = super::parts::serve(&of, "\"v1\"", request);
+            let reply = parts::serve(&of, "\"v1\"", request);
             if number == 0 { reply.cut(1_500_000).then_stall() } else { reply }
         });
         let mut settings = hasty_and_persistent();
@@ -86,7 +86,7 @@ fn a_download_goes_on_when_the_packets_come_again() {
         bench.system.host.stop.wait(Duration::from_secs(2)).unwrap();
         assert_eq!(server.requests().len(), 1);
         run("iptables", "-F INPUT");
-        assert!(super::parts::is(&bench.system.fetch(&wanted).unwrap(), &body));
+        assert!(parts::is(&bench.system.fetch(&wanted).unwrap(), &body));
         assert!(server.requests()[1].header("range").is_some());
     });
 }
@@ -223,10 +223,10 @@ fn a_disk_that_fills_up_meanwhile_gets_its_room_back() {
         std::fs::create_dir_all(&staging).unwrap();
         mount(Some("tmpfs"), &staging, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
         let is_full = Arc::new(AtomicBool::new(false));
-        let (body, seen) = (super::parts::body(3 << 20), is_full.clone());
+        let (body, seen) = (parts::body(3 << 20), is_full.clone());
         let server = Server::start(move |number, request| match number {
-            0 => super::parts::serve(&body, "\"v1\"", request).cut(1_500_000).then_stall(),
-            _ if seen.load(Ordering::Relaxed) => super::parts::serve(&body, "\"v1\"", request),
+            0 => parts::serve(&body, "\"v1\"", request).cut(1_500_000).then_stall(),
+            _ if seen.load(Ordering::Relaxed) => parts::serve(&body, "\"v1\"", request),
             _ => Reply::new(503, &[], ""),
         });
         let wanted = download(&server.url("/"));

@@ -1,10 +1,10 @@
-//! `s3` sources against a server that answers S3's errors. Numbers are rows of the fault matrix.
+//! `s3` sources against a server that answers with errors of S3.
 
 use std::{
     io::{Read, Write},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -18,21 +18,19 @@ use aws_sdk_s3::{
     config::{Credentials, SharedCredentialsProvider},
     primitives::{DateTime, DateTimeFormat},
 };
-use aws_smithy_checksums::ChecksumAlgorithm;
-use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
-    Bench, BenchSettings, UNUSED, hasty, hasty_and_persistent, metadata,
+    Bench, BenchSettings, UNUSED, download, hasty, hasty_and_persistent, metadata,
     parts::{self, PART, asked},
     server::{Reply, Request, Server},
     settings, text,
 };
-use crate::{aws::sender::Sender, value::Sha256};
+use crate::aws::sender::Sender;
 
 const KEY_ID: &str = "AKIDEXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMIEXAMPLEKEY";
 const ETAG: &str = "\"v1\"";
-const OBJECT: &str = "s3://artifacts/app/app.jar";
+pub(super) const OBJECT: &str = "s3://artifacts/app/app.jar";
 
 fn config(server: &Server, credentials: SharedCredentialsProvider) -> SdkConfig {
     SdkConfig::builder()
@@ -43,7 +41,7 @@ fn config(server: &Server, credentials: SharedCredentialsProvider) -> SdkConfig 
         .build()
 }
 
-fn bench(server: &Server) -> Bench {
+pub(super) fn bench(server: &Server) -> Bench {
     bench_with(server, settings())
 }
 
@@ -70,7 +68,7 @@ fn elsewhere(mut bench: Bench, endpoint: &str) -> Bench {
     bench
 }
 
-fn error(status: u16, code: &str, headers: &[(&str, &str)]) -> Reply {
+pub(super) fn error(status: u16, code: &str, headers: &[(&str, &str)]) -> Reply {
     let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>no</Message></Error>");
     let id = [("x-amz-request-id", "4442587FB7D0A2F9"), ("content-type", "application/xml")];
     Reply::new(status, &[&id, headers].concat(), body)
@@ -265,7 +263,7 @@ fn an_unreachable_s3_says_so_in_few_words() {
 }
 
 /// An object of some bytes: all of it, with these headers, or the part that is asked for, if it is still the same.
-fn object(body: &[u8], headers: &[(&str, &str)], request: &Request) -> Reply {
+pub(super) fn object(body: &[u8], headers: &[(&str, &str)], request: &Request) -> Reply {
     match (request.header("if-match"), asked(request)) {
         (Some(known), _) if known != ETAG => error(412, "PreconditionFailed", &[]),
         (_, Some(_)) => parts::serve(body, ETAG, request),
@@ -274,7 +272,7 @@ fn object(body: &[u8], headers: &[(&str, &str)], request: &Request) -> Reply {
 }
 
 /// How often all of it was asked for.
-fn wholes(server: &Server) -> usize {
+pub(super) fn wholes(server: &Server) -> usize {
     server.requests().iter().filter(|request| request.header("range").is_none()).count()
 }
 
@@ -363,7 +361,7 @@ fn credentials_that_rotate_leave_no_gap() {
     });
     let bench = instance(&server, &service);
     assert_eq!(text(bench.fetch(OBJECT).unwrap()), "jar");
-    let downloads: Vec<_> = (0..4).map(|number| super::download(&format!("{OBJECT}.{number}"))).collect();
+    let downloads: Vec<_> = (0..4).map(|number| download(&format!("{OBJECT}.{number}"))).collect();
     bench.system.prefetch(downloads.clone());
     for download in &downloads {
         assert_eq!(text(bench.system.fetch(download).unwrap()), "jar");
@@ -444,99 +442,4 @@ fn a_signed_request_is_redirected_nowhere() {
     let (code, told) = bench.refused(OBJECT);
     assert_eq!((code, other.requests().len()), (1, 0), "{told}");
     assert!(told.contains("307"), "{told}");
-}
-
-/// A checksum as S3 writes it.
-fn checksum(algorithm: &str, bytes: &[u8]) -> String {
-    let mut checksum = algorithm.parse::<ChecksumAlgorithm>().unwrap().into_impl();
-    checksum.update(bytes);
-    STANDARD.encode(checksum.finalize())
-}
-
-#[test]
-fn a_checksum_of_s3_s_is_believed_more_than_the_bytes() {
-    for algorithm in ["sha256", "sha1", "crc64nvme", "crc32c", "crc32"] {
-        let header = format!("x-amz-checksum-{algorithm}");
-        let right = checksum(algorithm, b"jar");
-        let value = right.clone();
-        let sent = header.clone();
-        let server = Server::start(move |_, request| object(b"jar", &[(&sent, &value)], request));
-        assert_eq!(text(bench(&server).fetch(OBJECT).unwrap()), "jar", "{algorithm}");
-        assert_eq!(server.requests()[0].header("x-amz-checksum-mode"), Some("ENABLED"));
-
-        // A byte that flipped on its way is forgiven once.
-        let (value, sent) = (right.clone(), header.clone());
-        let server = Server::start(move |number, request| {
-            object(if number == 0 { b"jaR" } else { b"jar" }, &[(&sent, &value)], request)
-        });
-        assert_eq!(text(bench(&server).fetch(OBJECT).unwrap()), "jar", "{algorithm}");
-        assert_eq!(server.requests().len(), 2);
-
-        let value = right.clone();
-        let server = Server::start(move |_, request| object(b"jaR", &[(&header, &value)], request));
-        let (code, told) = bench(&server).refused(OBJECT);
-        assert_eq!((code, server.requests().len()), (1, 2), "{told}");
-        assert!(told.contains(&format!("the {algorithm} of the bytes is")) && told.contains(&right), "{told}");
-    }
-}
-
-#[test]
-fn a_checksum_is_also_of_a_body_that_was_resumed_or_shared() {
-    for (length, damaged) in [(3 << 20, false), (3 << 20, true), (3 * PART, false), (3 * PART, true)] {
-        let body = Arc::new(parts::body(length));
-        let mut wrong = body.to_vec();
-        wrong[length - 1] ^= 1;
-        let (of, value) = (body.clone(), checksum("crc64nvme", &body));
-        let hit = AtomicBool::new(!damaged);
-        let server = Server::start(move |number, request| {
-            let headers = [("x-amz-checksum-crc64nvme", value.as_str())];
-            let of_the_end = asked(request).is_some_and(|(_, last)| last.is_none_or(|last| last == length - 1));
-            let bytes = if of_the_end && !hit.swap(true, Ordering::Relaxed) { &wrong } else { &*of };
-            let reply = object(bytes, &headers, request);
-            match number {
-                0 if length > PART => reply.slow(),
-                0 => reply.cut(1_500_000),
-                _ => reply,
-            }
-        });
-        assert!(parts::is(&bench(&server).fetch(OBJECT).unwrap(), &body), "{length} {damaged}");
-        // The damage is noticed, and all of it fetched again; else all of it is fetched once.
-        assert_eq!(wholes(&server), if damaged { 2 } else { 1 }, "{length}: {:?}", server.requests());
-        let resumed = &server.requests()[1];
-        assert_eq!(resumed.header("x-amz-checksum-mode"), Some("DISABLED"));
-    }
-}
-
-#[test]
-fn a_composite_checksum_is_checked_if_s3_says_how_long_the_parts_are() {
-    let part = 1 << 20;
-    let body = Arc::new(parts::body(5 * part / 2));
-    let algorithm: ChecksumAlgorithm = "sha256".parse().unwrap();
-    let digests: Vec<u8> = body.chunks(part).flat_map(|part| Sha256::of(part).0).collect();
-    let mut whole = algorithm.into_impl();
-    whole.update(&digests);
-    let right = format!("{}-3", STANDARD.encode(whole.finalize()));
-    let head = |length: usize| Reply::raw(format!("HTTP/1.1 206 Status\r\ncontent-length: {length}\r\n\r\n"));
-    for (value, first, believed) in [
-        (right.clone(), head(part), true),
-        (right.replace(&right[..4], "AAAA"), head(part), false),
-        // Without the lengths there is nothing to check.
-        (right.replace(&right[..4], "AAAA"), head(2 * part), true),
-        (right.replace(&right[..4], "AAAA"), error(403, "AccessDenied", &[]), true),
-    ] {
-        let of = body.clone();
-        let server = Server::start(move |_, request| match request.line.starts_with("HEAD ") {
-            true if request.target().contains("partNumber=1") => first.clone(),
-            true => Reply::new(404, &[], ""),
-            false => object(&of, &[("x-amz-checksum-sha256", &value)], request),
-        });
-        let result = bench(&server).fetch(OBJECT);
-        if believed {
-            assert!(parts::is(&result.unwrap(), &body));
-        } else {
-            let (code, told) = super::told(result);
-            assert!(code == 1 && told.contains("sha256") && told.contains("-3"), "{told}");
-            assert_eq!(server.requests().iter().filter(|request| request.line.starts_with("GET ")).count(), 2);
-        }
-    }
 }
