@@ -119,7 +119,7 @@ fn template_parameters() -> String {
     wrap(
         &mut page,
         "`deploy` sets most parameters by itself. `parameter = { NAME = \"VALUE\" }` in `deploy.toml` or `--parameter \
-         NAME=VALUE` sets another one. A parameter without a default is required.",
+         NAME=VALUE` sets another one; a name that the template lacks is refused. A parameter without a default is required.",
     );
     page += "\n## Parameters worth knowing\n\n";
     for note in NOTES {
@@ -148,8 +148,8 @@ fn template_parameters() -> String {
 }
 
 const NOTES: [&str; 5] = [
-    "- `RootDeviceName` must be the AMI's: `/dev/sda1` for Ubuntu, `/dev/xvda` for Debian. Otherwise the root volume \
-     keeps the AMI's settings, and a second volume is added.",
+    "- `RootDeviceName` must be the AMI's; `deploy` asks EC2 for it. Without `deploy`, set it: `/dev/sda1` for Ubuntu, \
+     `/dev/xvda` for Debian. Otherwise the root volume keeps the AMI's settings, and a second volume is added.",
     "- A bucket with a key of its own in KMS needs `kms:Decrypt` in the key's policy.",
     "- `ScaleUpThreshold` 90 and `ScaleDownThreshold` 70 make a small group flap. One more machine brings 90 % down to \
      45 % of one machine, 60 % of two, 67.5 % of three: below 70 %. Use a `ScaleDownThreshold` below 45, or \

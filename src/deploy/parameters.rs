@@ -11,8 +11,8 @@ macro_rules! names {
 
         impl $type {
             /// All of them.
-            #[cfg(test)]
-            const ALL: &[Self] = &[$(Self::$variant),*];
+            #[allow(dead_code, reason = "a test compares all of them with the templates")]
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
 
             /// Returns the name, without the prefix of a slot.
             pub const fn name(self) -> &'static str {
@@ -102,80 +102,73 @@ names! {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::deploy::{event::GROUP_TYPE, shape::STRATEGIES};
+    use crate::deploy::{
+        event::GROUP_TYPE,
+        layout::Layout,
+        shape::STRATEGIES,
+        template::{parameters, section},
+    };
 
-    /// Parameters that only the operator sets, with `--parameter`.
-    const TUNING: [&str; 12] = [
-        "AlarmPeriodSeconds",
-        "EvaluationPeriods",
-        "HealthCheckGracePeriod",
-        "HealthCheckPath",
-        "InstanceSecurityGroups",
-        "ScaleDownThreshold",
-        "ScaleUpThreshold",
-        "ScalingMode",
-        "SignalTimeout",
-        "TargetUtilization",
-        "TlsPolicy",
-        "VolumeSize",
-    ];
-    /// Outputs for people.
-    const FOR_PEOPLE: [&str; 4] = ["BalancerDns", "BalancerName", "KeepCapacity", "Url"];
+    /// Names as the code has them, each with its names in the template of one layout.
+    type Names = BTreeMap<&'static str, Vec<String>>;
 
-    /// Parameters and outputs that a strategy's template does without.
-    fn absent(strategy: &str) -> &'static [&'static str] {
-        match strategy {
-            "blue-green" => &["UserData"],
-            "weighted-dns" => &["UserData", "KeepCapacity"],
-            "compatible" => &["IpAddressType", "KeepCapacity", "Weight", "Listener", "Targets"],
-            _ => &[],
-        }
+    fn parameter_names(layout: Layout) -> Names {
+        let of_slot = |parameter: &SlotParameter| {
+            let names = layout.slots().iter().map(|slot| layout.parameter(*slot, *parameter));
+            (parameter.name(), names.collect())
+        };
+        let of_stack = Parameter::ALL.iter().map(|parameter| (parameter.name(), vec![parameter.name().to_owned()]));
+        of_stack.chain(SlotParameter::ALL.iter().map(of_slot)).collect()
     }
 
-    /// Names in a section of a template.
-    fn section(template: &str, title: &str) -> BTreeSet<String> {
-        let lines = template.lines().skip_while(|line| *line != title).skip(1);
-        let lines = lines.take_while(|line| line.is_empty() || line.starts_with(' '));
-        let name = |line: &str| Some(line.strip_prefix("  ")?.strip_suffix(':')?.to_owned());
-        lines.filter_map(name).filter(|name| !name.starts_with(' ')).collect()
+    fn output_names(layout: Layout) -> Names {
+        let of_slot = |output: &SlotOutput| {
+            let names = layout.slots().iter().map(|slot| layout.output(*slot, *output));
+            (output.name(), names.collect())
+        };
+        let of_stack = Output::ALL.iter().map(|output| (output.name(), vec![output.name().to_owned()]));
+        of_stack.chain(SlotOutput::ALL.iter().map(of_slot)).collect()
     }
 
-    #[test]
-    fn every_parameter_is_in_the_template_and_in_the_code() {
+    /// Fails unless each name of the code is in a template, and in it for all slots or for none.
+    fn check(title: &str, names: impl Fn(Layout) -> Names) {
+        let mut missing: BTreeSet<&str> = names(Layout::OneSlot).into_keys().collect();
         for shape in STRATEGIES.iter().map(|strategy| strategy.shape()) {
-            let lacks = |name: &str| absent(shape.name()).contains(&name);
-            let mut known = BTreeSet::new();
-            for parameter in Parameter::ALL.iter().filter(|parameter| !lacks(parameter.name())) {
-                _ = known.insert(parameter.name().to_owned());
-            }
-            for slot in shape.layout().slots() {
-                for parameter in SlotParameter::ALL.iter().filter(|parameter| !lacks(parameter.name())) {
-                    _ = known.insert(shape.layout().parameter(*slot, *parameter));
+            let there: BTreeSet<&str> = section(shape.template(), title).collect();
+            for (name, spelled) in names(shape.layout()) {
+                let count = spelled.iter().filter(|name| there.contains(name.as_str())).count();
+                assert!([0, spelled.len()].contains(&count), "{name} of one slot is missing in {}", shape.name());
+                if count > 0 {
+                    _ = missing.remove(name);
                 }
             }
-            let mut there = section(shape.template(), "Parameters:");
-            let is_tuning = |name: &str| TUNING.iter().any(|tuning| name.ends_with(tuning));
-            there.retain(|name| !is_tuning(name));
-            assert_eq!(known, there, "{}", shape.name());
         }
+        assert!(missing.is_empty(), "no template has {missing:?}");
     }
 
     #[test]
-    fn every_output_is_in_the_template_and_in_the_code() {
+    fn every_parameter_of_the_code_is_in_a_template() {
+        check("Parameters:", parameter_names);
+    }
+
+    #[test]
+    fn every_output_of_the_code_is_in_a_template() {
+        check("Outputs:", output_names);
+    }
+
+    #[test]
+    fn every_parameter_without_a_default_is_in_the_code() {
         for shape in STRATEGIES.iter().map(|strategy| strategy.shape()) {
-            let lacks = |name: &str| absent(shape.name()).contains(&name);
-            let of_stack = Output::ALL.iter().map(|output| output.name()).filter(|name| !lacks(name));
-            let mut known: BTreeSet<String> = of_stack.map(str::to_owned).collect();
-            for slot in shape.layout().slots() {
-                let of_slot = SlotOutput::ALL.iter().filter(|output| !lacks(output.name()));
-                known.extend(of_slot.map(|output| shape.layout().output(*slot, *output)));
+            let known: Vec<String> = parameter_names(shape.layout()).into_values().flatten().collect();
+            for name in parameters(shape.template()) {
+                let body = shape.template().split(&format!("\n  {name}:\n")).nth(1).unwrap();
+                let mut lines = body.lines().take_while(|line| line.starts_with("    "));
+                let has_default = lines.any(|line| line.starts_with("    Default:"));
+                assert!(has_default || known.iter().any(|known| known == name), "{name} of {}", shape.name());
             }
-            let mut there = section(shape.template(), "Outputs:");
-            there.retain(|name| !FOR_PEOPLE.contains(&name.as_str()));
-            assert_eq!(known, there, "{}", shape.name());
         }
     }
 

@@ -15,6 +15,7 @@ use super::{
     settings::DeploySettings,
     slots::Slots,
     stack::{MAX_TEMPLATE_BYTES, ParameterValue, Stack, StackTemplate, WantedStack},
+    template,
 };
 use crate::{aws::service::dns_suffix, error::Fault};
 
@@ -68,11 +69,34 @@ pub(super) struct Prepared {
 impl Deploy {
     /// Checks everything, and makes template and parameters.
     pub(super) fn prepare(&self) -> Result<Prepared> {
+        self.check_given_parameters()?;
         let slots = Slots::find(self)?.without_empty();
         for stack in slots.stacks() {
             self.check_ready(stack)?;
         }
         self.shape().prepare(self, &slots)
+    }
+
+    /// Fails if `--parameter` names a parameter that the template lacks, or that `deploy` sets itself.
+    fn check_given_parameters(&self) -> Result<()> {
+        let (shape, layout) = (self.shape(), self.layout());
+        let of_slot = |slot: Slot| SlotParameter::ALL.iter().map(move |parameter| layout.parameter(slot, *parameter));
+        let own: Vec<String> = layout.slots().iter().copied().flat_map(of_slot).collect();
+        let there = template::parameters(shape.template());
+        for name in self.settings.parameter.iter().filter_map(|pair| Some(pair.split_once('=')?.0)) {
+            let fault = if !there.contains(name) {
+                let free = there.iter().copied().filter(|name| !own.iter().any(|own| own == name));
+                let message = format!("the template of the strategy {} has no parameter {name}", shape.name());
+                Fault::new(message).hint(format!("pass one of {}", free.collect::<Vec<_>>().join(", ")))
+            } else if own.iter().any(|own| own == name) {
+                Fault::new(format!("deploy itself sets the parameter {name}"))
+                    .hint("pass the setting instead; to list the settings: glovo-bootstrap deploy update-stack --help")
+            } else {
+                continue;
+            };
+            return Err(fault.invalid().into());
+        }
+        Ok(())
     }
 
     /// Fails if the wanted build's number is not above those that exist: a number stands for one content.
@@ -117,14 +141,16 @@ impl Deploy {
         settings
     }
 
-    /// Returns the known parameters, with the given values of those that the slots share.
+    /// Returns the known parameters that the template still has, with the given values of those that the slots share.
     pub(super) fn shared_parameters(
         &self,
         known: BTreeMap<String, ParameterValue>,
         settings: &DeploySettings,
         found: &Findings,
     ) -> BTreeMap<String, ParameterValue> {
+        let there = template::parameters(self.shape().template());
         let mut parameters = known;
+        parameters.retain(|name, _| there.contains(name.as_str()));
         let store = Store::of(settings, &self.stack);
         let given = [
             (Parameter::Vpc, Some(&found.vpc).filter(|vpc| !vpc.is_empty())),

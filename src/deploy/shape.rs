@@ -1,11 +1,7 @@
 //! The shapes of a deployment: which stacks and slots there are, and how traffic moves to a new build.
 //!
 //! A new shape is a file here with its implementation of [`Shape`], a template in `cloudformation/`, and a line in the
-//! table [`STRATEGIES`].
-
-mod dns_records;
-mod listener;
-mod one_group;
+//! list `shapes!`.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -93,9 +89,21 @@ pub(super) trait Shape: fmt::Debug + Sync {
 #[derive(Debug, Clone, Copy)]
 pub struct Strategy(&'static dyn Shape);
 
-/// Every strategy; the first one is the default.
-pub(super) static STRATEGIES: &[Strategy] =
-    &[Strategy(&listener::Listener), Strategy(&one_group::OneGroup), Strategy(&dns_records::DnsRecords)];
+/// Declares the file of each shape, and the table of all of them.
+macro_rules! shapes {
+    ($($file:ident::$shape:ident,)*) => {
+        $(mod $file;)*
+
+        /// Every strategy; the first one is the default.
+        pub(super) static STRATEGIES: &[Strategy] = &[$(Strategy(&$file::$shape)),*];
+    };
+}
+
+shapes! {
+    listener::Listener,
+    one_group::OneGroup,
+    dns_records::DnsRecords,
+}
 
 impl Strategy {
     /// Returns the strategy of this name; without a name, the default.

@@ -1,4 +1,6 @@
-//! The user-data in templates.
+//! What is in the text of a template: its parameters, and the user-data.
+
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 
@@ -7,6 +9,18 @@ use crate::error::Fault;
 
 /// Text before a slot's user-data, on its line.
 const USER_DATA: &str = "Fn::Base64: ";
+
+/// Returns the names of a template's parameters.
+pub(super) fn parameters(template: &str) -> BTreeSet<&str> {
+    section(template, "Parameters:").collect()
+}
+
+/// Returns the names in a section of a template, such as `Outputs:`. Templates are in block style.
+pub(super) fn section<'a>(template: &'a str, title: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = template.lines().skip_while(move |line| *line != title).skip(1);
+    let lines = lines.take_while(|line| line.is_empty() || line.starts_with([' ', '#']));
+    lines.filter_map(|line| line.strip_prefix("  ")?.strip_suffix(':')).filter(|name| !name.starts_with([' ', '#']))
+}
 
 /// Returns the template of a shape with the user-data of these slots; an empty slot has an empty one.
 pub(super) fn with_user_data(shape: &dyn Shape, slots: &[(Slot, String)]) -> Result<String> {

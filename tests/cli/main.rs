@@ -34,6 +34,7 @@ mod rooms;
 mod run;
 mod sandbox;
 mod schema;
+mod seams;
 mod secrets;
 #[allow(dead_code, reason = "shared with tests/deploy")]
 mod server;

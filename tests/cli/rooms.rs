@@ -92,12 +92,12 @@ fn declared_type(line: &str) -> Option<String> {
     (is_declaration && name.starts_with(|c: char| c.is_ascii_uppercase())).then_some(name)
 }
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// The files of the program, without its tests, and what stands in them before their own tests.
-fn product_files() -> Vec<(PathBuf, String)> {
+pub fn product_files() -> Vec<(PathBuf, String)> {
     let mut files = vec![];
     collect(&root().join("src"), &|name| matches!(name, "tests" | "fuzz" | "lib" | "main"), &mut files);
     assert!(files.len() > 100, "{} files", files.len());

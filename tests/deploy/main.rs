@@ -6,6 +6,7 @@
 mod agreeing;
 mod artifacts;
 mod build_number;
+mod documents;
 mod failing;
 mod losing;
 mod operator;

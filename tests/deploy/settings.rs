@@ -137,6 +137,42 @@ fn other_parameters_of_the_template_can_be_given_and_stay() {
 }
 
 #[test]
+fn a_parameter_that_the_template_lacks_is_refused() {
+    let operator = Operator::new();
+    for (strategy, lacks, knows) in [
+        ("blue-green", "VolumeSize", "BlueVolumeSize, DNSRecord"),
+        ("weighted-dns", "KeepCapacity", "VolumeSize"),
+        ("compatible", "IpAddressType", "VolumeSize"),
+    ] {
+        let parameter = format!("{lacks}=2");
+        for verb in [&["plan"][..], &["create-stack", "--yes"]] {
+            let arguments = ["--strategy", strategy, "--dns-record", "app.example.com", "--parameter", &parameter];
+            let _ = operator
+                .deploy(&[verb, &arguments].concat(), &[])
+                .expect(2)
+                .says(&format!("the template of the strategy {strategy} has no parameter {lacks}"))
+                .says("hint: pass one of ")
+                .says(knows);
+        }
+    }
+    let _ = operator.sandbox.write("deploy.toml", "parameter = { HelthCheckPath = \"/x\" }\n");
+    let _ = operator.deploy(&["plan"], &[]).expect(2).says("no parameter HelthCheckPath").says("HealthCheckPath");
+    assert!(operator.calls().is_empty());
+}
+
+#[test]
+fn a_parameter_that_deploy_sets_itself_is_refused() {
+    let operator = Operator::new();
+    for (strategy, parameter) in [("blue-green", "GreenMinSize"), ("compatible", "MinSize"), ("compatible", "AMIId")] {
+        let parameter_and_value = format!("{parameter}=2");
+        let arguments = ["plan", "--strategy", strategy, "--parameter", &parameter_and_value];
+        let _ =
+            operator.deploy(&arguments, &[]).expect(2).says(&format!("deploy itself sets the parameter {parameter}"));
+    }
+    assert!(operator.calls().is_empty());
+}
+
+#[test]
 fn the_calls_of_the_old_script_work_as_they_are() {
     let operator = Operator::new();
     operator.world(|world| {
@@ -190,10 +226,12 @@ fn the_old_shape_gets_the_parameters_that_the_old_script_passed() {
         ("MAXSIZE", "4"),
         ("AWSCERTIFICATE", CERTIFICATE),
     ];
+    operator.world(|world| world.root_device = "/dev/xvda");
     let made = planned(&operator, &["--strategy", "compatible"], &variables);
     for (parameter, value) in [
         ("KeyName", "ann"),
         ("AMIId", "ami-3"),
+        ("RootDeviceName", "/dev/xvda"),
         ("InstanceTypeParameter", "t3.small"),
         ("VersionId", "5"),
         ("SecurityGroup", "sg-1"),

@@ -76,6 +76,8 @@ pub struct World {
     /// Id and VPC.
     pub security_groups: Vec<(&'static str, &'static str)>,
     pub images: BTreeMap<&'static str, Image>,
+    /// The name of the images' root device.
+    pub root_device: &'static str,
     pub types: BTreeMap<&'static str, &'static str>,
     /// vCPUs that the account may run, and those of each machine that runs. None: it is not told.
     pub quota: Option<(u32, Vec<u32>)>,
@@ -117,6 +119,7 @@ impl Default for World {
             images: BTreeMap::from(
                 ["ami-0bdf93799014acdc4", "ami-3"].map(|ami| (ami, ("x86_64", "ubuntu-bionic-18.04"))),
             ),
+            root_device: "/dev/sda1",
             types: BTreeMap::from([
                 ("t2.micro", "x86_64"),
                 ("t3.small", "x86_64"),
@@ -234,7 +237,7 @@ impl World {
                 };
                 let owner = if name.starts_with("al2023") { "amazon" } else { "" };
                 let platform = if name.starts_with("RHEL") { "Red Hat Enterprise Linux" } else { "Linux/UNIX" };
-                let root = text("rootDeviceName", "/dev/sda1")
+                let root = text("rootDeviceName", self.root_device)
                     + &text("imageState", "available")
                     + &text("imageOwnerAlias", owner)
                     + &text("platformDetails", platform);

@@ -65,7 +65,6 @@ impl Shape for OneGroup {
         let known = current.iter().flat_map(|stack| stack.parameters.keys());
         let known = known.map(|name| (name.clone(), ParameterValue::Previous)).collect();
         let mut parameters = deploy.shared_parameters(known, &settings, &found);
-        parameters.retain(|name, _| self.template().contains(&format!("\n  {name}:\n")));
         for (parameter, value) in [
             (SlotParameter::Build, settings.build().to_string()),
             (SlotParameter::Ami, settings.ami.clone().unwrap_or_default()),
@@ -77,6 +76,12 @@ impl Shape for OneGroup {
             (SlotParameter::UserData, user_data),
         ] {
             _ = parameters.insert(self.parameter(parameter), ParameterValue::New(value));
+        }
+        // A change replaces the group, so that a build keeps the name that it began with.
+        let build = SlotParameter::Build;
+        if current.is_none_or(|stack| stack.parameter(self.parameter(build)) != settings.build().to_string()) {
+            let root_device = ParameterValue::New(found.root_device.clone());
+            _ = parameters.insert(self.parameter(SlotParameter::RootDevice), root_device);
         }
         let build = settings.build();
         let (intent, meaning) = match current {

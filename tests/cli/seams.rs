@@ -1,0 +1,58 @@
+//! The seams of the house: a new deploy shape is one file, one template and one line.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use crate::rooms::{product_files, root};
+
+/// The code of each file without comments, and the file's path below `src/`.
+fn code() -> Vec<(PathBuf, String)> {
+    let is_code = |line: &&str| !line.trim_start().starts_with("//");
+    let code = |text: &str| text.lines().filter(is_code).map(|line| format!("{line}\n")).collect();
+    let below = |file: PathBuf| file.strip_prefix(root().join("src")).unwrap().to_owned();
+    product_files().into_iter().map(|(file, text)| (below(file), code(&text))).collect()
+}
+
+/// The lines outside a folder that contain a text.
+fn outside(folder: &str, text: &str) -> Vec<String> {
+    let mut lines = vec![];
+    for (file, code) in code().into_iter().filter(|(file, _)| !file.starts_with(folder)) {
+        let found = code.lines().filter(|line| line.contains(text));
+        lines.extend(found.map(|line| format!("{}: {}", file.display(), line.trim())));
+    }
+    lines
+}
+
+#[test]
+fn only_its_file_and_one_line_name_a_deploy_shape() {
+    let shapes: Vec<_> = code().into_iter().filter(|(file, _)| file.starts_with("deploy/shape")).collect();
+    assert!(shapes.len() > 2);
+    for (file, code) in shapes {
+        let module = file.file_stem().unwrap().to_str().unwrap();
+        let lines = outside("deploy/shape", &format!("{module}::"));
+        assert!(matches!(&*lines, [line] if line.starts_with("deploy/shape.rs: ")), "{lines:?}");
+        let name = code.split("fn name(&self) -> &'static str {").nth(1).unwrap().split('"').nth(1).unwrap();
+        assert_eq!(outside("deploy/shape", &format!("\"{name}\"")), Vec::<String>::new());
+        let template = code.split("include_str!(\"").nth(1).unwrap().split('"').next().unwrap();
+        let template = template.trim_start_matches("../");
+        assert!(root().join(template).is_file() && outside("deploy/shape", template).is_empty(), "{template}");
+    }
+}
+
+#[test]
+fn every_file_is_formatted_also_those_that_a_macro_declares() {
+    let files = product_files().into_iter().map(|(file, _)| file);
+    let files = files.filter(|file| file.extension().is_some_and(|extension| extension == "rs"));
+    let checked = Command::new("rustfmt").args(["--check", "--edition", "2024"]).args(files).output().unwrap();
+    let said = [checked.stdout, checked.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(checked.status.success(), "{}", said.concat());
+}
+
+#[test]
+fn a_template_is_of_one_shape() {
+    let templates = fs::read_dir(root().join("cloudformation")).unwrap().map(|entry| entry.unwrap().path());
+    for template in templates.filter(|path| path.extension().is_some_and(|extension| extension == "yml")) {
+        let name = template.file_name().unwrap().to_str().unwrap();
+        let included = code().into_iter().filter(|(_, code)| code.contains(&format!("cloudformation/{name}\"")));
+        assert_eq!(included.count(), 1, "{name}");
+    }
+}
