@@ -1,4 +1,4 @@
-//! The HTTP clients, each made when it is first needed, and what their errors mean.
+//! The HTTP clients, each made at its first use, and the meaning of their errors.
 
 use std::{
     error::Error,
@@ -44,7 +44,7 @@ struct Inner {
 }
 
 impl Clients {
-    /// Returns clients that trust the machine's root certificates. None is made so far.
+    /// Returns clients that trust the machine's root certificates. Each is made at its first use.
     pub(crate) fn new(settings: &NetworkSettings) -> Self {
         Self::with(settings, OnceLock::new())
     }
@@ -72,13 +72,14 @@ impl Clients {
         }))
     }
 
-    /// For downloads: never from a link-local address that a name stands for, and through the proxies that the
-    /// environment names (`HTTPS_PROXY`, `NO_PROXY`).
+    /// Returns the client for downloads. It uses the proxies of the environment (`HTTPS_PROXY`, `NO_PROXY`), and does
+    /// not connect to a link-local address that a name resolves to.
     pub(crate) fn download(&self) -> Result<Client, Fault> {
         cached(&self.0.download, || self.public())
     }
 
-    /// For the parts of a large body: HTTP/2 would send all of them on one connection.
+    /// Returns the client for the parts of a large body. It speaks HTTP/1.1: HTTP/2 would send all parts on one
+    /// connection.
     pub(crate) fn parts(&self) -> Result<Client, Fault> {
         cached(&self.0.parts, || Ok(self.public()?.http1_only()))
     }
@@ -87,18 +88,19 @@ impl Clients {
         Ok(self.builder(self.tls()?).redirect(Policy::none()).dns_resolver(self.resolver(true)))
     }
 
-    /// For the AWS SDK: a redirected request would have the wrong signature.
+    /// Returns the client of the AWS SDK. It follows no redirects: a redirected request would have the wrong signature.
     pub(crate) fn service(&self) -> Result<Client, Fault> {
         cached(&self.0.service, || Ok(self.builder(self.tls()?).redirect(Policy::none())))
     }
 
-    /// Half of the time that a connection may take, so that the name servers are not taken for the server.
+    /// Returns a resolver that gives up after half of the connect timeout. So the error is about the name servers, not
+    /// the server.
     fn resolver(&self, public: bool) -> Arc<SystemResolver> {
         Arc::new(SystemResolver { public, limit: self.0.connect_timeout / 2 })
     }
 
-    /// For the metadata service and for probes, without proxies; for `http` also without reading any
-    /// certificate. Each request makes its own connection, as one from a new client would.
+    /// Returns the client for the metadata service and for probes. It uses no proxies, and reads no certificates for
+    /// `http`. Each request makes its own connection.
     pub(crate) fn local(&self, with_tls: bool) -> Result<Client, Fault> {
         cached(if with_tls { &self.0.local_tls } else { &self.0.local }, || {
             let config = if with_tls { self.tls()? } else { tls::config(Arc::new(RootCertStore::empty()))? };
@@ -126,7 +128,7 @@ impl Clients {
             .read_timeout(self.0.stall_timeout)
     }
 
-    /// What an error of a request or of a response's body means.
+    /// Returns the failure that an error of a request or of a response's body means.
     pub(crate) fn explain(&self, error: &reqwest::Error) -> Failure {
         if error.is_builder() {
             return Failure::Permanent(Fault::new(root_cause(error)));
@@ -135,18 +137,18 @@ impl Clients {
             return Failure::Permanent(error.fault());
         }
         let reason = self.reason(error);
-        // Which of the hosts it was: a redirect may have led to another one, and S3 has one for each region.
+        // The error's own host: a redirect may have led to another one, and S3 has one for each region.
         let host = error.url().and_then(reqwest::Url::host_str).unwrap_or("the server");
         if let Some(error) = causes(error).find_map(|cause| cause.downcast_ref()) {
             return refused(host, error);
         }
         let proxy = error.url().filter(|_| error.is_connect()).and_then(|url| proxies().of(url.as_str()));
         if let Some(proxy) = proxy {
-            // Of a name, the reason would say the server's.
+            // The reason would give the server's name for the proxy's.
             let reason = if error.is_dns() { root_cause(error) } else { reason };
             return Failure::transient(Fault::new(format!("connecting to the proxy {proxy}: {reason}")).hint(
-                "check that the proxy answers, which http_proxy, https_proxy or all_proxy in the environment names; \
-                 or name the host in no_proxy",
+                "check that the proxy answers; http_proxy, https_proxy or all_proxy in the environment names it; \
+                 or add the host to no_proxy",
             ));
         }
         if error.is_connect() && error.url().is_some_and(|url| url.scheme() == "https") && has_ended(error) {
@@ -165,7 +167,7 @@ impl Clients {
         })
     }
 
-    /// An error in a few words: `connection refused`.
+    /// Returns an error in a few words: `connection refused`.
     pub(crate) fn reason(&self, error: &reqwest::Error) -> String {
         if error.is_timeout() {
             return if error.is_connect() {
@@ -179,7 +181,7 @@ impl Clients {
             return format!("the name {host} can't be resolved: {}", root_cause(error));
         }
         match causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()) {
-            // The library's word for the kind is shorter than the system's for the number.
+            // The standard library's words for the kind are shorter than the system's for the number.
             Some(error) if let Some(number) = error.raw_os_error() => match error.kind().to_string() {
                 kind if kind == "uncategorized error" => Errno::from_raw(number).desc().to_lowercase(),
                 kind => kind,
@@ -197,8 +199,7 @@ fn cached(cell: &OnceLock<Client>, build: impl FnOnce() -> Result<ClientBuilder,
     Ok(cell.get_or_init(|| client).clone())
 }
 
-/// An error and its causes. The error inside of an [`io::Error`] is one of them, though
-/// [`Error::source`] skips it.
+/// Returns an error and its causes, also the error inside an [`io::Error`], which [`Error::source`] skips.
 pub(crate) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -206,7 +207,7 @@ pub(crate) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item
     })
 }
 
-/// The innermost cause; those around it say only that a request failed, some with the whole URL.
+/// Returns the innermost cause. The outer ones only say that a request failed, and some contain the whole URL.
 pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
     causes(error).skip(1).last().map_or_else(|| "the request failed".into(), ToString::to_string)
 }
@@ -221,7 +222,7 @@ fn has_ended(error: &reqwest::Error) -> bool {
     errors.any(|error| error.kind() == io::ErrorKind::UnexpectedEof)
 }
 
-/// What it means that TLS failed. A clock that is wrong is set right soon after the boot.
+/// Returns the failure for a TLS error. It is temporary if a wrong clock may be the cause: NTP sets it after the boot.
 fn refused(host: &str, error: &rustls::Error) -> Failure {
     let rustls::Error::InvalidCertificate(reason) = error else {
         return no_tls(host, &error.to_string());
@@ -238,7 +239,7 @@ fn refused(host: &str, error: &rustls::Error) -> Failure {
     ))
 }
 
-/// The system's resolver; for downloads without the link-local addresses that a name in a redirect could stand for.
+/// The system's resolver. For downloads (`public`) it leaves out link-local addresses, to which a redirect could lead.
 struct SystemResolver {
     public: bool,
     limit: Duration,

@@ -1,4 +1,4 @@
-//! The time by which retries are spaced: the machine's, or in a test one that a pause moves on at once.
+//! The clock of retries: the machine's, or in tests a simulated one that a pause advances at once.
 
 use std::{
     sync::{
@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A clock that never goes back, and the pauses by it.
+/// A monotonic clock and the pauses by it.
 #[derive(Debug, Clone)]
 pub(crate) enum Clock {
-    /// The machine's, since this moment.
+    /// The machine's clock, since this instant.
     Machine(Instant),
-    /// Milliseconds that tests have let pass.
+    /// A simulated clock, in milliseconds.
     #[cfg_attr(not(any(test, fuzzing)), expect(dead_code, reason = "only tests simulate time"))]
     Simulated(Arc<AtomicU64>),
 }
@@ -25,7 +25,7 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// Time since the clock was made.
+    /// Returns the time since the clock was made.
     pub(crate) fn now(&self) -> Duration {
         match self {
             Self::Machine(start) => start.elapsed(),
@@ -33,7 +33,7 @@ impl Clock {
         }
     }
 
-    /// Waits so long.
+    /// Waits for the length of a pause.
     pub(crate) async fn sleep(&self, pause: Duration) {
         match self {
             Self::Machine(_) => tokio::time::sleep(pause).await,

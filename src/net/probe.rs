@@ -1,11 +1,11 @@
-//! Probes: one GET that says how a service answers at this moment.
+//! Probes: one GET that shows how a service answers now.
 
 use std::sync::Arc;
 
 use super::Network;
 use crate::{error::Fault, value::spoken};
 
-/// How much of a probe's body is read, so that the server isn't cut off in the middle of a short one.
+/// The bytes of a probe's body that are read, so that the server can send a short one to its end.
 const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// The answer to a probe.
@@ -17,7 +17,7 @@ pub struct ProbeAnswer {
     pub headers: Vec<(String, String)>,
 }
 
-/// Asks once, without redirects, proxies and retries, and without reading the body beyond 64 KiB.
+/// Sends one request, without redirects, proxies and retries. Reads at most 64 KiB of the body.
 ///
 /// # Errors
 /// If no answer comes in time. An error is as short as `connection refused`.

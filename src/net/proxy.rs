@@ -7,7 +7,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 
 use crate::environment;
 
-/// What the environment says. It holds passwords, so that it is not shown as it is.
+/// The proxies of the environment. They may hold passwords, so the type has no `Debug`.
 pub struct Proxies {
     matcher: Matcher,
     http: Option<String>,
@@ -15,16 +15,16 @@ pub struct Proxies {
     no: String,
 }
 
-/// Those of this process.
+/// The proxies of this process.
 static PROXIES: LazyLock<Proxies> = LazyLock::new(|| Proxies::new(environment::even_empty));
 
-/// The proxies of this process's environment.
+/// Returns the proxies of this process's environment.
 pub fn proxies() -> &'static Proxies {
     &PROXIES
 }
 
 impl Proxies {
-    /// Reads the variables as reqwest does, and as curl(1) says of them.
+    /// Reads the variables like reqwest and curl(1).
     fn new(variable: impl Fn(&str) -> Option<String>) -> Self {
         let first = |name: &str| variable(&name.to_ascii_uppercase()).or_else(|| variable(name));
         let proxy = |name| {
@@ -32,7 +32,7 @@ impl Proxies {
             let value = if value.contains("://") { value } else { format!("http://{value}") };
             Some(value).filter(|value| !value.ends_with("://"))
         };
-        // Of a CGI program, a client decides about `HTTP_PROXY`.
+        // In a CGI program, a client can set `HTTP_PROXY` by the request header `Proxy`.
         let is_cgi = variable(environment::REQUEST_METHOD).is_some();
         let (http, https) =
             if is_cgi { (None, None) } else { (proxy(environment::HTTP_PROXY), proxy(environment::HTTPS_PROXY)) };
@@ -42,22 +42,22 @@ impl Proxies {
         Self { matcher, http, https, no }
     }
 
-    /// The proxy through which a URL is fetched, without its password.
+    /// Returns the proxy for a URL, without its password.
     pub fn of(&self, url: &str) -> Option<String> {
         let proxy = self.matcher.intercept(&url.parse().ok()?)?;
         let (scheme, authority) = (proxy.uri().scheme_str()?, proxy.uri().authority()?);
         Some(format!("{scheme}://{authority}"))
     }
 
-    /// The proxy that a line is about, without its password.
+    /// Returns the proxy that a line names, without its password.
     pub fn named_in(&self, line: &str) -> Option<String> {
         let mut proxies =
             ["http://proxied.invalid/", "https://proxied.invalid/"].into_iter().filter_map(|url| self.of(url));
         proxies.find(|proxy| proxy.split_once("://").is_some_and(|(_, authority)| line.contains(host(authority))))
     }
 
-    /// The variables that apt-transport-http(1) reads. To apt an entry of `no_proxy` is one host, or with a dot in front of
-    /// it all hosts of a domain; to curl and to us it is both.
+    /// Returns the variables that apt-transport-http(1) reads. For apt, an entry of `no_proxy` is one host, or with a
+    /// leading dot all hosts of a domain. For curl and this program it is both.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let entries: Vec<&str> = self.no.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
         if entries.contains(&"*") {
@@ -72,7 +72,7 @@ impl Proxies {
     }
 }
 
-/// The host in `host:port`.
+/// Returns the host of `host:port`.
 fn host(authority: &str) -> &str {
     authority.rsplit_once(':').map_or(authority, |(host, _)| host)
 }

@@ -1,22 +1,22 @@
 //! Parts of a body, as HTTP names them: RFC 9110 section 14.
 
-/// The bytes that a request asks for.
+/// The range of bytes that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Range {
-    /// The first byte's number.
+    /// The number of the first byte, from 0.
     pub(crate) start: u64,
-    /// The number after the last byte's; the body's end without one.
+    /// The number of the byte after the last one; `None` for the end of the body.
     pub(crate) end: Option<u64>,
 }
 
 impl Range {
-    /// As the header `Range` has it.
+    /// Returns the value of the header `Range`.
     pub(crate) fn header(self) -> String {
         // No caller asks for an empty range, which the header cannot express.
         self.end.map_or_else(|| format!("bytes={}-", self.start), |end| format!("bytes={}-{}", self.start, end - 1))
     }
 
-    /// Whether a part with this `Content-Range` is what was asked for, of a whole of this length.
+    /// Returns whether a part with this `Content-Range` is the requested one, of a body of this length.
     pub(crate) fn is_answered_by(self, header: &str, total: Option<u64>) -> bool {
         content_range(header).is_some_and(|sent| {
             Some(sent.total) == total && sent.start == self.start && sent.end == self.end.unwrap_or(sent.total)
@@ -24,8 +24,7 @@ impl Range {
     }
 }
 
-/// What a `Content-Range` says of a part: its first byte's number, the number after its last, and how many bytes the
-/// whole has.
+/// A `Content-Range`: the number of the first byte, the number after the last one, and the length of the whole body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ContentRange {
     pub(crate) start: u64,
@@ -33,7 +32,8 @@ pub(crate) struct ContentRange {
     pub(crate) total: u64,
 }
 
-/// Reads a `Content-Range`. `None` if it isn't one of bytes, of a known total, that makes sense.
+/// Reads a `Content-Range`; `None` if its unit is not bytes, its total is unknown, or its numbers contradict each
+/// other.
 pub(crate) fn content_range(value: &str) -> Option<ContentRange> {
     let number = |text: &str| {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

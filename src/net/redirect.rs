@@ -1,4 +1,4 @@
-//! Which redirects are followed.
+//! The rules for following redirects.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -7,18 +7,19 @@ use reqwest::{Response, Url, header::LOCATION};
 use super::retry::Failure;
 use crate::error::Fault;
 
-/// As many as browsers and curl's defaults come near to; more is a loop.
+/// The most redirects of one request. A longer chain is taken for a loop.
 const MAX_REDIRECTS: usize = 10;
 /// The metadata service's address in IPv6, of a private and not the link-local range.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
-/// Where a response leads, if it is a redirect; the URLs that were asked before it, the last one by it.
+/// Returns the target of a redirect; `None` if the response is not one. `previous` are the URLs that were requested,
+/// the last one with this response.
 ///
-/// The HTTP client follows none itself: its errors would name the first host, whichever one failed.
+/// The HTTP client does not follow redirects itself: its errors would name the first host, whichever one failed.
 ///
 /// # Errors
-/// If an origin must not ask for that.
+/// If the origin must not redirect there.
 pub(crate) fn next(previous: &[Url], response: &Response) -> Result<Option<Url>, Failure> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
@@ -29,7 +30,7 @@ pub(crate) fn next(previous: &[Url], response: &Response) -> Result<Option<Url>,
         None => "the server redirects to something that is not a URL".to_owned(),
         Some(mut url) => match refusal(previous, &url) {
             Some(reason) => reason,
-            // A name and password would be sent, to a place that the origin chose.
+            // The client would send a name and password that the origin made up.
             None if url.set_username("").and_then(|()| url.set_password(None)).is_ok() => return Ok(Some(url)),
             None => "the server redirects to a URL without a server".to_owned(),
         },
@@ -37,7 +38,7 @@ pub(crate) fn next(previous: &[Url], response: &Response) -> Result<Option<Url>,
     Err(Failure::Permanent(Fault::new(reason).hint("declare the URL that it leads to, if it is right")))
 }
 
-/// Why a redirect isn't followed.
+/// Returns the reason why a redirect is not followed; `None` if it may be.
 fn refusal(previous: &[Url], next: &Url) -> Option<String> {
     if previous.len() > MAX_REDIRECTS {
         return Some(format!("more than {MAX_REDIRECTS} redirects"));
@@ -45,20 +46,20 @@ fn refusal(previous: &[Url], next: &Url) -> Option<String> {
     if !matches!(next.scheme(), "https" | "http") {
         return Some(format!("refusing the redirect to {}", next.scheme()));
     }
-    // What can read or change the plaintext could answer in the origin's place.
+    // An attacker on the way could answer a plaintext request in place of the origin.
     if next.scheme() != "https" && previous.last().is_some_and(|url| url.scheme() == "https") {
         return Some(format!("refusing the redirect from https to {}", next.scheme()));
     }
     let host = next.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse();
-    // Else an origin could have the instance's own credentials fetched and published as a file.
+    // Otherwise an origin could make this program download the instance's credentials into a file.
     if address.is_ok_and(is_link_local) {
         return Some(format!("refusing the redirect to the link-local address {host}"));
     }
     None
 }
 
-/// Whether an address is of this link only, as that of the instance metadata service.
+/// Returns whether an address is link-local, like that of the instance metadata service.
 pub(crate) fn is_link_local(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => address.is_link_local(),

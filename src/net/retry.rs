@@ -1,4 +1,4 @@
-//! When to try again, and when to give up.
+//! The one retry loop: when to try again, and when to give up.
 
 use std::{
     fmt::Display,
@@ -9,7 +9,7 @@ use std::{
 use super::{clock::Clock, date::seconds_until};
 use crate::{error::Fault, value::spoken};
 
-/// How often a log says that the same thing is still waited for.
+/// The shortest time between two log lines for the same reason to wait.
 const REMINDER: Duration = Duration::from_secs(30);
 /// The largest part of itself by which a spread pause gets longer. Machines that failed together would return together.
 const JITTER: f64 = 0.5;
@@ -19,26 +19,27 @@ pub(crate) fn spread(pause: Duration, most: Duration) -> Duration {
     pause + pause.mul_f64(JITTER).min(most.saturating_sub(pause)).mul_f64(fastrand::f64())
 }
 
-/// Why an attempt failed, and so whether another may succeed.
+/// The failure of an attempt, by whether another attempt may succeed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Another attempt would fail alike.
+    /// Another attempt would fail in the same way.
     Permanent(Fault),
-    /// The failure is temporary; the origin may have said for how long.
+    /// The failure is temporary. The origin may have named a pause.
     Transient(Fault, Option<Duration>),
-    /// Perhaps an accident on the way, worth one more attempt, from the start, and no third.
+    /// The data may have been damaged on the way. One more attempt is made, from the start.
     Suspect(Fault),
-    /// The credentials or the time of a signature: worth one more request, signed anew. What has arrived stays valid.
+    /// The credentials or the time of the signature are wrong. One more request is made, signed anew. Received bytes
+    /// stay valid.
     Unsigned(Fault),
 }
 
 impl Failure {
-    /// A transient failure whose origin named no time.
+    /// Returns a temporary failure without a pause named by the origin.
     pub(crate) fn transient(fault: Fault) -> Self {
         Self::Transient(fault, None)
     }
 
-    /// What is wrong.
+    /// Returns its fault.
     pub(crate) fn into_fault(self) -> Fault {
         match self {
             Self::Permanent(fault) | Self::Transient(fault, _) | Self::Suspect(fault) | Self::Unsigned(fault) => fault,
@@ -50,7 +51,7 @@ impl Failure {
 #[derive(Debug)]
 pub(crate) struct Setback {
     pub(crate) failure: Failure,
-    /// Whether it got on before it failed: then it doesn't count as failed, and the next one costs nothing.
+    /// Whether it made progress before it failed. Then it does not count as failed, and the next attempt costs nothing.
     pub(crate) headway: bool,
 }
 
@@ -60,19 +61,19 @@ impl From<Failure> for Setback {
     }
 }
 
-/// When attempts end that keep failing temporarily.
+/// The limit of attempts that keep failing temporarily.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
-    /// After so many in a row, or when the process's [`Budget`] is used up.
+    /// The number of attempts in a row. A used-up [`Budget`] of the process ends them earlier.
     Attempts(u32),
-    /// After so long without headway. A used-up budget makes the pauses longer.
+    /// The time without headway. A used-up budget makes the pauses longer.
     Patience(Duration),
 }
 
-/// How many attempts, and how far apart.
+/// The limit of attempts and the pauses between them.
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {
-    /// When they end.
+    /// The limit of the attempts.
     pub(crate) limit: Limit,
     /// Upper bound of the first pause; it doubles with each attempt.
     pub(crate) first: Duration,
@@ -80,7 +81,7 @@ pub(crate) struct Pace {
     pub(crate) longest: Duration,
     /// Upper bound of a pause that an origin asks for (`Retry-After`), where attempts are counted.
     pub(crate) obedience: Duration,
-    /// What measures them.
+    /// The clock of the pauses.
     pub(crate) clock: Clock,
 }
 
@@ -97,7 +98,8 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Exponential backoff with full jitter: a fleet that failed together must not come back together.
+    /// Returns the pause after an attempt: exponential backoff with full jitter. A fleet that failed together must not
+    /// return together.
     /// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>
     fn pause(&self, attempt: u32) -> Duration {
         let bound = self.first.saturating_mul(1u32.checked_shl(attempt - 1).unwrap_or(u32::MAX)).min(self.longest);
@@ -105,9 +107,10 @@ impl Pace {
     }
 }
 
-/// What all retries together may cost, so that a thousand downloads don't ask a server that has gone a thousand times:
-/// the bucket of tokens of the AWS SDKs. <https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html>
-/// What a success was paid with comes back.
+/// The budget of all retries of a process. It prevents a thousand downloads from each retrying a server that is down.
+///
+/// It is the token bucket of the AWS SDKs. A success returns the tokens that its retries took.
+/// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html>
 #[derive(Debug)]
 pub(crate) struct Budget(AtomicU32);
 
@@ -139,7 +142,7 @@ pub(crate) struct Wait {
     pub(crate) pause: Duration,
     /// Attempts that have failed.
     pub(crate) failed: u32,
-    /// Why the last one did.
+    /// The reason of the last failure.
     pub(crate) reason: String,
 }
 
@@ -168,18 +171,18 @@ pub(crate) struct Attempts<'a> {
     pace: &'a Pace,
     budget: &'a Budget,
     progress: Option<&'a dyn ShowWaits>,
-    /// When the first attempt, or the last one that got on, began or ended.
+    /// The time since which there was no headway.
     since: Duration,
     failed: u32,
     paid: u32,
     suspected: bool,
     unsigned: bool,
-    /// What was logged last, and when.
+    /// The time and the reason of the last log line.
     logged: Option<(Duration, String)>,
 }
 
 impl<'a> Attempts<'a> {
-    /// None made so far.
+    /// Returns attempts of which none was made.
     pub(crate) fn new(pace: &'a Pace, budget: &'a Budget) -> Self {
         Self {
             pace,
@@ -194,15 +197,15 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Tells there what is waited for.
+    /// Sets the observer that shows the pauses.
     pub(crate) fn shown(self, progress: &'a dyn ShowWaits) -> Self {
         Self { progress: Some(progress), ..self }
     }
 
-    /// Attempts until one succeeds, which pays the process's budget back.
+    /// Makes attempts until one succeeds. A success returns the tokens of its retries to the budget.
     ///
     /// # Errors
-    /// That of the last attempt, if no other may succeed or all that are allowed have failed.
+    /// The last attempt's, if no other may succeed or if the limit is reached.
     pub(crate) async fn run<T, E: Into<Setback>, F: Future<Output = Result<T, E>>>(
         self,
         what: &impl Display,
@@ -211,7 +214,8 @@ impl<'a> Attempts<'a> {
         self.try_run(what, attempt).await.map_err(Failure::into_fault)
     }
 
-    /// The same. The failure has the pause that the origin asked for, if that is why no other attempt is made.
+    /// Makes attempts like [`Attempts::run`]. The failure has the pause that the origin asks for if it is too long to
+    /// wait.
     pub(crate) async fn try_run<T, E: Into<Setback>, F: Future<Output = Result<T, E>>>(
         mut self,
         what: &impl Display,
@@ -231,7 +235,7 @@ impl<'a> Attempts<'a> {
     /// Waits until the next attempt is due.
     ///
     /// # Errors
-    /// If none is: what to report.
+    /// If no other attempt is made: the failure to report.
     async fn after(&mut self, what: &impl Display, Setback { failure, headway }: Setback) -> Result<(), Failure> {
         if headway {
             self.budget.earn(std::mem::take(&mut self.paid));
@@ -273,10 +277,10 @@ impl<'a> Attempts<'a> {
         Ok(())
     }
 
-    /// The pause before the next attempt.
+    /// Returns the pause before the next attempt.
     ///
     /// # Errors
-    /// If this was the last one.
+    /// If this attempt was the last one.
     fn pause(&mut self, asked: Option<Duration>, headway: bool) -> Result<Duration, GiveUpReason> {
         let Pace { limit, longest, obedience, .. } = *self.pace;
         let (left, most) = match limit {
@@ -292,7 +296,7 @@ impl<'a> Attempts<'a> {
         };
         let usual = match asked {
             Some(asked) if asked <= most => spread(asked, most),
-            // The origin has refused beforehand what asks earlier.
+            // The origin would refuse an earlier attempt.
             Some(asked) => return Err(GiveUpReason::Asked { asked, most }),
             None => self.pace.pause(self.failed),
         };
@@ -306,7 +310,7 @@ impl<'a> Attempts<'a> {
         } else {
             return Err(GiveUpReason::Budget);
         };
-        // The last attempt is made when patience ends.
+        // The last attempt is made at the end of the patience.
         Ok(pause.min(left))
     }
 
@@ -327,24 +331,24 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// Why an attempt was the last one.
+/// The reason why an attempt was the last one.
 #[derive(Debug, Clone, Copy)]
 enum GiveUpReason {
-    /// All that are allowed have failed.
+    /// The limit is reached.
     Attempts,
-    /// The process's retries are used up.
+    /// The process's retry budget is used up.
     Budget,
-    /// The origin asks for a longer pause than the longest that it gets.
+    /// The origin asks for a pause that is longer than the limit.
     Asked { asked: Duration, most: Duration },
 }
 
-/// A fault and its causes, in one line.
+/// Returns a fault and its causes in one line.
 fn reason(fault: &Fault) -> String {
     let causes = std::iter::successors(Some(fault as &dyn std::error::Error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Returns how long a `Retry-After` header asks to wait: seconds or a date, RFC 9110 section 10.2.3.
+/// Returns the pause of a `Retry-After` header, which is a number of seconds or a date: RFC 9110 section 10.2.3.
 pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse() {
         return Some(Duration::from_secs(seconds));

@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use super::retry::{Limit, Pace};
 
-/// How long a run waits for an origin that fails: as long as an outage takes that a deploy of the origin causes.
+/// How long a run waits for an origin that fails. A deploy of the origin rarely takes it down for longer.
 pub(crate) const ORIGIN_PATIENCE: Duration = Duration::from_mins(5);
 
-/// How long requests wait, and how often they are tried.
+/// The timeouts of requests and the number of their attempts.
 #[derive(Debug, Clone)]
 pub struct NetworkSettings {
-    /// How often a request is tried, and how far apart.
+    /// The number of attempts and the pauses between them.
     pub(crate) pace: Pace,
-    /// For a name to resolve and a connection to stand, TLS included.
+    /// The limit for resolving a name and connecting, including TLS.
     pub(crate) connect_timeout: Duration,
-    /// For the next byte.
+    /// The limit for the next byte.
     pub(crate) stall_timeout: Duration,
-    /// For a probe's connection.
+    /// The limit for the connection of a probe.
     pub(crate) probe_connect_timeout: Duration,
-    /// For a probe as a whole.
+    /// The limit for a whole probe.
     pub(crate) probe_timeout: Duration,
 }
 

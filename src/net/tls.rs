@@ -1,4 +1,4 @@
-//! Whom TLS trusts: the machine's own root certificates, or Mozilla's where it has none.
+//! The root certificates that TLS trusts: the machine's, or Mozilla's if the machine has none.
 
 use std::sync::Arc;
 
@@ -7,9 +7,10 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::error::Fault;
 
-/// The certificates of the machine (`/etc/ssl/certs`, `SSL_CERT_FILE`, `SSL_CERT_DIR`), so that a
-/// company's own authority counts; without any, those built in, so that a minimal image can still
-/// download the package that brings them.
+/// Returns the root certificates of the machine (`/etc/ssl/certs`, `SSL_CERT_FILE`, `SSL_CERT_DIR`), which may include
+/// a company's own authority.
+///
+/// A minimal image has none. The built-in ones let it download the package ca-certificates.
 pub(crate) fn roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
@@ -25,7 +26,7 @@ pub(crate) fn roots() -> RootCertStore {
     roots
 }
 
-/// A client's configuration. The provider is named here and nowhere else, so that there is one.
+/// Returns the configuration of a client. Only this function names the cryptographic provider.
 pub(crate) fn config(roots: Arc<RootCertStore>) -> Result<ClientConfig, Fault> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -33,7 +34,7 @@ pub(crate) fn config(roots: Arc<RootCertStore>) -> Result<ClientConfig, Fault> {
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// What is wrong with a certificate, and whether a clock that is set right may find it valid.
+/// Returns the fault of a certificate, and whether it may be valid by a correct clock.
 pub(crate) fn refusal(error: &CertificateError) -> (String, bool) {
     let words = match error {
         CertificateError::NotValidYetContext { time, not_before } => {
@@ -46,9 +47,11 @@ pub(crate) fn refusal(error: &CertificateError) -> (String, bool) {
         }
         CertificateError::NotValidYet => return ("it is not valid yet".into(), true),
         CertificateError::Expired => return ("it has expired".into(), true),
-        CertificateError::UnknownIssuer => "no root certificate of this machine stands behind its issuer".into(),
+        CertificateError::UnknownIssuer => "no root certificate of this machine vouches for its issuer".into(),
         CertificateError::Other(other) => match other.0.to_string() {
-            error if error == "CaUsedAsEndEntity" => "it is an authority's own, as many self-signed ones are".into(),
+            error if error == "CaUsedAsEndEntity" => {
+                "it is the certificate of an authority and not of a server; many self-signed ones are".into()
+            }
             error => error,
         },
         other => other.to_string(),

@@ -1,4 +1,4 @@
-//! The background thread: a tokio runtime on one thread, and tasks that end when their caller no longer waits.
+//! The background thread: a tokio runtime on one thread. A task ends when its caller no longer waits.
 
 use std::{
     cell::OnceCell,
@@ -18,7 +18,7 @@ use crate::{
     stop::{Stop, TICK},
 };
 
-/// How many looks for a signal there are for one look at the progress.
+/// The number of checks for a signal between two calls of `watch`.
 const TICKS_PER_LOOK: u32 = 5;
 
 /// Runs tasks in the background, on a thread that starts with the first of them.
@@ -47,7 +47,7 @@ impl Worker {
         Ok(Task { result, abort: thread.runtime.spawn(work).abort_handle() })
     }
 
-    /// Does work in the background and waits for its result.
+    /// Runs work in the background and waits for its result.
     ///
     /// # Errors
     /// That of the work; also if a signal or a deadline ends the wait and, with it, the work.
@@ -60,7 +60,7 @@ impl Worker {
     }
 }
 
-/// The thread. Dropped, it ends at once with everything it was doing.
+/// The thread. When dropped, it ends at once and abandons its tasks.
 struct RuntimeThread {
     runtime: runtime::Handle,
     stop: Option<oneshot::Sender<()>>,
@@ -70,7 +70,7 @@ struct RuntimeThread {
 impl Drop for RuntimeThread {
     fn drop(&mut self) {
         drop(self.stop.take());
-        // Until what was being done has cleaned up behind itself: the process may end with this.
+        // Waits until the abandoned tasks have cleaned up, because the process may end next.
         if let Some(thread) = self.thread.take() {
             _ = thread.join();
         }
@@ -87,7 +87,7 @@ impl RuntimeThread {
         let (stop, stopped) = oneshot::channel();
         let run = move || {
             _ = runtime.block_on(stopped);
-            // Doesn't wait for a name that is being looked up.
+            // This does not wait for the lookup of a name.
             runtime.shutdown_background();
         };
         let thread = spawn("downloads", run).map_err(|error| error.fault())?;
@@ -95,7 +95,7 @@ impl RuntimeThread {
     }
 }
 
-/// Runs what blocks on a thread of its own.
+/// Runs a blocking function on a thread of its own.
 ///
 /// # Errors
 /// If the system has no thread left. (tokio's own `spawn_blocking` panics then.)
@@ -106,12 +106,12 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     result.await.map_err(|error| NoThread(io::Error::other(error)))
 }
 
-/// The system has no thread left, or ended one.
+/// The error that the system cannot start a thread.
 #[derive(Debug)]
 pub(crate) struct NoThread(io::Error);
 
 impl NoThread {
-    /// What a person can do about it.
+    /// Returns the error with a hint.
     pub(crate) fn fault(&self) -> Fault {
         Fault::new(self.to_string())
             .hint("raise the limit of processes (ulimit -u, TasksMax= of the unit), or end some of them")
@@ -130,15 +130,15 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     std::thread::Builder::new().name(name.into()).spawn(work).map_err(NoThread)
 }
 
-/// Work in the background. Dropped, the work is abandoned.
+/// Work in the background. When dropped, the work is abandoned.
 pub(crate) struct Task<T> {
-    /// Where its result arrives.
+    /// The receiver of its result.
     result: mpsc::Receiver<Result<T>>,
     abort: AbortHandle,
 }
 
 impl<T> Task<T> {
-    /// Returns whether its result is there.
+    /// Returns whether its result has arrived.
     pub(crate) fn has_ended(&self) -> bool {
         self.abort.is_finished()
     }

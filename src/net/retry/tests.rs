@@ -22,7 +22,7 @@ fn retry_after_is_seconds_or_a_date() {
     }
 }
 
-/// Time that only pauses let pass.
+/// A clock that only pauses advance.
 fn simulated() -> Clock {
     Clock::Simulated(Arc::default())
 }
@@ -31,7 +31,7 @@ fn busy() -> Failure {
     Failure::transient(Fault::new("busy"))
 }
 
-/// Fails so many times in a row, then succeeds.
+/// Fails a number of times in a row, then succeeds.
 fn survive(pace: &Pace, budget: &Budget, failures: u32) -> Result<(), Fault> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let made = Cell::new(0);
@@ -75,9 +75,9 @@ fn patience_outlasts_the_budget_and_ends_when_it_was_said() {
             told.strip_prefix("gave up after ").and_then(|rest| rest.strip_suffix(" attempts in 5 min 00 s"));
         pauses.push(attempts.unwrap_or_else(|| panic!("{told}")).parse::<u32>().unwrap());
     }
-    // Without the budget each pause is half of the longest at least.
+    // Without a budget, each pause is at least half of the longest one.
     assert!(pauses[19] <= 31 && pauses.iter().all(|pauses| *pauses >= 16), "{pauses:?}");
-    // The last attempt is made at the end, and not given up before.
+    // The last attempt is made at the end of the patience, not given up before.
     let ends = (0..1000).find_map(|failures| survive(&pace, &budget, failures).err().map(|_| failures)).unwrap();
     assert!(ends > 14, "{ends}");
 }
@@ -96,7 +96,7 @@ fn a_download_that_gets_on_may_be_cut_off_any_number_of_times() {
     }
 }
 
-/// How one origin that always asks for this pause is waited for: the words, and the seconds that pass.
+/// Waits for an origin that always asks for this pause. Returns the error and the time that passed.
 fn obey(limit: Limit, asked: u64) -> (String, Duration) {
     let (pace, budget) = (Pace { limit, clock: simulated(), ..Pace::default() }, Budget::default());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
