@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{error::Fault, host::Host, net::worker::Worker};
 
-/// Calls of AWS services. Each call ends early where a signal or a deadline ends it.
+/// Calls of AWS services. A signal or a deadline ends a call early.
 pub struct Aws {
     account: Arc<Account>,
     s3: Arc<S3>,
@@ -45,7 +45,7 @@ impl Aws {
         Self { account, s3, worker }
     }
 
-    /// Makes a call of an AWS service, with the retries that every request has. No call begins after an interruption.
+    /// Makes a call of an AWS service, with the usual retries. No call begins after an interruption.
     ///
     /// # Errors
     /// A [`Refusal`](refusal::Refusal) of the service is in the error's chain.
@@ -63,7 +63,7 @@ impl Aws {
         self.worker.run(&host.stop, async move { account.region().await.map(str::to_owned) })
     }
 
-    /// Returns a fact about this EC2 instance, which the metadata service tells.
+    /// Returns a fact about this EC2 instance from the metadata service.
     pub fn instance(&self, host: &Host, fact: InstanceFact) -> Result<String> {
         let account = self.account.clone();
         self.worker.run(&host.stop, async move { account.metadata.ask(&fact).await })
@@ -83,22 +83,21 @@ impl Aws {
         self.worker.start(list)?.wait(&host.stop, show).with_context(|| format!("listing {prefix}"))
     }
 
-    /// Returns whether a bucket of this name exists. A bucket that must not be asked for (`s3:ListBucket`) counts as there.
+    /// Returns whether a bucket exists; true also if the caller may not know (`s3:ListBucket`).
     pub fn has_bucket(&self, host: &Host, bucket: &str) -> Result<bool> {
         let (s3, name) = (self.s3.clone(), bucket.to_owned());
         let head = async move { s3.has_bucket(&name).await };
         self.worker.run(&host.stop, head).with_context(|| format!("looking for the bucket {bucket}"))
     }
 
-    /// Returns whether a bucket is known to belong to an account; false also where the caller may not ask
-    /// (`s3:ListBucket`).
+    /// Returns whether a bucket belongs to an account; false also if the caller may not know (`s3:ListBucket`).
     pub fn owns_bucket(&self, host: &Host, account: &str, bucket: &str) -> Result<bool> {
         let (s3, account, name) = (self.s3.clone(), account.to_owned(), bucket.to_owned());
         let head = async move { Ok::<_, Fault>(s3.owns_bucket(&account, &name).await) };
         self.worker.run(&host.stop, head).with_context(|| format!("asking for the owner of the bucket {bucket}"))
     }
 
-    /// Puts an object into its bucket unless one of its key and length is there. Returns whether it had to.
+    /// Uploads an object unless its bucket has one with this key and length. Returns whether it was uploaded.
     pub fn upload(&self, host: &Host, upload: Upload) -> Result<bool> {
         let to = format!("s3://{}/{}", upload.bucket, upload.key);
         let s3 = self.s3.clone();

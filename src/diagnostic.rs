@@ -5,11 +5,11 @@ use std::{cell::OnceCell, fmt, ops::Range};
 use crate::visible;
 
 /// How many faults of a manifest are shown. The others are only counted.
-pub const MOST_SHOWN: usize = 100;
+pub const MAX_SHOWN: usize = 100;
 /// How many characters of a line are shown. A line may be a megabyte long.
-const MOST_COLUMNS: usize = 110;
+const MAX_COLUMNS: usize = 110;
 /// How many characters before the fault are shown, at most.
-const MOST_BEFORE: usize = 60;
+const MAX_COLUMNS_BEFORE: usize = 60;
 /// The longest name that gets a suggestion. All known names are shorter.
 const MAX_NAME_BYTES: usize = 64;
 /// How many known names are compared for a suggestion.
@@ -77,8 +77,8 @@ impl Place {
         while !rest.is_char_boundary(end) {
             end -= 1;
         }
-        let from = before.char_indices().rev().nth(MOST_BEFORE - 1).map_or(0, |(from, _)| from);
-        let room = MOST_COLUMNS - before[from..].chars().count();
+        let from = before.char_indices().rev().nth(MAX_COLUMNS_BEFORE - 1).map_or(0, |(from, _)| from);
+        let room = MAX_COLUMNS - before[from..].chars().count();
         let meant: String = rest[..end].chars().take(room).collect();
         let after = rest[end..].chars().take(room - meant.chars().count()).collect();
         Self {
@@ -165,7 +165,7 @@ pub struct Faults {
 impl Faults {
     /// Adds a fault. It is made only if it is shown, so that many faults take no longer than reading the manifest.
     pub fn add(&mut self, make: impl FnOnce() -> Diagnostic) {
-        if self.shown.len() < MOST_SHOWN {
+        if self.shown.len() < MAX_SHOWN {
             self.shown.push(make());
         } else {
             self.more += 1;
@@ -274,10 +274,10 @@ mod tests {
                 Diagnostic { message: String::new(), place: None, hint: None }
             });
         }
-        assert_eq!((made, faults.shown().len(), faults.count()), (MOST_SHOWN, MOST_SHOWN, 100_000));
+        assert_eq!((made, faults.shown().len(), faults.count()), (MAX_SHOWN, MAX_SHOWN, 100_000));
         let mut sum = Faults::default();
         sum.extend(faults);
-        assert_eq!((sum.shown().len(), sum.more(), sum.count()), (MOST_SHOWN, 99_900, 100_000));
+        assert_eq!((sum.shown().len(), sum.more(), sum.count()), (MAX_SHOWN, 99_900, 100_000));
     }
 
     #[test]

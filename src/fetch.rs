@@ -1,9 +1,8 @@
 //! Downloads: `https`, `http`, `s3` and `file` sources, started early and handed over when complete.
 //!
-//! The rest of the program is synchronous; here is its one asynchronous edge. A background thread
-//! ([`worker`](crate::net::worker)) starts at the first use and runs what the calls below hand it; they wait for its
-//! results and look for signals and deadlines meanwhile. A run in which nothing differs starts no thread and reads no
-//! certificate.
+//! The rest of the program is synchronous. A background thread ([`worker`](crate::net::worker)) starts at the first use
+//! and runs the downloads. The calls below wait for its results, and check for signals and deadlines meanwhile. A run
+//! in which nothing differs starts no thread and reads no certificate.
 
 pub mod batch;
 mod engine;
@@ -60,24 +59,23 @@ use crate::{
     },
 };
 
-/// Descriptors of a download: its file, the note beside it, its connection.
+/// The descriptors of one download: its file, the note beside it, its connection.
 const DESCRIPTORS_PER_DOWNLOAD: usize = 3;
-/// Descriptors that are left to all else: the report, programs and their pipes, name servers.
+/// The descriptors that are left for other uses: the report, programs and their pipes, name servers.
 const OTHER_DESCRIPTORS: usize = 128;
 
-/// Returns how many downloads may be under way, or complete and not yet handed over, by this process's limit of
-/// descriptors.
+/// Returns the most downloads that may be open at once, running or complete, by this process's limit of descriptors.
 fn max_downloads() -> usize {
     (process::descriptors().saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_PER_DOWNLOAD).max(1)
 }
 
-/// The downloads of a process: those that were started early, and those that wait for their turn.
+/// The downloads of a process: those that were started early, and those that wait to be started.
 pub struct Fetcher {
     engine: Arc<Engine>,
     worker: Rc<Worker>,
     staging: Staging,
     started: RefCell<Vec<(Download, StartedDownload)>>,
-    /// What is to be started when others have been handed over.
+    /// The downloads to start when others have been handed over.
     queue: RefCell<VecDeque<Download>>,
     arrivals: RefCell<Vec<Arrival>>,
 }
@@ -102,8 +100,8 @@ impl Fetcher {
         }
     }
 
-    /// Starts downloads in the background. [`Fetcher::fetch`] of the same download waits for them, and is where a failure
-    /// shows.
+    /// Starts downloads in the background. [`Fetcher::fetch`] of the same download waits for it and returns its
+    /// failure.
     pub fn prefetch(&self, host: &Host, downloads: Vec<Download>) {
         if self.staging == Staging::Resumable
             && let Err(error) = self.sweep(host, &downloads)
@@ -120,8 +118,8 @@ impl Fetcher {
         self.start_queued(host);
     }
 
-    /// Starts what was told to be fetched early, as far as there are descriptors for it: one that is complete holds its
-    /// file open until it is handed over.
+    /// Starts waiting downloads, as many as there are descriptors for. A complete download holds its file open until it
+    /// is handed over.
     fn start_queued(&self, host: &Host) {
         let most = max_downloads();
         while self.started.borrow().len() < most
@@ -148,7 +146,7 @@ impl Fetcher {
         self.queue.borrow_mut().retain(|queued| !downloads.contains(queued));
     }
 
-    /// Downloads, or waits for a prefetch of the same.
+    /// Downloads, or waits for the same download if it was started early.
     pub fn fetch(&self, host: &Host, download: &Download) -> Result<Fetched> {
         if let Some(path) = download.sources.local() {
             return staging::copy(host, path, self.spool(host, &self.pulls(download)[0])?);
@@ -165,7 +163,7 @@ impl Fetcher {
         };
         let (began, had_ended) = (started.began, started.task.has_ended());
         let mut delivered = wait(host, &started.task, &started.progress, &download.sources);
-        // Its patience was over before its bytes were wanted: only now it counts.
+        // Its patience ended before the run needed it. The patience counts from now on.
         if had_ended
             && !download.has_fallback
             && matches!(self.pace().limit, Limit::Patience(_))
@@ -196,7 +194,7 @@ impl Fetcher {
         wait(host, &task, &progress, source).with_context(|| format!("asking for the ETag of {source}"))
     }
 
-    /// Asks once, without redirects, proxies and retries, and without reading the body beyond 64 KiB.
+    /// Sends one request, without redirects, proxies and retries. Reads at most 64 KiB of the body.
     ///
     /// # Errors
     /// If no answer comes. An error is as short as `connection refused`.
@@ -226,10 +224,10 @@ impl Fetcher {
     }
 }
 
-/// Waits for a task and shows how far it is. No pause of it goes on beyond a deadline: nothing would come of it.
+/// Waits for a task and shows its progress. It fails early if the next attempt would begin only after a deadline.
 ///
 /// # Errors
-/// That of the task. A deadline's error says why the last attempt failed, if one did.
+/// The task's. A deadline's error says why the last attempt failed, if one did.
 fn wait<T>(host: &Host, task: &Task<T>, progress: &DownloadProgress, what: &impl Display) -> Result<T> {
     let watch = || {
         host.progress(&progress.line(what));

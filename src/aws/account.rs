@@ -20,12 +20,12 @@ use crate::{
 /// Credentials are fetched anew this long before they expire.
 const EXPIRY_MARGIN: Duration = Duration::from_mins(5);
 
-/// What the operator chose of AWS, whatever the environment says.
+/// The choices of the user, which override the environment.
 #[derive(Debug, Clone, Default)]
 pub struct AwsSettings {
     /// A profile of `~/.aws/config` and `~/.aws/credentials`, for its credentials and its region.
     pub profile: Option<String>,
-    /// The region that calls go to, whatever the profile says.
+    /// The region that calls go to. It overrides the profile's.
     pub region: Option<String>,
     /// The account that a bucket must belong to. S3 refuses the buckets of other accounts in uploads.
     /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html>
@@ -78,7 +78,7 @@ impl Account {
     /// Returns valid credentials.
     ///
     /// # Errors
-    /// If there are none.
+    /// If no credentials are found.
     pub(super) async fn credentials(&self) -> Result<Credentials, Failure> {
         let held = self.held().clone();
         if let Some(held) = held
@@ -114,7 +114,7 @@ impl Account {
     /// If no region is chosen.
     pub(super) async fn region(&self) -> Result<&str, Fault> {
         let hint = "--region REGION, AWS_REGION, or `region` in ~/.aws/config";
-        // The SDK takes an empty AWS_REGION for the name of one.
+        // The SDK takes an empty AWS_REGION for the name of a region.
         let chosen = self.config().await.region().map(AsRef::as_ref).filter(|region: &&str| !region.is_empty());
         chosen.ok_or_else(|| Fault::new("no AWS region is chosen").hint(hint).invalid())
     }
@@ -125,7 +125,7 @@ pub(super) fn profile_hint(profile: &str) -> String {
     format!("see ~/.aws/config and ~/.aws/credentials; aws configure --profile {profile} writes them")
 }
 
-/// The credentials of one profile. The SDK's chain would ask the environment first.
+/// Returns the credentials of one profile. The SDK's chain would ask the environment first.
 fn of_profile(name: &str, sender: Sender) -> ProfileFileCredentialsProvider {
     let provider = ProviderConfig::without_region().with_http_client(sender);
     ProfileFileCredentialsProvider::builder().configure(&provider).profile_name(name).build()

@@ -1,4 +1,4 @@
-//! What AWS services answer: XML or JSON, read as one kind of tree. All of it is bounded.
+//! The answers of AWS services: XML or JSON, read into one type of tree, within limits.
 
 use anyhow::{Context, Result};
 use reqwest::Response;
@@ -6,17 +6,17 @@ use serde_json::Value;
 
 use crate::{error::Fault, net::retry::Failure};
 
-/// The longest answer that is read. `DescribeInstances`, the longest that a deploy asks for, has about 10 KB a machine.
+/// The longest answer that is read. The longest one of a deploy, `DescribeInstances`, has about 10 KB for each machine.
 pub(crate) const MAX_ANSWER_BYTES: usize = 16 << 20;
-/// The deepest nesting of elements; AWS's answers have less than twenty levels.
+/// The deepest nesting of elements. AWS's answers have less than twenty levels.
 const MAX_LEVELS: usize = 64;
-/// The most elements: each takes about a hundred bytes of memory, however few bytes it has in the answer.
+/// The most elements. Each takes about a hundred bytes of memory, even if it is short in the answer.
 const MAX_ELEMENTS: usize = 500_000;
 
 /// Returns the text of an answer.
 ///
 /// # Errors
-/// If it is longer than [`MAX_ANSWER_BYTES`], or breaks off: `explain` says why.
+/// If it is longer than [`MAX_ANSWER_BYTES`] or breaks off. `explain` gives the reason.
 pub(crate) async fn text(
     mut response: Response,
     explain: impl Fn(reqwest::Error) -> Failure,
@@ -31,24 +31,25 @@ pub(crate) async fn text(
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A part of an answer, be it XML or JSON: the members of a list are called `member` or `item`.
+/// A part of an answer in XML or JSON. The members of a list are called `member` or `item`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Element {
     /// Its name, without a namespace.
     pub name: String,
     /// Its text, if it has no children.
     pub text: String,
-    /// What is in it.
+    /// Its children.
     pub children: Vec<Self>,
 }
 
 impl Element {
-    /// Returns the element at a path: names with slashes between them. Of several of one name, the first one counts.
+    /// Returns the element at a path of names with slashes between them. Of several elements with a name, the first
+    /// counts.
     pub fn find(&self, path: &str) -> Option<&Self> {
         path.split('/').try_fold(self, |element, name| element.children.iter().find(|child| child.name == name))
     }
 
-    /// Returns the text at a path; empty if there is none.
+    /// Returns the text at a path; empty if the path does not exist.
     pub fn text(&self, path: &str) -> &str {
         self.find(path).map_or("", |element| element.text.as_str())
     }
@@ -58,7 +59,7 @@ impl Element {
         self.find(path).into_iter().flat_map(|element| &element.children)
     }
 
-    /// Returns the first element of this name, at any depth.
+    /// Returns the first element with a name, at any depth.
     pub(super) fn anywhere(&self, name: &str) -> Option<&Self> {
         if self.name == name {
             return Some(self);
@@ -69,7 +70,7 @@ impl Element {
     /// Reads XML.
     ///
     /// # Errors
-    /// If it is none, is nested deeper than 64 levels, or has over half a million elements.
+    /// If it is not XML, is nested deeper than 64 levels, or has over half a million elements.
     pub fn of_xml(text: &str) -> Result<Self> {
         fn convert(node: roxmltree::Node<'_, '_>, left: &mut Left) -> Result<Element> {
             left.enter()?;
@@ -88,7 +89,7 @@ impl Element {
     /// Reads JSON.
     ///
     /// # Errors
-    /// As [`Element::of_xml`].
+    /// Those of [`Element::of_xml`], for JSON.
     pub fn of_json(text: &str) -> Result<Self> {
         fn convert(name: String, value: Value, left: &mut Left) -> Result<Element> {
             left.enter()?;
@@ -111,7 +112,7 @@ impl Element {
     }
 }
 
-/// How many levels and elements an answer may still have.
+/// The levels and elements that an answer may still have.
 struct Left {
     levels: usize,
     elements: usize,

@@ -1,4 +1,4 @@
-//! The instance metadata service, version 2 only: what this machine is, asked of EC2.
+//! The client of the instance metadata service, version 2 only: facts about this instance.
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-categories.html>
 
 use std::{
@@ -29,7 +29,7 @@ use crate::{
     value::spoken,
 };
 
-/// Names and where they are found.
+/// The names of facts and their paths.
 const FACTS: [(&str, &str); 6] = [
     ("id", "/latest/meta-data/instance-id"),
     ("region", "/latest/meta-data/placement/region"),
@@ -38,15 +38,15 @@ const FACTS: [(&str, &str); 6] = [
     ("ami", "/latest/meta-data/ami-id"),
     ("account", IDENTITY_DOCUMENT),
 ];
-/// A JSON document; the account stands nowhere else.
+/// A JSON document. Only it has the account.
 pub(crate) const IDENTITY_DOCUMENT: &str = "/latest/dynamic/instance-identity/document";
 const TAGS: &str = "/latest/meta-data/tags/instance";
-/// How long the network and the service of an instance may take to come up; as Bottlerocket's imdsclient waits.
+/// How long the network and the service of an instance may take to start. Bottlerocket's imdsclient waits as long.
 const LATE_SERVICE_PATIENCE: Duration = Duration::from_mins(5);
-/// Of systemd's own metadata service.
+/// The hint for systemd's own metadata service.
 const IMDSD_HINT: &str =
     "systemd-imdsd keeps the service to itself: boot with systemd.imds.network=unlocked, see man systemd-imdsd";
-/// Where the instance profile's role is named.
+/// The path with the role of the instance profile.
 const ROLE: &str = "/latest/meta-data/iam/security-credentials/";
 
 /// A fact about an instance: `id`, `region`, `availability_zone`, `type`, `account`, `ami`, `tags.NAME`.
@@ -64,10 +64,10 @@ impl InstanceFact {
     /// Parses the name of a fact.
     ///
     /// # Errors
-    /// If no instance has a fact of this name.
+    /// If a fact with this name does not exist.
     pub fn parse(name: &str) -> Result<Self, Fault> {
         if let Some(tag) = name.strip_prefix("tags.") {
-            // What EC2 allows in a key once tags are in the metadata: no space, no slash, not `.` or `..`.
+            // EC2 allows this in a key if tags are in the metadata: no space, no slash, not `.` or `..`.
             let allowed = |c: char| c.is_ascii_alphanumeric() || "+-=._,:@".contains(c);
             if tag.is_empty() || tag.chars().all(|c| c == '.') || !tag.chars().all(allowed) {
                 return Err(Fault::new(format!("instance metadata cannot contain a tag with the key `{tag}`"))
@@ -92,30 +92,30 @@ impl InstanceFact {
     }
 }
 
-/// A client for the service, made when it is first needed; it keeps the session's token.
+/// A client of the service, made at its first use. It keeps the session's token.
 #[derive(Debug)]
 pub(crate) struct Metadata {
     pub(super) network: Arc<Network>,
     builder: Builder,
     client: Mutex<Option<Client>>,
-    /// How long a service that is late is waited for.
+    /// How long it waits for a service that is not up yet.
     patience: OnceLock<Duration>,
-    /// By the clock of the network's pace.
+    /// The end of this wait, by the clock of the network's pace.
     late_until: OnceLock<Duration>,
 }
 
 impl Metadata {
-    /// Asks the service where the environment, the profile or EC2 put it.
+    /// Returns a client of the service at the address of the environment, the profile or EC2.
     pub(crate) fn new(network: Arc<Network>) -> Self {
         let sender = Sender::for_metadata(network.clients.clone());
         let config = ProviderConfig::without_region().with_http_client(sender);
-        // The caller tries again.
+        // The caller retries.
         let builder = Client::builder().configure(&config).max_attempts(1);
         let (patience, late_until) = (OnceLock::new(), OnceLock::new());
         Self { network, builder, client: Mutex::default(), patience, late_until }
     }
 
-    /// Asks the service at this URL, and waits this long while it is late.
+    /// Returns a client of the service at a URL. It waits this long for a service that is not up yet.
     #[cfg(test)]
     pub(crate) fn at(network: Arc<Network>, endpoint: &str, patience: Duration) -> Result<Self> {
         let metadata = Self::new(network);
@@ -123,19 +123,19 @@ impl Metadata {
         Ok(Self { builder, patience: OnceLock::from(patience), ..metadata })
     }
 
-    /// The role of the instance profile, if the instance has one.
+    /// Returns the role of the instance profile, if the instance has one.
     pub(crate) async fn role(&self) -> Result<Option<String>, Failure> {
         self.get(ROLE).await
     }
 
-    /// That role, if these credentials are its.
+    /// Returns this role if the credentials are the role's.
     pub(crate) async fn role_holding(&self, access_key_id: &str) -> Option<String> {
         let role = self.role().await.ok()??;
         let credentials = self.get(&format!("{ROLE}{role}")).await.ok()??;
         credentials.contains(access_key_id).then_some(role)
     }
 
-    /// What stands at a path; `None` where nothing does. Waits for a service that is late.
+    /// Returns the text at a path; `None` if the path does not exist. Waits for a service that is not up yet.
     pub(crate) async fn get(&self, path: &str) -> Result<Option<String>, Failure> {
         loop {
             match self.session(path).await {
@@ -148,7 +148,7 @@ impl Metadata {
         }
     }
 
-    /// Whether the service may still be on its way: a machine that isn't an instance will never have one.
+    /// Returns whether the service may still start. A machine that is not an instance never has one.
     fn is_awaited(&self, fault: &Fault) -> bool {
         let clock = &self.network.settings.pace.clock;
         let until = self.late_until.get_or_init(|| {
@@ -162,8 +162,8 @@ impl Metadata {
         clock.now() < *until
     }
 
-    /// Asks, and once more with another token if this one is no longer taken: the SDK keeps a token for as long as it
-    /// was promised to hold.
+    /// Requests a path, and once more with a new token if the service refuses the token. The SDK keeps a token for its
+    /// announced lifetime, even if the service has forgotten it.
     async fn session(&self, path: &str) -> Result<Option<String>, Failure> {
         for is_new in [false, true] {
             let client = self.client();
@@ -187,7 +187,7 @@ impl Metadata {
         self.slot().get_or_insert_with(|| self.builder.clone().build()).clone()
     }
 
-    /// Returns what the instance says about itself, with as many attempts as every request has.
+    /// Returns a fact about the instance, with the usual attempts.
     pub(super) async fn ask(&self, fact: &InstanceFact) -> Result<String, Fault> {
         self.network.attempts().run(&"the instance metadata service", || answer(self, fact)).await
     }
@@ -250,7 +250,7 @@ fn explain(error: ImdsError) -> Failure {
     }
     match error {
         ImdsError::FailedToLoadToken(_) => match token_status(&error) {
-            // The sender's own word; see `sender.rs`.
+            // This error is the sender's; see `sender.rs`.
             None if causes(&error).any(<dyn Error>::is::<Fault>) => Failure::Permanent(ec2::untrusted()),
             None => Failure::transient(Fault::new(message).hint(if ec2::has_imdsd() {
                 IMDSD_HINT
@@ -284,7 +284,7 @@ fn explain(error: ImdsError) -> Failure {
     }
 }
 
-/// That the kernel of this machine refuses the connection, and what may have told it to.
+/// Returns the failure that this machine's kernel refuses the connection, with likely causes as hints.
 fn forbidden(reason: &io::Error) -> Fault {
     let is_refused = reason.kind() == io::ErrorKind::ConnectionRefused;
     let hint = if ec2::has_imdsd() {
@@ -301,7 +301,7 @@ fn forbidden(reason: &io::Error) -> Fault {
     if is_refused { fault.transient() } else { fault }
 }
 
-/// What was answered to the wish for a token, if anything.
+/// Returns the status of the answer to the request for a token, if one came.
 fn token_status(error: &ImdsError) -> Option<u16> {
     let error = error.source()?.downcast_ref::<SdkError<TokenError, HttpResponse>>()?;
     Some(error.raw_response()?.status().as_u16())

@@ -1,8 +1,9 @@
-//! Calls of AWS services beside S3: CloudFormation, EC2 and their like, signed by the SDK's own signer with the SDK's
-//! own chain of credentials.
+//! Calls of AWS services other than S3, such as CloudFormation and EC2. The SDK's signer signs them with the
+//! credentials of the SDK's chain.
 //!
-//! Most of them speak one protocol, the query protocol: a form out, XML back. A crate of the SDK for each would make
-//! the binary many times as large (that of EC2 alone knows over seven hundred calls, of which a deploy needs six).
+//! Most of these services speak the query protocol: the request is a form, the answer is XML. The SDK's crates for them
+//! would make the binary many times as large. The one for EC2 has over seven hundred calls, of which a deploy needs
+//! six.
 //! <https://smithy.io/2.0/aws/protocols/aws-query-protocol.html>
 
 use std::{fmt, time::SystemTime};
@@ -25,33 +26,33 @@ use super::{
 };
 use crate::{error::Fault, net::retry::Failure};
 
-/// What is encoded in a signed path or query: all but the unreserved characters of RFC 3986.
+/// The characters to encode in a signed path or query: all but the unreserved ones of RFC 3986.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
 pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A call that is to be made.
+/// A call of a service.
 #[derive(Debug, Clone)]
 pub struct Call {
     service: &'static AwsService,
-    /// The operation's name; of a REST service the path.
+    /// The operation's name; the path if the service is a REST service.
     operation: String,
     parameters: Vec<(String, String)>,
 }
 
 impl Call {
-    /// An operation without parameters; of Route 53 a path.
+    /// Returns a call of an operation without parameters; for Route 53, of a path.
     pub fn new(service: &'static AwsService, operation: impl Into<String>) -> Self {
         Self { service, operation: operation.into(), parameters: vec![] }
     }
 
-    /// With a parameter.
+    /// Adds a parameter.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.parameters.push((name.into(), value.into()));
         self
     }
 
-    /// With a list: `name.1`, `name.2` ….
+    /// Adds a list: `name.1`, `name.2` ….
     #[must_use]
     pub fn with_list<T: Into<String>>(mut self, name: &str, values: impl IntoIterator<Item = T>) -> Self {
         let numbered = values.into_iter().zip(1..).map(|(value, n)| (format!("{name}.{n}"), value.into()));
@@ -61,7 +62,7 @@ impl Call {
 }
 
 impl Call {
-    /// The URL, the headers and the body of its request.
+    /// Returns the URL, the headers and the body of its request.
     fn parts(&self, endpoint: Url) -> (Method, Url, Vec<(&'static str, String)>, String) {
         let pairs = |pairs: &[(String, String)]| {
             let encoded = |text: &str| utf8_percent_encode(text, RESERVED).to_string();
@@ -146,7 +147,7 @@ impl Call {
             };
             return answer.map_err(|error| Failure::transient(Fault::new("the answer can't be read").caused_by(error)));
         }
-        // The status alone is an answer.
+        // The status alone is enough for a refusal.
         let refusal = Refusal::read(status.as_u16(), &headers, &body.unwrap_or_default());
         let fault = self.refused(&refusal);
         Err(if refusal.is_expiry() {
@@ -159,7 +160,7 @@ impl Call {
         })
     }
 
-    /// Makes the call, with as many attempts as every request has.
+    /// Makes the call, with the usual attempts.
     ///
     /// # Errors
     /// A [`Refusal`] of the service is among the causes.
@@ -167,9 +168,9 @@ impl Call {
         account.network.attempts().run(&self, || self.attempt(account)).await
     }
 
-    /// What a policy calls it.
+    /// Returns the name of the operation in IAM policies.
     fn action(&self) -> &str {
-        // The one path that is asked for.
+        // This program requests only one path.
         if self.service.protocol == Protocol::Rest { "ListHostedZonesByName" } else { &self.operation }
     }
 

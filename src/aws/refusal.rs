@@ -1,4 +1,4 @@
-//! What AWS services refuse a request with.
+//! The refusals of AWS services.
 
 use std::{
     error::Error,
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Codes of refusals that a pause helps against, as the SDKs have them.
+/// The codes of refusals after which the SDKs retry.
 /// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html>
 const THROTTLING_CODES: [&str; 9] = [
     "Throttling",
@@ -34,7 +34,7 @@ const THROTTLING_CODES: [&str; 9] = [
     "PriorRequestNotComplete",
     "SlowDown",
 ];
-/// Codes of refusals that other credentials of the same identity help against.
+/// The codes of refusals that new credentials of the same identity help against.
 const EXPIRY_CODES: [&str; 3] = ["ExpiredToken", "ExpiredTokenException", "RequestExpired"];
 
 /// A service's answer that refuses a request.
@@ -44,7 +44,7 @@ pub struct Refusal {
     pub status: u16,
     /// The service's code, such as `ValidationError`.
     pub code: String,
-    /// Its words.
+    /// The service's message.
     pub message: String,
     /// The identifier that AWS's support asks for.
     pub(super) request_id: String,
@@ -68,7 +68,7 @@ impl Refusal {
         error.chain().find_map(|cause| cause.downcast_ref())
     }
 
-    /// Reads the answer to a query call that was refused.
+    /// Reads the answer to a refused query call.
     pub(crate) fn read(status: u16, headers: &HeaderMap, body: &str) -> Self {
         let answer = Element::of_xml(body).or_else(|_| Element::of_json(body)).unwrap_or_default();
         let said = |names: &[&str]| {
@@ -79,7 +79,7 @@ impl Refusal {
         let code = said(&["Code", "__type"]).unwrap_or_else(|| format!("HTTP {status}"));
         Self {
             status,
-            // Of a JSON service: `com.amazonaws.acm#ResourceNotFoundException`.
+            // A JSON service sends `com.amazonaws.acm#ResourceNotFoundException`.
             code: code.rsplit('#').next().unwrap_or_default().to_owned(),
             message: said(&["Message", "message"]).unwrap_or_else(|| "it gives no reason".into()),
             request_id: said(&["RequestId", "RequestID"])
@@ -111,7 +111,7 @@ impl Refusal {
         self.status == 403 && self.code != "RequestTimeTooSkewed"
     }
 
-    /// Returns whether other credentials of the same identity would help.
+    /// Returns whether new credentials of the same identity would help.
     pub(super) fn is_expiry(&self) -> bool {
         EXPIRY_CODES.contains(&self.code.as_str())
     }

@@ -1,5 +1,5 @@
-//! The AWS SDK's requests, sent by our own HTTP clients: one TLS configuration, one set of trusted
-//! roots, one way of timing out, one bound for what is read.
+//! The sender of the AWS SDK's requests. It uses the HTTP clients of this program, with their TLS configuration,
+//! timeouts and limits.
 
 use std::{error::Error, fmt, io, net::IpAddr, time::Duration};
 
@@ -28,13 +28,13 @@ use crate::{
     value::ByteSize,
 };
 
-/// The longest answer of the metadata service that is read: user-data, its longest, has 16 KiB.
+/// The longest answer of the metadata service that is read. Its longest one, user-data, has 16 KiB.
 const MAX_METADATA_BYTES: usize = 1 << 20;
 
-/// A connection to the metadata service that this machine does not let this program make.
+/// The error that this machine refuses a connection to the metadata service.
 #[derive(Debug)]
 pub(crate) struct Forbidden {
-    /// Why, as the kernel says it.
+    /// The kernel's reason.
     pub(crate) reason: io::Error,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for Forbidden {
 impl Error for Forbidden {}
 
 impl Forbidden {
-    /// The refusal in an error's causes. Packets that are lost on the way are none.
+    /// Returns the refusal in an error's causes. Packets that are lost on the way are no refusal.
     fn of(error: &reqwest::Error) -> Option<Self> {
         let number = causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())?;
         let is_local = [Errno::EACCES, Errno::EPERM, Errno::ECONNREFUSED].contains(&Errno::from_raw(number));
@@ -55,7 +55,7 @@ impl Forbidden {
     }
 }
 
-/// An answer that is not read to its end.
+/// The error that an answer is longer than its limit.
 #[derive(Debug)]
 pub(crate) struct TooLong(usize);
 
@@ -67,22 +67,22 @@ impl fmt::Display for TooLong {
 
 impl Error for TooLong {}
 
-/// What the SDK sends its requests with.
+/// The SDK's HTTP client.
 #[derive(Debug, Clone)]
 pub(crate) struct Sender {
     clients: Clients,
     limit: Option<Duration>,
-    /// Whether all that is asked is the metadata service.
+    /// Whether it sends requests to the metadata service only.
     is_for_metadata: bool,
 }
 
 impl Sender {
-    /// Sends with these clients.
+    /// Returns a sender with these clients.
     pub(crate) fn new(clients: Clients) -> Self {
         Self { clients, limit: None, is_for_metadata: false }
     }
 
-    /// Asks the metadata service, wherever it is.
+    /// Returns a sender for the metadata service, at any address.
     pub(crate) fn for_metadata(clients: Clients) -> Self {
         Self { is_for_metadata: true, ..Self::new(clients) }
     }
@@ -91,18 +91,20 @@ impl Sender {
         self.is_for_metadata || address(url).is_some_and(is_link_local)
     }
 
-    /// How many bytes are read of an answer; an object may have any number of them.
+    /// Returns the most bytes to read of an answer; unlimited for an object.
     fn longest(&self, url: &Url, status: StatusCode) -> Option<usize> {
         if self.asks_metadata(url) {
             return Some(MAX_METADATA_BYTES);
         }
-        // So the SDK names the operation.
+        // The SDK names the operation like this.
         let is_object = url.query_pairs().any(|(name, value)| name == "x-id" && value == "GetObject");
         (!is_object || !status.is_success()).then_some(MAX_ANSWER_BYTES)
     }
 
-    /// The metadata service and a container's credentials are on this link, never behind a proxy. Where EC2 can't be
-    /// behind that service, it is not asked, neither for credentials and region nor for facts.
+    /// Returns the client for a URL. The metadata service and the credentials of a container are on this link, never behind
+    /// a proxy.
+    ///
+    /// If this machine is not an EC2 instance, the metadata service is not asked for credentials, region and facts.
     pub(crate) fn client(&self, url: &Url) -> Result<Client, ConnectorError> {
         let address = address(url);
         if address.is_some_and(ec2::is_untrusted) {
@@ -125,7 +127,7 @@ impl Sender {
             }
         };
         let response = response.map_err(|error| {
-            // Another attempt would fail alike: the SDK makes none after an error of this kind.
+            // Another attempt would fail in the same way. The SDK makes none after an error of this kind.
             if let Some(forbidden) = Forbidden::of(&error).filter(|_| self.asks_metadata(&url)) {
                 return ConnectorError::user(forbidden.into());
             }
@@ -155,7 +157,7 @@ impl Sender {
     }
 }
 
-/// The address in a URL that has one instead of a name.
+/// Returns the IP address in a URL; `None` if it has a host name.
 fn address(url: &Url) -> Option<IpAddr> {
     url.host_str()?.trim_matches(['[', ']']).parse().ok()
 }
@@ -167,8 +169,8 @@ impl HttpConnector for Sender {
 }
 
 impl HttpClient for Sender {
-    /// The metadata client asks for one second to connect and one to answer; where there is no such
-    /// service its packets are simply lost, so both together limit a call.
+    /// Returns the time limit of a call. The SDK's metadata client gives one second to connect and one to answer.
+    /// Without such a service its packets are lost, so the sum of both limits the call.
     fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         let limit = settings.connect_timeout().zip(settings.read_timeout()).map(|(connect, read)| connect + read);
         SharedHttpConnector::new(Self { limit, ..self.clone() })

@@ -1,4 +1,4 @@
-//! Many downloads at once, each to a place of the operator's choice.
+//! Many downloads at once, each to a path of the user's choice.
 
 use std::{
     collections::VecDeque,
@@ -33,61 +33,61 @@ use crate::{
     value::{AbsPath, Sha256},
 };
 
-/// How many are begun at once, of which the engine lets as many go on as it finds good.
+/// The most orders that are started at once. The engine's window decides how many of them run.
 const MAX_BEGUN: usize = 320;
-/// How often is told how far everything is.
+/// The interval of the progress events.
 const TELL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A file to be downloaded to a place of the operator's choice.
+/// A file to download to a path of the user's choice.
 #[derive(Debug, Clone)]
 pub struct Order {
-    /// Where from.
+    /// The source of its bytes.
     pub source: Source,
-    /// What its bytes must hash to.
+    /// The digest that its bytes must have.
     pub sha256: Option<Sha256>,
-    /// Where to; missing directories are made.
+    /// Its path. Missing directories are made.
     pub destination: AbsPath,
 }
 
-/// What arrived.
+/// A delivered file.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     /// Length in bytes.
     pub size: u64,
-    /// Their digest.
+    /// The digest of its bytes.
     pub sha256: Sha256,
-    /// Bytes that an earlier, cut-off download had brought already.
+    /// Bytes that an earlier, interrupted download had received.
     pub resumed: u64,
-    /// How long it took from its start, not from its order.
+    /// The time since its start, not since its order.
     pub took: Duration,
 }
 
-/// How far an order is.
+/// The progress of an order.
 #[derive(Debug, Clone, Copy)]
 pub struct Underway {
-    /// Which order, from 0.
+    /// The index of the order.
     pub index: usize,
-    /// Bytes that have arrived.
+    /// Bytes received so far.
     pub done: u64,
-    /// Of how many, once the origin has said so.
+    /// The length of the body, once the origin has told it.
     pub total: Option<u64>,
 }
 
-/// What happens while orders are delivered.
+/// An event of a delivery.
 #[derive(Debug)]
 pub enum DeliveryEvent<'a> {
-    /// All that is under way, about ten times a second.
+    /// The progress of all running orders, about ten times a second.
     Underway(&'a [Underway]),
-    /// An order has arrived, or never will.
+    /// An order has been delivered, or has failed.
     Done {
-        /// Which, from 0.
+        /// The index of the order.
         index: usize,
-        /// How it ended.
+        /// Its result.
         result: &'a Result<Delivery>,
     },
 }
 
-/// An order under way. Dropped, its download is abandoned.
+/// A running order. When dropped, its download is abandoned.
 struct RunningOrder {
     index: usize,
     began: Instant,
@@ -95,16 +95,17 @@ struct RunningOrder {
     _task: Task<()>,
 }
 
-/// What the background hands over.
+/// The result of the background task.
 type FinishedOrder = (usize, Result<Fetched, Fault>);
 
 impl Fetcher {
-    /// Downloads all, `jobs` at most at once (the engine's own choice without it), and tells what happens
-    /// meanwhile. Each file appears whole and verified or not at all, as the invoking user's, with the
-    /// permissions that the umask leaves. The results are in the order of the orders.
+    /// Downloads all orders, at most `jobs` at once; without `jobs` the engine decides. Calls `observe` for each event.
+    ///
+    /// Each file appears whole and verified, or not at all. It belongs to the calling user, with the permissions that
+    /// the umask leaves. The results are in the order of the orders.
     ///
     /// # Errors
-    /// If a signal ends it. What is wrong with one order is that order's result, also that a deadline has passed.
+    /// If a signal ends it. The failure of one order is that order's result, also if a deadline has passed.
     #[expect(clippy::needless_pass_by_value, reason = "they are carried out, not looked at")]
     pub fn deliver(
         &self,
@@ -123,7 +124,7 @@ impl Fetcher {
             results[index] = Some(result);
         };
 
-        // All directories first: a file and a directory of one name are found out before anything is fetched.
+        // All directories are made first. So a file and a directory of the same name fail before any download.
         let make_way = |order: &Order| match order.destination.parent() {
             Some(directory) => make_way(host, &directory, umask),
             None => Ok(()),
@@ -168,7 +169,7 @@ impl Fetcher {
             if running.is_empty() {
                 break;
             }
-            // All that have arrived are made durable together: what one waits for the disk, the others don't.
+            // All files that have arrived are flushed together, which takes about as long as one.
             let first = arrivals.recv_timeout(TICK).ok();
             let mut whole = vec![];
             for (index, arrival) in first.into_iter().chain(arrivals.try_iter()) {
@@ -208,7 +209,7 @@ impl Fetcher {
     ) -> Result<RunningOrder> {
         let progress = Arc::new(DownloadProgress::default());
         let spool = self.spool_beside(host, order, umask)?;
-        // Boxed: what is built around a future has room for it twice.
+        // Boxed, because the types around a future reserve its size twice.
         let (engine, pull, known) = (self.engine.clone(), self.pull(order), progress.clone());
         let spool = Arc::new(Mutex::new(spool));
         let download = Box::pin(async move { transfer::run(engine, &pull, spool, known).await });
@@ -228,7 +229,7 @@ impl Fetcher {
             .map_or_else(|| bail!("{path} was not copied"), |(_, delivery)| delivery)
     }
 
-    /// The destination itself on its way, or what an earlier process has left of it.
+    /// Returns the staged file of a destination, which may hold bytes of an earlier process.
     fn spool_beside(&self, host: &Host, order: &Order, umask: u32) -> Result<Spool> {
         let directory = order.destination.parent().unwrap_or_else(|| "/".into());
         let part = host.root().resume(&order.destination, ours(0o666 & !umask))?;
@@ -240,13 +241,13 @@ impl Fetcher {
     }
 }
 
-/// Makes sure that files can be put into a directory; makes it, and those above it, where they are missing.
+/// Makes a directory and its missing parents, and checks that files can be written to it.
 ///
 /// # Errors
-/// If this user may not make them, or another user could put a link in the way.
+/// If this user may not make them, or if another user could put a link into the path.
 pub fn prepare_directory(host: &Host, directory: &AbsPath) -> Result<()> {
     make_way(host, directory, umask())?;
-    // Dropped unpublished, it is gone again.
+    // The staged file is removed when it is dropped unpublished.
     let name = format!("fetch-{}", std::process::id());
     host.root().stage(&directory.join(&name)?, ours(0o600)).map(drop)
 }
@@ -265,7 +266,7 @@ fn make_way(host: &Host, directory: &AbsPath, umask: u32) -> Result<()> {
     }
 }
 
-/// Refuses to replace what is neither a file nor a link.
+/// Fails if the path exists and is neither a file nor a link.
 fn admit(host: &Host, destination: &AbsPath) -> Result<()> {
     let what = match host.root().status(destination)?.map(|status| status.file_type) {
         None | Some(FileType::Regular | FileType::Link) => return Ok(()),
@@ -275,8 +276,8 @@ fn admit(host: &Host, destination: &AbsPath) -> Result<()> {
     Err(Fault::new(format!("{destination} is {what}")).hint("move it away, or download to elsewhere").into())
 }
 
-/// The permission bits that this process's files don't get. There is no asking without setting, but in /proc, which no
-/// Linux before 4.7 has it in, and no bare chroot. Files that another thread makes meanwhile are private.
+/// Returns the umask. It can only be read by setting it: /proc/self/status has it since Linux 4.7, and a chroot may
+/// have no /proc. Files that another thread makes meanwhile are private.
 fn umask() -> u32 {
     let umask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_retain(0o077));
     _ = nix::sys::stat::umask(umask);
@@ -288,7 +289,7 @@ fn publish(whole: Vec<(usize, Fetched, Instant)>) -> Vec<(usize, Result<Delivery
     let mut parts = vec![];
     let mut deliveries = vec![];
     for (index, Fetched { size, sha256, resumed, part, .. }, began) in whole {
-        // Each has one: it was ordered with a place.
+        // Each delivery has a staged file, because it was ordered with a path.
         if let Some(part) = part {
             parts.push(part);
             deliveries.push((index, Delivery { size, sha256, resumed, took: began.elapsed() }));
@@ -302,7 +303,7 @@ fn publish(whole: Vec<(usize, Fetched, Instant)>) -> Vec<(usize, Result<Delivery
         .collect()
 }
 
-/// The invoking user's, with these permission bits.
+/// Returns the calling user's ownership with these permission bits.
 fn ours(mode: u32) -> Ownership {
     Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode }
 }

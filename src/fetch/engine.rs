@@ -1,4 +1,4 @@
-//! What the downloads of a process share.
+//! The state that the downloads of a process share.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use tokio::sync::Semaphore;
 use super::window::Window;
 use crate::{aws::s3::S3, net::Network};
 
-/// How many bodies of some length arrive at once: each takes a few hundred KiB of memory.
+/// The most long bodies that are received at once. Each takes a few hundred KiB of memory.
 pub(super) const MAX_STREAMS: usize = 22;
 
-/// The origins that downloads come from, and how many downloads go on at once.
+/// The connections of downloads, and the limits of how many run at once.
 pub(super) struct Engine {
     pub(super) network: Arc<Network>,
     pub(super) s3: Arc<S3>,

@@ -1,4 +1,4 @@
-//! What a download ends with.
+//! The result of a download.
 
 use std::{fs::File, sync::Arc, time::Instant};
 
@@ -6,25 +6,25 @@ use anyhow::Result;
 
 use crate::{host::root::Staged, value::Sha256};
 
-/// A complete, verified download: a file on the disk, gone when dropped.
+/// A complete, verified download: a file on the disk, which is removed when this is dropped.
 #[derive(Debug)]
 pub struct Fetched {
     /// Its bytes, positioned at the start.
     pub file: Arc<File>,
-    /// The file itself, where it has a temporary name and so can get another.
+    /// The staged file; `None` if it has no name.
     pub(super) part: Option<Staged>,
-    /// Their digest.
+    /// The digest of its bytes.
     pub sha256: Sha256,
-    /// Their number.
+    /// Its length in bytes.
     pub size: u64,
-    /// How many of them an earlier, cut-off process had received.
+    /// Bytes that an earlier, interrupted process had received.
     pub resumed: u64,
-    /// The origin's validator for these bytes, if it gave a strong one.
+    /// The origin's strong validator of these bytes, if it sent one.
     pub etag: Option<String>,
 }
 
 impl Fetched {
-    /// Makes its bytes those of a staged file: by a rename, or by a copy to another file system.
+    /// Moves its bytes into a staged file: by a rename, or by a copy to another file system.
     pub fn hand_over(&mut self, staged: &mut Staged) -> Result<()> {
         if let Some(part) = self.part.take() {
             let Some(part) = staged.take(part)? else { return Ok(()) };
@@ -38,14 +38,14 @@ impl Fetched {
 /// A download that was handed over, with its times.
 #[derive(Debug, Clone)]
 pub struct Arrival {
-    /// Which source delivered it, as it may be shown.
+    /// The source that delivered it, without its query.
     pub source: String,
-    /// Number of its bytes.
+    /// Its length in bytes.
     pub bytes: u64,
-    /// When it was begun: with the run, or when it was wanted.
+    /// The time of its start: with the run, or when the run needed it.
     pub began: Instant,
-    /// When it was asked for.
+    /// The time when the run needed it.
     pub wanted: Instant,
-    /// When it was complete and verified.
+    /// The time when it was complete and verified.
     pub ended: Instant,
 }

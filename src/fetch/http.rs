@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Asks for a URL's bytes: all of them, or a part of what was promised.
+/// Requests the bytes of a URL: all of them, or a part of the promised body.
 pub(super) async fn get(
     network: &Network,
     url: &str,
@@ -54,7 +54,7 @@ pub(super) async fn get(
     }
 }
 
-/// Asks for a URL's strong `ETag`.
+/// Requests the strong `ETag` of a URL.
 pub(super) async fn etag(network: &Network, url: &str) -> Result<Option<String>, Failure> {
     let response = request(network, Method::HEAD, url, None).await?;
     match response.status() {
@@ -76,11 +76,11 @@ async fn request(
     let mut asked = vec![url.clone()];
     let mut next = url;
     loop {
-        // As stored: a checksum is of the file, and what is unpacked on arrival has no bounds.
+        // The bytes as stored: a digest is of the file, and unpacking has no limit.
         let mut request = client.request(method.clone(), next).header(ACCEPT_ENCODING, "identity");
         if let Some((range, promise)) = part {
             request = request.header(RANGE, range.header());
-            // Other bytes are sent as a whole, with a 200: RFC 9110 section 13.1.5.
+            // If the bytes have changed, the server sends all of them with a 200: RFC 9110 section 13.1.5.
             request = request.header(IF_RANGE, promise.etag.as_deref().unwrap_or_default());
         }
         let response = request.send().await.map_err(|error| clients.explain(&error))?;
@@ -94,7 +94,7 @@ async fn request(
     }
 }
 
-/// What a status other than 200 means.
+/// Returns the failure that a status other than 200 means.
 fn refused(url: &str, response: &Response) -> Failure {
     let status = response.status();
     let reason = status.canonical_reason().unwrap_or("an unknown status");
@@ -119,7 +119,7 @@ fn refused(url: &str, response: &Response) -> Failure {
     Failure::Transient(fault, after.and_then(|value| retry_after(value, SystemTime::now())))
 }
 
-/// The `ETag` that promises the same bytes, which a weak one doesn't: RFC 9110 section 8.8.3.
+/// Returns the `ETag` if it is a strong one. A weak one does not promise the same bytes: RFC 9110 section 8.8.3.
 fn strong_etag(headers: &HeaderMap) -> Option<String> {
     let etag = headers.get(ETAG)?.to_str().ok()?;
     (!etag.starts_with("W/")).then(|| etag.to_owned())

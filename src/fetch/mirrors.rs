@@ -20,13 +20,13 @@ use crate::{
     net::retry::{Failure, Limit, Pace},
 };
 
-/// How often a source is tried that has another one behind it: that one is a better bet than patience.
+/// The attempts at a source that has another one after it: the next source is more likely to help than a retry.
 const ATTEMPTS_BEFORE_NEXT: u32 = 2;
 
-/// How often a source is tried that is not waited for.
+/// The attempts at a source of a download that does not wait.
 const IMPATIENT_ATTEMPTS: u32 = 5;
 
-/// What is asked of each source, in turn.
+/// Returns the pull of each source, in turn.
 pub(super) fn pulls(download: &Download, pace: &Pace) -> Vec<Pull> {
     let sources = download.sources.all();
     let pull = |(index, source): (usize, &Source)| Pull {
@@ -35,7 +35,7 @@ pub(super) fn pulls(download: &Download, pace: &Pace) -> Vec<Pull> {
         size: download.size,
         limit: match pace.limit {
             Limit::Patience(_) if download.has_fallback => Limit::Attempts(IMPATIENT_ATTEMPTS),
-            // With patience it is asked again after all the others.
+            // With patience, it is tried again after all others.
             Limit::Patience(_) if sources.len() > 1 => Limit::Attempts(ATTEMPTS_BEFORE_NEXT),
             Limit::Attempts(attempts) if index + 1 < sources.len() => {
                 Limit::Attempts(attempts.min(ATTEMPTS_BEFORE_NEXT))
@@ -46,23 +46,25 @@ pub(super) fn pulls(download: &Download, pace: &Pace) -> Vec<Pull> {
     sources.iter().enumerate().map(pull).collect()
 }
 
-/// What a download ends with.
+/// The result of a download.
 pub(super) struct Delivered {
     pub(super) fetched: Fetched,
-    /// Which source delivered it, as it may be shown.
+    /// The source that delivered it, without its query.
     pub(super) source: String,
-    /// When it was complete.
+    /// The time when it was complete.
     pub(super) at: Instant,
 }
 
-/// What is asked of a source, and the file for what arrives from it.
+/// The download and the file for its bytes.
 pub(super) type Bid = (Pull, Arc<Mutex<Spool>>);
 
-/// Downloads from the first source that delivers. With patience all are asked again and again, but for those that ask for a
-/// longer pause than there is time for.
+/// Downloads from the first source that delivers.
+///
+/// With patience, all sources are tried in turn until the patience ends. A source that asks for a longer pause than
+/// there is time for is left out.
 ///
 /// # Errors
-/// That of the only source, or those of all of several: transient if one of them is.
+/// The only source's, or those of all sources. It is temporary if one of them is.
 pub(super) async fn run(
     engine: Arc<Engine>,
     bids: Vec<Bid>,
@@ -80,7 +82,7 @@ pub(super) async fn run(
     engine.network.attempts().shown(&*progress).run(&what, || each(&engine, &bids, &closed, &progress)).await
 }
 
-/// Asks each source, in turn. Those that asked for too long a pause are `closed`, each with what it said.
+/// Tries each source, in turn. `closed` has the sources that asked for too long a pause, each with its error.
 async fn each(
     engine: &Arc<Engine>,
     bids: &[Bid],

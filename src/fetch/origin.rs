@@ -1,4 +1,4 @@
-//! One request to the origin of a source, be it an HTTP server or S3.
+//! One request to the origin of a source: an HTTP server or S3.
 
 use aws_sdk_s3::primitives::ByteStream;
 use reqwest::Response;
@@ -10,7 +10,7 @@ use crate::{
     net::{range::Range, retry::Failure},
 };
 
-/// A body on its way.
+/// A body that is being received.
 pub(super) enum Bytes {
     /// From an HTTP server.
     Http(Response),
@@ -28,7 +28,7 @@ impl Bytes {
     }
 }
 
-/// Asks for a source's bytes: all of them, or a part of what was promised.
+/// Requests the bytes of a source: all of them, or a part of the promised body.
 pub(super) async fn open(
     engine: &Engine,
     source: &Source,
@@ -38,14 +38,14 @@ pub(super) async fn open(
         Source::Http(url) => Ok(Box::pin(http::get(&engine.network, url, part)).await?.map(Bytes::Http)),
         Source::S3 { bucket, key, version } => {
             let object = S3Object { bucket, key, version: version.as_deref() };
-            // Boxed: the SDK's futures are many times as large as an HTTP client's.
+            // Boxed, because the SDK's futures are many times as large as an HTTP client's.
             Ok(Box::pin(engine.s3.get(object, part)).await?.map(Bytes::S3))
         }
         Source::File(path) => Err(Failure::Permanent(Fault::new(format!("{path} is not on the network")))),
     }
 }
 
-/// Asks for the strong validator of what a source would send now.
+/// Requests the strong validator of the bytes that a source would send now.
 pub(super) async fn validator(engine: &Engine, source: &Source) -> Result<Option<String>, Failure> {
     match source {
         Source::Http(url) => http::etag(&engine.network, url).await,

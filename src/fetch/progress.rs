@@ -1,4 +1,4 @@
-//! How far a download is, for what waits for it: bytes, or the next attempt.
+//! The progress of a download: bytes, or the pause before the next attempt.
 
 use std::{
     fmt::Display,
@@ -18,16 +18,16 @@ use crate::{
     value::ByteSize,
 };
 
-/// How far a download is.
+/// The progress of a download.
 #[derive(Debug, Default)]
 pub(super) struct DownloadProgress {
     done: AtomicU64,
-    /// Zero as long as it isn't known.
+    /// The length of the body; 0 while it is unknown.
     total: AtomicU64,
     waits: Mutex<Waits>,
 }
 
-/// The pause before the next attempt with when it began, and the last one before it.
+/// The pause before the next attempt with its start, and the last pause before it.
 #[derive(Debug, Default)]
 struct Waits {
     now: Option<(Wait, Instant)>,
@@ -35,24 +35,24 @@ struct Waits {
 }
 
 impl DownloadProgress {
-    /// Bytes that have arrived, of how many if that is known.
+    /// Returns the received bytes, and the length of the body if it is known.
     pub(super) fn now(&self) -> (u64, Option<u64>) {
         let total = self.total.load(Ordering::Relaxed);
         (self.done.load(Ordering::Relaxed), (total > 0).then_some(total))
     }
 
-    /// So many bytes have arrived.
+    /// Sets the number of received bytes.
     pub(super) fn arrived(&self, done: u64) {
         self.done.store(done, Ordering::Relaxed);
     }
 
-    /// Shows what a spool holds, of how many bytes.
+    /// Sets the bytes that a spool holds, and the length of the body.
     pub(super) fn show(&self, spool: &Spool) {
         self.arrived(spool.done());
         self.total.store(spool.promise().total.unwrap_or_default(), Ordering::Relaxed);
     }
 
-    /// A line that says how far the download of `what` is, or what it waits for.
+    /// Returns a line with the progress of the download of `what`, or with the reason for its pause.
     pub(super) fn line(&self, what: &impl Display) -> String {
         if let Some((wait, _)) = &self.waits().now {
             return wait.line(what);
@@ -64,7 +64,7 @@ impl DownloadProgress {
         }
     }
 
-    /// Fails if the next attempt is due only after a deadline: with why the last one failed.
+    /// Fails with the last attempt's error if the next attempt is due only after a deadline.
     pub(super) fn check_pause(&self, deadlines: &Deadlines) -> Result<()> {
         let Some((wait, began)) = self.waits().now.clone() else { return Ok(()) };
         let left = wait.pause.saturating_sub(began.elapsed());

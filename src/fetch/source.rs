@@ -1,4 +1,4 @@
-//! Where bytes come from.
+//! Sources: the URLs that bytes come from.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -24,7 +24,7 @@ pub enum Source {
         /// A version of the object; the newest without one.
         version: Option<String>,
     },
-    /// A file of the machine acted on.
+    /// A file of the machine.
     File(AbsPath),
 }
 
@@ -76,23 +76,23 @@ impl fmt::Display for Source {
     }
 }
 
-/// Where the same bytes come from: a source, or several of which the next one is tried after a failure. Several are
-/// all on the network.
+/// The sources of the same bytes: one, or several mirrors. After a failure of one, the next one is tried. Mirrors are
+/// on the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources(Vec<Source>);
 
 impl Sources {
-    /// The one that is tried first.
+    /// Returns the source that is tried first.
     pub fn first(&self) -> &Source {
         &self.0[0]
     }
 
-    /// Each, in the order in which they are tried; at least one.
+    /// Returns the sources in the order in which they are tried; at least one.
     pub fn all(&self) -> &[Source] {
         &self.0
     }
 
-    /// The file that it is, if it is one of the machine acted on.
+    /// Returns the path if the source is a file of the machine.
     pub fn local(&self) -> Option<&AbsPath> {
         match self.first() {
             Source::File(path) => Some(path),

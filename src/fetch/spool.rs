@@ -1,5 +1,5 @@
-//! The file that a download's bytes go to: in any order, digested from the start as far as they are there, and taken up
-//! by another process where this one is cut off.
+//! The spool: the file that a download's bytes are written to, in any order. The bytes before the first gap are
+//! digested meanwhile. If this process ends, another one resumes the download.
 
 mod chunks;
 
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use self::chunks::Chunks;
-pub(super) use self::chunks::{CHUNK, Lane};
+pub(super) use self::chunks::{CHUNK_BYTES, Lane};
 use super::{fetched::Fetched, pull::Pull};
 use crate::{
     aws::s3::{Checksum, Promise, RunningChecksum},
@@ -28,57 +28,58 @@ use crate::{
     value::{AbsPath, ByteSize, Sha256},
 };
 
-/// A body shorter than this is fetched again, by another process, rather than resumed.
-const WORTH_A_NOTE: u64 = if cfg!(fuzzing) { 1 } else { 1 << 20 };
-/// How many bytes are digested at a time; what fits the processor's cache.
-const BITE: usize = 256 << 10;
-/// The length of a note's head; the numbers follow.
+/// A body shorter than this is not resumed by another process, but downloaded again.
+const MIN_NOTED_BYTES: u64 = if cfg!(fuzzing) { 1 } else { 1 << 20 };
+/// The bytes that are digested at a time, which fit the processor's cache.
+const DIGEST_STEP_BYTES: usize = 256 << 10;
+/// The length of a note's head. The numbers follow it.
 const HEAD: u64 = HEAD_BYTES as u64;
 const HEAD_BYTES: usize = 4096;
-/// No file is larger: ext4 ends at 16 TiB, an object of S3 at 50 TB.
-const LARGEST: u64 = 64 << 40;
+/// The largest body: a file of ext4 has at most 16 TiB, an object of S3 at most 50 TB.
+const MAX_BODY_BYTES: u64 = 64 << 40;
 
-/// A note's head: whose bytes it is about.
+/// The head of a note: the source and version of the bytes.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Head {
     source: String,
     sha256: Option<Sha256>,
-    /// Bytes that a crash of the machine may have lost are not there, whatever the note says.
+    /// The boot. A crash of the machine may have lost bytes, so a note of an earlier boot does not count.
     boot: String,
     promise: Promise,
 }
 
-/// The file that the bytes go to.
+/// The file that the bytes are written to.
 #[derive(Debug)]
 pub(super) enum SpoolFile {
     /// A file without a name.
     Anonymous(Arc<File>),
-    /// A file that another process can take up.
+    /// A file that another process can resume.
     Part(Staged),
 }
 
-/// A file on its way to become a [`Fetched`].
+/// A file that becomes a [`Fetched`].
 pub(super) struct Spool {
     file: Arc<File>,
     part: Option<Staged>,
-    /// For messages.
+    /// The name in messages.
     directory: AbsPath,
     source: String,
     expected: Option<Sha256>,
-    /// How many bytes are expected, where something but the origin says so.
+    /// The length in bytes, if it is known before the origin tells it.
     size: Option<u64>,
     promise: Promise,
     chunks: Chunks,
-    /// Bytes that an earlier process had brought.
+    /// Bytes that an earlier process had received.
     resumed: u64,
-    /// What another process would need to know.
+    /// The note for another process.
     note: Option<File>,
-    /// What the bytes from the start hash to, while no other thread has it.
+    /// The digest of the bytes from the start; `None` while another thread has it.
     digest: Option<Digest>,
 }
 
 impl Spool {
-    /// For a download's bytes; its directory is for messages. What is there already, according to a note, counts.
+    /// Returns the spool for a download's bytes, with the bytes that a note says are there. `directory` is for
+    /// messages.
     pub(super) fn new(file: SpoolFile, directory: AbsPath, pull: &Pull) -> Result<Self, Fault> {
         let (file, part) = match file {
             SpoolFile::Anonymous(file) => (file, None),
@@ -103,22 +104,22 @@ impl Spool {
         Ok(spool)
     }
 
-    /// What is known of the bytes that are there.
+    /// Returns the promise that the present bytes belong to.
     pub(super) fn promise(&self) -> &Promise {
         &self.promise
     }
 
-    /// How many bytes are there.
+    /// Returns the number of present bytes.
     pub(super) fn done(&self) -> u64 {
         self.chunks.done()
     }
 
-    /// Returns whether enough bytes are there to ask for the rest only.
+    /// Returns whether enough bytes are present to request only the rest.
     pub(super) fn is_resumable(&self) -> bool {
         self.done() > 0 && self.promise.etag.is_some() && self.promise.total.is_some()
     }
 
-    /// Forgets what has arrived, and whose bytes they were.
+    /// Forgets the received bytes and their promise.
     pub(super) fn forget(&mut self) -> Result<(), Fault> {
         self.note = None;
         if let Some(part) = &mut self.part {
@@ -129,10 +130,10 @@ impl Spool {
         self.file.set_len(0).map_err(|error| self.explain(error))
     }
 
-    /// Expects these bytes, from the first one on.
+    /// Expects the bytes of a promise, from the first one on.
     ///
     /// # Errors
-    /// If they are not as many as is known, or there is no room for so many.
+    /// If their number differs from the known one, or if the file system has no room for them.
     pub(super) fn begin(&mut self, promise: Promise) -> Result<(), Failure> {
         if self.done() > 0 {
             self.forget().map_err(Failure::Permanent)?;
@@ -145,25 +146,25 @@ impl Spool {
         self.chunks = Chunks::new(promise.total);
         self.digest = Some(Digest::new(promise.checksum.as_ref()));
         self.promise = promise;
-        let Some(total) = self.promise.total.filter(|total| *total >= WORTH_A_NOTE) else { return Ok(()) };
+        let Some(total) = self.promise.total.filter(|total| *total >= MIN_NOTED_BYTES) else { return Ok(()) };
         self.admit(total).and_then(|()| self.allocate(total)).map_err(Failure::Permanent)?;
         if self.promise.etag.is_some()
             && let Some(part) = &mut self.part
         {
-            // Without a note, the next process begins anew: no reason to fail.
+            // Without a note, the next process starts from the beginning. This is no reason to fail.
             self.note = part.note().ok().and_then(|note| self.write_note(&note).ok().map(|()| note));
         }
         Ok(())
     }
 
-    /// Refuses more bytes than the file system has room for, before any of them was sent.
+    /// Fails if the file system has no room for the bytes, before any of them is sent.
     fn admit(&self, total: u64) -> Result<(), Fault> {
         let announced = ByteSize(total);
-        if total > LARGEST {
+        if total > MAX_BODY_BYTES {
             return Err(Fault::new(format!("the server announces {announced}, more than a file can hold"))
                 .hint("check the URL, and what answers for it"));
         }
-        // A file system that doesn't say how large it is has 0 blocks.
+        // A file system that does not tell its size has 0 blocks.
         let Some(stat) = fstatvfs(&*self.file).ok().filter(|stat| stat.blocks() > 0) else { return Ok(()) };
         let blocks = if geteuid().is_root() { stat.blocks_free() } else { stat.blocks_available() };
         let free = blocks.saturating_mul(stat.fragment_size());
@@ -175,21 +176,21 @@ impl Spool {
         Err(Fault::new(message).hint(format!("free space on it (df -h {directory}), or check the URL")))
     }
 
-    /// Space is taken in one piece, and its lack seen before any byte was sent.
+    /// Allocates the space in one piece, so that a lack of it shows before any byte is sent.
     fn allocate(&self, total: u64) -> Result<(), Fault> {
         let length = total.try_into().unwrap_or(i64::MAX);
-        // In memory it would only clear pages that are about to be written.
+        // On tmpfs this would only clear pages that are about to be written.
         if fstatfs(&*self.file).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC) {
             return Ok(());
         }
         match fallocate(&*self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
             Err(errno @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)) => Err(self.explain(errno.into())),
-            // Not every file system can.
+            // Not every file system supports it.
             _ => Ok(()),
         }
     }
 
-    /// A connection that will claim chunks.
+    /// Adds a connection that will claim chunks.
     pub(super) fn lane(&mut self) -> Lane {
         self.chunks.lane()
     }
@@ -219,7 +220,7 @@ impl Spool {
         self.chunks.release();
     }
 
-    /// Takes bytes of a claimed chunk, which follow those of it that are there. Whether the claim still holds.
+    /// Writes the next bytes of a claimed chunk. Returns whether the claim still holds.
     pub(super) fn write(&mut self, lane: Lane, offset: u64, bytes: &[u8]) -> Result<bool, Failure> {
         if !self.chunks.is_claimed(lane, offset) {
             return Ok(false);
@@ -231,13 +232,14 @@ impl Spool {
         }
         if let Err(error) = self.file.write_all_at(bytes, offset) {
             let fault = self.explain(error);
-            // A disk that is full of what can't be used would keep all else from working.
+            // A full disk would stop other programs, and these bytes could not be used.
             _ = self.forget();
             return Err(Failure::Permanent(fault));
         }
         let (chunk, there) = self.chunks.add(offset, bytes.len() as u64);
         if let Some(note) = &self.note {
-            // After the bytes, so that it never says too much. That the kernel has it is enough: see `Head::boot`.
+            // The note is written after the bytes, so that it never claims too many. It needs no flush: see
+            // `Head::boot`.
             let noted = note.write_all_at(&there.to_le_bytes(), HEAD + 8 * chunk);
             if noted.is_err() {
                 self.note = None;
@@ -246,30 +248,30 @@ impl Spool {
         Ok(true)
     }
 
-    /// A body of unknown length has ended.
+    /// Notes the end of a body of unknown length.
     pub(super) fn end(&mut self) {
         self.chunks.end();
         self.promise.total = Some(self.done());
     }
 
-    /// How many bytes wait to be digested; none while another thread is at it.
+    /// Returns the number of bytes to digest; 0 while another thread digests.
     pub(super) fn undigested(&self) -> u64 {
         let frontier = self.chunks.frontier();
         self.digest.as_ref().map_or(0, |digest| frontier - digest.done)
     }
 
-    /// The digest, for a thread to go on with, and how far.
+    /// Lends the digest to a thread, with the end of the bytes that it can digest.
     pub(super) fn lend_digest(&mut self) -> Option<Lent> {
         let until = self.chunks.frontier();
         Some(Lent { digest: self.digest.take()?, file: self.file.clone(), until })
     }
 
-    /// The digest comes back.
+    /// Takes the digest back.
     pub(super) fn return_digest(&mut self, lent: Lent) {
         self.digest = Some(lent.digest);
     }
 
-    /// Digests what is there, here and now.
+    /// Digests the present bytes on this thread.
     pub(super) fn digest(&mut self) -> io::Result<()> {
         let Some(mut lent) = self.lend_digest() else { return Ok(()) };
         let advanced = lent.advance();
@@ -277,10 +279,10 @@ impl Spool {
         advanced
     }
 
-    /// Fails if the bytes are not the ones expected.
+    /// Fails if the bytes are not the expected ones.
     ///
     /// # Errors
-    /// Also if they are not all there, or not all digested.
+    /// Also if some bytes are missing or not digested.
     pub(super) fn verify(&mut self) -> Result<(), Fault> {
         let (done, total) = (self.done(), self.promise.total);
         let is_whole = |digest: &&mut Digest| digest.done == done && total == Some(done);
@@ -294,12 +296,12 @@ impl Spool {
         digest.checksum.take().map_or(Ok(()), RunningChecksum::verify)
     }
 
-    /// The whole file, to be read from its start. What has been verified is handed over.
+    /// Hands over the verified file, to be read from its start.
     pub(super) fn finish(&mut self) -> Result<Fetched, Fault> {
         let digest = self.digest.take().ok_or_else(|| Fault::new("the bytes of a download were not digested"))?;
         let promise = std::mem::take(&mut self.promise);
         Ok(Fetched {
-            // Nothing has moved its position: bytes are written where they belong.
+            // Its position is still 0: bytes are written by offset.
             file: self.file.clone(),
             sha256: digest.sha256(),
             size: self.done(),
@@ -347,7 +349,7 @@ impl Spool {
         note.write_all_at(&head, 0)
     }
 
-    /// Takes up what an earlier process noted. Whether it can be.
+    /// Resumes the download that an earlier process noted. Returns whether that is possible.
     fn read_note(&mut self) -> bool {
         let Some(mut note) = self.part.as_mut().and_then(|part| part.note().ok()) else { return false };
         let mut head = [0; HEAD_BYTES];
@@ -378,7 +380,7 @@ impl Drop for Spool {
     }
 }
 
-/// A digest on loan.
+/// A digest that is lent to a thread.
 pub(super) struct Lent {
     digest: Digest,
     file: Arc<File>,
@@ -386,11 +388,12 @@ pub(super) struct Lent {
 }
 
 impl Lent {
-    /// Digests what is there.
+    /// Digests the present bytes.
     pub(super) fn advance(&mut self) -> io::Result<()> {
-        let mut buffer = vec![0; BITE.min(usize::try_from(self.until - self.digest.done).unwrap_or(BITE))];
+        let mut buffer =
+            vec![0; DIGEST_STEP_BYTES.min(usize::try_from(self.until - self.digest.done).unwrap_or(DIGEST_STEP_BYTES))];
         while self.digest.done < self.until {
-            let left = usize::try_from(self.until - self.digest.done).unwrap_or(BITE).min(buffer.len());
+            let left = usize::try_from(self.until - self.digest.done).unwrap_or(DIGEST_STEP_BYTES).min(buffer.len());
             let read = read_at(&*self.file, &mut buffer[..left], self.digest.done)?;
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -401,7 +404,7 @@ impl Lent {
     }
 }
 
-/// What the bytes so far hash to.
+/// Returns the digest of the bytes so far.
 struct Digest {
     sha256: sha2::Sha256,
     checksum: Option<RunningChecksum>,
@@ -426,7 +429,7 @@ impl Digest {
     }
 }
 
-/// That a source holds other bytes than were declared.
+/// Returns the fault that a source has other bytes than declared.
 pub fn other_bytes(size: u64, actual: Sha256, expected: Sha256) -> Fault {
     Fault::new(format!("the sha256 of the {size} bytes is {actual}, not {expected}"))
         .hint("the source holds other bytes than were declared: correct one of them")

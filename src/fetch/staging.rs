@@ -1,4 +1,4 @@
-//! Where the bytes of a run's downloads go, and what earlier runs have left there.
+//! The staging directory: the bytes of a run's downloads, and those that earlier runs left.
 
 use std::sync::Arc;
 
@@ -17,15 +17,15 @@ use crate::{
     value::AbsPath,
 };
 
-/// How much of a local file is copied at a time.
+/// The bytes of a local file that are copied at a time.
 const COPY_BUFFER_BYTES: usize = 128 << 10;
 
-/// Whether another process may take up what arrives.
+/// Says whether another process can resume a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Staging {
-    /// In the state directory, under a name that the next run finds again.
+    /// The bytes are in the state directory, under a name that the next run finds.
     Resumable,
-    /// Without a name: a plan leaves the state directory as it is.
+    /// The file has no name: a plan leaves the state directory as it is.
     Unnamed,
 }
 
@@ -33,7 +33,7 @@ fn directory() -> Result<AbsPath> {
     AbsPath::from(state::DIRECTORY).join("staging")
 }
 
-/// Returns the place for a download's bytes. A run takes up what a killed one has left.
+/// Returns the spool for a download's bytes. A run resumes the download of a killed run.
 pub(super) fn spool(host: &Host, staging: Staging, pull: &Pull) -> Result<Spool> {
     let ownership = Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o600 };
     let root = host.root();
@@ -54,7 +54,7 @@ pub(super) fn spool(host: &Host, staging: Staging, pull: &Pull) -> Result<Spool>
     Ok(Spool::new(file, directory, pull)?)
 }
 
-/// Removes what a killed run has left of downloads that this one doesn't need.
+/// Removes the unfinished downloads of killed runs that this run does not need.
 pub(super) fn sweep(host: &Host, wanted: impl Iterator<Item = Pull>) -> Result<()> {
     let directory = directory()?;
     let wanted: Vec<String> = wanted.map(|pull| pull.staging_name()).collect();
@@ -66,7 +66,7 @@ pub(super) fn sweep(host: &Host, wanted: impl Iterator<Item = Pull>) -> Result<(
     Ok(())
 }
 
-/// Copies a file of the machine itself, so that it can't change once it is verified.
+/// Copies a file of the machine, so that it cannot change after it is verified.
 pub(super) fn copy(host: &Host, path: &AbsPath, mut spool: Spool) -> Result<Fetched> {
     let Some((mut file, _)) = host.root().open_file(path)? else { bail!("{path} does not exist") };
     spool.begin(Promise::default()).map_err(Failure::into_fault)?;

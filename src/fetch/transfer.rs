@@ -1,4 +1,4 @@
-//! A download: attempts at a body, by one connection or by several, streamed to the disk and verified.
+//! A transfer: attempts at a body, by one connection or by several, written to the disk and verified.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use super::{
     progress::DownloadProgress,
     pull::Pull,
     source::Source,
-    spool::{CHUNK, Lane, Spool},
+    spool::{CHUNK_BYTES, Lane, Spool},
 };
 use crate::{
     aws::s3::{Answer, Promise},
@@ -29,20 +29,20 @@ use crate::{
     },
 };
 
-/// How many connections one body is fetched by, at first and at most. One by one they would cost round trips to find
-/// out about, while each begins slowly (TCP); and no server minds eight.
+/// The connections of one body, at first and at most. Adding them one by one would cost round trips, and TCP starts
+/// each one slowly. No server objects to eight.
 const FIRST_LANES: u64 = 8;
-const LANES: usize = 16;
-/// How long it takes to see what more connections bring.
-const TRIAL: Duration = Duration::from_millis(if cfg!(fuzzing) { 1 } else { 100 });
-/// So many bytes are digested on a thread of their own.
-const WORTH_A_THREAD: u64 = 4 << 20;
-/// A body shorter than this needs no permit.
-const SHORT: u64 = 1 << 20;
+const MAX_LANES: usize = 16;
+/// How long more connections are tried before their effect is measured.
+const LANE_TRIAL: Duration = Duration::from_millis(if cfg!(fuzzing) { 1 } else { 100 });
+/// The bytes from which on a thread of its own digests them.
+const MIN_THREAD_BYTES: u64 = 4 << 20;
+/// A longer body needs a permit.
+const SHORT_BODY_BYTES: u64 = 1 << 20;
 /// An attempt that received this many bytes does not count as failed.
-const HEADWAY: u64 = 1 << 20;
+const HEADWAY_BYTES: u64 = 1 << 20;
 
-/// A body, and which bytes of the whole it has: from `start` to `end`, if that is known.
+/// A body and its part of the whole: from `start` to `end`, if the end is known.
 struct Body {
     lane: Lane,
     bytes: Bytes,
@@ -50,7 +50,7 @@ struct Body {
     end: Option<u64>,
 }
 
-/// Downloads, with as many attempts as make sense. What has arrived when they end is in the spool, for others.
+/// Downloads a body, with the attempts of its limit. After a failure, the received bytes stay in the spool.
 pub(super) async fn run(
     engine: Arc<Engine>,
     pull: &Pull,
@@ -71,22 +71,22 @@ pub(super) async fn run(
     });
     attempts.try_run(&pull.source, || transfer.attempt()).await?;
     let fetched = transfer.spool().finish().map_err(Failure::Permanent)?;
-    // More places for long bodies would be more connections with full buffers, none of them faster.
-    engine.window.widen(if fetched.size > SHORT { MAX_STREAMS } else { usize::MAX });
+    // More places for long bodies would mean more connections with full buffers, and none would be faster.
+    engine.window.widen(if fetched.size > SHORT_BODY_BYTES { MAX_STREAMS } else { usize::MAX });
     Ok(fetched)
 }
 
-/// A download under way, shared by its connections.
+/// A running transfer, shared by its connections.
 struct Transfer {
     engine: Arc<Engine>,
     source: Source,
     /// Whether its digest is declared.
     is_pinned: bool,
     spool: Arc<Mutex<Spool>>,
-    /// The turn to digest.
+    /// The lock of the thread that digests.
     digesting: Arc<Semaphore>,
     progress: Arc<DownloadProgress>,
-    /// Whether one connection brings all of it, after what may have been an accident of several.
+    /// Whether one connection receives all of it, because several may have caused a failure.
     alone: AtomicBool,
 }
 
@@ -95,31 +95,31 @@ impl Transfer {
         self.spool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One attempt at what is missing.
+    /// Makes one attempt at the missing bytes.
     async fn attempt(self: &Arc<Self>) -> Result<(), Setback> {
         let before = self.spool().done();
         let Err(mut failure) = self.bring().await else { return Ok(()) };
         let done = self.spool().done();
         match &mut failure {
-            // Whatever the accident was, the next attempt shares nothing with this one.
+            // The next attempt shares nothing with this one, whatever the cause was.
             Failure::Suspect(_) => {
                 self.spool().forget().map_err(Failure::Permanent)?;
                 self.alone.store(true, Ordering::Relaxed);
             }
             Failure::Transient(_, asked) => {
                 self.engine.window.narrow();
-                // An origin that sends something on one connection may have refused the others for their number.
+                // An origin that answers one connection may have refused the others because they are too many.
                 if done > before && asked.take().is_some() {
                     self.alone.store(true, Ordering::Relaxed);
                 }
             }
             Failure::Permanent(_) | Failure::Unsigned(_) => {}
         }
-        let headway = done >= before + HEADWAY;
+        let headway = done >= before + HEADWAY_BYTES;
         Err(Setback { failure, headway })
     }
 
-    /// Brings what is missing, and verifies the whole.
+    /// Receives the missing bytes and verifies the whole.
     async fn bring(self: &Arc<Self>) -> Result<(), Failure> {
         self.spool().release();
         if let Some(lead) = self.lead().await? {
@@ -129,7 +129,7 @@ impl Transfer {
         self.spool().verify().map_err(Failure::Suspect)
     }
 
-    /// The first response; `None` if all is there.
+    /// Returns the first response; `None` if all bytes are present.
     async fn lead(&self) -> Result<Option<Body>, Failure> {
         let resumed = {
             let mut spool = self.spool();
@@ -145,7 +145,7 @@ impl Transfer {
         };
         if let Some((promise, lane, missing)) = resumed {
             let Some(range) = missing else {
-                // What the manifest pins, or the origin still has, needs no more bytes.
+                // All bytes are present, and the manifest pins them or the origin still has them.
                 if self.is_pinned
                     || Box::pin(origin::validator(&self.engine, &self.source)).await? == promise.validator()
                 {
@@ -186,26 +186,26 @@ impl Transfer {
         origin::open(&self.engine, &self.source, part).await
     }
 
-    /// Receives the lead's body, and with it what other connections bring, as long as more of them bring more.
+    /// Receives the lead's body, and adds connections as long as more of them are faster.
     async fn receive(self: &Arc<Self>, lead: Body) -> Result<(), Failure> {
         let can_share = {
             let spool = self.spool();
             let Promise { total, etag, .. } = spool.promise();
             !self.alone.load(Ordering::Relaxed)
                 && etag.is_some()
-                && total.is_some_and(|total| total >= spool.done() + 2 * CHUNK)
+                && total.is_some_and(|total| total >= spool.done() + 2 * CHUNK_BYTES)
         };
         if !can_share {
             return Box::pin(self.clone().lane(Some(lead))).await;
         }
         let mut lanes = JoinSet::new();
-        let chunks = lead.end.map_or(1, |end| (end - lead.start).div_ceil(CHUNK));
+        let chunks = lead.end.map_or(1, |end| (end - lead.start).div_ceil(CHUNK_BYTES));
         _ = lanes.spawn(self.clone().lane(Some(lead)));
         for _ in 1..FIRST_LANES.min(chunks) {
             _ = lanes.spawn(self.clone().lane(None));
         }
         let received = self.share(&mut lanes).await;
-        // An abandoned attempt must not write while the next one does.
+        // An abandoned attempt must not write during the next one.
         lanes.shutdown().await;
         received
     }
@@ -213,7 +213,7 @@ impl Transfer {
     async fn share(self: &Arc<Self>, lanes: &mut JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
         let (mut best, mut done, mut grows) = (0, self.spool().done(), true);
         loop {
-            let ended = if grows { timeout(TRIAL, lanes.join_next()).await } else { Ok(lanes.join_next().await) };
+            let ended = if grows { timeout(LANE_TRIAL, lanes.join_next()).await } else { Ok(lanes.join_next().await) };
             match ended {
                 Ok(None) => return Ok(()),
                 Ok(Some(lane)) => {
@@ -222,7 +222,7 @@ impl Transfer {
                 Err(_) => {
                     let now = self.spool().done();
                     let rate = now - std::mem::replace(&mut done, now);
-                    grows = rate > best + best / 10 && lanes.len() < LANES && self.spool().has_more();
+                    grows = rate > best + best / 10 && lanes.len() < MAX_LANES && self.spool().has_more();
                     best = best.max(rate);
                     for _ in 0..if grows { lanes.len() } else { 0 } {
                         _ = lanes.spawn(self.clone().lane(None));
@@ -232,16 +232,16 @@ impl Transfer {
         }
     }
 
-    /// One connection: chunk after chunk, until other connections have all that are left. The lead's body goes on where a
-    /// chunk ends; other bodies are of one chunk.
+    /// Receives chunk after chunk on one connection, until no chunk is free. The lead's body continues after its chunk;
+    /// each other body is one chunk.
     async fn lane(self: Arc<Self>, lead: Option<Body>) -> Result<(), Failure> {
         let _permit = match &lead {
-            // A download that holds a permit waits for no second one: all could, for each other.
+            // A transfer that holds a permit waits for no second one. Otherwise all could wait for each other.
             None => match self.engine.streams.try_acquire() {
                 Ok(permit) => Some(permit),
                 Err(_) => return Ok(()),
             },
-            Some(Body { start, end: Some(end), .. }) if end - start <= SHORT => None,
+            Some(Body { start, end: Some(end), .. }) if end - start <= SHORT_BODY_BYTES => None,
             Some(_) => self.engine.streams.acquire().await.ok(),
         };
         let lane = match lead {
@@ -269,11 +269,11 @@ impl Transfer {
         }
     }
 
-    /// Writes a body down, until it ends, comes to bytes that another connection is at, or was too slow and loses its
-    /// chunk to one.
+    /// Writes a body to the spool. It stops at the end of the body, at another connection's bytes, or when it was too
+    /// slow and loses its chunk.
     async fn copy(self: &Arc<Self>, mut body: Body) -> Result<(), Failure> {
         let chunk_end = |start: u64| match body.end {
-            Some(end) => end.min((start / CHUNK + 1) * CHUNK),
+            Some(end) => end.min((start / CHUNK_BYTES + 1) * CHUNK_BYTES),
             None => u64::MAX,
         };
         let (mut at, mut until) = (body.start, chunk_end(body.start));
@@ -296,7 +296,7 @@ impl Transfer {
                 bytes = &bytes[fits..];
             }
             self.progress.arrived(spool.done());
-            if spool.undigested() >= WORTH_A_THREAD {
+            if spool.undigested() >= MIN_THREAD_BYTES {
                 drop(spool);
                 self.digest_aside();
             }
@@ -313,21 +313,21 @@ impl Transfer {
         Ok(())
     }
 
-    /// Digests what is there without a gap, on another thread, if none is at it.
+    /// Starts to digest the bytes before the first gap on another thread, if none digests.
     fn digest_aside(self: &Arc<Self>) {
         let Ok(turn) = self.digesting.clone().try_acquire_owned() else { return };
         let transfer = self.clone();
-        // Its failure shows when the rest is digested.
+        // A failure shows when the rest is digested.
         _ = tokio::spawn(blocking(move || {
             let _turn = turn;
             transfer.digest_now()
         }));
     }
 
-    /// Digests all the rest.
+    /// Digests the remaining bytes.
     async fn digest(self: &Arc<Self>) -> Result<(), Failure> {
         let _turn = self.digesting.acquire().await;
-        if self.spool().undigested() <= SHORT {
+        if self.spool().undigested() <= SHORT_BODY_BYTES {
             return self.digest_now().map_err(Failure::Permanent);
         }
         let transfer = self.clone();
@@ -343,7 +343,7 @@ impl Transfer {
     }
 }
 
-/// Asks for the strong validator of what a source would send now, with as many attempts as every request has.
+/// Requests the strong validator of the bytes that a source would send now, with the usual attempts.
 pub(super) async fn etag(
     engine: Arc<Engine>,
     source: Source,

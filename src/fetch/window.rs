@@ -1,25 +1,25 @@
-//! How many downloads go on at once: more as long as all goes well, fewer when a server or the way to it has enough.
+//! The number of downloads that run at once. It grows with success and halves with each failure.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The first ones; like TCP's, the window doubles with each round trip from here.
+/// The places at first. Like TCP's window, the number doubles with each round trip.
 pub(super) const INITIAL_PLACES: usize = 24;
 const MAX_PLACES: usize = 256;
 const MIN_PLACES: usize = 4;
 
-/// The downloads that go on at once.
+/// The window of downloads that run at once.
 #[derive(Debug)]
 pub(super) struct Window {
     places: Semaphore,
-    /// How many places there should be, and how many there are: one that is taken can't be removed.
+    /// The number of places that there should be, and that there are. A taken place cannot be removed.
     width: AtomicUsize,
     made: AtomicUsize,
 }
 
 impl Window {
-    /// Empty.
+    /// Returns a window in which no place is taken.
     pub(super) fn new() -> Self {
         let width = || AtomicUsize::new(INITIAL_PLACES);
         Self { places: Semaphore::new(INITIAL_PLACES), width: width(), made: width() }
@@ -30,7 +30,7 @@ impl Window {
         WindowPlace { window: self, permit: self.places.acquire().await.ok() }
     }
 
-    /// One more place, for a download that succeeded, if there are fewer than `most`.
+    /// Adds a place after a success, if there are fewer than `most`.
     pub(super) fn widen(&self, most: usize) {
         if self.width.load(Ordering::Relaxed) < MAX_PLACES.min(most) {
             _ = self.width.fetch_add(1, Ordering::Relaxed);
@@ -39,20 +39,20 @@ impl Window {
         }
     }
 
-    /// How many places there should be.
+    /// Returns the number of places that there should be.
     #[cfg(test)]
     pub(super) fn width(&self) -> usize {
         self.width.load(Ordering::Relaxed)
     }
 
-    /// Half of the places, for one that failed.
+    /// Halves the number of places after a failure.
     pub(super) fn narrow(&self) {
         let half = |width: usize| Some((width / 2).max(MIN_PLACES));
         _ = self.width.fetch_update(Ordering::Relaxed, Ordering::Relaxed, half);
     }
 }
 
-/// A place in the window, until it is dropped.
+/// A taken place in the window. It is free again when this is dropped.
 pub(super) struct WindowPlace<'a> {
     window: &'a Window,
     permit: Option<SemaphorePermit<'a>>,
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(window.places.available_permits(), MAX_PLACES);
         for (failures, left) in [(1, 128), (2, 32), (10, MIN_PLACES)] {
             (0..failures).for_each(|_| window.narrow());
-            // The places that are too many go as they are left.
+            // Surplus places vanish when they are left.
             (0..MAX_PLACES).for_each(|_| drop(runtime.block_on(window.enter())));
             assert_eq!(window.places.available_permits(), left);
         }

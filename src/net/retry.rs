@@ -10,7 +10,7 @@ use super::{clock::Clock, date::seconds_until};
 use crate::{error::Fault, value::spoken};
 
 /// The shortest time between two log lines for the same reason to wait.
-const REMINDER: Duration = Duration::from_secs(30);
+const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 /// The largest part of itself by which a spread pause gets longer. Machines that failed together would return together.
 const JITTER: f64 = 0.5;
 
@@ -262,7 +262,8 @@ impl<'a> Attempts<'a> {
         };
         let wait = Wait { pause, failed: self.failed, reason: reason(&fault) };
         let now = self.pace.clock.now();
-        let is_news = |(logged, reason): &(Duration, String)| now >= *logged + REMINDER || *reason != wait.reason;
+        let is_news =
+            |(logged, reason): &(Duration, String)| now >= *logged + REMINDER_INTERVAL || *reason != wait.reason;
         if self.logged.as_ref().is_none_or(is_news) {
             self.logged = Some((now, wait.reason.clone()));
             tracing::warn!("{}", wait.line(what));

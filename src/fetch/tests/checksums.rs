@@ -9,7 +9,7 @@ use aws_smithy_checksums::ChecksumAlgorithm;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
-    parts::{self, PART, asked},
+    parts::{self, PART_BYTES, asked},
     s3::{OBJECT, bench, error, object, wholes},
     server::{Reply, Server},
     text, told,
@@ -52,7 +52,7 @@ fn a_checksum_of_s3_s_is_believed_more_than_the_bytes() {
 
 #[test]
 fn a_checksum_is_also_of_a_body_that_was_resumed_or_shared() {
-    for (length, damaged) in [(3 << 20, false), (3 << 20, true), (3 * PART, false), (3 * PART, true)] {
+    for (length, damaged) in [(3 << 20, false), (3 << 20, true), (3 * PART_BYTES, false), (3 * PART_BYTES, true)] {
         let body = Arc::new(parts::body(length));
         let mut wrong = body.to_vec();
         wrong[length - 1] ^= 1;
@@ -64,7 +64,7 @@ fn a_checksum_is_also_of_a_body_that_was_resumed_or_shared() {
             let bytes = if of_the_end && !hit.swap(true, Ordering::Relaxed) { &wrong } else { &*of };
             let reply = object(bytes, &headers, request);
             match number {
-                0 if length > PART => reply.slow(),
+                0 if length > PART_BYTES => reply.slow(),
                 0 => reply.cut(1_500_000),
                 _ => reply,
             }

@@ -12,12 +12,12 @@ use super::{
     settings, told,
 };
 use crate::{
-    fetch::{fetched::Fetched, pull::Download, spool::CHUNK},
+    fetch::{fetched::Fetched, pull::Download, spool::CHUNK_BYTES},
     value::Sha256,
 };
 
 /// Where a body of several parts is cut into them.
-pub(crate) const PART: usize = 8 << 20;
+pub(crate) const PART_BYTES: usize = 8 << 20;
 
 /// Bytes of which no two blocks are alike.
 pub(crate) fn body(length: usize) -> Vec<u8> {
@@ -173,8 +173,8 @@ fn a_part_that_nobody_asked_for_is_refused() {
 
 #[test]
 fn a_long_body_is_shared_by_connections_and_is_the_same() {
-    assert_eq!(PART as u64, CHUNK);
-    let body = Arc::new(body(3 * PART + 12_345));
+    assert_eq!(PART_BYTES as u64, CHUNK_BYTES);
+    let body = Arc::new(body(3 * PART_BYTES + 12_345));
     let of = body.clone();
     // The lead is slow: it waits for another connection.
     let parts = Arc::new(AtomicUsize::new(0));
@@ -199,7 +199,7 @@ fn a_long_body_is_shared_by_connections_and_is_the_same() {
 
 #[test]
 fn a_part_that_is_answered_by_a_busy_server_is_asked_for_again_later() {
-    let body = Arc::new(body(3 * PART));
+    let body = Arc::new(body(3 * PART_BYTES));
     for patience in ["1000000000", "0", "Sun, 06 Nov 1994 08:49:37 GMT", "soon"] {
         let of = body.clone();
         let server = Server::start(move |number, request| match number {
@@ -216,7 +216,7 @@ fn a_part_that_is_answered_by_a_busy_server_is_asked_for_again_later() {
 
 #[test]
 fn a_long_body_that_changes_while_it_is_shared_is_fetched_again_alone() {
-    let (old, new) = (body(3 * PART), Arc::new(body(3 * PART + 1)));
+    let (old, new) = (body(3 * PART_BYTES), Arc::new(body(3 * PART_BYTES + 1)));
     let of = new.clone();
     let server = Server::start(move |number, request| match number {
         0 => serve(&old, "\"v1\"", request).slow(),
@@ -229,11 +229,11 @@ fn a_long_body_that_changes_while_it_is_shared_is_fetched_again_alone() {
 
 #[test]
 fn another_process_takes_up_what_a_killed_one_left() {
-    let body = Arc::new(body(PART + 3_000_000));
+    let body = Arc::new(body(PART_BYTES + 3_000_000));
     let of = body.clone();
     let server = Server::start(move |number, request| {
         let reply = serve(&of, "\"v1\"", request);
-        if number == 0 { reply.cut(PART + 1_000_000).then_stall() } else { reply }
+        if number == 0 { reply.cut(PART_BYTES + 1_000_000).then_stall() } else { reply }
     });
     let bench = Bench::new(settings());
     let wanted = download(&server.url("/app.jar"));
@@ -248,7 +248,7 @@ fn another_process_takes_up_what_a_killed_one_left() {
     }));
     let bench = Bench::again(settings(), bench.left_if_killed());
     let fetched = bench.system.fetch(&wanted).unwrap();
-    assert!(is(&fetched, &body) && fetched.resumed >= CHUNK + 900_000, "{}", fetched.resumed);
+    assert!(is(&fetched, &body) && fetched.resumed >= CHUNK_BYTES + 900_000, "{}", fetched.resumed);
     let (first, _) = asked(&server.requests()[1]).unwrap();
     assert_eq!(first as u64, fetched.resumed);
     drop(fetched);

@@ -21,7 +21,7 @@ use aws_sdk_s3::{
 
 use super::{
     Bench, BenchSettings, UNUSED, download, hasty, hasty_and_persistent, metadata,
-    parts::{self, PART, asked},
+    parts::{self, PART_BYTES, asked},
     server::{Reply, Request, Server},
     settings, text,
 };
@@ -321,7 +321,7 @@ fn credentials_that_expire_in_mid_body_are_renewed_and_the_body_is_resumed() {
 
 #[test]
 fn credentials_that_expire_while_a_body_is_shared_cost_none_of_its_bytes() {
-    let body = Arc::new(parts::body(3 * PART));
+    let body = Arc::new(parts::body(3 * PART_BYTES));
     let (of, service) = (body.clone(), rotating(36_000));
     let server = Server::start(move |number, request| match signer(request).as_deref() {
         Some("ASIA1") if number == 0 => object(&of, &[], request).slow(),
