@@ -52,7 +52,7 @@ use crate::{
 use self::refusal::{Refused, RefusedPlan};
 pub use self::signal::refuse;
 
-/// The longest template that is looked into for the variables that it uses.
+/// The longest template that is searched for variables.
 const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
 
 /// Executes a command line; returns the exit code.
@@ -142,7 +142,7 @@ fn open(root: &Path, mode: Mode, phase: Option<Phase>) -> Result<Rc<System>> {
     Ok(Rc::new(system))
 }
 
-/// Runs the steps on the machine or image, which is ours alone as long as the lock is held. Takes it unless it is given.
+/// Runs the steps on the machine or image. The lock keeps other runs away; it is taken unless it is given.
 fn run(
     system: &Rc<System>,
     manifest: &cli::ManifestArgs,
@@ -347,7 +347,7 @@ fn show(report: &Report, holder: Option<&str>) {
             Outcome::Running => "cut off".into(),
         };
         let time = match step.outcome {
-            // How long it has been going on, no report says.
+            // The report does not say how long it has been running.
             Outcome::NotRun | Outcome::Skipped | Outcome::Running => String::new(),
             _ => spoken(Duration::from_millis(step.milliseconds)),
         };

@@ -45,15 +45,14 @@ use crate::{
     },
 };
 
-/// Where a bucket is looked for if nothing names a region: whatever region S3 answers from, it says
-/// which one the bucket is in.
+/// The region for a bucket if none is chosen. S3 answers from every region with the region of the bucket.
 const FALLBACK_REGION: Region = Region::from_static("us-east-1");
 
-/// S3, with what was learned about its buckets.
+/// S3, with the known regions of buckets.
 #[derive(Debug)]
 pub(crate) struct S3 {
     account: Arc<Account>,
-    /// Made with the first request.
+    /// The client, made with the first request.
     client: OnceCell<Mutex<Client>>,
     regions: Mutex<HashMap<String, Region>>,
 }
@@ -64,7 +63,7 @@ impl S3 {
         Self { account, client: OnceCell::new(), regions: Mutex::default() }
     }
 
-    /// Asks for an object: all of it, or a part of what was promised.
+    /// Requests an object: all of it, or a part of the promised body.
     pub(crate) async fn get(
         &self,
         object: S3Object<'_>,
@@ -78,7 +77,8 @@ impl S3 {
                 Some((range, promise)) => request.range(range.header()).set_if_match(promise.etag.clone()),
                 None => request,
             };
-            // As a header: told by its own method, the SDK would check the body as well. S3 has none of a part.
+            // This is set as a header. With its own method for it, the SDK would check the body, too. A part has no
+            // checksum.
             let mode = if part.is_some() { "DISABLED" } else { "ENABLED" };
             let with_checksum = move |request: &mut HttpRequest| {
                 _ = request.headers_mut().insert("x-amz-checksum-mode", mode);
@@ -110,8 +110,8 @@ impl S3 {
         Ok(Answer::Whole(output.body, promise))
     }
 
-    /// The object's checksum. For a composite one S3 is asked how long the parts are, which is the same for all but the
-    /// last one, by all tools that are known to upload in parts.
+    /// Returns the object's checksum. For a composite one, S3 is asked for the length of the first part. All known
+    /// tools upload parts of one length, except the last one.
     async fn checksum(&self, object: S3Object<'_>, output: &GetObjectOutput) -> Option<Checksum> {
         let checksum = Checksum::of(output)?;
         let Some(parts) = checksum.parts() else { return Some(checksum) };
@@ -135,7 +135,7 @@ impl S3 {
         Some(checksum.with_parts(length))
     }
 
-    /// Asks for an object's validator.
+    /// Requests the validator of an object.
     pub(crate) async fn etag(&self, object: S3Object<'_>) -> Result<Option<String>, Failure> {
         let S3Object { bucket, key, version } = object;
         let head = |client: Client, config| {
@@ -151,7 +151,7 @@ impl S3 {
         }
     }
 
-    /// Returns why a body stopped coming.
+    /// Returns the failure of an interrupted body.
     pub(crate) fn interrupted(&self, error: ByteStreamError) -> Failure {
         self.unanswered(error)
     }
@@ -197,14 +197,14 @@ impl S3 {
         Some(region)
     }
 
-    /// Returns what an error means for the operator.
+    /// Returns the failure that an error means for the user.
     async fn explain<E>(&self, object: S3Object<'_>, error: SdkError<E>) -> Failure
     where
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     {
         if let Some(refusal) = Refusal::of_sdk(&error) {
             if refusal.is_expiry() {
-                // The SDK would go on with what it took to be valid: a new client has no credentials in hand.
+                // The SDK would keep using the expired credentials. A new client has none and fetches them.
                 let fresh = client(self.account.config().await);
                 *self.client().await.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
             }
@@ -248,15 +248,14 @@ impl S3 {
 }
 
 fn client(config: &SdkConfig) -> Client {
-    // Names like bucket.localhost or bucket.10.0.0.1 resolve nowhere, and every endpoint that one
-    // would put in AWS's place (a VPC endpoint, MinIO, LocalStack) takes the bucket in the path. The
-    // SDK has no variable for it; for bucket names with dots its endpoint rules decide likewise.
+    // Names like bucket.localhost or bucket.10.0.0.1 do not resolve. Every endpoint in place of AWS (a VPC endpoint,
+    // MinIO, LocalStack) accepts the bucket in the path. The SDK has no variable for this.
     let elsewhere = config.endpoint_url().is_some() || environment::endpoint_of("S3").is_some();
     Client::from_conf(
         config::Builder::from(config)
             .identity_cache(IdentityCache::lazy().build())
             .force_path_style(elsewhere)
-            // These are done here, alike for every kind of source, and for bodies that arrive in parts.
+            // This program retries by itself, alike for all sources, and for bodies that arrive in parts.
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)

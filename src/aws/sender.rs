@@ -101,7 +101,7 @@ impl Sender {
         (!is_object || !status.is_success()).then_some(MAX_ANSWER_BYTES)
     }
 
-    /// Returns the client for a URL. The metadata service and the credentials of a container are on this link, never behind
+    /// Returns the client for a URL. The metadata service and a container's credentials are on this link, never behind
     /// a proxy.
     ///
     /// If this machine is not an EC2 instance, the metadata service is not asked for credentials, region and facts.

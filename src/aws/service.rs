@@ -1,4 +1,4 @@
-//! The services that the query calls go to, and where they are.
+//! The services of query calls, and their endpoints.
 
 use aws_config::SdkConfig;
 use reqwest::Url;
@@ -8,7 +8,7 @@ use crate::{environment, error::Fault};
 /// A service of AWS.
 #[derive(Debug, PartialEq, Eq)]
 pub struct AwsService {
-    /// What its host names begin with; also its name in errors, policies and signatures.
+    /// The beginning of its host names, which is also its name in errors, policies and signatures.
     pub(super) name: &'static str,
     /// Its name in `AWS_ENDPOINT_URL_…`.
     /// <https://docs.aws.amazon.com/sdkref/latest/guide/ss-endpoints-table.html>
@@ -19,11 +19,12 @@ pub struct AwsService {
 /// How a service takes calls.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
-    /// A form out, XML back; with the version of the API.
+    /// The request is a form, the answer is XML. The value is the version of the API.
     Query(&'static str),
-    /// GET of a path with a query, XML back. The one such service is the same in all regions.
+    /// The request is a GET of a path with a query, the answer is XML. The only such service is the same in all
+    /// regions.
     Rest,
-    /// JSON 1.1, with the prefix of its operations' names.
+    /// The request and the answer are JSON 1.1. The value is the prefix of the operations' names.
     Json(&'static str),
 }
 
@@ -41,7 +42,7 @@ pub const STS: AwsService = query("sts", "STS", "2011-06-15");
 pub const ROUTE_53: AwsService = service("route53", "ROUTE_53", Protocol::Rest);
 /// Certificates.
 pub const ACM: AwsService = service("acm", "ACM", Protocol::Json("CertificateManager."));
-/// How much of what an account may have.
+/// Quotas of an account.
 pub const QUOTAS: AwsService = service("servicequotas", "SERVICE_QUOTAS", Protocol::Json("ServiceQuotasV20190624."));
 
 const fn query(name: &'static str, variable: &'static str, version: &'static str) -> AwsService {
@@ -61,7 +62,7 @@ impl AwsService {
         let named = environment::endpoint_of(self.variable);
         let named = named.or_else(|| config.endpoint_url().map(str::to_owned));
         let domain = dns_suffix(region);
-        // Route 53 is one for all regions of a partition, and signed for its first.
+        // Route 53 has one endpoint for a partition. Its signatures name the partition's first region.
         let (host, signed_for) = match (&self.protocol, domain) {
             (Protocol::Rest, "amazonaws.com.cn") => (format!("route53.{domain}"), "cn-northwest-1"),
             (Protocol::Rest, _) if region.starts_with("us-gov-") => {

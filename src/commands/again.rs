@@ -19,13 +19,13 @@ const SELECTION_OPTIONS: [&str; 2] = ["--from", "--skip"];
 /// Other options of a run that have a value.
 const OPTIONS_WITH_VALUE: [&str; 2] = ["--root", "--phase"];
 
-/// Returns the run that this process's arguments ask for, for `plan` too. Without the manifest's options if it
-/// `is_recorded`. Leaves out the values of variables: a value may be a secret.
+/// Returns the command of the run that this process's arguments describe, also for `plan`. If the manifest
+/// `is_recorded`, its options are left out. A variable's value is replaced by `VALUE`, because it may be a secret.
 pub fn command(manifest: &cli::ManifestArgs, is_recorded: bool) -> RunCommand {
     of(std::env::args().skip(1), manifest, is_recorded)
 }
 
-/// Whether the arguments of this process name the manifest.
+/// Returns whether the arguments of this process name the manifest.
 pub fn names_steps() -> bool {
     std::env::args().any(|argument| argument == "--steps" || argument.starts_with("--steps="))
 }
@@ -61,7 +61,7 @@ fn of(mut arguments: impl Iterator<Item = String>, manifest: &cli::ManifestArgs,
             push(&mut selection, &[name]);
         }
     }
-    // The value is from the environment, which another shell does not have.
+    // The value comes from the environment, which another shell does not have.
     if let Some(steps) = manifest.steps.as_ref().filter(|_| !names_steps && !is_recorded) {
         push(&mut options, &["--steps", &shown("--steps", steps)]);
     }
@@ -76,7 +76,7 @@ fn shown(option: &str, value: &str) -> String {
             format!("{}?QUERY", value.split('?').next().unwrap_or_default())
         }
         ("--steps", _) if matches!(value, "-" | "built-in") || value.contains("://") => value.to_owned(),
-        // It is typed in another directory.
+        // The user may type it in another directory.
         ("--steps" | "--variables" | "--root", _) => {
             std::path::absolute(value).map_or_else(|_| value.to_owned(), |path| path.display().to_string())
         }

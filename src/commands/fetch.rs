@@ -82,7 +82,7 @@ fn fetch(arguments: cli::Fetch) -> Result<u8> {
     Ok(u8::from(!failures.is_empty()))
 }
 
-/// The outcome of a file.
+/// A source with its digest, if one is declared.
 #[derive(Debug)]
 struct Pinned {
     source: Source,

@@ -97,7 +97,7 @@ fn user_data() -> String {
     "user-data".into()
 }
 
-/// Whether to print that the record is used.
+/// Says whether to print that the record is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
     /// Print it to standard error.

@@ -1,4 +1,4 @@
-//! Why a plan was not made, for programs: the faults of a manifest, or an error before the first step.
+//! The document in place of a plan, for programs: the faults of a manifest, or an error before the first step.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{diagnostic::Diagnostic, error, redaction, run::report::ErrorReport, visible};
 
-/// The faults that were shown, the first of them as the cause of the error.
+/// An error for faults that were shown. The first one is its message.
 #[derive(Debug)]
 pub(super) struct Refused(pub(super) Vec<Diagnostic>);
 
@@ -39,7 +39,7 @@ struct FaultReport {
 }
 
 impl RefusedPlan {
-    /// What is known of an error.
+    /// Returns the document for an error.
     pub(super) fn of(error: &anyhow::Error) -> Self {
         let shown = |text: &str| visible::lines(&redaction::shown(text)).into_owned();
         let refused = error.chain().find_map(|cause| cause.downcast_ref::<Refused>());

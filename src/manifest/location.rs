@@ -18,15 +18,15 @@ use crate::{
     value::{AbsPath, Sha256, quoted},
 };
 
-/// The default directory, if it exists.
+/// The default directory of the manifest.
 const DIRECTORY: &str = "/etc/glovo-bootstrap/steps";
-/// Values of this machine for a manifest that is not named.
+/// The file with this machine's variables.
 const VARIABLES: &str = "/etc/glovo-bootstrap/variables.toml";
 
-/// Where a manifest is.
+/// The location of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
-    /// The binary.
+    /// The built-in steps of the binary.
     BuiltIn,
     /// A directory of step files, or one file.
     Path(AbsPath),
@@ -48,7 +48,7 @@ impl fmt::Display for Location {
 }
 
 impl Location {
-    /// Returns the named location, else the default directory if it exists, else the binary.
+    /// Returns the named location, else the default directory if it exists, else the built-in steps.
     pub fn choose(named: Option<&str>) -> Result<Self> {
         match named {
             None => Ok(open(DIRECTORY)?.map_or(Self::BuiltIn, |found| Self::Path(found.path().clone()))),
@@ -67,8 +67,9 @@ impl Location {
         }
     }
 
-    /// Fails if another user than the caller and root could have written a file of the manifest. [`Location::read`]
-    /// asks that where root reads; here it is asked of every caller.
+    /// Fails if a user other than the caller and root could have written a file of the manifest.
+    ///
+    /// [`Location::read`] checks this if root reads. This function checks it for every caller.
     pub fn check_owners(&self) -> Result<()> {
         let Self::Path(path) = self else { return Ok(()) };
         let Some(found) = Trusted::open(Path::new(path.as_str()))? else { return Ok(()) };
@@ -113,7 +114,7 @@ impl Location {
     }
 }
 
-/// Finds the file of this machine's variables. It counts where no manifest is named, as the usual directory does.
+/// Returns the path of this machine's variables, if the file exists. It is used if no manifest is named.
 pub fn machine_variables() -> Result<Option<String>> {
     Ok(open(VARIABLES)?.map(|found| found.path().to_string()))
 }
@@ -139,13 +140,13 @@ fn directory(found: &Trusted) -> Result<Texts> {
     Ok(texts)
 }
 
-/// Returns whether a file beside the steps is plainly no step: the file of an editor, or a page for readers.
+/// Returns whether a file beside the steps is a usual one that is no step: of an editor, or a page for readers.
 fn is_usual_beside(name: &str) -> bool {
     name.starts_with(['.', '#']) || name.ends_with(['~', '#']) || name.ends_with(".md") || name == "schema.json"
 }
 
-/// What root obeys must be root's: a user that can write the manifest can do anything. A manifest of the user that called
-/// sudo is taken too.
+/// Opens a file or directory. For root, it must belong to root or to the user that called sudo, because a user that can
+/// write the manifest can do anything.
 fn open(named: &str) -> Result<Option<Trusted>> {
     let path = Path::new(named);
     if geteuid().is_root() { Trusted::open(path) } else { Trusted::open_unchecked(path) }

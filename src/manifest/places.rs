@@ -33,12 +33,13 @@ impl<'a> Declaration<'a> {
     }
 }
 
-/// What a run refuses on a machine that does not have the directory yet: something in a directory that is declared later.
+/// Returns a warning for each resource in a directory that is declared later. On a machine without this directory, a
+/// run would refuse the resource.
 pub(super) fn late_directories(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
     let mut warnings = vec![];
     for (index, declaration) in declarations.iter().enumerate().filter(|(_, one)| one.writers.is_none()) {
         let Some(directory) = declaration.path.as_ref().and_then(AbsPath::parent) else { continue };
-        // One that is declared in it makes it too.
+        // A directory that is declared in it makes it, too.
         let makes = |one: &&Declaration<'_>| {
             let is_within = |path: &AbsPath| format!("{path}/").starts_with(&format!("{directory}/"));
             one.writers.is_some() && one.path.as_ref().is_some_and(is_within)
@@ -48,7 +49,7 @@ pub(super) fn late_directories(declarations: &[Declaration<'_>]) -> Vec<Diagnost
             && !declarations[..index].iter().any(|one| makes(&one))
         {
             let (text, span) = &late.spot;
-            let message = format!("the directory {directory} is declared only after what is in it");
+            let message = format!("the directory {directory} is declared after a resource in it");
             let hint = format!("move the directory up: it is declared at {}", Place::new(text, span));
             warnings.push(declaration.fault(message, Some(hint)));
         }
@@ -56,7 +57,7 @@ pub(super) fn late_directories(declarations: &[Declaration<'_>]) -> Vec<Diagnost
     warnings
 }
 
-/// What a run would refuse, on whatever machine. Directories that no resource declares are not known.
+/// Returns the faults for which a run would fail on every machine. It knows only declared directories.
 pub(super) fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
     let directories = declarations.iter().filter_map(|declaration| {
         let path = declaration.path.as_ref()?;
@@ -73,7 +74,7 @@ pub(super) fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
         let mut way = Way::default();
         let mut declared = path.ancestors().filter_map(|path| Some((path, directories.get(path)?)));
         let passed = declared.try_for_each(|(path, (owner, writers))| {
-            // Without an owner it is root's if it is new, and otherwise stays whose it is.
+            // Without a declared owner, a new directory is root's, and an existing one keeps its owner.
             let owner = (*owner).clone().or_else(|| way.user().cloned()).unwrap_or_else(|| Owner::Name("root".into()));
             way.pass(&PathPart { path, owner, writers: *writers, is_link: false })
         });
@@ -84,8 +85,8 @@ pub(super) fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
     faults
 }
 
-/// Returns a note for each path of `restart_on` that no resource declares, but for a mistake or two in its name. It may
-/// be right: what a package brings, or the machine has, is not declared.
+/// Returns a note for each undeclared path of `restart_on` that differs from a declared path by one or two letters. It
+/// may be right: a file of a package or of the machine is not declared.
 pub fn near_misses(manifest: &Manifest) -> Vec<String> {
     let all = || manifest.steps.iter().flat_map(|step| &step.resources);
     let declared: BTreeSet<&str> =
@@ -103,7 +104,7 @@ pub fn near_misses(manifest: &Manifest) -> Vec<String> {
     notes
 }
 
-/// Whether one may be typed where the other is meant. Long paths differ in more than that.
+/// Returns whether one path may be a typing mistake for the other.
 fn is_slip(one: &str, other: &str) -> bool {
     strsim::damerau_levenshtein(one, other) <= 2
 }

@@ -1,4 +1,4 @@
-//! The reader of step texts: it turns tables with spans into steps and faults.
+//! The reader of step texts. It turns tables with spans into steps and faults.
 
 mod substitution;
 
@@ -26,7 +26,7 @@ use crate::{
     variables::Variables,
 };
 
-/// How many bytes of a table's first line a caret underlines.
+/// The most bytes of a table's first line that a caret underlines.
 const MAX_HEADING_BYTES: usize = 200;
 
 /// The state of reading a manifest's texts, one after the other.
@@ -269,7 +269,7 @@ impl<'a> Reader<'a> {
         let table: DeTable<'_> = table.into_iter().filter(|(name, _)| known.contains(&&**name.get_ref())).collect();
         let spans: BTreeMap<String, Range<usize>> =
             table.iter().map(|(name, value)| (name.get_ref().to_string(), value.span())).collect();
-        // All missing fields at once; serde would stop at the first.
+        // All missing fields are reported at once. serde would stop at the first one.
         let missing: Vec<&str> = fields
             .iter()
             .filter(|field| field.required && !spans.contains_key(&field.name))
@@ -284,7 +284,7 @@ impl<'a> Reader<'a> {
         // The identifying field as written: `/srv/{{ instance.id }}`.
         let written = title_as_written(&table);
         let (resource, is_as_written) = self.deserialize(text, entry, table, span, unknown)?;
-        // What another value stands in for says nothing about the fields that go with it.
+        // A replaced value says nothing about the fields that belong together with it.
         let findings = if is_as_written { resource.check() } else { vec![] };
         for finding in findings.into_iter().filter(|finding| !unknown.has(finding.field)) {
             let span = spans.get(finding.field).unwrap_or(span);
@@ -327,8 +327,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Deserializes a resource. serde stops at the first bad field; the value that the kind's example has
-    /// stands in for it then, so that the next bad one is found too. Also says whether all of it is as it is written.
+    /// Deserializes a resource. Returns it, and whether all its values are as written.
+    ///
+    /// serde stops at the first bad field. To find the next one, the value of the kind's example replaces the bad
+    /// value.
     fn deserialize(
         &mut self,
         text: &Text,
@@ -358,7 +360,7 @@ impl<'a> Reader<'a> {
             }
             let name = bad?;
             is_as_written = false;
-            // The stand-in's own span is nowhere near, so a fault in it would end the loop.
+            // The span of the replacement is outside the text, so a fault in it ends the loop.
             let stand_in = DeTable::parse(entry.example).ok()?.into_inner().remove(&**name.get_ref());
             _ = table.remove(&**name.get_ref());
             if let Some(stand_in) = stand_in {
@@ -367,7 +369,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes one field out of a table; a wrong type is reported.
+    /// Takes a field out of a table. Reports a wrong type.
     fn take<T: serde::de::DeserializeOwned>(
         &mut self,
         text: &Text,
@@ -388,11 +390,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reports fields that are not known. One that is named like a kind may be meant to be a resource, where those
-    /// begin with `[[heading]]`.
+    /// Reports unknown fields. A field with the name of a kind may be meant as a resource, which begins with
+    /// `[[heading]]`.
     fn unknown(&mut self, text: &Text, table: &DeTable<'_>, known: &[&str], what: &str, heading_of_resource: &str) {
         let mut unknown: Vec<_> = table.keys().filter(|name| !known.contains(&&**name.get_ref())).collect();
-        // A table is in the order of its names, faults are read in that of the text.
+        // A table is sorted by names, but faults are reported in the order of the text.
         unknown.sort_by_key(|name| name.span().start);
         for name in unknown {
             let span = name.span();
@@ -411,7 +413,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What tells a resource from others, as it is written: a path, a name, names, a URL.
+/// Returns the identifying field of a resource as written: a path, a name, names, or a URL.
 fn title_as_written(table: &DeTable<'_>) -> Option<String> {
     let text = |value: &DeValue<'_>| match value {
         DeValue::String(text) => Some(text.to_string()),
@@ -424,7 +426,7 @@ fn title_as_written(table: &DeTable<'_>) -> Option<String> {
     ["path", "name", "names", "url"].iter().find_map(|field| text(table.get(*field)?.get_ref()))
 }
 
-/// The first line of a table's span. A caret under the whole table is too long to help.
+/// Returns the first line of a table's span. A caret under the whole table would be too long to help.
 fn heading(text: &Text, span: &Range<usize>) -> Range<usize> {
     let start = span.start.min(text.text.len());
     let end = span.end.min(start + MAX_HEADING_BYTES).min(text.text.len());

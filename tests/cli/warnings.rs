@@ -63,7 +63,7 @@ fn a_directory_that_is_declared_too_late_is_told() {
     let file = |path: &str| format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"\"\n");
     let directory = |path: &str| format!("[[resource]]\nkind = \"directory\"\npath = \"{path}\"\n");
     let told = validate(&sandbox, &(file("/a/f") + &directory("/a")), &[]);
-    let told = told.says("warning: the directory /a is declared only after what is in it").says("manifest.toml:4:8");
+    let told = told.says("warning: the directory /a is declared after a resource in it").says("manifest.toml:4:8");
     let _ = told.says("hint: move the directory up: it is declared at ").says("manifest.toml:8:8");
     for right in [directory("/a") + &file("/a/f"), directory("/a/b") + &file("/a/f") + &directory("/a"), file("/a/f")] {
         let quiet = validate(&sandbox, &right, &[]);

@@ -1,4 +1,4 @@
-//! The checksums that S3 keeps of its objects.
+//! The checksums that S3 stores with its objects.
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html>
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
@@ -11,17 +11,17 @@ use crate::error::Fault;
 /// A checksum of an object's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Checksum {
-    /// `crc64nvme`, as the SDK knows it.
+    /// The algorithm, such as `crc64nvme`.
     algorithm: String,
-    /// In base64. A composite one, which is of the checksums of the parts that it was uploaded in, ends in their
-    /// number: `Ffo6SA==-3`.
+    /// The checksum in base64. A composite one is the checksum of the parts' checksums, and ends in their number:
+    /// `Ffo6SA==-3`.
     value: String,
-    /// How long each part but the last one is; a composite checksum can't be checked without.
+    /// The length of each part but the last one. A composite checksum cannot be checked without it.
     part: Option<u64>,
 }
 
 impl Checksum {
-    /// The strongest one that S3 sent along.
+    /// Returns the strongest checksum in an answer.
     pub(super) fn of(object: &GetObjectOutput) -> Option<Self> {
         [
             ("sha256", object.checksum_sha256()),
@@ -34,7 +34,7 @@ impl Checksum {
         .find_map(|(algorithm, value)| Some(Self { algorithm: algorithm.into(), value: value?.into(), part: None }))
     }
 
-    /// Returns how many parts a composite checksum is of.
+    /// Returns the number of parts of a composite checksum.
     pub(super) fn parts(&self) -> Option<u64> {
         self.value.split_once('-')?.1.parse().ok()
     }
@@ -45,19 +45,19 @@ impl Checksum {
     }
 }
 
-/// A checksum of the bytes that have arrived so far.
+/// A running checksum of the received bytes.
 pub(crate) struct RunningChecksum {
     expected: Checksum,
     algorithm: ChecksumAlgorithm,
     current: Box<dyn HttpChecksum>,
-    /// How many bytes of the current part there were.
+    /// The received bytes of the current part.
     taken: u64,
-    /// The checksums of the parts before it.
+    /// The checksums of the earlier parts.
     parts: Vec<u8>,
 }
 
 impl RunningChecksum {
-    /// For an object's first byte on; `None` if there is no way to check it.
+    /// Returns a checksum for an object's bytes, from the first one on; `None` if the object cannot be checked.
     pub(crate) fn new(expected: &Checksum) -> Option<Self> {
         let algorithm: ChecksumAlgorithm = expected.algorithm.parse().ok()?;
         if expected.parts().is_some() && expected.part.is_none() {
@@ -67,7 +67,7 @@ impl RunningChecksum {
         Some(Self { expected, algorithm, current: algorithm.into_impl(), taken: 0, parts: vec![] })
     }
 
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub(crate) fn update(&mut self, mut bytes: &[u8]) {
         let Some(part) = self.expected.part else { return self.current.update(bytes) };
         while !bytes.is_empty() {
@@ -87,7 +87,7 @@ impl RunningChecksum {
         self.taken = 0;
     }
 
-    /// Fails if the bytes are not those that the checksum is of.
+    /// Fails if the bytes have another checksum.
     pub(crate) fn verify(mut self) -> Result<(), Fault> {
         let mut actual = if self.expected.part.is_some() {
             self.end_part();
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn each_algorithm_of_s3_s_is_known() {
-        // Of "123456789": the check values of the catalogue of CRC algorithms, and of sha1sum and sha256sum.
+        // The values for "123456789", from the catalogue of CRC algorithms, sha1sum and sha256sum.
         for (algorithm, value) in [
             ("crc32", "y/Q5Jg=="),
             ("crc32c", "4waSgw=="),
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_composite_checksum_is_of_the_parts_checksums() {
-        // printf 1234 | sha256sum, and so on: of "1234", "5678" and "9", and then of these three digests.
+        // The digests of "1234", "5678" and "9" by `printf 1234 | sha256sum`, and then the digest of these three.
         let part = |bytes: &[u8]| crate::value::Sha256::of(bytes).0;
         let digests = [part(b"1234"), part(b"5678"), part(b"9")].concat();
         let value = format!("{}-3", STANDARD.encode(part(&digests)));

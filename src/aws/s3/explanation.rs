@@ -1,10 +1,10 @@
-//! What a refusal of S3 means, in words that say what to do.
+//! Explanations of S3's refusals, with hints.
 //! <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>
 
 use super::object::S3Object;
 use crate::{aws::refusal::Refusal, error::Fault, net::retry::Failure};
 
-/// Returns what a refusal to list a bucket's objects means for this identity.
+/// Returns the failure for a refusal to list a bucket's objects for this identity.
 pub(super) fn explain_listing(refusal: &Refusal, prefix: S3Object<'_>, identity: Option<&str>) -> Failure {
     if refusal.status != 403 || refusal.code != "AccessDenied" {
         return explain(refusal, prefix, identity);
@@ -19,7 +19,7 @@ pub(super) fn explain_listing(refusal: &Refusal, prefix: S3Object<'_>, identity:
     ))
 }
 
-/// Returns what a refusal means for this identity.
+/// Returns the failure for a refusal of an object for this identity.
 pub(super) fn explain(refusal: &Refusal, object: S3Object<'_>, identity: Option<&str>) -> Failure {
     let S3Object { bucket, key, version } = object;
     let who = identity.unwrap_or("this machine");

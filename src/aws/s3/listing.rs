@@ -1,4 +1,4 @@
-//! What is in a bucket below a prefix.
+//! Listings of the objects below a prefix.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use percent_encoding::percent_decode_str;
 use super::{S3, explanation, object::S3Object};
 use crate::{aws::refusal::Refusal, error::Fault, net::retry::Failure, value::printable};
 
-/// What the keys of some objects begin with, written `s3://bucket/prefix/`; `s3://bucket/` means all of them.
+/// The common beginning of some objects' keys, written `s3://bucket/prefix/`. `s3://bucket/` means all objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix {
     /// Bucket name.
@@ -68,7 +68,7 @@ fn listed(entry: &Entry, encoded: bool) -> Result<Listed, Fault> {
 }
 
 impl S3 {
-    /// Returns the objects below a prefix, in the order of their keys. Says in `found` how many there are so far.
+    /// Returns the objects below a prefix, in the order of their keys. `found` has their number so far.
     pub(crate) async fn list(&self, prefix: &Prefix, found: &AtomicU64) -> Result<Vec<Listed>, Fault> {
         let mut objects = vec![];
         let mut next = None;
@@ -87,14 +87,14 @@ impl S3 {
         }
     }
 
-    /// Asks for up to a thousand objects, from a continuation token on.
+    /// Requests up to a thousand objects, from a continuation token on.
     async fn page(
         &self,
         Prefix { bucket, prefix }: &Prefix,
         from: Option<String>,
     ) -> Result<ListObjectsV2Output, Failure> {
         let list = |client: Client, config| {
-            // Encoded, because XML can't hold every character that a key can.
+            // The keys are encoded, because XML cannot hold every character of a key.
             let request = client.list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url);
             request.set_continuation_token(from.clone()).customize().config_override(config).send()
         };

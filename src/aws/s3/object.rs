@@ -1,4 +1,4 @@
-//! An object, and what S3 answers to a request for its bytes.
+//! An object, and the answers to a request for its bytes.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,12 +16,12 @@ pub(crate) struct S3Object<'a> {
     pub(crate) version: Option<&'a str>,
 }
 
-/// What an origin says of the bytes that it sends. An HTTP server says less than S3 does.
+/// The promise of an origin about the bytes that it sends. An HTTP server promises less than S3.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Promise {
-    /// How many they are.
+    /// Their number.
     pub(crate) total: Option<u64>,
-    /// A strong validator: other bytes have another.
+    /// A strong validator, which differs for other bytes.
     pub(crate) etag: Option<String>,
     /// S3's version of the object.
     pub(crate) version: Option<String>,
@@ -39,14 +39,14 @@ impl Promise {
     }
 }
 
-/// What an origin answers to a request for bytes.
+/// The answer of an origin to a request for bytes.
 #[derive(Debug)]
 pub(crate) enum Answer<Body> {
-    /// All of them, from the first one on.
+    /// All bytes, from the first one on.
     Whole(Body, Promise),
-    /// The range that was asked for, of the bytes that were promised.
+    /// The requested range of the promised bytes.
     Part(Body),
-    /// No longer what was promised, or nothing that a range can be had of.
+    /// Neither: the bytes are no longer the promised ones, or the origin does not send ranges of them.
     Changed(Fault),
 }
 

@@ -1,4 +1,4 @@
-//! Uploads: small objects under keys that name their content, so that one that is there need not be sent again.
+//! Uploads of small objects. Their keys name their content, so an existing object is not sent again.
 
 use aws_sdk_s3::{
     Client,
@@ -11,7 +11,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use super::{S3, object::S3Object, status};
 use crate::{error::Fault, net::retry::Failure, value::Sha256};
 
-/// An object that is to be in a bucket.
+/// An object to upload.
 #[derive(Debug, Clone)]
 pub struct Upload {
     /// The bucket's name.
@@ -23,12 +23,12 @@ pub struct Upload {
 }
 
 impl S3 {
-    /// Puts an object into its bucket unless one of its key and length is there. Returns whether it had to.
+    /// Uploads an object unless its bucket has one with this key and length. Returns whether it was uploaded.
     pub(crate) async fn upload(&self, upload: &Upload) -> Result<bool, Fault> {
         self.account.network.attempts().run(&upload.key, || self.put(upload)).await
     }
 
-    /// Returns whether a bucket of this name exists. A bucket that must not be asked for (`s3:ListBucket`) counts as there.
+    /// Returns whether a bucket exists; true also if the caller may not know (`s3:ListBucket`).
     pub(crate) async fn has_bucket(&self, bucket: &str) -> Result<bool, Fault> {
         let attempt = async || {
             let head = |client: Client, config| {
@@ -47,8 +47,8 @@ impl S3 {
         self.account.network.attempts().run(&bucket, attempt).await
     }
 
-    /// Returns whether a bucket is known to belong to an account; false also where the caller may not ask
-    /// (`s3:ListBucket`). A failure is not tried again: only a note depends on the answer.
+    /// Returns whether a bucket belongs to an account; false also if the caller may not know (`s3:ListBucket`). A
+    /// failure is not retried, because only a note depends on the answer.
     pub(crate) async fn owns_bucket(&self, account: &str, bucket: &str) -> bool {
         let head = |client: Client, config| {
             let request = client.head_bucket().bucket(bucket).expected_bucket_owner(account);
@@ -70,7 +70,7 @@ impl S3 {
             Ok(found) if found.content_length().and_then(|length| usize::try_from(length).ok()) == Some(body.len()) => {
                 return Ok(false);
             }
-            // Without s3:ListBucket what is not there is forbidden.
+            // Without s3:ListBucket, S3 answers 403 for a missing object.
             Err(error) if !matches!(status(&error), Some(403 | 404)) => {
                 return Err(self.not_uploaded(bucket, key, error).await);
             }

@@ -1,4 +1,4 @@
-//! What is to be downloaded, and the name that each file gets.
+//! The files to download, and their names.
 
 use std::{io::Read, path::Path};
 
@@ -14,17 +14,17 @@ use crate::{
     value::{Sha256, printable},
 };
 
-/// The longest `--input`: more than a hundred thousand URLs.
+/// The longest `--input`, which has room for more than a hundred thousand URLs.
 const MAX_INPUT_BYTES: u64 = 64 << 20;
 
-/// A URL as the operator gave it.
+/// A URL as the user gave it.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) what: What,
     pub(super) sha256: Option<Sha256>,
 }
 
-/// What a URL stands for.
+/// The meaning of a URL.
 #[derive(Debug)]
 pub(super) enum What {
     /// A file, and its name.
@@ -33,7 +33,7 @@ pub(super) enum What {
     Below(Prefix),
 }
 
-/// What the command line and `--input` ask for, or all that is wrong with it.
+/// Returns the files of the command line and of `--input`, or all faults of their URLs.
 pub(super) fn all(arguments: &cli::Fetch) -> Result<Vec<Wanted>> {
     let mut texts: Vec<(String, String)> =
         arguments.urls.iter().chain(&arguments.named).map(|url| (String::new(), url.clone())).collect();
@@ -74,7 +74,7 @@ fn read(input: &str) -> Result<String> {
     String::from_utf8(bytes).context("it is not UTF-8")
 }
 
-/// `URL`, `URL#sha256=HEX`, and in a line of a file also `URL sha256=HEX`.
+/// Parses `URL`, `URL#sha256=HEX`, and in a line of a file also `URL sha256=HEX`.
 fn parse(text: &str, is_line: bool, recursive: bool) -> Result<Wanted> {
     let (url, sha256) = match text.split_once(char::is_whitespace).filter(|_| is_line) {
         Some((url, rest)) => {
@@ -93,7 +93,7 @@ fn parse(text: &str, is_line: bool, recursive: bool) -> Result<Wanted> {
     Ok(Wanted { what: What::One(source, name), sha256 })
 }
 
-/// A URL in an error, where its query may hold a signature and its host part a password.
+/// Returns a URL for an error, without its query and its password.
 fn shown(text: &str) -> String {
     let text = text.split(|c: char| matches!(c, '?' | '#') || c.is_whitespace()).next().unwrap_or_default();
     match text.split_once("://") {
@@ -105,7 +105,7 @@ fn shown(text: &str) -> String {
     }
 }
 
-/// The name of a file: the last part of its URL's path, in `https` and `http` with `%xx` decoded.
+/// Returns the name of a file: the last part of its URL's path. In `https` and `http`, `%xx` is decoded.
 fn file_name(source: &Source) -> Result<String> {
     let name = match source {
         Source::Http(url) => {
@@ -121,7 +121,7 @@ fn file_name(source: &Source) -> Result<String> {
     Ok(name)
 }
 
-/// The path of an object below the directory that stands for its prefix.
+/// Returns the path of an object below the output directory, which stands for the prefix.
 pub(super) fn relative_path(key: &str, prefix: &str) -> Result<String> {
     let path = key.strip_prefix(prefix).with_context(|| format!("it does not begin with {prefix}"))?;
     path.split('/').try_for_each(check_component)?;

@@ -1,4 +1,4 @@
-//! Variables in the strings of a table, replaced before a kind sees them.
+//! The substitution of variables in the strings of a table, before a kind sees them.
 
 use std::collections::BTreeSet;
 
@@ -10,12 +10,12 @@ use toml::{
 use super::Reader;
 use crate::diagnostic::{Diagnostic, Place, Text};
 
-/// The fields of a table that hold a variable of unknown value, such as a fact that is not told while an image is made,
-/// or one that is a fault. Such a string stays as it is written, and what it must be is not checked.
+/// The fields of a table that have a variable without a value: a fact that is unknown in an image, or a faulty
+/// variable. Their strings stay as written and are not checked.
 #[derive(Default)]
 pub(super) struct Unknown {
     pub(super) fields: BTreeSet<String>,
-    /// The first of the variables that are no fault.
+    /// The first variable whose value is unknown and which is no fault.
     pub(super) variable: Option<String>,
 }
 
@@ -45,7 +45,8 @@ impl Reader<'_> {
         unknown
     }
 
-    /// Replaces the variables in a value, and tells the first one of unknown value. Whether none of them is a fault.
+    /// Replaces the variables in a value. Sets `unknown` to the first variable of unknown value. Returns whether none
+    /// of the variables is a fault.
     fn substitute(&mut self, text: &Text, value: &mut Spanned<DeValue<'_>>, unknown: &mut Option<String>) -> bool {
         let span = value.span();
         match value.get_mut() {
