@@ -65,7 +65,7 @@ pub fn execute(command: Command) -> Result<u8> {
             let system = open(&target.root, Mode::Run, purpose.phase)?;
             // Only the run that holds the machine's lock may replace its record.
             let lock = if record { Some(MachineLock::take(system.root())?) } else { None };
-            let is_recorded = record && record::keep(&system, &mut manifest, "user-data")?;
+            let is_recorded = record && record::keep(&system, &mut manifest, record::USER_DATA)?;
             system.host.set_run_command(again::command(&manifest, is_recorded));
             let (_lock, _, report) = run(&system, &manifest, selection, lock)?;
             if report.exit_code == Some(0) && report.changes(true) > 0 {

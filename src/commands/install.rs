@@ -80,18 +80,19 @@ pub(super) fn install(manifest: &cli::ManifestArgs) -> Result<u8> {
         return Err(fault.hint("write it to a file below /etc/glovo-bootstrap, and name that").invalid().into());
     }
     if manifest.steps.is_some() {
-        _ = load(&system, manifest, &Reading::Check)?;
+        _ = load(&system, &record::of_later_runs(&system, manifest)?, &Reading::Check)?;
     } else if !(manifest.set.is_empty() && manifest.variables.is_empty()) {
         let fault = Fault::new("variables are recorded together with their manifest, but --steps is missing");
         return Err(fault.hint("add --steps PATH, or --steps built-in").invalid().into());
     }
     let _lock = MachineLock::take(system.root())?;
     let number = put(&system)?;
-    if number > 0 && system.is_live() {
+    if system.is_live() {
+        // Also without a change: an earlier `install` may have ended before this.
         system.host.daemon_reload()?;
     }
     if manifest.steps.is_some() {
-        let is_whole = record::keep(&system, &mut manifest.clone(), "install")?;
+        let is_whole = record::keep(&system, &mut manifest.clone(), record::INSTALL)?;
         say(if is_whole {
             "recorded the manifest and its variables"
         } else {
@@ -110,24 +111,16 @@ pub(super) fn install(manifest: &cli::ManifestArgs) -> Result<u8> {
 /// Writes the files that differ; returns how many.
 fn put(system: &System) -> Result<usize> {
     let root = system.root();
-    let files = files()?;
-    let mut installed: Installed = state::load(root, FILE)?.unwrap_or_default();
-    let mut differing = vec![];
-    for (path, bytes) in &files {
-        let found = found(root, path)?;
-        if found == Some(Sha256::of(bytes)) && root.status(path)?.is_some_and(|status| status.ownership == OWNERSHIP) {
-            continue;
-        }
-        let is_same = found == Some(Sha256::of(bytes));
-        let is_ours = |digest| installed.files.get(path).is_some_and(|known| known.contains(&digest));
-        if root.status(path)?.is_some() && !is_same && !found.is_some_and(is_ours) {
-            let fault = Fault::new(format!("{path} exists, and `install` has not written it; nothing was installed"));
-            return Err(fault.hint(format!("move it away: mv {path} {path}.old")).into());
-        }
-        differing.push((path, bytes));
+    let mut installed = read(root)?.unwrap_or_default();
+    let mut files_with_states = vec![];
+    for (path, bytes) in files()? {
+        let state = FileState::of(root, &installed, &path, Sha256::of(&bytes))?;
+        files_with_states.push((path, bytes, state));
     }
+    let (others, ours): (Vec<_>, Vec<_>) =
+        files_with_states.into_iter().partition(|(_, _, state)| *state == FileState::OfOthers);
     // Recorded before it is done, so that `uninstall` finds all of it whenever this process ends.
-    for (path, bytes) in &files {
+    for (path, bytes, _) in &ours {
         let (digests, digest) = (installed.files.entry(path.clone()).or_default(), Sha256::of(bytes));
         if !digests.contains(&digest) {
             digests.push(digest);
@@ -139,18 +132,23 @@ fn put(system: &System) -> Result<usize> {
         }
     }
     state::write(root, FILE, &installed)?;
-    for (path, bytes) in &differing {
+    for (path, ..) in &others {
+        say(format!("= {path} was there already: `uninstall` will keep it"));
+    }
+    let differing: Vec<_> = ours.iter().filter(|(_, _, state)| *state == FileState::Differs).collect();
+    for (path, bytes, _) in &differing {
         if let Some(parent) = path.parent() {
             root.make_directories(&parent, 0o755)?;
         }
         root.write(path, OWNERSHIP, bytes)?;
         say(format!("+ write {path}"));
     }
-    let stale: Vec<AbsPath> = installed.files.keys().filter(|path| !files.contains_key(*path)).cloned().collect();
+    let is_present = |path: &&AbsPath| ours.iter().any(|(ours, ..)| ours == *path);
+    let stale: Vec<AbsPath> = installed.files.keys().filter(|path| !is_present(path)).cloned().collect();
     for path in &stale {
         remove(root, &mut installed, path)?;
     }
-    for (path, bytes) in &files {
+    for (path, bytes, _) in &ours {
         _ = installed.files.insert(path.clone(), vec![Sha256::of(bytes)]);
     }
     state::write(root, FILE, &installed)?;
@@ -163,7 +161,7 @@ pub(super) fn uninstall() -> Result<u8> {
     let system = open(Path::new("/"), Mode::Run, None)?;
     let root = system.root();
     let _lock = MachineLock::take(root)?;
-    let Some(mut installed) = state::load::<Installed>(root, FILE)? else {
+    let Some(mut installed) = read(root)? else {
         say("nothing is installed: 0 changes");
         return Ok(0);
     };
@@ -186,13 +184,57 @@ pub(super) fn uninstall() -> Result<u8> {
             say(format!("- remove {directory}"));
         }
     }
-    root.remove(&state::path(FILE)?)?;
     if system.is_live() {
         system.host.daemon_reload()?;
     }
+    // At the end, so that after a cut-off the same command does the rest.
+    root.remove(&state::path(FILE)?)?;
     say("uninstalled");
     say(format!("left in place: {PROGRAM}, /etc/glovo-bootstrap, {}", state::DIRECTORY));
     Ok(0)
+}
+
+/// The state of a file before `install`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FileState {
+    /// It is ours, and as it should be.
+    Same,
+    /// It is as it should be, but something else has put it there.
+    OfOthers,
+    /// It does not exist, or an earlier `install` has written it.
+    Differs,
+}
+
+impl FileState {
+    /// Returns the state of the file at a path that should have this digest.
+    ///
+    /// # Errors
+    /// If `install` must not write it.
+    fn of(root: &Root, installed: &Installed, path: &AbsPath, wanted: Sha256) -> Result<Self> {
+        let Some(status) = root.status(path)? else { return Ok(Self::Differs) };
+        let (found, known) = (found(root, path)?, installed.files.get(path));
+        let is_same = found == Some(wanted) && status.ownership == OWNERSHIP;
+        let why = match (found, known) {
+            (_, None) if is_same => return Ok(Self::OfOthers),
+            (_, Some(_)) if is_same => return Ok(Self::Same),
+            (Some(found), Some(known)) if found == wanted || known.contains(&found) => return Ok(Self::Differs),
+            (_, Some(_)) => format!("{path} was changed after `install` had written it"),
+            (_, None) => format!("{path} exists, and `install` has not written it"),
+        };
+        let hint = format!("to replace it: mv {path} {path}.old && glovo-bootstrap install");
+        Err(Fault::new(format!("{why}; nothing was installed")).hint(hint).into())
+    }
+}
+
+/// Reads the record of the installed files, if there is one.
+fn read(root: &Root) -> Result<Option<Installed>> {
+    let path = state::path(FILE)?;
+    state::load(root, FILE).map_err(|error| {
+        Fault::new("the record of the installed files cannot be read")
+            .hint(format!("mv {path} {path}.damaged && glovo-bootstrap install"))
+            .caused_by(error)
+            .into()
+    })
 }
 
 /// Removes a file that is still as `install` has written it; keeps one that was edited.
@@ -247,7 +289,7 @@ fn check_caller(verb: &str) -> Result<()> {
             .hint(format!("install -m 755 {} {PROGRAM} && {PROGRAM} {verb}", quoted(&program)))
     } else {
         // Fails if another user could replace it.
-        _ = Trusted::open(Path::new(PROGRAM))?.with_context(|| format!("{PROGRAM} does not exist"))?;
+        _ = Trusted::open_for_unit(Path::new(PROGRAM))?.with_context(|| format!("{PROGRAM} does not exist"))?;
         return Ok(());
     };
     Err(fault.invalid().into())

@@ -1,5 +1,7 @@
 //! The record of the manifest and the variables that this machine's user-data named. A run over SSH uses it.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -7,14 +9,22 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     cli,
     error::Fault,
-    host::{root::host_path, state},
+    host::{
+        root::{host_path, trusted::Trusted},
+        state,
+    },
     manifest::location::{Location, machine_variables, variables_file},
     system::System,
+    value::quoted,
     view,
 };
 
 /// The record's file in the state directory; mode 0600, like every state file.
 pub const FILE: &str = "manifest.json";
+/// The recorder `run --record`.
+pub const USER_DATA: &str = "user-data";
+/// The recorder `install`.
+pub const INSTALL: &str = "install";
 
 /// The manifest and variables that user-data named.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,10 +84,76 @@ impl Record {
         })?;
         Ok(record.filter(|record| record.machine == system.host.identity()))
     }
+
+    /// Returns whether a run without arguments uses the record, and not the usual manifest.
+    fn is_used(&self, usual: &Location) -> bool {
+        *usual == Location::BuiltIn || self.steps == Some(usual.to_string())
+    }
+
+    /// Adds the arguments of a run to the record's and to the machine's own variables. Later values count.
+    ///
+    /// # Errors
+    /// If the record lacks something that neither the machine nor the arguments give.
+    fn complete(self, own: Option<String>, given: cli::ManifestArgs, told: Told) -> Result<cli::ManifestArgs> {
+        let by = &self.by;
+        let Some(steps) = self.steps else {
+            let message = format!(
+                "the manifest that {by} named is not recorded: it came from standard input or its URL may hold a secret"
+            );
+            let hint = match &**by {
+                INSTALL => "write it to a file below /etc/glovo-bootstrap, and name that",
+                _ => "pass --steps PATH or --steps 'URL#sha256=HEX'",
+            };
+            return Err(Fault::new(message).hint(hint).invalid().into());
+        };
+        let of_machine: toml::Table = match &own {
+            Some(file) => variables_file(file)?.text.parse().unwrap_or_default(),
+            None => toml::Table::new(),
+        };
+        let is_set = |name: &str| given.set.iter().any(|set| set.split('=').next() == Some(name));
+        let is_given = |name: &&String| is_set(name) || of_machine.contains_key(name.as_str());
+        if let Some(name) = self.withheld.iter().find(|name| !is_given(name)) {
+            let message = format!("the value of `{name}` that {by} gave is not recorded: its URL may hold a secret");
+            let line = format!("a line `{name} = \"VALUE\"` in /etc/glovo-bootstrap/variables.toml");
+            let hint = if by == INSTALL { format!("write {line}") } else { format!("--set {name}=VALUE, or {line}") };
+            return Err(Fault::new(message).hint(hint).invalid().into());
+        }
+        if told == Told::InALine {
+            let location = Location::choose(Some(&steps))?;
+            view::complain(format!("using {location} as recorded by {by} on {}", self.recorded));
+        }
+        Ok(cli::ManifestArgs {
+            steps: Some(steps),
+            set: [self.set, given.set].concat(),
+            variables: [own.into_iter().collect(), self.variables, given.variables].concat(),
+        })
+    }
 }
 
-/// Replaces the record by the arguments of user-data's run. Returns whether a run without these arguments does the
-/// same.
+/// Returns the arguments of a later run without arguments, if `install` records these.
+///
+/// # Errors
+/// If that run would use another manifest, or refuse the record. It is started by systemd: the user that called sudo
+/// is not trusted.
+pub fn of_later_runs(system: &System, arguments: &cli::ManifestArgs) -> Result<cli::ManifestArgs> {
+    let record = Record::of(arguments, system, INSTALL).map_err(super::invalid)?;
+    let usual = Location::choose(None).map_err(super::invalid)?;
+    if !record.is_used(&usual) {
+        let message = format!("runs without --steps use {usual}, not the recorded manifest");
+        let hint = format!("leave out --steps, or: mv {0} {0}.old", quoted(&usual.to_string()));
+        return Err(Fault::new(message).hint(hint).invalid().into());
+    }
+    let later = record.complete(own_variables()?, cli::ManifestArgs::default(), Told::Not)?;
+    let check = || -> Result<()> {
+        Location::choose(later.steps.as_deref())?.check_owners(Trusted::open_for_unit)?;
+        later.variables.iter().try_for_each(|file| Trusted::open_for_unit(Path::new(file)).map(drop))
+    };
+    check().map_err(super::invalid)?;
+    Ok(later)
+}
+
+/// Replaces the record by the arguments of a run, and completes the arguments as those of a later run are. Returns
+/// whether a run without these arguments does the same.
 ///
 /// # Errors
 /// If a named path does not exist, or the state directory cannot be written.
@@ -85,16 +161,15 @@ pub fn keep(system: &System, arguments: &mut cli::ManifestArgs, by: &str) -> Res
     let record = Record::of(arguments, system, by).map_err(super::invalid)?;
     state::write(system.root(), FILE, &record).context("recording which manifest the user-data names")?;
     let is_whole = record.steps.is_some() && record.withheld.is_empty();
-    if arguments.steps.is_none() {
-        _ = arguments.variables.splice(..0, own_variables().map_err(super::invalid)?);
-    }
+    // As in the later runs, which read the record.
+    _ = arguments.variables.splice(..0, own_variables()?);
     // The arguments are complete, so no record is read.
     arguments.steps = arguments.steps.take().or(record.steps);
     Ok(is_whole)
 }
 
 fn user_data() -> String {
-    "user-data".into()
+    USER_DATA.into()
 }
 
 /// Says whether to print that the record is used.
@@ -128,37 +203,10 @@ pub fn complete(system: &System, mut arguments: cli::ManifestArgs, told: Told) -
     let own = own_variables()?;
     let record = if system.root().is_host() { Record::read(system)? } else { None };
     let usual = Location::choose(None)?;
-    let is_used = |record: &Record| usual == Location::BuiltIn || record.steps == Some(usual.to_string());
-    let Some(record) = record.filter(is_used) else {
-        _ = arguments.variables.splice(..0, own);
-        return Ok(arguments);
-    };
-    let Some(steps) = record.steps else {
-        return Err(Fault::new("the manifest that user-data named is not recorded: it came from standard input or its URL may hold a secret")
-            .hint("pass --steps PATH or --steps 'URL#sha256=HEX'")
-            .invalid()
-            .into());
-    };
-    let given: toml::Table = match &own {
-        Some(file) => variables_file(file)?.text.parse().unwrap_or_default(),
-        None => toml::Table::new(),
-    };
-    let is_set = |name: &str| arguments.set.iter().any(|set| set.split('=').next() == Some(name));
-    let is_given = |name: &&String| is_set(name) || given.contains_key(name.as_str());
-    if let Some(name) = record.withheld.iter().find(|name| !is_given(name)) {
-        let message = format!("the value of `{name}` that user-data gave is not recorded: its URL may hold a secret");
-        return Err(Fault::new(message)
-            .hint(format!("--set {name}=VALUE, or a line `{name} = \"VALUE\"` in /etc/glovo-bootstrap/variables.toml"))
-            .invalid()
-            .into());
+    if let Some(record) = record.filter(|record| record.is_used(&usual)) {
+        return record.complete(own, arguments, told);
     }
-    if told == Told::InALine {
-        let location = Location::choose(Some(&steps))?;
-        view::complain(format!("using {location} as recorded by {} on {}", record.by, record.recorded));
-    }
-    arguments.steps = Some(steps);
-    arguments.set = [record.set, arguments.set].concat();
-    arguments.variables = [own.into_iter().collect(), record.variables, arguments.variables].concat();
+    _ = arguments.variables.splice(..0, own);
     Ok(arguments)
 }
 

@@ -10,7 +10,7 @@ use crate::{
     cli,
     error::Fault,
     host::{console, ec2},
-    manifest::location::variables_file,
+    manifest::location::{machine_variables, variables_file},
     notify::send::{Acknowledged, signal_resource},
     notify::{
         block::Block,
@@ -260,8 +260,10 @@ impl Notifier {
 fn redaction(system: &System, manifest: &cli::ManifestArgs) -> Redaction {
     // The record may name such files too. If it cannot be read, the run reports that.
     let manifest = record::complete(system, manifest.clone(), Told::Not).unwrap_or_else(|_| manifest.clone());
+    // A run that records its manifest reads the machine's own as well.
+    let own = machine_variables().ok().flatten();
     let mut variables = Variables::new(|_| None);
-    for file in &manifest.variables {
+    for file in own.iter().chain(&manifest.variables) {
         if let Ok(text) = variables_file(file) {
             // The run has reported the file's faults.
             drop(variables.give_all(&text));

@@ -67,15 +67,13 @@ impl Location {
         }
     }
 
-    /// Fails if a user other than the caller and root could have written a file of the manifest.
-    ///
-    /// [`Location::read`] checks this if root reads. This function checks it for every caller.
-    pub fn check_owners(&self) -> Result<()> {
+    /// Fails if a file of the manifest is not one that `open` trusts: [`Trusted::open`] or [`Trusted::open_for_unit`].
+    pub fn check_owners(&self, open: fn(&Path) -> Result<Option<Trusted>>) -> Result<()> {
         let Self::Path(path) = self else { return Ok(()) };
-        let Some(found) = Trusted::open(Path::new(path.as_str()))? else { return Ok(()) };
+        let Some(found) = open(Path::new(path.as_str()))? else { return Ok(()) };
         if found.is_directory() {
             for name in found.list()?.iter().filter(|name| is_manifest_file(name)) {
-                drop(Trusted::open(Path::new(found.path().join(name)?.as_str()))?);
+                drop(open(Path::new(found.path().join(name)?.as_str()))?);
             }
         }
         Ok(())

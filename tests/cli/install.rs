@@ -2,7 +2,14 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use crate::sandbox::{Finished, Sandbox};
+use crate::{
+    sandbox::{Finished, Sandbox},
+    standin::Machine,
+};
+
+/// The state file of `install`.
+const RECORD: &str = "/var/lib/glovo-bootstrap/installed.json";
+const UNIT: &str = "/usr/local/lib/systemd/system/glovo-bootstrap.service";
 
 /// A shell in which `/usr/local` is the sandbox's own, with the program in its place.
 fn shell(sandbox: &Sandbox, script: &str) -> Finished {
@@ -11,6 +18,31 @@ fn shell(sandbox: &Sandbox, script: &str) -> Finished {
     let _ = fs::copy(env!("CARGO_BIN_EXE_glovo-bootstrap"), format!("{local}/bin/glovo-bootstrap")).unwrap();
     let script = format!("mount --bind {local} /usr/local; PATH=/usr/local/bin:$PATH; {script}");
     Finished::from(sandbox.shell(&script).env_remove("GLOVO_BOOTSTRAP_STEPS").output().unwrap())
+}
+
+/// A machine whose `/usr/local` holds the stand-ins too; `reloads` fails while the file `broken` exists.
+fn machine() -> Machine {
+    let machine = Machine::new();
+    let (local, bin) = (machine.sandbox.path.join("local/sbin"), machine.sandbox.path.join("machine/bin"));
+    fs::create_dir_all(&local).unwrap();
+    for entry in fs::read_dir(&bin).unwrap().map(Result::unwrap) {
+        std::os::unix::fs::symlink(fs::read_link(entry.path()).unwrap(), local.join(entry.file_name())).unwrap();
+    }
+    let (real, broken) = (fs::read_link(bin.join("systemctl")).unwrap(), machine.sandbox.at("broken"));
+    fs::remove_file(local.join("systemctl")).unwrap();
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *daemon-reload*) test ! -e {broken};; esac && exec {} \"$@\"\n",
+        real.display()
+    );
+    let systemctl = machine.sandbox.write("local/sbin/systemctl", script);
+    fs::set_permissions(systemctl, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    machine
+}
+
+/// A manifest that writes the variable `name`, which it does not set, into the file `file`.
+fn manifest_of_a_name(sandbox: &Sandbox) -> String {
+    let path = sandbox.at("file");
+    sandbox.manifest(&format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"{{{{ name }}}}\"\n"))
 }
 
 /// Every file and directory below `/usr/local`, with its bytes.
@@ -29,6 +61,14 @@ fn tree(sandbox: &Sandbox) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     add(Path::new(&sandbox.at("local")), &mut found);
     found
+}
+
+/// Compares two trees without printing their bytes.
+#[track_caller]
+fn is_same(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, Vec<u8>>) {
+    let paths = found.keys().chain(expected.keys());
+    let differing: Vec<_> = paths.filter(|path| found.get(*path) != expected.get(*path)).collect();
+    assert!(differing.is_empty(), "{differing:?}");
 }
 
 #[test]
@@ -64,7 +104,7 @@ fn uninstall_removes_exactly_what_install_has_written() {
     assert!(tree(&sandbox).len() > before.len() + 20);
     let _ =
         shell(&sandbox, "glovo-bootstrap uninstall").expect(0).says("left in place: /usr/local/bin/glovo-bootstrap");
-    assert_eq!(tree(&sandbox), before);
+    is_same(&tree(&sandbox), &before);
     let _ = shell(&sandbox, "glovo-bootstrap uninstall").expect(0).says("nothing is installed: 0 changes");
 
     // A changed file, and a file of the operator's own.
@@ -159,6 +199,124 @@ fn install_refuses_a_manifest_from_standard_input() {
     let sandbox = Sandbox::new();
     let said = shell(&sandbox, "glovo-bootstrap install --steps - < /dev/null").expect(2);
     let _ = said.says("a manifest from standard input cannot be recorded");
+    assert_eq!(tree(&sandbox).keys().map(String::as_str).collect::<Vec<_>>(), ["bin", "bin/glovo-bootstrap"]);
+}
+
+#[test]
+fn a_damaged_record_of_install_has_a_remedy() {
+    let sandbox = Sandbox::new();
+    let _ = shell(&sandbox, "glovo-bootstrap install").expect(0);
+    let _ = sandbox.write(RECORD.trim_start_matches("/").replacen("var/lib", "var-lib", 1).as_str(), "garbage");
+    let remedy = format!("mv {RECORD} {RECORD}.damaged && glovo-bootstrap install");
+    for verb in ["install", "uninstall"] {
+        let said = shell(&sandbox, &format!("glovo-bootstrap {verb}")).expect(1);
+        let _ = said.says("the record of the installed files cannot be read").says(&format!("hint: {remedy}\n"));
+    }
+    // The record is the only thing that says whose the files are.
+    let said = shell(&sandbox, &format!("{remedy} && glovo-bootstrap uninstall")).expect(0);
+    let _ = said.says(&format!("{UNIT} was there already: `uninstall` will keep it"));
+    assert!(Path::new(&sandbox.at("local/lib/systemd/system/glovo-bootstrap.service")).exists());
+}
+
+#[test]
+fn install_says_that_its_file_was_changed_since() {
+    let sandbox = Sandbox::new();
+    let script = format!("glovo-bootstrap install; echo '# mine' >> {UNIT}; glovo-bootstrap install");
+    let said = shell(&sandbox, &script).expect(1);
+    let said = said.says(&format!("{UNIT} was changed after `install` had written it; nothing was installed"));
+    let remedy = format!("mv {UNIT} {UNIT}.old && glovo-bootstrap install");
+    let _ = said.says(&format!("hint: to replace it: {remedy}\n"));
+    let _ = shell(&sandbox, &remedy).expect(0).says("installed: 1 change");
+}
+
+#[test]
+fn a_reload_that_was_cut_off_is_made_good_by_the_same_command() {
+    let machine = machine();
+    for verb in ["install", "uninstall"] {
+        let _ = machine.sandbox.write("broken", "");
+        let _ = shell(&machine.sandbox, &format!("glovo-bootstrap {verb}")).expect(1);
+        fs::remove_file(machine.sandbox.at("broken")).unwrap();
+        let _ = machine.commands();
+        let _ = shell(&machine.sandbox, &format!("glovo-bootstrap {verb}")).expect(0);
+        let commands = machine.commands();
+        assert!(commands.iter().any(|command| command == "systemctl daemon-reload"), "{verb}: {commands:?}");
+    }
+    let _ = shell(&machine.sandbox, "glovo-bootstrap uninstall").expect(0).says("nothing is installed: 0 changes");
+}
+
+#[test]
+fn a_file_that_was_there_before_install_outlives_uninstall() {
+    let sandbox = Sandbox::new();
+    let path = "share/bash-completion/completions/glovo-bootstrap";
+    let _ = shell(&sandbox, "glovo-bootstrap install").expect(0);
+    let same = tree(&sandbox)[path].clone();
+    let _ = shell(&sandbox, "glovo-bootstrap uninstall").expect(0);
+    let _ = sandbox.write(&format!("local/{path}"), same);
+    let before = tree(&sandbox);
+    let said = shell(&sandbox, "glovo-bootstrap install && glovo-bootstrap uninstall").expect(0);
+    let _ = said.says(&format!("/usr/local/{path} was there already: `uninstall` will keep it"));
+    is_same(&tree(&sandbox), &before);
+}
+
+#[test]
+fn install_checks_its_manifest_with_the_machines_variables() {
+    let machine = machine();
+    let steps = manifest_of_a_name(&machine.sandbox);
+    let install = format!("glovo-bootstrap install --steps {steps}");
+    let _ = shell(&machine.sandbox, &install).expect(2).says("variable `name` is not set");
+    machine.write("etc/glovo-bootstrap/variables.toml", "name = \"own\"\n");
+    let _ = shell(&machine.sandbox, &install).expect(0).says("recorded the manifest and its variables");
+    let _ = machine.sandbox.run(&["run"]).expect(0);
+    assert_eq!(fs::read_to_string(machine.sandbox.at("file")).unwrap(), "own");
+}
+
+#[test]
+fn install_refuses_a_manifest_that_its_unit_would_refuse() {
+    let machine = machine();
+    let steps = manifest_of_a_name(&machine.sandbox);
+    let refused = |arguments: &str, words: &str| {
+        let said = shell(&machine.sandbox, &format!("{arguments} install --steps {steps} --set name=x")).expect(2);
+        let _ = said.says(words);
+        assert!(!Path::new(&machine.sandbox.at("local/lib")).exists(), "nothing is installed");
+        assert!(!Path::new(&machine.sandbox.at("var-lib/glovo-bootstrap/manifest.json")).exists());
+    };
+    // systemd starts the unit without SUDO_UID.
+    std::os::unix::fs::chown(&steps, Some(1000), Some(1000)).unwrap();
+    refused("SUDO_UID=1000 glovo-bootstrap", &format!("{steps} belongs to uid 1000, not to root"));
+    std::os::unix::fs::chown(&steps, Some(0), Some(0)).unwrap();
+    let values = machine.sandbox.write("values.toml", "name = \"x\"\n");
+    std::os::unix::fs::chown(&values, Some(1000), Some(1000)).unwrap();
+    let script = format!("SUDO_UID=1000 glovo-bootstrap install --steps {steps} --variables {values}");
+    let _ = shell(&machine.sandbox, &script).expect(2).says(&format!("{values} belongs to uid 1000"));
+    // Its value is not recorded.
+    let script = format!("glovo-bootstrap install --steps {steps} --set 'name=https://a/x?sig=1'");
+    let _ = shell(&machine.sandbox, &script).expect(2).says("the value of `name` that install gave is not recorded");
+    // The usual directory counts before the record.
+    machine.write("etc/glovo-bootstrap/steps/10-a.toml", "name = \"a\"\n");
+    refused("glovo-bootstrap", "runs without --steps use /etc/glovo-bootstrap/steps, not the recorded manifest");
+}
+
+#[test]
+fn an_image_keeps_what_install_has_put_in_place() {
+    let sandbox = Sandbox::new();
+    let steps = manifest_of_a_name(&sandbox);
+    let _ = shell(&sandbox, &format!("glovo-bootstrap install --steps {steps} --set name=canary")).expect(0);
+    let before = tree(&sandbox);
+    // The disk of that machine is the image.
+    let state = "var-lib/glovo-bootstrap";
+    for directory in ["tree/etc", "tree/usr", "tree/var/lib"] {
+        fs::create_dir_all(sandbox.at(directory)).unwrap();
+    }
+    fs::rename(sandbox.at("local"), sandbox.at("tree/usr/local")).unwrap();
+    fs::rename(sandbox.at(state), sandbox.at("tree/var/lib/glovo-bootstrap")).unwrap();
+    let image = sandbox.write("image.toml", "name = \"image\"\n");
+    let _ = sandbox.run(&["bake", "--seal", "--root", &sandbox.at("tree"), "--steps", &image]).expect(0).says("sealed");
+    fs::rename(sandbox.at("tree/usr/local"), sandbox.at("local")).unwrap();
+    fs::rename(sandbox.at("tree/var/lib/glovo-bootstrap"), sandbox.at(state)).unwrap();
+    is_same(&tree(&sandbox), &before);
+    // Which manifest a machine of it runs is its own affair: the values may be secrets.
+    assert!(!Path::new(&sandbox.at(&format!("{state}/manifest.json"))).exists());
+    let _ = shell(&sandbox, "glovo-bootstrap uninstall").expect(0).says("uninstalled");
     assert_eq!(tree(&sandbox).keys().map(String::as_str).collect::<Vec<_>>(), ["bin", "bin/glovo-bootstrap"]);
 }
 

@@ -79,6 +79,23 @@ fn a_machines_values_fill_in_what_the_record_withholds() {
 }
 
 #[test]
+fn a_recorded_run_reads_the_machines_values_too() {
+    let machine = machine();
+    fs::rename(machine.at("etc/glovo-bootstrap/steps"), machine.at("etc/own-steps")).unwrap();
+    machine.write(OWN, "name = \"own\"\n");
+    let steps = "/etc/own-steps";
+    let (finished, content) = run(&machine, &["run", "--record", "--steps", steps]);
+    assert_eq!((finished.expect(0).code, content.as_str()), (Some(0), "own"));
+    let _ = run(&machine, &["run"]).0.expect(0).says("converged: 0 changes");
+    // What user-data gives counts over them, in its own run and in the later ones.
+    let named = machine.sandbox.write("named.toml", "name = \"named\"\n");
+    assert_eq!(run(&machine, &["run", "--record", "--steps", steps, "--variables", &named]).1, "named");
+    let _ = run(&machine, &["run"]).0.expect(0).says("converged: 0 changes");
+    // A manifest that is named without being recorded has nothing to do with them.
+    let _ = run(&machine, &["run", "--steps", steps]).0.expect(2).says("variable `name` is not set");
+}
+
+#[test]
 fn the_packaged_units_start_where_something_is_declared() {
     for unit in ["glovo-bootstrap.service", "glovo-bootstrap-converge.service"] {
         let path = format!("{}/packaging/systemd/{unit}", env!("CARGO_MANIFEST_DIR"));

@@ -343,3 +343,24 @@ fn a_lifecycle_hook_is_completed_with_the_role() {
         assert_eq!(told[hook].body, form.as_bytes());
     }
 }
+
+#[test]
+fn a_recorded_run_signals_no_value_of_the_machines_variables() {
+    let aws = Aws::new();
+    for directory in ["machine/etc", "machine/run", "machine/bin"] {
+        fs::create_dir_all(aws.sandbox.at(directory)).unwrap();
+    }
+    let _ = aws.sandbox.write("machine/swaps", "");
+    let _ = aws.sandbox.write("machine/etc/glovo-bootstrap/variables.toml", "token = \"hunter22secret\"\n");
+    let text = format!(
+        "name = \"web-{{{{ token }}}}\"\n[[resource]]\nkind = \"file\"\npath = \"{}\"\ncontent = \"x\"\n\
+         validate = [\"sh\", \"-c\", 'echo {{}} hunter22secret; exit 1']\n",
+        aws.sandbox.at("x")
+    );
+    let _ = aws.sandbox.write("manifest.toml", text);
+    let run = aws.run(&["--record"]).expect(1);
+    let signals = aws.signals();
+    assert!(signals.len() == 1 && signals[0].starts_with("FAILURE i-0123456789abcdef0 web-"), "{signals:?}");
+    let told = format!("{}{}{signals:?}{}", run.stdout, run.stderr, aws.console());
+    assert!(told.contains("error: ") && !told.contains("hunter22"), "{told}");
+}

@@ -8,12 +8,13 @@ use nix::unistd::geteuid;
 use super::{FileStatus, FileType, Ownership, way::Writers};
 use crate::{environment, error::Fault, host::accounts::Accounts, value::quoted};
 
-/// Fails if another user could replace or write a file.
+/// Fails if another user could replace or write a file. The user that called sudo is trusted only on request.
 pub(crate) fn check(
     fd: impl AsFd,
     status: &FileStatus,
     path: &Path,
     load: &dyn Fn() -> Result<Arc<Accounts>>,
+    trusts_sudo: bool,
 ) -> Result<()> {
     let Ownership { uid, mode, .. } = status.ownership;
     let (real, path) = (path, path.display());
@@ -22,7 +23,7 @@ pub(crate) fn check(
         FileType::Regular => format!("read it, and if it is right: {command} {}", quoted(&path.to_string())),
         _ => format!("move the file to a directory that belongs to {ours} and that no other user can write to"),
     };
-    if !is_ours(uid) {
+    if !is_ours(uid) && !(trusts_sudo && is_of_sudo(uid)) {
         let message = format!("{path} belongs to uid {uid}, not to {ours}");
         return Err(Fault::new(message).hint(hint("chown root:")).into());
     }
@@ -33,9 +34,13 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// Returns whether a user's files are trusted: those of root, of the caller and of the user that called sudo.
+/// Returns whether a user is root or the caller.
 fn is_ours(uid: u32) -> bool {
-    let caller = geteuid();
+    uid == 0 || uid == geteuid().as_raw()
+}
+
+/// Returns whether a user has called sudo.
+fn is_of_sudo(uid: u32) -> bool {
     let sudo = || environment::value(environment::SUDO_UID).and_then(|uid| uid.parse().ok());
-    uid == 0 || uid == caller.as_raw() || caller.is_root() && sudo() == Some(uid)
+    geteuid().is_root() && sudo() == Some(uid)
 }

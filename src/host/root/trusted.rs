@@ -36,6 +36,14 @@ impl Trusted {
         Self::open_for(path, WalkPurpose::Obey)
     }
 
+    /// Opens a path as a unit of systemd will. No user has called sudo there, so none of them is trusted.
+    ///
+    /// # Errors
+    /// As [`Trusted::open`].
+    pub fn open_for_unit(path: &Path) -> Result<Option<Self>> {
+        Self::open_for(path, WalkPurpose::ObeyInUnit)
+    }
+
     /// Opens a path without these checks, for work that needs only the caller's own rights.
     pub fn open_unchecked(path: &Path) -> Result<Option<Self>> {
         Self::open_for(path, WalkPurpose::Read)
@@ -59,8 +67,8 @@ impl Trusted {
         let fd = fd.with_context(|| format!("opening {}", path.display()))?;
         let status = FileStatus::new(&fstat(&fd).with_context(|| format!("reading the status of {}", path.display()))?);
         // The opened file may be another one than the walk found.
-        if purpose == WalkPurpose::Obey {
-            obeyed::check(&fd, &status, &path, &root.loader())?;
+        if purpose.is_to_obey() {
+            obeyed::check(&fd, &status, &path, &root.loader(), purpose == WalkPurpose::Obey)?;
         }
         let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
         Ok(Some(Self { path: text.parse()?, file: File::from(fd), status }))

@@ -42,6 +42,15 @@ pub(crate) enum WalkPurpose {
     Inspect,
     /// Reading a file that controls this program. No other user may be able to replace or write any part of the path.
     Obey,
+    /// The same for a file that controls a unit: the user that called sudo is not trusted.
+    ObeyInUnit,
+}
+
+impl WalkPurpose {
+    /// Returns whether what is read controls this program.
+    pub(crate) fn is_to_obey(self) -> bool {
+        matches!(self, Self::Obey | Self::ObeyInUnit)
+    }
 }
 
 /// A directory that a walk has reached.
@@ -227,7 +236,10 @@ impl<'a> Walk<'a> {
         let path = self.real(component);
         let uid = status.ownership.uid;
         match self.purpose {
-            WalkPurpose::Obey => return obeyed::check(fd, status, &path, load).map(|()| None),
+            WalkPurpose::Obey | WalkPurpose::ObeyInUnit => {
+                let trusts_sudo = self.purpose == WalkPurpose::Obey;
+                return obeyed::check(fd, status, &path, load, trusts_sudo).map(|()| None);
+            }
             // Only root can take another user's rights.
             WalkPurpose::Read => {
                 let enters = uid != 0 && geteuid().is_root() && self.way.user().is_none();
