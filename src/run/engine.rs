@@ -109,8 +109,10 @@ pub fn run(
             observer.progress(&redaction::shown(line));
         }
     });
-    let mut report = Report::begin(system.host.identity(), manifest.steps.iter().map(|step| step.name.clone()));
-    report.again = system.host.run_command().to_string();
+    // The name of a step may hold the value of a variable.
+    let names = manifest.steps.iter().map(|step| visible::line(&redaction::shown(&step.name)).into_owned());
+    let mut report = Report::begin(system.host.identity(), names);
+    report.again = redaction::shown(&system.host.run_command().to_string()).into_owned();
     let mut run = Run { manifest, system, began, observer, report, recorded: false };
     let picked =
         || manifest.steps.iter().zip(&picks).filter(|(_, picked)| **picked).flat_map(|(step, _)| &step.resources);
@@ -158,8 +160,9 @@ impl<'a> Run<'a> {
     fn step(&mut self, index: usize, step: &'a Step) -> Result<u8> {
         let total = self.report.steps.len();
         let began = Instant::now();
-        self.observer.borrow_mut().step_begins(index, total, &step.name);
-        supervisor::tell(&RunMessage { step: Some(step.name.clone()), ..RunMessage::default() });
+        let name = self.report.steps[index].name.clone();
+        self.observer.borrow_mut().step_begins(index, total, &name);
+        supervisor::tell(&RunMessage { step: Some(name), ..RunMessage::default() });
         self.report.steps[index].outcome = Outcome::Running;
         self.report.steps[index].began = milliseconds(began - self.began);
         let what = format!("step {}", step.name);

@@ -376,7 +376,7 @@ pub fn run_id() -> String {
 
 /// Returns the command line of this process, without the values of variables: a value may be a secret.
 pub fn command_line() -> String {
-    visible::line(&redact(std::env::args())).into_owned()
+    visible::line(&redaction::shown(&redact(std::env::args()))).into_owned()
 }
 
 fn redact(arguments: impl Iterator<Item = String>) -> String {

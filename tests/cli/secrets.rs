@@ -290,3 +290,41 @@ fn a_secret_in_a_resources_title_is_in_no_report() {
     }
     assert!(!sandbox.report().to_string().contains("hunter22"));
 }
+
+#[test]
+fn a_secret_in_a_steps_name_is_in_no_report_and_no_summary() {
+    let sandbox = Sandbox::new();
+    let variables = sandbox.write("v.toml", "token = \"hunter22secret\"\n");
+    fs::set_permissions(&variables, fs::Permissions::from_mode(0o600)).unwrap();
+    let path = sandbox.at("file");
+    let manifest = sandbox.write(
+        "named.toml",
+        format!(
+            "name = \"web-{{{{ token }}}}\"\ndescription = \"with {{{{ token }}}}\"\n\
+             [[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"x\"\n"
+        ),
+    );
+    let named = ["--steps", &manifest, "--variables", &variables];
+    let mut told = String::new();
+    for (command, code) in [
+        (&["plan"][..], 0),
+        (&["plan", "--json"], 0),
+        (&["plan", "nonsense"], 2),
+        (&["plan", "--json", "nonsense"], 2),
+        (&["--verbose", "run", "web-hunter22secret"], 0),
+        (&["run", "--skip", "web-hunter22secret"], 0),
+        (&["status"], 0),
+        (&["status", "--json"], 0),
+    ] {
+        let arguments = if command[0] == "status" { command.to_vec() } else { [command, &named].concat() };
+        let finished = sandbox.run(&arguments).expect(code);
+        let one = format!("{}{}", finished.stdout, finished.stderr);
+        assert!(!one.contains("hunter22"), "{command:?}: {one}");
+        told.push_str(&one);
+    }
+    assert!(told.contains("web-{{ token }}"), "{told}");
+    for entry in fs::read_dir(sandbox.at("var-lib/glovo-bootstrap")).unwrap().map(Result::unwrap) {
+        let text = String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).into_owned();
+        assert!(!text.contains("hunter22"), "{:?}: {text}", entry.path());
+    }
+}

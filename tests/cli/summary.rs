@@ -93,6 +93,24 @@ fn a_summary_of_another_machine_is_not_shown() {
 }
 
 #[test]
+fn an_old_summary_is_not_shown_as_that_of_a_later_run() {
+    let sandbox = sandbox();
+    let directory = |name: &str| {
+        let path = sandbox.at(name);
+        sandbox.manifest(&format!("[[resource]]\nkind = \"directory\"\npath = \"{path}\"\n"))
+    };
+    let _ = sandbox.run(&["run", "--steps", &directory("first")]).expect(0);
+    let manifest = directory("second");
+    // Each write of the summary fails; the report, every second one of these calls, does not.
+    let strace = "exec strace -q -o /dev/null -e inject=renameat,renameat2:error=EIO:when=1+2 \"$@\"";
+    let mut command = sandbox.shell(strace);
+    let command = command.args([env!("CARGO_BIN_EXE_glovo-bootstrap"), "run", "--steps", &manifest]);
+    let _ = Finished::from(command.output().unwrap()).expect(0).says("converged: 1 change");
+    assert_eq!(sandbox.report()["outcome"], "changed");
+    let _ = status(&sandbox, "").expect(1).says("only root can read the report of the last run");
+}
+
+#[test]
 fn a_run_that_was_cut_off_is_not_taken_for_a_running_one() {
     let sandbox = sandbox();
     let _ = sandbox.run_resources("").expect(0);

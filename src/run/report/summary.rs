@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Report, StepReport};
-use crate::{host::state, redaction, system::System, visible};
+use crate::{host::state, system::System};
 
 /// The summary's file, beside the report; mode 0644.
 pub const FILE: &str = "summary.json";
@@ -56,7 +56,7 @@ impl Summary {
     /// What a report says that every user may know.
     pub fn of(report: &Report, system: &System) -> Self {
         let step = |step: &StepReport| StepSummary {
-            name: visible::line(&redaction::shown(&step.name)).into_owned(),
+            name: step.name.clone(),
             outcome: step.outcome,
             milliseconds: step.milliseconds,
             changes: step.changes(false),
@@ -79,8 +79,11 @@ impl Summary {
 
     /// Keeps it beside the report. A run does not fail because its summary could not be kept.
     pub(super) fn write(&self, system: &System) {
-        if let Err(error) = state::write_public(system.root(), FILE, self) {
-            tracing::debug!("the summary of the run is not kept: {error:#}");
+        let Err(error) = state::write_public(system.root(), FILE, self) else { return };
+        tracing::debug!("the summary of the run is not kept: {error:#}");
+        // Otherwise an earlier one would tell how another run has ended.
+        if let Err(error) = state::path(FILE).and_then(|path| system.root().remove(&path)) {
+            tracing::debug!("the summary of an earlier run stays: {error:#}");
         }
     }
 
