@@ -25,7 +25,7 @@ use crate::{
         root::Staged,
     },
     net::retry::Failure,
-    value::{AbsPath, ByteSize, Sha256},
+    value::{AbsPath, ByteSize, Sha256, quoted},
 };
 
 /// A body shorter than this is not resumed by another process, but downloaded again.
@@ -173,6 +173,7 @@ impl Spool {
         }
         let (directory, free) = (&self.directory, ByteSize(free));
         let message = format!("the server announces {announced}, but the file system of {directory} has {free} free");
+        let directory = quoted(directory.as_str());
         Err(Fault::new(message).hint(format!("free space on it (df -h {directory}), or check the URL")))
     }
 

@@ -15,7 +15,7 @@ use crate::{
         way::{Owner, Writers},
     },
     system::{Fact, System, places::Claim},
-    value::{AbsPath, FileMode},
+    value::{AbsPath, FileMode, quoted},
 };
 
 /// A directory. Missing parents are made with mode 0755; they belong to root, or below a user's directory to that user. The
@@ -82,7 +82,7 @@ impl Resource for Directory {
             let now = words(system, status.ownership.uid, status.ownership.gid)?;
             let message = format!("{} belongs to {now}, but is below a directory of {user}", self.path);
             return Err(Fault::new(message)
-                .hint(format!("check its content, then change its owner: chown {whose} {}", self.path))
+                .hint(format!("check its content, then change its owner: chown {whose} {}", quoted(self.path.as_str())))
                 .into());
         }
         let differences = differences(system, status.ownership, ids, self.mode.map(|mode| mode.0))?;

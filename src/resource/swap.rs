@@ -214,7 +214,7 @@ impl Swap {
             () => return Ok(()),
         };
         Err(Fault::new(format!("the swap file {path} {why}"))
-            .hint(format!("remove it, so that the next run makes a new one: rm {path}"))
+            .hint(format!("remove it, so that the next run makes a new one: rm {}", quoted(path.as_str())))
             .into())
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use crate::standin::Machine;
+use crate::{sandbox::Finished, standin::Machine};
 
 /// A machine with an ext4 of 128 MiB at `disk`.
 fn machine() -> Machine {
@@ -61,6 +61,22 @@ fn a_swap_file_that_can_not_be_turned_on_says_what_to_do() {
     let said = machine.run(&swap(&machine, "20MiB")).expect(1).says(&format!("{path} could not be turned on"));
     let _ = said.says("| swapon: skipping - it appears to have holes.");
     assert_eq!(machine.read("etc/fstab"), "");
+}
+
+#[test]
+fn a_hint_quotes_a_path_for_the_shell() {
+    let machine = machine();
+    machine.write("etc/fstab", "");
+    machine.write("run/standin/swapon-fails", "");
+    let path = machine.at("disk/my$swap");
+    let declared = swap(&machine, "20MiB").replace("/swap\"", "/my$swap\"");
+    let _ = machine.run(&declared).expect(1).says(&format!("makes a new one: rm '{path}'\n"));
+    let script = "chown 1000 \"$1/my\\$swap\"; exec \"$2\" run --steps \"$3\"";
+    let mut command = machine.sandbox.shell(script);
+    let manifest = machine.sandbox.manifest(&declared);
+    let command = command.args([&machine.at("disk"), env!("CARGO_BIN_EXE_glovo-bootstrap"), &manifest]);
+    let said = Finished::from(command.output().unwrap()).expect(1).says("belongs to uid 1000");
+    let _ = said.says(&format!("makes a new one: rm '{path}'\n"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{FileType, Root, WalkPurpose, explain_write};
 use crate::{
     error::Fault,
     host::calls::{faccessat, fstatvfs},
-    value::AbsPath,
+    value::{AbsPath, quoted},
 };
 
 impl Root {
@@ -38,7 +38,7 @@ fn ask(directory: &OwnedFd, name: &str, path: &AbsPath) -> Result<()> {
             Err(fault.hint("declare a path on another file system, or make this one writable").into())
         }
         Err(Errno::EPERM) => {
-            let fault = Fault::new(format!("{path} is immutable"));
+            let (fault, path) = (Fault::new(format!("{path} is immutable")), quoted(path.as_str()));
             Err(fault.hint(format!("allow changes: chattr -i {path}; to see its attributes: lsattr -d {path}")).into())
         }
         Err(errno @ (Errno::EIO | Errno::ELOOP)) => Err(errno).with_context(|| format!("asking for access to {path}")),
@@ -54,6 +54,7 @@ pub(crate) fn explain_new(parent: &OwnedFd, errno: Errno, path: &AbsPath) -> any
         return explain_write(errno, path);
     }
     let directory = path.parent().unwrap_or_else(|| AbsPath::from("/"));
+    let directory = quoted(directory.as_str());
     let fault = Fault::new(format!("writing {path}")).caused_by(errno);
     fault.hint(format!("remove files: the file system has no free inode; to see: df -i {directory}")).into()
 }
