@@ -3,6 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use crate::{
+    sandbox::Finished,
     service::{RUNNING, UNIT, app, file, service, unit},
     standin::Machine,
 };
@@ -288,6 +289,31 @@ fn what_a_service_took_meanwhile_is_not_undone_later() {
     ]);
     let _ = run("second\n", &[]).expect(0).says("converged: 0 changes");
     assert!(!fs::exists(machine.sandbox.at(KEPT)).unwrap(), "`first` would be put back over `second`");
+}
+
+#[test]
+fn what_a_run_on_the_disk_changed_is_not_put_back_at_boot() {
+    let machine = Machine::new();
+    let run = |content: &str, steps: &[&str]| {
+        let directory = two_steps(&machine, content);
+        machine.sandbox.run(&[&["run", "--steps", &directory], steps].concat())
+    };
+    let _ = run("good\n", &[]).expect(0);
+    let _ = run("new\n", &["files"]).expect(0);
+    let kept = fs::read(machine.sandbox.at(KEPT)).unwrap();
+    // The machine's disk is attached elsewhere, and changed there.
+    let files = format!("name = \"files\"\n{}mode = \"0600\"\n", file("/etc/site", "bad idea\n"));
+    let (manifest, disk) = (machine.sandbox.write("on-disk.toml", files), machine.at(""));
+    let on_disk = "mkdir -p \"$1/var/lib\"; mount --bind /var/lib \"$1/var/lib\"; shift; exec \"$@\"";
+    let mut command = machine.sandbox.shell(on_disk);
+    let command = command.args([&disk, env!("CARGO_BIN_EXE_glovo-bootstrap")]);
+    let command = command.args(["run", "--root", &disk, "--steps", &manifest]);
+    let said = Finished::from(command.output().unwrap()).expect(0).says("converged: 1 change");
+    assert!(!said.stdout.contains("put back"), "{said:?}");
+    assert_eq!((machine.read("etc/site"), fs::read(machine.sandbox.at(KEPT)).unwrap()), ("bad idea\n".into(), kept));
+    let said = run("bad idea\n", &[]).expect(1).says("not put back: /etc/site");
+    let _ = said.says("this program does not have the earlier content");
+    assert_eq!(machine.read("etc/site"), "bad idea\n");
 }
 
 #[test]
