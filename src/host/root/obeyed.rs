@@ -23,7 +23,7 @@ pub(crate) fn check(
         FileType::Regular => format!("read it, and if it is right: {command} {}", quoted(&path.to_string())),
         _ => format!("move the file to a directory that belongs to {ours} and that no other user can write to"),
     };
-    if !is_ours(uid) && !(trusts_sudo && is_of_sudo(uid)) {
+    if !(is_ours(uid) || trusts_sudo && is_of_sudo(uid)) {
         let message = format!("{path} belongs to uid {uid}, not to {ours}");
         return Err(Fault::new(message).hint(hint("chown root:")).into());
     }
