@@ -290,10 +290,10 @@ fn a_timeout_stops_what_it_waits_for_and_exits_75() {
     let sandbox = Sandbox::new();
     let path = sandbox.at("file");
     let manifest = sandbox.manifest(&format!(
-        "[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"new\"\nvalidate = [\"sh\", \"-c\", \"echo waiting for {{}}; sleep 1000\"]\ntimeout = \"300ms\"\n"
+        "[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"new\"\nvalidate = [\"sh\", \"-c\", \"echo waiting for {{}}; sleep 1000\"]\ntimeout = \"2s\"\n"
     ));
     let finished = sandbox.run(&["run", "--steps", &manifest]).expect(75);
-    let _ = finished.says("timed out after 300 ms").says("| waiting for ");
+    let _ = finished.says("timed out after 2.0 s").says("| waiting for ");
     assert!(!fs::exists(&path).unwrap());
 }
 

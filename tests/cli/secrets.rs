@@ -51,14 +51,14 @@ fn run(sandbox: &Sandbox, command: &[&str], variables: &str, resources: &str) ->
 fn of_a_secrets_validator_only_its_exit_code_is_told() {
     let (sandbox, variables) = sandbox();
     let path = sandbox.at("secret");
-    for (script, code, words) in [
-        ("cat {}; cat {} >&2; exit 3", 1, "exit code 3; its output is not shown, because the file is a secret"),
-        ("cat {}; kill -9 $$", 1, "signal 9; its output is not shown"),
-        ("cat {}; cat {} >&2; sleep 1000", 75, "timed out after 500 ms"),
+    for (script, timeout, code, words) in [
+        ("cat {}; cat {} >&2; exit 3", "1h", 1, "exit code 3; its output is not shown, because the file is a secret"),
+        ("cat {}; kill -9 $$", "1h", 1, "signal 9; its output is not shown"),
+        ("cat {}; cat {} >&2; sleep 1000", "500ms", 75, "timed out after 500 ms"),
     ] {
         let file = format!(
             "[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"password={{{{ password }}}}\\n\"\nsecret = true\n\
-             validate = [\"sh\", \"-c\", ': {{{{ password }}}}; {script}']\ntimeout = \"500ms\"\n"
+             validate = [\"sh\", \"-c\", ': {{{{ password }}}}; {script}']\ntimeout = \"{timeout}\"\n"
         );
         let finished = run(&sandbox, &["--verbose", "run"], &variables, &file).expect(code).says(words);
         is_clean("the output", &(finished.stdout + &finished.stderr));

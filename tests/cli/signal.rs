@@ -212,8 +212,8 @@ fn sigterm_is_passed_on_and_signalled() {
 fn a_run_that_takes_too_long_is_stopped_and_leaves_its_report() {
     let aws = Aws::new();
     aws.manifest_that_waits();
-    let finished = aws.run(&["--signal-within", "2s"]).expect(143);
-    let _ = finished.says("error: the run did not end within 2.0 s").says("hint: find the step that it waited for");
+    let finished = aws.run(&["--signal-within", "5s"]).expect(143);
+    let _ = finished.says("error: the run did not end within 5.0 s").says("hint: find the step that it waited for");
     assert_eq!(aws.signals(), ["FAILURE i-0123456789abcdef0 second deadline"]);
     assert_eq!(aws.sandbox.report()["exit_code"], 143);
 }
