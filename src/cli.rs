@@ -51,8 +51,10 @@ impl Cli {
     pub fn read() -> Result<Self, clap::Error> {
         let mut program = Self::with_all_flags();
         let arguments = deploy::verb_first(std::env::args_os().collect(), &program);
-        // The first parser refuses flags of other verbs. The second one reads the values, whatever the verb.
-        _ = Self::command_line().try_get_matches_from(&arguments)?;
+        // This parser refuses flags of other verbs. The other one reads the values, whatever the verb.
+        if deploy::is_shown(&arguments, &program) {
+            _ = Self::command_line().try_get_matches_from(&arguments)?;
+        }
         let matches = program.try_get_matches_from_mut(arguments)?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut program))
     }

@@ -71,7 +71,7 @@ pub struct Declared {
 impl Declared {
     /// Returns the kind and the identifying field: `file /etc/hosts`.
     pub fn title(&self) -> String {
-        format!("{} {}", self.kind, self.resource.title())
+        [self.kind, " ", &self.resource.title()].concat()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The signals and deadlines that end a wait early.
 
 use std::{
-    cell::RefCell,
+    cell::{Ref, RefCell},
     os::fd::AsFd,
     sync::{
         Arc, OnceLock,
@@ -92,7 +92,7 @@ pub fn signal_of(exit_code: u8) -> Option<&'static str> {
 #[derive(Debug, Default)]
 pub struct Deadlines(RefCell<Vec<Deadline>>);
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Deadline {
     at: Instant,
     limit: Duration,
@@ -124,7 +124,7 @@ impl Deadlines {
         if wait < left || left.is_zero() {
             return Ok(());
         }
-        let (whose, left) = (deadline.what, spoken(left));
+        let (whose, left) = (&deadline.what, spoken(left));
         Err(Fault::new(format!("{whose} has {left} left, but {what} is due in {}", spoken(wait)))
             .hint("set a longer `timeout`")
             .transient()
@@ -133,13 +133,11 @@ impl Deadlines {
 
     /// Fails if a deadline has passed.
     pub fn check(&self) -> Result<()> {
-        match self.first().filter(|deadline| deadline.at <= Instant::now()) {
-            None => Ok(()),
-            Some(Deadline { limit, what, .. }) => Err(Fault::new(format!("{what} timed out after {}", spoken(limit)))
-                .hint("fix the cause of the wait, which is shown above, or set a longer `timeout`")
-                .transient()
-                .into()),
-        }
+        let Some(passed) = self.first().filter(|deadline| deadline.at <= Instant::now()) else { return Ok(()) };
+        Err(Fault::new(format!("{} timed out after {}", passed.what, spoken(passed.limit)))
+            .hint("fix the cause of the wait, which is shown above, or set a longer `timeout`")
+            .transient()
+            .into())
     }
 
     /// Makes all deadlines pass now, so that tests need not wait.
@@ -148,8 +146,8 @@ impl Deadlines {
         self.0.borrow_mut().iter_mut().for_each(|deadline| deadline.at = Instant::now());
     }
 
-    fn first(&self) -> Option<Deadline> {
-        self.0.borrow().iter().min_by_key(|deadline| deadline.at).cloned()
+    fn first(&self) -> Option<Ref<'_, Deadline>> {
+        Ref::filter_map(self.0.borrow(), |all| all.iter().min_by_key(|deadline| deadline.at)).ok()
     }
 }
 

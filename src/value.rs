@@ -33,18 +33,18 @@ impl AbsPath {
 
     /// Returns the path's directory; `None` for `/`.
     pub fn parent(&self) -> Option<Self> {
-        match self.last_slash() {
-            _ if self.0 == "/" => None,
-            0 => Some(Self("/".into())),
-            at => Some(Self(self.0[..at].into())),
-        }
+        self.directory().map(|directory| Self(directory.into()))
+    }
+
+    /// Returns the same as text.
+    pub fn directory(&self) -> Option<&str> {
+        (self.0 != "/").then(|| &self.0[..self.last_slash().max(1)])
     }
 
     /// The directories above this path, from `/` on.
     pub fn ancestors(&self) -> impl Iterator<Item = &str> {
-        let is_root = self.0 == "/";
-        let slashes = self.0.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
-        slashes.filter(move |_| !is_root).map(|at| &self.0[..at.max(1)])
+        let slashes = self.0.match_indices('/').filter(|_| self.0 != "/");
+        slashes.map(|(at, _)| &self.0[..at.max(1)])
     }
 
     fn last_slash(&self) -> usize {

@@ -182,6 +182,12 @@ pub(super) fn verb_first(mut arguments: Vec<OsString>, program: &Command) -> Vec
     arguments
 }
 
+/// Returns whether a command line is of `deploy`, or asks for help, which shows its verbs.
+pub(super) fn is_shown(arguments: &[OsString], program: &Command) -> bool {
+    let flags: Vec<&Arg> = program.get_arguments().collect();
+    skip_flags(arguments, 1, &flags).is_some_and(|at| arguments[at] == "deploy" || arguments[at] == "help")
+}
+
 /// Returns the index of the first argument that is neither a flag nor a flag's value.
 fn skip_flags(arguments: &[OsString], from: usize, flags: &[&Arg]) -> Option<usize> {
     let mut index = from;

@@ -36,19 +36,23 @@ impl<'a> Declaration<'a> {
 /// Returns a warning for each resource in a directory that is declared later. On a machine without this directory, a
 /// run would refuse the resource.
 pub(super) fn late_directories(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
+    let directories = declarations.iter().enumerate().filter(|(_, declaration)| declaration.writers.is_some());
+    let directories = directories.filter_map(|(index, declaration)| Some((index, declaration.path.as_ref()?)));
+    let (mut declared_at, mut made_at) = (BTreeMap::new(), BTreeMap::new());
+    for (index, path) in directories {
+        _ = declared_at.insert(path.as_str(), index);
+        // A directory that is declared in it makes it, too.
+        for made in path.ancestors().chain([path.as_str()]) {
+            _ = made_at.entry(made).or_insert(index);
+        }
+    }
     let mut warnings = vec![];
     for (index, declaration) in declarations.iter().enumerate().filter(|(_, one)| one.writers.is_none()) {
-        let Some(directory) = declaration.path.as_ref().and_then(AbsPath::parent) else { continue };
-        // A directory that is declared in it makes it, too.
-        let makes = |one: &&Declaration<'_>| {
-            let is_within = |path: &AbsPath| format!("{path}/").starts_with(&format!("{directory}/"));
-            one.writers.is_some() && one.path.as_ref().is_some_and(is_within)
-        };
-        let mut late = declarations[index..].iter().filter(|one| one.path.as_ref() == Some(&directory));
-        if let Some(late) = late.find(makes)
-            && !declarations[..index].iter().any(|one| makes(&one))
+        let Some(directory) = declaration.path.as_ref().and_then(AbsPath::directory) else { continue };
+        if let Some(late) = declared_at.get(directory)
+            && made_at.get(directory).is_some_and(|made| *made > index)
         {
-            let (text, span) = &late.spot;
+            let (text, span) = &declarations[*late].spot;
             let message = format!("the directory {directory} is declared after a resource in it");
             let hint = format!("move the directory up: it is declared at {}", Place::new(text, span));
             warnings.push(declaration.fault(message, Some(hint)));

@@ -3,7 +3,7 @@
 mod substitution;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     ops::Range,
 };
 
@@ -246,75 +246,68 @@ impl<'a> Reader<'a> {
         }
         Some(Declared {
             kind: entry.name,
-            place: format!("{}:{}", text.name, text.line_of(span.start)),
+            place: [&text.name, ":", &text.line_of(span.start).to_string()].concat(),
             retries: retries.map_or(0, Spanned::into_inner),
             timeout: timeout.map(|timeout| timeout.into_inner().0),
             resource,
         })
     }
 
-    /// Passes a resource's fields to its kind.
+    /// Reads the fields of a resource of a kind.
     fn kind(
         &mut self,
         text: &'a Text,
         entry: &'static KindEntry,
-        table: DeTable<'_>,
+        mut table: DeTable<'_>,
         span: &Range<usize>,
         unknown: &Unknown,
     ) -> Option<Box<dyn Resource>> {
-        let fields = schema::fields(entry);
-        let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
-        let what = format!("kind `{}`", entry.name);
-        self.unknown(text, &table, &[&known[..], &COMMON_FIELDS[..]].concat(), &what, "");
-        let table: DeTable<'_> = table.into_iter().filter(|(name, _)| known.contains(&&**name.get_ref())).collect();
-        let spans: BTreeMap<String, Range<usize>> =
-            table.iter().map(|(name, value)| (name.get_ref().to_string(), value.span())).collect();
-        // All missing fields are reported at once. serde would stop at the first one.
-        let missing: Vec<&str> = fields
-            .iter()
-            .filter(|field| field.required && !spans.contains_key(&field.name))
-            .map(|field| &*field.name)
-            .collect();
-        for name in &missing {
-            self.report(text, span, format!("{what} needs the field `{name}`"), None);
-        }
-        if !missing.is_empty() {
-            return None;
-        }
-        // The identifying field as written: `/srv/{{ instance.id }}`.
-        let written = title_as_written(&table);
-        let (resource, is_as_written) = self.deserialize(text, entry, table, span, unknown)?;
+        // Only a refused resource is searched for all of its faults.
+        let (resource, is_as_written) = match parse(entry, &table, span) {
+            Ok(resource) => (resource, true),
+            Err(_) => self.faulty(text, entry, &mut table, span, unknown)?,
+        };
+        // Where the first of these fields is, or else the resource.
+        let span_of = |fields: &[&str]| {
+            fields.iter().find_map(|field| Some(table.get(*field)?.span())).unwrap_or_else(|| span.clone())
+        };
         // A replaced value says nothing about the fields that belong together with it.
         let findings = if is_as_written { resource.check() } else { vec![] };
         for finding in findings.into_iter().filter(|finding| !unknown.has(finding.field)) {
-            let span = spans.get(finding.field).unwrap_or(span);
-            self.report(text, span, finding.message, finding.hint);
+            self.report(text, &span_of(&[finding.field]), finding.message, finding.hint);
         }
+        // The identifying field as written: `/srv/{{ instance.id }}`.
+        let written = || title_as_written(&table);
         if let Some(path) = resource.owned_path() {
             let is_unknown = unknown.has("path") || unknown.has("name");
-            let path = written.clone().filter(|_| is_unknown).unwrap_or_else(|| path.to_string());
-            let span = spans.get("path").unwrap_or(span);
-            if let Some((first, first_span)) = self.paths.insert(path.clone(), (text, span.clone())) {
-                self.fault(text, span, || {
-                    let hint = format!("the first one is at {}", Place::new(first, &first_span));
-                    (format!("two resources manage {path}"), Some(hint))
-                });
-            }
+            let path = is_unknown.then(written).flatten().unwrap_or_else(|| path.to_string());
+            self.path(text, span_of(&["path"]), path);
         }
         if !["path", "owner", "group", "mode", "restart_on"].iter().any(|field| unknown.has(field)) {
-            let span = ["path", "restart_on"].iter().find_map(|field| spans.get(*field)).unwrap_or(span);
-            self.declarations.push(Declaration::new(&*resource, (text, span.clone())));
+            self.declarations.push(Declaration::new(&*resource, (text, span_of(&["path", "restart_on"]))));
         }
         if let Some(id) = resource.owned_id().filter(|_| !unknown.has("name")) {
-            let span = id.split(' ').next().and_then(|field| spans.get(field)).unwrap_or(span);
-            self.id(text, span, &id, &resource.title());
+            self.id(text, &span_of(id.split(' ').next().as_slice()), &id, &resource.title());
         }
         let Some(fact) = &unknown.variable else { return Some(resource) };
         let why = format!("each instance has its own {fact}");
         let secret = resource.secret().filter(|_| !unknown.has("path")).cloned();
-        let title = written.unwrap_or_else(|| format!("at line {}", text.line_of(span.start)));
+        let title = written().unwrap_or_else(|| format!("at line {}", text.line_of(span.start)));
         let path = resource.owned_path().filter(|_| !unknown.has("path")).cloned();
         Some(Box::new(Deferred { title, why, secret, path }))
+    }
+
+    /// Records a declared path, so that a second resource cannot have it.
+    fn path(&mut self, text: &'a Text, span: Range<usize>, path: String) {
+        match self.paths.entry(path) {
+            Entry::Vacant(entry) => _ = entry.insert((text, span)),
+            Entry::Occupied(entry) => self.faults.add(|| {
+                let (first, first_span) = entry.get();
+                let message = format!("two resources manage {}", entry.key());
+                let hint = Some(format!("the first one is at {}", Place::new(first, first_span)));
+                Diagnostic { message, place: Some(Place::new(text, &span)), hint }
+            }),
+        }
     }
 
     /// Records the numeric id of a declared account, so that a second account cannot have it.
@@ -327,23 +320,36 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Deserializes a resource. Returns it, and whether all its values are as written.
+    /// Reports all faults of a resource's fields. Returns the resource, and whether all its values are as written.
     ///
     /// serde stops at the first bad field. To find the next one, the value of the kind's example replaces the bad
     /// value.
-    fn deserialize(
+    fn faulty(
         &mut self,
         text: &Text,
         entry: &KindEntry,
-        mut table: DeTable<'_>,
+        table: &mut DeTable<'_>,
         span: &Range<usize>,
         unknown: &Unknown,
     ) -> Option<(Box<dyn Resource>, bool)> {
+        let fields = schema::fields(entry);
+        let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+        let what = format!("kind `{}`", entry.name);
+        self.unknown(text, table, &[&known[..], &COMMON_FIELDS[..]].concat(), &what, "");
+        *table = std::mem::take(table).into_iter().filter(|(name, _)| known.contains(&&**name.get_ref())).collect();
+        let missing: Vec<_> =
+            fields.iter().filter(|field| field.required && !table.contains_key(&*field.name)).collect();
+        for field in &missing {
+            self.report(text, span, format!("{what} needs the field `{}`", field.name), None);
+        }
+        if !missing.is_empty() {
+            return None;
+        }
+        let mut table = table.clone();
         let faults = self.faults.count();
         let mut is_as_written = true;
         loop {
-            let whole = Spanned::new(span.clone(), DeValue::Table(table.clone()));
-            let error = match (entry.parse)(ValueDeserializer::from(whole)) {
+            let error = match parse(entry, &table, span) {
                 Ok(resource) => return Some((resource, is_as_written)).filter(|_| self.faults.count() == faults),
                 Err(error) => error,
             };
@@ -411,6 +417,11 @@ impl<'a> Reader<'a> {
             });
         }
     }
+}
+
+/// Passes a resource's fields to its kind.
+fn parse(entry: &KindEntry, table: &DeTable<'_>, span: &Range<usize>) -> Result<Box<dyn Resource>, toml::de::Error> {
+    (entry.parse)(ValueDeserializer::from(Spanned::new(span.clone(), DeValue::Table(table.clone()))))
 }
 
 /// Returns the identifying field of a resource as written: a path, a name, names, or a URL.

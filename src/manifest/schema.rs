@@ -221,6 +221,11 @@ pub fn manual(only: Option<&str>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use toml::{
+        Spanned,
+        de::{DeValue, ValueDeserializer},
+    };
+
     use super::*;
     use crate::{diagnostic::Text, manifest::parse, system::Phase, variables::Variables};
 
@@ -233,6 +238,21 @@ mod tests {
             let parsed =
                 parse(&[Text::new(kind.name, text)], &mut Variables::new(|_| None), Phase::Boot, &mut |_| true);
             assert!(parsed.is_ok(), "{:?}", parsed.unwrap_err());
+        }
+    }
+
+    /// The reader looks for missing fields only in a resource that its kind refuses.
+    #[test]
+    fn a_kind_refuses_a_resource_without_a_required_field() {
+        for kind in KINDS {
+            for field in fields(kind).iter().filter(|field| field.required) {
+                let mut table = toml::de::DeTable::parse(kind.example).unwrap();
+                assert!(table.get_mut().remove(&*field.name).is_some(), "{}: {}", kind.name, field.name);
+                _ = table.get_mut().remove("kind");
+                let span = table.span();
+                let table = Spanned::new(span, DeValue::Table(table.into_inner()));
+                assert!((kind.parse)(ValueDeserializer::from(table)).is_err(), "{}: {}", kind.name, field.name);
+            }
         }
     }
 }
