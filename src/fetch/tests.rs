@@ -1,4 +1,4 @@
-//! Downloads against servers that fail in every way known, on this machine's loopback.
+//! Downloads from servers that fail in many ways, on the loopback interface.
 
 mod answers;
 mod batch;
@@ -43,7 +43,7 @@ use crate::{
 /// A port on which nothing listens: only root could open it.
 const UNUSED: &str = "http://127.0.0.1:1/";
 
-/// How a bench waits, and where its servers are.
+/// The timeouts of a bench, and its servers.
 #[derive(Clone)]
 struct BenchSettings {
     network: NetworkSettings,
@@ -82,20 +82,20 @@ impl Bench {
         Self::again(settings, nix::unistd::mkdtemp(&std::env::temp_dir().join("fetch-XXXXXX")).unwrap())
     }
 
-    /// On the tree that another one has left.
+    /// Returns a bench on the tree of an earlier one.
     fn again(settings: BenchSettings, tree: PathBuf) -> Self {
         let mut system = System::open(&tree, Mode::Run, Interrupt::default()).unwrap();
         (system.aws, system.fetcher) = wire(Mode::Run, settings.clone().account());
         Self { system, settings, tree }
     }
 
-    /// Connects anew, with a change.
+    /// Connects anew with changed settings.
     fn rewire(&mut self, change: impl FnOnce(&mut BenchSettings)) {
         change(&mut self.settings);
         (self.system.aws, self.system.fetcher) = wire(Mode::Run, self.settings.clone().account());
     }
 
-    /// What stands on the disk at this moment, and so if the process were killed now: a tree for another one.
+    /// Returns a copy of the tree as a kill of the process would leave it now.
     fn left_if_killed(&self) -> PathBuf {
         let tree = nix::unistd::mkdtemp(&std::env::temp_dir().join("fetch-XXXXXX")).unwrap();
         let staging = "var/lib/glovo-bootstrap/staging";
@@ -111,7 +111,7 @@ impl Bench {
         self.system.fetch(&download(url))
     }
 
-    /// The error, as its exit code and as an operator reads it.
+    /// Returns the exit code and the text of the error of a failed download.
     fn refused(&self, url: &str) -> (u8, String) {
         told(self.fetch(url))
     }
@@ -138,7 +138,7 @@ fn text(mut fetched: Fetched) -> String {
     text
 }
 
-/// Three attempts without noticeable pauses, no metadata service, and no certificates to be read.
+/// Returns settings with three attempts, short pauses, no metadata service and no certificates.
 fn settings() -> BenchSettings {
     let pace = Pace {
         limit: Limit::Attempts(3),
@@ -156,14 +156,14 @@ fn settings() -> BenchSettings {
     }
 }
 
-/// Those settings, with a change.
+/// Returns these settings with a change.
 fn settings_with(change: impl FnOnce(&mut NetworkSettings)) -> BenchSettings {
     let mut settings = settings();
     change(&mut settings.network);
     settings
 }
 
-/// That, and short of patience. Only for what must time out: a busy machine is slow as well.
+/// Returns settings with short timeouts. Use them only for a test that must time out: a busy machine is slow, too.
 fn hasty() -> BenchSettings {
     settings_with(|network| {
         network.stall_timeout = Duration::from_millis(400);
@@ -171,14 +171,14 @@ fn hasty() -> BenchSettings {
     })
 }
 
-/// That, and ready for what a busy machine takes to be a stall.
+/// Returns settings with short timeouts and many attempts, for a busy machine that looks stalled.
 fn hasty_and_persistent() -> BenchSettings {
     let mut settings = hasty();
     settings.network.pace.limit = Limit::Attempts(100);
     settings
 }
 
-/// Waits for something that another thread does.
+/// Waits up to a minute until another thread has met a condition. Returns whether it has.
 fn eventually(system: &System, met: impl Fn() -> bool) -> bool {
     let end = Instant::now() + Duration::from_mins(1);
     while !met() && Instant::now() < end {

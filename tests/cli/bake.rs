@@ -1,4 +1,4 @@
-//! `bake` on trees: what is left to the boot, what a seal takes out, which credentials it finds; and whose a report is.
+//! `bake` on trees: what it leaves to the boot, what the seal removes, and which credentials it finds.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::sandbox::Sandbox;
 
-/// A manifest of one file, which goes into an image's tree.
+/// A manifest with one file.
 const FILE: &str = "[[resource]]\nkind = \"file\"\npath = \"/srv/file\"\ncontent = \"baked\"\n";
 
 /// A sandbox with an image's tree in it.
@@ -97,7 +97,7 @@ fn a_template_with_the_machines_own_values_is_refused() {
     let _ = bake(&sandbox, &format!("{file}phase = \"boot\"\n"), &["--seal"]).expect(0).says("1 deferred");
 }
 
-/// Every file below the tree, sorted.
+/// Returns the paths of all files of the tree, sorted.
 fn files(directory: &Path) -> Vec<String> {
     let mut found = vec![];
     for entry in fs::read_dir(directory).unwrap() {
@@ -151,7 +151,7 @@ fn a_seal_takes_out_what_is_the_machines_own_and_nothing_else() {
     symlink("/dev/null", tree.join("root/.bash_history")).unwrap();
     let _ = sandbox.write("tree/etc/machine-id", "0123456789abcdef0123456789abcdef\n");
     fs::set_permissions(tree.join("etc/machine-id"), fs::Permissions::from_mode(0o444)).unwrap();
-    // Out of the tree, and into another user's directory.
+    // Links lead out of the tree and into another user's directory.
     let outside = sandbox.write("outside/authorized_keys", "ssh-ed25519 AAAA kept\n");
     fs::create_dir_all(tree.join("home/mallory")).unwrap();
     symlink(sandbox.at("outside"), tree.join("home/mallory/.ssh")).unwrap();

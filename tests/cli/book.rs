@@ -1,4 +1,4 @@
-//! The repository's pages as a test reads them: lines, headings, links, blocks of code.
+//! The pages of the repository, read for tests: lines, headings, links, blocks of code.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,37 +15,37 @@ pub struct Page {
 
 /// A block of code.
 pub struct Block {
-    /// What stands behind the fence: `sh run exit=2`.
+    /// The text after the fence: `sh run exit=2`.
     pub info: String,
     pub text: String,
-    /// The number of its fence's line.
+    /// The line number of its fence.
     pub line: usize,
 }
 
 impl Block {
-    /// Whether its language and first word are these: `sh run`.
+    /// Returns whether its language and first word are these: `sh run`.
     pub fn is(&self, what: &str) -> bool {
         self.info == what || self.info.starts_with(&format!("{what} "))
     }
 
-    /// The value behind `name=`.
+    /// Returns the value of `name=`.
     pub fn option(&self, name: &str) -> Option<&str> {
         self.info.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
     }
 
-    /// The name of a manifest's file, if it has one: the third word.
+    /// Returns the third word, which is the file name of a manifest.
     pub fn file(&self) -> Option<&str> {
         self.info.split(' ').nth(2).filter(|word| !word.contains('='))
     }
 
-    /// A manifest's text; resources alone are made a step.
+    /// Returns the text of a manifest. Resources alone become a step.
     pub fn manifest(&self) -> String {
         let is_whole = self.text.lines().any(|line| line == "[[step]]" || line.starts_with("name = "));
         let is_whole = is_whole && !self.text.starts_with("[[resource]]");
         if is_whole { self.text.clone() } else { format!("name = \"step\"\n\n{}", self.text) }
     }
 
-    /// The lines of an `output` block that a text does not contain.
+    /// Returns the lines of an `output` block that a text does not contain.
     pub fn missing_from(&self, output: &str) -> Vec<&str> {
         self.text.lines().filter(|line| !output.contains(line.trim_end())).collect()
     }
@@ -59,7 +59,7 @@ impl Page {
         Self { path, text }
     }
 
-    /// Every page of the repository.
+    /// Returns all pages of the repository.
     pub fn all(repository: &Path) -> Vec<Self> {
         let mut paths = vec![];
         find(repository, Path::new(""), &mut paths);
@@ -67,7 +67,7 @@ impl Page {
         paths.into_iter().map(|path| Self::read(repository, path)).collect()
     }
 
-    /// The lines outside blocks of code, with their numbers.
+    /// Returns the lines outside blocks of code, with their numbers.
     pub fn prose(&self) -> Vec<(usize, &str)> {
         let mut is_code = false;
         let mut prose = vec![];
@@ -102,7 +102,7 @@ impl Page {
         blocks
     }
 
-    /// What `#anchor` may name: the headings, as GitHub and mdBook spell them.
+    /// Returns the anchors of the headings, as GitHub and mdBook spell them.
     pub fn anchors(&self) -> BTreeSet<String> {
         let mut seen = BTreeMap::<String, usize>::new();
         let headings = self.prose().into_iter().filter_map(|(_, line)| {
@@ -119,11 +119,11 @@ impl Page {
         headings.map(anchor).collect()
     }
 
-    /// The targets of its links and pictures, with the numbers of their lines.
+    /// Returns the targets of its links and pictures, with their line numbers.
     pub fn links(&self) -> Vec<(usize, String)> {
         let mut links = vec![];
         for (number, line) in self.prose() {
-            // Code has no links in it.
+            // Code contains no links.
             let text: String = line.split('`').step_by(2).collect::<Vec<_>>().join("`");
             let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
             links.extend(targets.map(|target| (number, target.to_owned())));

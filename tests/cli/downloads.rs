@@ -1,4 +1,4 @@
-//! The downloads of a run and of `fetch` against origins that refuse, lie or are many.
+//! Downloads of `run` and `fetch` from many origins, and from origins that refuse or lie.
 
 use std::{
     process::Command,
@@ -19,7 +19,7 @@ fn file(sandbox: &Sandbox, name: &str, url: &str, content: &[u8]) -> String {
     format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\nsource = \"{url}\"\nsha256 = \"{sha256}\"\n")
 }
 
-/// The binary with a resource limit, as prlimit(1) takes it.
+/// Runs the binary under a resource limit, written as for prlimit(1).
 fn limited(sandbox: &Sandbox, limit: &str, arguments: &[&str]) -> Finished {
     let inner = sandbox.command(arguments);
     let mut command = Command::new("prlimit");
@@ -28,7 +28,7 @@ fn limited(sandbox: &Sandbox, limit: &str, arguments: &[&str]) -> Finished {
     Finished::from(command.output().expect("prlimit(1)"))
 }
 
-/// A server that announces so many bytes, and sends none.
+/// Starts a server that announces a number of bytes and sends none.
 fn liar(length: u64, headers: &'static str) -> Server {
     let length = usize::try_from(length).unwrap();
     Server::start(move |_| Reply { status: 200, length, headers, parts: Box::new(std::iter::empty()) })
@@ -56,7 +56,7 @@ fn an_announced_length_costs_no_memory() {
 #[test]
 fn more_bytes_than_the_disk_has_room_for_are_not_begun() {
     let sandbox = Sandbox::new();
-    // A length that fits a file, and no disk: it is compared with what is free.
+    // This length fits a file but no disk: it is compared with the free space.
     let server = liar(32 << 40, "etag: \"v1\"\r\n");
     let run = sandbox.run_resources(&file(&sandbox, "app.jar", &server.url("/app.jar"), b"jar")).expect(1);
     let _ = run.says("the server announces 32 TiB, but the file system of ").says(" free\n").says("hint: free space");
@@ -107,7 +107,7 @@ fn a_file_system_without_inodes_is_said_to_lack_them() {
 fn a_run_that_fills_the_disk_leaves_a_report_that_says_why() {
     let sandbox = Sandbox::new();
     let fill = "dd if=/dev/zero of=/var/lib/fill bs=4k conv=notrunc oflag=append; exit 1";
-    // On another disk: what it leaves when it fails makes no room on this one.
+    // The state directory is on another disk, so that a failed download takes no space of this one.
     let path = sandbox.at("x");
     let manifest = sandbox.manifest(&format!(
         "[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"new\"\n\
@@ -150,7 +150,7 @@ fn an_origin_that_refuses_for_a_while_does_not_stop_a_run() {
     let waits = format!("waiting 0 ms for {url} (attempt 1: the server answered 503 Service Unavailable)");
     let _ = sandbox.run_resources(&file(&sandbox, "app.jar", &url, b"jar")).expect(0).says(&waits);
 
-    // `fetch` has a user waiting, so it fails sooner.
+    // A user waits for `fetch`, so it gives up sooner.
     let server = Server::start(|_| Reply { headers: "retry-after: 0\r\n", ..Reply::new(503, "") });
     let fetch = limited(&sandbox, "--nofile=1024", &["fetch", &server.url("/app.jar")]).expect(1);
     let _ = fetch.says("gave up after 5 attempts");

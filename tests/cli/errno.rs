@@ -1,8 +1,8 @@
-//! A system call that fails in the middle of a run, at every call and with every errno in turn: nothing is torn, nothing
-//! aborts, and the next run converges.
+//! System calls that fail in the middle of a run, with each errno in turn. No file is torn, the process does not abort,
+//! and the next run converges.
 //!
-//! At points spread evenly; `GLOVO_ERRNO_POINTS` asks for another number, `all` for all of them, and `GLOVO_ERRNO_CALLS`
-//! (`fcntl,unlinkat`) for those of some calls only.
+//! The test takes points spread evenly. `GLOVO_ERRNO_POINTS` sets their number, `all` for all of them.
+//! `GLOVO_ERRNO_CALLS` (`fcntl,unlinkat`) limits them to some calls.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -127,7 +127,7 @@ kind = "group"
 name = "errno-second"
 "#;
 
-/// Every file that the manifest writes.
+/// The files that the manifest writes.
 const FILES: [&str; 10] = [
     "tree/old",
     "tree/a/new",
@@ -141,7 +141,7 @@ const FILES: [&str; 10] = [
     "tree/a/b/c/three",
 ];
 
-/// One fault: the nth time that the agent makes a system call, it fails.
+/// A fault: the nth use of a system call fails.
 #[derive(Clone, Debug)]
 struct Point {
     call: String,
@@ -202,7 +202,7 @@ impl Bench {
         Self { sandbox, manifest }
     }
 
-    /// Back to the machine before the run.
+    /// Restores the machine's state from before the run.
     fn undo(&self) {
         for directory in ["tree", "etc", "work", "var-lib"] {
             let path = self.sandbox.path.join(directory);
@@ -230,7 +230,7 @@ impl Bench {
         Finished::from(command.output().expect("unshare, as root"))
     }
 
-    /// Every call of a run that goes well, with each errno that it may give.
+    /// Returns a fault for each call of a successful run and each errno that the call can give.
     fn points(&self) -> Vec<Point> {
         self.undo();
         let trace = self.sandbox.at("trace");
@@ -240,9 +240,10 @@ impl Bench {
         let (mut points, mut is_loaded) = (vec![], false);
         for (call, arguments) in trace.lines().filter_map(|line| line.split_once('(')) {
             let nth = *counts.entry(call).and_modify(|count| *count += 1).or_insert(1);
-            // What comes before the first `poll` is the loader's; that one is the runtime's, and may give nothing else.
+            // The calls before the first `poll` are the loader's. The first `poll` is the runtime's, which accepts no
+            // other result.
             is_loaded |= call == "poll";
-            // The standard library's own check, in a debug build, of what it closes.
+            // In a debug build, the standard library checks each descriptor that it closes.
             if arguments.contains("F_GETFD") {
                 continue;
             }
@@ -254,7 +255,8 @@ impl Bench {
         points
     }
 
-    /// One round: undo, fail, look, run, look. Returns the exit code of the run with the fault.
+    /// Makes one round: restore, run with the fault, check, run, check. Returns the exit code of the run with the
+    /// fault.
     fn fail_at(&self, point: &Point) -> Result<i32, String> {
         self.undo();
         let Point { call, nth, errno } = point;
@@ -283,7 +285,7 @@ impl Bench {
         Ok(first.code.unwrap_or_default())
     }
 
-    /// Every file has the bytes from before the run, or those from after it.
+    /// Checks that each file has the bytes from before the run, or those from after it.
     fn nothing_is_torn(&self) -> Result<(), String> {
         for name in FILES {
             match fs::read_to_string(self.sandbox.path.join(name)) {
@@ -296,8 +298,8 @@ impl Bench {
         self.report().map(drop)
     }
 
-    /// Everything is as declared, and where that is expected no temporary file is left: one that could not be removed stays
-    /// until the next run.
+    /// Checks that everything is as declared and, where expected, that no temporary file is left. A temporary file that
+    /// could not be removed stays until the next run.
     fn is_converged(&self, is_tidy: bool) -> Result<(), String> {
         for name in FILES {
             let wanted = if name == "tree/mode" { "old\n" } else { "new\n" };
@@ -326,7 +328,7 @@ impl Bench {
         }
     }
 
-    /// What the last run wrote of itself, if it came so far.
+    /// Returns the report of the last run, if it wrote one.
     fn report(&self) -> Result<Option<serde_json::Value>, String> {
         let Ok(bytes) = fs::read(self.sandbox.path.join("var-lib/glovo-bootstrap/report.json")) else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! What a manifest may ask of the machine, where there is no such machine: on a laptop, in CI, for an image's tree.
+//! Facts about an instance without an instance: on a laptop, in CI, for an image's tree.
 
 use std::fs;
 
@@ -106,7 +106,7 @@ fn steps_that_are_not_selected_need_no_variables() {
     let _ = run(&["--skip", "two"]).expect(2).says("`given` is not set");
     let _ = run(&[]).expect(2).says("`given` is not set");
     let _ = sandbox.run(&["plan", "app", "--steps", &manifest]).expect(0);
-    // All else that is wrong with them is said.
+    // All other faults are reported.
     let manifest = sandbox.write("m.toml", file("one", "{{ A B }}") + &file("app", "x"));
     let _ = sandbox.run(&["run", "app", "--steps", &manifest]).expect(2).says("is not a variable's name");
 }

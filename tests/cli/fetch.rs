@@ -18,7 +18,7 @@ use crate::{
     server::{Reply, Request, Server},
 };
 
-/// `fetch` in the sandbox's directory, which is its home as well; no AWS but what the test says.
+/// Returns the command `fetch` in the sandbox's directory, which is also its home. It knows no AWS except the test's.
 fn command(sandbox: &Sandbox, arguments: &[&str]) -> Command {
     let mut command = sandbox.command(&[&["fetch"], arguments].concat());
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
@@ -32,7 +32,7 @@ fn fetch(sandbox: &Sandbox, arguments: &[&str]) -> Finished {
     Finished::from(command(sandbox, arguments).output().unwrap())
 }
 
-/// What stands in a directory and below it, without the state directory; directories end in a slash.
+/// Returns the paths below a directory, without the state directory. Directories end in a slash.
 fn files(sandbox: &Sandbox) -> Vec<String> {
     fn walk(directory: &Path, prefix: &str, names: &mut Vec<String>) {
         for entry in fs::read_dir(directory).unwrap() {
@@ -62,7 +62,7 @@ fn sha256(text: &str) -> String {
     sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Answers with the path that was asked for; a path that begins with `/no` is not there.
+/// Starts a server that answers with the requested path. A path that begins with `/no` does not exist.
 fn echo() -> Server {
     Server::start(|request| {
         if request.target.starts_with("/no") { Reply::new(404, "") } else { Reply::ok(request.target.clone()) }
@@ -103,7 +103,7 @@ fn what_has_not_arrived_at_the_deadline_has_failed() {
     let urls = [server.0.url("/never"), server.0.url("/after")];
     let run = fetch(&sandbox, &["--timeout", "300ms", "--jobs", "1", &urls[0], &urls[1]]).expect(1);
     let _ = run.says("fetched nothing; 2 failed").says("fetch timed out after 300 ms");
-    // Without an ETag the next try can't take up a part, so none is left.
+    // Without an ETag, the next try cannot resume a part, so none is kept.
     assert!(files(&sandbox).is_empty() && !server.0.paths().contains(&"/after".to_owned()));
     let _ = fetch(&sandbox, &["--timeout", "soon", &urls[1]]).expect(2).says("is not a duration");
 }
@@ -145,7 +145,7 @@ fn one_that_is_missing_does_not_keep_the_others() {
     let urls = [server.url("/a"), server.url("/no/b"), server.url("/c"), server.url("/no/d")];
     let run = fetch(&sandbox, &[&urls[0], &urls[1], &urls[2], &urls[3]]).expect(1);
     let run = run.says("fetched 2 files, ").says("; 2 failed").says("failed                                    b\n");
-    // Both have the same cause, which is said once.
+    // Both have the same cause, which is printed once.
     let errors = format!(
         "error: downloading {}\nerror: downloading {}\ncaused by: the server answered 404 Not Found\n\
          hint: check the URL: was this version published?\n",
@@ -264,7 +264,7 @@ fn an_ordinary_user_needs_only_a_directory_of_its_own() {
     let home = sandbox.at("home");
     fs::create_dir(&home).unwrap();
     chown(&home, Some(65534), Some(65534)).unwrap();
-    // Where every user can execute it.
+    // Every user can execute the program there.
     let agent = sandbox.at("agent");
     let _ = fs::copy(env!("CARGO_BIN_EXE_glovo-bootstrap"), &agent).unwrap();
     let script = "umask 027 && cd \"$0\" && exec \"$@\"";
@@ -275,7 +275,7 @@ fn an_ordinary_user_needs_only_a_directory_of_its_own() {
     let mode = |name: &str| fs::metadata(sandbox.at(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!([mode("home/new"), mode("home/new/one"), mode("home/new/one/x")], [0o750, 0o750, 0o640]);
 
-    // Whatever that user puts there: a directory, or a link to one of root's.
+    // The user can put anything there: a directory, or a link to a directory of root.
     fs::create_dir(sandbox.at("target")).unwrap();
     symlink(sandbox.at("target"), sandbox.at("home/link")).unwrap();
     for directory in ["home", "home/new/one", "home/link"] {
@@ -289,7 +289,7 @@ fn an_ordinary_user_needs_only_a_directory_of_its_own() {
 fn jobs_limits_the_downloads_at_once() {
     for jobs in [2, 12] {
         let sandbox = Sandbox::new();
-        // How many requests are being answered, and how many were at most. No request is answered before all have
+        // The number of requests being answered, and the highest number so far. No request is answered before all have
         // arrived.
         let state = Arc::new((Mutex::new((0, 0)), Condvar::new()));
         let seen = state.clone();
@@ -312,7 +312,7 @@ fn jobs_limits_the_downloads_at_once() {
     }
 }
 
-/// A server whose body waits in the middle until it is told to go on.
+/// A server that pauses in the middle of a body until the test continues it.
 fn waiting() -> (Server, mpsc::Sender<()>) {
     let (go, wait) = mpsc::channel();
     let wait = Arc::new(Mutex::new(wait));
@@ -360,7 +360,8 @@ fn a_terminal_shows_how_far_it_is() {
 
 const LISTED: [&str; 6] = ["app/", "app/a b+c.txt", "app/deep/er/ü", "app/deep/z", "app/x", "other/y"];
 
-/// A bucket with these keys, two on a page; each object is its own key. Only this access key may read.
+/// Starts a bucket with these keys, two in each page of a listing. The content of an object is its key. Only this
+/// access key may read.
 fn bucket(keys: &'static [&'static str], access_key: &'static str) -> Server {
     Server::start(move |request| {
         if !request.authorization.contains(&format!("Credential={access_key}/")) {
@@ -430,7 +431,7 @@ fn keys_that_lead_elsewhere_are_refused_one_by_one() {
     let run = fetch_s3(&sandbox, &server, &[], &["-r", "-o", "in/out", "s3://bucket/p/"]).expect(1);
     let run = run.says("s3://bucket/p//etc/x cannot be a file below a directory").says("its path has an empty part");
     let run = run.says("`..` is no file name").says("`.` is no file name").says("p/a\\nb cannot be");
-    // A file and a directory of one name: the directory is made first.
+    // A file and a directory have the same name. The directory is made first.
     let _ = run.says("in/out/good is a directory").says("fetched 1 file").says("; 6 failed");
     assert_eq!(files(&sandbox), ["in/out/good/below"]);
 }

@@ -1,4 +1,4 @@
-//! What `run` would refuse, `plan` refuses as far as it can see that: with the same words and the same exit code.
+//! `plan` refuses what `run` would refuse, with the same words and the same exit code.
 
 use crate::{
     sandbox::Sandbox,

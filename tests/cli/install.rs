@@ -1,4 +1,4 @@
-//! `install` and `uninstall`: what a package brings, for a program that user-data has put in place.
+//! `install` and `uninstall`: the files of a package, for a program that user-data has put in place.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -45,7 +45,7 @@ fn manifest_of_a_name(sandbox: &Sandbox) -> String {
     sandbox.manifest(&format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"{{{{ name }}}}\"\n"))
 }
 
-/// Every file and directory below `/usr/local`, with its bytes.
+/// Returns the files and directories below `/usr/local`, with their bytes.
 fn tree(sandbox: &Sandbox) -> BTreeMap<String, Vec<u8>> {
     fn add(directory: &Path, tree: &mut BTreeMap<String, Vec<u8>>) {
         for entry in fs::read_dir(directory).unwrap() {
@@ -135,7 +135,7 @@ fn install_brings_a_file_of_an_older_version_up_to_date() {
     let page = "share/man/man1/glovo-bootstrap.1";
     let record = sandbox.at("var-lib/glovo-bootstrap/installed.json");
     let ours = tree(&sandbox)[page].clone();
-    // As if an older version had written other bytes, and a page that this one does not have.
+    // This looks as if an older version had written other bytes, and a page that this version does not have.
     let (older, stale) = (b"older".as_slice(), "share/man/man1/glovo-bootstrap-gone.1");
     let mut installed: serde_json::Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
     for path in [page, stale] {

@@ -1,4 +1,4 @@
-//! Documents of `--json`: each says the version of its schema, and what a program must be able to tell apart.
+//! Documents of `--json`: each has the version of its schema, and distinct words for distinct outcomes.
 
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
-//! `kill -9` in the middle of a download, again and again: the next process asks for nothing that is there, and every
+//! `kill -9` in the middle of a download, again and again. The next process requests no byte that is present, and every
 //! byte is right.
 //!
-//! At 20 points, 5 MiB apart; `GLOVO_KILL_POINTS` asks for another number: 200 of them are those of 1 GiB.
+//! The kills are 5 MiB apart. `GLOVO_KILL_POINTS` sets their number; 200 of them need 1 GiB. The default is 20.
 
 use std::{
     collections::HashMap,
@@ -20,22 +20,22 @@ use nix::sys::socket::{setsockopt, sockopt};
 use crate::sandbox::{Finished, Sandbox};
 
 const POINTS: u64 = 20;
-/// A gibibyte has 200 of them.
+/// The bytes between two kills. A gibibyte has room for 200.
 const STEP: u64 = (1 << 30) / 200;
-/// As in src/fetch/spool.rs: what a note counts the bytes of, and where its counts begin.
+/// The length of a chunk, and the position of the counts in a note, as in src/fetch/spool.rs.
 const CHUNK: u64 = 8 << 20;
 const COUNTS: usize = 4096;
-/// What a connection may hold on the server's side.
+/// The bytes that a connection may buffer on the server's side.
 const SEND_BUFFER: usize = 128 << 10;
 
-/// The bytes of the body from an offset on: no two words of it are alike.
+/// Returns the bytes of the body from an offset on. No two words of it are alike.
 fn fill(offset: u64, bytes: &mut [u8]) {
     for (offset, byte) in (offset..).zip(bytes) {
         *byte = (offset / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[(offset % 8) as usize];
     }
 }
 
-/// Whether these bytes of a file are those of the body.
+/// Returns whether these bytes of a file are the body's.
 fn is_right(file: &File, range: Range<u64>) -> bool {
     let (mut actual, mut expected) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     let mut at = range.start;
@@ -50,7 +50,7 @@ fn is_right(file: &File, range: Range<u64>) -> bool {
     true
 }
 
-/// What one process was sent.
+/// The bytes that were sent to one process.
 #[derive(Debug, Default)]
 struct Sent {
     connections: u64,
@@ -59,7 +59,7 @@ struct Sent {
     spans: Vec<Range<u64>>,
 }
 
-/// A server of the body, at some MiB a second for each connection. It knows the processes by the query of the URL.
+/// A server of the body, which limits the speed of each connection. It tells processes apart by the query of the URL.
 pub struct Origin {
     address: SocketAddr,
     total: u64,
@@ -95,13 +95,13 @@ impl Origin {
         self.changed.notify_all();
     }
 
-    /// Waits until so many bytes were sent to a process, but no longer than a while.
+    /// Waits until a number of bytes were sent to a process, for a limited time.
     fn wait(&self, process: u64, bytes: u64, limit: Duration) {
         let missing = |sent: &mut HashMap<u64, Sent>| sent.get(&process).is_none_or(|sent| sent.bytes < bytes);
         drop(self.changed.wait_timeout_while(self.sent(), limit, missing).unwrap());
     }
 
-    /// What a process was sent that has gone.
+    /// Returns the bytes that were sent to a process that has ended.
     fn take(&self, process: u64) -> Sent {
         let open = |sent: &mut HashMap<u64, Sent>| sent.get(&process).is_some_and(|sent| sent.open > 0);
         let mut sent = self.changed.wait_while(self.sent(), open).unwrap();
@@ -152,7 +152,7 @@ impl Origin {
     }
 }
 
-/// Numbers that look random and are the same each time.
+/// Returns pseudo-random numbers that are the same in each test run.
 struct Chance(u64);
 
 impl Chance {
@@ -162,7 +162,7 @@ impl Chance {
     }
 }
 
-/// What stands in the directory, and counts: for each chunk, how many of its bytes.
+/// Returns the bytes in the directory that count: for each chunk, the number of its present bytes.
 fn noted(sandbox: &Sandbox) -> Vec<u64> {
     let note = fs::read(sandbox.at("out/.body.part.map")).unwrap_or_default();
     let counts = note.get(COUNTS..).unwrap_or_default();
@@ -184,7 +184,7 @@ fn a_download_killed_repeatedly_requests_only_missing_bytes() {
     let total = points * STEP;
     let (sandbox, origin, mut chance) = (Sandbox::new(), Origin::start(total), Chance(points));
     let (mut there, mut sent, mut lost, mut connections) = (vec![], 0, 0, 0);
-    // Both ends' buffers, at their largest.
+    // The largest buffers of both ends.
     let sizes = fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").unwrap();
     let underway = SEND_BUFFER as u64 + sizes.split_whitespace().last().unwrap().parse::<u64>().unwrap();
     let mut check = |process: u64, before: &[u64], after: &[u64]| {
@@ -198,7 +198,8 @@ fn a_download_killed_repeatedly_requests_only_missing_bytes() {
         (sent, lost, connections) = (sent + got.bytes, lost + got.bytes - kept, connections + got.connections);
     };
     for process in 0..points {
-        // About what is left, by the kills that are left; now and then at some time, be it before the first byte.
+        // The kills spread over the remaining bytes. Now and then one comes at a random time, even before the first
+        // byte.
         let bytes = (total - there.iter().sum::<u64>()) / (points - process + 1) * (20 + chance.below(160)) / 100;
         let limit = if process % 8 == 3 { Duration::from_millis(chance.below(400)) } else { Duration::from_mins(1) };
         let mut child = start(&sandbox, &origin, process);

@@ -1,4 +1,4 @@
-//! Machines that give little: no inode, no room in a file, no thread, no memory, no terminal, no write at all.
+//! Machines at their limits: no inode, no space, no thread, no memory, no terminal, no write at all.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use crate::{
     server::{Reply, Server},
 };
 
-/// Starts the agent behind a script that makes the machine a poor one.
+/// Runs the agent after a script that sets limits.
 fn run_behind(sandbox: &Sandbox, script: &str, arguments: &[&str]) -> Finished {
     let mut command = sandbox.shell(&format!("{script}\nexec \"$@\""));
     let _ = command.arg(env!("CARGO_BIN_EXE_glovo-bootstrap")).args(arguments);
@@ -63,7 +63,7 @@ fn a_limit_of_file_sizes_is_an_error_and_no_signal() {
     let sandbox = Sandbox::new();
     let path = sandbox.write("file", "old");
     let manifest = sandbox.manifest(&file(&path, &"new ".repeat(100_000)));
-    // Bytes: 64 KiB, room enough for the report.
+    // 64 KiB, which is enough for the report.
     let limit = "set -- prlimit --fsize=65536 \"$@\"";
     let finished = run_behind(&sandbox, limit, &["run", "--steps", &manifest]).expect(1);
     let _ = finished.says("EFBIG").says("ulimit -f");
@@ -100,7 +100,7 @@ fn what_can_not_be_written_is_refused_by_plan_as_by_run() {
             let finished = run_behind(&sandbox, &mount, &[verb, "--steps", &manifest]);
             let _ = Command::new("chattr").args(["-i", &immutable]).status().unwrap();
             let finished = finished.expect(1).says(words);
-            // Before anything is changed: no change is announced.
+            // The run fails before any change, so it announces none.
             assert!(!finished.stdout.contains("  + ") && !finished.stdout.contains("  ~ "), "{verb}: {finished:?}");
         }
     }

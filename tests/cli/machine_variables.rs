@@ -33,12 +33,12 @@ fn a_machine_has_values_of_its_own() {
     assert_eq!((finished.expect(0).code, content.as_str()), (Some(0), "own"));
     let _ = run(&machine, &["validate"]).0.expect(0);
 
-    // They count over the manifest's own, and what is typed counts over them.
+    // They override the manifest's own values, and the command line overrides them.
     machine.write("etc/glovo-bootstrap/steps/variables.toml", "name = \"default\"\n");
     let _ = run(&machine, &["run"]).0.expect(0).says("converged: 0 changes");
     assert_eq!(run(&machine, &["run", "--set", "name=typed"]).1, "typed");
 
-    // A manifest that is named has nothing to do with them.
+    // They are not used for a manifest that is named.
     let steps = machine.at("etc/glovo-bootstrap/steps");
     assert_eq!(run(&machine, &["run", "--steps", &steps]).1, "default");
 }

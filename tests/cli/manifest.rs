@@ -1,4 +1,4 @@
-//! Bad manifests: exit 2, every fault with its place, nothing touched. Rows 20 to 27 of the fault matrix, and 31.
+//! Bad manifests: exit 2, every fault with its place, nothing touched.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -109,7 +109,7 @@ fn no_path_and_no_link_leads_out_of_the_root() {
     let manifest = sandbox.manifest("[[resource]]\nkind = \"file\"\npath = \"/a/../../x\"\ncontent = \"\"\n");
     let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(2).says("contains `..`");
 
-    // A tree whose links point outside: what is written stays inside.
+    // The links of the tree point outside, but all writes stay inside.
     fs::create_dir_all(sandbox.at("outside")).unwrap();
     fs::create_dir_all(sandbox.at("tree/inner")).unwrap();
     fs::create_dir_all(sandbox.at("tree/real")).unwrap();
@@ -150,7 +150,7 @@ fn a_command_in_a_hint_can_be_typed_as_it_is_shown() {
     let (_, command) = hint.split_once("if it is right: ").unwrap();
     assert!(std::process::Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
     let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(0);
-    // What all users share is never to be closed to them.
+    // A directory that all users share must stay open to them.
     for shared in ["/tmp", "/dev/null"] {
         let refused = sandbox.run(&["validate", "--steps", shared]);
         assert!(!refused.stderr.contains("chmod") && !refused.stderr.contains("chown"), "{}", refused.stderr);
@@ -249,7 +249,7 @@ fn what_the_operator_gives_counts_over_what_a_manifest_declares() {
     let file = sandbox.write("given.toml", "name = \"from-a-file\"\n");
     let plan = |arguments: &[&str]| sandbox.run(&[&["plan", "--steps", &manifest], arguments].concat()).expect(0);
     let _ = plan(&[]).says("declared");
-    // By its name: what a file gives may be a secret.
+    // The fault has only the name: a value from a file may be a secret.
     let _ = plan(&["--variables", &file]).says("{{ name }}");
     let _ = plan(&["--variables", &file, "--set", "name=set"]).says("set");
 }
@@ -290,7 +290,7 @@ fn unverified_bytes_are_taken_only_if_the_manifest_says_so() {
     }
 }
 
-/// The lines of an error, with those that only mark the place left out.
+/// Returns the lines of an error without those that mark the place.
 fn messages(stderr: &str) -> Vec<&str> {
     stderr.lines().filter(|line| line.starts_with("error: ") || line.starts_with("hint: ")).collect()
 }
@@ -367,7 +367,7 @@ fn a_resource_that_waits_for_the_boot_keeps_its_name() {
         .run(&["plan", "--phase", "bake", "--steps", &manifest])
         .expect(0)
         .says("package nginx, agent={{ instance.tags.version }}: ensure at boot");
-    // That it waits hides no fault.
+    // Waiting for the boot hides no fault.
     let manifest = sandbox
         .manifest("[[resource]]\nkind = \"file\"\npath = \"/x\"\ncontent = \"{{ instance.id }}\"\nmode = \"9\"\n");
     let _ = sandbox.run(&["plan", "--phase", "bake", "--steps", &manifest]).expect(2).says("octal digits");
@@ -376,7 +376,7 @@ fn a_resource_that_waits_for_the_boot_keeps_its_name() {
 #[test]
 fn any_number_of_faults_is_told_in_the_time_of_reading() {
     let sandbox = Sandbox::new();
-    // Each of these took from minutes to days while every fault was placed by counting lines from the top.
+    // Counting lines from the top for each fault would take minutes to days for each of these.
     let unknown: String = (0..100_000).map(|n| format!("unknown_{n} = 1\n")).collect();
     let on_one_line = format!("names = [{}]", "\"{{ nowhere }}\", ".repeat(100_000));
     let in_one_string = format!("names = [\"{}\"]", "{{ nowhere }}".repeat(100_000));

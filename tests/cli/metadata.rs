@@ -1,4 +1,4 @@
-//! A metadata service that this machine itself does not let a program reach; and what its answers are kept out of.
+//! A metadata service that this machine's firewall blocks, and answers that must not appear in any output.
 
 use std::process::Command;
 

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{sandbox::eventually, standin::Machine};
 
-/// Files enough to fill each queue and buffer on the way.
+/// The number of files whose output fills each queue and buffer.
 const FILES: usize = 2000;
 
 /// A manifest of many files below `/run/files`.
@@ -57,7 +57,7 @@ fn a_journald_that_does_not_read_holds_no_run_up() {
     let (run, journald) = run_with_a_stopped_journald(&machine);
     assert_eq!(ends(run), Some(0));
     assert_eq!(fs::read_dir(machine.at("run/files")).unwrap().count(), FILES);
-    // What came before its queue was full is a record of the native protocol.
+    // The records sent before its queue was full have the native protocol.
     let mut record = vec![0; 64 << 10];
     let length = journald.recv(&mut record).unwrap();
     let text = String::from_utf8_lossy(&record[..length]).into_owned();
@@ -92,7 +92,7 @@ fn sigterm_ends_a_plan_with_an_unread_pipe() {
     let machine = Machine::new();
     let manifest = many_files(&machine);
     let mut plan = machine.sandbox.start(&["plan", "--steps", &manifest]);
-    // Its first byte is read, and no other: the pipe is full soon.
+    // The test reads only the first byte, so the pipe is soon full.
     plan.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     assert!(Command::new("kill").args(["-TERM", &plan.id().to_string()]).status().unwrap().success());
     assert_eq!(ends(plan), Some(143));

@@ -1,4 +1,4 @@
-//! `steps new`: a manifest for a service of one's own.
+//! `steps new`: a manifest for the user's own service.
 
 use std::fs;
 

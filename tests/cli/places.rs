@@ -1,4 +1,5 @@
-//! Below directories of users: what `run` does, `plan` foresees, and what the manifest alone shows, `validate` refuses.
+//! Resources below directories of users: `plan` agrees with `run`, and `validate` refuses what the manifest alone
+//! shows.
 
 use std::{
     fs::{self, Permissions},
@@ -52,7 +53,7 @@ fn plan(sandbox: &Sandbox, resources: &str) -> Finished {
     sandbox.run(&["plan", "--steps", &manifest])
 }
 
-/// Both `plan` and `run` refuse it, with these words, and nothing is there afterwards.
+/// Checks that `plan` and `run` refuse it with these words, and that nothing was made.
 #[track_caller]
 fn refused(sandbox: &Sandbox, resources: &str, words: &str) {
     let _ = plan(sandbox, resources).expect(1).says(words);
@@ -86,7 +87,7 @@ fn a_users_files_are_made_as_that_user() {
     let _ = sandbox.run_resources(&resources).expect(0).says("converged: 1 change");
     let names: Vec<_> = fs::read_dir(&ssh).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["authorized_keys"]);
-    // A file of root's in its way is replaced, not given away.
+    // A file of root at the path is replaced, not given to the user.
     chown(&keys, Some(0), Some(0)).unwrap();
     let inode = fs::metadata(&keys).unwrap().ino();
     fs::set_permissions(&keys, Permissions::from_mode(0o644)).unwrap();
@@ -138,11 +139,11 @@ fn a_directory_that_others_may_write_to_is_refused() {
 fn a_plan_knows_whose_the_directories_will_be() {
     let sandbox = Sandbox::new();
     let path = sandbox.at("srv/app");
-    // The directory is still to be made, or is there and still to be given away.
+    // The directory does not exist yet, or exists and must still get its owner.
     for there in [false, true] {
         let fine = directory(&path, NOBODYS) + &file(&format!("{path}/f"), NOBODYS);
         let _ = plan(&sandbox, &fine).expect(0).says("2 changes pending");
-        // What a `validate` can't see, since the directory of another resource is reached by a link.
+        // `validate` cannot see this, because a link leads to the directory of another resource.
         let _ = fs::remove_file(sandbox.at("link"));
         symlink(sandbox.at("srv"), sandbox.at("link")).unwrap();
         let linked = sandbox.at("link/app/f");
@@ -152,7 +153,7 @@ fn a_plan_knows_whose_the_directories_will_be() {
             let _ = sandbox.run_resources(&fine).expect(0).says("converged: 2 changes");
         }
     }
-    // A new user brings its home directory.
+    // A new user's home directory is made with the user.
     let home = "/home/glovo-places-test";
     let user = "[[resource]]\nkind = \"user\"\nname = \"glovo-places-test\"\n".to_owned();
     let file = |owner: &str| file(&format!("{home}/f"), owner);
@@ -182,7 +183,7 @@ fn validate_refuses_what_declarations_alone_show() {
     let _ = validate(&fine).expect(0);
     for (resources, words) in [
         (app.clone() + &file("/srv/app/f", ""), "/srv/app/f cannot belong to root: /srv/app belongs to nobody"),
-        // In whatever order: a second run would find it so.
+        // The order does not matter, because a second run would find it in the other order.
         (file("/srv/app/f", "") + &app, "/srv/app/f cannot belong to root"),
         (app.clone() + &directory("/srv/app/d", "owner = \"root\"\n"), "/srv/app/d cannot belong to root"),
         (
@@ -243,7 +244,7 @@ fn a_validator_of_a_users_file_runs_as_that_user() {
         file(&format!("{home}/f"), &format!("{NOBODYS}validate = [\"sh\", \"-c\", \"{script}\", \"{{}}\"]\n"));
     let run = sandbox.run_resources(&resources);
     let mut told = vec![];
-    // It stands beside the file, in the private directory that this one has meanwhile.
+    // It is beside the file, in the private directory of the file.
     for entry in walk(&home) {
         if entry.ends_with(".by") {
             told.push(fs::read_to_string(&entry).unwrap());
@@ -268,7 +269,7 @@ fn a_racer_in_its_own_directory_redirects_no_write_and_no_read() {
     let secret = sandbox.write("target/f", "canary-of-root");
     fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
     let theirs = make(&sandbox, "theirs", (1, 1), 0o755);
-    // Directories and files of its own become links to root's and to a third user's, and files become links there.
+    // The user replaces its directories and files with links to those of root and of a third user.
     let racer = Racer::start(&format!(
         "cd {home}; mkdir d; rm -rf d; ln -s {target} d; rm d; ln -s {theirs} d; rm d; mkdir d; ln -s {secret} d/f; rm d/f; \
          mv d e; ln -s {target} d; rm d; mv e d; ln -s {target}/new d/f; rm -rf d/.f.glovo-bootstrap d/.f.glovo-bootstrap.d; \
@@ -299,7 +300,7 @@ fn a_file_that_root_takes_over_is_no_longer_open_to_its_owner() {
     let sandbox = Sandbox::new();
     let path = sandbox.write("f", "new\n");
     chown(&path, Some(UID_NOBODY), Some(UID_NOBODY)).unwrap();
-    // As a process of that user has it open.
+    // A process of that user has it open.
     let open = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let _ = plan(&sandbox, &file(&path, "")).expect(0).says("write again, to set owner");
     let _ = sandbox.run_resources(&file(&path, "")).expect(0);
@@ -311,7 +312,7 @@ fn a_file_that_root_takes_over_is_no_longer_open_to_its_owner() {
 fn an_access_control_list_counts_as_a_group() {
     let sandbox = Sandbox::new();
     let path = make(&sandbox, "shared", (0, 0), 0o755);
-    // What `setfacl -m u:nobody:rwx` writes: user::rwx, user:nobody:rwx, group::r-x, mask::rwx, other::r-x.
+    // `setfacl -m u:nobody:rwx` writes this: user::rwx, user:nobody:rwx, group::r-x, mask::rwx, other::r-x.
     let mut list = 2u32.to_le_bytes().to_vec();
     for (tag, permissions, id) in
         [(1u16, 7u16, u32::MAX), (2, 7, UID_NOBODY), (4, 5, u32::MAX), (16, 7, u32::MAX), (32, 5, u32::MAX)]
@@ -347,13 +348,13 @@ fn a_directory_without_an_owner_is_its_parents_owners() {
     let _ = sandbox.run_resources(&declared).expect(0).says("converged: 2 changes");
     assert_eq!((owner(&inner), owner(&format!("{inner}/f")).0), ((UID_NOBODY, 0o755), UID_NOBODY));
     let _ = sandbox.run_resources(&resources).expect(0).says("converged: 0 changes");
-    // One that exists keeps its owner, also where only a group is declared.
+    // An existing directory keeps its owner, also if only a group is declared.
     let _ = make(&sandbox, "home/shared", (UID_NOBODY, UID_NOBODY), 0o755);
     let _ = sandbox.run_resources(&directory(&shared, "group = \"nogroup\"\n")).expect(0).says("0 changes");
     let other = make(&sandbox, "other", (1, 1), 0o755);
     let _ = sandbox.run_resources(&directory(&other, "group = \"nogroup\"\n")).expect(0).says("1 change");
     assert_eq!((fs::metadata(&other).unwrap().uid(), fs::metadata(&other).unwrap().gid()), (1, UID_NOBODY));
-    // All three take it for a user's, and so refuse root's file in it.
+    // All three commands take the directory for a user's, and so refuse root's file in it.
     let refused = declared + &file(&format!("{inner}/root"), "");
     let _ = sandbox.run(&["validate", "--steps", &sandbox.manifest(&refused)]).expect(2).says("cannot belong to root");
     let _ = plan(&sandbox, &refused).expect(2).says("cannot belong to root");

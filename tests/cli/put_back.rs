@@ -1,4 +1,4 @@
-//! Putting back the files that a service refuses, and notes on services that have not read a change.
+//! Restoring the files that a service refuses, and notes on services that have not read a change.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -21,7 +21,7 @@ fn site(site: &str, extra: Option<&str>, target: &str) -> String {
         )
 }
 
-/// The sites of the sandbox are as the good manifest has them, and the unit runs with them.
+/// Checks that the files are as in the good manifest, and that the unit runs with them.
 #[track_caller]
 fn is_as_before(machine: &Machine) {
     assert_eq!(machine.read("etc/site"), "good\n");
@@ -43,7 +43,7 @@ fn what_a_validator_refuses_is_put_back() {
     assert_eq!(machine.unit("app.service")["starts"], 1);
     let report = machine.sandbox.report().to_string();
     assert!(report.contains("put back: /etc/current, /etc/extra, /etc/site"), "{report}");
-    // It is tried again, and refused again, though what was put back holds for the service.
+    // The next run tries it again, and the service refuses it again, although it runs with the restored files.
     let _ = machine.run(&bad.replace("stable", "retries = 1\nstable")).expect(1).says("its validator failed");
     is_as_before(&machine);
 }
@@ -120,12 +120,12 @@ fn a_changed_file_names_the_service_of_another_step() {
     );
     let _ = machine.sandbox.run(&["plan", "--steps", &directory, "files"]).expect(0).says(&note);
     let _ = machine.sandbox.run(&["run", "--steps", &directory, "files"]).expect(0).says(&note);
-    // It is said until it is done.
+    // The note stays until the restart.
     for verb in ["plan", "run", "plan"] {
         let _ = machine.sandbox.run(&[verb, "--steps", &directory, "files"]).expect(0).says(&note);
     }
     let _ = machine.sandbox.run(&["status"]).expect(0).says(&note);
-    // The step has its turn: nothing is to be told.
+    // The step runs later in this run, so there is no note.
     write(&unit("true", "Nice=6"));
     for steps in [&["start", "files"][..], &["files"]] {
         let run = machine.sandbox.run(&[&["run", "--steps", &directory], steps].concat()).expect(0);
@@ -167,7 +167,7 @@ fn a_service_that_took_what_another_refuses_is_restarted_too() {
         let state = machine.unit(name);
         assert_eq!((&state["active"], &state["starts"]), (&"active".into(), &starts.into()), "{name}");
     }
-    // What was put back is no change: only the restart of the first one is.
+    // Restored files are no change. Only the restart of the first service is one.
     let _ = said.says("failed after 1 change ");
     let report = machine.sandbox.report();
     let resources = report["steps"][0]["resources"].as_array().unwrap();
@@ -207,7 +207,7 @@ fn all_files_are_put_back_that_can_be_and_the_others_named() {
 fn the_restart_with_the_old_files_has_the_services_timeout() {
     let machine = Machine::new();
     let _ = machine.run(&app(&unit("true", ""), RUNNING)).expect(0);
-    // From now on it never gets ready, whichever file it has.
+    // From now on it never becomes ready, with either file.
     machine.write("etc/systemd/system/app.service.d/late.conf", "[Service]\nType=notify\n");
     let declared = app(&unit("false", ""), &format!("{RUNNING}\ntimeout = \"6s\""));
     let said = machine.run(&declared).expect(75).says("put back: /etc/systemd/system/app.service");
@@ -238,7 +238,7 @@ fn what_an_earlier_run_has_changed_is_put_back_too() {
     assert!(!fs::exists(machine.sandbox.at(KEPT)).unwrap());
     let _ = run("bad\n", &["files"]).expect(0);
     assert_eq!(fs::metadata(machine.sandbox.at(KEPT)).unwrap().permissions().mode() & 0o7777, 0o600);
-    // Of several changes in a row what the service runs with counts.
+    // After several changes in a row, the files that the service runs with count.
     let _ = run("bad again\n", &["files"]).expect(0);
     let said = run("bad again\n", &["start"]).expect(1).says("put back: /etc/site; app.service runs again");
     let _ = said.says("app.service failed (exit-code)");
@@ -248,7 +248,7 @@ fn what_an_earlier_run_has_changed_is_put_back_too() {
     );
     assert_eq!(fs::metadata(machine.at("etc/site")).unwrap().permissions().mode() & 0o7777, 0o600);
     assert!(!fs::exists(machine.sandbox.at(KEPT)).unwrap());
-    // Once it runs with the new ones, the old ones are gone.
+    // After it runs with the new files, the old ones are deleted.
     let _ = run("new\n", &["files"]).expect(0);
     let _ = run("new\n", &["start"]).expect(0);
     assert!(!fs::exists(machine.sandbox.at(KEPT)).unwrap());
@@ -279,7 +279,7 @@ fn what_a_service_took_meanwhile_is_not_undone_later() {
     machine.write("etc/site", "first\n");
     let _ = run("second\n", &["files"]).expect(0);
     assert!(fs::exists(machine.sandbox.at(KEPT)).unwrap());
-    // As at a boot: systemd starts it after the file was written.
+    // systemd starts it after the file was written, as at a boot.
     machine.systemctl(&["start", "app.service"]);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     machine.systemctl(&[

@@ -20,7 +20,7 @@ fn manifest(sandbox: &Sandbox, step: &str) -> String {
     )
 }
 
-/// What the rendered user-data runs.
+/// Runs the command of the rendered user-data.
 fn user_data(sandbox: &Sandbox, arguments: &[&str]) -> Finished {
     let script = sandbox.run(&[&["user-data", "--baked", "--"], arguments].concat()).expect(0).stdout;
     let line = script.lines().find_map(|line| line.split_once("exec $to ")).unwrap().1;
@@ -49,7 +49,7 @@ fn a_run_over_ssh_does_what_user_data_named() {
     let _ = sandbox.run(&["validate"]).expect(0).says(&using);
     let _ = sandbox.run(&["steps", "list"]).expect(0).says("ours ");
 
-    // What is typed counts, and is not recorded.
+    // The command line overrides the record, and is not recorded.
     let _ = sandbox.run(&["run", "ours", "--set", "name=two"]).expect(0).says(&using).says("1 change");
     assert_eq!(content(&sandbox), "two canary-7461");
     let _ = sandbox.run(&["run"]).expect(0).says("1 change");
@@ -65,7 +65,7 @@ fn a_run_over_ssh_does_what_user_data_named() {
     fs::create_dir(sandbox.at("tree")).unwrap();
     let _ = sandbox.run(&["run", "--root", &sandbox.at("tree")]).expect(2).says("is not set");
 
-    // The next user-data counts.
+    // The next user-data replaces the record.
     let _ = user_data(&sandbox, &["--steps", &other]).expect(0);
     let _ = sandbox.run(&["run"]).expect(0).says(&format!("using {other} as"));
     assert_eq!(content(&sandbox), "nobody ");
@@ -76,7 +76,7 @@ fn the_built_in_steps_are_recorded_with_their_variables() {
     let sandbox = Sandbox::new();
     let _ = sandbox.run(&["plan"]).expect(2).says("variable `jar_url` is not set");
     let digest = format!("jar_sha256={:064}", 0);
-    // A wrong name, so that nothing is run here.
+    // The name is wrong, so that nothing runs here.
     let set = ["--set", "jar_url=https://a/x", "--set", &digest, "--set", "config_bucket=b", "nonsense"];
     let _ = user_data(&sandbox, &set).expect(2).says("there is no step `nonsense`");
     let using = "using the built-in steps as recorded by user-data on 20";

@@ -1,4 +1,4 @@
-//! Runs on this host's own kernel, in a sandbox: locks, signals, hostile files. Rows of the fault matrix by number.
+//! Runs on this host's own kernel, in a sandbox: locks, signals, hostile files.
 
 use std::{
     fs,
@@ -45,7 +45,7 @@ fn a_second_run_names_the_first_and_exits_4() {
 fn sigterm_stops_the_children_and_leaves_a_report() {
     let sandbox = Sandbox::new();
     fs::write(sandbox.at("file"), "old").unwrap();
-    // A child of the child, which must not survive either.
+    // This is a child of the child. It must not survive, either.
     let manifest = with_validator(&sandbox, &format!("sleep 1000 & echo $! > {}; wait", sandbox.at("grandchild.pid")));
     let run = sandbox.start(&["run", "--steps", &manifest]);
     let validator = validator_pid(&sandbox);
@@ -101,7 +101,7 @@ fn a_child_that_prints_a_gibibyte_costs_little_memory() {
     let sandbox = Sandbox::new();
     let manifest = with_validator(&sandbox, "head -c 1G /dev/zero; echo; echo the last words >&2; exit 1");
     let mut command = sandbox.command(&["run", "--steps", &manifest]);
-    // The resident set of the largest child that was waited for, in KiB: a shell's `times` doesn't tell.
+    // The resident set of the largest child that has ended, in KiB. The shell's `times` does not show it.
     let script = r#"import resource, subprocess, sys
 code = subprocess.run(sys.argv[1:]).returncode
 print("peak", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
@@ -172,7 +172,7 @@ fn files_that_others_could_fool_are_refused() {
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let _ = sandbox.run_resources(&file(&fifo)).expect(1).says("device, socket or FIFO");
 
-    // A link in the way is followed only if root made it; one at the path itself is replaced, not followed.
+    // A link above the path is followed only if root made it. A link at the path itself is replaced.
     std::os::unix::fs::symlink(sandbox.at("victim-2"), sandbox.at("link")).unwrap();
     let _ = sandbox.run_resources(&file(&sandbox.at("link"))).expect(0).says("replace the symbolic link");
     assert!(!fs::exists(sandbox.at("victim-2")).unwrap());
@@ -269,7 +269,7 @@ fn a_change_that_could_not_be_made_is_not_counted() {
     let changes = &sandbox.report()["steps"][0]["resources"][1]["changes"];
     assert_eq!(changes[0]["failed"], true);
 
-    // One that is made at the second try counts.
+    // A change that succeeds at the second attempt counts.
     let script = format!(": {{}}; [ -e {0} ] || {{ touch {0}; exit 1; }}", sandbox.at("tried"));
     let file = format!("[[resource]]\nkind = \"file\"\npath = \"{}\"\ncontent = \"\"\n", sandbox.at("c"));
     let retried = format!("{file}validate = [\"sh\", \"-c\", '{script}']\nretries = 1\n");
@@ -319,7 +319,7 @@ fn a_full_disk_is_named_and_the_old_file_stays() {
     assert!(finished.stdout.ends_with("file\nold\n"), "{finished:?}");
 }
 
-/// How many system calls a run makes that finds so many files in place.
+/// Returns the number of system calls of a run that finds a number of files in place.
 fn calls_of_a_second_run(files: usize) -> usize {
     let sandbox = Sandbox::new();
     let file = |index| {
@@ -331,7 +331,7 @@ fn calls_of_a_second_run(files: usize) -> usize {
     let mut run = sandbox.shell("exec strace -f -q -o \"$@\"");
     let run = run.args([&trace, agent, "run", "--steps", &manifest]).output().expect("unshare, as root");
     let _ = Finished::from(run).expect(0).says("nothing to change");
-    // The standard library's own check, in a debug build, of what it closes.
+    // In a debug build, the standard library checks each descriptor that it closes.
     fs::read_to_string(trace).unwrap().lines().filter(|line| !line.contains("F_GETFD")).count()
 }
 

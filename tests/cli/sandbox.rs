@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-/// How the names of their directories begin; the process that made one follows.
+/// The beginning of a sandbox's directory name. The id of its process follows.
 const PREFIX: &str = "glovo-bootstrap-test-";
 
 /// A directory for one test, removed at its end.
@@ -30,7 +30,7 @@ impl Sandbox {
         Self { path }
     }
 
-    /// A path in it, as text.
+    /// Returns a path in it, as text.
     pub fn at(&self, name: &str) -> String {
         self.path.join(name).to_str().expect("UTF-8").to_owned()
     }
@@ -44,9 +44,10 @@ impl Sandbox {
         path.to_str().expect("UTF-8").to_owned()
     }
 
-    /// The binary with these arguments, in a mount namespace where `/var/lib` is empty: what a run keeps
-    /// there is the test's own, and gone with it. A file `console` is the console, where the host has one; a directory
-    /// `machine` is a booted machine's, see [`crate::standin`].
+    /// Returns the binary's command with these arguments, in a mount namespace whose `/var/lib` is the sandbox's own.
+    ///
+    /// A file `console` of the sandbox replaces the console, if the host has one. A directory `machine` replaces files
+    /// of a booted machine, see [`crate::standin`].
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.namespace();
         let _ = command.arg(env!("CARGO_BIN_EXE_glovo-bootstrap"));
@@ -54,7 +55,7 @@ impl Sandbox {
         command
     }
 
-    /// A shell script in the same namespace; what is added to the command are its arguments.
+    /// Returns the command of a shell script in the same namespace. Added arguments are the script's.
     pub fn shell(&self, script: &str) -> Command {
         let mut command = self.namespace();
         let _ = command.args(["sh", "-euc", script, "sh"]).stdin(Stdio::null());
@@ -98,14 +99,14 @@ impl Sandbox {
         self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("unshare, as root")
     }
 
-    /// The report of the last run.
+    /// Returns the report of the last run.
     pub fn report(&self) -> serde_json::Value {
         let text = fs::read(self.path.join("var-lib/glovo-bootstrap/report.json")).expect("a report");
         serde_json::from_slice(&text).expect("a whole report")
     }
 }
 
-/// Removes what test processes have left that were killed.
+/// Removes the directories of killed test processes.
 fn sweep() {
     for entry in fs::read_dir(std::env::temp_dir()).expect("a directory").flatten() {
         let name = entry.file_name().into_string().unwrap_or_default();
@@ -133,7 +134,7 @@ impl Drop for Sandbox {
     }
 }
 
-/// What the binary left behind.
+/// The exit code and output of the binary.
 #[derive(Debug)]
 pub struct Finished {
     pub code: Option<i32>,
@@ -149,7 +150,7 @@ impl From<Output> for Finished {
 }
 
 impl Finished {
-    /// Checks the exit code; shows everything where it is another.
+    /// Checks the exit code. Shows all output if it differs.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
@@ -169,7 +170,7 @@ impl Finished {
     }
 }
 
-/// Waits, up to a minute, until something is so.
+/// Waits up to a minute until a condition is met.
 #[track_caller]
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..1200 {
@@ -181,7 +182,7 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     panic!("never: {what}");
 }
 
-/// Whether a process is there and not a zombie.
+/// Returns whether a process exists and is not a zombie.
 pub fn is_alive(pid: &str) -> bool {
     let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().is_empty() && !rest.trim_start().starts_with('Z'))

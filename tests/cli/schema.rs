@@ -8,12 +8,12 @@ use crate::sandbox::Sandbox;
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
-/// What taplo says of these files: each message once. None: they are valid.
+/// Returns taplo's messages about these files, each once; empty if they are valid.
 fn lint(files: &[String]) -> BTreeSet<String> {
     let needs = Command::new(format!("{REPOSITORY}/tests/taplo/needs")).output().unwrap();
     assert!(needs.status.success(), "{needs:?}");
     let mut taplo = Command::new(String::from_utf8(needs.stdout).unwrap().trim());
-    // Without a cache and settings of its own.
+    // taplo gets no cache and no settings of its own.
     let _ = taplo.args(["lint", "--no-auto-config", "--schema", &format!("file://{REPOSITORY}/steps/schema.json")]);
     let output = taplo.args(files).env("RUST_LOG", "error").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();

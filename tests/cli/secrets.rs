@@ -1,5 +1,4 @@
-//! Secrets: a file that is declared one, and the values of variables that are given by a file. They are in no output, no
-//! report, no image.
+//! Secrets: files declared as secret, and values of variables from a file. They are in no output, no report, no image.
 
 use std::{
     fs,
@@ -86,7 +85,7 @@ fn a_plan_shows_the_names_of_variables_that_a_file_gives() {
             let _ = plan.says("+password={{ password }}").says("+pin={{ pin }}").says("+plain=2").says("+user=shown");
         }
     }
-    // Where only a value differs, nothing of either is told.
+    // If only a value differs, the diff shows neither value.
     let _ = sandbox.write("site", "pin=0000\n");
     let file = format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"pin={{{{ pin }}}}\\n\"\n");
     let plan = run(&sandbox, &["plan"], &variables, &file).expect(0).says("write new content");
@@ -166,7 +165,7 @@ fn a_secret_file_is_private_from_its_first_byte_on() {
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
 }
 
-/// Everything that a process and its children show of themselves to others on the machine.
+/// Returns everything that a process and its children show to other users of the machine.
 fn shown_by_processes(pid: &str) -> Vec<u8> {
     let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let mut shown = [read("cmdline"), read("environ"), read("comm")].concat();
@@ -177,7 +176,7 @@ fn shown_by_processes(pid: &str) -> Vec<u8> {
     shown
 }
 
-/// Files below a directory whose bytes hold a form of the secret.
+/// Returns the files below a directory whose bytes contain a form of the secret.
 fn files_that_tell(directory: &std::path::Path) -> Vec<String> {
     let mut found = vec![];
     for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
@@ -195,7 +194,7 @@ fn files_that_tell(directory: &std::path::Path) -> Vec<String> {
     found
 }
 
-/// A run whose secret file's validator waits for the file `go`; and its process.
+/// Starts a run in which the validator of a secret file waits for the file `go`.
 fn started(sandbox: &Sandbox, variables: &str) -> std::process::Child {
     let (template, path) = (sandbox.write("template", "a {{ password }}\n"), sandbox.at("written/secret"));
     let (at_work, go) = (sandbox.at("at-work"), sandbox.at("go"));
@@ -229,12 +228,13 @@ fn a_run_tells_a_secret_to_no_log_no_process_list_and_no_file() {
             assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
         }
         if signal.is_empty() || signal == "-KILL" {
-            // What was started is not ended by that.
+            // This does not end the started process.
             let _ = sandbox.write("go", "");
         }
         let finished = Finished::from(run.wait_with_output().unwrap());
         is_clean(&format!("the output after {signal}"), &(finished.stdout + &finished.stderr));
-        // The file of variables, what is declared, and at most a part of it that only root can read.
+        // The secret is in the file of variables, in the declared file, and at most in a staged file that only root can
+        // read.
         for file in files_that_tell(&sandbox.path) {
             let is_declared = file == variables || file == sandbox.at("written/plain");
             let mode = fs::metadata(&file).unwrap().mode() & 0o777;

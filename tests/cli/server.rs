@@ -19,7 +19,7 @@ pub struct Request {
     pub operation: String,
     /// The header `X-Amz-Expected-Bucket-Owner`.
     pub bucket_owner: String,
-    /// What was sent.
+    /// The body.
     pub body: Vec<u8>,
 }
 
@@ -55,7 +55,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// One connection, one request.
+    /// Starts a server. Each connection has one request.
     pub fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let server = Self { address: listener.local_addr().expect("an address"), requests: Arc::default() };
@@ -67,7 +67,7 @@ impl Server {
                     let (requests, answer) = &*shared;
                     let Some(request) = read(&stream) else { return };
                     requests.lock().unwrap().push(request.clone());
-                    // A client that has gone away is no fault.
+                    // A client that has closed the connection is no fault.
                     let _ = send(&stream, answer(&request));
                 }));
             }
@@ -75,7 +75,7 @@ impl Server {
         server
     }
 
-    /// The URL of a path, which begins with a slash.
+    /// Returns the URL of a path, which begins with a slash.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
@@ -84,7 +84,7 @@ impl Server {
         self.requests.lock().unwrap().clone()
     }
 
-    /// The paths asked for, sorted: downloads go on at once.
+    /// Returns the requested paths, sorted, because downloads run in parallel.
     pub fn paths(&self) -> Vec<String> {
         let mut paths: Vec<String> = self.requests().into_iter().map(|request| request.target).collect();
         paths.sort();

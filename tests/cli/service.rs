@@ -1,4 +1,4 @@
-//! The kind `service` on a stand-in for systemd: what is started, judged, put back.
+//! The kind `service` on a stand-in for systemd: starts, their verdict, and restored files.
 
 use std::fs;
 
@@ -103,7 +103,7 @@ fn a_unit_that_fails_until_its_payload_is_there_converges() {
     machine.systemctl(&["start", "app.service"]);
     assert_eq!(machine.unit("app.service")["sub"], "auto-restart");
     let payload = file("/run/payload", "here\n");
-    // The restarts of the unit that fails are not those of the one that this run has started.
+    // The failing unit is not the unit that this run has started.
     for stable in ["0s", "1ms"] {
         let lines = RUNNING.replace("0s", stable).replace("[\"", "[\"/run/payload\", \"");
         let declared = payload.clone() + &service(&lines);
@@ -121,10 +121,10 @@ fn a_unit_that_fails_until_its_payload_is_there_converges() {
 fn a_unit_that_systemd_restarts_after_our_start_is_an_error() {
     let machine = Machine::new();
     let flaps = unit("echo lost my database", "Restart=always\nRestartSec=1\nX-Lives=2");
-    // One that is not seen to flap would end at this deadline, with another exit code.
+    // If the run did not notice the restarts, it would end at this deadline with another exit code.
     let lines = RUNNING.replace("0s", "1h") + "\ntimeout = \"60s\"";
     let _ = machine.run(&app(&flaps, &lines)).expect(1).says("| lost my database");
-    // Looked at while it happens to be up.
+    // The run looks at a moment when it is active.
     machine.systemctl(&[
         "test-set",
         "app.service",
@@ -174,7 +174,7 @@ fn a_unit_that_systemd_will_start_again_is_not_stopped_yet() {
 #[test]
 fn a_unit_that_fails_as_it_is_stopped_is_stopped() {
     let machine = Machine::new();
-    // As a JVM does, which ends with 143 at SIGTERM.
+    // A JVM ends with 143 at SIGTERM.
     machine.write(UNIT, unit("true", "X-Stop=143"));
     machine.systemctl(&["start", "app.service"]);
     let _ = machine.run(&service("running = false")).expect(0).says("app.service: stop");

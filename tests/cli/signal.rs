@@ -1,5 +1,4 @@
-//! `run --signal`: what CloudFormation is told, by a metadata service and an endpoint in this process. Row 77 of the fault
-//! matrix.
+//! `run --signal`: the signals to CloudFormation. The metadata service and the endpoint are in this process.
 
 use std::{fs, process::Command, sync::Mutex};
 
@@ -14,7 +13,7 @@ const DOCUMENT: &str =
     r#"{"accountId": "123456789012", "instanceId": "i-0123456789abcdef0", "region": "eu-central-1"}"#;
 const STACK: &str = "arn:aws:cloudformation:eu-central-1:123456789012:stack/app/7d2e3dd0-f5f3-11e7-93f5-50a686e4bb4a";
 
-/// An instance, and CloudFormation with these answers to its first signals and 200 to all others.
+/// An instance, and a CloudFormation that answers the first signals with these statuses and all others with 200.
 struct Aws {
     sandbox: Sandbox,
     server: Server,
@@ -70,14 +69,14 @@ impl Aws {
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
     }
 
-    /// To CloudFormation.
+    /// Returns the requests to CloudFormation.
     fn requests(&self) -> Vec<Request> {
         let mut requests = self.server.requests();
         requests.retain(|request| request.target.starts_with("/?"));
         requests
     }
 
-    /// Each signal: status and `UniqueId`.
+    /// Returns the status and the `UniqueId` of each signal.
     fn signals(&self) -> Vec<String> {
         let value = |target: &str, name: &str| {
             let value = target.split(['?', '&']).find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
@@ -87,7 +86,7 @@ impl Aws {
         all.map(|target| format!("{} {}", value(&target, "Status"), value(&target, "UniqueId"))).collect()
     }
 
-    /// A manifest whose step `second` is held up until the file `go` is there.
+    /// Returns a manifest whose step `second` waits for the file `go`.
     fn manifest_that_waits(&self) {
         self.manifest(&format!(
             "touch {}; while [ ! -e {} ]; do sleep 0.05; done",
@@ -116,7 +115,7 @@ impl Aws {
     }
 }
 
-/// The run that a supervisor has started.
+/// Returns the process id of the run that a supervisor has started.
 fn child_of(supervisor: u32) -> String {
     let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap();
     children.trim().to_owned()
@@ -186,7 +185,7 @@ fn whatever_kills_the_run_is_not_silent() {
         let run = aws.start(&[]);
         aws.wait_for_the_run();
         kill(signal, &child_of(run.id()));
-        // What it was waiting for isn't stopped by this.
+        // This does not stop the program that the run waits for.
         fs::write(aws.sandbox.at("go"), "").unwrap();
         let _ = Finished::from(run.wait_with_output().unwrap()).expect(code).says(cause).says("step: second");
         assert_eq!(aws.signals(), [format!("FAILURE i-0123456789abcdef0 second {how}")]);
@@ -333,7 +332,7 @@ fn a_lifecycle_hook_is_completed_with_the_role() {
         let told = aws.server.requests();
         let at = |is: fn(&Request) -> bool| told.iter().position(is).unwrap();
         let (signal, hook) = (at(|request| request.target.starts_with("/?")), at(|request| request.target == "/"));
-        // Before a stack goes on with an instance, or is rid of it.
+        // The order matters: after a signal, the stack continues with the instance or terminates it.
         assert_eq!(hook < signal, result == "CONTINUE");
         assert!(told[hook].authorization.starts_with("AWS4-HMAC-SHA256 Credential=AKIATEST/"), "{told:?}");
         let form = format!(

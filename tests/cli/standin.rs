@@ -1,12 +1,12 @@
-//! A sandbox that looks like a booted machine: `/etc`, `/run` and `/proc/swaps` are the test's own, and stand-ins for
-//! systemctl, journalctl, systemd-analyze and swapon come first on the program's search path. useradd, groupadd,
-//! usermod and mkswap are the real ones, and recorded.
+//! A sandbox that looks like a booted machine. `/etc`, `/run` and `/proc/swaps` are the test's own. Stand-ins for
+//! systemctl, journalctl, systemd-analyze and swapon are first on the search path. The real useradd, groupadd, usermod
+//! and mkswap run, and their calls are recorded.
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use crate::sandbox::{Finished, Sandbox};
 
-/// What is real, but kept in the log.
+/// The real programs whose calls are recorded.
 const RECORDED: [&str; 5] = ["useradd", "usermod", "groupadd", "groupmod", "mkswap"];
 
 /// A sandboxed machine.
@@ -38,7 +38,7 @@ impl Machine {
         machine
     }
 
-    /// The path of one of its files for the test: `etc/fstab`.
+    /// Returns the path of one of its files for the test: `etc/fstab`.
     pub fn at(&self, path: &str) -> String {
         self.sandbox.at(&format!("machine/{path}"))
     }
@@ -65,7 +65,7 @@ impl Machine {
         self.sandbox.run(&["plan", "--steps", &manifest])
     }
 
-    /// The command lines of the tools since the last call, those that only ask left out.
+    /// Returns the command lines of the tools since the last call, without those that only read.
     pub fn commands(&self) -> Vec<String> {
         let log = fs::read_to_string(self.at("run/standin/log")).unwrap_or_default();
         let _ = fs::remove_file(self.at("run/standin/log"));
@@ -73,14 +73,14 @@ impl Machine {
         log.lines().filter(|line| !asks(line)).map(Into::into).collect()
     }
 
-    /// What the stand-in for systemd keeps of a unit.
+    /// Returns the state of a unit in the stand-in for systemd.
     #[track_caller]
     pub fn unit(&self, name: &str) -> serde_json::Value {
         let state: serde_json::Value = serde_json::from_str(&self.read("run/standin/state.json")).unwrap();
         state[name].clone()
     }
 
-    /// Runs a verb of the stand-in for systemctl, as an operator would.
+    /// Runs a verb of the stand-in for systemctl, as a user would.
     #[track_caller]
     pub fn systemctl(&self, arguments: &[&str]) {
         let mut command = self.sandbox.shell("exec systemctl \"$@\"");

@@ -8,7 +8,7 @@ const DIRECTORY: &str = "var-lib/glovo-bootstrap";
 
 /// Runs `status` as an unprivileged user.
 fn status(sandbox: &Sandbox, arguments: &str) -> Finished {
-    // The program lies where that user can't reach it.
+    // That user cannot reach the program's own path.
     let script = format!(
         "cp \"$1\" /var/lib/program; exec setpriv --reuid=65534 --regid=65534 --clear-groups /var/lib/program status {arguments}"
     );

@@ -22,7 +22,7 @@ fn swap(machine: &Machine, size: &str) -> String {
 #[test]
 fn a_swap_file_is_made_turned_on_and_kept() {
     let machine = machine();
-    // As an editor may leave it: without a newline at its end.
+    // An editor may leave it without a newline at its end.
     machine.write("etc/fstab", "/dev/sda1 / ext4 defaults 0 1");
     let declared = swap(&machine, "20MiB");
     let path = machine.at("disk/swap");
@@ -34,7 +34,7 @@ fn a_swap_file_is_made_turned_on_and_kept() {
     let _ = machine.run(&declared).expect(0).says("converged: 0 changes");
     assert_eq!((machine.read("etc/fstab"), machine.commands()), (fstab, vec![]));
 
-    // Turned off by hand, it is turned on as it is: never made anew.
+    // A swap file that was turned off by hand is turned on again, not made anew.
     machine.write("swaps", "Filename\tType\tSize\tUsed\tPriority\n");
     let _ = machine.run(&(declared + "priority = 7\n")).expect(0).says("turn on");
     assert_eq!(machine.commands(), [format!("swapon --priority 7 {path}")]);
@@ -44,7 +44,7 @@ fn a_swap_file_is_made_turned_on_and_kept() {
 fn a_swap_file_leaves_a_reserve_on_its_disk() {
     let machine = machine();
     machine.write("etc/fstab", "");
-    // About 120 MiB are free: it would fit, but leave less than the 64 MiB of the reserve.
+    // About 120 MiB are free. The file would fit, but leave less than the reserve of 64 MiB.
     let declared = swap(&machine, "80MiB");
     let _ = machine.plan(&declared).expect(1).says("would fill the disk");
     let _ = machine.run(&declared).expect(1).says("would fill the disk");

@@ -1,4 +1,4 @@
-//! What a person sees on a terminal: colours, the live line, bars.
+//! The output on a terminal: colours, the live line, bars.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ fn line(command: &Command) -> String {
     words.map(|word| format!("'{}'", word.to_str().unwrap())).collect::<Vec<_>>().join(" ")
 }
 
-/// A program on a terminal of so many columns, and what it has drawn so far.
+/// A program on a terminal with a number of columns, and its output so far.
 struct Terminal {
     child: Child,
     drawn: Arc<Mutex<Vec<u8>>>,
@@ -143,7 +143,7 @@ fn a_program_run_as_another_user_has_no_terminal() {
     let home = sandbox.at("home");
     fs::create_dir(&home).unwrap();
     std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
-    // Where it had root's terminal it could type on it (TIOCSTI).
+    // With root's terminal, it could type commands into it (TIOCSTI).
     let script = ": {}; if ( : < /dev/tty ) 2>/dev/null; then echo there is a terminal; exit 1; fi";
     let manifest = sandbox.manifest(&format!(
         "[[resource]]\nkind = \"file\"\npath = \"{home}/f\"\nowner = \"nobody\"\ncontent = \"\"\nvalidate = [\"sh\", \"-c\", '{script}']\n"

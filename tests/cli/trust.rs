@@ -1,4 +1,4 @@
-//! What another user of the machine, or an image's tree, can put in the way: none of it is obeyed or written through.
+//! Files and links that another user or an image's tree puts into a path: none is obeyed, none is written through.
 
 use std::{
     fs::{self, Permissions},
@@ -29,7 +29,7 @@ fn directory(sandbox: &Sandbox, name: &str, owner: (u32, u32), mode: u32) -> Str
     path
 }
 
-/// The binary in a mount namespace with an empty `/var/lib`, after these lines of shell; `$AGENT` is the binary.
+/// Runs the binary in a mount namespace with an empty `/var/lib`, after these lines of shell. `$AGENT` is the binary.
 fn scripted(sandbox: &Sandbox, lines: &str, arguments: &[&str]) -> Finished {
     fs::create_dir_all(sandbox.at("var-lib")).unwrap();
     let script = format!(
@@ -59,7 +59,7 @@ fn a_manifest_below_a_directory_of_another_user_is_refused() {
     let _ = directory(&sandbox, "shared", (0, 0), 0o1777);
     let manifest = sandbox.write("shared/steps.toml", STEP);
     let _ = validate(&manifest).expect(0);
-    // A link of another user leads wherever that user wants.
+    // Another user's link can lead anywhere.
     let link = sandbox.at("shared/link");
     symlink(&manifest, &link).unwrap();
     let _ = validate(&link).expect(0);
@@ -73,7 +73,7 @@ fn a_manifest_below_a_directory_of_another_user_is_refused() {
 fn a_download_does_not_take_the_bytes_of_another_one() {
     let (right, wrong) = ("right".repeat(50_000), "wrong".repeat(50_000));
     let (sandbox, answer) = (Sandbox::new(), right.clone());
-    // What the download has been called so far is another file by the time that it is complete.
+    // When the download is complete, its temporary name belongs to another file.
     let (evil, part) = (sandbox.at("evil"), sandbox.at(".a.part"));
     let server = Server::start(move |request| {
         if request.target == "/a" && fs::write(&evil, &wrong).is_ok() {
@@ -110,7 +110,7 @@ fn an_image_can_not_have_a_file_of_the_host_overwritten() {
     let sandbox = Sandbox::new();
     let host = directory(&sandbox, "host", (0, 0), 0o755);
     let victim = sandbox.write("host/lock", "precious");
-    // The same path within the tree, so that the link leads somewhere there, too.
+    // The tree has the same path, so that the link leads somewhere there, too.
     fs::create_dir_all(format!("{}{host}", sandbox.at("tree"))).unwrap();
     fs::create_dir_all(sandbox.at("tree/var/lib")).unwrap();
     symlink(&host, sandbox.at("tree/var/lib/glovo-bootstrap")).unwrap();
@@ -151,7 +151,7 @@ fn a_program_gets_no_descriptor_and_no_open_umask() {
 #[test]
 fn a_run_leaves_no_core_and_no_process_of_its_user_reads_it() {
     let sandbox = Sandbox::new();
-    // The parent of a validator is the run. What is in /proc of a process that is not dumpable is root's.
+    // The parent of a validator is the run. The files in /proc of a process that is not dumpable belong to root.
     let script = format!("grep -h \"Max core\" /proc/$PPID/limits > {0}/limits; : {{}}", sandbox.path.display());
     let manifest = sandbox.manifest(&format!(
         "[[resource]]\nkind = \"file\"\npath = \"{}\"\ncontent = \"x\"\nvalidate = [\"sh\", \"-c\", '{script}']\n",
@@ -160,7 +160,7 @@ fn a_run_leaves_no_core_and_no_process_of_its_user_reads_it() {
     let _ = scripted(&sandbox, "ulimit -c unlimited", &["run", "--steps", &manifest]).expect(0);
     let limits = fs::read_to_string(sandbox.at("limits")).unwrap();
     assert_eq!(limits.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{limits}");
-    // What /proc tells of a process that is not dumpable is root's, and its memory with it.
+    // The files in /proc of a process that is not dumpable belong to root, also its memory.
     let (asked, was_asked) = mpsc::channel();
     let (answer, may_answer) = mpsc::channel::<()>();
     let channel = Mutex::new((asked, may_answer));
@@ -205,13 +205,13 @@ fn a_file_that_others_could_write_to_is_replaced() {
     for (mode, group) in [(0o666, 0), (0o664, UID_NOBODY)] {
         chown(&path, Some(0), Some(group)).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-        // A writer that opened it while it could.
+        // A process opened it for writing while this was allowed.
         let writer = fs::OpenOptions::new().write(true).open(&path).unwrap();
         let _ = sandbox.run_resources(&declared("0644")).expect(0).says("write again, to set ");
         std::os::unix::fs::FileExt::write_all_at(&writer, b"evil", 0).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "good");
     }
-    // Who could read it before has read it: there is nothing to replace.
+    // A user that could read it may have read it, so replacing it would not help.
     let inode = fs::metadata(&path).unwrap().ino();
     let _ = sandbox.run_resources(&declared("0600")).expect(0).says("set mode 0600 (now 0644)");
     assert_eq!(fs::metadata(&path).unwrap().ino(), inode);

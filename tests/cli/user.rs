@@ -6,7 +6,7 @@ fn user(lines: &str) -> String {
     format!("[[resource]]\nkind = \"user\"\nname = \"app\"\n{lines}\n")
 }
 
-/// The line of a name in an account file.
+/// Returns the line of a name in an account file.
 #[track_caller]
 fn line(machine: &Machine, file: &str, name: &str) -> String {
     let text = machine.read(&format!("etc/{file}"));

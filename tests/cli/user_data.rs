@@ -1,4 +1,4 @@
-//! `user-data`: what it prints is clean, and what can't work is refused before any machine boots.
+//! `user-data`: its output is clean, and arguments that cannot work are refused before a machine boots.
 
 use std::process::{Command, Output};
 
@@ -28,7 +28,7 @@ fn every_script_is_clean_for_any_shell() {
     }
 }
 
-/// By its grammar alone; tests/machine runs it, by every Python at hand.
+/// Checks only the grammar. tests/machine runs the script with every installed Python.
 #[test]
 fn python_3_6_can_read_the_python() {
     let check = "import ast, sys; ast.parse(open(sys.argv[1]).read(), feature_version=(3, 6))";

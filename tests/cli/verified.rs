@@ -1,4 +1,4 @@
-//! What a validator and systemd itself say of a file before it is published.
+//! The verdict of a validator and of systemd on a file before it is published.
 
 use std::fs;
 
@@ -20,7 +20,7 @@ fn a_unit_file_that_systemd_would_not_load_is_not_published() {
     assert_eq!(machine.unit("app.service")["starts"], 1);
     assert_eq!(fs::read_dir(machine.at("etc/systemd/system")).unwrap().count(), 1);
 
-    // What it only warns of is the business of its author, and so is what is no unit.
+    // Warnings of systemd-analyze are left to the author, and so are files that are no units.
     fs::write(machine.at("run/warns"), "").unwrap();
     let _ = machine.run(&app(&unit("true", "Warns=yes"), RUNNING)).expect(0);
     let _ = machine.run(&file("/etc/systemd/system/README", "no unit\n")).expect(0);
@@ -46,7 +46,7 @@ fn a_drop_in_is_verified_together_with_its_unit() {
     assert!(machine.read(&drop_in[1..]).contains("true 2"));
     assert_eq!(machine.unit("app.service")["starts"], 1);
     assert_eq!(fs::read_dir(machine.at("etc/systemd/system/app.service.d")).unwrap().count(), 1);
-    // What does not load without it either is not its fault, and a drop-in may come before its unit.
+    // A unit that does not load without it either is not its fault, and a drop-in may come before its unit.
     machine.write(UNIT, "[Service]\nType=simple\n");
     let only = |path: &str| file(path, "[Service]\nExecStart=\n");
     let _ = machine.run(&only("/etc/systemd/system/app.service.d/a.conf")).expect(0);

@@ -1,4 +1,4 @@
-//! Text of others on its way to a terminal, a log or a report: nothing in it is obeyed.
+//! Foreign text in the output, the log and the report: its control characters have no effect.
 
 use std::{
     fs,
@@ -13,11 +13,11 @@ use crate::{
     standin::Machine,
 };
 
-/// Sets the clipboard, clears the screen in C1, turns the line around, deletes.
+/// Control characters that set the clipboard, clear the screen (C1), reverse the line, and delete.
 const HOSTILE: &str = "a\x1b]52;c;ZXZpbA==\x07b\u{9b}2Jc\u{202e}d\x7fe\u{2066}f";
-/// The same as a person may see it.
+/// The same text as it may be shown.
 const SHOWN: &str = "a\\x1b]52;c;ZXZpbA==\\x07b\\u{9b}2Jc\\u{202e}d\\x7fe\\u{2066}f";
-/// What a name in a manifest may hold of it: TOML and our own checks refuse control characters there.
+/// The part that a name in a manifest may contain. TOML and this program refuse other control characters there.
 const TURNED: &str = "a\u{202e}b\u{2066}c";
 
 fn is_instruction(c: char) -> bool {
@@ -29,7 +29,7 @@ fn check(what: &str, text: &str) {
     assert!(!text.contains(is_instruction), "{what} reaches a terminal raw: {text:?}");
 }
 
-/// Nothing raw is in what was printed; returns it for a look at the visible form.
+/// Checks that the output has no raw control characters. Returns it.
 #[track_caller]
 fn harmless(finished: Finished) -> Finished {
     check("standard output", &finished.stdout);

@@ -1,4 +1,4 @@
-//! What is no fault of a manifest, but probably meant otherwise: a warning, and the command goes on.
+//! Warnings about a manifest that is valid but probably not what the user meant. The command continues.
 
 use crate::sandbox::{Finished, Sandbox};
 
@@ -20,7 +20,7 @@ fn a_variable_that_nothing_uses_is_told() {
     let given = given.says("warning: no step and no template uses the variable `tarqet`\nhint: did you mean `target`?");
     let given = given.says("uses the variable `spare`\n --> ").says("given.toml:2:1");
     assert!(!given.stderr.contains("s3cret") && !given.stderr.contains("`target`\n"), "{}", given.stderr);
-    // A template may use it; one that can't be read now, too.
+    // A template may use it, also one that cannot be read now.
     let template = sandbox.write("template", "{{ spare }}");
     for (source, is_told) in [(template, false), (sandbox.at("missing"), false)] {
         let file_of =
@@ -28,7 +28,7 @@ fn a_variable_that_nothing_uses_is_told() {
         let given = validate(&sandbox, &(link("{{ target }}") + &file_of), &["--variables", &file]);
         assert_eq!(given.stderr.contains("`spare`"), is_told, "{}", given.stderr);
     }
-    // What a manifest declares may be for others to use.
+    // Others may use the variables that a manifest declares.
     let _ = sandbox.write("steps/10-a.toml", format!("name = \"a\"\n{}", link("b")));
     let _ = sandbox.write("steps/variables.toml", "spare = \"a\"\n");
     let quiet = sandbox.run(&["validate", "--steps", &sandbox.at("steps")]).expect(0);

@@ -17,7 +17,7 @@ use crate::aws::{
 
 const MIB: usize = 1 << 20;
 
-/// With AWS at this server.
+/// Returns a bench with this server in place of AWS.
 fn bench(server: &Server) -> Bench {
     let credentials = Credentials::new("AKIDEXAMPLE", "wJalrXUtnFEMIEXAMPLEKEY", None, None, "test");
     let config = SdkConfig::builder()
@@ -28,7 +28,7 @@ fn bench(server: &Server) -> Bench {
     Bench::new(BenchSettings { aws: Some(config.build()), ..settings() })
 }
 
-/// What is told of a call that is answered with this, and how often it was made.
+/// Makes a call that gets this answer. Returns its exit code, its error, and the number of requests.
 fn answered(call: Call, status: u16, body: &str) -> (u8, String, usize) {
     let server = Server::replies(vec![Reply::new(status, &[], body)]);
     let (code, told) = told(bench(&server).system.aws(call));
@@ -74,7 +74,7 @@ fn an_answer_of_the_metadata_service_is_read_up_to_1_mib() {
     let (code, told) = told(Bench::new(metadata::at(&service)).system.instance("id"));
     assert!(code == 1 && told.contains("longer than 1 MiB"), "{code} {}", &told[..told.len().min(500)]);
     assert_eq!(Bench::new(metadata::at(&longest)).system.instance("id").unwrap().len(), MIB);
-    // It isn't waited for: it is there.
+    // The service is up, so the call does not wait for it.
     let patient = BenchSettings { metadata_patience: Duration::from_mins(5), ..metadata::at(&service) };
     assert_eq!(super::told(Bench::new(patient).system.instance("id")).0, 1);
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::value::Sha256;
 
-/// A checksum as S3 writes it.
+/// Returns a checksum as S3 writes it.
 fn checksum(algorithm: &str, bytes: &[u8]) -> String {
     let mut checksum = algorithm.parse::<ChecksumAlgorithm>().unwrap().into_impl();
     checksum.update(bytes);
@@ -34,7 +34,7 @@ fn a_checksum_of_s3_s_is_believed_more_than_the_bytes() {
         assert_eq!(text(bench(&server).fetch(OBJECT).unwrap()), "jar", "{algorithm}");
         assert_eq!(server.requests()[0].header("x-amz-checksum-mode"), Some("ENABLED"));
 
-        // A byte that flipped on its way is forgiven once.
+        // A flipped byte causes one more download.
         let (value, sent) = (right.clone(), header.clone());
         let server = Server::start(move |number, request| {
             object(if number == 0 { b"jaR" } else { b"jar" }, &[(&sent, &value)], request)
@@ -70,7 +70,7 @@ fn a_checksum_is_also_of_a_body_that_was_resumed_or_shared() {
             }
         });
         assert!(parts::is(&bench(&server).fetch(OBJECT).unwrap(), &body), "{length} {damaged}");
-        // The damage is noticed, and all of it fetched again; else all of it is fetched once.
+        // Damaged bytes are noticed, and the whole body is downloaded again. Otherwise it is downloaded once.
         assert_eq!(wholes(&server), if damaged { 2 } else { 1 }, "{length}: {:?}", server.requests());
         let resumed = &server.requests()[1];
         assert_eq!(resumed.header("x-amz-checksum-mode"), Some("DISABLED"));
@@ -90,7 +90,7 @@ fn a_composite_checksum_is_checked_if_s3_says_how_long_the_parts_are() {
     for (value, first, believed) in [
         (right.clone(), head(part), true),
         (right.replace(&right[..4], "AAAA"), head(part), false),
-        // Without the lengths there is nothing to check.
+        // Without the lengths of the parts, the checksum cannot be checked.
         (right.replace(&right[..4], "AAAA"), head(2 * part), true),
         (right.replace(&right[..4], "AAAA"), error(403, "AccessDenied", &[]), true),
     ] {

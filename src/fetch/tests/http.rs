@@ -1,4 +1,4 @@
-//! `http` sources, prefetching and probes. Numbers are rows of the fault matrix.
+//! `http` sources, prefetching and probes.
 
 use std::{
     sync::{
@@ -153,7 +153,7 @@ fn a_redirect_to_what_is_no_place_for_files_is_refused() {
         assert_eq!((code, server.requests().len()), (1, 1), "{told}");
         assert!(told.contains(words), "{told}");
     }
-    // A password that the origin made up is not sent.
+    // The client does not send a password that the origin made up.
     let target = Server::replies(vec![Reply::ok("jar")]);
     let location = target.url("/").replace("://", "://user:password@");
     let server = Server::replies(vec![Reply::new(302, &[("location", &location)], "")]);
@@ -206,7 +206,7 @@ fn a_thousand_downloads_do_not_ask_a_server_that_has_gone_thousands_of_times() {
     let (codes, told): (Vec<u8>, Vec<String>) = downloads.iter().map(|one| told(bench.system.fetch(one))).unzip();
     assert!(codes.iter().all(|code| *code == 75));
     assert!(told.iter().filter(|told| told.contains("this process's retry budget is used up")).count() >= 900);
-    // A hundred retries for all together, and not two thousand.
+    // All together make a hundred retries, not two thousand.
     assert_eq!(server.requests().len(), 1100);
 }
 
@@ -275,7 +275,7 @@ fn downloads_overlap_but_not_all_at_once() {
             let mut count = count.lock().unwrap();
             *count += 1;
             changed.notify_all();
-            // No answer before as many are here as may be at first, and not before one more would have come.
+            // The server answers after the first window of requests has arrived, and one more would have come.
             drop(changed.wait_while(count, |count| *count < INITIAL_PLACES).unwrap());
             std::thread::sleep(Duration::from_millis(100));
             let count = together.0.lock().unwrap();

@@ -1,4 +1,4 @@
-//! The instance metadata service, and one that isn't there.
+//! The instance metadata service: present, late, refused and missing.
 
 use std::{
     sync::{
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::net::{clock::Clock, retry::Pace};
 
-/// The metadata service's session token, then what `answer` says; only for who brings the token.
+/// Starts a metadata service that answers by `answer`, only to requests with the session token.
 pub(crate) fn service(answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Server {
     Server::start(move |_, request: &Request| {
         if request.line.starts_with("PUT /latest/api/token ") {
@@ -102,7 +102,7 @@ fn a_disabled_service_is_permanent_and_never_asked_without_a_token() {
     assert!(service.requests().iter().all(|request| request.line.starts_with("PUT ")));
 }
 
-/// A service that gives token after token, and takes only the last one.
+/// Starts a service that accepts only the last token that it gave.
 fn renewing(answer: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Server {
     let tokens = AtomicUsize::new(0);
     Server::start(move |number, request| {
@@ -116,7 +116,7 @@ fn renewing(answer: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Server {
 
 #[test]
 fn a_service_that_is_late_is_waited_for_but_not_forever() {
-    // At first nobody gets an answer, then the service has no tokens yet, then all is well.
+    // At first no request gets an answer, then the service has no tokens yet, then it works.
     let late = Server::start(|number, request| match number {
         0..4 => Reply::raw(""),
         4..8 => Reply::new(503, &[], ""),
@@ -140,7 +140,7 @@ fn a_service_that_is_late_is_waited_for_but_not_forever() {
     let seconds = || now.load(Ordering::Relaxed) / 1000;
     let waited = seconds();
     assert!((300..310).contains(&waited), "{waited} s: {told_first}");
-    // The next question does not wait again: the time is the machine's, not the question's.
+    // The next request does not wait again: the wait is the machine's, not the request's.
     assert_eq!(told(bench.system.instance("region")).0, 75);
     assert!(seconds() < waited + 10, "{} s", seconds());
 }
@@ -161,7 +161,7 @@ fn a_token_that_is_no_longer_taken_is_replaced_once() {
 
 #[test]
 fn a_token_that_does_not_arrive_hints_at_the_hop_limit() {
-    // The connection stands, but the answer's packets die one hop too early.
+    // The connection is made, but the answer's packets expire one hop too early.
     let service = Server::replies(vec![Reply::raw("").then_stall()]);
     let settings = BenchSettings { metadata_endpoint: service.url(""), ..hasty() };
     let (code, told) = told(Bench::new(settings).system.instance("id"));

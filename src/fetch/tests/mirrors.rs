@@ -10,7 +10,7 @@ use crate::{
     value::Sha256,
 };
 
-/// Any of these, with the bytes `jar`.
+/// Returns a download of the bytes `jar` from any of these URLs.
 fn any_of(urls: &[&str]) -> Download {
     let sources: Vec<Source> = urls.iter().map(|url| url.parse().unwrap()).collect();
     Download::new(Sources::try_from(sources).unwrap(), Some(Sha256::of(b"jar")))
@@ -19,7 +19,7 @@ fn any_of(urls: &[&str]) -> Download {
 #[test]
 fn the_next_source_is_asked_after_one_that_fails_in_any_way() {
     let good = Server::replies(vec![Reply::ok("jar")]);
-    // How it fails, and how often it is asked.
+    // The failing reply, and the number of requests.
     for (reply, asked) in [
         (Reply::new(404, &[], ""), 1),
         (Reply::new(503, &[], ""), 2),

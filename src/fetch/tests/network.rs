@@ -1,5 +1,5 @@
 //! What fails below HTTP: packets that vanish, name servers, a disk that is too small. Each in a network and a mount
-//! namespace of its own, which needs root. Numbers are rows of the fault matrix.
+//! namespace of its own, which needs root.
 
 use std::{
     io::{Read, Write},
@@ -46,7 +46,7 @@ fn run(program: &str, arguments: &str) {
 #[test]
 fn a_connection_of_which_the_other_end_is_gone_is_transient() {
     apart(|| {
-        // Bytes would keep coming, if they came.
+        // The server would keep sending bytes.
         let server = Server::replies(vec![Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n").then_drip()]);
         let limits = settings_with(|network| {
             network.connect_timeout = Duration::from_millis(400);
@@ -82,7 +82,7 @@ fn a_download_goes_on_when_the_packets_come_again() {
         let started = &bench.system.fetcher.started;
         assert!(eventually(&bench.system, || started.borrow()[0].1.progress.now().0 >= 1_400_000));
         run("iptables", "-A INPUT -i lo -j DROP");
-        // So long that the stall was seen, and new connections were tried.
+        // This is long enough to see the stall and to try new connections.
         bench.system.host.stop.wait(Duration::from_secs(2)).unwrap();
         assert_eq!(server.requests().len(), 1);
         run("iptables", "-F INPUT");
@@ -91,18 +91,18 @@ fn a_download_goes_on_when_the_packets_come_again() {
     });
 }
 
-/// What a name server does with a question.
+/// The fault of a name server.
 #[derive(Clone, Copy, PartialEq)]
 enum NameServerFault {
     ServerFailure,
     Silence,
-    /// Too much for a datagram; asked again by TCP, it answers.
+    /// The answer is too long for a datagram. The server answers by TCP.
     Truncated,
-    /// Too much for a datagram, and no TCP.
+    /// The answer is too long for a datagram, and the server does not answer by TCP.
     OnlyTruncated,
 }
 
-/// A name server on port 53 of this namespace, the only one that its resolver knows.
+/// Starts a name server on port 53 of this namespace, and makes it the resolver's only one.
 fn name_server(names: NameServerFault, directory: &Path) {
     let datagrams = UdpSocket::bind("127.0.0.1:53").unwrap();
     _ = std::thread::spawn(move || {
@@ -141,7 +141,7 @@ fn name_server(names: NameServerFault, directory: &Path) {
     mount(Some(&configuration), "/etc/resolv.conf", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
 }
 
-/// An answer to a DNS question without extensions: RFC 1035 section 4.1.
+/// Returns an answer to a DNS question without extensions: RFC 1035 section 4.1.
 fn reply(question: &[u8], code: u8, address: &[u8]) -> Vec<u8> {
     let end = 12 + question[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
     let mut reply = question[..end].to_vec();
@@ -208,7 +208,7 @@ fn a_body_without_a_length_ends_at_the_disk_s_and_leaves_it_free() {
         assert_eq!(std::fs::read_dir(&staging).unwrap().count(), 0);
         assert_eq!(text(bench.fetch(&Server::replies(vec![Reply::ok("jar")]).url("/")).unwrap()), "jar");
         std::fs::write(staging.join("all of it"), vec![0; 4 << 20]).unwrap();
-        // So that the tree can go.
+        // The tree can be removed then.
         umount2(&staging, MntFlags::MNT_DETACH).unwrap();
     });
 }

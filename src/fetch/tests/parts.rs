@@ -1,5 +1,4 @@
-//! Bodies in parts: resumed, shared by several connections, and all that a server can get wrong about that. Numbers are
-//! rows of the fault matrix.
+//! Bodies in parts: resumed, shared by several connections, and answered wrongly by servers.
 
 use std::sync::{
     Arc,
@@ -16,10 +15,10 @@ use crate::{
     value::Sha256,
 };
 
-/// Where a body of several parts is cut into them.
+/// The length of a part of a body.
 pub(crate) const PART_BYTES: usize = 8 << 20;
 
-/// Bytes of which no two blocks are alike.
+/// Returns a body in which no two blocks are alike.
 pub(crate) fn body(length: usize) -> Vec<u8> {
     let block: Vec<u8> = (0..=u8::MAX).cycle().take(4088).collect();
     let mut body = Vec::with_capacity(length + 4096);
@@ -31,13 +30,13 @@ pub(crate) fn body(length: usize) -> Vec<u8> {
     body
 }
 
-/// The first and last byte asked for.
+/// Returns the first and the last requested byte.
 pub(crate) fn asked(request: &Request) -> Option<(usize, Option<usize>)> {
     let (first, last) = request.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
     Some((first.parse().unwrap(), last.parse().ok()))
 }
 
-/// What a good server sends of a body.
+/// Returns the reply of a correct server.
 pub(crate) fn serve(body: &[u8], etag: &str, request: &Request) -> Reply {
     let current = request.header("if-range").is_none_or(|known| known == etag);
     match asked(request).filter(|_| current) {
@@ -59,7 +58,7 @@ pub(crate) fn is(fetched: &Fetched, body: &[u8]) -> bool {
     bytes == body && fetched.sha256 == Sha256::of(body) && fetched.size == body.len() as u64
 }
 
-/// The first answer ends in the middle of the body; the others are up to `then`.
+/// Starts a server whose first answer ends in the middle of the body. `then` makes the other answers.
 fn cut(body: &[u8], at: usize, then: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static) -> Server {
     let body = body.to_vec();
     Server::start(move |number, request| match number {
@@ -90,7 +89,7 @@ fn only_what_is_missing_is_asked_for_again() {
         assert!(is(&bench.fetch(&server.url("/")).unwrap(), &body));
         let requests = server.requests();
         let (first, last) = asked(&requests[1]).unwrap();
-        // The end of what was sent may not have been read before the connection was seen to be cut.
+        // The client may have seen the end of the connection before it read the last bytes.
         assert!(first > 0 && first <= 1_500_000 && last.is_none(), "{requests:?}");
         // A busy machine may stall once more.
         assert!(requests[1..].iter().all(|request| asked(request).is_some()), "{requests:?}");
@@ -128,7 +127,7 @@ fn what_changed_in_between_is_no_part_of_what_is_there_now() {
     assert!(is(&fetched, &new));
     assert_eq!(fetched.etag.as_deref(), Some("\"v2\""));
 
-    // A server that says so only in the part itself.
+    // Only the part itself tells it.
     let of = new.clone();
     let server = cut(&old, 1_000_000, move |_, request| match asked(request) {
         Some((first, _)) => {
@@ -176,7 +175,7 @@ fn a_long_body_is_shared_by_connections_and_is_the_same() {
     assert_eq!(PART_BYTES as u64, CHUNK_BYTES);
     let body = Arc::new(body(3 * PART_BYTES + 12_345));
     let of = body.clone();
-    // The lead is slow: it waits for another connection.
+    // The first connection is slow: it waits for another one.
     let parts = Arc::new(AtomicUsize::new(0));
     let counted = parts.clone();
     let server = Server::start(move |number, request| {
@@ -190,7 +189,7 @@ fn a_long_body_is_shared_by_connections_and_is_the_same() {
     let pinned = Download { sha256: Some(Sha256::of(&body)), ..download(&server.url("/")) };
     assert!(is(&bench.system.fetch(&pinned).unwrap(), &body));
     assert!(parts.load(Ordering::Relaxed) >= 2, "{:?}", server.requests());
-    // None was fetched twice, but what the lead was at.
+    // No part was downloaded twice, except the one of the first connection.
     let mut ranges: Vec<_> = server.requests().iter().filter_map(asked).collect();
     ranges.sort_unstable();
     ranges.dedup();
@@ -208,7 +207,7 @@ fn a_part_that_is_answered_by_a_busy_server_is_asked_for_again_later() {
             _ => serve(&of, "\"v1\"", request),
         });
         assert!(is(&Bench::new(settings()).fetch(&server.url("/")).unwrap(), &body), "{patience}");
-        // What has arrived before stays.
+        // The bytes received before are kept.
         let wholes = server.requests().iter().filter(|request| request.header("range").is_none()).count();
         assert_eq!(wholes, 1, "{patience}: {:?}", server.requests());
     }
@@ -223,7 +222,7 @@ fn a_long_body_that_changes_while_it_is_shared_is_fetched_again_alone() {
         _ => serve(&of, "\"v2\"", request),
     });
     assert!(is(&Bench::new(settings()).fetch(&server.url("/")).unwrap(), &new));
-    // The first one, and the last that was sent, though others may arrive after it.
+    // This is the first request, and the last one that was sent, though others may arrive later.
     assert_eq!(server.requests().iter().filter(|request| asked(request).is_none()).count(), 2);
 }
 
@@ -280,7 +279,7 @@ fn what_was_left_of_other_bytes_or_by_another_boot_is_not_taken_up() {
         let (was, is_now) = (old.clone(), new.clone());
         let server = Server::start(move |number, request| match number {
             0 => serve(&was, "\"v1\"", request).cut(1_200_000),
-            // The first one got on, and so doesn't count.
+            // The first attempt made progress, so it does not count.
             1..=3 => Reply::new(503, &[], ""),
             _ => serve(&is_now, if other_boot { "\"v1\"" } else { "\"v2\"" }, request),
         });

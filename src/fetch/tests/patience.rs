@@ -1,4 +1,4 @@
-//! Origins that are out of order for a while, and downloads of a run that wait for them. Time is simulated.
+//! Downloads of a run that wait for an origin that fails for a while. The time is simulated.
 
 use std::{
     sync::{
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// As in a run, by this clock.
+/// Returns the settings of a run, with this clock.
 fn patient(clock: &Arc<AtomicU64>) -> BenchSettings {
     let pace =
         Pace { limit: Limit::Patience(ORIGIN_PATIENCE), clock: Clock::Simulated(clock.clone()), ..Pace::default() };
@@ -58,7 +58,7 @@ fn fleet(outage: u64, refusal: &[(&str, &str)]) -> Vec<u64> {
     asked
 }
 
-/// The most requests in one second, from this second on.
+/// Returns the most requests in one second, from this second on.
 fn peak(asked: &[u64], from: u64) -> usize {
     (from..=300).map(|second| asked.iter().filter(|at| **at == second).count()).max().unwrap_or_default()
 }
@@ -77,7 +77,7 @@ fn a_fleet_outlasts_an_origin_that_refuses_for_120_s() {
 
 #[test]
 fn a_fleet_that_was_told_when_to_come_back_does_not_come_at_once() {
-    // Without jitter all would ask again after exactly 22 s.
+    // Without jitter, all would send the next request after exactly 22 s.
     let asked = fleet(20, &[("retry-after", "22")]);
     assert_eq!(asked.len(), 200);
     assert!(asked.iter().all(|at| *at == 0 || (22..=33).contains(at)), "{asked:?}");
@@ -135,7 +135,7 @@ fn mirrors_are_asked_in_turn_until_one_is_back() {
     assert_eq!(text(Bench::new(patient(&clock)).system.fetch(&any).unwrap()), "jar");
     assert!((60..90).contains(&seconds(&clock)));
 
-    // What will never deliver is not waited for.
+    // A source that will never deliver is not waited for.
     let clock = Arc::default();
     let none = Download::new(Sources::try_from(vec![sources[1].clone(), sources[1].clone()]).unwrap(), None);
     assert_eq!(told(Bench::new(patient(&clock)).system.fetch(&none)).0, 1);

@@ -50,7 +50,7 @@ fn bench_with(server: &Server, settings: BenchSettings) -> Bench {
     Bench::new(BenchSettings { aws: Some(config(server, SharedCredentialsProvider::new(credentials))), ..settings })
 }
 
-/// On an instance, with the credentials that its metadata service gives.
+/// Returns a bench on an instance, with the credentials of its metadata service.
 fn instance(server: &Server, service: &Server) -> Bench {
     let settings = metadata::at(service);
     let provider = ProviderConfig::without_region().with_http_client(Sender::new(settings.clients()));
@@ -59,7 +59,7 @@ fn instance(server: &Server, service: &Server) -> Bench {
     Bench::new(BenchSettings { aws: Some(config(server, SharedCredentialsProvider::new(credentials))), ..settings })
 }
 
-/// With another endpoint of S3.
+/// Returns a bench with another endpoint of S3.
 fn elsewhere(mut bench: Bench, endpoint: &str) -> Bench {
     bench.rewire(|settings| {
         let config = settings.aws.take().unwrap();
@@ -74,7 +74,7 @@ pub(super) fn error(status: u16, code: &str, headers: &[(&str, &str)]) -> Reply 
     Reply::new(status, &[&id, headers].concat(), body)
 }
 
-/// The region that a request was signed for.
+/// Returns the region that a request was signed for.
 fn region(request: &Request) -> String {
     let scope = request.header("authorization").and_then(|value| value.split('/').nth(2));
     scope.unwrap_or_default().to_owned()
@@ -183,7 +183,7 @@ fn a_wrong_clock_is_corrected_once() {
     assert!((3590..3660).contains(&(dates[1].secs() - dates[0].secs())), "{dates:?}");
 }
 
-/// The time in `x-amz-date`, `20260101T000000Z`.
+/// Returns the time in `x-amz-date`, such as `20260101T000000Z`.
 fn signed_at(request: &Request) -> DateTime {
     let date = request.header("x-amz-date").unwrap();
     let (day, time) = date.trim_end_matches('Z').split_once('T').unwrap();
@@ -262,7 +262,8 @@ fn an_unreachable_s3_says_so_in_few_words() {
     assert!(told.contains("caused by: connecting to 127.0.0.1: connection refused"), "{told}");
 }
 
-/// An object of some bytes: all of it, with these headers, or the part that is asked for, if it is still the same.
+/// Returns the reply of an object with these bytes: all of it with these headers, or the requested part if the `ETag`
+/// matches.
 pub(super) fn object(body: &[u8], headers: &[(&str, &str)], request: &Request) -> Reply {
     match (request.header("if-match"), asked(request)) {
         (Some(known), _) if known != ETAG => error(412, "PreconditionFailed", &[]),
@@ -271,18 +272,19 @@ pub(super) fn object(body: &[u8], headers: &[(&str, &str)], request: &Request) -
     }
 }
 
-/// How often all of it was asked for.
+/// Returns the number of requests for the whole object.
 pub(super) fn wholes(server: &Server) -> usize {
     server.requests().iter().filter(|request| request.header("range").is_none()).count()
 }
 
-/// The key that a request was signed with.
+/// Returns the access key that a request was signed with.
 fn signer(request: &Request) -> Option<String> {
     let (_, credential) = request.header("authorization")?.split_once("Credential=")?;
     Some(credential.split('/').next()?.to_owned())
 }
 
-/// A metadata service that gives `ASIA1`, then `ASIA2`, and so on, the first of them for `seconds` only.
+/// Starts a metadata service that gives the access keys `ASIA1`, `ASIA2` and so on. The first one is valid for
+/// `seconds`.
 fn rotating(seconds: u64) -> Server {
     let given = AtomicUsize::new(0);
     metadata::service(move |path| {
@@ -343,7 +345,7 @@ fn credentials_that_stay_expired_are_named_after_one_more_attempt() {
 
 #[test]
 fn credentials_that_rotate_leave_no_gap() {
-    // The first ones end within the SDK's margin: used at once, replaced before they are refused.
+    // The first credentials end within the SDK's margin. They are used at once, and replaced before they are refused.
     let service = rotating(5);
     let server = Server::start(|_, _| Reply::ok("jar"));
     let bench = instance(&server, &service);
@@ -353,7 +355,7 @@ fn credentials_that_rotate_leave_no_gap() {
     let signers: Vec<String> = server.requests().iter().filter_map(signer).collect();
     assert_eq!(signers, ["ASIA1", "ASIA2", "ASIA2"]);
 
-    // Taken back before their time, while several downloads go on.
+    // The first credentials are refused before their end, while several downloads run.
     let service = rotating(36_000);
     let server = Server::start(|number, request| match signer(request).as_deref() {
         Some("ASIA1") if number > 0 => error(400, "ExpiredToken", &[]),
@@ -373,7 +375,7 @@ fn a_late_metadata_service_delays_what_needs_its_credentials() {
     let server = Server::start(|_, _| Reply::ok("jar"));
     let ready = rotating(36_000);
     let ready_at = ready.url("");
-    // What stands in for the service passes on nothing at first.
+    // At first, the server in front of the service passes nothing on.
     let front =
         Server::start(move |number, request| if number < 20 { Reply::raw("") } else { pass_on(&ready_at, request) });
     let mut bench = instance(&server, &front);
@@ -383,7 +385,7 @@ fn a_late_metadata_service_delays_what_needs_its_credentials() {
     assert_eq!(server.requests().len(), 1);
 }
 
-/// A request, sent to another server.
+/// Sends a request to another server. Returns its answer.
 fn pass_on(to: &str, request: &Request) -> Reply {
     let mut stream = std::net::TcpStream::connect(to.trim_start_matches("http://")).unwrap();
     let token = request

@@ -1,4 +1,4 @@
-//! An HTTP server that does what it is told, byte for byte.
+//! An HTTP server whose answers a test writes byte for byte.
 
 use std::{
     fmt::Write as _,
@@ -17,18 +17,18 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// A header's value.
+    /// Returns the value of a header.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The path and query asked for.
+    /// Returns the requested path and query.
     pub(crate) fn target(&self) -> &str {
         self.line.split(' ').nth(1).unwrap_or_default()
     }
 }
 
-/// What is sent, and what follows it.
+/// The bytes to send, and what follows them.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     bytes: Vec<u8>,
@@ -44,12 +44,12 @@ enum Then {
 }
 
 impl Reply {
-    /// These bytes, whatever they mean, and the end of the connection.
+    /// Returns a reply of these bytes, after which the connection ends.
     pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self { bytes: bytes.into(), then: Then::Close }
     }
 
-    /// A whole response.
+    /// Returns a whole response.
     pub(crate) fn new(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
         let mut head = format!("HTTP/1.1 {status} Status\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
@@ -59,29 +59,29 @@ impl Reply {
         Self::raw([head.as_bytes(), b"\r\n", body].concat())
     }
 
-    /// A 200.
+    /// Returns a response with status 200.
     pub(crate) fn ok(body: impl AsRef<[u8]>) -> Self {
         Self::new(200, &[], body)
     }
 
-    /// Then nothing more, on an open connection.
+    /// Sends nothing more after it, but keeps the connection open.
     pub(crate) fn then_stall(self) -> Self {
         Self { then: Then::Stall, ..self }
     }
 
-    /// Only so many bytes of the body.
+    /// Sends only the first bytes of the body.
     pub(crate) fn cut(mut self, at: usize) -> Self {
         let head = self.bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
         self.bytes.truncate(head + at);
         self
     }
 
-    /// A little now, and the rest so late that other connections come first.
+    /// Sends a little now, and the rest after other connections have come.
     pub(crate) fn slow(self) -> Self {
         Self { then: Then::Slow, ..self }
     }
 
-    /// Then a byte from time to time.
+    /// Sends the body a byte at a time, slowly.
     pub(crate) fn then_drip(self) -> Self {
         Self { then: Then::Drip, ..self }
     }
@@ -102,17 +102,18 @@ struct Seen {
 }
 
 impl Server {
-    /// Answers by number (from 0) and request. One connection, one request.
+    /// Starts a server that answers by the number of the request (from 0) and the request. A connection has one
+    /// request.
     pub(crate) fn start(answer: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static) -> Self {
         Self::behind("http", |stream| stream, answer)
     }
 
-    /// Gives these replies in turn, the last one again and again.
+    /// Starts a server that gives these replies in turn, and then repeats the last one.
     pub(crate) fn replies(replies: Vec<Reply>) -> Self {
         Self::start(move |number, _| replies[number.min(replies.len() - 1)].clone())
     }
 
-    /// Answers on what `layer` makes of a connection.
+    /// Starts a server that answers on the stream that `layer` makes of a connection.
     pub(crate) fn behind<S: Read + Write>(
         scheme: &'static str,
         layer: impl Fn(TcpStream) -> S + Send + Sync + 'static,
@@ -133,22 +134,22 @@ impl Server {
         server
     }
 
-    /// The URL of a path, which begins with a slash.
+    /// Returns the URL of a path, which begins with a slash.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}://{}{path}", self.scheme, self.address)
     }
 
-    /// What was asked so far.
+    /// Returns the requests so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.seen().requests.clone()
     }
 
-    /// How many connections there were, with or without a request.
+    /// Returns the number of connections, with or without a request.
     pub(crate) fn connections(&self) -> usize {
         self.seen().connections
     }
 
-    /// How many of them were closed by the other side before their response was over.
+    /// Returns the number of connections that the client closed before the end of the response.
     pub(crate) fn abandoned(&self) -> usize {
         self.seen().abandoned
     }
@@ -158,7 +159,7 @@ impl Server {
     }
 }
 
-/// A stream whose reads end after a while: what paces a drip.
+/// A stream whose reads time out, which paces a slow body.
 fn paced(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     stream
@@ -188,7 +189,7 @@ fn serve(stream: &mut (impl Read + Write), seen: &Mutex<Seen>, answer: &impl Fn(
     }
 }
 
-/// Whether the other side has had enough.
+/// Returns whether the client has closed the connection.
 fn is_closed(stream: &mut impl Read) -> bool {
     !matches!(stream.read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
 }
@@ -207,7 +208,7 @@ fn read(stream: &mut impl Read) -> Option<Request> {
     }
 }
 
-/// A reader for which the pace doesn't count.
+/// A reader that ignores the pace.
 struct Patient<'a, R>(&'a mut R);
 
 impl<R: Read> Read for Patient<'_, R> {

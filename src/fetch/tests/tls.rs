@@ -1,4 +1,4 @@
-//! `https` sources: row 44 of the fault matrix, and plaintext after TLS.
+//! `https` sources: certificates that are not trusted, and redirects from TLS to plaintext.
 //!
 //! The certificates beside this file were made by openssl 3.0 and are valid from 2020 to 2119, whatever the
 //! clock of the machine that runs the tests:
@@ -31,7 +31,7 @@ use super::{
 const AUTHORITY: &[u8] = include_bytes!("certificates/authority.pem");
 const KEY: &[u8] = include_bytes!("certificates/server.key");
 
-/// A server that presents a certificate.
+/// Starts a server that presents a certificate.
 fn server(certificate: &[u8], reply: Reply) -> Server {
     let certificate = CertificateDer::from_pem_slice(certificate).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -47,14 +47,14 @@ fn server(certificate: &[u8], reply: Reply) -> Server {
     )
 }
 
-/// Trusts the test's authority.
+/// Returns settings that trust the test's authority.
 fn trusting() -> BenchSettings {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(AUTHORITY).unwrap()).unwrap();
     BenchSettings { roots: Some(roots), ..settings() }
 }
 
-/// Trusts what the machine does.
+/// Returns settings that trust the machine's authorities.
 fn trusting_the_machine_s() -> BenchSettings {
     BenchSettings { roots: None, ..settings() }
 }

@@ -1,4 +1,4 @@
-//! Faults of users and groups. The numbers are rows of the fault matrix.
+//! Faults of users and groups.
 
 use std::fs;
 use std::process::{Child, Stdio};

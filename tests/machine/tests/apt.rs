@@ -1,4 +1,4 @@
-//! Faults of apt and dpkg on real machines: rows 50 to 57 of the fault matrix, and `apt_repository`.
+//! Faults of apt and dpkg on real machines, and `apt_repository`.
 
 use anyhow::{Result, ensure};
 use machine::{Fault, Machine, Options, Output, Signer};

@@ -1,4 +1,4 @@
-//! Swap files on real file systems. Rows of the fault matrix by number.
+//! Swap files on real file systems.
 
 use std::fs;
 
