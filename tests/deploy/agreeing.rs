@@ -11,7 +11,7 @@ use crate::{
     tape::{Meeting, Turn, changes},
 };
 
-/// Runs it on a terminal, and types this text when it asks.
+/// Runs the command on a terminal, and types this text when it asks.
 fn on_a_terminal(operator: &Operator, arguments: &[&str], variables: &[(&str, &str)], typed: &str) -> Finished {
     let inner = operator.command(arguments, variables);
     let words = std::iter::once(inner.get_program()).chain(inner.get_args());
@@ -29,7 +29,7 @@ fn on_a_terminal(operator: &Operator, arguments: &[&str], variables: &[(&str, &s
         shown.extend(byte);
     }
     keyboard.write_all(typed.as_bytes()).unwrap();
-    // A reader that still waits for a line gets the end of the input.
+    // A program that still waits for a line gets the end of the input.
     drop(keyboard);
     let _ = screen.read_to_end(&mut shown).unwrap();
     let code = child.wait().unwrap().code();

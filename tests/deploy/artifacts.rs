@@ -1,4 +1,4 @@
-//! What is put into the bucket, and how machines are led to it.
+//! The files that a deploy uploads, and the user-data that names them.
 
 use std::path::Path;
 
@@ -74,7 +74,7 @@ fn own_steps_and_files_are_uploaded_too() {
     let file = operator.sandbox.write("a.bin", "content of a");
     let file = format!("a={file}");
     let create = operator.with_agent(&["create-stack", "--yes", "--steps", &steps, "--file", &file]);
-    // The variables of the built-in steps are none of these.
+    // These are not variables of the built-in steps.
     let create: Vec<&str> = strs(&create).into_iter().take_while(|argument| *argument != "--set").collect();
     let _ = operator.deploy(&create, &[NO_USER_DATA]).expect(0);
     let objects = operator.world(|world| world.objects.clone());

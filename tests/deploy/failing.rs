@@ -1,4 +1,4 @@
-//! Deploys that fail, and those that have nothing to do.
+//! Deploys that fail, and deploys without changes.
 
 use crate::{
     operator::Operator,
@@ -11,7 +11,7 @@ const SIGNAL: &str = "Received FAILURE signal with UniqueId i-0123456789abcdef0 
 const CANCELLED: &str = "Resource creation cancelled";
 const UNSATISFIED: &str =
     "Received 1 FAILURE signal(s) out of 2. Unable to satisfy 100% MinSuccessfulInstancesPercent requirement";
-/// What a machine's console holds: the kernel's words and a login around and between those of the agent.
+/// The console of a machine: lines of the kernel and a login around and between those of the agent.
 const CONSOLE: &str = "\
 [    0.000000] Linux version 5.4.0-1103-aws\r
 [   12.345678] IPv6: ADDRCONF(NETDEV_CHANGE): eth0: link becomes ready\r
@@ -29,7 +29,7 @@ hint: check the URL, or that the file was uploaded\r
 Ubuntu 18.04 LTS ip-172-31-0-10 ttyS0\r
 ";
 
-/// Machines of the new slot that say that they failed, and what CloudFormation makes of it.
+/// Lets the machines of the new slot signal a failure, and CloudFormation roll the stack back.
 fn failure() -> [Scene; 2] {
     let events: Vec<Event> = vec![
         ("GreenGroup", GROUP, "CREATE_IN_PROGRESS", ""),
@@ -153,7 +153,7 @@ fn the_next_build_can_be_deployed_after_one_that_failed() {
     operator.content("2");
     operator.world(|world| world.plot = failure().into());
     let _ = operator.update("2").expect(1);
-    // The stack is what it was: the same number is free.
+    // The stack is unchanged, so the same number is free.
     let _ = operator.update("2").expect(0).says("every serving target runs build 2");
 }
 

@@ -13,8 +13,7 @@ fn throttled() -> Turn {
     Turn::Refusal(400, "Throttling", "Rate exceeded")
 }
 
-/// An update that gets the signal of Ctrl-C while it waits for the answer to the call of this operation that follows these
-/// turns.
+/// Runs an update that gets SIGINT while it waits for the answer to a call of this operation, after these turns.
 fn interrupted_at(operator: &Operator, operation: &str, turns: usize) -> Finished {
     let (meeting, turn) = Meeting::new();
     operator.tape.script(operation, (0..turns).map(|_| Turn::Usual).chain([turn]));
@@ -27,7 +26,7 @@ fn interrupted_at(operator: &Operator, operation: &str, turns: usize) -> Finishe
 fn throttled_polling_goes_on() {
     let operator = Operator::serving();
     operator.content("2");
-    // The first look at the events is before the change; six refusals exceed a call's retries.
+    // The first request for events comes before the change. Six refusals exceed the retries of a call.
     let throttle = |first: usize| (0..first).map(|_| Turn::Usual).chain((0..6).map(|_| throttled()));
     operator.tape.script("DescribeStackEvents", throttle(1));
     let told = operator.update("2").expect(0).says("every serving target runs build 2");
@@ -43,7 +42,7 @@ fn throttled_polling_goes_on() {
 fn a_silent_balancer_costs_a_healthy_build_no_traffic() {
     let operator = Operator::serving();
     operator.content("2");
-    // The gate looks once; then, under the first share, the balancer is silent for longer than a call retries.
+    // The first check succeeds. Then, at the first share, the balancer is silent for longer than the retries of a call.
     operator.tape.script("DescribeTargetHealth", std::iter::once(Turn::Usual).chain((0..6).map(|_| throttled())));
     let told = operator.update("2").expect(0).says("every serving target runs build 2");
     assert!(told.stderr.contains("the balancer does not answer, still trying"), "{}", told.stderr);
@@ -112,7 +111,7 @@ fn watching_ends_with_what_the_stack_ends_with() {
     });
     let told = operator.deploy(&["watch"], &[]).expect(1).says("caused by: GreenGroup (CREATE_FAILED): no capacity");
     assert!(!told.stdout.contains("CREATE_COMPLETE"), "what was before is not shown: {}", told.stdout);
-    // It is over; the next one sees the same.
+    // The deploy has ended. The next one sees the same state.
     let _ = operator.deploy(&["watch"], &[]).expect(1).says("no capacity");
 }
 
@@ -133,7 +132,7 @@ fn ctrl_c_before_the_traffic_moves_leaves_it_where_it_is() {
 fn ctrl_c_between_two_shares_leaves_them_and_names_both_ways() {
     let operator = Operator::serving();
     operator.content("2");
-    // Before any traffic, then under 10 %.
+    // Before any traffic, then at 10 %.
     let _ = interrupted_at(&operator, "DescribeTargetHealth", 1)
         .expect(130)
         .says("green (build 2) receives 10 % of the traffic")

@@ -1,4 +1,4 @@
-//! The operator: the binary in a sandbox, with the tape for AWS.
+//! The user of `deploy`: the binary in a sandbox, with the tape in place of AWS.
 
 use std::{
     collections::BTreeMap,
@@ -41,12 +41,12 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// With two subnets and user-data of their own in the environment; there is no stack.
+    /// Returns an operator without a stack, with two subnets and own user-data in the environment.
     pub fn new() -> Self {
         Self::with(vec![World::default()])
     }
 
-    /// The same, where there may be two stacks of one slot.
+    /// Returns the same operator for two stacks of one slot.
     pub fn of_two_stacks() -> Self {
         Self::with(["glovo-app-blue", "glovo-app-green"].map(World::of_one_slot).into())
     }
@@ -57,7 +57,7 @@ impl Operator {
         operator
     }
 
-    /// The same, with a stack whose blue slot serves build 1 on two machines.
+    /// Returns the same operator with a stack whose blue slot serves build 1 on two machines.
     pub fn serving() -> Self {
         let operator = Self::new();
         let _ = operator.deploy(&["create-stack", "--yes"], &[("BUILD_NUMBER", "1")]).expect(0);
@@ -65,7 +65,7 @@ impl Operator {
         operator
     }
 
-    /// The same after build 2 has taken over: green serves, blue is kept at one machine.
+    /// Returns the same operator after a deploy of build 2: green serves, blue keeps one machine.
     pub fn serving_twice() -> Self {
         let operator = Self::serving();
         operator.content("2");
@@ -74,12 +74,12 @@ impl Operator {
         operator
     }
 
-    /// What the next deploy's machines are to run.
+    /// Sets the user-data of the next deploy's machines.
     pub fn content(&self, text: &str) {
         let _ = self.sandbox.write("user-data", format!("#!/bin/sh\necho content {text}\n"));
     }
 
-    /// `deploy` with these arguments and no other variables than these.
+    /// Returns the command `deploy` with these arguments and only these variables.
     pub fn command(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
         let is_quick =
             |verb: &&str| ["status", "diagnose", "history", "render"].iter().any(|quick| verb.ends_with(quick));
@@ -97,18 +97,18 @@ impl Operator {
         command
     }
 
-    /// Runs it to its end.
+    /// Runs the command to its end.
     pub fn deploy(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Finished {
         Finished::from(self.command(arguments, variables).output().expect("unshare, as root"))
     }
 
-    /// Deploys a build of this number to the stack that there is, its traffic moved without delay.
+    /// Deploys a build with this number to the existing stack, and moves its traffic without delay.
     pub fn update(&self, build: &str) -> Finished {
         self.deploy(&["update-stack", "--yes", "--pause", "0s"], &[("BUILD_NUMBER", build)])
     }
 
-    /// These arguments, and those for machines that fetch a program for `x86_64` and run the built-in steps.
-    /// `CLOUD_INIT_PATH` has to be empty then.
+    /// Adds the arguments for machines that download a program for `x86_64` and run the built-in steps.
+    /// `CLOUD_INIT_PATH` must be empty then.
     pub fn with_agent(&self, arguments: &[&str]) -> Vec<String> {
         let mut program = [0; 64];
         program[..4].copy_from_slice(b"\x7fELF");
@@ -120,12 +120,12 @@ impl Operator {
         all.into_iter().map(str::to_owned).collect()
     }
 
-    /// Starts it in the background.
+    /// Starts the command in the background.
     pub fn start(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
         Running::start(self.command(arguments, variables))
     }
 
-    /// The calls since the last look, and what came of them.
+    /// Returns the calls since the last call of this function, and their effects.
     pub fn calls(&self) -> Vec<Call> {
         self.tape.take()
     }
@@ -134,13 +134,13 @@ impl Operator {
         self.tape.world(with)
     }
 
-    /// A parameter of the stack.
+    /// Returns a parameter of the stack.
     pub fn parameter(&self, name: &str) -> String {
         self.world(|world| world.parameters.get(name).cloned().unwrap_or_default())
     }
 }
 
-/// The binary while it runs; ended with its test.
+/// The running binary, which ends with its test.
 pub struct Running(Option<Child>);
 
 impl Running {
@@ -170,7 +170,7 @@ impl Drop for Running {
     }
 }
 
-/// The defaults of a template's parameters; of one that has none, empty.
+/// Returns the defaults of a template's parameters; empty for a parameter without one.
 pub fn template_defaults(template: &str) -> BTreeMap<String, String> {
     let mut defaults = BTreeMap::new();
     let mut name = "";

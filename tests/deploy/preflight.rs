@@ -9,7 +9,7 @@ use crate::{
 
 const CERTIFICATE: &str = "arn:aws:acm:eu-central-1:123456789012:certificate/1";
 
-/// What is said of a stack that can't be made like this; nothing but reads was asked for.
+/// Returns the output for a stack that cannot be made with these settings. Checks that all calls were reads.
 fn refused(alter: impl FnOnce(&mut World), variables: &[(&str, &str)]) -> Finished {
     let operator = Operator::new();
     operator.world(alter);
@@ -104,7 +104,7 @@ fn the_account_s_quota_must_have_room_for_the_new_machines() {
         "quota: 2 machines of t2.micro need 4 vCPUs; 6 of the 8 that this account may run are in use (quota L-1216C47A)",
     );
     let _ = accepted(|world| world.quota = Some((10, vec![2, 4])), &[]);
-    // A missing permission to ask does not prevent the deploy.
+    // A missing permission to read does not prevent the deploy.
     let _ = accepted(as_it_is, &[]);
 }
 
@@ -145,7 +145,7 @@ fn the_certificate_must_be_of_the_region_and_the_name() {
 fn the_name_must_have_a_hosted_zone_and_the_nearest_is_taken() {
     let _ = refused(as_it_is, &[("DNSRECORD", "app.example.org")])
         .says("DNS: Route 53 has no public zone for app.example.org");
-    // Names that follow in the alphabet are not it.
+    // Names that follow in the alphabet do not match.
     let other = |world: &mut World| world.zones = vec!["other.example.com.", "zebra.com."];
     let _ = refused(other, &[("DNSRECORD", "app.example.com")]).says("no public zone for app.example.com");
     let operator = accepted(as_it_is, &[("DNSRECORD", "a.b.example.com")]);

@@ -224,7 +224,7 @@ fn a_slot_that_has_shrunk_grows_before_it_gets_more_traffic() {
     let operator = left_at("10", "90");
     operator.world(|world| {
         world.groups.get_mut("Blue").unwrap().resize("Blue", "1", "2", "");
-        // What the parameters say is not so.
+        // The parameters differ from the live state.
         for name in ["BlueDesiredCapacity", "GreenDesiredCapacity", "GreenMinSize"] {
             let _ = world.parameters.insert(name.into(), "2".into());
         }
@@ -253,7 +253,7 @@ fn it_stops_if_another_operator_moves_the_traffic() {
     let operator = Operator::serving();
     operator.content("2");
     let (meeting, turn) = Meeting::new();
-    // Before any traffic, then under 10 %.
+    // Before any traffic, then at 10 %.
     operator.tape.script("DescribeTargetHealth", [Turn::Usual, turn]);
     let running = operator.start(&["update-stack", "--yes", "--pause", "0s"], &[("BUILD_NUMBER", "2")]);
     meeting.then(|| {

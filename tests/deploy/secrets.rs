@@ -1,4 +1,4 @@
-//! The operator's credentials are used only in the requests' signatures.
+//! The user's credentials are used only in the signatures of requests.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,7 @@ use crate::{
     tape::{Meeting, Turn},
 };
 
-/// What the signature's key is made of, and the bearer's token.
+/// The secret key of the signature, and the session token.
 const CANARIES: [&str; 2] = [SECRET, TOKEN];
 
 #[track_caller]

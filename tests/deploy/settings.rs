@@ -1,4 +1,4 @@
-//! What is deployed: flag, else environment, else `deploy.toml`, else the stack as it is, else the default.
+//! The settings: flag, else environment, else `deploy.toml`, else the stack as it is, else the default.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
@@ -10,7 +10,7 @@ use crate::{
 
 const CERTIFICATE: &str = "arn:aws:acm:eu-central-1:123456789012:certificate/1";
 
-/// What the stack would become.
+/// Returns the parameters that the stack would get.
 fn planned(operator: &Operator, arguments: &[&str], variables: &[(&str, &str)]) -> Call {
     let _ = operator.deploy(&[&["plan"], arguments].concat(), variables).expect(0);
     of(&operator.calls(), "CreateChangeSet")[0].clone()

@@ -1,4 +1,4 @@
-//! What is said and done in each state of a stack.
+//! The output and the actions in each state of a stack.
 
 use crate::{
     operator::Operator,
@@ -13,7 +13,7 @@ const CONTINUE: &str = "aws cloudformation continue-update-rollback --stack-name
 const ROLL_BACK: &str = "aws cloudformation rollback-stack --stack-name glovo-app";
 const CONSOLE: &str = "look at the stack in the AWS console";
 
-/// State, exit code of `diagnose`, words of its meaning, next step.
+/// The state, the exit code of `diagnose`, words of its meaning, and the next step.
 type Row = (&'static str, i32, &'static str, &'static str);
 
 const ABSENT: [Row; 2] =

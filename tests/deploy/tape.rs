@@ -1,4 +1,4 @@
-//! The server: takes AWS calls apart, records them, and answers from the world, or by what a test has scripted.
+//! The server in place of AWS. It parses and records calls, and answers from the world or by the script of a test.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,33 +17,33 @@ use crate::{
 /// A call as it arrived.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// AWS's name for what is asked.
+    /// The name of the operation.
     pub operation: String,
     pub parameters: BTreeMap<String, String>,
-    /// The header `Authorization`: access key, region and service that it is signed for.
+    /// The header `Authorization`, with the access key, the region and the service of the signature.
     pub authorization: String,
     pub body: Vec<u8>,
 }
 
 impl Call {
-    /// A parameter; empty if it was not given.
+    /// Returns a parameter; empty if it is missing.
     pub fn get(&self, name: &str) -> &str {
         self.parameters.get(name).map_or("", String::as_str)
     }
 
-    /// The values of `name.1`, `name.2` …
+    /// Returns the values of `name.1`, `name.2` …
     pub fn list(&self, name: &str) -> Vec<&str> {
         (1..).map_while(|n| self.parameters.get(&format!("{name}.{n}"))).map(String::as_str).collect()
     }
 
-    /// What a stack's parameter is to be; `None` if it stays or is left to the template.
+    /// Returns the new value of a stack's parameter; `None` if it stays or is left to the template.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         let member = |n, field| format!("Parameters.member.{n}.{field}");
         let n = (1..self.parameters.len()).find(|n| self.get(&member(*n, "ParameterKey")) == name)?;
         self.parameters.get(&member(n, "ParameterValue")).map(String::as_str)
     }
 
-    /// Whether it may change something.
+    /// Returns whether the call may change something.
     pub fn is_change(&self) -> bool {
         !["Describe", "Get", "List", "Head", "DetectStackDrift"].iter().any(|word| self.operation.starts_with(word))
     }
@@ -78,34 +78,34 @@ fn pairs(form: &str) -> BTreeMap<String, String> {
     pairs.map(|(name, value)| (decoded(name), decoded(value))).collect()
 }
 
-/// What an operation gets in place of the world's answer, once.
+/// A scripted answer, which replaces the world's answer once.
 pub enum Turn {
-    /// The world's answer all the same.
+    /// The world's answer.
     Usual,
     /// An error: status, code, message.
     Refusal(u16, &'static str, &'static str),
-    /// The connection is closed, nothing was done.
+    /// The connection is closed, and nothing is done.
     Lost,
-    /// It is done, and the answer is lost.
+    /// The operation is done, and its answer is lost.
     Unanswered,
-    /// The world's answer, when the test has gone on from where it met the server.
+    /// The world's answer, after the test has let the server continue.
     Meet(Sender<()>, Receiver<()>),
 }
 
-/// Where a test meets the server.
+/// A meeting point of a test and the server.
 pub struct Meeting {
     reached: Receiver<()>,
     on: Sender<()>,
 }
 
 impl Meeting {
-    /// One, and the turn that leads to it.
+    /// Returns a meeting point, and the turn that waits there.
     pub fn new() -> (Self, Turn) {
         let ((here, reached), (on, go)) = (channel(), channel());
         (Self { reached, on }, Turn::Meet(here, go))
     }
 
-    /// Waits until the call is made, does this, and has it answered.
+    /// Waits until the call is made, runs a function, and lets the server answer.
     pub fn then<T>(self, act: impl FnOnce() -> T) -> T {
         self.reached.recv_timeout(Duration::from_mins(1)).expect("the call is made");
         let done = act();
@@ -115,7 +115,7 @@ impl Meeting {
 }
 
 struct Record {
-    /// One, or those of two stacks of one slot.
+    /// The world of one stack, or the worlds of two stacks of one slot.
     worlds: Vec<World>,
     calls: Vec<Call>,
     script: BTreeMap<String, VecDeque<Turn>>,
@@ -157,28 +157,28 @@ impl Tape {
         self.server.url("")
     }
 
-    /// Has the next calls of an operation answered like this.
+    /// Scripts the answers to the next calls of an operation.
     pub fn script(&self, operation: &str, turns: impl IntoIterator<Item = Turn>) {
         self.record.lock().unwrap().script.entry(operation.into()).or_default().extend(turns);
     }
 
-    /// Looks at the world or changes it; of two that of the first stack.
+    /// Reads or changes the world, of two the first stack's.
     pub fn world<T>(&self, with: impl FnOnce(&mut World) -> T) -> T {
         with(&mut self.record.lock().unwrap().worlds[0])
     }
 
-    /// The same with that of the second stack.
+    /// Reads or changes the world of the second stack.
     pub fn other_world<T>(&self, with: impl FnOnce(&mut World) -> T) -> T {
         with(&mut self.record.lock().unwrap().worlds[1])
     }
 
-    /// The calls since the last call of this.
+    /// Returns the calls since the last call of this function.
     pub fn take(&self) -> Vec<Call> {
         std::mem::take(&mut self.record.lock().unwrap().calls)
     }
 }
 
-/// An error in the shape that the service has for it.
+/// Returns an error in the format of the service.
 fn refusal(call: &Call, status: u16, code: &str, message: &str) -> Reply {
     let error = text("Code", code) + &text("Message", message);
     let body = match call.authorization.split('/').nth(3) {
@@ -224,22 +224,22 @@ fn answer(worlds: &mut [World], call: &Call) -> Reply {
     }
 }
 
-/// The names of operations, in their order.
+/// Returns the names of operations, in their order.
 pub fn names(calls: &[Call]) -> Vec<&str> {
     calls.iter().map(|call| call.operation.as_str()).collect()
 }
 
-/// The calls of an operation.
+/// Returns the calls of an operation.
 pub fn of<'a>(calls: &'a [Call], operation: &str) -> Vec<&'a Call> {
     calls.iter().filter(|call| call.operation == operation).collect()
 }
 
-/// The calls that may change something, by name and in order.
+/// Returns the names of the calls that may change something, in their order.
 pub fn changes(calls: &[Call]) -> Vec<&str> {
     calls.iter().filter(|call| call.is_change()).map(|call| call.operation.as_str()).collect()
 }
 
-/// Blue's and green's share of the traffic, in the order that the listener was given them.
+/// Returns the shares of traffic of blue and green, in the order in which the listener got them.
 pub fn shares(calls: &[Call]) -> Vec<[&str; 2]> {
     let member = |n| format!("DefaultActions.member.1.ForwardConfig.TargetGroups.member.{n}");
     let share = |call: &'_ Call, slot| (1..=2).find(|n| call.get(&format!("{}.TargetGroupArn", member(*n))) == slot);

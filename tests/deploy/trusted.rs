@@ -11,7 +11,7 @@ use crate::{operator::Operator, tape::changes};
 /// Another user of this machine.
 const OTHER: u32 = 1234;
 
-/// A deploy in which each file that it reads is one of the sandbox: its arguments, and the files.
+/// Returns the arguments of a deploy whose files are all in the sandbox, and these files.
 fn arguments(operator: &Operator) -> (Vec<String>, [String; 5]) {
     let sandbox = &operator.sandbox;
     let settings = sandbox.write("own/settings.toml", "bucket = \"artifacts\"\n");
@@ -51,7 +51,7 @@ fn files_of_another_user_are_not_deployed() {
         plan(Some("other users may write to"), file);
         fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
     }
-    // Who can write a directory on the way can replace what is in it.
+    // A user that can write to a directory of the path can replace the files in it.
     let directory = operator.sandbox.at("own");
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
     plan(Some("other users may write to"), &directory);

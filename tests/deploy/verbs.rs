@@ -1,4 +1,4 @@
-//! The verbs of `deploy` on the command line: each takes the flags that have a meaning for it.
+//! The verbs of `deploy` on the command line. Each takes the flags that it uses.
 
 use crate::operator::Operator;
 

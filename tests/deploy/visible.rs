@@ -1,4 +1,4 @@
-//! Text of others that comes from AWS: nothing in it is obeyed by a terminal.
+//! Foreign text from AWS: its control characters have no effect on a terminal.
 
 use crate::{
     operator::Operator,
@@ -7,7 +7,8 @@ use crate::{
     world::{Scene, text, xml},
 };
 
-/// Sets the clipboard (OSC in C1), clears the screen, turns the line around, deletes, forges a line: all that XML can hold.
+/// The control characters that XML can contain. They set the clipboard (OSC in C1), clear the screen, reverse the line,
+/// delete, and forge a line.
 const HOSTILE: &str = "a\u{9d}52;c;ZXZpbA==\u{9c}b\u{9b}2Jc\u{202e}d\x7fe\u{2066}f\u{85}g\nforged: line";
 const SHOWN: &str = "a\\u{9d}52;c;ZXZpbA==\\u{9c}b\\u{9b}2Jc\\u{202e}d\\x7fe\\u{2066}f\\u{85}g\\nforged: line";
 const GROUP: &str = "AWS::AutoScaling::AutoScalingGroup";
@@ -19,7 +20,7 @@ error: \x1b[2J\u{9b}2J\u{202e}\r
 -----END GLOVO-BOOTSTRAP FAILURE-----\r
 ";
 
-/// Nothing raw is in what was printed.
+/// Checks that the output has no raw control characters.
 #[track_caller]
 fn harmless(finished: Finished) -> Finished {
     for text in [&finished.stdout, &finished.stderr] {

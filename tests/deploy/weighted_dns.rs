@@ -16,7 +16,7 @@ fn deploy(operator: &Operator, arguments: &[&str], build: &str) -> Finished {
     operator.deploy(&[arguments, &["--yes", "--pause", "0s"], &STRATEGY].concat(), &variables)
 }
 
-/// With build 1 in blue.
+/// Returns an operator whose blue stack has build 1.
 fn serving() -> Operator {
     let operator = Operator::of_two_stacks();
     let _ = deploy(&operator, &["create-stack", "--parameter", "HealthCheckPath=/health"], "1").expect(0);
@@ -24,7 +24,7 @@ fn serving() -> Operator {
     operator
 }
 
-/// The same after build 2 has taken over.
+/// Returns the same operator after a deploy of build 2.
 fn serving_twice() -> Operator {
     let operator = serving();
     operator.content("2");
@@ -33,7 +33,7 @@ fn serving_twice() -> Operator {
     operator
 }
 
-/// The weights that the stacks were given, in their order, by `UpdateStack`.
+/// Returns the weights that `UpdateStack` gave the stacks, in their order.
 fn moves(calls: &[Call]) -> Vec<[&str; 2]> {
     let given = of(calls, "UpdateStack").into_iter();
     given
@@ -41,7 +41,7 @@ fn moves(calls: &[Call]) -> Vec<[&str; 2]> {
         .collect()
 }
 
-/// The weights that they have now.
+/// Returns the present weights of the stacks.
 fn weights(operator: &Operator) -> [String; 2] {
     [
         operator.world(|world| world.parameters["Weight"].clone()),
@@ -196,12 +196,12 @@ fn a_stack_that_fails_leaves_the_other_alone_and_is_named() {
     let _ = deploy(&operator, &["update-stack"], "2").expect(0).says("every serving target runs build 2");
 }
 
-/// With build 2 in green, left at 10 % of the traffic.
+/// Returns an operator whose green stack has build 2 and 10 % of the traffic.
 fn left() -> (Operator, Finished) {
     let operator = serving();
     operator.content("2");
     let (meeting, turn) = Meeting::new();
-    // Before any traffic, then under 10 %.
+    // Before any traffic, then at 10 %.
     operator.tape.script("DescribeTargetHealth", [Turn::Usual, turn]);
     let variables = [("BUILD_NUMBER", "2"), ("DNSRECORD", "app.example.com"), ("AMIID", "ami-3")];
     let arguments = [&["update-stack", "--yes", "--pause", "1m"], STRATEGY.as_slice()].concat();

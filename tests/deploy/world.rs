@@ -1,5 +1,5 @@
-//! The state of AWS: a stack of one or two slots, and its dependencies. It advances by one scene with each request for
-//! the stack.
+//! The state of AWS: a stack of one or two slots, and its dependencies. It advances by one scene with each request that
+//! reads the stack.
 
 mod stack;
 
@@ -13,10 +13,10 @@ pub const LISTENER: &str = "arn:aws:elasticloadbalancing:eu-central-1:1234567890
 pub const BLUE: &str = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/blue/1";
 pub const GREEN: &str = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/green/2";
 
-/// What an operation is answered with: XML, or a code and words.
+/// The answer to an operation: XML, or an error code with a message.
 pub type Answer = Result<String, (&'static str, String)>;
 
-/// A group and its machines: id and build.
+/// A group and its machines, each with id and build.
 #[derive(Debug, Clone, Default)]
 pub struct Group {
     pub min: usize,
@@ -25,17 +25,17 @@ pub struct Group {
     pub machines: Vec<(String, String)>,
 }
 
-/// An event: resource, type, state, reason.
+/// An event, with resource, type, state and reason.
 pub type Event = (&'static str, &'static str, &'static str, &'static str);
 
-/// The stack's state from the next look on, and what has happened until then.
+/// The stack's state after the next request, and the events until then.
 #[derive(Debug, Clone)]
 pub struct Scene(pub &'static str, pub Vec<Event>);
 
-/// What an image is: architecture, name.
+/// An image: architecture and name.
 type Image = (&'static str, &'static str);
 
-/// A change set, or what `UpdateStack` was told.
+/// A change set, or the parameters of `UpdateStack`.
 #[derive(Debug, Clone, Default)]
 struct Wanted {
     id: String,
@@ -48,47 +48,47 @@ struct Wanted {
 pub struct World {
     /// The stack's name.
     pub name: &'static str,
-    /// What the names of its slots begin with, and their target groups.
+    /// The beginning of the names of its slots and target groups.
     slots: Vec<(&'static str, String)>,
-    /// The stack's state; empty if there is none.
+    /// The stack's state; empty if it does not exist.
     pub state: &'static str,
     pub reason: &'static str,
     pub parameters: BTreeMap<String, String>,
     pub template: String,
-    /// Oldest first.
+    /// The events, oldest first.
     events: Vec<Event>,
     scenes: VecDeque<Scene>,
-    /// What the next change brings. Empty: success.
+    /// The scenes of the next change. Without any, it succeeds.
     pub plot: Vec<Scene>,
     wanted: Option<Wanted>,
     executed: Option<String>,
-    /// What `DescribeChangeSet` tells, in XML.
+    /// The changes in the answer of `DescribeChangeSet`, in XML.
     pub changes: String,
-    /// How AWS says that nothing changes: at once, or by the change set.
+    /// Whether AWS tells at once or in the change set that nothing changes.
     pub refuses_unchanged: bool,
-    /// By slot.
+    /// The groups, by slot.
     pub groups: BTreeMap<&'static str, Group>,
-    /// What the balancer says of a slot's machines, one row for each question; the last one stays.
+    /// The balancer's states of a slot's machines, one row for each request. The last row repeats.
     pub health: BTreeMap<&'static str, VecDeque<Vec<&'static str>>>,
     pub weights: BTreeMap<String, String>,
-    /// Id, VPC, zone.
+    /// The subnets: id, VPC, zone.
     pub subnets: Vec<(&'static str, &'static str, &'static str)>,
-    /// Id and VPC.
+    /// The security groups: id and VPC.
     pub security_groups: Vec<(&'static str, &'static str)>,
     pub images: BTreeMap<&'static str, Image>,
     /// The name of the images' root device.
     pub root_device: &'static str,
     pub types: BTreeMap<&'static str, &'static str>,
-    /// vCPUs that the account may run, and those of each machine that runs. None: it is not told.
+    /// The vCPU quota of the account, and the vCPUs of each running machine. `None` if the quota cannot be read.
     pub quota: Option<(u32, Vec<u32>)>,
     pub keys: Vec<&'static str>,
-    /// Status and names of every certificate.
+    /// The status and the names of each certificate.
     pub certificate: (&'static str, Vec<&'static str>),
     pub zones: Vec<&'static str>,
     pub console: String,
-    /// Answers without output before the console is shown, as EC2 gives them for a time.
+    /// The number of answers without output before the console is shown. EC2 gives such answers for a time.
     pub empty_consoles: u32,
-    /// What `DescribeStackResourceDrifts` tells, in XML.
+    /// The drifts in the answer of `DescribeStackResourceDrifts`, in XML.
     pub drifts: String,
     pub objects: BTreeMap<String, Vec<u8>>,
     /// The account that the bucket belongs to.
@@ -139,12 +139,12 @@ impl Default for World {
     }
 }
 
-/// An element with what is in it.
+/// Returns an element with its content.
 pub fn xml(name: &str, inner: &str) -> String {
     format!("<{name}>{inner}</{name}>")
 }
 
-/// An element with a text.
+/// Returns an element with a text.
 pub fn text(name: &str, text: &str) -> String {
     xml(name, &text.replace('&', "&amp;").replace('<', "&lt;"))
 }
@@ -154,7 +154,7 @@ pub fn members(name: &str, member: &str, items: impl IntoIterator<Item = String>
 }
 
 impl World {
-    /// With a stack of this name that is one slot.
+    /// Returns a world with a stack of one slot and this name.
     pub fn of_one_slot(name: &'static str) -> Self {
         let targets = format!("arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/{name}/1");
         Self { name, slots: vec![("", targets)], ..Self::default() }
@@ -168,7 +168,7 @@ impl World {
         format!("{}-{slot}Group-1ABC", self.name)
     }
 
-    /// Machines that are asked for by their ids, as EC2 has them.
+    /// Returns EC2's description of the requested machines.
     pub fn machines(&self, call: &Call) -> Vec<String> {
         let machines = self.groups.values().flat_map(|group| &group.machines);
         let machines = machines.filter(|(id, _)| call.list("InstanceId").contains(&id.as_str()));
@@ -178,7 +178,7 @@ impl World {
         machines.map(machine).collect()
     }
 
-    /// What `operation` gets.
+    /// Returns the answer to an operation.
     pub fn answer(&mut self, call: &Call) -> Answer {
         let inner = match call.operation.as_str() {
             "GetCallerIdentity" => text("Account", "123456789012") + &text("Arn", "arn:aws:iam::123456789012:user/ann"),
@@ -271,7 +271,7 @@ impl World {
 
     fn zone(&self, call: &Call) -> String {
         let wanted = call.get("dnsname").trim_end_matches('.');
-        // As Route 53 does: the first one from that name on, whatever it is.
+        // Route 53 answers with the first record from that name on, whatever its name is.
         let zone = self.zones.iter().find(|zone| zone.trim_end_matches('.') >= wanted);
         let zone = zone.map(|zone| {
             text("Id", "/hostedzone/Z1") + &text("Name", zone) + &xml("Config", &text("PrivateZone", "false"))
@@ -347,7 +347,7 @@ pub fn group_name(slot: &str) -> String {
 }
 
 impl Group {
-    /// Gives it machines of the build that it has.
+    /// Gives the group machines of its build.
     pub fn resize(&mut self, slot: &str, min: &str, desired: &str, build: &str) {
         self.min = min.parse().unwrap();
         self.desired = desired.parse().unwrap();
