@@ -131,6 +131,16 @@ impl Deadlines {
             .into())
     }
 
+    /// Returns the time until the first deadline, if there is one.
+    pub fn left(&self) -> Option<Duration> {
+        self.first().map(|deadline| deadline.at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Returns the first deadline for a log: `service app.service, 1 min 40 s`.
+    pub fn in_words(&self) -> String {
+        self.first().map_or("none".into(), |first| format!("{}, {}", first.what, spoken(first.limit)))
+    }
+
     /// Fails if a deadline has passed.
     pub fn check(&self) -> Result<()> {
         let Some(passed) = self.first().filter(|deadline| deadline.at <= Instant::now()) else { return Ok(()) };
@@ -140,10 +150,10 @@ impl Deadlines {
             .into())
     }
 
-    /// Makes all deadlines pass now, so that tests need not wait.
+    /// Moves all deadlines to this time from now, so that tests need not wait.
     #[cfg(test)]
-    pub(crate) fn pass(&self) {
-        self.0.borrow_mut().iter_mut().for_each(|deadline| deadline.at = Instant::now());
+    pub(crate) fn leave(&self, left: Duration) {
+        self.0.borrow_mut().iter_mut().for_each(|deadline| deadline.at = Instant::now() + left);
     }
 
     fn first(&self) -> Option<Ref<'_, Deadline>> {

@@ -6,10 +6,11 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
+use tokio::sync::oneshot;
 
 use super::spool::Spool;
 use crate::{
@@ -27,11 +28,27 @@ pub(super) struct DownloadProgress {
     waits: Mutex<Waits>,
 }
 
-/// The pause before the next attempt with its start, and the last pause before it.
+/// Limits the time that the last attempt before a deadline gets.
+const LAST_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The pause before the next attempt, and the last pause before it.
 #[derive(Debug, Default)]
 struct Waits {
-    now: Option<(Wait, Instant)>,
+    now: Option<Pause>,
     last: Option<Wait>,
+    /// Whether a pause was ended early for the last attempt before a deadline.
+    is_last_attempt: bool,
+}
+
+/// A pause.
+#[derive(Debug)]
+struct Pause {
+    wait: Wait,
+    began: Instant,
+    /// Ends it early; `None` if that was done.
+    end: Option<oneshot::Sender<()>>,
+    /// The time before the deadline at which it ends early, if it would outlast the deadline.
+    reserve: Option<Duration>,
 }
 
 impl DownloadProgress {
@@ -54,8 +71,8 @@ impl DownloadProgress {
 
     /// Returns a line with the progress of the download of `what`, or with the reason for its pause.
     pub(super) fn line(&self, what: &impl Display) -> String {
-        if let Some((wait, _)) = &self.waits().now {
-            return wait.line(what);
+        if let Some(pause) = &self.waits().now {
+            return pause.wait.line(what);
         }
         let (done, total) = self.now();
         match total {
@@ -64,11 +81,26 @@ impl DownloadProgress {
         }
     }
 
-    /// Fails with the last attempt's error if the next attempt is due only after a deadline.
+    /// Ends a pause early that would outlast a deadline, so that one last attempt is made before the deadline. It gets
+    /// half of the time that was left at the start of the pause.
+    ///
+    /// # Errors
+    /// With the last attempt's error, if that attempt was made, or if the origin asks for the pause.
     pub(super) fn check_pause(&self, deadlines: &Deadlines) -> Result<()> {
-        let Some((wait, began)) = self.waits().now.clone() else { return Ok(()) };
-        let left = wait.pause.saturating_sub(began.elapsed());
-        deadlines.allow(left, "the next attempt").map_err(|error| error.context(wait.failure()))
+        let mut guard = self.waits();
+        let waits = &mut *guard;
+        let Some(Pause { wait, began, end, reserve }) = &mut waits.now else { return Ok(()) };
+        let late = deadlines.allow(wait.pause.saturating_sub(began.elapsed()), "the next attempt");
+        let (Err(late), Some(left), true) = (late, deadlines.left(), end.is_some()) else { return Ok(()) };
+        if wait.is_asked || waits.is_last_attempt {
+            return Err(late.context(wait.failure()));
+        }
+        if left <= *reserve.get_or_insert((left / 2).min(LAST_ATTEMPT_TIMEOUT)) {
+            waits.is_last_attempt = true;
+            // The attempts may have ended meanwhile.
+            _ = end.take().map(|end| end.send(()));
+        }
+        Ok(())
     }
 
     /// `attempt 4 failed: the server answered 503 Service Unavailable`
@@ -82,10 +114,12 @@ impl DownloadProgress {
 }
 
 impl ShowWaits for DownloadProgress {
-    fn pauses(&self, wait: Wait) {
+    fn pauses(&self, wait: Wait) -> oneshot::Receiver<()> {
+        let (end, ended) = oneshot::channel();
         let mut waits = self.waits();
         waits.last = Some(wait.clone());
-        waits.now = Some((wait, Instant::now()));
+        waits.now = Some(Pause { wait, began: Instant::now(), end: Some(end), reserve: None });
+        ended
     }
 
     fn resumes(&self) {

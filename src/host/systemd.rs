@@ -279,6 +279,7 @@ impl Host {
             // Earlier starts, failed or not, count for the start limit.
             _ = self.run(&Program::new(["systemctl", "reset-failed", name]))?;
         }
+        tracing::debug!("{verb} {name} (deadline: {})", self.stop.deadlines.in_words());
         _ = self.run_checked(&Program::new(["systemctl", verb, "--no-block", name]))?;
         let end = Instant::now() + patience;
         // An automatic restart that was due before belongs to an earlier start. Only the end of this start counts.

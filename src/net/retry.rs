@@ -2,9 +2,13 @@
 
 use std::{
     fmt::Display,
+    pin::pin,
     sync::atomic::{AtomicU32, Ordering},
+    task::Poll,
     time::{Duration, SystemTime},
 };
+
+use tokio::sync::oneshot;
 
 use super::{clock::Clock, date::seconds_until};
 use crate::{error::Fault, value::spoken};
@@ -144,6 +148,8 @@ pub(crate) struct Wait {
     pub(crate) failed: u32,
     /// The reason of the last failure.
     pub(crate) reason: String,
+    /// Whether the origin asks for it. It would refuse an earlier attempt.
+    pub(crate) is_asked: bool,
 }
 
 impl Wait {
@@ -160,8 +166,8 @@ impl Wait {
 
 /// Shows the pauses between attempts while they last.
 pub(crate) trait ShowWaits: Sync {
-    /// A pause begins.
-    fn pauses(&self, wait: Wait);
+    /// A pause begins. A message of the returned channel ends it early.
+    fn pauses(&self, wait: Wait) -> oneshot::Receiver<()>;
     /// The pause is over.
     fn resumes(&self);
 }
@@ -260,7 +266,7 @@ impl<'a> Attempts<'a> {
             Ok(pause) => pause,
             Err(end) => return Err(self.give_up(fault, end)),
         };
-        let wait = Wait { pause, failed: self.failed, reason: reason(&fault) };
+        let wait = Wait { pause, failed: self.failed, reason: reason(&fault), is_asked: asked.is_some() };
         let now = self.pace.clock.now();
         let is_news =
             |(logged, reason): &(Duration, String)| now >= *logged + REMINDER_INTERVAL || *reason != wait.reason;
@@ -268,12 +274,13 @@ impl<'a> Attempts<'a> {
             self.logged = Some((now, wait.reason.clone()));
             tracing::warn!("{}", wait.line(what));
         }
-        if let Some(progress) = self.progress {
-            progress.pauses(wait);
-        }
-        self.pace.clock.sleep(pause).await;
-        if let Some(progress) = self.progress {
-            progress.resumes();
+        let pause = self.pace.clock.sleep(pause);
+        match self.progress {
+            None => pause.await,
+            Some(progress) => {
+                unless_ended(pause, progress.pauses(wait)).await;
+                progress.resumes();
+            }
         }
         Ok(())
     }
@@ -341,6 +348,21 @@ enum GiveUpReason {
     Budget,
     /// The origin asks for a pause that is longer than the limit.
     Asked { asked: Duration, most: Duration },
+}
+
+/// Waits for a pause, or until a message ends it. A channel that closes without a message changes nothing.
+async fn unless_ended(pause: impl Future<Output = ()>, end: oneshot::Receiver<()>) {
+    let mut pause = pin!(pause);
+    let mut end = pin!(async {
+        if end.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    });
+    std::future::poll_fn(|context| match end.as_mut().poll(context) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => pause.as_mut().poll(context),
+    })
+    .await;
 }
 
 /// Returns a fault and its causes in one line.

@@ -1,6 +1,7 @@
 //! Downloads of a run that wait for an origin that fails for a while. The time is simulated.
 
 use std::{
+    cell::Cell,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -8,13 +9,18 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Result;
+
 use super::{
     Bench, BenchSettings, Download, download, eventually,
     server::{Reply, Server},
     settings_with, text, told,
 };
 use crate::{
-    fetch::source::{Source, Sources},
+    fetch::{
+        batch::{Delivery, DeliveryEvent, Order},
+        source::{Source, Sources},
+    },
     net::{
         clock::Clock,
         retry::{Limit, Pace},
@@ -217,4 +223,38 @@ fn a_pause_that_outlasts_the_deadline_ends_the_download() {
     assert_eq!(code, 75, "{told}");
     assert!(told.contains("step a has ") && told.contains(" left, but the next attempt is due in "), "{told}");
     assert!(told.contains("attempt 1 failed: the server answered 503"), "{told}");
+}
+
+/// Downloads from an origin whose backoff outlasts every deadline, while ever less time is left. Returns the result
+/// and how often the origin was asked.
+fn deliver_at_the_deadline(replies: Vec<Reply>) -> (Result<Delivery>, usize) {
+    let server = Server::replies(replies);
+    // However short the jitter makes it.
+    let pause = Duration::from_hours(1_000_000);
+    let pace = Pace { first: pause, longest: pause, ..Pace::default() };
+    let bench = Bench::new(settings_with(|network| network.pace = pace));
+    let order =
+        Order { source: server.url("/jar").parse().unwrap(), sha256: None, destination: "/jar".parse().unwrap() };
+    let deadlines = &bench.system.host.stop.deadlines;
+    let left = Cell::new(0);
+    let observe = &mut |_: DeliveryEvent<'_>| {
+        // Enough to wait, then just enough for an attempt; then that takes its time.
+        deadlines.leave([Duration::from_mins(9), Duration::from_secs(9), Duration::from_mins(9)][left.get().min(2)]);
+        left.set(left.get() + usize::from(!server.requests().is_empty()));
+    };
+    let mut delivered = deadlines.within(Some(Duration::from_mins(10)), "fetch", || {
+        bench.system.fetcher.deliver(&bench.system.host, vec![order], None, observe).unwrap()
+    });
+    (delivered.remove(0), server.requests().len())
+}
+
+#[test]
+fn a_pause_that_outlasts_the_deadline_is_shortened_once() {
+    let (delivered, asked) = deliver_at_the_deadline(vec![Reply::new(503, &[], ""), Reply::ok("jar")]);
+    assert_eq!((delivered.unwrap().size, asked), (3, 2));
+    let (delivered, asked) = deliver_at_the_deadline(vec![Reply::new(503, &[], "")]);
+    let (code, told) = told(delivered);
+    assert_eq!((code, asked), (75, 2), "{told}");
+    assert!(told.contains("attempt 2 failed: the server answered 503"), "{told}");
+    assert!(told.contains("fetch has ") && told.contains(" left, but the next attempt is due in "), "{told}");
 }

@@ -98,6 +98,19 @@ fn a_package_of_a_failed_third_party_is_not_installed() -> Result<()> {
 }
 
 #[test]
+fn a_cached_archive_of_a_failed_third_party_is_not_installed() -> Result<()> {
+    let (machine, _) = machine()?;
+    machine.sh(
+        "apt-get -qq --yes --download-only install glovo-test-third && ls /var/cache/apt/archives/glovo-test-third_*",
+    )?;
+    machine.world().fault("third.test.*InRelease", usize::MAX, Fault::status(503));
+    let needed = "glovo-test-third_1.0_all.deb is in a repository that could not be updated";
+    expect(&run(&machine, &package("glovo-test-third"))?, 75, &[needed, "503"]);
+    machine.sh("! dpkg-query --show glovo-test-third 2> /dev/null")?;
+    Ok(())
+}
+
+#[test]
 fn a_later_installation_knows_of_a_third_party_that_failed() -> Result<()> {
     let (machine, _) = machine()?;
     machine.world().fault("third.test.*InRelease", usize::MAX, Fault::status(503));
