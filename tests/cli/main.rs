@@ -7,6 +7,7 @@ use glovo_bootstrap::{host, resource, system};
 
 mod bake;
 mod book;
+mod demo;
 mod downloads;
 mod errno;
 mod examples;

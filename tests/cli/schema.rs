@@ -1,10 +1,10 @@
 //! The JSON Schema as an editor applies it: by taplo, which checks TOML in editors.
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use glovo_bootstrap::resource::KINDS;
 
-use crate::sandbox::Sandbox;
+use crate::{book::Page, sandbox::Sandbox};
 
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -52,6 +52,21 @@ fn an_editor_accepts_every_step_and_example() {
         let one = format!("[variables]\na = \"b\"\n[[step]]\nname = \"x\"\n[[step.resource]]\n{example}\n");
         files.push(sandbox.write(&format!("one-{}.toml", kind.name), one));
     }
+    assert_eq!(lint(&files), BTreeSet::new());
+}
+
+#[test]
+fn an_editor_accepts_the_manifests_in_the_pages() {
+    let sandbox = Sandbox::new();
+    let mut files = vec![];
+    for page in Page::all(Path::new(REPOSITORY)) {
+        let blocks = page.blocks().into_iter().filter(|block| block.is("toml manifest"));
+        for block in blocks.filter(|block| block.option("exit").is_none()) {
+            let place = format!("{}-{}", page.path.display().to_string().replace('/', "-"), block.line);
+            files.push(sandbox.write(&format!("{place}.toml"), block.manifest()));
+        }
+    }
+    assert!(files.len() > 25, "{files:?}");
     assert_eq!(lint(&files), BTreeSet::new());
 }
 
