@@ -50,6 +50,7 @@ use crate::{
     aws::{refusal::Refusal, s3::upload::Upload},
     error::{self, Class, Fault},
     manifest::texts::Texts,
+    packages::manager::Family,
     system::System,
     view,
 };
@@ -64,8 +65,8 @@ pub struct Deploy {
     pub strategy: Strategy,
     /// The operator's own steps, in place of those built into the program.
     pub texts: Option<Texts>,
-    /// Whether the steps install packages with apt.
-    pub needs_apt: bool,
+    /// For each resource that needs a package manager, those that it can work with.
+    pub package_managers: Vec<Vec<Family>>,
     /// The stack's name.
     pub stack: String,
     /// Time between two questions to AWS.

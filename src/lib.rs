@@ -17,7 +17,7 @@
 //! | [`resource`] | the kinds, one file each: how each one finds differences and plans changes |
 //! | [`manifest`] | parsing manifests into steps, or into a list of all their faults |
 //! | [`system`] | the context of a kind: the machine, downloads, and the planned results of earlier resources |
-//! | [`packages`] | apt, dpkg and the keys of repositories |
+//! | [`packages`] | package managers and the keys of repositories |
 //! | [`fetch`], [`aws`], [`net`] | downloads; AWS; HTTP clients, TLS and the one retry loop |
 //! | [`host`] | the only door to the machine: files, programs, accounts, services, facts |
 //! | [`stop`], [`environment`] | signals and deadlines; every environment variable that is read |

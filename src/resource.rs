@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     host::root::{check_name, way::Writers},
+    packages::manager::Family,
     system::{Fact, System},
     value::AbsPath,
 };
@@ -87,6 +88,11 @@ pub trait Resource: fmt::Debug {
 
     /// The service that it is, if it is one: what a run changes of its files can be put back.
     fn service(&self) -> Option<&service::Service> {
+        None
+    }
+
+    /// Returns the package managers that it can work with; `None` if it needs none.
+    fn package_managers(&self) -> Option<Vec<Family>> {
         None
     }
 

@@ -14,6 +14,7 @@ use crate::{
     host::root::{Ownership, Root, trusted::Trusted},
     manifest::{location::Location, texts::Texts},
     net::settings::NetworkSettings,
+    packages::manager::Family,
     stop::Interrupt,
     system::{Mode, System},
     value::AbsPath,
@@ -37,7 +38,7 @@ pub(super) fn execute(arguments: cli::DeployArguments) -> Result<u8> {
         settings,
         strategy,
         texts: None,
-        needs_apt: false,
+        package_managers: vec![],
         stack: arguments.stack,
         poll: arguments.poll.0,
         json: arguments.json,
@@ -47,7 +48,7 @@ pub(super) fn execute(arguments: cli::DeployArguments) -> Result<u8> {
         deploy.say(&format!("settings: {file}"));
     }
     if matches!(verb, DeployVerb::CreateStack | DeployVerb::UpdateStack | DeployVerb::Plan | DeployVerb::Render) {
-        (deploy.texts, deploy.needs_apt) = texts(&deploy)?;
+        (deploy.texts, deploy.package_managers) = texts(&deploy)?;
     }
     match verb {
         DeployVerb::Watch => deploy.watch().map(|()| 0),
@@ -95,11 +96,11 @@ fn check_name(name: &str) -> Result<()> {
         .into())
 }
 
-/// Returns the operator's own steps, if any, and whether the steps install packages with apt. They are checked as far as
-/// possible without a machine.
-fn texts(deploy: &Deploy) -> Result<(Option<Texts>, bool)> {
+/// Returns the operator's own steps, if any, and for each resource that needs a package manager those that it can work
+/// with. The steps are checked as far as possible without a machine.
+fn texts(deploy: &Deploy) -> Result<(Option<Texts>, Vec<Vec<Family>>)> {
     if deploy.settings.cloud_init_path.is_some() {
-        return Ok((None, false));
+        return Ok((None, vec![]));
     }
     let system = Rc::new(System::open(Path::new("/"), Mode::Plan, deploy.system.host.stop.interrupt.clone())?);
     let texts = match &deploy.settings.steps {
@@ -118,9 +119,8 @@ fn texts(deploy: &Deploy) -> Result<(Option<Texts>, bool)> {
         variables: vec![],
     };
     let (manifest, _) = load(&system, &manifest, &Reading::Check)?;
-    let mut resources = manifest.steps.iter().flat_map(|step| &step.resources);
-    let needs_apt = resources.any(|declared| ["package", "apt_repository"].contains(&declared.kind));
-    Ok((texts, needs_apt))
+    let resources = manifest.steps.iter().flat_map(|step| &step.resources);
+    Ok((texts, resources.filter_map(|declared| declared.resource.package_managers()).collect()))
 }
 
 /// Writes template and user-data to files.

@@ -11,6 +11,7 @@ use crate::{
         service::{ACM, EC2, QUOTAS, ROUTE_53, STS},
     },
     error::{self, Fault},
+    packages::manager::Family,
     view::count,
 };
 
@@ -154,17 +155,7 @@ fn image(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings, artifac
     {
         found.fault(format!("AMI {ami} is for {architecture}, but the program is for {agent} (pass --agent FILE)"));
     }
-    if deploy.needs_apt {
-        match without_apt(image) {
-            Some((system, true)) => {
-                found.fault(format!("AMI {ami}: {system} has no apt, but the steps install packages with apt"));
-            }
-            Some((system, false)) => found.notes.push(format!(
-                "AMI {ami}: its name ({system}) suggests that it has no apt, but the steps install packages with apt"
-            )),
-            None => {}
-        }
-    }
+    package_managers(found, &deploy.package_managers, ami, image);
     let kind = wanted.instance_type.as_deref().unwrap_or_default();
     let call = Call::new(&EC2, "DescribeInstanceTypes").with("InstanceType.1", kind);
     if let Some(answer) = found.ask(deploy, &format!("instance type {kind}"), call)? {
@@ -185,17 +176,61 @@ fn image(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings, artifac
     Ok(())
 }
 
-/// Returns the system of an image without apt, and whether this is certain: image names can mislead.
+/// Adds a fault or a note if the steps need a package manager that the system of an image lacks.
+fn package_managers(found: &mut Findings, needed: &[Vec<Family>], ami: &str, image: &Element) {
+    let Some(system) = AmiSystem::of(image) else { return };
+    let is_there = |manager: &Family| manager.distribution_ids().contains(&system.id);
+    let lacking = needed.iter().filter(|managers| !managers.iter().any(is_there));
+    let mut lacking: Vec<String> = lacking
+        .map(|managers| managers.iter().map(|manager| manager.name()).collect::<Vec<_>>().join(" or "))
+        .collect();
+    lacking.sort_unstable();
+    lacking.dedup();
+    for managers in lacking {
+        let name = system.name;
+        let need = format!("but the steps install packages with {managers}");
+        if system.is_certain {
+            found.fault(format!("AMI {ami}: {name} has no {managers}, {need}"));
+        } else {
+            found.notes.push(format!("AMI {ami}: its name ({name}) suggests that it has no {managers}, {need}"));
+        }
+    }
+}
+
+/// The systems of AMIs: `ID` of os-release(5), the beginning of the platform, parts of names. The first match counts.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/billing-info-fields.html>
-fn without_apt(image: &Element) -> Option<(&str, bool)> {
-    let (platform, name) = (image.text("platformDetails"), image.text("name"));
-    let is_amazon_linux = ["amzn", "al2023"].iter().any(|begin| name.starts_with(begin));
-    let is_other =
-        ["amzn", "al2023", "rhel", "suse", "fedora"].iter().any(|other| name.to_ascii_lowercase().contains(other));
-    match (platform, image.text("imageOwnerAlias")) {
-        _ if ["Red Hat", "SUSE", "Windows"].iter().any(|system| platform.starts_with(system)) => Some((platform, true)),
-        (_, "amazon") if is_amazon_linux => Some(("Amazon Linux", true)),
-        _ => is_other.then_some((name, false)),
+const SYSTEMS: &[(&str, Option<&str>, &[&str])] = &[
+    ("rhel", Some("Red Hat"), &["rhel"]),
+    ("sles", Some("SUSE"), &["suse"]),
+    ("windows", Some("Windows"), &[]),
+    ("amzn", None, &["amzn", "al2023"]),
+    ("fedora", None, &["fedora"]),
+    ("ubuntu", Some("Ubuntu"), &["ubuntu"]),
+    ("debian", None, &["debian"]),
+];
+
+/// The system of an image.
+struct AmiSystem<'a> {
+    id: &'static str,
+    name: &'a str,
+    /// Whether EC2 or the owner says so: image names can mislead.
+    is_certain: bool,
+}
+
+impl<'a> AmiSystem<'a> {
+    /// Returns the system that the description of an image tells.
+    fn of(image: &'a Element) -> Option<Self> {
+        let (platform, name) = (image.text("platformDetails"), image.text("name"));
+        let is_platform = |begin: Option<&str>| begin.is_some_and(|begin| platform.starts_with(begin));
+        if let Some((id, ..)) = SYSTEMS.iter().find(|(_, begin, _)| is_platform(*begin)) {
+            return Some(Self { id, name: platform, is_certain: true });
+        }
+        if image.text("imageOwnerAlias") == "amazon" && ["amzn", "al2023"].iter().any(|begin| name.starts_with(begin)) {
+            return Some(Self { id: "amzn", name: "Amazon Linux", is_certain: true });
+        }
+        let lower = name.to_ascii_lowercase();
+        let (id, ..) = SYSTEMS.iter().find(|(_, _, parts)| parts.iter().any(|part| lower.contains(part)))?;
+        Some(Self { id, name, is_certain: false })
     }
 }
 
@@ -319,6 +354,35 @@ pub fn quota(found: &mut Findings, deploy: &Deploy, kind: &str, machines: u32) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packages::FAMILIES;
+
+    /// Returns what is found about an image for steps that need this family: faults and notes.
+    fn found(family: &str, name: &str, platform: &str) -> (Vec<String>, Vec<String>) {
+        let image = format!("<i><name>{name}</name><platformDetails>{platform}</platformDetails></i>");
+        let image = Element::of_xml(&image).unwrap();
+        let families = FAMILIES.iter().copied().filter(|manager| manager.name() == family).collect();
+        let mut found = Findings::default();
+        package_managers(&mut found, &[families], "ami-1", &image);
+        (found.faults, found.notes)
+    }
+
+    #[test]
+    fn an_image_must_have_the_package_manager_of_the_steps() {
+        let nothing = (vec![], vec![]);
+        for (family, name) in
+            [("apt", "ubuntu-24.04"), ("apt", "debian-12"), ("apt", "app-7"), ("made-up", "fedora-40")]
+        {
+            assert_eq!(found(family, name, "Linux/UNIX"), nothing, "{family} on {name}");
+        }
+        let fault = |system, family| {
+            let but = format!("but the steps install packages with {family}");
+            vec![format!("AMI ami-1: {system} has no {family}, {but}")]
+        };
+        assert_eq!(found("apt", "x", "Windows").0, fault("Windows", "apt"));
+        assert_eq!(found("made-up", "x", "Ubuntu Pro").0, fault("Ubuntu Pro", "made-up"));
+        assert_eq!(found("apt", "app-on-fedora", "Linux/UNIX").1.len(), 1);
+        assert_eq!(found("made-up", "app-on-debian", "Linux/UNIX").1.len(), 1);
+    }
 
     #[test]
     fn a_wildcard_stands_for_one_label() {

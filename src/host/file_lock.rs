@@ -60,7 +60,7 @@ pub(crate) fn try_lock(file: &impl AsFd) -> Result<bool> {
     }
 }
 
-/// Returns a write lock of the whole file, as dpkg, apt and lckpwdf(3) take it.
+/// Returns a write lock of the whole file, as package managers and lckpwdf(3) take it.
 fn whole_file() -> Result<libc::flock> {
     let (l_type, l_whence) = (libc::F_WRLCK.try_into()?, libc::SEEK_SET.try_into()?);
     Ok(libc::flock { l_type, l_whence, l_start: 0, l_len: 0, l_pid: 0 })

@@ -14,7 +14,8 @@ use crate::{
         Host,
         root::{FileType, Root, is_match},
     },
-    redaction::forms::{aws_secret, private_key, url_password},
+    packages::FAMILIES,
+    redaction::forms::{aws_secret, netrc_password, private_key, url_password},
     value::AbsPath,
 };
 
@@ -32,9 +33,8 @@ const AREAS: [&str; 11] = [
     "/var/tmp",
     "/var/www",
 ];
-/// Private keys that may stay. `seal` removes host keys on request. The other key belongs to Debian's self-signed test
-/// certificate, which no client trusts.
-const KNOWN: [&str; 2] = ["/etc/ssh/ssh_host_*_key", "/etc/ssl/private/ssl-cert-snakeoil.key"];
+/// Private keys that may stay: `seal` removes host keys on request. A package manager may add some.
+const KNOWN: &str = "/etc/ssh/ssh_host_*_key";
 /// How many bytes of a file are searched.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The search fails if there are more files.
@@ -45,13 +45,17 @@ const SEARCH_TIMEOUT: Duration = Duration::from_mins(2);
 /// The credential's name, the files to search (patterns of [`is_match`]; none: all files), and its position in a text.
 type Rule = (&'static str, &'static [&'static str], fn(&str) -> Option<usize>);
 
+/// The name of a password in a file for passwords.
+const PASSWORD: &str = "a password";
+
+/// The rules of all machines. Each package manager adds its files with passwords.
 const RULES: &[Rule] = &[
     ("a private key", &[], private_key),
     ("an AWS secret access key", &[], aws_secret),
     ("a password in a URL", &[], password_in_url),
     ("a session of AWS IAM Identity Center", &["~/.aws/sso/cache/*"], |text| text.find("\"accessToken\"")),
-    ("a password", &["~/.netrc", "/etc/apt/auth.conf", "/etc/apt/auth.conf.d/*"], netrc_password),
-    ("a password", &["~/.git-credentials", "~/.config/git/credentials"], url_password),
+    (PASSWORD, &["~/.netrc"], netrc_password),
+    (PASSWORD, &["~/.git-credentials", "~/.config/git/credentials"], url_password),
     ("a registry's password", &["~/.docker/config.json", "~/.dockercfg"], registry_password),
     ("user-data", &["/var/lib/cloud/seed/*/user-data", "/var/lib/cloud/instances/*/user-data.txt*"], |text| {
         (!text.trim().is_empty()).then_some(0)
@@ -100,7 +104,7 @@ impl Search<'_> {
         let is_allowed = |allowed: &AbsPath| {
             path.as_str().strip_prefix(allowed.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        if self.allowed.iter().any(is_allowed) || KNOWN.iter().any(|known| is_match(known, path)) {
+        if self.allowed.iter().any(is_allowed) || is_known(path) {
             return Ok(());
         }
         match root.status(path)?.map(|status| status.file_type) {
@@ -131,7 +135,9 @@ impl Search<'_> {
             return Ok(());
         }
         let text = String::from_utf8_lossy(&bytes);
-        for (what, patterns, find) in RULES {
+        let of_packages = FAMILIES.iter().flat_map(|family| family.traces().passwords);
+        let of_packages = of_packages.map(|files| (PASSWORD, files.patterns, files.find));
+        for (what, patterns, find) in RULES.iter().copied().chain(of_packages) {
             if (patterns.is_empty() || patterns.iter().any(|pattern| is_match(pattern, path)))
                 && let Some(at) = find(&text)
             {
@@ -143,19 +149,18 @@ impl Search<'_> {
     }
 }
 
+/// Returns whether a private key at this path may stay.
+fn is_known(path: &AbsPath) -> bool {
+    let of_packages = FAMILIES.iter().flat_map(|family| family.traces().harmless_keys);
+    of_packages.chain([&KNOWN]).any(|known| is_match(known, path))
+}
+
 /// Returns whether a directory is on a file system that is part of the image. A tmpfs or NFS mount is not part of it,
 /// unless the whole tree is on it.
 fn is_on_disk(root: &Root, path: &AbsPath) -> Result<bool> {
     let device = |path| Ok::<_, anyhow::Error>(root.status(path)?.map(|status| status.identity[0]));
     let elsewhere = [statfs::TMPFS_MAGIC, statfs::NFS_SUPER_MAGIC];
     Ok(device(path)? == device(&"/".into())? || !elsewhere.contains(&root.file_system(&path.join("any")?)?.magic))
-}
-
-/// Finds `password` followed by a word: netrc(5) and `apt_auth.conf(5)`.
-fn netrc_password(text: &str) -> Option<usize> {
-    let mut words = text.split_ascii_whitespace();
-    let found = words.any(|word| word == "password") && words.next().is_some();
-    found.then(|| text.find("password"))?
 }
 
 /// Finds `scheme://user:password@host`, unless the password is a placeholder that manuals use.

@@ -12,6 +12,7 @@ use crate::{
         root::{FileType, Root},
         state,
     },
+    packages::FAMILIES,
     resource::file::note,
     value::AbsPath,
 };
@@ -40,7 +41,7 @@ enum When {
 /// The pattern of the files with authorized keys.
 const AUTHORIZED_KEYS: &str = "~/.ssh/authorized_keys*";
 
-/// The paths to remove: when, a description, and patterns of [`Root::matching`].
+/// The paths to remove: when, a description, and patterns of [`Root::matching`]. Each package manager adds its own.
 ///
 /// Of this program's state, the notes on the sources of files stay: the image holds the files, and with the notes the
 /// boot need not download them again. Of cloud-init's state, `seed` and `scripts` stay, because the image's author puts
@@ -52,11 +53,6 @@ const REMOVED: &[(When, &str, &[&str])] = &[
         When::Always,
         "the run arguments that this machine's user-data recorded",
         &["/var/lib/glovo-bootstrap/manifest.json"],
-    ),
-    (
-        When::Always,
-        "the failed sources of this machine's last apt-get update",
-        &["/var/lib/glovo-bootstrap/apt-update.json"],
     ),
     (When::Always, "the machine-id for D-Bus", &["/var/lib/dbus/machine-id"]),
     (
@@ -93,7 +89,9 @@ const REMOVED: &[(When, &str, &[&str])] = &[
 /// Removes the data of this machine, and reports each path to `tell`. A second call finds nothing to remove.
 pub fn seal(host: &Host, on_request: OnRequest, mut tell: impl FnMut(String)) -> Result<()> {
     let root = &host.root().to_inspect();
-    for (when, what, patterns) in REMOVED {
+    let of_packages = FAMILIES.iter().flat_map(|family| family.traces().of_machine);
+    let of_packages = of_packages.map(|(what, patterns)| (When::Always, *what, *patterns));
+    for (when, what, patterns) in REMOVED.iter().copied().chain(of_packages) {
         let asked = match when {
             When::Always => true,
             When::HostKeys => on_request.host_keys,

@@ -1,5 +1,5 @@
 //! The proxies that the environment names: `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in capitals too.
-//! Downloads go through them by themselves; apt is told about them.
+//! Downloads go through them by themselves; a package manager is told about them.
 
 use std::{fmt, sync::LazyLock};
 
@@ -56,19 +56,19 @@ impl Proxies {
         proxies.find(|proxy| proxy.split_once("://").is_some_and(|(_, authority)| line.contains(host(authority))))
     }
 
-    /// Returns the variables that apt-transport-http(1) reads. For apt, an entry of `no_proxy` is one host, or with a
-    /// leading dot all hosts of a domain. For curl and this program it is both.
-    pub fn variables(&self) -> Vec<(&'static str, String)> {
-        let entries: Vec<&str> = self.no.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
-        if entries.contains(&"*") {
-            return vec![];
-        }
-        let both = entries.iter().map(|entry| entry.trim_start_matches('.')).map(|name| format!("{name},.{name}"));
-        let no = both.collect::<Vec<_>>().join(",");
-        let variables =
-            [("http_proxy", self.http.clone()), ("https_proxy", self.https.clone()), ("no_proxy", Some(no))];
-        let given = variables.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        given.filter(|(_, value)| !value.is_empty()).collect()
+    /// Returns the proxy of http URLs, with its password.
+    pub fn http(&self) -> Option<&str> {
+        self.http.as_deref()
+    }
+
+    /// Returns the proxy of https URLs, with its password.
+    pub fn https(&self) -> Option<&str> {
+        self.https.as_deref()
+    }
+
+    /// Returns the hosts and domains that `no_proxy` names; `*` stands for all.
+    pub fn exceptions(&self) -> Vec<&str> {
+        self.no.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect()
     }
 }
 
@@ -113,16 +113,18 @@ mod tests {
     }
 
     #[test]
-    fn apt_gets_what_downloads_get() {
-        let given = |variables: &[(&str, &str)]| proxies(variables).variables();
-        assert_eq!(given(&[]), []);
+    fn proxies_are_read_as_curl_reads_them() {
+        let given = |variables: &[(&str, &str)]| {
+            let proxies = proxies(variables);
+            [proxies.http(), proxies.https()].map(|proxy| proxy.map(str::to_owned))
+        };
+        let both = |http: &str, https: &str| [http, https].map(|proxy| Some(proxy.to_owned()));
+        assert_eq!(given(&[]), [None, None]);
         let all = ("all_proxy", "http://p:1");
-        let both = [("http_proxy", "http://p:1".to_owned()), ("https_proxy", "http://p:1".to_owned())];
-        assert_eq!(given(&[all]), both);
-        assert_eq!(given(&[all, ("https_proxy", "q:2")])[1].1, "http://q:2");
-        assert_eq!(given(&[all, ("no_proxy", "a.test, .b.test,")])[2].1, "a.test,.a.test,b.test,.b.test");
-        assert_eq!(given(&[all, ("NO_PROXY", "*")]), []);
-        assert_eq!(given(&[("HTTP_PROXY", "http://p:1"), ("REQUEST_METHOD", "GET")]), []);
-        assert_eq!(given(&[("http_proxy", ""), ("https_proxy", "")]), []);
+        assert_eq!(given(&[all]), both("http://p:1", "http://p:1"));
+        assert_eq!(given(&[all, ("https_proxy", "q:2")]), both("http://p:1", "http://q:2"));
+        assert_eq!(given(&[("HTTP_PROXY", "http://p:1"), ("REQUEST_METHOD", "GET")]), [None, None]);
+        assert_eq!(given(&[("http_proxy", ""), ("https_proxy", "")]), [None, None]);
+        assert_eq!(proxies(&[all, ("NO_PROXY", "a.test, .b.test,")]).exceptions(), ["a.test", ".b.test"]);
     }
 }

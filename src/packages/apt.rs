@@ -5,7 +5,9 @@ mod cause;
 pub mod dpkg;
 mod lists;
 mod lock;
+mod name;
 mod policy;
+mod proxy;
 mod sources;
 mod space;
 
@@ -21,7 +23,7 @@ use self::{
     policy::ServicesHeld,
 };
 use super::{
-    manager::{Installation, Lack, PackageManager, Repair, Update},
+    manager::{ImageTraces, Installation, Lack, PackageManager, PasswordFiles, Repair, Update},
     name::PackageName,
 };
 use crate::{
@@ -31,6 +33,7 @@ use crate::{
         command::{Finished, Program, with_tail},
     },
     net::{proxy::proxies, retry::spread},
+    redaction::forms::netrc_password,
     system::System,
     value::AbsPath,
 };
@@ -52,17 +55,44 @@ const KEEP_CONFIGURATION: [&str; 2] = ["--force-confdef", "--force-confold"];
 /// Limits the attempts after temporary failures. In each attempt, apt itself tries every download three times.
 const MAX_ATTEMPTS: u32 = 4;
 
+/// The key belongs to the self-signed test certificate of the package ssl-cert.
+const TRACES: ImageTraces = ImageTraces {
+    of_machine: &[("the failed sources of this machine's last apt-get update", &[lists::STATE_FILE])],
+    passwords: &[PasswordFiles { patterns: &["/etc/apt/auth.conf", "/etc/apt/auth.conf.d/*"], find: netrc_password }],
+    harmless_keys: &["/etc/ssl/private/ssl-cert-snakeoil.key"],
+};
+
 /// apt-get with dpkg.
 #[derive(Debug)]
 pub struct Apt;
 
 impl PackageManager for Apt {
+    fn name(&self) -> &'static str {
+        "apt"
+    }
+
     fn distributions(&self) -> &'static str {
         "Debian or Ubuntu"
     }
 
+    fn distribution_ids(&self) -> &'static [&'static str] {
+        &["debian", "ubuntu"]
+    }
+
     fn database(&self) -> &'static str {
         dpkg::STATUS
+    }
+
+    fn read_name(&self, text: &str) -> Result<PackageName> {
+        name::read(text)
+    }
+
+    fn name_pattern(&self) -> &'static str {
+        name::PATTERN
+    }
+
+    fn traces(&self) -> ImageTraces {
+        TRACES
     }
 
     fn lack(&self, host: &Host, name: &PackageName) -> Result<Option<Lack>> {
@@ -236,8 +266,7 @@ fn keep_configuration() -> [String; 2] {
 
 /// Returns a program that asks no questions and uses the same proxies as downloads.
 fn silent<const N: usize>(argv: [&str; N]) -> Program {
-    let proxies = proxies().variables();
-    let variables = ENVIRONMENT.iter().map(|(name, value)| (*name, (*value).to_owned())).chain(proxies);
+    let variables = ENVIRONMENT.iter().map(|(name, value)| (*name, (*value).to_owned())).chain(proxy::variables());
     variables.fold(Program::new(argv), |command, (name, value)| command.env(name, value))
 }
 

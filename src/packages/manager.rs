@@ -10,13 +10,31 @@ use crate::{
     system::System,
 };
 
-/// A package manager family, such as apt with dpkg.
+/// A family of package managers: its tools, its record of packages, its rules of names.
 pub trait PackageManager: Sync {
+    /// Returns its name, for messages.
+    fn name(&self) -> &'static str;
+
     /// Returns the names of its distributions, for messages.
     fn distributions(&self) -> &'static str;
 
+    /// Returns the `ID` of each of its distributions; os-release(5).
+    fn distribution_ids(&self) -> &'static [&'static str];
+
     /// Returns the file that only machines of this family have.
     fn database(&self) -> &'static str;
+
+    /// Reads a package's name as this family writes it.
+    ///
+    /// # Errors
+    /// If no package of this family can have this name.
+    fn read_name(&self, text: &str) -> Result<PackageName>;
+
+    /// Returns the pattern of these names, a regular expression of ECMA 262.
+    fn name_pattern(&self) -> &'static str;
+
+    /// Returns the traces that this family leaves on a machine and that must not get into an image.
+    fn traces(&self) -> ImageTraces;
 
     /// Returns the difference between a declared package and the machine; `None` if it is installed as declared.
     fn lack(&self, host: &Host, package: &PackageName) -> Result<Option<Lack>>;
@@ -32,6 +50,30 @@ pub trait PackageManager: Sync {
     /// If the package manager fails. The error has the last lines of its output, their cause and a hint. It is a
     /// temporary failure if a later run may succeed.
     fn install(&self, system: &System, installation: &Installation) -> Result<()>;
+}
+
+/// One of the families that this program supports.
+pub type Family = &'static dyn PackageManager;
+
+/// The traces that a family leaves on a machine and that must not get into an image. Paths are patterns of
+/// [`Root::matching`].
+#[derive(Debug, Clone, Copy)]
+pub struct ImageTraces {
+    /// The data of one machine, which the seal removes: a description and its paths.
+    pub of_machine: &'static [(&'static str, &'static [&'static str])],
+    /// The files with passwords.
+    pub passwords: &'static [PasswordFiles],
+    /// The private keys that packages make on each machine and that no client trusts.
+    pub harmless_keys: &'static [&'static str],
+}
+
+/// Files of one format that may have passwords.
+#[derive(Debug, Clone, Copy)]
+pub struct PasswordFiles {
+    /// Their paths.
+    pub patterns: &'static [&'static str],
+    /// Returns the position of the first password in their text.
+    pub find: fn(&str) -> Option<usize>,
 }
 
 /// The difference between a declared package and the machine.

@@ -1,6 +1,6 @@
 //! A reader of `OpenPGP` keyrings that returns the fingerprints of their public keys; RFC 4880.
 //!
-//! apt trusts every key of the keyring that `Signed-By` names, also a second key hidden behind the expected one. So
+//! A package manager trusts every key of a repository's keyring, also a second key hidden behind the expected one. So
 //! this reader refuses everything that it does not understand.
 
 use std::{fmt, str::FromStr};
@@ -66,7 +66,7 @@ impl fmt::Debug for Fingerprint {
 
 /// A keyring as packets.
 ///
-/// apt gets the packets, never the armored text: its verifiers find blocks of armor where this reader finds none.
+/// A package manager gets the packets, never the armored text: its verifier finds blocks of armor where this reader finds none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keyring {
     packets: Vec<u8>,
@@ -116,7 +116,7 @@ fn fingerprints(packets: &[u8]) -> Result<Vec<Fingerprint>> {
 
 /// Returns the packets of all blocks of an armored text; RFC 4880 section 6.2.
 ///
-/// Only blank lines may be between blocks. In other text, the operator or apt's verifier might see another key.
+/// Only blank lines may be between blocks. In other text, the operator or a verifier might see another key.
 fn dearmor(text: &[u8]) -> Result<Vec<u8>> {
     let mut packets = vec![];
     let mut lines = text.split(|byte| *byte == b'\n').map(trim_end).enumerate();

@@ -68,6 +68,13 @@ fn runs(text: &str, length: usize) -> impl Iterator<Item = (usize, &str)> {
     pieces.filter(|(_, run)| !run.is_empty())
 }
 
+/// Finds `password` followed by a word; netrc(5).
+pub fn netrc_password(text: &str) -> Option<usize> {
+    let mut words = text.split_ascii_whitespace();
+    let found = words.any(|word| word == "password") && words.next().is_some();
+    found.then(|| text.find("password"))?
+}
+
 /// Finds a URL with a password: `https://user:password@host`.
 pub fn url_password(text: &str) -> Option<usize> {
     text.match_indices("://").map(|(at, _)| at).find(|at| {

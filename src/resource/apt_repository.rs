@@ -13,7 +13,8 @@ use crate::{
     fetch::{pull::Download, source::Source},
     host::root::{Ownership, Root},
     packages::{
-        apt,
+        apt::{self, Apt},
+        manager::Family,
         openpgp::{Fingerprint, Keyring},
     },
     system::{Fact, System},
@@ -132,6 +133,10 @@ impl Resource for AptRepository {
 
     fn owned_path(&self) -> Option<&AbsPath> {
         Some(&self.name.sources)
+    }
+
+    fn package_managers(&self) -> Option<Vec<Family>> {
+        Some(vec![&Apt])
     }
 
     fn check(&self) -> Vec<Finding> {

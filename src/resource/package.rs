@@ -8,13 +8,13 @@ use super::{Change, Finding, Kind, Resource};
 use crate::{
     packages::{
         self,
-        manager::{Installation, Lack, PackageManager, Update},
+        manager::{Family, Installation, Lack, Update},
         name::PackageName,
     },
     system::{Fact, System},
 };
 
-/// Packages of the distribution, which apt-get installs without questions. All of them are installed at once. Edited
+/// Packages of the distribution, which its package manager installs without questions. All of them are installed at once. Edited
 /// configuration files are kept. Their services are not started; a `service` resource does that.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -46,7 +46,8 @@ impl Resource for Package {
         let manager = packages::of(&system.host)?;
         let mut lacking = vec![];
         for package in &self.names {
-            if let Some(lack) = manager.lack(&system.host, package)? {
+            let package = manager.read_name(&package.text)?;
+            if let Some(lack) = manager.lack(&system.host, &package)? {
                 lacking.push((package, lack));
             }
         }
@@ -57,10 +58,18 @@ impl Resource for Package {
         Ok(repairs.chain(self.install(manager, &lacking)).collect())
     }
 
+    fn package_managers(&self) -> Option<Vec<Family>> {
+        let reads_all = |family: &&Family| self.names.iter().all(|name| family.read_name(&name.text).is_ok());
+        Some(packages::FAMILIES.iter().filter(reads_all).copied().collect())
+    }
+
     fn check(&self) -> Vec<Finding> {
         let mut findings = vec![];
         if self.names.is_empty() {
             findings.push(Finding::new("names", "`names` is empty"));
+        }
+        if self.package_managers().is_some_and(|families| families.is_empty()) {
+            findings.push(Finding::new("names", "no package manager has packages of all these names"));
         }
         for (index, package) in self.names.iter().enumerate() {
             let same = |other: &&PackageName| other.name == package.name && other.architecture == package.architecture;
@@ -74,7 +83,7 @@ impl Resource for Package {
 
 impl Package {
     /// Returns one change for all packages, because the package manager resolves and installs them together.
-    fn install(&self, manager: &'static dyn PackageManager, lacking: &[(&PackageName, Lack)]) -> Option<Change> {
+    fn install(&self, manager: Family, lacking: &[(PackageName, Lack)]) -> Option<Change> {
         let (mut install, mut reinstall, mut names) = (vec![], vec![], vec![]);
         for (package, lack) in lacking {
             match lack {
@@ -83,7 +92,7 @@ impl Package {
                 Lack::Unpacking(state) => reinstall.push(format!("{package} ({state})")),
                 Lack::Configuration => continue,
             }
-            names.push((*package).clone());
+            names.push(package.clone());
         }
         let summaries = [("install", &install), ("reinstall", &reinstall)];
         let summaries = summaries.iter().filter(|(_, packages)| !packages.is_empty());
@@ -201,7 +210,8 @@ mod tests {
     fn a_system_without_dpkg_is_named() {
         let image = PackageImage::new("foreign", "");
         fs::remove_file(image.0.join("var/lib/dpkg/status")).unwrap();
-        assert!(image.plan(&["here"]).unwrap_err().to_string().ends_with("this is not a Debian or Ubuntu system"));
+        let error = image.plan(&["here"]).unwrap_err().to_string();
+        assert!(error.contains("this is not a Debian or Ubuntu"), "{error}");
     }
 
     #[test]

@@ -1,8 +1,27 @@
-//! The seams of the house: a new deploy shape is one file, one template and one line.
+//! The seams of the house: a new package family is one folder and one line; a new deploy shape is one file, one template
+//! and one line.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
 use crate::rooms::{product_files, root};
+
+/// Words of one package family.
+const OF_A_FAMILY: [&str; 7] = ["apt", "dpkg", "deb", "deb822", "debian", "ubuntu", "debconf"];
+/// The places outside the folder of the family that may have these words, with the reason.
+const EXCEPTIONS: [(&str, &str, &str); 8] = [
+    ("packages.rs", "apt::Apt,", "the line of the family"),
+    ("resource/apt_repository.rs", "", "a kind of this family alone; another family brings a kind of its own"),
+    ("resource/apt_repository/key.rs", "", "the same kind"),
+    ("resource.rs", "apt_repository", "the two lines of this kind"),
+    ("deploy/preflight.rs", "(\"ubuntu\", Some(\"Ubuntu\"), &[\"ubuntu\"]),", "a system that EC2 names"),
+    ("deploy/preflight.rs", "(\"debian\", None, &[\"debian\"]),", "the same"),
+    (
+        "host/root/way.rs",
+        "ubuntu",
+        "a directory that a distribution lets a group write, whatever installs its packages",
+    ),
+    ("deploy/", "Ubuntu 18.04 LTS in eu-central-1", "the AMI of the script that deploy replaces"),
+];
 
 /// The code of each file without comments, and the file's path below `src/`.
 fn code() -> Vec<(PathBuf, String)> {
@@ -36,6 +55,32 @@ fn only_its_file_and_one_line_name_a_deploy_shape() {
         let template = template.trim_start_matches("../");
         assert!(root().join(template).is_file() && outside("deploy/shape", template).is_empty(), "{template}");
     }
+}
+
+#[test]
+fn only_its_folder_and_one_line_name_a_package_family() {
+    let is_word = |word: &str| OF_A_FAMILY.contains(&word.to_ascii_lowercase().as_str());
+    let has_word = |line: &str| line.split(|c: char| !c.is_ascii_alphanumeric()).any(is_word);
+    let (mut faults, mut used) = (vec![], BTreeSet::new());
+    for (file, text) in product_files() {
+        let file = file.strip_prefix(root().join("src")).unwrap().display().to_string();
+        let folders: BTreeSet<&str> = ["packages/apt.rs", "packages/apt/"].into();
+        if folders.iter().any(|folder| file.starts_with(folder)) {
+            continue;
+        }
+        for line in text.lines().filter(|line| has_word(line)) {
+            let allows = |(place, part, _): &(&str, &str, &str)| {
+                file.starts_with(place) && line.to_ascii_lowercase().contains(&part.to_ascii_lowercase())
+            };
+            match EXCEPTIONS.iter().position(allows) {
+                Some(exception) => _ = used.insert(exception),
+                None => faults.push(format!("{file}: {}", line.trim())),
+            }
+        }
+    }
+    assert!(faults.is_empty(), "the family must say this itself:\n{}", faults.join("\n"));
+    let unused = EXCEPTIONS.iter().enumerate().filter(|(index, _)| !used.contains(index));
+    assert_eq!(unused.count(), 0, "an exception is not needed: {used:?} are");
 }
 
 #[test]

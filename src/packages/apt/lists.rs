@@ -28,6 +28,8 @@ const SOURCES: [&str; 2] = ["/etc/apt/sources.list", PARTS];
 const MAX_LIST_AGE: Duration = Duration::from_hours(24);
 /// The state file about an update that did not fully succeed.
 const STATE: &str = "apt-update.json";
+/// Its path.
+pub(crate) const STATE_FILE: &str = "/var/lib/glovo-bootstrap/apt-update.json";
 
 /// An update that did not renew all lists, though apt has changed their directory.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,61 @@
+//! Names of Debian's packages: `name` or `name:architecture`, either with `=version`.
+
+use anyhow::{Result, bail, ensure};
+
+use crate::packages::name::PackageName;
+
+/// The pattern of [`read`], for editors.
+pub(crate) const PATTERN: &str = "^[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=[A-Za-z0-9.+:~-]+)?$";
+
+/// Reads a name as apt-get takes it.
+///
+/// # Errors
+/// If Debian Policy allows no such name.
+pub(crate) fn read(text: &str) -> Result<PackageName> {
+    let (package, version) = match text.split_once('=') {
+        Some((package, version)) => (package, Some(version)),
+        None => (text, None),
+    };
+    let (name, architecture) = match package.split_once(':') {
+        Some((name, architecture)) => (name, Some(architecture)),
+        None => (package, None),
+    };
+    let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    // Debian Policy 5.6.1 (names), 5.6.12 (versions). apt-get removes a package whose name has a trailing `-`.
+    if name.len() < 2 || !name.starts_with(lower) || !name.chars().all(|c| lower(c) || "+-.".contains(c)) {
+        bail!("`{name}` is not a package name: it needs at least two of: lower-case letters, digits, `+`, `-`, `.`");
+    }
+    ensure!(!name.ends_with('-'), "`{name}` ends in `-`, so that apt-get would remove the package");
+    if let Some(architecture) = architecture {
+        let valid = architecture.starts_with(lower) && architecture.chars().all(|c| lower(c) || c == '-');
+        ensure!(valid, "`{architecture}` is not an architecture, such as `amd64`");
+    }
+    if let Some(version) = version {
+        let valid = version.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && version.chars().all(|c| c.is_ascii_alphanumeric() || ".+:~-".contains(c));
+        ensure!(valid, "`{version}` is not a version, such as `1.22.1-9`");
+    }
+    Ok(PackageName {
+        text: text.to_owned(),
+        name: name.to_owned(),
+        architecture: architecture.map(str::to_owned),
+        version: version.map(str::to_owned),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debian_package_names_are_accepted_and_no_others() {
+        for name in ["nginx", "g++", "python3.11", "libc6:i386", "nginx=1.22.1-9+deb12u1", "a0:amd64=1:2~rc-1"] {
+            assert_eq!(read(name).unwrap().to_string(), name);
+        }
+        let bad =
+            ["", "x", "Nginx", "nginx-", "-y", "ngin*", "a b", "nginx=", "nginx/sid", "nginx:", "a0=-1", "a0=1;2"];
+        for name in bad {
+            assert!(read(name).is_err(), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! A second family, made up: what it says reaches every room that works with package managers. It is this file and its
+//! line in `families!`.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::ensure;
+
+use super::{
+    manager::{ImageTraces, Installation, Lack, PackageManager, PasswordFiles, Repair},
+    *,
+};
+use crate::{
+    image::{
+        credentials,
+        seal::{OnRequest, seal},
+    },
+    manifest::schema::json_schema,
+    resource::{Resource, package::Package},
+    stop::Interrupt,
+    system::{Mode, System},
+    value::AbsPath,
+};
+
+/// A family whose names begin with `@`.
+#[derive(Debug)]
+pub struct MadeUp;
+
+impl PackageManager for MadeUp {
+    fn name(&self) -> &'static str {
+        "made-up"
+    }
+
+    fn distributions(&self) -> &'static str {
+        "Made-up"
+    }
+
+    fn distribution_ids(&self) -> &'static [&'static str] {
+        &["fedora"]
+    }
+
+    fn database(&self) -> &'static str {
+        "/var/lib/made-up/installed"
+    }
+
+    fn read_name(&self, text: &str) -> Result<PackageName> {
+        ensure!(text.starts_with('@'), "`{text}` does not begin with `@`");
+        Ok(PackageName { text: text.into(), name: text[1..].into(), architecture: None, version: None })
+    }
+
+    fn name_pattern(&self) -> &'static str {
+        "^@"
+    }
+
+    fn traces(&self) -> ImageTraces {
+        ImageTraces {
+            of_machine: &[("a made-up trace", &["/var/lib/made-up/of-this-machine"])],
+            passwords: &[PasswordFiles { patterns: &["/etc/made-up/*"], find: |text| text.find("secret") }],
+            harmless_keys: &["/etc/made-up/key"],
+        }
+    }
+
+    fn lack(&self, host: &Host, package: &PackageName) -> Result<Option<Lack>> {
+        let installed = host.root().read_text(&self.database().into())?;
+        Ok((!installed.lines().any(|line| line == package.name)).then_some(Lack::Package(None)))
+    }
+
+    fn repairs(&self, _: &Host, _: bool) -> Result<Vec<Repair>> {
+        Ok(vec![])
+    }
+
+    fn install(&self, _: &System, _: &Installation) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A tree with these files, removed when dropped.
+struct FamilyTree(PathBuf);
+
+#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
+impl FamilyTree {
+    fn of(files: &[(&str, &str)]) -> Self {
+        let tree = nix::unistd::mkdtemp(&std::env::temp_dir().join("made-up-XXXXXX")).unwrap();
+        for (path, text) in files {
+            let path = tree.join(path.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Self(tree)
+    }
+
+    fn host(&self) -> Host {
+        Host::open(&self.0, Interrupt::default()).unwrap()
+    }
+}
+
+impl Drop for FamilyTree {
+    #[expect(clippy::disallowed_methods, reason = "the test's own tree")]
+    fn drop(&mut self) {
+        _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn package(names: &[&str]) -> Package {
+    let fields = serde_json::json!({ "names": names });
+    serde_json::from_value(fields).unwrap()
+}
+
+#[test]
+fn a_machine_is_of_the_family_whose_database_it_has() {
+    let tree = FamilyTree::of(&[("/var/lib/made-up/installed", "")]);
+    assert_eq!(of(&tree.host()).unwrap().name(), "made-up");
+    let tree = FamilyTree::of(&[("/var/lib/dpkg/status", "")]);
+    assert_eq!(of(&tree.host()).unwrap().name(), "apt");
+    let error = of(&FamilyTree::of(&[]).host()).err().unwrap();
+    let message = "/var/lib/dpkg/status and /var/lib/made-up/installed are missing: \
+                   this is not a Debian or Ubuntu or Made-up system";
+    assert_eq!(error.to_string(), message);
+}
+
+#[test]
+fn a_plan_reads_names_as_the_family_of_the_machine_does() {
+    let tree = FamilyTree::of(&[("/var/lib/made-up/installed", "here\n")]);
+    let system = System::open(&tree.0, Mode::Plan, Interrupt::default()).unwrap();
+    assert_eq!(package(&["@here"]).plan(&system).unwrap().len(), 0);
+    let changes = package(&["@here", "@there"]).plan(&system).unwrap();
+    assert_eq!(changes.iter().map(|change| &*change.summary).collect::<Vec<_>>(), ["install @there"]);
+    let error = package(&["nginx"]).plan(&system).unwrap_err();
+    assert_eq!(error.to_string(), "`nginx` does not begin with `@`");
+}
+
+#[test]
+fn names_that_no_single_family_has_need_no_machine_to_be_refused() {
+    let managers = |names: &[&str]| {
+        let managers = package(names).package_managers().unwrap();
+        managers.into_iter().map(PackageManager::name).collect::<Vec<_>>()
+    };
+    assert_eq!((managers(&["@a"]), managers(&["nginx"])), (vec!["made-up"], vec!["apt"]));
+    assert_eq!(package(&["@a"]).check(), []);
+    assert_eq!(package(&["@a", "nginx"]).check().len(), 1);
+    let error = read_name("A b").unwrap_err().to_string();
+    assert!(error.contains("is not a package name") && error.ends_with("; `A b` does not begin with `@`"), "{error}");
+    let pattern = &json_schema()["$defs"]["PackageName"]["pattern"];
+    assert!(pattern.as_str().unwrap().contains("$|^@"), "{pattern}");
+}
+
+#[test]
+fn an_image_loses_the_traces_of_each_family() {
+    let tree = FamilyTree::of(&[
+        ("/var/lib/made-up/of-this-machine", "x"),
+        ("/var/lib/glovo-bootstrap/apt-update.json", "{}"),
+        ("/etc/made-up/login", "a\nsecret"),
+        (
+            "/etc/made-up/key",
+            "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAOcrn9g\n",
+        ),
+    ]);
+    let mut told = vec![];
+    seal(&tree.host(), OnRequest::default(), |line| told.push(line)).unwrap();
+    assert_eq!(
+        told,
+        [
+            "remove /var/lib/glovo-bootstrap/apt-update.json (the failed sources of this machine's last apt-get update)",
+            "remove /var/lib/made-up/of-this-machine (a made-up trace)",
+        ]
+    );
+    let found = credentials::search(&tree.host(), &[]).unwrap();
+    let found: Vec<_> = found.iter().map(|found| (found.path.clone(), found.line, found.what)).collect();
+    assert_eq!(found, [(AbsPath::from("/etc/made-up/login"), 2, "a password")]);
+}
