@@ -216,6 +216,17 @@ fn the_restart_with_the_old_files_has_the_services_timeout() {
     assert_eq!(deadlines, ["service app.service, 1 min 40 s)"; 2]);
 }
 
+#[test]
+fn a_restart_that_fails_with_the_old_files_too_is_told() {
+    let machine = Machine::new();
+    let _ = machine.run(&app(&unit("true", ""), RUNNING)).expect(0);
+    // From now on it fails with either file.
+    machine.write("etc/systemd/system/app.service.d/late.conf", "[Service]\nExecStart=false\n");
+    let said = machine.run(&app(&unit("false", ""), RUNNING)).expect(1);
+    let failed = "app.service could not be started with them: app.service failed (exit-code)";
+    let _ = said.says(&format!("put back: /etc/systemd/system/app.service; {failed}"));
+}
+
 /// The steps `files`, with this site, and `start`, a service that reads it.
 fn two_steps(machine: &Machine, content: &str) -> String {
     machine.write(UNIT, unit("! grep -q bad /etc/site", ""));
