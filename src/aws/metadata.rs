@@ -29,15 +29,58 @@ use crate::{
     value::spoken,
 };
 
-/// The names of facts and their paths.
-const FACTS: [(&str, &str); 6] = [
-    ("id", "/latest/meta-data/instance-id"),
-    ("region", "/latest/meta-data/placement/region"),
-    ("availability_zone", "/latest/meta-data/placement/availability-zone"),
-    ("type", "/latest/meta-data/instance-type"),
-    ("ami", "/latest/meta-data/ami-id"),
-    ("account", IDENTITY_DOCUMENT),
+/// The facts about an instance, but for its tags.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-metadata.html>
+const FACTS: [KnownFact; 13] = [
+    KnownFact::at("id", "instance-id"),
+    KnownFact::at("region", "placement/region"),
+    KnownFact::at("availability_zone", "placement/availability-zone"),
+    KnownFact::at("availability_zone_id", "placement/availability-zone-id"),
+    KnownFact::at("type", "instance-type"),
+    KnownFact::at("ami", "ami-id"),
+    KnownFact { source: FactSource::IdentityDocument("accountId"), ..KnownFact::at("account", "") },
+    KnownFact::at("local_ipv4", "local-ipv4").absent("this instance has no private IPv4 address"),
+    KnownFact::at("public_ipv4", "public-ipv4").absent("this instance has no public IPv4 address"),
+    KnownFact::at("private_dns", "local-hostname"),
+    KnownFact::at("mac", "mac"),
+    KnownFact { source: FactSource::Interface("vpc-ipv4-cidr-block"), ..KnownFact::at("vpc_cidr", "") }
+        .absent("this instance is in no VPC with an IPv4 range"),
+    KnownFact::at("lifecycle_state", "autoscaling/target-lifecycle-state")
+        .absent("this instance is in no Auto Scaling group"),
 ];
+const META_DATA: &str = "/latest/meta-data/";
+
+/// A fact of [`FACTS`].
+#[derive(Debug)]
+pub struct KnownFact {
+    /// The part of its name after `instance.`.
+    name: &'static str,
+    source: FactSource,
+    /// What it means that an instance does not have it, if that is usual.
+    absent: Option<&'static str>,
+}
+
+/// The place of a fact.
+#[derive(Debug)]
+enum FactSource {
+    /// A path below `meta-data`.
+    Path(&'static str),
+    /// A field of the identity document.
+    IdentityDocument(&'static str),
+    /// A name below the primary network interface.
+    Interface(&'static str),
+}
+
+impl KnownFact {
+    const fn at(name: &'static str, path: &'static str) -> Self {
+        Self { name, source: FactSource::Path(path), absent: None }
+    }
+
+    const fn absent(self, meaning: &'static str) -> Self {
+        Self { absent: Some(meaning), ..self }
+    }
+}
+
 /// A JSON document. Only it has the account.
 pub(crate) const IDENTITY_DOCUMENT: &str = "/latest/dynamic/instance-identity/document";
 const TAGS: &str = "/latest/meta-data/tags/instance";
@@ -49,13 +92,11 @@ const IMDSD_HINT: &str =
 /// The path with the role of the instance profile.
 const ROLE: &str = "/latest/meta-data/iam/security-credentials/";
 
-/// A fact about an instance: `id`, `region`, `availability_zone`, `type`, `account`, `ami`, `tags.NAME`.
+/// A fact about an instance: one of [`FACTS`], or `tags.NAME`.
 #[derive(Debug)]
 pub enum InstanceFact {
-    /// The text at a path of the service.
-    Path(&'static str),
-    /// The account.
-    Account,
+    /// A fact that each instance may have.
+    Known(&'static KnownFact),
     /// One of the instance's tags.
     Tag(String),
 }
@@ -76,11 +117,10 @@ impl InstanceFact {
             }
             return Ok(Self::Tag(tag.into()));
         }
-        match FACTS.iter().find(|(known, _)| *known == name) {
-            Some((_, IDENTITY_DOCUMENT)) => Ok(Self::Account),
-            Some((_, path)) => Ok(Self::Path(path)),
+        match FACTS.iter().find(|known| known.name == name) {
+            Some(known) => Ok(Self::Known(known)),
             None => {
-                let names = FACTS.map(|(name, _)| name);
+                let names = FACTS.each_ref().map(|known| known.name);
                 let near = names.into_iter().map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
                 let hint = match near {
                     Some((distance, known)) if distance <= 2 => format!("did you mean instance.{known}?"),
@@ -221,11 +261,12 @@ impl IdentityDocument {
 async fn answer(metadata: &Metadata, fact: &InstanceFact) -> Result<String, Failure> {
     let missing = |what: &str| Failure::Permanent(Fault::new(format!("the instance metadata does not contain {what}")));
     match fact {
-        InstanceFact::Path(path) => metadata.get(path).await?.ok_or_else(|| missing(path)),
-        InstanceFact::Account => {
-            let document = metadata.get(IDENTITY_DOCUMENT).await?.ok_or_else(|| missing(IDENTITY_DOCUMENT))?;
-            IdentityDocument::read(&document)?.fact("accountId").map(str::to_owned)
-        }
+        InstanceFact::Known(fact) => match fact.source.read(metadata).await? {
+            Some(value) => Ok(value),
+            None => {
+                Err(fact.absent.map_or_else(|| missing(fact.name), |meaning| Failure::Permanent(Fault::new(meaning))))
+            }
+        },
         InstanceFact::Tag(tag) => match metadata.get(&format!("{TAGS}/{tag}")).await? {
             Some(value) => Ok(value),
             None => Err(Failure::Permanent(match metadata.get(TAGS).await? {
@@ -237,6 +278,28 @@ async fn answer(metadata: &Metadata, fact: &InstanceFact) -> Result<String, Fail
                     .hint(format!("it has {}", tags.lines().collect::<Vec<_>>().join(", "))),
             })),
         },
+    }
+}
+
+impl FactSource {
+    /// Returns the text at this place; `None` if there is none.
+    async fn read(&self, metadata: &Metadata) -> Result<Option<String>, Failure> {
+        match self {
+            Self::Path(path) => metadata.get(&format!("{META_DATA}{path}")).await,
+            Self::IdentityDocument(field) => {
+                let Some(document) = metadata.get(IDENTITY_DOCUMENT).await? else { return Ok(None) };
+                Ok(Some(IdentityDocument::read(&document)?.fact(field)?.to_owned()))
+            }
+            Self::Interface(name) => {
+                let Some(mac) = metadata.get(&format!("{META_DATA}mac")).await? else { return Ok(None) };
+                // It becomes a part of the next path.
+                if !mac.chars().all(|c| c.is_ascii_hexdigit() || c == ':') {
+                    let message = "the instance metadata service sent an invalid MAC address";
+                    return Err(Failure::Permanent(Fault::new(message)));
+                }
+                metadata.get(&format!("{META_DATA}network/interfaces/macs/{mac}/{name}")).await
+            }
+        }
     }
 }
 
@@ -320,7 +383,12 @@ mod tests {
         assert_eq!(refused("regoin"), (2, "did you mean instance.region?".into()));
         assert_eq!(
             refused("colour"),
-            (2, "known are id, region, availability_zone, type, ami, account, and tags.NAME".into())
+            (
+                2,
+                "known are id, region, availability_zone, availability_zone_id, type, ami, account, local_ipv4, public_ipv4, \
+                 private_dns, mac, vpc_cidr, lifecycle_state, and tags.NAME"
+                    .into()
+            )
         );
     }
 

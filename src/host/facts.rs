@@ -1,4 +1,4 @@
-//! Facts about the machine (`host.architecture`, `distribution`, `codename`, `memory`, `hostname`) and its identity.
+//! Facts about the machine, such as `host.architecture`, and its identity.
 
 use anyhow::{Context, Result, bail};
 
@@ -6,16 +6,28 @@ use super::{Host, ec2, root::Root};
 use crate::{environment, value::Sha256};
 
 /// The names of the facts.
-pub const FACTS: [&str; 5] = ["architecture", "distribution", "codename", "memory", "hostname"];
+pub const FACTS: [&str; 8] =
+    ["architecture", "debian_architecture", "distribution", "family", "version", "codename", "memory", "hostname"];
 /// The facts that differ between the instances of one image.
 pub const FACTS_OF_EACH_INSTANCE: [&str; 2] = ["memory", "hostname"];
+/// The families of distributions, and the ids in os-release(5) by which each is known.
+const FAMILIES: [(&str, &[&str]); 2] = [("debian", &["debian"]), ("redhat", &["rhel", "fedora", "centos"])];
 
 impl Host {
-    /// Returns a fact, such as `codename`. With an image's tree, the distribution and the codename are the image's.
+    /// Returns a fact, such as `codename`. With an image's tree, the facts of os-release(5) are the image's.
     pub fn fact(&self, name: &str) -> Result<String> {
         match name {
             "architecture" => Ok(std::env::consts::ARCH.into()),
+            // https://www.debian.org/ports/
+            "debian_architecture" => Ok(match std::env::consts::ARCH {
+                "x86_64" => "amd64",
+                "aarch64" => "arm64",
+                other => other,
+            }
+            .into()),
             "distribution" => os_release(self.root(), "ID"),
+            "family" => self.family(),
+            "version" => os_release(self.root(), "VERSION_ID"),
             "codename" => os_release(self.root(), "VERSION_CODENAME"),
             "memory" => Ok(self.memory()?.to_string()),
             "hostname" => {
@@ -24,6 +36,16 @@ impl Host {
             }
             _ => bail!("host.{name} does not exist"),
         }
+    }
+
+    /// Returns the distribution's family. A distribution that derives from none is its own.
+    fn family(&self) -> Result<String> {
+        let distribution = os_release(self.root(), "ID")?;
+        // Debian and Fedora derive from none.
+        let ancestors = os_release(self.root(), "ID_LIKE").unwrap_or_default();
+        let ids: Vec<&str> = std::iter::once(&*distribution).chain(ancestors.split_whitespace()).collect();
+        let family = FAMILIES.iter().find(|(_, members)| ids.iter().any(|id| members.contains(id)));
+        Ok(family.map_or(&*distribution, |(name, _)| name).to_owned())
     }
 
     /// Returns an identifier of this machine. A machine made from an image of its disk has another one.

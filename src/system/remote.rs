@@ -43,7 +43,7 @@ impl System {
         self.aws.call(&self.host, call)
     }
 
-    /// Returns a fact about this EC2 instance: `id`, `region`, `availability_zone`, `type`, `account`, `ami`, `tags.NAME`.
+    /// Returns a fact about this EC2 instance, such as `id` or `tags.NAME`; see [`InstanceFact`].
     pub fn instance(&self, name: &str) -> Result<String> {
         let fact = InstanceFact::parse(name)?;
         self.leave_to_instances()?;

@@ -121,3 +121,36 @@ fn a_plan_of_a_fact_elsewhere_says_how_to_suppose_it() {
     assert!(!refused.stderr.contains("credentials"), "{}", refused.stderr);
     let _ = sandbox.run(&["plan", "--steps", &manifest, "--set", "instance.region=a"]).expect(0);
 }
+
+#[test]
+fn an_images_distribution_has_its_family_and_version() {
+    let sandbox = Sandbox::new();
+    let content = "{{ host.distribution }} {{ host.family }} {{ host.version }}";
+    let manifest =
+        sandbox.manifest(&format!("[[resource]]\nkind = \"file\"\npath = \"/x\"\ncontent = \"{content}\"\n"));
+    for (release, facts) in [
+        ("ID=debian\nVERSION_ID=\"13\"\n", "debian debian 13"),
+        ("ID=ubuntu\nID_LIKE=debian\nVERSION_ID=\"24.04\"\n", "ubuntu debian 24.04"),
+        ("ID=\"amzn\"\nID_LIKE=\"fedora\"\nVERSION_ID=\"2023\"\n", "amzn redhat 2023"),
+        ("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"9.4\"\n", "rocky redhat 9.4"),
+        ("ID=fedora\nVERSION_ID=42\n", "fedora redhat 42"),
+        ("ID=alpine\nVERSION_ID=3.20.1\n", "alpine alpine 3.20.1"),
+    ] {
+        _ = sandbox.write("tree/etc/os-release", release);
+        let _ = sandbox.run(&["run", "--steps", &manifest, "--root", &sandbox.at("tree")]).expect(0);
+        assert_eq!(fs::read_to_string(sandbox.at("tree/x")).unwrap(), facts);
+    }
+    _ = sandbox.write("tree/etc/os-release", "ID=debian\nPRETTY_NAME=\"Debian GNU/Linux forky/sid\"\n");
+    let testing = sandbox.run(&["run", "--steps", &manifest, "--root", &sandbox.at("tree")]).expect(2);
+    let _ = testing.says("no VERSION_ID in /");
+}
+
+#[test]
+fn the_architecture_has_debians_name() {
+    let sandbox = Sandbox::new();
+    let (at, content) = (sandbox.at("x"), "{{ host.debian_architecture }}");
+    let manifest = format!("[[resource]]\nkind = \"file\"\npath = \"{at}\"\ncontent = \"{content}\"\n");
+    let _ = sandbox.run(&["run", "--steps", &sandbox.manifest(&manifest)]).expect(0);
+    let of_dpkg = std::process::Command::new("dpkg").arg("--print-architecture").output().unwrap().stdout;
+    assert_eq!(fs::read_to_string(at).unwrap().trim(), String::from_utf8(of_dpkg).unwrap().trim());
+}

@@ -37,7 +37,14 @@ fn instance(path: &str) -> Option<String> {
         "/latest/meta-data/instance-id" => "i-0123456789abcdef0",
         "/latest/meta-data/placement/region" => "eu-west-1",
         "/latest/meta-data/placement/availability-zone" => "eu-west-1b",
+        "/latest/meta-data/placement/availability-zone-id" => "euw1-az3",
         "/latest/meta-data/instance-type" => "t3.small",
+        "/latest/meta-data/local-ipv4" => "172.31.5.6",
+        "/latest/meta-data/public-ipv4" => "203.0.113.7",
+        "/latest/meta-data/local-hostname" => "ip-172-31-5-6.eu-west-1.compute.internal",
+        "/latest/meta-data/mac" => "02:00:00:00:00:01",
+        "/latest/meta-data/network/interfaces/macs/02:00:00:00:00:01/vpc-ipv4-cidr-block" => "172.31.0.0/16",
+        "/latest/meta-data/autoscaling/target-lifecycle-state" => "InService",
         "/latest/meta-data/ami-id" => "ami-1",
         "/latest/dynamic/instance-identity/document" => r#"{"accountId": "123456789012", "region": "eu-west-1"}"#,
         "/latest/meta-data/tags/instance" => "Name\nrole",
@@ -58,12 +65,41 @@ fn every_fact_is_found() {
         ("type", "t3.small"),
         ("ami", "ami-1"),
         ("account", "123456789012"),
+        ("availability_zone_id", "euw1-az3"),
+        ("local_ipv4", "172.31.5.6"),
+        ("public_ipv4", "203.0.113.7"),
+        ("private_dns", "ip-172-31-5-6.eu-west-1.compute.internal"),
+        ("mac", "02:00:00:00:00:01"),
+        ("vpc_cidr", "172.31.0.0/16"),
+        ("lifecycle_state", "InService"),
         ("tags.role", "app"),
     ] {
         assert_eq!(bench.system.instance(name).unwrap(), value);
     }
     let tokens = service.requests().iter().filter(|request| request.line.starts_with("PUT")).count();
     assert_eq!(tokens, 1, "one session for all");
+}
+
+#[test]
+fn a_fact_that_an_instance_lacks_is_explained() {
+    let without = service(|_| None);
+    for (name, words) in [
+        ("public_ipv4", "this instance has no public IPv4 address"),
+        ("lifecycle_state", "this instance is in no Auto Scaling group"),
+        ("vpc_cidr", "this instance is in no VPC with an IPv4 range"),
+        ("ami", "the instance metadata does not contain ami"),
+    ] {
+        let (code, told) = told(Bench::new(at(&without)).system.instance(name));
+        assert!(code == 1 && told.contains(words), "{code}: {told}");
+    }
+}
+
+#[test]
+fn an_interface_whose_address_is_a_path_is_refused() {
+    let service = service(|path| path.ends_with("/mac").then(|| "../../../user-data".into()));
+    let (code, told) = told(Bench::new(at(&service)).system.instance("vpc_cidr"));
+    assert!(code == 1 && told.contains("invalid MAC address"), "{code}: {told}");
+    assert!(service.requests().iter().all(|request| !request.line.contains("..")), "asked for it");
 }
 
 #[test]
