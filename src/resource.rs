@@ -4,6 +4,7 @@
 //! differences. Each difference is a [`Change`]: a sentence and the code that makes it. `plan` prints the changes. `run`
 //! prints and makes them, then plans again.
 
+pub mod absent;
 pub mod apt_repository;
 pub mod deferred;
 pub mod directory;
@@ -232,6 +233,7 @@ pub static KINDS: &[KindEntry] = &[
     kind::<directory::Directory>(),
     kind::<file::File>(),
     kind::<link::Link>(),
+    kind::<absent::Absent>(),
     kind::<user::User>(),
     kind::<group::Group>(),
     kind::<swap::Swap>(),

@@ -37,6 +37,8 @@ pub enum Fact {
     Group(String),
     /// A file, link or directory exists at this path.
     Path(AbsPath),
+    /// Nothing exists at this path.
+    Absent(AbsPath),
     /// A file with this digest exists at this path.
     Bytes(AbsPath, Sha256),
     /// A directory with this owner and these writers exists at this path, which has no links.

@@ -147,7 +147,8 @@ impl Service {
     fn check_files(&self, system: &System) -> Result<()> {
         for path in &self.restart_on {
             let status = system.root().status(&system.root().resolve(path)?)?;
-            let may_come = [Fact::Packages, Fact::Path(path.clone()), Fact::AtBoot(path.clone())];
+            let may_come =
+                [Fact::Packages, Fact::Path(path.clone()), Fact::AtBoot(path.clone()), Fact::Absent(path.clone())];
             if status.is_none() && !may_come.iter().any(|fact| system.expects(fact)) {
                 system
                     .warn(format!("`restart_on` names {path}, which does not exist and no earlier resource declares"));
@@ -258,6 +259,11 @@ impl Service {
             |path: &&AbsPath| system.expects(&Fact::Path((*path).clone())) && system.expected_digest(path).is_none();
         if let Some(path) = self.restart_on.iter().find(unknown) {
             return Ok(Some(format!("{path} will be new")));
+        }
+        for path in self.restart_on.iter().filter(|path| system.expects(&Fact::Absent((*path).clone()))) {
+            if system.root().status(path)?.is_some() {
+                return Ok(Some(format!("{path} will be removed")));
+            }
         }
         match self.changed_since_start(system)? {
             Some(changed) => Ok(changed.first().map(|path| format!("{path} has changed since its start"))),

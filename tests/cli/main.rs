@@ -5,6 +5,7 @@
 // The worked example of a kind has the paths that it would have in the library.
 use glovo_bootstrap::{host, resource, system};
 
+mod absent;
 mod bake;
 mod book;
 mod demo;

@@ -1,0 +1,58 @@
+//! The mounted file systems, proc_pid_mountinfo(5).
+
+use anyhow::{Context, Result};
+
+use super::Host;
+use crate::value::AbsPath;
+
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+impl Host {
+    /// Returns whether a file system is mounted at a path.
+    pub fn is_mount_point(&self, path: &AbsPath) -> Result<bool> {
+        let resolved = self.root().resolve(path)?;
+        let at = self.root().path().join(resolved.as_str().trim_start_matches('/'));
+        let text = std::fs::read(MOUNTINFO).with_context(|| format!("reading {MOUNTINFO}"))?;
+        // The fifth field is the mount point.
+        let points = text.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+        Ok(points.map(unescaped).any(|point| point == at.as_os_str().as_encoded_bytes()))
+    }
+}
+
+/// Returns a field without its escapes: the kernel writes a space, a tab, a newline and a backslash as `\040`.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_octal() {
+        for (field, bytes) in [
+            (&br"/srv"[..], &b"/srv"[..]),
+            (br"/a\040b\134c", br"/a b\c"),
+            (br"/a\012", b"/a\n"),
+            (br"/a\04", br"/a\04"),
+            (br"/a\999", br"/a\999"),
+        ] {
+            assert_eq!(unescaped(field), bytes);
+        }
+    }
+}
