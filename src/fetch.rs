@@ -53,7 +53,7 @@ use crate::{
     host::{Host, process},
     net::{
         Network, probe,
-        probe::ProbeAnswer,
+        probe::{ProbeAnswer, ProbeRequest},
         retry::{Limit, Pace},
         worker::{Task, Worker},
     },
@@ -198,8 +198,16 @@ impl Fetcher {
     ///
     /// # Errors
     /// If no answer comes. An error is as short as `connection refused`.
-    pub fn probe(&self, host: &Host, url: &str) -> Result<ProbeAnswer> {
-        self.worker.run(&host.stop, probe::probe(self.engine.network.clone(), url.to_owned()))
+    pub fn probe(&self, host: &Host, request: ProbeRequest) -> Result<ProbeAnswer> {
+        self.worker.run(&host.stop, probe::probe(self.engine.network.clone(), request))
+    }
+
+    /// Connects once to a server, and sends nothing.
+    ///
+    /// # Errors
+    /// If it accepts no connection in time.
+    pub fn connect(&self, host: &Host, name: &str, port: u16) -> Result<()> {
+        self.worker.run(&host.stop, probe::connect(self.engine.network.clone(), name.to_owned(), port))
     }
 
     fn start(&self, host: &Host, download: &Download) -> Result<StartedDownload> {

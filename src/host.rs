@@ -18,6 +18,7 @@ pub mod process;
 pub mod root;
 pub mod run_command;
 pub mod state;
+pub mod sysctl;
 pub mod systemd;
 
 use std::{

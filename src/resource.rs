@@ -16,7 +16,10 @@ pub mod ownership;
 pub mod package;
 pub mod service;
 pub mod swap;
+pub mod sysctl;
+pub mod tcp_check;
 pub mod user;
+mod wait;
 
 use std::fmt;
 
@@ -237,6 +240,8 @@ pub static KINDS: &[KindEntry] = &[
     kind::<user::User>(),
     kind::<group::Group>(),
     kind::<swap::Swap>(),
+    kind::<sysctl::Sysctl>(),
     kind::<service::Service>(),
     kind::<http_check::HttpCheck>(),
+    kind::<tcp_check::TcpCheck>(),
 ];

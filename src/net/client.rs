@@ -104,9 +104,22 @@ impl Clients {
     pub(crate) fn local(&self, with_tls: bool) -> Result<Client, Fault> {
         cached(if with_tls { &self.0.local_tls } else { &self.0.local }, || {
             let config = if with_tls { self.tls()? } else { tls::config(Arc::new(RootCertStore::empty()))? };
-            let builder = self.builder(config).redirect(Policy::none()).no_proxy();
-            Ok(builder.pool_max_idle_per_host(0).connect_timeout(self.0.probe_connect_timeout))
+            Ok(self.probing(config))
         })
+    }
+
+    /// Returns a client for probes that trusts only the certificates of a PEM file.
+    ///
+    /// # Errors
+    /// If the file has no certificate.
+    pub(crate) fn local_trusting(&self, pem: &[u8]) -> Result<Client, Fault> {
+        let config = tls::config(Arc::new(tls::roots_of(pem)?))?;
+        cached(&OnceLock::new(), || Ok(self.probing(config)))
+    }
+
+    fn probing(&self, tls: ClientConfig) -> ClientBuilder {
+        let builder = self.builder(tls).redirect(Policy::none()).no_proxy();
+        builder.pool_max_idle_per_host(0).connect_timeout(self.0.probe_connect_timeout)
     }
 
     fn tls(&self) -> Result<ClientConfig, Fault> {

@@ -1,8 +1,10 @@
-//! Probes: one GET that shows how a service answers now.
+//! Probes: one GET, or one connection, that shows whether a service answers now.
 
-use std::sync::Arc;
+use std::{io, sync::Arc, time::Duration};
 
-use super::Network;
+use tokio::net::TcpStream;
+
+use super::{Network, tls};
 use crate::{error::Fault, value::spoken};
 
 /// The bytes of a probe's body that are read, so that the server can send a short one to its end.
@@ -15,31 +17,83 @@ pub struct ProbeAnswer {
     pub status: u16,
     /// Header fields, names in lower case.
     pub headers: Vec<(String, String)>,
+    /// The first 64 KiB of the body. Bytes that are not UTF-8 are replacement characters.
+    pub body: String,
+}
+
+/// What to ask for.
+#[derive(Debug, Clone)]
+pub struct ProbeRequest {
+    /// The URL.
+    pub url: String,
+    /// The certificates to trust instead of the machine's, as a PEM file.
+    pub ca: Option<Vec<u8>>,
+}
+
+impl ProbeRequest {
+    /// Returns a request that trusts the machine's certificates.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), ca: None }
+    }
+
+    /// Fails if `ca` has no certificate.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn check(&self) -> Result<(), Fault> {
+        self.ca.as_ref().map_or(Ok(()), |pem| tls::roots_of(pem).map(drop))
+    }
 }
 
 /// Sends one request, without redirects, proxies and retries. Reads at most 64 KiB of the body.
 ///
 /// # Errors
 /// If no answer comes in time. An error is as short as `connection refused`.
-pub(crate) async fn probe(network: Arc<Network>, url: String) -> Result<ProbeAnswer, Fault> {
+pub(crate) async fn probe(network: Arc<Network>, request: ProbeRequest) -> Result<ProbeAnswer, Fault> {
     let limit = network.settings.probe_timeout;
-    let answer = tokio::time::timeout(limit, ask(&network, &url)).await;
-    answer.unwrap_or_else(|_| Err(Fault::new(format!("no answer within {}", spoken(limit))).transient()))
+    let answer = tokio::time::timeout(limit, ask(&network, &request)).await;
+    answer.unwrap_or_else(|_| Err(too_late("answer", limit)))
 }
 
-async fn ask(network: &Network, url: &str) -> Result<ProbeAnswer, Fault> {
+/// Connects once to a server, and sends nothing.
+///
+/// # Errors
+/// If it accepts no connection in time. An error is as short as `connection refused`.
+pub(crate) async fn connect(network: Arc<Network>, host: String, port: u16) -> Result<(), Fault> {
+    let limit = network.settings.probe_timeout;
+    let connected = async {
+        let addresses: Vec<_> = match tokio::net::lookup_host((&*host, port)).await {
+            Ok(addresses) => addresses.collect(),
+            Err(error) => {
+                return Err(Fault::new(format!("the name {host} can't be resolved: {error}")).transient());
+            }
+        };
+        let connected = TcpStream::connect(&*addresses).await;
+        connected.map(drop).map_err(|error: io::Error| Fault::new(error.kind().to_string()).transient())
+    };
+    tokio::time::timeout(limit, connected).await.unwrap_or_else(|_| Err(too_late("connection", limit)))
+}
+
+fn too_late(what: &str, limit: Duration) -> Fault {
+    Fault::new(format!("no {what} within {}", spoken(limit))).transient()
+}
+
+async fn ask(network: &Network, request: &ProbeRequest) -> Result<ProbeAnswer, Fault> {
     let clients = &network.clients;
-    let client = clients.local(url.starts_with("https:"))?;
-    let sent = client.get(url).send().await;
+    let client = match &request.ca {
+        Some(pem) => clients.local_trusting(pem)?,
+        None => clients.local(request.url.starts_with("https:"))?,
+    };
+    let sent = client.get(&request.url).send().await;
     let mut response = sent.map_err(|error| Fault::new(clients.reason(&error)).transient())?;
     let status = response.status().as_u16();
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
     let headers = response.headers().iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect();
-    let mut read = 0;
-    while read < MAX_BODY_BYTES
+    let mut body = vec![];
+    while body.len() < MAX_BODY_BYTES
         && let Ok(Some(chunk)) = response.chunk().await
     {
-        read += chunk.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(MAX_BODY_BYTES - body.len())]);
     }
-    Ok(ProbeAnswer { status, headers })
+    Ok(ProbeAnswer { status, headers, body: text(&body) })
 }

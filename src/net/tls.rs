@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use rustls::{CertificateError, ClientConfig, RootCertStore, crypto::ring, pki_types::UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, UnixTime, pem::PemObject},
+};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::error::Fault;
@@ -24,6 +28,23 @@ pub(crate) fn roots() -> RootCertStore {
         _ = roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
     }
     roots
+}
+
+/// Returns the certificates of a PEM file as the only roots.
+///
+/// # Errors
+/// If the file has none, or a damaged one.
+pub(crate) fn roots_of(pem: &[u8]) -> Result<RootCertStore, Fault> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let added = certificate.map_err(|error| error.to_string());
+        let added = added.and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()));
+        added.map_err(|error| Fault::new(format!("a certificate is damaged: {error}")))?;
+    }
+    if roots.is_empty() {
+        return Err(Fault::new("there is no certificate in PEM form (-----BEGIN CERTIFICATE-----)"));
+    }
+    Ok(roots)
 }
 
 /// Returns the configuration of a client. Only this function names the cryptographic provider.

@@ -210,6 +210,23 @@ impl Resource for File {
 }
 
 impl File {
+    /// Returns root's file with this text, for a kind that writes one.
+    pub(super) fn of_text(path: AbsPath, content: String) -> Self {
+        Self {
+            path,
+            source: None,
+            content: Some(content),
+            sha256: None,
+            verify: None,
+            owner: None,
+            group: None,
+            mode: None,
+            template: false,
+            validate: None,
+            secret: false,
+        }
+    }
+
     /// Whether a file with the right bytes is replaced, rather than given to another owner or mode: a user who could
     /// write to it may have it open, and could still. Nor can a user take over the file of another one in its directory.
     /// A user who could only read it gets nothing new: other bytes are always written to a new file.

@@ -1,48 +1,75 @@
 //! The kind `http_check`.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Change, Finding, Kind, Resource};
+use super::{Change, Finding, Kind, Resource, wait::wait_until};
 use crate::{
     error::Fault,
-    system::System,
-    value::{Span, spoken},
+    net::probe::{ProbeAnswer, ProbeRequest},
+    system::{Fact, System},
+    value::{AbsPath, Span, spoken},
 };
 
-/// The longest pause between two requests. The first pauses are shorter.
-const MAX_PAUSE: Duration = Duration::from_millis(500);
-/// From this pause on, the states of the services are checked as well, because that needs a process.
-const MIN_PAUSE_FOR_UNITS: Duration = Duration::from_millis(100);
+/// Limits the size of a file of certificates.
+const MAX_CA_BYTES: u64 = 1 << 20;
+/// Limits the characters of an unexpected body that a message shows.
+const MAX_SHOWN_CHARACTERS: usize = 80;
 
 /// An HTTP answer of the application. If the answer differs, the run asks again until the deadline, or until a service that
 /// the run has started ends. Redirects are not followed. At the deadline, the run exits with 75 if there is no answer, and
 /// with 1 if there is a wrong one.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpCheck {
     /// The URL, which is requested with GET.
     url: String,
-    /// The expected status. Default: 200.
-    #[serde(default = "ok")]
-    status: u16,
+    /// The expected status, or a list of those that are right, such as `[200, 401]`. Default: 200.
+    #[serde(default)]
+    status: Statuses,
     /// The expected header fields, each with its exact value.
     #[serde(default)]
     header: BTreeMap<String, String>,
+    /// A text that the first 64 KiB of the body must contain.
+    body: Option<String>,
+    /// A file with the only certificates to trust, in PEM form. Default: those of the machine.
+    ca: Option<AbsPath>,
     /// How long to wait for the answer. Default: 60s.
     #[serde(default = "minute")]
     deadline: Span,
 }
 
-fn ok() -> u16 {
-    200
+/// The statuses that are right.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a number from 100 to 599, or a list of them")]
+enum Statuses {
+    One(u16),
+    Several(Vec<u16>),
+}
+
+impl Default for Statuses {
+    fn default() -> Self {
+        Self::One(200)
+    }
+}
+
+impl Statuses {
+    fn all(&self) -> &[u16] {
+        match self {
+            Self::One(status) => std::slice::from_ref(status),
+            Self::Several(statuses) => statuses,
+        }
+    }
+}
+
+impl fmt::Display for Statuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<String> = self.all().iter().map(u16::to_string).collect();
+        f.write_str(&texts.join(" or "))
+    }
 }
 
 fn minute() -> Span {
@@ -68,8 +95,14 @@ impl Resource for HttpCheck {
         if !(self.url.starts_with("http://") || self.url.starts_with("https://")) {
             findings.push(Finding::new("url", format!("`{}` is not an http or https URL", self.url.escape_debug())));
         }
-        if !(100..600).contains(&self.status) {
-            findings.push(Finding::new("status", format!("{} is not an HTTP status", self.status)));
+        if self.status.all().is_empty() {
+            findings.push(Finding::new("status", "the list of statuses is empty"));
+        }
+        for status in self.status.all().iter().filter(|status| !(100..600).contains(*status)) {
+            findings.push(Finding::new("status", format!("{status} is not an HTTP status")));
+        }
+        if self.ca.is_some() && !self.url.starts_with("https://") {
+            findings.push(Finding::new("ca", "`ca` needs an https URL"));
         }
         findings
     }
@@ -79,8 +112,9 @@ impl Resource for HttpCheck {
         if !system.is_live() {
             return Ok(vec![Change::deferred(format!("expect {expected} (deferred: {})", system.why_not_live()))]);
         }
+        self.check_ca(system)?;
         let Some(wrong) = self.ask(system) else { return Ok(vec![]) };
-        let again = Self { url: self.url.clone(), header: self.header.clone(), ..*self };
+        let again = self.clone();
         Ok(vec![Change::new(format!("wait for {expected} (now: {wrong})"), move |system| again.wait(system))])
     }
 }
@@ -88,17 +122,53 @@ impl Resource for HttpCheck {
 impl HttpCheck {
     fn expected(&self) -> String {
         let headers: String = self.header.iter().map(|(name, value)| format!(", {name}: {value}")).collect();
-        format!("{}{headers}", self.status)
+        let body = self.body.as_ref().map(|body| format!(", a body with `{}`", body.escape_debug()));
+        format!("{}{headers}{}", self.status, body.unwrap_or_default())
+    }
+
+    /// Fails if the file of certificates does not exist and no earlier planned change makes it.
+    fn check_ca(&self, system: &System) -> Result<()> {
+        let Some(ca) = &self.ca else { return Ok(()) };
+        if system.expects(&Fact::Path(ca.clone())) {
+            return Ok(());
+        }
+        match self.certificates(system)? {
+            None if system.expects(&Fact::Packages) => Ok(()),
+            None => {
+                let hint = "declare the file before this check";
+                Err(Fault::new(format!("`ca` names {ca}, which does not exist")).hint(hint).into())
+            }
+            certificates => {
+                let request = ProbeRequest { url: self.url.clone(), ca: certificates };
+                request.check().with_context(|| format!("reading the certificates in {ca}"))
+            }
+        }
+    }
+
+    fn certificates(&self, system: &System) -> Result<Option<Vec<u8>>> {
+        let Some(ca) = &self.ca else { return Ok(None) };
+        system.root().read(&system.root().resolve(ca)?, MAX_CA_BYTES)
+    }
+
+    fn probe(&self, system: &System) -> Result<ProbeAnswer> {
+        let request = ProbeRequest { url: self.url.clone(), ca: self.certificates(system)? };
+        system.fetcher.probe(&system.host, request)
     }
 
     /// Returns the difference between the answer and the expected one; `None` if there is none.
     fn ask(&self, system: &System) -> Option<Wrong> {
-        let answer = match system.fetcher.probe(&system.host, &self.url) {
+        let answer = match self.probe(system) {
             Ok(answer) => answer,
             Err(error) => return Some(Wrong::NoAnswer(format!("{error:#}"))),
         };
-        if answer.status != self.status {
+        if !self.status.all().contains(&answer.status) {
             return Some(Wrong::Answer(format!("status {}", answer.status)));
+        }
+        if let Some(body) = &self.body
+            && !answer.body.contains(body)
+        {
+            let start: String = answer.body.chars().take(MAX_SHOWN_CHARACTERS).collect();
+            return Some(Wrong::Answer(format!("the body begins with `{}`", start.escape_debug())));
         }
         let wrong = self.header.iter().find_map(|(name, value)| {
             let mut got =
@@ -113,20 +183,11 @@ impl HttpCheck {
     }
 
     fn wait(&self, system: &System) -> Result<()> {
-        let end = Instant::now() + self.deadline.0;
-        let mut pause = Duration::from_millis(20);
-        while let Some(wrong) = self.ask(system) {
-            if Instant::now() >= end {
-                return Err(self.late(system, &wrong).into());
-            }
-            if pause >= MIN_PAUSE_FOR_UNITS {
-                system.host.check_started()?;
-            }
-            system.host.progress(&format!("{}: {wrong}", self.title()));
-            system.host.stop.wait(pause)?;
-            pause = (pause * 3 / 2).min(MAX_PAUSE);
+        self.check_ca(system)?;
+        match wait_until(system, &self.title(), self.deadline.0, |system| self.ask(system))? {
+            None => Ok(()),
+            Some(wrong) => Err(self.late(system, &wrong).into()),
         }
-        Ok(())
     }
 
     /// Returns the fault at the deadline.

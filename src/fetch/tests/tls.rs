@@ -27,6 +27,7 @@ use super::{
     server::{Reply, Server},
     settings, text,
 };
+use crate::net::probe::ProbeRequest;
 
 const AUTHORITY: &[u8] = include_bytes!("certificates/authority.pem");
 const KEY: &[u8] = include_bytes!("certificates/server.key");
@@ -64,7 +65,23 @@ fn a_trusted_server_is_believed() {
     let server = server(include_bytes!("certificates/valid.pem"), Reply::ok("jar"));
     assert_eq!(text(Bench::new(trusting()).fetch(&server.url("/")).unwrap()), "jar");
     let bench = Bench::new(trusting());
-    assert_eq!(bench.system.fetcher.probe(&bench.system.host, &server.url("/")).unwrap().status, 200);
+    assert_eq!(bench.system.fetcher.probe(&bench.system.host, ProbeRequest::new(server.url("/"))).unwrap().status, 200);
+}
+
+#[test]
+fn a_probe_may_trust_a_file_of_its_own_instead() {
+    let server = server(include_bytes!("certificates/valid.pem"), Reply::ok("jar"));
+    let bench = Bench::new(settings());
+    let probe = |pem: &[u8]| {
+        let request = ProbeRequest { ca: Some(pem.into()), ..ProbeRequest::new(server.url("/")) };
+        bench.system.fetcher.probe(&bench.system.host, request).map(|answer| answer.body)
+    };
+    assert_eq!(probe(AUTHORITY).unwrap(), "jar");
+    let other = probe(include_bytes!("certificates/other.pem")).unwrap_err().to_string();
+    assert!(!other.is_empty());
+    for wrong in [&b""[..], b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n", KEY] {
+        assert!(ProbeRequest { ca: Some(wrong.into()), ..ProbeRequest::new("https://a") }.check().is_err());
+    }
 }
 
 #[test]

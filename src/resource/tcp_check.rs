@@ -1,0 +1,97 @@
+//! The kind `tcp_check`.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Change, Finding, Kind, Resource, wait::wait_until};
+use crate::{
+    error::Fault,
+    system::System,
+    value::{Span, quoted, spoken},
+};
+
+/// A server that accepts TCP connections, such as a database. The run connects until the deadline, or until a service that
+/// it has started ends. Nothing is sent. At the deadline, the run exits with 75.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TcpCheck {
+    /// The server: `HOST:PORT`, such as `127.0.0.1:5432`, `db.internal:5432` or `[::1]:6379`.
+    address: String,
+    /// How long to wait for a connection. Default: 60s.
+    #[serde(default = "minute")]
+    deadline: Span,
+}
+
+fn minute() -> Span {
+    Span(Duration::from_mins(1))
+}
+
+impl Kind for TcpCheck {
+    const NAME: &'static str = "tcp_check";
+    const EXAMPLE: &'static str = r#"kind = "tcp_check"
+address = "127.0.0.1:5432"
+deadline = "60s""#;
+}
+
+impl Resource for TcpCheck {
+    fn title(&self) -> String {
+        self.address.clone()
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        if self.parts().is_some() {
+            return vec![];
+        }
+        let message = format!("`{}` is not HOST:PORT", self.address.escape_debug());
+        vec![Finding::new("address", message).hint("such as 127.0.0.1:5432, db.internal:5432 or [::1]:6379")]
+    }
+
+    fn plan(&self, system: &System) -> Result<Vec<Change>> {
+        if !system.is_live() {
+            return Ok(vec![Change::deferred(format!("connect (deferred: {})", system.why_not_live()))]);
+        }
+        let Some(wrong) = self.ask(system) else { return Ok(vec![]) };
+        let again = self.clone();
+        Ok(vec![Change::new(format!("wait for a connection (now: {wrong})"), move |system| again.wait(system))])
+    }
+}
+
+impl TcpCheck {
+    /// Returns the host without brackets and the port; `None` if the address is none.
+    fn parts(&self) -> Option<(&str, u16)> {
+        let (host, port) = self.address.rsplit_once(':')?;
+        let port = port.parse().ok().filter(|port| *port > 0)?;
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        let is_valid = match inner {
+            Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.chars().all(is_name),
+        };
+        is_valid.then_some((inner.unwrap_or(host), port))
+    }
+
+    /// Connects. Returns the reason why there is no connection; `None` if there is one.
+    fn ask(&self, system: &System) -> Option<String> {
+        let (host, port) = self.parts()?;
+        system.fetcher.connect(&system.host, host, port).err().map(|error| format!("{error:#}"))
+    }
+
+    fn wait(&self, system: &System) -> Result<()> {
+        let Some(wrong) = wait_until(system, &self.address, self.deadline.0, |system| self.ask(system))? else {
+            return Ok(());
+        };
+        let (address, deadline) = (&self.address, spoken(self.deadline.0));
+        let hint = format!(
+            "find the cause: ss --listening --tcp --numeric; systemctl --failed; getent hosts {}; then run again: {}",
+            quoted(self.parts().map_or("", |(host, _)| host)),
+            system.host.run_command()
+        );
+        Err(Fault::new(format!("{address} accepted no connection within {deadline}: {wrong}"))
+            .hint(hint)
+            .transient()
+            .into())
+    }
+}
