@@ -117,18 +117,16 @@ impl InstanceFact {
             }
             return Ok(Self::Tag(tag.into()));
         }
-        match FACTS.iter().find(|known| known.name == name) {
-            Some(known) => Ok(Self::Known(known)),
-            None => {
-                let names = FACTS.each_ref().map(|known| known.name);
-                let near = names.into_iter().map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
-                let hint = match near {
-                    Some((distance, known)) if distance <= 2 => format!("did you mean instance.{known}?"),
-                    _ => format!("known are {}, and tags.NAME", names.join(", ")),
-                };
-                Err(Fault::new(format!("the instance metadata has no fact `{name}`")).hint(hint).invalid())
-            }
+        if let Some(known) = FACTS.iter().find(|known| known.name == name) {
+            return Ok(Self::Known(known));
         }
+        let names = FACTS.each_ref().map(|known| known.name);
+        let near = names.into_iter().map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
+        let hint = match near {
+            Some((distance, known)) if distance <= 2 => format!("did you mean instance.{known}?"),
+            _ => format!("known are {}, and tags.NAME", names.join(", ")),
+        };
+        Err(Fault::new(format!("the instance metadata has no fact `{name}`")).hint(hint).invalid())
     }
 }
 

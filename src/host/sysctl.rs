@@ -1,4 +1,4 @@
-//! Kernel parameters, `/proc/sys`, proc_sys(5).
+//! Kernel parameters, `/proc/sys`, `proc_sys(5)`.
 
 use std::{fmt, io::Write};
 

@@ -122,7 +122,7 @@ impl Resource for HttpCheck {
 impl HttpCheck {
     fn expected(&self) -> String {
         let headers: String = self.header.iter().map(|(name, value)| format!(", {name}: {value}")).collect();
-        let body = self.body.as_ref().map(|body| format!(", a body with `{}`", body.escape_debug()));
+        let body = self.body.as_ref().map(|body| format!(", a body with `{body}`"));
         format!("{}{headers}{}", self.status, body.unwrap_or_default())
     }
 
@@ -168,7 +168,7 @@ impl HttpCheck {
             && !answer.body.contains(body)
         {
             let start: String = answer.body.chars().take(MAX_SHOWN_CHARACTERS).collect();
-            return Some(Wrong::Answer(format!("the body begins with `{}`", start.escape_debug())));
+            return Some(Wrong::Answer(format!("the body begins with `{start}`")));
         }
         let wrong = self.header.iter().find_map(|(name, value)| {
             let mut got =

@@ -8,6 +8,7 @@ use std::{
 use crate::{
     sandbox::Sandbox,
     server::{Reply, Server},
+    standin::Machine,
 };
 
 fn http(url: &str, fields: &str) -> String {
@@ -20,7 +21,8 @@ fn tcp(address: &str) -> String {
 
 #[test]
 fn one_of_several_statuses_is_right() {
-    let sandbox = Sandbox::new();
+    let machine = Machine::new();
+    let sandbox = &machine.sandbox;
     let server = Server::start(|_| Reply::new(401, "who are you?"));
     let _ = sandbox.run_resources(&http(&server.url("/"), "status = [200, 401]")).expect(0).says("0 changes");
     let none = sandbox.run_resources(&http(&server.url("/"), "status = [200, 204]\ndeadline = \"0s\"")).expect(1);
@@ -29,7 +31,8 @@ fn one_of_several_statuses_is_right() {
 
 #[test]
 fn a_body_is_waited_for() {
-    let sandbox = Sandbox::new();
+    let machine = Machine::new();
+    let sandbox = &machine.sandbox;
     let asked = AtomicUsize::new(0);
     let server = Server::start(move |_| {
         Reply::ok(if asked.fetch_add(1, Ordering::Relaxed) < 3 {
@@ -49,7 +52,8 @@ fn a_body_is_waited_for() {
 
 #[test]
 fn a_body_does_not_reach_the_terminal_raw() {
-    let sandbox = Sandbox::new();
+    let machine = Machine::new();
+    let sandbox = &machine.sandbox;
     let server = Server::start(|_| Reply::ok("\u{1b}]52;c;AAAA\u{7}\u{202e}"));
     let said = sandbox.run_resources(&http(&server.url("/"), "body = \"x\"\ndeadline = \"0s\"")).expect(1);
     assert!(!(said.stdout + &said.stderr).contains(['\u{1b}', '\u{7}', '\u{202e}']));
@@ -75,7 +79,8 @@ fn declarations_of_checks_that_cannot_hold_are_refused() {
 
 #[test]
 fn a_file_of_certificates_is_there_before_its_check() {
-    let sandbox = Sandbox::new();
+    let machine = Machine::new();
+    let sandbox = &machine.sandbox;
     let ca = sandbox.at("ca.pem");
     let check = http("https://127.0.0.1:1/", &format!("deadline = \"0s\"\nca = \"{ca}\""));
     let manifest = sandbox.manifest(&check);
@@ -90,7 +95,8 @@ fn a_file_of_certificates_is_there_before_its_check() {
 
 #[test]
 fn a_connection_is_enough_for_a_tcp_check() {
-    let sandbox = Sandbox::new();
+    let machine = Machine::new();
+    let sandbox = &machine.sandbox;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let _ = sandbox.run_resources(&tcp(&address)).expect(0).says("0 changes");
