@@ -170,10 +170,11 @@ fn without_alternatives(fields: &mut Map<String, Value>) {
         Some([Value::Object(some), Value::Object(none)]) if none.get("type") == Some(&json!("null")) => {
             fields.extend(some.clone());
         }
-        // A string, or several: `items` is only about an array.
-        Some([_, Value::Object(several)]) if several.get("type") == Some(&json!("array")) => {
+        // One, or several: `items` is only about an array.
+        Some([one, Value::Object(several)]) if several.get("type") == Some(&json!("array")) => {
             fields.extend(several.clone());
-            _ = fields.insert("type".into(), json!(["string", "array"]));
+            let of_one = one.get("type").and_then(Value::as_str).unwrap_or("string");
+            _ = fields.insert("type".into(), json!([of_one, "array"]));
         }
         Some(other) => {
             let other = json!(other);

@@ -25,7 +25,7 @@ const OTHER_DIRECTORIES: [&str; 3] = ["/run/sysctl.d", "/usr/local/lib/sysctl.d"
 #[serde(deny_unknown_fields)]
 pub struct Sysctl {
     /// The parameters and their values, such as `{ "net.core.somaxconn" = 4096, "net.ipv4.tcp_rmem" = "4096 131072 6291456" }`.
-    values: BTreeMap<String, ParameterValue>,
+    values: BTreeMap<String, DeclaredValue>,
     /// The name of the file: `/etc/sysctl.d/NAME.conf`. At boot, a file whose name is later in the alphabet has the last
     /// word. Default: `90-glovo-bootstrap`.
     #[serde(default)]
@@ -61,12 +61,12 @@ impl TryFrom<String> for FileName {
 /// The value of a parameter.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a string or a number")]
-enum ParameterValue {
+enum DeclaredValue {
     Number(i64),
     Text(String),
 }
 
-impl ParameterValue {
+impl DeclaredValue {
     /// Returns the value as the kernel reads it.
     fn text(&self) -> String {
         match self {
