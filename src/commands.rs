@@ -85,6 +85,8 @@ pub fn execute(command: Command) -> Result<u8> {
             let (manifest, selection) = prepared.inspect_err(|error| {
                 _ = json.then(|| say_json(&RefusedPlan::of(error)));
             })?;
+            // Guards of commands run in an image's tree, as in a run.
+            image::mounts::prepare(system.root())?;
             let view = if json { Rc::new(RefCell::new(view::run::Silent)) } else { view::run::choose(Mode::Plan) };
             let report = engine::run(&manifest, &selection, &system, view)?;
             if json {
@@ -112,6 +114,7 @@ pub fn execute(command: Command) -> Result<u8> {
         Command::Deploy(arguments) => deploy::execute(*arguments),
         Command::Install { manifest } => install::install(&manifest),
         Command::Uninstall => install::uninstall(),
+        Command::Launch(launch) => Ok(launch.execute()),
         Command::Schema => {
             say_document(&serde_json::to_string_pretty(&schema::json_schema()).context("writing JSON")?);
             Ok(0)

@@ -12,6 +12,7 @@ pub mod ec2;
 pub mod facts;
 pub mod file_lock;
 pub mod journal;
+pub mod launch;
 pub mod mounts;
 pub mod output;
 pub mod process;

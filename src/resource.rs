@@ -6,6 +6,7 @@
 
 pub mod absent;
 pub mod apt_repository;
+pub mod command;
 pub mod deferred;
 pub mod directory;
 pub mod file;
@@ -56,6 +57,16 @@ pub trait Resource: fmt::Debug {
     /// Returns the numeric id that only this account may have: `uid 1500`.
     fn owned_id(&self) -> Option<String> {
         None
+    }
+
+    /// Returns the name that only one resource of its kind may have.
+    fn unique_name(&self) -> Option<&str> {
+        None
+    }
+
+    /// Returns its fields that other users of the machine can read. No secret variable may be in them.
+    fn public_fields(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// Returns the path of its secret. Secrets are not written to an image, but at boot.
@@ -244,4 +255,5 @@ pub static KINDS: &[KindEntry] = &[
     kind::<service::Service>(),
     kind::<http_check::HttpCheck>(),
     kind::<tcp_check::TcpCheck>(),
+    kind::<command::GuardedCommand>(),
 ];

@@ -224,6 +224,13 @@ impl System {
         })
     }
 
+    /// Returns the digest of the file that a path leads to; in a plan, after the earlier planned changes.
+    pub fn digest(&self, path: &AbsPath) -> Result<Option<Sha256>> {
+        let file = self.root().resolve(path)?;
+        let expected = self.expected_digest(path).or_else(|| self.expected_digest(&file));
+        expected.map_or_else(|| self.host.digest(&file), |digest| Ok(Some(digest)))
+    }
+
     /// Returns the owner and the writers of a directory after an earlier planned change.
     fn expected_directory(&self, path: &Path) -> Option<(Owner, Writers)> {
         self.expected.borrow().iter().find_map(|fact| match fact {

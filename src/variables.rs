@@ -247,6 +247,17 @@ impl Variables {
         })
     }
 
+    /// Returns the first secret variable of a text.
+    pub fn secret_in(&self, text: &str) -> Option<String> {
+        // A value of the command line replaces that of a file.
+        let is_secret = |name: &&str| self.private.get(*name).is_some_and(|value| self.given.get(*name) == Some(value));
+        let mut names = pieces(text).filter_map(|piece| match piece {
+            Piece::Placeholder(name, _) => Some(name),
+            _ => None,
+        });
+        names.find(is_secret).map(Into::into)
+    }
+
     /// Notes the variables that a template uses, which is filled in later.
     pub fn note_template(&self, text: &str) {
         for piece in pieces(text) {

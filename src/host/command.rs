@@ -1,8 +1,10 @@
 //! External programs: started without a shell, with a clean environment, bounded output and bounded time.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
-    io::{self, Read},
+    fs::File,
+    io::{self, Read, Seek, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::process::{CommandExt, ExitStatusExt},
@@ -15,13 +17,17 @@ use anyhow::{Context, Result, bail};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::signal::{Signal, kill, killpg},
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        signal::{Signal, kill, killpg},
+    },
     unistd::Pid,
 };
 
 use super::{
     Host,
     calls::{self, repeat},
+    launch::{self, Launch, NotStarted},
     root::identity::UserIdentity,
 };
 use crate::{error::Fault, redaction, stop::TICK, value::AbsPath};
@@ -41,7 +47,10 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(8);
 #[derive(Debug, Clone)]
 pub struct Program {
     argv: Vec<String>,
-    env: Vec<(&'static str, String)>,
+    env: Vec<(Cow<'static, str>, String)>,
+    /// Its standard input; empty by default.
+    stdin: Option<String>,
+    launch: Option<Launch>,
     is_private: bool,
     is_reporting: bool,
     /// The user whose rights it has; `None` for those of this process.
@@ -57,6 +66,8 @@ pub struct Finished {
     pub stdout: String,
     /// The last lines of its standard output, then those of its standard error.
     pub tail: String,
+    /// Whether processes of its group still run.
+    pub has_left_processes: bool,
 }
 
 impl Finished {
@@ -81,6 +92,8 @@ impl Program {
         Self {
             argv: argv.into_iter().map(Into::into).collect(),
             env: vec![],
+            stdin: None,
+            launch: None,
             is_private: false,
             is_reporting: false,
             user: None,
@@ -132,8 +145,22 @@ impl Program {
 
     /// Adds an environment variable. The caller's environment is not inherited.
     #[must_use]
-    pub fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.env.push((name, value.into()));
+    pub fn env(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets its standard input. No other user can read it.
+    #[must_use]
+    pub fn stdin(mut self, text: Option<String>) -> Self {
+        self.stdin = text;
+        self
+    }
+
+    /// Starts it as a program of a manifest.
+    #[must_use]
+    pub fn launched(mut self, launch: Launch) -> Self {
+        self.launch = Some(launch);
         self
     }
 }
@@ -142,10 +169,13 @@ impl Host {
     /// Runs a program to its end.
     ///
     /// # Errors
-    /// If it cannot be started, or if a signal or a deadline ended it. An exit code other than 0 is no error here; see
+    /// If it cannot be started ([`NotStarted`] for a launched one), or if a signal or a deadline ended it. An exit code other than 0 is no error here; see
     /// [`Host::run_checked`].
     pub fn run(&self, command: &Program) -> Result<Finished> {
-        let mut child = self.spawn(command)?;
+        let mut child = match self.spawn(command) {
+            Err(error) if command.launch.is_some() => return Err(error.context(NotStarted)),
+            spawned => spawned?,
+        };
         let pid = Pid::from_raw(child.id().cast_signed());
         tracing::debug!(argv = ?command.shown(), %pid, "started");
         let streams = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
@@ -173,7 +203,18 @@ impl Host {
         };
         output.pump(Duration::ZERO, &|_| {});
         tracing::debug!(%pid, ?status, "ended");
-        let finished = Finished { status, stdout: output.stdout(), tail: output.tail() };
+        let has_left_processes = killpg(pid, None).is_ok();
+        if has_left_processes && command.launch.as_ref().is_some_and(Launch::is_read_only) {
+            // What a guard has started ends with it.
+            _ = killpg(pid, Signal::SIGKILL);
+        }
+        let finished = Finished { status, stdout: output.stdout(), tail: output.tail(), has_left_processes };
+        if command.launch.is_some()
+            && status.code() == Some(launch::FAILED_EXIT_CODE)
+            && let Some(fault) = launch::failure(&finished.tail)
+        {
+            return Err(anyhow::Error::from(fault).context(NotStarted));
+        }
         match stop {
             None => Ok(finished),
             Some((reason, _)) => {
@@ -212,6 +253,11 @@ impl Host {
         let Some(program) = self.find_program(name) else {
             return Err(not_installed(name));
         };
+        if let Some(launch) = &command.launch {
+            let mut process = launch.process(self.root().path(), program.as_str(), &command.argv[1..]);
+            prepare(command, &mut process)?;
+            return process.spawn().with_context(|| format!("starting {program}"));
+        }
         let mut words: Vec<&str> = vec![];
         let ids = command.user.as_ref().map(|user| format!("--userspec=+{}:+{}", user.uid, user.gid));
         if ids.is_some() {
@@ -226,18 +272,8 @@ impl Host {
         }
         words.push(program.as_str());
         let mut process = std::process::Command::new(words[0]);
-        _ = process
-            .args(&words[1..])
-            .args(&command.argv[1..])
-            .env_clear()
-            .env("PATH", PATH.join(":"))
-            .env("HOME", "/root")
-            .env("LC_ALL", "C.UTF-8")
-            .envs(command.env.iter().map(|(name, value)| (name, value)))
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        _ = process.args(&words[1..]).args(&command.argv[1..]);
+        prepare(command, &mut process)?;
         match &command.user {
             // In its own process group, Ctrl-C reaches only this process, which then stops the whole group.
             None => _ = process.process_group(0),
@@ -250,6 +286,33 @@ impl Host {
     }
 }
 
+/// Sets a program's environment, directory and streams.
+fn prepare(command: &Program, process: &mut std::process::Command) -> Result<()> {
+    let stdin = match &command.stdin {
+        None => Stdio::null(),
+        Some(text) => Stdio::from(readable(text).context("writing its standard input")?),
+    };
+    _ = process
+        .env_clear()
+        .env("PATH", PATH.join(":"))
+        .env("HOME", "/root")
+        .env("LC_ALL", "C.UTF-8")
+        .envs(command.env.iter().map(|(name, value)| (name.as_ref(), value)))
+        .current_dir("/")
+        .stdin(stdin)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Ok(())
+}
+
+/// Returns a file without a name that holds a text.
+fn readable(text: &str) -> Result<File> {
+    let mut file = File::from(memfd_create("stdin", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
+}
+
 /// Where a program may be.
 pub fn candidates(name: &str) -> impl Iterator<Item = AbsPath> {
     let directories: &[&str] = if name.starts_with('/') { &[""] } else { &PATH };
@@ -259,7 +322,9 @@ pub fn candidates(name: &str) -> impl Iterator<Item = AbsPath> {
 
 /// Returns the error of a program that is not there.
 pub fn not_installed(name: &str) -> anyhow::Error {
-    Fault::new(format!("the program `{name}` is not installed")).into()
+    let searched = if name.starts_with('/') { String::new() } else { format!(" (searched: {})", PATH.join(":")) };
+    let fault = Fault::new(format!("the program `{name}` is not installed{searched}"));
+    fault.hint("declare its package or its file in an earlier resource").into()
 }
 
 /// Signals a program and the processes that it has started.
@@ -271,7 +336,7 @@ fn stop_group(pid: Pid, signal: Signal) {
 }
 
 /// Returns an exit status in words: `exit code 100` or `signal 9`.
-fn describe(status: ExitStatus) -> String {
+pub fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),

@@ -190,7 +190,8 @@ impl Root {
         })
     }
 
-    fn follow(&self, path: &AbsPath, check: impl Fn(&AbsPath) -> Result<()>) -> Result<AbsPath> {
+    /// Follows every symbolic link of the last component, after a check of each link.
+    pub fn follow(&self, path: &AbsPath, check: impl Fn(&AbsPath) -> Result<()>) -> Result<AbsPath> {
         let mut path = path.clone();
         for _ in 0..MAX_LINKS {
             let Some(target) = self.read_link(&path)? else { return Ok(path) };

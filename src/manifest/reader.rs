@@ -276,12 +276,13 @@ impl<'a> Reader<'a> {
         for finding in findings.into_iter().filter(|finding| !unknown.has(finding.field)) {
             self.report(text, &span_of(&[finding.field]), finding.message, finding.hint);
         }
+        self.public_fields(text, &*resource, &span_of, unknown);
         // The identifying field as written: `/srv/{{ instance.id }}`.
         let written = || title_as_written(&table);
-        if let Some(path) = resource.owned_path() {
+        let name = || resource.unique_name().map(|name| format!("{} {name}", entry.name));
+        if let Some(owned) = resource.owned_path().map(ToString::to_string).or_else(name) {
             let is_unknown = unknown.has("path") || unknown.has("name");
-            let path = is_unknown.then(written).flatten().unwrap_or_else(|| path.to_string());
-            self.path(text, span_of(&["path"]), path);
+            self.owned(text, span_of(&["path", "name"]), is_unknown.then(written).flatten().unwrap_or(owned));
         }
         if !["path", "owner", "group", "mode", "restart_on"].iter().any(|field| unknown.has(field)) {
             self.declarations.push(Declaration::new(&*resource, (text, span_of(&["path", "restart_on"]))));
@@ -297,9 +298,29 @@ impl<'a> Reader<'a> {
         Some(Box::new(Deferred { title, why, secret, path }))
     }
 
-    /// Records a declared path, so that a second resource cannot have it.
-    fn path(&mut self, text: &'a Text, span: Range<usize>, path: String) {
-        match self.paths.entry(path) {
+    /// Reports secret variables in fields that other users can read.
+    fn public_fields(
+        &mut self,
+        text: &Text,
+        resource: &dyn Resource,
+        span_of: &dyn Fn(&[&str]) -> Range<usize>,
+        unknown: &Unknown,
+    ) {
+        for field in resource.public_fields() {
+            let Some(variable) = unknown.secrets.get(*field) else { continue };
+            let message =
+                format!("`{field}` holds the secret variable `{variable}`, which the process list would show");
+            let hint = format!(
+                "pass it with stdin = \"{{{{ {variable} }}}}\" or `credentials`; if it is no secret, set it with --set or in \
+                 the manifest's variables"
+            );
+            self.report(text, &span_of(&[field]), message, Some(hint));
+        }
+    }
+
+    /// Records what only one resource may manage: a path, or the name of a command.
+    fn owned(&mut self, text: &'a Text, span: Range<usize>, owned: String) {
+        match self.paths.entry(owned) {
             Entry::Vacant(entry) => _ = entry.insert((text, span)),
             Entry::Occupied(entry) => self.faults.add(|| {
                 let (first, first_span) = entry.get();

@@ -379,7 +379,12 @@ mod tests {
     }
 
     fn ended(code: i32, output: &str) -> Result<(), Finished> {
-        judge(Finished { status: ExitStatus::from_raw(code << 8), stdout: String::new(), tail: output.into() })
+        judge(Finished {
+            status: ExitStatus::from_raw(code << 8),
+            stdout: String::new(),
+            tail: output.into(),
+            has_left_processes: false,
+        })
     }
 
     const STALE: &str = "E: Failed to fetch http://x/n.deb  404  Not Found [IP: 10.0.0.1 80]";

@@ -111,6 +111,13 @@ enabled = true
 running = true
 restart_on = ["{{ tree }}/old", "/etc/systemd/system/errno.service"]
 [[resource]]
+kind = "command"
+name = "errno"
+argv = ["/usr/bin/cp", "{{ tree }}/a/new", "{{ tree }}/by-command"]
+unless = { exists = "{{ tree }}/by-command" }
+run_on = ["{{ tree }}/a/new"]
+stdin = "x"
+[[resource]]
 kind = "file"
 path = "{{ tree }}/a/b/c/one"
 content = "new\n"
@@ -128,7 +135,7 @@ name = "errno-second"
 "#;
 
 /// The files that the manifest writes.
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "tree/old",
     "tree/a/new",
     "tree/a/secret",
@@ -136,6 +143,7 @@ const FILES: [&str; 10] = [
     "tree/mode",
     "tree/copied",
     "tree/copied-anew",
+    "tree/by-command",
     "tree/a/b/c/one",
     "tree/a/b/c/two",
     "tree/a/b/c/three",

@@ -9,6 +9,7 @@ mod absent;
 mod bake;
 mod book;
 mod checks;
+mod command;
 mod demo;
 mod downloads;
 mod errno;

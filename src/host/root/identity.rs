@@ -31,6 +31,11 @@ impl UserIdentity {
         Self { uid, gid: user.gid, groups: accounts.groups_of(&user.name) }
     }
 
+    /// Returns the numeric ids of its supplementary groups.
+    pub fn groups(&self) -> &[u32] {
+        &self.groups
+    }
+
     /// Returns whether it is in a group, and so may give files to the group.
     pub fn is_in(&self, gid: u32) -> bool {
         self.gid == gid || self.groups.contains(&gid)

@@ -1,6 +1,6 @@
 //! The substitution of variables in the strings of a table, before a kind sees them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::{
     Spanned,
@@ -17,6 +17,17 @@ pub(super) struct Unknown {
     pub(super) fields: BTreeSet<String>,
     /// The first variable whose value is unknown and which is no fault.
     pub(super) variable: Option<String>,
+    /// The fields that hold a secret variable, each with the first one.
+    pub(super) secrets: BTreeMap<String, String>,
+}
+
+/// The variables that a value holds.
+#[derive(Default)]
+struct HeldVariables {
+    /// The first one of unknown value.
+    unknown: Option<String>,
+    /// The first one that is a secret.
+    secret: Option<String>,
 }
 
 impl Unknown {
@@ -35,8 +46,10 @@ impl Reader<'_> {
     ) -> Unknown {
         let mut unknown = Unknown::default();
         for (name, value) in table.iter_mut().filter(|(name, _)| which(name.get_ref())) {
-            let mut variable = None;
-            let is_resolved = self.substitute(text, value, &mut variable);
+            let mut held = HeldVariables::default();
+            let is_resolved = self.substitute(text, value, &mut held);
+            let HeldVariables { unknown: variable, secret } = held;
+            unknown.secrets.extend(secret.map(|secret| (name.get_ref().to_string(), secret)));
             if variable.is_some() || !is_resolved {
                 _ = unknown.fields.insert(name.get_ref().to_string());
                 unknown.variable = unknown.variable.take().or(variable);
@@ -45,18 +58,19 @@ impl Reader<'_> {
         unknown
     }
 
-    /// Replaces the variables in a value. Sets `unknown` to the first variable of unknown value. Returns whether none
-    /// of the variables is a fault.
-    fn substitute(&mut self, text: &Text, value: &mut Spanned<DeValue<'_>>, unknown: &mut Option<String>) -> bool {
+    /// Replaces the variables in a value. Adds those of unknown value and the secret ones to `held`. Returns whether
+    /// none of the variables is a fault.
+    fn substitute(&mut self, text: &Text, value: &mut Spanned<DeValue<'_>>, held: &mut HeldVariables) -> bool {
         let span = value.span();
         match value.get_mut() {
             DeValue::String(string) if string.contains("{{") => {
+                held.secret = held.secret.take().or_else(|| self.variables.secret_in(string));
                 let resolved =
                     if self.is_picked { self.variables.resolve(string) } else { self.variables.resolve_known(string) };
                 match resolved {
                     Ok(resolved) => {
                         *string = resolved.text.into();
-                        *unknown = unknown.take().or(resolved.unknown);
+                        held.unknown = held.unknown.take().or(resolved.unknown);
                     }
                     Err((first, others)) => {
                         for one in std::iter::once(&first).chain(&others) {
@@ -77,14 +91,14 @@ impl Reader<'_> {
             DeValue::Array(values) => {
                 let mut all = true;
                 for value in values.iter_mut() {
-                    all &= self.substitute(text, value, unknown);
+                    all &= self.substitute(text, value, held);
                 }
                 return all;
             }
             DeValue::Table(table) => {
                 let mut all = true;
                 for (_, value) in table.iter_mut() {
-                    all &= self.substitute(text, value, unknown);
+                    all &= self.substitute(text, value, held);
                 }
                 return all;
             }

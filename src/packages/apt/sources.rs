@@ -280,7 +280,12 @@ mod tests {
         );
         let failed = |output: &str| {
             let status = ExitStatus::from_raw(100 << 8);
-            let failures = sources.failures(&Finished { status, stdout: String::new(), tail: output.into() })?;
+            let failures = sources.failures(&Finished {
+                status,
+                stdout: String::new(),
+                tail: output.into(),
+                has_left_processes: false,
+            })?;
             Some(failures.into_iter().map(|failure| (failure.uri, failure.line)).collect::<Vec<_>>())
         };
         let dead = |uri: &str, reason: &str| Some(vec![(uri.to_owned(), reason.to_owned())]);

@@ -87,12 +87,7 @@ impl Service {
 
     /// Returns the digests of the files that the unit reads at its start; in a plan, those after the planned changes.
     pub(super) fn inputs(&self, system: &System) -> Result<Started> {
-        let digest = |path: &AbsPath| {
-            let file = system.root().resolve(path)?;
-            let expected = system.expected_digest(path).or_else(|| system.expected_digest(&file));
-            expected.map_or_else(|| system.host.digest(&file), |digest| Ok(Some(digest)))
-        };
-        let digests = self.restart_on.iter().map(|path| Ok((path.clone(), digest(path)?)));
+        let digests = self.restart_on.iter().map(|path| Ok((path.clone(), system.digest(path)?)));
         Ok(Started { machine: system.host.identity(), inputs: digests.collect::<Result<_>>()? })
     }
 

@@ -113,6 +113,11 @@ owner = "deployer"
 mode = "0640"
 
 [[resource]]
+kind = "directory"
+path = "/srv/deployer"
+owner = "deployer"
+
+[[resource]]
 kind = "file"
 path = "/etc/site.conf"
 source = "s3://glovo-config/nginx/default"
@@ -134,6 +139,15 @@ enabled = true
 running = true
 restart_on = ["/etc/systemd/system/sleeper.service", "/etc/app.conf"]
 stable = "10ms"
+
+[[resource]]
+kind = "command"
+name = "index"
+argv = ["/bin/sh", "-euc", "cat /etc/app.conf > index; id -Gn > groups"]
+unless = { argv = ["cat", "index"], stdout = "port = 8080" }
+run_on = ["/etc/motd", "/etc/app.conf"]
+user = "deployer"
+cwd = "/srv/deployer"
 "#;
 
 #[test]
@@ -144,6 +158,10 @@ fn of_every_other_kind() -> Result<()> {
     let agent = |arguments: &[&str]| machine.agent(&[arguments, &["--steps", "/root/kinds.toml"]].concat());
     agent(&["run"])?.success()?;
     let sources = "/etc/apt/sources.list.d/extra.sources";
+    assert_eq!(machine.sh("cat /srv/deployer/groups")?, "deployer deployers\n");
+    let index =
+        "command index: run the shell script `/bin/sh -euc 'cat /etc/app.conf > index; id -Gn > groups'`, because";
+    let index_on = format!("{index} /etc/motd has changed since its last good run");
     check(
         &machine,
         agent,
@@ -165,6 +183,12 @@ fn of_every_other_kind() -> Result<()> {
                 &[
                     "file /etc/site.conf: write content again (the file has changed since) from s3://glovo-config/nginx/default",
                 ],
+            ),
+            ("echo more >> /etc/motd", &[&index_on]),
+            ("rm /srv/deployer/index", &[&format!("{index} `cat index` ends with exit code 1")]),
+            (
+                "echo 'port = 80' > /srv/deployer/index",
+                &[&format!("{index} `cat index` does not print \"port = 8080\"")],
             ),
             (
                 "ln -sfn /etc/passwd /etc/app-link.conf",
