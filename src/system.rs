@@ -228,6 +228,9 @@ impl System {
     pub fn digest(&self, path: &AbsPath) -> Result<Option<Sha256>> {
         let file = self.root().resolve(path)?;
         let expected = self.expected_digest(path).or_else(|| self.expected_digest(&file));
+        if expected.is_none() && self.mode == Mode::Plan && self.expects(&Fact::Absent(path.clone())) {
+            return Ok(None);
+        }
         expected.map_or_else(|| self.host.digest(&file), |digest| Ok(Some(digest)))
     }
 

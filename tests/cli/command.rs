@@ -169,12 +169,22 @@ fn a_command_that_has_failed_runs_again_although_its_path_exists() {
 }
 
 #[test]
-fn a_path_of_an_earlier_change_satisfies_a_guard_in_a_plan() {
+fn a_plan_sees_paths_as_earlier_changes_leave_them() {
     let machine = Machine::new();
     let file = "[[resource]]\nkind = \"file\"\npath = \"/var/lib/made\"\ncontent = \"\"\n";
     let declared = file.to_owned() + &command(&format!("{TOUCH}\n{MADE}"));
     let _ = machine.plan(&declared).expect(0).says("plan: 1 change pending");
     let _ = machine.run(&declared).expect(0).says("converged: 1 change");
+    write(&machine, "old", "");
+    let absent = "[[resource]]\nkind = \"absent\"\npath = \"/var/lib/old\"\n";
+    let create = "argv = [\"touch\", \"/var/lib/new\"]\nunless = { exists = \"/var/lib/old\" }";
+    let declared = absent.to_owned() + &command(create);
+    let _ = machine.plan(&declared).expect(0).says("because /var/lib/old does not exist");
+    let react = "argv = [\"true\"]\nrun_on = [\"/var/lib/old\"]";
+    let _ = machine.run(&command(react)).expect(0);
+    let words = "because /var/lib/old has changed since its last good run";
+    let _ = machine.plan(&(absent.to_owned() + &command(react))).expect(0).says(words);
+    let _ = machine.run(&(absent.to_owned() + &command(react))).expect(0).says(words);
 }
 
 #[test]

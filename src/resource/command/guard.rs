@@ -15,7 +15,7 @@ use crate::{
         root::way::Owner,
     },
     resource::Finding,
-    system::{Fact, System},
+    system::{Fact, Mode, System},
     value::{AbsPath, Argv, quoted},
 };
 
@@ -100,9 +100,10 @@ impl Guard {
             (Some(path), _) => {
                 let accounts = system.host.accounts()?;
                 let user = command.user.as_ref().and_then(|name| accounts.user(name.as_str()));
-                // A path of an earlier planned change exists when the command's turn comes.
-                let is_there =
-                    exists(system, path, user.map(|user| user.uid))? || system.expects(&Fact::Path(path.clone()));
+                // In a plan, the path is as the earlier changes leave it.
+                let is_removed = system.mode() == Mode::Plan && system.expects(&Fact::Absent(path.clone()));
+                let is_there = system.expects(&Fact::Path(path.clone()))
+                    || (!is_removed && exists(system, path, user.map(|user| user.uid))?);
                 Ok(if is_there { GuardState::Holds } else { GuardState::fails(format!("{path} does not exist")) })
             }
             (None, Some(argv)) => match Surroundings::of(command, system)? {
