@@ -169,13 +169,22 @@ impl Host {
     /// Runs a program to its end.
     ///
     /// # Errors
-    /// If it cannot be started ([`NotStarted`] for a launched one), or if a signal or a deadline ended it. An exit code other than 0 is no error here; see
-    /// [`Host::run_checked`].
+    /// If it cannot be started ([`NotStarted`] for a launched one), or if a signal or a deadline ended it. An exit code
+    /// other than 0 is no error here; see [`Host::run_checked`].
     pub fn run(&self, command: &Program) -> Result<Finished> {
         let mut child = match self.spawn(command) {
             Err(error) if command.launch.is_some() => return Err(error.context(NotStarted)),
             spawned => spawned?,
         };
+        let finished = self.follow(command, &mut child);
+        if finished.is_err() {
+            end(&mut child);
+        }
+        finished
+    }
+
+    /// Reads the output of a program to its end.
+    fn follow(&self, command: &Program, child: &mut Child) -> Result<Finished> {
         let pid = Pid::from_raw(child.id().cast_signed());
         tracing::debug!(argv = ?command.shown(), %pid, "started");
         let streams = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
@@ -187,7 +196,7 @@ impl Host {
                     self.progress(line);
                 }
             });
-            if let Some(status) = calls::try_wait(&mut child).context("waiting for a program")? {
+            if let Some(status) = calls::try_wait(child).context("waiting for a program")? {
                 break status;
             }
             match &stop {
@@ -325,6 +334,14 @@ pub fn not_installed(name: &str) -> anyhow::Error {
     let searched = if name.starts_with('/') { String::new() } else { format!(" (searched: {})", PATH.join(":")) };
     let fault = Fault::new(format!("the program `{name}` is not installed{searched}"));
     fault.hint("declare its package or its file in an earlier resource").into()
+}
+
+/// Kills a program that is no longer followed, unless it has ended. It would change the machine behind the next run.
+fn end(child: &mut Child) {
+    if !matches!(calls::try_wait(child), Ok(Some(_))) {
+        stop_group(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+        _ = child.wait();
+    }
 }
 
 /// Signals a program and the processes that it has started.

@@ -344,3 +344,54 @@ impl Bench {
         serde_json::from_slice(&bytes).map(Some).map_err(|error| format!("the report is torn: {error}"))
     }
 }
+
+/// The number of the first traced call with these words in its arguments.
+fn nth(trace: &str, call: &str, words: &str) -> usize {
+    let calls = trace.lines().filter(|line| line.starts_with(&format!("{call}(")));
+    calls.enumerate().find(|(_, line)| line.contains(words)).unwrap_or_else(|| panic!("no {call} {words}: {trace}")).0
+        + 1
+}
+
+#[test]
+fn a_status_that_cannot_be_read_leaves_no_temporary_file() {
+    let bench = Bench::new();
+    bench.undo();
+    let trace = bench.sandbox.at("trace");
+    let _ = bench.agent(&["strace", "-q", "-o", &trace, "-e", "trace=newfstatat"], &["run"]).expect(0);
+    let nth = nth(&fs::read_to_string(&trace).unwrap(), "newfstatat", ".summary.json.glovo-bootstrap");
+    let code = bench.fail_at(&Point { call: "newfstatat".into(), nth, errno: "EIO" }).unwrap();
+    assert_eq!(code, 0, "a run does not fail for its summary");
+}
+
+#[test]
+fn a_program_whose_output_cannot_be_read_does_not_go_on() {
+    let sandbox = Sandbox::new();
+    let (path, trace) = (sandbox.at("file"), sandbox.at("trace"));
+    let manifest = sandbox.manifest(&format!(
+        "[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"new\"\n\
+         validate = [\"sh\", \"-c\", \"sleep {{{{ seconds }}}}; :\", \"{{}}\"]\n"
+    ));
+    let run = |strace: &[&str], seconds: &str| {
+        let mut command = sandbox.shell("exec \"$@\"");
+        let _ = command.args(["strace", "-q", "-e", "trace=fcntl"]).args(strace);
+        let _ = command.args([env!("CARGO_BIN_EXE_glovo-bootstrap"), "run", "--steps", &manifest, "--set"]);
+        Finished::from(command.arg(format!("seconds={seconds}")).output().unwrap())
+    };
+    let _ = run(&["-o", &trace], "0").expect(0);
+    let nth = nth(&fs::read_to_string(&trace).unwrap(), "fcntl", "F_SETFL");
+    // As it was: what the first run left would be read by more calls.
+    fs::remove_file(&path).unwrap();
+    fs::remove_dir_all(sandbox.at("var-lib")).unwrap();
+    let inject = format!("inject=fcntl:error=EMFILE:when={nth}");
+    let _ = run(&["-o", "/dev/null", "-e", &inject], "600").expect(1).says("reading a program's output");
+    let is_ours = |pid: &str| {
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.contains("sleep 600; :") && command.contains(&path[..path.len() - "file".len()])
+    };
+    let processes = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let left: Vec<String> = processes.filter(|pid| is_ours(pid)).collect();
+    for pid in &left {
+        let _ = Command::new("pkill").args(["--parent", pid]).status();
+    }
+    assert!(left.is_empty(), "a program goes on: {left:?}");
+}

@@ -94,7 +94,7 @@ impl Root {
                     .into());
             }
             // The earlier holder of the lock may have published or removed the file since it was opened.
-            if is_new || is_named(&parent.fd, &name, &file) {
+            if is_new || is_named(&parent.fd, &name, &file).is_ok_and(|is_named| is_named) {
                 let file = Arc::new(file);
                 let path = path.clone();
                 return Ok(Staged { file, parent, name, path, ownership, stays: false, has_note: !is_new });
@@ -259,7 +259,7 @@ impl Staged {
     pub fn rename(mut self) -> Result<()> {
         if let Err(replaced) = self.expect_name(&self.name) {
             // Do not remove the other process's file.
-            self.stays = true;
+            self.stays = replaced.is::<Fault>();
             return Err(replaced);
         }
         let renamed = self.parent.act(|fd| renameat(fd, self.name.as_str(), fd, self.path.leaf()));
@@ -271,7 +271,8 @@ impl Staged {
 
     /// Fails unless the open file has this name.
     fn expect_name(&self, name: &str) -> Result<()> {
-        if is_named(&self.parent.fd, name, &self.file) {
+        let is_named = is_named(&self.parent.fd, name, &self.file);
+        if is_named.with_context(|| format!("reading the status of {name} for {}", self.path))? {
             return Ok(());
         }
         let message = format!("another process has replaced {name} while {} was written", self.path);
@@ -326,9 +327,12 @@ fn open_own(parent: &OwnedFd, name: &str) -> nix::Result<Option<(File, bool)>> {
     }
 }
 
-fn is_named(parent: &OwnedFd, name: &str, file: &impl AsFd) -> bool {
-    let (Ok(named), Ok(open)) = (fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW), fstat(file)) else {
-        return false;
+/// Returns whether a name is that of the open file.
+fn is_named(parent: &OwnedFd, name: &str, file: &impl AsFd) -> nix::Result<bool> {
+    let named = match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(Errno::ENOENT) => return Ok(false),
+        named => named?,
     };
-    (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino)
+    let open = fstat(file)?;
+    Ok((named.st_dev, named.st_ino) == (open.st_dev, open.st_ino))
 }
