@@ -26,13 +26,9 @@ pub fn path(name: &str) -> Result<AbsPath> {
 /// # Errors
 /// If it cannot be read, is too large or incomplete, or has another version.
 pub fn load<T: DeserializeOwned>(root: &Root, name: &str) -> Result<Option<T>> {
-    let Some(bytes) = load_bytes(root, name)? else { return Ok(None) };
-    serde_json::from_slice(&bytes).with_context(|| format!("{DIRECTORY}/{name}")).map(Some)
-}
-
-/// Reads the bytes of a state file; `None` if it does not exist.
-pub fn load_bytes(root: &Root, name: &str) -> Result<Option<Vec<u8>>> {
-    root.read(&path(name)?, MAX_BYTES)
+    let path = path(name)?;
+    let Some(bytes) = root.read(&path, MAX_BYTES)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).with_context(|| path.to_string()).map(Some)
 }
 
 /// Reads a state file that only saves work.

@@ -19,7 +19,6 @@ use crate::{
 
 /// The report's file in the state directory.
 pub const FILE: &str = "report.json";
-const UNREADABLE: &str = "the report of the last run cannot be read";
 
 /// A run or a plan.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -296,18 +295,17 @@ impl Report {
     /// # Errors
     /// If it is damaged.
     pub fn read(system: &System) -> Result<Option<Self>> {
-        let hint = "to see the differences: glovo-bootstrap plan; the next run writes a new report";
-        state::load(system.root(), FILE).map_err(|error| Fault::new(UNREADABLE).hint(hint).caused_by(error).into())
+        let hint =
+            "to see the differences: glovo-bootstrap plan; the next run moves the damaged report and writes a new one";
+        state::load(system.root(), FILE)
+            .map_err(|error| Fault::new("the report of the last run cannot be read").hint(hint).caused_by(error).into())
     }
 
     /// Renames the last report if it is damaged, with a warning.
     pub fn set_damaged_aside(system: &System) -> Result<()> {
-        let bytes = state::load_bytes(system.root(), FILE);
-        if bytes.is_ok_and(|bytes| bytes.is_none_or(|bytes| is_whole(&bytes))) {
-            return Ok(());
-        }
+        let Err(error) = Self::read(system) else { return Ok(()) };
         let aside = system.root().set_aside(&state::path(FILE)?).context("renaming the damaged report")?;
-        tracing::warn!("{UNREADABLE}; it was renamed to {aside}");
+        tracing::warn!("{error}; it was renamed to {aside}");
         Ok(())
     }
 
@@ -355,15 +353,6 @@ impl Report {
             written => written,
         }
     }
-}
-
-/// Returns whether a report is complete: it is text, and its first and last bytes are those of a report.
-///
-/// A lost block of a disk has zeros. Parsing a long report would take a tenth of a run that changes nothing.
-fn is_whole(bytes: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(bytes) else { return false };
-    let fields = text.strip_prefix('{').map(str::trim_start);
-    fields.is_some_and(|fields| fields.starts_with("\"run_id\":")) && text.ends_with("}\n") && !text.contains('\0')
 }
 
 /// Returns a duration in whole milliseconds.

@@ -12,13 +12,14 @@ fn a_damaged_report_is_told_and_renamed() {
     let other = |path: &str| fs::write(path, "{}").unwrap();
     let cut_off = |path: &str| fs::write(path, "{\"run_id\":\"1\",\"steps\":[{\"resources\":[]}").unwrap();
     let zeros = |path: &str| fs::write(path, "{\"run_id\":\"1\",\"steps\":[\0\0\0\0]}\n").unwrap();
+    let one_letter = |path: &str| fs::write(path, "{\"run_id\":\"1\",\"stepz\":[]}\n").unwrap();
     let sandbox = Sandbox::new();
     let manifest = sandbox
         .manifest(&format!("[[resource]]\nkind = \"file\"\npath = \"{}\"\ncontent = \"\"\n", sandbox.at("file")));
     let _ = sandbox.run(&["status"]).expect(1).says("no run has left a report");
     let (report, aside) = (sandbox.at("var-lib/glovo-bootstrap/report.json"), "report.json.damaged");
     fs::create_dir_all(sandbox.at("var-lib/glovo-bootstrap")).unwrap();
-    for damage in [garbage, huge, directory, other, cut_off, zeros, directory] {
+    for damage in [garbage, huge, directory, other, cut_off, zeros, one_letter, directory] {
         let _ = fs::remove_file(&report);
         damage(&report);
         for arguments in [&["status"][..], &["status", "--json"]] {
