@@ -15,7 +15,6 @@ use clap_complete::Shell;
 pub use self::deploy::{DeployArguments, DeployVerb};
 use crate::{
     environment,
-    host::launch::Launch,
     image::seal::OnRequest,
     notify::verdict,
     resource::KINDS,
@@ -152,9 +151,6 @@ pub enum Command {
     /// Print user-data: a script with which a new machine downloads this program, checks it, and runs the steps.
     UserData(UserData),
     Deploy(Box<DeployArguments>),
-    /// Start a program of a manifest. A run starts itself with this.
-    #[command(hide = true)]
-    Launch(Launch),
     /// Print the JSON Schema of step files and of manifests in one file, for editors.
     Schema,
     /// Put units, manual pages and completions in place for a program that user-data has put into /usr/local/bin.

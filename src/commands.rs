@@ -114,7 +114,6 @@ pub fn execute(command: Command) -> Result<u8> {
         Command::Deploy(arguments) => deploy::execute(*arguments),
         Command::Install { manifest } => install::install(&manifest),
         Command::Uninstall => install::uninstall(),
-        Command::Launch(launch) => Ok(launch.execute()),
         Command::Schema => {
             say_document(&serde_json::to_string_pretty(&schema::json_schema()).context("writing JSON")?);
             Ok(0)

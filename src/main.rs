@@ -8,7 +8,7 @@ use std::{
 use glovo_bootstrap::{
     cli::Cli,
     commands, environment, error,
-    host::{facts::is_stderr_the_journal, journal::Journal, process},
+    host::{facts::is_stderr_the_journal, journal::Journal, launch::Launch, process},
     run::supervisor::{self, RunMessage},
     view,
     visible::Shown,
@@ -18,6 +18,9 @@ use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::Subscriber
 
 fn main() -> ExitCode {
     process::isolate(supervisor::adopt());
+    if let Some(code) = Launch::execute_if_asked() {
+        return ExitCode::from(code);
+    }
     let cli = Cli::read();
     // A panic's message is printed like any other: without secrets and above the bars. Printing it cannot panic.
     std::panic::set_hook(Box::new(|panic| {

@@ -1,20 +1,22 @@
 //! The start of a program of a manifest: in a session of its own, with its user, its directory and its umask.
 //!
 //! The standard library can set most of this between fork and exec, but not without `unsafe`. So this program starts
-//! itself with the hidden subcommand `launch`. That process has one thread. It sets everything up, and then becomes the
-//! program.
+//! itself with the word `launch`, which no help and no completion shows. That process has one thread. It sets everything
+//! up, and then becomes the program.
 
 mod read_only;
 
 use std::{
     convert::Infallible,
     ffi::OsString,
+    iter,
     os::{fd::AsFd, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result};
+use clap::Parser;
 use nix::{
     errno::Errno,
     sys::{
@@ -35,6 +37,8 @@ use crate::{
     value::quoted,
 };
 
+/// The first argument of a process that is to become a program.
+const NAME: &str = "launch";
 /// The exit code of a process that could not become the program, as of chroot(1) and env(1).
 pub(super) const FAILED_EXIT_CODE: i32 = 125;
 /// The start of the message of such a process.
@@ -53,7 +57,8 @@ impl std::fmt::Display for NotStarted {
 }
 
 /// The way to start a program of a manifest.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = NAME)]
 pub struct Launch {
     /// The root directory.
     #[arg(long, default_value = "/")]
@@ -115,7 +120,7 @@ impl Launch {
     /// Returns the process that becomes the program, in this root.
     pub(super) fn process(&self, root: &Path, program: &str, arguments: &[String]) -> Command {
         let mut process = Command::new("/proc/self/exe");
-        _ = process.arg("launch").arg("--root").arg(root).arg("--directory").arg(&self.directory);
+        _ = process.arg(NAME).arg("--root").arg(root).arg("--directory").arg(&self.directory);
         let mut option = |name: &str, value: i64| _ = process.arg(format!("--{name}={value}"));
         option("umask", self.umask.into());
         option("parent", self.parent.into());
@@ -134,12 +139,17 @@ impl Launch {
         process
     }
 
-    /// Becomes the program. Returns only if that fails, with the exit code, after it has printed the reason.
-    pub fn execute(self) -> u8 {
-        let Err(error) = self.become_program();
+    /// Becomes the program that the arguments of this process name; `None` if they name none.
+    ///
+    /// Returns only if that fails, with the exit code, after it has printed the reason.
+    pub fn execute_if_asked() -> Option<u8> {
+        let mut arguments = std::env::args_os().skip(1).peekable();
+        _ = arguments.next_if(|first| first == NAME)?;
+        let parsed = Self::try_parse_from(iter::once(NAME.into()).chain(arguments));
+        let Err(error) = parsed.map_err(Into::into).and_then(|launch| launch.become_program());
         let hint = hint(&error).map(|hint| format!("{HINT}{hint}")).unwrap_or_default();
         print(std::io::stderr(), &format!("{FAILED}{error:#}{hint}\n"), None);
-        u8::try_from(FAILED_EXIT_CODE).unwrap_or(u8::MAX)
+        u8::try_from(FAILED_EXIT_CODE).ok()
     }
 
     fn become_program(&self) -> Result<Infallible> {

@@ -446,6 +446,16 @@ fn an_empty_argument_stays_an_argument() {
 }
 
 #[test]
+fn the_start_of_programs_is_in_no_help_and_no_completion() {
+    let sandbox = crate::sandbox::Sandbox::new();
+    for arguments in [&["help"][..], &["completions", "bash"], &["completions", "zsh"], &["completions", "fish"]] {
+        let said = sandbox.run(arguments).expect(0).stdout;
+        assert!(!said.contains("umask") && !said.lines().any(|line| line.trim_start().starts_with("launch")), "{said}");
+    }
+    let _ = sandbox.run(&["launch", "--absent"]).expect(125).says("glovo-bootstrap launch: error: unexpected argument");
+}
+
+#[test]
 fn a_link_of_another_user_does_not_satisfy_a_guard() {
     let machine = Machine::new();
     let link = |target: &str| {
