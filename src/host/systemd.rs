@@ -1,5 +1,8 @@
 //! systemd units. One `systemctl show` reads the states of all units; `systemctl` changes them.
 
+mod mask;
+mod reload;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
@@ -22,7 +25,7 @@ use crate::{
 /// The properties that are read, org.freedesktop.systemd1(5).
 const PROPERTIES: &str = "Id,Names,LoadState,LoadError,ActiveState,ActiveEnterTimestampMonotonic,SubState,\
     InactiveExitTimestamp,InactiveExitTimestampMonotonic,UnitFileState,NeedDaemonReload,NRestarts,InvocationID,Job,Result,\
-    ConditionTimestampMonotonic";
+    ConditionTimestampMonotonic,CanReload,ReloadResult";
 /// The directories of unit files, systemd.unit(5). The first one with a file counts.
 const UNIT_PATH: [&str; 5] = [
     "/etc/systemd/system",

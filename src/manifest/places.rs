@@ -89,7 +89,7 @@ pub(super) fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
     faults
 }
 
-/// Returns a note for each undeclared path of `restart_on` that differs from a declared path by one or two letters. It
+/// Returns a note for each undeclared path of `restart_on` or `reload_on` that differs from a declared path by one or two letters. It
 /// may be right: a file of a package or of the machine is not declared.
 pub fn near_misses(manifest: &Manifest) -> Vec<String> {
     let all = || manifest.steps.iter().flat_map(|step| &step.resources);
@@ -97,10 +97,13 @@ pub fn near_misses(manifest: &Manifest) -> Vec<String> {
         all().filter_map(|declared| declared.resource.owned_path()).map(AbsPath::as_str).collect();
     let mut notes = vec![];
     for (title, service) in all().filter_map(|one| Some((one.title(), one.resource.service()?))) {
-        for path in service.restart_on().iter().map(AbsPath::as_str).filter(|path| !declared.contains(path)) {
+        for (field, path) in service.read_files().map(|(field, path)| (field, path.as_str())) {
+            if declared.contains(path) {
+                continue;
+            }
             if let Some(near) = nearest(path, declared.iter().copied()).filter(|near| is_slip(path, near)) {
                 notes.push(format!(
-                    "{title}: `restart_on` names {path}, which no resource declares; did you mean `{near}`?"
+                    "{title}: `{field}` names {path}, which no resource declares; did you mean `{near}`?"
                 ));
             }
         }

@@ -1,6 +1,8 @@
 //! The kind `service`.
 
 mod inputs;
+mod mask;
+mod reload;
 
 use std::time::Duration;
 
@@ -27,9 +29,10 @@ const START_TIMEOUT: Duration = Duration::from_secs(90);
 const UNITS: &str = "/etc/systemd/system";
 
 /// The state of a systemd unit. A run restarts it only if a file of `restart_on` differs from its last good start, also if
-/// an earlier run changed the file and ended before the restart. If the validator fails, or the restart of a running
-/// service, the run restores the earlier versions of the files of `restart_on` and of the unit file, and the service
-/// continues with them. Another service that was restarted with one of these files is restarted again.
+/// an earlier run changed the file and ended before the restart. The same holds for a reload and `reload_on`. If the
+/// validator fails, or the restart or reload of a running service, the run restores the earlier versions of these files
+/// and of the unit file, and the service continues with them. Another service that was restarted with one of these files
+/// is restarted again.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
@@ -39,10 +42,18 @@ pub struct Service {
     enabled: Option<bool>,
     /// Whether it runs now. Default: unchanged.
     running: Option<bool>,
+    /// Whether it is masked: systemd then starts it neither at boot nor for another unit. `true` masks it in
+    /// `/etc/systemd/system`, also before its package is installed, and stops it. `false` removes a mask. Default:
+    /// unchanged.
+    masked: Option<bool>,
     /// The files that it reads at its start, also its unit file.
     #[serde(default)]
     restart_on: Vec<AbsPath>,
-    /// A command that must succeed before it is started or restarted.
+    /// The files that it also reads at a reload, such as `/etc/nginx/nginx.conf`. If only these have changed, it is
+    /// reloaded and keeps its process. Its unit must have `ExecReload=`.
+    #[serde(default)]
+    reload_on: Vec<AbsPath>,
+    /// A command that must succeed before it is started, restarted or reloaded.
     validate: Option<Argv>,
     /// The time that it must stay active without a restart to count as started. If an `http_check` waits for the service,
     /// `0s` is enough, because the check also fails when the service ends. Default: 2s.
@@ -81,7 +92,7 @@ impl Kind for Service {
 name = "nginx.service"
 enabled = true
 running = true
-restart_on = ["/etc/nginx/sites-enabled/default"]
+reload_on = ["/etc/nginx/sites-enabled/default"]
 validate = ["nginx", "-t"]
 stable = "5s""#;
 }
@@ -104,17 +115,29 @@ impl Resource for Service {
     }
 
     fn check(&self) -> Vec<Finding> {
-        if self.enabled.is_none() && self.running.is_none() {
-            return vec![Finding::new("name", "the service declares neither `enabled` nor `running`")];
+        if self.masked == Some(true) {
+            return self.fields_of_started_units();
+        }
+        if self.enabled.is_none() && self.running.is_none() && self.masked.is_none() {
+            return vec![Finding::new("name", "the service declares none of `enabled`, `running` and `masked`")];
         }
         if self.running != Some(true) && !self.restart_on.is_empty() {
             return vec![Finding::new("restart_on", "`restart_on` needs running = true")];
         }
-        vec![]
+        self.faults_of_reload_on().into_iter().collect()
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         self.check_files(system)?;
+        match self.masked {
+            Some(true) => return self.plan_mask(system),
+            Some(false) => {
+                if let Some(changes) = self.plan_unmask(system)? {
+                    return Ok(changes);
+                }
+            }
+            None => {}
+        }
         if !system.is_live() {
             return self.plan_offline(system);
         }
@@ -122,20 +145,20 @@ impl Resource for Service {
         if unit.load_state() != "loaded" && !self.is_coming(system) {
             return self.plan_unloaded(system, &unit);
         }
+        if unit.load_state() == "loaded" {
+            self.check_reloadable(&unit)?;
+        }
         let enablement = self.enablement(unit.is_enabled());
         let state = match self.running {
             Some(true) => self.start_or_restart(system, &unit)?,
-            Some(false) if unit.is_up_or_will_be() => {
-                let service = self.clone();
-                Some(Change::new("stop", move |system| service.settle(system, "stop")))
-            }
+            Some(false) if unit.is_up_or_will_be() => Some(self.stop()),
             Some(false) | None => None,
         };
         if let (Mode::Plan, Some(_), Some(true), Some(argv)) = (system.mode(), &state, self.running, &self.validate) {
             system.check_program(&argv.0[0])?;
         }
         if unit.needs_reload() {
-            return Ok(enablement.or_else(|| Some(reload())).into_iter().chain(state).collect());
+            return Ok(enablement.or_else(|| Some(read_again())).into_iter().chain(state).collect());
         }
         // Enable after the start: systemd then reads all unit files again, while the service becomes ready.
         Ok(state.into_iter().chain(enablement).collect())
@@ -143,18 +166,17 @@ impl Resource for Service {
 }
 
 impl Service {
-    /// Fails if a path of `restart_on` is not a file. Warns if it does not exist, because it may be mistyped.
+    /// Fails if a path of `restart_on` or `reload_on` is not a file. Warns if it does not exist: it may be mistyped.
     fn check_files(&self, system: &System) -> Result<()> {
-        for path in &self.restart_on {
+        for (field, path) in self.read_files() {
             let status = system.root().status(&system.root().resolve(path)?)?;
             let may_come =
                 [Fact::Packages, Fact::Path(path.clone()), Fact::AtBoot(path.clone()), Fact::Absent(path.clone())];
             if status.is_none() && !may_come.iter().any(|fact| system.expects(fact)) {
-                system
-                    .warn(format!("`restart_on` names {path}, which does not exist and no earlier resource declares"));
+                system.warn(format!("`{field}` names {path}, which does not exist and no earlier resource declares"));
             }
             if status.is_some_and(|status| status.file_type == FileType::Directory) {
-                let fault = Fault::new(format!("`restart_on` names {path}, which is a directory"));
+                let fault = Fault::new(format!("`{field}` names {path}, which is a directory"));
                 return Err(fault.hint("list the files in it").into());
             }
         }
@@ -163,6 +185,9 @@ impl Service {
 
     fn plan_offline(&self, system: &System) -> Result<Vec<Change>> {
         let is_enabled = system.host.is_enabled_offline(&self.name.0)?;
+        if !self.is_off(is_enabled) && system.host.mask_of(&self.name.0)?.is_some() {
+            return Err(self.masked());
+        }
         if system.host.unit_file(&self.name.0)?.is_none() && !self.is_coming(system) {
             if self.usual_files().any(|path| system.expects(&Fact::AtBoot(path))) {
                 return Ok(vec![Change::deferred("ensure at boot (deferred: its unit file is left to the boot)")]);
@@ -189,14 +214,12 @@ impl Service {
         if !unit.needs_reload() && !is_new()? {
             return Err(self.refused(system, unit));
         }
-        let mut changes = vec![reload()];
+        let mut changes = vec![read_again()];
         let service = self.clone();
         match (self.running, unit.is_active()) {
             (Some(true), true) => changes.push(Change::new("restart", move |system| service.start(system, "restart"))),
             (Some(true), false) => changes.push(Change::new("start", move |system| service.start(system, "start"))),
-            (Some(false), _) if unit.is_up_or_will_be() => {
-                changes.push(Change::new("stop", move |system| service.settle(system, "stop")));
-            }
+            (Some(false), _) if unit.is_up_or_will_be() => changes.push(self.stop()),
             _ => {}
         }
         changes.extend(self.enablement(unit.is_enabled()));
@@ -229,7 +252,8 @@ impl Service {
                 return Ok(Some(restart(format!("restart (it is in a restart loop: {})", unit.get("Result")))));
             }
             let is_starting = unit.get("ActiveState") == "activating";
-            if let Some(why) = if is_starting { self.reason_to_restart(system, unit)? } else { None } {
+            let files: Vec<AbsPath> = self.read_files().map(|(_, path)| path.clone()).collect();
+            if let Some(why) = if is_starting { self.reason_to_read_again(system, unit, &files)? } else { None } {
                 return Ok(Some(restart(format!("restart: {why}"))));
             }
             let summary = match unit.get("ActiveState") {
@@ -240,8 +264,12 @@ impl Service {
             let service = self.clone();
             return Ok(Some(Change::new(summary, move |system| service.start(system, "start"))));
         }
-        if let Some(why) = self.reason_to_restart(system, unit)? {
+        let reload = self.plan_reload(system, unit)?;
+        if let Some(why) = self.reason_to_read_again(system, unit, &self.restart_on)? {
             return Ok(Some(Change::new(format!("restart: {why}"), move |system| service.start(system, "restart"))));
+        }
+        if reload.is_some() {
+            return Ok(reload);
         }
         if unit.restarts() > 0 && unit.active_for()? < self.stable.0 {
             let summary = format!("wait until it stays up (systemd has restarted it, {} so far)", unit.restarts());
@@ -250,43 +278,29 @@ impl Service {
         Ok(None)
     }
 
-    /// Returns the reason why the running service does not match its files; `None` if it does.
-    fn reason_to_restart(&self, system: &System, unit: &Unit) -> Result<Option<String>> {
-        if self.restart_on.is_empty() {
+    /// Returns the reason why the running service has not read these files as they are; `None` if it has.
+    fn reason_to_read_again(&self, system: &System, unit: &Unit, files: &[AbsPath]) -> Result<Option<String>> {
+        if files.is_empty() {
             return Ok(None);
         }
         let unknown =
             |path: &&AbsPath| system.expects(&Fact::Path((*path).clone())) && system.expected_digest(path).is_none();
-        if let Some(path) = self.restart_on.iter().find(unknown) {
+        if let Some(path) = files.iter().find(unknown) {
             return Ok(Some(format!("{path} will be new")));
         }
-        for path in self.restart_on.iter().filter(|path| system.expects(&Fact::Absent((*path).clone()))) {
+        for path in files.iter().filter(|path| system.expects(&Fact::Absent((*path).clone()))) {
             if system.root().status(path)?.is_some() {
                 return Ok(Some(format!("{path} will be removed")));
             }
         }
         match self.changed_since_start(system)? {
-            Some(changed) => Ok(changed.first().map(|path| format!("{path} has changed since its start"))),
-            None if self.has_read_all(system, unit)? => Ok(None),
+            Some(changed) => {
+                let first = changed.iter().find(|path| files.contains(path));
+                Ok(first.map(|path| format!("{path} has changed since its start")))
+            }
+            None if has_read_all(system, unit, files)? => Ok(None),
             None => Ok(Some("the files of its last start are not known".into())),
         }
-    }
-
-    /// Returns whether it was started after the last change of its files, but not by this program.
-    ///
-    /// That is so if systemd started it at the boot of an image.
-    fn has_read_all(&self, system: &System, unit: &Unit) -> Result<bool> {
-        let Some(started) = unit.started()? else { return Ok(false) };
-        for path in &self.restart_on {
-            let file = system.root().resolve(path)?;
-            for path in [path, &file] {
-                let is_older = system.root().status(path)?.is_some_and(|status| status.changed < started);
-                if !is_older || system.expected_digest(path).is_some() {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
     }
 
     /// Returns whether an earlier planned change may install the unit.
@@ -302,7 +316,7 @@ impl Service {
     fn not_loaded(&self, unit: &Unit) -> anyhow::Error {
         let name = &self.name.0;
         let fault = match unit.load_state() {
-            "masked" => Fault::new(format!("{name} is masked")).hint(format!("unmask it: systemctl unmask {}", quoted(name))),
+            "masked" => return self.masked(),
             "bad-setting" | "error" => Fault::new(format!("systemd cannot load {name}: {}", unit.get("LoadError")))
                 .hint(format!("find the fault in its file: systemd-analyze verify {}", quoted(name))),
             _ => Fault::new(format!("the unit {name} does not exist")).hint(
@@ -313,16 +327,32 @@ impl Service {
         fault.into()
     }
 
+    fn masked(&self) -> anyhow::Error {
+        let name = &self.name.0;
+        Fault::new(format!("{name} is masked"))
+            .hint(format!("declare `masked = false`, or unmask it: systemctl unmask {}", quoted(name)))
+            .into()
+    }
+
+    fn stop(&self) -> Change {
+        let service = self.clone();
+        Change::new("stop", move |system| service.settle(system, "stop"))
+    }
+
+    /// Runs the validator before a start, restart or reload.
+    fn validate(&self, system: &System, done: &str) -> Result<()> {
+        let Some(argv) = &self.validate else { return Ok(()) };
+        validate(&system.host, &Program::new(argv.0.iter().cloned()))
+            .inspect_err(|_| system.note_refusal(&self.name.0, false))
+            .with_context(|| format!("{} was not {done}: its validator failed", self.name.0))
+    }
+
     fn start(&self, system: &System, verb: &str) -> Result<()> {
         let unit = system.host.unit(&self.name.0)?;
         if unit.load_state() != "loaded" {
             return Err(self.refused(system, &unit));
         }
-        if let Some(argv) = &self.validate {
-            validate(&system.host, &Program::new(argv.0.iter().cloned()))
-                .inspect_err(|_| system.note_refusal(&self.name.0, false))
-                .with_context(|| format!("{} was not {verb}ed: its validator failed", self.name.0))?;
-        }
+        self.validate(system, &format!("{verb}ed"))?;
         // Read the files before the start, so that a change during the start counts as one.
         let inputs = self.inputs(system)?;
         let serves = Self::serves(&unit)?;
@@ -354,8 +384,25 @@ impl Service {
     }
 }
 
-fn reload() -> Change {
+fn read_again() -> Change {
     Change::new("read unit files again (daemon-reload)", |system| system.host.daemon_reload())
+}
+
+/// Returns whether a unit was started after the last change of these files, but not by this program.
+///
+/// That is so if systemd started it at the boot of an image.
+fn has_read_all(system: &System, unit: &Unit, files: &[AbsPath]) -> Result<bool> {
+    let Some(started) = unit.started()? else { return Ok(false) };
+    for path in files {
+        let file = system.root().resolve(path)?;
+        for path in [path, &file] {
+            let is_older = system.root().status(path)?.is_some_and(|status| status.changed < started);
+            if !is_older || system.expected_digest(path).is_some() {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod kind_example;
 mod limits;
 mod machine_variables;
 mod manifest;
+mod mask;
 mod metadata;
 mod output;
 mod own_service;
@@ -33,6 +34,7 @@ mod put_back;
 mod record;
 #[path = "../../packaging/reference.rs"]
 mod reference;
+mod reload;
 mod report;
 mod rooms;
 mod run;

@@ -50,7 +50,8 @@ fn a_service_is_started_enabled_and_then_left_alone() {
 #[test]
 fn a_service_that_declares_nothing_is_refused() {
     let machine = Machine::new();
-    let _ = machine.plan(&service("stable = \"1s\"")).expect(2).says("declares neither `enabled` nor `running`");
+    let _ =
+        machine.plan(&service("stable = \"1s\"")).expect(2).says("declares none of `enabled`, `running` and `masked`");
     let _ = machine
         .plan(&service("enabled = true\nrestart_on = [\"/etc/site\"]"))
         .expect(2)

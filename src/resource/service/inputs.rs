@@ -30,17 +30,18 @@ impl Service {
         &self.name.0
     }
 
-    /// The files whose changes restart it.
-    pub fn restart_on(&self) -> &[AbsPath] {
-        &self.restart_on
+    /// Returns the files whose changes restart or reload it, each with the field that names it.
+    pub fn read_files(&self) -> impl Iterator<Item = (&'static str, &AbsPath)> {
+        let restart = self.restart_on.iter().map(|path| ("restart_on", path));
+        restart.chain(self.reload_on.iter().map(|path| ("reload_on", path)))
     }
 
-    /// Returns the files that it reads at its start: those of `restart_on` and its own unit file.
+    /// Returns the files that it reads: those of `restart_on` and `reload_on`, and its own unit file.
     pub(super) fn files(&self) -> Vec<AbsPath> {
-        self.restart_on.iter().cloned().chain(unit_files(&self.name.0)).collect()
+        self.read_files().map(|(_, path)| path.clone()).chain(unit_files(&self.name.0)).collect()
     }
 
-    /// Returns the files of `restart_on` that differ from its last good start, or in a plan that will differ.
+    /// Returns the files of `restart_on` and `reload_on` that differ from its last good start, or in a plan that will differ.
     ///
     /// Returns `None` if no start on this machine is known.
     pub fn changed_since_start(&self, system: &System) -> Result<Option<Vec<AbsPath>>> {
@@ -71,13 +72,6 @@ impl Service {
             && system.host.unit(&self.name.0)?.is_active())
     }
 
-    /// Restarts it with the restored files.
-    pub fn restart(&self, system: &System) -> Result<()> {
-        let inputs = self.inputs(system)?;
-        self.settle(system, "restart")?;
-        self.remember(system, &inputs)
-    }
-
     /// Returns whether it serves, so that a failed restart would end its service.
     ///
     /// A unit that systemd restarts repeatedly does not serve.
@@ -87,13 +81,17 @@ impl Service {
 
     /// Returns the digests of the files that the unit reads at its start; in a plan, those after the planned changes.
     pub(super) fn inputs(&self, system: &System) -> Result<Started> {
-        let digests = self.restart_on.iter().map(|path| Ok((path.clone(), system.digest(path)?)));
+        let digests = self.read_files().map(|(_, path)| Ok((path.clone(), system.digest(path)?)));
         Ok(Started { machine: system.host.identity(), inputs: digests.collect::<Result<_>>()? })
     }
 
     /// Records the files that it was started with.
     pub(super) fn remember(&self, system: &System, inputs: &Started) -> Result<()> {
-        if self.restart_on.is_empty() { Ok(()) } else { state::write(system.root(), &self.state_name(), inputs) }
+        if self.read_files().next().is_none() {
+            Ok(())
+        } else {
+            state::write(system.root(), &self.state_name(), inputs)
+        }
     }
 
     fn started(&self, system: &System) -> Option<Started> {

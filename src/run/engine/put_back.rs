@@ -118,10 +118,13 @@ impl<'a> Run<'a> {
             said.extend(reloaded.err().map(|error| format!("systemd could not read its unit files again: {error:#}")));
         }
         for ReadingService { declared, service } in readers {
-            let restarted =
-                system.host.stop.deadlines.within(declared.timeout, &declared.title(), || service.restart(system));
+            let taken = system
+                .host
+                .stop
+                .deadlines
+                .within(declared.timeout, &declared.title(), || service.take_back(system, done));
             system.forget();
-            match restarted {
+            match taken {
                 Ok(()) => runs.push(service.unit_name()),
                 Err(error) => said.push(format!("{} could not be started with them: {error:#}", service.unit_name())),
             }

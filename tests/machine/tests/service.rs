@@ -280,3 +280,57 @@ fn a_run_that_systemd_waits_for_does_not_wait_for_systemd() -> Result<()> {
     ensure!(again.contains("converged: 0 changes"), "{again}");
     Ok(())
 }
+
+#[test]
+fn nginx_reads_a_changed_site_by_a_reload() -> Result<()> {
+    let mut machine = Machine::boot(Options { tree: Tree::Converged, ..Options::default() })?;
+    machine.wait_until_serving()?;
+    let site = "/etc/nginx/conf.d/extra.conf";
+    let manifest = |port: &str, validate: &str| {
+        format!(
+            "name = \"web\"\n[[resource]]\nkind = \"file\"\npath = \"{site}\"\n\
+             content = \"server {{ listen {port}; return 204; }}\\n\"\n\
+             [[resource]]\nkind = \"service\"\nname = \"nginx\"\nrunning = true\nstable = \"0s\"\n\
+             reload_on = [\"{site}\"]\n{validate}\n"
+        )
+    };
+    let first = pid(&machine, "nginx.service")?;
+    let answers =
+        |port: &str| machine.sh(&format!("curl -s -o /dev/null -w '%{{http_code}}' http://127.0.0.1:{port}/"));
+    for port in ["8081", "8082"] {
+        let said = converges(&machine, &manifest(port, "validate = [\"nginx\", \"-t\"]"))?;
+        ensure!(said.contains("service nginx.service: reload: "), "{said}");
+        ensure!(answers(port)? == "204");
+    }
+    ensure!(converges(&machine, &manifest("8082", ""))?.contains("converged: 0 changes"));
+    // Without a validator, the reload itself refuses the file.
+    let refused = ["nginx.service failed to reload (exit-code)", "put back: /etc/nginx/conf.d/extra.conf"];
+    fails(&machine, &manifest("none", ""), 1, &refused)?;
+    ensure!(answers("8082")? == "204" && pid(&machine, "nginx.service")? == first, "its process has changed");
+    machine.sh("systemd-run --unit=plain sleep infinity")?;
+    let plain = manifest("8082", "").replace("\"nginx\"", "\"plain\"");
+    fails(&machine, &plain, 1, &["plain.service cannot reload: its unit has no ExecReload="])
+}
+
+#[test]
+fn a_masked_unit_is_stopped_and_starts_no_more() -> Result<()> {
+    let machine = Machine::boot(Options::default())?;
+    machine.sh("printf '[Service]\\nExecStart=sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n' \
+         > /run/systemd/system/beat.service; systemctl daemon-reload; systemctl start beat")?;
+    let declare =
+        |lines: &str| format!("name = \"beat\"\n[[resource]]\nkind = \"service\"\nname = \"beat\"\n{lines}\n");
+    let said = converges(&machine, &declare("masked = true"))?;
+    ensure!(said.contains("beat.service: mask") && said.contains("beat.service: stop"), "{said}");
+    ensure!(
+        machine
+            .sh("systemctl start beat 2>&1 || systemctl is-active beat || readlink /etc/systemd/system/beat.service")?
+            .ends_with("inactive\n/dev/null\n")
+    );
+    ensure!(converges(&machine, &declare("masked = true"))?.contains("converged: 0 changes"));
+    let up = declare("masked = false\nrunning = true\nenabled = true\nstable = \"0s\"");
+    let said = converges(&machine, &up)?;
+    ensure!(said.contains("beat.service: unmask") && said.contains("beat.service: start"), "{said}");
+    ensure!(converges(&machine, &up)?.contains("converged: 0 changes"));
+    ensure!(machine.sh("systemctl is-active beat")? == "active\n");
+    Ok(())
+}
