@@ -182,10 +182,10 @@ pub(super) fn verb_first(mut arguments: Vec<OsString>, program: &Command) -> Vec
     arguments
 }
 
-/// Returns whether a command line is of `deploy`, or asks for help, which shows its verbs.
+/// Returns whether a command line is of `deploy`, or may ask for help, which shows its verbs.
 pub(super) fn is_shown(arguments: &[OsString], program: &Command) -> bool {
     let flags: Vec<&Arg> = program.get_arguments().collect();
-    skip_flags(arguments, 1, &flags).is_some_and(|at| arguments[at] == "deploy" || arguments[at] == "help")
+    skip_flags(arguments, 1, &flags).is_none_or(|at| arguments[at] == "deploy" || arguments[at] == "help")
 }
 
 /// Returns the index of the first argument that is neither a flag nor a flag's value.
@@ -241,6 +241,22 @@ mod tests {
             let words = |text: &str| ["glovo-bootstrap"].into_iter().chain(text.split(' ')).map(Into::into).collect();
             let wanted: Vec<OsString> = words(wanted);
             assert_eq!(verb_first(words(given), &Cli::command()), wanted, "{given}");
+        }
+    }
+
+    #[test]
+    fn only_deploy_and_help_need_the_verbs() {
+        for (line, wanted) in [
+            ("-v deploy plan", true),
+            ("help deploy", true),
+            ("--help", true),
+            ("--color never", true),
+            ("run deploy", false),
+            ("--color never plan", false),
+        ] {
+            let arguments: Vec<OsString> =
+                ["glovo-bootstrap"].into_iter().chain(line.split(' ')).map(Into::into).collect();
+            assert_eq!(is_shown(&arguments, &Cli::command()), wanted, "{line}");
         }
     }
 

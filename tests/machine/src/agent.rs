@@ -1,4 +1,4 @@
-//! The agent under test: built from this workspace, and what a machine is to do with it.
+//! The agent under test, built from this workspace, and its commands on a machine.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -67,7 +67,7 @@ fn build() -> Result<PathBuf> {
         .context("cargo named no executable")
 }
 
-/// What gives the built-in steps' variables their values in the world of this base: `name=value`.
+/// Returns the values of the built-in steps' variables in the world of this base, each as `name=value`.
 pub(crate) fn variables(base: &Path, swap_path: &str) -> Result<Vec<String>> {
     let jar = base.join("www").join(JAR);
     let files = Path::new(PACKAGE).join("../../steps/files");
@@ -90,7 +90,7 @@ pub(crate) fn bootstrap(base: &Path, swap_path: &str) -> Result<String> {
     user_data("s3://glovo-config/glovo-bootstrap", &["--"].into_iter().chain(set).collect::<Vec<_>>())
 }
 
-/// What `glovo-bootstrap user-data` prints for the agent under test, when it is at this URL.
+/// Returns the output of `glovo-bootstrap user-data` for the agent under test at this URL.
 pub fn user_data(url: &str, options: &[&str]) -> Result<String> {
     let agent = agent()?;
     guest::output(Command::new(agent).args(["user-data", url, "--agent"]).arg(agent).args(options))?.success()

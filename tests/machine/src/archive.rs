@@ -1,4 +1,4 @@
-//! Package archives that a test makes for itself: a key, a package, and the indexes signed with that key.
+//! Package archives made by a test: a key, a package, and indexes signed with the key.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ impl Signer {
         self.make(world, host, &[package, version])
     }
 
-    /// The same with another date in its index: `Thu, 01 Jan 2032 00:00:00 UTC`.
+    /// Publishes the archive with another date in its index: `Thu, 01 Jan 2032 00:00:00 UTC`.
     pub fn publish_at(&self, world: &World, host: &str, package: &str, version: &str, date: &str) -> Result<()> {
         self.make(world, host, &[package, version, date])
     }

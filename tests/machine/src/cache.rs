@@ -7,19 +7,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-/// Where everything is that this package keeps: bases, converged trees, and the machines that run.
+/// The directory of everything that this package keeps: bases, converged trees, and running machines.
 pub(crate) fn dir() -> PathBuf {
     std::env::var_os("GLOVO_MACHINE_CACHE").map_or_else(|| "/var/cache/glovo-bootstrap-machine".into(), PathBuf::from)
 }
 
-/// A cached directory, which stays as long as this value.
+/// A cached directory. It is kept as long as this value exists.
 pub(crate) struct Entry {
     pub(crate) path: PathBuf,
     _in_use: File,
 }
 
 impl Entry {
-    /// The `kind` made from what `key` has hashed. If it is not there, `make` fills a new directory; others wait.
+    /// Returns the directory of a `kind` for the hash of `key`. If it does not exist, `make` fills it while other
+    /// processes wait.
     pub(crate) fn get(kind: &str, key: Key, make: impl FnOnce(&Path) -> Result<()>) -> Result<Entry> {
         let path = dir().join(format!("{kind}-{}", &key.hex()[..16]));
         let _making = lock(&format!("{kind}.lock"))?;
@@ -58,7 +59,7 @@ pub(crate) fn lock(name: &str) -> Result<File> {
     open().with_context(|| format!("locking {name} in {} (the machine tests need root)", dir().display()))
 }
 
-/// A hash of files and directories.
+/// A running hash of files and directories.
 #[derive(Default)]
 pub(crate) struct Key(Sha256);
 

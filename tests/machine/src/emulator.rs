@@ -14,7 +14,7 @@ use crate::world::{Network, OPERATOR_ENVIRONMENT, ROUTER, World};
 
 const PORT: u16 = 4566;
 
-/// A running emulator, taught what AWS does; see `tests/emulators`. It ends when dropped.
+/// A running emulator with the missing behaviour of AWS, see `tests/emulators`. It ends when dropped.
 pub struct Emulator {
     network: Network,
     process: Child,
@@ -66,12 +66,12 @@ impl Emulator {
         Ok(emulator)
     }
 
-    /// What EC2 answers to a call, given as a form.
+    /// Returns the answer of EC2 to a call, which is given as a form.
     pub fn call(&self, form: &str) -> Result<String> {
         self.ask("ec2", "", &["--data", form])
     }
 
-    /// What a service answers to a request for a path of its own, with these arguments of curl.
+    /// Returns the answer of a service to a request for a path, with these arguments of curl.
     pub fn ask(&self, service: &str, path: &str, arguments: &[&str]) -> Result<String> {
         let scope = format!("Credential=a/20260101/eu-central-1/{service}/aws4_request");
         let mut curl = self.network.command("curl");
@@ -80,16 +80,17 @@ impl Emulator {
         guest::output(curl.arg(format!("http://127.0.0.1:{PORT}/{path}")))?.success()
     }
 
-    /// The texts between these tags in an answer.
+    /// Returns the texts between these tags of an answer.
     pub fn texts<'t>(answer: &'t str, tag: &str) -> Vec<&'t str> {
         let (begin, end) = (format!("<{tag}>"), format!("</{tag}>"));
         answer.split(&begin).skip(1).filter_map(|rest| rest.split(&end).next()).collect()
     }
 
-    /// A shell's line on the operator's machine, where AWS is the emulator, but for S3, which is the world's.
+    /// Returns the command of a shell line on the operator's machine. AWS is the emulator there, except S3, which is
+    /// the world's.
     pub fn operator(&self, line: &str) -> Command {
         let mut command = self.network.command("unshare");
-        // The world's name server instead of this machine's.
+        // The name server is the world's, not this machine's.
         let script = r#"mount --make-rprivate / && mount --bind "$0" /etc/resolv.conf && exec "$@""#;
         command.args(["--mount", "sh", "-c", script]).arg(&self.name_server);
         command.args(["env", "--ignore-environment", "PATH=/usr/bin:/bin"]);
@@ -100,7 +101,7 @@ impl Emulator {
         command
     }
 
-    /// The user-data of the last version of the launch template with this in its name, once there is one.
+    /// Waits for a launch template with this text in its name. Returns the user-data of its last version.
     pub fn user_data(&self, name: &str) -> Result<String> {
         let start = Instant::now();
         loop {
@@ -119,7 +120,7 @@ impl Emulator {
         }
     }
 
-    /// Has `GetConsoleOutput` show the console of a machine.
+    /// Makes `GetConsoleOutput` show the console of a machine.
     pub fn show_console(&self, instance: &str, console: &Path) -> Result<()> {
         std::os::unix::fs::symlink(console, self.consoles.join(instance)).context("the console")
     }

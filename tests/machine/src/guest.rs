@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// What a command said, and how it ended.
+/// The output and the end of a command.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// The exit status; 128 + n if signal n ended it.
@@ -15,7 +15,7 @@ pub struct Output {
     pub stderr: String,
 }
 
-/// What gives a command the environment of a fresh login.
+/// The command that gives another one the environment of a fresh login.
 pub(crate) const LOGIN: [&str; 5] = [
     "/usr/bin/env",
     "--ignore-environment",
@@ -28,7 +28,7 @@ pub(crate) const LOGIN: [&str; 5] = [
 pub(crate) const WITHOUT_FIRMWARE: &str = "GLOVO_BOOTSTRAP_TRUST_METADATA=1";
 
 /// How many files a process may open on a machine with systemd, unless it asks for more: systemd.exec(5), `LimitNOFILE=`.
-/// The harness may have been started with more.
+/// The harness may have a higher limit.
 const USUAL_LIMITS: &str = "--nofile=1024:";
 
 /// A command in all namespaces of the process `leader`, with a fresh login's environment.
@@ -42,7 +42,7 @@ pub(crate) fn command(leader: u32, arguments: &[&str]) -> Command {
     command
 }
 
-/// Ends a process of this machine at once.
+/// Returns the command that kills a process of this machine.
 pub(crate) fn kill(process: u32) -> Command {
     let mut command = Command::new("kill");
     command.args(["-KILL", &process.to_string()]);
@@ -60,7 +60,7 @@ pub(crate) fn output(command: &mut Command) -> Result<Output> {
 }
 
 impl Output {
-    /// What the report that it printed as JSON says is pending, or was changed: `file /etc/motd: create`.
+    /// Returns the changes in the printed JSON report, pending or made: `file /etc/motd: create`.
     pub fn changes(&self) -> Result<Vec<String>> {
         let report: Value = serde_json::from_str(&self.stdout).with_context(|| format!("{self:?} is no report"))?;
         let resources = list(&report, "steps").flat_map(|step| list(step, "resources"));

@@ -18,23 +18,23 @@ use crate::{agent, converged, place};
 
 /// How long a machine may take to boot or to shut down.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
-/// How systemd-nspawn says that the machine wants to be switched on again.
+/// The exit code of systemd-nspawn if the machine reboots.
 const REBOOT: i32 = 133;
 
-/// How a machine is to be.
+/// The options of a machine.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The Debian of a fresh tree.
     pub release: Release,
     pub tree: Tree,
     pub upper: Upper,
-    /// What cloud-init is to run at the first boot. Without it cloud-init is off, and the boot quick.
+    /// The user-data for cloud-init at the first boot. Without it, cloud-init is off and the boot is quick.
     pub user_data: Option<UserData>,
     /// File systems, each on a disk of its own, mounted at `/mnt/NAME`: `ext4` (swap works there), `xfs`, `btrfs`.
     pub disks: Vec<&'static str>,
 }
 
-/// What a machine starts from.
+/// The tree that a machine starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tree {
     /// A pristine Debian.
@@ -45,16 +45,16 @@ pub enum Tree {
     At(PathBuf),
 }
 
-/// What cloud-init gets from the metadata service.
+/// The user-data that cloud-init gets from the metadata service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserData {
-    /// Fetch the agent from `s3://glovo-config/glovo-bootstrap`, and bootstrap.
+    /// Download the agent from `s3://glovo-config/glovo-bootstrap`, and bootstrap.
     Bootstrap,
-    /// This script, or whatever else cloud-init understands.
+    /// This script, or another format of cloud-init.
     Text(String),
 }
 
-/// Where a machine's writes go.
+/// The place of a machine's writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Upper {
     /// Memory: quick, but syncing costs nothing there.
@@ -131,7 +131,7 @@ impl Machine {
             .arg(lower)
             .arg(if options.upper == Upper::Disk { "disk" } else { "tmpfs" })
             .args(&options.disks)
-            // A terminal's Ctrl-C is for the harness alone: its holder is to clear away.
+            // Ctrl-C on a terminal must reach only the harness, because the holder cleans up.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -141,7 +141,7 @@ impl Machine {
         ensure!(ready == "ready", "container.sh could not set the machine up");
         drop(sweeping);
 
-        // For what systemd starts, user-data among it.
+        // All processes that systemd starts get this environment, also user-data.
         fs::create_dir_all(machine.path("/etc/systemd/system.conf.d"))?;
         let environment = format!("[Manager]\nDefaultEnvironment={}\n", guest::WITHOUT_FIRMWARE);
         fs::write(machine.path("/etc/systemd/system.conf.d/without-firmware.conf"), environment)?;
@@ -186,7 +186,7 @@ impl Machine {
         })
     }
 
-    /// Waits until the machine has started all that it is to start; user-data is run by then.
+    /// Waits until the machine has started all its units. user-data has ended then.
     pub fn wait_until_booted(&mut self) -> Result<()> {
         self.wait_for("the machine to boot", |machine| {
             let state = machine.exec(&["timeout", "10", "systemctl", "is-system-running", "--wait"])?.stdout;
@@ -257,18 +257,19 @@ impl Machine {
         agent::variables(&base(Release::default())?, &self.swap_path())
     }
 
-    /// Where the machine's swap file is to be: on a disk, as no kernel swaps to an overlay; and under a name that no
-    /// other machine has, as `/proc/swaps` is one for all.
+    /// Returns the path of the machine's swap file. It is on a disk, because no kernel swaps to an overlay. No other
+    /// machine uses its name, because all share `/proc/swaps`.
     pub fn swap_path(&self) -> String {
         swap_path(&self.dir)
     }
 
-    /// A command that runs in the machine, for what `exec` does not offer: input, a terminal, output as it comes.
+    /// Returns a command that runs in the machine, for uses that `exec` does not offer: input, a terminal, streamed
+    /// output.
     pub fn command(&self, arguments: &[&str]) -> Command {
         guest::command(self.leader, arguments)
     }
 
-    /// A file of the machine, to be read or written from here. No link on the way may be absolute.
+    /// Returns the path of a machine's file for this process. No link of the path may be absolute.
     pub fn path(&self, path: &str) -> PathBuf {
         let root = format!("/proc/{}/root{}/root", self.holder.id(), self.dir.display());
         Path::new(&root).join(path.trim_start_matches('/'))
@@ -279,27 +280,27 @@ impl Machine {
         &self.world
     }
 
-    /// A place for a test's own files, gone with the machine.
+    /// Returns a directory for a test's own files, which is removed with the machine.
     pub fn directory(&self) -> &Path {
         &self.dir
     }
 
-    /// What the machine printed on its console.
+    /// Returns the console output of the machine.
     pub fn console(&self) -> PathBuf {
         self.dir.join("console.log")
     }
 
-    /// Everything written on this machine so far, as an overlay's upper directory.
+    /// Returns the upper directory of the overlay, with everything written on this machine so far.
     pub(crate) fn changes(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{}/upper/changes", self.holder.id(), self.dir.display()))
     }
 
-    /// One of its disks, mounted.
+    /// Returns the mount point of one of its disks.
     pub(crate) fn disk(&self, filesystem: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{}/mnt/{filesystem}", self.holder.id(), self.dir.display()))
     }
 
-    /// The image of one of its disks.
+    /// Returns the image of one of its disks.
     pub(crate) fn image(&self, filesystem: &str) -> PathBuf {
         self.dir.join(format!("{filesystem}.img"))
     }
@@ -333,7 +334,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // The end of its input is what the holder waits for; see container.sh.
+        // The holder ends when its input ends; see container.sh.
         drop(self.holder.stdin.take());
         let _ = self.holder.wait();
         if let Some(mut nspawn) = self.nspawn.take() {

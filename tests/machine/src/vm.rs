@@ -30,7 +30,7 @@ use qemu::Qemu;
 const STEP_TIMEOUT: Duration = Duration::from_secs(1800);
 const SWAP: &str = "/swapfile";
 
-/// How a virtual machine is to be.
+/// The options of a virtual machine.
 #[derive(Clone, Debug)]
 pub struct VmOptions {
     pub release: Release,
@@ -38,13 +38,13 @@ pub struct VmOptions {
     pub filesystem: &'static str,
     /// A root disk made by [`root_disk`] instead of the stock one. It is not written to.
     pub disk: Option<PathBuf>,
-    /// What cloud-init is to run at the first boot. Without it cloud-init is off, and the boot quicker.
+    /// The user-data for cloud-init at the first boot. Without it, cloud-init is off and the boot is quicker.
     pub user_data: Option<UserData>,
-    /// MiB.
+    /// The memory in MiB.
     pub memory: u32,
     /// More parameters for the kernel.
     pub kernel: &'static str,
-    /// What the clock says when the machine is switched on, as qemu's `-rtc base` takes it.
+    /// The time of the clock at power-on, written as for qemu's `-rtc base`.
     pub clock: &'static str,
     /// Whether the firmware says that this is an EC2 instance.
     pub ec2: bool,
@@ -125,7 +125,7 @@ impl Vm {
         self.start(None)
     }
 
-    /// Switches the machine on as it was when this snapshot was made.
+    /// Switches the machine on in the state of a snapshot.
     pub fn restore(&mut self, snapshot: &str) -> Result<()> {
         self.start(Some(snapshot))?;
         self.wait_for_agent()
@@ -138,7 +138,7 @@ impl Vm {
         Ok(())
     }
 
-    /// Keeps the state of the machine that is on, memory and disk, under a name.
+    /// Saves the state of the running machine, memory and disk, under a name.
     pub fn snapshot(&self, name: &str) -> Result<()> {
         self.qemu()?.monitor(&format!("savevm {name}"))
     }
@@ -149,7 +149,7 @@ impl Vm {
         listens.with_context(|| format!("the console says:\n{}", self.console()))
     }
 
-    /// Waits until the machine has started all that it is to start; user-data is run by then.
+    /// Waits until the machine has started all its units. user-data has ended then.
     pub fn wait_until_booted(&self) -> Result<()> {
         self.wait_for_agent()?;
         let state = self.exec(&["systemctl", "is-system-running", "--wait"])?.stdout;
@@ -188,7 +188,7 @@ impl Vm {
         let start = Instant::now();
         loop {
             self.wait_for_agent()?;
-            // One that is on its way down may leave a question unanswered.
+            // A machine that shuts down may not answer.
             let now = self.exec_within(&["cat", BOOT], Duration::from_secs(5));
             if now.is_ok_and(|now| now.code == 0 && now.stdout != before) {
                 return self.wait_until_booted();
@@ -235,7 +235,7 @@ impl Vm {
         Ok(Process(self.ask_agent("guest-exec", &command)?["pid"].take()))
     }
 
-    /// What a command said and how it ended, if it has.
+    /// Returns the output and the end of a command, if it has ended.
     pub fn ended(&self, process: &Process) -> Result<Option<Output>> {
         let status = self.ask_agent("guest-exec-status", &json!({ "pid": process.0 }))?;
         if status["exited"] != true {
@@ -287,7 +287,7 @@ impl Vm {
         &self.world
     }
 
-    /// What the machine has printed on its console so far, all boots together.
+    /// Returns the console output of the machine so far, of all boots.
     pub fn console(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.dir.join("console.log")).unwrap_or_default()).into_owned()
     }

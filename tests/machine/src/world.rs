@@ -186,12 +186,12 @@ impl World {
         self.state.user_data.lock().unwrap().clone()
     }
 
-    /// Has the metadata service give out this, from the next boot on.
+    /// Sets the user-data that the metadata service gives from the next boot on.
     pub fn set_user_data(&self, text: String) {
         *self.state.user_data.lock().unwrap() = Some(text);
     }
 
-    /// Hands what is asked of CloudFormation on to an emulator, at this port of the loopback device.
+    /// Passes requests for CloudFormation on to an emulator at this port of the loopback interface.
     pub(crate) fn relay_cloudformation(&self, port: u16) {
         *self.state.cloudformation.lock().unwrap() = Some(port);
     }

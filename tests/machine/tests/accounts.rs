@@ -17,7 +17,7 @@ fn run(machine: &Machine, fields: &str) -> Result<Output> {
     machine.agent(&["run", "--steps", "/root/accounts.toml"])
 }
 
-/// The run ends with this exit code and says all of this.
+/// Checks the exit code and the words of a run.
 fn fails(run: &Output, code: i32, words: &[&str]) -> Result<()> {
     let said = format!("{}{}", run.stdout, run.stderr);
     ensure!(run.code == code, "exit code {}, not {code}:\n{said}", run.code);
@@ -73,7 +73,7 @@ fn a_link_in_place_of_a_users_ssh_directory_is_refused() -> Result<()> {
     let directory =
         "[[resource]]\nkind = \"directory\"\npath = \"/home/first/.ssh\"\nowner = \"first\"\nmode = \"0700\"\n";
     let before = "stat --format='%n %U %a %s' /srv/victim /srv/victim/* /etc; readlink /home/first/.ssh";
-    // The user's own link, and one that root has made.
+    // One link is the user's own, the other one is root's.
     for owner in ["first", "root"] {
         for target in ["/srv/victim", "../../srv/victim", "/etc"] {
             machine.sh(&format!("ln -sfn {target} /home/first/.ssh; chown -h {owner}: /home/first/.ssh"))?;
@@ -132,7 +132,7 @@ fn is_waited_for(lock: &str, take: &str) -> Result<()> {
     fails(&waited, 75, &[&format!("{lock} is held by pid "), "(perl -e ", "timed out after 1.0 s"])?;
     assert!(!passwd(&machine)?.contains("first:"));
 
-    // The same once more, and while it waits the holder leaves.
+    // The run waits again, and the holder ends meanwhile.
     let mut patient = machine.command(&["/usr/local/bin/glovo-bootstrap", "run", "--steps", "/root/accounts.toml"]);
     fs::write(
         machine.path("/root/accounts.toml"),

@@ -85,7 +85,7 @@ fn every_lock_is_waited_for_and_its_holder_named() -> Result<()> {
         let impatient = format!("{}timeout = \"1s\"\n", package("glovo-test-hello"));
         expect(&run(&machine, &impatient)?, 75, &[lock, "is held by pid ", "holder.py"]);
         assert!(!is_installed(&machine, "glovo-test-hello")?);
-        // Freed while the next run waits: it goes on by itself.
+        // The lock is released while the next run waits. The run continues by itself.
         machine.sh("(sleep 1; kill $(cat /run/holder.pid)) > /dev/null 2>&1 &")?;
         expect(&run(&machine, &package("glovo-test-hello"))?, 0, &[]);
         machine.sh("dpkg --purge glovo-test-hello > /dev/null")?;
@@ -98,7 +98,7 @@ fn a_failing_mirror_is_tried_again_and_then_given_up() -> Result<()> {
     let machine = machine()?;
     machine.sh("apt-get -qq update")?;
     let deb = "GET deb.debian.org/debian/pool/glovo-test-hello";
-    // Once missing: the lists may be old, so they are updated, once.
+    // The package is missing once, as with old lists. The run updates the lists.
     machine.world().fault(deb, 1, Fault::status(404));
     expect(&run(&machine, &package("glovo-test-hello"))?, 0, &[]);
     machine.sh("dpkg --purge glovo-test-hello > /dev/null; apt-get clean")?;
@@ -131,7 +131,7 @@ fn only_a_repository_with_the_pinned_key_is_taken() -> Result<()> {
     clock_is_synchronized(&machine, true)?;
     expect(&run(&machine, &repository("expired", &digest))?, 1, &["expired", "use another mirror"]);
     nothing_is_left()?;
-    // The clock may be ahead as well.
+    // The clock may also be ahead.
     clock_is_synchronized(&machine, false)?;
     expect(
         &run(&machine, &repository("expired", &digest))?,
@@ -141,7 +141,7 @@ fn only_a_repository_with_the_pinned_key_is_taken() -> Result<()> {
     nothing_is_left()?;
     expect(&run(&machine, &repository("stable", &"0".repeat(64)))?, 1, &["sha256"]);
     nothing_is_left()?;
-    // A key that is whole and pinned, but not the one that signed.
+    // The key is whole and pinned, but did not sign the index.
     machine.sh("cp /etc/apt/trusted.gpg.d/machine-under-test.gpg /root/key.asc")?;
     let other = machine.sh("sha256sum /root/key.asc")?;
     let other = other.split_whitespace().next().unwrap_or_default().to_owned();
@@ -156,7 +156,7 @@ fn only_a_repository_with_the_pinned_key_is_taken() -> Result<()> {
     Ok(())
 }
 
-/// What systemd says of the clock; that of a container is its host's.
+/// Makes systemd report this state of the clock. A container's clock is its host's.
 fn clock_is_synchronized(machine: &Machine, synchronized: bool) -> Result<()> {
     let word = if synchronized { "yes" } else { "no" };
     let program = "/usr/local/sbin/timedatectl";

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use machine::{Machine, Options, Tree, Upper, UserData};
 use serde_json::Value;
 
-/// What the balancer gets from the machine: head and body.
+/// Returns the machine's answer to the balancer: head and body.
 fn get(machine: &Machine, path: &str) -> Result<(String, String)> {
     let curl = machine.world().command("curl").args(["-si", &format!("http://172.31.0.10{path}")]).output()?;
     ensure!(curl.status.success(), "curl: {}", curl.status);
@@ -22,7 +22,7 @@ fn serves(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// What the report of the last run says of a step.
+/// Returns the report of the last run about a step.
 fn step<'a>(report: &'a Value, name: &str) -> Result<&'a Value> {
     report["steps"].as_array().and_then(|steps| steps.iter().find(|step| step["name"] == name)).context(name.to_owned())
 }

@@ -42,7 +42,7 @@ impl Operator<'_> {
     }
 }
 
-/// A call that goes on; ended when dropped.
+/// A running call, which ends when it is dropped.
 struct Typed {
     process: Child,
     log: PathBuf,
@@ -79,7 +79,7 @@ fn the_old_calls_work_and_a_broken_build_changes_no_traffic() -> Result<()> {
     let mut machine = Machine::new(Options { user_data: Some(UserData::Text(String::new())), ..Options::default() })?;
     let emulator = Emulator::start(machine.world(), machine.directory())?;
     emulator.show_console(INSTANCE, &machine.console())?;
-    // The world's certificate is not for this name.
+    // The world's certificate has another name.
     let endpoint = "AWS_ENDPOINT_URL_CLOUDFORMATION=http://cloudformation.eu-central-1.amazonaws.com";
     let drop_in = machine.path("/etc/systemd/system.conf.d/cloudformation.conf");
     fs::write(drop_in, format!("[Manager]\nDefaultEnvironment={endpoint}\n"))?;
@@ -89,7 +89,7 @@ fn the_old_calls_work_and_a_broken_build_changes_no_traffic() -> Result<()> {
         environment: ENVIRONMENT.into(),
     };
     fs::create_dir(&operator.directory)?;
-    // What a deploy doesn't bring by itself: the jar, and a disk for swap.
+    // A deploy does not upload the jar and makes no disk for swap.
     let mut set = machine.variables()?;
     set.retain(|pair| ["jar_", "swap_"].iter().any(|name| pair.starts_with(name)));
     operator.declare(&set)?;
