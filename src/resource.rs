@@ -1,6 +1,6 @@
 //! Resources: the declared parts of a machine, and their kinds.
 //!
-//! A kind is one file below and one line in [`KINDS`]. Its method [`Resource::plan`] reads the machine and returns the
+//! A kind is one file below, its `mod` line and one line in [`KINDS`]. Its method [`Resource::plan`] reads the machine and returns the
 //! differences. Each difference is a [`Change`]: a sentence and the code that makes it. `plan` prints the changes. `run`
 //! prints and makes them, then plans again.
 

@@ -251,13 +251,17 @@ impl IdentityDocument {
     /// # Errors
     /// If the document has no text in a field of this name.
     pub(crate) fn fact(&self, name: &str) -> Result<&str, Failure> {
-        let missing = || Failure::Permanent(Fault::new(format!("the instance metadata does not contain {name}")));
+        let missing = || Failure::Permanent(Fault::new(format!("this instance's identity document has no {name}")));
         self.0[name].as_str().ok_or_else(missing)
     }
 }
 
 async fn answer(metadata: &Metadata, fact: &InstanceFact) -> Result<String, Failure> {
-    let missing = |what: &str| Failure::Permanent(Fault::new(format!("the instance metadata does not contain {what}")));
+    let missing = |name: &str| {
+        let message = format!("the metadata service of this instance has no `{name}`");
+        let hint = format!("use a variable of your own instead of instance.{name}");
+        Failure::Permanent(Fault::new(message).hint(hint))
+    };
     match fact {
         InstanceFact::Known(fact) => match fact.source.read(metadata).await? {
             Some(value) => Ok(value),
@@ -304,7 +308,7 @@ impl FactSource {
 fn explain(error: ImdsError) -> Failure {
     let message = "the instance metadata service does not answer";
     if let Some(long) = causes(&error).find_map(|cause| cause.downcast_ref::<TooLong>()) {
-        return Failure::Permanent(Fault::new(format!("the instance metadata service sent an invalid answer: {long}")));
+        return Failure::Permanent(Fault::new(format!("the instance metadata service sent too much: {long}")));
     }
     if let Some(Forbidden { reason }) = causes(&error).find_map(|cause| cause.downcast_ref()) {
         return Failure::Permanent(forbidden(reason));

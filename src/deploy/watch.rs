@@ -119,7 +119,7 @@ impl<'a> Watch<'a> {
             let looked = self.look();
             match looked {
                 Ok(Some(stack)) => {
-                    self.await_consoles()?;
+                    self.await_consoles();
                     return Ok(stack);
                 }
                 Ok(None) => silent = None,
@@ -194,13 +194,16 @@ impl<'a> Watch<'a> {
         self.unexplained = machines.into_iter().filter(|machine| !self.quote_console(machine)).collect();
     }
 
-    /// Waits a bounded time for the consoles that have shown no failure yet, and names those that never did.
-    fn await_consoles(&mut self) -> Result<()> {
+    /// Waits a bounded time for the consoles that have shown no failure yet, and names those that never did. A signal
+    /// ends the wait, because the operation has ended already.
+    fn await_consoles(&mut self) {
+        if !self.unexplained.is_empty() {
+            complain(format!("waiting for the console output of {}", self.unexplained.join(", ")));
+        }
         for _ in 0..CONSOLE_LOOKS_AFTER_END {
-            if self.unexplained.is_empty() {
-                return Ok(());
+            if self.unexplained.is_empty() || self.deploy.system.host.stop.wait(self.deploy.poll).is_err() {
+                break;
             }
-            self.deploy.system.host.stop.wait(self.deploy.poll)?;
             self.look_at_consoles();
         }
         for machine in std::mem::take(&mut self.unexplained) {
@@ -209,7 +212,6 @@ impl<'a> Watch<'a> {
             );
             self.quote(&machine, &text);
         }
-        Ok(())
     }
 
     /// Shows why a machine failed, by its console. Returns false if the console does not show it yet.
@@ -219,6 +221,7 @@ impl<'a> Watch<'a> {
             Ok((Some(block), _)) => block.to_string(),
             Ok((None, Some(line))) => format!("{machine}: {line}"),
             Ok((None, None)) => return false,
+            Err(error) if error::class(error) == Class::Transient => return false,
             Err(error) => format!("the console of {machine} cannot be read: {error:#}"),
         };
         self.quote(machine, &text);

@@ -39,7 +39,10 @@ pub(crate) fn roots_of(pem: &[u8]) -> Result<RootCertStore, Fault> {
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let added = certificate.map_err(|error| error.to_string());
         let added = added.and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()));
-        added.map_err(|error| Fault::new(format!("a certificate is damaged: {error}")))?;
+        added.map_err(|error| {
+            Fault::new(format!("a certificate of the file cannot be read: {error}"))
+                .hint("replace the file by one in PEM form")
+        })?;
     }
     if roots.is_empty() {
         return Err(Fault::new("there is no certificate in PEM form (-----BEGIN CERTIFICATE-----)"));

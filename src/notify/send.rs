@@ -68,7 +68,9 @@ pub fn signal_resource(
 }
 
 async fn send(account: &Account, target: &SignalTarget, verdict: &Verdict) -> Result<Acknowledged, Failure> {
-    let missing = |what| Failure::Permanent(Fault::new(format!("the instance metadata does not contain {what}")));
+    let missing = |what| {
+        Failure::Permanent(Fault::new(format!("the signal needs {what}, which the metadata service does not have")))
+    };
     let document = account.metadata.get(IDENTITY_DOCUMENT).await?.ok_or_else(|| missing(IDENTITY_DOCUMENT))?;
     let signature = account.metadata.get(SIGNATURE).await?.ok_or_else(|| missing(SIGNATURE))?;
     let identity = IdentityDocument::read(&document)?;
@@ -117,7 +119,7 @@ fn refused(status: StatusCode, headers: &HeaderMap, body: &str) -> Result<Acknow
     if status == StatusCode::BAD_REQUEST && refusal.code == "ValidationError" {
         return Ok(Acknowledged::NotAwaited(refusal.message));
     }
-    let fault = Fault::new(format!("CloudFormation answered {refusal}"));
+    let fault = Fault::new(format!("CloudFormation did not accept the signal: {refusal}"));
     Err(match status {
         _ if refusal.is_temporary() => refusal.temporary(fault),
         StatusCode::FORBIDDEN => Failure::Permanent(

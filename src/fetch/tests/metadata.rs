@@ -87,7 +87,7 @@ fn a_fact_that_an_instance_lacks_is_explained() {
         ("public_ipv4", "this instance has no public IPv4 address"),
         ("lifecycle_state", "this instance is in no Auto Scaling group"),
         ("vpc_cidr", "this instance is in no VPC with an IPv4 range"),
-        ("ami", "the instance metadata does not contain ami"),
+        ("ami", "the metadata service of this instance has no `ami`"),
     ] {
         let (code, told) = told(Bench::new(at(&without)).system.instance(name));
         assert!(code == 1 && told.contains(words), "{code}: {told}");
