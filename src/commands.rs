@@ -344,7 +344,7 @@ fn show(report: &Report, holder: Option<&str>) {
             Outcome::Failed => "failed".into(),
             Outcome::Stopped => "stopped".into(),
             Outcome::NotRun => "not run".into(),
-            Outcome::Skipped => "skipped".into(),
+            Outcome::Skipped => step.not_here.as_ref().map_or("skipped".into(), |why| format!("not here: {why}")),
             Outcome::Running if holder.is_some() => "running".into(),
             Outcome::Running => "cut off".into(),
         };
@@ -355,6 +355,9 @@ fn show(report: &Report, holder: Option<&str>) {
         };
         say(format!("{:width$}  {outcome:12}  {time:>10}", step.name));
         for resource in &step.resources {
+            if let Some(why) = &resource.not_here {
+                say(format!("    {}: not here: {why}", resource.resource));
+            }
             for change in resource.changes.iter().filter(|change| !change.failed) {
                 let mark = if change.deferred || change.put_back { "-" } else { "+" };
                 let put_back = if change.put_back { " (put back)" } else { "" };

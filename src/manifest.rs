@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The fields that every resource may have besides those of its kind.
-pub const COMMON_FIELDS: [&str; 4] = ["kind", "retries", "timeout", "phase"];
+pub const COMMON_FIELDS: [&str; 5] = ["kind", "retries", "timeout", "phase", "where"];
 
 /// A manifest: its declared steps.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ pub struct Step {
     pub description: String,
     /// Deadline of the whole step.
     pub timeout: Option<Duration>,
+    /// The reason why it does not apply on this machine.
+    pub not_here: Option<String>,
     /// In the order in which they take effect.
     pub resources: Vec<Declared>,
 }
@@ -64,6 +66,8 @@ pub struct Declared {
     pub retries: u32,
     /// Deadline of each try.
     pub timeout: Option<Duration>,
+    /// The reason why it does not apply on this machine. Its kind's resource is replaced then.
+    pub not_here: Option<String>,
     /// The resource.
     pub resource: Box<dyn Resource>,
 }

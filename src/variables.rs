@@ -75,13 +75,18 @@ enum Why {
 impl Unresolved {
     /// Returns the fault in words.
     pub fn message(&self) -> String {
+        self.message_of(&format!("{{{{ {} }}}}", self.name))
+    }
+
+    /// Returns the fault in words, with the name as it is written.
+    pub fn message_of(&self, written: &str) -> String {
         let name = &self.name;
         match &self.why {
             Why::Open => "`{{` without `}}`".into(),
             Why::NoName => format!("`{name}` is not a variable's name"),
             Why::NotSet => format!("variable `{name}` is not set"),
-            Why::Unknown => format!("`{{{{ {name} }}}}` is unknown: {OfEachInstance}"),
-            Why::Untold(untold) => format!("`{{{{ {name} }}}}` cannot be determined: {}", untold.0),
+            Why::Unknown => format!("`{written}` is unknown: {OfEachInstance}"),
+            Why::Untold(untold) => format!("`{written}` cannot be determined: {}", untold.0),
         }
     }
 
@@ -240,22 +245,43 @@ impl Variables {
     /// # Errors
     /// The placeholders whose names are not valid variable names.
     pub fn resolve_known(&self, text: &str) -> Result<Resolved, (Unresolved, Vec<Unresolved>)> {
-        replace(text, |name| match self.known(name) {
-            Some(known) => known.map(VariableValue::Known),
-            None if is_name(name) || is_fact(name) => Ok(VariableValue::Unknown),
-            None => self.value(name),
+        replace(text, |name| match self.look_up(name, false) {
+            Ok(Some(value)) => Ok(VariableValue::Known(value)),
+            Ok(None) => Ok(VariableValue::Unknown),
+            Err(unresolved) => Err(unresolved.why),
         })
     }
 
     /// Returns the first secret variable of a text.
     pub fn secret_in(&self, text: &str) -> Option<String> {
-        // A value of the command line replaces that of a file.
-        let is_secret = |name: &&str| self.private.get(*name).is_some_and(|value| self.given.get(*name) == Some(value));
         let mut names = pieces(text).filter_map(|piece| match piece {
             Piece::Placeholder(name, _) => Some(name),
             _ => None,
         });
-        names.find(is_secret).map(Into::into)
+        names.find(|name| self.is_secret(name)).map(Into::into)
+    }
+
+    /// Returns whether a variable's value is a secret. A value of the command line replaces that of a file.
+    pub fn is_secret(&self, name: &str) -> bool {
+        self.private.get(name).is_some_and(|value| self.given.get(name) == Some(value))
+    }
+
+    /// Returns the value of a variable or a fact; `None` if it is unknown here. Unless `asks`, the machine is not asked
+    /// for a fact, and an unset variable counts as unknown.
+    ///
+    /// # Errors
+    /// If it has no value.
+    pub fn look_up(&self, name: &str, asks: bool) -> Result<Option<String>, Unresolved> {
+        let value = match self.known(name) {
+            Some(known) => known.map(VariableValue::Known),
+            None if !asks && (is_name(name) || is_fact(name)) => Ok(VariableValue::Unknown),
+            None => self.value(name),
+        };
+        match value {
+            Ok(VariableValue::Known(value)) => Ok(Some(value)),
+            Ok(VariableValue::Unknown) => Ok(None),
+            Err(why) => Err(Unresolved { name: name.into(), index: 0, why }),
+        }
     }
 
     /// Notes the variables that a template uses, which is filled in later.

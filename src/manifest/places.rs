@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Manifest;
+use super::{Manifest, reader::Scope};
 use crate::{
     diagnostic::{Diagnostic, Place, Spot, nearest},
     host::root::way::{Owner, PathPart, Way, Writers},
@@ -18,13 +18,14 @@ pub(super) struct Declaration<'a> {
     writers: Option<Writers>,
     files: Vec<AbsPath>,
     spot: Spot<'a>,
+    scope: Scope,
 }
 
 impl<'a> Declaration<'a> {
-    pub(super) fn new(resource: &dyn Resource, spot: Spot<'a>) -> Self {
+    pub(super) fn new(resource: &dyn Resource, spot: Spot<'a>, scope: Scope) -> Self {
         let owner = resource.owner().map(|name| Owner::Name(name.to_owned()));
         let (path, files) = (resource.owned_path().cloned(), resource.files());
-        Self { path, owner, writers: resource.writers(), files, spot }
+        Self { path, owner, writers: resource.writers(), files, spot, scope }
     }
 
     fn fault(&self, message: String, hint: Option<String>) -> Diagnostic {
@@ -65,18 +66,27 @@ pub(super) fn late_directories(declarations: &[Declaration<'_>]) -> Vec<Diagnost
 pub(super) fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
     let directories = declarations.iter().filter_map(|declaration| {
         let path = declaration.path.as_ref()?;
-        Some((path.as_str(), (&declaration.owner, declaration.writers?)))
+        Some((path.as_str(), (&declaration.owner, declaration.writers?), &declaration.scope))
     });
-    let directories: BTreeMap<_, _> = directories.collect();
+    let (conditional, everywhere): (Vec<_>, Vec<_>) = directories.partition(|(_, _, scope)| scope.is_conditional());
+    let everywhere: BTreeMap<_, _> = everywhere.into_iter().map(|(path, directory, _)| (path, directory)).collect();
     let mut faults = vec![];
     for declaration in declarations {
-        for file in declaration.files.iter().filter(|file| directories.contains_key(file.as_str())) {
+        // A directory of other machines than the declaration's is none of its directories.
+        let directory = |path: &str| {
+            let of_some = || {
+                let mut same = conditional.iter().filter(|(known, ..)| *known == path);
+                same.find(|(_, _, scope)| !scope.excludes(&declaration.scope)).map(|(_, directory, _)| directory)
+            };
+            everywhere.get(path).or_else(of_some)
+        };
+        for file in declaration.files.iter().filter(|file| directory(file.as_str()).is_some()) {
             let message = format!("{file} is a directory: only a file's bytes are compared");
             faults.push(declaration.fault(message, Some("name the files in it".into())));
         }
         let Some(path) = &declaration.path else { continue };
         let mut way = Way::default();
-        let mut declared = path.ancestors().filter_map(|path| Some((path, directories.get(path)?)));
+        let mut declared = path.ancestors().filter_map(|path| Some((path, directory(path)?)));
         let passed = declared.try_for_each(|(path, (owner, writers))| {
             // Without a declared owner, a new directory is root's, and an existing one keeps its owner.
             let owner = (*owner).clone().or_else(|| way.user().cloned()).unwrap_or_else(|| Owner::Name("root".into()));

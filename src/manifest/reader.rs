@@ -1,5 +1,7 @@
 //! The reader of step texts. It turns tables with spans into steps and faults.
 
+mod condition;
+mod fields;
 mod substitution;
 
 use std::{
@@ -9,14 +11,14 @@ use std::{
 
 use toml::{
     Spanned,
-    de::{DeTable, DeValue, ValueDeserializer},
+    de::{DeTable, DeValue},
 };
 
-use self::substitution::Unknown;
+pub(super) use self::condition::Scope;
+use self::{condition::Managers, fields::parse, substitution::Unknown};
 use super::{
-    COMMON_FIELDS, Declared, Manifest, Step, expected,
+    Declared, Manifest, Step,
     places::{self, Declaration},
-    schema,
 };
 use crate::{
     diagnostic::{Diagnostic, Faults, Place, Spot, Text, did_you_mean},
@@ -35,14 +37,14 @@ pub(super) struct Reader<'a> {
     phase: Phase,
     faults: Faults,
     picks: &'a mut dyn FnMut(&str) -> bool,
-    /// Whether the current step will be run, or only read.
-    is_picked: bool,
+    /// Whether the values of variables must be known: the step is picked, and what is read applies on this machine.
+    asks: bool,
     steps: Vec<Step>,
     step_names: BTreeMap<String, Spot<'a>>,
-    paths: HashMap<String, Spot<'a>>,
+    paths: HashMap<String, Managers<'a>>,
     declarations: Vec<Declaration<'a>>,
     /// The account that has each numeric id.
-    ids: BTreeMap<String, (String, Spot<'a>)>,
+    ids: BTreeMap<String, (String, Spot<'a>, Scope)>,
 }
 
 impl<'a> Reader<'a> {
@@ -58,7 +60,7 @@ impl<'a> Reader<'a> {
             phase,
             faults,
             picks,
-            is_picked: true,
+            asks: true,
             steps: vec![],
             step_names: BTreeMap::new(),
             paths: HashMap::new(),
@@ -151,28 +153,31 @@ impl<'a> Reader<'a> {
     fn step(&mut self, text: &'a Text, step: Spanned<DeTable<'_>>, heading_of_resource: &str) {
         let span = heading(text, &step.span());
         let mut table = step.into_inner();
-        self.is_picked = true;
+        self.asks = true;
         let mut unknown = self.substitute_table(text, &mut table, |field| field == "name");
         let name = self.take::<String>(text, &mut table, "name", &unknown);
         match &name {
             None => self.report(text, &span, "the step has no `name`", Some("name = \"install_dependencies\"".into())),
             Some(name) => self.step_name(text, name, &unknown),
         }
-        self.is_picked = (self.picks)(name.as_ref().map_or("", |name| name.get_ref()));
+        self.asks = (self.picks)(name.as_ref().map_or("", |name| name.get_ref()));
+        let scope = self.scope(text, &mut table, &Scope::default());
+        self.asks &= !scope.is_for_others(self.phase);
         unknown = self.substitute_table(text, &mut table, |field| field != "resource");
         let description = self.take::<String>(text, &mut table, "description", &unknown);
         let timeout = self.take::<Span>(text, &mut table, "timeout", &unknown);
         let at_boot = self.at_boot(text, &mut table, &unknown);
         let mut resources = vec![];
         for resource in self.tables(text, table.remove("resource"), "resource") {
-            resources.extend(self.resource(text, resource, at_boot));
+            resources.extend(self.resource(text, resource, at_boot, &scope));
         }
-        let known = ["name", "description", "timeout", "phase", "resource"];
+        let known = ["name", "description", "timeout", "phase", "where", "resource"];
         self.unknown(text, &table, &known, "a step", heading_of_resource);
         self.steps.push(Step {
             name: name.map(Spanned::into_inner).unwrap_or_default(),
             description: description.map(Spanned::into_inner).unwrap_or_default(),
             timeout: timeout.map(|timeout| timeout.into_inner().0),
+            not_here: scope.not_here,
             resources,
         });
     }
@@ -206,9 +211,33 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn resource(&mut self, text: &'a Text, resource: Spanned<DeTable<'_>>, step_at_boot: bool) -> Option<Declared> {
-        let full = resource.span();
-        let span = heading(text, &full);
+    /// Reads a resource of a step with this scope.
+    fn resource(
+        &mut self,
+        text: &'a Text,
+        resource: Spanned<DeTable<'_>>,
+        step_at_boot: bool,
+        step: &Scope,
+    ) -> Option<Declared> {
+        let span = resource.span();
+        let mut table = resource.into_inner();
+        let faults = self.faults.count();
+        let scope = self.scope(text, &mut table, step);
+        let asks = self.asks;
+        self.asks &= !scope.is_for_others(self.phase);
+        let declared = self.declared(text, Spanned::new(span, table), step_at_boot, scope);
+        self.asks = asks;
+        declared.filter(|_| self.faults.count() == faults)
+    }
+
+    fn declared(
+        &mut self,
+        text: &'a Text,
+        resource: Spanned<DeTable<'_>>,
+        step_at_boot: bool,
+        scope: Scope,
+    ) -> Option<Declared> {
+        let span = heading(text, &resource.span());
         let mut table = resource.into_inner();
         let faults = self.faults.count();
         let unknown = self.substitute_table(text, &mut table, |_| true);
@@ -234,21 +263,26 @@ impl<'a> Reader<'a> {
             });
             return None;
         };
-        let mut resource = self.kind(text, entry, table, &span, &unknown)?;
-        if self.faults.count() > faults {
-            return None;
-        }
+        let mut resource = self.kind(text, entry, table, &span, &unknown, &scope)?;
         let secret = resource.secret().cloned();
-        if self.phase == Phase::Bake && (at_boot || secret.is_some()) {
-            let why = if at_boot { "phase = \"boot\"" } else { "a secret does not go into an image" };
+        let is_bake = self.phase == Phase::Bake;
+        let why = match &scope {
+            Scope { not_here: Some(why), .. } => Some(why.clone()),
+            _ if is_bake && at_boot => Some("phase = \"boot\"".into()),
+            Scope { unknown: Some(fact), .. } if is_bake => Some(format!("each instance has its own {fact}")),
+            _ if is_bake && secret.is_some() => Some("a secret does not go into an image".into()),
+            _ => None,
+        };
+        if let Some(why) = why {
             let (title, path) = (resource.title(), resource.owned_path().cloned());
-            resource = Box::new(Deferred { title, why: why.into(), secret, path });
+            resource = Box::new(Deferred { title, why, secret, path });
         }
         Some(Declared {
             kind: entry.name,
             place: [&text.name, ":", &text.line_of(span.start).to_string()].concat(),
             retries: retries.map_or(0, Spanned::into_inner),
             timeout: timeout.map(|timeout| timeout.into_inner().0),
+            not_here: scope.not_here,
             resource,
         })
     }
@@ -261,6 +295,7 @@ impl<'a> Reader<'a> {
         mut table: DeTable<'_>,
         span: &Range<usize>,
         unknown: &Unknown,
+        scope: &Scope,
     ) -> Option<Box<dyn Resource>> {
         // Only a refused resource is searched for all of its faults.
         let (resource, is_as_written) = match parse(entry, &table, span) {
@@ -282,13 +317,16 @@ impl<'a> Reader<'a> {
         let name = || resource.unique_name().map(|name| format!("{} {name}", entry.name));
         if let Some(owned) = resource.owned_path().map(ToString::to_string).or_else(name) {
             let is_unknown = unknown.has("path") || unknown.has("name");
-            self.owned(text, span_of(&["path", "name"]), is_unknown.then(written).flatten().unwrap_or(owned));
+            let owned = is_unknown.then(written).flatten().unwrap_or(owned);
+            self.owned((text, span_of(&["path", "name"])), owned, scope);
         }
         if !["path", "owner", "group", "mode", "restart_on"].iter().any(|field| unknown.has(field)) {
-            self.declarations.push(Declaration::new(&*resource, (text, span_of(&["path", "restart_on"]))));
+            let spot = (text, span_of(&["path", "restart_on"]));
+            self.declarations.push(Declaration::new(&*resource, spot, scope.clone()));
         }
         if let Some(id) = resource.owned_id().filter(|_| !unknown.has("name")) {
-            self.id(text, &span_of(id.split(' ').next().as_slice()), &id, &resource.title());
+            let spot = (text, span_of(id.split(' ').next().as_slice()));
+            self.id(spot, &id, &resource.title(), scope);
         }
         let Some(fact) = &unknown.variable else { return Some(resource) };
         let why = format!("each instance has its own {fact}");
@@ -318,131 +356,33 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Records what only one resource may manage: a path, or the name of a command.
-    fn owned(&mut self, text: &'a Text, span: Range<usize>, owned: String) {
+    /// Records what only one resource of a machine may manage: a path, or the name of a command.
+    fn owned(&mut self, spot: Spot<'a>, owned: String, scope: &Scope) {
         match self.paths.entry(owned) {
-            Entry::Vacant(entry) => _ = entry.insert((text, span)),
-            Entry::Occupied(entry) => self.faults.add(|| {
-                let (first, first_span) = entry.get();
+            Entry::Vacant(entry) => _ = entry.insert(Managers::new(spot, scope)),
+            Entry::Occupied(mut entry) => {
                 let message = format!("two resources manage {}", entry.key());
-                let hint = Some(format!("the first one is at {}", Place::new(first, first_span)));
-                Diagnostic { message, place: Some(Place::new(text, &span)), hint }
-            }),
-        }
-    }
-
-    /// Records the numeric id of a declared account, so that a second account cannot have it.
-    fn id(&mut self, text: &'a Text, span: &Range<usize>, id: &str, account: &str) {
-        let first = self.ids.entry(id.into()).or_insert_with(|| (account.into(), (text, span.clone())));
-        if first.0 != account {
-            let hint = format!("the first one is at {}", Place::new(first.1.0, &first.1.1));
-            let message = format!("a second account has {id}, which {} has", first.0);
-            self.report(text, span, message, Some(hint));
-        }
-    }
-
-    /// Reports all faults of a resource's fields. Returns the resource, and whether all its values are as written.
-    ///
-    /// serde stops at the first bad field. To find the next one, the value of the kind's example replaces the bad
-    /// value.
-    fn faulty(
-        &mut self,
-        text: &Text,
-        entry: &KindEntry,
-        table: &mut DeTable<'_>,
-        span: &Range<usize>,
-        unknown: &Unknown,
-    ) -> Option<(Box<dyn Resource>, bool)> {
-        let fields = schema::fields(entry);
-        let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
-        let what = format!("kind `{}`", entry.name);
-        self.unknown(text, table, &[&known[..], &COMMON_FIELDS[..]].concat(), &what, "");
-        *table = std::mem::take(table).into_iter().filter(|(name, _)| known.contains(&&**name.get_ref())).collect();
-        let missing: Vec<_> =
-            fields.iter().filter(|field| field.required && !table.contains_key(&*field.name)).collect();
-        for field in &missing {
-            self.report(text, span, format!("{what} needs the field `{}`", field.name), None);
-        }
-        if !missing.is_empty() {
-            return None;
-        }
-        let mut table = table.clone();
-        let faults = self.faults.count();
-        let mut is_as_written = true;
-        loop {
-            let error = match parse(entry, &table, span) {
-                Ok(resource) => return Some((resource, is_as_written)).filter(|_| self.faults.count() == faults),
-                Err(error) => error,
-            };
-            let place = error.span().unwrap_or_else(|| span.clone());
-            let within =
-                |value: &Spanned<DeValue<'_>>| value.span().start <= place.start && place.end <= value.span().end;
-            let bad = table.iter().find(|(_, value)| within(value)).map(|(name, _)| name.clone());
-            if !bad.as_ref().is_some_and(|name| unknown.has(name.get_ref())) {
-                let words = match (expected::in_words(error.message()), &bad) {
-                    (Some(words), Some(name)) => format!("`{}`: {words}", name.get_ref()),
-                    (words, _) => words.unwrap_or_else(|| error.message().into()),
-                };
-                self.report(text, &place, words, None);
-            }
-            let name = bad?;
-            is_as_written = false;
-            // The span of the replacement is outside the text, so a fault in it ends the loop.
-            let stand_in = DeTable::parse(entry.example).ok()?.into_inner().remove(&**name.get_ref());
-            _ = table.remove(&**name.get_ref());
-            if let Some(stand_in) = stand_in {
-                _ = table.insert(name, Spanned::new(usize::MAX..usize::MAX, stand_in.into_inner()));
+                if let Err((first, first_span)) = entry.get_mut().add(spot.clone(), scope) {
+                    self.faults.add(|| {
+                        let hint = Some(format!("the first one is at {}", Place::new(first, first_span)));
+                        Diagnostic { message, place: Some(Place::new(spot.0, &spot.1)), hint }
+                    });
+                }
             }
         }
     }
 
-    /// Takes a field out of a table. Reports a wrong type.
-    fn take<T: serde::de::DeserializeOwned>(
-        &mut self,
-        text: &Text,
-        table: &mut DeTable<'_>,
-        name: &str,
-        unknown: &Unknown,
-    ) -> Option<Spanned<T>> {
-        let value = table.remove(name)?;
-        let span = value.span();
-        match T::deserialize(ValueDeserializer::from(value)) {
-            Ok(value) => Some(Spanned::new(span, value)),
-            Err(_) if unknown.has(name) => None,
-            Err(error) => {
-                let words = expected::in_words(error.message()).unwrap_or_else(|| error.message().into());
-                self.report(text, &span, format!("`{name}`: {words}"), None);
-                None
-            }
+    /// Records the numeric id of a declared account, so that a second account of the same machine cannot have it.
+    fn id(&mut self, spot: Spot<'a>, id: &str, account: &str, scope: &Scope) {
+        let (text, span) = spot.clone();
+        let (first, first_spot, first_scope) =
+            self.ids.entry(id.into()).or_insert_with(|| (account.into(), spot, scope.clone()));
+        if first != account && !first_scope.excludes(scope) {
+            let hint = format!("the first one is at {}", Place::new(first_spot.0, &first_spot.1));
+            let message = format!("a second account has {id}, which {first} has");
+            self.report(text, &span, message, Some(hint));
         }
     }
-
-    /// Reports unknown fields. A field with the name of a kind may be meant as a resource, which begins with
-    /// `[[heading]]`.
-    fn unknown(&mut self, text: &Text, table: &DeTable<'_>, known: &[&str], what: &str, heading_of_resource: &str) {
-        let mut unknown: Vec<_> = table.keys().filter(|name| !known.contains(&&**name.get_ref())).collect();
-        // A table is sorted by names, but faults are reported in the order of the text.
-        unknown.sort_by_key(|name| name.span().start);
-        for name in unknown {
-            let span = name.span();
-            let name = name.get_ref();
-            self.fault(text, &span, || {
-                let is_kind = !heading_of_resource.is_empty() && KINDS.iter().any(|kind| kind.name == name);
-                let hint = if is_kind {
-                    format!("begin the resource with [[{heading_of_resource}]], and give it kind = \"{name}\"")
-                } else {
-                    let list = || format!("its fields are: {}", known.join(", "));
-                    did_you_mean(name, known.iter().copied()).unwrap_or_else(list)
-                };
-                (format!("unknown field `{name}` in {what}"), Some(hint))
-            });
-        }
-    }
-}
-
-/// Passes a resource's fields to its kind.
-fn parse(entry: &KindEntry, table: &DeTable<'_>, span: &Range<usize>) -> Result<Box<dyn Resource>, toml::de::Error> {
-    (entry.parse)(ValueDeserializer::from(Spanned::new(span.clone(), DeValue::Table(table.clone()))))
 }
 
 /// Returns the identifying field of a resource as written: a path, a name, names, or a URL.

@@ -45,13 +45,23 @@ fn text(schema: &Value) -> String {
 
 const PHASE: &str = "`boot` leaves it to the machine: `bake` doesn't put it into an image.";
 
+const WHERE: &str = "The machines that it is for: each fact or variable with its value, or a list of values, as in \
+    `{ \"host.version\" = [\"12\", \"13\"], \"instance.tags.Role\" = \"web\" }`. All must hold.";
+
+/// Returns the schema of `where`. Without quotes, `host.version` is a table in TOML.
+fn condition(description: &str) -> Value {
+    let types = json!(["string", "array", "boolean", "number", "object"]);
+    json!({ "type": "object", "description": description, "additionalProperties": { "type": types } })
+}
+
 fn common() -> Map<String, Value> {
     let retries = json!({ "type": "integer", "minimum": 0, "description": "How often it is tried again after a failure. Default: 0." });
     let timeout =
         json!({ "$ref": "#/$defs/Span", "description": "Deadline of each try, such as 5m. Default: the step's." });
     let phase = json!({ "type": "string", "enum": ["boot"], "description": format!("{PHASE} Default: the step's.") });
-    let [_, retries_name, timeout_name, phase_name] = COMMON_FIELDS;
-    let fields = [(retries_name, retries), (timeout_name, timeout), (phase_name, phase)];
+    let [_, retries_name, timeout_name, phase_name, where_name] = COMMON_FIELDS;
+    let fields =
+        [(retries_name, retries), (timeout_name, timeout), (phase_name, phase), (where_name, condition(WHERE))];
     fields.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
@@ -110,6 +120,7 @@ fn step() -> Value {
             "description": { "type": "string", "description": "What the step is for." },
             "timeout": { "$ref": "#/$defs/Span", "description": "Deadline of the whole step, such as 5m." },
             "phase": { "type": "string", "enum": ["boot"], "description": PHASE },
+            "where": condition(WHERE),
             "resource": { "type": "array", "items": { "$ref": "#/$defs/resource" } },
         },
         "required": ["name"],

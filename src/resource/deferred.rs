@@ -1,4 +1,4 @@
-//! The replacement of a resource in an image, if only the booted machine can ensure the resource.
+//! The replacement of a resource that this run does not ensure: only the booted machine can, or it is for others.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use crate::{
     value::AbsPath,
 };
 
-/// A resource that is left to the boot.
+/// A resource that is left to the boot, or to other machines.
 #[derive(Debug)]
 pub struct Deferred {
     /// The resource's own title.

@@ -73,6 +73,8 @@ impl Selection {
 pub trait Observer {
     /// A step begins.
     fn step_begins(&mut self, index: usize, total: usize, name: &str);
+    /// A resource, or else the step that has just begun, does not apply on this machine.
+    fn not_here(&mut self, resource: Option<&str>, why: &str);
     /// A change is about to be made, or is pending in a plan.
     fn change(&mut self, resource: &str, change: &ChangeReport);
     /// Downloads that a change needed are complete.
@@ -131,6 +133,8 @@ pub fn run(
     for (index, (step, picked)) in manifest.steps.iter().zip(&picks).enumerate() {
         if !picked {
             run.report.steps[index].outcome = Outcome::Skipped;
+        } else if let Some(why) = &step.not_here {
+            run.step_is_not_here(index, why);
         } else if exit_code == 0 || system.mode() == Mode::Plan {
             let code = run.step(index, step)?;
             exit_code = if exit_code == 0 { code } else { exit_code };
@@ -171,6 +175,10 @@ impl<'a> Run<'a> {
         let (exit_code, failed) = deadlines.within(limit, &what, || {
             let mut first = (0, false);
             for declared in &step.resources {
+                if let Some(why) = &declared.not_here {
+                    self.resource_is_not_here(index, declared, why);
+                    continue;
+                }
                 let code = self.resource(index, declared);
                 if code != 0 && first.0 == 0 {
                     first = (code, true);
@@ -198,6 +206,31 @@ impl<'a> Run<'a> {
         Ok(exit_code)
     }
 
+    /// Reports that a step does not apply on this machine.
+    fn step_is_not_here(&mut self, index: usize, why: &str) {
+        let total = self.report.steps.len();
+        let why = visible::line(&redaction::shown(why)).into_owned();
+        let step = &mut self.report.steps[index];
+        step.outcome = Outcome::Skipped;
+        self.observer.borrow_mut().step_begins(index, total, &step.name);
+        self.observer.borrow_mut().not_here(None, &why);
+        step.not_here = Some(why);
+    }
+
+    /// Reports that a resource does not apply on this machine.
+    fn resource_is_not_here(&mut self, index: usize, declared: &Declared, why: &str) {
+        let shown = |text: &str| visible::line(&redaction::shown(text)).into_owned();
+        let (resource, why) = (shown(&declared.title()), shown(why));
+        self.observer.borrow_mut().not_here(Some(&resource), &why);
+        self.report.steps[index].resources.push(ResourceReport {
+            resource,
+            declared_at: visible::line(&declared.place).into_owned(),
+            outcome: Outcome::Skipped,
+            not_here: Some(why),
+            ..ResourceReport::default()
+        });
+    }
+
     /// Runs one resource with its retries; returns its exit code.
     fn resource(&mut self, index: usize, declared: &'a Declared) -> u8 {
         let began = Instant::now();
@@ -206,13 +239,7 @@ impl<'a> Run<'a> {
         self.report.steps[index].resources.push(ResourceReport {
             resource: title.clone(),
             declared_at: declared_at.clone(),
-            outcome: Outcome::Running,
-            milliseconds: 0,
-            attempts: 0,
-            changes: vec![],
-            downloads: vec![],
-            warnings: vec![],
-            error: None,
+            ..ResourceReport::default()
         });
         let mut attempts = 0;
         let result = loop {

@@ -53,7 +53,7 @@ pub struct Report {
 }
 
 /// How a run, a step or a resource ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It is as declared, and was before.
@@ -70,9 +70,10 @@ pub enum Outcome {
     Stopped,
     /// It has not begun, or will not begin because something before it failed.
     NotRun,
-    /// It was not selected.
+    /// It was not selected, or it does not apply on this machine.
     Skipped,
     /// It is in progress. In a report that is read after a crash: it was cut off.
+    #[default]
     Running,
 }
 
@@ -88,6 +89,9 @@ pub struct StepReport {
     pub began: u64,
     /// Wall time in milliseconds.
     pub milliseconds: u64,
+    /// Why it does not apply on this machine.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub not_here: Option<String>,
     /// Every resource that has begun.
     pub resources: Vec<ResourceReport>,
 }
@@ -109,7 +113,7 @@ impl StepReport {
 }
 
 /// A resource.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ResourceReport {
     /// Kind and name.
     pub resource: String,
@@ -118,6 +122,9 @@ pub struct ResourceReport {
     pub declared_at: String,
     /// How it ended.
     pub outcome: Outcome,
+    /// Why it does not apply on this machine.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub not_here: Option<String>,
     /// Wall time in milliseconds.
     pub milliseconds: u64,
     /// How often it was tried.
@@ -247,7 +254,14 @@ impl ErrorReport {
 impl Report {
     /// Returns an empty report of a run that begins now.
     pub fn begin(machine: Option<String>, steps: impl Iterator<Item = String>) -> Self {
-        let step = |name| StepReport { name, outcome: Outcome::NotRun, began: 0, milliseconds: 0, resources: vec![] };
+        let step = |name| StepReport {
+            name,
+            outcome: Outcome::NotRun,
+            began: 0,
+            milliseconds: 0,
+            not_here: None,
+            resources: vec![],
+        };
         Self {
             run_id: run_id(),
             version: env!("CARGO_PKG_VERSION").into(),

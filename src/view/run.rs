@@ -97,6 +97,13 @@ impl Observer for Lines {
         }
     }
 
+    fn not_here(&mut self, resource: Option<&str>, why: &str) {
+        match resource {
+            Some(resource) => self.line_of_step(format!("    {resource}: not here: {why}")),
+            None => self.line(coloured("1", &self.step) + format!(": not here: {why}")),
+        }
+    }
+
     fn change(&mut self, resource: &str, change: &ChangeReport) {
         let (mark, colour) = if change.deferred { ("-", "33") } else { ("+", "32") };
         self.line_of_step(Shown::from("  ") + coloured(colour, mark) + format!(" {resource}: {}", change.summary));
@@ -195,6 +202,11 @@ impl Observer for JournalLines {
         self.step = name.into();
     }
 
+    fn not_here(&mut self, resource: Option<&str>, why: &str) {
+        let what = resource.map_or_else(|| format!("step {}", self.step), ToOwned::to_owned);
+        tracing::info!(step = self.step, resource, "{what}: not here: {why}");
+    }
+
     fn change(&mut self, resource: &str, change: &ChangeReport) {
         tracing::info!(
             step = self.step,
@@ -263,6 +275,7 @@ pub struct Silent;
 
 impl Observer for Silent {
     fn step_begins(&mut self, _index: usize, _total: usize, _name: &str) {}
+    fn not_here(&mut self, _resource: Option<&str>, _why: &str) {}
     fn change(&mut self, _resource: &str, _change: &ChangeReport) {}
     fn downloads(&mut self, _resource: &str, _downloads: &[DownloadReport]) {}
     fn warning(&mut self, _resource: &str, _warning: &str) {}

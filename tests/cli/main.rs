@@ -10,6 +10,7 @@ mod bake;
 mod book;
 mod checks;
 mod command;
+mod conditions;
 mod demo;
 mod downloads;
 mod errno;

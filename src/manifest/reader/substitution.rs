@@ -23,9 +23,9 @@ pub(super) struct Unknown {
 
 /// The variables that a value holds.
 #[derive(Default)]
-struct HeldVariables {
+pub(super) struct HeldVariables {
     /// The first one of unknown value.
-    unknown: Option<String>,
+    pub(super) unknown: Option<String>,
     /// The first one that is a secret.
     secret: Option<String>,
 }
@@ -60,13 +60,18 @@ impl Reader<'_> {
 
     /// Replaces the variables in a value. Adds those of unknown value and the secret ones to `held`. Returns whether
     /// none of the variables is a fault.
-    fn substitute(&mut self, text: &Text, value: &mut Spanned<DeValue<'_>>, held: &mut HeldVariables) -> bool {
+    pub(super) fn substitute(
+        &mut self,
+        text: &Text,
+        value: &mut Spanned<DeValue<'_>>,
+        held: &mut HeldVariables,
+    ) -> bool {
         let span = value.span();
         match value.get_mut() {
             DeValue::String(string) if string.contains("{{") => {
                 held.secret = held.secret.take().or_else(|| self.variables.secret_in(string));
                 let resolved =
-                    if self.is_picked { self.variables.resolve(string) } else { self.variables.resolve_known(string) };
+                    if self.asks { self.variables.resolve(string) } else { self.variables.resolve_known(string) };
                 match resolved {
                     Ok(resolved) => {
                         *string = resolved.text.into();

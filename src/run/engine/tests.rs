@@ -70,6 +70,7 @@ struct Recorder(Vec<String>);
 
 impl Observer for Recorder {
     fn step_begins(&mut self, _index: usize, _total: usize, _name: &str) {}
+    fn not_here(&mut self, _resource: Option<&str>, _why: &str) {}
     fn change(&mut self, _resource: &str, _change: &ChangeReport) {}
     fn downloads(&mut self, _resource: &str, _downloads: &[DownloadReport]) {}
     fn warning(&mut self, _resource: &str, _warning: &str) {}
@@ -101,7 +102,8 @@ impl ScriptedRun {
     }
 
     fn step(mut self, name: &str) -> Self {
-        let step = Step { name: name.into(), description: String::new(), timeout: None, resources: vec![] };
+        let step =
+            Step { name: name.into(), description: String::new(), timeout: None, not_here: None, resources: vec![] };
         self.manifest.steps.push(step);
         self
     }
@@ -109,7 +111,14 @@ impl ScriptedRun {
     fn resource(mut self, name: &'static str, script: &[Part]) -> Self {
         let script = RefCell::new(script.iter().copied().collect());
         let resource = Box::new(Scripted { name, script, log: self.log.clone() });
-        let declared = Declared { kind: "link", place: "steps.toml:1".into(), retries: 0, timeout: None, resource };
+        let declared = Declared {
+            kind: "link",
+            place: "steps.toml:1".into(),
+            retries: 0,
+            timeout: None,
+            not_here: None,
+            resource,
+        };
         self.manifest.steps.last_mut().unwrap().resources.push(declared);
         self
     }

@@ -1,0 +1,131 @@
+//! The fields of a step or a resource: their types, and the faults of all of them.
+
+use std::ops::Range;
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue, ValueDeserializer},
+};
+
+use super::{Reader, substitution::Unknown};
+use crate::{
+    diagnostic::{Text, did_you_mean},
+    manifest::{COMMON_FIELDS, expected, schema},
+    resource::{KINDS, KindEntry, Resource},
+};
+
+impl Reader<'_> {
+    /// Reports all faults of a resource's fields. Returns the resource, and whether all its values are as written.
+    ///
+    /// serde stops at the first bad field. To find the next one, the value of the kind's example replaces the bad
+    /// value.
+    pub(super) fn faulty(
+        &mut self,
+        text: &Text,
+        entry: &KindEntry,
+        table: &mut DeTable<'_>,
+        span: &Range<usize>,
+        unknown: &Unknown,
+    ) -> Option<(Box<dyn Resource>, bool)> {
+        let fields = schema::fields(entry);
+        let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+        let what = format!("kind `{}`", entry.name);
+        self.unknown(text, table, &[&known[..], &COMMON_FIELDS[..]].concat(), &what, "");
+        *table = std::mem::take(table).into_iter().filter(|(name, _)| known.contains(&&**name.get_ref())).collect();
+        let missing: Vec<_> =
+            fields.iter().filter(|field| field.required && !table.contains_key(&*field.name)).collect();
+        for field in &missing {
+            self.report(text, span, format!("{what} needs the field `{}`", field.name), None);
+        }
+        if !missing.is_empty() {
+            return None;
+        }
+        let mut table = table.clone();
+        let faults = self.faults.count();
+        let mut is_as_written = true;
+        loop {
+            let error = match parse(entry, &table, span) {
+                Ok(resource) => return Some((resource, is_as_written)).filter(|_| self.faults.count() == faults),
+                Err(error) => error,
+            };
+            let place = error.span().unwrap_or_else(|| span.clone());
+            let within =
+                |value: &Spanned<DeValue<'_>>| value.span().start <= place.start && place.end <= value.span().end;
+            let bad = table.iter().find(|(_, value)| within(value)).map(|(name, _)| name.clone());
+            if !bad.as_ref().is_some_and(|name| unknown.has(name.get_ref())) {
+                let words = match (expected::in_words(error.message()), &bad) {
+                    (Some(words), Some(name)) => format!("`{}`: {words}", name.get_ref()),
+                    (words, _) => words.unwrap_or_else(|| error.message().into()),
+                };
+                self.report(text, &place, words, None);
+            }
+            let name = bad?;
+            is_as_written = false;
+            // The span of the replacement is outside the text, so a fault in it ends the loop.
+            let stand_in = DeTable::parse(entry.example).ok()?.into_inner().remove(&**name.get_ref());
+            _ = table.remove(&**name.get_ref());
+            if let Some(stand_in) = stand_in {
+                _ = table.insert(name, Spanned::new(usize::MAX..usize::MAX, stand_in.into_inner()));
+            }
+        }
+    }
+
+    /// Takes a field out of a table. Reports a wrong type.
+    pub(super) fn take<T: serde::de::DeserializeOwned>(
+        &mut self,
+        text: &Text,
+        table: &mut DeTable<'_>,
+        name: &str,
+        unknown: &Unknown,
+    ) -> Option<Spanned<T>> {
+        let value = table.remove(name)?;
+        let span = value.span();
+        match T::deserialize(ValueDeserializer::from(value)) {
+            Ok(value) => Some(Spanned::new(span, value)),
+            Err(_) if unknown.has(name) => None,
+            Err(error) => {
+                let words = expected::in_words(error.message()).unwrap_or_else(|| error.message().into());
+                self.report(text, &span, format!("`{name}`: {words}"), None);
+                None
+            }
+        }
+    }
+
+    /// Reports unknown fields. A field with the name of a kind may be meant as a resource, which begins with
+    /// `[[heading]]`.
+    pub(super) fn unknown(
+        &mut self,
+        text: &Text,
+        table: &DeTable<'_>,
+        known: &[&str],
+        what: &str,
+        heading_of_resource: &str,
+    ) {
+        let mut unknown: Vec<_> = table.keys().filter(|name| !known.contains(&&**name.get_ref())).collect();
+        // A table is sorted by names, but faults are reported in the order of the text.
+        unknown.sort_by_key(|name| name.span().start);
+        for name in unknown {
+            let span = name.span();
+            let name = name.get_ref();
+            self.fault(text, &span, || {
+                let is_kind = !heading_of_resource.is_empty() && KINDS.iter().any(|kind| kind.name == name);
+                let hint = if is_kind {
+                    format!("begin the resource with [[{heading_of_resource}]], and give it kind = \"{name}\"")
+                } else {
+                    let list = || format!("its fields are: {}", known.join(", "));
+                    did_you_mean(name, known.iter().copied()).unwrap_or_else(list)
+                };
+                (format!("unknown field `{name}` in {what}"), Some(hint))
+            });
+        }
+    }
+}
+
+/// Passes a resource's fields to its kind.
+pub(super) fn parse(
+    entry: &KindEntry,
+    table: &DeTable<'_>,
+    span: &Range<usize>,
+) -> Result<Box<dyn Resource>, toml::de::Error> {
+    (entry.parse)(ValueDeserializer::from(Spanned::new(span.clone(), DeValue::Table(table.clone()))))
+}
