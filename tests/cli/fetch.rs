@@ -14,7 +14,7 @@ use serde_json::Value;
 use sha2::Digest;
 
 use crate::{
-    sandbox::{Finished, Sandbox, eventually},
+    sandbox::{Finished, Sandbox, copy_binary, eventually},
     server::{Reply, Request, Server},
 };
 
@@ -266,7 +266,7 @@ fn an_ordinary_user_needs_only_a_directory_of_its_own() {
     chown(&home, Some(65534), Some(65534)).unwrap();
     // Every user can execute the program there.
     let agent = sandbox.at("agent");
-    let _ = fs::copy(env!("CARGO_BIN_EXE_glovo-bootstrap"), &agent).unwrap();
+    copy_binary(&agent);
     let script = "umask 027 && cd \"$0\" && exec \"$@\"";
     let user = ["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script, &home];
     let mut as_user = Command::new("setpriv");

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use crate::{
-    sandbox::{Finished, Sandbox},
+    sandbox::{Finished, Sandbox, copy_binary},
     standin::Machine,
 };
 
@@ -15,7 +15,7 @@ const UNIT: &str = "/usr/local/lib/systemd/system/glovo-bootstrap.service";
 fn shell(sandbox: &Sandbox, script: &str) -> Finished {
     let local = sandbox.at("local");
     fs::create_dir_all(format!("{local}/bin")).unwrap();
-    let _ = fs::copy(env!("CARGO_BIN_EXE_glovo-bootstrap"), format!("{local}/bin/glovo-bootstrap")).unwrap();
+    copy_binary(&format!("{local}/bin/glovo-bootstrap"));
     let script = format!("mount --bind {local} /usr/local; PATH=/usr/local/bin:$PATH; {script}");
     Finished::from(sandbox.shell(&script).env_remove("GLOVO_BOOTSTRAP_STEPS").output().unwrap())
 }

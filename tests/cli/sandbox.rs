@@ -106,6 +106,13 @@ impl Sandbox {
     }
 }
 
+/// Copies the binary, by another process. A child that another test starts would inherit a descriptor that this process
+/// writes to, and the copy could not be started until that child's exec (`ETXTBSY`).
+pub fn copy_binary(path: &str) {
+    let copied = Command::new("cp").args([env!("CARGO_BIN_EXE_glovo-bootstrap"), path]).status();
+    assert!(copied.is_ok_and(|status| status.success()), "copying the binary to {path}");
+}
+
 /// Removes the directories of killed test processes.
 fn sweep() {
     for entry in fs::read_dir(std::env::temp_dir()).expect("a directory").flatten() {

@@ -10,7 +10,7 @@ use std::{
 use sha2::Digest;
 
 use crate::{
-    sandbox::{Finished, Sandbox},
+    sandbox::{Finished, Sandbox, copy_binary},
     server::{Reply, Server},
 };
 
@@ -172,7 +172,7 @@ fn a_run_leaves_no_core_and_no_process_of_its_user_reads_it() {
     });
     let home = directory(&sandbox, "home", (UID_NOBODY, UID_NOBODY), 0o755);
     let agent = sandbox.at("agent");
-    let _ = fs::copy(env!("CARGO_BIN_EXE_glovo-bootstrap"), &agent).unwrap();
+    copy_binary(&agent);
     let mut command = Command::new("setpriv");
     let _ = command.args(["--reuid=65534", "--regid=65534", "--clear-groups", &agent, "fetch", "-o", &home]);
     let mut run = command.arg(server.url("/x")).env("HOME", &home).stdout(Stdio::null()).spawn().unwrap();
