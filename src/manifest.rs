@@ -31,6 +31,11 @@ use crate::{
 /// The fields that every resource may have besides those of its kind.
 pub const COMMON_FIELDS: [&str; 5] = ["kind", "retries", "timeout", "phase", "where"];
 
+/// The fields that may be a table of values by architecture, of any kind.
+pub const BY_ARCHITECTURE: [&str; 2] = ["source", "sha256"];
+/// The architectures, as `host.architecture` has them.
+pub const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+
 /// A manifest: its declared steps.
 #[derive(Debug)]
 pub struct Manifest {

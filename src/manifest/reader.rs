@@ -3,6 +3,7 @@
 mod condition;
 mod fields;
 mod substitution;
+mod variants;
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
@@ -263,7 +264,13 @@ impl<'a> Reader<'a> {
             });
             return None;
         };
-        let mut resource = self.kind(text, entry, table, &span, &unknown, &scope)?;
+        let mut variants = self.variants(text, table)?;
+        let mut resource = self.kind(text, entry, variants.chosen, &span, &unknown, &scope)?;
+        for other in &mut variants.others {
+            if self.faults.count() == faults {
+                drop(self.checked(text, entry, other, &span, &unknown));
+            }
+        }
         let secret = resource.secret().cloned();
         let is_bake = self.phase == Phase::Bake;
         let why = match &scope {
@@ -297,21 +304,8 @@ impl<'a> Reader<'a> {
         unknown: &Unknown,
         scope: &Scope,
     ) -> Option<Box<dyn Resource>> {
-        // Only a refused resource is searched for all of its faults.
-        let (resource, is_as_written) = match parse(entry, &table, span) {
-            Ok(resource) => (resource, true),
-            Err(_) => self.faulty(text, entry, &mut table, span, unknown)?,
-        };
-        // Where the first of these fields is, or else the resource.
-        let span_of = |fields: &[&str]| {
-            fields.iter().find_map(|field| Some(table.get(*field)?.span())).unwrap_or_else(|| span.clone())
-        };
-        // A replaced value says nothing about the fields that belong together with it.
-        let findings = if is_as_written { resource.check() } else { vec![] };
-        for finding in findings.into_iter().filter(|finding| !unknown.has(finding.field)) {
-            self.report(text, &span_of(&[finding.field]), finding.message, finding.hint);
-        }
-        self.public_fields(text, &*resource, &span_of, unknown);
+        let resource = self.checked(text, entry, &mut table, span, unknown)?;
+        let span_of = |fields: &[&str]| span_of(&table, fields, span);
         // The identifying field as written: `/srv/{{ instance.id }}`.
         let written = || title_as_written(&table);
         let name = || resource.unique_name().map(|name| format!("{} {name}", entry.name));
@@ -334,6 +328,29 @@ impl<'a> Reader<'a> {
         let title = written().unwrap_or_else(|| format!("at line {}", text.line_of(span.start)));
         let path = resource.owned_path().filter(|_| !unknown.has("path")).cloned();
         Some(Box::new(Deferred { title, why, secret, path }))
+    }
+
+    /// Passes the fields of a resource to its kind, and reports all of their faults.
+    fn checked(
+        &mut self,
+        text: &Text,
+        entry: &'static KindEntry,
+        table: &mut DeTable<'_>,
+        span: &Range<usize>,
+        unknown: &Unknown,
+    ) -> Option<Box<dyn Resource>> {
+        // Only a refused resource is searched for all of its faults.
+        let (resource, is_as_written) = match parse(entry, table, span) {
+            Ok(resource) => (resource, true),
+            Err(_) => self.faulty(text, entry, table, span, unknown)?,
+        };
+        // A replaced value says nothing about the fields that belong together with it.
+        let findings = if is_as_written { resource.check() } else { vec![] };
+        for finding in findings.into_iter().filter(|finding| !unknown.has(finding.field)) {
+            self.report(text, &span_of(table, &[finding.field], span), finding.message, finding.hint);
+        }
+        self.public_fields(text, &*resource, &|fields| span_of(table, fields, span), unknown);
+        Some(resource)
     }
 
     /// Reports secret variables in fields that other users can read.
@@ -383,6 +400,11 @@ impl<'a> Reader<'a> {
             self.report(text, &span, message, Some(hint));
         }
     }
+}
+
+/// Returns the place of the first of these fields that a resource has, or else of the resource.
+fn span_of(table: &DeTable<'_>, fields: &[&str], resource: &Range<usize>) -> Range<usize> {
+    fields.iter().find_map(|field| Some(table.get(*field)?.span())).unwrap_or_else(|| resource.clone())
 }
 
 /// Returns the identifying field of a resource as written: a path, a name, names, or a URL.

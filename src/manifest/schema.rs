@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write, sync::LazyLock};
 
 use serde_json::{Map, Value, json};
 
-use super::COMMON_FIELDS;
+use super::{ARCHITECTURES, BY_ARCHITECTURE, COMMON_FIELDS};
 use crate::resource::{KINDS, KindEntry};
 
 /// A field of a kind.
@@ -86,6 +86,9 @@ pub fn json_schema() -> Value {
     _ = definitions.insert("step".into(), step());
     _ = definitions.insert("manifest".into(), manifest());
     definitions.values_mut().for_each(admit_variables);
+    for kind in KINDS {
+        admit_architectures(&mut definitions[kind.name]);
+    }
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "glovo-bootstrap manifest",
@@ -164,6 +167,22 @@ fn admit_variables(schema: &mut Value) {
             fields.values_mut().for_each(admit_variables);
         }
         _ => {}
+    }
+}
+
+/// Adapts the schema of a kind: some fields may be a table of values by architecture.
+fn admit_architectures(kind: &mut Value) {
+    for field in BY_ARCHITECTURE {
+        let Some(one) = kind["properties"].get_mut(field) else { continue };
+        let mut value = one.take();
+        let description = value.as_object_mut().and_then(|fields| fields.remove("description"));
+        let each: Map<String, Value> = ARCHITECTURES.into_iter().map(|name| (name.into(), value.clone())).collect();
+        *one = json!({
+            "description": description,
+            "if": { "type": "object" },
+            "then": { "properties": each, "additionalProperties": false, "minProperties": 1 },
+            "else": value,
+        });
     }
 }
 

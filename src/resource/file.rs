@@ -3,7 +3,10 @@
 mod origin;
 mod verified;
 
+use std::borrow::Cow;
+
 use anyhow::{Context, Result};
+use base64::{Engine, prelude::BASE64_STANDARD};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
@@ -36,12 +39,16 @@ pub struct File {
     /// Its path.
     path: AbsPath,
     /// The source of its content: an https, http, s3 or file URL. Either this or `content`. It may be a list of URLs: after
-    /// a failure of one, the next one is tried. Each but the last is tried at most twice.
+    /// a failure of one, the next one is tried. Each but the last is tried at most twice. A table has the source of each
+    /// architecture: `{ x86_64 = "https://…", aarch64 = "https://…" }`.
     source: Option<Sources>,
     /// Its content, as text. Either this or `source`.
     content: Option<String>,
+    /// The encoding of `content`. `base64` is for binary content. Default: the file has the text itself.
+    encoding: Option<Encoding>,
     /// SHA-256 of the source's content. Other content is never written. Required for https and http unless `verify` says how
-    /// to trust the source, and for a list unless `verify` is `none`. `""` is the same as leaving it out.
+    /// to trust the source, and for a list unless `verify` is `none`. `""` is the same as leaving it out. It may be a table
+    /// by architecture, as `source`.
     #[serde(default, deserialize_with = "empty_is_none")]
     #[schemars(with = "String", extend("pattern" = "^([0-9A-Fa-f]{64})?$"))]
     sha256: Option<Sha256>,
@@ -65,6 +72,14 @@ pub struct File {
     /// to an image. Default: false.
     #[serde(default)]
     secret: bool,
+}
+
+/// The encoding of a file's content in the manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// Base64 of RFC 4648 with padding. White space in it is ignored.
+    Base64,
 }
 
 /// How to check a source without a declared digest.
@@ -128,6 +143,13 @@ impl Resource for File {
             _ => {}
         }
         findings.extend(Finding::of_name(&self.path));
+        match (self.encoding, &self.content) {
+            (Some(_), None) => findings.push(Finding::new("encoding", "`encoding` is only about `content`")),
+            _ if self.bytes().is_err() => {
+                findings.push(Finding::new("content", "the content is not base64").hint("print it: base64 FILE"));
+            }
+            _ => {}
+        }
         if self.sha256.is_none() {
             match (self.source.as_ref().map(Sources::all), self.verify) {
                 (Some([_, _, ..]), None | Some(Verify::Etag)) => findings.push(
@@ -216,6 +238,7 @@ impl File {
             path,
             source: None,
             content: Some(content),
+            encoding: None,
             sha256: None,
             verify: None,
             owner: None,
@@ -225,6 +248,18 @@ impl File {
             validate: None,
             secret: false,
         }
+    }
+
+    /// Returns the bytes of the declared content; `None` if the file has a source.
+    fn bytes(&self) -> Result<Option<Cow<'_, [u8]>>> {
+        let Some(content) = &self.content else { return Ok(None) };
+        Ok(Some(match self.encoding {
+            None => content.as_bytes().into(),
+            Some(Encoding::Base64) => {
+                let text: String = content.split_ascii_whitespace().collect();
+                BASE64_STANDARD.decode(text).context("the content is not base64")?.into()
+            }
+        }))
     }
 
     /// Whether a file with the right bytes is replaced, rather than given to another owner or mode: a user who could
@@ -265,9 +300,9 @@ impl File {
 
     /// Returns the difference between the file's content and the declared one; `None` if there is none.
     fn content_difference(&self, system: &System, status: &FileStatus) -> Result<Option<String>> {
-        if let Some(content) = &self.content {
+        if let Some(content) = self.bytes()? {
             let same = status.size == content.len() as u64
-                && system.root().read(&self.path, status.size)?.as_deref() == Some(content.as_bytes());
+                && system.root().read(&self.path, status.size)?.as_deref() == Some(&*content);
             return Ok((!same).then(|| "write new content".into()));
         }
         let digest = system.host.digest(&self.path)?;
@@ -321,8 +356,8 @@ impl File {
 
     /// Returns the digest of the declared content, if the declaration alone shows it.
     fn digest_to_come(&self) -> Option<Sha256> {
-        match &self.content {
-            Some(content) => Some(Sha256::of(content.as_bytes())),
+        match self.bytes().ok()? {
+            Some(content) => Some(Sha256::of(&content)),
             None if self.template => None,
             None => self.sha256,
         }
@@ -330,9 +365,9 @@ impl File {
 
     fn put(&self, system: &System, ownership: Ownership) -> Result<()> {
         let mut staged = system.root().stage(&self.path, ownership)?;
-        let arrived = match &self.content {
+        let arrived = match self.bytes()? {
             Some(content) => {
-                staged.write_all(content.as_bytes())?;
+                staged.write_all(&content)?;
                 None
             }
             None => Some(self.origin()?.bring(system, &mut staged)?),
@@ -346,15 +381,18 @@ impl File {
     /// Returns the diff between the present and the new content. It is made only for a plan, because it takes time.
     fn diff(&self, system: &System, now: Option<&FileStatus>) -> Result<Option<String>> {
         let small = now.is_none_or(|status| status.size <= MAX_TEXT_BYTES);
-        if system.mode() != crate::system::Mode::Plan || !small {
+        // A secret is not recognized in bytes that are decoded from it.
+        let is_of_secret = self.encoding.is_some()
+            && self.content.as_ref().is_some_and(|content| redaction::shown_content(content) != *content);
+        if system.mode() != crate::system::Mode::Plan || !small || is_of_secret {
             return Ok(None);
         }
         let old = match now {
             Some(status) => system.root().read(&self.path, status.size)?.unwrap_or_default(),
             None => vec![],
         };
-        let new = match (&self.content, now) {
-            (Some(content), _) => Some(content.clone().into_bytes()),
+        let new = match (self.bytes()?, now) {
+            (Some(content), _) => Some(content.into_owned()),
             // A new file from a source is not downloaded for a diff.
             (None, None) => None,
             (None, Some(_)) => self.origin()?.preview(system)?,

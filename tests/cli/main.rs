@@ -6,6 +6,7 @@
 use glovo_bootstrap::{host, resource, system};
 
 mod absent;
+mod architectures;
 mod bake;
 mod book;
 mod checks;

@@ -90,6 +90,12 @@ source = "s3://b/{{ a }}"
 sha256 = ""
 validate = ["{{ a }}"]
 [[resource]]
+kind = "file"
+path = "/y"
+source = { x86_64 = "{{ a }}", aarch64 = ["https://a/x", "s3://b/x"] }
+sha256.x86_64 = "{{ a }}"
+where = { "host.family" = ["debian"], on = true, role = "{{ a }}" }
+[[resource]]
 kind = "package"
 names = ["{{ a }}"]
 update = "{{ a }}"
@@ -109,6 +115,9 @@ fn an_editor_says_what_is_wrong_in_words() {
         ("mode = \"9x\"", "\"9x\" does not match \"^[0-7]{3,4}$|\\{\\{\""),
         ("mode = 644", "644 is not of type \"string\""),
         ("verify = \"etags\"", "\"etags\" is not one of [\"etag\",\"none\"]"),
+        ("sha256 = { x86_64 = \"1\" }", "\"1\" does not match \"^([0-9A-Fa-f]{64})?$|\\{\\{\""),
+        ("source = { amd64 = \"\" }", "Additional properties are not allowed ('amd64' was unexpected)"),
+        ("where = \"debian\"", "\"debian\" is not of type \"object\""),
         ("source = 7", "7 is not of types \"array\", \"string\""),
         ("retries = \"3\"", "\"3\" is not of type \"integer\""),
         ("phase = \"bake\"", "\"bake\" is not one of [\"boot\"]"),
