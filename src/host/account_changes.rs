@@ -45,6 +45,25 @@ impl Host {
         Ok(!text.split('\n').any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))))
     }
 
+    /// Returns the fields of a user's line in `/etc/shadow`, shadow(5); no fields if the user has no line.
+    ///
+    /// Returns `None` if this process may not read the file.
+    pub fn shadow_fields(&self, name: &str) -> Result<Option<Vec<String>>> {
+        let bytes = match self.root().read(&SHADOW.path.into(), 64 << 20) {
+            Err(error) if error.downcast_ref() == Some(&Errno::EACCES) => return Ok(None),
+            read => read?,
+        };
+        let Some(bytes) = bytes else {
+            return Err(Fault::new(format!("{} does not exist", SHADOW.path))
+                .hint("make it from /etc/passwd: pwconv")
+                .into());
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let mut lines = text.split('\n').map(|line| line.split(':'));
+        let line = lines.find(|fields| fields.clone().next() == Some(name));
+        Ok(Some(line.map(|fields| fields.map(Into::into).collect()).unwrap_or_default()))
+    }
+
     /// Runs a program of the shadow suite.
     ///
     /// It first checks the conditions for which the program has no clear message.

@@ -11,6 +11,8 @@ pub struct UserAccount {
     pub uid: u32,
     /// Numeric id of the primary group.
     pub gid: u32,
+    /// The comment field (GECOS).
+    pub comment: String,
     /// Home directory.
     pub home: String,
     /// Login shell; empty means `/bin/sh`.
@@ -39,11 +41,12 @@ impl Accounts {
     /// Parses both texts. Invalid lines are ignored, as by the C library.
     pub fn parse(passwd: &str, group: &str) -> Self {
         let users = passwd.split('\n').filter_map(|line| {
-            let [name, _, uid, gid, _, home, shell] = fields(line)?;
+            let [name, _, uid, gid, comment, home, shell] = fields(line)?;
             Some(UserAccount {
                 name: name.into(),
                 uid: uid.parse().ok()?,
                 gid: gid.parse().ok()?,
+                comment: comment.into(),
                 home: home.into(),
                 shell: shell.into(),
             })

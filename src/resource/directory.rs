@@ -99,6 +99,11 @@ impl Resource for Directory {
 }
 
 impl Directory {
+    /// Returns a user's directory with mode 0700, for a kind that needs one.
+    pub(super) fn private(path: AbsPath, owner: &AccountName) -> Self {
+        Self { path, owner: Some(owner.clone()), group: None, mode: Some(FileMode(0o700)) }
+    }
+
     /// Whose it is to be. Without an owner it stays whose it is; a new one is that of the directory above.
     fn whose(&self, system: &System, status: Option<&FileStatus>) -> Result<Owner> {
         match (&self.owner, status) {

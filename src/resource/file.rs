@@ -262,6 +262,11 @@ impl File {
         }))
     }
 
+    /// Returns a user's file with this text, for a kind that writes one.
+    pub(super) fn of_user(path: AbsPath, content: String, owner: &AccountName, mode: FileMode) -> Self {
+        Self { owner: Some(owner.clone()), mode: Some(mode), ..Self::of_text(path, content) }
+    }
+
     /// Whether a file with the right bytes is replaced, rather than given to another owner or mode: a user who could
     /// write to it may have it open, and could still. Nor can a user take over the file of another one in its directory.
     /// A user who could only read it gets nothing new: other bytes are always written to a new file.

@@ -1,9 +1,16 @@
 //! The kind `user`.
 
+mod attributes;
+mod ssh_keys;
+
 use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use self::{
+    attributes::{Expiry, PasswordHash},
+    ssh_keys::SshKey,
+};
 use super::{Change, Finding, Kind, Resource, ownership::AccountName};
 use crate::{
     error::Fault,
@@ -20,7 +27,7 @@ use crate::{
 /// A user with a primary group of the same name. For an existing user, another shell is set and missing supplementary
 /// groups are added; no group is removed. Another home or uid is an error: a run never moves a home and never changes the
 /// owner of files.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct User {
     /// Login name.
@@ -38,6 +45,20 @@ pub struct User {
     groups: Vec<AccountName>,
     /// Numeric id. Default: the next free one.
     uid: Option<u32>,
+    /// The comment, usually a full name, such as `Ada Lovelace`. Default: unchanged.
+    comment: Option<String>,
+    /// The first day on which the user cannot log in, such as `2027-01-31`, or `never`. Default: unchanged.
+    expires: Option<Expiry>,
+    /// The hash of the password: yescrypt (`$y$`) or SHA-512 (`$6$`). `!` and `*` match no password. Use a secret variable:
+    /// passwords can be tried against a hash. An image does not get the hash; the boot sets it. Default: unchanged.
+    password_hash: Option<PasswordHash>,
+    /// Lines of `~/.ssh/authorized_keys`: a public key of sshd(8), with options before it if needed. Missing keys are
+    /// added. A key with other options than declared gets the declared ones. The directory gets mode 0700 and the file
+    /// 0600. Default: unchanged.
+    ssh_keys: Option<Vec<SshKey>>,
+    /// Whether all other keys are removed from `~/.ssh/authorized_keys`. Default: false.
+    #[serde(default)]
+    exclusive_ssh_keys: bool,
 }
 
 impl Kind for User {
@@ -57,7 +78,16 @@ impl Resource for User {
     fn check(&self) -> Vec<Finding> {
         // chown(2) does not change the owner for this value.
         let is_none = self.uid == Some(u32::MAX);
-        is_none.then(|| Finding::new("uid", format!("{} is not a uid", u32::MAX))).into_iter().collect()
+        let uid = is_none.then(|| Finding::new("uid", format!("{} is not a uid", u32::MAX)));
+        let twice = self.key_declared_twice().map(|key| {
+            Finding::new("ssh_keys", format!("the key {} is declared twice", key.fingerprint()))
+                .hint("remove one of them")
+        });
+        let alone = (self.exclusive_ssh_keys && self.ssh_keys.is_none()).then(|| {
+            Finding::new("exclusive_ssh_keys", "`exclusive_ssh_keys` needs `ssh_keys`")
+                .hint("to remove all keys, set ssh_keys = []")
+        });
+        [uid, twice, alone, self.fault_of_comment(), self.fault_of_password()].into_iter().flatten().collect()
     }
 
     fn owned_id(&self) -> Option<String> {
@@ -120,11 +150,21 @@ impl User {
         if !self.groups.is_empty() {
             command = command.args(["--groups", &self.group_list(|_| true)]);
         }
+        if let Some(comment) = &self.comment {
+            command = command.args(["--comment", comment]);
+        }
+        if let Some(expires) = &self.expires {
+            command = command.args(["--expiredate", expires.argument()]);
+        }
         let command = command.arg(self.name.as_str());
         let summary = if self.system { "create system user" } else { "create user" };
         let change = Change::new(summary, move |system| system.host.change_accounts(&command))
             .brings([Fact::User(self.name.to_string()), Fact::Group(self.name.to_string())]);
-        Ok(vec![change.brings(self.new_home(system)?)])
+        let home = self.home.clone().map_or_else(|| format!("/home/{}", self.name).parse(), Ok)?;
+        let mut changes = vec![change.brings(self.new_home(system)?)];
+        changes.extend(self.plan_first_password(system));
+        changes.extend(self.plan_keys_of_new(system, &home)?);
+        Ok(changes)
     }
 
     /// Returns the facts of the home directory of a new user.
@@ -191,6 +231,10 @@ impl User {
                 Change::new(format!("add to groups {missing}"), move |system| system.host.change_accounts(&command))
                     .brings([Fact::User(name.to_string())]),
             );
+        }
+        changes.extend(self.plan_attributes(system, user)?);
+        if self.ssh_keys.is_some() {
+            changes.extend(self.plan_keys(system, &user.home.parse()?)?);
         }
         Ok(changes)
     }

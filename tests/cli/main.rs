@@ -24,6 +24,7 @@ mod json;
 mod kill;
 mod kind_example;
 mod limits;
+mod login;
 mod machine_variables;
 mod manifest;
 mod mask;

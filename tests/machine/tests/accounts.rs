@@ -171,3 +171,38 @@ fn a_read_only_etc_is_named() -> Result<()> {
     let read_only = run(&machine, "name = \"first\"")?;
     fails(&read_only, 1, &["the file system of /etc is mounted read-only"])
 }
+
+#[test]
+fn drift_of_a_declared_login_is_named_and_fixed() -> Result<()> {
+    let machine = machine()?;
+    let hash = format!("$6$saltsalt${}", "a".repeat(86));
+    let fields = format!(
+        "name = \"ada\"\nshell = \"/bin/bash\"\nexpires = \"2099-01-31\"\npassword_hash = \"{hash}\"\n\
+         ssh_keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExampleExampleExampleExampleExampleExampleE ada\"]"
+    );
+    fs::write(
+        machine.path("/root/other.pub"),
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBobBobBobBobBobBobBobBobBobBobBobBobBobBobB by-hand\n",
+    )?;
+    run(&machine, &fields)?.success()?;
+    let modes = "stat --format='%n %U:%G %a' /home/ada/.ssh /home/ada/.ssh/authorized_keys";
+    let right = "/home/ada/.ssh ada:ada 700\n/home/ada/.ssh/authorized_keys ada:ada 600\n";
+    ensure!(machine.sh(modes)? == right);
+    ensure!(machine.sh("LC_ALL=C chage --list ada")?.contains("Account expires\t\t\t\t\t\t: Jan 31, 2099"));
+    ensure!(machine.sh("grep -c '^ada:[$]6[$]saltsalt[$]' /etc/shadow")? == "1\n");
+    ensure!(run(&machine, &fields)?.stdout.contains("converged: 0 changes"));
+    for (by_hand, words) in [
+        ("cat /root/other.pub > /home/ada/.ssh/authorized_keys", "authorized_keys: add SHA256:"),
+        ("chmod 644 /home/ada/.ssh/authorized_keys", "authorized_keys: set mode 0600 (now 0644)"),
+        ("chmod 755 /home/ada/.ssh", "/home/ada/.ssh: set mode 0700 (now 0755)"),
+        ("usermod --expiredate '' ada", "set expiry 2099-01-31 (now never)"),
+        ("usermod --lock ada", "user ada: set its password"),
+    ] {
+        machine.sh(by_hand)?;
+        let said = run(&machine, &fields)?.success()?;
+        ensure!(said.contains(words) && said.contains("converged: 1 change"), "{by_hand}: {said}");
+    }
+    ensure!(machine.sh(modes)? == right);
+    ensure!(machine.sh("grep -c by-hand /home/ada/.ssh/authorized_keys")? == "1\n");
+    Ok(())
+}

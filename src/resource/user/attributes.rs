@@ -1,0 +1,194 @@
+//! The comment, the date of expiry and the password of a user.
+
+use std::fmt;
+
+use anyhow::{Context, Result, ensure};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use time::{Date, Duration, Month, OffsetDateTime};
+
+use super::User;
+use crate::{
+    host::{accounts::UserAccount, command::Program},
+    resource::{Change, Finding},
+    system::{Phase, System},
+    value::printable,
+};
+
+/// The field of the password in a line of shadow(5).
+const PASSWORD: usize = 1;
+/// The field of the day of expiry, in days since 1970-01-01.
+const EXPIRY: usize = 7;
+
+/// A date such as `2027-01-31`, or `never`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(extend("pattern" = "^([0-9]{4}-[0-9]{2}-[0-9]{2}|never)$"))]
+pub struct Expiry(String);
+
+impl TryFrom<String> for Expiry {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        let days = if text == "never" { Ok(None) } else { days(&text).map(Some) };
+        let is_past = days.with_context(|| format!("`{}` is not a date such as 2027-01-31", text.escape_debug()))?;
+        ensure!(is_past.is_none_or(|days| days > 0), "{text} is not after 1970-01-01");
+        Ok(Self(text))
+    }
+}
+
+impl Expiry {
+    fn days(&self) -> Option<i64> {
+        days(&self.0).ok()
+    }
+
+    /// Returns the argument of useradd and usermod. Empty means never.
+    pub(super) fn argument(&self) -> &str {
+        if self.0 == "never" { "" } else { &self.0 }
+    }
+}
+
+/// Returns the days from 1970-01-01 to a date.
+fn days(text: &str) -> Result<i64> {
+    ensure!(
+        text.len() == 10
+            && text.bytes().enumerate().all(|(at, byte)| match at {
+                4 | 7 => byte == b'-',
+                _ => byte.is_ascii_digit(),
+            })
+    );
+    let month = Month::try_from(text[5..7].parse::<u8>()?)?;
+    let date = Date::from_calendar_date(text[..4].parse()?, month, text[8..].parse()?)?;
+    Ok((date - OffsetDateTime::UNIX_EPOCH.date()).whole_days())
+}
+
+/// Returns the date of a field of shadow(5).
+fn date(field: &str) -> String {
+    let day = field
+        .parse()
+        .ok()
+        .and_then(|days: i64| OffsetDateTime::UNIX_EPOCH.date().checked_add(Duration::days(days.clamp(0, 10_000_000))));
+    day.map_or_else(|| "never".to_owned(), |date| date.to_string())
+}
+
+/// The hash of a password in the format of crypt(5), or `!` or `*`, which no password matches.
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct PasswordHash(String);
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl PasswordHash {
+    /// Returns whether it is a hash or the sign of a locked password.
+    fn is_valid(&self) -> bool {
+        let hash = &self.0;
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "./$=,".contains(c);
+        let is_hash = ["$y$", "$6$"].iter().any(|method| hash.starts_with(method))
+            && hash.chars().all(is_allowed)
+            && hash.split('$').count() >= 4
+            && hash.rsplit('$').next().is_some_and(|digest| digest.len() >= 43)
+            && hash.len() < 384;
+        is_hash || hash == "!" || hash == "*"
+    }
+
+    fn is_locked(&self) -> bool {
+        !self.0.starts_with('$')
+    }
+}
+
+impl User {
+    /// Returns the fault of a password that is no hash. It is shown at `name`, because the line of the password may hold a
+    /// password.
+    pub(super) fn fault_of_password(&self) -> Option<Finding> {
+        let message = "its `password_hash` is not a hash of yescrypt (`$y$`) or SHA-512 (`$6$`), nor `!` or `*`";
+        let is_wrong = self.password_hash.as_ref().is_some_and(|hash| !hash.is_valid());
+        is_wrong.then(|| Finding::new("name", message).hint("make a hash: openssl passwd -6"))
+    }
+
+    /// Returns the fault of a comment that `/etc/passwd` cannot hold.
+    pub(super) fn fault_of_comment(&self) -> Option<Finding> {
+        let comment = self.comment.as_deref()?;
+        let control = printable(comment).err().map(|error| error.to_string());
+        let message =
+            if comment.contains(':') { Some("contains `:`, which separates fields".to_owned()) } else { control };
+        Some(Finding::new("comment", format!("the comment {}", message?)))
+    }
+
+    /// Returns the changes of an existing user's comment, expiry and password.
+    pub(super) fn plan_attributes(&self, system: &System, user: &UserAccount) -> Result<Vec<Change>> {
+        let mut changes = vec![];
+        let usermod = |arguments: [&str; 2]| {
+            let command = Program::new(["usermod"]).args(arguments).arg(self.name.as_str());
+            move |system: &System| system.host.change_accounts(&command)
+        };
+        if let Some(comment) = self.comment.as_ref().filter(|comment| **comment != user.comment) {
+            let summary = format!("set comment `{comment}` (now `{}`)", user.comment);
+            changes.push(Change::new(summary, usermod(["--comment", comment])));
+        }
+        if self.expires.is_none() && self.password_hash.is_none() {
+            return Ok(changes);
+        }
+        // Only root may read this file. Another user's plan cannot compare it.
+        let Some(fields) = system.host.shadow_fields(&self.name.to_string())? else { return Ok(changes) };
+        let field = |at: usize| fields.get(at).map_or("", String::as_str);
+        if let Some(expires) = self.expires.as_ref().filter(|expires| expires.days() != field(EXPIRY).parse().ok()) {
+            let summary = format!("set expiry {} (now {})", expires.0, date(field(EXPIRY)));
+            changes.push(Change::new(summary, usermod(["--expiredate", expires.argument()])));
+        }
+        if self.password_hash.as_ref().is_some_and(|hash| hash.0 != field(PASSWORD)) {
+            changes.extend(self.plan_password(system));
+        }
+        Ok(changes)
+    }
+
+    /// Returns the change that sets the password's hash of a new user. useradd gives it `!`.
+    pub(super) fn plan_first_password(&self, system: &System) -> Option<Change> {
+        self.password_hash.as_ref().filter(|hash| hash.0 != "!").and_then(|_| self.plan_password(system))
+    }
+
+    fn plan_password(&self, system: &System) -> Option<Change> {
+        let hash = self.password_hash.as_ref()?;
+        let is_image = system.phase() == Phase::Bake || !system.root().is_host();
+        if is_image && !hash.is_locked() {
+            return Some(Change::deferred("set password (deferred: a secret does not go into an image)"));
+        }
+        let line = format!("{}:{}\n", self.name, hash.0);
+        let command = Program::new(["chpasswd", "--encrypted"]).stdin(Some(line)).private();
+        let summary = if hash.is_locked() { "lock its password" } else { "set its password" };
+        Some(Change::new(summary, move |system| system.host.change_accounts(&command)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_of_expiry_is_a_day_of_the_calendar() {
+        let days = |text: &str| Expiry::try_from(text.to_owned()).map(|expiry| expiry.days());
+        assert_eq!(days("2027-01-31").unwrap(), Some(20849));
+        assert_eq!(date("20849"), "2027-01-31");
+        assert_eq!((days("never").unwrap(), date("")), (None, "never".to_owned()));
+        for bad in ["2027-02-29", "2027-1-31", "31.01.2027", "1970-01-01", "", "-2027-1-31", "２０27-01"] {
+            assert!(days(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_a_hash_and_is_never_shown() {
+        let good = format!("$6$salt${}", "a".repeat(86));
+        let yescrypt = format!("$y$j9T$salt${}", "b".repeat(43));
+        let hash = |text: &str| PasswordHash(text.to_owned());
+        for good in [&good, &yescrypt, "!", "*"] {
+            assert!(hash(good).is_valid() && format!("{:?}", hash(good)) == "***", "{good}");
+        }
+        for bad in
+            ["secret", "$6$short", &format!("{good}\nroot:x"), &good.replace("salt", "sa:lt"), "", "!!", "$1$a$b"]
+        {
+            assert!(!hash(bad).is_valid(), "{bad}");
+        }
+    }
+}
