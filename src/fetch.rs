@@ -32,7 +32,7 @@ use std::{
     fmt::Display,
     rc::Rc,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -197,17 +197,17 @@ impl Fetcher {
     /// Sends one request, without redirects, proxies and retries. Reads at most 64 KiB of the body.
     ///
     /// # Errors
-    /// If no answer comes. An error is as short as `connection refused`.
-    pub fn probe(&self, host: &Host, request: ProbeRequest) -> Result<ProbeAnswer> {
-        self.worker.run(&host.stop, probe::probe(self.engine.network.clone(), request))
+    /// If no answer comes within `limit`. An error is as short as `connection refused`.
+    pub fn probe(&self, host: &Host, request: ProbeRequest, limit: Duration) -> Result<ProbeAnswer> {
+        self.worker.run(&host.stop, probe::probe(self.engine.network.clone(), request, limit))
     }
 
     /// Connects once to a server, and sends nothing.
     ///
     /// # Errors
-    /// If it accepts no connection in time.
-    pub fn connect(&self, host: &Host, name: &str, port: u16) -> Result<()> {
-        self.worker.run(&host.stop, probe::connect(self.engine.network.clone(), name.to_owned(), port))
+    /// If it accepts no connection within `limit`.
+    pub fn connect(&self, host: &Host, name: &str, port: u16, limit: Duration) -> Result<()> {
+        self.worker.run(&host.stop, probe::connect(self.engine.network.clone(), name.to_owned(), port, limit))
     }
 
     fn start(&self, host: &Host, download: &Download) -> Result<StartedDownload> {

@@ -48,9 +48,9 @@ impl ProbeRequest {
 /// Sends one request, without redirects, proxies and retries. Reads at most 64 KiB of the body.
 ///
 /// # Errors
-/// If no answer comes in time. An error is as short as `connection refused`.
-pub(crate) async fn probe(network: Arc<Network>, request: ProbeRequest) -> Result<ProbeAnswer, Fault> {
-    let limit = network.settings.probe_timeout;
+/// If no answer comes within `limit`, or within the settings' limit. An error is as short as `connection refused`.
+pub(crate) async fn probe(network: Arc<Network>, request: ProbeRequest, limit: Duration) -> Result<ProbeAnswer, Fault> {
+    let limit = network.settings.probe_timeout.min(limit);
     let answer = tokio::time::timeout(limit, ask(&network, &request)).await;
     answer.unwrap_or_else(|_| Err(too_late("answer", limit)))
 }
@@ -58,9 +58,9 @@ pub(crate) async fn probe(network: Arc<Network>, request: ProbeRequest) -> Resul
 /// Connects once to a server, and sends nothing.
 ///
 /// # Errors
-/// If it accepts no connection in time. An error is as short as `connection refused`.
-pub(crate) async fn connect(network: Arc<Network>, host: String, port: u16) -> Result<(), Fault> {
-    let limit = network.settings.probe_timeout;
+/// If it accepts no connection within `limit`, or within the settings' limit. An error is as short as `connection refused`.
+pub(crate) async fn connect(network: Arc<Network>, host: String, port: u16, limit: Duration) -> Result<(), Fault> {
+    let limit = network.settings.probe_timeout.min(limit);
     let connected = async {
         let addresses: Vec<_> = match tokio::net::lookup_host((&*host, port)).await {
             Ok(addresses) => addresses.collect(),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Change, Finding, Kind, Resource, wait::wait_until};
+use super::{Change, Finding, Kind, Resource, wait::CheckDeadline};
 use crate::{
     error::Fault,
     net::probe::{ProbeAnswer, ProbeRequest},
@@ -37,7 +37,7 @@ pub struct HttpCheck {
     body: Option<String>,
     /// A file with the only certificates to trust, in PEM form. Default: those of the machine.
     ca: Option<AbsPath>,
-    /// How long to wait for the answer. Default: 60s.
+    /// How long to wait for the answer. `0s` asks once. Default: 60s.
     #[serde(default = "minute")]
     deadline: Span,
 }
@@ -113,9 +113,10 @@ impl Resource for HttpCheck {
             return Ok(vec![Change::deferred(format!("expect {expected} (deferred: {})", system.why_not_live()))]);
         }
         self.check_ca(system)?;
-        let Some(wrong) = self.ask(system) else { return Ok(vec![]) };
-        let again = self.clone();
-        Ok(vec![Change::new(format!("wait for {expected} (now: {wrong})"), move |system| again.wait(system))])
+        let wait = CheckDeadline::begin(self.deadline.0);
+        let Some(wrong) = self.ask(system, wait.first_limit()) else { return Ok(vec![]) };
+        let (summary, check) = (format!("wait for {expected} (now: {wrong})"), self.clone());
+        Ok(vec![Change::new(summary, move |system| check.wait(system, wait, wrong))])
     }
 }
 
@@ -150,14 +151,14 @@ impl HttpCheck {
         system.root().read(&system.root().resolve(ca)?, MAX_CA_BYTES)
     }
 
-    fn probe(&self, system: &System) -> Result<ProbeAnswer> {
+    fn probe(&self, system: &System, limit: Duration) -> Result<ProbeAnswer> {
         let request = ProbeRequest { url: self.url.clone(), ca: self.certificates(system)? };
-        system.fetcher.probe(&system.host, request)
+        system.fetcher.probe(&system.host, request, limit)
     }
 
     /// Returns the difference between the answer and the expected one; `None` if there is none.
-    fn ask(&self, system: &System) -> Option<Wrong> {
-        let answer = match self.probe(system) {
+    fn ask(&self, system: &System, limit: Duration) -> Option<Wrong> {
+        let answer = match self.probe(system, limit) {
             Ok(answer) => answer,
             Err(error) => return Some(Wrong::NoAnswer(format!("{error:#}"))),
         };
@@ -182,9 +183,10 @@ impl HttpCheck {
         wrong.map(Wrong::Answer)
     }
 
-    fn wait(&self, system: &System) -> Result<()> {
+    fn wait(&self, system: &System, wait: CheckDeadline, wrong: Wrong) -> Result<()> {
         self.check_ca(system)?;
-        match wait_until(system, &self.title(), self.deadline.0, |system| self.ask(system))? {
+        let ask = |system: &System, limit| self.ask(system, limit);
+        match wait.until_right(system, &self.title(), wrong, ask)? {
             None => Ok(()),
             Some(wrong) => Err(self.late(system, &wrong).into()),
         }
@@ -233,12 +235,14 @@ mod tests {
     use super::*;
     use crate::{error::exit_code, stop::Interrupt, system::Mode};
 
-    /// Waits for an answer that never comes. The deadline passes at once.
+    /// Waits for an answer that never comes. It asks once.
     fn wait(port: u16, fields: &str) -> (u8, String) {
         let text = format!("url = \"http://127.0.0.1:{port}/\"\ndeadline = \"0s\"\n{fields}");
         let check: HttpCheck = toml::from_str(&text).unwrap();
         let system = System::open("/".as_ref(), Mode::Run, Interrupt::default()).unwrap();
-        let error = check.wait(&system).unwrap_err();
+        let wait = CheckDeadline::begin(check.deadline.0);
+        let wrong = check.ask(&system, wait.first_limit()).unwrap();
+        let error = check.wait(&system, wait, wrong).unwrap_err();
         (exit_code(&error), error.to_string())
     }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Change, Finding, Kind, Resource, wait::wait_until};
+use super::{Change, Finding, Kind, Resource, wait::CheckDeadline};
 use crate::{
     error::Fault,
     system::System,
@@ -20,7 +20,7 @@ use crate::{
 pub struct TcpCheck {
     /// The server: `HOST:PORT`, such as `127.0.0.1:5432`, `db.internal:5432` or `[::1]:6379`.
     address: String,
-    /// How long to wait for a connection. Default: 60s.
+    /// How long to wait for a connection. `0s` tries once. Default: 60s.
     #[serde(default = "minute")]
     deadline: Span,
 }
@@ -53,9 +53,10 @@ impl Resource for TcpCheck {
         if !system.is_live() {
             return Ok(vec![Change::deferred(format!("connect (deferred: {})", system.why_not_live()))]);
         }
-        let Some(wrong) = self.ask(system) else { return Ok(vec![]) };
-        let again = self.clone();
-        Ok(vec![Change::new(format!("wait for a connection (now: {wrong})"), move |system| again.wait(system))])
+        let wait = CheckDeadline::begin(self.deadline.0);
+        let Some(wrong) = self.ask(system, wait.first_limit()) else { return Ok(vec![]) };
+        let (summary, check) = (format!("wait for a connection (now: {wrong})"), self.clone());
+        Ok(vec![Change::new(summary, move |system| check.wait(system, wait, wrong))])
     }
 }
 
@@ -74,15 +75,14 @@ impl TcpCheck {
     }
 
     /// Connects. Returns the reason why there is no connection; `None` if there is one.
-    fn ask(&self, system: &System) -> Option<String> {
+    fn ask(&self, system: &System, limit: Duration) -> Option<String> {
         let (host, port) = self.parts()?;
-        system.fetcher.connect(&system.host, host, port).err().map(|error| format!("{error:#}"))
+        system.fetcher.connect(&system.host, host, port, limit).err().map(|error| format!("{error:#}"))
     }
 
-    fn wait(&self, system: &System) -> Result<()> {
-        let Some(wrong) = wait_until(system, &self.address, self.deadline.0, |system| self.ask(system))? else {
-            return Ok(());
-        };
+    fn wait(&self, system: &System, wait: CheckDeadline, wrong: String) -> Result<()> {
+        let ask = |system: &System, limit| self.ask(system, limit);
+        let Some(wrong) = wait.until_right(system, &self.address, wrong, ask)? else { return Ok(()) };
         let (address, deadline) = (&self.address, spoken(self.deadline.0));
         let hint = format!(
             "find the cause: ss --listening --tcp --numeric; systemctl --failed; getent hosts {}; then run again: {}",

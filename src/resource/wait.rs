@@ -16,28 +16,61 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// From this pause on, the states of the services are checked as well, because that needs a process.
 const MIN_PAUSE_FOR_UNITS: Duration = Duration::from_millis(100);
 
-/// Asks until the answer is right. Returns what is still wrong at the deadline; `None` if the answer is right.
-///
-/// # Errors
-/// If a service that this run has started ends, or if the run is stopped.
-pub(super) fn wait_until<W: Display>(
-    system: &System,
-    title: &str,
+/// The time that a check has. It begins with the first question, which the plan asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CheckDeadline {
+    began: Instant,
     deadline: Duration,
-    ask: impl Fn(&System) -> Option<W>,
-) -> Result<Option<W>> {
-    let end = Instant::now() + deadline;
-    let mut pause = FIRST_PAUSE;
-    while let Some(wrong) = ask(system) {
-        if Instant::now() >= end {
-            return Ok(Some(wrong));
-        }
-        if pause >= MIN_PAUSE_FOR_UNITS {
-            system.host.check_started()?;
-        }
-        system.host.progress(&format!("{title}: {wrong}"));
-        system.host.stop.wait(pause)?;
-        pause = (pause * 3 / 2).min(MAX_PAUSE);
+}
+
+impl CheckDeadline {
+    /// Begins the wait.
+    pub(super) fn begin(deadline: Duration) -> Self {
+        Self { began: Instant::now(), deadline }
     }
-    Ok(None)
+
+    /// Returns the most time that the first question may take.
+    ///
+    /// A deadline of zero means one question, without a limit of its own.
+    pub(super) fn first_limit(self) -> Duration {
+        if self.deadline.is_zero() { Duration::MAX } else { self.deadline }
+    }
+
+    fn left(self) -> Duration {
+        self.deadline.saturating_sub(self.began.elapsed())
+    }
+
+    /// Asks again until the answer is right. Returns what is still wrong at the deadline; `None` if the answer is right.
+    ///
+    /// `wrong` is the result of the first question. `ask` is called with the time that is left. A question that the
+    /// deadline has cut short has no result; that of the question before it is returned.
+    ///
+    /// # Errors
+    /// If a service that this run has started ends, or if the run is stopped.
+    pub(super) fn until_right<W: Display>(
+        self,
+        system: &System,
+        title: &str,
+        mut wrong: W,
+        ask: impl Fn(&System, Duration) -> Option<W>,
+    ) -> Result<Option<W>> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if pause >= MIN_PAUSE_FOR_UNITS {
+                system.host.check_started()?;
+            }
+            system.host.progress(&format!("{title}: {wrong}"));
+            system.host.stop.wait(pause.min(self.left()))?;
+            let left = self.left();
+            if left.is_zero() {
+                return Ok(Some(wrong));
+            }
+            match ask(system, left) {
+                None => return Ok(None),
+                Some(_) if self.left().is_zero() => return Ok(Some(wrong)),
+                Some(now) => wrong = now,
+            }
+            pause = (pause * 3 / 2).min(MAX_PAUSE);
+        }
+    }
 }

@@ -1,9 +1,12 @@
 //! The kinds `http_check` and `tcp_check` against servers of the test.
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
+
+use nix::sys::socket::{Backlog, listen};
 
 use crate::{
     sandbox::Sandbox,
@@ -57,6 +60,34 @@ fn a_body_does_not_reach_the_terminal_raw() {
     let server = Server::start(|_| Reply::ok("\u{1b}]52;c;AAAA\u{7}\u{202e}"));
     let said = sandbox.run_resources(&http(&server.url("/"), "body = \"x\"\ndeadline = \"0s\"")).expect(1);
     assert!(!(said.stdout + &said.stderr).contains(['\u{1b}', '\u{7}', '\u{202e}']));
+}
+
+#[test]
+fn a_silent_server_is_not_awaited_after_the_deadline() {
+    let machine = Machine::new();
+    let sandbox = &machine.sandbox;
+    // The kernel accepts the connections, but no program answers.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let check = http(&format!("http://{address}/"), "deadline = \"200ms\"");
+    let plan = sandbox.run(&["plan", "--steps", &sandbox.manifest(&check)]).expect(0);
+    let _ = plan.says("wait for 200 (now: no answer within 200 ms)");
+    let words = "did not answer 200 within 200 ms: no answer within 200 ms";
+    let _ = sandbox.run_resources(&check).expect(75).says(words);
+}
+
+#[test]
+fn a_full_queue_is_not_awaited_after_the_deadline() {
+    let machine = Machine::new();
+    let sandbox = &machine.sandbox;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listen(&listener, Backlog::new(0).unwrap()).unwrap();
+    let fill = |_| TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok();
+    let _queue: Vec<_> = (0..9).map_while(fill).collect();
+    let check = format!("[[resource]]\nkind = \"tcp_check\"\naddress = \"{address}\"\ndeadline = \"200ms\"\n");
+    let words = "accepted no connection within 200 ms: no connection within 200 ms";
+    let _ = sandbox.run_resources(&check).expect(75).says(words);
 }
 
 #[test]

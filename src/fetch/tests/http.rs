@@ -352,7 +352,8 @@ fn a_file_is_read_below_the_root() {
 fn a_probe_tells_what_was_answered_and_follows_nothing() {
     let server = Server::replies(vec![Reply::new(301, &[("Location", "/there"), ("X-App", "1.0")], "moved")]);
     let bench = Bench::new(settings());
-    let answer = bench.system.fetcher.probe(&bench.system.host, ProbeRequest::new(server.url("/"))).unwrap();
+    let answer =
+        bench.system.fetcher.probe(&bench.system.host, ProbeRequest::new(server.url("/")), Duration::MAX).unwrap();
     assert_eq!((answer.status, server.requests().len()), (301, 1));
     assert!(answer.headers.contains(&("x-app".into(), "1.0".into())), "{:?}", answer.headers);
 }
@@ -361,7 +362,7 @@ fn a_probe_tells_what_was_answered_and_follows_nothing() {
 fn a_probe_fails_in_few_words_and_is_not_repeated() {
     let probe = |settings, url: &str| {
         let system = &Bench::new(settings).system;
-        system.fetcher.probe(&system.host, ProbeRequest::new(url)).unwrap_err().to_string()
+        system.fetcher.probe(&system.host, ProbeRequest::new(url), Duration::MAX).unwrap_err().to_string()
     };
     assert_eq!(probe(settings(), UNUSED), "connection refused");
     let server = Server::replies(vec![Reply::raw("").then_stall()]);

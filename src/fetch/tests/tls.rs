@@ -14,7 +14,7 @@
 //!
 //! `other.pem` is for 192.0.2.1; `expired.pem` ended on 2 January 2020.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rustls::{
     RootCertStore, ServerConfig, ServerConnection, StreamOwned,
@@ -65,7 +65,15 @@ fn a_trusted_server_is_believed() {
     let server = server(include_bytes!("certificates/valid.pem"), Reply::ok("jar"));
     assert_eq!(text(Bench::new(trusting()).fetch(&server.url("/")).unwrap()), "jar");
     let bench = Bench::new(trusting());
-    assert_eq!(bench.system.fetcher.probe(&bench.system.host, ProbeRequest::new(server.url("/"))).unwrap().status, 200);
+    assert_eq!(
+        bench
+            .system
+            .fetcher
+            .probe(&bench.system.host, ProbeRequest::new(server.url("/")), Duration::MAX)
+            .unwrap()
+            .status,
+        200
+    );
 }
 
 #[test]
@@ -74,7 +82,7 @@ fn a_probe_may_trust_a_file_of_its_own_instead() {
     let bench = Bench::new(settings());
     let probe = |pem: &[u8]| {
         let request = ProbeRequest { ca: Some(pem.into()), ..ProbeRequest::new(server.url("/")) };
-        bench.system.fetcher.probe(&bench.system.host, request).map(|answer| answer.body)
+        bench.system.fetcher.probe(&bench.system.host, request, Duration::MAX).map(|answer| answer.body)
     };
     assert_eq!(probe(AUTHORITY).unwrap(), "jar");
     let other = probe(include_bytes!("certificates/other.pem")).unwrap_err().to_string();
