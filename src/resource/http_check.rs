@@ -10,8 +10,10 @@ use super::{Change, Finding, Kind, Resource, wait::CheckDeadline};
 use crate::{
     error::Fault,
     net::probe::{ProbeAnswer, ProbeRequest},
+    redaction,
     system::{Fact, System},
     value::{AbsPath, Span, spoken},
+    visible,
 };
 
 /// Limits the size of a file of certificates.
@@ -123,7 +125,7 @@ impl Resource for HttpCheck {
 impl HttpCheck {
     fn expected(&self) -> String {
         let headers: String = self.header.iter().map(|(name, value)| format!(", {name}: {value}")).collect();
-        let body = self.body.as_ref().map(|body| format!(", a body with `{body}`"));
+        let body = self.body.as_ref().map(|body| format!(", a body with `{}`", one_line(body)));
         format!("{}{headers}{}", self.status, body.unwrap_or_default())
     }
 
@@ -168,8 +170,8 @@ impl HttpCheck {
         if let Some(body) = &self.body
             && !answer.body.contains(body)
         {
-            let start: String = answer.body.chars().take(MAX_SHOWN_CHARACTERS).collect();
-            return Some(Wrong::Answer(format!("the body begins with `{start}`")));
+            let shown: String = one_line(&answer.body).chars().take(MAX_SHOWN_CHARACTERS).collect();
+            return Some(Wrong::Answer(format!("the body begins with `{shown}`")));
         }
         let wrong = self.header.iter().find_map(|(name, value)| {
             let mut got =
@@ -207,6 +209,11 @@ impl HttpCheck {
             Wrong::Answer(_) => fault,
         }
     }
+}
+
+/// Returns a body as one line. Secrets are removed first, because they are not found in an escaped or a cut text.
+fn one_line(body: &str) -> String {
+    visible::line(&redaction::shown(body)).into_owned()
 }
 
 /// The difference between an answer and the expected one.

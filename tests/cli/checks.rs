@@ -63,6 +63,16 @@ fn a_body_does_not_reach_the_terminal_raw() {
 }
 
 #[test]
+fn a_message_shows_a_body_on_one_line() {
+    let machine = Machine::new();
+    let sandbox = &machine.sandbox;
+    let server = Server::start(|_| Reply::ok("first\n\"second\"\r\n"));
+    let check = http(&server.url("/"), "body = \"up\\nagain\"\ndeadline = \"0s\"");
+    let said = sandbox.run_resources(&check).expect(1);
+    let _ = said.says("a body with `up\\nagain` within 0 ms: the body begins with `first\\n\"second\"\\r\\n`");
+}
+
+#[test]
 fn a_silent_server_is_not_awaited_after_the_deadline() {
     let machine = Machine::new();
     let sandbox = &machine.sandbox;
