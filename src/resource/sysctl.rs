@@ -194,7 +194,10 @@ impl Sysctl {
         }
         for (name, directory) in files {
             let path = AbsPath::from(directory).join(&name)?;
-            let text = system.root().read_text(&system.root().resolve(&path)?)?;
+            // systemd-sysctl goes on without such a file. A link to /dev/null masks a package's file.
+            let Ok(text) = system.root().resolve(&path).and_then(|file| system.root().read_text(&file)) else {
+                continue;
+            };
             for line in text.lines().map(str::trim_start).filter(|line| !line.starts_with(['#', ';'])) {
                 let Some((other, value)) = line.split_once('=') else { continue };
                 let Some(other) = Parameter::new(other.trim().trim_start_matches('-')) else { continue };

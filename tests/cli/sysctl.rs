@@ -1,6 +1,6 @@
 //! The kind `sysctl`, in a network namespace of its own, whose parameters are nobody else's.
 
-use std::fs;
+use std::{fs, os::unix::fs::symlink};
 
 use crate::{
     sandbox::{Finished, Sandbox},
@@ -83,6 +83,22 @@ fn a_later_file_that_overrules_is_named() {
     kernel.0.write("etc/sysctl.d/99-other.conf", "net.core.somaxconn = 1234\n");
     let quiet = kernel.run("true", "run", values).expect(0);
     assert!(!(quiet.stdout + &quiet.stderr).contains("at boot,"));
+}
+
+#[test]
+fn a_later_file_that_cannot_be_read_sets_nothing() {
+    let kernel = Kernel::new();
+    kernel.0.write("etc/sysctl.d/99-unknown.conf", "net.core.some* = 5\n");
+    // A link to /dev/null masks a file of a package, sysctl.d(5).
+    for (name, target) in [("masked", "/dev/null"), ("gone", "/no/such"), ("circle", "99-circle.conf")] {
+        symlink(target, kernel.0.at(&format!("etc/sysctl.d/99-{name}.conf"))).unwrap();
+    }
+    fs::create_dir(kernel.0.at("etc/sysctl.d/99-directory.conf")).unwrap();
+    let values = "\"net.core.somaxconn\" = 1234";
+    for verb in ["plan", "run"] {
+        let said = kernel.run("true", verb, values).expect(0).says("2 changes");
+        assert!(!(said.stdout + &said.stderr).contains("at boot,"));
+    }
 }
 
 #[test]
