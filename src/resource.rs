@@ -59,9 +59,9 @@ pub trait Resource: fmt::Debug {
         None
     }
 
-    /// Returns the name that only one resource of its kind may have.
-    fn unique_name(&self) -> Option<&str> {
-        None
+    /// Returns the other things that only this resource may manage, each with the field that names it.
+    fn owned_things(&self) -> Vec<(&'static str, String)> {
+        vec![]
     }
 
     /// Returns its fields that other users of the machine can read. No secret variable may be in them.

@@ -308,11 +308,14 @@ impl<'a> Reader<'a> {
         let span_of = |fields: &[&str]| span_of(&table, fields, span);
         // The identifying field as written: `/srv/{{ instance.id }}`.
         let written = || title_as_written(&table);
-        let name = || resource.unique_name().map(|name| format!("{} {name}", entry.name));
-        if let Some(owned) = resource.owned_path().map(ToString::to_string).or_else(name) {
-            let is_unknown = unknown.has("path") || unknown.has("name");
-            let owned = is_unknown.then(written).flatten().unwrap_or(owned);
-            self.owned((text, span_of(&["path", "name"])), owned, scope);
+        let is_unnamed = unknown.has("path") || unknown.has("name");
+        let as_written = |owned| is_unnamed.then(written).flatten().unwrap_or(owned);
+        if let Some(path) = resource.owned_path() {
+            self.owned((text, span_of(&["path", "name"])), as_written(path.to_string()), scope);
+        }
+        for (field, owned) in resource.owned_things() {
+            let owned = if field == "name" { as_written(owned) } else { owned };
+            self.owned((text, span_of(&[field])), owned, scope);
         }
         if !["path", "owner", "group", "mode", "restart_on"].iter().any(|field| unknown.has(field)) {
             let spot = (text, span_of(&["path", "restart_on"]));
@@ -373,7 +376,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Records what only one resource of a machine may manage: a path, or the name of a command.
+    /// Records what only one resource of a machine may manage: a path, the name of a command, or a kernel parameter.
     fn owned(&mut self, spot: Spot<'a>, owned: String, scope: &Scope) {
         match self.paths.entry(owned) {
             Entry::Vacant(entry) => _ = entry.insert(Managers::new(spot, scope)),

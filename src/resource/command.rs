@@ -120,8 +120,8 @@ impl Resource for GuardedCommand {
         self.name.0.clone()
     }
 
-    fn unique_name(&self) -> Option<&str> {
-        Some(&self.name.0)
+    fn owned_things(&self) -> Vec<(&'static str, String)> {
+        vec![("name", format!("{} {}", Self::NAME, self.name.0))]
     }
 
     fn public_fields(&self) -> &'static [&'static str] {

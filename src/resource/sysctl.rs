@@ -1,6 +1,6 @@
 //! The kind `sysctl`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 use schemars::JsonSchema;
@@ -89,6 +89,11 @@ impl Resource for Sysctl {
 
     fn owned_path(&self) -> Option<&AbsPath> {
         Some(&self.name.0)
+    }
+
+    fn owned_things(&self) -> Vec<(&'static str, String)> {
+        let names: BTreeSet<String> = self.parameters().map(|(parameter, _)| parameter.to_string()).collect();
+        names.into_iter().map(|name| ("values", format!("the kernel parameter {name}"))).collect()
     }
 
     fn check(&self) -> Vec<Finding> {

@@ -102,6 +102,22 @@ fn a_later_file_that_cannot_be_read_sets_nothing() {
 }
 
 #[test]
+fn two_resources_cannot_set_the_same_parameter() {
+    let sandbox = Sandbox::new();
+    let sysctl = |name: &str, values: &str| {
+        format!("[[resource]]\nkind = \"sysctl\"\nname = \"{name}\"\nvalues = {{ {values} }}\n")
+    };
+    let validate = |second: &str| {
+        let both = sysctl("90-a", "\"vm.swappiness\" = 1, \"vm.x\" = 1") + &sysctl("90-b", second);
+        sandbox.run(&["validate", "--steps", &sandbox.manifest(&both)])
+    };
+    let refused =
+        validate("\"vm/swappiness\" = 2").expect(2).says("two resources manage the kernel parameter vm.swappiness");
+    let _ = refused.says("the first one is at ").says("values = { \"vm/swappiness\" = 2 }\n").says("^^^^^");
+    let _ = validate("\"vm.overcommit_memory\" = 1").expect(0);
+}
+
+#[test]
 fn an_image_gets_the_file_alone() {
     let sandbox = Sandbox::new();
     fs::create_dir_all(sandbox.at("tree/etc/sysctl.d")).unwrap();
