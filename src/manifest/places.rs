@@ -23,7 +23,7 @@ pub(super) struct Declaration<'a> {
 
 impl<'a> Declaration<'a> {
     pub(super) fn new(resource: &dyn Resource, spot: Spot<'a>, scope: Scope) -> Self {
-        let owner = resource.owner().map(|name| Owner::Name(name.to_owned()));
+        let owner = resource.owner().map(Owner::declared);
         let (path, files) = (resource.owned_path().cloned(), resource.files());
         Self { path, owner, writers: resource.writers(), files, spot, scope }
     }

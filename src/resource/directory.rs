@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     Change, Kind, Resource,
-    ownership::{AccountName, Ids, differences, ids_of, owner, words},
+    ownership::{AccountName, Ids, NameOrNumber, differences, ids_of, owner, words},
 };
 use crate::{
     error::Fault,
@@ -25,11 +25,11 @@ use crate::{
 pub struct Directory {
     /// Its path.
     path: AbsPath,
-    /// Its owner. Default: root for a new directory, or the user whose directory it is in; unchanged for an existing one.
+    /// Its owner, by name or by number, such as `1500`. Default: root for a new directory, or the user whose directory it is in; unchanged for an existing one.
     /// Below a user's directory it must be that user.
-    owner: Option<AccountName>,
-    /// Its group. Default: the owner's primary group.
-    group: Option<AccountName>,
+    owner: Option<NameOrNumber>,
+    /// Its group, by name or by number. Default: the owner's primary group; for a number without an account, that number.
+    group: Option<NameOrNumber>,
     /// Its permission bits. Default: 0755 for a new directory, unchanged for an existing one.
     mode: Option<FileMode>,
 }
@@ -52,12 +52,12 @@ impl Resource for Directory {
     }
 
     fn owner(&self) -> Option<&str> {
-        self.owner.as_ref().map(AccountName::as_str)
+        self.owner.as_ref().map(NameOrNumber::as_str)
     }
 
     fn writers(&self) -> Option<Writers> {
-        let group = self.group.as_ref().map(AccountName::as_str);
-        let is_shared = || group.is_some_and(|group| group != "root" && Some(group) != self.owner());
+        let group = self.group.as_ref().map(NameOrNumber::as_str);
+        let is_shared = || group.is_some_and(|group| !["root", "0"].contains(&group) && Some(group) != self.owner());
         Some(Writers::of(self.mode.map_or(0, |mode| mode.0), true, is_shared))
     }
 
@@ -101,7 +101,7 @@ impl Resource for Directory {
 impl Directory {
     /// Returns a user's directory with mode 0700, for a kind that needs one.
     pub(super) fn private(path: AbsPath, owner: &AccountName) -> Self {
-        Self { path, owner: Some(owner.clone()), group: None, mode: Some(FileMode(0o700)) }
+        Self { path, owner: Some(owner.into()), group: None, mode: Some(FileMode(0o700)) }
     }
 
     /// Whose it is to be. Without an owner it stays whose it is; a new one is that of the directory above.

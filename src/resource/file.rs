@@ -14,7 +14,7 @@ use self::origin::Origin;
 pub use self::origin::note;
 use super::{
     Change, Finding, Kind, Resource, Template,
-    ownership::{AccountName, Ids, differences, ids, owner},
+    ownership::{AccountName, Ids, NameOrNumber, differences, ids, owner},
 };
 use crate::{
     error::Fault,
@@ -55,10 +55,11 @@ pub struct File {
     /// How to check a source without `sha256`. `etag`: compare the `ETag` at each run (default for s3). `none`: download
     /// once and keep the content.
     verify: Option<Verify>,
-    /// Its owner. Default: root. Below a user's directory it must be that user.
-    owner: Option<AccountName>,
-    /// Its group. Default: the owner's primary group.
-    group: Option<AccountName>,
+    /// Its owner, by name or by number, such as `1500`. Default: root. Below a user's directory it must be that user, who
+    /// must have an account.
+    owner: Option<NameOrNumber>,
+    /// Its group, by name or by number. Default: the owner's primary group.
+    group: Option<NameOrNumber>,
     /// Its permission bits. Default: 0644; 0600 for a secret.
     mode: Option<FileMode>,
     /// Whether `{{ name }}` in the source's content is replaced, as it always is in `content`. Default: false.
@@ -122,7 +123,7 @@ impl Resource for File {
     }
 
     fn owner(&self) -> Option<&str> {
-        Some(self.owner.as_ref().map_or("root", AccountName::as_str))
+        Some(self.owner.as_ref().map_or("root", NameOrNumber::as_str))
     }
 
     fn template(&self) -> Option<Template<'_>> {
@@ -264,7 +265,7 @@ impl File {
 
     /// Returns a user's file with this text, for a kind that writes one.
     pub(super) fn of_user(path: AbsPath, content: String, owner: &AccountName, mode: FileMode) -> Self {
-        Self { owner: Some(owner.clone()), mode: Some(mode), ..Self::of_text(path, content) }
+        Self { owner: Some(owner.into()), mode: Some(mode), ..Self::of_text(path, content) }
     }
 
     /// Whether a file with the right bytes is replaced, rather than given to another owner or mode: a user who could

@@ -48,6 +48,44 @@ impl fmt::Display for AccountName {
     }
 }
 
+/// The owner or group of a path: the name of an account, or its number, such as `1500`. A number needs no account. It is a
+/// string, as a mode is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(extend("pattern" = "^([a-z_][a-z0-9_-]{0,31}|0|[1-9][0-9]{0,9})$"))]
+pub struct NameOrNumber(String);
+
+impl NameOrNumber {
+    /// Returns the name or number as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn id(&self) -> Option<u32> {
+        self.0.parse().ok()
+    }
+}
+
+impl TryFrom<String> for NameOrNumber {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return AccountName::try_from(text).map(|name| Self(name.0));
+        }
+        // chown(2) does not change the owner for the highest value.
+        let is_id = text.parse().is_ok_and(|id: u32| id != u32::MAX && id.to_string() == text);
+        ensure!(is_id, "`{text}` is not the number of an account: use 0 to {}, without leading zeros", u32::MAX - 1);
+        Ok(Self(text))
+    }
+}
+
+impl From<&AccountName> for NameOrNumber {
+    fn from(name: &AccountName) -> Self {
+        Self(name.0.clone())
+    }
+}
+
 /// Returns the user that runs this program. It is asked once, because a plan needs it for each resource.
 fn caller() -> u32 {
     static CALLER: LazyLock<u32> = LazyLock::new(|| geteuid().as_raw());
@@ -55,10 +93,13 @@ fn caller() -> u32 {
 }
 
 /// Returns the declared owner; root if none is declared.
-pub fn owner(system: &System, owner: Option<&AccountName>) -> Result<Owner> {
+pub fn owner(system: &System, owner: Option<&NameOrNumber>) -> Result<Owner> {
     let Some(name) = owner else { return Ok(Owner::Id(caller())) };
+    if let Some(uid) = name.id() {
+        return Ok(Owner::Id(uid));
+    }
     let accounts = system.host.accounts()?;
-    Ok(accounts.user(name.as_str()).map_or_else(|| Owner::Name(name.to_string()), |user| Owner::Id(user.uid)))
+    Ok(accounts.user(name.as_str()).map_or_else(|| Owner::Name(name.0.clone()), |user| Owner::Id(user.uid)))
 }
 
 /// Numeric ids of the declared owner and group; `None` in a plan whose earlier changes create the account.
@@ -67,12 +108,12 @@ pub type Ids = Option<(u32, u32)>;
 /// Looks up the owner and the group.
 ///
 /// The default owner is the user that runs this program, which is root. The default group is the owner's primary group.
-pub fn ids(system: &System, name: Option<&AccountName>, group: Option<&AccountName>) -> Result<Ids> {
+pub fn ids(system: &System, name: Option<&NameOrNumber>, group: Option<&NameOrNumber>) -> Result<Ids> {
     ids_of(system, &owner(system, name)?, group)
 }
 
 /// Looks up the group, for an owner that is known.
-pub fn ids_of(system: &System, owner: &Owner, group: Option<&AccountName>) -> Result<Ids> {
+pub fn ids_of(system: &System, owner: &Owner, group: Option<&NameOrNumber>) -> Result<Ids> {
     let accounts = system.host.accounts()?;
     let owner = match owner {
         Owner::Id(uid) => Some((*uid, accounts.user_by_id(*uid).map_or(*uid, |user| user.gid))),
@@ -82,8 +123,9 @@ pub fn ids_of(system: &System, owner: &Owner, group: Option<&AccountName>) -> Re
     let group = match group {
         None => owner.map(|(_, gid)| gid),
         Some(name) => match accounts.group(name.as_str()) {
+            _ if name.id().is_some() => name.id(),
             Some(group) => Some(group.gid),
-            None if system.expects(&Fact::Group(name.to_string())) || system.expects(&Fact::Packages) => None,
+            None if system.expects(&Fact::Group(name.0.clone())) || system.expects(&Fact::Packages) => None,
             None => return Err(missing("group", name.as_str())),
         },
     };
@@ -124,6 +166,16 @@ pub fn differences(system: &System, now: Ownership, ids: Ids, mode: Option<u32>)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_number_of_an_account_is_plain() {
+        for (good, id) in [("0", Some(0)), ("1500", Some(1500)), ("4294967294", Some(u32::MAX - 1)), ("app", None)] {
+            assert_eq!(NameOrNumber::try_from(good.to_owned()).unwrap().id(), id, "{good}");
+        }
+        for bad in ["", "01", "4294967295", "99999999999", "-1", "+1", "1a", "1 ", "١"] {
+            assert!(NameOrNumber::try_from(bad.to_owned()).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn account_names_are_strict() {

@@ -31,6 +31,7 @@ mod mask;
 mod metadata;
 mod output;
 mod own_service;
+mod ownership;
 mod pages;
 mod places;
 mod put_back;

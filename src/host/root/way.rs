@@ -23,6 +23,11 @@ pub enum Owner {
 }
 
 impl Owner {
+    /// Returns the owner that a manifest declares by name or by number.
+    pub fn declared(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Id)
+    }
+
     /// Returns whether it is root or the user that runs this program.
     fn is_ours(&self) -> bool {
         match self {

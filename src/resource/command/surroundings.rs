@@ -36,7 +36,7 @@ impl Surroundings {
         let mut variables = vec![];
         let mut user = None;
         if let Some(name) = &command.user {
-            let Some((uid, _)) = ownership::ids(system, Some(name), None)? else { return Ok(None) };
+            let Some((uid, _)) = ownership::ids(system, Some(&name.into()), None)? else { return Ok(None) };
             let accounts = system.host.accounts()?;
             let home = accounts.user(name.as_str()).map_or_else(|| "/".into(), |account| account.home.clone());
             user = Some(UserIdentity::of(uid, &accounts));
