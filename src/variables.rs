@@ -1,16 +1,23 @@
 //! Variables: `{{ name }}` is replaced in parsed string values, not in the text, so that a value cannot become syntax.
 
+mod placeholder;
+pub mod value;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     fmt,
-    ops::Range,
     rc::Rc,
 };
 
 use anyhow::Result;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
+pub use self::placeholder::{Unresolved, only_placeholder};
+use self::{
+    placeholder::{Piece, Why, pieces},
+    value::Value,
+};
 use crate::{
     diagnostic::{Diagnostic, Faults, Place, Text, did_you_mean},
     redaction::Redaction,
@@ -22,11 +29,11 @@ type Facts = Box<dyn Fn(&str) -> Option<Result<String>>>;
 /// The variables of a manifest.
 pub struct Variables {
     /// The manifest's own declarations.
-    declared: BTreeMap<String, String>,
+    declared: BTreeMap<String, Value>,
     /// The operator's values, which override the manifest's.
-    given: BTreeMap<String, String>,
+    given: BTreeMap<String, Value>,
     /// The operator's values from files, which are never shown.
-    private: BTreeMap<String, String>,
+    private: BTreeMap<String, Value>,
     /// The variables with a faulty declaration. The fault is reported; their values are unknown.
     broken: BTreeSet<String>,
     /// Where the values of files and manifests stand.
@@ -49,109 +56,6 @@ impl fmt::Display for OfEachInstance {
 
 impl std::error::Error for OfEachInstance {}
 
-/// A placeholder that cannot be replaced.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Unresolved {
-    /// The text between its braces.
-    name: String,
-    /// The number of placeholders before it in its string.
-    index: usize,
-    why: Why,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Why {
-    /// It has no end.
-    Open,
-    /// Its name is not a valid variable name.
-    NoName,
-    NotSet,
-    /// Its value is unknown here.
-    Unknown,
-    /// The machine could not provide the fact: the reason and a hint.
-    Untold(Rc<(String, Option<String>)>),
-}
-
-impl Unresolved {
-    /// Returns the fault in words.
-    pub fn message(&self) -> String {
-        self.message_of(&format!("{{{{ {} }}}}", self.name))
-    }
-
-    /// Returns the fault in words, with the name as it is written.
-    pub fn message_of(&self, written: &str) -> String {
-        let name = &self.name;
-        match &self.why {
-            Why::Open => "`{{` without `}}`".into(),
-            Why::NoName => format!("`{name}` is not a variable's name"),
-            Why::NotSet => format!("variable `{name}` is not set"),
-            Why::Unknown => format!("`{written}` is unknown: {OfEachInstance}"),
-            Why::Untold(untold) => format!("`{written}` cannot be determined: {}", untold.0),
-        }
-    }
-
-    /// Returns the hint.
-    pub fn hint(&self, variables: &Variables) -> Option<String> {
-        let near = || did_you_mean(&self.name, variables.names());
-        let literal = || "a literal `{{` is written `{{{{`".to_owned();
-        match &self.why {
-            Why::Open => Some(literal()),
-            Why::NoName => Some(near().unwrap_or_else(literal)),
-            Why::NotSet => {
-                Some(near().unwrap_or_else(|| format!("pass --set {}=VALUE, or set it in variables.toml", self.name)))
-            }
-            Why::Unknown => Some("leave the resource to the boot: phase = \"boot\"".into()),
-            Why::Untold(untold) => untold.1.clone(),
-        }
-    }
-
-    /// Its bytes in the string's text as it is written, in quotes and with escapes; `None` where they can't be told.
-    pub fn range(&self, written: &str) -> Option<Range<usize>> {
-        let mut placeholders = pieces(written).filter(|piece| !matches!(piece, Piece::Literal(_)));
-        match placeholders.nth(self.index)? {
-            Piece::Placeholder(name, range) if name == self.name => Some(range),
-            Piece::Open(start) => Some(start..start + 2),
-            _ => None,
-        }
-    }
-}
-
-/// A part of a string value.
-enum Piece<'a> {
-    Literal(&'a str),
-    /// A name, and the bytes from brace to brace.
-    Placeholder(&'a str, Range<usize>),
-    /// `{{` without `}}`, up to the end.
-    Open(usize),
-}
-
-/// Returns the parts of a string: `{{ name }}` is a placeholder, `{{{{` a literal `{{`.
-fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let rest = &text[at..];
-        let piece = if let Some(inner) = rest.strip_prefix("{{") {
-            if inner.starts_with("{{") {
-                at += 4;
-                return Some(Piece::Literal("{{"));
-            }
-            match inner.split_once("}}") {
-                Some((name, _)) => Piece::Placeholder(name.trim(), at..at + name.len() + 4),
-                None => Piece::Open(at),
-            }
-        } else {
-            Piece::Literal(&rest[..rest.find("{{").unwrap_or(rest.len())])
-        };
-        at = match &piece {
-            Piece::Literal("") => return None,
-            Piece::Literal(literal) => at + literal.len(),
-            Piece::Placeholder(_, range) => range.end,
-            Piece::Open(_) => text.len(),
-        };
-        Some(piece)
-    })
-}
-
 /// A text with its placeholders replaced.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Resolved {
@@ -163,7 +67,7 @@ pub struct Resolved {
 
 /// The value of a variable, as far as it is known.
 enum VariableValue {
-    Known(String),
+    Known(Value),
     /// The value exists, but is unknown here.
     Unknown,
 }
@@ -182,7 +86,7 @@ impl Variables {
     /// If the name is not a valid variable name.
     pub fn give(&mut self, name: &str, value: &str) -> Result<(), String> {
         check_name(name)?;
-        _ = self.given.insert(name.into(), value.into());
+        _ = self.given.insert(name.into(), Value::Text(value.into()));
         _ = self.places.remove(name);
         Ok(())
     }
@@ -212,12 +116,13 @@ impl Variables {
 
     /// Returns the redaction that removes the values of files from a text.
     pub fn redaction(&self) -> Redaction {
-        Redaction::of_variables(self.private.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        let values = self.private.iter().flat_map(|(name, value)| value.texts().iter().map(move |text| (name, text)));
+        Redaction::of_variables(values.map(|(name, text)| (name.as_str(), text.as_str())))
     }
 
     /// Sets a fact, such as `instance.region`, so that the machine is not asked for it.
     pub fn suppose(&mut self, fact: &str, value: &str) {
-        _ = self.given.insert(fact.into(), value.into());
+        _ = self.given.insert(fact.into(), Value::Text(value.into()));
     }
 
     /// Replaces every `{{ name }}`. `{{{{` is a literal `{{`. A value itself is not searched for placeholders.
@@ -246,10 +151,35 @@ impl Variables {
     /// The placeholders whose names are not valid variable names.
     pub fn resolve_known(&self, text: &str) -> Result<Resolved, (Unresolved, Vec<Unresolved>)> {
         replace(text, |name| match self.look_up(name, false) {
-            Ok(Some(value)) => Ok(VariableValue::Known(value)),
+            Ok(Some(value)) => Ok(VariableValue::Known(Value::Text(value))),
             Ok(None) => Ok(VariableValue::Unknown),
             Err(unresolved) => Err(unresolved.why),
         })
+    }
+
+    /// Returns the value of a variable that is no text. A text of the command line is a list if the manifest's default
+    /// is one.
+    pub fn typed(&self, name: &str) -> Option<Value> {
+        let declared = self.declared.get(name);
+        let value = match (self.given.get(name).or(declared)?, declared) {
+            (Value::Text(text), Some(Value::List(_))) => value::list(text),
+            (Value::Text(_), _) => return None,
+            (value, _) => value.clone(),
+        };
+        _ = self.used.borrow_mut().insert(name.into());
+        Some(value)
+    }
+
+    /// Returns where a variable's value comes from, for a hint.
+    pub fn origin(&self, name: &str) -> String {
+        if self.is_secret(name) {
+            return format!("the value is that of the secret variable `{name}`");
+        }
+        match self.places.get(name) {
+            _ if self.given.contains_key(name) => format!("the value is that of variable `{name}`, set by --set"),
+            Some(place) => format!("the value is that of variable `{name}`, set at {place}"),
+            None => format!("the value is that of `{name}`"),
+        }
     }
 
     /// Returns the first secret variable of a text.
@@ -278,7 +208,10 @@ impl Variables {
             None => self.value(name),
         };
         match value {
-            Ok(VariableValue::Known(value)) => Ok(Some(value)),
+            Ok(VariableValue::Known(value)) => match value.text() {
+                Some(text) => Ok(Some(text.into_owned())),
+                None => Err(Unresolved { name: name.into(), index: 0, why: Why::List }),
+            },
             Ok(VariableValue::Unknown) => Ok(None),
             Err(why) => Err(Unresolved { name: name.into(), index: 0, why }),
         }
@@ -310,7 +243,7 @@ impl Variables {
         let is_declared = |name: &&String| !self.given.contains_key(*name);
         let values = self.given.iter().chain(self.declared.iter().filter(|(name, _)| is_declared(name)));
         let nested = values.filter_map(|(name, value)| {
-            let inner = pieces(value).find_map(|piece| match piece {
+            let inner = value.texts().iter().flat_map(|text| pieces(text)).find_map(|piece| match piece {
                 Piece::Placeholder(inner, _) if is_fact(inner) || self.names().any(|known| known == inner) => {
                     Some(inner)
                 }
@@ -331,10 +264,10 @@ impl Variables {
         self.declared.keys().chain(self.given.keys()).map(String::as_str)
     }
 
-    fn known(&self, name: &str) -> Option<Result<String, Why>> {
+    fn known(&self, name: &str) -> Option<Result<Value, Why>> {
         _ = self.used.borrow_mut().insert(name.into());
         let set = self.given.get(name).or_else(|| self.declared.get(name)).cloned();
-        set.map(Ok).or_else(|| self.asked.borrow().get(name).cloned())
+        set.map(Ok).or_else(|| self.asked.borrow().get(name).cloned().map(|told| told.map(Value::Text)))
     }
 
     fn value(&self, name: &str) -> Result<VariableValue, Why> {
@@ -357,7 +290,7 @@ impl Variables {
         };
         // A failed fact is not asked for again either, because that may take seconds.
         _ = self.asked.borrow_mut().insert(name.into(), told.clone());
-        told.map(VariableValue::Known)
+        told.map(|value| VariableValue::Known(Value::Text(value)))
     }
 }
 
@@ -378,7 +311,10 @@ fn replace(
             Piece::Open(start) => ("", Err(Why::Open), start..text.len()),
         };
         match value {
-            Ok(VariableValue::Known(value)) => resolved.text.push_str(&value),
+            Ok(VariableValue::Known(value)) => match value.text() {
+                Some(value) => resolved.text.push_str(&value),
+                None => unresolved.push(Unresolved { name: name.to_owned(), index: placeholders, why: Why::List }),
+            },
             Ok(VariableValue::Unknown) => {
                 resolved.text.push_str(&text[range]);
                 _ = resolved.unknown.get_or_insert_with(|| name.to_owned());
@@ -404,7 +340,7 @@ impl fmt::Debug for Variables {
 /// Reads a file of variables.
 fn read(
     text: &Text,
-    values: &mut BTreeMap<String, String>,
+    values: &mut BTreeMap<String, Value>,
     broken: &mut BTreeSet<String>,
     places: &mut BTreeMap<String, Place>,
 ) -> Faults {
@@ -420,24 +356,24 @@ fn read(
 fn read_table(
     text: &Text,
     table: &DeTable<'_>,
-    values: &mut BTreeMap<String, String>,
+    values: &mut BTreeMap<String, Value>,
     broken: &mut BTreeSet<String>,
     places: &mut BTreeMap<String, Place>,
 ) -> Faults {
     let mut faults = Faults::default();
     for (name, value) in table {
-        let (message, hint, span) = match value.get_ref() {
-            DeValue::String(value) => match check_name(name.get_ref()) {
+        let (message, hint, span) = match Value::read(value.get_ref()) {
+            Ok(value) => match check_name(name.get_ref()) {
                 Ok(()) => {
-                    _ = values.insert(name.get_ref().to_string(), value.to_string());
+                    _ = values.insert(name.get_ref().to_string(), value);
                     _ = places.insert(name.get_ref().to_string(), Place::new(text, &name.span()));
                     continue;
                 }
                 Err(message) => (message, None, name.span()),
             },
-            other => (
-                format!("the value of variable `{}` is a {}, not a string", name.get_ref(), other.type_str()),
-                Some("write it in quotes".into()),
+            Err(other) => (
+                format!("the value of variable `{}` is {other}", name.get_ref()),
+                Some("write a string in quotes, true, false, a number, or a list of strings".into()),
                 value.span(),
             ),
         };

@@ -40,6 +40,8 @@ pub(super) struct Reader<'a> {
     picks: &'a mut dyn FnMut(&str) -> bool,
     /// Whether the values of variables must be known: the step is picked, and what is read applies on this machine.
     asks: bool,
+    /// The values of the current table that a placeholder has alone: their places and its name.
+    whole: Vec<(Range<usize>, String)>,
     steps: Vec<Step>,
     step_names: BTreeMap<String, Spot<'a>>,
     paths: HashMap<String, Managers<'a>>,
@@ -62,6 +64,7 @@ impl<'a> Reader<'a> {
             faults,
             picks,
             asks: true,
+            whole: vec![],
             steps: vec![],
             step_names: BTreeMap::new(),
             paths: HashMap::new(),

@@ -86,6 +86,8 @@ pub fn json_schema() -> Value {
     _ = definitions.insert("step".into(), step());
     _ = definitions.insert("manifest".into(), manifest());
     definitions.values_mut().for_each(admit_variables);
+    let is_of_kinds = |name: &str| !["resource", "step", "manifest"].contains(&name);
+    definitions.iter_mut().filter(|(name, _)| is_of_kinds(name)).for_each(|(_, schema)| admit_placeholders(schema));
     for kind in KINDS {
         admit_architectures(&mut definitions[kind.name]);
     }
@@ -132,7 +134,7 @@ fn step() -> Value {
 }
 
 fn manifest() -> Value {
-    let values = json!({ "type": "string" });
+    let values = json!({ "type": ["string", "boolean", "number", "array"], "items": { "type": "string" } });
     json!({
         "type": "object",
         "properties": {
@@ -165,6 +167,28 @@ fn admit_variables(schema: &mut Value) {
                 return;
             }
             fields.values_mut().for_each(admit_variables);
+        }
+        _ => {}
+    }
+}
+
+/// Adapts a schema to typed variables: `"{{ name }}"` may be a boolean, a number or a list.
+fn admit_placeholders(schema: &mut Value) {
+    match schema {
+        Value::Array(schemas) => schemas.iter_mut().for_each(admit_placeholders),
+        Value::Object(fields) => {
+            fields.values_mut().for_each(admit_placeholders);
+            let is_typed = match fields.get("type") {
+                Some(Value::String(name)) => matches!(name.as_str(), "boolean" | "integer" | "number" | "array"),
+                Some(Value::Array(names)) => !names.contains(&json!("string")),
+                _ => false,
+            };
+            if is_typed {
+                let mut typed = std::mem::take(fields);
+                fields.extend(typed.remove("description").map(|text| ("description".into(), text)));
+                let placeholder = json!({ "type": "string", "pattern": r"^\{\{[^{}]*\}\}$" });
+                fields.extend([("if".into(), placeholder), ("else".into(), Value::Object(typed))]);
+            }
         }
         _ => {}
     }

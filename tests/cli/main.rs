@@ -56,6 +56,7 @@ mod swap;
 mod sysctl;
 mod terminal;
 mod trust;
+mod typed;
 mod user;
 mod user_data;
 mod verified;

@@ -305,14 +305,14 @@ fn each_fault_is_printed_once() {
 }
 
 #[test]
-fn a_variable_that_is_no_string_is_one_fault() {
+fn a_variable_that_is_a_table_is_one_fault() {
     let sandbox = Sandbox::new();
     let manifest = sandbox.write(
         "manifest.toml",
-        "[variables]\nport = 80\n[[step]]\nname = \"a\"\n[[step.resource]]\nkind = \"link\"\npath = \"/l\"\ntarget = \"{{ port }}\"\n",
+        "[variables]\nport = {}\n[[step]]\nname = \"a\"\n[[step.resource]]\nkind = \"link\"\npath = \"/l\"\ntarget = \"{{ port }}\"\n",
     );
     let finished =
-        sandbox.run(&["validate", "--steps", &manifest]).expect(2).says("write it in quotes").says("1 fault;");
+        sandbox.run(&["validate", "--steps", &manifest]).expect(2).says("write a string in quotes").says("1 fault;");
     assert!(!finished.stderr.contains("is not set"), "{}", finished.stderr);
 }
 

@@ -97,12 +97,19 @@ sha256.x86_64 = "{{ a }}"
 where = { "host.family" = ["debian"], on = true, role = "{{ a }}" }
 [[resource]]
 kind = "package"
-names = ["{{ a }}"]
+names = "{{ a }}"
+retries = "{{ a }}"
 update = "{{ a }}"
 [[resource]]
 kind = "service"
 name = "{{ a }}"
 stable = "{{ a }}"
+enabled = "{{ a }}"
+restart_on = "{{ a }}"
+[[resource]]
+kind = "http_check"
+url = "http://localhost"
+status = "{{ a }}"
 "#;
     expect(resources, &[]);
 }
@@ -117,6 +124,7 @@ fn an_editor_says_what_is_wrong_in_words() {
         ("verify = \"etags\"", "\"etags\" is not one of [\"etag\",\"none\"]"),
         ("sha256 = { x86_64 = \"1\" }", "\"1\" does not match \"^([0-9A-Fa-f]{64})?$|\\{\\{\""),
         ("source = { amd64 = \"\" }", "Additional properties are not allowed ('amd64' was unexpected)"),
+        ("template = \"{{ a }} {{ b }}\"", "\"{{ a }} {{ b }}\" is not of type \"boolean\""),
         ("where = \"debian\"", "\"debian\" is not of type \"object\""),
         ("source = 7", "7 is not of types \"array\", \"string\""),
         ("retries = \"3\"", "\"3\" is not of type \"integer\""),
@@ -132,5 +140,6 @@ fn an_editor_says_what_is_wrong_in_words() {
     expect("name = \"a\"\n[[resource]]\npath = \"/x\"\n", &["\"kind\" is a required property"]);
     expect("name = \"a\"\n[[resource]]\nkind = \"link\"\npath = \"/x\"\n", &["\"target\" is a required property"]);
     expect("[[step]]\ndescription = \"x\"\n", &["\"name\" is a required property"]);
-    expect("[variables]\na = 1\n", &["1 is not of type \"string\""]);
+    expect("[variables]\na = 1\nb = true\nc = [\"x\"]\n", &[]);
+    expect("[variables]\na = [1]\n", &["1 is not of type \"string\""]);
 }

@@ -12,6 +12,7 @@ use crate::{
     diagnostic::{Text, did_you_mean},
     manifest::{COMMON_FIELDS, expected, schema},
     resource::{KINDS, KindEntry, Resource},
+    variables::value::converted,
 };
 
 impl Reader<'_> {
@@ -49,6 +50,10 @@ impl Reader<'_> {
                 Err(error) => error,
             };
             let place = error.span().unwrap_or_else(|| span.clone());
+            let variable = self.whole_at(&place);
+            if variable.is_some() && convert_in(&mut table, &place, error.message()) {
+                continue;
+            }
             let within =
                 |value: &Spanned<DeValue<'_>>| value.span().start <= place.start && place.end <= value.span().end;
             let bad = table.iter().find(|(_, value)| within(value)).map(|(name, _)| name.clone());
@@ -57,7 +62,8 @@ impl Reader<'_> {
                     (Some(words), Some(name)) => format!("`{}`: {words}", name.get_ref()),
                     (words, _) => words.unwrap_or_else(|| error.message().into()),
                 };
-                self.report(text, &place, words, None);
+                let (words, hint) = self.with_origin(words, variable.as_deref());
+                self.report(text, &place, words, hint);
             }
             let name = bad?;
             is_as_written = false;
@@ -70,6 +76,20 @@ impl Reader<'_> {
         }
     }
 
+    /// Returns the variable whose placeholder is the whole value at a place.
+    fn whole_at(&self, place: &Range<usize>) -> Option<String> {
+        self.whole.iter().find(|(span, _)| span == place).map(|(_, name)| name.clone())
+    }
+
+    /// Returns the words of a fault in the value of a variable without a secret, and a hint that names the variable.
+    fn with_origin(&self, mut words: String, variable: Option<&str>) -> (String, Option<String>) {
+        let Some(name) = variable else { return (words, None) };
+        if self.variables.is_secret(name) {
+            words.truncate(words.find(", found ").unwrap_or(words.len()));
+        }
+        (words, Some(self.variables.origin(name)))
+    }
+
     /// Takes a field out of a table. Reports a wrong type.
     pub(super) fn take<T: serde::de::DeserializeOwned>(
         &mut self,
@@ -80,12 +100,20 @@ impl Reader<'_> {
     ) -> Option<Spanned<T>> {
         let value = table.remove(name)?;
         let span = value.span();
-        match T::deserialize(ValueDeserializer::from(value)) {
+        let variable = self.whole_at(&span);
+        let read = |value: DeValue<'_>| T::deserialize(ValueDeserializer::from(Spanned::new(span.clone(), value)));
+        let value = value.into_inner();
+        let converted = |error: toml::de::Error| match converted(&value, error.message(), span.clone()) {
+            Some(value) if variable.is_some() => read(value),
+            _ => Err(error),
+        };
+        match read(value.clone()).or_else(converted) {
             Ok(value) => Some(Spanned::new(span, value)),
             Err(_) if unknown.has(name) => None,
             Err(error) => {
                 let words = expected::in_words(error.message()).unwrap_or_else(|| error.message().into());
-                self.report(text, &span, format!("`{name}`: {words}"), None);
+                let (words, hint) = self.with_origin(format!("`{name}`: {words}"), variable.as_deref());
+                self.report(text, &span, words, hint);
                 None
             }
         }
@@ -128,4 +156,23 @@ pub(super) fn parse(
     span: &Range<usize>,
 ) -> Result<Box<dyn Resource>, toml::de::Error> {
     (entry.parse)(ValueDeserializer::from(Spanned::new(span.clone(), DeValue::Table(table.clone()))))
+}
+
+/// Converts the value at a place to the type that a field wants. Returns whether it did.
+fn convert_in(table: &mut DeTable<'_>, place: &Range<usize>, message: &str) -> bool {
+    table.iter_mut().any(|(_, value)| convert(value, place, message))
+}
+
+fn convert(value: &mut Spanned<DeValue<'_>>, place: &Range<usize>, message: &str) -> bool {
+    let is_here = value.span() == *place;
+    let new = if is_here { converted(value.get_ref(), message, place.clone()) } else { None };
+    match (new, value.get_mut()) {
+        (Some(new), value) => {
+            *value = new;
+            true
+        }
+        (None, DeValue::Array(values)) => values.iter_mut().any(|value| convert(value, place, message)),
+        (None, DeValue::Table(table)) => convert_in(table, place, message),
+        (None, _) => false,
+    }
 }

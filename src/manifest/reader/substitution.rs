@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::{
     Spanned,
-    de::{DeTable, DeValue},
+    de::{DeArray, DeTable, DeValue},
 };
 
 use super::Reader;
-use crate::diagnostic::{Diagnostic, Place, Text};
+use crate::{
+    diagnostic::{Diagnostic, Place, Text},
+    variables::only_placeholder,
+};
 
 /// The fields of a table that have a variable without a value: a fact that is unknown in an image, or a faulty
 /// variable. Their strings stay as written and are not checked.
@@ -44,6 +47,7 @@ impl Reader<'_> {
         table: &mut DeTable<'_>,
         which: impl Fn(&str) -> bool,
     ) -> Unknown {
+        self.whole.clear();
         let mut unknown = Unknown::default();
         for (name, value) in table.iter_mut().filter(|(name, _)| which(name.get_ref())) {
             let mut held = HeldVariables::default();
@@ -70,6 +74,13 @@ impl Reader<'_> {
         match value.get_mut() {
             DeValue::String(string) if string.contains("{{") => {
                 held.secret = held.secret.take().or_else(|| self.variables.secret_in(string));
+                if let Some(name) = only_placeholder(string) {
+                    self.whole.push((span.clone(), name.to_owned()));
+                    if let Some(typed) = self.variables.typed(name) {
+                        *value.get_mut() = typed.to_toml(span);
+                        return true;
+                    }
+                }
                 let resolved =
                     if self.asks { self.variables.resolve(string) } else { self.variables.resolve_known(string) };
                 match resolved {
@@ -95,8 +106,14 @@ impl Reader<'_> {
             }
             DeValue::Array(values) => {
                 let mut all = true;
+                let mut has_lists = false;
                 for value in values.iter_mut() {
+                    let is_text = value.get_ref().is_str();
                     all &= self.substitute(text, value, held);
+                    has_lists |= is_text && value.get_ref().is_array();
+                }
+                if has_lists {
+                    splice(values);
                 }
                 return all;
             }
@@ -111,4 +128,16 @@ impl Reader<'_> {
         }
         true
     }
+}
+
+/// Replaces the lists in a list with their elements.
+fn splice(values: &mut DeArray<'_>) {
+    let elements = std::mem::replace(values, DeArray::new()).into_iter().flat_map(|value| {
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::Array(elements) => elements.into_iter().collect(),
+            value => vec![Spanned::new(span, value)],
+        }
+    });
+    *values = elements.collect();
 }
