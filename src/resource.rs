@@ -74,6 +74,16 @@ pub trait Resource: fmt::Debug {
         None
     }
 
+    /// Returns whether nothing may exist at its path.
+    fn removes_its_path(&self) -> bool {
+        false
+    }
+
+    /// Returns the files of this machine that its changes read, each with the field that names it.
+    fn needed_files(&self) -> Vec<(&'static str, &AbsPath)> {
+        vec![]
+    }
+
     /// Returns the declared owner of its path.
     fn owner(&self) -> Option<&str> {
         None

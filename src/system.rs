@@ -211,9 +211,45 @@ impl System {
     }
 
     /// Adds facts that the planned changes will establish.
+    ///
+    /// Of two facts that contradict each other, the later one stays.
     pub fn expect(&self, facts: impl IntoIterator<Item = Fact>) {
         *self.survey.borrow_mut() = None;
-        self.expected.borrow_mut().extend(facts);
+        let mut expected = self.expected.borrow_mut();
+        for fact in facts {
+            match &fact {
+                Fact::Path(path) => _ = expected.remove(&Fact::Absent(path.clone())),
+                Fact::Absent(path) => expected.retain(|known| match known {
+                    Fact::Path(known) | Fact::Bytes(known, _) | Fact::Directory(known, ..) => known != path,
+                    _ => true,
+                }),
+                _ => {}
+            }
+            _ = expected.insert(fact);
+        }
+    }
+
+    /// Returns whether an earlier planned change leaves nothing at a path.
+    pub fn is_removed(&self, path: &AbsPath) -> bool {
+        self.mode == Mode::Plan && self.expects(&Fact::Absent(path.clone()))
+    }
+
+    /// Returns the names in a directory; in a plan, after the earlier planned changes.
+    pub fn names_in(&self, directory: &AbsPath) -> Result<BTreeSet<String>> {
+        let mut names: BTreeSet<String> = self.root().list(directory)?.into_iter().collect();
+        if self.mode == Mode::Run {
+            return Ok(names);
+        }
+        for fact in self.expected.borrow().iter() {
+            match fact {
+                Fact::Path(path) if path.directory() == Some(directory.as_str()) => {
+                    _ = names.insert(path.leaf().to_owned());
+                }
+                Fact::Absent(path) if path.directory() == Some(directory.as_str()) => _ = names.remove(path.leaf()),
+                _ => {}
+            }
+        }
+        Ok(names)
     }
 
     /// Returns the digest of the file that an earlier planned change writes to a path.
@@ -228,7 +264,7 @@ impl System {
     pub fn digest(&self, path: &AbsPath) -> Result<Option<Sha256>> {
         let file = self.root().resolve(path)?;
         let expected = self.expected_digest(path).or_else(|| self.expected_digest(&file));
-        if expected.is_none() && self.mode == Mode::Plan && self.expects(&Fact::Absent(path.clone())) {
+        if expected.is_none() && (self.is_removed(path) || self.is_removed(&file)) {
             return Ok(None);
         }
         expected.map_or_else(|| self.host.digest(&file), |digest| Ok(Some(digest)))

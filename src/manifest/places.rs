@@ -17,6 +17,10 @@ pub(super) struct Declaration<'a> {
     /// The users who may write into a directory.
     writers: Option<Writers>,
     files: Vec<AbsPath>,
+    /// Whether nothing may exist at the path.
+    is_absent: bool,
+    /// The files that it cannot do without, each with the field that names it.
+    needed: Vec<(&'static str, AbsPath, Spot<'a>)>,
     spot: Spot<'a>,
     scope: Scope,
 }
@@ -25,7 +29,13 @@ impl<'a> Declaration<'a> {
     pub(super) fn new(resource: &dyn Resource, spot: Spot<'a>, scope: Scope) -> Self {
         let owner = resource.owner().map(Owner::declared);
         let (path, files) = (resource.owned_path().cloned(), resource.files());
-        Self { path, owner, writers: resource.writers(), files, spot, scope }
+        let (writers, is_absent) = (resource.writers(), resource.removes_its_path());
+        Self { path, owner, writers, files, is_absent, needed: vec![], spot, scope }
+    }
+
+    /// Adds a file that it cannot do without.
+    pub(super) fn needs(&mut self, field: &'static str, file: &AbsPath, spot: Spot<'a>) {
+        self.needed.push((field, file.clone(), spot));
     }
 
     fn fault(&self, message: String, hint: Option<String>) -> Diagnostic {
@@ -48,7 +58,9 @@ pub(super) fn late_directories(declarations: &[Declaration<'_>]) -> Vec<Diagnost
         }
     }
     let mut warnings = vec![];
-    for (index, declaration) in declarations.iter().enumerate().filter(|(_, one)| one.writers.is_none()) {
+    for (index, declaration) in
+        declarations.iter().enumerate().filter(|(_, one)| one.writers.is_none() && !one.is_absent)
+    {
         let Some(directory) = declaration.path.as_ref().and_then(AbsPath::directory) else { continue };
         if let Some(late) = declared_at.get(directory)
             && made_at.get(directory).is_some_and(|made| *made > index)
@@ -94,6 +106,40 @@ pub(super) fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
         });
         if let Err(fault) = passed.and_then(|()| way.admit(path.as_str(), declaration.owner.as_ref())) {
             faults.push(declaration.fault(fault.to_string(), fault.advice().map(Into::into)));
+        }
+    }
+    faults
+}
+
+/// Returns the faults of resources that make or need a path while another resource of the machine removes it.
+pub(super) fn contradictions(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
+    let removing = || declarations.iter().filter(|declaration| declaration.is_absent);
+    let absent: BTreeSet<&str> = removing().filter_map(|one| Some(one.path.as_ref()?.as_str())).collect();
+    if absent.is_empty() {
+        return vec![];
+    }
+    let mut faults = vec![];
+    for declaration in declarations {
+        let remover = |path: &str| {
+            let mut all = removing().filter(|one| one.path.as_ref().is_some_and(|known| known.as_str() == path));
+            all.find(|one| !one.scope.excludes(&declaration.scope))
+        };
+        let find = |path: &str| Some((path.to_owned(), absent.get(path).and_then(|path| remover(path))?));
+        let hint = |gone: &str, remover: &Declaration<'_>| {
+            let (text, span) = &remover.spot;
+            Some(format!("keep only one of the two: {gone} is declared absent at {}", Place::new(text, span)))
+        };
+        if let Some(path) = declaration.path.as_ref().filter(|_| !declaration.is_absent)
+            && let Some((gone, remover)) = path.ancestors().find_map(find)
+        {
+            let message = format!("{path} is below {gone}, which is declared absent");
+            faults.push(declaration.fault(message, hint(&gone, remover)));
+        }
+        for (field, path, (text, span)) in &declaration.needed {
+            let Some((gone, remover)) = path.ancestors().chain([path.as_str()]).find_map(find) else { continue };
+            let below = if gone == path.as_str() { String::new() } else { format!(" below {gone}") };
+            let message = format!("`{field}` names {path}{below}, which is declared absent");
+            faults.push(Diagnostic { message, place: Some(Place::new(text, span)), hint: hint(&gone, remover) });
         }
     }
     faults

@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
 
     /// Returns the steps, or all faults of the texts.
     pub(super) fn finish(mut self) -> Result<Manifest, Faults> {
-        for fault in places::faults(&self.declarations) {
+        for fault in places::faults(&self.declarations).into_iter().chain(places::contradictions(&self.declarations)) {
             self.faults.add(|| fault);
         }
         if self.steps.is_empty() && self.faults.is_empty() {
@@ -322,7 +322,11 @@ impl<'a> Reader<'a> {
         }
         if !["path", "owner", "group", "mode", "restart_on"].iter().any(|field| unknown.has(field)) {
             let spot = (text, span_of(&["path", "restart_on"]));
-            self.declarations.push(Declaration::new(&*resource, spot, scope.clone()));
+            let mut declaration = Declaration::new(&*resource, spot, scope.clone());
+            for (field, file) in resource.needed_files().into_iter().filter(|(field, _)| !unknown.has(field)) {
+                declaration.needs(field, file, (text, span_of(&[field])));
+            }
+            self.declarations.push(declaration);
         }
         if let Some(id) = resource.owned_id().filter(|_| !unknown.has("name")) {
             let spot = (text, span_of(id.split(' ').next().as_slice()));

@@ -19,7 +19,8 @@ const MAX_SHOWN_BYTES: u64 = 64 << 10;
 const MAX_NAMED_ENTRIES: usize = 5;
 
 /// A path at which nothing exists. A file, a symbolic link or an empty directory is removed. A directory with content, a
-/// mount point, a device, a socket and a FIFO are never removed: they are an error. A link's target stays.
+/// mount point, a device, a socket, a FIFO and the files of `/proc` and `/sys` are never removed: they are an error. A
+/// link's target stays. No other resource can make or need the path.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Absent {
@@ -42,22 +43,28 @@ impl Resource for Absent {
         Some(&self.path)
     }
 
+    fn removes_its_path(&self) -> bool {
+        true
+    }
+
     fn check(&self) -> Vec<Finding> {
         let is_root = self.path.parent().is_none();
-        let of_root = is_root.then(|| Finding::new("path", "`/` cannot be removed"));
-        of_root.into_iter().chain(Finding::of_name(&self.path)).collect()
+        let refused = if is_root { Some("`/` cannot be removed".into()) } else { of_kernel(&self.path) };
+        let refused = refused.map(|message| Finding::new("path", message));
+        refused.into_iter().chain(Finding::of_name(&self.path)).collect()
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
-        let absent = Fact::Absent(self.path.clone());
-        let Some(status) = system.root().status(&self.path)? else {
-            system.expect([absent]);
-            return Ok(vec![]);
-        };
-        _ = system.check_place(Claim { path: &self.path, owner: None, gid: None, makes_parents: false })?;
+        let Some(status) = system.root().status(&self.path)? else { return self.plan_missing(system) };
+        let place = system.check_place(self.claim(false))?;
+        if let Some(message) = of_kernel(&place.path) {
+            return Err(Fault::new(message).into());
+        }
+        let facts = [Fact::Absent(self.path.clone()), Fact::Absent(place.path.clone())];
         let path = self.path.clone();
         let change = match status.file_type {
             FileType::Regular => {
+                self.check_not_mounted(system)?;
                 let summary = format!("remove the file ({} bytes)", status.size);
                 Change::new(summary, move |system| remove_file(system, &path)).diff(self.lost(system, &status)?)
             }
@@ -67,9 +74,10 @@ impl Resource for Absent {
                 Change::new(summary, move |system| remove_file(system, &path))
             }
             FileType::Directory => {
-                self.check_empty(system)?;
-                let absent = Self { path };
-                Change::new("remove the empty directory", move |system| absent.remove_directory(system))
+                self.check_not_mounted(system)?;
+                self.check_empty(system, &place.path)?;
+                let (absent, real) = (Self { path }, place.path);
+                Change::new("remove the empty directory", move |system| absent.remove_directory(system, &real))
             }
             FileType::Special => {
                 let message = format!("{path} is a device, a socket or a FIFO, which is not removed");
@@ -77,8 +85,14 @@ impl Resource for Absent {
                 return Err(Fault::new(message).hint(hint).into());
             }
         };
-        Ok(vec![change.brings([absent])])
+        Ok(vec![change.brings(facts)])
     }
+}
+
+/// Returns the fault if the kernel makes the files at a path.
+fn of_kernel(path: &AbsPath) -> Option<String> {
+    let is_in = |directory: &str| path.as_str() == directory || path.ancestors().any(|above| above == directory);
+    ["/proc", "/sys"].into_iter().any(is_in).then(|| format!("`{path}` cannot be removed: the kernel makes it"))
 }
 
 fn remove_file(system: &System, path: &AbsPath) -> Result<()> {
@@ -87,24 +101,49 @@ fn remove_file(system: &System, path: &AbsPath) -> Result<()> {
 }
 
 impl Absent {
-    fn remove_directory(&self, system: &System) -> Result<()> {
+    fn claim(&self, makes_parents: bool) -> Claim<'_> {
+        Claim { path: &self.path, owner: None, gid: None, makes_parents }
+    }
+
+    /// Returns the change of a plan if nothing exists at the path yet, but an earlier planned change makes it or may.
+    fn plan_missing(&self, system: &System) -> Result<Vec<Change>> {
+        let real = system.root().resolve(&self.path)?;
+        let is_made = [&self.path, &real].into_iter().any(|path| system.expects(&Fact::Path(path.clone())));
+        let summary = match system.mode() {
+            Mode::Plan if is_made => "remove it after an earlier resource has made it",
+            Mode::Plan if system.expects(&Fact::Packages) => "remove it, if an earlier resource brings it",
+            Mode::Plan | Mode::Run => {
+                system.expect([Fact::Absent(self.path.clone())]);
+                return Ok(vec![]);
+            }
+        };
+        _ = system.check_place(self.claim(true))?;
+        let path = self.path.clone();
+        let change = Change::new(summary, move |system| remove_file(system, &path));
+        Ok(vec![change.brings([Fact::Absent(self.path.clone()), Fact::Absent(real)])])
+    }
+
+    fn remove_directory(&self, system: &System, real: &AbsPath) -> Result<()> {
         if !system.root().remove_empty_directory(&self.path)? {
-            self.check_empty(system)?;
+            self.check_empty(system, real)?;
         }
         Ok(())
     }
 
-    /// Fails if the directory has content or is a mount point.
-    fn check_empty(&self, system: &System) -> Result<()> {
+    /// Fails if a file system is mounted at the path.
+    fn check_not_mounted(&self, system: &System) -> Result<()> {
         let path = &self.path;
-        if system.host.is_mount_point(path)? {
-            let hint =
-                format!("unmount it first, and remove its entry from /etc/fstab: umount {}", quoted(path.as_str()));
-            return Err(Fault::new(format!("{path} is a mount point, which is not removed")).hint(hint).into());
+        if !system.host.is_mount_point(path)? {
+            return Ok(());
         }
-        let mut names = system.root().list(path)?;
-        // An earlier resource of this plan removes them.
-        names.retain(|name| path.join(name).map_or(true, |path| !system.expects(&Fact::Absent(path))));
+        let hint = format!("unmount it first, and remove its entry from /etc/fstab: umount {}", quoted(path.as_str()));
+        Err(Fault::new(format!("{path} is a mount point, which is not removed")).hint(hint).into())
+    }
+
+    /// Fails if the directory has content. `real` is its path without links.
+    fn check_empty(&self, system: &System, real: &AbsPath) -> Result<()> {
+        let path = &self.path;
+        let names = system.names_in(real)?;
         if names.is_empty() {
             return Ok(());
         }

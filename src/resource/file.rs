@@ -122,6 +122,14 @@ impl Resource for File {
         self.secret.then_some(&self.path)
     }
 
+    fn needed_files(&self) -> Vec<(&'static str, &AbsPath)> {
+        let sources = self.source.as_ref().map_or(&[][..], Sources::all);
+        match sources {
+            [Source::File(path)] => vec![("source", path)],
+            _ => vec![],
+        }
+    }
+
     fn owner(&self) -> Option<&str> {
         Some(self.owner.as_ref().map_or("root", NameOrNumber::as_str))
     }

@@ -109,6 +109,10 @@ impl Resource for HttpCheck {
         findings
     }
 
+    fn needed_files(&self) -> Vec<(&'static str, &AbsPath)> {
+        self.ca.iter().map(|path| ("ca", path)).collect()
+    }
+
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         let expected = self.expected();
         if !system.is_live() {

@@ -288,7 +288,7 @@ impl Service {
         if let Some(path) = files.iter().find(unknown) {
             return Ok(Some(format!("{path} will be new")));
         }
-        for path in files.iter().filter(|path| system.expects(&Fact::Absent((*path).clone()))) {
+        for path in files.iter().filter(|path| system.is_removed(path)) {
             if system.root().status(path)?.is_some() {
                 return Ok(Some(format!("{path} will be removed")));
             }

@@ -66,7 +66,8 @@ impl System {
                 way.pass(&PathPart { path: &real.to_string_lossy(), owner, writers, is_link: false })?;
             }
         }
-        if is_missing && !makes_parents && !self.is_expected(&parent) && expected(&real).is_none() {
+        let is_removed = real.to_str().and_then(|real| real.parse().ok()).is_some_and(|real| self.is_removed(&real));
+        if (is_missing || is_removed) && !makes_parents && !self.is_expected(&parent) && expected(&real).is_none() {
             let hint = if self.expects(&Fact::AtBoot(parent.clone())) {
                 "set phase = \"boot\": the directory is made at boot".to_owned()
             } else {

@@ -85,6 +85,14 @@ fn a_socket_and_a_mount_point_are_refused() {
         let refused = crate::sandbox::Finished::from(command.output().unwrap()).expect(1);
         let _ = refused.says("is a mount point, which is not removed").says(&format!("umount '{point}'"));
     }
+    let mounted = sandbox.write("mounted", "");
+    let manifest = sandbox.manifest(&absent(&mounted));
+    for verb in ["plan", "run"] {
+        let mut command = sandbox.shell("mount --bind /etc/passwd \"$1\"; shift; exec \"$@\"");
+        let command = command.args([&mounted, env!("CARGO_BIN_EXE_glovo-bootstrap"), verb, "--steps", &manifest]);
+        let refused = crate::sandbox::Finished::from(command.output().unwrap()).expect(1);
+        let _ = refused.says("is a mount point, which is not removed");
+    }
 }
 
 #[test]
@@ -95,6 +103,90 @@ fn declarations_that_contradict_each_other_are_refused() {
     let both = absent("/srv/x") + "[[resource]]\nkind = \"link\"\npath = \"/srv/x\"\ntarget = \"y\"\n";
     let _ = validate(&both).expect(2).says("two resources manage /srv/x");
     let _ = validate("[[resource]]\nkind = \"absent\"\n").expect(2).says("needs the field `path`");
+}
+
+#[test]
+fn what_an_absent_path_contradicts_is_refused() {
+    let sandbox = Sandbox::new();
+    let of = |kind: &str, fields: &str| format!("[[resource]]\nkind = \"{kind}\"\n{fields}\n");
+    for (resource, words) in [
+        (of("file", "path = \"/srv/a/c/d\"\ncontent = \"\""), "/srv/a/c/d is below /srv/a/c, which is declared absent"),
+        (of("directory", "path = \"/srv/a/c/d\""), "/srv/a/c/d is below /srv/a/c, which is declared absent"),
+        (of("link", "path = \"/srv/a/c/d/e\"\ntarget = \"x\""), "/srv/a/c/d/e is below /srv/a/c"),
+        (
+            of("file", "path = \"/srv/b\"\nsource = \"file:///srv/a/c\""),
+            "`source` names /srv/a/c, which is declared absent",
+        ),
+        (
+            of("file", "path = \"/srv/b\"\nsource = \"file:///srv/a/c/d\""),
+            "`source` names /srv/a/c/d below /srv/a/c, which is declared absent",
+        ),
+        (of("http_check", "url = \"https://a/\"\nca = \"/srv/a/c\""), "`ca` names /srv/a/c, which is declared absent"),
+    ] {
+        for resources in [absent("/srv/a/c") + &resource, resource.clone() + &absent("/srv/a/c")] {
+            let refused = sandbox.run(&["validate", "--steps", &sandbox.manifest(&resources)]).expect(2);
+            let _ = refused.says(words).says("/srv/a/c is declared absent at ").says("^^^^");
+        }
+    }
+    let right = absent("/srv/a/c/d")
+        + &absent("/srv/a/c")
+        + &of("directory", "path = \"/srv/a\"")
+        + &of("file", "path = \"/srv/a/e\"\ncontent = \"\"");
+    let valid = sandbox.run(&["validate", "--steps", &sandbox.manifest(&right)]).expect(0);
+    assert!(!(valid.stdout + &valid.stderr).contains("warning"));
+}
+
+#[test]
+fn what_the_kernel_makes_is_not_removed() {
+    let sandbox = Sandbox::new();
+    for path in ["/proc/cmdline", "/sys/kernel", "/proc"] {
+        let refused = sandbox.run(&["validate", "--steps", &sandbox.manifest(&absent(path))]).expect(2);
+        let _ = refused.says(&format!("`{path}` cannot be removed: the kernel makes it"));
+    }
+    let link = sandbox.at("link");
+    symlink("/proc", &link).unwrap();
+    let manifest = sandbox.manifest(&absent(&format!("{link}/cmdline")));
+    for verb in ["plan", "run"] {
+        let _ = sandbox.run(&[verb, "--steps", &manifest]).expect(1).says("the kernel makes it");
+    }
+    // The link itself is not the kernel's.
+    let plan = sandbox.run(&["plan", "--steps", &sandbox.manifest(&absent(&link))]).expect(0);
+    let _ = plan.says("remove the symbolic link to /proc");
+}
+
+#[test]
+fn what_a_package_may_bring_is_in_the_plan() {
+    let sandbox = Sandbox::new();
+    let (of_package, other) = (sandbox.at("default"), sandbox.at("other"));
+    let installs = format!(
+        "[[resource]]\nkind = \"command\"\nname = \"installs\"\nargv = [\"touch\", \"{of_package}\", \"{other}\"]\n\
+         unless = {{ exists = \"{other}\" }}\n"
+    );
+    let resources = installs + &absent(&of_package);
+    let plan = sandbox.run(&["plan", "--steps", &sandbox.manifest(&resources)]).expect(0);
+    let _ = plan.says("remove it, if an earlier resource brings it").says("2 changes pending");
+    let _ = sandbox.run_resources(&resources).expect(0).says("2 changes").says("remove the file");
+    let _ = sandbox.run_resources(&resources).expect(0).says("0 changes");
+    assert!(!fs::exists(of_package).unwrap());
+}
+
+#[test]
+fn a_plan_knows_what_is_made_through_a_link() {
+    let sandbox = Sandbox::new();
+    let (real, link) = (sandbox.at("real"), sandbox.at("link"));
+    fs::create_dir_all(format!("{real}/empty")).unwrap();
+    symlink(&real, &link).unwrap();
+    let file = |path: &str| format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"\"\n");
+    // Both in one order: the plan refuses what the run refuses.
+    let made = file(&format!("{real}/empty/x")) + &absent(&format!("{link}/empty"));
+    let gone = absent(&format!("{real}/empty")) + &file(&format!("{link}/empty/x"));
+    for (resources, words) in [(gone, "does not exist"), (made, "a directory with content, which is not removed: x")] {
+        for verb in ["plan", "run"] {
+            let manifest = sandbox.manifest(&resources);
+            let _ = sandbox.run(&[verb, "--steps", &manifest]).expect(1).says(words);
+        }
+        fs::create_dir_all(format!("{real}/empty")).unwrap();
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::{
         root::way::Owner,
     },
     resource::Finding,
-    system::{Fact, Mode, System},
+    system::{Fact, System},
     value::{AbsPath, Argv, quoted},
 };
 
@@ -101,7 +101,7 @@ impl Guard {
                 let accounts = system.host.accounts()?;
                 let user = command.user.as_ref().and_then(|name| accounts.user(name.as_str()));
                 // In a plan, the path is as the earlier changes leave it.
-                let is_removed = system.mode() == Mode::Plan && system.expects(&Fact::Absent(path.clone()));
+                let is_removed = system.is_removed(path);
                 let is_there = system.expects(&Fact::Path(path.clone()))
                     || (!is_removed && exists(system, path, user.map(|user| user.uid))?);
                 Ok(if is_there { GuardState::Holds } else { GuardState::fails(format!("{path} does not exist")) })

@@ -122,7 +122,7 @@ impl Origin<'_> {
         if known.is_none() && self.is_expected(system) {
             return Ok(());
         }
-        let Some(actual) = known.map_or_else(|| system.host.digest(path), |known| Ok(Some(known)))? else {
+        let Some(actual) = known.map_or_else(|| system.digest(path), |known| Ok(Some(known)))? else {
             bail!("{path} does not exist");
         };
         if let Some(wanted) = self.file.sha256.filter(|wanted| *wanted != actual) {
