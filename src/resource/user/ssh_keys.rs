@@ -78,6 +78,7 @@ impl Parts<'_> {
 
 /// Splits a line. Returns an error if it is not a key.
 fn parts(line: &str) -> Result<Parts<'_>> {
+    ensure!(!line.starts_with('#'), "not a public SSH key: a line with `#` is a comment");
     let is_type = |word: &str| TYPES.contains(&word);
     let first = end_of_word(line);
     let (options, key) =
