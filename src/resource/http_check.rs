@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use anyhow::{Context, Result};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
 use super::{Change, Finding, Kind, Resource, wait::CheckDeadline};
 use crate::{
@@ -45,11 +45,32 @@ pub struct HttpCheck {
 }
 
 /// The statuses that are right.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "a number from 100 to 599, or a list of them")]
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(untagged)]
 enum Statuses {
     One(u16),
     Several(Vec<u16>),
+}
+
+// An untagged enum of serde does not say what was found instead.
+impl<'de> Deserialize<'de> for Statuses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StatusOrList;
+        impl<'de> de::Visitor<'de> for StatusOrList {
+            type Value = Statuses;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number from 100 to 599, or a list of them")
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Statuses, E> {
+                let status = u16::try_from(number).map(Statuses::One);
+                status.map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<Statuses, A::Error> {
+                Vec::deserialize(de::value::SeqAccessDeserializer::new(list)).map(Statuses::Several)
+            }
+        }
+        deserializer.deserialize_any(StatusOrList)
+    }
 }
 
 impl Default for Statuses {

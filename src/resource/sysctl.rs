@@ -1,10 +1,13 @@
 //! The kind `sysctl`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use anyhow::{Result, ensure};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
 use super::{Change, Finding, Kind, Resource, file::File};
 use crate::{
@@ -59,11 +62,31 @@ impl TryFrom<String> for FileName {
 }
 
 /// The value of a parameter.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "a string or a number")]
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
 enum DeclaredValue {
     Number(i64),
     Text(String),
+}
+
+// An untagged enum of serde does not say what was found instead.
+impl<'de> Deserialize<'de> for DeclaredValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrText;
+        impl de::Visitor<'_> for NumberOrText {
+            type Value = DeclaredValue;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a number")
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<DeclaredValue, E> {
+                Ok(DeclaredValue::Number(number))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<DeclaredValue, E> {
+                Ok(DeclaredValue::Text(text.into()))
+            }
+        }
+        deserializer.deserialize_any(NumberOrText)
+    }
 }
 
 impl DeclaredValue {

@@ -105,6 +105,15 @@ fn declarations_of_checks_that_cannot_hold_are_refused() {
     let sandbox = Sandbox::new();
     for (resource, words) in [
         (http("http://127.0.0.1/", "status = []"), "the list of statuses is empty"),
+        (
+            http("http://127.0.0.1/", "status = \"x\""),
+            "`status`: expected a number from 100 to 599, or a list of them, found \"x\"",
+        ),
+        (http("http://127.0.0.1/", "status = 70000"), "or a list of them, found 70000"),
+        (
+            http("http://127.0.0.1/", "status = [200, \"x\"]"),
+            "`status`: expected a number from 0 to 65535, found \"x\"",
+        ),
         (http("http://127.0.0.1/", "status = [200, 99]"), "99 is not an HTTP status"),
         (http("http://127.0.0.1/", "ca = \"/etc/ca.pem\""), "`ca` needs an https URL"),
         (tcp("127.0.0.1"), "`127.0.0.1` is not HOST:PORT"),

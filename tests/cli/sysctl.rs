@@ -136,7 +136,10 @@ fn names_and_values_that_are_none_are_refused() {
         ("values = { \"vm/../kernel/x\" = 1 }", "is not the name of a kernel parameter"),
         ("values = { \"net.*.x\" = 1 }", "is not the name of a kernel parameter"),
         ("values = { \"vm.x\" = \"\" }", "`` is not a value for vm.x"),
-        ("values = { \"vm.x\" = [1] }", "a string or a number"),
+        ("values = { \"vm.x\" = [1] }", "`values`: expected a string or a number, found a list"),
+        ("values = { \"vm.x\" = true }", "`values`: expected a string or a number, found true"),
+        ("values = { vm.x = 1 }", "`values`: expected a string or a number, found a table"),
+        ("values = { vm.x = 1 }", "hint: write the name in quotes: \"vm.x\""),
         ("values = { \"vm.x\" = 1, \"vm/x\" = 2 }", "vm.x is declared twice"),
         ("values = { \"vm.x\" = 1 }\nname = \"../x\"", "is not a file's name"),
     ] {

@@ -63,6 +63,7 @@ impl Reader<'_> {
                     (words, _) => words.unwrap_or_else(|| error.message().into()),
                 };
                 let (words, hint) = self.with_origin(words, variable.as_deref());
+                let hint = hint.or_else(|| unquoted(&table, bad.as_ref()?.get_ref(), &words));
                 self.report(text, &place, words, hint);
             }
             let name = bad?;
@@ -175,4 +176,15 @@ fn convert(value: &mut Spanned<DeValue<'_>>, place: &Range<usize>, message: &str
         (None, DeValue::Table(table)) => convert_in(table, place, message),
         (None, _) => false,
     }
+}
+
+/// Returns the hint for a name with dots in a table of a field, which TOML takes for a table unless it is quoted.
+fn unquoted(table: &DeTable<'_>, field: &str, words: &str) -> Option<String> {
+    let Some(DeValue::Table(values)) = table.get(field).map(Spanned::get_ref) else { return None };
+    let inner = |value: &'_ Spanned<DeValue<'_>>| match value.get_ref() {
+        DeValue::Table(values) => values.iter().next().map(|(name, _)| name.get_ref().to_string()),
+        _ => None,
+    };
+    let (name, next) = values.iter().find_map(|(name, value)| Some((name.get_ref(), inner(value)?)))?;
+    words.ends_with("found a table").then(|| format!("write the name in quotes: \"{name}.{next}\""))
 }
