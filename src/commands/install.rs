@@ -29,6 +29,11 @@ const PROGRAM: &str = "/usr/local/bin/glovo-bootstrap";
 const PACKAGED: &str = "/usr/bin/glovo-bootstrap";
 /// The state file that says what was installed.
 const FILE: &str = "installed.json";
+/// The start of the paths of manual pages.
+const PAGES: &str = "/usr/local/share/man/man1/glovo-bootstrap";
+/// The directories that may be there before `install`, hier(7). Without a record, they are kept.
+const SHARED: [&str; 5] =
+    ["/usr/local", "/usr/local/lib", "/usr/local/share", "/usr/local/share/man", "/usr/local/share/man/man1"];
 /// The units to disable before their files go.
 const UNITS: [&str; 2] = ["glovo-bootstrap.service", "glovo-bootstrap-converge.timer"];
 /// Owner and mode of every file.
@@ -51,7 +56,7 @@ struct Installed {
     directories: Vec<AbsPath>,
 }
 
-/// The files, each with its bytes.
+/// The files, each with its bytes. Each ends with a mark.
 fn files() -> Result<BTreeMap<AbsPath, Vec<u8>>> {
     let units = units![
         "system": "glovo-bootstrap.service",
@@ -68,7 +73,20 @@ fn files() -> Result<BTreeMap<AbsPath, Vec<u8>>> {
     let completions =
         completions.map(|(shell, path)| (format!("/usr/local/share/{path}"), manual::completions(shell).into_bytes()));
     let pages = manual::pages()?.into_iter().map(|(name, page)| (format!("/usr/local/share/man/man1/{name}"), page));
-    units.into_iter().chain(completions).chain(pages).map(|(path, bytes)| Ok((path.parse()?, bytes))).collect()
+    let files = units.into_iter().chain(completions).chain(pages);
+    files.map(|(path, bytes)| Ok((path.parse()?, [&bytes[..], mark(&path, &bytes).as_bytes()].concat()))).collect()
+}
+
+/// Returns the last line of a file. It says that `install` has written the lines above, if the record is damaged.
+fn mark(path: &str, bytes: &[u8]) -> String {
+    let comment = if path.starts_with(PAGES) { ".\\\"" } else { "#" };
+    format!("{comment} written by glovo-bootstrap install, sha256 {}\n", Sha256::of(bytes))
+}
+
+/// Returns whether `install` of any version has written a file, and nothing has changed it.
+fn is_marked(path: &AbsPath, bytes: &[u8]) -> bool {
+    let start = bytes.trim_ascii_end().iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    bytes[start..] == *mark(path.as_str(), &bytes[..start]).as_bytes()
 }
 
 /// Puts the files in place, and records the manifest if one is named.
@@ -226,15 +244,28 @@ impl FileState {
     }
 }
 
-/// Reads the record of the installed files, if there is one.
+/// Reads the record of the installed files, if there is one. A damaged one is made again from the marks of the files.
 fn read(root: &Root) -> Result<Option<Installed>> {
-    let path = state::path(FILE)?;
-    state::load(root, FILE).map_err(|error| {
-        Fault::new("the record of the installed files cannot be read")
-            .hint(format!("mv {path} {path}.damaged && glovo-bootstrap install"))
-            .caused_by(error)
-            .into()
-    })
+    let error = match state::load(root, FILE) {
+        Ok(installed) => return Ok(installed),
+        Err(error) => error,
+    };
+    say(format!("the record of the installed files was damaged: {error:#}; the marks in the files replace it"));
+    let mut installed = Installed::default();
+    let own = files()?.into_keys();
+    for path in own.chain(root.matching(&format!("{PAGES}*"))?) {
+        let Some(bytes) = content(root, &path)?.filter(|bytes| is_marked(&path, bytes)) else { continue };
+        let ancestors =
+            path.ancestors().filter(|directory| !SHARED.contains(directory) && directory.starts_with(SHARED[0]));
+        for directory in ancestors {
+            let directory: AbsPath = directory.parse()?;
+            if !installed.directories.contains(&directory) {
+                installed.directories.push(directory);
+            }
+        }
+        _ = installed.files.insert(path, vec![Sha256::of(&bytes)]);
+    }
+    Ok(Some(installed))
 }
 
 /// Removes a file that is still as `install` has written it; keeps one that was edited.
@@ -251,11 +282,16 @@ fn remove(root: &Root, installed: &mut Installed, path: &AbsPath) -> Result<()> 
     Ok(())
 }
 
-/// The digest of the regular file at a path; `None` where anything else or nothing is.
+/// Returns the digest of the regular file at a path; `None` if there is none.
 fn found(root: &Root, path: &AbsPath) -> Result<Option<Sha256>> {
+    Ok(content(root, path)?.map(|bytes| Sha256::of(&bytes)))
+}
+
+/// Returns the bytes of the regular file at a path; `None` if there is none.
+fn content(root: &Root, path: &AbsPath) -> Result<Option<Vec<u8>>> {
     match root.status(path)? {
         Some(status) if status.file_type == FileType::Regular && status.size <= MAX_FILE_BYTES => {
-            Ok(root.read(path, MAX_FILE_BYTES)?.map(|bytes| Sha256::of(&bytes)))
+            root.read(path, MAX_FILE_BYTES)
         }
         _ => Ok(None),
     }

@@ -203,19 +203,47 @@ fn install_refuses_a_manifest_from_standard_input() {
 }
 
 #[test]
-fn a_damaged_record_of_install_has_a_remedy() {
+fn install_and_uninstall_make_a_damaged_record_again() {
+    let sandbox = Sandbox::new();
+    let _ = shell(&sandbox, "mkdir -p /usr/local/share/man/man1 /usr/local/lib; touch /usr/local/lib/mine").expect(0);
+    let before = tree(&sandbox);
+    let damage = format!("echo garbage > {RECORD}");
+    for verb in ["install", "uninstall"] {
+        let script = format!("glovo-bootstrap install; {damage}; glovo-bootstrap {verb}; glovo-bootstrap uninstall");
+        let said = shell(&sandbox, &script).expect(0);
+        let _ = said.says("the record of the installed files was damaged").says("uninstalled");
+        is_same(&tree(&sandbox), &before);
+    }
+
+    // An edited file is still the operator's.
+    let script = format!("glovo-bootstrap install; echo '# mine' >> {UNIT}; {damage}; glovo-bootstrap install");
+    let said = shell(&sandbox, &script).expect(1);
+    let _ = said.says(&format!("{UNIT} exists, and `install` has not written it; nothing was installed"));
+    let _ = shell(&sandbox, "glovo-bootstrap uninstall").expect(0);
+    assert!(
+        fs::read_to_string(sandbox.at("local/lib/systemd/system/glovo-bootstrap.service"))
+            .unwrap()
+            .ends_with("# mine\n")
+    );
+}
+
+#[test]
+fn install_replaces_an_older_version_without_its_record() {
     let sandbox = Sandbox::new();
     let _ = shell(&sandbox, "glovo-bootstrap install").expect(0);
-    let _ = sandbox.write("var-lib/glovo-bootstrap/installed.json", "garbage");
-    let remedy = format!("mv {RECORD} {RECORD}.damaged && glovo-bootstrap install");
-    for verb in ["install", "uninstall"] {
-        let said = shell(&sandbox, &format!("glovo-bootstrap {verb}")).expect(1);
-        let _ = said.says("the record of the installed files cannot be read").says(&format!("hint: {remedy}\n"));
+    let ours = tree(&sandbox);
+    // An older version has written another page, and one that this version does not have.
+    let pages = ["share/man/man1/glovo-bootstrap.1", "share/man/man1/glovo-bootstrap-gone.1"];
+    for page in pages {
+        let text = ".TH older\n";
+        let digest = shell(&sandbox, "printf '.TH older\\n' | sha256sum").expect(0).stdout;
+        let mark = format!(".\\\" written by glovo-bootstrap install, sha256 {}", &digest[..64]);
+        let _ = sandbox.write(&format!("local/{page}"), format!("{text}{mark}\n"));
     }
-    // The record is the only thing that says whose the files are.
-    let said = shell(&sandbox, &format!("{remedy} && glovo-bootstrap uninstall")).expect(0);
-    let _ = said.says(&format!("{UNIT} was there already: `uninstall` will keep it"));
-    assert!(Path::new(&sandbox.at("local/lib/systemd/system/glovo-bootstrap.service")).exists());
+    let script = format!("echo garbage > {RECORD}; glovo-bootstrap install");
+    let _ = shell(&sandbox, &script).expect(0).says("installed: 2 changes");
+    is_same(&tree(&sandbox), &ours);
+    let _ = shell(&sandbox, "glovo-bootstrap install").expect(0).says("already installed: 0 changes");
 }
 
 #[test]
