@@ -82,7 +82,7 @@ fn zero() -> Vec<u8> {
     vec![0]
 }
 
-/// The name of a command, which is a part of a file name.
+/// The name of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(extend("pattern" = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
@@ -283,7 +283,7 @@ impl GuardedCommand {
         if self.credentials.is_empty() {
             return Ok(None);
         }
-        let directory = AbsPath::from(CREDENTIALS).join(&format!("command-{}", self.name.0))?;
+        let directory = AbsPath::from(CREDENTIALS).join(&record::stem(&self.name.0))?;
         let (uid, gid) = surroundings.ids();
         let root = system.root();
         _ = root.purge(&directory)?;

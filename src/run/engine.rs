@@ -384,7 +384,7 @@ impl<'a> Run<'a> {
     /// report keeps saying so.
     fn record(&mut self, index: usize, title: &str, change: &mut Change) -> Result<()> {
         let diff = change.diff.take();
-        let report = ChangeReport::new(&redaction::shown(&change.summary), change.is_deferred(), diff.as_deref());
+        let report = ChangeReport::new(&change.summary, change.is_deferred(), diff.as_deref());
         // A retry and the second plan find the same change again. It is reported once.
         if let Some(resource) = self.report.steps[index].resources.last_mut()
             && !resource.changes.iter().any(|known| known.summary == report.summary)

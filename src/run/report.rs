@@ -172,10 +172,11 @@ pub struct ChangeReport {
 }
 
 impl ChangeReport {
-    /// Returns the report of a change.
+    /// Returns the report of a change, without secrets.
     pub fn new(summary: &str, deferred: bool, diff: Option<&str>) -> Self {
-        let diff = diff.map(|diff| visible::lines(diff).into_owned());
-        Self { summary: visible::line(summary).into_owned(), deferred, failed: false, put_back: false, diff }
+        let summary = visible::line(&redaction::shown(summary)).into_owned();
+        let diff = diff.map(|diff| visible::lines(&redaction::shown(diff)).into_owned());
+        Self { summary, deferred, failed: false, put_back: false, diff }
     }
 }
 

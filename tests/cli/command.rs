@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// A command with more lines.
-fn command(lines: &str) -> String {
+pub fn command(lines: &str) -> String {
     format!("[[resource]]\nkind = \"command\"\nname = \"it\"\n{lines}\n")
 }
 
@@ -18,19 +18,19 @@ fn script(script: &str, lines: &str) -> String {
 }
 
 /// A file below `/var/lib` of the machine.
-fn at(machine: &Machine, name: &str) -> String {
+pub fn at(machine: &Machine, name: &str) -> String {
     machine.sandbox.at(&format!("var-lib/{name}"))
 }
 
-fn exists(machine: &Machine, name: &str) -> bool {
+pub fn exists(machine: &Machine, name: &str) -> bool {
     fs::exists(at(machine, name)).unwrap()
 }
 
-fn read(machine: &Machine, name: &str) -> String {
+pub fn read(machine: &Machine, name: &str) -> String {
     fs::read_to_string(at(machine, name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-fn write(machine: &Machine, name: &str, text: &str) {
+pub fn write(machine: &Machine, name: &str, text: &str) {
     let _ = machine.sandbox.write(&format!("var-lib/{name}"), text);
 }
 
@@ -39,8 +39,10 @@ fn validate(machine: &Machine, resources: &str, arguments: &[&str]) -> Finished 
     machine.sandbox.run(&[&["validate", "--steps", &manifest], arguments].concat())
 }
 
+/// The note of the command `it`: its name has the start of the digest of `it`.
+const NOTE: &str = "glovo-bootstrap/command-2ad8a7049d7c5511.json";
 const TOUCH: &str = r#"argv = ["/usr/bin/touch", "/var/lib/made"]"#;
-const MADE: &str = r#"unless = { exists = "/var/lib/made" }"#;
+pub const MADE: &str = r#"unless = { exists = "/var/lib/made" }"#;
 
 #[test]
 fn a_command_runs_until_its_path_exists_and_again_after_that() {
@@ -52,7 +54,7 @@ fn a_command_runs_until_its_path_exists_and_again_after_that() {
     let _ = machine.run(&declared).expect(0).says(words);
     assert!(exists(&machine, "made"));
     let _ = machine.run(&declared).expect(0).says("converged: 0 changes");
-    assert!(!exists(&machine, "glovo-bootstrap/command-it.json"), "a good run leaves no note");
+    assert!(!exists(&machine, NOTE), "a good run leaves no note");
     fs::remove_file(at(&machine, "made")).unwrap();
     let _ = machine.plan(&declared).expect(0).says(words);
     let _ = machine.run(&declared).expect(0).says("converged: 1 change");
@@ -192,7 +194,7 @@ fn a_damaged_note_counts_as_cut_off() {
     let machine = Machine::new();
     let declared = command(&format!("{TOUCH}\n{MADE}"));
     let _ = machine.run(&declared).expect(0);
-    write(&machine, "glovo-bootstrap/command-it.json", "{");
+    write(&machine, NOTE, "{");
     let _ = machine.plan(&declared).expect(0).says("because its last run was cut off");
     let _ = machine.run(&declared).expect(0);
     let _ = machine.run(&declared).expect(0).says("converged: 0 changes");
@@ -249,7 +251,7 @@ fn a_program_that_an_earlier_step_installs_is_missing_only_in_a_run() {
     let _ = machine.plan(&declared).expect(1).says(words);
     let said = machine.run(&declared).expect(1).says(words);
     let _ = said.says("hint: declare its package or its file in an earlier resource");
-    assert!(!exists(&machine, "glovo-bootstrap/command-it.json"), "it has not started");
+    assert!(!exists(&machine, NOTE), "it has not started");
     let file = "[[resource]]\nkind = \"file\"\npath = \"/usr/local/sbin/absent-tool\"\nmode = \"0755\"\n\
                 content = \"#!/bin/sh\\ntouch /var/lib/made\\n\"\n";
     let _ = machine.plan(&(file.to_owned() + &declared)).expect(0).says("command it: run `absent-tool x`");
@@ -268,7 +270,7 @@ fn a_program_that_the_kernel_refuses_is_explained() {
         fs::set_permissions(at(&machine, "tool"), mode).unwrap();
         let declared = command(&format!("argv = [\"/var/lib/tool\"]\n{MADE}"));
         let _ = machine.run(&declared).expect(1).says("cannot start /var/lib/tool").says(words);
-        assert!(!exists(&machine, "glovo-bootstrap/command-it.json"), "it has not started");
+        assert!(!exists(&machine, NOTE), "it has not started");
         let guarded = command("argv = [\"true\"]\nunless = { argv = [\"/var/lib/tool\"] }");
         let _ = machine.plan(&guarded).expect(1).says("the guard `/var/lib/tool`").says(words);
     }

@@ -328,3 +328,35 @@ fn a_secret_in_a_steps_name_is_in_no_report_and_no_summary() {
         assert!(!text.contains("hunter22"), "{:?}: {text}", entry.path());
     }
 }
+
+#[test]
+fn a_secret_in_a_path_or_a_name_is_in_no_diff_and_no_file_name() {
+    let sandbox = Sandbox::new();
+    let variables = sandbox.write("v.toml", "token = \"hunter22secret\"\n");
+    fs::set_permissions(&variables, fs::Permissions::from_mode(0o600)).unwrap();
+    let _ = sandbox.write("gone-hunter22secret", "text\n");
+    let resources = format!(
+        "[[resource]]\nkind = \"file\"\npath = \"{}\"\ncontent = \"x\\n\"\n\
+         [[resource]]\nkind = \"absent\"\npath = \"{}\"\n\
+         [[resource]]\nkind = \"sysctl\"\nname = \"90-{{{{ token }}}}\"\nvalues = {{ \"kernel.core_uses_pid\" = 77 }}\n\
+         [[resource]]\nkind = \"command\"\nname = \"c-{{{{ token }}}}\"\nargv = [\"false\"]\nrun_on = [\"/etc/hostname\"]\n\
+         credentials = {{ key = \"{{{{ token }}}}\" }}\n",
+        sandbox.at("file-{{ token }}"),
+        sandbox.at("gone-{{ token }}"),
+    );
+    for command in [&["plan"][..], &["plan", "--json"]] {
+        let said = run(&sandbox, command, &variables, &resources).expect(0);
+        let told = said.stdout + &said.stderr;
+        for name in ["file-{{ token }} (now)", "gone-{{ token }} (absent)", "90-{{ token }}.conf (declared)"] {
+            assert!(told.contains(name) && !told.contains("hunter22"), "{name}: {told}");
+        }
+    }
+    let command = resources.split_inclusive("[[resource]]\n").last().unwrap();
+    let said = run(&sandbox, &["run"], &variables, &format!("[[resource]]\n{command}")).expect(1);
+    assert!(!(said.stdout + &said.stderr).contains("hunter22"));
+    let names: Vec<_> =
+        fs::read_dir(sandbox.at("var-lib/glovo-bootstrap")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let is_of_command = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("command-");
+    assert!(names.iter().any(is_of_command), "{names:?}");
+    assert!(names.iter().all(|name| !name.to_string_lossy().contains("hunter22")), "{names:?}");
+}

@@ -13,6 +13,9 @@ use crate::{
     value::{AbsPath, Sha256},
 };
 
+/// The characters of a digest in a file name.
+const DIGEST_CHARS: usize = 16;
+
 /// The digests of the files of `run_on`; `None` for a file that does not exist.
 pub(super) type Inputs = BTreeMap<AbsPath, Option<Sha256>>;
 
@@ -59,7 +62,13 @@ impl CommandRecord {
 }
 
 fn file_name(name: &str) -> String {
-    format!("command-{name}.json")
+    format!("{}.json", stem(name))
+}
+
+/// Returns the start of the names of a command's files. The name of the command may hold a secret, so they have its digest.
+pub(super) fn stem(name: &str) -> String {
+    let digest = Sha256::of(name.as_bytes()).to_string();
+    format!("command-{}", &digest[..DIGEST_CHARS])
 }
 
 /// Returns the digests of the files; in a plan, those after the earlier planned changes.
