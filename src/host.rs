@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod calls;
 pub mod command;
 pub mod console;
+pub mod declared;
 pub mod ec2;
 pub mod facts;
 pub mod file_lock;

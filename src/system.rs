@@ -168,11 +168,15 @@ impl System {
         if self.phase == Phase::Bake { Err(OfEachInstance.into()) } else { Ok(()) }
     }
 
-    /// Fails if a program is not installed and no earlier planned change installs it.
-    pub fn check_program(&self, name: &str) -> Result<()> {
+    /// Fails if a program is not installed and no earlier planned change installs it, or if a user other than root and the
+    /// one whose rights it gets could replace it.
+    pub fn check_program(&self, name: &str, uid: u32) -> Result<()> {
         let is_expected =
             || self.expects(&Fact::Packages) || candidates(name).any(|path| self.expects(&Fact::Path(path)));
-        if self.host.has_program(name) || is_expected() { Ok(()) } else { Err(not_installed(name)) }
+        if !self.host.has_program(name) && !is_expected() {
+            return Err(not_installed(name));
+        }
+        self.host.check_program_owners(name, uid)
     }
 
     /// Adds a warning to the report of the change that is being made.

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -46,15 +46,15 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(8);
 /// A program to run on the machine, or with `chroot` in an image's tree.
 #[derive(Debug, Clone)]
 pub struct Program {
-    argv: Vec<String>,
+    pub(super) argv: Vec<String>,
     env: Vec<(Cow<'static, str>, String)>,
     /// Its standard input; empty by default.
     stdin: Option<String>,
     launch: Option<Launch>,
-    is_private: bool,
+    pub(super) is_private: bool,
     is_reporting: bool,
     /// The user whose rights it has; `None` for those of this process.
-    user: Option<UserIdentity>,
+    pub(super) user: Option<UserIdentity>,
 }
 
 /// The result of a program that has ended.
@@ -250,7 +250,8 @@ impl Host {
         self.find_program(name).is_some()
     }
 
-    fn find_program(&self, name: &str) -> Option<AbsPath> {
+    /// Returns the path of a program; `None` if it is not installed.
+    pub(super) fn find_program(&self, name: &str) -> Option<AbsPath> {
         candidates(name).find(|path| {
             self.root().resolve(path).and_then(|path| self.root().status(&path)).is_ok_and(|status| status.is_some())
         })
@@ -459,27 +460,4 @@ fn broken(tail: &VecDeque<u8>) -> usize {
     }
     let line = tail.iter().position(|byte| *byte == b'\n').map_or(MAX_TAIL_BYTES, |end| end + 1);
     line.min(redaction::longest_bytes())
-}
-
-/// Returns the program of a manifest's `validate`, with `{}` replaced by a path.
-pub fn validator(argv: &[String], path: &AbsPath) -> Program {
-    Program::new(argv.iter().map(|argument| argument.replace("{}", path.as_str())))
-}
-
-/// Runs a validator.
-///
-/// # Errors
-/// If the validator fails. The error has its output, unless the program is private.
-pub fn validate(host: &Host, command: &Program) -> Result<()> {
-    let finished = host.run(command)?;
-    if !finished.status.success() {
-        if command.is_private {
-            bail!("{}; its output is not shown, because the file is a secret", describe(finished.status));
-        }
-        bail!(with_tail(
-            format!("`{}` refuses it ({})", command.argv.join(" "), describe(finished.status)),
-            &finished.tail
-        ));
-    }
-    Ok(())
 }

@@ -46,7 +46,8 @@ pub struct GuardedCommand {
     /// Its name, such as `aws-cli`. No other command has it.
     name: CommandName,
     /// The program and its arguments: an absolute path, or a name in /usr/local/sbin, /usr/local/bin, /usr/sbin, /usr/bin,
-    /// /sbin or /bin. No secret may be in them, because every user can read them in the process list.
+    /// /sbin or /bin. No user other than root and `user` may be able to replace the program. No secret may be in them, because
+    /// every user can read them in the process list.
     argv: Argv,
     /// When it must not run: `{ exists = "/path" }`, if a path exists; `{ argv = ["aws", "--version"] }`, if a program exits
     /// with 0; with `stdout = "2.15"` its standard output must contain this text too. `plan` starts this program too. So it
@@ -170,8 +171,8 @@ impl Resource for GuardedCommand {
         if !self.credentials.is_empty() && system.phase() == Phase::Bake {
             return Ok(vec![Change::deferred("run at boot (deferred: a secret does not go into an image)")]);
         }
-        system.check_program(&self.argv.0[0])?;
-        _ = Surroundings::of(self, system)?;
+        let surroundings = Surroundings::of(self, system)?;
+        system.check_program(&self.argv.0[0], surroundings.map_or(0, |surroundings| surroundings.ids().0))?;
         let command = self.clone();
         let what = if is_script(&self.argv) { "the shell script " } else { "" };
         let summary = format!("run {what}{}, because {why}", shown(&self.argv));
@@ -225,6 +226,7 @@ impl GuardedCommand {
     fn execute(&self, system: &System) -> Result<()> {
         let inputs = record::inputs(system, &self.run_on)?;
         let surroundings = Surroundings::of(self, system)?.context("its user or its directory does not exist")?;
+        system.host.check_program_owners(&self.argv.0[0], surroundings.ids().0)?;
         let credentials = self.write_credentials(system, &surroundings)?;
         let mut program = surroundings.program(&self.argv, false).stdin(self.stdin.clone()).reporting();
         if let Some(directory) = &credentials {

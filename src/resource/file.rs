@@ -22,7 +22,7 @@ use crate::{
         pull::Download,
         source::{Source, Sources},
     },
-    host::root::{FileStatus, FileType, Ownership},
+    host::root::{FileStatus, FileType, Ownership, way::Owner},
     redaction,
     system::{Fact, System, places::Claim},
     value::{AbsPath, Argv, FileMode, Sha256, quoted},
@@ -360,7 +360,11 @@ impl File {
     /// Fails if this machine already shows that a run could not write the file.
     fn foresee(&self, system: &System) -> Result<()> {
         if let Some(argv) = &self.validate {
-            system.check_program(&argv.0[0])?;
+            // As in the run, the validator has the rights of the user that owns the directory.
+            let anybodys = Claim { path: &self.path, owner: None, gid: None, makes_parents: false };
+            let user = system.check_place(anybodys)?.user;
+            let uid = if let Some(Owner::Id(uid)) = user { uid } else { 0 };
+            system.check_program(&argv.0[0], uid)?;
         }
         match &self.source {
             Some(sources) => Origin { file: self, sources }.foresee(system),

@@ -14,7 +14,8 @@ use super::{Change, Finding, Kind, Resource};
 use crate::{
     error::Fault,
     host::{
-        command::{Program, validate},
+        command::Program,
+        declared::validate,
         root::FileType,
         systemd::{Unit, unit_files},
     },
@@ -155,7 +156,7 @@ impl Resource for Service {
             Some(false) | None => None,
         };
         if let (Mode::Plan, Some(_), Some(true), Some(argv)) = (system.mode(), &state, self.running, &self.validate) {
-            system.check_program(&argv.0[0])?;
+            system.check_program(&argv.0[0], 0)?;
         }
         if unit.needs_reload() {
             return Ok(enablement.or_else(|| Some(read_again())).into_iter().chain(state).collect());

@@ -10,8 +10,11 @@ use std::{
 use sha2::Digest;
 
 use crate::{
+    command::{MADE, at, command, exists, read, write},
     sandbox::{Finished, Sandbox, copy_binary},
     server::{Reply, Server},
+    service,
+    standin::Machine,
 };
 
 const UID_NOBODY: u32 = 65534;
@@ -215,4 +218,49 @@ fn a_file_that_others_could_write_to_is_replaced() {
     let inode = fs::metadata(&path).unwrap().ino();
     let _ = sandbox.run_resources(&declared("0600")).expect(0).says("set mode 0600 (now 0644)");
     assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+}
+
+#[test]
+fn root_starts_no_program_that_another_user_could_replace() {
+    let machine = Machine::new();
+    fs::create_dir_all(at(&machine, "of-user")).unwrap();
+    let write_tool = |script: &str| {
+        write(&machine, "of-user/tool", script);
+        fs::set_permissions(at(&machine, "of-user/tool"), Permissions::from_mode(0o755)).unwrap();
+    };
+    write_tool("#!/bin/sh\nid -u > /var/lib/made\n");
+    for name in ["of-user", "of-user/tool"] {
+        chown(at(&machine, name), Some(65534), Some(65534)).unwrap();
+    }
+    symlink("of-user/tool", at(&machine, "link")).unwrap();
+    let file = "[[resource]]\nkind = \"file\"\npath = \"/var/lib/file\"\ncontent = \"x\"\n";
+    let unit = service::file("/etc/systemd/system/app.service", &service::unit("true", ""));
+    for path in ["/var/lib/of-user/tool", "/var/lib/link"] {
+        for declared in [
+            command(&format!("argv = [\"{path}\"]\n{MADE}")),
+            command(&format!("argv = [\"true\"]\nunless = {{ argv = [\"{path}\"] }}")),
+            format!("{file}validate = [\"{path}\", \"{{}}\"]\n"),
+            unit.clone() + &service::service(&format!("{}\nvalidate = [\"{path}\"]", service::RUNNING)),
+        ] {
+            for said in [machine.plan(&declared), machine.run(&declared)] {
+                let said = said.expect(1).says(&format!("root does not start {path}: another user could replace it"));
+                let _ = said.says("/var/lib/of-user belongs to uid 65534").says("hint: ");
+            }
+        }
+    }
+    assert!(!exists(&machine, "made") && !exists(&machine, "file"));
+
+    let other = command(&format!("argv = [\"/var/lib/of-user/tool\"]\n{MADE}\nuser = \"root\""));
+    let _ = machine.plan(&other).expect(1).says("another user could replace it");
+    fs::create_dir(at(&machine, "out")).unwrap();
+    chown(at(&machine, "out"), Some(65534), Some(65534)).unwrap();
+    write_tool("#!/bin/sh\nid -u > /var/lib/out/made\n");
+    let own = "argv = [\"/var/lib/of-user/tool\"]\nunless = { exists = \"/var/lib/out/made\" }\nuser = \"nobody\"";
+    let _ = machine.run(&command(own)).expect(0).says("converged: 1 change");
+    assert_eq!(read(&machine, "out/made"), "65534\n");
+    // The validator of a user's file has that user's rights.
+    let file = "[[resource]]\nkind = \"file\"\npath = \"/var/lib/out/file\"\nowner = \"nobody\"\ncontent = \"x\"\n";
+    let declared = format!("{file}validate = [\"/var/lib/of-user/tool\", \"{{}}\"]\n");
+    let _ = machine.plan(&declared).expect(0);
+    let _ = machine.run(&declared).expect(0);
 }

@@ -8,13 +8,13 @@ use nix::unistd::geteuid;
 use super::{FileStatus, FileType, Ownership, way::Writers};
 use crate::{environment, error::Fault, host::accounts::Accounts, value::quoted};
 
-/// Fails if another user could replace or write a file. The user that called sudo is trusted only on request.
+/// Fails if another user could replace or write a file. Trusted are root, the caller and the user with the id `also`.
 pub(crate) fn check(
     fd: impl AsFd,
     status: &FileStatus,
     path: &Path,
     load: &dyn Fn() -> Result<Arc<Accounts>>,
-    trusts_sudo: bool,
+    also: Option<u32>,
 ) -> Result<()> {
     let Ownership { uid, mode, .. } = status.ownership;
     let (real, path) = (path, path.display());
@@ -23,7 +23,7 @@ pub(crate) fn check(
         FileType::Regular => format!("read it, and if it is right: {command} {}", quoted(&path.to_string())),
         _ => format!("move the file to a directory that belongs to {ours} and that no other user can write to"),
     };
-    if !(is_ours(uid) || trusts_sudo && is_of_sudo(uid)) {
+    if !(is_ours(uid) || Some(uid) == also) {
         let message = format!("{path} belongs to uid {uid}, not to {ours}");
         return Err(Fault::new(message).hint(hint("chown root:")).into());
     }
@@ -39,8 +39,7 @@ fn is_ours(uid: u32) -> bool {
     uid == 0 || uid == geteuid().as_raw()
 }
 
-/// Returns whether a user has called sudo.
-fn is_of_sudo(uid: u32) -> bool {
-    let sudo = || environment::value(environment::SUDO_UID).and_then(|uid| uid.parse().ok());
-    geteuid().is_root() && sudo() == Some(uid)
+/// Returns the id of the user that called sudo to become root.
+pub(crate) fn sudo_uid() -> Option<u32> {
+    geteuid().is_root().then(|| environment::value(environment::SUDO_UID)?.parse().ok()).flatten()
 }

@@ -33,7 +33,7 @@ impl Trusted {
     /// If another user could replace or write the file, a directory above it or a link on the way. Trusted are root, the
     /// caller and, for root, the user that called sudo.
     pub fn open(path: &Path) -> Result<Option<Self>> {
-        Self::open_for(path, WalkPurpose::Obey)
+        Self::open_for(path, WalkPurpose::Obey(obeyed::sudo_uid()))
     }
 
     /// Opens a path as a unit of systemd will. No user has called sudo there, so none of them is trusted.
@@ -41,7 +41,7 @@ impl Trusted {
     /// # Errors
     /// As [`Trusted::open`].
     pub fn open_for_unit(path: &Path) -> Result<Option<Self>> {
-        Self::open_for(path, WalkPurpose::ObeyInUnit)
+        Self::open_for(path, WalkPurpose::Obey(None))
     }
 
     /// Opens a path without these checks, for work that needs only the caller's own rights.
@@ -67,8 +67,8 @@ impl Trusted {
         let fd = fd.with_context(|| format!("opening {}", path.display()))?;
         let status = FileStatus::new(&fstat(&fd).with_context(|| format!("reading the status of {}", path.display()))?);
         // The opened file may be another one than the walk found.
-        if purpose.is_to_obey() {
-            obeyed::check(&fd, &status, &path, &root.loader(), purpose == WalkPurpose::Obey)?;
+        if let WalkPurpose::Obey(also) = purpose {
+            obeyed::check(&fd, &status, &path, &root.loader(), also)?;
         }
         let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
         Ok(Some(Self { path: text.parse()?, file: File::from(fd), status }))

@@ -40,17 +40,9 @@ pub(crate) enum WalkPurpose {
     /// Inspecting or removing with root's rights. No link is followed below the first directory that [`Way`] does not
     /// let root write to.
     Inspect,
-    /// Reading a file that controls this program. No other user may be able to replace or write any part of the path.
-    Obey,
-    /// The same for a file that controls a unit: the user that called sudo is not trusted.
-    ObeyInUnit,
-}
-
-impl WalkPurpose {
-    /// Returns whether what is read controls this program.
-    pub(crate) fn is_to_obey(self) -> bool {
-        matches!(self, Self::Obey | Self::ObeyInUnit)
-    }
+    /// Reading a file that controls this program, or starting it. Only root, the caller and the user with this id may be
+    /// able to replace or write any part of the path.
+    Obey(Option<u32>),
 }
 
 /// A directory that a walk has reached.
@@ -236,10 +228,7 @@ impl<'a> Walk<'a> {
         let path = self.real(component);
         let uid = status.ownership.uid;
         match self.purpose {
-            WalkPurpose::Obey | WalkPurpose::ObeyInUnit => {
-                let trusts_sudo = self.purpose == WalkPurpose::Obey;
-                return obeyed::check(fd, status, &path, load, trusts_sudo).map(|()| None);
-            }
+            WalkPurpose::Obey(also) => return obeyed::check(fd, status, &path, load, also).map(|()| None),
             // Only root can take another user's rights.
             WalkPurpose::Read => {
                 let enters = uid != 0 && geteuid().is_root() && self.way.user().is_none();
@@ -323,6 +312,11 @@ impl Root {
             WalkEnd::Missing(names) => names,
         };
         Ok(Survey { way: place.way, path, missing: missing.into_iter().filter(|name| !name.is_empty()).collect() })
+    }
+
+    /// Fails if a user other than root, the caller and the one with this id could replace the file at a path.
+    pub fn check_trusted(&self, path: &AbsPath, uid: u32) -> Result<()> {
+        Walk::new(self.fd.clone(), Path::new(path.as_str()), WalkPurpose::Obey(Some(uid))).run(self).map(drop)
     }
 
     /// Reads the accounts.

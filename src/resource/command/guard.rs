@@ -119,6 +119,7 @@ impl Guard {
         if !system.host.has_program(&argv.0[0]) {
             return Ok(GuardState::fails(format!("the program {} is not installed", quoted(&argv.0[0]))));
         }
+        system.host.check_program_owners(&argv.0[0], surroundings.ids().0)?;
         if !geteuid().is_root() {
             let fault = Fault::new(format!("only root can start the guard {}", shown(argv)));
             return Err(fault.hint("run it as root: sudo glovo-bootstrap plan").into());

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::{File, MAX_TEXT_BYTES};
 use crate::{
     host::{
-        command::{validate, validator},
+        declared::{validate, validator},
         root::{Ownership, Staged},
     },
     system::System,
