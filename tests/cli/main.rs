@@ -11,6 +11,7 @@ mod bake;
 mod book;
 mod checks;
 mod command;
+mod command_image;
 mod conditions;
 mod demo;
 mod downloads;
