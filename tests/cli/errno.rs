@@ -42,6 +42,7 @@ name = "errno-group"
 kind = "user"
 name = "errno-user"
 system = true
+comment = "of the errno test"
 groups = ["errno-group"]
 [[resource]]
 kind = "directory"
@@ -88,6 +89,9 @@ kind = "file"
 path = "{{ tree }}/copied-anew"
 source = "file://{{ tree }}/origin"
 verify = "none"
+[[resource]]
+kind = "absent"
+path = "{{ tree }}/unwanted"
 [[resource]]
 kind = "link"
 path = "{{ tree }}/link"
@@ -219,7 +223,7 @@ impl Bench {
             }
             fs::create_dir(path).unwrap();
         }
-        for name in ["old", "mode", "copied-anew"] {
+        for name in ["old", "mode", "copied-anew", "unwanted"] {
             _ = self.sandbox.write(&format!("tree/{name}"), "old\n");
         }
         _ = self.sandbox.write("tree/origin", "new\n");
@@ -321,6 +325,9 @@ impl Bench {
                 continue;
             }
             return Err(format!("{name} is not as declared"));
+        }
+        if self.sandbox.path.join("tree/unwanted").exists() {
+            return Err("tree/unwanted is not removed".into());
         }
         let find = Command::new("find")
             .arg(&self.sandbox.path)
