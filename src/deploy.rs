@@ -176,7 +176,11 @@ impl Deploy {
         let group = self.layout().output(Slot::Blue, SlotOutput::Group);
         let user_data = artifacts.user_data(&self.stack_of(Slot::Blue), &group)?;
         let slots = [(Slot::Blue, user_data.clone()), (Slot::Green, String::new())];
-        Ok((template::with_user_data(self.shape(), &slots)?, user_data, artifacts.uploads))
+        Ok((
+            template::with_user_data(self.shape().template(), self.shape().layout(), &slots)?,
+            user_data,
+            artifacts.uploads,
+        ))
     }
 
     /// Shows what a deploy would change, and leaves nothing behind.

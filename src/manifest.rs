@@ -14,6 +14,7 @@ pub mod location;
 pub mod places;
 mod reader;
 pub mod schema;
+mod scope;
 pub mod texts;
 
 use std::time::Duration;

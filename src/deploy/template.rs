@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{layout::Slot, parameters::SlotParameter, shape::Shape};
+use super::{
+    layout::{Layout, Slot},
+    parameters::SlotParameter,
+};
 use crate::error::Fault;
 
 /// Text before a slot's user-data, on its line.
@@ -22,18 +25,18 @@ pub(super) fn section<'a>(template: &'a str, title: &'a str) -> impl Iterator<It
     lines.filter_map(|line| line.strip_prefix("  ")?.strip_suffix(':')).filter(|name| !name.starts_with([' ', '#']))
 }
 
-/// Returns the template of a shape with the user-data of these slots; an empty slot has an empty one.
-pub(super) fn with_user_data(shape: &dyn Shape, slots: &[(Slot, String)]) -> Result<String> {
-    let mut template = shape.template().to_owned();
+/// Returns a shape's template with the user-data of these slots; an empty slot has an empty one.
+pub(super) fn with_user_data(source: &str, layout: Layout, slots: &[(Slot, String)]) -> Result<String> {
+    let mut template = source.to_owned();
     for (slot, user_data) in slots {
         // A JSON string is one of YAML too.
-        template = template.replace(&placeholder(shape, *slot), &format!("{USER_DATA}{}", literal(user_data)?));
+        template = template.replace(&placeholder(layout, *slot), &format!("{USER_DATA}{}", literal(user_data)?));
     }
     Ok(template)
 }
 
-fn placeholder(shape: &dyn Shape, slot: Slot) -> String {
-    format!("{USER_DATA}\"@{}@\"", shape.layout().parameter(slot, SlotParameter::UserData))
+fn placeholder(layout: Layout, slot: Slot) -> String {
+    format!("{USER_DATA}\"@{}@\"", layout.parameter(slot, SlotParameter::UserData))
 }
 
 /// Returns a text as a string of YAML and JSON alike, in ASCII: CloudFormation returns other characters as `?`.
@@ -58,19 +61,19 @@ fn literal(text: &str) -> Result<String> {
     Ok(literal)
 }
 
-/// Returns the user-data of a slot in a stack's template.
+/// Returns the user-data of a slot in a stack's template, which was made from a shape's `source`.
 ///
 /// # Errors
 /// If this program did not write the template.
-pub(super) fn user_data(shape: &dyn Shape, template: &str, slot: Slot) -> Result<String> {
+pub(super) fn user_data(source: &str, layout: Layout, template: &str, slot: Slot) -> Result<String> {
     let foreign = || {
         Fault::new("this program did not write the stack's template")
             .hint("pass --strategy with the strategy that created the stack, or restore the template if it was edited by hand")
     };
     let literals = |text| str::lines(text).filter_map(|line| line.trim_start().strip_prefix(USER_DATA));
     // The order in the source tells which value is the slot's.
-    let sources: Vec<&str> = literals(shape.template()).collect();
-    let position = sources.iter().position(|literal| placeholder(shape, slot).ends_with(literal));
+    let sources: Vec<&str> = literals(source).collect();
+    let position = sources.iter().position(|literal| placeholder(layout, slot).ends_with(literal));
     let values: Vec<&str> = literals(template).collect();
     ensure!(values.len() == sources.len(), foreign());
     let literal = position.and_then(|position| values.get(position)).with_context(foreign)?;
@@ -80,7 +83,7 @@ pub(super) fn user_data(shape: &dyn Shape, template: &str, slot: Slot) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deploy::shape::STRATEGIES;
+    use crate::deploy::shape::{STRATEGIES, Shape};
 
     fn shape(name: &str) -> &'static dyn Shape {
         STRATEGIES.iter().map(|strategy| strategy.shape()).find(|shape| shape.name() == name).unwrap()
@@ -90,22 +93,34 @@ mod tests {
     fn user_data_survives_the_way_into_a_template_and_back() {
         let script = "#!/bin/sh\necho \"@GreenUserData@\" 'ü' \\ \t$x {{ a }}: #\n";
         let halves = shape("blue-green");
-        let blue = |script: &str| with_user_data(halves, &[(Slot::Blue, script.into()), (Slot::Green, String::new())]);
+        let blue = |script: &str| {
+            with_user_data(
+                halves.template(),
+                halves.layout(),
+                &[(Slot::Blue, script.into()), (Slot::Green, String::new())],
+            )
+        };
         let text = blue(script).unwrap();
-        assert!(!text.contains(&placeholder(halves, Slot::Blue)));
-        assert_eq!(user_data(halves, &text, Slot::Blue).unwrap(), script);
-        assert_eq!(user_data(halves, &text, Slot::Green).unwrap(), "");
+        assert!(!text.contains(&placeholder(halves.layout(), Slot::Blue)));
+        assert_eq!(user_data(halves.template(), halves.layout(), &text, Slot::Blue).unwrap(), script);
+        assert_eq!(user_data(halves.template(), halves.layout(), &text, Slot::Green).unwrap(), "");
         assert!(text.is_ascii());
-        assert!(user_data(halves, "Resources: {}", Slot::Blue).is_err());
+        assert!(user_data(halves.template(), halves.layout(), "Resources: {}", Slot::Blue).is_err());
         assert!(blue("\u{1f600}").unwrap_err().to_string().contains("1f600"));
-        let both = with_user_data(halves, &Slot::ALL.map(|slot| (slot, slot.name().into()))).unwrap();
-        assert_eq!(Slot::ALL.map(|slot| user_data(halves, &both, slot).unwrap()), ["blue", "green"]);
+        let both =
+            with_user_data(halves.template(), halves.layout(), &Slot::ALL.map(|slot| (slot, slot.name().into())))
+                .unwrap();
+        assert_eq!(
+            Slot::ALL.map(|slot| user_data(halves.template(), halves.layout(), &both, slot).unwrap()),
+            ["blue", "green"]
+        );
     }
 
     #[test]
     fn a_stack_that_is_a_slot_has_one_user_data() {
-        let text = with_user_data(shape("weighted-dns"), &[(Slot::Green, "ours".into())]).unwrap();
-        assert_eq!(user_data(shape("weighted-dns"), &text, Slot::Green).unwrap(), "ours");
-        assert!(user_data(shape("blue-green"), &text, Slot::Green).is_err());
+        let (one, halves) = (shape("weighted-dns"), shape("blue-green"));
+        let text = with_user_data(one.template(), one.layout(), &[(Slot::Green, "ours".into())]).unwrap();
+        assert_eq!(user_data(one.template(), one.layout(), &text, Slot::Green).unwrap(), "ours");
+        assert!(user_data(halves.template(), halves.layout(), &text, Slot::Green).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Manifest, reader::Scope};
+use super::{Manifest, scope::Scope};
 use crate::{
     diagnostic::{Diagnostic, Place, Spot, nearest},
     host::root::way::{Owner, PathPart, Way, Writers},

@@ -15,11 +15,11 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-pub(super) use self::condition::Scope;
-use self::{condition::Managers, fields::parse, substitution::Unknown};
+use self::{fields::parse, substitution::Unknown};
 use super::{
     Declared, Manifest, Step,
     places::{self, Declaration},
+    scope::{Managers, Scope},
 };
 use crate::{
     diagnostic::{Diagnostic, Faults, Place, Spot, Text, did_you_mean},

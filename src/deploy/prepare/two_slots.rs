@@ -109,7 +109,8 @@ impl Deploy {
         let of = |slot: Slot| (slot, contents.get(slot.name()).cloned().unwrap_or_default());
         let is_inside = |other: &Slot| self.stack_of(*other) == self.stack_of(slot);
         let contents: Vec<_> = Slot::ALL.into_iter().filter(is_inside).map(of).collect();
-        let template = self.placed(template::with_user_data(shape, &contents)?, &settings)?;
+        let template =
+            self.placed(template::with_user_data(shape.template(), shape.layout(), &contents)?, &settings)?;
         let caller = if found.identity.is_empty() { String::new() } else { format!("as {}: ", found.identity) };
         let meaning = self.meaning(&intent, slots, &settings, &size);
         let meaning = format!("{caller}{}: {meaning}", self.stack);
@@ -177,7 +178,10 @@ impl Deploy {
         for stack in slots.stacks() {
             let text = stack.template(&self.system)?;
             for slot in slots.of(stack) {
-                _ = live.insert(slot.name(), template::user_data(self.shape(), &text, slot)?);
+                _ = live.insert(
+                    slot.name(),
+                    template::user_data(self.shape().template(), self.shape().layout(), &text, slot)?,
+                );
             }
         }
         Ok(live)

@@ -1,0 +1,66 @@
+//! The machines on which a step or a resource applies, and which resources no machine has both of.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use crate::{diagnostic::Spot, system::Phase};
+
+/// The values that each fact or variable may have.
+pub(super) type Conditions = BTreeMap<String, Vec<String>>;
+
+/// Where a step or a resource applies.
+#[derive(Clone, Default)]
+pub(super) struct Scope {
+    /// All must hold; `None` if it applies everywhere.
+    pub(super) conditions: Option<Rc<Conditions>>,
+    /// The reason why it does not apply here.
+    pub(super) not_here: Option<String>,
+    /// The first fact of a condition that is unknown here.
+    pub(super) unknown: Option<String>,
+}
+
+impl Scope {
+    /// Returns whether this run does not ensure it: it applies elsewhere, or only the booted machine can tell.
+    pub(super) fn is_for_others(&self, phase: Phase) -> bool {
+        self.not_here.is_some() || (phase == Phase::Bake && self.unknown.is_some())
+    }
+
+    /// Returns whether no machine has both, because a fact would need two values.
+    pub(super) fn excludes(&self, other: &Self) -> bool {
+        let (Some(one), Some(other)) = (&self.conditions, &other.conditions) else { return false };
+        one.iter().any(|(key, values)| {
+            other.get(key).is_some_and(|others| !values.iter().any(|value| others.contains(value)))
+        })
+    }
+
+    /// Returns whether it applies on some machines only.
+    pub(super) fn is_conditional(&self) -> bool {
+        self.conditions.is_some()
+    }
+}
+
+/// The resources that manage a path. No machine has two of them.
+pub(super) struct Managers<'a> {
+    first: (Spot<'a>, Scope),
+    others: Vec<(Spot<'a>, Scope)>,
+}
+
+impl<'a> Managers<'a> {
+    pub(super) fn new(spot: Spot<'a>, scope: &Scope) -> Self {
+        Self { first: (spot, scope.clone()), others: vec![] }
+    }
+
+    /// Adds a resource.
+    ///
+    /// # Errors
+    /// The place of one that may be on the same machine.
+    pub(super) fn add(&mut self, spot: Spot<'a>, scope: &Scope) -> Result<(), &Spot<'a>> {
+        match std::iter::once(&self.first).chain(&self.others).position(|(_, known)| !known.excludes(scope)) {
+            None => {
+                self.others.push((spot, scope.clone()));
+                Ok(())
+            }
+            Some(0) => Err(&self.first.0),
+            Some(index) => Err(&self.others[index - 1].0),
+        }
+    }
+}
