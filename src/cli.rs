@@ -51,7 +51,7 @@ impl Cli {
     pub fn read() -> Result<Self, clap::Error> {
         let mut program = Self::with_all_flags();
         let arguments = deploy::verb_first(std::env::args_os().collect(), &program);
-        // This parser refuses flags of other verbs. The other one reads the values, whatever the verb.
+        // This parser refuses flags of other verbs. The other one reads the values of all verbs.
         if deploy::is_shown(&arguments, &program) {
             _ = Self::command_line().try_get_matches_from(&arguments)?;
         }

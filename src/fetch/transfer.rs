@@ -101,7 +101,7 @@ impl Transfer {
         let Err(mut failure) = self.bring().await else { return Ok(()) };
         let done = self.spool().done();
         match &mut failure {
-            // The next attempt shares nothing with this one, whatever the cause was.
+            // The next attempt shares nothing with this one, after any cause.
             Failure::Suspect(_) => {
                 self.spool().forget().map_err(Failure::Permanent)?;
                 self.alone.store(true, Ordering::Relaxed);

@@ -103,7 +103,7 @@ fn fields<const N: usize>(line: &str) -> Option<[&str; N]> {
     fields.try_into().ok().filter(|fields: &[&str; N]| !fields[0].is_empty() && !fields[0].starts_with(['+', '-', '#']))
 }
 
-/// Checks that accounts are found whatever the other lines are. The input is a passwd, a NUL, a group.
+/// Checks that other lines hide no account. The input is a passwd, a NUL, a group.
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
 pub fn fuzz(input: &[u8]) {

@@ -38,7 +38,7 @@ const SHELLS: [&str; 6] = ["sh", "bash", "dash", "zsh", "ksh", "busybox"];
 
 /// A program that a run starts, the way out if no other kind fits. It needs a guard: `unless` says when it must not run,
 /// `run_on` names the files whose changes run it again. After it has succeeded, the guard is checked again: if `unless` still
-/// does not hold, the run fails. A program that was cut off or has failed is run again, whatever the guard says, so it must
+/// does not hold, the run fails. A program that was cut off or has failed is run again, also if its guard holds, so it must
 /// be able to continue its own work. No shell reads its arguments. `["/bin/sh", "-euc", "…"]` starts one.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

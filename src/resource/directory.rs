@@ -109,8 +109,8 @@ impl Directory {
         match (&self.owner, status) {
             (None, Some(status)) => Ok(Owner::Id(status.ownership.uid)),
             (None, None) => {
-                let anybodys = Claim { path: &self.path, owner: None, gid: None, makes_parents: true };
-                system.check_place(anybodys)?.user.map_or_else(|| owner(system, None), Ok)
+                let of_any_owner = Claim { path: &self.path, owner: None, gid: None, makes_parents: true };
+                system.check_place(of_any_owner)?.user.map_or_else(|| owner(system, None), Ok)
             }
             (name, _) => owner(system, name.as_ref()),
         }

@@ -361,8 +361,8 @@ impl File {
     fn foresee(&self, system: &System) -> Result<()> {
         if let Some(argv) = &self.validate {
             // As in the run, the validator has the rights of the user that owns the directory.
-            let anybodys = Claim { path: &self.path, owner: None, gid: None, makes_parents: false };
-            let user = system.check_place(anybodys)?.user;
+            let of_any_owner = Claim { path: &self.path, owner: None, gid: None, makes_parents: false };
+            let user = system.check_place(of_any_owner)?.user;
             let uid = if let Some(Owner::Id(uid)) = user { uid } else { 0 };
             system.check_program(&argv.0[0], uid)?;
         }

@@ -87,7 +87,7 @@ pub fn adopt() -> Option<RawFd> {
     let path = format!("/proc/self/fd/{number}");
     let words = OpenOptions::new().append(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).ok()?;
     let metadata = words.metadata().ok()?;
-    // A file with a name is refused, whatever the environment says: nothing may be appended to it.
+    // A file with a name is refused: the environment must not make this program append to a file.
     let is_nameless = metadata.is_file() && metadata.nlink() == 0;
     let number = words.as_raw_fd();
     (is_nameless && SUPERVISOR.set(words).is_ok()).then_some(number)

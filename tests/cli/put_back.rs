@@ -237,15 +237,18 @@ fn two_steps(machine: &Machine, content: &str) -> String {
     machine.sandbox.at("steps")
 }
 
+/// Runs some of these steps; all of them for an empty list.
+fn run_two_steps(machine: &Machine, content: &str, steps: &[&str]) -> Finished {
+    let directory = two_steps(machine, content);
+    machine.sandbox.run(&[&["run", "--steps", &directory], steps].concat())
+}
+
 const KEPT: &str = "var-lib/glovo-bootstrap/previous.json";
 
 #[test]
 fn what_an_earlier_run_has_changed_is_put_back_too() {
     let machine = Machine::new();
-    let run = |content: &str, steps: &[&str]| {
-        let directory = two_steps(&machine, content);
-        machine.sandbox.run(&[&["run", "--steps", &directory], steps].concat())
-    };
+    let run = |content: &str, steps: &[&str]| run_two_steps(&machine, content, steps);
     let _ = run("good\n", &[]).expect(0);
     assert!(!fs::exists(machine.sandbox.at(KEPT)).unwrap());
     let _ = run("bad\n", &["files"]).expect(0);
@@ -269,10 +272,7 @@ fn what_an_earlier_run_has_changed_is_put_back_too() {
 #[test]
 fn what_an_operator_has_changed_since_is_left_and_named() {
     let machine = Machine::new();
-    let run = |content: &str, steps: &[&str]| {
-        let directory = two_steps(&machine, content);
-        machine.sandbox.run(&[&["run", "--steps", &directory], steps].concat())
-    };
+    let run = |content: &str, steps: &[&str]| run_two_steps(&machine, content, steps);
     let _ = run("good\n", &[]).expect(0);
     let _ = run("new\n", &["files"]).expect(0);
     machine.write("etc/site", "bad idea\n");
@@ -284,10 +284,7 @@ fn what_an_operator_has_changed_since_is_left_and_named() {
 #[test]
 fn what_a_service_took_meanwhile_is_not_undone_later() {
     let machine = Machine::new();
-    let run = |content: &str, steps: &[&str]| {
-        let directory = two_steps(&machine, content);
-        machine.sandbox.run(&[&["run", "--steps", &directory], steps].concat())
-    };
+    let run = |content: &str, steps: &[&str]| run_two_steps(&machine, content, steps);
     machine.write("etc/site", "first\n");
     let _ = run("second\n", &["files"]).expect(0);
     assert!(fs::exists(machine.sandbox.at(KEPT)).unwrap());
@@ -306,10 +303,7 @@ fn what_a_service_took_meanwhile_is_not_undone_later() {
 #[test]
 fn what_a_run_on_the_disk_changed_is_not_put_back_at_boot() {
     let machine = Machine::new();
-    let run = |content: &str, steps: &[&str]| {
-        let directory = two_steps(&machine, content);
-        machine.sandbox.run(&[&["run", "--steps", &directory], steps].concat())
-    };
+    let run = |content: &str, steps: &[&str]| run_two_steps(&machine, content, steps);
     let _ = run("good\n", &[]).expect(0);
     let _ = run("new\n", &["files"]).expect(0);
     let kept = fs::read(machine.sandbox.at(KEPT)).unwrap();

@@ -16,11 +16,7 @@ const EXCEPTIONS: [(&str, &str, &str); 9] = [
     ("host/facts.rs", "", "names of distributions and architectures that manifests use"),
     ("deploy/preflight.rs", "(\"ubuntu\", Some(\"Ubuntu\"), &[\"ubuntu\"]),", "a system that EC2 names"),
     ("deploy/preflight.rs", "(\"debian\", None, &[\"debian\"]),", "the same"),
-    (
-        "host/root/way.rs",
-        "ubuntu",
-        "a directory that a distribution lets a group write, whatever installs its packages",
-    ),
+    ("host/root/way.rs", "ubuntu", "a directory that a distribution lets a group write, with any package manager"),
     ("deploy/", "Ubuntu 18.04 LTS in eu-central-1", "the AMI of the script that deploy replaces"),
 ];
 

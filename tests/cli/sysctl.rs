@@ -1,4 +1,4 @@
-//! The kind `sysctl`, in a network namespace of its own, whose parameters are nobody else's.
+//! The kind `sysctl`, in a network namespace of its own. No other process uses its parameters.
 
 use std::{fs, os::unix::fs::symlink};
 

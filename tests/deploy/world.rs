@@ -271,7 +271,7 @@ impl World {
 
     fn zone(&self, call: &Call) -> String {
         let wanted = call.get("dnsname").trim_end_matches('.');
-        // Route 53 answers with the first record from that name on, whatever its name is.
+        // Route 53 answers with the first record from that name on. Its name may be another one.
         let zone = self.zones.iter().find(|zone| zone.trim_end_matches('.') >= wanted);
         let zone = zone.map(|zone| {
             text("Id", "/hostedzone/Z1") + &text("Name", zone) + &xml("Config", &text("PrivateZone", "false"))

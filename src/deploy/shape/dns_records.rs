@@ -57,7 +57,7 @@ impl Shape for DnsRecords {
         Ok(())
     }
 
-    /// Both stacks must have the same name: a record that is alone at its name gets all traffic, whatever its weight.
+    /// Both stacks must have the same name: a record that is alone at its name gets all traffic.
     fn check_parameters(
         &self,
         slots: &Slots,

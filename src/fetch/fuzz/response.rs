@@ -32,7 +32,7 @@ struct Script {
 
 #[derive(Debug, Arbitrary)]
 enum ScriptedAnswer {
-    /// These bytes, whatever they mean.
+    /// These bytes, which may be no valid answer.
     Raw(Vec<u8>),
     /// One of the two versions, as a whole.
     Whole(Manner),

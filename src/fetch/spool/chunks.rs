@@ -1,6 +1,6 @@
 //! The chunks of a body: which bytes are present, and which connection receives which others.
 //!
-//! Memory grows with the chunks that are begun, whatever length an origin declares.
+//! Memory grows with the chunks that are begun, and not with the length that an origin declares.
 
 use std::{collections::BTreeMap, io::Read};
 

@@ -1,7 +1,7 @@
 //! `https` sources: certificates that are not trusted, and redirects from TLS to plaintext.
 //!
-//! The certificates beside this file were made by openssl 3.0 and are valid from 2020 to 2119, whatever the
-//! clock of the machine that runs the tests:
+//! The certificates beside this file were made by openssl 3.0 and are valid from 2020 to 2119, so that
+//! the clock of the machine does not matter:
 //!
 //! ```text
 //! openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 36500 -subj "/CN=test authority" \

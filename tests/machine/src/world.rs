@@ -158,7 +158,7 @@ impl World {
         self.network.clone()
     }
 
-    /// Serves `bytes` at `http://` + `address`, whatever was there.
+    /// Serves `bytes` at `http://` + `address`, in place of earlier bytes.
     pub fn publish(&self, address: &str, bytes: impl Into<Vec<u8>>) {
         self.state.published.lock().unwrap().insert(address.to_owned(), bytes.into());
     }

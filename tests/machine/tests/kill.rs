@@ -18,7 +18,7 @@ const SITE: &str = include_str!("../../../steps/files/nginx-default");
 struct Subject {
     name: &'static str,
     manifest: &'static str,
-    /// Shell: from whatever a killed run left, back to before the run.
+    /// Shell: restores the state from before a run that was killed.
     undo: &'static str,
     /// Shell: what must be so when all is converged, beyond what the agent itself says.
     settled: &'static str,

@@ -46,7 +46,7 @@ fn an_existing_swap_file_is_closed_and_activated_not_remade() -> Result<()> {
         agent(&machine, &["run"], &path, "16MiB")?.success()?;
         is_converged(&machine, &path)?;
         assert_eq!(inode()?, made);
-        // An active one stays, whatever size is declared now.
+        // An active one stays, also if another size is declared now.
         assert_eq!(agent(&machine, &["plan", "--json"], &path, "32MiB")?.changes()?, [""; 0]);
     }
     Ok(())
