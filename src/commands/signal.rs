@@ -252,7 +252,8 @@ impl Notifier {
         let block = Block::new(instance, build.as_deref(), word, &self.redaction);
         let text = block.to_string();
         complain(Shown::lines(text.trim_end()));
-        console::print(&text);
+        // A login prompt may stand in the console's last line.
+        console::print(&format!("\n{text}"));
     }
 }
 

@@ -102,12 +102,18 @@ pub fn of_user_data(console: &str) -> Option<String> {
 
 /// Returns whether a line begins with a time, as the kernel and the console's getty write it, and the rest of the line.
 fn without_time(line: &str) -> (bool, &str) {
-    let line = line.trim_end();
+    let line = without_prompt(line.trim_end());
     let rest = line.strip_prefix('[').and_then(|rest| rest.split_once("] "));
     match rest.filter(|(time, _)| time.trim().parse::<f64>().is_ok()) {
         Some((_, rest)) => (true, rest),
         None => (false, line),
     }
+}
+
+/// Removes a getty's prompt, which ends no line, so that the next writer's text follows it: `ip-172-31-0-10 login: `.
+fn without_prompt(line: &str) -> &str {
+    let is_host = |text: &str| text.chars().all(|char| char.is_ascii_alphanumeric() || "-.".contains(char));
+    line.split_once(" login: ").filter(|(host, _)| is_host(host)).map_or(line, |(_, rest)| rest)
 }
 
 /// Returns whether a text is empty or a logger's prefix: `cloud-init[901]: `.
@@ -207,6 +213,7 @@ log: out of memory
     fn an_error_of_user_data_is_found() {
         let console = "[    9.1] x\r\nglovo-bootstrap: HTTP Error 403: Forbidden AccessDenied\r\n[   10.0] y\r\n";
         assert_eq!(of_user_data(console).unwrap(), "glovo-bootstrap: HTTP Error 403: Forbidden AccessDenied");
+        assert_eq!(of_user_data("ip-10-0-0-1 login: glovo-bootstrap: late\r\n").unwrap(), "glovo-bootstrap: late");
         assert_eq!(of_user_data("[    9.1] cloud-init: glovo-bootstrap\r\n"), None);
     }
 
@@ -224,6 +231,8 @@ log: out of memory
             TEXT.lines().map(|line| format!("{line}\n[   13.000001] cloud-init[901]: {line}\n")).collect();
         assert_eq!(Block::find(&twice), Some(block()));
         let login = "\r\nDebian GNU/Linux 12 ip-172-31-0-10 ttyS0\r\n\r\nip-172-31-0-10 login: ";
+        assert_eq!(Block::find(&format!("{login}{}", noisy("", kernel))), Some(block()));
+        assert_eq!(Block::find(&format!("{login}{logged}")), Some(block()));
         assert_eq!(Block::find(&format!("{kernel}{}{login}", noisy("", "[  OK  ] Started x.\n"))), Some(block()));
     }
 
@@ -234,6 +243,7 @@ log: out of memory
         let cut = &TEXT[..TEXT.find("hint").unwrap()];
         let found = Block::find(&format!("{earlier}{cut}")).unwrap();
         assert_eq!((found.error.as_deref(), found.hint), (Some("starting"), None));
+        assert_eq!(Block::find(&format!("{TEXT}log: login: {BEGIN}\nerror: fake\n")), Some(block()));
         // A quoted begin line begins no block.
         assert_eq!(Block::find(&format!("{TEXT}log: {BEGIN}\nerror: fake\n")), Some(block()));
     }
