@@ -8,8 +8,10 @@ mod lock;
 mod name;
 mod policy;
 mod proxy;
+mod reboot;
 mod sources;
 mod space;
+mod version;
 
 use std::time::{Duration, SystemTime};
 
@@ -130,6 +132,10 @@ impl PackageManager for Apt {
 
     fn install(&self, system: &System, installation: &Installation) -> Result<()> {
         install(system, installation)
+    }
+
+    fn reboot_reasons(&self, host: &Host) -> Result<Vec<String>> {
+        reboot::reasons(host)
     }
 }
 

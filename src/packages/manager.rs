@@ -50,6 +50,11 @@ pub trait PackageManager: Sync {
     /// If the package manager fails. The error has the last lines of its output, their cause and a hint. It is a
     /// temporary failure if a later run may succeed.
     fn install(&self, system: &System, installation: &Installation) -> Result<()>;
+
+    /// Returns the reasons why this machine needs a reboot, one sentence each; none if it needs no reboot.
+    ///
+    /// They may hold after a reboot too, such as a newer kernel that the boot loader does not select.
+    fn reboot_reasons(&self, host: &Host) -> Result<Vec<String>>;
 }
 
 /// One of the families that this program supports.

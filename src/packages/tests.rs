@@ -71,6 +71,11 @@ impl PackageManager for MadeUp {
     fn install(&self, _: &System, _: &Installation) -> Result<()> {
         Ok(())
     }
+
+    fn reboot_reasons(&self, host: &Host) -> Result<Vec<String>> {
+        let reasons = host.root().read_text(&"/run/made-up-reboot".into())?;
+        Ok(reasons.lines().map(str::to_owned).collect())
+    }
 }
 
 /// A tree with these files, removed when dropped.

@@ -134,6 +134,14 @@ impl DpkgStatus {
         Ok(status)
     }
 
+    /// Returns the record of a text, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(text: &str) -> Self {
+        let mut status = Self::default();
+        status.merge(text);
+        status
+    }
+
     /// Adds stanzas. A later stanza of a package replaces an earlier one, as in dpkg.
     fn merge(&mut self, text: &str) {
         for stanza in text.split("\n\n") {
@@ -174,6 +182,13 @@ impl DpkgStatus {
         let architecture = architecture.or_else(|| self.architecture())?;
         let fits = |package: &&PackageRecord| package.architecture == architecture || package.architecture == "all";
         self.packages.get(name)?.iter().filter(|package| !package.is_absent()).find(fits)
+    }
+
+    /// Returns the installed packages whose names begin with a prefix.
+    pub fn installed_with(&self, prefix: &str) -> impl Iterator<Item = (&str, &PackageRecord)> {
+        let named = self.packages.iter().filter(move |(name, _)| name.starts_with(prefix));
+        let each = named.flat_map(|(name, packages)| packages.iter().map(move |package| (name.as_str(), package)));
+        each.filter(|(_, package)| !package.is_absent())
     }
 
     /// Returns whether an installed package provides a name, such as `mail-transport-agent`.
@@ -309,9 +324,7 @@ Architecture: amd64
 ";
 
     fn record(text: &str) -> DpkgStatus {
-        let mut status = DpkgStatus::default();
-        status.merge(text);
-        status
+        DpkgStatus::of(text)
     }
 
     #[test]
