@@ -31,7 +31,7 @@ fn a_file_a_link_and_an_empty_directory_are_removed() {
         assert!(fs::symlink_metadata(path).is_err(), "{path} is left");
     }
     let _ = sandbox.run_resources(&resources).expect(0).says("0 changes");
-    // Made again by hand: exactly that is seen and mended.
+    // Made again by hand: exactly that is seen and fixed.
     fs::write(&file, "").unwrap();
     let plan = sandbox.run(&["plan", "--steps", &sandbox.manifest(&resources)]).expect(0);
     let _ = plan.says("remove the file (0 bytes)").says("1 change pending");

@@ -42,7 +42,7 @@ fn a_value_is_the_kernels_and_the_boots() {
     let _ = plan.says("2 changes pending");
     let _ = kernel.run(before, "run", values).expect(0).says("2 changes").says("now 1234");
     assert_eq!(kernel.0.read(FILE), "# Written by glovo-bootstrap.\nnet.core.somaxconn = 1234\n");
-    // Each by itself is seen and mended.
+    // Each by itself is seen and fixed.
     let _ = kernel.run(before, "run", values).expect(0).says("1 change").says("now 1234");
     let same = "echo 1234 > /proc/sys/net/core/somaxconn";
     let _ = kernel.run(same, "run", values).expect(0).says("0 changes");

@@ -6,7 +6,7 @@ use std::{
 };
 
 const PHRASES: &str = include_str!("banned-phrases.txt");
-/// Where texts are that people read. Tests quote what others write, and are not searched.
+/// Where texts are that people read.
 const PLACES: [&str; 14] = [
     "src",
     "steps",
@@ -20,8 +20,8 @@ const PLACES: [&str; 14] = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
-    "tests/README.md",
-    "tests/all",
+    "tests",
+    "fuzz/fuzz_targets",
 ];
 
 #[test]
@@ -35,6 +35,10 @@ fn no_banned_phrase_stands_in_a_text() {
     }
     let mut faults = vec![];
     for file in &files {
+        // The list quotes itself; an archive of a test is no text.
+        if file.ends_with("banned-phrases.txt") {
+            continue;
+        }
         let Ok(text) = fs::read_to_string(file) else { continue };
         for (number, line) in text.lines().enumerate() {
             for (phrase, instead) in phrases.iter().filter(|(phrase, _)| has(line, phrase)) {
