@@ -34,7 +34,7 @@ fn main() -> Result<()> {
     let rounds =
         std::env::args().nth(1).map_or(Ok(5), |rounds| rounds.parse()).context("usage: bench-bootstrap [ROUNDS]")?;
     let (mut agent, mut bash, mut floor) = (Contender::default(), Contender::default(), Contender::default());
-    // In turn, so that a machine that grows slower or faster does so for all three.
+    // They take turns, so that a change of the host's speed affects all three.
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
         bootstrap(&mut agent, |machine| machine.bootstrap(&["run"])?.success())?;

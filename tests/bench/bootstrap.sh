@@ -1,6 +1,5 @@
 #!/bin/bash
-# What the agent is measured against: the seven old steps as a careful engineer writes them in bash, with guards, so that
-# a second run does as little as bash can. Takes the same variables as the built-in steps, from the environment.
+# The script that the agent is compared with: the seven old steps in bash, with guards, so that a second run does little. Takes the same variables as the built-in steps, from the environment.
 set -euo pipefail
 app=/var/www/glovo-app
 jar=$app/systems-engineer-interview-$app_version.jar
@@ -35,7 +34,7 @@ copy_http_resources() {
   ln -sfn "${jar##*/}" "$app/systems-engineer-interview.jar"
 }
 
-# A private bucket: only the aws-cli can tell whether its objects are still the same.
+# The bucket is private, so only the aws-cli can compare its objects.
 copy_s3_resources() {
   changed=
   while read -r key path; do

@@ -17,7 +17,7 @@ delay = float(sys.argv[1]) / 1000
 tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
 fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", DEVICE.encode(), IFF_TUN | IFF_NO_PI | IFF_VNET_HDR))
 fcntl.ioctl(tun, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4)
-# Nothing may be lost by the way: the queue holds whatever is under way. Its packets come from ourselves.
+# The queue holds all packets in flight, so that none is lost. All its packets are the bench's own.
 for name, value in [("ip_forward", 1), ("conf/all/rp_filter", 0), (f"conf/{DEVICE}/rp_filter", 0), (f"conf/{DEVICE}/accept_local", 1)]:
     with open(f"/proc/sys/net/ipv4/{name}", "w") as file:
         file.write(str(value))

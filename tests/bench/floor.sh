@@ -1,6 +1,6 @@
 #!/bin/sh
-# The floor of a cold bootstrap: the fastest plain apt-get for the agent's packages, and nothing else. No recommended
-# packages, no translations, no documentation, no service started.
+# The floor of a cold bootstrap: the fastest plain apt-get for the agent's packages, without recommended
+# packages, translations, documentation and starts of services.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d

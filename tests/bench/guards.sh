@@ -1,4 +1,4 @@
-# The checks of the built-in steps, as a careful bash script makes them before it changes anything.
+# The checks of the built-in steps, as a bash script with guards makes them.
 set -euo pipefail
 app=/var/www/glovo-app
 

@@ -42,7 +42,7 @@ fn main() -> Result<()> {
     let run = |agent: &str| format!("{agent} run --steps /root/packages.toml");
     let commands = [run("glovo-bootstrap"), run("/root/other"), APT_GET.into()];
     let mut times = [const { Vec::new() }; 3];
-    // In turn, so that a machine that grows slower or faster does so for all three.
+    // They take turns, so that a change of the host's speed affects all three.
     for _ in 0..rounds {
         for (command, times) in commands.iter().zip(&mut times) {
             let microseconds = machine.exec(&["bash", "-c", STOPWATCH, "stopwatch", command])?.success()?;
@@ -50,7 +50,7 @@ fn main() -> Result<()> {
         }
     }
     if let Some(line) = &mut line {
-        // The end of its input is its end.
+        // It ends when its standard input ends.
         drop(line.stdin.take());
         _ = line.wait()?;
     }

@@ -17,7 +17,7 @@ os.environ["IOT_MTLS_ENABLED"] = "0"  # it would listen on every address, whatev
 
 GROUP = "AWS::AutoScaling::AutoScalingGroup"
 
-# Weights: in what CloudFormation and ModifyListener take, and in what DescribeListeners shows.
+# Weights of target groups, for CloudFormation, ModifyListener and DescribeListeners.
 
 
 def weights_of_template(properties, balancer, prop="DefaultActions"):
@@ -54,7 +54,7 @@ listener_actions, provisioners._elbv2_listener_actions = provisioners._elbv2_lis
 parse_actions, alb._parse_actions = alb._parse_actions, weights_of_call
 action_xml, alb._action_xml = alb._action_xml, weights_shown
 
-# Machines: as many as the group desires, known to EC2 and to its target groups.
+# A group has its desired number of machines, which EC2 and its target groups know.
 
 
 def launch(group):
@@ -92,7 +92,7 @@ def end(name, properties):
     delete_group(name, properties)
 
 
-# Signals: a group is complete when as many machines as it desires have signalled; a new launch template brings a new group.
+# A group is complete when its desired number of machines has signalled. A new launch template makes a new group.
 
 
 def create(logical_id, properties, stack_name):
@@ -107,7 +107,7 @@ def create(logical_id, properties, stack_name):
     timeout = wait_conditions.validate_resource_signal_timeout(os.environ.get("SIGNAL_TIMEOUT", "PT1M"), logical_id)
     stack_id = provisioners._cr_stack_id(stack_name)
     token = wait_conditions.register_slot(stack_id)
-    # Before there is a machine that could signal.
+    # No machine exists yet that could signal.
     wait_conditions._waiting[stack_id, logical_id] = {"token": token, "stack_name": stack_name, "resource_type": GROUP}
     launch(group)
     try:
@@ -124,7 +124,7 @@ def update(physical_id, old, new, stack_name, logical_id=None):
         result = update_group(physical_id, old, new, stack_name, logical_id)
         launch(autoscaling._asgs[physical_id])
         return result
-    # A new name: MiniStack would use the old group's name again.
+    # MiniStack would use the old group's name again.
     name = f"{stack_name}-{logical_id}-{provisioners.new_uuid()[:8]}"
     result = create(logical_id, {**new, "AutoScalingGroupName": name}, stack_name)
     end(physical_id, old)

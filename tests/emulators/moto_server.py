@@ -4,7 +4,7 @@ from moto.cloudformation import parsing
 from moto.elbv2.models import ELBv2Backend
 from moto.server import main
 
-# A listener that forwards by weights had to have a TargetGroupArn: KeyError.
+# Without this, a listener that forwards by weights needs a TargetGroupArn, else KeyError.
 convert = ELBv2Backend.convert_and_validate_properties
 
 
@@ -16,7 +16,7 @@ def keep_weights(self, properties):
 
 ELBv2Backend.convert_and_validate_properties = keep_weights
 
-# A changed parameter of a resource that its condition had left out: AttributeError.
+# Without this, a changed parameter of a resource whose condition is false is an AttributeError.
 update = parsing.parse_and_update_resource
 
 

@@ -42,7 +42,7 @@ impl Objects {
         fs::create_dir_all(dir)?;
         let mut state = self.size;
         let mut noise = || {
-            // splitmix64
+            // The generator splitmix64: <https://prng.di.unimi.it/splitmix64.c>
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mut bits = state;
             bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

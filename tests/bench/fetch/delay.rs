@@ -48,7 +48,7 @@ pub fn run(delay: Duration) -> Result<()> {
     tell(&queue, CONFIG, &[(CONFIG_FLAGS, &GSO.to_be_bytes()), (CONFIG_MASK, &GSO.to_be_bytes())])?;
 
     let mut buffer = vec![0; 1 << 16];
-    // The newest packet of each tick, and when it may go: with it go all before it.
+    // The newest packet of each tick, and its time of release. All earlier packets are released with it.
     let mut waiting: VecDeque<(Instant, u32)> = VecDeque::new();
     loop {
         if waiting.is_empty() {
@@ -111,7 +111,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 fn tell(queue: &OwnedFd, kind: u16, attributes: &[(u16, &[u8])]) -> Result<()> {
-    // To queue 0 of no family in particular.
+    // Binds queue 0, for all address families.
     let mut body = vec![0; 4];
     for (name, value) in attributes {
         body.extend((4 + value.len() as u16).to_ne_bytes());

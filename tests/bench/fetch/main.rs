@@ -49,7 +49,7 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        // What the bench starts in its world.
+        // The bench starts this inside its world.
         ["measure", ..] => measure::run(&arguments[1..]),
         ["serve", dir, port] => s3::run(Path::new(dir), port.parse()?),
         ["delay", milliseconds] => delay::run(Duration::from_millis(milliseconds.parse()?)),
@@ -117,7 +117,7 @@ fn bench(options: Options) -> Result<()> {
         }
         print!("{}", results.table());
         done.push(results);
-        // What there is by now, should this run be stopped.
+        // The results so far, in case this run is stopped.
         let cells: Vec<Value> = done.iter().map(Results::json).collect();
         let json = json!({ "peers": about, "round_trip_ms": [near, far], "cells": cells });
         fs::write(target.join("bench-fetch.json"), serde_json::to_string_pretty(&json)? + "\n")?;

@@ -27,7 +27,7 @@ text { fill: #f0f6fc } .note { fill: #9198a1 }
 
 /// An SVG for both light and dark pages. Cells on a disk are not in it.
 pub fn svg(results: &[Results]) -> Result<String, Error> {
-    // Fonts that are wider than expected need the margin for the names in the first column.
+    // The margin leaves room for names in a wider font.
     let (width, height) = (PANEL.0 * 3.0 + 8.0 + MARGIN, HEAD + PANEL.1 * 4.0);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"-{MARGIN} 0 {width} {height}\" width=\"{width}\" height=\"{height}\">\n\

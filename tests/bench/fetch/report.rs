@@ -50,7 +50,7 @@ impl Results<'_> {
     }
 
     fn summary(&self, series: &Series) -> Option<Summary> {
-        // Seconds: wall, wall with the hash, CPU.
+        // In seconds: wall time, wall time with the hash, CPU time.
         let seconds = |name: &str, hashes: bool, round: usize| {
             let figure = self.of(name, round)?;
             let hash = if hashes { 0.0 } else { self.of("sha256sum", round).map_or(f64::NAN, |hash| hash.wall) };

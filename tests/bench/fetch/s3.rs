@@ -35,7 +35,7 @@ pub fn run(dir: &Path, port: u16) -> Result<()> {
             stream.set_nodelay(true)?;
             let service = service.clone();
             _ = tokio::spawn(async move {
-                // A connection that breaks off is the client's to tell.
+                // The client reports a connection that breaks off.
                 _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             });
         }
@@ -58,7 +58,7 @@ impl Objects {
                 let path = file?.path();
                 let key = path.strip_prefix(dir)?.to_str().context("a name")?.to_owned();
                 let bytes = Bytes::from(fs::read(&path)?);
-                // As opaque to clients as that of a multipart upload.
+                // As for a multipart upload, it is no digest of the object.
                 let digest: String = Sha256::digest(&key).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
                 let etag = ETag::Strong(format!("{digest}-1"));
                 _ = objects.insert(key, Stored { bytes, etag, modified: SystemTime::now().into() });

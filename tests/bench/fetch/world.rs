@@ -34,7 +34,7 @@ impl World {
             .args(["--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"])
             .arg(bench.join("world.sh"))
             .args([&dir, Path::new(SIZE)])
-            // A terminal's Ctrl-C is for the bench alone: its holder is to clear away.
+            // Ctrl-C on a terminal must reach only the bench, because the holder cleans up.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -131,7 +131,7 @@ impl World {
     /// One download by one peer; `None` if the peer can't do such a one. An error if it fails, or what it has
     /// downloaded is wrong.
     pub fn measure(&self, peer: &Peer, cell: &Cell) -> Result<Option<Figure>> {
-        // Where the work is done: in the world's memory, or on the disk, which both sides see at the same place.
+        // The working directory, in the world's memory or on the disk. Both sides see it at the same path.
         let (work, seen) = if cell.disk {
             (self.dir.join("disk"), self.dir.join("disk"))
         } else {
@@ -149,7 +149,7 @@ impl World {
         }
         fs::create_dir_all(seen.join("out"))?;
         job.write_lists(&seen)?;
-        // What was deleted and written before is not to be this peer's to wait for.
+        // Otherwise this peer would wait until earlier deletions and writes are on the disk.
         if cell.disk {
             ensure!(Command::new("sync").arg("-f").arg(&seen).status()?.success(), "sync");
         }
@@ -174,7 +174,7 @@ impl World {
             .current_dir("/")
             .stdin(Stdio::null())
             .output()?;
-        // What it said last, before our own words on how it ended.
+        // Its last output stands before our message about its end.
         let errors = String::from_utf8_lossy(&output.stderr);
         let words: Vec<&str> = errors.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let words = words[words.len().saturating_sub(2)..].join("; ");
@@ -189,7 +189,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // The end of its input is what the holder waits for, to clear away all there is in the world.
+        // The holder cleans up when its standard input ends.
         drop(self.holder.stdin.take());
         for mut child in std::mem::take(&mut self.servers) {
             _ = child.wait();

@@ -1,16 +1,16 @@
 #!/bin/bash
-# The bench's network and memory: process 1 of the pid, mount and network namespaces that the servers run in. When its
-# standard input ends, so do all of them, and what they have left in DIR goes.
+# The bench's network and memory: process 1 of the pid, mount and network namespaces of the servers. When its standard
+# input ends, all of them end, and their files in DIR are removed.
 #
 #   world.sh DIR SIZE     DIR/ram becomes a tmpfs of this size
 #
 #   the server's namespace  10.77.0.1, 10.77.0.2  ── veth ──  10.77.0.10  the client's, /run/netns/client
 #
-# Packets that reach the client from 10.77.0.2 wait in netfilter queue 0, for `bench-fetch delay`: a delay without
-# netem, which not every kernel has.
+# Packets that reach the client from 10.77.0.2 wait in netfilter queue 0, for `bench-fetch delay`: a delay on
+# kernels without netem.
 set -euo pipefail
 clear_away() {
-  # All processes of this pid namespace but this one.
+  # All processes of this pid namespace except this one.
   kill -KILL -1 || true
   umount --lazy "$1/ram"
   rm -rf --one-file-system "$1"
@@ -34,8 +34,8 @@ link set lo up
 address add 10.77.0.10/24 dev client
 link set client up
 IP
-# The same on every host: what Debian's kernel does by default. (Only the first namespace may change the default of
-# congestion control; a route may always.) And no connection is to profit from the ones before it.
+# The defaults of Debian's kernel, on every host. Only the first namespace can set the default of congestion control, so
+# the route sets it. No connection uses the metrics of earlier connections.
 for namespace in server client; do
   inside=(ip netns exec client)
   [ $namespace = client ] || inside=()

@@ -37,7 +37,7 @@ fn build() -> Result<PathBuf> {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    // What a test's own cargo has told it about its package; ring would be built anew for that, and all above it.
+    // A test's cargo sets variables of its package. With them, ring and all that needs it would be built anew.
     for (name, _) in
         std::env::vars().filter(|(name, _)| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|of| name.starts_with(of)))
     {

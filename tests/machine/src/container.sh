@@ -1,12 +1,12 @@
 #!/bin/bash
 # The kernel's side of one machine: its mounts, cgroup, loop devices and swap.
 #
-#   container.sh hold DIR LOWER UPPER FILESYSTEM…   set up, say "ready", and when standard input ends, clear away
-#   container.sh boot DIR                           switch the machine on; ends when it is off, with 133 if it asked to reboot
-#   container.sh sweep DIR                          clear away what a holder left that was killed itself
+#   container.sh hold DIR LOWER UPPER FILESYSTEM…   set up, print "ready", and clean up when standard input ends
+#   container.sh boot DIR                           switch the machine on; ends when it is off, with code 133 if it asked to reboot
+#   container.sh sweep DIR                          clean up after a holder that was killed
 #
 # `hold` is process 1 of a pid and mount namespace (src/machine.rs enters them for `boot`), so no process and no mount
-# outlives it. Its standard input is a pipe that its harness holds: however the harness ends, this hears of it.
+# outlives it. Its standard input is a pipe of its harness, so it ends also if the harness is killed.
 set -euo pipefail
 shopt -s nullglob
 
@@ -15,7 +15,7 @@ hold() {
   mkdir "$dir/root" "$dir/upper" "$dir/mnt"
   exec 9< "$dir"; flock 9
   trap "release '$dir'" EXIT
-  # nspawn takes a read-only /sys to mean that there is no udev to wait for; and it wants cgroup2 and a /run of its own.
+  # With a read-only /sys nspawn does not wait for udev. It needs cgroup2 and a /run of its own.
   mount -t sysfs -o ro sysfs /sys
   mount -t cgroup2 cgroup2 /sys/fs/cgroup
   mount -t tmpfs tmpfs /run
@@ -26,13 +26,13 @@ hold() {
   mkdir "$dir/upper/changes" "$dir/upper/work"
   mount -t overlay overlay -o "lowerdir=$lower,upperdir=$dir/upper/changes,workdir=$dir/upper/work" "$dir/root"
   for filesystem; do
-    # A converged tree brings the disk its swap file is on.
+    # A converged tree includes the disk with its swap file.
     [ -e "$dir/$filesystem.img" ] || make_disk "$dir/$filesystem.img" "$filesystem"
     mkdir -p "$dir/mnt/$filesystem" "$dir/root/mnt/$filesystem"
     mount -o loop "$dir/$filesystem.img" "$dir/mnt/$filesystem"
   done
   echo ready
-  # The lock is this process's alone: it ends when this does, whatever is still dying then.
+  # Only this process has the lock, so that it ends with this process and not with its children.
   cat > /dev/null 9<&-
 }
 
@@ -63,7 +63,7 @@ IP
     --system-call-filter=@swap --resolv-conf=off --timezone=off --link-journal=no --console=read-only "${binds[@]}" --boot
 }
 
-# The kernel swaps on for all namespaces, and never stops by itself: not when a container ends, not when its mounts go.
+# Swap is on for all namespaces, and stays on after the end of a container and of its mounts.
 swap_off() {
   find "$1/mnt" -type f -exec swapoff {} \; 2> /dev/null || true
 }
@@ -83,7 +83,7 @@ sweep() {
   local dir=$1 image mount
   mount -t cgroup2 cgroup2 /sys/fs/cgroup
   kill_all "$dir"
-  # An active swap file keeps its file system alive; mounted again, it is the same one.
+  # An active swap file keeps its file system in use. Mounted again, it is the same file system.
   for image in "$dir"/*.img; do
     mount=$dir/mnt/$(basename "$image" .img)
     [ -z "$(losetup --associated "$image")" ] || { mount -o loop "$image" "$mount"; swap_off "$dir"; umount "$mount"; }

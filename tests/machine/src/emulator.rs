@@ -90,7 +90,7 @@ impl Emulator {
     /// the world's.
     pub fn operator(&self, line: &str) -> Command {
         let mut command = self.network.command("unshare");
-        // The name server is the world's, not this machine's.
+        // The world's name server, not the host's.
         let script = r#"mount --make-rprivate / && mount --bind "$0" /etc/resolv.conf && exec "$@""#;
         command.args(["--mount", "sh", "-c", script]).arg(&self.name_server);
         command.args(["env", "--ignore-environment", "PATH=/usr/bin:/bin"]);

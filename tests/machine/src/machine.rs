@@ -223,7 +223,7 @@ impl Machine {
     /// Kills every process of the machine at once. This is no power cut: written data stays in this kernel's cache.
     pub fn abort(&mut self) -> Result<()> {
         if let Some(mut nspawn) = self.nspawn.take() {
-            // The leader is process 1 of the machine's namespace, and all in it ends with it.
+            // The leader is process 1 of the machine's namespace; all other processes end with it.
             guest::output(&mut guest::kill(self.leader))?.success()?;
             nspawn.wait()?;
         }

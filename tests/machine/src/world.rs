@@ -217,7 +217,7 @@ impl State {
             "method": request.method, "host": request.host, "path": request.path,
             "status": request.status, "agent": request.agent,
         });
-        // The file is for people to read afterwards; tests read the list.
+        // People read the file afterwards; tests read the list.
         let _ = writeln!(self.log.lock().unwrap(), "{line}");
         self.requests.lock().unwrap().push(request);
     }

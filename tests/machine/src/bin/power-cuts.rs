@@ -64,7 +64,7 @@ fn series(disk: &str, rounds: u32) -> Result<()> {
         vm.cut_power();
         vm.restore("before")?;
         let process = vm.start_process(&[AGENT, "run", "--steps", "/root/2.toml"])?;
-        // The last ones come when the run has ended.
+        // The last cuts come after the end of the run.
         let moment = uncut.mul_f64(1.2 * (f64::from(round) + fraction()) / f64::from(rounds));
         std::thread::sleep(moment);
         let told = vm.ended(&process)?;
@@ -155,7 +155,7 @@ fn large(version: u32) -> Vec<u8> {
 /// Version 1 is what the machine runs; version 2 changes all of it, and adds packages, an account and swap.
 fn manifest(version: u32) -> String {
     let digest: String = Sha256::digest(large(version)).iter().map(|byte| format!("{byte:02x}")).collect();
-    // Version 1 has the package lists fetched already: that takes longest here, and there is least to cut.
+    // In version 1 the package lists are fetched already: fetching takes longest here and writes least.
     let packages = if version == 1 { "" } else { r#", "glovo-test-conffile", "tree""# };
     let added = if version == 1 { "" } else { ADDED };
     format!(

@@ -27,7 +27,7 @@ impl Channel {
     pub(super) fn sync(&mut self, deadline: Instant) -> Result<()> {
         while Instant::now() < deadline {
             self.syncs += 1;
-            // 0xff makes it forget half a command; it says the same before it answers.
+            // 0xff makes it drop an incomplete command; it sends 0xff before its answer.
             self.stream.get_mut().write_all(b"\xff")?;
             self.send("guest-sync-delimited", &json!({ "id": self.syncs }))?;
             let again = deadline.min(Instant::now() + RESEND_INTERVAL);
@@ -47,7 +47,7 @@ impl Channel {
             if let Some(error) = reply.get("error") {
                 bail!("{command}: {error}");
             }
-            // Greetings and events come in between.
+            // Greetings and events may come before the answer.
             if let Some(value) = reply.get_mut("return") {
                 return Ok(value.take());
             }
@@ -74,7 +74,7 @@ impl Channel {
                 Ok(_) => {
                     let line = std::mem::take(&mut self.line);
                     let from = line.iter().rposition(|byte| *byte == 0xff).map_or(0, |at| at + 1);
-                    // What a reboot has cut off is no message.
+                    // A message that a reboot has cut off is dropped.
                     if let Ok(message) = serde_json::from_slice(&line[from..]) {
                         return Ok(Some(message));
                     }

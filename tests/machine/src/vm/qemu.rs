@@ -41,10 +41,10 @@ impl Qemu {
             "root=/dev/vda rw rootfstype={} console=ttyS0 net.ifnames=0 quiet {cloud_init} {}",
             options.filesystem, options.kernel
         );
-        // However this process ends, the machine ends with it.
+        // The machine ends with this process, also if it is killed.
         let mut qemu = world.command("setpriv");
         qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"])
-            // There is no KVM where this is developed. "max" has the vector instructions that make TLS and zstd quick.
+            // Emulation needs no KVM. "max" has the vector instructions that make TLS and zstd fast.
             .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
             .args(["-m", &options.memory.to_string(), "-rtc", &format!("base={}", options.clock)])
             .args(["-kernel", &images.join("vmlinuz").display().to_string()])
@@ -55,7 +55,7 @@ impl Qemu {
             .args(["-chardev", &format!("socket,id=agent,path={},server=on,wait=off", file("agent"))])
             .args(["-device", "virtio-serial-pci"])
             .args(["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"])
-            // What a power cut leaves: see Vm::cut_power.
+            // For power cuts; see Vm::cut_power.
             .args(["-drive", &format!("file={},if=none,id=root,cache=unsafe,discard=unmap", file("root.qcow2"))])
             .args(["-device", "virtio-blk-pci,drive=root"])
             .args(["-netdev", "tap,id=vpc,ifname=vpc,script=no,downscript=no"])

@@ -46,7 +46,7 @@ impl Server {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (server, tls) = (server.clone(), tls.clone());
-                // A failed handshake or a broken connection is the client's to tell.
+                // The client reports a failed handshake or a broken connection.
                 tokio::spawn(async move {
                     match tls {
                         None => server.converse(address, stream).await,
