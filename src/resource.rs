@@ -11,6 +11,7 @@ pub mod deferred;
 pub mod directory;
 pub mod file;
 pub mod group;
+pub mod host;
 pub mod http_check;
 pub mod link;
 pub mod ownership;
@@ -262,6 +263,7 @@ pub static KINDS: &[KindEntry] = &[
     kind::<group::Group>(),
     kind::<swap::Swap>(),
     kind::<sysctl::Sysctl>(),
+    kind::<host::HostSettings>(),
     kind::<service::Service>(),
     kind::<http_check::HttpCheck>(),
     kind::<tcp_check::TcpCheck>(),

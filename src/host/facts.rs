@@ -1,9 +1,11 @@
 //! Facts about the machine, such as `host.architecture`, and its identity.
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use rustix::thread::{CapabilitySet, capabilities};
 
 use super::{Host, ec2, root::Root};
-use crate::{environment, value::Sha256};
+use crate::{environment, error::Fault, value::Sha256};
 
 /// The names of the facts.
 pub const FACTS: [&str; 8] =
@@ -36,6 +38,24 @@ impl Host {
             }
             _ => bail!("host.{name} does not exist"),
         }
+    }
+
+    /// Fails if this process cannot give the kernel a host name.
+    ///
+    /// # Errors
+    /// Without `CAP_SYS_ADMIN`, sethostname(2), which many containers lack.
+    pub fn check_sets_hostname(&self) -> Result<()> {
+        match capabilities(None) {
+            Ok(sets) if !sets.effective.contains(CapabilitySet::SYS_ADMIN) => {
+                Err(hostname_not_set(Errno::EPERM).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the kernel a host name.
+    pub fn set_hostname(&self, name: &str) -> Result<()> {
+        nix::unistd::sethostname(name).map_err(|errno| hostname_not_set(errno).into())
     }
 
     /// Returns the distribution's family. A distribution that derives from none is its own.
@@ -84,6 +104,11 @@ impl Host {
         let kibibytes: u64 = total.trim().trim_end_matches("kB").trim().parse().context("MemTotal in /proc/meminfo")?;
         Ok(kibibytes * 1024)
     }
+}
+
+fn hostname_not_set(errno: Errno) -> Fault {
+    let fault = Fault::new("the kernel's host name cannot be set").caused_by(errno);
+    fault.hint("run as root; for a container, set the name from outside")
 }
 
 /// Returns a field of os-release(5).

@@ -20,6 +20,7 @@ mod examples;
 mod facts;
 mod fetch;
 mod foreseen;
+mod host_settings;
 mod install;
 mod json;
 mod kill;
