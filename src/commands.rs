@@ -5,6 +5,7 @@ mod bake;
 mod deploy;
 mod fetch;
 mod install;
+mod reboot;
 mod record;
 mod refusal;
 mod signal;
@@ -21,7 +22,7 @@ use crate::{
     cli::{self, Command},
     diagnostic::{Diagnostic, Faults},
     environment,
-    error::Fault,
+    error::{self, Fault},
     host::{process, root::is_denied, state},
     image,
     manifest::{
@@ -38,8 +39,9 @@ use crate::{
     run::{
         engine::{self, Selection},
         lock::MachineLock,
-        report::{DownloadReport, Outcome, Report},
-        supervisor::{self, RunMessage},
+        reboot::RebootNote,
+        report::{DownloadReport, Outcome, RebootReport, Report},
+        supervisor::{self, RunMessage, is_supervised},
     },
     stop::{Interrupt, signal_of},
     system::{Mode, Phase, System, check_fact},
@@ -61,13 +63,24 @@ pub fn execute(command: Command) -> Result<u8> {
         Command::Run {
             manifest, signal: cli::Signal { signal: Some(target), signal_within, lifecycle_hook }, ..
         } => signal::execute(&signal::Receivers { target, hook: lifecycle_hook }, signal_within.0, &manifest),
-        Command::Run { selection, mut manifest, target, purpose, signal: _, record } => {
+        Command::Run { mut selection, mut manifest, target, purpose, signal: _, record } => {
             let system = open(&target.root, Mode::Run, purpose.phase)?;
+            let resumed = if record { None } else { reboot::resume(&system, &mut selection, &manifest)? };
+            if let Some(signal) = resumed.as_ref().and_then(|run| run.signal.as_ref()).filter(|_| !is_supervised()) {
+                return signal::resume(&system, signal, &manifest);
+            }
             // Only the run that holds the machine's lock may replace its record.
             let lock = if record { Some(MachineLock::take(system.root())?) } else { None };
             let is_recorded = record && record::keep(&system, &mut manifest, record::USER_DATA)?;
             system.host.set_run_command(again::command(&manifest, is_recorded));
-            let (_lock, _, report) = run(&system, &manifest, selection, lock)?;
+            let (_lock, _, report) = run(&system, &manifest, &selection, lock)?;
+            if let Some(needed) = &report.reboot {
+                RebootNote::order(&system, needed, Selection::from(&selection))?;
+                return reboot::begin(&system);
+            }
+            if resumed.is_some() && !is_supervised() {
+                reboot::end(&system)?;
+            }
             if report.exit_code == Some(0) && report.changes(true) > 0 {
                 supervisor::tell(&RunMessage::unproven(&report));
             }
@@ -76,15 +89,20 @@ pub fn execute(command: Command) -> Result<u8> {
         Command::Bake { selection, manifest, target, seal } => {
             let system = open(&target.root, Mode::Run, Some(Phase::Bake))?;
             system.host.set_run_command(again::command(&manifest, false));
-            bake::execute(&system, &manifest, selection, &seal)
+            bake::execute(&system, &manifest, &selection, &seal)
         }
         Command::Plan { selection, manifest, target, purpose, detailed_exitcode, json } => {
             let system = open(&target.root, Mode::Plan, purpose.phase)?;
             system.host.set_run_command(again::command(&manifest, false));
-            let prepared = prepare(&system, &manifest, selection);
+            let arguments = manifest;
+            let prepared = prepare(&system, &arguments, &selection);
             let (manifest, selection) = prepared.inspect_err(|error| {
                 _ = json.then(|| say_json(&RefusedPlan::of(error)));
             })?;
+            // Only `run` can record its manifest, so this is no error of a plan.
+            if let Err(error) = reboot::check(&system, &manifest, &selection, &arguments) {
+                complain(Shown::lines(&format!("note: `run` will refuse this: {}", error::render(&error).trim_end())));
+            }
             // Guards of commands run in an image's tree, as in a run.
             image::mounts::prepare(system.root())?;
             let view = if json { Rc::new(RefCell::new(view::run::Silent)) } else { view::run::choose(Mode::Plan) };
@@ -148,10 +166,12 @@ fn open(root: &Path, mode: Mode, phase: Option<Phase>) -> Result<Rc<System>> {
 fn run(
     system: &Rc<System>,
     manifest: &cli::ManifestArgs,
-    selection: cli::SelectionArgs,
+    selection: &cli::SelectionArgs,
     lock: Option<MachineLock>,
 ) -> Result<(MachineLock, Manifest, Report)> {
-    let (manifest, selection) = prepare(system, manifest, selection)?;
+    let arguments = manifest;
+    let (manifest, selection) = prepare(system, arguments, selection)?;
+    reboot::check(system, &manifest, &selection, arguments)?;
     let lock = lock.map_or_else(|| MachineLock::take(system.root()), Ok)?;
     Report::set_damaged_aside(system)?;
     if let Err(error) = state::sweep(system.root()) {
@@ -162,12 +182,19 @@ fn run(
     Ok((lock, manifest, report))
 }
 
+impl From<&cli::SelectionArgs> for Selection {
+    fn from(arguments: &cli::SelectionArgs) -> Self {
+        let cli::SelectionArgs { only, from, skip } = arguments;
+        Self { only: only.clone(), from: from.clone(), skip: skip.clone() }
+    }
+}
+
 fn prepare(
     system: &Rc<System>,
     manifest: &cli::ManifestArgs,
-    selection: cli::SelectionArgs,
+    selection: &cli::SelectionArgs,
 ) -> Result<(Manifest, Selection)> {
-    let selection = Selection { only: selection.only, from: selection.from, skip: selection.skip };
+    let selection = Selection::from(selection);
     let (manifest, _) = load(system, manifest, &Reading::Use(&selection))?;
     selection.check(&manifest)?;
     Ok((manifest, selection))
@@ -292,6 +319,7 @@ fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
     let system = open(root, Mode::Plan, None)?;
     let holder = loop {
         match MachineLock::holder(system.root()) {
+            Ok(None) if wait && is_rebooting(&system) => system.host.stop.wait(Duration::from_millis(200))?,
             Err(error) if is_denied(&error) => return summary::show(&system, wait, json, error),
             Err(error) => return Err(error),
             Ok(Some(_)) if wait => system.host.stop.wait(Duration::from_millis(200))?,
@@ -314,10 +342,16 @@ fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
         show(&report, holder.as_deref());
     }
     Ok(match report.exit_code {
-        _ if holder.is_some() => 4,
+        _ if holder.is_some() || report.outcome == Outcome::Rebooting => 4,
         Some(code) => code,
         None => 1,
     })
+}
+
+/// Returns whether the machine reboots, or has done so and will soon go on with the run.
+fn is_rebooting(system: &System) -> bool {
+    let report = Report::read(system).ok().flatten();
+    report.is_some_and(|report| report.outcome == Outcome::Rebooting && report.is_of(system))
 }
 
 /// Returns the command to type on a machine without a report.
@@ -346,7 +380,7 @@ fn show(report: &Report, holder: Option<&str>) {
             Outcome::NotRun => "not run".into(),
             Outcome::Skipped => step.not_here.as_ref().map_or("skipped".into(), |why| format!("not here: {why}")),
             Outcome::Running if holder.is_some() => "running".into(),
-            Outcome::Running => "cut off".into(),
+            Outcome::Running | Outcome::Rebooting => "cut off".into(),
         };
         let time = match step.outcome {
             // The report does not say how long it has been running.
@@ -384,6 +418,9 @@ fn show(report: &Report, holder: Option<&str>) {
     let total = spoken(Duration::from_millis(report.milliseconds));
     let ended = match (report.exit_code, holder) {
         (_, Some(holder)) => format!("running: pid {holder}"),
+        (None, None) if report.reboot.is_some() => {
+            report.reboot.as_ref().map(RebootReport::in_words).unwrap_or_default()
+        }
         (None, None) => format!("cut off before its end; to continue: {}", report.again),
         (Some(0), None) => format!("converged in {total}"),
         (Some(code), None) if report.outcome == Outcome::Stopped => {

@@ -57,6 +57,8 @@ pub struct Step {
     pub timeout: Option<Duration>,
     /// The reason why it does not apply on this machine.
     pub not_here: Option<String>,
+    /// Whether the machine reboots after it if its packages require that.
+    pub reboot: bool,
     /// In the order in which they take effect.
     pub resources: Vec<Declared>,
 }

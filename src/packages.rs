@@ -43,6 +43,16 @@ pub fn of(host: &Host) -> Result<Family> {
     Err(Fault::new(message).hint("leave out the resources of kind \"package\" here").into())
 }
 
+/// Returns the reasons why the machine needs a reboot; `None` if it has no package manager that can say so.
+pub fn reboot_reasons(host: &Host) -> Result<Option<Vec<String>>> {
+    for family in FAMILIES {
+        if manager::is_of(*family, host.root())? {
+            return family.reboot_reasons(host).map(Some);
+        }
+    }
+    Ok(None)
+}
+
 /// Returns a package's name as the first family reads it that accepts it.
 fn read_name(text: &str) -> Result<PackageName> {
     let mut reasons = vec![];

@@ -21,7 +21,7 @@ use crate::{
 pub(super) fn execute(
     system: &Rc<System>,
     manifest: &cli::ManifestArgs,
-    selection: cli::SelectionArgs,
+    selection: &cli::SelectionArgs,
     arguments: &Seal,
 ) -> Result<u8> {
     let (_lock, manifest, report) = super::run(system, manifest, selection, None)?;

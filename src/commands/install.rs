@@ -127,7 +127,7 @@ pub(super) fn install(manifest: &cli::ManifestArgs) -> Result<u8> {
 }
 
 /// Writes the files that differ; returns how many.
-fn put(system: &System) -> Result<usize> {
+pub(super) fn put(system: &System) -> Result<usize> {
     let root = system.root();
     let mut installed = read(root)?.unwrap_or_default();
     let mut files_with_states = vec![];
@@ -312,7 +312,7 @@ fn missing_directories(root: &Root, path: &AbsPath) -> Result<Vec<AbsPath>> {
 }
 
 /// Fails unless root runs the program from where user-data puts it. A unit must not start what a user could replace.
-fn check_caller(verb: &str) -> Result<()> {
+pub(super) fn check_caller(verb: &str) -> Result<()> {
     let program = std::env::current_exe().context("asking which program this is")?;
     let program = program.to_string_lossy();
     let fault = if !geteuid().is_root() {

@@ -74,6 +74,12 @@ impl Record {
         })
     }
 
+    /// Returns whether both name the same manifest and variables.
+    pub fn has_manifest_of(&self, other: &Self) -> bool {
+        let of = |record: &Self| (record.steps.clone(), record.variables.clone(), record.set.clone());
+        self.withheld.is_empty() && other.withheld.is_empty() && of(self) == of(other)
+    }
+
     /// Reads the record of this machine, if there is one.
     fn read(system: &System) -> Result<Option<Self>> {
         let record: Option<Self> = state::load(system.root(), FILE).map_err(|error| {

@@ -1,10 +1,18 @@
 //! `run --signal`: the run as a process of its own, and its outcome sent to the stack and the lifecycle hook that wait.
 
-use std::{ffi::OsString, path::Path, process::ExitStatus, time::Duration};
+use std::{
+    ffi::OsString,
+    path::Path,
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 
-use super::record::{self, Told};
+use super::{
+    open, reboot,
+    record::{self, Told},
+};
 use crate::{
     aws::{query::Call, refusal::Refusal, service::AUTO_SCALING},
     cli,
@@ -18,6 +26,8 @@ use crate::{
     },
     redaction::Redaction,
     run::{
+        lock::MachineLock,
+        reboot::PendingSignal,
         report::ErrorReport,
         supervisor::{self, RunMessage, Supervised, WaitEnd},
     },
@@ -49,14 +59,27 @@ pub(super) struct Receivers {
 pub(super) fn execute(receivers: &Receivers, within: Duration, manifest: &cli::ManifestArgs) -> Result<u8> {
     let mut arguments = std::env::args_os().skip(1).collect();
     drop(take_options(&mut arguments));
-    supervise(&arguments, receivers, within, manifest).or_else(|error| {
+    let ended = supervise(&arguments, receivers, within, manifest).or_else(|error| {
         // The stack gets a signal even if the run could not start.
         let word = RunMessage::of(&error);
         let notifier = Notifier::new(receivers, manifest)?;
         notifier.write_block(&word);
         notifier.tell(&notifier.failure(&word, Some("supervisor")), SIGNAL_TIMEOUT);
         Err(error)
-    })
+    });
+    // The signal was sent, or tried: a later boot owes none.
+    if let Err(error) = open(Path::new("/"), Mode::Run, None).and_then(|system| reboot::end_resumed(&system)) {
+        complain_of(&error);
+    }
+    ended
+}
+
+/// Runs and signals after a reboot, in the time that the run still has.
+pub(super) fn resume(system: &System, signal: &PendingSignal, manifest: &cli::ManifestArgs) -> Result<u8> {
+    // A run by hand that was faster goes on instead, and signals.
+    drop(MachineLock::take(system.root())?);
+    let (receivers, within) = reboot::receivers(signal)?;
+    execute(&receivers, within, manifest)
 }
 
 /// Prints a usage error and signals it, if the command line names a receiver.
@@ -110,6 +133,7 @@ fn supervise(
     manifest: &cli::ManifestArgs,
 ) -> Result<u8> {
     let interrupt = Interrupt::install()?;
+    let began = Instant::now();
     let mut run = Supervised::start(arguments)?;
     let event = run.wait(within, &interrupt)?;
     let notifier = Notifier::new(receivers, manifest)?;
@@ -134,6 +158,10 @@ fn supervise(
     };
     let mut word = run.last_message();
     let code = supervisor::exit_code(status);
+    if code == 0 && word.reboots {
+        let owed = reboot::pending_signal(receivers, within.saturating_sub(began.elapsed()));
+        return reboot::reboot(&*open(Path::new("/"), Mode::Run, None)?, Some(owed));
+    }
     if code == 0 && word.error.is_none() {
         notifier.tell(&Verdict::Success, SIGNAL_TIMEOUT);
         return Ok(code);

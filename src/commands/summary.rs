@@ -30,7 +30,7 @@ pub(super) fn show(system: &System, wait: bool, json: bool, error: anyhow::Error
         show_table(&summary, is_running);
     }
     Ok(match summary.exit_code {
-        _ if is_running => 4,
+        _ if is_running || summary.outcome == Outcome::Rebooting => 4,
         code => code.unwrap_or(1),
     })
 }
@@ -48,7 +48,7 @@ fn show_table(summary: &Summary, is_running: bool) {
             Outcome::NotRun => "not run".into(),
             Outcome::Skipped => "skipped".into(),
             Outcome::Running if is_running => "running".into(),
-            Outcome::Running => "cut off".into(),
+            Outcome::Running | Outcome::Rebooting => "cut off".into(),
         };
         let time = match step.outcome {
             Outcome::NotRun | Outcome::Skipped | Outcome::Running => String::new(),
@@ -59,6 +59,7 @@ fn show_table(summary: &Summary, is_running: bool) {
     let total = spoken(Duration::from_millis(summary.milliseconds));
     let ended = match summary.exit_code {
         None if is_running => format!("running: pid {}", summary.pid),
+        None if summary.outcome == Outcome::Rebooting => "rebooting; the run goes on after the boot".into(),
         None => "cut off before its end".into(),
         Some(0) => format!("converged in {total}"),
         Some(code) => format!("ended with exit code {code} after {total}"),

@@ -171,17 +171,19 @@ impl<'a> Reader<'a> {
         let description = self.take::<String>(text, &mut table, "description", &unknown);
         let timeout = self.take::<Span>(text, &mut table, "timeout", &unknown);
         let at_boot = self.at_boot(text, &mut table, &unknown);
+        let reboot = self.reboot(text, &mut table, &unknown);
         let mut resources = vec![];
         for resource in self.tables(text, table.remove("resource"), "resource") {
             resources.extend(self.resource(text, resource, at_boot, &scope));
         }
-        let known = ["name", "description", "timeout", "phase", "where", "resource"];
+        let known = ["name", "description", "timeout", "phase", "reboot", "where", "resource"];
         self.unknown(text, &table, &known, "a step", heading_of_resource);
         self.steps.push(Step {
             name: name.map(Spanned::into_inner).unwrap_or_default(),
             description: description.map(Spanned::into_inner).unwrap_or_default(),
             timeout: timeout.map(|timeout| timeout.into_inner().0),
             not_here: scope.not_here,
+            reboot,
             resources,
         });
     }
@@ -210,6 +212,20 @@ impl<'a> Reader<'a> {
                 let hint = Some("phase = \"boot\"; without it, it is baked into an image and ensured at boot".into());
                 let message = format!("`{}` is not a phase", phase.get_ref().escape_debug());
                 self.report(text, &phase.span(), message, hint);
+                false
+            }
+        }
+    }
+
+    /// Returns whether the machine reboots after a step if its packages require that.
+    fn reboot(&mut self, text: &Text, table: &mut DeTable<'_>, unknown: &Unknown) -> bool {
+        match self.take::<String>(text, table, "reboot", unknown) {
+            None => false,
+            Some(_) if unknown.has("reboot") => false,
+            Some(when) if when.get_ref() == "if-required" => true,
+            Some(when) => {
+                let message = format!("`{}` does not say when to reboot", when.get_ref().escape_debug());
+                self.report(text, &when.span(), message, Some("reboot = \"if-required\"; without it, never".into()));
                 false
             }
         }

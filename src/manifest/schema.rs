@@ -43,6 +43,9 @@ fn text(schema: &Value) -> String {
     schema["description"].as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// The description of `reboot`.
+const REBOOT: &str = "Reboot after the step if the machine's packages require it, and go on with the run after the boot. \
+                      Needs a manifest that is recorded or in /etc/glovo-bootstrap.";
 const PHASE: &str = "`boot` leaves it to the machine: `bake` doesn't put it into an image.";
 
 const WHERE: &str = "The machines that it is for: each fact or variable with its value, or a list of values, as in \
@@ -125,6 +128,7 @@ fn step() -> Value {
             "description": { "type": "string", "description": "What the step is for." },
             "timeout": { "$ref": "#/$defs/Span", "description": "Deadline of the whole step, such as 5m." },
             "phase": { "type": "string", "enum": ["boot"], "description": PHASE },
+            "reboot": { "type": "string", "enum": ["if-required"], "description": REBOOT },
             "where": condition(WHERE),
             "resource": { "type": "array", "items": { "$ref": "#/$defs/resource" } },
         },

@@ -181,7 +181,12 @@ mod tests {
             hint: Some("journalctl -u app".into()),
         };
         let named = |text: &str| Some(text.to_owned());
-        let word = RunMessage { step: named("start_servers"), resource: named("service app"), error: Some(error) };
+        let word = RunMessage {
+            step: named("start_servers"),
+            resource: named("service app"),
+            error: Some(error),
+            reboots: false,
+        };
         let redaction = Redaction::of_variables([("password", "hunter22")]);
         Block::new(named("i-0123456789abcdef0"), Some("42"), &word, &redaction)
     }
@@ -254,7 +259,7 @@ log: out of memory
         let tail: String = (0..500).map(|number| format!("\n| line {number}")).collect();
         let error = ErrorReport { causes: vec![format!("{long}{tail}"); 9], hint: Some(long.clone()) };
         let some = || Some(long.clone());
-        let word = RunMessage { step: some(), resource: some(), error: Some(error) };
+        let word = RunMessage { step: some(), resource: some(), error: Some(error), reboots: false };
         let text = Block::new(some(), Some(&long), &word, &Redaction::default()).to_string();
         assert!(text.len() <= MAX_BLOCK_BYTES && text.is_ascii(), "{}", text.len());
         assert!(text.ends_with(&format!("log: line 499\n{END}\n")));

@@ -2,6 +2,7 @@
 
 mod affected;
 mod put_back;
+mod reboot;
 
 use std::{
     cell::RefCell,
@@ -10,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use super::{
     report::{ChangeReport, DownloadReport, ErrorReport, Outcome, Report, ResourceReport, StepReport, milliseconds},
@@ -31,7 +33,7 @@ use crate::{
 const STEP_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// The steps to run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
     /// If not empty, only these steps, in declared order.
     pub only: Vec<String>,
@@ -135,7 +137,7 @@ pub fn run(
             run.report.steps[index].outcome = Outcome::Skipped;
         } else if let Some(why) = &step.not_here {
             run.step_is_not_here(index, why);
-        } else if exit_code == 0 || system.mode() == Mode::Plan {
+        } else if (exit_code == 0 && run.report.reboot.is_none()) || system.mode() == Mode::Plan {
             let code = run.step(index, step)?;
             exit_code = if exit_code == 0 { code } else { exit_code };
         }
@@ -189,6 +191,8 @@ impl<'a> Run<'a> {
             }
             first
         });
+        let (exit_code, failed) =
+            if failed || !step.reboot { (exit_code, failed) } else { self.reboot_if_required(index, step) };
         let report = &mut self.report.steps[index];
         report.milliseconds = milliseconds(began.elapsed());
         let is = |outcome| report.resources.iter().any(|resource| resource.outcome == outcome);

@@ -47,6 +47,9 @@ pub struct Report {
     pub exit_code: Option<u8>,
     /// Every step of the manifest.
     pub steps: Vec<StepReport>,
+    /// The reboot before the rest of the run.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reboot: Option<RebootReport>,
     /// Notes on services that still need a run: they read changed files, but their steps were not selected.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub notes: Vec<String>,
@@ -72,9 +75,27 @@ pub enum Outcome {
     NotRun,
     /// It was not selected, or it does not apply on this machine.
     Skipped,
+    /// The machine reboots, and the run goes on after the boot.
+    Rebooting,
     /// It is in progress. In a report that is read after a crash: it was cut off.
     #[default]
     Running,
+}
+
+/// A reboot in the middle of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebootReport {
+    /// The step after which the machine reboots.
+    pub after: String,
+    /// The reason.
+    pub why: String,
+}
+
+impl RebootReport {
+    /// Returns the state of the run: `rebooting: the package libc6 takes effect after a reboot; …`.
+    pub fn in_words(&self) -> String {
+        format!("rebooting: {}; the run goes on after the boot", self.why)
+    }
 }
 
 /// A step.
@@ -275,14 +296,21 @@ impl Report {
             outcome: Outcome::Running,
             exit_code: None,
             steps: steps.map(step).collect(),
+            reboot: None,
             notes: vec![],
         }
     }
 
     /// Completes the report with the run's duration and exit code.
+    ///
+    /// Before a reboot, it has not ended yet.
     pub fn end(&mut self, duration: Duration, exit_code: u8) {
-        self.ended = Some(now());
         self.milliseconds = milliseconds(duration);
+        if self.reboot.is_some() && exit_code == 0 {
+            self.outcome = Outcome::Rebooting;
+            return;
+        }
+        self.ended = Some(now());
         self.exit_code = Some(exit_code);
         let is_plan = self.steps.iter().any(|step| step.outcome == Outcome::Pending);
         self.outcome = match exit_code {

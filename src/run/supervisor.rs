@@ -57,6 +57,9 @@ pub struct RunMessage {
     /// The error.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<ErrorReport>,
+    /// Whether the machine must reboot now, before the rest of the run.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub reboots: bool,
 }
 
 impl RunMessage {
@@ -91,6 +94,11 @@ pub fn adopt() -> Option<RawFd> {
     let is_nameless = metadata.is_file() && metadata.nlink() == 0;
     let number = words.as_raw_fd();
     (is_nameless && SUPERVISOR.set(words).is_ok()).then_some(number)
+}
+
+/// Returns whether this process has a supervisor.
+pub fn is_supervised() -> bool {
+    SUPERVISOR.get().is_some()
 }
 
 /// Sends a message to the supervisor, if this process has one.
@@ -186,6 +194,7 @@ impl Supervised {
             resource: word.resource.or_else(|| before.resource.filter(|_| word.step.is_none())),
             step: word.step.or(before.step),
             error: word.error.or(before.error),
+            reboots: word.reboots || before.reboots,
         })
     }
 

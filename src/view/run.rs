@@ -14,7 +14,7 @@ use crate::{
     host::{facts::is_stderr_the_journal, output},
     run::{
         engine::Observer,
-        report::{ChangeReport, DownloadReport, Outcome, Report, StepReport},
+        report::{ChangeReport, DownloadReport, Outcome, RebootReport, Report, StepReport},
     },
     stop::signal_of,
     system::Mode,
@@ -180,6 +180,10 @@ fn summary(report: &Report, mode: Mode, elapsed: Duration) -> String {
         }
         (Mode::Plan, Outcome::Failed) => format!("plan failed: {changes} pending, and the errors above"),
         (Mode::Plan, _) => format!("plan: {changes} pending{deferred}"),
+        (Mode::Run, Outcome::Rebooting) => {
+            let reboot = report.reboot.as_ref().map(RebootReport::in_words).unwrap_or_default();
+            format!("{changes}{deferred} in {time}; {reboot}")
+        }
         (Mode::Run, Outcome::Failed) => format!("failed after {changes}{deferred} in {time}"),
         (Mode::Run, _) => format!("converged: {changes}{deferred} in {time}"),
     };

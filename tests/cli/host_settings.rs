@@ -74,7 +74,7 @@ fn a_host_name_is_the_kernels_and_the_boots() {
     assert_eq!(named.0.read("etc/hosts"), hosts);
     let again = named.on("web-1", "run", name).expect(0).says("0 changes");
     assert_eq!(named.0.commands(), [""; 0], "{again:?}");
-    // Each by itself is seen and mended.
+    // Each by itself is seen and fixed.
     let drift = named.on("by-hand", "plan", name).expect(0).says("set web-1 in the kernel (now by-hand)");
     let _ = drift.says("1 change pending");
     let _ = named.on("by-hand", "run", name).expect(0).says("1 change").says("kernel web-1");

@@ -37,6 +37,7 @@ mod ownership;
 mod pages;
 mod places;
 mod put_back;
+mod reboot;
 mod record;
 #[path = "../../packaging/reference.rs"]
 mod reference;

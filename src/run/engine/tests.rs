@@ -102,8 +102,14 @@ impl ScriptedRun {
     }
 
     fn step(mut self, name: &str) -> Self {
-        let step =
-            Step { name: name.into(), description: String::new(), timeout: None, not_here: None, resources: vec![] };
+        let step = Step {
+            name: name.into(),
+            description: String::new(),
+            timeout: None,
+            not_here: None,
+            reboot: false,
+            resources: vec![],
+        };
         self.manifest.steps.push(step);
         self
     }

@@ -206,6 +206,11 @@ impl Machine {
     /// Reboots, as `systemctl reboot` does, and waits for the boot.
     pub fn reboot(&mut self) -> Result<()> {
         self.exec(&["systemctl", "reboot"])?;
+        self.follow_reboot()
+    }
+
+    /// Waits until the machine, which something on it reboots, is down and has booted again.
+    pub fn follow_reboot(&mut self) -> Result<()> {
         let status = self.wait_until_off()?;
         ensure!(status.code() == Some(REBOOT), "the machine did not ask to be switched on again: {status}");
         self.power_on()?;
