@@ -1,6 +1,11 @@
 //! Writes the generated pages of the book: `cargo run --example reference docs/reference`.
 //! It is an example, so that the shipped binary does not contain it. `tests/cli/pages.rs` compares the pages.
 
+/// The page of the real bootstraps.
+#[path = "bootstraps.rs"]
+#[allow(clippy::disallowed_methods, clippy::missing_panics_doc, reason = "reads files of the repository")]
+pub mod bootstraps;
+
 use std::fmt::Write;
 
 use clap::{Arg, Args, Command};
@@ -33,6 +38,7 @@ pub fn pages() -> Vec<(&'static str, String)> {
         ("command-line.md", command_line()),
         ("deploy-toml.md", deploy_toml()),
         ("template-parameters.md", template_parameters()),
+        ("bootstraps.md", world()),
     ]
 }
 
@@ -41,6 +47,10 @@ fn page(title: &str, command: &str) -> String {
     format!(
         "# {title}\n\n<!-- generated: cargo run --example reference docs/reference -->\n\n```sh\n{command}\n```\n\n"
     )
+}
+
+fn world() -> String {
+    page("Real bootstraps", "glovo-bootstrap validate --steps examples/world/G06.toml") + &bootstraps::page()
 }
 
 fn kinds() -> String {

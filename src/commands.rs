@@ -122,7 +122,8 @@ pub fn execute(command: Command) -> Result<u8> {
             for note in near_misses(&manifest) {
                 complain(format!("note: {note}"));
             }
-            say(format!("{location}: valid, {} steps with {resources} resources", manifest.steps.len()));
+            let (steps, resources) = (count(manifest.steps.len(), "step"), count(resources, "resource"));
+            say(format!("{location}: valid, {steps} with {resources}"));
             Ok(0)
         }
         Command::Steps(command) => steps::execute(command),

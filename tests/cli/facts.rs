@@ -42,7 +42,7 @@ url = "{{ instance.tags.url }}/health"
 fn validate_needs_no_machine() {
     let sandbox = Sandbox::new();
     let manifest = sandbox.write("m.toml", format!("name = \"a\"\ntimeout = \"{{{{ instance.tags.t }}}}\"\n{UNKNOWN}"));
-    let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(0).says("1 steps with 7 resources");
+    let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(0).says("1 step with 7 resources");
     let _ = sandbox.run(&["plan", "--steps", &manifest]).expect(2).says("instance.");
 }
 

@@ -9,6 +9,7 @@ mod absent;
 mod architectures;
 mod bake;
 mod book;
+mod bootstraps;
 mod checks;
 mod command;
 mod command_image;

@@ -45,6 +45,7 @@ fn an_editor_accepts_every_step_and_example() {
     assert_eq!(files.len(), 8 + 4);
     let names = ["jar", "python", "node", "go", "static-site", "worker"];
     files.extend(names.map(|name| format!("{REPOSITORY}/examples/{name}/manifest.toml")));
+    files.extend(step_files("examples/world").into_iter().filter(|path| !path.ends_with("/cases.toml")));
     for kind in KINDS {
         let example = kind.example;
         let step = format!("name = \"example\"\n[[resource]]\n{example}\nretries = 1\ntimeout = \"5m\"\n");

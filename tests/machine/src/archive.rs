@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::base::PACKAGE;
 use crate::guest;
+use crate::stand_in::StandIn;
 use crate::world::World;
 
 /// Shell: the functions with which the base's own archives are made.
@@ -27,6 +28,20 @@ const MAKE_ARCHIVE: &str = r#"
         sed -i "s/^Date: .*/Date: $3/" "$tmp/archive/dists/stable/Release"
         sign "$tmp/archive/dists/stable" "$name"
     fi
+    gpgconf --kill all"#;
+
+const MAKE_REPOSITORY: &str = r#"
+    mkdir -p "$tmp/archive/pool" "$tmp/archive/dists/$1/$2/binary-amd64"
+    for package in "$tmp"/packages/*/; do
+        dpkg-deb --root-owner-group -Zgzip -b "$package" "$tmp/archive/pool" > /dev/null
+    done
+    cd "$tmp/archive"
+    apt-ftparchive packages pool > "dists/$1/$2/binary-amd64/Packages"
+    release=APT::FTPArchive::Release
+    apt-ftparchive -o $release::Origin="$name" -o $release::Suite="$1" -o $release::Codename="$1" \
+        -o $release::Components="$2" -o $release::Architectures=amd64 release "dists/$1" > "$tmp/Release"
+    mv "$tmp/Release" "dists/$1/Release"
+    sign "dists/$1" "$name"
     gpgconf --kill all"#;
 
 /// The owner of a key, and of the archives that are signed with it.
@@ -58,6 +73,27 @@ impl Signer {
     /// Publishes the archive with another date in its index: `Thu, 01 Jan 2032 00:00:00 UTC`.
     pub fn publish_at(&self, world: &World, host: &str, package: &str, version: &str, date: &str) -> Result<()> {
         self.make(world, host, &[package, version, date])
+    }
+
+    /// Publishes these packages at `http://ADDRESS`, as this suite with one component.
+    pub fn publish_packages(
+        &self,
+        world: &World,
+        address: &str,
+        suite: &str,
+        component: &str,
+        packages: &[StandIn],
+    ) -> Result<()> {
+        let place = self.directory.join("packages");
+        for package in packages {
+            package.write(&place)?;
+        }
+        script(MAKE_REPOSITORY, &self.directory, &self.name, &[suite, component])?;
+        let archive = self.directory.join("archive");
+        publish_all(world, address, &archive)?;
+        fs::remove_dir_all(archive)?;
+        fs::remove_dir_all(place)?;
+        Ok(())
     }
 
     fn make(&self, world: &World, host: &str, arguments: &[&str]) -> Result<()> {

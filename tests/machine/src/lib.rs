@@ -22,6 +22,7 @@ mod guest;
 mod machine;
 mod manifest;
 mod place;
+mod stand_in;
 mod vm;
 mod world;
 
@@ -32,5 +33,6 @@ pub use emulator::Emulator;
 pub use guest::Output;
 pub use machine::{Machine, Options, Tree, Upper, UserData};
 pub use manifest::step_of_files;
+pub use stand_in::StandIn;
 pub use vm::{Process, Vm, VmOptions, root_disk, stock_tree};
 pub use world::{AWS_ENVIRONMENT, Fault, Request, SECRETS, World};
