@@ -22,6 +22,7 @@ pub mod run_command;
 pub mod state;
 pub mod sysctl;
 pub mod systemd;
+pub mod tree;
 
 use std::{
     any::{Any, TypeId},

@@ -19,12 +19,14 @@
 //! | [`system`] | the context of a kind: the machine, downloads, and the planned results of earlier resources |
 //! | [`packages`] | package managers and the keys of repositories |
 //! | [`fetch`], [`aws`], [`net`] | downloads; AWS; HTTP clients, TLS and the one retry loop |
+//! | [`archive`] | the members of a tar or zip, checked before anything is written |
 //! | [`host`] | the only door to the machine: files, programs, accounts, services, facts |
 //! | [`stop`], [`environment`] | signals and deadlines; every environment variable that is read |
 //! | [`redaction`], [`visible`], [`error`], [`value`] | removing secrets, escaping foreign text, faults, typed values |
 
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod archive;
 pub mod aws;
 pub mod cli;
 pub mod commands;

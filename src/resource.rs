@@ -6,6 +6,7 @@
 
 pub mod absent;
 pub mod apt_repository;
+pub mod archive;
 pub mod command;
 pub mod deferred;
 pub mod directory;
@@ -78,6 +79,11 @@ pub trait Resource: fmt::Debug {
     /// Returns whether nothing may exist at its path.
     fn removes_its_path(&self) -> bool {
         false
+    }
+
+    /// Returns the paths below its own that it leaves to others; `None` if it does not decide about what is below its path.
+    fn kept_paths(&self) -> Option<Vec<AbsPath>> {
+        None
     }
 
     /// Returns the files of this machine that its changes read, each with the field that names it.
@@ -257,6 +263,7 @@ pub static KINDS: &[KindEntry] = &[
     kind::<apt_repository::AptRepository>(),
     kind::<directory::Directory>(),
     kind::<file::File>(),
+    kind::<archive::UnpackedArchive>(),
     kind::<link::Link>(),
     kind::<absent::Absent>(),
     kind::<user::User>(),

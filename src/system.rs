@@ -4,7 +4,12 @@ pub mod places;
 mod previous;
 pub(crate) mod remote;
 
-use std::{cell::RefCell, collections::BTreeSet, path::Path, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    rc::Rc,
+};
 
 use anyhow::{Result, bail};
 
@@ -18,7 +23,7 @@ use crate::{
         ec2::is_untrusted_error,
         facts::{FACTS, FACTS_OF_EACH_INSTANCE},
         root::{
-            Root, Survey,
+            FileType, Root, Survey,
             way::{Owner, Writers},
         },
     },
@@ -41,6 +46,8 @@ pub enum Fact {
     Absent(AbsPath),
     /// A file with this digest exists at this path.
     Bytes(AbsPath, Sha256),
+    /// The directory at this path comes from an archive, with any files in it.
+    Tree(AbsPath),
     /// A directory with this owner and these writers exists at this path, which has no links.
     Directory(AbsPath, Owner, Writers),
     /// The boot, and not this run, makes the file at this path.
@@ -84,6 +91,8 @@ pub struct System {
     survey: RefCell<Option<(AbsPath, Survey)>>,
     kept: previous::KeptCell,
     variables: RefCell<Option<Rc<Variables>>>,
+    /// The previous directories of archives, which go at the end of the run, each with the paths that it keeps.
+    leaving: RefCell<BTreeMap<AbsPath, Vec<String>>>,
 }
 
 impl System {
@@ -101,6 +110,7 @@ impl System {
             survey: RefCell::default(),
             kept: RefCell::default(),
             variables: RefCell::default(),
+            leaving: RefCell::default(),
         })
     }
 
@@ -264,14 +274,30 @@ impl System {
         })
     }
 
-    /// Returns the digest of the file that a path leads to; in a plan, after the earlier planned changes.
+    /// Returns the digest of the file that a path leads to; in a plan, after the earlier planned changes. The directory of
+    /// an archive has a digest, too.
     pub fn digest(&self, path: &AbsPath) -> Result<Option<Sha256>> {
         let file = self.root().resolve(path)?;
         let expected = self.expected_digest(path).or_else(|| self.expected_digest(&file));
         if expected.is_none() && (self.is_removed(path) || self.is_removed(&file)) {
             return Ok(None);
         }
+        if expected.is_none()
+            && self.root().status(&file)?.is_some_and(|status| status.file_type == FileType::Directory)
+        {
+            // Its archive's digest stands for a directory. Without one, reading it as a file fails.
+            if let Some(digest) = self.host.tree_digest(&file)? {
+                return Ok(Some(digest));
+            }
+        }
         expected.map_or_else(|| self.host.digest(&file), |digest| Ok(Some(digest)))
+    }
+
+    /// Returns whether a path leads to a directory that no archive brings. It has no digest.
+    pub fn is_plain_directory(&self, path: &AbsPath) -> Result<bool> {
+        let at = self.root().resolve(path)?;
+        let is_directory = self.root().status(&at)?.is_some_and(|status| status.file_type == FileType::Directory);
+        Ok(is_directory && !self.expects(&Fact::Tree(at.clone())) && self.host.tree_digest(&at)?.is_none())
     }
 
     /// Returns the owner and the writers of a directory after an earlier planned change.
@@ -284,7 +310,27 @@ impl System {
 
     /// Returns whether an earlier planned change establishes a fact.
     pub fn expects(&self, fact: &Fact) -> bool {
-        self.expected.borrow().contains(fact)
+        let expected = self.expected.borrow();
+        let is_of_archive = |path: &AbsPath| {
+            path.ancestors()
+                .any(|above| expected.iter().any(|fact| matches!(fact, Fact::Tree(tree) if tree.as_str() == above)))
+        };
+        expected.contains(fact) || matches!(fact, Fact::Path(path) if is_of_archive(path))
+    }
+
+    /// Keeps the previous directory of an archive until the end of the run: services still use it.
+    pub fn leave_tree(&self, path: AbsPath, kept: Vec<String>) {
+        _ = self.leaving.borrow_mut().insert(path, kept);
+    }
+
+    /// Returns whether the previous directory beside a path goes at the end of this run.
+    pub fn is_leaving(&self, path: &AbsPath) -> bool {
+        self.leaving.borrow().contains_key(path)
+    }
+
+    /// Returns the directories that go at the end of the run, each with the paths that are kept.
+    pub fn leaving(&self) -> BTreeMap<AbsPath, Vec<String>> {
+        self.leaving.take()
     }
 }
 

@@ -23,9 +23,11 @@ use nix::{
         stat::{self, FileStat, Mode},
         statfs::{self, Statfs},
         statvfs::{self, Statvfs},
+        time::TimeSpec,
     },
     unistd::{self, AccessFlags, Gid, Uid, UnlinkatFlags},
 };
+use rustix::fs::RenameFlags;
 
 /// Repeats a call until no signal interrupts it.
 pub fn repeat<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
@@ -65,6 +67,29 @@ pub fn renameat(
     new: &(impl NixPath + ?Sized),
 ) -> Result<()> {
     repeat(|| fcntl::renameat(&old_dir, old, &new_dir, new))
+}
+
+/// Renames a file with flags, such as those that exchange two names: renameat2(2).
+pub fn renameat_with(old_dir: impl AsFd, old: &str, new_dir: impl AsFd, new: &str, flags: RenameFlags) -> Result<()> {
+    repeat(|| {
+        let renamed = rustix::fs::renameat_with(&old_dir, old, &new_dir, new, flags);
+        renamed.map_err(|error| Errno::from_raw(error.raw_os_error()))
+    })
+}
+
+/// Adds a name to a file: linkat(2).
+pub fn linkat(old_dir: impl AsFd, old: &str, new_dir: impl AsFd, new: &str) -> Result<()> {
+    repeat(|| unistd::linkat(&old_dir, old, &new_dir, new, AtFlags::empty()))
+}
+
+/// Sets owner and group of a path that is no link to follow: fchownat(2).
+pub fn fchownat(dir: impl AsFd, path: &str, owner: Uid, group: Gid) -> Result<()> {
+    repeat(|| unistd::fchownat(&dir, path, Some(owner), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW))
+}
+
+/// Sets the times of an open file's last access and modification: futimens(3).
+pub fn futimens(file: impl AsFd, time: &TimeSpec) -> Result<()> {
+    repeat(|| stat::futimens(&file, time, time))
 }
 
 /// Allocates the blocks of a file: fallocate(2).

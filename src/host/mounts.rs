@@ -10,12 +10,27 @@ const MOUNTINFO: &str = "/proc/self/mountinfo";
 impl Host {
     /// Returns whether a file system is mounted at a path.
     pub fn is_mount_point(&self, path: &AbsPath) -> Result<bool> {
+        let (at, points) = self.mount_points(path)?;
+        Ok(points.contains(&at))
+    }
+
+    /// Returns the first mount point at a path or below it.
+    pub fn mount_point_in(&self, path: &AbsPath) -> Result<Option<String>> {
+        let (at, points) = self.mount_points(path)?;
+        let is_in = |point: &&Vec<u8>| {
+            point.strip_prefix(at.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        };
+        Ok(points.iter().find(is_in).map(|point| String::from_utf8_lossy(point).into_owned()))
+    }
+
+    /// Returns a path as the kernel names it, and all mount points.
+    fn mount_points(&self, path: &AbsPath) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
         let resolved = self.root().resolve(path)?;
         let at = self.root().path().join(resolved.as_str().trim_start_matches('/'));
         let text = std::fs::read(MOUNTINFO).with_context(|| format!("reading {MOUNTINFO}"))?;
         // The fifth field is the mount point.
         let points = text.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
-        Ok(points.map(unescaped).any(|point| point == at.as_os_str().as_encoded_bytes()))
+        Ok((at.into_os_string().into_encoded_bytes(), points.map(unescaped).collect()))
     }
 }
 

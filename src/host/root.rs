@@ -16,6 +16,7 @@ mod obeyed;
 mod removal;
 mod staged;
 mod status;
+pub mod tree;
 pub mod trusted;
 mod walk;
 pub mod way;

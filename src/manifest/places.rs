@@ -19,6 +19,8 @@ pub(super) struct Declaration<'a> {
     files: Vec<AbsPath>,
     /// Whether nothing may exist at the path.
     is_absent: bool,
+    /// The paths below its own that it leaves to others; `None` if it leaves all of them.
+    kept: Option<Vec<AbsPath>>,
     /// The files that it cannot do without, each with the field that names it.
     needed: Vec<(&'static str, AbsPath, Spot<'a>)>,
     spot: Spot<'a>,
@@ -30,7 +32,7 @@ impl<'a> Declaration<'a> {
         let owner = resource.owner().map(Owner::declared);
         let (path, files) = (resource.owned_path().cloned(), resource.files());
         let (writers, is_absent) = (resource.writers(), resource.removes_its_path());
-        Self { path, owner, writers, files, is_absent, needed: vec![], spot, scope }
+        Self { path, owner, writers, files, is_absent, kept: resource.kept_paths(), needed: vec![], spot, scope }
     }
 
     /// Adds a file that it cannot do without.
@@ -82,6 +84,7 @@ pub(super) fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
     });
     let (conditional, everywhere): (Vec<_>, Vec<_>) = directories.partition(|(_, _, scope)| scope.is_conditional());
     let everywhere: BTreeMap<_, _> = everywhere.into_iter().map(|(path, directory, _)| (path, directory)).collect();
+    let archives: BTreeSet<&str> = trees(declarations).map(|(path, ..)| path.as_str()).collect();
     let mut faults = vec![];
     for declaration in declarations {
         // A directory of other machines than the declaration's is none of its directories.
@@ -92,7 +95,8 @@ pub(super) fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
             };
             everywhere.get(path).or_else(of_some)
         };
-        for file in declaration.files.iter().filter(|file| directory(file.as_str()).is_some()) {
+        let is_plain = |file: &&AbsPath| directory(file.as_str()).is_some() && !archives.contains(file.as_str());
+        for file in declaration.files.iter().filter(is_plain) {
             let message = format!("{file} is a directory: only a file's bytes are compared");
             faults.push(declaration.fault(message, Some("name the files in it".into())));
         }
@@ -106,6 +110,33 @@ pub(super) fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
         });
         if let Err(fault) = passed.and_then(|()| way.admit(path.as_str(), declaration.owner.as_ref())) {
             faults.push(declaration.fault(fault.to_string(), fault.advice().map(Into::into)));
+        }
+    }
+    faults
+}
+
+/// Returns the directories that archives decide about, each with its kept paths.
+fn trees<'d>(
+    declarations: &'d [Declaration<'d>],
+) -> impl Iterator<Item = (&'d AbsPath, &'d [AbsPath], &'d Declaration<'d>)> {
+    declarations.iter().filter_map(|one| Some((one.path.as_ref()?, one.kept.as_deref()?, one)))
+}
+
+/// Returns the faults of resources that manage a path in the directory of an archive, which does not keep it.
+pub(super) fn inside_archives(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
+    let is_in = |path: &AbsPath, tree: &AbsPath| path.ancestors().any(|above| above == tree.as_str());
+    let mut faults = vec![];
+    for (tree, kept, archive) in trees(declarations) {
+        for declaration in declarations {
+            let Some(path) = declaration.path.as_ref().filter(|path| is_in(path, tree)) else { continue };
+            if kept.iter().any(|kept| kept == path || is_in(path, kept)) || archive.scope.excludes(&declaration.scope) {
+                continue;
+            }
+            let (text, span) = &archive.spot;
+            let message = format!("{path} is in {tree}, which an archive replaces as a whole");
+            let hint =
+                format!("name it in `keep` of the archive at {}, or declare another path", Place::new(text, span));
+            faults.push(declaration.fault(message, Some(hint)));
         }
     }
     faults

@@ -75,7 +75,9 @@ impl<'a> Reader<'a> {
 
     /// Returns the steps, or all faults of the texts.
     pub(super) fn finish(mut self) -> Result<Manifest, Faults> {
-        for fault in places::faults(&self.declarations).into_iter().chain(places::contradictions(&self.declarations)) {
+        let all = &self.declarations;
+        let faults = [places::faults(all), places::contradictions(all), places::inside_archives(all)];
+        for fault in faults.into_iter().flatten() {
             self.faults.add(|| fault);
         }
         if self.steps.is_empty() && self.faults.is_empty() {

@@ -21,7 +21,7 @@ use crate::{
     host::{
         command::{Finished, Program, describe, with_tail},
         launch::NotStarted,
-        root::{FileType, Ownership},
+        root::Ownership,
     },
     system::{Fact, Phase, System},
     value::{AbsPath, Argv, FileMode, quoted},
@@ -54,7 +54,7 @@ pub struct GuardedCommand {
     /// can only read: file systems are read-only for it, and /tmp is empty. Exit code 1 and a missing program mean that the
     /// guard does not hold. Another exit code is an error. A link of another user is not followed.
     unless: Option<Guard>,
-    /// Files whose bytes must be those of its last good run, such as `["/etc/app.conf"]`. Without `unless`, this is only a
+    /// Files whose bytes must be those of its last good run, such as `["/etc/app.conf"]`, or directories of an `archive`. Without `unless`, this is only a
     /// record of that run: use it for reactions such as `update-ca-certificates`, which may run once too often.
     #[serde(default)]
     run_on: Vec<AbsPath>,
@@ -182,13 +182,13 @@ impl Resource for GuardedCommand {
 }
 
 impl GuardedCommand {
-    /// Fails if a path of `run_on` is a directory. Warns if it does not exist, because it may be mistyped.
+    /// Fails if a path of `run_on` is a directory of no archive. Warns if it does not exist, because it may be mistyped.
     fn check_files(&self, system: &System) -> Result<()> {
         for path in &self.run_on {
             let status = system.root().status(&system.root().resolve(path)?)?;
             let may_come = [Fact::Packages, Fact::Path(path.clone()), Fact::AtBoot(path.clone())];
             match status {
-                Some(status) if status.file_type == FileType::Directory => {
+                Some(_) if system.is_plain_directory(path)? => {
                     let fault = Fault::new(format!("`run_on` names {path}, which is a directory"));
                     return Err(fault.hint("list the files in it").into());
                 }

@@ -1,6 +1,6 @@
 //! The kind `file`.
 
-mod origin;
+pub(super) mod origin;
 mod verified;
 
 use std::borrow::Cow;

@@ -16,7 +16,6 @@ use crate::{
     host::{
         command::Program,
         declared::validate,
-        root::FileType,
         systemd::{Unit, unit_files},
     },
     system::{Fact, Mode, System},
@@ -47,7 +46,7 @@ pub struct Service {
     /// `/etc/systemd/system`, also before its package is installed, and stops it. `false` removes a mask. Default:
     /// unchanged.
     masked: Option<bool>,
-    /// The files that it reads at its start, also its unit file.
+    /// The files that it reads at its start, also its unit file. The directory of an `archive` is one of them, too.
     #[serde(default)]
     restart_on: Vec<AbsPath>,
     /// The files that it also reads at a reload, such as `/etc/nginx/nginx.conf`. If only these have changed, it is
@@ -167,7 +166,7 @@ impl Resource for Service {
 }
 
 impl Service {
-    /// Fails if a path of `restart_on` or `reload_on` is not a file. Warns if it does not exist: it may be mistyped.
+    /// Fails if a path of `restart_on` or `reload_on` is a directory of no archive. Warns if it does not exist: it may be mistyped.
     fn check_files(&self, system: &System) -> Result<()> {
         for (field, path) in self.read_files() {
             let status = system.root().status(&system.root().resolve(path)?)?;
@@ -176,7 +175,7 @@ impl Service {
             if status.is_none() && !may_come.iter().any(|fact| system.expects(fact)) {
                 system.warn(format!("`{field}` names {path}, which does not exist and no earlier resource declares"));
             }
-            if status.is_some_and(|status| status.file_type == FileType::Directory) {
+            if system.is_plain_directory(path)? {
                 let fault = Fault::new(format!("`{field}` names {path}, which is a directory"));
                 return Err(fault.hint("list the files in it").into());
             }

@@ -145,6 +145,7 @@ pub fn run(
     run.keep_for_later();
     let notes = affected::notes(manifest, &run.report, system);
     run.report.notes = notes.iter().map(|note| visible::line(&redaction::shown(note)).into_owned()).collect();
+    run.remove_previous_trees(exit_code);
     run.report.end(began.elapsed(), exit_code);
     run.report.write(system).context("keeping the report of the run")?;
     run.observer.borrow_mut().ends(&run.report);

@@ -29,6 +29,8 @@ enum Previous {
     /// A file that an earlier run has changed.
     Bytes(Vec<u8>, Ownership),
     Link(String),
+    /// The directory of an archive, which is beside the new one, with the paths that it keeps.
+    Tree(Vec<String>),
 }
 
 /// The earlier states of files that services read, and the units' reactions to the changes.
@@ -67,6 +69,14 @@ impl System {
         Ok(())
     }
 
+    /// Notes that the previous directory of an archive can be put back, if a service reads the path.
+    pub fn keep_previous_tree(&self, path: &AbsPath, kept: &[String]) {
+        let mut known = self.kept.borrow_mut();
+        if known.read_by_services.contains(path) {
+            _ = known.previous.entry(path.clone()).or_insert_with(|| Previous::Tree(kept.to_vec()));
+        }
+    }
+
     /// Returns the paths that can be put back, of these and of the targets of their links.
     pub fn changed_of(&self, paths: &[AbsPath]) -> BTreeSet<AbsPath> {
         let mut changed: BTreeSet<AbsPath> = paths.iter().cloned().collect();
@@ -82,7 +92,10 @@ impl System {
         for path in paths {
             let mut kept = self.kept.borrow_mut();
             let Some(previous) = kept.previous.get(&path) else { continue };
-            let result = previous.put_back(self.root(), &path);
+            let result = match previous {
+                Previous::Tree(kept) => self.host.take_tree_back(&path, kept),
+                of_file => of_file.put_back(self.root(), &path),
+            };
             if result.is_ok() {
                 _ = kept.previous.remove(&path);
             }
@@ -141,6 +154,7 @@ impl Previous {
                 staged.publish()
             }
             Self::Bytes(bytes, ownership) => root.write(path, *ownership, bytes),
+            Self::Tree(_) => anyhow::bail!("{path} is a directory"),
             Self::Link(target) => {
                 if root.status(path)?.is_some_and(|status| status.file_type != FileType::Link) {
                     root.remove(path)?;

@@ -7,6 +7,7 @@ use glovo_bootstrap::{host, resource, system};
 
 mod absent;
 mod architectures;
+mod archive;
 mod bake;
 mod book;
 mod bootstraps;

@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["error"],
     &["diagnostic", "stop"],
     &["variables", "host"],
-    &["net"],
+    &["net", "archive"],
     &["aws"],
     &["fetch"],
     &["system"],

@@ -58,6 +58,14 @@ impl Root {
         Ok(aside)
     }
 
+    /// Renames a file in its directory, durably. Another file of the new name is replaced.
+    pub fn rename_beside(&self, from: &AbsPath, to: &AbsPath) -> Result<()> {
+        let parent = self.place_to_write(from, None)?;
+        let renamed = parent.act(|fd| renameat(fd, from.leaf(), fd, to.leaf()));
+        renamed.map_err(|errno| explain_write(errno, to))?;
+        parent.flush().with_context(|| format!("flushing the directory of {to}"))
+    }
+
     /// Returns the paths that match a pattern.
     ///
     /// `*` stands for any characters of one component, `~` for the homes `/root` and `/home/*`.

@@ -46,6 +46,11 @@ pub struct FileStatus {
 }
 
 impl FileStatus {
+    /// Returns its number on its file system.
+    pub fn inode(&self) -> u64 {
+        self.identity[1].cast_unsigned()
+    }
+
     #[allow(clippy::useless_conversion, reason = "aarch64 counts links in 32 bits")]
     pub(super) fn new(stat: &FileStat) -> Self {
         let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;

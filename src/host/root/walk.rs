@@ -63,6 +63,14 @@ impl OpenDirectory {
         }
     }
 
+    /// Does longer work in this directory, with the rights that are used in it.
+    pub(crate) fn act_on<T: Send>(&self, work: impl FnOnce(&OwnedFd) -> Result<T> + Send) -> Result<T> {
+        match &self.user {
+            None => work(&self.fd),
+            Some(user) => user.act(|| work(&self.fd)).with_context(|| format!("acting as uid {}", user.uid))?,
+        }
+    }
+
     /// Makes the names in it durable.
     pub(crate) fn flush(&self) -> nix::Result<()> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;

@@ -111,26 +111,12 @@ impl Origin<'_> {
 
     /// Returns whether an earlier planned change writes the source, a file of this machine.
     fn is_expected(&self, system: &System) -> bool {
-        let Some(path) = self.sources.local() else { return false };
-        system.expects(&Fact::Path(path.clone())) || system.expects(&Fact::Packages)
+        self.sources.local().is_some_and(|path| is_expected(system, path))
     }
 
     /// Fails if the source is a file of this machine that a run could not copy. An earlier planned change may write it.
     pub fn foresee(&self, system: &System) -> Result<()> {
-        let Some(path) = self.sources.local() else { return Ok(()) };
-        let known = system.expected_digest(path);
-        if known.is_none() && self.is_expected(system) {
-            return Ok(());
-        }
-        let Some(actual) = known.map_or_else(|| system.digest(path), |known| Ok(Some(known)))? else {
-            bail!("{path} does not exist");
-        };
-        if let Some(wanted) = self.file.sha256.filter(|wanted| *wanted != actual) {
-            let size = system.root().status(path)?.map_or(0, |status| status.size);
-            let fault = anyhow::Error::from(other_bytes(size, actual, wanted));
-            return Err(fault.context(format!("verifying {path}")));
-        }
-        Ok(())
+        self.sources.local().map_or(Ok(()), |path| foresee(system, path, self.file.sha256))
     }
 
     /// Returns the content that a run would write, if it is short.
@@ -157,6 +143,28 @@ impl Origin<'_> {
         _ = fetched.file.read_to_end(&mut bytes).with_context(|| format!("reading {}", self.sources))?;
         Ok(Some(bytes))
     }
+}
+
+/// Returns whether an earlier planned change writes a source, which is a file of this machine.
+pub fn is_expected(system: &System, path: &AbsPath) -> bool {
+    system.expects(&Fact::Path(path.clone())) || system.expects(&Fact::Packages)
+}
+
+/// Fails if a run could not copy a source, which is a file of this machine. An earlier planned change may write it.
+pub fn foresee(system: &System, path: &AbsPath, sha256: Option<Sha256>) -> Result<()> {
+    let known = system.expected_digest(path);
+    if known.is_none() && is_expected(system, path) {
+        return Ok(());
+    }
+    let Some(actual) = known.map_or_else(|| system.digest(path), |known| Ok(Some(known)))? else {
+        bail!("{path} does not exist");
+    };
+    if let Some(wanted) = sha256.filter(|wanted| *wanted != actual) {
+        let size = system.root().status(path)?.map_or(0, |status| status.size);
+        let fault = anyhow::Error::from(other_bytes(size, actual, wanted));
+        return Err(fault.context(format!("verifying {path}")));
+    }
+    Ok(())
 }
 
 /// Returns the name of the state file with the record of a file.

@@ -6,9 +6,11 @@ use super::Run;
 use crate::{
     error::{self, Class},
     manifest::Declared,
+    redaction,
     resource::service::Service,
     system::Mode,
     value::AbsPath,
+    visible,
 };
 
 /// How long putting back may take. Deadlines of the step and the resource do not count.
@@ -146,6 +148,26 @@ impl<'a> Run<'a> {
                 }
             }
             report.put_back();
+        }
+    }
+
+    /// Removes the previous directories of archives after a good run. One stays while a running service still uses it.
+    pub(super) fn remove_previous_trees(&mut self, exit_code: u8) {
+        let system = self.system;
+        for (path, kept) in system.leaving() {
+            let is_of = |file: &AbsPath| *file == path || system.root().resolve(file).is_ok_and(|file| file == path);
+            let uses = |reader: &ReadingService<'_>| {
+                reader.service.read_files().any(|(_, file)| is_of(file))
+                    && !matches!(reader.service.awaits_restart_for(system), Ok(None))
+            };
+            if exit_code != 0 || self.services().any(|reader| uses(&reader)) {
+                continue;
+            }
+            let removed = system.host.stop.interrupt.aside(|| system.host.finish_tree(&path, &kept));
+            if let Err(error) = removed {
+                let note = format!("the previous directory of {path} was not removed: {error:#}");
+                self.report.notes.push(visible::line(&redaction::shown(&note)).into_owned());
+            }
         }
     }
 

@@ -106,6 +106,7 @@ impl Before {
         let (bytes, ownership) = match previous {
             Previous::Nothing => return Ok(Some(Self::Nothing)),
             Previous::Link(target) => return Ok(Some(Self::Link(target.clone()))),
+            Previous::Tree(_) => return Ok(None),
             Previous::Bytes(bytes, ownership) => (bytes.clone(), ownership),
             Previous::File(file, ownership) => {
                 let (mut file, mut bytes) = (file, vec![]);

@@ -1,0 +1,376 @@
+//! Trees of files: directories that are filled under a hidden name and take their place as a whole.
+//!
+//! Two hidden names are beside the place of a tree. A tree is filled under the first one, where a killed run may leave any
+//! part of it. A complete tree has the second one until it is exchanged with the tree in the place, which then has it.
+
+use std::{
+    cell::RefCell,
+    fs::File,
+    io::{Read, Write},
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    errno::Errno,
+    fcntl::{AtFlags, OFlag},
+    sys::{stat::Mode as Bits, time::TimeSpec},
+    unistd::{Gid, Uid, UnlinkatFlags},
+};
+use rustix::fs::RenameFlags;
+use sha2::Digest;
+
+use super::{
+    FileStatus, FileType, OpenDirectory, Ownership, Root, TEMPORARY_SUFFIX, WalkPurpose, explain_new, explain_write,
+    hidden_name, set_ownership,
+};
+use crate::{
+    error::Fault,
+    host::calls::{
+        fchmod, fchown, fchownat, fstat, fstatat, futimens, linkat, list, mkdirat, openat, renameat, renameat_with,
+        symlinkat, syncfs, unlinkat,
+    },
+    value::{AbsPath, Sha256},
+};
+
+/// The buffer for the bytes of a file.
+const BUFFER_BYTES: usize = 128 << 10;
+/// The flags for a directory of a tree. No link is followed.
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// A hidden place beside that of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// Of a tree that is being filled.
+    Filled,
+    /// Of a complete tree: the next one before the exchange, the previous one after it.
+    Complete,
+}
+
+impl Beside {
+    fn name(self, path: &AbsPath) -> String {
+        let ending = match self {
+            Self::Filled => ".new",
+            Self::Complete => ".tree",
+        };
+        hidden_name(path.leaf(), &format!("{ending}{TEMPORARY_SUFFIX}"))
+    }
+
+    /// Returns the hidden place.
+    pub fn of(self, path: &AbsPath) -> Result<AbsPath> {
+        path.parent().unwrap_or_else(|| AbsPath::from("/")).join(&self.name(path))
+    }
+}
+
+/// A tree that is being filled. No other user can enter it. All paths are relative, below directories that were made before.
+pub struct NewTree {
+    top: OwnedFd,
+    /// The owner and group of all its files, unless they are those of this process.
+    owner: Option<(Uid, Gid)>,
+    buffer: RefCell<Vec<u8>>,
+}
+
+impl NewTree {
+    /// Makes a directory. One that exists gets the mode.
+    pub fn make_directory(&self, path: &str, mode: u32) -> Result<()> {
+        let make = || {
+            match mkdirat(&self.top, path, Bits::S_IRWXU) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+            let directory = openat(&self.top, path, DIRECTORY, Bits::empty())?;
+            if let Some((uid, gid)) = self.owner {
+                fchown(&directory, Some(uid), Some(gid))?;
+            }
+            fchmod(&directory, Bits::from_bits_truncate(mode))
+        };
+        make().map_err(|errno| self.explain(errno, path))
+    }
+
+    /// Makes a file of these bytes. Returns the length and the digest.
+    ///
+    /// # Errors
+    /// Also if the bytes cannot be read.
+    pub fn make_file(&self, path: &str, mode: u32, modified: i64, bytes: &mut dyn Read) -> Result<(u64, Sha256)> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let opened = openat(&self.top, path, flags, Bits::from_bits_truncate(0o600));
+        let mut file = File::from(opened.map_err(|errno| self.explain(errno, path))?);
+        let (mut hasher, mut size) = (sha2::Sha256::new(), 0);
+        let mut buffer = self.buffer.borrow_mut();
+        loop {
+            let read = match bytes.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error).context("reading the archive"),
+            };
+            hasher.update(&buffer[..read]);
+            let written = file.write_all(&buffer[..read]);
+            let errno = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            written.map_err(|error| self.explain(errno(error), path))?;
+            size += read as u64;
+        }
+        let finish = || {
+            if let Some((uid, gid)) = self.owner {
+                fchown(&file, Some(uid), Some(gid))?;
+            }
+            fchmod(&file, Bits::from_bits_truncate(mode))?;
+            futimens(&file, &TimeSpec::new(modified, 0))
+        };
+        finish().map_err(|errno| self.explain(errno, path))?;
+        Ok((size, Sha256(hasher.finalize().into())))
+    }
+
+    /// Makes a symbolic link.
+    pub fn make_link(&self, path: &str, target: &str) -> Result<()> {
+        let make = || {
+            symlinkat(target, &self.top, path)?;
+            self.owner.map_or(Ok(()), |(uid, gid)| fchownat(&self.top, path, uid, gid))
+        };
+        make().map_err(|errno| self.explain(errno, path))
+    }
+
+    /// Makes another name of a file.
+    pub fn make_name(&self, path: &str, original: &str) -> Result<()> {
+        linkat(&self.top, original, &self.top, path).map_err(|errno| self.explain(errno, path))
+    }
+
+    /// Returns its number on its file system.
+    pub fn inode(&self) -> Result<u64> {
+        Ok(fstat(&self.top).context("reading the status of the new directory")?.st_ino)
+    }
+
+    /// Visits all of it; see [`visit`].
+    pub fn visit(&self, meet: Meet<'_>) -> Result<()> {
+        visit(&self.top, "", meet)
+    }
+
+    fn explain(&self, errno: Errno, path: &str) -> anyhow::Error {
+        match format!("/{path}").parse::<AbsPath>() {
+            Ok(path) => explain_new(&self.top, errno, &path).context("in the new directory"),
+            Err(error) => error,
+        }
+    }
+}
+
+/// An entry of a directory of a tree.
+#[derive(Debug)]
+pub struct TreeEntry<'a> {
+    directory: &'a OwnedFd,
+    name: &'a str,
+    /// Its path below the top of the tree. Bytes that are not UTF-8 are replaced.
+    pub path: &'a str,
+}
+
+impl TreeEntry<'_> {
+    /// Returns its status; `None` if it does not exist.
+    pub fn status(&self) -> Result<Option<FileStatus>> {
+        match fstatat(self.directory, self.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(FileStatus::new(&stat))),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno).with_context(|| format!("reading the status of {}", self.path)),
+        }
+    }
+
+    /// Opens a regular file for reading; `None` if it is none.
+    pub fn open(&self) -> Result<Option<File>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+        let fd = match openat(self.directory, self.name, flags, Bits::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::ENOENT | Errno::ELOOP | Errno::ENXIO) => return Ok(None),
+            Err(errno) => return Err(errno).with_context(|| format!("opening {}", self.path)),
+        };
+        let stat = fstat(&fd).with_context(|| format!("reading the status of {}", self.path))?;
+        Ok((FileStatus::new(&stat).file_type == FileType::Regular).then(|| File::from(fd)))
+    }
+
+    /// Returns the target of a symbolic link.
+    pub fn target(&self) -> Result<Option<String>> {
+        match super::readlinkat(self.directory, self.name) {
+            Ok(target) => Ok(target.into_string().ok()),
+            Err(Errno::ENOENT | Errno::EINVAL) => Ok(None),
+            Err(errno) => Err(errno).with_context(|| format!("reading the link {}", self.path)),
+        }
+    }
+}
+
+/// A function that meets an entry, and returns whether to visit what is in it.
+pub type Meet<'a> = &'a mut dyn FnMut(&TreeEntry<'_>) -> Result<bool>;
+
+/// Visits the entries of a directory in the order of their names, from the top down. No link is followed.
+fn visit(directory: &OwnedFd, prefix: &str, meet: Meet<'_>) -> Result<()> {
+    for name in list(directory).with_context(|| format!("listing {}", if prefix.is_empty() { "." } else { prefix }))? {
+        let path = joined(prefix, &name);
+        let entry = TreeEntry { directory, name: &name, path: &path };
+        if !meet(&entry)? {
+            continue;
+        }
+        match openat(directory, name.as_str(), DIRECTORY, Bits::empty()) {
+            Ok(below) => visit(&below, &path, meet)?,
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("opening the directory {path}")),
+        }
+    }
+    Ok(())
+}
+
+fn joined(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") }
+}
+
+impl Root {
+    /// Makes a complete tree beside a path: `fill` fills it, and it is flushed to the disk.
+    ///
+    /// Below a user's directory, `fill` has that user's rights, and runs on another thread.
+    pub fn build_tree<T: Send>(
+        &self,
+        path: &AbsPath,
+        ownership: Ownership,
+        fill: impl FnOnce(&NewTree) -> Result<T> + Send,
+    ) -> Result<T> {
+        let parent = self.place_to_write(path, Some(ownership.uid))?;
+        let (new, complete) = (Beside::Filled.name(path), Beside::Complete.name(path));
+        let ours = parent.user.as_ref().map_or((nix::unistd::geteuid(), nix::unistd::getegid()), |user| {
+            (Uid::from_raw(user.uid), Gid::from_raw(user.gid))
+        });
+        let owner = (Uid::from_raw(ownership.uid), Gid::from_raw(ownership.gid));
+        let work = |fd: &OwnedFd| {
+            remove_all(fd, &new).with_context(|| format!("removing what an earlier run left of {path}"))?;
+            mkdirat(fd, new.as_str(), Bits::S_IRWXU).map_err(|errno| explain_new(fd, errno, path))?;
+            let filled = (|| {
+                let top =
+                    openat(fd, new.as_str(), DIRECTORY, Bits::empty()).with_context(|| format!("opening {new}"))?;
+                let owner = (owner != ours).then_some(owner);
+                let tree = NewTree { top, owner, buffer: RefCell::new(vec![0; BUFFER_BYTES]) };
+                let filled = fill(&tree)?;
+                set_ownership(&tree.top, ownership).with_context(|| format!("setting owner and mode of {path}"))?;
+                syncfs(&tree.top).with_context(|| format!("flushing {path}"))?;
+                renameat(fd, new.as_str(), fd, complete.as_str()).map_err(|errno| explain_write(errno, path))?;
+                Ok(filled)
+            })();
+            if filled.is_err() {
+                _ = remove_all(fd, &new);
+            }
+            filled
+        };
+        let built = parent.act_on(work)?;
+        parent.flush().with_context(|| format!("flushing the directory of {path}"))?;
+        Ok(built)
+    }
+
+    /// Exchanges the complete tree beside a path with the one at the path, or moves it there if nothing is there.
+    pub fn exchange_tree(&self, path: &AbsPath) -> Result<()> {
+        let parent = self.place_to_write(path, None)?;
+        let complete = Beside::Complete.name(path);
+        let flags = if self.status(path)?.is_some() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+        let renamed = parent.act(|fd| renameat_with(fd, &complete, fd, path.leaf(), flags));
+        renamed.map_err(|errno| match errno {
+            Errno::EINVAL | Errno::EXDEV | Errno::ENOSYS => no_exchange(path).caused_by(errno).into(),
+            _ => explain_write(errno, path),
+        })?;
+        parent.flush().with_context(|| format!("flushing the directory of {path}"))
+    }
+
+    /// Visits what is in a directory; see [`visit`].
+    pub fn visit_tree(&self, path: &AbsPath, meet: Meet<'_>) -> Result<()> {
+        let Some(place) = self.directory(path, WalkPurpose::Inspect)? else { return Ok(()) };
+        visit(&place.fd, "", meet).with_context(|| format!("comparing {path}"))
+    }
+
+    /// Removes the known files and directories of the complete tree beside a path. Returns the paths of the others, which
+    /// stay.
+    pub fn remove_tree(&self, path: &AbsPath, is_known: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
+        let tree = Beside::Complete.of(path)?;
+        let Some(place) = self.directory(&tree, self.reads)? else { return Ok(vec![]) };
+        self.forget();
+        let mut left = vec![];
+        remove_known(&place.fd, "", is_known, &mut left).with_context(|| format!("removing {tree}"))?;
+        if !left.is_empty() {
+            return Ok(left);
+        }
+        let parent = self.place_to_write(path, None)?;
+        match parent.act(|fd| unlinkat(fd, tree.leaf(), UnlinkatFlags::RemoveDir)) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(explain_write(errno, &tree)),
+        }
+        parent.flush().with_context(|| format!("flushing the directory of {path}"))?;
+        Ok(left)
+    }
+
+    /// Moves a file or directory of one tree into another, unless the other has it. Returns whether the other has it now.
+    pub fn move_between(&self, from: &AbsPath, to: &AbsPath, path: &str) -> Result<bool> {
+        let (Some(from), Some(to)) = (self.directory(from, self.reads)?, self.directory(to, self.reads)?) else {
+            return Ok(false);
+        };
+        // Both trees are one user's, or root moves what it finds by descriptors that no link leads to.
+        let user = if from.user == to.user { to.user.clone() } else { None };
+        let to = OpenDirectory { user, ..to };
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let moved = to.act(|to| {
+            let (Some(from), Some(to)) = (descend(&from.fd, above)?, descend(to, above)?) else { return Ok(false) };
+            match renameat_with(&from, name, &to, name, RenameFlags::NOREPLACE) {
+                Ok(()) | Err(Errno::EEXIST) => Ok(true),
+                Err(Errno::ENOENT) => Ok(false),
+                Err(errno) => Err(errno),
+            }
+        });
+        self.forget();
+        moved.with_context(|| format!("moving {path} from one tree to the other"))
+    }
+}
+
+/// Opens a directory below another one; `None` if it does not exist or a component is no directory.
+fn descend(top: &OwnedFd, path: &str) -> nix::Result<Option<OwnedFd>> {
+    let mut directory = openat(top, ".", DIRECTORY, Bits::empty())?;
+    for component in path.split('/').filter(|component| !component.is_empty()) {
+        directory = match openat(&directory, component, DIRECTORY, Bits::empty()) {
+            Ok(below) => below,
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+    }
+    Ok(Some(directory))
+}
+
+fn remove_known(
+    directory: &OwnedFd,
+    prefix: &str,
+    is_known: &dyn Fn(&str) -> bool,
+    left: &mut Vec<String>,
+) -> Result<()> {
+    for name in list(directory).with_context(|| format!("listing {prefix}"))? {
+        let path = joined(prefix, &name);
+        if !is_known(&path) {
+            left.push(path);
+            continue;
+        }
+        let removed = match openat(directory, name.as_str(), DIRECTORY, Bits::empty()) {
+            Ok(below) => {
+                remove_known(&below, &path, is_known, left)?;
+                unlinkat(directory, name.as_str(), UnlinkatFlags::RemoveDir)
+            }
+            Err(_) => unlinkat(directory, name.as_str(), UnlinkatFlags::NoRemoveDir),
+        };
+        match removed {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY | Errno::EEXIST) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("removing {path}")),
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory with its content, if it exists. Only this program writes to it.
+fn remove_all(parent: &OwnedFd, name: &str) -> Result<()> {
+    match std::fs::remove_dir_all(format!("/proc/self/fd/{}/{name}", parent.as_raw_fd())) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {name}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the fault of a file system that cannot exchange two directories.
+pub fn no_exchange(path: &AbsPath) -> Fault {
+    let fault = Fault::new(format!("the file system of {path} cannot exchange two directories"));
+    fault.hint("declare a path on a local file system, such as ext4 or XFS")
+}

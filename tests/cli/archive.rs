@@ -1,0 +1,488 @@
+//! The kind `archive`: a directory with the content of an archive, exchanged as a whole.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    process::Command,
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    sandbox::{Finished, Sandbox},
+    server::{Reply, Server},
+    service::{app, unit},
+    standin::Machine,
+};
+
+/// A member of a test's archive: its type, name, mode, and bytes or link target.
+pub struct Member<'a>(pub u8, pub &'a str, pub u32, pub &'a str);
+
+/// Returns a tar of these members. Their names are written as they are.
+pub fn tar(members: &[Member<'_>]) -> Vec<u8> {
+    let mut bytes = vec![];
+    for Member(kind, name, mode, content) in members {
+        let is_link = matches!(kind, b'1' | b'2');
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        if is_link {
+            header.as_old_mut().linkname[..content.len()].copy_from_slice(content.as_bytes());
+        }
+        header.as_old_mut().linkflag = [*kind];
+        header.set_mode(*mode);
+        header.set_mtime(1_700_000_000);
+        header.set_uid(4711);
+        header.set_gid(4711);
+        header.set_size(if is_link { 0 } else { content.len() as u64 });
+        header.set_cksum();
+        bytes.extend(header.as_bytes());
+        if !is_link {
+            bytes.extend(content.as_bytes());
+            bytes.resize(bytes.len().next_multiple_of(512), 0);
+        }
+    }
+    bytes.resize(bytes.len() + 1024, 0);
+    bytes
+}
+
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+pub fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Returns an archive resource with a source in the sandbox.
+fn archive(sandbox: &Sandbox, path: &str, bytes: &[u8], fields: &str) -> String {
+    let source = sandbox.write(&format!("{}.archive", &digest(bytes)[..8]), bytes);
+    let sha256 = digest(bytes);
+    format!(
+        "[[resource]]\nkind = \"archive\"\npath = \"{path}\"\nsource = \"file://{source}\"\nsha256 = \"{sha256}\"\n{fields}\n"
+    )
+}
+
+fn app_1() -> Vec<u8> {
+    gzip(&tar(&[
+        Member(b'5', "app-1/", 0o775, ""),
+        Member(b'0', "app-1/bin/app", 0o775, "one"),
+        Member(b'0', "app-1/lib/data", 0o666, "data"),
+        Member(b'2', "app-1/lib/link", 0o777, "../bin/app"),
+        Member(b'1', "app-1/lib/same", 0o644, "app-1/lib/data"),
+    ]))
+}
+
+fn app_2() -> Vec<u8> {
+    gzip(&tar(&[Member(b'0', "app-2/bin/app", 0o755, "two"), Member(b'0', "app-2/etc/sample.conf", 0o644, "sample")]))
+}
+
+/// Checks that `plan` and `run` refuse a manifest with the same words.
+#[track_caller]
+fn refused(sandbox: &Sandbox, resources: &str, words: &str) {
+    let manifest = sandbox.manifest(resources);
+    for verb in ["plan", "run"] {
+        let _ = sandbox.run(&[verb, "--steps", &manifest]).expect(1).says(words);
+    }
+}
+
+#[track_caller]
+fn planned(sandbox: &Sandbox, resources: &str, words: &str) {
+    let _ = sandbox.run(&["plan", "--steps", &sandbox.manifest(resources)]).expect(0).says(words);
+}
+
+/// Fails if anything is beside the directories of archives.
+#[track_caller]
+fn nothing_is_left(sandbox: &Sandbox) {
+    let mut find = Command::new("find");
+    let find = find.arg(&sandbox.path).args(["-name", "*.glovo-bootstrap", "-o", "-name", "*.next"]);
+    let found = String::from_utf8(find.output().unwrap().stdout).unwrap();
+    assert_eq!(found, "");
+}
+
+#[test]
+fn an_archive_becomes_a_directory_and_another_replaces_it() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.at("opt/app");
+    let one = archive(&sandbox, &path, &app_1(), "strip = 1");
+    let short = &digest(&app_1())[..12];
+    planned(&sandbox, &one, &format!("unpack sha256 {short}… from file://"));
+    assert!(!fs::exists(sandbox.at("opt")).unwrap(), "a plan changes nothing");
+    let _ = sandbox.run_resources(&one).expect(0).says("1 change");
+    assert_eq!(fs::read_to_string(format!("{path}/lib/link")).unwrap(), "one");
+    let status = |name: &str| fs::metadata(format!("{path}/{name}")).unwrap();
+    assert_eq!(status("lib/same").ino(), status("lib/data").ino());
+    // Only the owner may write, and the owners in the archive do not count.
+    for (name, mode) in [("", 0o755), ("bin", 0o755), ("bin/app", 0o755), ("lib/data", 0o644)] {
+        let found = status(name);
+        assert_eq!((found.mode() & 0o7777, found.uid(), found.gid()), (mode, 0, 0), "{name}");
+    }
+    assert_eq!(status("bin/app").mtime(), 1_700_000_000);
+    let _ = sandbox.run_resources(&one).expect(0).says("0 changes");
+    nothing_is_left(&sandbox);
+
+    let two = archive(&sandbox, &path, &app_2(), "strip = 1");
+    planned(&sandbox, &two, &format!("unpack sha256 {}…, in place of sha256 {short}…", &digest(&app_2())[..12]));
+    let _ = sandbox.run_resources(&two).expect(0).says("1 change");
+    assert_eq!(fs::read_to_string(format!("{path}/bin/app")).unwrap(), "two");
+    assert!(!fs::exists(format!("{path}/lib")).unwrap(), "what is not in the new archive is gone");
+    let _ = sandbox.run_resources(&two).expect(0).says("0 changes");
+    nothing_is_left(&sandbox);
+}
+
+#[test]
+fn what_was_changed_by_hand_is_named_and_comes_back() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.at("app");
+    let one = archive(&sandbox, &path, &app_1(), "strip = 1");
+    let _ = sandbox.run_resources(&one).expect(0);
+    for (script, words) in [
+        ("echo more >> bin/app", "unpack again: bin/app was edited; from"),
+        ("printf eno > bin/app; touch -d @1700000000 bin/app", "unpack again: bin/app was edited;"),
+        ("rm bin/app", "unpack again: bin/app is missing;"),
+        ("rm -r lib", "unpack again: lib is missing;"),
+        ("rm -r lib; echo > lib", "unpack again: lib is no longer a directory;"),
+        ("ln -sf data lib/link", "unpack again: lib/link was edited;"),
+        ("chmod 777 bin/app", "unpack again: bin/app has mode 0777, not 0755;"),
+        ("chown 5:6 lib", "unpack again: lib belongs to 5:6;"),
+        ("chown 5:6 .", "unpack again, with owner root:root (now "),
+        ("chmod 700 .", "unpack again, with mode 0755 (now 0700)"),
+        ("rm lib/data; mkfifo lib/data", "unpack again: lib/data is no longer a file"),
+        ("rm -rf ../app", "unpack sha256"),
+    ] {
+        let _ = Finished::from(sandbox.shell(&format!("cd {path}; {script}")).output().unwrap()).expect(0);
+        planned(&sandbox, &one, words);
+        let _ = sandbox.run_resources(&one).expect(0).says("1 change");
+        let _ = sandbox.run_resources(&one).expect(0).says("0 changes");
+        assert_eq!(fs::read_to_string(format!("{path}/bin/app")).unwrap(), "one", "{script}");
+    }
+    // The same bytes in another file are no difference, and are read only once.
+    let _ = sandbox.shell(&format!("cd {path}; cp bin/app x; mv x bin/app; touch lib/data")).status().unwrap();
+    let _ = sandbox.run_resources(&one).expect(0).says("0 changes");
+    nothing_is_left(&sandbox);
+}
+
+#[test]
+fn a_file_of_others_is_never_removed() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.at("app");
+    let foreign = sandbox.write("app/foreign", "mine");
+    let one = archive(&sandbox, &path, &app_1(), "strip = 1");
+    refused(&sandbox, &one, "has files that no archive has brought: foreign");
+    fs::remove_file(&foreign).unwrap();
+    // An empty directory is no one's.
+    let _ = sandbox.run_resources(&one).expect(0).says("1 change");
+    let added = sandbox.write("app/lib/added", "mine");
+    refused(&sandbox, &one, "has files that the archive has not brought: lib/added");
+    refused(&sandbox, &archive(&sandbox, &path, &app_2(), "strip = 1"), "keep = [\"lib/added\"]");
+    assert_eq!(fs::read_to_string(added).unwrap(), "mine");
+    nothing_is_left(&sandbox);
+}
+
+#[test]
+fn a_kept_path_moves_into_each_new_directory() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.at("app");
+    let keep = "strip = 1\nkeep = [\"data/\", \"etc/sample.conf\", \"var/a/b\"]";
+    let _ = sandbox.run_resources(&archive(&sandbox, &path, &app_2(), keep)).expect(0);
+    // Until something is there, the archive's own is there.
+    assert_eq!(fs::read_to_string(sandbox.at("app/etc/sample.conf")).unwrap(), "sample");
+    for name in ["data/of-app", "etc/sample.conf", "var/a/b/c"] {
+        let _ = sandbox.write(&format!("app/{name}"), "mine");
+    }
+    refused(&sandbox, &archive(&sandbox, &path, &app_2(), keep), "has files that the archive has not brought: var");
+    fs::remove_dir_all(sandbox.at("app/var")).unwrap();
+    let _ = sandbox.run_resources(&archive(&sandbox, &path, &app_2(), keep)).expect(0).says("0 changes");
+    for bytes in [app_1(), app_2(), app_1()] {
+        let _ = sandbox.run_resources(&archive(&sandbox, &path, &bytes, keep)).expect(0).says("1 change");
+        for name in ["data/of-app", "etc/sample.conf"] {
+            assert_eq!(fs::read_to_string(sandbox.at(&format!("app/{name}"))).unwrap(), "mine", "{name}");
+        }
+        let _ = sandbox.run_resources(&archive(&sandbox, &path, &bytes, keep)).expect(0).says("0 changes");
+    }
+    nothing_is_left(&sandbox);
+}
+
+#[test]
+fn an_archive_that_could_leave_its_directory_is_refused() {
+    let long = "x".repeat(99);
+    let sandbox = Sandbox::new();
+    let deep = "d/".repeat(49) + "f";
+    let many: Vec<Member<'_>> = (0..30).map(|_| Member(b'x', "many", 0o644, "")).collect();
+    for (members, words) in [
+        (&[Member(b'0', "a/../../x", 0o644, "")][..], "a/../../x leads out of the archive's directory"),
+        (&[Member(b'0', "/etc/x", 0o644, "")], "/etc/x has an absolute name"),
+        (&[Member(b'2', "l", 0o777, "/etc")], "the link l to /etc leads out of the archive's directory"),
+        (&[Member(b'2', "d/l", 0o777, "../../etc")], "the link d/l to ../../etc leads out"),
+        (
+            &[Member(b'2', "d/a", 0o777, ".."), Member(b'2', "l", 0o777, "d/a/../etc")],
+            "the link l to d/a/../etc leads out",
+        ),
+        (&[Member(b'2', "l", 0o777, "d"), Member(b'0', "l/x", 0o644, "")], "the member l/x is below the link l"),
+        (&[Member(b'0', "f", 0o644, ""), Member(b'0', "f/x", 0o644, "")], "the member f/x is below the file f"),
+        (&[Member(b'2', "l", 0o777, "d"), Member(b'5', "l", 0o755, "")], "the archive has two members l"),
+        (&[Member(b'0', "f", 0o644, ""), Member(b'0', "./f", 0o644, "")], "the archive has two members f"),
+        (&[Member(b'1', "h", 0o644, "../x")], "../x leads out of the archive's directory"),
+        (&[Member(b'1', "h", 0o644, "none")], "the hard link h to none is of no file before it"),
+        (&[Member(b'3', "dev", 0o644, "")], "the member dev is a device"),
+        (&[Member(b'6', "fifo", 0o644, "")], "the member fifo is a FIFO"),
+        (&[Member(b'S', "sparse", 0o644, "")], "the member sparse is a sparse file"),
+        (&[Member(b'0', "suid", 0o4755, "")], "the member suid has a set-user-id or set-group-id bit"),
+        (&[Member(b'5', "sgid", 0o2755, "")], "the member sgid has a set-user-id or set-group-id bit"),
+        (&[Member(b'0', "a\x1bb", 0o644, "")], "contains the control character"),
+        (&[Member(b'L', "././@LongLink", 0o644, &"y/".repeat(2000))], "a name of 4000 bytes; the most is 2049"),
+        (&[Member(b'0', &deep, 0o644, ""), Member(b'2', "x", 0o777, &long)], ""),
+        (&[Member(b'x', "pax", 0o644, "30 path=a\n")], "damaged: a pax record"),
+        (&[Member(b'x', "pax", 0o644, "12 size=999\n"), Member(b'0', "f", 0o644, "x")], "the member f has two sizes"),
+        (&[Member(b'x', "pax", 0o644, "15 path=../../x\n"), Member(b'0', "f", 0o644, "x")], "damaged"),
+        (&[Member(b'x', "pax", 0o644, "16 path=../../x\n"), Member(b'0', "f", 0o644, "x")], "../../x leads out"),
+        (&[Member(b'g', "pax", 0o644, "10 path=a\n")], "a pax header gives all members the same path"),
+        (&many, "the archive has more than 20 members"),
+        (&[Member(b'0', "big", 0o644, &"z".repeat(5000))], "the archive unpacks to more than 4 KiB"),
+        (&[], "the archive has no member"),
+    ] {
+        let path = sandbox.at("app");
+        let limits = "max_members = 20\nmax_size = \"4KiB\"";
+        let limits = if words.is_empty() { "" } else { limits };
+        let resources = archive(&sandbox, &path, &gzip(&tar(members)), limits);
+        if words.is_empty() {
+            let _ = sandbox.run_resources(&resources).expect(0);
+            fs::remove_dir_all(&path).unwrap();
+            continue;
+        }
+        let finished = sandbox.run_resources(&resources).expect(1).says(words);
+        assert!(!finished.stderr.contains('\x1b'), "{}", finished.stderr);
+        assert!(!fs::exists(&path).unwrap(), "{words}");
+        nothing_is_left(&sandbox);
+        if !words.contains("no member") {
+            let _ = sandbox.run(&["plan", "--steps", &sandbox.manifest(&resources)]).expect(1).says(words);
+        }
+    }
+}
+
+/// A tree with the members that archives have: files, empty ones and long names, directories, links, hard links, modes.
+const TREE: &str = r#"
+    umask 022; mkdir -p app/bin app/lib/empty "app/with space" app/long
+    echo '#!/bin/sh' > app/bin/run; chmod 755 app/bin/run; : > app/lib/none; chmod 600 app/lib/none
+    seq 100000 > app/lib/data; ln app/lib/data app/lib/same; ln -s ../lib/data app/bin/link; ln -s none app/lib/dangling
+    long=$(printf 'n%.0s' $(seq 120)); mkdir app/long/$long; echo x > app/long/$long/$long; ln -s $long/$long app/long/l
+    echo ü > app/ümlaut; chmod 750 app/lib; touch -d @1600000000 app/lib/data; chmod 444 app/bin/link
+"#;
+
+/// What `find` says about each file of a directory: path, type, mode, size, time, link, number of names. Zip has no
+/// hard links.
+const LOOK: &str = r"find . -mindepth 1 -type d -printf '%p d %m\n' -o -mindepth 1 -type l -printf '%p l %l\n' -o -mindepth 1 \
+    -printf '%p f %m %s %T@ ' -exec sha256sum {} ';' | sed 's/[.][0-9]* / /' | sort";
+
+#[test]
+fn every_format_gives_the_tree_that_gnu_tar_gives() {
+    let sandbox = Sandbox::new();
+    let sh = |script: &str| {
+        let mut command = Command::new("sh");
+        let _ = command.args(["-euc", script]).current_dir(&sandbox.path).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let _ = sh(TREE);
+    for (name, pack) in [
+        ("plain", "tar -cf"),
+        ("gnu.tar.gz", "tar --format=gnu -czf"),
+        ("pax.tar.gz", "tar --format=pax -czf"),
+        ("a.tar.xz", "tar -cJf"),
+        ("two.tar.zst", "zstd --version > /dev/null; tar --zstd -cf"),
+        ("a.zip", "zip -qry"),
+    ] {
+        let _ = sh(&format!("{pack} {name} app"));
+        let extract = if name == "a.zip" { "unzip -q" } else { "tar --no-same-owner -xf" };
+        let extract = format!("{extract} ../{name}");
+        let expected = sh(&format!("umask 022; mkdir {name}.d; cd {name}.d; {extract}; {LOOK}"));
+        let path = sandbox.at(&format!("{name}.ours"));
+        let bytes = fs::read(sandbox.at(name)).unwrap();
+        let _ = sandbox.run_resources(&archive(&sandbox, &path, &bytes, "")).expect(0);
+        let ours = sh(&format!("cd {name}.ours; {LOOK}"));
+        assert_eq!(ours, expected, "{name}");
+        assert!(ours.lines().count() > 15, "{ours}");
+        if name != "a.zip" {
+            assert_eq!(fs::metadata(format!("{path}/app/lib/same")).unwrap().nlink(), 2);
+        }
+        let strip = archive(&sandbox, &sandbox.at(&format!("{name}.strip")), &bytes, "strip = 2");
+        let _ = sandbox.run_resources(&strip).expect(1).says("the link link to ../lib/data leads out");
+    }
+}
+
+#[test]
+fn what_is_no_archive_or_half_of_one_is_refused() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.at("app");
+    let whole = app_1();
+    for (bytes, words) in [
+        (&b"#!/bin/sh"[..], "the archive is of an unknown format"),
+        (b"", "the archive is of an unknown format"),
+        (b"BZh91AY", "the archive is of the format bzip2"),
+        (&whole[..whole.len() / 2], "incomplete deflate stream"),
+        (&gzip(&tar(&[Member(b'0', "f", 0o644, "x")])[..512]), "the archive ends in the middle of a member"),
+        (&gzip(&[b'x'; 512]), "a checksum is wrong"),
+    ] {
+        refused(&sandbox, &archive(&sandbox, &path, bytes, ""), words);
+        assert!(!fs::exists(&path).unwrap(), "{words}");
+    }
+    let other = archive(&sandbox, &path, &whole, "").replace(&digest(&whole), &digest(b""));
+    refused(&sandbox, &other, "the sha256 of the");
+    nothing_is_left(&sandbox);
+}
+
+#[test]
+fn a_link_a_file_and_a_mount_point_are_refused() {
+    let sandbox = Sandbox::new();
+    let (file, link) = (sandbox.write("file", ""), sandbox.at("link"));
+    symlink("/etc", &link).unwrap();
+    refused(&sandbox, &archive(&sandbox, &link, &app_1(), ""), "is a symbolic link to /etc");
+    refused(&sandbox, &archive(&sandbox, &file, &app_1(), ""), "exists and is not a directory");
+    let path = sandbox.at("app");
+    fs::create_dir_all(format!("{path}/below")).unwrap();
+    for at in [path.clone(), format!("{path}/below")] {
+        let manifest = sandbox.manifest(&archive(&sandbox, &path, &app_1(), ""));
+        for verb in ["plan", "run"] {
+            let mut command = sandbox.shell("mount -t tmpfs tmpfs \"$1\"; shift; exec \"$@\"");
+            let command = command.args([&at, env!("CARGO_BIN_EXE_glovo-bootstrap"), verb, "--steps", &manifest]);
+            let words = format!("{at} is a mount point: the directory {path} cannot be exchanged");
+            let _ = Finished::from(command.output().unwrap()).expect(1).says(&words);
+        }
+    }
+}
+
+#[test]
+fn wrong_declarations_are_refused_with_their_place() {
+    let sandbox = Sandbox::new();
+    let of = |fields: &str| {
+        format!("[[resource]]\nkind = \"archive\"\npath = \"/opt/app\"\nsource = \"https://a/b\"\n{fields}\n")
+    };
+    let sha256 = format!("sha256 = \"{}\"", "0".repeat(64));
+    let file = |path: &str| format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"\"\n");
+    for (resources, words) in [
+        (of(""), "needs the field `sha256`"),
+        (of(&format!("{sha256}\nkeep = [\"../x\"]")), "`/../x` contains `..`"),
+        (of(&format!("{sha256}\nkeep = [\"\"]")), "`` is not a path below the directory"),
+        (of(&format!("{sha256}\nkeep = [\"a\", \"a/b\"]")), "`a/b` is kept twice"),
+        (of(&format!("{sha256}\nmax_members = 0")), "the most members are 1 to 1000000"),
+        (of(&sha256).replace("/opt/app", "/"), "`/` cannot be the directory of an archive"),
+        (of(&sha256) + &of(&sha256), "two resources manage /opt/app"),
+        (of(&sha256) + &file("/opt/app/x/y"), "/opt/app/x/y is in /opt/app, which an archive replaces as a whole"),
+        (file("/opt/app/x") + &of(&format!("{sha256}\nkeep = [\"xy\"]")), "name it in `keep` of the archive at"),
+    ] {
+        let refused = sandbox.run(&["validate", "--steps", &sandbox.manifest(&resources)]).expect(2);
+        let _ = refused.says(words).says("^");
+    }
+    let kept = of(&format!("{sha256}\nkeep = [\"x/\"]")) + &file("/opt/app/x") + &file("/opt/app/x/y");
+    let _ = sandbox.run(&["validate", "--steps", &sandbox.manifest(&kept)]).expect(0);
+    let restart = "[[resource]]\nkind = \"service\"\nname = \"app\"\nrunning = true\nrestart_on = [\"/opt/app\"]\n";
+    let _ = sandbox.run(&["validate", "--steps", &sandbox.manifest(&(of(&sha256) + restart))]).expect(0);
+}
+
+#[test]
+fn an_archive_is_downloaded_only_if_it_is_needed() {
+    let sandbox = Sandbox::new();
+    let bytes = app_1();
+    let server = Server::start({
+        let bytes = bytes.clone();
+        move |_| Reply::ok(bytes.clone())
+    });
+    let path = sandbox.at("app");
+    let resources = format!(
+        "[[resource]]\nkind = \"archive\"\npath = \"{path}\"\nsource = \"{}\"\nsha256 = \"{}\"\n",
+        server.url("/app.zip"),
+        digest(&bytes)
+    );
+    let _ = sandbox.run_resources(&resources).expect(0).says("1 change");
+    let requests = server.requests().len();
+    let _ = sandbox.run_resources(&resources).expect(0).says("0 changes");
+    planned(&sandbox, &resources, "0 changes pending");
+    assert_eq!(server.requests().len(), requests);
+}
+
+#[test]
+fn a_command_and_a_service_react_to_a_new_directory() {
+    let machine = Machine::new();
+    let sandbox = &machine.sandbox;
+    let running = "running = true\nstable = \"0s\"\nrestart_on = [\"/etc/app\"]";
+    let reacts = "[[resource]]\nkind = \"command\"\nname = \"reacts\"\nargv = [\"true\"]\nrun_on = [\"/etc/app\", \"/etc/app/bin/app\"]\n";
+    let rest = reacts.to_owned() + &app(&unit("true", ""), running);
+    let of = |bytes: &[u8]| archive(sandbox, "/etc/app", bytes, "strip = 1") + &rest;
+    planned(sandbox, &of(&app_1()), "run");
+    let _ = machine.run(&of(&app_1())).expect(0);
+    let _ = machine.run(&of(&app_1())).expect(0).says("0 changes");
+    planned(sandbox, &of(&app_2()), "restart: /etc/app has changed since its start");
+    let _ = machine.run(&of(&app_2())).expect(0).says("restart").says("`true`");
+    // A fixed directory is a new one, too.
+    machine.write("etc/app/bin/app", "edited");
+    planned(sandbox, &of(&app_2()), "restart: /etc/app");
+    let _ = machine.run(&of(&app_2())).expect(0).says("restart");
+    let _ = machine.run(&of(&app_2())).expect(0).says("0 changes");
+    nothing_is_left(sandbox);
+}
+
+#[test]
+fn a_service_that_refuses_its_new_directory_gets_the_old_one_back() {
+    let machine = Machine::new();
+    let sandbox = &machine.sandbox;
+    let running = "running = true\nstable = \"0s\"\nrestart_on = [\"/etc/app\"]";
+    let needs = app(&unit("grep -q one /etc/app/bin/app", ""), running);
+    let of = |bytes: &[u8]| archive(sandbox, "/etc/app", bytes, "strip = 1\nkeep = [\"data\"]") + &needs;
+    let _ = machine.run(&of(&app_1())).expect(0);
+    machine.write("etc/app/data/x", "mine");
+    let _ = machine.run(&of(&app_2())).expect(1).says("put back: /etc/app");
+    assert_eq!(machine.read("etc/app/bin/app"), "one");
+    assert_eq!(machine.read("etc/app/data/x"), "mine");
+    let _ = machine.run(&of(&app_1())).expect(0).says("complete what an earlier run began");
+    let _ = machine.run(&of(&app_1())).expect(0).says("0 changes");
+    assert_eq!(machine.read("etc/app/data/x"), "mine");
+    nothing_is_left(sandbox);
+}
+
+#[test]
+fn an_images_tree_has_the_directory_and_its_note() {
+    let sandbox = Sandbox::new();
+    let bytes = app_1();
+    let _ = sandbox.write("tree/etc/passwd", "root:x:0:0::/:\n");
+    let _ = sandbox.write("tree/app.tar.gz", &bytes);
+    let resources = format!(
+        "[[resource]]\nkind = \"archive\"\npath = \"/opt/app\"\nsource = \"file:///app.tar.gz\"\nsha256 = \"{}\"\nstrip = 1\n",
+        digest(&bytes)
+    );
+    let manifest = sandbox.manifest(&resources);
+    let tree = sandbox.at("tree");
+    let run = || sandbox.run(&["run", "--steps", &manifest, "--root", &tree]).expect(0);
+    let _ = run().says("1 change");
+    assert_eq!(fs::read_to_string(sandbox.at("tree/opt/app/bin/app")).unwrap(), "one");
+    let _ = run().says("0 changes");
+    // A copy of the tree has other numbers and times, but the same bytes.
+    let copied = sandbox.at("copied");
+    let _ = Command::new("cp").args(["-a", &tree, &copied]).status().unwrap();
+    let _ = sandbox.run(&["run", "--steps", &manifest, "--root", &copied]).expect(0).says("0 changes");
+}
+
+#[test]
+fn a_directory_is_unpacked_for_its_owner() {
+    let sandbox = Sandbox::new();
+    let home = sandbox.at("home");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o755)).unwrap();
+    for path in [sandbox.at("app"), format!("{home}/app")] {
+        let one = archive(&sandbox, &path, &app_1(), "strip = 1\nowner = \"nobody\"\nmode = \"0750\"");
+        let _ = sandbox.run_resources(&one).expect(0).says("1 change");
+        for (name, mode) in [("", 0o750), ("bin/app", 0o755), ("lib", 0o755)] {
+            let found = fs::metadata(format!("{path}/{name}")).unwrap();
+            assert_eq!((found.uid(), found.mode() & 0o7777), (65534, mode), "{path}/{name}");
+        }
+        assert_eq!(fs::symlink_metadata(format!("{path}/lib/link")).unwrap().uid(), 65534);
+        let _ = sandbox.run_resources(&one).expect(0).says("0 changes");
+        let two = archive(&sandbox, &path, &app_2(), "strip = 1\nowner = \"nobody\"");
+        planned(&sandbox, &two, ", with mode 0755 (now 0750)");
+        let _ = sandbox.run_resources(&two).expect(0).says("1 change");
+    }
+    refused(&sandbox, &archive(&sandbox, &format!("{home}/root"), &app_1(), ""), "cannot belong to root");
+    nothing_is_left(&sandbox);
+}
