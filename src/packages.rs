@@ -40,7 +40,7 @@ pub fn of(host: &Host) -> Result<Family> {
     let distributions: Vec<_> = FAMILIES.iter().map(|family| family.distributions()).collect();
     let message =
         format!("{} {are} missing: this is not a {} system", missing.join(" and "), distributions.join(" or "));
-    Err(Fault::new(message).hint("leave out the resources of kind \"package\" here").into())
+    Err(Fault::new(message).hint("leave out this resource here, or limit it to other machines with `where`").into())
 }
 
 /// Returns the reasons why the machine needs a reboot; `None` if it has no package manager that can say so.

@@ -31,7 +31,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     host::root::{check_name, way::Writers},
-    packages::manager::Family,
+    packages::{manager::Family, name::PackageName},
     system::{Fact, System},
     value::AbsPath,
 };
@@ -63,6 +63,17 @@ pub trait Resource: fmt::Debug {
 
     /// Returns the other things that only this resource may manage, each with the field that names it.
     fn owned_things(&self) -> Vec<(&'static str, String)> {
+        vec![]
+    }
+
+    /// Returns the things that several resources may manage if all of them return it here, each with the field that names
+    /// it.
+    fn shared_things(&self) -> Vec<(&'static str, String)> {
+        vec![]
+    }
+
+    /// Returns the packages that it keeps installed.
+    fn packages(&self) -> Vec<PackageName> {
         vec![]
     }
 

@@ -90,6 +90,8 @@ pub struct System {
     /// The last surveyed directory. A thousand files of one directory need one walk.
     survey: RefCell<Option<(AbsPath, Survey)>>,
     kept: previous::KeptCell,
+    /// The packages that resources of the manifest keep installed, as declared.
+    declared_packages: RefCell<Vec<String>>,
     variables: RefCell<Option<Rc<Variables>>>,
     /// The previous directories of archives, which go at the end of the run, each with the paths that it keeps.
     leaving: RefCell<BTreeMap<AbsPath, Vec<String>>>,
@@ -109,6 +111,7 @@ impl System {
             expected: RefCell::default(),
             survey: RefCell::default(),
             kept: RefCell::default(),
+            declared_packages: RefCell::default(),
             variables: RefCell::default(),
             leaving: RefCell::default(),
         })
@@ -187,6 +190,16 @@ impl System {
             return Err(not_installed(name));
         }
         self.host.check_program_owners(name, uid)
+    }
+
+    /// Sets the packages that resources of the manifest keep installed on this machine, as declared.
+    pub fn declare_packages(&self, packages: Vec<String>) {
+        *self.declared_packages.borrow_mut() = packages;
+    }
+
+    /// Returns the packages that resources of the manifest keep installed on this machine, as declared.
+    pub fn declared_packages(&self) -> Vec<String> {
+        self.declared_packages.borrow().clone()
     }
 
     /// Adds a warning to the report of the change that is being made.

@@ -332,11 +332,16 @@ impl<'a> Reader<'a> {
         let is_unnamed = unknown.has("path") || unknown.has("name");
         let as_written = |owned| is_unnamed.then(written).flatten().unwrap_or(owned);
         if let Some(path) = resource.owned_path() {
-            self.owned((text, span_of(&["path", "name"])), as_written(path.to_string()), scope);
+            self.owned((text, span_of(&["path", "name"])), as_written(path.to_string()), scope, false);
         }
-        for (field, owned) in resource.owned_things() {
+        let owned = resource.owned_things().into_iter().map(|thing| (thing, false));
+        let shared = resource.shared_things().into_iter().map(|thing| (thing, true));
+        for ((field, owned), shares) in owned.chain(shared) {
+            if field == "names" && unknown.has(field) {
+                continue;
+            }
             let owned = if field == "name" { as_written(owned) } else { owned };
-            self.owned((text, span_of(&[field])), owned, scope);
+            self.owned((text, span_of(&[field])), owned, scope, shares);
         }
         if !["path", "owner", "group", "mode", "restart_on"].iter().any(|field| unknown.has(field)) {
             let spot = (text, span_of(&["path", "restart_on"]));
@@ -401,13 +406,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Records what only one resource of a machine may manage: a path, the name of a command, or a kernel parameter.
-    fn owned(&mut self, spot: Spot<'a>, owned: String, scope: &Scope) {
+    /// Records what only one resource of a machine may manage, such as a path or a kernel parameter, or what several may
+    /// if all of them share it.
+    fn owned(&mut self, spot: Spot<'a>, owned: String, scope: &Scope, shares: bool) {
         match self.paths.entry(owned) {
-            Entry::Vacant(entry) => _ = entry.insert(Managers::new(spot, scope)),
+            Entry::Vacant(entry) => _ = entry.insert(Managers::new(spot, scope, shares)),
             Entry::Occupied(mut entry) => {
                 let message = format!("two resources manage {}", entry.key());
-                if let Err((first, first_span)) = entry.get_mut().add(spot.clone(), scope) {
+                if let Err((first, first_span)) = entry.get_mut().add(spot.clone(), scope, shares) {
                     self.faults.add(|| {
                         let hint = Some(format!("the first one is at {}", Place::new(first, first_span)));
                         Diagnostic { message, place: Some(Place::new(spot.0, &spot.1)), hint }

@@ -38,29 +38,36 @@ impl Scope {
     }
 }
 
-/// The resources that manage a path. No machine has two of them.
+/// The resources that manage a path or another thing. No machine has two of them, unless all of them share it.
 pub(super) struct Managers<'a> {
-    first: (Spot<'a>, Scope),
-    others: Vec<(Spot<'a>, Scope)>,
+    first: Manager<'a>,
+    others: Vec<Manager<'a>>,
+}
+
+struct Manager<'a> {
+    spot: Spot<'a>,
+    scope: Scope,
+    shares: bool,
 }
 
 impl<'a> Managers<'a> {
-    pub(super) fn new(spot: Spot<'a>, scope: &Scope) -> Self {
-        Self { first: (spot, scope.clone()), others: vec![] }
+    pub(super) fn new(spot: Spot<'a>, scope: &Scope, shares: bool) -> Self {
+        Self { first: Manager { spot, scope: scope.clone(), shares }, others: vec![] }
     }
 
     /// Adds a resource.
     ///
     /// # Errors
     /// The place of one that may be on the same machine.
-    pub(super) fn add(&mut self, spot: Spot<'a>, scope: &Scope) -> Result<(), &Spot<'a>> {
-        match std::iter::once(&self.first).chain(&self.others).position(|(_, known)| !known.excludes(scope)) {
+    pub(super) fn add(&mut self, spot: Spot<'a>, scope: &Scope, shares: bool) -> Result<(), &Spot<'a>> {
+        let excludes = |known: &Manager<'_>| !(shares && known.shares || known.scope.excludes(scope));
+        match std::iter::once(&self.first).chain(&self.others).position(excludes) {
             None => {
-                self.others.push((spot, scope.clone()));
+                self.others.push(Manager { spot, scope: scope.clone(), shares });
                 Ok(())
             }
-            Some(0) => Err(&self.first.0),
-            Some(index) => Err(&self.others[index - 1].0),
+            Some(0) => Err(&self.first.spot),
+            Some(index) => Err(&self.others[index - 1].spot),
         }
     }
 }

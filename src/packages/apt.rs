@@ -2,18 +2,23 @@
 
 mod archives;
 mod cause;
+mod choice;
 pub mod dpkg;
+mod hold;
+mod installation;
 mod lists;
 mod lock;
 mod name;
 mod policy;
 mod proxy;
 mod reboot;
+mod removal;
 mod sources;
 mod space;
+mod transaction;
 mod version;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -25,7 +30,10 @@ use self::{
     policy::ServicesHeld,
 };
 use super::{
-    manager::{ImageTraces, Installation, Lack, PackageManager, PasswordFiles, Repair, Update},
+    manager::{
+        Choice, ImageTraces, Installation, InstalledPackage, Lack, PackageChange, PackageManager, PasswordFiles,
+        Repair, Update,
+    },
     name::PackageName,
 };
 use crate::{
@@ -107,12 +115,20 @@ impl PackageManager for Apt {
             state if package.reinstall || state == PackageState::HalfInstalled => {
                 Some(Lack::Unpacking(state.to_string()))
             }
-            _ if name.version.as_ref().is_some_and(|version| *version != package.version) => {
-                Some(Lack::Package(Some(package.version.clone())))
-            }
+            _ if !name.fits(&package.version) => Some(Lack::Package(Some(package.version.clone()))),
             PackageState::Installed => None,
             _ => Some(Lack::Configuration),
         })
+    }
+
+    fn installed(&self, host: &Host, name: &PackageName) -> Result<Option<InstalledPackage>> {
+        let status = host.read_once(DpkgStatus::read)?;
+        let package = status.package(&name.name, name.architecture.as_deref());
+        Ok(package.map(|package| InstalledPackage { version: package.version.clone(), is_held: package.is_held }))
+    }
+
+    fn choice(&self, system: &System, package: &PackageName, update: Update) -> Result<Option<Choice>> {
+        choice::of(system, package, update)
     }
 
     fn repairs(&self, host: &Host, is_installing: bool) -> Result<Vec<Repair>> {
@@ -131,54 +147,28 @@ impl PackageManager for Apt {
     }
 
     fn install(&self, system: &System, installation: &Installation) -> Result<()> {
-        install(system, installation)
+        installation::install(system, installation)
+    }
+
+    fn removal(&self, system: &System, packages: &[PackageName]) -> Result<Vec<PackageChange>> {
+        removal::planned(system, packages)
+    }
+
+    fn remove(&self, system: &System, packages: &[PackageName], planned: &[PackageChange]) -> Result<()> {
+        removal::remove(system, packages, planned)
+    }
+
+    fn hold(&self, system: &System, packages: &[PackageName], is_held: bool) -> Result<()> {
+        hold::hold(system, packages, is_held)
+    }
+
+    fn release_command(&self, package: &str) -> String {
+        hold::release_command(package)
     }
 
     fn reboot_reasons(&self, host: &Host) -> Result<Vec<String>> {
         reboot::reasons(host)
     }
-}
-
-fn install(system: &System, installation: &Installation) -> Result<()> {
-    check_writable(system)?;
-    // At a machine's first boot, the process that holds the locks may be updating the lists.
-    lock::wait(system)?;
-    let mut may_update = installation.update != Update::Never;
-    let print = install_command(installation, &archives::PRINT);
-    if installation.update == Update::Always
-        || may_update
-            && (lists::needs_update(system.root(), SystemTime::now())? || lists::lack_what_is_needed(system, &print)?)
-    {
-        lists::update(system, &print)?;
-    }
-    prepare(system, &print)?;
-    let command = install_command(installation, &[]);
-    persevere(
-        system,
-        "installing packages",
-        || run_held(system, &command).map(judge),
-        |cause| match cause {
-            Cause::Interrupted => finish(system).map(|()| true),
-            Cause::Stale | Cause::Unknown if may_update => {
-                may_update = false;
-                lists::update(system, &print).map(|()| true)
-            }
-            _ => Ok(false),
-        },
-    )
-}
-
-/// Checks that an installation fits on the disk, and downloads its archives.
-///
-/// `print` is its command with [`archives::PRINT`].
-fn prepare(system: &System, print: &Program) -> Result<()> {
-    let printed = system.host.run(print)?;
-    // The installation fails for the same reason; it reports the cause or repairs it.
-    if !printed.status.success() {
-        return Ok(());
-    }
-    space::check(system, &printed)?;
-    archives::fetch(system, &printed)
 }
 
 /// Finishes an interrupted run of dpkg.
@@ -189,7 +179,7 @@ fn finish(system: &System) -> Result<()> {
     lock::wait(system)?;
     let finished = run_held(system, &silent(["dpkg", "--configure", "--pending"]).args(KEEP_CONFIGURATION))?;
     if finished.tail.contains("dependency problems") {
-        prepare(system, &fix_command(&archives::PRINT))?;
+        installation::prepare(system, &fix_command(&archives::PRINT))?;
         let fix = fix_command(&[]);
         let run = || run_held(system, &fix).map(judge);
         return persevere(system, "installing missing dependencies", run, |_| Ok(false));
@@ -231,22 +221,6 @@ fn update_command() -> Program {
             "-oAPT::Update::Error-Mode=any",
         ])
         .reporting()
-}
-
-fn install_command(installation: &Installation, options: &[&str]) -> Program {
-    let mut command = apt_get("install")
-        .args(options.iter().copied())
-        .arg(format!("-oAPT::Install-Recommends={}", installation.recommends))
-        .args(keep_configuration())
-        .arg(format!("-oDPkg::Post-Invoke::={}", policy::SWEEP));
-    if installation.reinstall {
-        command = command.arg("--reinstall");
-    }
-    if installation.names.iter().any(|name| name.version.is_some()) {
-        // An older version is only ever asked for by its number.
-        command = command.arg("--allow-downgrades");
-    }
-    command.arg("--").args(installation.names.iter().map(ToString::to_string))
 }
 
 fn fix_command(options: &[&str]) -> Program {
@@ -430,18 +404,5 @@ mod tests {
     fn a_failed_download_is_a_failure_though_apt_exits_with_0() {
         let output = "W: Failed to fetch http://x/InRelease  403  Forbidden [IP: 10.0.0.1 80]";
         assert!(persevere(&system(), "testing", || Ok(ended(0, output)), |_| Ok(false)).is_err());
-    }
-
-    #[test]
-    fn only_a_declared_version_allows_a_downgrade() {
-        let command = |name: &str| {
-            let names = vec![name.parse().unwrap()];
-            let installation = Installation { names, reinstall: false, update: Update::IfNeeded, recommends: false };
-            format!("{:?}", install_command(&installation, &[]))
-        };
-        assert!(command("nginx=1.0").contains("--allow-downgrades"));
-        assert!(!command("nginx").contains("--allow-downgrades"));
-        assert!(command("nginx").contains(r#""--", "nginx"]"#));
-        assert!(!command("nginx").contains("allow-unauthenticated"));
     }
 }

@@ -39,6 +39,16 @@ pub trait PackageManager: Sync {
     /// Returns the difference between a declared package and the machine; `None` if it is installed as declared.
     fn lack(&self, host: &Host, package: &PackageName) -> Result<Option<Lack>>;
 
+    /// Returns the package of a name, if it is at least partly installed. A version in the name does not count.
+    fn installed(&self, host: &Host, package: &PackageName) -> Result<Option<InstalledPackage>>;
+
+    /// Returns the version that an installation would choose for a version with a wildcard; `None` if the present
+    /// package lists have none that fits.
+    ///
+    /// # Errors
+    /// If the chosen version is older than the installed one.
+    fn choice(&self, system: &System, package: &PackageName, update: Update) -> Result<Option<Choice>>;
+
     /// Returns the repairs that are needed after an interrupted run of the package manager.
     ///
     /// Packages that only wait for their configuration are repaired only if `is_installing`.
@@ -50,6 +60,24 @@ pub trait PackageManager: Sync {
     /// If the package manager fails. The error has the last lines of its output, their cause and a hint. It is a
     /// temporary failure if a later run may succeed.
     fn install(&self, system: &System, installation: &Installation) -> Result<()>;
+
+    /// Returns all changes that the removal of packages would make; none if none of them is installed.
+    ///
+    /// # Errors
+    /// If it would remove a held package, or one that the system cannot work without.
+    fn removal(&self, system: &System, packages: &[PackageName]) -> Result<Vec<PackageChange>>;
+
+    /// Removes packages. Their configuration files stay.
+    ///
+    /// # Errors
+    /// If the removal would make other changes than the planned ones. Then it makes none.
+    fn remove(&self, system: &System, packages: &[PackageName], planned: &[PackageChange]) -> Result<()>;
+
+    /// Holds packages at their installed version, or releases them.
+    fn hold(&self, system: &System, packages: &[PackageName], is_held: bool) -> Result<()>;
+
+    /// Returns the command line that releases a held package, for hints.
+    fn release_command(&self, package: &str) -> String;
 
     /// Returns the reasons why this machine needs a reboot, one sentence each; none if it needs no reboot.
     ///
@@ -90,6 +118,35 @@ pub enum Lack {
     Unpacking(String),
     /// It is unpacked, but not configured, or its triggers have not run.
     Configuration,
+}
+
+/// A package that is at least partly installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstalledPackage {
+    /// Its version.
+    pub version: String,
+    /// Whether it is held at this version.
+    pub is_held: bool,
+}
+
+/// The version that an installation would choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The version.
+    pub version: String,
+    /// Whether the package lists are updated first, so that another version may be chosen.
+    pub is_preliminary: bool,
+}
+
+/// A change of one package that the package manager would make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageChange {
+    /// The name of the package, with an architecture if it is not the machine's.
+    pub name: String,
+    /// The installed version; `None` if it is new.
+    pub from: Option<String>,
+    /// The new version; `None` if it is removed.
+    pub to: Option<String>,
 }
 
 /// A repair that must be made before packages can be installed.

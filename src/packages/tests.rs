@@ -6,7 +6,10 @@ use std::{fs, path::PathBuf};
 use anyhow::ensure;
 
 use super::{
-    manager::{ImageTraces, Installation, Lack, PackageManager, PasswordFiles, Repair},
+    manager::{
+        Choice, ImageTraces, Installation, InstalledPackage, Lack, PackageChange, PackageManager, PasswordFiles,
+        Repair, Update,
+    },
     *,
 };
 use crate::{
@@ -64,12 +67,42 @@ impl PackageManager for MadeUp {
         Ok((!installed.lines().any(|line| line == package.name)).then_some(Lack::Package(None)))
     }
 
+    fn installed(&self, host: &Host, package: &PackageName) -> Result<Option<InstalledPackage>> {
+        let is_lacking = self.lack(host, package)?.is_some();
+        Ok((!is_lacking).then(|| InstalledPackage { version: "1".into(), is_held: false }))
+    }
+
+    fn choice(&self, _: &System, _: &PackageName, _: Update) -> Result<Option<Choice>> {
+        Ok(None)
+    }
+
     fn repairs(&self, _: &Host, _: bool) -> Result<Vec<Repair>> {
         Ok(vec![])
     }
 
     fn install(&self, _: &System, _: &Installation) -> Result<()> {
         Ok(())
+    }
+
+    fn removal(&self, system: &System, packages: &[PackageName]) -> Result<Vec<PackageChange>> {
+        let mut changes = vec![];
+        for package in packages {
+            let from = self.installed(&system.host, package)?.map(|installed| installed.version);
+            changes.extend(from.map(|from| PackageChange { name: package.text.clone(), from: Some(from), to: None }));
+        }
+        Ok(changes)
+    }
+
+    fn remove(&self, _: &System, _: &[PackageName], _: &[PackageChange]) -> Result<()> {
+        Ok(())
+    }
+
+    fn hold(&self, _: &System, _: &[PackageName], _: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn release_command(&self, package: &str) -> String {
+        format!("made-up release {package}")
     }
 
     fn reboot_reasons(&self, host: &Host) -> Result<Vec<String>> {

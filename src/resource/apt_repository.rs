@@ -1,24 +1,30 @@
 //! The kind `apt_repository`.
 
 mod key;
+mod words;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::key::Key;
+use self::{
+    key::{Fingerprints, Key},
+    words::{RepositoryName, SourceWord, Uri},
+};
 use super::{Change, Finding, Kind, Resource};
 use crate::{
+    error::Fault,
     fetch::{pull::Download, source::Source},
     host::root::{Ownership, Root},
     packages::{
+        self,
         apt::{self, Apt},
-        manager::Family,
-        openpgp::{Fingerprint, Keyring},
+        manager::{Family, PackageManager},
+        openpgp::Keyring,
     },
     system::{Fact, System},
-    value::{AbsPath, Sha256, printable},
+    value::{AbsPath, Sha256},
 };
 
 /// The directory of keys that only a single source trusts; sources.list(5).
@@ -50,8 +56,9 @@ pub struct AptRepository {
     /// SHA-256 of the key file. This or `key_fingerprint` is required, unless `key` is the key itself.
     key_sha256: Option<Sha256>,
     /// Fingerprint of the key: 40 hexadecimal digits, as `gpg --show-keys` prints it. A key file with another key is
-    /// refused.
-    key_fingerprint: Option<Fingerprint>,
+    /// refused. It may be a list, for a key file with several keys or for the time of a change of keys. A file that
+    /// has only some of the listed keys is accepted.
+    key_fingerprint: Option<Fingerprints>,
 }
 
 impl Kind for AptRepository {
@@ -63,67 +70,6 @@ suites = ["bookworm"]
 components = ["main"]
 key = "https://apt.example.com/key.asc"
 key_fingerprint = "2EE4 25D8 1B49 A538 6B85  06DD 9A9C 5A73 50E3 4DB2""#;
-}
-
-/// A file name that apt reads in `sources.list.d`. apt ignores other names; sources.list(5).
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(try_from = "String")]
-#[schemars(with = "String", extend("pattern" = "^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"))]
-struct RepositoryName {
-    name: String,
-    sources: AbsPath,
-    keyring: AbsPath,
-}
-
-impl TryFrom<String> for RepositoryName {
-    type Error = anyhow::Error;
-
-    fn try_from(name: String) -> Result<Self> {
-        let valid = name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) && !name.starts_with('.');
-        ensure!(
-            valid && !name.is_empty(),
-            "`{name}` is not a file name for apt: use only letters, digits, `_`, `.` and `-`"
-        );
-        ensure!(name.len() <= 200, "a name has at most 200 characters");
-        let sources = format!("/etc/apt/sources.list.d/{name}.sources").parse()?;
-        let keyring = AbsPath::from(KEYRINGS).join(&format!("{name}.gpg"))?;
-        Ok(Self { name, sources, keyring })
-    }
-}
-
-/// A URI that apt accepts: `https://…`, `http://…`, `file:/…`, `mirror+https://…`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(try_from = "String")]
-struct Uri(String);
-
-impl TryFrom<String> for Uri {
-    type Error = anyhow::Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        printable(&text)?;
-        let (scheme, rest) = text.split_once(":/").with_context(|| format!("`{text}` is not a URI"))?;
-        let valid = scheme.starts_with(|c: char| c.is_ascii_lowercase())
-            && scheme.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-".contains(c));
-        ensure!(valid && !text.contains(' '), "`{text}` is not a URI, such as https://example.com/debian");
-        ensure!(!rest.contains('@'), "a URI must not have credentials: put them in /etc/apt/auth.conf.d");
-        Ok(Self(text))
-    }
-}
-
-/// One of several values in a line, separated by spaces.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(try_from = "String")]
-struct SourceWord(String);
-
-impl TryFrom<String> for SourceWord {
-    type Error = anyhow::Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        let valid = text.starts_with(|c: char| c.is_ascii_alphanumeric() || "./".contains(c))
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || "._/~+:-".contains(c));
-        ensure!(valid, "`{text}` is not the name of a suite, component or architecture");
-        Ok(Self(text))
-    }
 }
 
 impl Resource for AptRepository {
@@ -177,6 +123,7 @@ impl Resource for AptRepository {
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
+        check_family(system)?;
         let (keyring, now) = self.published(system.root())?;
         let wanted = keyring.map(|keyring| self.sources(&self.name.keyring, &keyring));
         let summary = match (now, wanted) {
@@ -240,6 +187,16 @@ impl AptRepository {
     }
 }
 
+/// Fails on a machine without apt.
+fn check_family(system: &System) -> Result<()> {
+    let family = packages::of(&system.host)?.name();
+    if family == Apt.name() {
+        return Ok(());
+    }
+    let message = format!("this machine installs packages with {family}, but {} is about apt", AptRepository::NAME);
+    Err(Fault::new(message).hint("limit it to other machines with `where`").into())
+}
+
 /// Temporary files for apt to verify. They are removed when this is dropped.
 ///
 /// They are in `/run`, where a reboot removes those of a killed run. They are readable, because apt verifies signatures as
@@ -284,18 +241,6 @@ fn read_public(root: &Root, path: &AbsPath) -> Result<Option<Vec<u8>>> {
 
 fn words<T: AsRef<str>>(values: &[T]) -> String {
     values.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ")
-}
-
-impl AsRef<str> for Uri {
-    fn as_ref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl AsRef<str> for SourceWord {
-    fn as_ref(&self) -> &str {
-        &self.0
-    }
 }
 
 #[cfg(test)]
@@ -380,6 +325,21 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
     }
 
     #[test]
+    fn several_keys_are_pinned_by_a_list() {
+        let (other, third) = ("2EE425D81B49A5386B8506DD9A9C5A7350E34DB2", "0".repeat(40));
+        let pinned = |list: &str| repository(&format!("key = \"https://example.com/key\"\nkey_fingerprint = {list}"));
+        let second = "mDMEawM6YBYJKwYBBAHaRw8BAQdAzOb7Gz5fYO4Xc1tXP1uZBz27Z4kEKa0M3sva\nNQwyrNs=\n";
+        let both = format!("{KEY}-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n{second}-----END PGP PUBLIC KEY BLOCK-----\n");
+        let list = pinned(&format!("[\"{FINGERPRINT}\", \"{other}\"]"));
+        assert!(list.read_key(both.as_bytes()).is_ok() && list.read_key(KEY.as_bytes()).is_ok());
+        let error = pinned(&format!("[\"{FINGERPRINT}\", \"{third}\"]")).read_key(both.as_bytes()).unwrap_err();
+        let message = format!("the key file has the key {other}, but {FINGERPRINT}, {third} are declared");
+        assert_eq!(error.to_string(), message);
+        let empty = "name = \"a\"\nuris = []\nsuites = []\nkey = \"/k\"\nkey_fingerprint = []";
+        assert!(parse(empty).unwrap_err().to_string().contains("a list of fingerprints has at least one"));
+    }
+
+    #[test]
     fn suites_and_components_go_together() {
         let key = format!("key = \"\"\"{KEY}\"\"\"");
         let mut flat = repository(&key);
@@ -415,8 +375,9 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
     impl RepositoryImage {
         fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("glovo-bootstrap-repository-{}-{name}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Self(path)
+            let image = Self(path);
+            _ = image.put("var/lib/dpkg/status", "");
+            image
         }
 
         fn put(&self, path: &str, bytes: impl AsRef<[u8]>) -> PathBuf {

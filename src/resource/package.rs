@@ -1,5 +1,8 @@
 //! The kind `package`.
 
+pub(super) mod hold;
+mod removal;
+
 use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -8,27 +11,38 @@ use super::{Change, Finding, Kind, Resource};
 use crate::{
     packages::{
         self,
-        manager::{Family, Installation, Lack, Update},
+        manager::{Choice, Family, Installation, InstalledPackage, Lack, Repair, Update},
         name::PackageName,
     },
     system::{Fact, System},
 };
+
+/// Limits the names in a title.
+const MAX_TITLE_NAMES: usize = 4;
 
 /// Packages of the distribution, which its package manager installs without questions. All of them are installed at once. Edited
 /// configuration files are kept. Their services are not started; a `service` resource does that.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Package {
-    /// Names, each `name`, `name=version` (exactly this version, also if it is older than the installed one) or
-    /// `name:architecture`. For a bare name, an installed package that provides it is enough.
+    /// Names, each `name`, `name=version` (exactly this version, also if it is older than the installed one),
+    /// `name=20.*` (a version that begins so, but none that is older than the installed one) or `name:architecture`. For
+    /// a bare name, an installed package that provides it is enough.
     names: Vec<PackageName>,
+    /// Whether the packages are removed. Their configuration files stay. `plan` names the packages that need them and are
+    /// removed too. It is an error to remove a package that the system cannot work without, a held one, or one that
+    /// another resource declares. Default: false.
+    #[serde(default)]
+    absent: bool,
+    /// Whether the packages are held, so that no upgrade changes or removes them. With a version in `names`, this resource
+    /// changes a held package to that version. `false` releases them. Default: a hold stays as it is, and a held package
+    /// of another version than the declared one is an error.
+    hold: Option<bool>,
     /// When to update the package lists before an installation: `always`, `never` or `if-needed` (if the lists are missing,
     /// more than a day old, older than the sources, or do not have a package).
-    #[serde(default)]
-    update: Update,
-    /// Whether to install recommended packages too.
-    #[serde(default)]
-    recommends: bool,
+    update: Option<Update>,
+    /// Whether to install recommended packages too. Default: false.
+    recommends: Option<bool>,
 }
 
 impl Kind for Package {
@@ -39,28 +53,54 @@ names = ["nginx", "default-jre-headless"]"#;
 
 impl Resource for Package {
     fn title(&self) -> String {
-        self.names.iter().map(|package| package.name.as_str()).collect::<Vec<_>>().join(" ")
+        let mut names: Vec<_> = self.names.iter().map(|package| package.name.clone()).collect();
+        if names.len() > MAX_TITLE_NAMES {
+            let more = names.split_off(MAX_TITLE_NAMES - 1).len();
+            return format!("{} and {more} more", names.join(", "));
+        }
+        names.join(", ")
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         let manager = packages::of(&system.host)?;
-        let mut lacking = vec![];
-        for package in &self.names {
-            let package = manager.read_name(&package.text)?;
+        let names = self.names.iter().map(|name| manager.read_name(&name.text)).collect::<Result<Vec<_>>>()?;
+        if self.absent {
+            return removal::plan(system, manager, names);
+        }
+        let (mut lacking, mut to_hold, mut to_release) = (vec![], vec![], vec![]);
+        for package in names {
+            let installed = manager.installed(&system.host, &package)?;
+            match (self.hold, &installed) {
+                (Some(true), Some(InstalledPackage { is_held: false, .. }) | None) => to_hold.push(package.clone()),
+                (Some(false), Some(InstalledPackage { is_held: true, .. })) => to_release.push(package.clone()),
+                _ => {}
+            }
             if let Some(lack) = manager.lack(&system.host, &package)? {
-                lacking.push((package, lack));
+                lacking.push(Lacking { package, lack, installed });
             }
         }
-        let repairs = manager.repairs(&system.host, !lacking.is_empty())?.into_iter().map(|repair| {
-            let change = Change::new(repair.summary, repair.make);
-            if repair.brings_packages { change.brings([Fact::Packages]) } else { change }
-        });
-        Ok(repairs.chain(self.install(manager, &lacking)).collect())
+        let mut changes = repairs(system, manager, !lacking.is_empty())?;
+        changes.extend(hold::release(manager, to_release));
+        changes.extend(self.install(system, manager, lacking)?);
+        changes.extend(hold::hold(system, manager, to_hold)?);
+        Ok(changes)
     }
 
     fn package_managers(&self) -> Option<Vec<Family>> {
         let reads_all = |family: &&Family| self.names.iter().all(|name| family.read_name(&name.text).is_ok());
         Some(packages::FAMILIES.iter().filter(reads_all).copied().collect())
+    }
+
+    fn owned_things(&self) -> Vec<(&'static str, String)> {
+        self.names.iter().filter(|name| !self.is_only_installed(name)).map(thing).collect()
+    }
+
+    fn shared_things(&self) -> Vec<(&'static str, String)> {
+        self.names.iter().filter(|name| self.is_only_installed(name)).map(thing).collect()
+    }
+
+    fn packages(&self) -> Vec<PackageName> {
+        if self.absent { vec![] } else { self.names.clone() }
     }
 
     fn check(&self) -> Vec<Finding> {
@@ -76,35 +116,121 @@ impl Resource for Package {
             if self.names[..index].iter().any(|other| same(&other)) {
                 findings.push(Finding::new("names", format!("`{}` is named twice", package.name)));
             }
+            if self.absent && package.version.is_some() {
+                let message = format!("`{package}` has a version, but an absent package has none");
+                findings.push(Finding::new("names", message).hint(format!("write \"{}\"", package.without_version())));
+            }
+        }
+        let needless = [
+            ("hold", self.hold.is_some()),
+            ("update", self.update.is_some()),
+            ("recommends", self.recommends.is_some()),
+        ];
+        for (field, _) in needless.into_iter().filter(|(_, is_given)| self.absent && *is_given) {
+            let message = format!("`{field}` is about an installation, but `absent` removes the packages");
+            findings.push(Finding::new(field, message));
         }
         findings
     }
 }
 
+/// Returns the name of a package as a thing that a resource manages.
+fn thing(package: &PackageName) -> (&'static str, String) {
+    ("names", format!("the package {}", package.without_version()))
+}
+
+/// Returns the repairs after an interrupted run of the package manager.
+pub(super) fn repairs(system: &System, manager: Family, is_installing: bool) -> Result<Vec<Change>> {
+    let change = |repair: Repair| {
+        let change = Change::new(repair.summary, repair.make);
+        if repair.brings_packages { change.brings([Fact::Packages]) } else { change }
+    };
+    Ok(manager.repairs(&system.host, is_installing)?.into_iter().map(change).collect())
+}
+
+/// A package that is not installed as declared.
+struct Lacking {
+    package: PackageName,
+    lack: Lack,
+    installed: Option<InstalledPackage>,
+}
+
 impl Package {
+    /// Returns whether the declaration of a package says no more than that it is installed. Other resources may say that too.
+    fn is_only_installed(&self, package: &PackageName) -> bool {
+        !self.absent && self.hold.is_none() && package.version.is_none()
+    }
+
     /// Returns one change for all packages, because the package manager resolves and installs them together.
-    fn install(&self, manager: Family, lacking: &[(PackageName, Lack)]) -> Option<Change> {
+    fn install(&self, system: &System, manager: Family, lacking: Vec<Lacking>) -> Result<Option<Change>> {
+        let update = self.update.unwrap_or_default();
         let (mut install, mut reinstall, mut names) = (vec![], vec![], vec![]);
-        for (package, lack) in lacking {
+        let (mut held, mut expected) = (vec![], vec![]);
+        for Lacking { package, lack, installed } in lacking {
             match lack {
-                Lack::Package(None) => install.push(package.to_string()),
-                Lack::Package(Some(version)) => install.push(format!("{package} (now {version})")),
+                Lack::Package(now) => {
+                    if installed.is_some_and(|installed| installed.is_held) && self.hold != Some(false) {
+                        hold::check(manager, &package, now.as_deref(), self.hold)?;
+                        held.push(package.clone());
+                    }
+                    let choice = if package.has_wildcard() { manager.choice(system, &package, update)? } else { None };
+                    install.push(described(&package, choice.as_ref(), now.as_deref()));
+                    expected
+                        .extend(choice.filter(|choice| !choice.is_preliminary).map(|choice| (package.clone(), choice)));
+                }
                 Lack::Unpacking(state) => reinstall.push(format!("{package} ({state})")),
                 Lack::Configuration => continue,
             }
-            names.push(package.clone());
+            names.push(package);
         }
         let summaries = [("install", &install), ("reinstall", &reinstall)];
         let summaries = summaries.iter().filter(|(_, packages)| !packages.is_empty());
         let summary = summaries.map(|(verb, packages)| format!("{verb} {}", packages.join(", "))).collect::<Vec<_>>();
         if names.is_empty() {
-            return None;
+            return Ok(None);
         }
-        let installation =
-            Installation { names, reinstall: !reinstall.is_empty(), update: self.update, recommends: self.recommends };
-        let change = Change::new(summary.join("; "), move |system| manager.install(system, &installation));
-        Some(change.brings([Fact::Packages]))
+        let recommends = self.recommends.unwrap_or_default();
+        let installation = Installation { names, reinstall: !reinstall.is_empty(), update, recommends };
+        let change = Change::new(summary.join("; "), move |system| {
+            hold::release_during(system, manager, &held, || manager.install(system, &installation))?;
+            warn_of_others(system, manager, &expected)
+        });
+        Ok(Some(change.brings([Fact::Packages])))
     }
+}
+
+/// Returns the words for a package that is installed, with the version that is chosen for a wildcard.
+fn described(package: &PackageName, choice: Option<&Choice>, now: Option<&str>) -> String {
+    let mut notes = vec![];
+    let mut name = package.to_string();
+    match choice {
+        Some(choice) if choice.is_preliminary => {
+            notes.push(format!("{}, unless the updated package lists have a better one", choice.version));
+        }
+        Some(choice) => {
+            name = format!("{}={}", package.without_version(), choice.version);
+            notes.extend(package.version.as_ref().map(|declared| format!("declared {declared}")));
+        }
+        None => {}
+    }
+    notes.extend(now.map(|now| format!("now {now}")));
+    if notes.is_empty() { name } else { format!("{name} ({})", notes.join(", ")) }
+}
+
+/// Warns if another version was installed than the plan has named.
+fn warn_of_others(system: &System, manager: Family, expected: &[(PackageName, Choice)]) -> Result<()> {
+    system.host.forget();
+    for (package, choice) in expected {
+        let installed = manager.installed(&system.host, package)?;
+        if let Some(installed) = installed.filter(|installed| installed.version != choice.version) {
+            let name = package.without_version();
+            system.warn(format!(
+                "{name} {} was installed, not {}: the package lists were updated meanwhile",
+                installed.version, choice.version
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -113,7 +239,7 @@ mod tests {
     use std::{fs, path::PathBuf};
 
     use super::*;
-    use crate::{stop::Interrupt, system::Mode};
+    use crate::{stop::Interrupt, system::Mode, value::Sha256};
 
     /// An image's tree with a dpkg record, removed when dropped.
     struct PackageImage(PathBuf);
@@ -129,7 +255,7 @@ mod tests {
 
         fn plan(&self, names: &[&str]) -> Result<Vec<String>> {
             let names = names.iter().map(|name| name.parse().unwrap()).collect();
-            let package = Package { names, update: Update::IfNeeded, recommends: false };
+            let package = Package { names, absent: false, hold: None, update: None, recommends: None };
             let system = System::open(&self.0, Mode::Plan, Interrupt::default())?;
             Ok(package.plan(&system)?.into_iter().map(|change| change.summary).collect())
         }
@@ -212,6 +338,47 @@ mod tests {
         fs::remove_file(image.0.join("var/lib/dpkg/status")).unwrap();
         let error = image.plan(&["here"]).unwrap_err().to_string();
         assert!(error.contains("this is not a Debian or Ubuntu"), "{error}");
+    }
+
+    /// Returns the planned changes of other fields than `names`. The image has no program to run.
+    fn plan(record: &str, fields: &serde_json::Value) -> Result<Vec<String>> {
+        let image = PackageImage::new(&format!("fields-{}", Sha256::of(fields.to_string().as_bytes())), record);
+        let package: Package = serde_json::from_value(fields.clone())?;
+        let system = System::open(&image.0, Mode::Plan, Interrupt::default())?;
+        Ok(package.plan(&system)?.into_iter().map(|change| change.summary).collect())
+    }
+
+    #[test]
+    fn a_hold_is_read_without_a_program() {
+        let record = record(&[("here", "install ok installed"), ("held", "hold ok installed")]);
+        let plan = |names: &[&str], hold: Option<bool>| {
+            plan(&record, &serde_json::json!({ "names": names, "hold": hold })).map_err(|error| error.to_string())
+        };
+        let both = ["here", "held"];
+        assert_eq!(plan(&both, None).unwrap(), NONE);
+        assert_eq!(plan(&both, Some(true)).unwrap(), ["hold here"]);
+        assert_eq!(plan(&both, Some(false)).unwrap(), ["release held from the hold"]);
+        assert_eq!(plan(&["new"], Some(true)).unwrap(), ["install new", "hold new"]);
+        let held = "held is held at version 1.0-1, but 2.0 is declared";
+        assert_eq!(plan(&["held=2.0"], None).unwrap_err(), held);
+        assert_eq!(plan(&["held=2.0"], Some(true)).unwrap(), ["install held=2.0 (now 1.0-1)"]);
+        assert_eq!(
+            plan(&["held=2.0"], Some(false)).unwrap(),
+            ["release held from the hold", "install held=2.0 (now 1.0-1)"]
+        );
+        assert_eq!(plan(&["held=1.0-1", "here=1.*"], Some(true)).unwrap(), ["hold here"]);
+        let provided = "virtual cannot be held: another package provides it";
+        assert_eq!(plan(&["virtual"], Some(true)).unwrap_err(), provided);
+    }
+
+    #[test]
+    fn an_absent_package_is_seen_without_a_program() {
+        let gone = record(&[("gone", "deinstall ok config-files"), ("here", "install ok installed")]);
+        let plan = |name: &str| plan(&gone, &serde_json::json!({ "names": [name], "absent": true }));
+        assert_eq!(plan("gone").unwrap(), NONE);
+        assert_eq!(plan("new").unwrap(), NONE);
+        assert_eq!(plan("virtual").unwrap(), NONE, "only a warning names the package that provides it");
+        assert!(plan("here").is_err(), "the image has no apt-get, which tells what else is removed");
     }
 
     #[test]

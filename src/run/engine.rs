@@ -122,6 +122,10 @@ pub fn run(
         || manifest.steps.iter().zip(&picks).filter(|(_, picked)| **picked).flat_map(|(step, _)| &step.resources);
     let all = manifest.steps.iter().flat_map(|step| &step.resources);
     system.keep_previous_of(all.flat_map(|declared| declared.resource.files()));
+    let here = manifest.steps.iter().filter(|step| step.not_here.is_none()).flat_map(|step| &step.resources);
+    let here = here.filter(|declared| declared.not_here.is_none());
+    system
+        .declare_packages(here.flat_map(|declared| declared.resource.packages()).map(|package| package.text).collect());
     system.host.watch_units(picked().filter_map(|declared| declared.resource.unit()).map(Into::into));
     // Earlier downloads, such as the manifest itself, are no part of the run.
     drop(system.fetcher.arrivals());

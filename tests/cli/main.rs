@@ -36,6 +36,7 @@ mod metadata;
 mod output;
 mod own_service;
 mod ownership;
+mod package;
 mod pages;
 mod places;
 mod put_back;

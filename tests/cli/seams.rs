@@ -11,7 +11,7 @@ const OF_A_FAMILY: [&str; 7] = ["apt", "dpkg", "deb", "deb822", "debian", "ubunt
 const EXCEPTIONS: [(&str, &str, &str); 9] = [
     ("packages.rs", "apt::Apt,", "the line of the family"),
     ("resource/apt_repository.rs", "", "a kind of this family alone; another family brings a kind of its own"),
-    ("resource/apt_repository/key.rs", "", "the same kind"),
+    ("resource/apt_repository/", "", "the same kind"),
     ("resource.rs", "apt_repository", "the two lines of this kind"),
     ("host/facts.rs", "", "names of distributions and architectures that manifests use"),
     ("deploy/preflight.rs", "(\"ubuntu\", Some(\"Ubuntu\"), &[\"ubuntu\"]),", "a system that EC2 names"),

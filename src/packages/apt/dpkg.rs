@@ -79,6 +79,10 @@ pub struct PackageRecord {
     pub architecture: String,
     /// Its version.
     pub version: String,
+    /// Whether it is held at this version; dpkg(1), "Package selection states".
+    pub is_held: bool,
+    /// Whether the system cannot work without it: `Essential`, `Protected` or apt's `Important`.
+    pub is_essential: bool,
     provides: String,
 }
 
@@ -193,8 +197,16 @@ impl DpkgStatus {
 
     /// Returns whether an installed package provides a name, such as `mail-transport-agent`.
     pub fn is_provided(&self, name: &str) -> bool {
-        let mut packages = self.packages.values().flatten();
-        packages.any(|package| package.state == PackageState::Installed && !package.reinstall && package.provides(name))
+        self.provider(name).is_some()
+    }
+
+    /// Returns the name of an installed package that provides a name.
+    pub fn provider(&self, name: &str) -> Option<&str> {
+        let is_provider = |package: &PackageRecord| {
+            package.state == PackageState::Installed && !package.reinstall && package.provides(name)
+        };
+        let mut providers = self.packages.iter().filter(|(_, packages)| packages.iter().any(is_provider));
+        providers.next().map(|(name, _)| name.as_str())
     }
 
     /// Returns the machine's architecture. It is the one of the package dpkg, which runs on the machine.
@@ -212,9 +224,10 @@ fn text(bytes: Vec<u8>) -> String {
 fn parse(stanza: &str) -> Option<(&str, PackageRecord)> {
     let (mut name, mut status) = (None, None);
     let (mut architecture, mut version, mut provides) = ("", "", "");
+    let mut is_essential = false;
     for line in stanza.split('\n') {
         // Most of the record's megabyte are other fields and their continuation lines.
-        if !line.starts_with(['A', 'P', 'S', 'V']) {
+        if !line.starts_with(['A', 'E', 'I', 'P', 'S', 'V']) {
             continue;
         }
         let Some((field, value)) = line.split_once(": ") else { continue };
@@ -224,17 +237,20 @@ fn parse(stanza: &str) -> Option<(&str, PackageRecord)> {
             "Architecture" => architecture = value,
             "Version" => version = value,
             "Provides" => provides = value,
+            "Essential" | "Protected" | "Important" => is_essential |= value == "yes",
             _ => {}
         }
     }
     // The selection (`install`, `hold`, …), a flag, the state.
-    let mut words = status?.split(' ').skip(1);
-    let (flag, state) = (words.next()?, words.next()?);
+    let mut words = status?.split(' ');
+    let (selection, flag, state) = (words.next()?, words.next()?, words.next()?);
     let package = PackageRecord {
         state: PackageState::parse(state)?,
         reinstall: flag == "reinstreq",
         architecture: architecture.into(),
         version: version.into(),
+        is_held: selection == "hold",
+        is_essential,
         provides: provides.into(),
     };
     Some((name?, package))
@@ -280,6 +296,7 @@ mod tests {
 
     const RECORD: &str = "\
 Package: dpkg
+Essential: yes
 Status: install ok installed
 Architecture: amd64
 Version: 1.21.22
@@ -344,6 +361,10 @@ Architecture: amd64
         assert_eq!(state("odd", None), None);
         assert_eq!(state("not-one", None), None);
         assert!(status.package("half", None).unwrap().reinstall);
+        let held = |name| status.package(name, None).unwrap().is_held;
+        assert!(held("nginx") && !held("libc6"));
+        let essential = |name| status.package(name, None).unwrap().is_essential;
+        assert!(essential("dpkg") && !essential("libc6"));
         assert_eq!(status.package("libc6", None).unwrap().version, "2.36-9+deb12u10");
         assert_eq!(status.unconfigured(), [("libc6", PackageState::Unpacked)]);
         assert!(!status.is_interrupted() && !status.is_finished());

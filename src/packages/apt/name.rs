@@ -1,11 +1,11 @@
-//! Names of Debian's packages: `name` or `name:architecture`, either with `=version`.
+//! Names of Debian's packages: `name` or `name:architecture`, either with `=version` or `=beginning*`.
 
 use anyhow::{Result, bail, ensure};
 
 use crate::packages::name::PackageName;
 
 /// The pattern of [`read`], for editors.
-pub(crate) const PATTERN: &str = "^[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=[A-Za-z0-9.+:~-]+)?$";
+pub(crate) const PATTERN: &str = "^[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=[A-Za-z0-9.+:~-]+[*]?)?$";
 
 /// Reads a name as apt-get takes it.
 ///
@@ -31,9 +31,10 @@ pub(crate) fn read(text: &str) -> Result<PackageName> {
         ensure!(valid, "`{architecture}` is not an architecture, such as `amd64`");
     }
     if let Some(version) = version {
-        let valid = version.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && version.chars().all(|c| c.is_ascii_alphanumeric() || ".+:~-".contains(c));
-        ensure!(valid, "`{version}` is not a version, such as `1.22.1-9`");
+        let beginning = version.strip_suffix('*').unwrap_or(version);
+        let valid = beginning.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && beginning.chars().all(|c| c.is_ascii_alphanumeric() || ".+:~-".contains(c));
+        ensure!(valid, "`{version}` is not a version, such as `1.22.1-9`, or `1.22.*` for all that begin so");
     }
     Ok(PackageName {
         text: text.to_owned(),
@@ -49,11 +50,28 @@ mod tests {
 
     #[test]
     fn debian_package_names_are_accepted_and_no_others() {
-        for name in ["nginx", "g++", "python3.11", "libc6:i386", "nginx=1.22.1-9+deb12u1", "a0:amd64=1:2~rc-1"] {
+        for name in
+            ["nginx", "g++", "python3.11", "libc6:i386", "nginx=1.22.1-9+deb12u1", "a0:amd64=1:2~rc-1", "nodejs=20.*"]
+        {
             assert_eq!(read(name).unwrap().to_string(), name);
         }
-        let bad =
-            ["", "x", "Nginx", "nginx-", "-y", "ngin*", "a b", "nginx=", "nginx/sid", "nginx:", "a0=-1", "a0=1;2"];
+        let bad = [
+            "",
+            "x",
+            "Nginx",
+            "nginx-",
+            "-y",
+            "ngin*",
+            "a b",
+            "nginx=",
+            "nginx/sid",
+            "nginx:",
+            "a0=-1",
+            "a0=1;2",
+            "a0=*",
+            "a0=1*2",
+            "a0=1**",
+        ];
         for name in bad {
             assert!(read(name).is_err(), "{name:?}");
         }

@@ -1,16 +1,16 @@
 //! The key of a repository: its source, and the check that it is the declared one.
 
-use std::{fmt, io::Read, str::FromStr};
+use std::{borrow::Cow, fmt, io::Read, str::FromStr};
 
 use anyhow::{Context, Result, ensure};
-use schemars::JsonSchema;
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
 
 use super::{AptRepository, MAX_FILE_BYTES};
 use crate::{
     error::Fault,
     fetch::{pull::Download, source::Source},
-    packages::openpgp::Keyring,
+    packages::openpgp::{Fingerprint, Keyring},
     system::System,
     value::Sha256,
 };
@@ -24,6 +24,44 @@ pub(super) enum Key {
     Inline(String),
     /// The source of the key file.
     At(Source),
+}
+
+/// The declared fingerprints: one, or a list.
+#[derive(Debug, Clone)]
+pub(super) struct Fingerprints(pub(super) Vec<Fingerprint>);
+
+impl<'de> Deserialize<'de> for Fingerprints {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMoreKeys;
+        impl<'de> de::Visitor<'de> for OneOrMoreKeys {
+            type Value = Fingerprints;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a fingerprint, or a list of fingerprints")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Fingerprints, E> {
+                text.to_owned().try_into().map(|one| Fingerprints(vec![one])).map_err(E::custom)
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<Fingerprints, A::Error> {
+                let list: Vec<_> = Vec::deserialize(de::value::SeqAccessDeserializer::new(list))?;
+                if list.is_empty() {
+                    return Err(de::Error::custom("a list of fingerprints has at least one"));
+                }
+                Ok(Fingerprints(list))
+            }
+        }
+        deserializer.deserialize_any(OneOrMoreKeys)
+    }
+}
+
+impl JsonSchema for Fingerprints {
+    fn schema_name() -> Cow<'static, str> {
+        "Fingerprints".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<Fingerprint>();
+        json_schema!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1 }] })
+    }
 }
 
 impl FromStr for Key {
@@ -70,12 +108,16 @@ impl AptRepository {
     }
 
     fn check_fingerprint(&self, keyring: &Keyring) -> Result<()> {
-        let Some(declared) = self.key_fingerprint else { return Ok(()) };
-        match keyring.primary_keys().iter().find(|fingerprint| **fingerprint != declared) {
+        let Some(Fingerprints(declared)) = &self.key_fingerprint else { return Ok(()) };
+        match keyring.primary_keys().iter().find(|fingerprint| !declared.contains(fingerprint)) {
             None => Ok(()),
-            Some(other) => Err(Fault::new(format!("the key file has the key {other}, but {declared} is declared"))
-                .hint("publish a file with only the declared key: apt trusts every key of a file")
-                .into()),
+            Some(other) => {
+                let are = if declared.len() == 1 { "is" } else { "are" };
+                let declared = declared.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                Err(Fault::new(format!("the key file has the key {other}, but {declared} {are} declared"))
+                    .hint("publish a file with only declared keys, or declare this one too: apt trusts every key of a file")
+                    .into())
+            }
         }
     }
 

@@ -60,7 +60,7 @@ fn of_the_built_in_steps() -> Result<()> {
         &[
             (
                 "dpkg --remove default-jre-headless",
-                &["package nginx default-jre-headless: install default-jre-headless"],
+                &["package nginx, default-jre-headless: install default-jre-headless"],
             ),
             (&format!("swapoff {swap}"), &[&swap_on]),
             (&format!("sed -i '\\|^{swap} |d' /etc/fstab"), &[&swap_at_boot]),

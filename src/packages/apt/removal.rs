@@ -1,0 +1,107 @@
+//! The removal of packages, with the changes of other packages that apt-get makes for it.
+
+use anyhow::Result;
+
+use super::{
+    Cause, apt_get, check_writable,
+    dpkg::{DpkgStatus, PackageRecord},
+    finish,
+    hold::release_command,
+    judge, keep_configuration, lock, persevere, policy, run_held,
+    transaction::simulated,
+};
+use crate::{
+    error::Fault,
+    host::command::Program,
+    packages::{manager::PackageChange, name::PackageName},
+    system::System,
+};
+
+/// The options of a simulation. It shows also removals that apt-get refuses, so that the error can name the reason.
+const SIMULATE: [&str; 4] = ["--simulate", "--ignore-hold", "--allow-change-held-packages", "--allow-remove-essential"];
+
+/// Returns all changes that the removal of packages would make; none if none of them is installed.
+pub(crate) fn planned(system: &System, packages: &[PackageName]) -> Result<Vec<PackageChange>> {
+    let status = system.host.read_once(DpkgStatus::read)?;
+    for package in packages {
+        match status.package(&package.name, package.architecture.as_deref()) {
+            // Without this, the simulation fails with the names of all packages that need it.
+            Some(record) => check(&package.name, record)?,
+            None => warn_of_provider(system, &status, package),
+        }
+    }
+    let installed = names(&status, packages);
+    if installed.is_empty() {
+        return Ok(vec![]);
+    }
+    let changes = simulated(system, "planning the removal", &command(installed, &SIMULATE))?;
+    for change in changes.iter().filter(|change| change.to.is_none()) {
+        let (name, architecture) = match change.name.split_once(':') {
+            Some((name, architecture)) => (name, Some(architecture)),
+            None => (&*change.name, None),
+        };
+        if let Some(record) = status.package(name, architecture) {
+            check(&change.name, record)?;
+        }
+    }
+    Ok(changes)
+}
+
+/// Returns the packages that are installed, as apt-get takes them.
+fn names(status: &DpkgStatus, packages: &[PackageName]) -> Vec<String> {
+    let is_installed =
+        |package: &&PackageName| status.package(&package.name, package.architecture.as_deref()).is_some();
+    packages.iter().filter(is_installed).map(ToString::to_string).collect()
+}
+
+/// Removes packages, if that changes what was planned and nothing else.
+pub(crate) fn remove(system: &System, packages: &[PackageName], expected: &[PackageChange]) -> Result<()> {
+    check_writable(system)?;
+    lock::wait(system)?;
+    let now = planned(system, packages)?;
+    if let Some(other) = now.iter().find(|change| !expected.contains(change)) {
+        let message = format!("the removal would now also change {}, so that nothing was removed", other.name);
+        return Err(Fault::new(message).hint("see what it would change now: glovo-bootstrap plan").transient().into());
+    }
+    let status = system.host.read_once(DpkgStatus::read)?;
+    let command = command(names(&status, packages), &[]);
+    persevere(
+        system,
+        "removing packages",
+        || run_held(system, &command).map(judge),
+        |cause| if cause == Cause::Interrupted { finish(system).map(|()| true) } else { Ok(false) },
+    )
+}
+
+/// Returns the command of a removal. It leaves the dependencies of the removed packages alone.
+fn command(names: Vec<String>, options: &[&str]) -> Program {
+    apt_get("remove")
+        .args(options.iter().copied())
+        .arg("-oAPT::Get::AutomaticRemove=false")
+        // An installation may make up for a removed dependency.
+        .arg("-oAPT::Install-Recommends=false")
+        .args(keep_configuration())
+        .arg(format!("-oDPkg::Post-Invoke::={}", policy::SWEEP))
+        .arg("--")
+        .args(names)
+}
+
+/// Fails if a package must not be removed.
+fn check(name: &str, package: &PackageRecord) -> Result<()> {
+    if package.is_essential {
+        let message = format!("the removal would remove {name}, but the system cannot work without it");
+        return Err(Fault::new(message).hint("leave out this package").into());
+    }
+    if package.is_held {
+        let message = format!("the removal would remove {name}, but it is held");
+        return Err(Fault::new(message).hint(format!("release it: {}", release_command(name))).into());
+    }
+    Ok(())
+}
+
+/// Warns if a name is not installed, but an installed package provides it.
+fn warn_of_provider(system: &System, status: &DpkgStatus, package: &PackageName) {
+    if let Some(provider) = status.provider(&package.name).filter(|_| package.architecture.is_none()) {
+        system.warn(format!("{} is provided by {provider}, which stays installed", package.name));
+    }
+}
