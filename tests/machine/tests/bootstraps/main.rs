@@ -4,6 +4,7 @@
 mod by_hand;
 mod cases;
 mod origins;
+mod recipes;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -117,7 +117,15 @@ fn files(machine: &Machine) -> Result<Vec<String>> {
     Ok(variables)
 }
 
-fn sha256(bytes: &[u8]) -> String {
+/// Serves the repository of the recipe at this address with two keys, of which the second one signs, and returns the file of
+/// the keys.
+pub fn two_keys(machine: &Machine, address: &str) -> Result<Vec<u8>> {
+    let (old, new) = (Signer::new(machine.directory(), "old")?, Signer::new(machine.directory(), "new")?);
+    new.publish_packages(machine.world(), address, "stable", "main", &[StandIn::new("vendor-agent")])?;
+    Ok([old.key, new.key].concat())
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
@@ -134,6 +142,12 @@ fn debian() -> Vec<StandIn> {
         StandIn::new("apache2")
             .directory("/var/www/html")
             .service("apache2.service", "/usr/bin/python3 -m http.server 80 --directory /var/www/html"),
+        StandIn::new("cron").service("cron.service", SLEEP),
+        StandIn::new("logrotate").program("/usr/sbin/logrotate", "grep -q daily $2"),
+        StandIn::new("rsyslog")
+            .directory("/etc/rsyslog.d")
+            .program("/usr/sbin/rsyslogd", "grep -q @@ $3")
+            .service("rsyslog.service", SLEEP),
         StandIn::new("chrony").service("chrony.service", SLEEP),
         StandIn::new("systemd-timesyncd").service("systemd-timesyncd.service", SLEEP),
         StandIn::new("docker.io")
