@@ -9,6 +9,7 @@ pub mod calls;
 pub mod command;
 pub mod console;
 pub mod declared;
+pub mod disks;
 pub mod ec2;
 pub mod facts;
 pub mod file_lock;

@@ -9,12 +9,15 @@ pub mod apt_repository;
 pub mod archive;
 pub mod command;
 pub mod deferred;
+pub mod device;
 pub mod directory;
 pub mod file;
+pub mod filesystem;
 pub mod group;
 pub mod host;
 pub mod http_check;
 pub mod link;
+pub mod mount;
 pub mod ownership;
 pub mod package;
 pub mod service;
@@ -280,6 +283,8 @@ pub static KINDS: &[KindEntry] = &[
     kind::<user::User>(),
     kind::<group::Group>(),
     kind::<swap::Swap>(),
+    kind::<filesystem::DiskFormat>(),
+    kind::<mount::MountPoint>(),
     kind::<sysctl::Sysctl>(),
     kind::<host::HostSettings>(),
     kind::<service::Service>(),

@@ -52,6 +52,8 @@ pub enum Fact {
     Directory(AbsPath, Owner, Writers),
     /// The boot, and not this run, makes the file at this path.
     AtBoot(AbsPath),
+    /// The device of this name or node has a file system of this type.
+    FileSystem(String, &'static str),
     /// Packages are installed, and with them any files, users and units.
     Packages,
 }

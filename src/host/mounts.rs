@@ -1,11 +1,51 @@
 //! The mounted file systems, `proc_pid_mountinfo(5)`.
 
+use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+
 use anyhow::{Context, Result};
 
 use super::Host;
 use crate::value::AbsPath;
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// A mounted file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountedFileSystem {
+    /// The number of its device, such as `259:3`.
+    pub number: String,
+    /// The path at which it is mounted.
+    pub path: OsString,
+    /// The options of this mount, such as `rw` and `noatime`.
+    pub options: Vec<String>,
+    /// Its type, such as `ext4`.
+    pub file_system: String,
+    /// Its source, such as `/dev/nvme1n1` or `server:/export`.
+    pub source: String,
+    /// The options of the file system itself, for all its mounts.
+    pub super_options: Vec<String>,
+}
+
+impl MountedFileSystem {
+    /// Reads a line: `36 35 98:0 /root /path rw,noatime master:1 - ext3 /dev/root rw,errors=continue`.
+    fn parse(line: &[u8]) -> Option<Self> {
+        let words = |field: &[u8]| String::from_utf8_lossy(&unescaped(field)).into_owned();
+        let list = |field: &[u8]| String::from_utf8_lossy(field).split(',').map(str::to_owned).collect();
+        let mut fields = line.split(|byte| *byte == b' ').skip(2);
+        let (number, path, options) = (fields.next()?, fields.nth(1)?, fields.next()?);
+        // Before the separator, there may be any number of optional fields.
+        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+        let (file_system, source, super_options) = (fields.next()?, fields.next()?, fields.next()?);
+        Some(Self {
+            number: words(number),
+            path: OsString::from_vec(unescaped(path)),
+            options: list(options),
+            file_system: words(file_system),
+            source: words(source),
+            super_options: list(super_options),
+        })
+    }
+}
 
 impl Host {
     /// Returns whether a file system is mounted at a path.
@@ -27,10 +67,14 @@ impl Host {
     fn mount_points(&self, path: &AbsPath) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
         let resolved = self.root().resolve(path)?;
         let at = self.root().path().join(resolved.as_str().trim_start_matches('/'));
+        let points = self.mounts()?.into_iter().map(|mounted| mounted.path.into_encoded_bytes());
+        Ok((at.into_os_string().into_encoded_bytes(), points.collect()))
+    }
+
+    /// Returns the mounted file systems, in the order of their mounts.
+    pub fn mounts(&self) -> Result<Vec<MountedFileSystem>> {
         let text = std::fs::read(MOUNTINFO).with_context(|| format!("reading {MOUNTINFO}"))?;
-        // The fifth field is the mount point.
-        let points = text.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
-        Ok((at.into_os_string().into_encoded_bytes(), points.map(unescaped).collect()))
+        Ok(text.split(|byte| *byte == b'\n').filter_map(MountedFileSystem::parse).collect())
     }
 }
 
@@ -65,6 +109,18 @@ mod tests {
             (br"/a\999", br"/a\999"),
         ] {
             assert_eq!(unescaped(field), bytes);
+        }
+    }
+
+    #[test]
+    fn a_line_of_mountinfo_is_a_mounted_file_system() {
+        let line = br"36 35 98:0 /sub /srv/a\040b rw,noatime master:1 shared:2 - ext4 /dev/root rw,errors=continue";
+        let mounted = MountedFileSystem::parse(line).unwrap();
+        assert_eq!((&*mounted.number, mounted.path.to_str().unwrap()), ("98:0", "/srv/a b"));
+        assert_eq!((&*mounted.options, &*mounted.super_options[0]), (&["rw".to_owned(), "noatime".into()][..], "rw"));
+        assert_eq!((&*mounted.file_system, &*mounted.source), ("ext4", "/dev/root"));
+        for broken in [&b""[..], b"36 35 98:0 /", b"36 35 98:0 / / rw - ext4 /dev/root"] {
+            assert_eq!(MountedFileSystem::parse(broken), None);
         }
     }
 }

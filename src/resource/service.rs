@@ -86,6 +86,13 @@ impl TryFrom<String> for UnitName {
     }
 }
 
+impl UnitName {
+    /// Returns the name with its suffix.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Kind for Service {
     const NAME: &'static str = "service";
     const EXAMPLE: &'static str = r#"kind = "service"
