@@ -99,6 +99,11 @@ impl Place {
     }
 }
 
+/// Returns whether a field, or the field of a line, may hold a secret in clear. A diagnostic does not show it.
+pub fn may_hold_secret(text: &str) -> bool {
+    ["password", "credentials"].iter().any(|word| text.contains(word))
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.name, self.line, self.column)
@@ -122,7 +127,8 @@ pub type Spot<'a> = (&'a Text, Range<usize>);
 impl Diagnostic {
     /// Returns the diagnostic of a text that is not TOML.
     pub fn syntax(text: &Text, error: &toml::de::Error) -> Self {
-        let place = error.span().map(|span| Place::new(text, &span));
+        let mut place = error.span().map(|span| Place::new(text, &span));
+        place.iter_mut().filter(|place| may_hold_secret(&place.source.concat())).for_each(Place::conceal);
         // A frequent mistake: a mode as a number.
         let is_octal = error.message().contains("leading zero");
         let hint = is_octal.then(|| "write a number that begins with 0 in quotes: mode = \"0644\"".into());

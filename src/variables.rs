@@ -36,8 +36,10 @@ pub struct Variables {
     private: BTreeMap<String, Value>,
     /// The variables with a faulty declaration. The fault is reported; their values are unknown.
     broken: BTreeSet<String>,
-    /// Where the values of files and manifests stand.
-    places: BTreeMap<String, Place>,
+    /// Where the manifest's own declarations stand.
+    declared_places: BTreeMap<String, Place>,
+    /// Where the operator's values from files stand.
+    given_places: BTreeMap<String, Place>,
     /// What some string or template has asked for.
     used: RefCell<BTreeSet<String>>,
     facts: Facts,
@@ -76,8 +78,8 @@ impl Variables {
     /// Returns no variables, with read-only facts from this function. It returns `None` for an unknown name.
     pub fn new(facts: impl Fn(&str) -> Option<Result<String>> + 'static) -> Self {
         let (declared, given, private, broken) = Default::default();
-        let (places, used, asked) = Default::default();
-        Self { declared, given, private, broken, places, used, facts: Box::new(facts), asked }
+        let (declared_places, given_places, used, asked) = Default::default();
+        Self { declared, given, private, broken, declared_places, given_places, used, facts: Box::new(facts), asked }
     }
 
     /// Sets a variable. It overrides the manifest and earlier values.
@@ -87,7 +89,7 @@ impl Variables {
     pub fn give(&mut self, name: &str, value: &str) -> Result<(), String> {
         check_name(name)?;
         _ = self.given.insert(name.into(), Value::Text(value.into()));
-        _ = self.places.remove(name);
+        _ = self.given_places.remove(name);
         Ok(())
     }
 
@@ -98,7 +100,7 @@ impl Variables {
         let mut faults = read(text, &mut values, &mut self.broken, &mut places);
         faults.conceal();
         places.values_mut().for_each(Place::conceal);
-        self.places.extend(places);
+        self.given_places.extend(places);
         self.private.extend(values.clone());
         self.given.extend(values);
         faults
@@ -106,12 +108,12 @@ impl Variables {
 
     /// Sets the defaults of a `variables.toml`. Returns the faults.
     pub fn declare_all(&mut self, text: &Text) -> Faults {
-        read(text, &mut self.declared, &mut self.broken, &mut self.places)
+        read(text, &mut self.declared, &mut self.broken, &mut self.declared_places)
     }
 
     /// Sets the defaults of the table `[variables]` of a manifest. Returns the faults.
     pub(super) fn declare_table(&mut self, text: &Text, table: &DeTable<'_>) -> Faults {
-        read_table(text, table, &mut self.declared, &mut self.broken, &mut self.places)
+        read_table(text, table, &mut self.declared, &mut self.broken, &mut self.declared_places)
     }
 
     /// Returns the redaction that removes the values of files from a text.
@@ -175,7 +177,7 @@ impl Variables {
         if self.is_secret(name) {
             return format!("the value is that of the secret variable `{name}`");
         }
-        match self.places.get(name) {
+        match self.place(name) {
             _ if self.given.contains_key(name) => format!("the value is that of variable `{name}`, set by --set"),
             Some(place) => format!("the value is that of variable `{name}`, set at {place}"),
             None => format!("the value is that of `{name}`"),
@@ -232,7 +234,7 @@ impl Variables {
         let unused = self.given.keys().filter(|name| !used.contains(*name) && !is_fact(name));
         let warning = |name: &String| Diagnostic {
             message: format!("no step and no template uses the variable `{name}`"),
-            place: self.places.get(name).cloned(),
+            place: self.place(name).cloned(),
             hint: did_you_mean(name, used.iter().map(String::as_str)),
         };
         unused.map(warning).collect()
@@ -253,11 +255,17 @@ impl Variables {
                 message: format!(
                     "`{{{{ {inner} }}}}` in the value of `{name}` is not replaced: only steps and templates are"
                 ),
-                place: self.places.get(name).cloned(),
+                place: self.place(name).cloned(),
                 hint: Some(format!("write `{{{{ {inner} }}}}` beside `{{{{ {name} }}}}`, where that is used")),
             })
         });
         nested.collect()
+    }
+
+    /// Returns where the value of a variable stands; `None` for one of the command line.
+    fn place(&self, name: &str) -> Option<&Place> {
+        let places = if self.given.contains_key(name) { &self.given_places } else { &self.declared_places };
+        places.get(name)
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {

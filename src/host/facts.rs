@@ -15,6 +15,22 @@ pub const FACTS_OF_EACH_INSTANCE: [&str; 2] = ["memory", "hostname"];
 /// The families of distributions, and the ids in os-release(5) by which each is known.
 const FAMILIES: [(&str, &[&str]); 2] = [("debian", &["debian"]), ("redhat", &["rhel", "fedora", "centos"])];
 
+/// The values of the facts that have the same ones on all machines.
+const CLOSED: [(&str, [&str; 2]); 2] =
+    [("host.architecture", ["x86_64", "aarch64"]), ("host.debian_architecture", ["amd64", "arm64"])];
+/// Distributions that are often taken for their family.
+const MEMBERS: [(&str, &[&str]); 2] =
+    [("debian", &["ubuntu"]), ("redhat", &["almalinux", "amzn", "centos", "fedora", "rhel", "rocky"])];
+
+/// Returns the hint for a value that a fact has on no machine; `None` if it may have it.
+pub fn impossible(fact: &str, value: &str) -> Option<String> {
+    if let Some((_, values)) = CLOSED.iter().find(|(name, values)| *name == fact && !values.contains(&value)) {
+        return Some(format!("write `{}` or `{}`", values[0], values[1]));
+    }
+    let (family, _) = MEMBERS.iter().find(|(_, members)| fact == "host.family" && members.contains(&value))?;
+    Some(format!("write \"host.family\" = \"{family}\", or \"host.distribution\" = \"{value}\""))
+}
+
 impl Host {
     /// Returns a fact, such as `codename`. With an image's tree, the facts of os-release(5) are the image's.
     pub fn fact(&self, name: &str) -> Result<String> {

@@ -22,7 +22,7 @@ use super::{
     scope::{Managers, Scope},
 };
 use crate::{
-    diagnostic::{Diagnostic, Faults, Place, Spot, Text, did_you_mean},
+    diagnostic::{Diagnostic, Faults, Place, Spot, Text, did_you_mean, may_hold_secret},
     resource::{KINDS, KindEntry, Resource, deferred::Deferred},
     system::Phase,
     value::Span,
@@ -103,6 +103,23 @@ impl<'a> Reader<'a> {
             let (message, hint) = words();
             Diagnostic { message, place: Some(Place::new(text, span)), hint }
         });
+    }
+
+    /// Reports a fault in the value of a field. That of a secret is not shown.
+    fn fault_of_field(
+        &mut self,
+        text: &Text,
+        span: &Range<usize>,
+        field: &str,
+        mut words: String,
+        hint: Option<String>,
+    ) {
+        let mut place = Place::new(text, span);
+        if may_hold_secret(field) {
+            words.truncate(words.find(", found ").unwrap_or(words.len()));
+            place.conceal();
+        }
+        self.faults.add(|| Diagnostic { message: words, place: Some(place), hint });
     }
 
     /// Reads one file: a step, or `[variables]` and `[[step]]`s.
@@ -292,7 +309,8 @@ impl<'a> Reader<'a> {
                 drop(self.checked(text, entry, other, &span, &unknown));
             }
         }
-        let secret = resource.secret().cloned();
+        // A resource for others puts no secret into this image.
+        let secret = resource.secret().filter(|_| scope.not_here.is_none()).cloned();
         let is_bake = self.phase == Phase::Bake;
         let why = match &scope {
             Scope { not_here: Some(why), .. } => Some(why.clone()),

@@ -121,3 +121,13 @@ fn a_plan_shows_no_secret_that_base64_hides() {
     let _ = with("run");
     assert_eq!(fs::read_to_string(sandbox.at("app")).unwrap(), "not for you\n");
 }
+
+#[test]
+fn sources_that_differ_have_a_digest_each() {
+    let sandbox = Sandbox::new();
+    let sources = "source = { x86_64 = \"https://a/x\", aarch64 = \"https://a/y\" }";
+    let fields = format!("{sources}\nsha256 = \"{}\"", digest(true));
+    let refused = sandbox.run(&["validate", "--steps", &sandbox.manifest(&file(&sandbox, &fields))]).expect(2);
+    let refused = refused.says("`source` differs between the architectures, but `sha256` is the same");
+    let _ = refused.says("sha256 = { aarch64 = \"HEX\", x86_64 = \"HEX\" }");
+}

@@ -125,9 +125,9 @@ fn what_only_the_booted_machine_knows_is_left_to_it() {
     let run = ["run", "--steps", &manifest, "--root", &root, "--set", "instance.tags.Role=api"];
     let _ = sandbox.run(&run).expect(0).says("file /a: not here: instance.tags.Role is api");
     // What fails already is not a reason to ask for the tags.
-    let both = "{ \"instance.tags.Role\" = \"web\", \"host.architecture\" = \"m68k\" }";
+    let both = "{ \"instance.tags.Role\" = \"web\", \"host.distribution\" = \"beos\" }";
     let manifest = sandbox.manifest(&file(&sandbox.at("a"), "x", both));
-    let _ = sandbox.run(&["plan", "--steps", &manifest]).expect(0).says("not here: host.architecture is ");
+    let _ = sandbox.run(&["plan", "--steps", &manifest]).expect(0).says("not here: host.distribution is ");
 }
 
 #[test]
@@ -135,6 +135,9 @@ fn a_wrong_condition_is_shown_with_its_place() {
     let sandbox = Sandbox::new();
     for (condition, words) in [
         ("{ \"host.famly\" = \"debian\" }", "`host.famly` cannot be determined: host.famly does not exist"),
+        ("{ \"host.architecture\" = \"arm64\" }", "no machine has the host.architecture `arm64`"),
+        ("{ \"host.debian_architecture\" = [\"amd64\", \"x86_64\"] }", "host.debian_architecture `x86_64`"),
+        ("{ host.family = \"ubuntu\" }", "\"host.family\" = \"debian\", or \"host.distribution\" = \"ubuntu\""),
         ("{ rle = \"web\" }", "variable `rle` is not set"),
         ("{ \"host.family\" = [] }", "no value of `host.family` is in an empty list"),
         ("{ \"host.family\" = [[\"a\"]] }", "`host.family`: expected a string or a list of strings, found a list"),
@@ -160,4 +163,20 @@ fn a_condition_on_a_secret_does_not_show_its_value() {
     let run = ["run", "--steps", &manifest, "--root", &root, "--variables", &secrets];
     let run = sandbox.run(&run).expect(0).says("file /a: not here: variable `role` has another value");
     assert!(!run.stderr.contains("s3") && !run.stdout.contains("s3"), "{run:?}");
+}
+
+#[test]
+fn a_secret_for_others_is_not_in_this_image() {
+    let sandbox = Sandbox::new();
+    let root = tree(&sandbox, "ID=debian\n");
+    _ = sandbox.write("tree/etc/machine-id", "");
+    let declared = |of_others: &str| {
+        file("/key", "x", of_others) + "secret = true\n" + &file("/key", "x", "{ \"host.family\" = \"debian\" }")
+    };
+    let seal = |of_others: &str| {
+        let manifest = sandbox.manifest(&declared(of_others));
+        sandbox.run(&["bake", "--seal", "--root", &root, "--steps", &manifest])
+    };
+    let _ = seal("{ \"host.family\" = \"redhat\" }").expect(0).says("sealed");
+    let _ = seal("{ \"host.family\" = \"redhat\", \"instance.type\" = \"t3.small\" }").expect(0).says("sealed");
 }

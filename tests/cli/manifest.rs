@@ -271,7 +271,7 @@ fn a_manifest_is_read_from_standard_input_and_an_archive() {
     let url = format!("file://{archive}");
     let _ = sandbox.run(&["validate", "--steps", &url]).expect(2).says("must be pinned");
     let pin = glovo_bootstrap::value::Sha256::of(&fs::read(&archive).unwrap());
-    let _ = sandbox.run(&["validate", "--steps", &format!("{url}#sha256={pin}")]).expect(0).says("1 steps");
+    let _ = sandbox.run(&["validate", "--steps", &format!("{url}#sha256={pin}")]).expect(0).says("valid, 1 step with ");
     let _ = sandbox.run(&["validate", "--steps", &format!("{url}#sha256={}", "0".repeat(64))]).expect(2).says("sha256");
 }
 

@@ -20,6 +20,11 @@ fn a_variable_that_nothing_uses_is_told() {
     let given = given.says("warning: no step and no template uses the variable `tarqet`\nhint: did you mean `target`?");
     let given = given.says("uses the variable `spare`\n --> ").says("given.toml:2:1");
     assert!(!given.stderr.contains("s3cret") && !given.stderr.contains("`target`\n"), "{}", given.stderr);
+    // The default of another place is not the value that nothing uses.
+    let step = format!("[variables]\nspare = \"a\"\n[[step]]\nname = \"a\"\n{}", link("b"));
+    let one = sandbox.write("one.toml", step.replace("[[resource]]", "[[step.resource]]"));
+    let given = sandbox.run(&["validate", "--steps", &one, "--set", "spare=b"]).expect(0);
+    assert_eq!(given.stderr.trim_end(), "warning: no step and no template uses the variable `spare`");
     // A template may use it, also one that cannot be read now.
     let template = sandbox.write("template", "{{ spare }}");
     for (source, is_told) in [(template, false), (sandbox.at("missing"), false)] {
@@ -52,7 +57,8 @@ fn a_file_that_is_no_step_is_named() {
         let _ = sandbox.write(&format!("steps/{name}"), "name = \"a\"\n");
     }
     let _ = sandbox.write("steps/files/site.conf", "");
-    let told = sandbox.run(&["validate", "--steps", &sandbox.at("steps")]).expect(0).says("1 steps");
+    let told =
+        sandbox.run(&["validate", "--steps", &sandbox.at("steps")]).expect(0).says("valid, 1 step with 0 resources");
     let told = told.says("are no steps, since their names do not end in .toml: 10-a.tml, 10-a.toml.bak\n");
     assert_eq!(told.stderr.lines().count(), 1, "{}", told.stderr);
 }

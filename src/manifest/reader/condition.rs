@@ -8,7 +8,7 @@ use toml::{
 };
 
 use super::{Reader, substitution::HeldVariables};
-use crate::{diagnostic::Text, manifest::scope::Scope, variables::is_fact};
+use crate::{diagnostic::Text, host::facts::impossible, manifest::scope::Scope, variables::is_fact};
 
 impl Reader<'_> {
     /// Takes `where` out of the table of a step or a resource. Asks for its facts, and returns where it applies.
@@ -67,7 +67,7 @@ impl Reader<'_> {
             self.report(text, &span, format!("no value of `{key}` is in an empty list"), hint);
             return None;
         }
-        let mut wanted = vec![];
+        let mut wanted: Vec<String> = vec![];
         for value in values {
             match value.get_ref() {
                 DeValue::String(value) => wanted.push(value.to_string()),
@@ -79,6 +79,11 @@ impl Reader<'_> {
                     self.report(text, &value.span(), message, None);
                     return None;
                 }
+            }
+            let hint = wanted.last().and_then(|wanted| Some((wanted.escape_debug(), impossible(key, wanted)?)));
+            if let Some((wanted, hint)) = hint {
+                let message = format!("no machine has the {key} `{wanted}`");
+                self.report(text, &value.span(), message, Some(hint));
             }
         }
         Some(wanted)

@@ -9,7 +9,7 @@ use toml::{
 
 use super::{Reader, substitution::Unknown};
 use crate::{
-    diagnostic::{Text, did_you_mean},
+    diagnostic::{Diagnostic, Place, Text, did_you_mean, may_hold_secret},
     manifest::{COMMON_FIELDS, expected, schema},
     resource::{KINDS, KindEntry, Resource},
     variables::value::converted,
@@ -64,7 +64,8 @@ impl Reader<'_> {
                 };
                 let (words, hint) = self.with_origin(words, variable.as_deref());
                 let hint = hint.or_else(|| unquoted(&table, bad.as_ref()?.get_ref(), &words));
-                self.report(text, &place, words, hint);
+                let field = bad.as_ref().map_or("", |name| name.get_ref());
+                self.fault_of_field(text, &place, field, words, hint);
             }
             let name = bad?;
             is_as_written = false;
@@ -136,7 +137,7 @@ impl Reader<'_> {
         for name in unknown {
             let span = name.span();
             let name = name.get_ref();
-            self.fault(text, &span, || {
+            self.faults.add(|| {
                 let is_kind = !heading_of_resource.is_empty() && KINDS.iter().any(|kind| kind.name == name);
                 let hint = if is_kind {
                     format!("begin the resource with [[{heading_of_resource}]], and give it kind = \"{name}\"")
@@ -144,7 +145,15 @@ impl Reader<'_> {
                     let list = || format!("its fields are: {}", known.join(", "));
                     did_you_mean(name, known.iter().copied()).unwrap_or_else(list)
                 };
-                (format!("unknown field `{name}` in {what}"), Some(hint))
+                let mut place = Place::new(text, &span);
+                if may_hold_secret(name) {
+                    place.conceal();
+                }
+                Diagnostic {
+                    message: format!("unknown field `{name}` in {what}"),
+                    place: Some(place),
+                    hint: Some(hint),
+                }
             });
         }
     }

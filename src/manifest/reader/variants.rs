@@ -50,6 +50,16 @@ impl Reader<'_> {
                 self.report(text, span, message, Some(format!("add {missing} = \"VALUE\"")));
             }
         }
+        if let (Some((_, span, _)), Some(digest)) =
+            (tables.iter().find(|(field, ..)| field.get_ref() == "source"), table.get("sha256"))
+            && digest.get_ref().as_str().is_some_and(|digest| !digest.is_empty())
+            && named.len() > 1
+        {
+            let values: Vec<String> = named.iter().map(|name| format!("{name} = \"HEX\"")).collect();
+            let hint = format!("give each one its digest: sha256 = {{ {} }}", values.join(", "));
+            let message = "`source` differs between the architectures, but `sha256` is the same";
+            self.report(text, span, message, Some(hint));
+        }
         if self.faults.count() > faults {
             return None;
         }
