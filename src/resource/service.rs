@@ -36,7 +36,8 @@ const UNITS: &str = "/etc/systemd/system";
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
-    /// The unit, such as `nginx.service`. A name without a suffix is a service.
+    /// The unit, such as `nginx.service`. A name without a suffix is a service. Of a template `app@.service`, name an
+    /// instance, such as `app@1`.
     name: UnitName,
     /// Whether it starts at boot. Default: unchanged.
     enabled: Option<bool>,
@@ -121,7 +122,16 @@ impl Resource for Service {
         Some(self)
     }
 
+    fn owned_things(&self) -> Vec<(&'static str, String)> {
+        if self.masked == Some(true) { vec![("masked", self.place_of_mask())] } else { vec![] }
+    }
+
     fn check(&self) -> Vec<Finding> {
+        if let Some((prefix, ending)) = self.name.0.split_once("@.") {
+            let message = format!("{} is a template, which systemd neither starts nor stops", self.name.0);
+            let hint = format!("name an instance of it, such as `{}@1.{}`", prefix, ending);
+            return vec![Finding::new("name", message).hint(hint)];
+        }
         if self.masked == Some(true) {
             return self.fields_of_started_units();
         }
@@ -302,8 +312,13 @@ impl Service {
         }
         match self.changed_since_start(system)? {
             Some(changed) => {
-                let first = changed.iter().find(|path| files.contains(path));
-                Ok(first.map(|path| format!("{path} has changed since its start")))
+                let changed: Vec<&str> =
+                    changed.iter().filter(|path| files.contains(path)).map(AbsPath::as_str).collect();
+                Ok(match &changed[..] {
+                    [] => None,
+                    [one] => Some(format!("{one} has changed since its start")),
+                    several => Some(format!("{} have changed since its start", several.join(", "))),
+                })
             }
             None if has_read_all(system, unit, files)? => Ok(None),
             None => Ok(Some("the files of its last start are not known".into())),

@@ -51,11 +51,15 @@ fn a_mask_replaces_no_unit_file() {
     let said = machine.plan(&service("masked = true")).expect(1);
     let _ = said.says("cannot mask app.service: /etc/systemd/system/app.service is in the place of the mask");
     let both = app(&unit("true", ""), "masked = true");
-    let _ = machine.run(&both).expect(1).says("is in the place of the mask");
-    assert_eq!(machine.read(UNIT), unit("true", ""));
     let absent = "[[resource]]\nkind = \"absent\"\npath = \"/etc/systemd/system/app.service\"\n";
-    let _ = machine.run(&(absent.to_owned() + &service("masked = true"))).expect(0).says("app.service: mask");
-    assert_eq!(mask(&machine).as_deref(), Some("/dev/null"));
+    // Each run would remove the mask and make it again.
+    for other in [both, absent.to_owned() + &service("masked = true")] {
+        let said = machine.run(&other).expect(2);
+        let _ = said.says("two resources manage /etc/systemd/system/app.service");
+    }
+    assert_eq!(machine.read(UNIT), unit("true", ""));
+    fs::rename(machine.at(UNIT), machine.at(&format!("{UNIT}.old"))).unwrap();
+    let _ = machine.run(&service("masked = true")).expect(0).says("app.service: mask");
 }
 
 #[test]
@@ -117,4 +121,39 @@ fn a_masked_unit_has_no_other_state() {
     }
     let _ =
         machine.plan(&(file("/etc/a", "a\n") + &service("masked = \"yes\""))).expect(2).says("expected true or false");
+}
+
+#[test]
+fn another_name_of_a_unit_is_not_masked() {
+    let machine = Machine::new();
+    machine.write("run/systemd/system/real.service", unit("true", ""));
+    symlink("real.service", machine.at(BELOW)).unwrap();
+    machine.systemctl(&["start", "real.service"]);
+    let said = machine.plan(&service("masked = true")).expect(1);
+    let _ =
+        said.says("cannot mask app.service: it is only another name of real.service").says("name = \"real.service\"");
+    let _ = machine.run(&service("masked = true")).expect(1).says("only another name of real.service");
+    symlink("/run/systemd/system/real.service", machine.at(UNIT)).unwrap();
+    let _ = machine.plan(&service("masked = true")).expect(1).says("only another name of real.service");
+}
+
+#[test]
+fn all_masks_of_a_unit_are_removed_at_once() {
+    let machine = Machine::new();
+    symlink("/dev/null", machine.at(BELOW)).unwrap();
+    symlink("/dev/null", machine.at(UNIT)).unwrap();
+    let needs = service("masked = false\nrunning = true");
+    let _ = machine.plan(&needs).expect(1).says("the unit app.service does not exist");
+    let _ = machine.run(&service("masked = false")).expect(0).says("converged: 1 change");
+    assert!(mask(&machine).is_none() && fs::symlink_metadata(machine.at(BELOW)).is_err());
+}
+
+#[test]
+fn a_template_is_no_unit_to_mask_or_start() {
+    let machine = Machine::new();
+    for lines in ["masked = true", RUNNING, "enabled = false"] {
+        let manifest = machine.sandbox.manifest(&service(lines).replace("\"app\"", "\"app@\""));
+        let said = machine.sandbox.run(&["validate", "--steps", &manifest]).expect(2);
+        let _ = said.says("app@.service is a template").says("name an instance of it, such as `app@1.service`");
+    }
 }

@@ -66,6 +66,17 @@ fn a_change_of_both_sorts_is_one_restart() {
 }
 
 #[test]
+fn all_changed_files_are_the_reason_of_a_restart() {
+    let machine = Machine::new();
+    let _ = converged(&machine);
+    let changed = web("2\n", "good 2\n", "X-Other=yes");
+    let reason = "restart: /etc/modules, /etc/systemd/system/app.service have changed since its start";
+    let _ = machine.plan(&changed).expect(0).says(reason);
+    let _ = machine.run(&changed).expect(0).says(reason);
+    count(&machine, 2, 0);
+}
+
+#[test]
 fn files_that_a_reload_refuses_are_put_back() {
     let machine = Machine::new();
     let _ = converged(&machine);

@@ -7,8 +7,8 @@ use crate::{
     error::Fault,
     host::systemd::{Unit, unit_files},
     resource::{Change, Finding},
-    system::{Fact, System},
-    value::AbsPath,
+    system::System,
+    value::{AbsPath, quoted},
 };
 
 impl Service {
@@ -27,16 +27,25 @@ impl Service {
         excluded.map(|(field, _)| finding(field).hint(hint)).collect()
     }
 
+    /// Returns the place of its mask.
+    pub(super) fn place_of_mask(&self) -> String {
+        format!("{UNITS}/{}", self.name.0)
+    }
+
     /// Returns the changes that mask the unit and stop it. The unit need not exist.
     pub(super) fn plan_mask(&self, system: &System) -> Result<Vec<Change>> {
         let name = self.name.0.clone();
-        let place = AbsPath::from(UNITS).join(&name)?;
+        let place: AbsPath = self.place_of_mask().parse()?;
         let mut changes = vec![];
         if system.host.mask_of(&name)?.as_ref() != Some(&place) {
-            let is_there = system.root().status(&place)?.is_some() && !system.expects(&Fact::Absent(place.clone()));
-            if is_there || system.expects(&Fact::Path(place.clone())) {
+            if let Some(unit) = system.host.alias_of(&name)? {
+                let fault =
+                    Fault::new(format!("cannot mask {name}: it is only another name of {unit}, which would go on"));
+                return Err(fault.hint(format!("declare the mask of the unit: name = \"{unit}\"")).into());
+            }
+            if system.root().status(&place)?.is_some() {
                 return Err(Fault::new(format!("cannot mask {name}: {place} is in the place of the mask"))
-                    .hint(format!("declare kind = \"absent\" with path = \"{place}\" in an earlier step"))
+                    .hint(format!("look at it, then move it away: mv {0} {0}.old", quoted(place.as_str())))
                     .into());
             }
             changes.push(Change::new("mask", move |system| system.host.mask(&name)));
@@ -57,17 +66,22 @@ impl Service {
     /// Returns the plan for a unit that is masked and must not be; `None` if it is not masked.
     pub(super) fn plan_unmask(&self, system: &System) -> Result<Option<Vec<Change>>> {
         let name = self.name.0.clone();
-        let Some(mask) = system.host.mask_of(&name)? else { return Ok(None) };
-        if !mask.as_str().starts_with("/etc/") && !mask.as_str().starts_with("/run/") {
+        let masks = system.host.masks_of(&name)?;
+        if masks.is_empty() {
+            return Ok(None);
+        }
+        let is_ours = |mask: &&AbsPath| mask.as_str().starts_with("/etc/") || mask.as_str().starts_with("/run/");
+        if let Some(mask) = masks.iter().find(|mask| !is_ours(mask)) {
             let fault = Fault::new(format!("cannot unmask {name}: {mask}, which masks it, is not in /etc or /run"));
             return Err(fault.hint(format!("declare a unit file {UNITS}/{name}: it precedes {mask}")).into());
         }
         let needs_file = self.enabled == Some(true) || self.running == Some(true);
-        if needs_file && !self.has_file_below(system, &mask)? && !self.is_coming(system) {
+        if needs_file && !self.has_file_below(system, &masks)? && !self.is_coming(system) {
             return Err(self.not_loaded(&Unit::default()));
         }
         let unmasked = name.clone();
-        let mut changes = vec![Change::new("unmask", move |system| system.host.unmask(&unmasked, &mask))];
+        let unmask = move |system: &System| masks.iter().try_for_each(|mask| system.host.unmask(&unmasked, mask));
+        let mut changes = vec![Change::new("unmask", unmask)];
         let is_live = system.is_live();
         match self.running {
             Some(true) if is_live => changes.extend(self.start_or_restart(system, &system.host.unit(&name)?)?),
@@ -80,8 +94,8 @@ impl Service {
     }
 
     /// Returns whether a unit file is left when its mask is gone.
-    fn has_file_below(&self, system: &System, mask: &AbsPath) -> Result<bool> {
-        for path in unit_files(&self.name.0).filter(|path| path != mask) {
+    fn has_file_below(&self, system: &System, masks: &[AbsPath]) -> Result<bool> {
+        for path in unit_files(&self.name.0).filter(|path| !masks.contains(path)) {
             if system.root().status(&path)?.is_some() {
                 return Ok(true);
             }
