@@ -81,9 +81,12 @@ impl Resource for Directory {
         if let Some(user) = place.user.filter(|user| *user != Owner::Id(status.ownership.uid)) {
             let now = words(system, status.ownership.uid, status.ownership.gid)?;
             let message = format!("{} belongs to {now}, but is below a directory of {user}", self.path);
-            return Err(Fault::new(message)
-                .hint(format!("check its content, then change its owner: chown {whose} {}", quoted(self.path.as_str())))
-                .into());
+            let path = quoted(self.path.as_str());
+            let hint = match &whose {
+                Owner::Id(uid) => format!("check its content, then change its owner: chown {uid} {path}"),
+                Owner::Name(name) => format!("check its content, then change its owner: chown {name} {path}"),
+            };
+            return Err(Fault::new(message).hint(hint).into());
         }
         let differences = differences(system, status.ownership, ids, self.mode.map(|mode| mode.0))?;
         if differences.is_empty() {

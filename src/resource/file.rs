@@ -272,8 +272,15 @@ impl File {
     }
 
     /// Returns a user's file with this text, for a kind that writes one.
-    pub(super) fn of_user(path: AbsPath, content: String, owner: &AccountName, mode: FileMode) -> Self {
-        Self { owner: Some(owner.into()), mode: Some(mode), ..Self::of_text(path, content) }
+    pub(super) fn of_user(path: AbsPath, content: Vec<u8>, owner: &AccountName, mode: FileMode) -> Self {
+        let file = match String::from_utf8(content) {
+            Ok(text) => Self::of_text(path, text),
+            Err(other) => Self {
+                encoding: Some(Encoding::Base64),
+                ..Self::of_text(path, BASE64_STANDARD.encode(other.as_bytes()))
+            },
+        };
+        Self { owner: Some(owner.into()), mode: Some(mode), ..file }
     }
 
     /// Whether a file with the right bytes is replaced, rather than given to another owner or mode: a user who could

@@ -56,7 +56,8 @@ pub struct User {
     /// added. A key with other options than declared gets the declared ones. The directory gets mode 0700 and the file
     /// 0600. Default: unchanged.
     ssh_keys: Option<Vec<SshKey>>,
-    /// Whether all other keys are removed from `~/.ssh/authorized_keys`. Default: false.
+    /// Whether all other keys are removed from `~/.ssh/authorized_keys`. sshd also reads `~/.ssh/authorized_keys2`: it must
+    /// be empty or missing then. Default: false.
     #[serde(default)]
     exclusive_ssh_keys: bool,
 }
@@ -88,6 +89,18 @@ impl Resource for User {
                 .hint("to remove all keys, set ssh_keys = []")
         });
         [uid, twice, alone, self.fault_of_comment(), self.fault_of_password()].into_iter().flatten().collect()
+    }
+
+    fn owned_things(&self) -> Vec<(&'static str, String)> {
+        if self.ssh_keys.is_none() {
+            return vec![];
+        }
+        let home = match (&self.home, self.name.as_str()) {
+            (Some(home), _) => home.to_string(),
+            (None, "root") => "/root".to_owned(),
+            (None, name) => format!("/home/{name}"),
+        };
+        ["", "/authorized_keys"].map(|file| ("ssh_keys", format!("{home}/.ssh{file}"))).into()
     }
 
     fn owned_id(&self) -> Option<String> {
@@ -154,7 +167,9 @@ impl User {
             command = command.args(["--comment", comment]);
         }
         if let Some(expires) = &self.expires {
-            command = command.args(["--expiredate", expires.argument()]);
+            // useradd reads a date in the machine's time zone, and rounds it to a day.
+            command = command.args(["--expiredate", expires.argument()]).env("TZ", "UTC");
+            self.warn_of_expiry(system);
         }
         let command = command.arg(self.name.as_str());
         let summary = if self.system { "create system user" } else { "create user" };

@@ -121,7 +121,8 @@ impl User {
     pub(super) fn plan_attributes(&self, system: &System, user: &UserAccount) -> Result<Vec<Change>> {
         let mut changes = vec![];
         let usermod = |arguments: [&str; 2]| {
-            let command = Program::new(["usermod"]).args(arguments).arg(self.name.as_str());
+            // usermod reads a date in the machine's time zone, and rounds it to a day.
+            let command = Program::new(["usermod"]).args(arguments).arg(self.name.as_str()).env("TZ", "UTC");
             move |system: &System| system.host.change_accounts(&command)
         };
         if let Some(comment) = self.comment.as_ref().filter(|comment| **comment != user.comment) {
@@ -137,19 +138,30 @@ impl User {
         if let Some(expires) = self.expires.as_ref().filter(|expires| expires.days() != field(EXPIRY).parse().ok()) {
             let summary = format!("set expiry {} (now {})", expires.0, date(field(EXPIRY)));
             changes.push(Change::new(summary, usermod(["--expiredate", expires.argument()])));
+            self.warn_of_expiry(system);
         }
         if self.password_hash.as_ref().is_some_and(|hash| hash.0 != field(PASSWORD)) {
-            changes.extend(self.plan_password(system));
+            let is_locked = field(PASSWORD).starts_with("!$");
+            changes.extend(self.plan_password(system, if is_locked { " (it is locked now)" } else { "" }));
         }
         Ok(changes)
     }
 
-    /// Returns the change that sets the password's hash of a new user. useradd gives it `!`.
-    pub(super) fn plan_first_password(&self, system: &System) -> Option<Change> {
-        self.password_hash.as_ref().filter(|hash| hash.0 != "!").and_then(|_| self.plan_password(system))
+    /// Warns of an expiry that locks the user out from now on.
+    pub(super) fn warn_of_expiry(&self, system: &System) {
+        let today = (OffsetDateTime::now_utc().date() - OffsetDateTime::UNIX_EPOCH.date()).whole_days();
+        if let Some(expires) = self.expires.as_ref().filter(|expires| expires.days().is_some_and(|day| day <= today)) {
+            system.warn(format!("{} cannot log in: the account expired on {}", self.name, expires.0));
+        }
     }
 
-    fn plan_password(&self, system: &System) -> Option<Change> {
+    /// Returns the change that sets the password's hash of a new user. useradd gives it `!`.
+    pub(super) fn plan_first_password(&self, system: &System) -> Option<Change> {
+        self.password_hash.as_ref().filter(|hash| hash.0 != "!").and_then(|_| self.plan_password(system, ""))
+    }
+
+    /// Returns the change that sets the password's hash. `now` says how the password is, after a space.
+    fn plan_password(&self, system: &System, now: &str) -> Option<Change> {
         let hash = self.password_hash.as_ref()?;
         let is_image = system.phase() == Phase::Bake || !system.root().is_host();
         if is_image && !hash.is_locked() {
@@ -157,7 +169,7 @@ impl User {
         }
         let line = format!("{}:{}\n", self.name, hash.0);
         let command = Program::new(["chpasswd", "--encrypted"]).stdin(Some(line)).private();
-        let summary = if hash.is_locked() { "lock its password" } else { "set its password" };
+        let summary = if hash.is_locked() { "lock its password".to_owned() } else { format!("set its password{now}") };
         Some(Change::new(summary, move |system| system.host.change_accounts(&command)))
     }
 }

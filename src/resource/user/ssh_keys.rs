@@ -13,22 +13,31 @@ use serde::Deserialize;
 use super::User;
 use crate::{
     error::Fault,
-    host::root::FileType,
+    host::root::{FileType, way::Owner},
     resource::{Change, Resource, directory::Directory, file::File},
-    system::{Fact, System},
+    system::{Fact, System, places::Claim},
     value::{AbsPath, FileMode, Sha256, printable, quoted},
 };
 
-/// The types of keys that sshd accepts. DSA is not among them.
-const TYPES: [&str; 7] = [
-    "ssh-ed25519",
-    "ssh-rsa",
-    "ecdsa-sha2-nistp256",
-    "ecdsa-sha2-nistp384",
-    "ecdsa-sha2-nistp521",
-    "sk-ssh-ed25519@openssh.com",
-    "sk-ecdsa-sha2-nistp256@openssh.com",
+/// The types of keys that sshd accepts, each with the number of parts of its key, RFC 4253 and OpenSSH's PROTOCOL.u2f.
+/// DSA is not among them.
+const TYPES: [(&str, usize); 7] = [
+    ("ssh-ed25519", 2),
+    ("ssh-rsa", 3),
+    ("ecdsa-sha2-nistp256", 3),
+    ("ecdsa-sha2-nistp384", 3),
+    ("ecdsa-sha2-nistp521", 3),
+    ("sk-ssh-ed25519@openssh.com", 3),
+    ("sk-ecdsa-sha2-nistp256@openssh.com", 4),
 ];
+/// The options without a value, sshd(8). sshd takes upper-case letters for lower-case ones.
+const FLAGS: [&str; 2] = ["restrict", "cert-authority"];
+/// The options without a value that also exist with `no-` before them.
+const SWITCHES: [&str; 7] =
+    ["agent-forwarding", "port-forwarding", "pty", "touch-required", "user-rc", "verify-required", "x11-forwarding"];
+/// The options with a value in double quotes.
+const WITH_VALUE: [&str; 8] =
+    ["command", "environment", "expiry-time", "from", "permitlisten", "permitopen", "principals", "tunnel"];
 /// Limits the size of the file. A line has about 600 bytes.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -50,7 +59,7 @@ impl TryFrom<String> for SshKey {
 
     fn try_from(line: String) -> Result<Self> {
         printable(&line)?;
-        _ = parts(line.trim())?;
+        check_options(parts(line.trim())?.options)?;
         Ok(Self(line.trim().to_owned()))
     }
 }
@@ -79,24 +88,66 @@ impl Parts<'_> {
 /// Splits a line. Returns an error if it is not a key.
 fn parts(line: &str) -> Result<Parts<'_>> {
     ensure!(!line.starts_with('#'), "not a public SSH key: a line with `#` is a comment");
-    let is_type = |word: &str| TYPES.contains(&word);
+    let type_of = |word: &str| TYPES.iter().find(|(name, _)| *name == word);
     let first = end_of_word(line);
     let (options, key) =
-        if is_type(&line[..first]) { ("", line) } else { (&line[..first], line[first..].trim_start()) };
+        if type_of(&line[..first]).is_some() { ("", line) } else { (&line[..first], line[first..].trim_start()) };
     let mut words = key.splitn(3, [' ', '\t']);
     let (name, base64) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    if !is_type(name) {
-        bail!("not a public SSH key: it has none of the types {}", TYPES.join(", "));
-    }
+    let Some((_, number)) = type_of(name) else {
+        bail!("not a public SSH key: it has none of the types {}", TYPES.map(|(name, _)| name).join(", "));
+    };
     let blob = BASE64_STANDARD.decode(base64).context("not a public SSH key: the part after its type is not base64")?;
-    // RFC 4253, section 6.6: the key begins with the length and the text of its type.
-    let length = u32::try_from(name.len()).unwrap_or_default().to_be_bytes();
-    let head = [&length, name.as_bytes()].concat();
     ensure!(
-        blob.starts_with(&head) && blob.len() > head.len() + 4,
-        "not a public SSH key: the part after its type is not a key of type {name}"
+        is_whole(&blob, name, *number),
+        "not a public SSH key: the part after its type is not a whole key of type {name}"
     );
     Ok(Parts { options, blob, comment: words.next().unwrap_or_default().trim() })
+}
+
+/// Returns whether a key has all of its parts, RFC 4253, section 6.6. The first one is the type. Each part begins with its
+/// length.
+fn is_whole(mut blob: &[u8], name: &str, number: usize) -> bool {
+    let mut parts = vec![];
+    while let Some((length, rest)) = blob.split_first_chunk() {
+        let Some((part, rest)) = rest.split_at_checked(u32::from_be_bytes(*length) as usize) else { return false };
+        parts.push(part);
+        blob = rest;
+    }
+    let has_size = |part: &[u8]| if name.contains("ed25519") { part.len() == 32 } else { !part.is_empty() };
+    blob.is_empty() && parts.len() == number && parts[0] == name.as_bytes() && has_size(parts[1])
+}
+
+/// Fails if sshd would not accept a key because of its options.
+fn check_options(options: &str) -> Result<()> {
+    let mut rest = options;
+    while !rest.is_empty() {
+        let (written, after) = rest.split_at(rest.find([',', '=']).unwrap_or(rest.len()));
+        let name = written.to_ascii_lowercase();
+        rest = if WITH_VALUE.contains(&&*name) {
+            let value = after.strip_prefix("=\"").and_then(|value| value.split_at_checked(end_of_value(value)?));
+            &value.with_context(|| format!("the option `{written}` needs a value: {name}=\"VALUE\""))?.1[1..]
+        } else {
+            let is_switch = SWITCHES.contains(&name.strip_prefix("no-").unwrap_or(&name));
+            ensure!(
+                (FLAGS.contains(&&*name) || is_switch) && !after.starts_with('='),
+                "`{}` is not an option of sshd, which would refuse the key",
+                written.escape_debug()
+            );
+            after
+        };
+        match rest.strip_prefix(',') {
+            Some("") => bail!("a comma ends the options, and sshd would refuse the key"),
+            Some(next) => rest = next,
+            None => ensure!(rest.is_empty(), "a comma is missing after the option `{written}`"),
+        }
+    }
+    Ok(())
+}
+
+/// Returns the place of the quote that ends a value. `\"` is a quote in it.
+fn end_of_value(value: &str) -> Option<usize> {
+    value.match_indices('"').map(|(at, _)| at).find(|at| !value[..*at].ends_with('\\'))
 }
 
 /// Returns the end of the first word. A quoted part of an option may have spaces.
@@ -115,16 +166,20 @@ fn end_of_word(line: &str) -> usize {
 
 /// The new content of the file, and its differences from the present content in words.
 struct Merged {
-    text: String,
+    content: Vec<u8>,
     differences: Vec<String>,
 }
 
 /// Adds the declared keys to a file. A line of a declared key with other options is replaced by the declared line.
-fn merge(now: &str, declared: &[SshKey], is_exclusive: bool) -> Result<Merged> {
+///
+/// Other lines stay as they are. Their comments may be in any encoding.
+fn merge(now: &[u8], declared: &[SshKey], is_exclusive: bool) -> Result<Merged> {
     let wanted: Vec<Parts<'_>> = declared.iter().map(SshKey::parts).collect::<Result<_>>()?;
     let (mut lines, mut differences, mut written) = (vec![], vec![], BTreeSet::new());
-    for line in now.lines() {
-        let trimmed = line.trim();
+    for line in now.split_inclusive(|byte| *byte == b'\n') {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let text = String::from_utf8_lossy(line);
+        let trimmed = text.trim();
         let found = parts(trimmed).ok();
         let Some(at) = found.as_ref().and_then(|key| wanted.iter().position(|other| other.blob == key.blob)) else {
             let stays = !is_exclusive || trimmed.is_empty() || trimmed.starts_with('#');
@@ -146,16 +201,16 @@ fn merge(now: &str, declared: &[SshKey], is_exclusive: bool) -> Result<Merged> {
         // A further line of the same key could grant more than the declared one.
         match (is_same, is_first) {
             (true, _) => lines.push(line),
-            (false, true) => lines.push(&declared[at].0),
+            (false, true) => lines.push(declared[at].0.as_bytes()),
             (false, false) => {}
         }
     }
     for (at, key) in wanted.iter().enumerate().filter(|(at, _)| !written.contains(at)) {
         differences.push(format!("add {}", key.in_words()));
-        lines.push(&declared[at].0);
+        lines.push(declared[at].0.as_bytes());
     }
-    let text = lines.iter().flat_map(|line| [line, "\n"]).collect();
-    Ok(Merged { text, differences })
+    let content = lines.iter().flat_map(|line| [*line, b"\n"]).flatten().copied().collect();
+    Ok(Merged { content, differences })
 }
 
 impl User {
@@ -167,15 +222,33 @@ impl User {
 
     /// Returns the change that gives the keys to a user that an earlier change of this resource makes.
     pub(super) fn plan_keys_of_new(&self, system: &System, home: &AbsPath) -> Result<Option<Change>> {
-        let Some(keys) = self.ssh_keys.as_ref().filter(|keys| !keys.is_empty()) else { return Ok(None) };
-        let is_there = system.root().status(home)?.is_some() || system.expects(&Fact::Path(home.clone()));
-        if self.system && !is_there {
+        let Some(keys) = &self.ssh_keys else { return Ok(None) };
+        let (directory, path) = (home.join(".ssh")?, home.join(".ssh/authorized_keys")?);
+        if keys.is_empty() && system.root().status(&directory)?.is_none() {
+            return Ok(None);
+        }
+        let status = system.root().status(&system.root().resolve(home)?)?;
+        let is_there = status.is_some() || system.expects(&Fact::Path(home.clone()));
+        if status.is_some_and(|status| status.file_type != FileType::Directory) || (self.system && !is_there) {
             return Err(self.homeless(home));
         }
-        let words: Vec<_> = keys.iter().map(|key| Ok(key.parts()?.in_words())).collect::<Result<_>>()?;
+        if is_there {
+            // useradd leaves an existing directory to its owner.
+            let owner = self.uid.map_or_else(|| Owner::Name(self.name.to_string()), Owner::Id);
+            drop(system.check_place(Claim {
+                path: &directory,
+                owner: Some(&owner),
+                gid: None,
+                makes_parents: false,
+            })?);
+        }
+        let (_, merged) = self.merged(system, &path, keys)?;
+        let words = match &merged.differences[..] {
+            [] => "give them to the user".to_owned(),
+            differences => differences.join(", "),
+        };
         let (user, home) = (self.clone(), home.clone());
-        let summary = format!("add {} to {home}/.ssh/authorized_keys", words.join(", "));
-        Ok(Some(Change::new(summary, move |system| user.write_keys(system, &home))))
+        Ok(Some(Change::new(format!("{path}: {words}"), move |system| user.write_keys(system, &home))))
     }
 
     /// Returns the changes of the keys of an existing user.
@@ -195,25 +268,10 @@ impl User {
         for change in &mut changes {
             change.summary = format!("{directory}: {}", change.summary);
         }
-        let now = match system.root().status(&path)? {
-            Some(status) if status.file_type == FileType::Link => {
-                return Err(Fault::new(format!("{path} is a symbolic link"))
-                    .hint(format!("look at its target, then remove the link: rm {}", quoted(path.as_str())))
-                    .into());
-            }
-            Some(_) => system.root().read(&path, MAX_BYTES)?,
-            None => None,
-        };
-        let text = String::from_utf8(now.clone().unwrap_or_default());
-        let text = text.map_err(|_| {
-            Fault::new(format!("{path} is not UTF-8"))
-                .hint(format!("find the line, then correct it: grep -naxv '.*' {}", quoted(path.as_str())))
-        })?;
-        let merged = merge(&text, keys, self.exclusive_ssh_keys)?;
+        let (now, merged) = self.merged(system, &path, keys)?;
         if now.is_none() && merged.differences.is_empty() {
             return Ok(changes);
         }
-        let content = if merged.differences.is_empty() { text } else { merged.text };
         let summary = merged.differences.join(", ");
         if system.root().status(&directory)?.is_none() {
             let (user, home) = (self.clone(), home.clone());
@@ -221,6 +279,7 @@ impl User {
             let change = Change::new(format!("{path}: {summary}"), move |system| user.write_keys(system, &home));
             return Ok(vec![change.brings(made).brings([Fact::Path(path)])]);
         }
+        let content = now.filter(|_| merged.differences.is_empty()).unwrap_or(merged.content);
         for mut change in File::of_user(path.clone(), content, &self.name, FileMode(0o600)).plan(system)? {
             change.summary = match summary.as_str() {
                 "" => format!("{path}: {}", change.summary),
@@ -229,6 +288,24 @@ impl User {
             changes.push(change);
         }
         Ok(changes)
+    }
+
+    /// Returns the content of the file of keys, if it exists, and the new content.
+    fn merged(&self, system: &System, path: &AbsPath, keys: &[SshKey]) -> Result<(Option<Vec<u8>>, Merged)> {
+        let now = match system.root().status(path)? {
+            Some(status) if status.file_type == FileType::Link => {
+                return Err(Fault::new(format!("{path} is a symbolic link"))
+                    .hint(format!("look at its target, then remove the link: rm {}", quoted(path.as_str())))
+                    .into());
+            }
+            Some(_) => system.root().read(path, MAX_BYTES)?,
+            None => None,
+        };
+        if self.exclusive_ssh_keys {
+            check_second_file(system, path)?;
+        }
+        let merged = merge(now.as_deref().unwrap_or_default(), keys, self.exclusive_ssh_keys)?;
+        Ok((now, merged))
     }
 
     /// Makes `.ssh` and writes the keys.
@@ -247,6 +324,20 @@ impl User {
         Fault::new(format!("user {} has no home directory for its SSH keys: {home} does not exist", self.name))
             .hint(format!("declare it after the user: kind = \"directory\", path = \"{home}\", owner = \"{}\"; and the keys in a later step", self.name))
             .into()
+    }
+}
+
+/// Fails if `authorized_keys2` holds something. Unless sshd's configuration says otherwise, it accepts those keys, too:
+/// sshd_config(5), `AuthorizedKeysFile`.
+fn check_second_file(system: &System, first: &AbsPath) -> Result<()> {
+    let second: AbsPath = format!("{first}2").parse()?;
+    match system.root().status(&second)? {
+        Some(status) if status.size > 0 && !system.is_removed(&second) => {
+            Err(Fault::new(format!("the keys are not exclusive: sshd accepts the keys in {second}, too"))
+                .hint(format!("declare kind = \"absent\" with path = \"{second}\" in an earlier step"))
+                .into())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -269,6 +360,7 @@ mod tests {
         for good in [
             key(1, "", ""),
             key(1, "", " ada@laptop of 2027"),
+            key(1, "no-X11-forwarding,NO-pty,environment=\"A=,\",tunnel=\"0\" ", ""),
             key(1, "restrict,command=\"echo \\\"a b\\\"\",from=\"10.0.0.0/8\" ", " ada"),
         ] {
             assert!(SshKey::try_from(good.clone()).is_ok(), "{good}");
@@ -281,6 +373,15 @@ mod tests {
             key(1, "", "").replace("ssh-ed25519", "ssh-dss"),
             key(1, "command=\"open ", ""),
             key(1, "# ", ""),
+            key(1, "", "").trim_end_matches('=').get(..60).unwrap_or_default().to_owned(),
+            key(1, "restict,no-pty ", ""),
+            key(1, "no-restrict ", ""),
+            key(1, "restrict, ", ""),
+            key(1, "from=10.0.0.1 ", ""),
+            key(1, "command ", ""),
+            key(1, "pty=\"yes\" ", ""),
+            key(1, "from=\"10.0.0.1\"pty ", ""),
+            key(1, ",pty ", ""),
             key(1, "", "\nssh-rsa AAAA"),
             "-----BEGIN OPENSSH PRIVATE KEY-----".to_owned(),
         ] {
@@ -291,31 +392,45 @@ mod tests {
     #[test]
     fn keys_are_added_and_other_lines_stay() {
         let (ours, other) = (key(1, "", " ada"), key(2, "", " bob"));
-        let merged = merge(&format!("# keys\n{other}"), &declared(std::slice::from_ref(&ours)), false).unwrap();
-        assert_eq!(merged.text, format!("# keys\n{other}\n{ours}\n"));
+        let merged =
+            merge(format!("# keys\n{other}").as_bytes(), &declared(std::slice::from_ref(&ours)), false).unwrap();
+        assert_eq!(merged.content, format!("# keys\n{other}\n{ours}\n").as_bytes());
         assert!(matches!(&merged.differences[..], [one] if one.starts_with("add SHA256:") && one.ends_with(" (ada)")));
         assert!(
-            merge(&merged.text, &declared(&[key(1, "", " another comment")]), false).unwrap().differences.is_empty()
+            merge(&merged.content, &declared(&[key(1, "", " another comment")]), false).unwrap().differences.is_empty()
         );
+    }
+
+    #[test]
+    fn lines_in_any_encoding_stay_as_they_are() {
+        let ours = key(1, "", "");
+        let now = [key(2, "", " M").as_bytes(), b"\xfcller\r\n\xff\n"].concat();
+        let merged = merge(&now, &declared(std::slice::from_ref(&ours)), false).unwrap();
+        assert_eq!(merged.content, [&now, ours.as_bytes(), b"\n"].concat());
     }
 
     #[test]
     fn exclusive_keys_remove_others_and_keep_comments() {
         let (ours, other) = (key(1, "", " ada"), key(2, "", " bob"));
-        let merged =
-            merge(&format!("# keys\n{other}\n{ours}\nrubbish\n"), &declared(std::slice::from_ref(&ours)), true)
-                .unwrap();
-        assert_eq!(merged.text, format!("# keys\n{ours}\n"));
+        let merged = merge(
+            format!("# keys\n{other}\n{ours}\nrubbish\n").as_bytes(),
+            &declared(std::slice::from_ref(&ours)),
+            true,
+        )
+        .unwrap();
+        assert_eq!(merged.content, format!("# keys\n{ours}\n").as_bytes());
         assert_eq!(merged.differences[1], "remove a line that is not a key");
     }
 
     #[test]
     fn no_second_line_grants_more_than_the_declared_options() {
         let (restricted, free) = (key(1, "restrict ", ""), key(1, "", ""));
-        let merged = merge(&format!("{free}\n{free}\n"), &declared(std::slice::from_ref(&restricted)), false).unwrap();
-        assert_eq!(merged.text, format!("{restricted}\n"));
         let merged =
-            merge(&format!("{restricted}\n{free}\n"), &declared(std::slice::from_ref(&restricted)), false).unwrap();
-        assert_eq!(merged.text, format!("{restricted}\n"));
+            merge(format!("{free}\n{free}\n").as_bytes(), &declared(std::slice::from_ref(&restricted)), false).unwrap();
+        assert_eq!(merged.content, format!("{restricted}\n").as_bytes());
+        let merged =
+            merge(format!("{restricted}\n{free}\n").as_bytes(), &declared(std::slice::from_ref(&restricted)), false)
+                .unwrap();
+        assert_eq!(merged.content, format!("{restricted}\n").as_bytes());
     }
 }
