@@ -25,7 +25,7 @@ const MEMBERS: [(&str, &[&str]); 2] =
 /// Returns the hint for a value that a fact has on no machine; `None` if it may have it.
 pub fn impossible(fact: &str, value: &str) -> Option<String> {
     if let Some((_, values)) = CLOSED.iter().find(|(name, values)| *name == fact && !values.contains(&value)) {
-        return Some(format!("write `{}` or `{}`", values[0], values[1]));
+        return Some(format!("write `{}`", values.join("` or `")));
     }
     let (family, _) = MEMBERS.iter().find(|(_, members)| fact == "host.family" && members.contains(&value))?;
     Some(format!("write \"host.family\" = \"{family}\", or \"host.distribution\" = \"{value}\""))

@@ -129,7 +129,7 @@ impl Resource for Service {
     fn check(&self) -> Vec<Finding> {
         if let Some((prefix, ending)) = self.name.0.split_once("@.") {
             let message = format!("{} is a template, which systemd neither starts nor stops", self.name.0);
-            let hint = format!("name an instance of it, such as `{}@1.{}`", prefix, ending);
+            let hint = format!("name an instance of it, such as `{prefix}@1.{ending}`");
             return vec![Finding::new("name", message).hint(hint)];
         }
         if self.masked == Some(true) {

@@ -328,7 +328,7 @@ impl User {
 }
 
 /// Fails if `authorized_keys2` holds something. Unless sshd's configuration says otherwise, it accepts those keys, too:
-/// sshd_config(5), `AuthorizedKeysFile`.
+/// `sshd_config(5)`, `AuthorizedKeysFile`.
 fn check_second_file(system: &System, first: &AbsPath) -> Result<()> {
     let second: AbsPath = format!("{first}2").parse()?;
     match system.root().status(&second)? {
