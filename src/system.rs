@@ -20,6 +20,7 @@ use crate::{
     host::{
         Host,
         command::{candidates, not_installed},
+        declared::replaceable,
         ec2::is_untrusted_error,
         facts::{FACTS, FACTS_OF_EACH_INSTANCE},
         root::{
@@ -186,12 +187,33 @@ impl System {
     /// Fails if a program is not installed and no earlier planned change installs it, or if a user other than root and the
     /// one whose rights it gets could replace it.
     pub fn check_program(&self, name: &str, uid: u32) -> Result<()> {
-        let is_expected =
-            || self.expects(&Fact::Packages) || candidates(name).any(|path| self.expects(&Fact::Path(path)));
-        if !self.host.has_program(name) && !is_expected() {
-            return Err(not_installed(name));
+        self.check_program_exists(name)?;
+        if let Some(path) = candidates(name).find(|path| self.expects(&Fact::Path(path.clone()))) {
+            self.check_coming_program(&path, uid)?;
         }
         self.host.check_program_owners(name, uid)
+    }
+
+    /// Fails if a program is not installed and no earlier planned change installs it.
+    pub fn check_program_exists(&self, name: &str) -> Result<()> {
+        let is_expected =
+            || self.expects(&Fact::Packages) || candidates(name).any(|path| self.expects(&Fact::Path(path)));
+        if self.host.has_program(name) || is_expected() { Ok(()) } else { Err(not_installed(name)) }
+    }
+
+    /// Fails if a program that an earlier planned change makes will be in a directory of a user other than root and the one
+    /// whose rights it gets.
+    fn check_coming_program(&self, path: &AbsPath, uid: u32) -> Result<()> {
+        let claim = places::Claim { path, owner: None, gid: None, makes_parents: true };
+        match self.check_place(claim)?.user {
+            Some(owner) if owner != Owner::Id(0) && owner != Owner::Id(uid) => {
+                let directory = path.parent().unwrap_or_else(|| AbsPath::from("/"));
+                let cause = Fault::new(format!("{directory} will belong to {owner}"));
+                let cause = cause.hint("declare a directory of root for it, or `user` as its owner");
+                Err(anyhow::Error::from(cause).context(replaceable(path, uid)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sets the packages that resources of the manifest keep installed on this machine, as declared.

@@ -135,6 +135,7 @@ pub(super) fn put(system: &System) -> Result<usize> {
         let state = FileState::of(root, &installed, &path, Sha256::of(&bytes))?;
         files_with_states.push((path, bytes, state));
     }
+    refuse_foreign(&files_with_states)?;
     let (others, ours): (Vec<_>, Vec<_>) =
         files_with_states.into_iter().partition(|(_, _, state)| *state == FileState::OfOthers);
     // Recorded before it is done, so that `uninstall` finds all of it whenever this process ends.
@@ -221,27 +222,45 @@ enum FileState {
     OfOthers,
     /// It does not exist, or an earlier `install` has written it.
     Differs,
+    /// An earlier `install` has written it, and something else has changed it.
+    Changed,
+    /// Something else has written other bytes.
+    Foreign,
 }
 
 impl FileState {
     /// Returns the state of the file at a path that should have this digest.
-    ///
-    /// # Errors
-    /// If `install` must not write it.
     fn of(root: &Root, installed: &Installed, path: &AbsPath, wanted: Sha256) -> Result<Self> {
         let Some(status) = root.status(path)? else { return Ok(Self::Differs) };
         let (found, known) = (found(root, path)?, installed.files.get(path));
         let is_same = found == Some(wanted) && status.ownership == OWNERSHIP;
-        let why = match (found, known) {
-            (_, None) if is_same => return Ok(Self::OfOthers),
-            (_, Some(_)) if is_same => return Ok(Self::Same),
-            (Some(found), Some(known)) if found == wanted || known.contains(&found) => return Ok(Self::Differs),
-            (_, Some(_)) => format!("{path} was changed after `install` had written it"),
-            (_, None) => format!("{path} exists, and `install` has not written it"),
-        };
-        let hint = format!("to replace it: mv {path} {path}.old && glovo-bootstrap install");
-        Err(Fault::new(format!("{why}; nothing was installed")).hint(hint).into())
+        Ok(match (found, known) {
+            (_, None) if is_same => Self::OfOthers,
+            (_, Some(_)) if is_same => Self::Same,
+            (Some(found), Some(known)) if found == wanted || known.contains(&found) => Self::Differs,
+            (_, Some(_)) => Self::Changed,
+            (_, None) => Self::Foreign,
+        })
     }
+}
+
+/// Fails if there are files that `install` must not write. The error names all of them.
+fn refuse_foreign(files: &[(AbsPath, Vec<u8>, FileState)]) -> Result<()> {
+    let (mut whys, mut moves) = (vec![], String::new());
+    for (path, _, state) in files {
+        whys.push(match state {
+            FileState::Changed => format!("{path} was changed after `install` had written it"),
+            FileState::Foreign => format!("{path} exists, and `install` has not written it"),
+            FileState::Same | FileState::OfOthers | FileState::Differs => continue,
+        });
+        moves += &format!("mv {path} {path}.old && ");
+    }
+    if whys.is_empty() {
+        return Ok(());
+    }
+    let what = if whys.len() == 1 { "it" } else { "them" };
+    let hint = format!("to replace {what}: {moves}glovo-bootstrap install");
+    Err(Fault::new(format!("{}; nothing was installed", whys.join("; "))).hint(hint).into())
 }
 
 /// Reads the record of the installed files, if there is one. A damaged one is made again from the marks of the files.

@@ -150,21 +150,27 @@ pub fn of_later_runs(system: &System, arguments: &cli::ManifestArgs) -> Result<c
         return Err(Fault::new(message).hint(hint).invalid().into());
     }
     let later = record.complete(own_variables()?, cli::ManifestArgs::default(), Told::Not)?;
-    let check = || -> Result<()> {
-        Location::choose(later.steps.as_deref())?.check_owners(Trusted::open_for_unit)?;
-        later.variables.iter().try_for_each(|file| Trusted::open_for_unit(Path::new(file)).map(drop))
-    };
-    check().map_err(super::invalid)?;
+    check_owners(later.steps.as_deref(), &later.variables).map_err(super::invalid)?;
     Ok(later)
+}
+
+/// Fails if a run that systemd starts would refuse a manifest or a file of variables, because the user that called sudo
+/// owns it.
+fn check_owners(steps: Option<&str>, variables: &[String]) -> Result<()> {
+    Location::choose(steps)?.check_owners(Trusted::open_for_unit)?;
+    variables.iter().try_for_each(|file| Trusted::open_for_unit(Path::new(file)).map(drop))
 }
 
 /// Replaces the record by the arguments of a run, and completes the arguments as those of a later run are. Returns
 /// whether a run without these arguments does the same.
 ///
 /// # Errors
-/// If a named path does not exist, or the state directory cannot be written.
+/// If a later run would refuse a named path, or the state directory cannot be written.
 pub fn keep(system: &System, arguments: &mut cli::ManifestArgs, by: &str) -> Result<bool> {
     let record = Record::of(arguments, system, by).map_err(super::invalid)?;
+    if record.steps.is_some() {
+        check_owners(record.steps.as_deref(), &record.variables).map_err(super::invalid)?;
+    }
     state::write(system.root(), FILE, &record).context("recording which manifest the user-data names")?;
     let is_whole = record.steps.is_some() && record.withheld.is_empty();
     // As in the later runs, which read the record.

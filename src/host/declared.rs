@@ -14,12 +14,16 @@ impl Host {
     /// As in a unit, the user that called sudo is not trusted. A program that does not exist is no error here.
     pub fn check_program_owners(&self, name: &str, uid: u32) -> Result<()> {
         let Some(path) = self.find_program(name) else { return Ok(()) };
-        self.root().check_trusted(&path, uid).map_err(|error| {
-            let starter = if uid == 0 { "root".into() } else { format!("uid {uid}") };
-            let message = format!("{starter} does not start {path}: another user could replace it");
-            Fault::new(message).caused_by(error).into()
-        })
+        self.root()
+            .check_trusted(&path, uid)
+            .map_err(|error| Fault::new(replaceable(&path, uid)).caused_by(error).into())
     }
+}
+
+/// Returns the fault of a program that another user could replace, in words.
+pub fn replaceable(path: &AbsPath, uid: u32) -> String {
+    let starter = if uid == 0 { "root".into() } else { format!("uid {uid}") };
+    format!("{starter} does not start {path}: another user could replace it")
 }
 
 /// Returns the program of a manifest's `validate`, with `{}` replaced by a path.

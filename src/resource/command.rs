@@ -172,7 +172,12 @@ impl Resource for GuardedCommand {
             return Ok(vec![Change::deferred("run at boot (deferred: a secret does not go into an image)")]);
         }
         let surroundings = Surroundings::of(self, system)?;
-        system.check_program(&self.argv.0[0], surroundings.map_or(0, |surroundings| surroundings.ids().0))?;
+        match (surroundings, &self.user) {
+            (Some(surroundings), _) => system.check_program(&self.argv.0[0], surroundings.ids().0)?,
+            (None, None) => system.check_program(&self.argv.0[0], 0)?,
+            // The id of its user is not known yet.
+            (None, Some(_)) => system.check_program_exists(&self.argv.0[0])?,
+        }
         let command = self.clone();
         let what = if is_script(&self.argv) { "the shell script " } else { "" };
         let summary = format!("run {what}{}, because {why}", shown(&self.argv));

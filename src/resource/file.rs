@@ -370,8 +370,12 @@ impl File {
             // As in the run, the validator has the rights of the user that owns the directory.
             let of_any_owner = Claim { path: &self.path, owner: None, gid: None, makes_parents: false };
             let user = system.check_place(of_any_owner)?.user;
-            let uid = if let Some(Owner::Id(uid)) = user { uid } else { 0 };
-            system.check_program(&argv.0[0], uid)?;
+            match user {
+                None => system.check_program(&argv.0[0], 0)?,
+                Some(Owner::Id(uid)) => system.check_program(&argv.0[0], uid)?,
+                // The id of a user to come is not known yet.
+                Some(Owner::Name(_)) => system.check_program_exists(&argv.0[0])?,
+            }
         }
         match &self.source {
             Some(sources) => Origin { file: self, sources }.foresee(system),

@@ -457,3 +457,24 @@ fn wrong_declarations_of_a_command_are_refused_at_their_place() {
     let directory = "[[resource]]\nkind = \"directory\"\npath = \"/x\"\n";
     let _ = validate(&machine, &(directory.to_owned() + &one), &[]).expect(2).says("/x is a directory");
 }
+
+#[test]
+fn a_plan_foresees_a_program_that_another_user_could_replace() {
+    let machine = Machine::new();
+    let app = "[[resource]]\nkind = \"user\"\nname = \"app\"\n";
+    let directory = "[[resource]]\nkind = \"directory\"\npath = \"/var/lib/bin\"\nowner = \"app\"\n";
+    let tool = "[[resource]]\nkind = \"file\"\npath = \"/var/lib/bin/tool\"\nowner = \"app\"\nmode = \"0755\"\n\
+        content = \"#!/bin/sh\\nid -u > /var/lib/made\\n\"\n";
+    let root = command(&format!("argv = [\"/var/lib/bin/tool\"]\n{MADE}"));
+    for declared in
+        [format!("{directory}{tool}{root}").replace("\"app\"", "\"nobody\""), format!("{app}{directory}{tool}{root}")]
+    {
+        let said = machine.plan(&declared).expect(1);
+        let said = said.says("root does not start /var/lib/bin/tool: another user could replace it");
+        let _ = said.says("/var/lib/bin will belong to");
+    }
+    let own = command("argv = [\"/var/lib/bin/tool\"]\nunless = { exists = \"/var/lib/made\" }\nuser = \"app\"");
+    let _ = machine.plan(&format!("{app}{directory}{tool}{own}")).expect(0);
+    let of_root = format!("{directory}{tool}{root}").replace("owner = \"app\"\n", "");
+    let _ = machine.plan(&of_root).expect(0);
+}

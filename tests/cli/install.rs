@@ -123,9 +123,17 @@ fn install_overwrites_nothing_of_others() {
     let _ = sandbox.write(&format!("local/{unit}"), "theirs");
     let refused = shell(&sandbox, "glovo-bootstrap install").expect(1);
     let _ = refused.says(&format!("/usr/local/{unit} exists, and `install` has not written it; nothing was installed"));
-    let tree = tree(&sandbox);
-    assert_eq!(tree[unit], b"theirs");
-    assert!(!tree.contains_key("share"), "{:?}", tree.keys());
+    let tree_now = tree(&sandbox);
+    assert_eq!(tree_now[unit], b"theirs");
+    assert!(!tree_now.contains_key("share"), "{:?}", tree_now.keys());
+    // The command of the hint is needed only once.
+    let timer = "lib/systemd/system/glovo-bootstrap-converge.timer";
+    let _ = sandbox.write(&format!("local/{timer}"), "theirs");
+    let refused = shell(&sandbox, "glovo-bootstrap install").expect(1);
+    let hint = refused.stderr.lines().find_map(|line| line.split_once("to replace them: ")).unwrap().1.to_owned();
+    assert!(hint.contains(&format!("mv /usr/local/{timer} /usr/local/{timer}.old && ")), "{hint}");
+    let _ = shell(&sandbox, &hint).expect(0);
+    assert_eq!(tree(&sandbox)[&format!("{timer}.old")], b"theirs");
 }
 
 #[test]

@@ -167,3 +167,18 @@ fn a_run_that_names_no_manifest_says_which_one_it_uses() {
             .says("using /etc/glovo-bootstrap/steps, which GLOVO_BOOTSTRAP_STEPS names");
     }
 }
+
+#[test]
+fn a_manifest_that_a_unit_would_refuse_is_not_recorded() {
+    let sandbox = Sandbox::new();
+    let steps = manifest(&sandbox, "ours");
+    std::os::unix::fs::chown(&steps, Some(1000), Some(1000)).unwrap();
+    let run = |arguments: &str| {
+        let mut command = sandbox.shell(&format!("SUDO_UID=1000 exec \"$1\" run {arguments} --steps {steps}"));
+        crate::sandbox::Finished::from(command.arg(env!("CARGO_BIN_EXE_glovo-bootstrap")).output().unwrap())
+    };
+    // systemd starts the unit without SUDO_UID.
+    let _ = run("--record").expect(2).says(&format!("{steps} belongs to uid 1000, not to root"));
+    assert!(!fs::exists(sandbox.at(RECORD)).unwrap());
+    let _ = run("").expect(0).says("1 change");
+}
