@@ -45,6 +45,14 @@ system = true
 comment = "of the errno test"
 groups = ["errno-group"]
 [[resource]]
+kind = "user"
+name = "errno-login"
+home = "{{ tree }}/login"
+expires = "2099-01-31"
+password_hash = "$6$salt$abcdefghabcdefghabcdefghabcdefghabcdefghabcdefghabcdefghabcdefghabcdefghabcdefghabcdef"
+ssh_keys = ["restrict ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExampleExampleExampleExampleExampleExampleE"]
+exclusive_ssh_keys = true
+[[resource]]
 kind = "directory"
 path = "{{ tree }}/a/b/c"
 mode = "0750"
