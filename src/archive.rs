@@ -4,6 +4,8 @@
 //! member can be written through a link, and sizes and numbers are limited. Nothing here writes to the machine.
 
 mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod gate;
 mod tar;
 mod zip;
@@ -14,11 +16,11 @@ use std::{
     io::{self, BufReader, Read, Seek},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lzma_rust2::XzReader;
 
 use self::{format::ArchiveFormat, gate::Gate};
-use crate::host::calls;
+use crate::{error::Fault, host::calls};
 
 /// The buffer of a reader of an archive's bytes.
 const BUFFER_BYTES: usize = 128 << 10;
@@ -32,6 +34,13 @@ pub struct ArchiveLimits {
     pub members: u64,
     /// The most bytes of all members together.
     pub bytes: u64,
+}
+
+impl Default for ArchiveLimits {
+    /// Returns limits that few archives exceed.
+    fn default() -> Self {
+        Self { members: 100_000, bytes: 4 << 30 }
+    }
 }
 
 /// A member of an archive, with a path that is safe below any directory.
@@ -83,6 +92,54 @@ pub fn read(mut file: &File, strip: usize, limits: ArchiveLimits, take: TakeMemb
         }
         ArchiveFormat::TarZst => tar::read(&mut unpacked(zstd::Frames::new(input)), &mut gate),
         ArchiveFormat::Zip => zip::read(file, &mut gate),
+    }
+}
+
+/// Passes the bytes of one regular file of an archive to `take`. Reads no further than needed.
+///
+/// # Errors
+/// If the archive has no such file before it ends or is damaged. Those of `take`.
+pub fn read_file(file: &File, path: &str, take: &mut dyn FnMut(&mut dyn Read) -> Result<()>) -> Result<()> {
+    let mut original = None;
+    if find(file, path, &mut original, take)? {
+        return Ok(());
+    }
+    // Another name of a file that came before.
+    if let Some(original) = original {
+        return find(file, &original, &mut None, take).map(drop);
+    }
+    let fault = Fault::new(format!("the archive has no member {path}"));
+    Err(fault.hint("correct `member`; to list the members: tar -tf ARCHIVE, or unzip -l ARCHIVE").into())
+}
+
+/// Passes the bytes of a file to `take`. Returns whether it was found; if it is another name of a file, sets `original`.
+fn find(
+    file: &File,
+    path: &str,
+    original: &mut Option<String>,
+    take: &mut dyn FnMut(&mut dyn Read) -> Result<()>,
+) -> Result<bool> {
+    let mut taken = None;
+    let read = read(file, 0, ArchiveLimits::default(), &mut |member, body| {
+        if member.path != path {
+            return Ok(());
+        }
+        match member.kind {
+            MemberKind::File => taken = Some(take(body)),
+            MemberKind::SameAs(first) => *original = Some(first.to_owned()),
+            MemberKind::Directory => return Ok(()),
+            MemberKind::Link(target) => {
+                let fault = Fault::new(format!("the member {path} is a symbolic link to {target}"));
+                return Err(fault.hint("name the member that the link leads to").into());
+            }
+        }
+        // The rest need not be read.
+        bail!("found")
+    });
+    match (taken, &original) {
+        (Some(taken), _) => taken.map(|()| true),
+        (None, Some(_)) => Ok(false),
+        (None, None) => read.map(|()| false),
     }
 }
 

@@ -6,7 +6,7 @@
 #![allow(clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
 
 use crate::{
-    fetch,
+    archive, fetch,
     host::accounts,
     manifest,
     notify::block,
@@ -20,6 +20,7 @@ pub type Check = fn(&[u8]);
 /// Every target by its name: the name of its program in `fuzz/fuzz_targets/` and of its directory in `fuzz/corpus/`.
 pub const TARGETS: &[(&str, Check)] = &[
     ("accounts", accounts::fuzz),
+    ("archive", archive::fuzz::archive),
     ("aws_answer", fetch::fuzz::aws_answer),
     ("console_block", block::fuzz),
     ("content_range", fetch::fuzz::content_range),

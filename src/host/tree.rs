@@ -97,15 +97,22 @@ impl Host {
         }
     }
 
-    /// Puts the complete tree beside a path into its place. Returns whether the previous one is beside it now.
+    /// Puts the filled tree beside a path into its place. Returns whether the previous one is beside it now.
     ///
     /// What of `kept` the previous tree has is moved to the new one. [`Host::finish_tree`] removes the previous one.
     pub fn exchange_trees(&self, path: &AbsPath, note: &TreeNote, kept: &[String]) -> Result<bool> {
         let (root, complete) = (self.root(), Beside::Complete.of(path)?);
         let had_one = root.status(path)?.is_some();
-        note.save_next(root, path)?;
-        root.exchange_tree(path)?;
+        // The note comes first: without it, the next run would not know what the complete tree is.
+        let exchanged = note.save_next(root, path).and_then(|()| {
+            root.complete_tree(path)?;
+            root.exchange_tree(path)
+        });
         root.forget();
+        if exchanged.is_err() && self.trees(path).is_ok_and(|trees| !trees.is_next_present) {
+            _ = self.finish_tree(path, kept);
+        }
+        exchanged?;
         if !had_one {
             TreeNote::next_becomes_present(root, path)?;
             return Ok(false);

@@ -25,11 +25,8 @@ use crate::{
     value::{AbsPath, ByteSize, FileMode, Sha256},
 };
 
-/// The most members by default, and at all. A note of a million members has up to 200 MB.
-const MAX_MEMBERS: u64 = 100_000;
+/// The most members that `max_members` allows. A note of a million members has up to 200 MB.
 const MOST_MEMBERS: u64 = 1_000_000;
-/// The most bytes by default.
-const MAX_SIZE: ByteSize = ByteSize(4 << 30);
 /// File systems without the exchange of two names, by statfs(2): NFS, SMB (two), CIFS, 9p, AFS, FUSE.
 const WITHOUT_EXCHANGE: [i64; 7] = [0x6969, 0x517b, 0xfe53_4d42, 0xff53_4d42, 0x0102_1997, 0x5346_414f, 0x6573_5546];
 
@@ -197,8 +194,9 @@ impl UnpackedArchive {
     }
 
     fn limits(&self) -> ArchiveLimits {
-        let (members, bytes) = (self.max_members.unwrap_or(MAX_MEMBERS), self.max_size.unwrap_or(MAX_SIZE).0);
-        ArchiveLimits { members, bytes }
+        let ArchiveLimits { members, bytes } = ArchiveLimits::default();
+        let bytes = self.max_size.map_or(bytes, |size| size.0);
+        ArchiveLimits { members: self.max_members.unwrap_or(members), bytes }
     }
 
     fn download(&self) -> Download {

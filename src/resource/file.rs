@@ -1,5 +1,6 @@
 //! The kind `file`.
 
+mod member;
 pub(super) mod origin;
 mod verified;
 
@@ -10,8 +11,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
-use self::origin::Origin;
 pub use self::origin::note;
+use self::{member::MemberName, origin::Origin};
 use super::{
     Change, Finding, Kind, Resource, Template,
     ownership::{AccountName, Ids, NameOrNumber, differences, ids, owner},
@@ -52,6 +53,9 @@ pub struct File {
     #[serde(default, deserialize_with = "empty_is_none")]
     #[schemars(with = "String", extend("pattern" = "^([0-9A-Fa-f]{64})?$"))]
     sha256: Option<Sha256>,
+    /// The member of the source, which is then an archive, that becomes the file, such as `bin/tool`: a regular file of a tar,
+    /// tar.gz, tar.xz, tar.zst or zip, by its whole path in the archive. `sha256` is then the archive's, and required.
+    member: Option<MemberName>,
     /// How to check a source without `sha256`. `etag`: compare the `ETag` at each run (default for s3). `none`: download
     /// once and keep the content.
     verify: Option<Verify>,
@@ -172,6 +176,7 @@ impl Resource for File {
                 _ => {}
             }
         }
+        findings.extend(self.faults_of_member());
         if self.sha256.is_some() && self.verify.is_some() {
             findings.push(Finding::new("verify", "`verify` and `sha256` exclude each other"));
         }
@@ -195,7 +200,7 @@ impl Resource for File {
         // A read error is reported later, when the run plans this resource.
         let digest = system.host.digest(&self.path).ok().flatten();
         let there = match sha256 {
-            Some(wanted) if !self.template => digest == Some(wanted),
+            Some(wanted) if self.is_as_sent() => digest == Some(wanted),
             _ => digest.is_some(),
         };
         (!there).then_some(Download::new(sources, sha256))
@@ -249,6 +254,7 @@ impl File {
             content: Some(content),
             encoding: None,
             sha256: None,
+            member: None,
             verify: None,
             owner: None,
             group: None,
@@ -292,6 +298,11 @@ impl File {
         is_given || goes_from(0o020, ids.is_some_and(|(_, gid)| gid != now.gid)) || goes_from(0o002, false)
     }
 
+    /// Returns whether it has the bytes of its source, neither a filled-in template nor a member of an archive.
+    fn is_as_sent(&self) -> bool {
+        !self.template && self.member.is_none()
+    }
+
     fn ownership(&self, system: &System) -> Result<(Ids, u32)> {
         let default = if self.secret { 0o600 } else { 0o644 };
         Ok((ids(system, self.owner.as_ref(), self.group.as_ref())?, self.mode.map_or(default, |mode| mode.0)))
@@ -329,7 +340,7 @@ impl File {
         let digest = system.host.digest(&self.path)?;
         match (self.origin()?, self.sha256) {
             (origin, None) => origin.difference(system, digest),
-            (origin, Some(_)) if self.template => origin.difference(system, digest),
+            (origin, Some(_)) if !self.is_as_sent() => origin.difference(system, digest),
             (_, Some(wanted)) if digest == Some(wanted) => Ok(None),
             (_, Some(wanted)) => Ok(Some(format!("write new content, sha256 {}", short(wanted)))),
         }
@@ -387,7 +398,7 @@ impl File {
     fn digest_to_come(&self) -> Option<Sha256> {
         match self.bytes().ok()? {
             Some(content) => Some(Sha256::of(&content)),
-            None if self.template => None,
+            None if !self.is_as_sent() => None,
             None => self.sha256,
         }
     }

@@ -27,8 +27,8 @@ use super::{
 use crate::{
     error::Fault,
     host::calls::{
-        fchmod, fchown, fchownat, fstat, fstatat, futimens, linkat, list, mkdirat, openat, renameat, renameat_with,
-        symlinkat, syncfs, unlinkat,
+        fchmod, fchown, fchownat, fstat, fstatat, futimens, linkat, list, mkdirat, openat, renameat_with, symlinkat,
+        syncfs, unlinkat,
     },
     value::{AbsPath, Sha256},
 };
@@ -219,7 +219,7 @@ fn joined(prefix: &str, name: &str) -> String {
 }
 
 impl Root {
-    /// Makes a complete tree beside a path: `fill` fills it, and it is flushed to the disk.
+    /// Makes a tree beside a path: `fill` fills it, and it is flushed to the disk. It is not [complete](Self::complete_tree) yet.
     ///
     /// Below a user's directory, `fill` has that user's rights, and runs on another thread.
     pub fn build_tree<T: Send>(
@@ -229,7 +229,7 @@ impl Root {
         fill: impl FnOnce(&NewTree) -> Result<T> + Send,
     ) -> Result<T> {
         let parent = self.place_to_write(path, Some(ownership.uid))?;
-        let (new, complete) = (Beside::Filled.name(path), Beside::Complete.name(path));
+        let new = Beside::Filled.name(path);
         let ours = parent.user.as_ref().map_or((nix::unistd::geteuid(), nix::unistd::getegid()), |user| {
             (Uid::from_raw(user.uid), Gid::from_raw(user.gid))
         });
@@ -245,7 +245,6 @@ impl Root {
                 let filled = fill(&tree)?;
                 set_ownership(&tree.top, ownership).with_context(|| format!("setting owner and mode of {path}"))?;
                 syncfs(&tree.top).with_context(|| format!("flushing {path}"))?;
-                renameat(fd, new.as_str(), fd, complete.as_str()).map_err(|errno| explain_write(errno, path))?;
                 Ok(filled)
             })();
             if filled.is_err() {
@@ -253,9 +252,12 @@ impl Root {
             }
             filled
         };
-        let built = parent.act_on(work)?;
-        parent.flush().with_context(|| format!("flushing the directory of {path}"))?;
-        Ok(built)
+        parent.act_on(work)
+    }
+
+    /// Gives the filled tree beside a path the name of a complete one. Its note must be on the disk.
+    pub fn complete_tree(&self, path: &AbsPath) -> Result<()> {
+        self.rename_beside(&Beside::Filled.of(path)?, &Beside::Complete.of(path)?)
     }
 
     /// Exchanges the complete tree beside a path with the one at the path, or moves it there if nothing is there.

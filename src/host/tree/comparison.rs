@@ -89,8 +89,12 @@ impl Host {
 }
 
 impl Trees {
-    /// Updates the note about a tree whose files have other numbers and times, so that the next run reads no file.
+    /// Brings the notes up to date about a tree without differences: the last step of a run that was cut off, and other
+    /// numbers and times of its files, so that the next run reads no file.
     pub fn remember(&mut self, host: &Host, path: &AbsPath, comparison: &Comparison) -> Result<()> {
+        if !self.is_unfinished && (self.is_next_present || self.beside.is_some()) {
+            host.finish_tree(path, &[])?;
+        }
         let Some(note) = self.present.as_mut().filter(|_| !self.is_next_present) else { return Ok(()) };
         if comparison.seen_anew.is_empty() {
             return Ok(());

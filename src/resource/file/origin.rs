@@ -5,7 +5,7 @@ use std::io::Read;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{File, MAX_TEXT_BYTES, Verify, short};
+use super::{File, MAX_TEXT_BYTES, Verify, member::MemberName, short};
 use crate::{
     error::{self, Class, Fault},
     fetch::{pull::Download, source::Sources, spool::other_bytes},
@@ -30,6 +30,9 @@ pub(super) struct Arrived {
     sent: Sha256,
     /// The digest of the written content, with the template filled in.
     published: Sha256,
+    /// The member of the downloaded archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    member: Option<String>,
     /// The text of a template, to fill it in again without a download.
     template: Option<String>,
 }
@@ -45,7 +48,7 @@ impl Origin<'_> {
 
     /// Returns the difference between the written content, given by its digest, and the source's; `None` if there is none.
     pub fn difference(&self, system: &System, digest: Option<Sha256>) -> Result<Option<String>> {
-        if let (Some(path), false) = (self.sources.local(), self.file.template) {
+        if let (Some(path), true) = (self.sources.local(), self.file.is_as_sent()) {
             if self.is_expected(system) {
                 return Ok(Some("write new content".into()));
             }
@@ -57,6 +60,9 @@ impl Origin<'_> {
         };
         if arrived.source != self.sources.to_string() {
             return Ok(Some("write content of another source".into()));
+        }
+        if arrived.member.as_deref() != self.file.member.as_ref().map(MemberName::as_str) {
+            return Ok(Some("write another member".into()));
         }
         if Some(arrived.published) != digest {
             return Ok(Some("write content again (the file has changed since)".into()));
@@ -87,7 +93,9 @@ impl Origin<'_> {
         }
         let mut fetched = system.fetch(&self.download())?;
         let template = if self.file.template { Some(text(&mut fetched.file, self.sources)?) } else { None };
+        let member = self.file.member.as_ref().map(|member| member.as_str().to_owned());
         let published = match &template {
+            None if member.is_some() => self.file.copy_member(system, &fetched.file, staged)?,
             None => {
                 fetched.hand_over(staged)?;
                 fetched.sha256
@@ -98,12 +106,19 @@ impl Origin<'_> {
                 Sha256::of(text.as_bytes())
             }
         };
-        Ok(Arrived { source: self.sources.to_string(), etag: fetched.etag, sent: fetched.sha256, published, template })
+        Ok(Arrived {
+            source: self.sources.to_string(),
+            etag: fetched.etag,
+            sent: fetched.sha256,
+            published,
+            member,
+            template,
+        })
     }
 
     /// Records the source of the written content, if the manifest has no digest of it.
     pub fn remember(&self, system: &System, arrived: &Arrived) -> Result<()> {
-        if self.file.sha256.is_some() && !self.file.template {
+        if self.file.sha256.is_some() && self.file.is_as_sent() {
             return Ok(());
         }
         state::write(system.root(), &self.state_name(), arrived)
@@ -116,7 +131,9 @@ impl Origin<'_> {
 
     /// Fails if the source is a file of this machine that a run could not copy. An earlier planned change may write it.
     pub fn foresee(&self, system: &System) -> Result<()> {
-        self.sources.local().map_or(Ok(()), |path| foresee(system, path, self.file.sha256))
+        let Some(path) = self.sources.local() else { return Ok(()) };
+        foresee(system, path, self.file.sha256)?;
+        if is_expected(system, path) { Ok(()) } else { self.file.foresee_member(system, path) }
     }
 
     /// Returns the content that a run would write, if it is short.
@@ -124,7 +141,7 @@ impl Origin<'_> {
     /// # Errors
     /// If a run would fail to download it too. A temporary failure is no error.
     pub fn preview(&self, system: &System) -> Result<Option<Vec<u8>>> {
-        if self.is_expected(system) {
+        if self.is_expected(system) || self.file.member.is_some() {
             return Ok(None);
         }
         let mut fetched = match system.fetch(&self.download()) {

@@ -123,6 +123,22 @@ path = "/etc/site.conf"
 source = "s3://glovo-config/nginx/default"
 
 [[resource]]
+kind = "archive"
+path = "/opt/tool"
+source = "file:///root/tool.tar.xz"
+sha256 = "TOOL"
+strip = 1
+keep = ["data"]
+
+[[resource]]
+kind = "file"
+path = "/usr/local/bin/tool"
+source = "file:///root/tool.tar.xz"
+sha256 = "TOOL"
+member = "tool-1/bin/tool"
+mode = "0755"
+
+[[resource]]
 kind = "link"
 path = "/etc/app-link.conf"
 target = "app.conf"
@@ -154,7 +170,12 @@ cwd = "/srv/deployer"
 fn of_every_other_kind() -> Result<()> {
     let machine = Machine::boot(Options::default())?;
     let key = machine.sh("curl -fsS http://apt.test/key.asc | sha256sum | cut -c 1-64")?;
-    fs::write(machine.path("/root/kinds.toml"), KINDS.replace("KEY", key.trim()))?;
+    let tool = machine.sh(
+        "mkdir -p /tmp/tool-1/bin /tmp/tool-1/lib; echo tool > /tmp/tool-1/bin/tool; echo lib > /tmp/tool-1/lib/a
+        cd /tmp; tar -cJf /root/tool.tar.xz tool-1; sha256sum /root/tool.tar.xz | cut -c 1-64",
+    )?;
+    let kinds = KINDS.replace("KEY", key.trim()).replace("TOOL", tool.trim());
+    fs::write(machine.path("/root/kinds.toml"), kinds)?;
     let agent = |arguments: &[&str]| machine.agent(&[arguments, &["--steps", "/root/kinds.toml"]].concat());
     agent(&["run"])?.success()?;
     let sources = "/etc/apt/sources.list.d/extra.sources";
@@ -162,6 +183,7 @@ fn of_every_other_kind() -> Result<()> {
     let index =
         "command index: run the shell script `/bin/sh -euc 'cat /etc/app.conf > index; id -Gn > groups'`, because";
     let index_on = format!("{index} /etc/motd has changed since its last good run");
+    let again = |why: &str| format!("archive /opt/tool: unpack again: {why}; from file:///root/tool.tar.xz");
     check(
         &machine,
         agent,
@@ -182,6 +204,15 @@ fn of_every_other_kind() -> Result<()> {
                 "echo more >> /etc/site.conf",
                 &[
                     "file /etc/site.conf: write content again (the file has changed since) from s3://glovo-config/nginx/default",
+                ],
+            ),
+            ("echo more >> /opt/tool/bin/tool", &[&again("bin/tool was edited")]),
+            ("rm -r /opt/tool/lib", &[&again("lib is missing")]),
+            ("chmod 4755 /opt/tool/bin/tool", &[&again("bin/tool has mode 4755, not 0644")]),
+            (
+                "echo > /usr/local/bin/tool",
+                &[
+                    "file /usr/local/bin/tool: write content again (the file has changed since) from file:///root/tool.tar.xz",
                 ],
             ),
             ("echo more >> /etc/motd", &[&index_on]),
