@@ -57,7 +57,7 @@ fn a_change_by_hand_is_named_and_fixed() {
         gb first run \"$@\"
         check() {{ gb $1-plan plan \"$@\" < /dev/null; }}
         umount {at}; gb off plan \"$@\"; gb off-run run \"$@\"
-        mount -o remount,suid,noexec {at}; gb options plan \"$@\"; gb options-run run \"$@\"
+        mount -o remount,suid,noexec,noatime {at}; gb options plan \"$@\"; gb options-run run \"$@\"
         grep ' {at} ' /proc/self/mountinfo > $out/mounts.said
         sed -i s/nosuid/nodev/ \"$unit\"; gb unit plan \"$@\"; gb unit-run run \"$@\"
         chmod 666 \"$unit\"; gb mode plan \"$@\"; gb mode-run run \"$@\"
@@ -69,7 +69,7 @@ fn a_change_by_hand_is_named_and_fixed() {
     let _ = said.expect("first", 0, &[]);
     for (name, words, changes) in [
         ("off", "mount /dev/loop", 1),
-        ("options", "remount with rw,dev,exec,relatime,nosuid (now rw,noexec,relatime)", 1),
+        ("options", "remount with rw,dev,exec,atime,relatime,nosuid (now rw,noexec,noatime)", 1),
         ("unit", &format!("write {unit}"), 3),
         ("mode", &format!("write {unit}"), 2),
         ("drop-in", "create /etc/systemd/system/app.service.d/50-glovo-bootstrap-", 2),
@@ -204,7 +204,7 @@ fn options_that_cannot_be_set_now_are_an_error() {
         gb free run --steps '{steps}' --set disk=$disk1; umount {at}"
     ));
     let _ = said.expect("first", 0, &[]).expect("busy", 1, &["the options cannot be changed now", "busy"]);
-    let _ = said.expect("free", 0, &["remount with suid,dev,exec,relatime,ro"]);
+    let _ = said.expect("free", 0, &["remount with suid,dev,exec,atime,relatime,ro"]);
 }
 
 #[test]

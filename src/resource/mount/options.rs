@@ -4,14 +4,13 @@ use std::fmt;
 
 use crate::resource::{Finding, device::is_of_syntax};
 
-/// The options of each mount that the kernel shows in mountinfo, and their opposites. Without `relatime`, a remount keeps
-/// `noatime`; mount(2).
+/// The options of each mount that the kernel shows in mountinfo, and their opposites.
 const FLAGS: [(&str, &str); 7] = [
     ("ro", "rw"),
     ("nosuid", "suid"),
     ("nodev", "dev"),
     ("noexec", "exec"),
-    ("noatime", "relatime"),
+    ("noatime", "atime"),
     ("nodiratime", "diratime"),
     ("nosymfollow", "symfollow"),
 ];
@@ -65,7 +64,12 @@ impl MountOptions {
             return std::iter::once("bind").chain(declared).collect::<Vec<_>>().join(",");
         }
         let missing = FLAGS.iter().filter(|(set, unset)| self.chosen(set, unset).is_none());
-        let defaults = missing.map(|(_, unset)| *unset).filter(|unset| !matches!(*unset, "diratime" | "symfollow"));
+        let defaults = missing.filter_map(|(_, unset)| match *unset {
+            // The first one takes `noatime` away for mount(8), the second one for the kernel.
+            "atime" => Some("atime,relatime"),
+            "diratime" | "symfollow" => None,
+            unset => Some(unset),
+        });
         defaults.chain(declared).collect::<Vec<_>>().join(",")
     }
 }

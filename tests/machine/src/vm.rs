@@ -7,7 +7,7 @@ mod qemu;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -141,6 +141,16 @@ impl Vm {
     /// Saves the state of the running machine, memory and disk, under a name.
     pub fn snapshot(&self, name: &str) -> Result<()> {
         self.qemu()?.monitor(&format!("savevm {name}"))
+    }
+
+    /// Attaches an image to the running machine as an NVMe disk with a serial number. It stays until the power goes off.
+    pub fn attach(&self, image: &Path, serial: &str) -> Result<()> {
+        self.qemu()?.attach(image, serial)
+    }
+
+    /// Returns a directory for a test's own files, which is removed with the machine.
+    pub fn directory(&self) -> &Path {
+        &self.dir
     }
 
     /// Waits until commands can be run, which is before user-data is.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -20,10 +21,15 @@ const EC2: [&str; 3] = [
     "type=3,manufacturer=Amazon EC2,asset=Amazon EC2",
 ];
 
+/// The slots for disks that are attached to a running machine.
+const SLOTS: usize = 3;
+
 pub(super) struct Qemu {
     process: Child,
     monitor: Mutex<Channel>,
     agent: Mutex<Channel>,
+    /// The number of disks that were attached.
+    attached: AtomicUsize,
 }
 
 impl Qemu {
@@ -60,7 +66,10 @@ impl Qemu {
             .args(["-device", "virtio-blk-pci,drive=root"])
             .args(["-netdev", "tap,id=vpc,ifname=vpc,script=no,downscript=no"])
             .args(["-device", "virtio-net-pci,netdev=vpc,mac=02:00:ac:1f:00:0a,romfile="])
-            .args(["-device", "virtio-rng-pci"]);
+            .args(["-device", "virtio-rng-pci"])
+            .args((1..=SLOTS).flat_map(|slot| {
+                ["-device".to_owned(), format!("pcie-root-port,id=slot{slot},chassis={slot},slot={slot}")]
+            }));
         if options.ec2 {
             qemu.args(EC2.iter().flat_map(|strings| ["-smbios", strings]));
         }
@@ -80,7 +89,7 @@ impl Qemu {
         };
         let (mut monitor, agent) = (connect("monitor")?, connect("agent")?);
         monitor.call("qmp_capabilities", &json!({}), Instant::now() + Duration::from_secs(60))?;
-        Ok(Qemu { process, monitor: monitor.into(), agent: agent.into() })
+        Ok(Qemu { process, monitor: monitor.into(), agent: agent.into(), attached: AtomicUsize::new(0) })
     }
 
     pub(super) fn agent(&self) -> MutexGuard<'_, Channel> {
@@ -93,6 +102,21 @@ impl Qemu {
         let deadline = Instant::now() + Duration::from_secs(60);
         let said = monitor.call("human-monitor-command", &json!({ "command-line": line }), deadline)?;
         ensure!(said == "", "{line}: {said}");
+        Ok(())
+    }
+
+    /// Attaches an NVMe disk with a serial number to the running machine.
+    pub(super) fn attach(&self, image: &Path, serial: &str) -> Result<()> {
+        let slot = self.attached.fetch_add(1, Ordering::Relaxed) + 1;
+        ensure!(slot <= SLOTS, "the machine has {SLOTS} slots");
+        let mut monitor = self.monitor.lock().expect("no panic in a conversation");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let file = json!({ "driver": "file", "filename": image });
+        monitor.call("blockdev-add", &json!({ "driver": "raw", "node-name": serial, "file": file }), deadline)?;
+        let bus = format!("slot{slot}");
+        let disk =
+            json!({ "driver": "nvme", "id": format!("disk{slot}"), "bus": bus, "drive": serial, "serial": serial });
+        monitor.call("device_add", &disk, deadline)?;
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 mod baked;
 mod clock;
+mod disks;
 mod firmware;
 mod power;
 mod releases;
