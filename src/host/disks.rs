@@ -1,5 +1,7 @@
 //! Block devices: their nodes in `/dev`, and what the kernel says about them in `/sys`, sysfs(5).
 
+pub mod content;
+
 use std::{fs::File, io};
 
 use anyhow::{Context, Result};

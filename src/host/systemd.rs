@@ -1,5 +1,6 @@
 //! systemd units. One `systemctl show` reads the states of all units; `systemctl` changes them.
 
+pub mod escape;
 mod mask;
 mod reload;
 

@@ -1,6 +1,5 @@
 //! The kind `filesystem`.
 
-mod content;
 mod note;
 
 use std::{fmt, time::Duration};
@@ -9,7 +8,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::{content::DeviceContent, note::MakingNote};
+use self::note::MakingNote;
 use super::{
     Change, Finding, Kind, Resource,
     device::{DeviceName, of_label, to_look_at},
@@ -17,7 +16,10 @@ use super::{
 };
 use crate::{
     error::Fault,
-    host::{command::Program, disks::BlockDevice},
+    host::{
+        command::Program,
+        disks::{BlockDevice, content::DeviceContent},
+    },
     system::{Fact, System},
     value::{ByteSize, Span, quoted, spoken},
 };
@@ -177,7 +179,7 @@ impl DiskFormat {
     /// If it has content that is not the declared file system.
     fn what_to_do(&self, system: &System, device: &BlockDevice) -> Result<ToDo> {
         let note = MakingNote::load(system, device)?;
-        match DeviceContent::read(system, device)? {
+        match DeviceContent::read(&system.host, device)? {
             DeviceContent::FileSystem(found) if note.as_ref().is_some_and(|note| found.is_unfinished(&note.uuid)) => {
                 Ok(ToDo::MakeAgain)
             }

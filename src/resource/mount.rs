@@ -13,7 +13,7 @@ use serde::Deserialize;
 use self::{
     options::{MountOptions, of_unit},
     source::MountSource,
-    units::{UnitFile, escape},
+    units::UnitFile,
 };
 use super::{
     Change, Finding, Kind, Resource,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     error::Fault,
-    host::{command::Program, mounts::MountedFileSystem, root::FileType, root::way::Owner},
+    host::{command::Program, mounts::MountedFileSystem, root::FileType, root::way::Owner, systemd::escape::escape},
     system::{Fact, System, places::Claim},
     value::{AbsPath, Span, quoted, spoken},
 };

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 
+use super::BlockDevice;
 use crate::{
     error::Fault,
-    host::{command::Program, disks::BlockDevice},
-    system::System,
+    host::{Host, command::Program},
     value::quoted,
 };
 
@@ -21,7 +21,7 @@ const SUPERBLOCK_BYTES: usize = 2048;
 
 /// The content of a device.
 #[derive(Debug)]
-pub(super) enum DeviceContent {
+pub enum DeviceContent {
     /// A file system.
     FileSystem(FoundFileSystem),
     /// Something else that is known or in use, in words.
@@ -34,11 +34,11 @@ pub(super) enum DeviceContent {
 
 /// A file system on a device.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct FoundFileSystem {
+pub struct FoundFileSystem {
     /// Its type, such as `ext4`.
-    pub(super) file_system: String,
+    pub file_system: String,
     /// Its label; empty if it has none.
-    pub(super) label: String,
+    pub label: String,
     uuid: String,
     /// Whether mkfs has written all of it, or whether it was in use since.
     is_complete: bool,
@@ -46,22 +46,22 @@ pub(super) struct FoundFileSystem {
 
 impl FoundFileSystem {
     /// Returns whether it is the one with this UUID, and mkfs was cut off.
-    pub(super) fn is_unfinished(&self, uuid: &str) -> bool {
+    pub fn is_unfinished(&self, uuid: &str) -> bool {
         self.uuid == uuid && !self.is_complete
     }
 }
 
 impl DeviceContent {
     /// Reads what is on a device. The file system of a mounted one is known without a program.
-    pub(super) fn read(system: &System, device: &BlockDevice) -> Result<Self> {
-        let mounts = system.host.mounts()?;
-        let start = system.host.device_start(device, SUPERBLOCK_BYTES)?;
+    pub fn read(host: &Host, device: &BlockDevice) -> Result<Self> {
+        let mounts = host.mounts()?;
+        let start = host.device_start(device, SUPERBLOCK_BYTES)?;
         if let Some(mounted) = mounts.iter().find(|mounted| mounted.number == device.number) {
             let found = superblock(&start).unwrap_or_default();
             let file_system = mounted.file_system.clone();
             return Ok(Self::FileSystem(FoundFileSystem { file_system, is_complete: true, ..found }));
         }
-        match probe(system, device)? {
+        match probe(host, device)? {
             Some(known)
                 if known.contains_key("TYPE") && known.get("USAGE").is_none_or(|usage| usage == "filesystem") =>
             {
@@ -80,29 +80,29 @@ impl DeviceContent {
                 };
                 Ok(Self::Other(what))
             }
-            None => Self::of_unknown(system, device),
+            None => Self::of_unknown(host, device),
         }
     }
 
     /// Reads a device of which blkid knows nothing.
-    fn of_unknown(system: &System, device: &BlockDevice) -> Result<Self> {
-        if let Some(used) = system.host.use_of_device(device)? {
+    fn of_unknown(host: &Host, device: &BlockDevice) -> Result<Self> {
+        if let Some(used) = host.use_of_device(device)? {
             return Ok(Self::Other(used));
         }
-        let file = system.host.open_unused_device(device)?;
-        let at = system.host.first_byte_in_use(device, &file, &ranges(device.bytes))?;
+        let file = host.open_unused_device(device)?;
+        let at = host.first_byte_in_use(device, &file, &ranges(device.bytes))?;
         Ok(at.map_or(Self::Blank, Self::Bytes))
     }
 }
 
 /// Returns what blkid(8) reads from a device; `None` if it knows nothing that is on it.
-fn probe(system: &System, device: &BlockDevice) -> Result<Option<BTreeMap<String, String>>> {
+fn probe(host: &Host, device: &BlockDevice) -> Result<Option<BTreeMap<String, String>>> {
     /// Its exit codes if it finds nothing, and if several things contradict each other.
     const NOTHING: i32 = 2;
     const AMBIVALENT: i32 = 8;
     let node = device.node.as_str();
     let command = Program::new(["blkid", "-p", "-o", "export", node]);
-    let finished = system.host.run(&command)?;
+    let finished = host.run(&command)?;
     match finished.code() {
         NOTHING => return Ok(None),
         AMBIVALENT => {
