@@ -13,6 +13,7 @@ pub mod fetched;
 pub mod fuzz;
 mod http;
 mod mirrors;
+pub mod names;
 mod origin;
 pub mod pin;
 mod progress;

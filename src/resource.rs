@@ -24,6 +24,7 @@ pub mod service;
 pub mod swap;
 pub mod sysctl;
 pub mod tcp_check;
+pub mod tree;
 pub mod user;
 mod wait;
 
@@ -278,6 +279,7 @@ pub static KINDS: &[KindEntry] = &[
     kind::<directory::Directory>(),
     kind::<file::File>(),
     kind::<archive::UnpackedArchive>(),
+    kind::<tree::PrefixTree>(),
     kind::<link::Link>(),
     kind::<absent::Absent>(),
     kind::<user::User>(),

@@ -95,6 +95,8 @@ pub struct System {
     kept: previous::KeptCell,
     /// The packages that resources of the manifest keep installed, as declared.
     declared_packages: RefCell<Vec<String>>,
+    /// The paths that resources of this machine manage.
+    declared_paths: RefCell<BTreeSet<AbsPath>>,
     variables: RefCell<Option<Rc<Variables>>>,
     /// The previous directories of archives, which go at the end of the run, each with the paths that it keeps.
     leaving: RefCell<BTreeMap<AbsPath, Vec<String>>>,
@@ -115,6 +117,7 @@ impl System {
             survey: RefCell::default(),
             kept: RefCell::default(),
             declared_packages: RefCell::default(),
+            declared_paths: RefCell::default(),
             variables: RefCell::default(),
             leaving: RefCell::default(),
         })
@@ -245,6 +248,16 @@ impl System {
     /// Sets the variables for templates.
     pub fn set_variables(&self, variables: Rc<Variables>) {
         *self.variables.borrow_mut() = Some(variables);
+    }
+
+    /// Sets the paths that the resources of this machine manage.
+    pub fn set_declared(&self, paths: impl IntoIterator<Item = AbsPath>) {
+        *self.declared_paths.borrow_mut() = paths.into_iter().collect();
+    }
+
+    /// Returns whether a resource of this machine manages a path.
+    pub fn is_declared(&self, path: &AbsPath) -> bool {
+        self.declared_paths.borrow().contains(path)
     }
 
     /// Replaces `{{ name }}` in a template.

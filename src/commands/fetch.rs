@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use self::wanted::{Wanted, What, relative_path};
+use self::wanted::{Wanted, What};
 use crate::{
     aws::{
         account::AwsSettings,
@@ -21,6 +21,7 @@ use crate::{
     error::{self, Class, Fault},
     fetch::{
         batch::{Delivery, DeliveryEvent, Order, prepare_directory},
+        names::relative_path,
         source::Source,
     },
     host::root::is_full,
@@ -173,7 +174,7 @@ fn expand(system: &System, wanted: Vec<Wanted>) -> Result<Vec<WantedFile>> {
 }
 
 /// An object below a prefix.
-fn below(prefix: &Prefix, Listed { key, size }: Listed) -> WantedFile {
+fn below(prefix: &Prefix, Listed { key, size, .. }: Listed) -> WantedFile {
     let name = relative_path(&key, &prefix.prefix);
     let source = Source::S3 { bucket: prefix.bucket.clone(), key, version: None };
     match name {
@@ -279,7 +280,12 @@ fn deliver(system: &System, files: &mut [WantedFile], jobs: Option<usize>, mut b
     let mut open = vec![];
     for file in files.iter_mut().filter(|file| file.outcome.is_none()) {
         if let (Some(download), Some(path)) = (&file.wanted, &file.path) {
-            orders.push(Order { source: download.source.clone(), sha256: download.sha256, destination: path.clone() });
+            orders.push(Order {
+                source: download.source.clone(),
+                sha256: download.sha256,
+                destination: path.clone(),
+                ownership: None,
+            });
             bars.expect(&file.name, file.size);
             open.push(file);
         }

@@ -47,6 +47,8 @@ pub struct Order {
     pub sha256: Option<Sha256>,
     /// Its path. Missing directories are made.
     pub destination: AbsPath,
+    /// Its owner and mode. Without them, it belongs to the calling user, with the permissions that the umask leaves.
+    pub ownership: Option<Ownership>,
 }
 
 /// A delivered file.
@@ -101,8 +103,7 @@ type FinishedOrder = (usize, Result<Fetched, Fault>);
 impl Fetcher {
     /// Downloads all orders, at most `jobs` at once; without `jobs` the engine decides. Calls `observe` for each event.
     ///
-    /// Each file appears whole and verified, or not at all. It belongs to the calling user, with the permissions that
-    /// the umask leaves. The results are in the order of the orders.
+    /// Each file appears whole and verified, or not at all. The results are in the order of the orders.
     ///
     /// # Errors
     /// If a signal ends it. The failure of one order is that order's result, also if a deadline has passed.
@@ -232,7 +233,7 @@ impl Fetcher {
     /// Returns the staged file of a destination, which may hold bytes of an earlier process.
     fn spool_beside(&self, host: &Host, order: &Order, umask: u32) -> Result<Spool> {
         let directory = order.destination.parent().unwrap_or_else(|| "/".into());
-        let part = host.root().resume(&order.destination, ours(0o666 & !umask))?;
+        let part = host.root().resume(&order.destination, order.ownership.unwrap_or_else(|| ours(0o666 & !umask)))?;
         Ok(Spool::new(SpoolFile::Part(part), directory, &self.pull(order))?)
     }
 

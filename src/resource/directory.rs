@@ -102,6 +102,11 @@ impl Resource for Directory {
 }
 
 impl Directory {
+    /// Returns a directory with an optional owner and group, for a kind that has some.
+    pub(super) fn of(path: AbsPath, owner: Option<NameOrNumber>, group: Option<NameOrNumber>, mode: FileMode) -> Self {
+        Self { path, owner, group, mode: Some(mode) }
+    }
+
     /// Returns a user's directory with mode 0700, for a kind that needs one.
     pub(super) fn private(path: AbsPath, owner: &AccountName) -> Self {
         Self { path, owner: Some(owner.into()), group: None, mode: Some(FileMode(0o700)) }

@@ -292,7 +292,7 @@ impl File {
     /// Whether a file with the right bytes is replaced, rather than given to another owner or mode: a user who could
     /// write to it may have it open, and could still. Nor can a user take over the file of another one in its directory.
     /// A user who could only read it gets nothing new: other bytes are always written to a new file.
-    fn must_be_new(now: &Ownership, (ids, mode): (Ids, u32), is_a_users: bool) -> bool {
+    pub(super) fn must_be_new(now: &Ownership, (ids, mode): (Ids, u32), is_a_users: bool) -> bool {
         let is_given = ids.is_some_and(|(uid, _)| uid != now.uid) && (is_a_users || now.uid != 0);
         let goes_from = |bit: u32, to_another: bool| now.mode & bit != 0 && (mode & bit == 0 || to_another);
         is_given || goes_from(0o020, ids.is_some_and(|(_, gid)| gid != now.gid)) || goes_from(0o002, false)

@@ -65,6 +65,7 @@ mod summary;
 mod swap;
 mod sysctl;
 mod terminal;
+mod tree;
 mod trust;
 mod typed;
 mod user;

@@ -51,6 +51,8 @@ pub struct Listed {
     pub key: String,
     /// Its length in bytes.
     pub size: u64,
+    /// Its `ETag`, which differs for other bytes.
+    pub etag: Option<String>,
 }
 
 fn listed(entry: &Entry, encoded: bool) -> Result<Listed, Fault> {
@@ -64,7 +66,8 @@ fn listed(entry: &Entry, encoded: bool) -> Result<Listed, Fault> {
     } else {
         key.to_owned()
     };
-    Ok(Listed { key, size: entry.size().and_then(|size| u64::try_from(size).ok()).unwrap_or_default() })
+    let size = entry.size().and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
+    Ok(Listed { key, size, etag: entry.e_tag().map(str::to_owned) })
 }
 
 impl S3 {

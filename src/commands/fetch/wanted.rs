@@ -9,9 +9,9 @@ use crate::{
     aws::s3::listing::Prefix,
     cli,
     error::Fault,
-    fetch::{pin::split_pin, source::Source},
-    host::root::{Root, check_name, host_path},
-    value::{Sha256, printable},
+    fetch::{names::check_component, pin::split_pin, source::Source},
+    host::root::{Root, host_path},
+    value::Sha256,
 };
 
 /// The longest `--input`, which has room for more than a hundred thousand URLs.
@@ -119,21 +119,4 @@ fn file_name(source: &Source) -> Result<String> {
     ensure!(!name.is_empty(), "it ends in a slash, so there is no file name");
     check_component(&name)?;
     Ok(name)
-}
-
-/// Returns the path of an object below the output directory, which stands for the prefix.
-pub(super) fn relative_path(key: &str, prefix: &str) -> Result<String> {
-    let path = key.strip_prefix(prefix).with_context(|| format!("it does not begin with {prefix}"))?;
-    path.split('/').try_for_each(check_component)?;
-    Ok(path.to_owned())
-}
-
-/// Refuses a name that leads to another directory or has characters that hide a part of it.
-fn check_component(name: &str) -> Result<()> {
-    ensure!(!name.is_empty(), "its path has an empty part");
-    ensure!(!matches!(name, "." | ".."), "`{name}` is no file name");
-    ensure!(!name.contains('/'), "the file name at its end holds an encoded slash");
-    ensure!(name.len() < 256, "the file name at its end has more than 255 bytes");
-    printable(name).context("the file name at its end")?;
-    check_name(name)
 }

@@ -17,6 +17,7 @@ fn what_arrived_before_a_deadline_is_there_and_the_rest_has_failed() {
     });
     let bench = Bench::new(settings());
     let order = |name: &str| Order {
+        ownership: None,
         source: server.url(&format!("/{name}")).parse().unwrap(),
         sha256: None,
         destination: format!("/{name}").parse().unwrap(),

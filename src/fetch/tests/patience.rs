@@ -233,8 +233,12 @@ fn deliver_at_the_deadline(replies: Vec<Reply>) -> (Result<Delivery>, usize) {
     let pause = Duration::from_hours(1_000_000);
     let pace = Pace { first: pause, longest: pause, ..Pace::default() };
     let bench = Bench::new(settings_with(|network| network.pace = pace));
-    let order =
-        Order { source: server.url("/jar").parse().unwrap(), sha256: None, destination: "/jar".parse().unwrap() };
+    let order = Order {
+        source: server.url("/jar").parse().unwrap(),
+        sha256: None,
+        destination: "/jar".parse().unwrap(),
+        ownership: None,
+    };
     let deadlines = &bench.system.host.stop.deadlines;
     let left = Cell::new(0);
     let observe = &mut |_: DeliveryEvent<'_>| {
