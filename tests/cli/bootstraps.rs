@@ -11,14 +11,17 @@ use crate::{
 const WORLD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/world");
 const CASES: usize = 47;
 /// How many must be said without a shell script.
-const SAID: usize = 20;
+const SAID: usize = 28;
 /// How many must run on machines.
 const RUN: usize = 15;
 /// The secret variables of all cases.
 const SECRETS: &str = r#"
+admin_password = "a password"
 app_password = "a password"
+db_password = "a password"
 foobar_password_hash = "$6$salt$7H/1LT4f9/N3wpgNunhsIqtMj62OKiS3nyNwuizouQc3u7MbYCarYeAHWYPYb2FT.lbioDm2RrkJPb9BZMN1O/"
 host_key = "a key"
+private_key = "a key"
 registry_password = "a password"
 validation_key = "a key"
 "#;

@@ -14,7 +14,8 @@ pub fn of(resource: &str, own: &[(&str, &str)]) -> Option<ByHand> {
     if let Some((_, remove)) = own.iter().find(|(of, _)| *of == resource) {
         return (!remove.is_empty()).then(|| ByHand { remove: (*remove).to_owned(), restore: String::new() });
     }
-    let last = name.split(' ').next_back()?;
+    // `package one, two, three=1.* and 2 more`
+    let last = name.split(" and ").next()?.split(", ").last()?.split('=').next()?;
     let mut restore = String::new();
     let remove = match kind {
         _ if is_check(resource) => return None,
@@ -24,6 +25,7 @@ pub fn of(resource: &str, own: &[(&str, &str)]) -> Option<ByHand> {
             restore = format!("mv {name}.away {name}");
             format!("mv {name} {name}.away")
         }
+        "archive" => format!("rm $(find {name} -type f | sort | head -n 1)"),
         "absent" => format!("mkdir -p $(dirname {name}); touch {name}"),
         "user" => format!("userdel --force {name} 2> /dev/null"),
         "group" => format!("groupdel {name}"),
@@ -38,4 +40,10 @@ pub fn of(resource: &str, own: &[(&str, &str)]) -> Option<ByHand> {
 
 pub fn is_check(resource: &str) -> bool {
     resource.starts_with("http_check ") || resource.starts_with("tcp_check ")
+}
+
+/// Whether the effect of `name` goes when that of `resource` is removed: a directory goes with the one that it is in, and loses
+/// its owner with the user.
+pub fn goes_with(name: &str, resource: &str) -> bool {
+    name.starts_with(&format!("{resource}/")) || (resource.starts_with("user ") && name.starts_with("directory "))
 }

@@ -27,18 +27,35 @@ pub const APPLICATIONS: [Case; 7] = [
         ],
     },
     // Debian's apt provides the one, and no origin here has the other.
-    Case { id: "G12", image: "", by_hand: &[("package apt-transport-https ca-certificates", "")] },
+    Case { id: "G12", image: "", by_hand: &[("package apt-transport-https, ca-certificates", "")] },
     Case { id: "A13", image: "", by_hand: &[("command gitlab-reconfigure", "rm /var/opt/gitlab/bootstrapped")] },
     Case { id: "I11", image: "", by_hand: &[("command chef-client", "rm /etc/chef/client.pem")] },
     case("I07"),
 ];
 
-pub const BUILDS: [Case; 5] = [
+pub const BUILDS: [Case; 8] = [
     case("G02"),
     case("G04"),
-    Case { id: "D08", image: "useradd --create-home ubuntu", by_hand: &[("command dev-certs", "rm -r /root/.dotnet")] },
+    Case {
+        id: "D08",
+        image: "useradd --create-home ubuntu",
+        by_hand: &[
+            ("command dev-certs", "rm -r /root/.dotnet"),
+            (
+                "package dotnet-sdk-6.0, apt-transport-https, ca-certificates and 2 more",
+                "dpkg --purge dotnet-sdk-6.0 > /dev/null",
+            ),
+        ],
+    },
     Case { id: "T14", image: "", by_hand: &[("command registry-login", "rm /root/.docker/config.json")] },
     case("A05"),
+    case("T12"),
+    Case {
+        id: "B03",
+        image: "",
+        by_hand: &[("command cloudwatch-agent", "dpkg --purge amazon-cloudwatch-agent > /dev/null")],
+    },
+    Case { id: "S04", image: "", by_hand: &[("command pm2", "rm /home/ubuntu/.npm-global/pm2")] },
 ];
 
 pub const SYSTEM: [Case; 8] = [

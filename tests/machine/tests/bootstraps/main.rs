@@ -73,7 +73,7 @@ fn converges(machine: &Machine, case: &Case, variables: &[String]) -> Result<()>
         machine.sh(&remove)?;
         let pending = plan()?.into_iter().filter_map(|(name, is_pending)| is_pending.then_some(name));
         let pending: BTreeSet<String> = pending.filter(|name| !by_hand::is_check(name)).collect();
-        let new: Vec<&String> = pending.difference(&named).collect();
+        let new: Vec<&String> = pending.difference(&named).filter(|name| !by_hand::goes_with(name, resource)).collect();
         ensure!(new == [resource], "after `{remove}`, plan names {new:#?}, not {resource} alone");
         if restore.is_empty() {
             named = pending;

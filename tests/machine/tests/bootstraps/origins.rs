@@ -15,6 +15,7 @@ registry_password = "a password"
 app_password = "a password"
 validation_key = "a key"
 host_key = "a key"
+private_key = "a key"
 foobar_password_hash = "$6$j212wezy$7H/1LT4f9/N3wpgNunhsIqtMj62OKiS3nyNwuizouQc3u7MbYCarYeAHWYPYb2FT.lbioDm2RrkJPb9BZMN1O/"
 "#;
 
@@ -37,6 +38,43 @@ const DOCKER: &str = r#"
 if [ "$1" = login ]; then
     cat > /dev/null; mkdir -p /root/.docker; echo '{ "auths": { "quay.io": {} } }' > /root/.docker/config.json
 fi"#;
+
+const ADD: &str = r#"
+import io, tarfile, zipfile
+def add(tar, name, text):
+    member = tarfile.TarInfo(name); member.mode = 0o755; member.size = len(text)
+    tar.addfile(member, io.BytesIO(text.encode()))
+"#;
+/// The path of an archive, the variable of its digest, and the script that makes it.
+const ARCHIVES: [(&str, &str, &str); 2] = [
+    (
+        "releases/1.9.6/consul_1.9.6_linux_amd64.zip",
+        "consul_amd64_sha256",
+        r##"
+with zipfile.ZipFile("archive", "w") as archive:
+    program = zipfile.ZipInfo("consul"); program.external_attr = 0o100755 << 16
+    archive.writestr(program, """#!/usr/bin/python3
+import os, socket, time
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+time.sleep(100000)
+""")
+"##,
+    ),
+    (
+        "node.tar.xz",
+        "node_sha256",
+        r##"
+with tarfile.open("archive", "w:xz") as tar:
+    add(tar, "node/bin/node", "#!/bin/sh\n")
+    add(tar, "node/bin/npm", """#!/bin/sh
+case $1 in
+list) cat $NPM_CONFIG_PREFIX/pm2 ;;
+install) mkdir -p $NPM_CONFIG_PREFIX; echo $3 > $NPM_CONFIG_PREFIX/pm2 ;;
+esac
+""")
+"##,
+    ),
+];
 
 /// Publishes everything, has the machine's apt know the stand-ins of Debian's packages, and returns the variables by which
 /// the cases find their origins.
@@ -76,6 +114,12 @@ pub fn publish(machine: &Machine) -> Result<Vec<String>> {
         "key=http://vendor.test/key".into(),
     ];
     variables.extend(files(machine)?);
+    // The package of the vendor that no repository has.
+    let agent = machine.sh("curl -fsS http://vendor.test/debian/pool/amazon-cloudwatch-agent_99_all.deb -o /root/agent.deb; sha256sum /root/agent.deb")?;
+    world.publish("vendor.test/amd64/99/amazon-cloudwatch-agent.deb", fs::read(machine.path("/root/agent.deb"))?);
+    let digest = agent.split(' ').next().unwrap_or_default();
+    variables.extend(["agent_url=http://vendor.test".into(), "agent_version=99".into()]);
+    variables.push(format!("agent_amd64_sha256={digest}"));
     Ok(variables)
 }
 
@@ -108,6 +152,12 @@ fn files(machine: &Machine) -> Result<Vec<String>> {
         "scripts_url=http://vendor.test/ci".into(),
         "releases_url=http://vendor.test/releases".into(),
     ];
+    for (archive, variable, script) in ARCHIVES {
+        let bytes = python(machine, script)?;
+        variables.push(format!("{variable}={}", sha256(&bytes)));
+        machine.world().publish(&format!("vendor.test/{archive}"), bytes);
+    }
+    variables.push("node_url=http://vendor.test/node.tar.xz".into());
     for variable in ["first_ca", "second_ca"] {
         let certificate = machine.sh(&format!(
             "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null -subj /CN={variable} 2> /dev/null"
@@ -125,6 +175,13 @@ pub fn two_keys(machine: &Machine, address: &str) -> Result<Vec<u8>> {
     Ok([old.key, new.key].concat())
 }
 
+/// Returns what a script writes to the file `archive`. Its function `add` adds a program to a tar.
+fn python(machine: &Machine, script: &str) -> Result<Vec<u8>> {
+    fs::write(machine.path("/root/make"), format!("{ADD}{script}"))?;
+    machine.sh("cd /root; python3 make")?;
+    Ok(fs::read(machine.path("/root/archive"))?)
+}
+
 pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -134,11 +191,21 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 /// Packages of Debian, and of the images of the cases.
 fn debian() -> Vec<StandIn> {
-    let dummies = ["amazon-ecr-credential-helper", "apt-transport-https", "gnupg2", "python3-mysqldb"];
+    let dummies = [
+        "awscli",
+        "git",
+        "jq",
+        "unzip",
+        "amazon-ecr-credential-helper",
+        "apt-transport-https",
+        "gnupg2",
+        "python3-mysqldb",
+    ];
     let mut packages: Vec<StandIn> = dummies.into_iter().map(StandIn::new).collect();
     packages.extend(["software-properties-common", "iptables"].map(StandIn::new));
     packages.extend([
         StandIn::new("amazon-ssm-agent").service("amazon-ssm-agent.service", SLEEP),
+        StandIn::new("amazon-cloudwatch-agent"),
         StandIn::new("apache2")
             .directory("/var/www/html")
             .service("apache2.service", "/usr/bin/python3 -m http.server 80 --directory /var/www/html"),
