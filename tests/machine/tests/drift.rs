@@ -125,7 +125,7 @@ source = "s3://glovo-config/nginx/default"
 [[resource]]
 kind = "archive"
 path = "/opt/tool"
-source = "file:///root/tool.tar.xz"
+source = "file:///root/tool.tar.gz"
 sha256 = "TOOL"
 strip = 1
 keep = ["data"]
@@ -133,7 +133,7 @@ keep = ["data"]
 [[resource]]
 kind = "file"
 path = "/usr/local/bin/tool"
-source = "file:///root/tool.tar.xz"
+source = "file:///root/tool.tar.gz"
 sha256 = "TOOL"
 member = "tool-1/bin/tool"
 mode = "0755"
@@ -172,7 +172,7 @@ fn of_every_other_kind() -> Result<()> {
     let key = machine.sh("curl -fsS http://apt.test/key.asc | sha256sum | cut -c 1-64")?;
     let tool = machine.sh(
         "mkdir -p /tmp/tool-1/bin /tmp/tool-1/lib; echo tool > /tmp/tool-1/bin/tool; echo lib > /tmp/tool-1/lib/a
-        cd /tmp; tar -cJf /root/tool.tar.xz tool-1; sha256sum /root/tool.tar.xz | cut -c 1-64",
+        cd /tmp; tar -czf /root/tool.tar.gz tool-1; sha256sum /root/tool.tar.gz | cut -c 1-64",
     )?;
     let kinds = KINDS.replace("KEY", key.trim()).replace("TOOL", tool.trim());
     fs::write(machine.path("/root/kinds.toml"), kinds)?;
@@ -183,7 +183,7 @@ fn of_every_other_kind() -> Result<()> {
     let index =
         "command index: run the shell script `/bin/sh -euc 'cat /etc/app.conf > index; id -Gn > groups'`, because";
     let index_on = format!("{index} /etc/motd has changed since its last good run");
-    let again = |why: &str| format!("archive /opt/tool: unpack again: {why}; from file:///root/tool.tar.xz");
+    let again = |why: &str| format!("archive /opt/tool: unpack again: {why}; from file:///root/tool.tar.gz");
     check(
         &machine,
         agent,
@@ -212,7 +212,7 @@ fn of_every_other_kind() -> Result<()> {
             (
                 "echo > /usr/local/bin/tool",
                 &[
-                    "file /usr/local/bin/tool: write content again (the file has changed since) from file:///root/tool.tar.xz",
+                    "file /usr/local/bin/tool: write content again (the file has changed since) from file:///root/tool.tar.gz",
                 ],
             ),
             ("echo more >> /etc/motd", &[&index_on]),
