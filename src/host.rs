@@ -5,6 +5,7 @@
 
 pub mod account_changes;
 pub mod accounts;
+pub mod authorized_keys;
 pub mod calls;
 pub mod command;
 pub mod console;

@@ -7,16 +7,14 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::{
-    attributes::{Expiry, PasswordHash},
-    ssh_keys::SshKey,
-};
+use self::attributes::{Expiry, PasswordHash};
 use super::{Change, Finding, Kind, Resource, ownership::AccountName};
 use crate::{
     error::Fault,
     host::{
         account_changes::{GSHADOW, SHADOW, Shadow},
         accounts,
+        authorized_keys::SshKey,
         command::Program,
         root::way::{Owner, Writers},
     },
