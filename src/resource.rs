@@ -9,7 +9,6 @@ pub mod apt_repository;
 pub mod archive;
 pub mod command;
 pub mod deferred;
-pub mod device;
 pub mod directory;
 pub mod file;
 pub mod filesystem;
@@ -18,7 +17,6 @@ pub mod host;
 pub mod http_check;
 pub mod link;
 pub mod mount;
-pub mod ownership;
 pub mod package;
 pub mod service;
 pub mod swap;
@@ -26,7 +24,6 @@ pub mod sysctl;
 pub mod tcp_check;
 pub mod tree;
 pub mod user;
-mod wait;
 
 use std::fmt;
 
@@ -36,7 +33,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     host::root::{check_name, way::Writers},
     packages::{manager::Family, name::PackageName},
-    system::{Fact, System},
+    system::{Fact, System, device, ownership, wait},
     value::AbsPath,
 };
 

@@ -1,8 +1,11 @@
 //! The environment of a kind: the machine, its downloads, and the expected facts of a plan.
 
+pub mod device;
+pub mod ownership;
 pub mod places;
 mod previous;
 pub(crate) mod remote;
+pub mod wait;
 
 use std::{
     cell::RefCell,

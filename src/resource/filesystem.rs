@@ -11,7 +11,7 @@ use serde::Deserialize;
 use self::note::MakingNote;
 use super::{
     Change, Finding, Kind, Resource,
-    device::{DeviceName, of_label, to_look_at},
+    device::{DeviceName, is_label, to_look_at},
     wait::CheckDeadline,
 };
 use crate::{
@@ -275,4 +275,14 @@ enum ToDo {
     Make,
     /// Make it again: an earlier run was cut off.
     MakeAgain,
+}
+
+/// Returns a finding if a label cannot be that of a file system.
+fn of_label(label: &str, max_bytes: usize) -> Option<Finding> {
+    if !is_label(label) {
+        let message = format!("`{}` is not a label", label.escape_debug());
+        return Some(Finding::new("label", message).hint("use letters, digits, `-`, `.`, `_` and `+`"));
+    }
+    (label.len() > max_bytes)
+        .then(|| Finding::new("label", format!("a label of this type has at most {max_bytes} bytes")))
 }

@@ -6,14 +6,13 @@ use anyhow::{Result, bail, ensure};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Finding, wait::CheckDeadline};
+use super::{Fact, Mode, System, wait::CheckDeadline};
 use crate::{
     error::Fault,
     host::{
         command::{Finished, Program},
         disks::{BlockDevice, NvmeDisk},
     },
-    system::{Fact, Mode, System},
     value::{AbsPath, quoted, spoken},
 };
 
@@ -78,37 +77,27 @@ impl fmt::Display for DeviceName {
 }
 
 /// Returns whether a character has a meaning in a unit file, or separates words there.
-pub(super) fn is_of_syntax(c: char) -> bool {
+pub fn is_of_syntax(c: char) -> bool {
     c.is_whitespace() || c.is_control() || "\"'\\%".contains(c)
 }
 
 /// Returns whether a label has no character that udev writes in another way.
-pub(super) fn is_label(label: &str) -> bool {
+pub fn is_label(label: &str) -> bool {
     !label.is_empty() && label.len() < 128 && label.chars().all(|c| c.is_ascii_alphanumeric() || "-._+".contains(c))
-}
-
-/// Returns a finding if a label cannot be that of a file system.
-pub(super) fn of_label(label: &str, max_bytes: usize) -> Option<Finding> {
-    if !is_label(label) {
-        let message = format!("`{}` is not a label", label.escape_debug());
-        return Some(Finding::new("label", message).hint("use letters, digits, `-`, `.`, `_` and `+`"));
-    }
-    (label.len() > max_bytes)
-        .then(|| Finding::new("label", format!("a label of this type has at most {max_bytes} bytes")))
 }
 
 /// A device on this machine, found by its name.
 #[derive(Debug, Clone)]
-pub(super) struct FoundDevice {
+pub struct FoundDevice {
     /// The device.
-    pub(super) device: BlockDevice,
+    pub device: BlockDevice,
     /// A path that leads to it also after a reboot.
-    pub(super) lasting: AbsPath,
+    pub lasting: AbsPath,
 }
 
 impl DeviceName {
     /// Returns the path that leads to the device after each boot, if it is known without the machine.
-    pub(super) fn lasting_path(&self) -> Option<AbsPath> {
+    pub fn lasting_path(&self) -> Option<AbsPath> {
         match self {
             Self::Path(path) => Some(path.clone()),
             Self::Label(label) => AbsPath::from("/dev/disk/by-label").join(label).ok(),
@@ -117,7 +106,7 @@ impl DeviceName {
     }
 
     /// Returns the device with this name; `None` if the machine does not have it now.
-    pub(super) fn find(&self, system: &System) -> Result<Option<FoundDevice>> {
+    pub fn find(&self, system: &System) -> Result<Option<FoundDevice>> {
         let at = |path: AbsPath| {
             let device = system.host.block_device(&path)?;
             Ok(device.map(|device| FoundDevice { device, lasting: path }))
@@ -137,7 +126,7 @@ impl DeviceName {
     }
 
     /// Waits until the machine has the device.
-    pub(super) fn wait(&self, system: &System, wait: CheckDeadline, limit: Duration) -> Result<FoundDevice> {
+    pub fn wait(&self, system: &System, wait: CheckDeadline, limit: Duration) -> Result<FoundDevice> {
         const MISSING: &str = "waiting until the device is attached";
         // A name that cannot be looked up is no reason to wait.
         let failure = RefCell::new(None);
@@ -245,7 +234,7 @@ fn is_same_name(read: &str, declared: &AbsPath) -> bool {
 }
 
 /// Returns the commands that show what is on a device.
-pub(super) fn to_look_at(device: &BlockDevice) -> String {
+pub fn to_look_at(device: &BlockDevice) -> String {
     let node = quoted(device.node.as_str());
     format!("lsblk --fs {node}; wipefs --no-act {node}")
 }

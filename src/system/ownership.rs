@@ -7,10 +7,10 @@ use nix::unistd::geteuid;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::{Fact, System};
 use crate::{
     error::Fault,
     host::root::{Ownership, way::Owner},
-    system::{Fact, System},
 };
 
 /// The name of a user or group: a lower-case letter or `_`, then lower-case letters, digits, `_` and `-`; at most 32

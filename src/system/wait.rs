@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 
-use crate::system::System;
+use super::System;
 
 /// The first pause between two questions. Each later one is half as long again.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -18,21 +18,21 @@ const MIN_PAUSE_FOR_UNITS: Duration = Duration::from_millis(100);
 
 /// The time that a check has. It begins with the first question, which the plan asks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct CheckDeadline {
+pub struct CheckDeadline {
     began: Instant,
     deadline: Duration,
 }
 
 impl CheckDeadline {
     /// Begins the wait.
-    pub(super) fn begin(deadline: Duration) -> Self {
+    pub fn begin(deadline: Duration) -> Self {
         Self { began: Instant::now(), deadline }
     }
 
     /// Returns the most time that the first question may take.
     ///
     /// A deadline of zero means one question, without a limit of its own.
-    pub(super) fn first_limit(self) -> Duration {
+    pub fn first_limit(self) -> Duration {
         if self.deadline.is_zero() { Duration::MAX } else { self.deadline }
     }
 
@@ -47,7 +47,7 @@ impl CheckDeadline {
     ///
     /// # Errors
     /// If a service that this run has started ends, or if the run is stopped.
-    pub(super) fn until_right<W: Display>(
+    pub fn until_right<W: Display>(
         self,
         system: &System,
         title: &str,
