@@ -51,7 +51,7 @@ pub struct Listed {
     pub key: String,
     /// Its length in bytes.
     pub size: u64,
-    /// Its `ETag`, which differs for other bytes.
+    /// Its `ETag`, which differs for other bytes; else its size and the time of its last change.
     pub etag: Option<String>,
 }
 
@@ -67,7 +67,9 @@ fn listed(entry: &Entry, encoded: bool) -> Result<Listed, Fault> {
         key.to_owned()
     };
     let size = entry.size().and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
-    Ok(Listed { key, size, etag: entry.e_tag().map(str::to_owned) })
+    // S3 sends an ETag with each object; some services that speak its protocol send none.
+    let changed = || entry.last_modified().map(|time| format!("{size} bytes of {}", time.secs()));
+    Ok(Listed { key, size, etag: entry.e_tag().map(str::to_owned).or_else(changed) })
 }
 
 impl S3 {
