@@ -18,11 +18,13 @@ pub mod http_check;
 pub mod link;
 pub mod mount;
 pub mod package;
+pub mod package_file;
 pub mod service;
 pub mod swap;
 pub mod sysctl;
 pub mod tcp_check;
 pub mod tree;
+pub mod upgrade;
 pub mod user;
 
 use std::fmt;
@@ -85,6 +87,12 @@ pub trait Resource: fmt::Debug {
 
     /// Returns the path of its secret. Secrets are not written to an image, but at boot.
     fn secret(&self) -> Option<&AbsPath> {
+        None
+    }
+
+    /// Returns the reason why a booted machine ensures it only if its declaration says `phase = "boot"`; `None` if it
+    /// always does.
+    fn only_in_images(&self) -> Option<&'static str> {
         None
     }
 
@@ -272,6 +280,8 @@ const fn kind<K: Kind>() -> KindEntry {
 /// All kinds. The parser, the JSON Schema and the reference manual come from this table.
 pub static KINDS: &[KindEntry] = &[
     kind::<package::Package>(),
+    kind::<package_file::PackageFile>(),
+    kind::<upgrade::Upgrade>(),
     kind::<apt_repository::AptRepository>(),
     kind::<directory::Directory>(),
     kind::<file::File>(),

@@ -323,12 +323,13 @@ impl<'a> Reader<'a> {
             let (title, path) = (resource.title(), resource.owned_path().cloned());
             resource = Box::new(Deferred { title, why, secret, path });
         }
+        let only_in_images = if is_bake || at_boot { None } else { resource.only_in_images() };
         Some(Declared {
             kind: entry.name,
             place: [&text.name, ":", &text.line_of(span.start).to_string()].concat(),
             retries: retries.map_or(0, Spanned::into_inner),
             timeout: timeout.map(|timeout| timeout.into_inner().0),
-            not_here: scope.not_here,
+            not_here: scope.not_here.or_else(|| only_in_images.map(Into::into)),
             resource,
         })
     }

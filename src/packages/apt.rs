@@ -4,6 +4,7 @@ mod archives;
 mod cause;
 mod choice;
 pub mod dpkg;
+mod file;
 mod hold;
 mod installation;
 mod lists;
@@ -16,6 +17,7 @@ mod removal;
 mod sources;
 mod space;
 mod transaction;
+mod upgrade;
 mod version;
 
 use std::time::Duration;
@@ -32,7 +34,7 @@ use self::{
 use super::{
     manager::{
         Choice, ImageTraces, Installation, InstalledPackage, Lack, PackageChange, PackageManager, PasswordFiles,
-        Repair, Update,
+        Repair, Update, UpgradeRequest, Upgrades,
     },
     name::PackageName,
 };
@@ -138,6 +140,10 @@ impl PackageManager for Apt {
             let summary = "remove the policy-rc.d that a killed installation left".into();
             repairs.push(Repair { summary, brings_packages: false, make: sweep_policy });
         }
+        if host.root().status(&file::place())?.is_some() {
+            let summary = "remove the package file that a killed installation left".into();
+            repairs.push(Repair { summary, brings_packages: false, make: file::sweep });
+        }
         // dpkg and apt configure all of these before an installation, also packages that no resource declares.
         let unconfigured = if is_installing { status.unconfigured() } else { vec![] };
         if status.is_interrupted() || !unconfigured.is_empty() {
@@ -147,7 +153,27 @@ impl PackageManager for Apt {
     }
 
     fn install(&self, system: &System, installation: &Installation) -> Result<()> {
-        installation::install(system, installation)
+        installation::install(system, installation, None)
+    }
+
+    fn file_place(&self) -> AbsPath {
+        file::place()
+    }
+
+    fn check_file(&self, system: &System, path: &AbsPath, package: &PackageName) -> Result<()> {
+        file::check(system, path, package)
+    }
+
+    fn install_file(&self, system: &System, package: &PackageName, reinstall: bool) -> Result<()> {
+        file::install(system, package, reinstall)
+    }
+
+    fn upgrades(&self, system: &System, request: &UpgradeRequest) -> Result<Upgrades> {
+        upgrade::planned(system, request)
+    }
+
+    fn upgrade(&self, system: &System, request: &UpgradeRequest) -> Result<()> {
+        upgrade::upgrade(system, request)
     }
 
     fn removal(&self, system: &System, packages: &[PackageName]) -> Result<Vec<PackageChange>> {

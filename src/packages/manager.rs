@@ -1,5 +1,7 @@
 //! The interface of a package manager family. A kind states the desired packages; a family installs them.
 
+use std::fmt;
+
 use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -8,6 +10,7 @@ use super::name::PackageName;
 use crate::{
     host::{Host, root::Root},
     system::System,
+    value::AbsPath,
 };
 
 /// A family of package managers: its tools, its record of packages, its rules of names.
@@ -60,6 +63,24 @@ pub trait PackageManager: Sync {
     /// If the package manager fails. The error has the last lines of its output, their cause and a hint. It is a
     /// temporary failure if a later run may succeed.
     fn install(&self, system: &System, installation: &Installation) -> Result<()>;
+
+    /// Returns the path of a package file while it is installed.
+    fn file_place(&self) -> AbsPath;
+
+    /// Fails unless a file holds a package of this name and version.
+    fn check_file(&self, system: &System, path: &AbsPath, package: &PackageName) -> Result<()>;
+
+    /// Checks the file at [`PackageManager::file_place`], and installs its package with its dependencies.
+    ///
+    /// # Errors
+    /// Those of [`PackageManager::check_file`] and [`PackageManager::install`].
+    fn install_file(&self, system: &System, package: &PackageName, reinstall: bool) -> Result<()>;
+
+    /// Returns the upgrades of the installed packages that the present package lists have.
+    fn upgrades(&self, system: &System, request: &UpgradeRequest) -> Result<Upgrades>;
+
+    /// Updates old package lists, and installs the upgrades. No package is removed.
+    fn upgrade(&self, system: &System, request: &UpgradeRequest) -> Result<()>;
 
     /// Returns all changes that the removal of packages would make; none if none of them is installed.
     ///
@@ -147,6 +168,45 @@ pub struct PackageChange {
     pub from: Option<String>,
     /// The new version; `None` if it is removed.
     pub to: Option<String>,
+}
+
+/// Which packages are upgraded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UpgradeScope {
+    /// Those with a new version in the distribution's security repository.
+    Security,
+    /// All with a new version.
+    All,
+}
+
+impl fmt::Display for UpgradeScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Security => "security",
+            Self::All => "all",
+        })
+    }
+}
+
+/// The parameters of an upgrade.
+#[derive(Debug, Clone)]
+pub struct UpgradeRequest {
+    /// Which packages are upgraded.
+    pub scope: UpgradeScope,
+    /// The packages that stay at their installed versions, beside those that the machine holds.
+    pub hold: Vec<PackageName>,
+    /// The packages with declared versions. They are not upgraded to others.
+    pub declared: Vec<PackageName>,
+}
+
+/// The upgrades that the present package lists have.
+#[derive(Debug)]
+pub struct Upgrades {
+    /// Whether the upgrade updates the lists first, so that it may make other changes.
+    pub are_lists_old: bool,
+    /// Upgraded packages, and new ones that they need.
+    pub changes: Vec<PackageChange>,
 }
 
 /// A repair that must be made before packages can be installed.

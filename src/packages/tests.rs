@@ -8,7 +8,7 @@ use anyhow::ensure;
 use super::{
     manager::{
         Choice, ImageTraces, Installation, InstalledPackage, Lack, PackageChange, PackageManager, PasswordFiles,
-        Repair, Update,
+        Repair, Update, UpgradeRequest, Upgrades,
     },
     *,
 };
@@ -81,6 +81,26 @@ impl PackageManager for MadeUp {
     }
 
     fn install(&self, _: &System, _: &Installation) -> Result<()> {
+        Ok(())
+    }
+
+    fn file_place(&self) -> AbsPath {
+        "/var/lib/made-up/file".into()
+    }
+
+    fn check_file(&self, _: &System, _: &AbsPath, _: &PackageName) -> Result<()> {
+        Ok(())
+    }
+
+    fn install_file(&self, _: &System, _: &PackageName, _: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn upgrades(&self, _: &System, _: &UpgradeRequest) -> Result<Upgrades> {
+        Ok(Upgrades { are_lists_old: false, changes: vec![] })
+    }
+
+    fn upgrade(&self, _: &System, _: &UpgradeRequest) -> Result<()> {
         Ok(())
     }
 

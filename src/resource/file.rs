@@ -97,7 +97,8 @@ pub enum Verify {
     None,
 }
 
-fn empty_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Sha256>, D::Error> {
+/// Reads a digest; `None` for an empty text.
+pub(super) fn empty_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Sha256>, D::Error> {
     match String::deserialize(deserializer)? {
         text if text.is_empty() => Ok(None),
         text => text.parse().map(Some).map_err(serde::de::Error::custom),

@@ -335,8 +335,9 @@ impl<'a> Run<'a> {
         if self.system.mode() == Mode::Plan {
             return Ok(());
         }
-        let (deferred, left): (Vec<_>, Vec<_>) =
-            declared.resource.plan(self.system)?.into_iter().partition(Change::is_deferred);
+        let planned = declared.resource.plan(self.system);
+        self.warnings(index, title);
+        let (deferred, left): (Vec<_>, Vec<_>) = planned?.into_iter().partition(Change::is_deferred);
         for mut change in deferred {
             self.record(index, title, &mut change)?;
         }

@@ -82,3 +82,39 @@ fn a_repository_on_a_machine_without_its_family_is_refused() {
     let plan = sandbox.run(&["plan", "--root", &sandbox.at("tree"), "--steps", &manifest]).expect(1);
     let _ = plan.says("/var/lib/dpkg/status is missing: this is not a Debian or Ubuntu system").says("with `where`");
 }
+
+fn package_file(fields: &str) -> String {
+    format!("[[resource]]\nkind = \"package_file\"\n{fields}\n")
+}
+
+#[test]
+fn wrong_declarations_of_a_package_file_are_refused() {
+    let digest = format!("sha256 = \"{}\"", "0".repeat(64));
+    let http = "source = \"https://h.example/a.deb\"";
+    let good = format!("name = \"agent\"\nversion = \"1:1.4-1\"\n{http}\n{digest}");
+    let _ = validate(&package_file(&good)).expect(0);
+    let _ = validate(&package_file("name = \"agent\"\nversion = \"1.4\"\nsource = \"s3://b/a.deb\"")).expect(0);
+    for (from, to, words) in [
+        (&*digest, "", "a package file from https or http needs `sha256`"),
+        ("\"agent\"", "\"agent=1.4\"", "`agent=1.4` has a version, which is in `version`"),
+        ("\"1:1.4-1\"", "\"1.*\"", "a package file has one version, without a wildcard"),
+        ("\"1:1.4-1\"", "\"1 4\"", "is not a version"),
+    ] {
+        let _ = validate(&package_file(&good.replace(from, to))).expect(2).says(words).says("1 fault");
+    }
+    let two = good.replace(http, "source = [\"https://h.example/a.deb\", \"https://i.example/a.deb\"]");
+    let _ = validate(&package_file(&two)).expect(0);
+    let _ = validate(&package_file(&two.replace(&digest, ""))).expect(2).says("several sources need `sha256`");
+    let both = package_file(&good) + &package("names = [\"agent\"]");
+    let _ = validate(&both).expect(2).says("two resources manage the package agent");
+}
+
+#[test]
+fn a_machine_has_one_upgrade_and_its_holds_have_no_version() {
+    let upgrade = "[[resource]]\nkind = \"upgrade\"\nscope = \"all\"\n";
+    let _ = validate(upgrade).expect(0);
+    let twice = upgrade.to_owned() + &upgrade.replace("all", "security");
+    let _ = validate(&twice).expect(2).says("two resources manage the upgrade of this machine");
+    let held = upgrade.to_owned() + "hold = [\"nginx=1.22\"]\n";
+    let _ = validate(&held).expect(2).says("`nginx=1.22` has a version, but a held package stays at its installed one");
+}

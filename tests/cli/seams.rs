@@ -8,11 +8,12 @@ use crate::rooms::{product_files, root};
 /// Words of one package family.
 const OF_A_FAMILY: [&str; 7] = ["apt", "dpkg", "deb", "deb822", "debian", "ubuntu", "debconf"];
 /// The places outside the folder of the family that may have these words, with the reason.
-const EXCEPTIONS: [(&str, &str, &str); 9] = [
+const EXCEPTIONS: [(&str, &str, &str); 10] = [
     ("packages.rs", "apt::Apt,", "the line of the family"),
     ("resource/apt_repository.rs", "", "a kind of this family alone; another family brings a kind of its own"),
     ("resource/apt_repository/", "", "the same kind"),
     ("resource.rs", "apt_repository", "the two lines of this kind"),
+    ("resource/package_file.rs", "_amd64.deb\"", "the file of the example, which has the ending of one family"),
     ("host/facts.rs", "", "names of distributions and architectures that manifests use"),
     ("deploy/preflight.rs", "(\"ubuntu\", Some(\"Ubuntu\"), &[\"ubuntu\"]),", "a system that EC2 names"),
     ("deploy/preflight.rs", "(\"debian\", None, &[\"debian\"]),", "the same"),

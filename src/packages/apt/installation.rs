@@ -16,15 +16,23 @@ use crate::{
         name::is_declared,
     },
     system::System,
+    value::AbsPath,
 };
 
-/// Installs packages.
-pub(crate) fn install(system: &System, installation: &Installation) -> Result<()> {
+/// Installs packages; from a file, if there is one, and else from the repositories.
+pub(crate) fn install(system: &System, installation: &Installation, file: Option<&AbsPath>) -> Result<()> {
     check_writable(system)?;
     // At a machine's first boot, the process that holds the locks may be updating the lists.
     lock::wait(system)?;
     let mut may_update = installation.update != Update::Never;
-    let declared: Vec<String> = installation.names.iter().map(ToString::to_string).collect();
+    let choose = || match file {
+        Some(file) => Ok(vec![file.to_string()]),
+        None => choice::exact(system, &installation.names),
+    };
+    let declared: Vec<String> = match file {
+        Some(file) => vec![file.to_string()],
+        None => installation.names.iter().map(ToString::to_string).collect(),
+    };
     let print = install_command(installation, &declared, &archives::PRINT);
     if installation.update == Update::Always
         || may_update
@@ -32,11 +40,11 @@ pub(crate) fn install(system: &System, installation: &Installation) -> Result<()
     {
         lists::update(system, &print)?;
     }
-    let chosen = match choice::exact(system, &installation.names) {
+    let chosen = match choose() {
         Err(_) if may_update => {
             may_update = false;
             lists::update(system, &print)?;
-            choice::exact(system, &installation.names)
+            choose()
         }
         chosen => chosen,
     }?;
@@ -51,8 +59,7 @@ pub(crate) fn install(system: &System, installation: &Installation) -> Result<()
             Cause::Stale | Cause::Unknown if may_update => {
                 may_update = false;
                 lists::update(system, &print)?;
-                *command.borrow_mut() =
-                    install_command(installation, &choice::exact(system, &installation.names)?, &[]);
+                *command.borrow_mut() = install_command(installation, &choose()?, &[]);
                 Ok(true)
             }
             _ => Ok(false),

@@ -23,10 +23,10 @@ const MAKE_ARCHIVE: &str = r#"
     mkdir -p "$tmp/archive/pool"
     echo "$name" | in_package "usr/share/$1/made-by"
     package "$tmp/archive/pool" "$1" "$2"
-    publish "$tmp/archive" stable "$name" "$name"
-    if [ "${3:-}" ]; then
-        sed -i "s/^Date: .*/Date: $3/" "$tmp/archive/dists/stable/Release"
-        sign "$tmp/archive/dists/stable" "$name"
+    publish "$tmp/archive" "$3" "$name" "$name"
+    if [ "${4:-}" ]; then
+        sed -i "s/^Date: .*/Date: $4/" "$tmp/archive/dists/$3/Release"
+        sign "$tmp/archive/dists/$3" "$name"
     fi
     gpgconf --kill all"#;
 
@@ -67,12 +67,17 @@ impl Signer {
     /// Publishes the archive `http://HOST` with suite `stable`, component `main` and one package, which holds
     /// `/usr/share/PACKAGE/made-by`.
     pub fn publish(&self, world: &World, host: &str, package: &str, version: &str) -> Result<()> {
-        self.make(world, host, &[package, version])
+        self.make(world, host, &[package, version, "stable"])
+    }
+
+    /// Publishes the archive with another suite.
+    pub fn publish_in(&self, world: &World, host: &str, suite: &str, package: &str, version: &str) -> Result<()> {
+        self.make(world, host, &[package, version, suite])
     }
 
     /// Publishes the archive with another date in its index: `Thu, 01 Jan 2032 00:00:00 UTC`.
     pub fn publish_at(&self, world: &World, host: &str, package: &str, version: &str, date: &str) -> Result<()> {
-        self.make(world, host, &[package, version, date])
+        self.make(world, host, &[package, version, "stable", date])
     }
 
     /// Publishes these packages at `http://ADDRESS`, as this suite with one component.
