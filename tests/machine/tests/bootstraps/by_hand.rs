@@ -29,7 +29,7 @@ pub fn of(resource: &str, own: &[(&str, &str)]) -> Option<ByHand> {
         "absent" => format!("mkdir -p $(dirname {name}); touch {name}"),
         "user" => format!("userdel --force {name} 2> /dev/null"),
         "group" => format!("groupdel {name}"),
-        "package" => format!("dpkg --purge --force-all {last} > /dev/null 2>&1"),
+        "package" | "package_file" => format!("dpkg --purge --force-all {last} > /dev/null 2>&1"),
         "apt_repository" => format!("rm /etc/apt/sources.list.d/{name}.sources"),
         "sysctl" => "rm /etc/sysctl.d/90-glovo-bootstrap.conf".to_owned(),
         "service" => format!("systemctl --quiet disable {name}; systemctl stop {name}"),

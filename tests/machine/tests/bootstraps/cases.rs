@@ -50,11 +50,7 @@ pub const BUILDS: [Case; 8] = [
     Case { id: "T14", image: "", by_hand: &[("command registry-login", "rm /root/.docker/config.json")] },
     case("A05"),
     case("T12"),
-    Case {
-        id: "B03",
-        image: "",
-        by_hand: &[("command cloudwatch-agent", "dpkg --purge amazon-cloudwatch-agent > /dev/null")],
-    },
+    case("B03"),
     Case { id: "S04", image: "", by_hand: &[("command pm2", "rm /home/ubuntu/.npm-global/pm2")] },
 ];
 
