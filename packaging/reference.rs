@@ -17,6 +17,8 @@ use glovo_bootstrap::{
 
 /// The widest line of a paragraph. Tables and code may be wider.
 const MAX_COLUMNS: usize = 100;
+/// The first kind on the second page of the kinds, in the order of the manual.
+const FIRST_KIND_OF_MACHINES: &str = "user";
 
 #[allow(
     dead_code,
@@ -33,8 +35,10 @@ fn main() -> std::io::Result<()> {
 
 /// Name and text of each generated page.
 pub fn pages() -> Vec<(&'static str, String)> {
+    let [files, machines] = kinds();
     vec![
-        ("kinds.md", kinds()),
+        ("kinds.md", files),
+        ("kinds-of-machines.md", machines),
         ("command-line.md", command_line()),
         ("deploy-toml.md", deploy_toml()),
         ("template-parameters.md", template_parameters()),
@@ -53,23 +57,34 @@ fn world() -> String {
     page("Real bootstraps", "glovo-bootstrap validate --steps examples/world/G06.toml") + &bootstraps::page()
 }
 
-fn kinds() -> String {
-    let mut page = page("Kinds of resources", "glovo-bootstrap steps kinds");
-    page += "This command prints the same. Fields in bold are required. Each example is a whole resource.\n";
-    page += "[The manifest language](manifest.md) says how to write steps and values.\n\n";
+/// Returns the pages of the kinds of packages and files, and of all other kinds.
+fn kinds() -> [String; 2] {
+    let mut files = page("Kinds of packages and files", "glovo-bootstrap steps kinds");
+    files += "This command prints all kinds. Fields in bold are required. Each example is a whole resource.\n";
+    files += "[The manifest language](manifest.md) says how to write steps and values.\n";
+    files += "[Other kinds](kinds-of-machines.md) are on a page of their own.\n\n";
+    let mut machines = page("Kinds of accounts, disks, settings and services", "glovo-bootstrap steps kinds service");
+    machines += "Fields in bold are required. Each example is a whole resource.\n";
+    machines += "[Kinds of packages and files](kinds.md) are on a page of their own. Each kind also has\n";
+    machines += "[the fields of every kind](kinds.md#every-kind).\n\n";
     let manual = schema::manual(None).unwrap_or_default();
-    let mut is_code = false;
+    let (mut is_code, mut is_of_machines) = (false, false);
     for line in manual.trim().lines() {
         is_code ^= line.starts_with("```");
-        match line.strip_prefix("### ") {
-            Some(kind) if !is_code => page += &format!("## {kind}\n"),
-            _ if line.starts_with("Any resource may") => page += &format!("## Every kind\n\n{line}\n"),
-            _ if line == "```toml" => page += "```toml manifest\n",
-            _ if is_code || line.starts_with(['|', '`']) => page += &format!("{line}\n"),
-            _ => wrap(&mut page, line),
+        let kind = line.strip_prefix("### ").filter(|_| !is_code);
+        is_of_machines |= kind == Some(FIRST_KIND_OF_MACHINES);
+        let of_every_kind = line.starts_with("Any resource may");
+        is_of_machines &= !of_every_kind;
+        let page = if is_of_machines { &mut machines } else { &mut files };
+        match kind {
+            Some(kind) => *page += &format!("## {kind}\n"),
+            _ if of_every_kind => *page += &format!("## Every kind\n\n{line}\n"),
+            _ if line == "```toml" => *page += "```toml manifest\n",
+            _ if is_code || line.starts_with(['|', '`']) => *page += &format!("{line}\n"),
+            _ => wrap(page, line),
         }
     }
-    page
+    [files, machines].map(|page| page.trim_end().to_owned() + "\n")
 }
 
 fn command_line() -> String {

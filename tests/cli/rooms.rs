@@ -29,7 +29,7 @@ const FLOORS: &[&[&str]] = &[
     &["commands"],
 ];
 /// The largest share of the lines that one room may have, in percent. The kinds, one file each, have the most.
-const MAX_SHARE_PERCENT: usize = 25;
+const MAX_SHARE_PERCENT: usize = 20;
 
 #[test]
 fn rooms_import_only_from_the_floors_below_theirs() {
