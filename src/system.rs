@@ -1,6 +1,8 @@
 //! The environment of a kind: the machine, its downloads, and the expected facts of a plan.
 
+pub mod command_record;
 pub mod device;
+pub mod making;
 pub mod ownership;
 pub mod places;
 mod previous;

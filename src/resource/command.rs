@@ -1,7 +1,6 @@
 //! The kind `command`.
 
 mod guard;
-mod record;
 mod surroundings;
 
 use std::collections::BTreeMap;
@@ -12,7 +11,6 @@ use serde::Deserialize;
 
 use self::{
     guard::{Guard, GuardState},
-    record::{CommandRecord, Unfinished},
     surroundings::Surroundings,
 };
 use super::{Change, Finding, Kind, Resource, ownership::AccountName};
@@ -23,7 +21,10 @@ use crate::{
         launch::NotStarted,
         root::Ownership,
     },
-    system::{Fact, Phase, System},
+    system::{
+        Fact, Phase, System,
+        command_record::{self, CommandRecord, Unfinished},
+    },
     value::{AbsPath, Argv, FileMode, quoted},
 };
 
@@ -215,7 +216,7 @@ impl GuardedCommand {
             Some(Unfinished::Failed(how)) => return Ok(Some(format!("its last run failed with {how}"))),
             None => {}
         }
-        if let Some(changed) = record::changed(system, &self.run_on, record.inputs.as_ref())? {
+        if let Some(changed) = command_record::changed(system, &self.run_on, record.inputs.as_ref())? {
             return Ok(Some(changed));
         }
         match &self.unless {
@@ -229,7 +230,7 @@ impl GuardedCommand {
 
     /// Starts it, and checks the guard afterwards.
     fn execute(&self, system: &System) -> Result<()> {
-        let inputs = record::inputs(system, &self.run_on)?;
+        let inputs = command_record::inputs(system, &self.run_on)?;
         let surroundings = Surroundings::of(self, system)?.context("its user or its directory does not exist")?;
         system.host.check_program_owners(&self.argv.0[0], surroundings.ids().0)?;
         let credentials = self.write_credentials(system, &surroundings)?;
@@ -290,7 +291,7 @@ impl GuardedCommand {
         if self.credentials.is_empty() {
             return Ok(None);
         }
-        let directory = AbsPath::from(CREDENTIALS).join(&record::stem(&self.name.0))?;
+        let directory = AbsPath::from(CREDENTIALS).join(&command_record::stem(&self.name.0))?;
         let (uid, gid) = surroundings.ids();
         let root = system.root();
         _ = root.purge(&directory)?;

@@ -1,14 +1,11 @@
 //! The kind `filesystem`.
 
-mod note;
-
 use std::{fmt, time::Duration};
 
 use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::note::MakingNote;
 use super::{
     Change, Finding, Kind, Resource,
     device::{DeviceName, is_label, to_look_at},
@@ -20,7 +17,7 @@ use crate::{
         command::Program,
         disks::{BlockDevice, content::DeviceContent},
     },
-    system::{Fact, System},
+    system::{Fact, System, making::MakingNote},
     value::{ByteSize, Span, quoted, spoken},
 };
 

@@ -4,9 +4,9 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use super::System;
 use crate::{
     host::{disks::BlockDevice, state},
-    system::System,
     value::Sha256,
 };
 
@@ -15,30 +15,30 @@ const DIGEST_CHARS: usize = 16;
 
 /// The note about a file system that is being made.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct MakingNote {
+pub struct MakingNote {
     /// The device, by its serial number or by this boot.
     identity: String,
     /// The UUID of the file system.
-    pub(super) uuid: String,
+    pub uuid: String,
 }
 
 impl MakingNote {
     /// Reads the note about a device; `None` if there is none, or if the device cannot be recognized.
-    pub(super) fn load(system: &System, device: &BlockDevice) -> Result<Option<Self>> {
+    pub fn load(system: &System, device: &BlockDevice) -> Result<Option<Self>> {
         let Some(identity) = system.host.device_identity(device)? else { return Ok(None) };
         let note: Option<Self> = state::read(system.root(), &file_name(&identity));
         Ok(note.filter(|note| note.identity == identity))
     }
 
     /// Writes the note about a device that gets a file system. Without a note if the device could not be recognized later.
-    pub(super) fn write(system: &System, device: &BlockDevice, uuid: &str) -> Result<()> {
+    pub fn write(system: &System, device: &BlockDevice, uuid: &str) -> Result<()> {
         let Some(identity) = system.host.device_identity(device)? else { return Ok(()) };
         let name = file_name(&identity);
         state::write(system.root(), &name, &Self { identity, uuid: uuid.into() })
     }
 
     /// Removes the note about a device.
-    pub(super) fn remove(system: &System, device: &BlockDevice) -> Result<()> {
+    pub fn remove(system: &System, device: &BlockDevice) -> Result<()> {
         let Some(identity) = system.host.device_identity(device)? else { return Ok(()) };
         system.root().remove(&state::path(&file_name(&identity))?)
     }

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use super::{Fact, System};
 use crate::{
     host::state,
-    system::{Fact, System},
     value::{AbsPath, Sha256},
 };
 
@@ -17,23 +17,23 @@ use crate::{
 const DIGEST_CHARS: usize = 16;
 
 /// The digests of the files of `run_on`; `None` for a file that does not exist.
-pub(super) type Inputs = BTreeMap<AbsPath, Option<Sha256>>;
+pub type Inputs = BTreeMap<AbsPath, Option<Sha256>>;
 
 /// The record of a command.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct CommandRecord {
+pub struct CommandRecord {
     /// How its last run ended, unless it was good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) unfinished: Option<Unfinished>,
+    pub unfinished: Option<Unfinished>,
     /// The files of its last good run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) inputs: Option<Inputs>,
+    pub inputs: Option<Inputs>,
 }
 
 /// The end of a run that was not good.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Unfinished {
+pub enum Unfinished {
     /// This program did not see its end.
     CutOff,
     /// It failed with this exit code or signal.
@@ -42,7 +42,7 @@ pub(super) enum Unfinished {
 
 impl CommandRecord {
     /// Reads the record of a command. One that cannot be read counts as that of a command that was cut off.
-    pub(super) fn load(system: &System, name: &str) -> Self {
+    pub fn load(system: &System, name: &str) -> Self {
         match state::load(system.root(), &file_name(name)) {
             Ok(record) => record.unwrap_or_default(),
             Err(error) => {
@@ -53,7 +53,7 @@ impl CommandRecord {
     }
 
     /// Writes the record, or removes it if it is empty.
-    pub(super) fn save(&self, system: &System, name: &str) -> Result<()> {
+    pub fn save(&self, system: &System, name: &str) -> Result<()> {
         if self.unfinished.is_none() && self.inputs.is_none() {
             return system.root().remove(&state::path(&file_name(name))?);
         }
@@ -66,18 +66,18 @@ fn file_name(name: &str) -> String {
 }
 
 /// Returns the start of the names of a command's files. The name of the command may hold a secret, so they have its digest.
-pub(super) fn stem(name: &str) -> String {
+pub fn stem(name: &str) -> String {
     let digest = Sha256::of(name.as_bytes()).to_string();
     format!("command-{}", &digest[..DIGEST_CHARS])
 }
 
 /// Returns the digests of the files; in a plan, those after the earlier planned changes.
-pub(super) fn inputs(system: &System, paths: &[AbsPath]) -> Result<Inputs> {
+pub fn inputs(system: &System, paths: &[AbsPath]) -> Result<Inputs> {
     paths.iter().map(|path| Ok((path.clone(), system.digest(path)?))).collect()
 }
 
 /// Returns in words which file differs from the last good run; `None` if none does.
-pub(super) fn changed(system: &System, paths: &[AbsPath], last: Option<&Inputs>) -> Result<Option<String>> {
+pub fn changed(system: &System, paths: &[AbsPath], last: Option<&Inputs>) -> Result<Option<String>> {
     if paths.is_empty() {
         return Ok(None);
     }
