@@ -8,6 +8,7 @@ use glovo_bootstrap::{host, resource, system};
 mod absent;
 mod architectures;
 mod archive;
+mod archive_formats;
 mod archive_kill;
 mod bake;
 mod book;
