@@ -38,8 +38,17 @@ impl User {
         if status.is_some_and(|status| status.file_type != FileType::Directory) || (self.system && !is_there) {
             return Err(self.homeless(home));
         }
+        // useradd leaves an existing directory to its owner.
+        let others = status.map(|status| status.ownership.uid).filter(|uid| *uid != 0 && Some(*uid) != self.uid);
+        if let Some(uid) = others.filter(|_| !system.expects(&Fact::Path(home.clone()))) {
+            let fault =
+                Fault::new(format!("user {} would not own its home directory: {home} belongs to uid {uid}", self.name));
+            let away = quoted(home.as_str());
+            return Err(fault
+                .hint(format!("declare `uid = {uid}` for this user, or move the directory away: mv {away} {away}.old"))
+                .into());
+        }
         if is_there {
-            // useradd leaves an existing directory to its owner.
             let owner = self.uid.map_or_else(|| Owner::Name(self.name.to_string()), Owner::Id);
             drop(system.check_place(Claim {
                 path: &directory,
