@@ -90,8 +90,9 @@ pub enum Command {
         purpose: Purpose,
         #[command(flatten)]
         signal: Signal,
-        /// Record the values of --steps, --set and --variables for runs without these arguments. User-data uses it.
-        #[arg(long, hide = true, conflicts_with = "root")]
+        /// Record the values of --steps, --set and --variables for runs without these arguments, as user-data does. The
+        /// unit's runs at boot have none.
+        #[arg(long, conflicts_with = "root")]
         record: bool,
     },
     /// Prepare an image: make every change that does not need its boot.

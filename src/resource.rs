@@ -111,6 +111,16 @@ pub trait Resource: fmt::Debug {
         vec![]
     }
 
+    /// Returns the names of the device that it makes a file system on.
+    fn formatted_devices(&self) -> Vec<String> {
+        vec![]
+    }
+
+    /// Returns the name of the device that it mounts.
+    fn mounted_device(&self) -> Option<&str> {
+        None
+    }
+
     /// Returns the declared owner of its path.
     fn owner(&self) -> Option<&str> {
         None

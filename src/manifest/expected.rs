@@ -15,7 +15,7 @@ fn kind(expected: &str) -> String {
         "u8" => u8::MAX.into(),
         "u16" => u16::MAX.into(),
         "u32" => u32::MAX.into(),
-        "u64" => u64::MAX,
+        "u64" | "usize" => u64::MAX,
         _ if expected.starts_with("struct ") => return "a table".into(),
         _ => return expected.into(),
     };
@@ -45,6 +45,10 @@ mod tests {
         for (message, words) in [
             ("invalid type: string \"nginx\", expected a sequence", "expected a list, found \"nginx\""),
             ("invalid value: integer `-1`, expected u32", "expected a number from 0 to 4294967295, found -1"),
+            (
+                "invalid type: string \"one\", expected usize",
+                "expected a number from 0 to 18446744073709551615, found \"one\"",
+            ),
             ("invalid type: integer `3`, expected a string", "expected a string, found 3"),
             (
                 "invalid type: floating point `1.5`, expected u64",

@@ -23,6 +23,8 @@ pub(super) struct Declaration<'a> {
     kept: Option<Vec<AbsPath>>,
     /// The files that it cannot do without, each with the field that names it.
     needed: Vec<(&'static str, AbsPath, Spot<'a>)>,
+    formatted: Vec<String>,
+    mounted: Option<String>,
     spot: Spot<'a>,
     scope: Scope,
 }
@@ -32,7 +34,9 @@ impl<'a> Declaration<'a> {
         let owner = resource.owner().map(Owner::declared);
         let (path, files) = (resource.owned_path().cloned(), resource.files());
         let (writers, is_absent) = (resource.writers(), resource.removes_its_path());
-        Self { path, owner, writers, files, is_absent, kept: resource.kept_paths(), needed: vec![], spot, scope }
+        let (formatted, mounted) = (resource.formatted_devices(), resource.mounted_device().map(str::to_owned));
+        let (kept, needed) = (resource.kept_paths(), vec![]);
+        Self { path, owner, writers, files, is_absent, kept, needed, formatted, mounted, spot, scope }
     }
 
     /// Adds a file that it cannot do without.
@@ -71,6 +75,23 @@ pub(super) fn late_directories(declarations: &[Declaration<'_>]) -> Vec<Diagnost
             let message = format!("the directory {directory} is declared after a resource in it");
             let hint = format!("move the directory up: it is declared at {}", Place::new(text, span));
             warnings.push(declaration.fault(message, Some(hint)));
+        }
+    }
+    warnings
+}
+
+/// Returns a warning for each mount of a device whose file system is declared later. On a blank device, a run would fail.
+pub(super) fn late_file_systems(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
+    let mut warnings = vec![];
+    for (index, mount) in declarations.iter().enumerate() {
+        let Some(device) = &mount.mounted else { continue };
+        let makes = |one: &&Declaration<'_>| one.formatted.contains(device) && !one.scope.excludes(&mount.scope);
+        let (before, after) = declarations.split_at(index);
+        if let (None, Some(late)) = (before.iter().find(makes), after.iter().find(makes)) {
+            let (text, span) = &late.spot;
+            let message = format!("the file system of {device} is declared after its mount");
+            let hint = format!("move the file system up: it is declared at {}", Place::new(text, span));
+            warnings.push(mount.fault(message, Some(hint)));
         }
     }
     warnings

@@ -90,7 +90,9 @@ impl<'a> Reader<'a> {
         if !self.faults.is_empty() {
             return Err(self.faults);
         }
-        Ok(Manifest { steps: self.steps, warnings: places::late_directories(&self.declarations) })
+        let mut warnings = places::late_directories(&self.declarations);
+        warnings.extend(places::late_file_systems(&self.declarations));
+        Ok(Manifest { steps: self.steps, warnings })
     }
 
     fn report(&mut self, text: &Text, span: &Range<usize>, message: impl Into<String>, hint: Option<String>) {

@@ -101,6 +101,11 @@ impl Resource for DiskFormat {
         self.device.to_string()
     }
 
+    fn formatted_devices(&self) -> Vec<String> {
+        let label = self.label.iter().map(|label| format!("label:{label}"));
+        label.chain([self.device.to_string()]).collect()
+    }
+
     fn owned_things(&self) -> Vec<(&'static str, String)> {
         vec![("device", format!("the file system of {}", self.device))]
     }

@@ -127,6 +127,10 @@ impl Resource for MountPoint {
         self.path.to_string()
     }
 
+    fn mounted_device(&self) -> Option<&str> {
+        Some(&self.what)
+    }
+
     fn owned_things(&self) -> Vec<(&'static str, String)> {
         vec![("path", format!("the mount point {}", self.path))]
     }

@@ -289,3 +289,17 @@ fn wrong_mounts_are_refused() {
     let refused = sandbox.run(&["validate", "--steps", &sandbox.manifest(&two)]).expect(2);
     let _ = refused.says("two resources manage the mount point /srv");
 }
+
+#[test]
+fn a_mount_before_its_file_system_is_told() {
+    let sandbox = Sandbox::new();
+    let made = "[[resource]]\nkind = \"filesystem\"\ndevice = \"ebs:vol-0123456789abcdef0\"\ntype = \"ext4\"\nlabel = \"data\"\n";
+    for what in ["ebs:vol-0123456789abcdef0", "label:data"] {
+        let mounted = mount("/srv/data", what, "type = \"ext4\"");
+        let manifest = sandbox.manifest(&(mounted.clone() + made));
+        let said = sandbox.run(&["validate", "--steps", &manifest]).expect(0);
+        let _ = said.says(&format!("the file system of {what} is declared after its mount"));
+        let manifest = sandbox.manifest(&(made.to_owned() + &mounted));
+        assert!(!sandbox.run(&["validate", "--steps", &manifest]).expect(0).stderr.contains("after its mount"));
+    }
+}
