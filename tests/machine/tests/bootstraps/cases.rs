@@ -84,6 +84,9 @@ pub const SYSTEM: [Case; 8] = [
         by_hand: &[
             ("user root", "gpasswd --delete root admingroup > /dev/null"),
             ("user sys", "gpasswd --delete sys admingroup > /dev/null"),
+            ("user barfoo", "userdel --force --remove barfoo 2> /dev/null"),
+            ("user fizzbuzz", "userdel --force --remove fizzbuzz 2> /dev/null"),
+            ("user nosshlogins", "userdel --force --remove nosshlogins 2> /dev/null"),
         ],
     },
     Case { id: "I15", image: "mkdir /etc/yum.repos.d", by_hand: &[] },
