@@ -19,7 +19,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use lzma_rust2::XzReader;
 
-use self::{format::ArchiveFormat, gate::Gate};
+use self::{
+    format::{ArchiveFormat, HEAD_BYTES},
+    gate::Gate,
+};
 use crate::{error::Fault, host::calls};
 
 /// The buffer of a reader of an archive's bytes.
@@ -80,8 +83,11 @@ pub type TakeMember<'a> = &'a mut dyn FnMut(&ArchiveMember<'_>, &mut dyn Read) -
 /// # Errors
 /// If the archive is damaged, larger than the limits, or has a member that could leave its directory. Those of `take`.
 pub fn read(mut file: &File, strip: usize, limits: ArchiveLimits, take: TakeMember<'_>) -> Result<()> {
+    let mut head = vec![];
     file.rewind().context("reading the archive from its start")?;
-    let format = ArchiveFormat::of(file)?;
+    _ = ArchiveBytes(file).take(HEAD_BYTES).read_to_end(&mut head).context("reading the archive")?;
+    file.rewind().context("reading the archive from its start")?;
+    let format = ArchiveFormat::of(&head)?;
     let mut gate = Gate::new(strip, limits, take);
     let mut input = BufReader::with_capacity(BUFFER_BYTES, ArchiveBytes(file));
     match format {

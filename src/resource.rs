@@ -101,7 +101,7 @@ pub trait Resource: fmt::Debug {
         false
     }
 
-    /// Returns the paths below its own that it leaves to others; `None` if it does not decide about what is below its path.
+    /// Returns the paths below its own that it leaves to other resources; `None` if it leaves all of them.
     fn kept_paths(&self) -> Option<Vec<AbsPath>> {
         None
     }

@@ -1,14 +1,13 @@
 //! The formats of archives, known by their first bytes.
 
-use std::fs::File;
+use anyhow::Result;
 
-use anyhow::{Context, Result};
+use crate::error::Fault;
 
-use crate::{error::Fault, host::calls::read_at};
-
-/// Where a tar has its magic, and the bytes that a look at the format needs.
+/// The position of the magic of a tar.
 const TAR_MAGIC_AT: usize = 257;
-const HEAD_BYTES: usize = 512;
+/// The bytes at the beginning of an archive that show its format.
+pub(super) const HEAD_BYTES: u64 = 512;
 
 /// A format of archives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,22 +24,11 @@ const OTHERS: [(&[u8], &str); 4] =
     [(b"BZh", "bzip2"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!", "RAR"), (b"!<arch>\n", "ar")];
 
 impl ArchiveFormat {
-    /// Returns the format of a file.
+    /// Returns the format of an archive with these first bytes.
     ///
     /// # Errors
     /// If it is none of them.
-    pub(super) fn of(file: &File) -> Result<Self> {
-        let (mut head, mut length) = ([0; HEAD_BYTES], 0);
-        while length < head.len() {
-            match read_at(file, &mut head[length..], length as u64).context("reading the archive")? {
-                0 => break,
-                read => length += read,
-            }
-        }
-        Self::of_head(&head[..length])
-    }
-
-    fn of_head(head: &[u8]) -> Result<Self> {
+    pub(super) fn of(head: &[u8]) -> Result<Self> {
         match head {
             [0x1f, 0x8b, ..] => return Ok(Self::TarGz),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => return Ok(Self::TarXz),

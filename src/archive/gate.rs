@@ -1,4 +1,4 @@
-//! The checks that every member of an archive passes, whatever its format.
+//! The checks that every member passes, in archives of all formats.
 
 use std::{collections::HashMap, io::Read};
 

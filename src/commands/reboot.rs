@@ -1,4 +1,4 @@
-//! A reboot in the middle of a run: who resumes it after the boot, and the order to reboot.
+//! A reboot in the middle of a run: the unit that resumes the run, and the order to reboot.
 
 use std::time::Duration;
 

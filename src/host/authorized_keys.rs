@@ -37,7 +37,7 @@ const WITH_VALUE: [&str; 8] =
 #[serde(try_from = "String")]
 pub struct SshKey(String);
 
-/// The parts of a line that decide who may log in and how.
+/// The parts of a line: sshd allows a login by its key, within its options.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Parts<'a> {
     options: &'a str,

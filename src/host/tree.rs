@@ -1,4 +1,4 @@
-//! Directories that an archive brings: what is in them by this program's notes, and how one takes another's place.
+//! Directories that an archive brings: the notes about their members, and the exchange of two directories.
 //!
 //! A complete new tree is beside its place ([`Beside::Complete`]). Its note is written first. Then both are exchanged, so
 //! the place has the old tree or the new one at each moment. Which of two notes is about which tree follows from the number
@@ -26,7 +26,7 @@ use crate::{
 /// Limits the number of paths that a message names.
 const MAX_NAMED: usize = 5;
 
-/// What is known about the tree at a path, and about the one beside it.
+/// The notes about the tree at a path, and about the one beside it.
 #[derive(Debug, Default)]
 pub struct Trees {
     /// The note about the tree at the path.
@@ -52,7 +52,7 @@ impl Host {
         Ok(status.map(|status| status.inode()))
     }
 
-    /// Returns what is known about the tree at a path.
+    /// Returns the notes about the tree at a path and the one beside it.
     pub fn trees(&self, path: &AbsPath) -> Result<Trees> {
         let (root, inode) = (self.root(), self.inode_of_tree(path)?);
         let (note, next) = (TreeNote::load(root, path)?, TreeNote::load_next(root, path)?);

@@ -203,7 +203,7 @@ impl UnpackedArchive {
         Download::new(self.source.clone(), Some(self.sha256))
     }
 
-    /// Fails if what is at the path cannot be exchanged with a directory.
+    /// Fails if the path has something that cannot be exchanged with a directory.
     fn check_replaceable(&self, system: &System, status: Option<&FileStatus>) -> Result<()> {
         let path = &self.path;
         let fault = match status.map(|status| status.file_type) {

@@ -175,7 +175,7 @@ impl DiskFormat {
         Ok(vec![Change::new(summary, move |system| format.make(system, &device))])
     }
 
-    /// Reads the device, and returns what is to be done to it.
+    /// Reads the device, and returns the work on it.
     ///
     /// # Errors
     /// If it has content that is not the declared file system.

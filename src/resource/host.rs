@@ -32,8 +32,8 @@ pub struct HostSettings {
     /// `/etc/timezone` gets its name.
     #[schemars(with = "Option<String>")]
     timezone: Option<Timezone>,
-    /// The locale of new logins and services, such as `en_US.UTF-8` or `C.UTF-8`: `LANG` in `/etc/default/locale` or
-    /// `/etc/locale.conf`, whichever the distribution has. If the machine does not have the locale, `locale-gen` makes it.
+    /// The locale of new logins and services, such as `en_US.UTF-8` or `C.UTF-8`: `LANG` in the distribution's file,
+    /// `/etc/default/locale` or `/etc/locale.conf`. If the machine does not have the locale, `locale-gen` makes it.
     #[schemars(with = "Option<String>")]
     locale: Option<Locale>,
 }

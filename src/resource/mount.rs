@@ -244,7 +244,7 @@ impl MountPoint {
         Ok(())
     }
 
-    /// Returns what is mounted at the path.
+    /// Returns the file system that is mounted at the path.
     fn mounted(&self, system: &System) -> Result<Option<MountedFileSystem>> {
         if !system.root().is_host() {
             return Ok(None);
@@ -363,7 +363,7 @@ impl MountPoint {
             .into())
     }
 
-    /// Returns the change that sets the options of what is mounted, if they differ.
+    /// Returns the change that sets the options of the mounted file system, if they differ.
     fn plan_remount(&self, system: &System, mounted: &MountedFileSystem) -> Result<Option<Change>> {
         let (options, path) = (self.options(), self.path.as_str());
         let has = |list: &[String], name: &str| list.iter().any(|option| option == name);

@@ -146,7 +146,7 @@ impl DeviceName {
             (None, Some(found)) => Ok(found),
             _ => Err(Fault::new(format!("the device {self} was not attached within {}", spoken(limit)))
                 .hint(format!(
-                    "attach it, or correct its name; look at what is there: {}; then run again: {}",
+                    "attach it, or correct its name; list the devices: {}; then run again: {}",
                     "lsblk --output NAME,SIZE,MODEL,SERIAL,LABEL",
                     system.host.run_command()
                 ))
@@ -233,7 +233,7 @@ fn is_same_name(read: &str, declared: &AbsPath) -> bool {
     plain(read) == plain(declared.as_str())
 }
 
-/// Returns the commands that show what is on a device.
+/// Returns the commands that show the content of a device.
 pub fn to_look_at(device: &BlockDevice) -> String {
     let node = quoted(device.node.as_str());
     format!("lsblk --fs {node}; wipefs --no-act {node}")

@@ -126,7 +126,7 @@ fn an_archive_becomes_a_directory_and_another_replaces_it() {
     planned(&sandbox, &two, &format!("unpack sha256 {}…, in place of sha256 {short}…", &digest(&app_2())[..12]));
     let _ = sandbox.run_resources(&two).expect(0).says("1 change");
     assert_eq!(fs::read_to_string(format!("{path}/bin/app")).unwrap(), "two");
-    assert!(!fs::exists(format!("{path}/lib")).unwrap(), "what is not in the new archive is gone");
+    assert!(!fs::exists(format!("{path}/lib")).unwrap(), "the new archive does not have it");
     let _ = sandbox.run_resources(&two).expect(0).says("0 changes");
     nothing_is_left(&sandbox);
 }

@@ -1,4 +1,4 @@
-//! What is on a block device.
+//! The content of a block device.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ impl FoundFileSystem {
 }
 
 impl DeviceContent {
-    /// Reads what is on a device. The file system of a mounted one is known without a program.
+    /// Reads the content of a device. The file system of a mounted one is known without a program.
     pub fn read(host: &Host, device: &BlockDevice) -> Result<Self> {
         let mounts = host.mounts()?;
         let start = host.device_start(device, SUPERBLOCK_BYTES)?;

@@ -194,7 +194,7 @@ impl TreeEntry<'_> {
     }
 }
 
-/// A function that meets an entry, and returns whether to visit what is in it.
+/// A function that meets an entry, and returns whether to visit its entries.
 pub type Meet<'a> = &'a mut dyn FnMut(&TreeEntry<'_>) -> Result<bool>;
 
 /// Visits the entries of a directory in the order of their names, from the top down. No link is followed.
@@ -273,7 +273,7 @@ impl Root {
         parent.flush().with_context(|| format!("flushing the directory of {path}"))
     }
 
-    /// Visits what is in a directory; see [`visit`].
+    /// Visits the entries of a directory; see [`visit`].
     pub fn visit_tree(&self, path: &AbsPath, meet: Meet<'_>) -> Result<()> {
         let Some(place) = self.directory(path, WalkPurpose::Inspect)? else { return Ok(()) };
         visit(&place.fd, "", meet).with_context(|| format!("comparing {path}"))

@@ -57,7 +57,7 @@ impl Host {
 
     /// Compares the tree at a path with its note. Only files that may have changed are read.
     ///
-    /// What is at or below the paths of `kept` is not compared.
+    /// The paths of `kept`, and all below them, are not compared.
     pub fn compare_tree(&self, path: &AbsPath, note: &TreeNote, kept: &[String]) -> Result<Comparison> {
         let mut comparison = Comparison::default();
         let (watch, mut found, mut entered) = (self.watch(), BTreeSet::new(), BTreeSet::new());

@@ -14,7 +14,7 @@ use crate::{
     value::{AbsPath, quoted},
 };
 
-/// What is mounted, as it is on this machine.
+/// The source of a mount on this machine.
 #[derive(Debug, Clone)]
 pub(super) enum MountSource {
     Device(FoundDevice),

@@ -21,7 +21,7 @@ const RECIPES: [&str; 14] = [
     "Old logs (logrotate)",
     "The size of the journal (journald)",
     "A rule for sudo",
-    "A user who logs in by key",
+    "A login by SSH key",
     "A site of your own instead of nginx's default site",
     "A service that must not run",
     "Containers (Docker Compose)",
