@@ -116,6 +116,11 @@ pub trait Resource: fmt::Debug {
         vec![]
     }
 
+    /// Returns the units that need it.
+    fn required_by(&self) -> &[service::UnitName] {
+        &[]
+    }
+
     /// Returns the name of the device that it mounts.
     fn mounted_device(&self) -> Option<&str> {
         None

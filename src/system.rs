@@ -140,13 +140,19 @@ impl System {
         self.host.has_systemd() && self.phase == Phase::Boot
     }
 
+    /// Returns whether the result of the run is an image.
+    fn is_image(&self) -> bool {
+        self.phase != Phase::Boot || !self.root().is_host()
+    }
+
     /// Returns the reason if [`System::is_live`] is false.
     pub fn why_not_live(&self) -> &'static str {
-        if self.phase == Phase::Boot && self.root().is_host() {
-            "systemd does not run on this machine"
-        } else {
-            "an image starts no services"
-        }
+        self.why_not_live_or("an image starts no services")
+    }
+
+    /// Returns the reason if [`System::is_live`] is false, with this one for an image.
+    pub fn why_not_live_or(&self, of_image: &'static str) -> &'static str {
+        if self.is_image() { of_image } else { "systemd does not run on this machine" }
     }
 
     /// Sets the result of the run.

@@ -6,7 +6,7 @@ use super::{Manifest, scope::Scope};
 use crate::{
     diagnostic::{Diagnostic, Place, Spot, nearest},
     host::root::way::{Owner, PathPart, Way, Writers},
-    resource::Resource,
+    resource::{Resource, service::UnitName},
     value::AbsPath,
 };
 
@@ -197,24 +197,25 @@ pub(super) fn contradictions(declarations: &[Declaration<'_>]) -> Vec<Diagnostic
     faults
 }
 
-/// Returns a note for each undeclared path of `restart_on` or `reload_on` that differs from a declared path by one or two letters. It
-/// may be right: a file of a package or of the machine is not declared.
+/// Returns a note for each undeclared path of `restart_on` or `reload_on`, and each undeclared unit of `required_by`, that differs
+/// from a declared one by one or two letters. It may be right: a file or unit of a package is not declared.
 pub fn near_misses(manifest: &Manifest) -> Vec<String> {
     let all = || manifest.steps.iter().flat_map(|step| &step.resources);
+    let near = |field: &str, name: &str, title: &str, declared: &BTreeSet<&str>| {
+        let near = nearest(name, declared.iter().copied()).filter(|near| is_slip(name, near))?;
+        Some(format!("{title}: `{field}` names {name}, which no resource declares; did you mean `{near}`?"))
+    };
     let declared: BTreeSet<&str> =
         all().filter_map(|declared| declared.resource.owned_path()).map(AbsPath::as_str).collect();
     let mut notes = vec![];
     for (title, service) in all().filter_map(|one| Some((one.title(), one.resource.service()?))) {
-        for (field, path) in service.read_files().map(|(field, path)| (field, path.as_str())) {
-            if declared.contains(path) {
-                continue;
-            }
-            if let Some(near) = nearest(path, declared.iter().copied()).filter(|near| is_slip(path, near)) {
-                notes.push(format!(
-                    "{title}: `{field}` names {path}, which no resource declares; did you mean `{near}`?"
-                ));
-            }
-        }
+        let undeclared = service.read_files().filter(|(_, path)| !declared.contains(path.as_str()));
+        notes.extend(undeclared.filter_map(|(field, path)| near(field, path.as_str(), &title, &declared)));
+    }
+    let services: BTreeSet<&str> = all().filter_map(|one| one.resource.unit()).collect();
+    for (title, units) in all().map(|one| (one.title(), one.resource.required_by())) {
+        let undeclared = units.iter().map(UnitName::as_str).filter(|unit| !services.contains(unit));
+        notes.extend(undeclared.filter_map(|unit| near("required_by", unit, &title, &services)));
     }
     notes
 }

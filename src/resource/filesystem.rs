@@ -126,7 +126,8 @@ impl Resource for DiskFormat {
             [Fact::FileSystem(self.device.to_string(), kind.name())].into_iter().chain(node).collect::<Vec<_>>()
         };
         if !system.is_live() {
-            let summary = format!("make an {kind} file system (deferred: an image has no volumes)");
+            let why = system.why_not_live_or("an image has no volumes");
+            let summary = format!("make an {kind} file system (deferred: {why})");
             return Ok(vec![Change::deferred(summary).brings(facts(None))]);
         }
         if let Some(found) = self.device.find(system)? {

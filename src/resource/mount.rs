@@ -127,6 +127,10 @@ impl Resource for MountPoint {
         self.path.to_string()
     }
 
+    fn required_by(&self) -> &[UnitName] {
+        &self.required_by
+    }
+
     fn mounted_device(&self) -> Option<&str> {
         Some(&self.what)
     }
@@ -261,7 +265,8 @@ impl MountPoint {
             Some(self.what.clone())
         };
         let Some(what) = lasting else {
-            let summary = format!("mount {} (deferred: only the booted machine knows this device)", self.what);
+            let why = system.why_not_live_or("only the booted machine knows this device");
+            let summary = format!("mount {} (deferred: {why})", self.what);
             return Ok(vec![Change::deferred(summary)]);
         };
         self.check_empty(system)?;

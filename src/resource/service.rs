@@ -342,7 +342,7 @@ impl Service {
             "bad-setting" | "error" => Fault::new(format!("systemd cannot load {name}: {}", unit.get("LoadError")))
                 .hint(format!("find the fault in its file: systemd-analyze verify {}", quoted(name))),
             _ => Fault::new(format!("the unit {name} does not exist")).hint(
-                "declare its package or file in an earlier resource; if that has phase = \"boot\", set phase = \"boot\" \
+                "declare its package or file in an earlier resource, and run that one first; if that has phase = \"boot\", set phase = \"boot\" \
                  here too",
             ),
         };

@@ -111,7 +111,7 @@ impl Resource for User {
             let expected = system.expects(&Fact::Group(group.to_string())) || system.expects(&Fact::Packages);
             if accounts.group(group.as_str()).is_none() && !expected {
                 return Err(Fault::new(format!("the group {group} does not exist"))
-                    .hint("declare a `group` resource for it in an earlier step")
+                    .hint("declare a `group` resource for it in an earlier step, and run that step first")
                     .into());
             }
         }

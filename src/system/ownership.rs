@@ -134,7 +134,7 @@ pub fn ids_of(system: &System, owner: &Owner, group: Option<&NameOrNumber>) -> R
 
 fn missing(what: &str, name: &str) -> anyhow::Error {
     Fault::new(format!("the {what} {name} does not exist"))
-        .hint(format!("declare a `{what}` resource for it in an earlier step"))
+        .hint(format!("declare a `{what}` resource for it in an earlier step, and run that step first"))
         .into()
 }
 

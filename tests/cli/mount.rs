@@ -303,3 +303,23 @@ fn a_mount_before_its_file_system_is_told() {
         assert!(!sandbox.run(&["validate", "--steps", &manifest]).expect(0).stderr.contains("after its mount"));
     }
 }
+
+#[test]
+fn a_slip_in_required_by_is_told() {
+    let sandbox = Sandbox::new();
+    let service = "[[resource]]\nkind = \"service\"\nname = \"writer\"\nrunning = true\n";
+    for (unit, words) in [
+        (
+            "writter.service",
+            "`required_by` names writter.service, which no resource declares; did you mean `writer.service`?",
+        ),
+        ("postgresql", ""),
+        ("writer", ""),
+    ] {
+        let mounted = mount("/srv/data", "label:data", &format!("type = \"ext4\"\nrequired_by = [\"{unit}\"]"));
+        let manifest = sandbox.manifest(&(mounted + service));
+        let said = sandbox.run(&["validate", "--steps", &manifest]).expect(0);
+        assert_eq!(said.stderr.contains("did you mean"), !words.is_empty(), "{said:?}");
+        let _ = said.says(words);
+    }
+}
