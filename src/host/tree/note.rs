@@ -163,18 +163,20 @@ impl TreeNote {
     fn parse(text: &str) -> Result<Self> {
         let mut lines = text.lines();
         let mut note: Self = serde_json::from_str(lines.next().unwrap_or_default())?;
-        let mut is_whole = false;
+        let (mut members, mut is_whole) = (vec![], false);
         for line in lines {
             if line == "end" {
                 is_whole = true;
                 break;
             }
             let (path, member) = member(line).with_context(|| format!("the line {line:?} is no member"))?;
-            _ = note.members.insert(path.to_owned(), member);
+            members.push((path.to_owned(), member));
         }
         if !is_whole {
             bail!("its end is missing");
         }
+        // A map of a sorted list is made in one go.
+        note.members = members.into_iter().collect();
         Ok(note)
     }
 }
