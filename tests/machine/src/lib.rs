@@ -1,8 +1,8 @@
 //! The machine under test: a real Debian (systemd, cloud-init) in a container or on virtual hardware, in an EC2-like
-//! world of its own.
+//! world of its own. `Release::Amazon` is the same with dnf in place of apt.
 //!
 //! ```text
-//!   Base      built once for each release and cached: the pristine tree, the archives, the application    base/build
+//!   Base      built once for each release and cached: the pristine tree, the archives, the application    base/build, amazon/build
 //!     ├ Machine   an overlay on that tree, booted by systemd-nspawn                                       src/container.sh
 //!     └ Vm        a disk with that tree and a kernel (vm/build), booted by qemu                           src/vm.rs
 //!         └ World     either's network namespace: metadata service, S3, origin, archives, names           src/world.rs
