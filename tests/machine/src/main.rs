@@ -6,7 +6,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use machine::{Machine, Options, UserData};
+use machine::{Machine, Options, Release, UserData};
 
 fn main() -> ExitCode {
     match run() {
@@ -25,7 +25,10 @@ fn run() -> Result<()> {
         [] => demo(false),
         ["--keep"] => demo(true),
         ["shell"] => shell(&Machine::boot(Options::default())?),
-        _ => bail!("usage: demo [--keep | shell]"),
+        ["shell", "--family", "rpm"] => {
+            shell(&Machine::boot(Options { release: Release::Amazon, ..Options::default() })?)
+        }
+        _ => bail!("usage: demo [--keep | shell [--family rpm]]"),
     }
 }
 
