@@ -10,7 +10,7 @@ use crate::{
     host::accounts,
     manifest,
     notify::block,
-    packages::{apt::dpkg, openpgp},
+    packages::{apt::dpkg, openpgp, rpm},
     redaction,
 };
 
@@ -32,6 +32,7 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("redaction", redaction::fuzz),
     ("response", fetch::fuzz::response::check),
     ("retry_after", fetch::fuzz::retry_after),
+    ("rpm_database", rpm::fuzz::rpm_database),
 ];
 
 /// Passes one input to the target of this name.

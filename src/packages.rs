@@ -3,6 +3,7 @@
 pub mod manager;
 pub mod name;
 pub mod openpgp;
+pub mod rpm;
 
 use anyhow::{Result, bail};
 

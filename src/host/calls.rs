@@ -185,6 +185,22 @@ pub fn read_at(file: &impl FileExt, buffer: &mut [u8], offset: u64) -> io::Resul
     repeat_io(|| file.read_at(buffer, offset))
 }
 
+/// Fills a buffer with the bytes at an offset.
+///
+/// # Errors
+/// If there are fewer bytes.
+pub fn read_exact_at(file: &impl FileExt, mut buffer: &mut [u8], mut at: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        let read = read_at(file, buffer, at)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        buffer = &mut buffer[read..];
+        at += read as u64;
+    }
+    Ok(())
+}
+
 /// Resolves all links in a path of the host: realpath(3).
 pub fn canonicalize(path: &Path) -> io::Result<PathBuf> {
     repeat_io(|| std::fs::canonicalize(path))

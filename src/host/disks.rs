@@ -2,7 +2,7 @@
 
 pub mod content;
 
-use std::{fs::File, io};
+use std::fs::File;
 
 use anyhow::{Context, Result};
 use nix::{
@@ -13,7 +13,7 @@ use nix::{
 
 use super::{
     Host,
-    calls::{fstat, fstatat, openat, read_at},
+    calls::{fstat, fstatat, openat, read_exact_at},
 };
 use crate::{error::Fault, value::AbsPath};
 
@@ -213,18 +213,6 @@ fn disk_name(entry: &str) -> Option<String> {
     let (controller, namespace) = entry.strip_prefix("nvme")?.split_once('n')?;
     let (subsystem, path) = controller.split_once('c').unwrap_or((controller, "0"));
     [subsystem, path, namespace].into_iter().all(digits).then(|| format!("nvme{subsystem}n{namespace}"))
-}
-
-fn read_exact_at(file: &File, mut buffer: &mut [u8], mut at: u64) -> io::Result<()> {
-    while !buffer.is_empty() {
-        let read = read_at(file, buffer, at)?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        buffer = &mut buffer[read..];
-        at += read as u64;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

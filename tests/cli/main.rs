@@ -52,6 +52,7 @@ mod reference;
 mod reload;
 mod report;
 mod rooms;
+mod rpm_database;
 mod run;
 mod sandbox;
 mod schema;
