@@ -1,9 +1,12 @@
 //! Package managers. Each family is one folder and one line in `families!`.
 
+mod cause;
 pub mod manager;
 pub mod name;
 pub mod openpgp;
+mod proxy;
 pub mod rpm;
+mod tools;
 
 use anyhow::{Result, bail};
 
@@ -22,6 +25,7 @@ macro_rules! families {
 
 families! {
     apt::Apt,
+    dnf::Dnf,
     #[cfg(test)]
     tests::MadeUp,
 }
@@ -31,27 +35,40 @@ families! {
 /// # Errors
 /// If it has none of the supported ones.
 pub fn of(host: &Host) -> Result<Family> {
-    for family in FAMILIES {
-        if manager::is_of(*family, host.root())? {
-            return Ok(*family);
-        }
+    if let Some(family) = find(host)? {
+        return Ok(family);
     }
-    let missing: Vec<_> = FAMILIES.iter().map(|family| family.database()).collect();
-    let are = if missing.len() == 1 { "is" } else { "are" };
-    let distributions: Vec<_> = FAMILIES.iter().map(|family| family.distributions()).collect();
-    let message =
-        format!("{} {are} missing: this is not a {} system", missing.join(" and "), distributions.join(" or "));
+    let missing: Vec<_> = FAMILIES.iter().filter_map(|family| family.databases().first().copied()).collect();
+    let distributions: Vec<_> = FAMILIES.iter().flat_map(|family| family.distributions()).copied().collect();
+    let (missing, distributions) = (listed(&missing, "and"), listed(&distributions, "or"));
+    let message = format!("{missing} are missing: this is not a {distributions} system");
     Err(Fault::new(message).hint("leave out this resource here, or limit it to other machines with `where`").into())
+}
+
+/// Returns words as a list: `a, b and c`.
+fn listed(words: &[&str], last: &str) -> String {
+    match words {
+        [others @ .., word] if !others.is_empty() => format!("{} {last} {word}", others.join(", ")),
+        _ => words.join(", "),
+    }
 }
 
 /// Returns the reasons why the machine needs a reboot; `None` if it has no package manager that can say so.
 pub fn reboot_reasons(host: &Host) -> Result<Option<Vec<String>>> {
+    find(host)?.map(|family| family.reboot_reasons(host)).transpose()
+}
+
+/// Returns the family of a machine or image. With the databases of two, os-release(5) says which one counts.
+fn find(host: &Host) -> Result<Option<Family>> {
+    let mut found: Vec<Family> = vec![];
     for family in FAMILIES {
         if manager::is_of(*family, host.root())? {
-            return family.reboot_reasons(host).map(Some);
+            found.push(*family);
         }
     }
-    Ok(None)
+    let distribution = if found.len() > 1 { host.fact("distribution").unwrap_or_default() } else { String::new() };
+    let own = found.iter().find(|family| family.distribution_ids().contains(&&*distribution));
+    Ok(own.or(found.first()).copied())
 }
 
 /// Returns a package's name as the first family reads it that accepts it.

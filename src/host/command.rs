@@ -52,7 +52,8 @@ pub struct Program {
     stdin: Option<String>,
     launch: Option<Launch>,
     pub(super) is_private: bool,
-    is_reporting: bool,
+    /// Says which lines of its output are shown as progress; none by default.
+    reports: Option<fn(&str) -> bool>,
     /// The user whose rights it has; `None` for those of this process.
     pub(super) user: Option<UserIdentity>,
 }
@@ -95,7 +96,7 @@ impl Program {
             stdin: None,
             launch: None,
             is_private: false,
-            is_reporting: false,
+            reports: None,
             user: None,
         }
     }
@@ -131,8 +132,14 @@ impl Program {
 
     /// Shows each line of its output as progress while it runs.
     #[must_use]
-    pub fn reporting(mut self) -> Self {
-        self.is_reporting = true;
+    pub fn reporting(self) -> Self {
+        self.reporting_only(|_| true)
+    }
+
+    /// Shows some lines of its output as progress while it runs.
+    #[must_use]
+    pub fn reporting_only(mut self, is_shown: fn(&str) -> bool) -> Self {
+        self.reports = Some(is_shown);
         self
     }
 
@@ -192,7 +199,7 @@ impl Host {
         let mut stop: Option<(anyhow::Error, Instant)> = None;
         let status = loop {
             output.pump(TICK, &|line| {
-                if command.is_reporting {
+                if command.reports.is_some_and(|is_shown| is_shown(line)) {
                     self.progress(line);
                 }
             });

@@ -11,7 +11,6 @@ mod lists;
 mod lock;
 mod name;
 mod policy;
-mod proxy;
 mod reboot;
 mod removal;
 mod sources;
@@ -20,14 +19,10 @@ mod transaction;
 mod upgrade;
 mod version;
 
-use std::time::Duration;
-
-use anyhow::{Context, Result};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use anyhow::Result;
 
 pub use self::sources::DECLARED;
 use self::{
-    cause::{Cause, Diagnosis},
     dpkg::{DpkgStatus, PackageState},
     policy::ServicesHeld,
 };
@@ -37,14 +32,14 @@ use super::{
         Repair, Update, UpgradeRequest, Upgrades,
     },
     name::PackageName,
+    proxy,
+    tools::{Tools, failed},
 };
 use crate::{
-    error::Fault,
     host::{
         Host,
-        command::{Finished, Program, with_tail},
+        command::{Finished, Program},
     },
-    net::{proxy::proxies, retry::spread},
     redaction::forms::netrc_password,
     system::System,
     value::AbsPath,
@@ -64,8 +59,12 @@ const ENVIRONMENT: [(&str, &str); 5] = [
 /// Makes dpkg keep an edited configuration file, and replace an unedited one with the package's; dpkg(1).
 const KEEP_CONFIGURATION: [&str; 2] = ["--force-confdef", "--force-confold"];
 
-/// Limits the attempts after temporary failures. In each attempt, apt itself tries every download three times.
-const MAX_ATTEMPTS: u32 = 4;
+const TOOLS: Tools = Tools {
+    program: "apt-get",
+    written: &["/var/lib/dpkg/status", "/var/cache/apt/archives", "/usr/bin"],
+    causes: &cause::TABLE,
+    wait: lock::wait,
+};
 
 /// The key belongs to the self-signed test certificate of the package ssl-cert.
 const TRACES: ImageTraces = ImageTraces {
@@ -83,16 +82,16 @@ impl PackageManager for Apt {
         "apt"
     }
 
-    fn distributions(&self) -> &'static str {
-        "Debian or Ubuntu"
+    fn distributions(&self) -> &'static [&'static str] {
+        &["Debian", "Ubuntu"]
     }
 
     fn distribution_ids(&self) -> &'static [&'static str] {
         &["debian", "ubuntu"]
     }
 
-    fn database(&self) -> &'static str {
-        dpkg::STATUS
+    fn databases(&self) -> &'static [&'static str] {
+        &[dpkg::STATUS]
     }
 
     fn read_name(&self, text: &str) -> Result<PackageName> {
@@ -117,7 +116,7 @@ impl PackageManager for Apt {
             state if package.reinstall || state == PackageState::HalfInstalled => {
                 Some(Lack::Unpacking(state.to_string()))
             }
-            _ if !name.fits(&package.version) => Some(Lack::Package(Some(package.version.clone()))),
+            _ if !name::fits(name, &package.version) => Some(Lack::Package(Some(package.version.clone()))),
             PackageState::Installed => None,
             _ => Some(Lack::Configuration),
         })
@@ -201,20 +200,20 @@ impl PackageManager for Apt {
 ///
 /// It configures the unpacked packages. apt installs their missing dependencies.
 fn finish(system: &System) -> Result<()> {
-    check_writable(system)?;
+    TOOLS.check_writable(system)?;
     lock::wait(system)?;
     let finished = run_held(system, &silent(["dpkg", "--configure", "--pending"]).args(KEEP_CONFIGURATION))?;
     if finished.tail.contains("dependency problems") {
         installation::prepare(system, &fix_command(&archives::PRINT))?;
         let fix = fix_command(&[]);
         let run = || run_held(system, &fix).map(judge);
-        return persevere(system, "installing missing dependencies", run, |_| Ok(false));
+        return TOOLS.persevere(system, "installing missing dependencies", run, |_| Ok(false));
     }
     // dpkg also fails for a package that must be unpacked again (`reinstreq`); another change does that.
     if finished.status.success() || DpkgStatus::read(system.root())?.is_finished() {
         return Ok(());
     }
-    Err(failed("configuring packages", &diagnose(system, &finished), &finished).into())
+    Err(failed("configuring packages", &TOOLS.diagnose(system, &finished), &finished).into())
 }
 
 /// Removes the `policy-rc.d` that a killed installation left.
@@ -235,7 +234,7 @@ pub fn verify(system: &System, sources: &AbsPath) -> Result<()> {
         "-oDir::Cache::pkgcache=",
         "-oDir::Cache::srcpkgcache=",
     ]);
-    persevere(system, "verifying the repository", || system.host.run(&command).map(judge), |_| Ok(false))
+    TOOLS.persevere(system, "verifying the repository", || system.host.run(&command).map(judge), |_| Ok(false))
 }
 
 fn update_command() -> Program {
@@ -289,96 +288,12 @@ fn judge(finished: Finished) -> Result<(), Finished> {
     if failed { Err(finished) } else { Ok(()) }
 }
 
-/// Runs a command again until it succeeds or until its failure is permanent.
-///
-/// `fix` may remove the cause of a failure, and returns whether it did.
-///
-/// This is not [`crate::net::retry::Attempts`], which makes network requests in a runtime. An attempt here is a child
-/// process. It waits for apt's locks first, and may be followed by a fix. Failed requests of this process do not limit it.
-fn persevere(
-    system: &System,
-    what: &str,
-    run: impl Fn() -> Result<Result<(), Finished>>,
-    mut fix: impl FnMut(Cause) -> Result<bool>,
-) -> Result<()> {
-    for attempt in 1.. {
-        lock::wait(system)?;
-        let Err(finished) = run()? else { break };
-        let diagnosis = diagnose(system, &finished);
-        let error = failed(what, &diagnosis, &finished);
-        if attempt == MAX_ATTEMPTS {
-            return Err(error).with_context(|| format!("gave up after {MAX_ATTEMPTS} attempts"));
-        }
-        if fix(diagnosis.cause)? {
-            continue;
-        }
-        if !diagnosis.cause.is_transient() {
-            return Err(error.into());
-        }
-        tracing::warn!(attempt, "{what}: {}", diagnosis.line.trim());
-        system.host.progress(&format!("{what}: trying again (attempt {} of {MAX_ATTEMPTS})", attempt + 1));
-        system.host.stop.wait(spread(Duration::from_secs(1 << attempt), Duration::MAX))?;
-    }
-    Ok(())
-}
-
-fn failed(what: &str, diagnosis: &Diagnosis<'_>, finished: &Finished) -> Fault {
-    diagnosis.fault(with_tail(format!("{what} failed with exit code {}", finished.code()), &finished.tail))
-}
-
-/// Returns the diagnosis of a failure, from its output and from the machine's clock and proxies.
-fn diagnose<'a>(system: &System, finished: &'a Finished) -> Diagnosis<'a> {
-    let mut diagnosis = Diagnosis::of(&finished.tail);
-    if diagnosis.cause == Cause::Expired && !is_clock_synchronized(system) {
-        diagnosis.cause = Cause::Clock;
-    }
-    if diagnosis.cause == Cause::Clock {
-        let clock = now();
-        diagnosis
-            .advise(format!("set this machine's clock, which shows {clock}; to see what sets it: timedatectl status"));
-    }
-    if diagnosis.cause == Cause::Network
-        && let Some(proxy) = proxies().named_in(diagnosis.line)
-    {
-        diagnosis.advise(format!("check that the proxy {proxy} answers; http_proxy or https_proxy names it"));
-    }
-    diagnosis
-}
-
-/// Returns whether the clock is synchronized (adjtimex(2)); true if systemd cannot tell.
-fn is_clock_synchronized(system: &System) -> bool {
-    let asked = Program::new(["timedatectl", "show", "--property=NTPSynchronized", "--value"]);
-    system.host.run(&asked).map_or(true, |finished| finished.stdout.trim() != "no")
-}
-
-fn now() -> String {
-    let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or_else(|_| OffsetDateTime::now_utc());
-    now.format(&Rfc3339).unwrap_or_default()
-}
-
-/// Fails if apt-get is missing or one of its directories is read-only.
-///
-/// apt's own error for this has a dozen lines.
-fn check_writable(system: &System) -> Result<()> {
-    if !system.host.has_program("apt-get") {
-        return Err(Fault::new("cannot install packages: the program `apt-get` is missing").into());
-    }
-    for path in ["/var/lib/dpkg/status", "/var/cache/apt/archives", "/usr/bin"] {
-        if system.root().file_system(&path.into())?.read_only {
-            return Err(Fault::new(format!("the file system of {path} is mounted read-only"))
-                .hint(format!("make it writable: mount -o remount,rw \"$(findmnt -no TARGET -T {path})\""))
-                .into());
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::{cell::Cell, os::unix::process::ExitStatusExt, process::ExitStatus};
 
     use super::*;
-    use crate::{stop::Interrupt, system::Mode};
+    use crate::{packages::cause::Cause, stop::Interrupt, system::Mode};
 
     fn system() -> System {
         System::open(&std::env::temp_dir(), Mode::Run, Interrupt::default()).unwrap()
@@ -406,7 +321,7 @@ mod tests {
             fixes.set(fixes.get() + 1);
             Ok(cause == Cause::Stale)
         };
-        persevere(&system(), "testing", run, fix).unwrap();
+        TOOLS.persevere(&system(), "testing", run, fix).unwrap();
         assert_eq!((runs.get(), fixes.get()), (2, 1));
     }
 
@@ -418,10 +333,10 @@ mod tests {
             Ok(ended(100, output))
         };
         let error =
-            persevere(&system(), "testing", || run("E: Unable to locate package x"), |_| Ok(false)).unwrap_err();
+            TOOLS.persevere(&system(), "testing", || run("E: Unable to locate package x"), |_| Ok(false)).unwrap_err();
         assert_eq!((runs.take(), crate::error::exit_code(&error)), (1, 1));
         assert_eq!(error.to_string(), "testing failed with exit code 100\n| E: Unable to locate package x");
-        let error = persevere(&system(), "testing", || run(STALE), |_| Ok(true)).unwrap_err();
+        let error = TOOLS.persevere(&system(), "testing", || run(STALE), |_| Ok(true)).unwrap_err();
         assert_eq!((runs.take(), crate::error::exit_code(&error)), (4, 75), "a fix that did not help");
         assert_eq!(error.to_string(), "gave up after 4 attempts");
     }
@@ -429,6 +344,6 @@ mod tests {
     #[test]
     fn a_failed_download_is_a_failure_though_apt_exits_with_0() {
         let output = "W: Failed to fetch http://x/InRelease  403  Forbidden [IP: 10.0.0.1 80]";
-        assert!(persevere(&system(), "testing", || Ok(ended(0, output)), |_| Ok(false)).is_err());
+        assert!(TOOLS.persevere(&system(), "testing", || Ok(ended(0, output)), |_| Ok(false)).is_err());
     }
 }

@@ -19,13 +19,13 @@ pub trait PackageManager: Sync {
     fn name(&self) -> &'static str;
 
     /// Returns the names of its distributions, for messages.
-    fn distributions(&self) -> &'static str;
+    fn distributions(&self) -> &'static [&'static str];
 
     /// Returns the `ID` of each of its distributions; os-release(5).
     fn distribution_ids(&self) -> &'static [&'static str];
 
-    /// Returns the file that only machines of this family have.
-    fn database(&self) -> &'static str;
+    /// Returns the files of which each machine of this family has one, and other machines none.
+    fn databases(&self) -> &'static [&'static str];
 
     /// Reads a package's name as this family writes it.
     ///
@@ -79,7 +79,7 @@ pub trait PackageManager: Sync {
     /// Returns the upgrades of the installed packages that the present package lists have.
     fn upgrades(&self, system: &System, request: &UpgradeRequest) -> Result<Upgrades>;
 
-    /// Updates old package lists, and installs the upgrades. No package is removed.
+    /// Updates old package lists, and installs the upgrades. No package is removed, unless another one replaces it.
     fn upgrade(&self, system: &System, request: &UpgradeRequest) -> Result<()>;
 
     /// Returns all changes that the removal of packages would make; none if none of them is installed.
@@ -174,7 +174,7 @@ pub struct PackageChange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UpgradeScope {
-    /// Those with a new version in the distribution's security repository.
+    /// Those whose new version the distribution's security repository or a security advisory has.
     Security,
     /// All with a new version.
     All,
@@ -223,7 +223,7 @@ pub struct Repair {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Update {
-    /// If the lists are missing, more than a day old, older than the sources, or not sufficient for the installation.
+    /// If the lists are missing, old, older than the sources, or not sufficient for the installation.
     #[default]
     IfNeeded,
     /// Before every installation. If all packages are installed already, the lists are not updated.
@@ -245,7 +245,12 @@ pub struct Installation {
     pub recommends: bool,
 }
 
-/// Returns whether a root file system has this family's database.
+/// Returns whether a root file system has a database of this family.
 pub(super) fn is_of(manager: &dyn PackageManager, root: &Root) -> Result<bool> {
-    Ok(root.status(&manager.database().into())?.is_some())
+    for path in manager.databases() {
+        if root.status(&(*path).into())?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -6,6 +6,7 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::manager::Family;
 use crate::system::System;
 
 /// The name of a package as its package manager takes it, with an architecture or a version where it names one.
@@ -29,15 +30,6 @@ impl PackageName {
         self.version.as_ref().is_some_and(|version| version.ends_with('*'))
     }
 
-    /// Returns whether a version is the declared one, or fits to its wildcard. Without a declared version all fit.
-    pub fn fits(&self, version: &str) -> bool {
-        match self.version.as_deref().map(|declared| (declared, declared.strip_suffix('*'))) {
-            None => true,
-            Some((_, Some(beginning))) => version.starts_with(beginning),
-            Some((declared, None)) => version == declared,
-        }
-    }
-
     /// Returns the name without the version.
     pub fn without_version(&self) -> &str {
         self.text.split('=').next().unwrap_or_default()
@@ -45,9 +37,9 @@ impl PackageName {
 }
 
 /// Returns whether a resource of the manifest keeps a package installed. The name may have an architecture.
-pub fn is_declared(system: &System, name: &str) -> bool {
+pub fn is_declared(system: &System, family: Family, name: &str) -> bool {
     let is_same = |declared: PackageName| name == declared.name || name == declared.without_version();
-    system.declared_packages().iter().any(|declared| declared.parse().is_ok_and(is_same))
+    system.declared_packages().iter().any(|declared| family.read_name(declared).is_ok_and(is_same))
 }
 
 impl FromStr for PackageName {

@@ -33,16 +33,16 @@ impl PackageManager for MadeUp {
         "made-up"
     }
 
-    fn distributions(&self) -> &'static str {
-        "Made-up"
+    fn distributions(&self) -> &'static [&'static str] {
+        &["Made-up"]
     }
 
     fn distribution_ids(&self) -> &'static [&'static str] {
         &["fedora"]
     }
 
-    fn database(&self) -> &'static str {
-        "/var/lib/made-up/installed"
+    fn databases(&self) -> &'static [&'static str] {
+        &["/var/lib/made-up/installed"]
     }
 
     fn read_name(&self, text: &str) -> Result<PackageName> {
@@ -63,7 +63,7 @@ impl PackageManager for MadeUp {
     }
 
     fn lack(&self, host: &Host, package: &PackageName) -> Result<Option<Lack>> {
-        let installed = host.root().read_text(&self.database().into())?;
+        let installed = host.root().read_text(&self.databases()[0].into())?;
         Ok((!installed.lines().any(|line| line == package.name)).then_some(Lack::Package(None)))
     }
 
@@ -170,8 +170,8 @@ fn a_machine_is_of_the_family_whose_database_it_has() {
     let tree = FamilyTree::of(&[("/var/lib/dpkg/status", "")]);
     assert_eq!(of(&tree.host()).unwrap().name(), "apt");
     let error = of(&FamilyTree::of(&[]).host()).err().unwrap();
-    let message = "/var/lib/dpkg/status and /var/lib/made-up/installed are missing: \
-                   this is not a Debian or Ubuntu or Made-up system";
+    let message = "/var/lib/dpkg/status, /var/lib/rpm/rpmdb.sqlite and /var/lib/made-up/installed are missing: \
+                   this is not a Debian, Ubuntu, Amazon Linux 2023, RHEL, Fedora or Made-up system";
     assert_eq!(error.to_string(), message);
 }
 
@@ -192,7 +192,8 @@ fn names_that_no_single_family_has_need_no_machine_to_be_refused() {
         let managers = package(names).package_managers().unwrap();
         managers.into_iter().map(PackageManager::name).collect::<Vec<_>>()
     };
-    assert_eq!((managers(&["@a"]), managers(&["nginx"])), (vec!["made-up"], vec!["apt"]));
+    assert_eq!((managers(&["@a"]), managers(&["nginx"])), (vec!["made-up"], vec!["apt", "dnf"]));
+    assert_eq!((managers(&["NetworkManager"]), managers(&["glibc:i386"])), (vec!["dnf"], vec!["apt"]));
     assert_eq!(package(&["@a"]).check(), []);
     assert_eq!(package(&["@a", "nginx"]).check().len(), 1);
     let error = read_name("A b").unwrap_err().to_string();

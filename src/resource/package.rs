@@ -25,9 +25,10 @@ const MAX_TITLE_NAMES: usize = 4;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Package {
-    /// Names, each `name`, `name=version` (exactly this version, also if it is older than the installed one),
-    /// `name=20.*` (a version that begins so, but none that is older than the installed one) or `name:architecture`. For
-    /// a bare name, an installed package that provides it is enough.
+    /// Names, each `name`, `name=version` (exactly this version, also if it is older than the installed one), `name=20.*`
+    /// (a version that begins so, but none that is older than the installed one), or with an architecture:
+    /// `name:architecture`, for dnf `name.architecture`. For dnf, a version may leave out its epoch and its release. For a
+    /// bare name, an installed package that provides it is enough.
     names: Vec<PackageName>,
     /// Whether the packages are removed. Their configuration files stay. `plan` names the packages that need them and are
     /// removed too. It is an error to remove a package that the system cannot work without, a held one, or one that
@@ -36,10 +37,11 @@ pub struct Package {
     absent: bool,
     /// Whether the packages are held, so that no upgrade changes or removes them. With a version in `names`, this resource
     /// changes a held package to that version. `false` releases them. Default: a hold stays as it is, and a held package
-    /// of another version than the declared one is an error.
+    /// of another version than the declared one is an error. dnf needs its plugin versionlock for it.
     hold: Option<bool>,
     /// When to update the package lists before an installation: `always`, `never` or `if-needed` (if the lists are missing,
-    /// more than a day old, older than the sources, or do not have a package).
+    /// more than a day old, older than the sources, or do not have a package). For dnf, `if-needed` leaves it to each
+    /// repository's `metadata_expire`, and updates them if they do not have a package.
     update: Option<Update>,
     /// Whether to install recommended packages too. Default: false.
     recommends: Option<bool>,
@@ -337,7 +339,7 @@ mod tests {
         let image = PackageImage::new("foreign", "");
         fs::remove_file(image.0.join("var/lib/dpkg/status")).unwrap();
         let error = image.plan(&["here"]).unwrap_err().to_string();
-        assert!(error.contains("this is not a Debian or Ubuntu"), "{error}");
+        assert!(error.contains("this is not a Debian, Ubuntu, Amazon Linux 2023"), "{error}");
     }
 
     /// Returns the planned changes of other fields than `names`. The image has no program to run.

@@ -18,13 +18,15 @@ use crate::{
 const MAX_NAMED: usize = 10;
 
 /// The installed packages at the newest versions of their repositories. It is a part of an image. A booted machine
-/// upgrades only if the resource or its step says `phase = "boot"`. No package is removed. Held packages and those that
-/// another resource declares with a version stay as declared. Configuration files that were edited are kept. Old package
+/// upgrades only if the resource or its step says `phase = "boot"`. No package is removed, except with dnf one that
+/// a new package replaces (`Obsoletes`). Held packages and those that another resource declares with a version stay
+/// as declared. Configuration files that were edited are kept. Old package
 /// lists are updated first. It warns if the machine needs a reboot.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upgrade {
-    /// Which upgrades: `security` (of the distribution's security repository) or `all`.
+    /// Which upgrades: `all`, or `security`: those of the distribution's security repository, for dnf those that a security
+    /// advisory of a repository names. Amazon Linux 2023 has new versions only with a new `releasever`.
     scope: UpgradeScope,
     /// Packages that are not upgraded, beside those that the machine holds. Names without a version.
     #[serde(default)]

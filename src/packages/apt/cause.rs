@@ -1,35 +1,10 @@
-//! The cause of a failure of apt or dpkg, derived from their output. apt's exit code is 100 for every failure.
+//! The texts of apt and dpkg by which the cause of a failure is known.
 
-use std::borrow::Cow;
+use crate::packages::cause::{Cause, CauseTable};
 
-use crate::error::Fault;
-
-/// The cause of a failure of apt or dpkg.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// A dpkg run was interrupted. `dpkg --configure -a` repairs it.
-    Interrupted,
-    /// Another process took a lock between this program's check and apt's. A retry waits for it.
-    Locked,
-    /// A mirror did not answer, or answered with a server error. A later retry may succeed.
-    Network,
-    /// The lists are older than the mirror, or the mirror is being updated. An update of the lists may help.
-    Stale,
-    /// The lists do not have a package. An update of the lists may help.
-    Unknown,
-    /// This machine's clock is wrong. It may be set soon.
-    Clock,
-    /// An index has expired, or this machine's clock is ahead.
-    Expired,
-    /// A retry cannot help.
-    Permanent,
-}
-
-/// The causes, their texts in the output of apt and dpkg, and their hints. The first row with a match counts.
-///
 /// The texts are those of apt 2.0 to 3.0 and dpkg 1.19 to 1.22 in the C locale.
 #[rustfmt::skip]
-const TEXTS: &[(Cause, &[&str], &str)] = &[
+pub(crate) const TABLE: CauseTable = CauseTable { own_lines, rows: &[
     (Cause::Interrupted, &["dpkg was interrupted, you must manually run"],
         "finish the interrupted run: dpkg --configure -a"),
     (Cause::Locked, &["Could not get lock", "Unable to lock directory", "Unable to acquire the dpkg frontend lock",
@@ -75,52 +50,7 @@ const TEXTS: &[(Cause, &[&str], &str)] = &[
         "check that this machine can reach the mirror in the message above"),
     (Cause::Unknown, &["Unable to locate package", "has no installation candidate", "was not found"],
         "correct the name or the version; to list the known versions of all packages: apt-cache policy '*'"),
-];
-
-/// The cause of a failure and its hint.
-#[derive(Debug)]
-pub(crate) struct Diagnosis<'a> {
-    /// The cause.
-    pub(crate) cause: Cause,
-    /// The line of the output that shows the cause; the last line if the cause is not known.
-    pub(crate) line: &'a str,
-    hint: Option<Cow<'static, str>>,
-}
-
-impl<'a> Diagnosis<'a> {
-    /// Returns the diagnosis of an output of apt or dpkg.
-    pub(crate) fn of(output: &'a str) -> Self {
-        let own_lines = own_lines(output);
-        for (cause, texts, hint) in TEXTS {
-            if let Some(line) = own_lines.iter().find(|line| texts.iter().any(|text| line.contains(text))) {
-                return Self { cause: *cause, line, hint: Some((*hint).into()) };
-            }
-        }
-        Self { cause: Cause::Permanent, line: output.lines().last().unwrap_or_default(), hint: None }
-    }
-
-    /// Replaces the hint.
-    pub(crate) fn advise(&mut self, hint: String) {
-        self.hint = Some(hint.into());
-    }
-
-    /// Returns a fault with this cause's class and hint.
-    pub(crate) fn fault(&self, message: String) -> Fault {
-        let fault = Fault::new(message);
-        let fault = if self.cause.is_transient() { fault.transient() } else { fault };
-        match &self.hint {
-            Some(hint) => fault.hint(hint.as_ref()),
-            None => fault,
-        }
-    }
-}
-
-impl Cause {
-    /// Returns whether the failure is temporary.
-    pub(crate) fn is_transient(self) -> bool {
-        matches!(self, Self::Locked | Self::Network | Self::Stale | Self::Clock)
-    }
-}
+]};
 
 /// Returns the lines of apt and dpkg, without those of maintainer scripts.
 ///
@@ -141,7 +71,7 @@ mod tests {
 
     fn all(cause: Cause, outputs: &[&str]) {
         for output in outputs {
-            assert_eq!(Diagnosis::of(output).cause, cause, "{output}");
+            assert_eq!(TABLE.diagnosis(output).cause, cause, "{output}");
         }
     }
 
@@ -238,13 +168,13 @@ mod tests {
                 "something new",
             ],
         );
-        let hint = |output| Diagnosis::of(output).hint.unwrap_or_default().into_owned();
+        let hint = |output| TABLE.diagnosis(output).hint.unwrap_or_default().into_owned();
         let full = "dpkg: error processing archive n.deb (--unpack):\n failed to write (No space left on device)";
         assert!(hint(full).contains("df -h"), "the disk, not the package");
         let refused = "E: Failed to fetch http://x/InRelease  403  Forbidden [IP: 10.0.0.1 80]\n\
              E: The repository 'http://x bookworm InRelease' is not signed.";
         assert!(hint(refused).contains("refuses access"), "the mirror, not the signature");
-        assert_eq!(Diagnosis::of(refused).line, refused.lines().next().unwrap());
+        assert_eq!(TABLE.diagnosis(refused).line, refused.lines().next().unwrap());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 
-use super::{dpkg::DpkgStatus, lists, silent, sources::PARTS, version::order};
+use super::{dpkg::DpkgStatus, lists, name::fits, silent, sources::PARTS, version::order};
 use crate::{
     error::Fault,
     packages::{
@@ -77,7 +77,7 @@ fn known(system: &System, package: &PackageName) -> Result<Vec<(String, i32)>> {
 /// Returns the version with the highest priority, and of these the newest, as apt chooses its candidate.
 fn best(package: &PackageName, versions: &[(String, i32)]) -> Option<String> {
     // A negative priority forbids a version.
-    let fitting = versions.iter().filter(|(version, priority)| package.fits(version) && *priority >= 0);
+    let fitting = versions.iter().filter(|(version, priority)| fits(package, version) && *priority >= 0);
     let best = fitting.max_by(|one, other| one.1.cmp(&other.1).then_with(|| order(&one.0, &other.0)));
     best.map(|(version, _)| version.clone())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::{archives, installation};
+use super::{archives, installation, name::fits};
 use crate::{
     error::Fault,
     host::command::Program,
@@ -28,7 +28,7 @@ pub(crate) fn check(system: &System, path: &AbsPath, package: &PackageName) -> R
         return Err(Fault::new("the package file does not name its package, version and architecture").into());
     };
     let has_architecture = package.architecture.as_deref().is_none_or(|declared| declared == architecture);
-    if name == package.name && package.fits(version) && has_architecture {
+    if name == package.name && fits(package, version) && has_architecture {
         return Ok(());
     }
     let declared = package.version.as_deref().unwrap_or_default();

@@ -2,16 +2,16 @@
 
 use anyhow::Result;
 
-use super::{check_writable, judge, persevere, silent};
+use super::{TOOLS, judge, silent};
 use crate::{packages::name::PackageName, system::System, value::quoted};
 
 /// Sets whether packages are held, by dpkg's selections; dpkg(1).
 pub(crate) fn hold(system: &System, packages: &[PackageName], is_held: bool) -> Result<()> {
-    check_writable(system)?;
+    TOOLS.check_writable(system)?;
     let word = if is_held { "hold" } else { "install" };
     let lines = packages.iter().map(|package| format!("{} {word}\n", package.without_version())).collect();
     let command = silent(["dpkg", "--set-selections"]).stdin(Some(lines));
-    persevere(system, "holding packages", || system.host.run(&command).map(judge), |_| Ok(false))
+    TOOLS.persevere(system, "holding packages", || system.host.run(&command).map(judge), |_| Ok(false))
 }
 
 /// Returns the command line that releases a held package.

@@ -5,13 +5,14 @@ use std::{cell::RefCell, time::SystemTime};
 use anyhow::Result;
 
 use super::{
-    apt_get, archives, cause::Cause, check_writable, choice, finish, judge, keep_configuration, lists, lock, persevere,
-    policy, run_held, space, transaction,
+    Apt, TOOLS, apt_get, archives, choice, finish, judge, keep_configuration, lists, lock, policy, run_held, space,
+    transaction,
 };
 use crate::{
     error::Fault,
     host::command::{Finished, Program},
     packages::{
+        cause::Cause,
         manager::{Installation, Update},
         name::is_declared,
     },
@@ -21,7 +22,7 @@ use crate::{
 
 /// Installs packages; from a file, if there is one, and else from the repositories.
 pub(crate) fn install(system: &System, installation: &Installation, file: Option<&AbsPath>) -> Result<()> {
-    check_writable(system)?;
+    TOOLS.check_writable(system)?;
     // At a machine's first boot, the process that holds the locks may be updating the lists.
     lock::wait(system)?;
     let mut may_update = installation.update != Update::Never;
@@ -50,7 +51,7 @@ pub(crate) fn install(system: &System, installation: &Installation, file: Option
     }?;
     prepare(system, &install_command(installation, &chosen, &archives::PRINT))?;
     let command = RefCell::new(install_command(installation, &chosen, &[]));
-    persevere(
+    TOOLS.persevere(
         system,
         "installing packages",
         || run_held(system, &command.borrow()).map(judge),
@@ -84,7 +85,7 @@ pub(crate) fn prepare(system: &System, print: &Program) -> Result<()> {
 /// Fails if an installation would remove a declared package, and warns of the others that it removes.
 fn check_removals(system: &System, printed: &Finished) -> Result<()> {
     let removed = transaction::removed(&printed.stdout);
-    if let Some(name) = removed.iter().find(|name| is_declared(system, name)) {
+    if let Some(name) = removed.iter().find(|name| is_declared(system, &Apt, name)) {
         let message = format!("the installation would remove {name}, which this manifest declares as installed");
         return Err(Fault::new(message).hint("declare only one of the packages that exclude each other").into());
     }

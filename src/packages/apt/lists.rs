@@ -9,13 +9,13 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cause::{Cause, Diagnosis},
-    judge, persevere,
+    TOOLS, cause, judge,
     sources::{AptSources, PARTS, RepositoryFailure},
     update_command,
 };
 use crate::{
     host::{command::Program, root::Root, state},
+    packages::cause::{Cause, Diagnosis},
     system::System,
     value::AbsPath,
 };
@@ -69,7 +69,7 @@ pub(crate) fn update(system: &System, print: &Program) -> Result<()> {
     }
     if let Some(need) = need(system, print, &failures)? {
         let all = || system.host.run(&update_command()).map(judge);
-        persevere(system, "updating the package lists", all, |_| Ok(false)).context(need)?;
+        TOOLS.persevere(system, "updating the package lists", all, |_| Ok(false)).context(need)?;
         return Shortfall::default().keep(root);
     }
     for failure in &failures {
@@ -99,7 +99,7 @@ fn update_all_but_third_parties(system: &System) -> Result<Vec<RepositoryFailure
             None => attempt,
         })
     };
-    persevere(system, "updating the package lists", attempt, |_| Ok(false))?;
+    TOOLS.persevere(system, "updating the package lists", attempt, |_| Ok(false))?;
     Ok(failures.into_inner())
 }
 
@@ -108,7 +108,7 @@ fn need(system: &System, print: &Program, failures: &[RepositoryFailure]) -> Res
     let printed = system.host.run(print)?;
     if !printed.status.success() {
         // The installation itself reports any other cause than a missing package.
-        let Diagnosis { cause, line, .. } = Diagnosis::of(&printed.tail);
+        let Diagnosis { cause, line, .. } = cause::TABLE.diagnosis(&printed.tail);
         return Ok((cause == Cause::Unknown).then(|| line.trim_start_matches("E: ").to_owned()));
     }
     let urls = printed.stdout.lines().filter_map(|line| line.strip_prefix('\'')?.split_once("' "));

@@ -44,6 +44,15 @@ pub(crate) fn read(text: &str) -> Result<PackageName> {
     })
 }
 
+/// Returns whether a version is the declared one, or fits to its wildcard. Without a declared version all fit.
+pub(crate) fn fits(declared: &PackageName, version: &str) -> bool {
+    match declared.version.as_deref().map(|declared| (declared, declared.strip_suffix('*'))) {
+        None => true,
+        Some((_, Some(beginning))) => version.starts_with(beginning),
+        Some((declared, None)) => version == declared,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,17 +3,17 @@
 use anyhow::Result;
 
 use super::{
-    Cause, apt_get, check_writable,
+    TOOLS, apt_get,
     dpkg::{DpkgStatus, PackageRecord},
     finish,
     hold::release_command,
-    judge, keep_configuration, lock, persevere, policy, run_held,
+    judge, keep_configuration, lock, policy, run_held,
     transaction::simulated,
 };
 use crate::{
     error::Fault,
     host::command::Program,
-    packages::{manager::PackageChange, name::PackageName},
+    packages::{cause::Cause, manager::PackageChange, name::PackageName},
     system::System,
 };
 
@@ -56,7 +56,7 @@ fn names(status: &DpkgStatus, packages: &[PackageName]) -> Vec<String> {
 
 /// Removes packages, if that changes what was planned and nothing else.
 pub(crate) fn remove(system: &System, packages: &[PackageName], expected: &[PackageChange]) -> Result<()> {
-    check_writable(system)?;
+    TOOLS.check_writable(system)?;
     lock::wait(system)?;
     let now = planned(system, packages)?;
     if let Some(other) = now.iter().find(|change| !expected.contains(change)) {
@@ -65,7 +65,7 @@ pub(crate) fn remove(system: &System, packages: &[PackageName], expected: &[Pack
     }
     let status = system.host.read_once(DpkgStatus::read)?;
     let command = command(names(&status, packages), &[]);
-    persevere(
+    TOOLS.persevere(
         system,
         "removing packages",
         || run_held(system, &command).map(judge),

@@ -2,8 +2,12 @@
 
 use anyhow::Result;
 
-use super::{cause::Diagnosis, failed};
-use crate::{host::command::Program, packages::manager::PackageChange, system::System};
+use super::cause;
+use crate::{
+    host::command::Program,
+    packages::{manager::PackageChange, tools::failed},
+    system::System,
+};
 
 /// Returns the changes of a command with `--simulate`. `what` names it in an error.
 ///
@@ -12,7 +16,7 @@ use crate::{host::command::Program, packages::manager::PackageChange, system::Sy
 pub(crate) fn simulated(system: &System, what: &str, command: &Program) -> Result<Vec<PackageChange>> {
     let finished = system.host.run(command)?;
     if !finished.status.success() {
-        return Err(failed(what, &Diagnosis::of(&finished.tail), &finished).into());
+        return Err(failed(what, &cause::TABLE.diagnosis(&finished.tail), &finished).into());
     }
     Ok(finished.stdout.lines().filter_map(parse).collect())
 }

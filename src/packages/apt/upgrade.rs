@@ -5,18 +5,19 @@ use std::{collections::BTreeMap, time::SystemTime};
 use anyhow::{Result, bail};
 
 use super::{
-    apt_get, archives,
-    cause::{Cause, Diagnosis},
-    check_writable,
-    dpkg::DpkgStatus,
-    failed, finish, installation, judge, keep_configuration, lists, lock, persevere, policy, run_held, transaction,
+    TOOLS, apt_get, archives, cause, dpkg::DpkgStatus, finish, installation, judge, keep_configuration, lists, lock,
+    name::fits, policy, run_held, transaction,
 };
 use crate::{
     host::{
         command::Program,
         root::{Ownership, Root},
     },
-    packages::manager::{PackageChange, UpgradeRequest, UpgradeScope, Upgrades},
+    packages::{
+        cause::Cause,
+        manager::{PackageChange, UpgradeRequest, UpgradeScope, Upgrades},
+        tools::failed,
+    },
     system::System,
     value::AbsPath,
 };
@@ -54,7 +55,7 @@ pub(crate) fn planned(system: &System, request: &UpgradeRequest) -> Result<Upgra
 
 /// Updates old package lists, and installs the upgrades.
 pub(crate) fn upgrade(system: &System, request: &UpgradeRequest) -> Result<()> {
-    check_writable(system)?;
+    TOOLS.check_writable(system)?;
     lock::wait(system)?;
     if lists::needs_update(system.root(), SystemTime::now())? {
         let (_, preferences) = resolve(system, request)?;
@@ -67,7 +68,7 @@ pub(crate) fn upgrade(system: &System, request: &UpgradeRequest) -> Result<()> {
     installation::prepare(system, &simulation(&archives::PRINT, preferences.clone()))?;
     let _kept = TemporaryPreferences::write(system.root(), &preferences)?;
     let command = command(&[], TEMPORARY);
-    persevere(
+    TOOLS.persevere(
         system,
         "upgrading packages",
         || run_held(system, &command).map(judge),
@@ -93,7 +94,7 @@ fn resolve(system: &System, request: &UpgradeRequest) -> Result<(Vec<PackageChan
         let preferences = preferences(request.scope, &kept) + &own;
         let finished = system.host.run(&simulation(&["--simulate"], preferences.clone()))?;
         if !finished.status.success() {
-            return Err(failed("planning the upgrade", &Diagnosis::of(&finished.tail), &finished).into());
+            return Err(failed("planning the upgrade", &cause::TABLE.diagnosis(&finished.tail), &finished).into());
         }
         let changes: Vec<_> =
             finished.stdout.lines().filter_map(|line| Some((transaction::parse(line)?, line))).collect();
@@ -120,7 +121,7 @@ fn is_wanted(request: &UpgradeRequest, change: &PackageChange, line: &str) -> bo
     let is_in_scope = request.scope == UpgradeScope::All || of_security();
     let is_declared_so = request.declared.iter().all(|declared| {
         let is_same = change.name == declared.name || change.name == declared.without_version();
-        !is_same || declared.fits(to)
+        !is_same || fits(declared, to)
     });
     is_in_scope && is_declared_so
 }

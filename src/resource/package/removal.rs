@@ -23,7 +23,8 @@ pub(super) fn plan(system: &System, manager: Family, names: Vec<PackageName>) ->
     let is_named = |change: &PackageChange| {
         names.iter().any(|name| change.name == name.name || change.name == name.without_version())
     };
-    if let Some(other) = planned.iter().find(|change| change.to.is_none() && is_declared(system, &change.name)) {
+    if let Some(other) = planned.iter().find(|change| change.to.is_none() && is_declared(system, manager, &change.name))
+    {
         let message = format!("the removal would also remove {}, which another resource declares", other.name);
         let hint = "declare only one of them: the package that is needed, or the removal";
         return Err(Fault::new(message).hint(hint).into());

@@ -1,8 +1,8 @@
-//! The proxies in the form that apt-transport-http(1) reads.
+//! The proxies in the form that all package managers read.
 
 use crate::net::proxy::proxies;
 
-/// Returns the variables that give apt the proxies of this process.
+/// Returns the variables that give a package manager the proxies of this process.
 pub(crate) fn variables() -> Vec<(&'static str, String)> {
     let proxies = proxies();
     spelled(proxies.http(), proxies.https(), &proxies.exceptions())
@@ -10,7 +10,7 @@ pub(crate) fn variables() -> Vec<(&'static str, String)> {
 
 /// Returns the variables for these proxies.
 ///
-/// For apt, an entry of `no_proxy` is one host, or with a leading dot all hosts of a domain. For curl and this program
+/// For some, an entry of `no_proxy` is one host, or with a leading dot all hosts of a domain. For curl and this program
 /// it is both.
 fn spelled(http: Option<&str>, https: Option<&str>, exceptions: &[&str]) -> Vec<(&'static str, String)> {
     if exceptions.contains(&"*") {
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn apt_gets_what_downloads_get() {
+    fn package_managers_get_what_downloads_get() {
         let p = Some("http://p:1");
         assert_eq!(spelled(None, None, &[]), []);
         let both = [("http_proxy", "http://p:1".to_owned()), ("https_proxy", "http://p:1".to_owned())];

@@ -1,0 +1,122 @@
+//! The installation of packages.
+
+use std::{cell::RefCell, collections::BTreeSet};
+
+use anyhow::Result;
+
+use super::{
+    TOOLS, choice, lack, lock,
+    name::argument,
+    transaction::{dnf, protect_declared, run},
+};
+use crate::{
+    error::Fault,
+    host::command::Program,
+    packages::{
+        cause::Cause,
+        manager::{Installation, Lack, Update},
+        name::PackageName,
+        rpm::database::RpmDatabase,
+    },
+    system::System,
+    value::AbsPath,
+};
+
+/// Installs packages; from a file, if there is one, and else from the repositories.
+pub(crate) fn install(system: &System, installation: &Installation, file: Option<&AbsPath>) -> Result<()> {
+    TOOLS.check_writable(system)?;
+    lock::wait(system)?;
+    // Another process may have made changes meanwhile.
+    system.host.forget();
+    let before = names(system)?;
+    let (mut torn, mut missing) = (vec![], vec![]);
+    for package in &installation.names {
+        match lack(&system.host, package)? {
+            Some(Lack::Package(_)) => missing.push(package.clone()),
+            Some(_) => torn.push(package.clone()),
+            None => {}
+        }
+    }
+    for (operation, packages) in [("reinstall", torn), ("install", missing)] {
+        if !packages.is_empty() {
+            make(system, operation, &Installation { names: packages, ..installation.clone() }, file)?;
+        }
+    }
+    system.host.forget();
+    check(system, &installation.names)?;
+    let after = names(system)?;
+    let removed: Vec<_> = before.difference(&after).map(String::as_str).collect();
+    if !removed.is_empty() {
+        system.warn(format!("the installation removed {}", removed.join(", ")));
+    }
+    Ok(())
+}
+
+fn names(system: &System) -> Result<BTreeSet<String>> {
+    let database = system.host.read_once(RpmDatabase::read)?;
+    Ok(database.iter().map(|package| package.name.clone()).collect())
+}
+
+/// Fails if a package is not installed as declared, though dnf has succeeded.
+///
+/// dnf installs another package if that one replaces (`Obsoletes`) the named one, and reads `app-1.0` as version 1.0 of
+/// `app` if no package has this name.
+fn check(system: &System, packages: &[PackageName]) -> Result<()> {
+    for package in packages {
+        if lack(&system.host, package)?.is_some() {
+            let message = format!("dnf has installed another package for {package}");
+            let hint = format!("declare that package by its own name; to see it: dnf install {}", argument(package));
+            return Err(Fault::new(message).hint(hint).into());
+        }
+    }
+    Ok(())
+}
+
+fn make(system: &System, operation: &str, installation: &Installation, file: Option<&AbsPath>) -> Result<()> {
+    let choose = |refresh: bool| -> Result<Vec<String>> {
+        match file {
+            Some(file) => Ok(vec![file.to_string()]),
+            None => choice::exact(system, &installation.names, lists_option(installation.update, refresh)),
+        }
+    };
+    let command = |names: Vec<String>, refresh: bool| {
+        let weak = u8::from(installation.recommends);
+        dnf(operation)
+            .args(lists_option(installation.update, refresh))
+            .arg(format!("--setopt=install_weak_deps={weak}"))
+            .arg(protect_declared(system))
+            .arg("--")
+            .args(names)
+    };
+    let mut may_refresh = installation.update == Update::IfNeeded;
+    let names = match choose(false) {
+        Err(_) if may_refresh => {
+            may_refresh = false;
+            choose(true)
+        }
+        chosen => chosen,
+    }?;
+    let current: RefCell<Program> = RefCell::new(command(names, false));
+    TOOLS.persevere(
+        system,
+        "installing packages",
+        || run(system, &current.borrow()),
+        |cause| match cause {
+            Cause::Stale | Cause::Unknown if may_refresh => {
+                may_refresh = false;
+                *current.borrow_mut() = command(choose(true)?, true);
+                Ok(true)
+            }
+            _ => Ok(false),
+        },
+    )
+}
+
+/// Returns the option that says when dnf updates its lists. By default each repository's `metadata_expire` does.
+pub(crate) fn lists_option(update: Update, refresh: bool) -> Option<&'static str> {
+    match update {
+        Update::Never => Some("--setopt=*.metadata_expire=-1"),
+        Update::Always => Some("--refresh"),
+        Update::IfNeeded => refresh.then_some("--refresh"),
+    }
+}

@@ -1,0 +1,119 @@
+//! Transactions that died. rpm calls a package installed before its scripts have run, so that only dnf's history shows it.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use super::{
+    TOOLS, lock,
+    transaction::{COMMENT, dnf, run},
+};
+use crate::{
+    host::{Host, root::Root},
+    packages::{
+        manager::Repair,
+        rpm::{
+            database::{RpmDatabase, RpmPackage},
+            history::unfinished,
+        },
+    },
+    system::System,
+};
+
+/// The installed packages of transactions that died.
+#[derive(Debug, Default)]
+pub(crate) struct Interrupted {
+    /// Those of all transactions.
+    all: Vec<RpmPackage>,
+    /// Those of this program's transactions.
+    own: Vec<RpmPackage>,
+}
+
+impl Interrupted {
+    fn read(root: &Root, database: &RpmDatabase) -> Result<Self> {
+        let mut interrupted = Self::default();
+        for transaction in unfinished(root)? {
+            let packages = transaction.packages.into_iter().map(|unfinished| unfinished.package);
+            // What is not installed is missing, and an ordinary installation brings it.
+            let installed: Vec<_> =
+                packages.filter(|package| database.instances(&package.name).contains(package)).collect();
+            if transaction.command_line.contains(COMMENT) {
+                interrupted.own.extend(installed.iter().cloned());
+            }
+            interrupted.all.extend(installed);
+        }
+        Ok(interrupted)
+    }
+
+    /// Returns whether a package is one whose installation died.
+    pub(crate) fn has(&self, package: &RpmPackage) -> bool {
+        self.all.contains(package)
+    }
+}
+
+/// Returns the installed packages of transactions that died.
+pub(crate) fn of(host: &Host) -> Result<std::rc::Rc<Interrupted>> {
+    let database = host.read_once(RpmDatabase::read)?;
+    host.read_once(|root| Interrupted::read(root, &database))
+}
+
+/// Returns the repairs: first of upgrades that left two versions, then of packages that only dependencies brought.
+///
+/// A declared package is installed again by its own resource.
+pub(crate) fn repairs(host: &Host) -> Result<Vec<Repair>> {
+    let mut repairs = vec![];
+    let doubled = doubled(host)?;
+    if !doubled.is_empty() {
+        let summary = format!("remove the old versions of {}, which an interrupted upgrade left", listed(&doubled));
+        repairs.push(Repair { summary, brings_packages: true, make: remove_old_versions });
+    }
+    let torn: BTreeSet<_> = of(host)?.own.iter().map(|package| package.name.clone()).collect();
+    let torn: BTreeSet<_> = torn.difference(&doubled).cloned().collect();
+    if !torn.is_empty() {
+        let summary = format!("reinstall {}, whose installation was interrupted", listed(&torn));
+        repairs.push(Repair { summary, brings_packages: true, make: reinstall });
+    }
+    Ok(repairs)
+}
+
+fn listed(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Returns the names of which an interrupted upgrade left two versions.
+fn doubled(host: &Host) -> Result<BTreeSet<String>> {
+    let database = host.read_once(RpmDatabase::read)?;
+    let interrupted = of(host)?;
+    let has_other = |package: &&RpmPackage| {
+        let instances = database.instances(&package.name).iter();
+        instances.filter(|other| other.architecture == package.architecture).count() > 1
+    };
+    // dnf keeps several kernels.
+    let doubled = interrupted.all.iter().filter(|package| !package.name.starts_with("kernel")).filter(has_other);
+    Ok(doubled.map(|package| package.name.clone()).collect())
+}
+
+/// Removes the older ones of two versions, and installs the newest again.
+fn remove_old_versions(system: &System) -> Result<()> {
+    make(system, |host| Ok(if doubled(host)?.is_empty() { None } else { Some(dnf("remove").arg("--duplicates")) }))
+}
+
+fn reinstall(system: &System) -> Result<()> {
+    make(system, |host| {
+        let torn: Vec<_> = of(host)?.own.iter().map(nevra).collect();
+        Ok(if torn.is_empty() { None } else { Some(dnf("reinstall").arg("--").args(torn)) })
+    })
+}
+
+/// Runs the command of a repair, if it is still needed when no other process holds a lock.
+fn make(system: &System, command: impl Fn(&Host) -> Result<Option<crate::host::command::Program>>) -> Result<()> {
+    TOOLS.check_writable(system)?;
+    lock::wait(system)?;
+    system.host.forget();
+    let Some(command) = command(&system.host)? else { return Ok(()) };
+    TOOLS.persevere(system, "repairing an interrupted installation", || run(system, &command), |_| Ok(false))
+}
+
+fn nevra(package: &RpmPackage) -> String {
+    format!("{}-{}.{}", package.name, package.evr(), package.architecture)
+}

@@ -1,0 +1,70 @@
+//! The age of dnf's package lists (its metadata).
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+
+use crate::{host::root::Root, value::AbsPath};
+
+/// The lists: in the cache of each repository, dnf gives this file the time of the last check.
+const LISTS: &str = "/var/cache/dnf/*/repodata/*primary*";
+/// The files of the repositories.
+const SOURCES: &str = "/etc/yum.repos.d";
+/// Lists older than this are updated.
+const MAX_LIST_AGE: Duration = Duration::from_hours(24);
+
+/// Returns whether there are lists of some repository.
+pub(crate) fn exist(root: &Root) -> Result<bool> {
+    Ok(!root.matching(LISTS)?.is_empty())
+}
+
+/// Returns whether the lists are missing, old, or older than the repositories' files.
+pub(crate) fn are_old(root: &Root, now: SystemTime) -> Result<bool> {
+    let mut updated = None;
+    for path in root.matching(LISTS)? {
+        updated = updated.max(root.status(&path)?.map(|status| status.changed));
+    }
+    let Some(updated) = updated else { return Ok(true) };
+    if now.duration_since(updated).is_ok_and(|age| age > MAX_LIST_AGE) {
+        return Ok(true);
+    }
+    let sources = AbsPath::from(SOURCES);
+    for name in root.list(&sources)?.iter().filter(|name| name.ends_with(".repo")) {
+        if root.status(&sources.join(name)?)?.is_some_and(|status| status.changed > updated) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn lists_are_old_when_missing_or_older_than_their_sources() {
+        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-dnf-lists-{}", std::process::id()));
+        let lists = tree.join("var/cache/dnf/app-0123456789abcdef/repodata");
+        fs::create_dir_all(&lists).unwrap();
+        fs::create_dir_all(tree.join("etc/yum.repos.d")).unwrap();
+        fs::write(tree.join("etc/yum.repos.d/app.repo"), "").unwrap();
+        let are_old = |hours| {
+            let root = Root::open(&tree).unwrap();
+            are_old(&root, SystemTime::now() + Duration::from_hours(hours)).unwrap()
+        };
+        // File times have the resolution of the kernel's clock tick.
+        let tick = || std::thread::sleep(Duration::from_millis(20));
+        assert!(are_old(0), "none");
+        tick();
+        fs::write(lists.join("264d-primary.xml.gz"), "").unwrap();
+        assert!(!are_old(0) && !are_old(23));
+        assert!(are_old(25), "old");
+        tick();
+        fs::write(tree.join("etc/yum.repos.d/new.repo"), "").unwrap();
+        assert!(are_old(0), "older than a source");
+        fs::remove_dir_all(&tree).unwrap();
+    }
+}

@@ -1,0 +1,122 @@
+//! Upgrades of the installed packages.
+//!
+//! A new package may replace an installed one (`Obsoletes`), but none that the manifest declares.
+
+use std::{collections::BTreeSet, time::SystemTime};
+
+use anyhow::{Result, bail};
+
+use super::{
+    TOOLS, lists, lock,
+    name::{fits, read},
+    transaction::{dnf, protect_declared, run, simulated},
+};
+use crate::{
+    packages::{
+        manager::{PackageChange, UpgradeRequest, UpgradeScope, Upgrades},
+        rpm::{database::RpmPackage, version::split},
+    },
+    system::System,
+};
+
+/// Returns the upgrades that the present package lists have.
+pub(crate) fn planned(system: &System, request: &UpgradeRequest) -> Result<Upgrades> {
+    let are_lists_old = lists::are_old(system.root(), SystemTime::now())?;
+    if are_lists_old && !lists::exist(system.root())? {
+        return Ok(Upgrades { are_lists_old, changes: vec![] });
+    }
+    let (changes, _) = resolve(system, request)?;
+    Ok(Upgrades { are_lists_old, changes })
+}
+
+/// Updates old package lists, and installs the upgrades.
+pub(crate) fn upgrade(system: &System, request: &UpgradeRequest) -> Result<()> {
+    TOOLS.check_writable(system)?;
+    lock::wait(system)?;
+    system.host.forget();
+    if lists::are_old(system.root(), SystemTime::now())? {
+        let update = dnf("makecache").arg("--refresh");
+        TOOLS.persevere(system, "updating the package lists", || run(system, &update), |_| Ok(false))?;
+    }
+    let (changes, excluded) = resolve(system, request)?;
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let command = dnf("upgrade").args(options(request.scope, &excluded)).arg(protect_declared(system));
+    TOOLS.persevere(system, "upgrading packages", || run(system, &command), |_| Ok(false))
+}
+
+/// Returns the upgrades, and the patterns of the packages that dnf must exclude to make these and no others.
+///
+/// A version that is against the request is excluded. Then dnf resolves again.
+fn resolve(system: &System, request: &UpgradeRequest) -> Result<(Vec<PackageChange>, BTreeSet<String>)> {
+    let mut excluded: BTreeSet<String> = request.hold.iter().map(|name| name.text.clone()).collect();
+    loop {
+        let changes = simulated(system, "planning the upgrade", "upgrade", &options(request.scope, &excluded))?;
+        let unwanted: Vec<_> = changes.iter().filter_map(|change| unwanted(request, change)).collect();
+        if unwanted.is_empty() {
+            return Ok((changes, excluded));
+        }
+        for pattern in unwanted {
+            if !excluded.insert(pattern.clone()) {
+                bail!("dnf would install {pattern}, which this upgrade has to leave out");
+            }
+        }
+    }
+}
+
+/// Returns the pattern of a new version that a resource does not declare; `None` if the change is wanted.
+fn unwanted(request: &UpgradeRequest, change: &PackageChange) -> Option<String> {
+    let to = change.to.as_ref()?;
+    let changed = read(&change.name).ok()?;
+    let (epoch, version, release) = split(to);
+    let package = RpmPackage {
+        name: changed.name.clone(),
+        epoch: epoch.parse().unwrap_or_default(),
+        version: version.into(),
+        release: release.unwrap_or_default().into(),
+        architecture: changed.architecture.clone().unwrap_or_default(),
+    };
+    let is_same = |declared: &str| change.name == declared || changed.name == declared;
+    let declared =
+        request.declared.iter().filter(|declared| is_same(declared.without_version()) || is_same(&declared.name));
+    declared.filter(|declared| !fits(declared, &package)).map(|_| format!("{}-{to}.*", changed.name)).next()
+}
+
+fn options(scope: UpgradeScope, excluded: &BTreeSet<String>) -> Vec<String> {
+    let security = (scope == UpgradeScope::Security).then_some("--security");
+    // With an excluded version, the best upgrade of another package may be out of reach.
+    let nobest = (!excluded.is_empty()).then_some("--nobest");
+    let options = [Some("--setopt=install_weak_deps=0"), security, nobest].into_iter().flatten().map(str::to_owned);
+    options.chain(excluded.iter().map(|pattern| format!("--exclude={pattern}"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unwanted_of(declared: &[&str], to: &str) -> Option<String> {
+        let declared = declared.iter().map(|name| read(name).unwrap()).collect();
+        let request = UpgradeRequest { scope: UpgradeScope::All, hold: vec![], declared };
+        unwanted(&request, &PackageChange { name: "nodejs".into(), from: Some("1:20.1-1".into()), to: Some(to.into()) })
+    }
+
+    #[test]
+    fn declared_versions_are_no_upgrades() {
+        let excluded = Some("nodejs-1:22.1-1.*".to_owned());
+        assert_eq!(unwanted_of(&["nodejs=20.*"], "1:22.1-1"), excluded);
+        assert_eq!(unwanted_of(&["nginx", "nodejs.x86_64=20.1"], "1:22.1-1"), excluded);
+        assert_eq!(unwanted_of(&["nodejs", "nginx=1.0"], "1:22.1-1"), None);
+        assert_eq!(unwanted_of(&["nodejs=20.*"], "1:20.9-1"), None);
+    }
+
+    #[test]
+    fn only_a_security_upgrade_is_limited_to_advisories() {
+        let words = |scope, excluded: &[&str]| {
+            format!("{:?}", options(scope, &excluded.iter().map(|pattern| (*pattern).to_owned()).collect()))
+        };
+        assert!(words(UpgradeScope::Security, &[]).contains("--security"));
+        let all = words(UpgradeScope::All, &["nodejs"]);
+        assert!(!all.contains("--security") && all.contains("--exclude=nodejs") && all.contains("--nobest"));
+    }
+}
