@@ -126,6 +126,11 @@ pub trait Resource: fmt::Debug {
         None
     }
 
+    /// Returns the path at which it mounts a file system.
+    fn mount_point(&self) -> Option<&AbsPath> {
+        None
+    }
+
     /// Returns the declared owner of its path.
     fn owner(&self) -> Option<&str> {
         None

@@ -54,6 +54,8 @@ pub enum Fact {
     Bytes(AbsPath, Sha256),
     /// The directory at this path comes from an archive, with any files in it.
     Tree(AbsPath),
+    /// A file system is mounted at this path, with any files in it. An image does not have them.
+    Mount(AbsPath),
     /// A directory with this owner and these writers exists at this path, which has no links.
     Directory(AbsPath, Owner, Writers),
     /// The boot, and not this run, makes the file at this path.
@@ -372,11 +374,20 @@ impl System {
     /// Returns whether an earlier planned change establishes a fact.
     pub fn expects(&self, fact: &Fact) -> bool {
         let expected = self.expected.borrow();
-        let is_of_archive = |path: &AbsPath| {
-            path.ancestors()
-                .any(|above| expected.iter().any(|fact| matches!(fact, Fact::Tree(tree) if tree.as_str() == above)))
-        };
-        expected.contains(fact) || matches!(fact, Fact::Path(path) if is_of_archive(path))
+        let has_any_files =
+            |fact: &Fact, at: &str| matches!(fact, Fact::Tree(path) | Fact::Mount(path) if path.as_str() == at);
+        let may_exist =
+            |path: &AbsPath| path.ancestors().any(|above| expected.iter().any(|fact| has_any_files(fact, above)));
+        expected.contains(fact) || matches!(fact, Fact::Path(path) if may_exist(path))
+    }
+
+    /// Returns the mount point at a path of an image or above it. The image does not have what the boot mounts there.
+    pub fn mounted_at_boot(&self, path: &AbsPath) -> Option<AbsPath> {
+        let is_at = |mount: &AbsPath| path == mount || path.ancestors().any(|above| above == mount.as_str());
+        let expected = self.expected.borrow();
+        let mut mounts =
+            expected.iter().filter_map(|fact| if let Fact::Mount(mount) = fact { Some(mount) } else { None });
+        mounts.find(|mount| is_at(mount)).filter(|_| self.is_image()).cloned()
     }
 
     /// Keeps the previous directory of an archive until the end of the run: services still use it.

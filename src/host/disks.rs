@@ -100,6 +100,11 @@ impl Host {
         Ok((!sequence.is_empty() && !boot.is_empty()).then_some(identity))
     }
 
+    /// Returns whether the kernel refuses to write to a device.
+    pub fn is_read_only(&self, device: &BlockDevice) -> Result<bool> {
+        Ok(self.of_kernel(device, "ro")? == "1")
+    }
+
     /// Returns in words what has a device in use: partitions, swap, or another device on top of it.
     pub fn use_of_device(&self, device: &BlockDevice) -> Result<Option<String>> {
         let directory: AbsPath = format!("/sys/dev/block/{}", device.number).parse()?;

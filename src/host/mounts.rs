@@ -1,5 +1,7 @@
 //! The mounted file systems, `proc_pid_mountinfo(5)`.
 
+pub mod options;
+
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
 use anyhow::{Context, Result};
@@ -14,6 +16,8 @@ const MOUNTINFO: &str = "/proc/self/mountinfo";
 pub struct MountedFileSystem {
     /// The number of its device, such as `259:3`.
     pub number: String,
+    /// The directory of the file system that is mounted: `/` is all of it.
+    pub directory: String,
     /// The path at which it is mounted.
     pub path: OsString,
     /// The options of this mount, such as `rw` and `noatime`.
@@ -32,12 +36,14 @@ impl MountedFileSystem {
         let words = |field: &[u8]| String::from_utf8_lossy(&unescaped(field)).into_owned();
         let list = |field: &[u8]| String::from_utf8_lossy(field).split(',').map(str::to_owned).collect();
         let mut fields = line.split(|byte| *byte == b' ').skip(2);
-        let (number, path, options) = (fields.next()?, fields.nth(1)?, fields.next()?);
+        let (number, directory) = (fields.next()?, fields.next()?);
+        let (path, options) = (fields.next()?, fields.next()?);
         // Before the separator, there may be any number of optional fields.
         let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
         let (file_system, source, super_options) = (fields.next()?, fields.next()?, fields.next()?);
         Some(Self {
             number: words(number),
+            directory: words(directory),
             path: OsString::from_vec(unescaped(path)),
             options: list(options),
             file_system: words(file_system),
@@ -116,7 +122,10 @@ mod tests {
     fn a_line_of_mountinfo_is_a_mounted_file_system() {
         let line = br"36 35 98:0 /sub /srv/a\040b rw,noatime master:1 shared:2 - ext4 /dev/root rw,errors=continue";
         let mounted = MountedFileSystem::parse(line).unwrap();
-        assert_eq!((&*mounted.number, mounted.path.to_str().unwrap()), ("98:0", "/srv/a b"));
+        assert_eq!(
+            (&*mounted.number, &*mounted.directory, mounted.path.to_str().unwrap()),
+            ("98:0", "/sub", "/srv/a b")
+        );
         assert_eq!((&*mounted.options, &*mounted.super_options[0]), (&["rw".to_owned(), "noatime".into()][..], "rw"));
         assert_eq!((&*mounted.file_system, &*mounted.source), ("ext4", "/dev/root"));
         for broken in [&b""[..], b"36 35 98:0 /", b"36 35 98:0 / / rw - ext4 /dev/root"] {

@@ -48,6 +48,11 @@ const AUTHORIZED_KEYS: &str = "~/.ssh/authorized_keys*";
 /// them there.
 const REMOVED: &[(When, &str, &[&str])] = &[
     (When::Always, "the start record of a service on this machine", &["/var/lib/glovo-bootstrap/service-*.json"]),
+    (
+        When::Always,
+        "the note on a file system that this machine was making",
+        &["/var/lib/glovo-bootstrap/filesystem-*.json"],
+    ),
     (When::Always, "the note on this machine's reboots", &["/var/lib/glovo-bootstrap/reboot.json"]),
     (When::Always, "the previous content of files that a run changed", &["/var/lib/glovo-bootstrap/previous.json"]),
     (

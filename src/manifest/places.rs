@@ -25,6 +25,7 @@ pub(super) struct Declaration<'a> {
     needed: Vec<(&'static str, AbsPath, Spot<'a>)>,
     formatted: Vec<String>,
     mounted: Option<String>,
+    mount_point: Option<AbsPath>,
     spot: Spot<'a>,
     scope: Scope,
 }
@@ -35,8 +36,8 @@ impl<'a> Declaration<'a> {
         let (path, files) = (resource.owned_path().cloned(), resource.files());
         let (writers, is_absent) = (resource.writers(), resource.removes_its_path());
         let (formatted, mounted) = (resource.formatted_devices(), resource.mounted_device().map(str::to_owned));
-        let (kept, needed) = (resource.kept_paths(), vec![]);
-        Self { path, owner, writers, files, is_absent, kept, needed, formatted, mounted, spot, scope }
+        let (kept, needed, mount_point) = (resource.kept_paths(), vec![], resource.mount_point().cloned());
+        Self { path, owner, writers, files, is_absent, kept, needed, formatted, mounted, mount_point, spot, scope }
     }
 
     /// Adds a file that it cannot do without.
@@ -92,6 +93,24 @@ pub(super) fn late_file_systems(declarations: &[Declaration<'_>]) -> Vec<Diagnos
             let message = format!("the file system of {device} is declared after its mount");
             let hint = format!("move the file system up: it is declared at {}", Place::new(text, span));
             warnings.push(mount.fault(message, Some(hint)));
+        }
+    }
+    warnings
+}
+
+/// Returns a warning for each resource at a mount point or below it that is declared before the mount. The first run would
+/// make it on the disk under the mount point, and a later one on the mounted file system.
+pub(super) fn early_for_mounts(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
+    let mut warnings = vec![];
+    for (index, mount) in declarations.iter().enumerate() {
+        let Some(point) = &mount.mount_point else { continue };
+        let is_at = |path: &AbsPath| path == point || path.ancestors().any(|above| above == point.as_str());
+        for early in declarations[..index].iter().filter(|one| !one.is_absent && !one.scope.excludes(&mount.scope)) {
+            let Some(path) = early.path.as_ref().filter(|path| is_at(path)) else { continue };
+            let (text, span) = &mount.spot;
+            let message = format!("{path} is declared before the mount at {point}, which hides it");
+            let hint = format!("move the mount up: it is declared at {}", Place::new(text, span));
+            warnings.push(early.fault(message, Some(hint)));
         }
     }
     warnings

@@ -92,6 +92,7 @@ impl<'a> Reader<'a> {
         }
         let mut warnings = places::late_directories(&self.declarations);
         warnings.extend(places::late_file_systems(&self.declarations));
+        warnings.extend(places::early_for_mounts(&self.declarations));
         Ok(Manifest { steps: self.steps, warnings })
     }
 

@@ -17,7 +17,7 @@ use crate::{
         command::Program,
         disks::{BlockDevice, content::DeviceContent},
     },
-    system::{Fact, System, making::MakingNote},
+    system::{Fact, Mode, System, making::MakingNote},
     value::{ByteSize, Span, quoted, spoken},
 };
 
@@ -72,6 +72,14 @@ impl DiskType {
         }
     }
 
+    /// Returns the size of the smallest device that its mkfs takes. xfsprogs 5.19 and later refuse less for XFS.
+    fn min_bytes(self) -> u64 {
+        match self {
+            Self::Ext4 => 1 << 20,
+            Self::Xfs => 300 << 20,
+        }
+    }
+
     /// Returns the package that makes this type.
     fn package(self) -> &'static str {
         match self {
@@ -107,7 +115,8 @@ impl Resource for DiskFormat {
     }
 
     fn owned_things(&self) -> Vec<(&'static str, String)> {
-        vec![("device", format!("the file system of {}", self.device))]
+        let label = self.label.iter().map(|label| ("label", format!("the label {label}")));
+        label.chain([("device", format!("the file system of {}", self.device))]).collect()
     }
 
     fn public_fields(&self) -> &'static [&'static str] {
@@ -122,8 +131,9 @@ impl Resource for DiskFormat {
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         let kind = self.file_system;
         let facts = |device: Option<&BlockDevice>| {
-            let node = device.map(|device| Fact::FileSystem(device.node.to_string(), kind.name()));
-            [Fact::FileSystem(self.device.to_string(), kind.name())].into_iter().chain(node).collect::<Vec<_>>()
+            let node = device.map(|device| device.node.to_string());
+            let names = self.formatted_devices().into_iter().chain(node);
+            names.map(|name| Fact::FileSystem(name, kind.name())).collect::<Vec<_>>()
         };
         if !system.is_live() {
             let why = system.why_not_live_or("an image has no volumes");
@@ -157,6 +167,7 @@ impl DiskFormat {
         let label = self.label.as_ref().map_or(String::new(), |label| format!(" with the label {label}"));
         let summary = match self.what_to_do(system, device)? {
             ToDo::Nothing => return Ok(vec![]),
+            ToDo::Make | ToDo::MakeAgain if self.is_planned(system, device)? => return Ok(vec![]),
             ToDo::Note => {
                 let device = device.clone();
                 let remove = move |system: &System| MakingNote::remove(system, &device);
@@ -172,6 +183,7 @@ impl DiskFormat {
             }
         };
         self.check_program(system)?;
+        self.check_device(system, device)?;
         let (format, device) = (self.clone(), device.clone());
         Ok(vec![Change::new(summary, move |system| format.make(system, &device))])
     }
@@ -212,6 +224,46 @@ impl DiskFormat {
             let hint = format!("declare its package before it: kind = \"package\", names = [\"{package}\"]");
             Fault::new(format!("no {kind} file system can be made")).hint(hint).caused_by(error).into()
         })
+    }
+
+    /// Fails if mkfs would refuse a device, or if another device has the label.
+    fn check_device(&self, system: &System, device: &BlockDevice) -> Result<()> {
+        let (kind, node) = (self.file_system, &device.node);
+        if system.host.is_read_only(device)? {
+            let fault = Fault::new(format!("no {kind} file system can be made on {node}: the device is read-only"));
+            return Err(fault.hint(format!("make it writable: blockdev --setrw {}", quoted(node.as_str()))).into());
+        }
+        if device.bytes < kind.min_bytes() {
+            let (has, needed) = (ByteSize(device.bytes), ByteSize(kind.min_bytes()));
+            let fault = Fault::new(format!("{node} has {has}, but an {kind} file system needs at least {needed}"));
+            return Err(fault.hint("declare a larger device, or another type").into());
+        }
+        let other = self.label.clone().map(DeviceName::Label).map(|name| name.find(system)).transpose()?.flatten();
+        if let (Some(other), Some(label)) = (other.filter(|other| other.device.number != device.number), &self.label) {
+            let message =
+                format!("{} has the label {label} already, so that it would name two devices", other.device.node);
+            return Err(Fault::new(message).hint("declare another label").into());
+        }
+        Ok(())
+    }
+
+    /// Returns whether an earlier resource, which names the device in another way, will have made the file system.
+    ///
+    /// # Errors
+    /// If it makes another one.
+    fn is_planned(&self, system: &System, device: &BlockDevice) -> Result<bool> {
+        let is_planned = |name: &str, kind: DiskType| {
+            system.mode() == Mode::Plan && system.expects(&Fact::FileSystem(name.to_owned(), kind.name()))
+        };
+        let mut kinds = [DiskType::Ext4, DiskType::Xfs].into_iter();
+        let Some(kind) = kinds.find(|kind| is_planned(device.node.as_str(), *kind)) else { return Ok(false) };
+        let has_label = |label: &String| is_planned(&format!("label:{label}"), kind);
+        if kind == self.file_system && self.label.as_ref().is_none_or(has_label) {
+            return Ok(true);
+        }
+        let message =
+            format!("an earlier resource makes another file system on {}: its type or label differs", device.node);
+        Err(Fault::new(message).hint("declare each device once").into())
     }
 
     fn check_label(&self, device: &BlockDevice, found: &str) -> Result<()> {
@@ -262,8 +314,13 @@ impl DiskFormat {
         let label = self.label.iter().flat_map(|label| ["-L", label]);
         // Without -f, mkfs.xfs refuses a device that has a part of a file system.
         let force = (kind == DiskType::Xfs && is_again).then_some("-f");
-        _ = system.host.run_checked(&program.args(label).args(force).arg(device.node.as_str()))?;
-        MakingNote::remove(system, device)
+        let made = system.host.run_checked(&program.args(label).args(force).arg(device.node.as_str()));
+        // A mkfs that has written nothing leaves a blank device: what others write to it later is not ours.
+        let is_blank = || matches!(DeviceContent::read(&system.host, device), Ok(DeviceContent::Blank));
+        if made.is_ok() || is_blank() {
+            MakingNote::remove(system, device)?;
+        }
+        made.map(drop)
     }
 }
 

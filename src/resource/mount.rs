@@ -4,17 +4,13 @@ mod options;
 mod source;
 mod units;
 
-use std::{cell::OnceCell, ffi::OsStr, time::Duration};
+use std::{cell::OnceCell, ffi::OsStr, path::Path, time::Duration};
 
 use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::{
-    options::{MountOptions, of_unit},
-    source::MountSource,
-    units::UnitFile,
-};
+use self::{options::of_unit, source::MountSource, units::UnitFile};
 use super::{
     Change, Finding, Kind, Resource,
     device::{DeviceName, is_of_syntax},
@@ -24,7 +20,13 @@ use super::{
 };
 use crate::{
     error::Fault,
-    host::{command::Program, mounts::MountedFileSystem, root::FileType, root::way::Owner, systemd::escape::escape},
+    host::{
+        command::Program,
+        mounts::{MountedFileSystem, options::MountOptions},
+        root::FileType,
+        root::way::Owner,
+        systemd::escape::escape,
+    },
     system::{Fact, System, places::Claim},
     value::{AbsPath, Span, quoted, spoken},
 };
@@ -135,6 +137,10 @@ impl Resource for MountPoint {
         Some(&self.what)
     }
 
+    fn mount_point(&self) -> Option<&AbsPath> {
+        Some(&self.path)
+    }
+
     fn owned_things(&self) -> Vec<(&'static str, String)> {
         vec![("path", format!("the mount point {}", self.path))]
     }
@@ -240,7 +246,9 @@ impl MountPoint {
             return Err(fault.hint(format!("declare the path without links: {real}")).into());
         }
         let fstab = system.root().read_text(&"/etc/fstab".into())?;
-        let is_entry = |line: &str| !line.starts_with('#') && line.split_whitespace().nth(1) == Some(path.as_str());
+        // These ignore a slash at the end, as systemd and mount(8) do.
+        let is_path = |field: &str| Path::new(field) == Path::new(path.as_str());
+        let is_entry = |line: &str| !line.starts_with('#') && line.split_whitespace().nth(1).is_some_and(is_path);
         if fstab.lines().map(str::trim_start).any(is_entry) {
             let fault = Fault::new(format!("/etc/fstab also mounts a file system at {path}"));
             return Err(fault.hint("remove its line from /etc/fstab, or this resource").into());
@@ -267,13 +275,13 @@ impl MountPoint {
         let Some(what) = lasting else {
             let why = system.why_not_live_or("only the booted machine knows this device");
             let summary = format!("mount {} (deferred: {why})", self.what);
-            return Ok(vec![Change::deferred(summary)]);
+            return Ok(self.bringing(vec![Change::deferred(summary)], true));
         };
         self.check_empty(system)?;
         let mut changes = self.plan_files(system, &what)?;
         changes.extend(self.plan_enable(system)?);
         changes.push(Change::deferred(format!("mount {} (deferred: {})", self.what, system.why_not_live())));
-        Ok(self.bringing(changes))
+        Ok(self.bringing(changes, true))
     }
 
     fn plan_missing(&self, system: &System) -> Result<Vec<Change>> {
@@ -281,6 +289,7 @@ impl MountPoint {
         if self.mounted(system)?.is_none() {
             self.check_empty(system)?;
         }
+        let is_unknown = !self.is_coming(system, &self.what);
         let (mount, wait) = (self.clone(), CheckDeadline::begin(self.wait.0));
         let summary = format!("wait up to {} for the device {}, and mount it", spoken(self.wait.0), self.what);
         let change = Change::new(summary, move |system| {
@@ -293,7 +302,7 @@ impl MountPoint {
             }
             Ok(())
         });
-        Ok(self.bringing(vec![change]))
+        Ok(self.bringing(vec![change], is_unknown))
     }
 
     fn plan_mount(&self, system: &System, source: &MountSource) -> Result<Vec<Change>> {
@@ -304,6 +313,7 @@ impl MountPoint {
         };
         let mounted = self.mounted(system)?;
         let mut changes = vec![];
+        self.check_writable(system, source)?;
         if let Some(mounted) = &mounted {
             self.check_source(system, source, mounted)?;
             changes.extend(self.plan_remount(system, mounted)?);
@@ -328,11 +338,18 @@ impl MountPoint {
             changes.push(Change::new(format!("mount {}{failed}", self.what), move |system| mount.start(system)));
         }
         changes.extend(self.plan_enable(system)?);
-        Ok(self.bringing(changes))
+        let is_new = matches!(source, MountSource::Device(found) if self.is_coming(system, found.device.node.as_str()));
+        let is_unknown = mounted.is_none() && !is_new && !self.is_coming(system, &self.what);
+        Ok(self.bringing(changes, is_unknown))
     }
 
-    fn bringing(&self, changes: Vec<Change>) -> Vec<Change> {
-        changes.into_iter().map(|change| change.brings([Fact::Path(self.path.clone())])).collect()
+    /// Returns the changes with the facts that hold after them. A plan does not know what a mount shows, unless it is new.
+    fn bringing(&self, changes: Vec<Change>, is_unknown: bool) -> Vec<Change> {
+        let facts = || {
+            let mounted = is_unknown.then(|| Fact::Mount(self.path.clone()));
+            [Fact::Path(self.path.clone())].into_iter().chain(mounted)
+        };
+        changes.into_iter().map(|change| change.brings(facts())).collect()
     }
 
     fn plan_files(&self, system: &System, what: &str) -> Result<Vec<Change>> {

@@ -24,7 +24,7 @@ use crate::{
     manifest::{Declared, Manifest, Step},
     net::retry::spread,
     redaction,
-    resource::Change,
+    resource::{Change, Resource, deferred::Deferred},
     system::{Mode, System},
     visible,
 };
@@ -308,7 +308,7 @@ impl<'a> Run<'a> {
 
     /// Plans, makes the changes, plans again.
     fn converge(&mut self, index: usize, declared: &Declared, title: &str) -> Result<()> {
-        let changes = declared.resource.plan(self.system);
+        let changes = self.plan(declared);
         self.warnings(index, title);
         let changes = changes?;
         if changes.is_empty() {
@@ -335,7 +335,7 @@ impl<'a> Run<'a> {
         if self.system.mode() == Mode::Plan {
             return Ok(());
         }
-        let planned = declared.resource.plan(self.system);
+        let planned = self.plan(declared);
         self.warnings(index, title);
         let (deferred, left): (Vec<_>, Vec<_>) = planned?.into_iter().partition(Change::is_deferred);
         for mut change in deferred {
@@ -349,6 +349,17 @@ impl<'a> Run<'a> {
         Err(Fault::new(message)
             .hint("find the program on the machine that undoes the change, or the resource that contradicts this one")
             .into())
+    }
+
+    /// Returns the changes of a resource. In an image, what is below a mount point waits for the boot.
+    fn plan(&self, declared: &Declared) -> Result<Vec<Change>> {
+        let path = declared.resource.owned_path();
+        let Some(mount) = path.and_then(|path| self.system.mounted_at_boot(path)) else {
+            return declared.resource.plan(self.system);
+        };
+        let why = format!("the boot mounts a file system at {mount}");
+        let (title, path, secret) = (declared.resource.title(), path.cloned(), declared.resource.secret().cloned());
+        Deferred { title, why, secret, path }.plan(self.system)
     }
 
     /// Records whether a change could be made.

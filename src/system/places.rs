@@ -1,6 +1,6 @@
 //! The check that a run may write to a path. Every plan makes it, and so every run before it writes.
 
-use std::path::Path;
+use std::{ffi::OsString, path::Path};
 
 use anyhow::{Context, Result};
 
@@ -8,7 +8,7 @@ use super::{Fact, System};
 use crate::{
     error::Fault,
     host::root::{
-        Survey,
+        FileType, Survey,
         identity::UserIdentity,
         way::{Owner, PathPart, Way},
     },
@@ -60,6 +60,7 @@ impl System {
         let expected = |at: &Path| self.expected_directory(at);
         let Survey { mut way, path: mut real, missing } = self.survey(&parent)?;
         let is_missing = !missing.is_empty();
+        self.check_directory(&real, missing.first())?;
         for component in missing {
             real.push(component);
             if let Some((owner, writers)) = expected(&real) {
@@ -84,6 +85,17 @@ impl System {
         let real = real.join(path.leaf());
         let path = real.to_str().with_context(|| format!("{} is not UTF-8", real.display()))?.parse()?;
         Ok(Admitted { path, user })
+    }
+
+    /// Fails if something other than a directory is where the way to a path needs one.
+    fn check_directory(&self, above: &Path, name: Option<&OsString>) -> Result<()> {
+        let Some(at) = name.and_then(|name| above.join(name).to_str()?.parse::<AbsPath>().ok()) else { return Ok(()) };
+        let Some(status) = self.root().status(&at)? else { return Ok(()) };
+        if matches!(status.file_type, FileType::Directory | FileType::Link) || self.is_removed(&at) {
+            return Ok(());
+        }
+        let fault = Fault::new(format!("{at} is not a directory, so that no path below it can exist"));
+        Err(fault.hint("move it away, or declare another path").into())
     }
 
     fn is_expected(&self, directory: &AbsPath) -> bool {

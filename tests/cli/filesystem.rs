@@ -244,6 +244,104 @@ fn a_missing_mkfs_is_named_with_its_package() {
 }
 
 #[test]
+fn a_mkfs_that_wrote_nothing_gives_no_right_to_wipe() {
+    let disks = Disks::new(&[64]);
+    let steps = of_variable(&disks, "type = \"ext4\"");
+    disks.machine.write("bin/mkfs.ext4", "#!/bin/sh\nexit 1\n");
+    let wrapper = disks.machine.at("bin/mkfs.ext4");
+    assert!(std::process::Command::new("chmod").args(["755", &wrapper]).status().unwrap().success());
+    let said = disks.script(&format!(
+        "set -- --steps '{steps}' --set disk=$disk1
+        gb failed run \"$@\"; rm /usr/local/sbin/mkfs.ext4; ls /var/lib/glovo-bootstrap > $out/ls.said
+        head -c 100000 /dev/urandom | dd of=$disk1 conv=notrunc,fsync status=none; sha256sum < $disk1 > $out/before.said
+        gb plan plan \"$@\"; gb run run \"$@\"; sha256sum < $disk1 > $out/after.said"
+    ));
+    let _ = said.expect("failed", 1, &["mkfs.ext4", "failed with exit code 1"]);
+    assert!(!said.text("ls").contains("filesystem-"), "{}", said.text("ls"));
+    for name in ["plan", "run"] {
+        let _ = said.expect(name, 1, &["is neither blank nor ext4", "is never formatted"]);
+    }
+    assert_eq!(said.text("before"), said.text("after"));
+}
+
+#[test]
+fn a_plan_refuses_a_device_that_mkfs_refuses() {
+    let disks = Disks::new(&[64]);
+    let (ext4, xfs) = (filesystem("{{ disk }}", "type = \"ext4\""), filesystem("{{ disk }}", "type = \"xfs\""));
+    let (ext4, xfs) = (disks.manifest("ext4.toml", &ext4), disks.manifest("xfs.toml", &xfs));
+    let said = disks.script(&format!(
+        "blockdev --setro $disk1; gb plan plan --steps '{ext4}' --set disk=$disk1; gb run run --steps '{ext4}' --set disk=$disk1
+        blockdev --setrw $disk1; gb small plan --steps '{xfs}' --set disk=$disk1; gb small-run run --steps '{xfs}' --set disk=$disk1"
+    ));
+    for name in ["plan", "run"] {
+        let _ = said.expect(name, 1, &["the device is read-only", "blockdev --setrw /dev/loop"]);
+    }
+    for name in ["small", "small-run"] {
+        let _ = said.expect(name, 1, &["has 64 MiB, but an xfs file system needs at least 300 MiB"]);
+    }
+}
+
+#[test]
+fn a_label_names_one_device() {
+    let disks = Disks::new(&[64, 64]);
+    let steps = of_variable(&disks, "type = \"ext4\"\nlabel = \"data\"");
+    let said = disks.script(&format!(
+        "mkfs.ext4 -q -L data $disk1; ln -s $disk1 /dev/disk/by-label/data
+        gb first plan --steps '{steps}' --set disk=$disk1
+        gb plan plan --steps '{steps}' --set disk=$disk2; gb run run --steps '{steps}' --set disk=$disk2"
+    ));
+    let _ = said.expect("first", 0, &["0 changes pending"]);
+    for name in ["plan", "run"] {
+        let _ = said.expect(name, 1, &["has the label data already", "declare another label"]);
+    }
+    let sandbox = Sandbox::new();
+    let label = |device: &str| filesystem(device, "type = \"ext4\"\nlabel = \"data\"");
+    let two = sandbox.manifest(&(label("ebs:/dev/sdf") + &label("ebs:/dev/sdg")));
+    let _ = sandbox.run(&["validate", "--steps", &two]).expect(2).says("two resources manage the label data");
+}
+
+#[test]
+fn a_plan_knows_a_device_by_all_its_names() {
+    let disks = Disks::new(&[64]);
+    let two = |name: &str, first: &str, second: &str| {
+        disks.manifest(name, &(filesystem("{{ disk }}", first) + &filesystem("/dev/alias", second)))
+    };
+    let same = two("same.toml", "type = \"ext4\"\nlabel = \"one\"", "type = \"ext4\"");
+    let label = two("label.toml", "type = \"ext4\"\nlabel = \"one\"", "type = \"ext4\"\nlabel = \"two\"");
+    let kind = two("kind.toml", "type = \"ext4\"", "type = \"xfs\"");
+    let said = disks.script(&format!(
+        "ln -s $disk1 /dev/alias
+        for name in label kind same; do gb $name plan --steps '{directory}'/$name.toml --set disk=$disk1; done
+        gb run run --steps '{same}' --set disk=$disk1",
+        directory = same.trim_end_matches("/same.toml")
+    ));
+    assert!(label.ends_with("/label.toml") && kind.ends_with("/kind.toml"));
+    for name in ["label", "kind"] {
+        let _ =
+            said.expect(name, 1, &["an earlier resource makes another file system on /dev/loop", "each device once"]);
+    }
+    let _ = said.expect("same", 0, &["1 change pending"]).expect("run", 0, &["1 change"]);
+}
+
+#[test]
+fn a_blank_partition_gets_a_file_system() {
+    let disks = Disks::new(&[64]);
+    let steps = of_variable(&disks, "type = \"ext4\"");
+    // addpart(8) needs no tables in the kernel. The entry of the table is that of the partition: 32 MiB after the first one.
+    let said = disks.script(&format!(
+        "at() {{ printf \"$2\" | dd of=$disk1 bs=1 seek=$1 conv=notrunc,fsync status=none; }}
+        at 446 '\\0\\0\\2\\0\\203\\0\\0\\0\\0\\010\\0\\0\\0\\0\\1\\0'; at 510 '\\125\\252'
+        addpart $disk1 1 2048 65536; number=$(cat /sys/class/../block/${{disk1#/dev/}}/${{disk1#/dev/}}p1/dev)
+        mknod /dev/part b ${{number%:*}} ${{number#*:}}; set -- --steps '{steps}' --set disk=/dev/part
+        gb plan plan \"$@\"; gb run run \"$@\"; gb again run \"$@\"
+        gb disk plan --steps '{steps}' --set disk=$disk1; delpart $disk1 1"
+    ));
+    let _ = said.expect("plan", 0, &["make an ext4 file system on /dev/part (32 MiB, blank)"]);
+    let _ = said.expect("run", 0, &["1 change"]).expect("again", 0, &["0 changes"]);
+    let _ = said.expect("disk", 1, &["it has a partition table (dos)"]);
+}
+
+#[test]
 fn an_image_leaves_the_disk_to_the_boot() {
     let sandbox = Sandbox::new();
     fs::create_dir_all(sandbox.at("tree")).unwrap();

@@ -122,6 +122,83 @@ fn nothing_is_hidden_or_replaced_by_a_mount() {
 }
 
 #[test]
+fn a_part_of_the_device_is_another_mount() {
+    let (disks, steps, at) = of_disk("");
+    let said = disks.script(&format!(
+        "mkfs.ext4 -q $disk1; mkdir /run/mnt {at}; mount $disk1 /run/mnt; mkdir /run/mnt/sub; mount --bind /run/mnt/sub {at}
+        gb plan plan --steps '{steps}' --set disk=$disk1; umount {at} /run/mnt"
+    ));
+    let words = ["has another file system mounted: the directory /sub of /dev/loop", "(ext4)"];
+    let _ = said.expect("plan", 1, &words);
+}
+
+#[test]
+fn a_plan_refuses_a_mount_that_cannot_be_made() {
+    let (disks, steps, at) = of_disk("");
+    let below = disks.manifest("below.toml", &mount(&format!("{at}/x/y"), "{{ disk }}", "type = \"ext4\""));
+    let said = disks.script(&format!(
+        "mkfs.ext4 -q $disk1; set -- --steps '{steps}' --set disk=$disk1
+        blockdev --setro $disk1; gb plan plan \"$@\"; gb run run \"$@\"; blockdev --setrw $disk1
+        touch {at}; gb file plan --steps '{below}' --set disk=$disk1; gb file-run run --steps '{below}' --set disk=$disk1; rm {at}
+        echo \"$disk1 {at}/ ext4 defaults 0 2\" >> /etc/fstab; gb fstab plan \"$@\""
+    ));
+    for name in ["plan", "run"] {
+        let _ =
+            said.expect(name, 1, &["is read-only, but its mount is not declared so", "options = \"ro\"", "--setrw"]);
+    }
+    for name in ["file", "file-run"] {
+        let _ = said.expect(name, 1, &[&format!("{at} is not a directory, so that no path below it can exist")]);
+    }
+    let _ = said.expect("fstab", 1, &["/etc/fstab also mounts a file system at"]);
+}
+
+#[test]
+fn a_directory_inside_an_earlier_mount_may_be_bound() {
+    let (disks, _, at) = of_disk("");
+    let to = disks.machine.at("srv/to");
+    let both = mount(&at, "{{ disk }}", "type = \"ext4\"") + &mount(&to, &format!("{at}/sub"), "type = \"bind\"");
+    let both = disks.manifest("both.toml", &both);
+    let said = disks.script(&format!(
+        "mkfs.ext4 -q $disk1; mkdir /run/mnt; mount $disk1 /run/mnt; mkdir /run/mnt/sub; umount /run/mnt
+        set -- --steps '{both}' --set disk=$disk1
+        gb plan plan \"$@\"; gb run run \"$@\"; gb again run \"$@\"; umount {to}; rmdir {at}/sub; gb gone plan \"$@\"; umount {at}"
+    ));
+    let _ = said.expect("plan", 0, &[]).expect("run", 0, &[]).expect("again", 0, &["0 changes"]);
+    // What is mounted now is known.
+    let _ = said.expect("gone", 1, &["is not a directory that can be mounted"]);
+}
+
+#[test]
+fn resources_below_a_mount_wait_for_the_boot() {
+    let sandbox = Sandbox::new();
+    fs::create_dir_all(sandbox.at("tree/etc/systemd/system")).unwrap();
+    fs::create_dir_all(sandbox.at("tree/usr")).unwrap();
+    let below = "[[resource]]\nkind = \"directory\"\npath = \"/srv/data/app\"\n\
+                 [[resource]]\nkind = \"file\"\npath = \"/srv/data/app/x\"\ncontent = \"x\"\n\
+                 [[resource]]\nkind = \"file\"\npath = \"/etc/x\"\ncontent = \"x\"\n";
+    for what in ["label:data", "ebs:/dev/sdf"] {
+        let manifest = sandbox.manifest(&(mount("/srv/data", what, "type = \"ext4\"") + below));
+        let plan = sandbox.run(&["plan", "--steps", &manifest, "--root", &sandbox.at("tree")]).expect(0);
+        let why = "ensure at boot (deferred: the boot mounts a file system at /srv/data)";
+        let _ = plan.says(&format!("directory /srv/data/app: {why}")).says(&format!("file /srv/data/app/x: {why}"));
+    }
+    let manifest = sandbox.manifest(&(mount("/srv/data", "ebs:/dev/sdf", "type = \"ext4\"") + below));
+    let _ = sandbox.run(&["run", "--steps", &manifest, "--root", &sandbox.at("tree")]).expect(0).says("1 change");
+    assert!(!fs::exists(sandbox.at("tree/srv/data")).unwrap() && fs::exists(sandbox.at("tree/etc/x")).unwrap());
+}
+
+#[test]
+fn a_resource_that_a_later_mount_hides_is_told() {
+    let sandbox = Sandbox::new();
+    let directory = "[[resource]]\nkind = \"directory\"\npath = \"/srv/data\"\nmode = \"0750\"\n";
+    let mount = mount("/srv/data", "/dev/x", "type = \"ext4\"");
+    let validate = |manifest: &str| sandbox.run(&["validate", "--steps", &sandbox.manifest(manifest)]).expect(0);
+    let said = validate(&format!("{directory}{mount}"));
+    let _ = said.says("/srv/data is declared before the mount at /srv/data, which hides it").says("move the mount up");
+    assert!(!validate(&format!("{mount}{directory}")).stderr.contains("hides it"));
+}
+
+#[test]
 fn a_directory_is_mounted_at_a_second_path() {
     let disks = Disks::new(&[]);
     let (from, at) = (disks.machine.at("srv/from"), disks.machine.at("srv/to"));
@@ -272,6 +349,8 @@ fn wrong_mounts_are_refused() {
         ("/srv/%i", "/dev/x", "type = \"ext4\"", "must not have a space"),
         ("/srv", "/srv/disk", "type = \"ext4\"", "`/srv/disk` is not the name of a device"),
         ("/srv", "server/export", "type = \"nfs4\"", "`server/export` is not HOST:/PATH"),
+        ("/srv", "-oremount:/x", "type = \"nfs\"", "`-oremount:/x` is not HOST:/PATH"),
+        ("/srv", "nfs://server/x", "type = \"nfs\"", "`nfs://server/x` is not HOST:/PATH"),
         ("/srv", "data:/", "type = \"efs\"", "`data:/` is not the id of an EFS"),
         ("/srv", "data", "type = \"bind\"", "is not an absolute path"),
         ("/srv", "/srv", "type = \"bind\"", "it is the mount point itself"),

@@ -117,9 +117,11 @@ fn probe(host: &Host, device: &BlockDevice) -> Result<Option<BTreeMap<String, St
     Ok(known.keys().any(|name| !is_of_every_device(name)).then_some(known))
 }
 
-/// Returns whether blkid prints a value also for a device that has nothing on it.
+/// Returns whether blkid prints a value also for a device that has nothing on it. Of a partition, it prints the entry in
+/// the partition table of its disk.
 fn is_of_every_device(name: &str) -> bool {
-    name == "DEVNAME" || name == "DISKSEQ" || name.ends_with("_SIZE") || name.ends_with("_OFFSET")
+    let is_limit = name.ends_with("_SIZE") || name.ends_with("_OFFSET");
+    name == "DEVNAME" || name == "DISKSEQ" || is_limit || name.starts_with("PART_ENTRY_")
 }
 
 /// Returns the ranges that are zeros on a blank device, each with its offset and length.
@@ -192,6 +194,17 @@ mod tests {
             assert_eq!(ranges(bytes), [(0, bytes)]);
         }
         assert_eq!(ranges((96 << 20) + 1).len(), 66);
+    }
+
+    #[test]
+    fn a_blank_partition_has_only_values_of_its_disk() {
+        for name in ["DEVNAME", "DISKSEQ", "MINIMUM_IO_SIZE", "ALIGNMENT_OFFSET", "PART_ENTRY_UUID", "PART_ENTRY_DISK"]
+        {
+            assert!(is_of_every_device(name), "{name}");
+        }
+        for name in ["TYPE", "PTTYPE", "LABEL", "UUID", "USAGE", "VERSION", "PART_ENTRYS"] {
+            assert!(!is_of_every_device(name), "{name}");
+        }
     }
 
     #[test]

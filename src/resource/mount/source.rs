@@ -38,7 +38,9 @@ impl MountPoint {
                 let error = DeviceName::try_from(what.clone()).err()?;
                 Some(Finding::new("what", error.to_string()))
             }
-            MountType::Nfs | MountType::Nfs4 if !what.contains(":/") || what.starts_with([':', '/']) => {
+            MountType::Nfs | MountType::Nfs4
+                if !what.contains(":/") || what.contains("://") || what.starts_with([':', '/', '-']) =>
+            {
                 fault(format!("`{}` is not HOST:/PATH", what.escape_debug()), "such as nfs.internal:/export")
             }
             MountType::Efs if !what.starts_with("fs-") => {
@@ -71,7 +73,9 @@ impl MountPoint {
     ) -> Result<()> {
         let is_right = match source {
             MountSource::Device(found) => {
-                mounted.number == found.device.number && mounted.file_system == self.mount_type.name()
+                mounted.number == found.device.number
+                    && mounted.file_system == self.mount_type.name()
+                    && mounted.directory == "/"
             }
             MountSource::MissingDevice => false,
             // The helper of EFS mounts from an address of its own.
@@ -89,7 +93,11 @@ impl MountPoint {
             return Ok(());
         }
         let (path, other) = (&self.path, &mounted.source);
-        let message = format!("{path} has another file system mounted: {other} ({})", mounted.file_system);
+        let part = match &*mounted.directory {
+            "/" => String::new(),
+            directory => format!("the directory {directory} of "),
+        };
+        let message = format!("{path} has another file system mounted: {part}{other} ({})", mounted.file_system);
         let hint = format!(
             "stop the services that use it, and unmount it: umount {}; then run again: {}",
             quoted(path.as_str()),
@@ -98,14 +106,29 @@ impl MountPoint {
         Err(Fault::new(message).hint(hint).into())
     }
 
+    /// Returns whether an earlier planned change makes the declared file system on the device with this name.
+    pub(super) fn is_coming(&self, system: &System, device: &str) -> bool {
+        system.mode() == Mode::Plan && system.expects(&Fact::FileSystem(device.to_owned(), self.mount_type.name()))
+    }
+
+    /// Fails if the kernel refuses to write to the device, but the mount is not declared as read-only.
+    pub(super) fn check_writable(&self, system: &System, source: &MountSource) -> Result<()> {
+        let MountSource::Device(found) = source else { return Ok(()) };
+        if self.options().has("ro") || !system.host.is_read_only(&found.device)? {
+            return Ok(());
+        }
+        let node = &found.device.node;
+        let hint = format!("declare options = \"ro\", or make it writable: blockdev --setrw {}", quoted(node.as_str()));
+        Err(Fault::new(format!("{node} is read-only, but its mount is not declared so")).hint(hint).into())
+    }
+
     /// Fails if the device has not the declared file system, and no earlier resource makes it.
     pub(super) fn check_content(&self, system: &System, source: &MountSource) -> Result<()> {
         let kind = self.mount_type.name();
         match source {
             MountSource::Device(found) => {
                 let node = found.device.node.as_str();
-                let is_coming = |name: &str| system.expects(&Fact::FileSystem(name.to_owned(), kind));
-                if system.mode() == Mode::Plan && (is_coming(&self.what) || is_coming(node)) {
+                if self.is_coming(system, &self.what) || self.is_coming(system, node) {
                     return Ok(());
                 }
                 let command = Program::new(["blkid", "-p", "-s", "TYPE", "-o", "value", node]);
