@@ -106,6 +106,11 @@ pub trait Resource: fmt::Debug {
         None
     }
 
+    /// Returns whether it fills the directory at its path from a source.
+    fn fills(&self) -> bool {
+        self.kept_paths().is_some()
+    }
+
     /// Returns the files of this machine that its changes read, each with the field that names it.
     fn needed_files(&self) -> Vec<(&'static str, &AbsPath)> {
         vec![]

@@ -103,7 +103,7 @@ pub struct System {
     /// The packages that resources of the manifest keep installed, as declared.
     declared_packages: RefCell<Vec<String>>,
     /// The paths that resources of this machine manage.
-    declared_paths: RefCell<BTreeSet<AbsPath>>,
+    declared_paths: RefCell<BTreeMap<AbsPath, bool>>,
     variables: RefCell<Option<Rc<Variables>>>,
     /// The previous directories of archives, which go at the end of the run, each with the paths that it keeps.
     leaving: RefCell<BTreeMap<AbsPath, Vec<String>>>,
@@ -263,14 +263,21 @@ impl System {
         *self.variables.borrow_mut() = Some(variables);
     }
 
-    /// Sets the paths that the resources of this machine manage.
-    pub fn set_declared(&self, paths: impl IntoIterator<Item = AbsPath>) {
+    /// Sets the paths that the resources of this machine manage, each with whether its resource fills it as a directory.
+    pub fn set_declared(&self, paths: impl IntoIterator<Item = (AbsPath, bool)>) {
         *self.declared_paths.borrow_mut() = paths.into_iter().collect();
+    }
+
+    /// Returns the closest directory above a path that a resource of this machine fills.
+    pub fn filled_above(&self, path: &AbsPath) -> Option<AbsPath> {
+        let declared = self.declared_paths.borrow();
+        let mut above = std::iter::successors(path.parent(), AbsPath::parent);
+        above.find(|above| declared.get(above) == Some(&true))
     }
 
     /// Returns whether a resource of this machine manages a path.
     pub fn is_declared(&self, path: &AbsPath) -> bool {
-        self.declared_paths.borrow().contains(path)
+        self.declared_paths.borrow().contains_key(path)
     }
 
     /// Replaces `{{ name }}` in a template.

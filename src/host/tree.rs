@@ -16,7 +16,10 @@ use anyhow::{Context, Result};
 
 use super::{
     Host,
-    root::{FileType, Ownership, tree::Beside},
+    root::{
+        FileType, Ownership,
+        tree::{Beside, both_exist},
+    },
 };
 use crate::{
     error::Fault,
@@ -79,11 +82,7 @@ impl Host {
         _ = root.purge(&Beside::Filled.of(path)?)?;
         let trees = self.trees(path)?;
         if root.status(&complete)?.is_some() {
-            if trees.is_next_present {
-                for kept in kept {
-                    _ = root.move_between(&complete, path, kept)?;
-                }
-            }
+            self.move_kept(path, kept)?;
             let is_known = |path: &str| trees.beside.as_ref().is_some_and(|note| note.members.contains_key(path));
             let left = root.remove_tree(path, &is_known)?;
             if !left.is_empty() {
@@ -95,6 +94,30 @@ impl Host {
             Some(_) => TreeNote::next_becomes_present(root, path),
             None => TreeNote::forget_next(root, path),
         }
+    }
+
+    /// Moves what of `kept` the previous tree beside a path still has to the present one.
+    pub fn move_kept(&self, path: &AbsPath, kept: &[String]) -> Result<()> {
+        let (root, complete) = (self.root(), Beside::Complete.of(path)?);
+        let (next, inode) = (TreeNote::load_next_head(root, path)?, self.inode_of_tree(path)?);
+        if next.is_none_or(|next| Some(next.inode) != inode) {
+            return Ok(());
+        }
+        kept.iter().try_for_each(|kept| root.move_between(&complete, path, kept))
+    }
+
+    /// Fails if [`Host::move_kept`] would.
+    pub fn check_kept(&self, path: &AbsPath, trees: &Trees, kept: &[String]) -> Result<()> {
+        let (root, complete) = (self.root().to_inspect(), Beside::Complete.of(path)?);
+        let has = |tree: &AbsPath, kept: &str| -> Result<bool> {
+            Ok(root.status(&format!("{tree}/{kept}").parse()?)?.is_some())
+        };
+        for kept in kept.iter().filter(|_| trees.is_next_present) {
+            if has(&complete, kept)? && has(path, kept)? {
+                return Err(both_exist(&complete, path, kept).into());
+            }
+        }
+        Ok(())
     }
 
     /// Puts the filled tree beside a path into its place. Returns whether the previous one is beside it now.
@@ -117,9 +140,7 @@ impl Host {
             TreeNote::next_becomes_present(root, path)?;
             return Ok(false);
         }
-        for kept in kept {
-            _ = root.move_between(&complete, path, kept)?;
-        }
+        kept.iter().try_for_each(|kept| root.move_between(&complete, path, kept))?;
         Ok(true)
     }
 
@@ -129,9 +150,7 @@ impl Host {
         let trees = self.trees(path)?;
         let is_there = root.status(&complete)?.is_some() && trees.is_next_present;
         is_there.then_some(()).with_context(|| format!("the previous directory of {path} is gone"))?;
-        for kept in kept {
-            _ = root.move_between(path, &complete, kept)?;
-        }
+        kept.iter().try_for_each(|kept| root.move_between(path, &complete, kept))?;
         root.exchange_tree(path)
     }
 

@@ -4,7 +4,7 @@ mod unpack;
 
 use std::fmt;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -14,7 +14,7 @@ use super::{
     ownership::{Ids, NameOrNumber, differences, ids_of, owner},
 };
 use crate::{
-    archive::{self, ArchiveLimits},
+    archive::ArchiveLimits,
     error::Fault,
     fetch::{pull::Download, source::Sources},
     host::{
@@ -157,7 +157,9 @@ impl Resource for UnpackedArchive {
         let mut changes = vec![];
         if trees.is_unfinished && !system.is_leaving(&self.path) {
             let (path, kept) = (self.path.clone(), self.kept());
+            system.host.check_kept(&path, &trees, &kept)?;
             changes.push(Change::new("complete what an earlier run began", move |system| {
+                system.host.move_kept(&path, &kept)?;
                 system.leave_tree(path, kept);
                 Ok(())
             }));
@@ -310,8 +312,7 @@ impl UnpackedArchive {
             return Ok(());
         }
         let Some((file, _)) = system.root().open_file(path)? else { return Ok(()) };
-        let read = archive::read(&file, self.strip, self.limits(), &mut |_, _| system.host.stop.check());
-        read.map_err(|error| error.context(format!("reading {path}")))
+        self.try_out(system, &file).with_context(|| format!("reading {path}"))
     }
 }
 

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use self::{hostname::Hostname, locale::Locale, timezone::Timezone};
 use super::{Change, Finding, Kind, Resource};
 use crate::{
+    error::Fault,
     host::root::Ownership,
     system::{Fact, System, places::Claim},
     value::AbsPath,
@@ -87,6 +88,10 @@ impl Resource for HostSettings {
 
 /// Returns the change that writes a text file. An existing file keeps its owner and mode, and a link leads to it as before.
 fn write_text(system: &System, path: &AbsPath, summary: String, text: String) -> Result<Change> {
+    if system.is_declared(path) {
+        let fault = Fault::new(format!("another resource manages {path}"));
+        return Err(fault.hint("keep only one of the two resources, or give that file the same value").into());
+    }
     let path = system.root().resolve_trusted(path)?;
     check(system, &path)?;
     let facts = [Fact::Path(path.clone())];

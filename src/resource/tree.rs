@@ -131,6 +131,10 @@ impl Resource for PrefixTree {
         Some(&self.path)
     }
 
+    fn fills(&self) -> bool {
+        true
+    }
+
     fn owner(&self) -> Option<&str> {
         self.owner.as_ref().map(NameOrNumber::as_str)
     }
@@ -171,6 +175,9 @@ impl Resource for PrefixTree {
             match system.root().status(&path)? {
                 Some(status) if status.file_type == FileType::Regular => {
                     if system.host.digest(&path)? == Some(written.sha256) {
+                        let claim = Claim { path: &path, owner: None, gid: None, makes_parents: true };
+                        _ = system.check_place(claim)?;
+                        system.root().check_writable(&path)?;
                         work.removed.push(name.clone());
                     } else {
                         system.warn(format!("{name} is gone from the source, but was changed here: it stays"));
@@ -268,6 +275,10 @@ impl PrefixTree {
             let message = format!("{} is {path}, which another resource manages", file.source);
             return Err(Fault::new(message).hint("remove the object, or the other resource").into());
         }
+        if let Some(other) = system.filled_above(path).filter(|other| *other != self.path) {
+            let message = format!("{} would be in {other}, which another resource manages", file.source);
+            return Err(Fault::new(message).hint("remove the object, or the other resource").into());
+        }
         let Some(status) = system.root().status(path)? else {
             work.downloaded.push((name.to_owned(), "new"));
             return Ok(());
@@ -295,7 +306,10 @@ impl PrefixTree {
             Some(_) => None,
         };
         match why {
-            Some(why) => work.downloaded.push((name.to_owned(), why)),
+            Some(why) => {
+                system.root().check_writable(path)?;
+                work.downloaded.push((name.to_owned(), why));
+            }
             None if ownership.is_empty() => {}
             None => work.owned.push((name.to_owned(), ownership.join(", "))),
         }

@@ -122,7 +122,8 @@ pub fn run(
         || manifest.steps.iter().zip(&picks).filter(|(_, picked)| **picked).flat_map(|(step, _)| &step.resources);
     let all = manifest.steps.iter().flat_map(|step| &step.resources);
     let here = all.clone().filter(|declared| declared.not_here.is_none());
-    system.set_declared(here.filter_map(|declared| declared.resource.owned_path().cloned()));
+    let paths = here.filter_map(|declared| Some((declared.resource.owned_path()?.clone(), declared.resource.fills())));
+    system.set_declared(paths);
     system.keep_previous_of(all.flat_map(|declared| declared.resource.files()));
     let here = manifest.steps.iter().filter(|step| step.not_here.is_none()).flat_map(|step| &step.resources);
     let here = here.filter(|declared| declared.not_here.is_none());

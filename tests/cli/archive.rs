@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink},
     process::Command,
 };
 
@@ -202,6 +202,103 @@ fn a_kept_path_moves_into_each_new_directory() {
         let _ = sandbox.run_resources(&archive(&sandbox, &path, &bytes, keep)).expect(0).says("0 changes");
     }
     nothing_is_left(&sandbox);
+}
+
+#[test]
+fn a_kept_path_of_another_user_moves_too() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.at("app");
+    let fields = "strip = 1\nowner = \"4711\"\ngroup = \"4711\"\nkeep = [\"data\", \"lib/cache\"]";
+    let _ = sandbox.run_resources(&archive(&sandbox, &path, &app_1(), fields)).expect(0);
+    for name in ["data", "lib/cache"] {
+        let _ = sandbox.write(&format!("app/{name}/mine"), name);
+        let directory = format!("{path}/{name}");
+        chown(&directory, Some(4712), Some(4712)).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    for (bytes, mode) in [(app_2(), 0o755), (app_1(), 0o000), (app_2(), 0o500)] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let _ = sandbox.run_resources(&archive(&sandbox, &path, &bytes, fields)).expect(0).says("1 change");
+        for name in ["data", "lib/cache"] {
+            assert_eq!(fs::read_to_string(format!("{path}/{name}/mine")).unwrap(), name);
+        }
+        nothing_is_left(&sandbox);
+    }
+}
+
+#[test]
+fn a_link_of_a_user_is_not_the_previous_directory() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.at("home")).unwrap();
+    chown(sandbox.at("home"), Some(65534), Some(65534)).unwrap();
+    let (path, previous) = (sandbox.at("home/app"), sandbox.at("home/.app.tree.glovo-bootstrap"));
+    let fields = "strip = 1\nowner = \"65534\"\ngroup = \"65534\"\nkeep = [\"data\"]";
+    let declared = archive(&sandbox, &path, &app_1(), fields);
+    let _ = sandbox.run_resources(&declared).expect(0);
+    // As between the exchange and the end of a run. The user has replaced the previous directory.
+    let notes = "cd /var/lib/glovo-bootstrap; for note in archive-*.note; do cp $note ${note%.note}.next; done";
+    assert!(sandbox.shell(notes).status().unwrap().success());
+    for name in ["bin/app", "data"] {
+        let _ = sandbox.write(&format!("of-root/{name}"), "precious");
+    }
+    symlink(sandbox.at("of-root"), &previous).unwrap();
+    lchown(&previous, Some(65534), Some(65534)).unwrap();
+    let run = sandbox.run_resources(&declared).expect(0);
+    let _ = run.says(&format!("{previous} is not the directory that a run has left there"));
+    for name in ["bin/app", "data"] {
+        assert_eq!(fs::read_to_string(sandbox.at(&format!("of-root/{name}"))).unwrap(), "precious");
+    }
+}
+
+#[test]
+fn kept_files_move_before_a_cut_off_run_goes_on() {
+    let sandbox = Sandbox::new();
+    let (path, previous) = (sandbox.at("app"), sandbox.at(".app.tree.glovo-bootstrap"));
+    let fields = "strip = 1\nkeep = [\"data\"]";
+    let declared = archive(&sandbox, &path, &app_1(), fields);
+    let _ = sandbox.run_resources(&declared).expect(0);
+    // As after a power failure between the exchange and the move.
+    let notes = "cd /var/lib/glovo-bootstrap; for note in archive-*.note; do mv $note ${note%.note}.next; done";
+    assert!(sandbox.shell(notes).status().unwrap().success());
+    let _ = sandbox.write(".app.tree.glovo-bootstrap/data/old", "old");
+    let _ = sandbox.write("app/data/new", "new");
+    refused(&sandbox, &declared, &format!("{path}/data and {previous}/data both exist"));
+    for (name, text) in [("app/data/new", "new"), (".app.tree.glovo-bootstrap/data/old", "old")] {
+        assert_eq!(fs::read_to_string(sandbox.at(name)).unwrap(), text);
+    }
+    fs::remove_dir_all(sandbox.at("app/data")).unwrap();
+    // A later resource of the same run, such as a service, finds them.
+    let command = "[[resource]]\nkind = \"command\"\nname = \"look\"\nargv = [\"cp\", \"{{ data }}/old\", \"{{ copy }}\"]\n\
+                   unless = { exists = \"{{ copy }}\" }\n";
+    let command = command.replace("{{ data }}", &format!("{path}/data")).replace("{{ copy }}", &sandbox.at("copy"));
+    let _ = sandbox.run_resources(&format!("{declared}{command}")).expect(0).says("complete what an earlier run began");
+    assert_eq!(fs::read_to_string(sandbox.at("copy")).unwrap(), "old");
+    nothing_is_left(&sandbox);
+}
+
+#[test]
+fn what_cannot_be_unpacked_is_refused_by_plan() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.at("app");
+    refused(&sandbox, &archive(&sandbox, &path, &app_1(), "strip = 9"), "no member with more than 9 components");
+    let first = gzip(&tar(&[Member(b'5', "app-3/data", 0o755, "")]));
+    let _ = sandbox.run_resources(&archive(&sandbox, &path, &first, "strip = 1\nkeep = [\"data/x\"]")).expect(0);
+    let _ = sandbox.write("app/data/x", "mine");
+    let data = gzip(&tar(&[Member(b'0', "app-3/data", 0o644, "")]));
+    let words = "`keep` names data/x, but in the archive data is not a directory";
+    refused(&sandbox, &archive(&sandbox, &path, &data, "strip = 1\nkeep = [\"data/x\"]"), words);
+}
+
+#[test]
+fn a_full_directory_of_an_archive_is_named() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.at("full")).unwrap();
+    let manifest = sandbox.manifest(&archive(&sandbox, &sandbox.at("full/app"), &app_1(), ""));
+    let mut command = sandbox.shell("mount -t tmpfs -o nr_inodes=3 tmpfs \"$1\"; shift; exec \"$@\"");
+    let command =
+        command.args([&sandbox.at("full"), env!("CARGO_BIN_EXE_glovo-bootstrap"), "run", "--steps", &manifest]);
+    let run = Finished::from(command.output().unwrap()).expect(1).says("ENOSPC");
+    let _ = run.says(&format!("df -i {}\n", sandbox.at("full")));
 }
 
 #[test]

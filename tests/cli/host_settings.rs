@@ -193,6 +193,43 @@ fn an_unknown_time_zone_or_locale_is_refused_by_plan_and_run() {
 }
 
 #[test]
+fn a_file_of_another_resource_is_left_to_it() {
+    let named = Named::new();
+    let file =
+        |path: &str, text: &str| format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"{text}\\n\"\n");
+    let without = file("/etc/hosts", "127.0.0.1 localhost");
+    let name = "hostname = \"web-1\"";
+    let run = named.after("web-1", "run", &without, name).expect(0).says("2 changes");
+    let _ = run.says("another resource manages /etc/hosts, and web-1 is not in it");
+    let _ = named.after("web-1", "run", &without, name).expect(0).says("0 changes");
+    assert_eq!(named.0.read("etc/hosts"), "127.0.0.1 localhost\n");
+    named.0.write("etc/default/locale", "LANG=C.UTF-8\n");
+    named.0.write("locale/C.utf8", "");
+    for (other, fields) in [
+        (file("/etc/default/locale", "LANG=de_DE.UTF-8"), "locale = \"C.UTF-8\""),
+        (file("/etc/timezone", "Asia/Tokyo"), "timezone = \"Europe/Berlin\""),
+    ] {
+        named.0.write("etc/timezone", "Etc/UTC\n");
+        let _ = named.after("web-1", "run", &other, "hostname = \"web-1\"").expect(0);
+        for verb in ["plan", "run"] {
+            let _ = named.after("web-1", verb, &other, fields).expect(1).says("another resource manages /etc/");
+        }
+    }
+}
+
+#[test]
+fn a_link_at_the_hostname_file_stays() {
+    let named = Named::new();
+    fs::rename(named.0.at("etc/hostname"), named.0.at("etc/name")).unwrap();
+    symlink("name", named.0.at("etc/hostname")).unwrap();
+    let _ =
+        named.on("web-1", "run", "hostname = \"web-1\"").expect(0).says("set web-1 in /etc/hostname (now ip-10-0-0-1)");
+    assert_eq!(named.0.read("etc/name"), "web-1\n");
+    assert!(fs::symlink_metadata(named.0.at("etc/hostname")).unwrap().is_symlink());
+    let _ = named.on("web-1", "run", "hostname = \"web-1\"").expect(0).says("0 changes");
+}
+
+#[test]
 fn a_locale_is_for_systemd_and_for_logins() {
     let named = Named::new();
     fs::create_dir(named.0.at("locale/C.utf8")).unwrap();
@@ -315,6 +352,7 @@ fn values_that_are_none_are_refused() {
         ("hostname = \"a.\"", "is not a host name"),
         ("hostname = \"a\\nb\"", "`a\\nb` is not a host name"),
         ("hostname = \"localhost\"", "`localhost` is the name of every machine"),
+        ("hostname = \"Localhost.localdomain\"", "`Localhost.localdomain` is the name of every machine"),
         ("timezone = \"../../etc/passwd\"", "is not the name of a time zone"),
         ("timezone = \"/UTC\"", "is not the name of a time zone"),
         ("locale = \"C/../x\"", "is not the name of a locale"),

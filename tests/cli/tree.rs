@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink},
     sync::{Arc, Mutex},
 };
 
@@ -227,6 +227,38 @@ fn a_file_of_another_resource_is_not_the_sources() {
         let refused = site.declared(verb, "", &file("deep/c")).expect(1);
         let _ = refused.says("s3://bucket/site/deep/c is ").says("which another resource manages");
     }
+}
+
+#[test]
+fn a_tree_below_is_not_the_sources() {
+    let site = Site::new(&OBJECTS);
+    let below = site.sandbox.at("site/deep");
+    let tree = format!("[[resource]]\nkind = \"tree\"\npath = \"{below}\"\nsource = \"s3://bucket/site/\"\n");
+    for verb in ["plan", "run"] {
+        let refused = site.declared(verb, "", &tree).expect(1);
+        let words = format!("s3://bucket/site/deep/c would be in {below}, which another resource manages");
+        let _ = refused.says(&words).says("hint: remove the object, or the other resource");
+    }
+    for key in ["site/deep/c", "site/deep/er/b"] {
+        site.delete(key);
+    }
+    let _ = site.declared("run", "", &tree).expect(0).says("4 changes");
+    let _ = site.declared("run", "", &tree).expect(0).says("0 changes");
+}
+
+#[test]
+fn a_removal_that_run_refuses_is_refused_by_plan() {
+    let site = Site::new(&OBJECTS);
+    let fields = "owner = \"65534\"\ngroup = \"65534\"";
+    let _ = site.declared("run", fields, "").expect(0);
+    site.delete("site/deep/er/b");
+    fs::rename(site.sandbox.at("site/deep/er"), site.sandbox.at("er")).unwrap();
+    symlink(site.sandbox.at("er"), site.sandbox.at("site/deep/er")).unwrap();
+    lchown(site.sandbox.at("site/deep/er"), Some(65534), Some(65534)).unwrap();
+    for verb in ["plan", "run"] {
+        let _ = site.declared(verb, fields, "").expect(1).says("links below a user's directory are not followed");
+    }
+    assert_eq!(fs::read_to_string(site.sandbox.at("er/b")).unwrap(), "22");
 }
 
 #[test]

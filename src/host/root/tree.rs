@@ -30,7 +30,7 @@ use crate::{
         fchmod, fchown, fchownat, fstat, fstatat, futimens, linkat, list, mkdirat, openat, renameat_with, symlinkat,
         syncfs, unlinkat,
     },
-    value::{AbsPath, Sha256},
+    value::{AbsPath, Sha256, quoted},
 };
 
 /// The buffer for the bytes of a file.
@@ -65,6 +65,8 @@ impl Beside {
 /// A tree that is being filled. No other user can enter it. All paths are relative, below directories that were made before.
 pub struct NewTree {
     top: OwnedFd,
+    /// The path whose place it takes.
+    path: AbsPath,
     /// The owner and group of all its files, unless they are those of this process.
     owner: Option<(Uid, Gid)>,
     buffer: RefCell<Vec<u8>>,
@@ -146,10 +148,7 @@ impl NewTree {
     }
 
     fn explain(&self, errno: Errno, path: &str) -> anyhow::Error {
-        match format!("/{path}").parse::<AbsPath>() {
-            Ok(path) => explain_new(&self.top, errno, &path).context("in the new directory"),
-            Err(error) => error,
-        }
+        explain_new(&self.top, errno, &self.path).context(format!("in the new directory: {path}"))
     }
 }
 
@@ -241,7 +240,7 @@ impl Root {
                 let top =
                     openat(fd, new.as_str(), DIRECTORY, Bits::empty()).with_context(|| format!("opening {new}"))?;
                 let owner = (owner != ours).then_some(owner);
-                let tree = NewTree { top, owner, buffer: RefCell::new(vec![0; BUFFER_BYTES]) };
+                let tree = NewTree { top, path: path.clone(), owner, buffer: RefCell::new(vec![0; BUFFER_BYTES]) };
                 let filled = fill(&tree)?;
                 set_ownership(&tree.top, ownership).with_context(|| format!("setting owner and mode of {path}"))?;
                 syncfs(&tree.top).with_context(|| format!("flushing {path}"))?;
@@ -281,16 +280,25 @@ impl Root {
 
     /// Removes the known files and directories of the complete tree beside a path. Returns the paths of the others, which
     /// stay.
+    ///
+    /// # Errors
+    /// If a link, a file, or a directory of another user is in the tree's place.
     pub fn remove_tree(&self, path: &AbsPath, is_known: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
         let tree = Beside::Complete.of(path)?;
-        let Some(place) = self.directory(&tree, self.reads)? else { return Ok(vec![]) };
+        let parent = self.place_to_write(path, None)?;
+        let Some(top) = open_tree(&parent, tree.leaf()).with_context(|| format!("opening {tree}"))? else {
+            if self.status(&tree)?.is_none() {
+                return Ok(vec![]);
+            }
+            let fault = Fault::new(format!("{tree} is not the directory that a run has left there"));
+            return Err(fault.hint(format!("look at it, then move it away: ls -ld {}", quoted(tree.as_str()))).into());
+        };
         self.forget();
         let mut left = vec![];
-        remove_known(&place.fd, "", is_known, &mut left).with_context(|| format!("removing {tree}"))?;
+        remove_known(&top, "", is_known, &mut left).with_context(|| format!("removing {tree}"))?;
         if !left.is_empty() {
             return Ok(left);
         }
-        let parent = self.place_to_write(path, None)?;
         match parent.act(|fd| unlinkat(fd, tree.leaf(), UnlinkatFlags::RemoveDir)) {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(errno) => return Err(explain_write(errno, &tree)),
@@ -299,31 +307,48 @@ impl Root {
         Ok(left)
     }
 
-    /// Moves a file or directory of one tree into another, unless the other has it. Returns whether the other has it now.
-    pub fn move_between(&self, from: &AbsPath, to: &AbsPath, path: &str) -> Result<bool> {
-        let (Some(from), Some(to)) = (self.directory(from, self.reads)?, self.directory(to, self.reads)?) else {
-            return Ok(false);
-        };
-        // Both trees are one user's, or root moves what it finds by descriptors that no link leads to.
-        let user = if from.user == to.user { to.user.clone() } else { None };
-        let to = OpenDirectory { user, ..to };
+    /// Moves a file or directory of one tree into another one beside it, if the first one has it.
+    ///
+    /// It may belong to another user than the trees, and then only root can move it. No link is followed.
+    ///
+    /// # Errors
+    /// If both trees have it.
+    pub fn move_between(&self, from: &AbsPath, to: &AbsPath, path: &str) -> Result<()> {
+        let parent = self.place_to_write(to, None)?;
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let moved = to.act(|to| {
-            let (Some(from), Some(to)) = (descend(&from.fd, above)?, descend(to, above)?) else { return Ok(false) };
-            match renameat_with(&from, name, &to, name, RenameFlags::NOREPLACE) {
-                Ok(()) | Err(Errno::EEXIST) => Ok(true),
-                Err(Errno::ENOENT) => Ok(false),
-                Err(errno) => Err(errno),
-            }
-        });
+        let open = |tree: &AbsPath| match open_tree(&parent, tree.leaf())? {
+            Some(top) => descend(top, above),
+            None => Ok(None),
+        };
+        let moved = (|| {
+            let (Some(from), Some(to)) = (open(from)?, open(to)?) else { return Ok(()) };
+            renameat_with(&from, name, &to, name, RenameFlags::NOREPLACE)
+        })();
         self.forget();
-        moved.with_context(|| format!("moving {path} from one tree to the other"))
+        match moved {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(Errno::EEXIST) => Err(both_exist(from, to, path).into()),
+            Err(errno) => Err(errno).with_context(|| format!("moving {path} from {from} to {to}")),
+        }
     }
 }
 
+/// Opens the top of a tree in a directory; `None` if there is no such directory. No link is followed.
+///
+/// A user can put any directory into the tree's place below the user's own directories: it must belong to that user.
+fn open_tree(parent: &OpenDirectory, name: &str) -> nix::Result<Option<OwnedFd>> {
+    let top = match openat(&*parent.fd, name, DIRECTORY, Bits::empty()) {
+        Ok(top) => top,
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    let owner = fstat(&top)?.st_uid;
+    Ok(parent.user.as_ref().is_none_or(|user| user.uid == owner).then_some(top))
+}
+
 /// Opens a directory below another one; `None` if it does not exist or a component is no directory.
-fn descend(top: &OwnedFd, path: &str) -> nix::Result<Option<OwnedFd>> {
-    let mut directory = openat(top, ".", DIRECTORY, Bits::empty())?;
+fn descend(top: OwnedFd, path: &str) -> nix::Result<Option<OwnedFd>> {
+    let mut directory = top;
     for component in path.split('/').filter(|component| !component.is_empty()) {
         directory = match openat(&directory, component, DIRECTORY, Bits::empty()) {
             Ok(below) => below,
@@ -369,6 +394,13 @@ fn remove_all(parent: &OwnedFd, name: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Returns the fault of two trees that both have a path, of which only one can stay.
+pub fn both_exist(from: &AbsPath, to: &AbsPath, path: &str) -> Fault {
+    let (from, to) = (format!("{from}/{path}"), format!("{to}/{path}"));
+    let hint = format!("look at both, then move one of them away: ls -la {} {}", quoted(&to), quoted(&from));
+    Fault::new(format!("{to} and {from} both exist, and only one of them can be kept")).hint(hint)
 }
 
 /// Returns the fault of a file system that cannot exchange two directories.

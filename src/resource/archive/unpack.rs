@@ -1,6 +1,10 @@
 //! Unpacking: an archive becomes a complete directory beside its path, then takes the path.
 
-use std::{collections::BTreeMap, fs::File, io::Read};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read},
+};
 
 use anyhow::{Context, Result};
 
@@ -17,7 +21,8 @@ use crate::{
 
 /// A directory that is being unpacked.
 struct Unpacking<'a> {
-    tree: &'a NewTree,
+    /// The new directory; `None` to only check the archive.
+    tree: Option<&'a NewTree>,
     note: TreeNote,
     watch: &'a StopSignal,
     /// The paths that are not compared.
@@ -35,19 +40,13 @@ impl UnpackedArchive {
         }
         system.host.finish_tree(&self.path, &kept)?;
         let fetched = system.fetch(&self.download())?;
-        let mut moving = kept.clone();
-        let mut is_there = |path: &String| -> Result<bool> {
-            let path = format!("{}/{path}", self.path).parse()?;
-            Ok(root.to_inspect().status(&path)?.is_some())
-        };
-        let there = kept.iter().map(&mut is_there).collect::<Result<Vec<_>>>()?;
-        moving.retain(|path| kept.iter().zip(&there).any(|(kept, there)| kept == path && *there));
-        let (archive, strip) = (self.sha256, self.strip);
+        let moving = self.moving(system)?;
         let Ownership { uid, gid, .. } = ownership;
-        let note = TreeNote { archive, strip, generation, uid, gid, inode: 0, members: BTreeMap::new() };
+        let note = TreeNote { generation, uid, gid, ..self.empty_note() };
         let (watch, limits, file) = (system.host.watch(), self.limits(), &*fetched.file);
-        let unpack =
-            |tree: &NewTree| Unpacking { tree, note, watch: &watch, kept: &kept, moving: &moving }.run(file, limits);
+        let unpack = |tree: &NewTree| {
+            Unpacking { tree: Some(tree), note, watch: &watch, kept: &kept, moving: &moving }.run(file, limits)
+        };
         let built = root.build_tree(&self.path, ownership, unpack);
         system.host.stop.check()?;
         let note = built.with_context(|| format!("unpacking {}", self.source))?;
@@ -57,6 +56,32 @@ impl UnpackedArchive {
             system.leave_tree(self.path.clone(), kept);
         }
         Ok(())
+    }
+
+    /// Fails if the archive could not be unpacked. Writes nothing.
+    pub(super) fn try_out(&self, system: &System, file: &File) -> Result<()> {
+        let (note, watch, kept, moving) = (self.empty_note(), system.host.watch(), self.kept(), self.moving(system)?);
+        let tried =
+            Unpacking { tree: None, note, watch: &watch, kept: &kept, moving: &moving }.run(file, self.limits());
+        system.host.stop.check()?;
+        tried.map(drop)
+    }
+
+    /// Returns the kept paths that the present directory has.
+    fn moving(&self, system: &System) -> Result<Vec<String>> {
+        let root = system.root().to_inspect();
+        let mut moving = vec![];
+        for kept in self.kept() {
+            if root.status(&format!("{}/{kept}", self.path).parse()?)?.is_some() {
+                moving.push(kept);
+            }
+        }
+        Ok(moving)
+    }
+
+    fn empty_note(&self) -> TreeNote {
+        let (archive, strip) = (self.sha256, self.strip);
+        TreeNote { archive, strip, generation: 0, uid: 0, gid: 0, inode: 0, members: BTreeMap::new() }
     }
 }
 
@@ -76,7 +101,9 @@ impl Unpacking<'_> {
         for kept in self.moving {
             self.make_above(kept)?;
         }
-        self.note.identify(self.tree)?;
+        if let Some(tree) = self.tree {
+            self.note.identify(tree)?;
+        }
         Ok(self.note)
     }
 
@@ -89,15 +116,20 @@ impl Unpacking<'_> {
         }
         let noted = match member.kind {
             MemberKind::Directory => {
-                self.tree.make_directory(path, member.mode)?;
+                _ = self.make(|tree| tree.make_directory(path, member.mode))?;
                 NotedMember::Directory(member.mode)
             }
             MemberKind::File => {
-                let (size, digest) = self.tree.make_file(path, member.mode, member.modified, body)?;
+                let made = self.make(|tree| tree.make_file(path, member.mode, member.modified, body))?;
+                let (size, digest) = match made {
+                    Some(made) => made,
+                    // Reading all bytes checks them. The note of a check needs no digest.
+                    None => (io::copy(body, &mut io::sink()).context("reading the archive")?, self.note.archive),
+                };
                 NotedMember::File(NotedFile { mode: member.mode, size, digest, identity: [0; 3] })
             }
             MemberKind::Link(target) => {
-                self.tree.make_link(path, target)?;
+                _ = self.make(|tree| tree.make_link(path, target))?;
                 NotedMember::Link(target.to_owned())
             }
             MemberKind::SameAs(original) => {
@@ -105,7 +137,7 @@ impl Unpacking<'_> {
                     let message = format!("{path} and {original} are one file, of which `keep` names one");
                     return Err(Fault::new(message).hint("name both of them in `keep`, or none").into());
                 }
-                self.tree.make_name(path, original)?;
+                _ = self.make(|tree| tree.make_name(path, original))?;
                 self.note.members.get(original).cloned().unwrap_or(NotedMember::Directory(0))
             }
         };
@@ -113,6 +145,11 @@ impl Unpacking<'_> {
             _ = self.note.members.insert(path.to_owned(), noted);
         }
         Ok(())
+    }
+
+    /// Makes something in the new directory, if there is one.
+    fn make<T>(&self, make: impl FnOnce(&NewTree) -> Result<T>) -> Result<Option<T>> {
+        self.tree.map(make).transpose()
     }
 
     /// Makes the directories above a kept path that the archive does not have.
@@ -126,7 +163,7 @@ impl Unpacking<'_> {
                     return Err(Fault::new(message).hint("move the kept path away, or correct `keep`").into());
                 }
                 None => {
-                    self.tree.make_directory(above, 0o755)?;
+                    _ = self.make(|tree| tree.make_directory(above, 0o755))?;
                     _ = self.note.members.insert(above.to_owned(), NotedMember::Directory(0o755));
                 }
             }

@@ -84,7 +84,12 @@ impl File {
     pub(super) fn foresee_member(&self, system: &System, archive: &AbsPath) -> Result<()> {
         let Some(member) = &self.member else { return Ok(()) };
         let Some((file, _)) = system.root().open_file(archive)? else { return Ok(()) };
-        let found = archive::read_file(&file, member.as_str(), &mut |_| Ok(()));
+        let found = archive::read_file(&file, member.as_str(), &mut |bytes| {
+            // Reading all bytes checks them.
+            _ = std::io::copy(bytes, &mut std::io::sink())
+                .with_context(|| format!("reading the member {}", member.as_str()))?;
+            Ok(())
+        });
         found.with_context(|| format!("reading {archive}"))
     }
 }

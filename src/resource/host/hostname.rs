@@ -41,7 +41,8 @@ impl TryFrom<String> for Hostname {
             name.escape_debug()
         );
         // systemd takes it as if there were no name, hostname(5).
-        ensure!(name != "localhost", "`localhost` is the name of every machine: declare another one");
+        let is_local = ["localhost", "localhost.localdomain"].iter().any(|local| name.eq_ignore_ascii_case(local));
+        ensure!(!is_local, "`{name}` is the name of every machine: declare another one");
         Ok(Self(name))
     }
 }
@@ -57,7 +58,7 @@ impl Hostname {
         let mut changes: Vec<Change> =
             self.plan_cloud_init(system)?.into_iter().chain(self.plan_hosts(system)?).collect();
         let file = AbsPath::from(FILE);
-        let text = system.root().read_text(&file)?;
+        let text = system.root().read_text(&system.root().resolve_trusted(&file)?)?;
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let now = lines.next().unwrap_or_default();
         if now != name {
@@ -112,6 +113,10 @@ impl Hostname {
             names.into_iter().any(|known| known.eq_ignore_ascii_case(name))
         };
         if lines.iter().any(has_name) || (own.is_none() && resolves_its_name(system)?) {
+            return Ok(None);
+        }
+        if system.is_declared(&path) {
+            system.warn(format!("another resource manages {HOSTS}, and {name} is not in it"));
             return Ok(None);
         }
         let aliases = name.split_once('.').map_or_else(|| name.clone(), |(host, _)| format!("{name} {host}"));
