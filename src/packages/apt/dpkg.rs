@@ -210,7 +210,7 @@ impl DpkgStatus {
     }
 
     /// Returns the machine's architecture. It is the one of the package dpkg, which runs on the machine.
-    fn architecture(&self) -> Option<&str> {
+    pub fn architecture(&self) -> Option<&str> {
         Some(&self.packages.get("dpkg")?.first()?.architecture)
     }
 }

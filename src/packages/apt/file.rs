@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::{archives, installation, name::fits};
+use super::{archives, dpkg::DpkgStatus, installation, name::fits};
 use crate::{
     error::Fault,
     host::command::Program,
@@ -27,14 +27,18 @@ pub(crate) fn check(system: &System, path: &AbsPath, package: &PackageName) -> R
     let [name, version, architecture] = fields[..] else {
         return Err(Fault::new("the package file does not name its package, version and architecture").into());
     };
-    let has_architecture = package.architecture.as_deref().is_none_or(|declared| declared == architecture);
+    let status = system.host.read_once(DpkgStatus::read)?;
+    // Without a declared one, it is the machine's: dpkg refuses the file of another.
+    let declared = package.architecture.as_deref().or_else(|| status.architecture());
+    let has_architecture = architecture == "all" || declared.is_none_or(|declared| declared == architecture);
     if name == package.name && fits(package, version) && has_architecture {
         return Ok(());
     }
-    let declared = package.version.as_deref().unwrap_or_default();
+    let version_declared = package.version.as_deref().unwrap_or_default();
     let message = format!(
-        "the package file holds {name} {version} for {architecture}, but {} {declared} is declared",
-        package.without_version()
+        "the package file holds {name} {version} for {architecture}, but {} {version_declared} for {} is declared",
+        package.name,
+        declared.unwrap_or("this machine")
     );
     Err(Fault::new(message).hint("correct `name`, `version` or `source`").into())
 }

@@ -34,7 +34,12 @@ pub(crate) fn planned(system: &System, packages: &[PackageName]) -> Result<Vec<P
     if installed.is_empty() {
         return Ok(vec![]);
     }
-    let changes = simulated(system, "planning the removal", &command(installed, &SIMULATE))?;
+    let changes = match simulated(system, "planning the removal", &command(installed, &SIMULATE)) {
+        // Until its run is finished, apt does not know what dpkg was doing. Another change finishes it before, and the
+        // removal then refuses to remove anything else.
+        Err(_) if status.is_interrupted() => return Ok(of_named(&status, packages)),
+        changes => changes?,
+    };
     for change in changes.iter().filter(|change| change.to.is_none()) {
         let (name, architecture) = match change.name.split_once(':') {
             Some((name, architecture)) => (name, Some(architecture)),
@@ -45,6 +50,15 @@ pub(crate) fn planned(system: &System, packages: &[PackageName]) -> Result<Vec<P
         }
     }
     Ok(changes)
+}
+
+/// Returns the removals of the packages that are installed, without those that need them.
+fn of_named(status: &DpkgStatus, packages: &[PackageName]) -> Vec<PackageChange> {
+    let removal = |package: &PackageName| {
+        let record = status.package(&package.name, package.architecture.as_deref())?;
+        Some(PackageChange { name: package.without_version().to_owned(), from: Some(record.version.clone()), to: None })
+    };
+    packages.iter().filter_map(removal).collect()
 }
 
 /// Returns the packages that are installed, as apt-get takes them.

@@ -207,6 +207,33 @@ fn a_version_with_a_wildcard_is_chosen_and_named() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_killed_dpkg_is_finished_before_a_removal() -> Result<()> {
+    let machine = machine()?;
+    // What dpkg did since it last wrote its record is only in its journal, of which apt knows nothing.
+    machine.sh(
+        "printf 'Package: glovo-test-torn\nStatus: install ok half-configured\nArchitecture: all\nVersion: 1.0\n\
+         Maintainer: x\nDescription: x\n' > /var/lib/dpkg/updates/0000
+         touch /var/lib/dpkg/info/glovo-test-torn.list",
+    )?;
+    let absent = package("names = [\"glovo-test-torn\"]\nabsent = true");
+    converge(&machine, &absent, &["finish the interrupted dpkg run", "remove glovo-test-torn 1.0"])
+}
+
+#[test]
+fn a_package_file_of_another_architecture_is_refused() -> Result<()> {
+    let machine = machine()?;
+    let path = deb(&machine, "glovo-test-agent", "1.4", "")?;
+    let other = "/root/other.deb";
+    machine.sh(&format!(
+        "dpkg-deb --raw-extract {path} /root/d; sed -i 's/^Architecture:.*/Architecture: s390x/' /root/d/DEBIAN/control; \
+         dpkg-deb --root-owner-group --build /root/d {other}"
+    ))?;
+    let source = format!("file://{other}");
+    let message = "the package file holds glovo-test-agent 1.4 for s390x, but glovo-test-agent 1.4 for";
+    refused(&machine, &package_file("glovo-test-agent", "1.4", &source, ""), &[message])
+}
+
 /// The resource of a package file.
 fn package_file(name: &str, version: &str, source: &str, fields: &str) -> String {
     format!(
@@ -257,8 +284,12 @@ fn a_package_file_with_another_package_is_not_installed() -> Result<()> {
     let machine = machine()?;
     let path = deb(&machine, "glovo-test-agent", "1.4", "")?;
     let (source, digest) = published(&machine, "origin.test/agent.deb", &path)?;
+    let architecture = machine.sh("dpkg --print-architecture")?;
+    let architecture = architecture.trim();
     for (name, version) in [("glovo-test-agent", "1.5"), ("glovo-test-other", "1.4")] {
-        let message = format!("the package file holds glovo-test-agent 1.4 for all, but {name} {version} is declared");
+        let message = format!(
+            "the package file holds glovo-test-agent 1.4 for all, but {name} {version} for {architecture} is declared"
+        );
         expect(&run(&machine, &package_file(name, version, &source, &digest))?, 1, &[&message, "correct `name`"]);
         // A file of this machine is looked into by the plan.
         refused(&machine, &package_file(name, version, &format!("file://{path}"), ""), &[&message])?;
