@@ -14,17 +14,26 @@ use crate::cache::{Entry, Key};
 pub(crate) const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What is installed on a machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Release {
     /// Debian 11.
     Bullseye,
     /// Debian 12.
-    #[default]
     Bookworm,
     /// Debian 13.
     Trixie,
     /// Amazon Linux 2023 in shape, made of Debian 12's packages: dnf is its only package manager.
     Amazon,
+}
+
+impl Default for Release {
+    /// Returns Debian 12, or the release that `GLOVO_MACHINE_RELEASE` names: so a file of tests runs on another one.
+    fn default() -> Release {
+        let Ok(name) = std::env::var("GLOVO_MACHINE_RELEASE") else { return Release::Bookworm };
+        let releases = [Release::Bullseye, Release::Bookworm, Release::Trixie, Release::Amazon];
+        let named = releases.into_iter().find(|release| release.codename() == name);
+        named.unwrap_or_else(|| panic!("GLOVO_MACHINE_RELEASE: no release is called {name}"))
+    }
 }
 
 impl Release {

@@ -18,7 +18,7 @@ pub(crate) fn layer() -> Result<Entry> {
         .add(agent()?)?
         .add(&package.join("src/agent.rs"))?
         .add(&package.join("../../steps"))?;
-    Entry::get("converged", key, make)
+    Entry::get(&format!("{}-converged", Release::default().codename()), key, make)
 }
 
 fn make(dir: &Path) -> Result<()> {
