@@ -27,7 +27,7 @@ use nix::{
     },
     unistd::{self, AccessFlags, Gid, Uid, UnlinkatFlags},
 };
-use rustix::fs::RenameFlags;
+use rustix::fs::{RenameFlags, XattrFlags};
 
 /// Repeats a call until no signal interrupts it.
 pub fn repeat<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
@@ -71,10 +71,39 @@ pub fn renameat(
 
 /// Renames a file with flags, such as those that exchange two names: renameat2(2).
 pub fn renameat_with(old_dir: impl AsFd, old: &str, new_dir: impl AsFd, new: &str, flags: RenameFlags) -> Result<()> {
-    repeat(|| {
-        let renamed = rustix::fs::renameat_with(&old_dir, old, &new_dir, new, flags);
-        renamed.map_err(|error| Errno::from_raw(error.raw_os_error()))
-    })
+    repeat(|| rustix::fs::renameat_with(&old_dir, old, &new_dir, new, flags).map_err(errno))
+}
+
+/// Reads an attribute of an open file: fgetxattr(2).
+pub fn fgetxattr(file: impl AsFd, name: &str) -> Result<Vec<u8>> {
+    attribute(|buffer| rustix::fs::fgetxattr(&file, name, buffer))
+}
+
+/// Reads an attribute of a path, of which the last component is not followed: lgetxattr(2).
+pub fn lgetxattr(path: &str, name: &str) -> Result<Vec<u8>> {
+    attribute(|buffer| rustix::fs::lgetxattr(path, name, buffer))
+}
+
+/// Sets an attribute of an open file: fsetxattr(2).
+pub fn fsetxattr(file: impl AsFd, name: &str, value: &[u8]) -> Result<()> {
+    repeat(|| rustix::fs::fsetxattr(&file, name, value, XattrFlags::empty()).map_err(errno))
+}
+
+/// Sets an attribute of a path, of which the last component is not followed: lsetxattr(2).
+pub fn lsetxattr(path: &str, name: &str, value: &[u8]) -> Result<()> {
+    repeat(|| rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).map_err(errno))
+}
+
+/// Reads an attribute that is at most as long as a label may be: 4 KiB, the kernel's page.
+fn attribute(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> Result<Vec<u8>> {
+    let mut value = vec![0; 4096];
+    let length = repeat(|| read(&mut value).map_err(errno))?;
+    value.truncate(length);
+    Ok(value)
+}
+
+fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
 }
 
 /// Adds a name to a file: linkat(2).

@@ -12,6 +12,7 @@
 
 mod acl;
 pub mod identity;
+mod label;
 mod obeyed;
 mod removal;
 mod staged;
@@ -29,7 +30,7 @@ use std::{
     io::Read,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use anyhow::{Context, Result, bail};
@@ -40,16 +41,17 @@ use nix::{
     unistd::{Gid, Uid, UnlinkatFlags, getegid, geteuid},
 };
 
+use self::{
+    label::{Labels, set_label, set_label_of_link},
+    walk::{MAX_LINKS, OpenDirectory, WalkPurpose},
+    way::Owner,
+    writable::explain_new,
+};
 pub use self::{
     removal::is_match,
     staged::Staged,
     status::{FileStatus, FileType, Ownership},
     walk::Survey,
-};
-use self::{
-    walk::{MAX_LINKS, OpenDirectory, WalkPurpose},
-    way::Owner,
-    writable::explain_new,
 };
 use super::calls::{
     canonicalize, fchmod, fchown, fstat, fstatat, fstatfs, fstatvfs, list, mkdirat, openat, readlinkat, renameat,
@@ -79,6 +81,8 @@ pub struct Root {
     reads: WalkPurpose,
     /// The directory of the last walk. A thousand files of one directory need one walk.
     last: RefCell<Option<(WalkPurpose, AbsPath, OpenDirectory)>>,
+    /// The SELinux labels of this machine, once they were asked for.
+    labels: Arc<OnceLock<Option<Labels>>>,
 }
 
 impl Root {
@@ -90,13 +94,20 @@ impl Root {
         let fd = openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())
             .with_context(|| format!("opening the root {}", path.display()))?;
         let path = canonicalize(path).with_context(|| format!("resolving {}", path.display()))?;
-        Ok(Self { path, fd: Arc::new(fd), reads: WalkPurpose::Read, last: RefCell::new(None) })
+        let labels = Arc::default();
+        Ok(Self { path, fd: Arc::new(fd), reads: WalkPurpose::Read, last: RefCell::new(None), labels })
     }
 
     /// Returns the same root for reads with root's rights, also below users' directories. It follows no links there.
     #[must_use]
     pub fn to_inspect(&self) -> Self {
-        Self { path: self.path.clone(), fd: self.fd.clone(), reads: WalkPurpose::Inspect, last: RefCell::new(None) }
+        Self {
+            path: self.path.clone(),
+            fd: self.fd.clone(),
+            reads: WalkPurpose::Inspect,
+            last: RefCell::new(None),
+            labels: self.labels.clone(),
+        }
     }
 
     /// Returns the path of the root on the host.
@@ -249,8 +260,14 @@ impl Root {
         let parent = self.place_to_write(path, Some(ownership.uid))?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let leaf = if path.leaf().is_empty() { "." } else { path.leaf() };
-        let owned = parent.act(|fd| set_ownership(openat(fd, leaf, flags, Bits::empty())?, ownership));
-        owned.map_err(|errno| explain_write(errno, path).context(format!("setting owner and mode of {path}")))
+        let owned = parent.act(|fd| {
+            let directory = openat(fd, leaf, flags, Bits::empty())?;
+            set_ownership(&directory, ownership).map(|()| directory)
+        });
+        let owned =
+            owned.map_err(|errno| explain_write(errno, path).context(format!("setting owner and mode of {path}")))?;
+        let label = self.label_for(&parent.fd, leaf, FileType::Directory)?;
+        set_label(owned, label.as_deref()).with_context(|| path.to_string())
     }
 
     /// Opens a regular file with a single name to read and write it in place. A missing file is made with mode 0600.
@@ -277,7 +294,9 @@ impl Root {
             bail!("{path} is not a regular file with one name");
         }
         let owned = parent.act(|_| set_ownership(&fd, ownership));
-        owned.with_context(|| format!("setting owner and mode of {path}"))
+        owned.with_context(|| format!("setting owner and mode of {path}"))?;
+        let label = self.label_for(&parent.fd, path.leaf(), FileType::Regular)?;
+        set_label(fd, label.as_deref()).with_context(|| path.to_string())
     }
 
     /// Makes a symbolic link. It replaces another link, but no other file.
@@ -296,6 +315,8 @@ impl Root {
             (made, _) => made,
         };
         made.map_err(|errno| explain_new(&parent.fd, errno, path))?;
+        let label = self.label_for(&parent.fd, path.leaf(), FileType::Link)?;
+        set_label_of_link(&parent.fd, path.leaf(), label.as_deref()).with_context(|| path.to_string())?;
         parent.flush().with_context(|| format!("flushing the directory of {path}"))
     }
 

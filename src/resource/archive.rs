@@ -264,6 +264,7 @@ impl UnpackedArchive {
             (now.uid, now.gid) = (status.ownership.uid, status.ownership.gid);
             others = differences(system, now, ids, None)?;
         }
+        others.extend(system.root().label_difference(&self.path, FileType::Directory)?);
         if note.strip != self.strip {
             others.push(format!("strip = {} (now {})", self.strip, note.strip));
         }

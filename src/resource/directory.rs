@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     Change, Kind, Resource,
-    ownership::{AccountName, Ids, NameOrNumber, differences, ids_of, owner, words},
+    ownership::{AccountName, Ids, NameOrNumber, attributes, ids_of, owner, words},
 };
 use crate::{
     error::Fault,
@@ -88,7 +88,7 @@ impl Resource for Directory {
             };
             return Err(Fault::new(message).hint(hint).into());
         }
-        let differences = differences(system, status.ownership, ids, self.mode.map(|mode| mode.0))?;
+        let differences = attributes(system, &self.path, &status, ids, self.mode.map(|mode| mode.0))?;
         if differences.is_empty() {
             return Ok(vec![]);
         }

@@ -15,7 +15,7 @@ pub use self::origin::note;
 use self::{member::MemberName, origin::Origin};
 use super::{
     Change, Finding, Kind, Resource, Template,
-    ownership::{AccountName, Ids, NameOrNumber, differences, ids, owner},
+    ownership::{AccountName, Ids, NameOrNumber, attributes, ids, owner},
 };
 use crate::{
     error::Fault,
@@ -223,13 +223,13 @@ impl Resource for File {
         };
         if let Some(difference) = self.content_difference(system, &status)? {
             let mut summary = difference;
-            for other in differences(system, status.ownership, wanted.0, Some(wanted.1))? {
+            for other in attributes(system, &self.path, &status, wanted.0, Some(wanted.1))? {
                 summary.push_str(", ");
                 summary.push_str(&other);
             }
             return Ok(vec![self.write(system, summary, wanted, Some(&status))?]);
         }
-        let differences = differences(system, status.ownership, wanted.0, Some(wanted.1))?;
+        let differences = attributes(system, &self.path, &status, wanted.0, Some(wanted.1))?;
         if differences.is_empty() {
             return Ok(vec![]);
         }

@@ -7,7 +7,7 @@ use nix::{errno::Errno, fcntl::FallocateFlags, sys::statfs};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Change, Finding, Kind, Resource};
+use super::{Change, Finding, Kind, Resource, ownership::attributes};
 use crate::{
     error::Fault,
     host::{
@@ -160,7 +160,7 @@ impl Resource for Swap {
         let mut changes = vec![];
         if is_active(system.root(), &self.path)? {
             let status = system.root().status(&self.path)?;
-            changes.extend(status.and_then(|status| self.fix_mode(&status)));
+            changes.extend(status.map(|status| self.fix_attributes(system, &status)).transpose()?.flatten());
         } else {
             changes.extend(self.turn_on(system)?);
         }
@@ -189,7 +189,7 @@ impl Swap {
             ]);
         };
         self.check_existing(system.root())?;
-        let mut changes: Vec<Change> = self.fix_mode(&status).into_iter().collect();
+        let mut changes: Vec<Change> = self.fix_attributes(system, &status)?.into_iter().collect();
         changes.push(Change::new("turn on", on));
         Ok(changes)
     }
@@ -218,14 +218,16 @@ impl Swap {
             .into())
     }
 
-    /// Returns the change that makes the file readable only for root. It has the memory of processes.
-    fn fix_mode(&self, status: &FileStatus) -> Option<Change> {
+    /// Returns the change that makes the file readable only for root, as it has the memory of processes. With SELinux,
+    /// its label lets swapon(8) use it.
+    fn fix_attributes(&self, system: &System, status: &FileStatus) -> Result<Option<Change>> {
         let wanted = Ownership { uid: 0, gid: 0, mode: 0o600 };
         let path = self.path.clone();
-        (status.ownership != wanted).then(|| {
-            let summary = format!("set owner root:root, mode 0600 (now {:04o})", status.ownership.mode);
-            Change::new(summary, move |system| system.root().own_file(&path, wanted))
-        })
+        let (ids, mode) = (Some((wanted.uid, wanted.gid)), Some(wanted.mode));
+        let differences = attributes(system, &path, status, ids, mode)?;
+        let summary = format!("set {}", differences.join(", "));
+        let fix = move |system: &System| system.root().own_file(&path, wanted);
+        Ok((!differences.is_empty()).then(|| Change::new(summary, fix)))
     }
 
     /// Fails before anything is written, if the file system cannot have the swap file.

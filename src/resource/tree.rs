@@ -16,7 +16,7 @@ use super::{
     Change, Finding, Kind, Resource,
     directory::Directory,
     file::File,
-    ownership::{Ids, NameOrNumber, differences, ids, owner},
+    ownership::{Ids, NameOrNumber, attributes, ids, owner},
 };
 use crate::{
     aws::s3::listing::{Listed, Prefix},
@@ -295,7 +295,7 @@ impl PrefixTree {
             }
         }
         let known = note.files.get(name).filter(|known| known.source == file.source);
-        let ownership = differences(system, status.ownership, ids, Some(self.mode()))?;
+        let ownership = attributes(system, path, &status, ids, Some(self.mode()))?;
         let why = match known {
             None => Some("of an unknown source now"),
             Some(known) if Some(&known.etag) != file.listed.etag.as_ref() => Some("other ETag"),

@@ -10,7 +10,8 @@ use serde::Deserialize;
 use super::{Fact, System};
 use crate::{
     error::Fault,
-    host::root::{Ownership, way::Owner},
+    host::root::{FileStatus, Ownership, way::Owner},
+    value::AbsPath,
 };
 
 /// The name of a user or group: a lower-case letter or `_`, then lower-case letters, digits, `_` and `-`; at most 32
@@ -161,6 +162,19 @@ pub fn differences(system: &System, now: Ownership, ids: Ids, mode: Option<u32>)
         differences.push(format!("mode {mode:04o} (now {:04o})", now.mode));
     }
     Ok(differences)
+}
+
+/// Returns the [`differences`] of a file or directory, and that of its SELinux label.
+pub fn attributes(
+    system: &System,
+    path: &AbsPath,
+    status: &FileStatus,
+    ids: Ids,
+    mode: Option<u32>,
+) -> Result<Vec<String>> {
+    let mut found = differences(system, status.ownership, ids, mode)?;
+    found.extend(system.root().label_difference(path, status.file_type)?);
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ mod install;
 mod json;
 mod kill;
 mod kind_example;
+mod labels;
 mod limits;
 mod login;
 mod machine_variables;

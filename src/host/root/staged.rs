@@ -23,7 +23,8 @@ use nix::{
 
 use super::{
     FileStatus, FileType, NOTE_SUFFIX, OpenDirectory, Ownership, PART_SUFFIX, Root, TEMPORARY_SUFFIX, WalkPurpose,
-    check_name, explain_new, explain_write, hidden_name, identity::UserIdentity, loop_until_free, set_ownership,
+    check_name, explain_new, explain_write, hidden_name, identity::UserIdentity, label::set_label, loop_until_free,
+    set_ownership,
 };
 use crate::{
     error::Fault,
@@ -50,6 +51,8 @@ pub struct Staged {
     name: String,
     path: AbsPath,
     ownership: Ownership,
+    /// Its SELinux label, if the policy has one for its name.
+    label: Option<String>,
     /// Whether it has its name, or keeps the temporary one.
     stays: bool,
     /// Whether there may be a [note](Staged::note).
@@ -70,7 +73,9 @@ impl Root {
         let made = parent.act(|fd| loop_until_free(fd, &name, || openat(fd, name.as_str(), NEW_FILE, bits)));
         let fd = made.map_err(|errno| explain_new(&parent.fd, errno, path))?;
         let file = Arc::new(File::from(fd));
-        let staged = Staged { file, parent, name, path: path.clone(), ownership, stays: false, has_note: false };
+        let label = self.label_for(&parent.fd, path.leaf(), FileType::Regular)?;
+        let path = path.clone();
+        let staged = Staged { file, parent, name, path, ownership, label, stays: false, has_note: false };
         staged.own()?;
         Ok(staged)
     }
@@ -96,8 +101,9 @@ impl Root {
             // The earlier holder of the lock may have published or removed the file since it was opened.
             if is_new || is_named(&parent.fd, &name, &file).is_ok_and(|is_named| is_named) {
                 let file = Arc::new(file);
+                let label = self.label_for(&parent.fd, path.leaf(), FileType::Regular)?;
                 let path = path.clone();
-                return Ok(Staged { file, parent, name, path, ownership, stays: false, has_note: !is_new });
+                return Ok(Staged { file, parent, name, path, ownership, label, stays: false, has_note: !is_new });
             }
         }
         Err(explain_write(Errno::EEXIST, path))
@@ -205,7 +211,8 @@ impl Staged {
 
     fn own(&self) -> Result<()> {
         let owned = self.parent.act(|_| set_ownership(&self.file, self.ownership));
-        owned.with_context(|| format!("setting owner and mode of {}", self.path))
+        owned.with_context(|| format!("setting owner and mode of {}", self.path))?;
+        set_label(&self.file, self.label.as_deref()).with_context(|| self.path.to_string())
     }
 
     fn explain(&self, error: &io::Error) -> anyhow::Error {

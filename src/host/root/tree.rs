@@ -22,7 +22,7 @@ use sha2::Digest;
 
 use super::{
     FileStatus, FileType, OpenDirectory, Ownership, Root, TEMPORARY_SUFFIX, WalkPurpose, explain_new, explain_write,
-    hidden_name, set_ownership,
+    hidden_name, label::LabelsBelow, set_ownership,
 };
 use crate::{
     error::Fault,
@@ -63,16 +63,18 @@ impl Beside {
 }
 
 /// A tree that is being filled. No other user can enter it. All paths are relative, below directories that were made before.
-pub struct NewTree {
+pub struct NewTree<'a> {
     top: OwnedFd,
     /// The path whose place it takes.
     path: AbsPath,
     /// The owner and group of all its files, unless they are those of this process.
     owner: Option<(Uid, Gid)>,
     buffer: RefCell<Vec<u8>>,
+    /// The SELinux labels of what is below the place that the tree takes; `None` without SELinux.
+    labels: Option<LabelsBelow<'a>>,
 }
 
-impl NewTree {
+impl NewTree<'_> {
     /// Makes a directory. One that exists gets the mode.
     pub fn make_directory(&self, path: &str, mode: u32) -> Result<()> {
         let make = || {
@@ -84,9 +86,10 @@ impl NewTree {
             if let Some((uid, gid)) = self.owner {
                 fchown(&directory, Some(uid), Some(gid))?;
             }
-            fchmod(&directory, Bits::from_bits_truncate(mode))
+            fchmod(&directory, Bits::from_bits_truncate(mode)).map(|()| directory)
         };
-        make().map_err(|errno| self.explain(errno, path))
+        let directory = make().map_err(|errno| self.explain(errno, path))?;
+        self.labels.as_ref().map_or(Ok(()), |labels| labels.set(directory, path, FileType::Directory))
     }
 
     /// Makes a file of these bytes. Returns the length and the digest.
@@ -120,6 +123,7 @@ impl NewTree {
             futimens(&file, &TimeSpec::new(modified, 0))
         };
         finish().map_err(|errno| self.explain(errno, path))?;
+        self.labels.as_ref().map_or(Ok(()), |labels| labels.set(&file, path, FileType::Regular))?;
         Ok((size, Sha256(hasher.finalize().into())))
     }
 
@@ -144,7 +148,7 @@ impl NewTree {
 
     /// Visits all of it; see [`visit`].
     pub fn visit(&self, meet: Meet<'_>) -> Result<()> {
-        visit(&self.top, "", meet)
+        visit(&self.top, "", None, meet)
     }
 
     fn explain(&self, errno: Errno, path: &str) -> anyhow::Error {
@@ -159,6 +163,7 @@ pub struct TreeEntry<'a> {
     name: &'a str,
     /// Its path below the top of the tree. Bytes that are not UTF-8 are replaced.
     pub path: &'a str,
+    labels: Option<&'a LabelsBelow<'a>>,
 }
 
 impl TreeEntry<'_> {
@@ -169,6 +174,11 @@ impl TreeEntry<'_> {
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(errno).with_context(|| format!("reading the status of {}", self.path)),
         }
+    }
+
+    /// Returns the words for a wrong SELinux label; `None` if it is right.
+    pub fn label_difference(&self, file_type: FileType) -> Result<Option<String>> {
+        self.labels.map_or(Ok(None), |labels| labels.difference(self.directory, self.name, self.path, file_type))
     }
 
     /// Opens a regular file for reading; `None` if it is none.
@@ -197,15 +207,15 @@ impl TreeEntry<'_> {
 pub type Meet<'a> = &'a mut dyn FnMut(&TreeEntry<'_>) -> Result<bool>;
 
 /// Visits the entries of a directory in the order of their names, from the top down. No link is followed.
-fn visit(directory: &OwnedFd, prefix: &str, meet: Meet<'_>) -> Result<()> {
+fn visit(directory: &OwnedFd, prefix: &str, labels: Option<&LabelsBelow<'_>>, meet: Meet<'_>) -> Result<()> {
     for name in list(directory).with_context(|| format!("listing {}", if prefix.is_empty() { "." } else { prefix }))? {
         let path = joined(prefix, &name);
-        let entry = TreeEntry { directory, name: &name, path: &path };
+        let entry = TreeEntry { directory, name: &name, path: &path, labels };
         if !meet(&entry)? {
             continue;
         }
         match openat(directory, name.as_str(), DIRECTORY, Bits::empty()) {
-            Ok(below) => visit(&below, &path, meet)?,
+            Ok(below) => visit(&below, &path, labels, meet)?,
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
             Err(errno) => return Err(errno).with_context(|| format!("opening the directory {path}")),
         }
@@ -233,6 +243,7 @@ impl Root {
             (Uid::from_raw(user.uid), Gid::from_raw(user.gid))
         });
         let owner = (Uid::from_raw(ownership.uid), Gid::from_raw(ownership.gid));
+        let labels = self.labels_below(&parent.fd, path)?;
         let work = |fd: &OwnedFd| {
             remove_all(fd, &new).with_context(|| format!("removing what an earlier run left of {path}"))?;
             mkdirat(fd, new.as_str(), Bits::S_IRWXU).map_err(|errno| explain_new(fd, errno, path))?;
@@ -240,9 +251,11 @@ impl Root {
                 let top =
                     openat(fd, new.as_str(), DIRECTORY, Bits::empty()).with_context(|| format!("opening {new}"))?;
                 let owner = (owner != ours).then_some(owner);
-                let tree = NewTree { top, path: path.clone(), owner, buffer: RefCell::new(vec![0; BUFFER_BYTES]) };
+                let (place, buffer) = (path.clone(), RefCell::new(vec![0; BUFFER_BYTES]));
+                let tree = NewTree { top, path: place, owner, buffer, labels };
                 let filled = fill(&tree)?;
                 set_ownership(&tree.top, ownership).with_context(|| format!("setting owner and mode of {path}"))?;
+                tree.labels.as_ref().map_or(Ok(()), |labels| labels.set(&tree.top, "", FileType::Directory))?;
                 syncfs(&tree.top).with_context(|| format!("flushing {path}"))?;
                 Ok(filled)
             })();
@@ -275,7 +288,8 @@ impl Root {
     /// Visits the entries of a directory; see [`visit`].
     pub fn visit_tree(&self, path: &AbsPath, meet: Meet<'_>) -> Result<()> {
         let Some(place) = self.directory(path, WalkPurpose::Inspect)? else { return Ok(()) };
-        visit(&place.fd, "", meet).with_context(|| format!("comparing {path}"))
+        let labels = self.labels_below(&place.fd, &AbsPath::from("/"))?;
+        visit(&place.fd, "", labels.as_ref(), meet).with_context(|| format!("comparing {path}"))
     }
 
     /// Removes the known files and directories of the complete tree beside a path. Returns the paths of the others, which

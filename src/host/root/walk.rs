@@ -334,10 +334,10 @@ impl Root {
 
     /// Returns a function that reads the accounts, for a walk on any thread.
     pub(crate) fn loader(&self) -> impl Fn() -> Result<Arc<Accounts>> + Sync + use<> {
-        let (path, fd) = (self.path.clone(), self.fd.clone());
+        let (path, fd, labels) = (self.path.clone(), self.fd.clone(), self.labels.clone());
         move || {
-            let root =
-                Self { path: path.clone(), fd: fd.clone(), reads: WalkPurpose::Inspect, last: RefCell::new(None) };
+            let (path, fd, labels) = (path.clone(), fd.clone(), labels.clone());
+            let root = Self { path, fd, reads: WalkPurpose::Inspect, last: RefCell::new(None), labels };
             Ok(Arc::new(root.accounts()?))
         }
     }

@@ -144,6 +144,9 @@ impl Comparison {
         if let Some(mode) = mode.filter(|mode| *mode != now.mode) {
             self.differences.push(format!("{path} has mode {:04o}, not {mode:04o}", now.mode));
         }
+        if let Some(label) = entry.label_difference(status.file_type)? {
+            self.differences.push(format!("{path} needs the {label}"));
+        }
         Ok(true)
     }
 
@@ -180,7 +183,7 @@ impl Comparison {
 
 impl TreeNote {
     /// Completes the note about a new tree with the numbers and times of its files.
-    pub fn identify(&mut self, tree: &NewTree) -> Result<()> {
+    pub fn identify(&mut self, tree: &NewTree<'_>) -> Result<()> {
         self.inode = tree.inode()?;
         tree.visit(&mut |entry| {
             let Some(member) = self.members.get_mut(entry.path) else { return Ok(false) };

@@ -22,7 +22,7 @@ use crate::{
 /// A directory that is being unpacked.
 struct Unpacking<'a> {
     /// The new directory; `None` to only check the archive.
-    tree: Option<&'a NewTree>,
+    tree: Option<&'a NewTree<'a>>,
     note: TreeNote,
     watch: &'a StopSignal,
     /// The paths that are not compared.
@@ -44,7 +44,7 @@ impl UnpackedArchive {
         let Ownership { uid, gid, .. } = ownership;
         let note = TreeNote { generation, uid, gid, ..self.empty_note() };
         let (watch, limits, file) = (system.host.watch(), self.limits(), &*fetched.file);
-        let unpack = |tree: &NewTree| {
+        let unpack = |tree: &NewTree<'_>| {
             Unpacking { tree: Some(tree), note, watch: &watch, kept: &kept, moving: &moving }.run(file, limits)
         };
         let built = root.build_tree(&self.path, ownership, unpack);

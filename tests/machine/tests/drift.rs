@@ -52,7 +52,7 @@ fn of_the_built_in_steps() -> Result<()> {
     );
     let swap_on = format!("swap {swap}: turn on");
     let swap_at_boot = format!("swap {swap}: add to /etc/fstab");
-    let swap_mode = format!("swap {swap}: set owner root:root, mode 0600 (now 0644)");
+    let swap_mode = format!("swap {swap}: set mode 0600 (now 0644)");
     let agent = |arguments: &[&str]| machine.bootstrap(arguments);
     check(
         &machine,

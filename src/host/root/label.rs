@@ -1,0 +1,217 @@
+//! The SELinux labels of files. A machine without SELinux has none, and nothing is done there.
+//!
+//! A new file gets the label of its directory; selinux(8). In many places the policy wants another one: without it, sshd
+//! reads no `~/.ssh/authorized_keys`. So each file that is written gets the policy's label before it has its name. Two labels
+//! are the same if their types are: so restorecon(8) judges, too.
+
+mod contexts;
+
+use std::{
+    collections::BTreeSet,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+use anyhow::{Context, Result};
+use nix::{errno::Errno, sys::statfs};
+
+use self::contexts::FileContexts;
+use super::{FileType, Root};
+use crate::{
+    host::calls::{fgetxattr, fsetxattr, fstatfs, lgetxattr, lsetxattr, readlinkat},
+    value::AbsPath,
+};
+
+/// The file that a kernel with a loaded policy has.
+const LOADED_POLICY: &str = "/sys/fs/selinux/policy";
+const CONFIGURATION: &str = "/etc/selinux/config";
+/// The attribute that has the label; xattr(7).
+const ATTRIBUTE: &str = "security.selinux";
+/// The file systems whose files have labels of their own. Others have one for all, by their mount.
+const LABELLED: [statfs::FsType; 5] = [
+    statfs::EXT4_SUPER_MAGIC,
+    statfs::XFS_SUPER_MAGIC,
+    statfs::BTRFS_SUPER_MAGIC,
+    statfs::TMPFS_MAGIC,
+    statfs::OVERLAYFS_SUPER_MAGIC,
+];
+
+/// The rules of the machine's policy about labels.
+#[derive(Debug)]
+pub(super) struct Labels {
+    contexts: FileContexts,
+    /// The types that an administrator may give to any file. restorecon(8) leaves them, too.
+    customizable: BTreeSet<String>,
+}
+
+impl Labels {
+    /// Reads the rules of this machine; `None` if it has no SELinux.
+    pub(super) fn read(root: &Root) -> Result<Option<Self>> {
+        if !root.is_host() || root.status(&LOADED_POLICY.into())?.is_none() {
+            return Ok(None);
+        }
+        let configuration = root.read_text(&CONFIGURATION.into())?;
+        let policy = configuration.lines().find_map(|line| line.trim().strip_prefix("SELINUXTYPE="));
+        // libselinux's default.
+        let policy = policy.map(str::trim).filter(|policy| !policy.is_empty()).unwrap_or("targeted");
+        let text = |name: &str| root.read_text(&format!("/etc/selinux/{policy}/contexts/{name}").parse()?);
+        let contexts =
+            [text("files/file_contexts")?, text("files/file_contexts.homedirs")?, text("files/file_contexts.local")?];
+        let contexts = FileContexts::parse(contexts.iter().map(String::as_str))
+            .with_substitutes(&text("files/file_contexts.subs")?)
+            .with_substitutes(&text("files/file_contexts.subs_dist")?);
+        let customizable = text("customizable_types")?.split_whitespace().map(str::to_owned).collect();
+        Ok(Some(Self { contexts, customizable }))
+    }
+
+    /// Returns the label that the policy has for a path without links.
+    fn wanted(&self, path: &str, file_type: FileType) -> Option<&str> {
+        self.contexts.label(path, file_type)
+    }
+
+    /// Returns whether a label is left as it is.
+    fn is_right(&self, now: &str, wanted: &str) -> bool {
+        let (now, wanted) = (type_of(now), type_of(wanted));
+        now == wanted || self.customizable.contains(now)
+    }
+}
+
+/// The labels of what is below a directory that takes its place later.
+#[derive(Debug)]
+pub(super) struct LabelsBelow<'a> {
+    labels: &'a Labels,
+    /// The place, without links.
+    place: String,
+}
+
+impl LabelsBelow<'_> {
+    /// Gives an open file at a path below the place its label.
+    pub(super) fn set(&self, file: impl AsFd, path: &str, file_type: FileType) -> Result<()> {
+        let whole = if path.is_empty() { self.place.clone() } else { format!("{}/{path}", self.place) };
+        set_label(file, self.labels.wanted(&whole, file_type)).with_context(|| whole.clone())
+    }
+
+    /// Returns the words for a wrong label of a file below the place; `None` if it is right.
+    pub(super) fn difference(
+        &self,
+        directory: &OwnedFd,
+        name: &str,
+        path: &str,
+        file_type: FileType,
+    ) -> Result<Option<String>> {
+        let wanted = self.labels.wanted(&format!("{}/{path}", self.place), file_type);
+        let Some(wanted) = wanted.filter(|_| matches!(file_type, FileType::Regular | FileType::Directory)) else {
+            return Ok(None);
+        };
+        let now = label_of(directory, name)?;
+        Ok(now.as_ref().is_none_or(|now| !self.labels.is_right(now, wanted)).then(|| words(now.as_deref(), wanted)))
+    }
+}
+
+/// Returns the words for a wrong label.
+fn words(now: Option<&str>, wanted: &str) -> String {
+    format!("label {} (now {})", type_of(wanted), now.map_or("none", type_of))
+}
+
+impl Root {
+    /// Returns the rules about labels; `None` if this machine has no SELinux.
+    fn labels(&self) -> Result<Option<&Labels>> {
+        if self.labels.get().is_none() {
+            _ = self.labels.set(Labels::read(self)?);
+        }
+        Ok(self.labels.get().and_then(Option::as_ref))
+    }
+
+    /// Returns the labels below a place in a directory; `None` if files get none of their own there.
+    pub(super) fn labels_below(&self, directory: &OwnedFd, place: &AbsPath) -> Result<Option<LabelsBelow<'_>>> {
+        let Some(labels) = self.labels()? else { return Ok(None) };
+        let is_labelled = has_labels(directory)?;
+        is_labelled.then(|| Ok(LabelsBelow { labels, place: path_of(directory, place.leaf())? })).transpose()
+    }
+
+    /// Returns the label that a new file in a directory gets; `None` if it gets none of its own.
+    pub(super) fn label_for(&self, directory: &OwnedFd, leaf: &str, file_type: FileType) -> Result<Option<String>> {
+        let Some(labels) = self.labels()? else { return Ok(None) };
+        if !has_labels(directory)? {
+            return Ok(None);
+        }
+        let path = path_of(directory, leaf)?;
+        let Some(wanted) = labels.wanted(&path, file_type) else { return Ok(None) };
+        // The present file's label counts if an administrator may have chosen it.
+        let now = label_of(directory, leaf)?;
+        Ok(Some(now.filter(|now| labels.is_right(now, wanted)).unwrap_or_else(|| wanted.to_owned())))
+    }
+
+    /// Returns the words for a wrong label of the file at a path; `None` if the label is right.
+    pub fn label_difference(&self, path: &AbsPath, file_type: FileType) -> Result<Option<String>> {
+        if self.labels()?.is_none() {
+            return Ok(None);
+        }
+        let Some(parent) = self.parent(path, super::WalkPurpose::Inspect)? else { return Ok(None) };
+        let leaf = if path.leaf().is_empty() { "." } else { path.leaf() };
+        let Some(wanted) = self.label_for(&parent.fd, leaf, file_type)? else { return Ok(None) };
+        let now = label_of(&parent.fd, leaf)?;
+        let is_right = now.as_ref().is_some_and(|now| type_of(now) == type_of(&wanted));
+        Ok((!is_right).then(|| words(now.as_deref(), &wanted)))
+    }
+}
+
+/// Gives an open file a label, unless it has one of the same type.
+pub(super) fn set_label(file: impl AsFd, label: Option<&str>) -> Result<()> {
+    let Some(label) = label else { return Ok(()) };
+    let now = fgetxattr(&file, ATTRIBUTE).ok().map(|now| text(&now));
+    if now.is_some_and(|now| type_of(&now) == type_of(label)) {
+        return Ok(());
+    }
+    fsetxattr(&file, ATTRIBUTE, &terminated(label)).with_context(|| format!("setting the label {label}"))
+}
+
+/// Gives a symbolic link in a directory a label.
+pub(super) fn set_label_of_link(directory: &OwnedFd, leaf: &str, label: Option<&str>) -> Result<()> {
+    let Some(label) = label else { return Ok(()) };
+    let set = lsetxattr(&entry(directory, leaf), ATTRIBUTE, &terminated(label));
+    set.with_context(|| format!("setting the label {label}"))
+}
+
+/// Returns the label of a file in a directory; `None` if it does not exist or has none.
+fn label_of(directory: &OwnedFd, leaf: &str) -> Result<Option<String>> {
+    match lgetxattr(&entry(directory, leaf), ATTRIBUTE) {
+        Ok(label) => Ok(Some(text(&label))),
+        Err(Errno::ENOENT | Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
+        Err(errno) => Err(errno).with_context(|| format!("reading the label of {leaf}")),
+    }
+}
+
+/// Returns whether the files of a directory have labels of their own.
+fn has_labels(directory: &OwnedFd) -> Result<bool> {
+    Ok(LABELLED.contains(&fstatfs(directory).context("asking for a file system")?.filesystem_type()))
+}
+
+/// Returns the path of a name in an open directory, as the kernel sees it.
+fn path_of(directory: &OwnedFd, leaf: &str) -> Result<String> {
+    let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    let above = readlinkat(nix::fcntl::AT_FDCWD, link.as_str()).with_context(|| format!("reading the link {link}"))?;
+    let above = above.to_string_lossy().into_owned();
+    Ok(match leaf {
+        "" | "." => above,
+        leaf => format!("{}/{leaf}", above.trim_end_matches('/')),
+    })
+}
+
+/// Returns a path to a name in a directory, for calls that know no directories. The last component is not followed.
+fn entry(directory: &OwnedFd, leaf: &str) -> String {
+    format!("/proc/self/fd/{}/{leaf}", directory.as_raw_fd())
+}
+
+/// Returns the type in a label such as `system_u:object_r:etc_t:s0`.
+fn type_of(label: &str) -> &str {
+    label.split(':').nth(2).unwrap_or(label)
+}
+
+/// Returns a label as text. The kernel ends it with a zero.
+fn text(label: &[u8]) -> String {
+    String::from_utf8_lossy(label.strip_suffix(b"\0").unwrap_or(label)).into_owned()
+}
+
+fn terminated(label: &str) -> Vec<u8> {
+    [label.as_bytes(), b"\0"].concat()
+}
