@@ -3,8 +3,9 @@
 use std::{fs, os::unix::fs::MetadataExt, process::Command};
 
 use crate::{
-    archive::{Member, app_1, archive, digest, gzip, nothing_is_left, refused, tar},
+    archive::{Member, app_1, archive, digest, gzip, nothing_is_left, planned, refused, tar},
     sandbox::Sandbox,
+    server::{Reply, Server},
 };
 
 #[test]
@@ -159,4 +160,55 @@ fn the_bytes_of_a_zip_are_those_of_its_records() {
         assert!(!fs::exists(&path).unwrap(), "{words}");
     }
     nothing_is_left(&sandbox);
+}
+
+#[test]
+fn a_member_of_an_archive_becomes_a_file() {
+    let sandbox = Sandbox::new();
+    let bytes = app_1();
+    let server = Server::start({
+        let bytes = bytes.clone();
+        move |_| Reply::ok(bytes.clone())
+    });
+    let path = sandbox.at("tool");
+    let of = |source: &str, member: &str| {
+        format!(
+            "[[resource]]\nkind = \"file\"\npath = \"{path}\"\nsource = \"{source}\"\nsha256 = \"{}\"\nmember = \"{member}\"\n\
+             mode = \"0755\"\n",
+            digest(&bytes)
+        )
+    };
+    let url = server.url("/app.tgz");
+    let one = of(&url, "./app-1/bin/app");
+    planned(&sandbox, &one, "create from http://");
+    let _ = sandbox.run_resources(&one).expect(0).says("1 change");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "one");
+    let requests = server.requests().len();
+    let _ = sandbox.run_resources(&one).expect(0).says("0 changes");
+    assert_eq!(server.requests().len(), requests);
+    fs::write(&path, "eno").unwrap();
+    planned(&sandbox, &one, "write content again (the file has changed since) from");
+    let _ = sandbox.run_resources(&one).expect(0).says("1 change");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "one");
+    // A hard link has the bytes of its file.
+    planned(&sandbox, &of(&url, "app-1/lib/same"), "write another member from");
+    let _ = sandbox.run_resources(&of(&url, "app-1/lib/same")).expect(0).says("1 change");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "data");
+    let local = format!("file://{}", sandbox.write("local.archive", &bytes));
+    for (member, words) in [
+        ("app-1/none", "the archive has no member app-1/none"),
+        ("app-1/lib", "the archive has no member app-1/lib"),
+        ("app-1/lib/link", "the member app-1/lib/link is a symbolic link to ../bin/app"),
+    ] {
+        refused(&sandbox, &of(&local, member), words);
+        let _ = sandbox.run_resources(&of(&url, member)).expect(1).says(words);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "data");
+    }
+    for (resources, words) in [
+        (of(&url, "app").replace("sha256", "#"), "`member` needs the `sha256` of the archive"),
+        (of(&url, "../app"), "contains `..`"),
+        (of(&url, "app") + "template = true\n", "`template` and `member` exclude each other"),
+    ] {
+        let _ = sandbox.run(&["validate", "--steps", &sandbox.manifest(&resources)]).expect(2).says(words).says("^");
+    }
 }
