@@ -69,11 +69,11 @@ impl<'a> Gate<'a> {
         let ArchiveLimits { members, bytes } = self.limits;
         if self.entries > members {
             let fault = Fault::new(format!("the archive has more than {members} members"));
-            return Err(fault.hint("if this is right, raise `max_members`").into());
+            return Err(fault.hint("if this is right, use the kind `archive` with a larger `max_members`").into());
         }
         if self.bytes > bytes {
             let fault = Fault::new(format!("the archive unpacks to more than {}", ByteSize(bytes)));
-            return Err(fault.hint("if this is right, raise `max_size`").into());
+            return Err(fault.hint("if this is right, use the kind `archive` with a larger `max_size`").into());
         }
         Ok(())
     }

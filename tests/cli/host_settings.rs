@@ -176,10 +176,12 @@ fn a_time_zone_is_a_link_and_a_name() {
 #[test]
 fn an_unknown_time_zone_or_locale_is_refused_by_plan_and_run() {
     let named = Named::new();
+    named.0.write("share/zoneinfo/leapseconds", "# a text\n");
     for verb in ["plan", "run"] {
         for (fields, words) in [
             ("timezone = \"Europe/Berln\"", "this machine has no time zone Europe/Berln"),
             ("timezone = \"Europe\"", "this machine has no time zone Europe"),
+            ("timezone = \"leapseconds\"", "this machine has no time zone leapseconds"),
             ("locale = \"xx_XX.UTF-8\"", "this machine does not have the locale xx_XX.UTF-8"),
         ] {
             let _ = named.on("a", verb, fields).expect(1).says(words).says("hint: choose ");

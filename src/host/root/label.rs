@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use nix::{errno::Errno, sys::statfs};
+use nix::errno::Errno;
 
 use self::contexts::FileContexts;
 use super::{FileType, Root};
@@ -26,14 +26,9 @@ const LOADED_POLICY: &str = "/sys/fs/selinux/policy";
 const CONFIGURATION: &str = "/etc/selinux/config";
 /// The attribute that has the label; xattr(7).
 const ATTRIBUTE: &str = "security.selinux";
-/// The file systems whose files have labels of their own. Others have one for all, by their mount.
-const LABELLED: [statfs::FsType; 5] = [
-    statfs::EXT4_SUPER_MAGIC,
-    statfs::XFS_SUPER_MAGIC,
-    statfs::BTRFS_SUPER_MAGIC,
-    statfs::TMPFS_MAGIC,
-    statfs::OVERLAYFS_SUPER_MAGIC,
-];
+/// The file systems whose files have labels of their own, by statfs(2): ext2 to ext4, XFS, Btrfs, tmpfs, overlayfs. Others
+/// have one label for all their files, by their mount.
+const LABELLED: [i64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630];
 
 /// The rules of the machine's policy about labels.
 #[derive(Debug)]
@@ -183,7 +178,10 @@ fn label_of(directory: &OwnedFd, leaf: &str) -> Result<Option<String>> {
 
 /// Returns whether the files of a directory have labels of their own.
 fn has_labels(directory: &OwnedFd) -> Result<bool> {
-    Ok(LABELLED.contains(&fstatfs(directory).context("asking for a file system")?.filesystem_type()))
+    let magic = fstatfs(directory).context("asking for a file system")?.filesystem_type();
+    #[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "the type depends on the platform")]
+    let magic = magic.0 as i64 & 0xffff_ffff;
+    Ok(LABELLED.contains(&magic))
 }
 
 /// Returns the path of a name in an open directory, as the kernel sees it.

@@ -1,12 +1,12 @@
 //! The time zone, localtime(5).
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use super::{check, write_text};
 use crate::{
     error::Fault,
-    host::root::FileType,
+    host::{calls, root::FileType},
     resource::Change,
     system::{Fact, Mode, System},
     value::AbsPath,
@@ -89,10 +89,11 @@ impl Timezone {
     /// Fails if the machine does not have the zone, and no earlier planned change may bring it.
     fn check_zone(&self, system: &System) -> Result<()> {
         let path = AbsPath::try_from(format!("{ZONES}/{}", self.0))?;
-        let status = system.root().status(&system.root().resolve(&path)?)?;
+        let file = system.root().resolve(&path)?;
+        let status = system.root().status(&file)?;
         let is_coming = || system.expects(&Fact::Packages) || system.expects(&Fact::Path(path.clone()));
         match status {
-            Some(status) if status.file_type == FileType::Regular => Ok(()),
+            Some(status) if status.file_type == FileType::Regular && is_zone(system, &file)? => Ok(()),
             None if system.mode() == Mode::Plan && is_coming() => Ok(()),
             None if system.root().status(&AbsPath::from(ZONES).join("UTC")?)?.is_none() => {
                 let fault = Fault::new(format!("this machine has no time zones: {ZONES} is empty"));
@@ -104,4 +105,12 @@ impl Timezone {
             }
         }
     }
+}
+
+/// Returns whether a file begins as a time zone does (RFC 8536). Other files are beside the zones: `leapseconds`.
+fn is_zone(system: &System, path: &AbsPath) -> Result<bool> {
+    let Some((mut file, _)) = system.root().open_file(path)? else { return Ok(false) };
+    let mut magic = [0; 4];
+    let read = calls::read(&mut file, &mut magic).with_context(|| format!("reading {path}"))?;
+    Ok(&magic[..read] == b"TZif")
 }
