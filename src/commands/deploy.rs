@@ -12,9 +12,9 @@ use crate::{
     deploy::{Deploy, artifacts::Artifacts, shape::Strategy},
     error::Fault,
     host::root::{Ownership, Root, trusted::Trusted},
-    manifest::{location::Location, texts::Texts},
+    manifest::{built_in, location::Location, texts::Texts},
     net::settings::NetworkSettings,
-    packages::manager::Family,
+    packages::{FAMILIES, manager::Family},
     stop::Interrupt,
     system::{Mode, System},
     value::AbsPath,
@@ -112,15 +112,20 @@ fn texts(deploy: &Deploy) -> Result<(Option<Texts>, Vec<Vec<Family>>)> {
         None => None,
     };
     let artifacts = Artifacts::collect(&deploy.settings, deploy.name(), texts.as_ref())?;
-    let built_in = "built-in".to_owned();
     let manifest = cli::ManifestArgs {
-        steps: Some(deploy.settings.steps.clone().unwrap_or(built_in)),
+        steps: Some(deploy.settings.steps.clone().unwrap_or_else(|| "built-in".to_owned())),
         set: artifacts.variables().map(str::to_owned).collect(),
         variables: vec![],
     };
     let (manifest, _) = load(&system, &manifest, &Reading::Check)?;
     let resources = manifest.steps.iter().flat_map(|step| &step.resources);
-    Ok((texts, resources.filter_map(|declared| declared.resource.package_managers()).collect()))
+    let mut managers: Vec<_> = resources.filter_map(|declared| declared.resource.package_managers()).collect();
+    if texts.is_none() {
+        // Names of packages alone do not tell: other families accept them, too.
+        let is_for_them = |family: &&Family| family.distribution_ids().contains(&built_in::DISTRIBUTION);
+        managers.push(FAMILIES.iter().filter(is_for_them).copied().collect());
+    }
+    Ok((texts, managers))
 }
 
 /// Writes template and user-data to files.

@@ -9,7 +9,7 @@ use crate::rooms::{product_files, root};
 const OF_A_FAMILY: [&str; 12] =
     ["apt", "dpkg", "deb", "deb822", "debian", "ubuntu", "debconf", "dnf", "rpm", "rpmdb", "yum", "versionlock"];
 /// The places outside the folder of the family that may have these words, with the reason.
-const EXCEPTIONS: [(&str, &str, &str); 14] = [
+const EXCEPTIONS: [(&str, &str, &str); 15] = [
     ("packages.rs", "apt::Apt,", "the line of the family"),
     ("packages.rs", "dnf::Dnf,", "the line of the family"),
     ("packages.rs", "pub mod rpm;", "the reader of this family's database"),
@@ -22,6 +22,7 @@ const EXCEPTIONS: [(&str, &str, &str); 14] = [
     ("host/facts.rs", "", "names of distributions and architectures that manifests use"),
     ("deploy/preflight.rs", "(\"ubuntu\", Some(\"Ubuntu\"), &[\"ubuntu\"]),", "a system that EC2 names"),
     ("deploy/preflight.rs", "(\"debian\", None, &[\"debian\"]),", "the same"),
+    ("manifest/built_in.rs", "DISTRIBUTION", "the distribution that the built-in steps are for"),
     ("host/root/way.rs", "ubuntu", "a directory that a distribution lets a group write, with any package manager"),
     ("deploy/", "Ubuntu 18.04 LTS in eu-central-1", "the AMI of the script that deploy replaces"),
 ];
