@@ -23,6 +23,7 @@ mod machine;
 mod manifest;
 mod place;
 mod stand_in;
+pub mod step;
 mod vm;
 mod world;
 

@@ -1,26 +1,11 @@
 //! Faults of apt and dpkg on real machines, and `apt_repository`.
 
 use anyhow::{Result, ensure};
-use machine::{Fault, Machine, Options, Output, Signer};
-
-/// Runs a one-step manifest of these resources.
-fn run(machine: &Machine, resources: &str) -> Result<Output> {
-    std::fs::write(machine.path("/root/manifest.toml"), format!("name = \"step\"\n{resources}"))?;
-    machine.agent(&["run", "--steps", "/root/manifest.toml"])
-}
+use machine::step::{expect, run};
+use machine::{Fault, Machine, Options, Signer};
 
 fn package(names: &str) -> String {
     format!("[[resource]]\nkind = \"package\"\nnames = [\"{names}\"]\n")
-}
-
-/// Checks exit code and words of a run.
-#[track_caller]
-fn expect(output: &Output, code: i32, words: &[&str]) {
-    let said = format!("{}{}", output.stdout, output.stderr);
-    assert_eq!(output.code, code, "{said}");
-    for words in words {
-        assert!(said.contains(words), "missing: {words}\n{said}");
-    }
 }
 
 fn is_installed(machine: &Machine, name: &str) -> Result<bool> {

@@ -4,7 +4,8 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use machine::{Machine, Options, Output, Release};
+use machine::step::{agent, converge, expect, refused, run};
+use machine::{Machine, Options, Release};
 
 /// Where the packages of a test are.
 const REPOSITORY: &str = "/srv/made";
@@ -86,41 +87,8 @@ fn sign_index(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-fn agent(machine: &Machine, command: &str, resources: &str) -> Result<Output> {
-    fs::write(machine.path("/root/manifest.toml"), format!("name = \"step\"\n{resources}"))?;
-    machine.agent(&[command, "--steps", "/root/manifest.toml"])
-}
-
-fn run(machine: &Machine, resources: &str) -> Result<Output> {
-    agent(machine, "run", resources)
-}
-
-/// Plans, runs, and runs again without a change.
-fn converge(machine: &Machine, resources: &str, words: &[&str]) -> Result<()> {
-    expect(&agent(machine, "plan", resources)?, 0, words);
-    expect(&run(machine, resources)?, 0, words);
-    expect(&run(machine, resources)?, 0, &["converged: 0 changes"]);
-    Ok(())
-}
-
-/// Plan and run refuse it with these words.
-fn refused(machine: &Machine, resources: &str, words: &[&str]) -> Result<()> {
-    expect(&agent(machine, "plan", resources)?, 1, words);
-    expect(&run(machine, resources)?, 1, words);
-    Ok(())
-}
-
 fn package(fields: &str) -> String {
     format!("[[resource]]\nkind = \"package\"\n{fields}\n")
-}
-
-#[track_caller]
-fn expect(output: &Output, code: i32, words: &[&str]) {
-    let said = format!("{}{}", output.stdout, output.stderr);
-    assert_eq!(output.code, code, "{said}");
-    for words in words {
-        assert!(said.contains(words), "missing: {words}\n{said}");
-    }
 }
 
 /// Returns what rpm says of a package.

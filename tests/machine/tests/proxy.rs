@@ -1,6 +1,7 @@
 //! The proxies that the environment names, for downloads and for apt.
 
 use anyhow::Result;
+use machine::step::expect;
 use machine::{Machine, Options, Output};
 
 const PACKAGE: &str = "[[resource]]\nkind = \"package\"\nnames = [\"glovo-test-hello\"]\nupdate = \"always\"\n";
@@ -11,15 +12,6 @@ fn run(machine: &Machine, environment: &[&str], resources: &str) -> Result<Outpu
     std::fs::write(machine.path("/root/manifest.toml"), format!("name = \"step\"\n{resources}"))?;
     let run = ["/usr/local/bin/glovo-bootstrap", "run", "--steps", "/root/manifest.toml"];
     machine.exec(&[&["/usr/bin/env"], environment, &run].concat())
-}
-
-#[track_caller]
-fn expect(output: &Output, code: i32, words: &[&str]) {
-    let said = format!("{}{}", output.stdout, output.stderr);
-    assert_eq!(output.code, code, "{said}");
-    for words in words {
-        assert!(said.contains(words), "missing: {words}\n{said}");
-    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Repositories of third parties that fail, on a machine that needs nothing of them, or something.
 
 use anyhow::Result;
+use machine::step::expect;
 use machine::{Fault, Machine, Options, Output, Signer};
 
 const HELLO: &str = "[[resource]]\nkind = \"package\"\nnames = [\"glovo-test-hello\"]\n";
@@ -26,15 +27,6 @@ fn run(machine: &Machine, resources: &str) -> Result<Output> {
 
 fn package(name: &str) -> String {
     HELLO.replace("glovo-test-hello", name)
-}
-
-#[track_caller]
-fn expect(output: &Output, code: i32, words: &[&str]) {
-    let said = format!("{}{}", output.stdout, output.stderr);
-    assert_eq!(output.code, code, "{said}");
-    for words in words {
-        assert!(said.contains(words), "missing: {words}\n{said}");
-    }
 }
 
 /// The installation goes on, and output, status and report have the warning.
