@@ -42,7 +42,7 @@ use nix::{
 };
 
 use self::{
-    label::{Labels, set_label, set_label_of_link},
+    label::{Labels, set_label},
     walk::{MAX_LINKS, OpenDirectory, WalkPurpose},
     way::Owner,
     writable::explain_new,
@@ -315,8 +315,7 @@ impl Root {
             (made, _) => made,
         };
         made.map_err(|errno| explain_new(&parent.fd, errno, path))?;
-        let label = self.label_for(&parent.fd, path.leaf(), FileType::Link)?;
-        set_label_of_link(&parent.fd, path.leaf(), label.as_deref()).with_context(|| path.to_string())?;
+        self.label_link(&parent, path)?;
         parent.flush().with_context(|| format!("flushing the directory of {path}"))
     }
 

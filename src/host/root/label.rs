@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 
 use self::contexts::FileContexts;
-use super::{FileType, Root};
+use super::{FileType, OpenDirectory, Root};
 use crate::{
     host::calls::{fgetxattr, fsetxattr, fstatfs, lgetxattr, lsetxattr, readlinkat},
     value::AbsPath,
@@ -136,6 +136,18 @@ impl Root {
         Ok(Some(now.filter(|now| labels.is_right(now, wanted)).unwrap_or_else(|| wanted.to_owned())))
     }
 
+    /// Gives a symbolic link of root's directory its label.
+    ///
+    /// A link has no descriptor. In a user's directory, the user could put another file in its place.
+    pub(super) fn label_link(&self, parent: &OpenDirectory, path: &AbsPath) -> Result<()> {
+        if parent.user.is_some() {
+            return Ok(());
+        }
+        let Some(label) = self.label_for(&parent.fd, path.leaf(), FileType::Link)? else { return Ok(()) };
+        let set = lsetxattr(&entry(&parent.fd, path.leaf()), ATTRIBUTE, &terminated(&label));
+        set.with_context(|| format!("setting the label {label} of {path}"))
+    }
+
     /// Returns the words for a wrong label of the file at a path; `None` if the label is right.
     pub fn label_difference(&self, path: &AbsPath, file_type: FileType) -> Result<Option<String>> {
         if self.labels()?.is_none() {
@@ -158,13 +170,6 @@ pub(super) fn set_label(file: impl AsFd, label: Option<&str>) -> Result<()> {
         return Ok(());
     }
     fsetxattr(&file, ATTRIBUTE, &terminated(label)).with_context(|| format!("setting the label {label}"))
-}
-
-/// Gives a symbolic link in a directory a label.
-pub(super) fn set_label_of_link(directory: &OwnedFd, leaf: &str, label: Option<&str>) -> Result<()> {
-    let Some(label) = label else { return Ok(()) };
-    let set = lsetxattr(&entry(directory, leaf), ATTRIBUTE, &terminated(label));
-    set.with_context(|| format!("setting the label {label}"))
 }
 
 /// Returns the label of a file in a directory; `None` if it does not exist or has none.
