@@ -45,7 +45,7 @@ use crate::{
     },
     stop::{Interrupt, signal_of},
     system::{Mode, Phase, System, check_fact},
-    value::spoken,
+    value::{distribution::family_of, spoken},
     variables::{OfEachInstance, Variables, is_fact},
     view::{self, complain, count, say, say_document, say_json},
     visible::Shown,
@@ -227,8 +227,51 @@ fn load(system: &Rc<System>, given: &cli::ManifestArgs, reading: &Reading<'_>) -
             _ => {}
         }
     }
-    let machine = system.clone();
     let asks = matches!(reading, Reading::Use(_));
+    let (mut variables, mut faults) = variables_of(system, arguments, &texts, asks)?;
+    redaction::install(variables.redaction());
+    let mut picker = match reading {
+        Reading::Check => None,
+        Reading::Use(selection) => Some(selection.picker()),
+    };
+    let mut picks = |step: &str| picker.as_mut().is_none_or(|picks| picks(step));
+    let parsed = manifest::parse(&texts.steps, &mut variables, system.phase(), &mut picks);
+    let manifest = match parsed {
+        Ok(mut manifest) if !asks => {
+            faults.extend(read_everywhere(&texts, &mut variables, &mut manifest));
+            manifest
+        }
+        Ok(manifest) => manifest,
+        Err(more) => {
+            faults.extend(more);
+            return Err(wrong(&faults, &location));
+        }
+    };
+    if !faults.is_empty() {
+        return Err(wrong(&faults, &location));
+    }
+    if !texts.ignored.is_empty() {
+        let names = texts.ignored.join(", ");
+        complain(format!(
+            "warning: these files in {location} are no steps, since their names do not end in .toml: {names}"
+        ));
+    }
+    for warning in manifest.warnings.iter().chain(&variables.nested()).chain(&unused(system, &manifest, &variables)) {
+        complain(Shown::lines(&format!("{}\n", warning.as_warning())));
+    }
+    system.set_variables(Rc::new(variables));
+    Ok((manifest, location))
+}
+
+/// Returns the variables of a manifest with the operator's values, and their faults. Unless `asks`, the facts of the
+/// machine are unknown.
+fn variables_of(
+    system: &Rc<System>,
+    arguments: &cli::ManifestArgs,
+    texts: &Texts,
+    asks: bool,
+) -> Result<(Variables, Faults)> {
+    let machine = system.clone();
     let mut variables = Variables::new(move |name| {
         let ask = || if asks { machine.fact(name) } else { check_fact(name).and(Err(OfEachInstance.into())) };
         is_fact(name).then(ask)
@@ -241,7 +284,8 @@ fn load(system: &Rc<System>, given: &cli::ManifestArgs, reading: &Reading<'_>) -
     for assignment in &arguments.set {
         let set = match assignment.split_once('=') {
             Some((name, value)) if is_fact(name) && !is_live_run => {
-                check_fact(name).map(|()| variables.suppose(name, value)).map_err(|error| format!("{error:#}"))
+                let suppose = |()| suppose(&mut variables, &arguments.set, name, value);
+                check_fact(name).map(suppose).map_err(|error| format!("{error:#}"))
             }
             Some((name, value)) => variables.give(name, value),
             None => Err(format!("`--set {assignment}` has no `=`")),
@@ -250,31 +294,39 @@ fn load(system: &Rc<System>, given: &cli::ManifestArgs, reading: &Reading<'_>) -
             faults.add(|| Diagnostic { message, place: None, hint: Some("--set NAME=VALUE".into()) });
         }
     }
-    redaction::install(variables.redaction());
-    let mut picker = match reading {
-        Reading::Check => None,
-        Reading::Use(selection) => Some(selection.picker()),
-    };
-    let mut picks = |step: &str| picker.as_mut().is_none_or(|picks| picks(step));
-    let manifest = match manifest::parse(&texts.steps, &mut variables, system.phase(), &mut picks) {
-        Ok(manifest) if faults.is_empty() => manifest,
-        Ok(_) => return Err(wrong(&faults, &location)),
-        Err(more) => {
-            faults.extend(more);
-            return Err(wrong(&faults, &location));
+    Ok((variables, faults))
+}
+
+/// Sets a fact. A distribution also decides about its family, unless that is given, too.
+fn suppose(variables: &mut Variables, given: &[String], fact: &str, value: &str) {
+    variables.suppose(fact, value);
+    if fact == "host.distribution" && !given.iter().any(|given| given.starts_with("host.family=")) {
+        variables.suppose("host.family", family_of(value).unwrap_or(value));
+    }
+}
+
+/// Reads a manifest as the machines of each distribution do that its variables name. Adds their warnings. Returns the
+/// faults.
+fn read_everywhere(texts: &Texts, variables: &mut Variables, manifest: &mut Manifest) -> Faults {
+    let mut faults = Faults::default();
+    for distribution in variables.distributions() {
+        suppose(variables, &[], "host.distribution", &distribution);
+        match manifest::parse(&texts.steps, variables, Phase::Boot, &mut |_| true) {
+            Ok(read) => {
+                let new = |warning: &Diagnostic| !manifest.warnings.contains(warning);
+                let new: Vec<_> = read.warnings.into_iter().filter(new).collect();
+                manifest.warnings.extend(new);
+            }
+            Err(found) => {
+                let new = |fault: &&Diagnostic| !faults.shown().contains(fault);
+                let new: Vec<_> = found.shown().iter().filter(new).cloned().collect();
+                new.into_iter().for_each(|fault| faults.add(|| fault));
+            }
         }
-    };
-    if !texts.ignored.is_empty() {
-        let names = texts.ignored.join(", ");
-        complain(format!(
-            "warning: these files in {location} are no steps, since their names do not end in .toml: {names}"
-        ));
+        variables.forget("host.distribution");
+        variables.forget("host.family");
     }
-    for warning in manifest.warnings.iter().chain(&variables.nested()).chain(&unused(system, &manifest, &variables)) {
-        complain(Shown::lines(&format!("{}\n", warning.as_warning())));
-    }
-    system.set_variables(Rc::new(variables));
-    Ok((manifest, location))
+    faults
 }
 
 /// Returns a warning for each variable that nothing uses; none if a template that may use it cannot be read now.

@@ -21,6 +21,7 @@ pub mod output;
 pub mod process;
 pub mod root;
 pub mod run_command;
+pub mod selinux;
 pub mod state;
 pub mod sysctl;
 pub mod systemd;

@@ -19,6 +19,7 @@ pub mod link;
 pub mod mount;
 pub mod package;
 pub mod package_file;
+pub mod selinux_boolean;
 pub mod service;
 pub mod swap;
 pub mod sysctl;
@@ -321,6 +322,7 @@ pub static KINDS: &[KindEntry] = &[
     kind::<mount::MountPoint>(),
     kind::<sysctl::Sysctl>(),
     kind::<host::HostSettings>(),
+    kind::<selinux_boolean::SelinuxBoolean>(),
     kind::<service::Service>(),
     kind::<http_check::HttpCheck>(),
     kind::<tcp_check::TcpCheck>(),

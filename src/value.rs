@@ -1,5 +1,7 @@
 //! Values that are checked when they are parsed. Code with an [`AbsPath`] or a [`FileMode`] need not check it again.
 
+pub mod distribution;
+
 use std::{fmt, str::FromStr, time::Duration};
 
 use anyhow::{Result, bail, ensure};

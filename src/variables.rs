@@ -1,6 +1,7 @@
 //! Variables: `{{ name }}` is replaced in parsed string values, not in the text, so that a value cannot become syntax.
 
 mod placeholder;
+mod setting;
 pub mod value;
 
 use std::{
@@ -16,6 +17,7 @@ use toml::de::DeTable;
 pub use self::placeholder::{Unresolved, only_placeholder};
 use self::{
     placeholder::{Piece, Why, pieces},
+    setting::{Setting, read, read_table},
     value::Value,
 };
 use crate::{
@@ -23,17 +25,20 @@ use crate::{
     redaction::Redaction,
 };
 
+/// The facts by which a machine chooses among the values of a variable, the first one first.
+const DISTRIBUTION: [&str; 2] = ["host.distribution", "host.family"];
+
 /// Returns facts: the values of read-only names, such as `instance.region`. Called only when a fact is used.
 type Facts = Box<dyn Fn(&str) -> Option<Result<String>>>;
 
 /// The variables of a manifest.
 pub struct Variables {
     /// The manifest's own declarations.
-    declared: BTreeMap<String, Value>,
+    declared: BTreeMap<String, Setting>,
     /// The operator's values, which override the manifest's.
-    given: BTreeMap<String, Value>,
+    given: BTreeMap<String, Setting>,
     /// The operator's values from files, which are never shown.
-    private: BTreeMap<String, Value>,
+    private: BTreeMap<String, Setting>,
     /// The variables with a faulty declaration. The fault is reported; their values are unknown.
     broken: BTreeSet<String>,
     /// Where the manifest's own declarations stand.
@@ -88,7 +93,7 @@ impl Variables {
     /// If the name is not a valid variable name.
     pub fn give(&mut self, name: &str, value: &str) -> Result<(), String> {
         check_name(name)?;
-        _ = self.given.insert(name.into(), Value::Text(value.into()));
+        _ = self.given.insert(name.into(), Setting::text(value));
         _ = self.given_places.remove(name);
         Ok(())
     }
@@ -118,13 +123,25 @@ impl Variables {
 
     /// Returns the redaction that removes the values of files from a text.
     pub fn redaction(&self) -> Redaction {
-        let values = self.private.iter().flat_map(|(name, value)| value.texts().iter().map(move |text| (name, text)));
+        let values = self.private.iter().flat_map(|(name, value)| value.texts().map(move |text| (name, text)));
         Redaction::of_variables(values.map(|(name, text)| (name.as_str(), text.as_str())))
     }
 
     /// Sets a fact, such as `instance.region`, so that the machine is not asked for it.
     pub fn suppose(&mut self, fact: &str, value: &str) {
-        _ = self.given.insert(fact.into(), Value::Text(value.into()));
+        _ = self.given.insert(fact.into(), Setting::text(value));
+    }
+
+    /// Takes a supposition back.
+    pub fn forget(&mut self, fact: &str) {
+        _ = self.given.remove(fact);
+    }
+
+    /// Returns the distributions and families that have values of their own; none if this machine's is known.
+    pub fn distributions(&self) -> BTreeSet<String> {
+        let is_known = DISTRIBUTION.iter().any(|fact| matches!(self.value(fact), Ok(VariableValue::Known(_))));
+        let settings = self.declared.values().chain(self.given.values()).filter(|_| !is_known);
+        settings.flat_map(Setting::distributions).cloned().collect()
     }
 
     /// Replaces every `{{ name }}`. `{{{{` is a literal `{{`. A value itself is not searched for placeholders.
@@ -163,10 +180,11 @@ impl Variables {
     /// is one.
     pub fn typed(&self, name: &str) -> Option<Value> {
         let declared = self.declared.get(name);
-        let value = match (self.given.get(name).or(declared)?, declared) {
-            (Value::Text(text), Some(Value::List(_))) => value::list(text),
-            (Value::Text(_), _) => return None,
-            (value, _) => value.clone(),
+        let is_list = declared.is_some_and(|setting| setting.values().any(|value| matches!(value, Value::List(_))));
+        let value = match self.here(self.given.get(name).or(declared)?) {
+            Ok(VariableValue::Known(Value::Text(text))) if is_list => value::list(&text),
+            Ok(VariableValue::Known(value)) if !matches!(value, Value::Text(_)) => value,
+            _ => return None,
         };
         _ = self.used.borrow_mut().insert(name.into());
         Some(value)
@@ -205,7 +223,8 @@ impl Variables {
     /// If it has no value.
     pub fn look_up(&self, name: &str, asks: bool) -> Result<Option<String>, Unresolved> {
         let value = match self.known(name) {
-            Some(known) => known.map(VariableValue::Known),
+            Some(Err(Why::NoneHere(_))) if !asks => Ok(VariableValue::Unknown),
+            Some(known) => known,
             None if !asks && (is_name(name) || is_fact(name)) => Ok(VariableValue::Unknown),
             None => self.value(name),
         };
@@ -245,7 +264,7 @@ impl Variables {
         let is_declared = |name: &&String| !self.given.contains_key(*name);
         let values = self.given.iter().chain(self.declared.iter().filter(|(name, _)| is_declared(name)));
         let nested = values.filter_map(|(name, value)| {
-            let inner = value.texts().iter().flat_map(|text| pieces(text)).find_map(|piece| match piece {
+            let inner = value.texts().flat_map(|text| pieces(text)).find_map(|piece| match piece {
                 Piece::Placeholder(inner, _) if is_fact(inner) || self.names().any(|known| known == inner) => {
                     Some(inner)
                 }
@@ -272,15 +291,39 @@ impl Variables {
         self.declared.keys().chain(self.given.keys()).map(String::as_str)
     }
 
-    fn known(&self, name: &str) -> Option<Result<Value, Why>> {
+    fn known(&self, name: &str) -> Option<Result<VariableValue, Why>> {
         _ = self.used.borrow_mut().insert(name.into());
-        let set = self.given.get(name).or_else(|| self.declared.get(name)).cloned();
-        set.map(Ok).or_else(|| self.asked.borrow().get(name).cloned().map(|told| told.map(Value::Text)))
+        if let Some(setting) = self.given.get(name).or_else(|| self.declared.get(name)) {
+            return Some(self.here(setting));
+        }
+        let told = self.asked.borrow().get(name).cloned();
+        told.map(|told| told.map(|text| VariableValue::Known(Value::Text(text))))
+    }
+
+    /// Returns the value that a setting has on this machine: that of the distribution, else of the family.
+    fn here(&self, setting: &Setting) -> Result<VariableValue, Why> {
+        let values = match setting {
+            Setting::Everywhere(value) => return Ok(VariableValue::Known(value.clone())),
+            Setting::ByDistribution(values) => values,
+        };
+        let mut names = vec![];
+        for fact in DISTRIBUTION {
+            let VariableValue::Known(Value::Text(distribution)) = self.value(fact)? else { continue };
+            if let Some(value) = values.get(&distribution) {
+                return Ok(VariableValue::Known(value.clone()));
+            }
+            names.push(distribution);
+        }
+        if names.len() < DISTRIBUTION.len() {
+            return Ok(VariableValue::Unknown);
+        }
+        names.dedup();
+        Err(Why::NoneHere(Rc::new(names)))
     }
 
     fn value(&self, name: &str) -> Result<VariableValue, Why> {
         if let Some(known) = self.known(name) {
-            return known.map(VariableValue::Known);
+            return known;
         }
         if self.broken.contains(name) {
             return Ok(VariableValue::Unknown);
@@ -343,52 +386,6 @@ impl fmt::Debug for Variables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.names()).finish()
     }
-}
-
-/// Reads a file of variables.
-fn read(
-    text: &Text,
-    values: &mut BTreeMap<String, Value>,
-    broken: &mut BTreeSet<String>,
-    places: &mut BTreeMap<String, Place>,
-) -> Faults {
-    let (table, errors) = DeTable::parse_recoverable(&text.text);
-    let mut faults = Faults::default();
-    for error in &errors {
-        faults.add(|| Diagnostic::syntax(text, error));
-    }
-    faults.extend(read_table(text, table.get_ref(), values, broken, places));
-    faults
-}
-
-fn read_table(
-    text: &Text,
-    table: &DeTable<'_>,
-    values: &mut BTreeMap<String, Value>,
-    broken: &mut BTreeSet<String>,
-    places: &mut BTreeMap<String, Place>,
-) -> Faults {
-    let mut faults = Faults::default();
-    for (name, value) in table {
-        let (message, hint, span) = match Value::read(value.get_ref()) {
-            Ok(value) => match check_name(name.get_ref()) {
-                Ok(()) => {
-                    _ = values.insert(name.get_ref().to_string(), value);
-                    _ = places.insert(name.get_ref().to_string(), Place::new(text, &name.span()));
-                    continue;
-                }
-                Err(message) => (message, None, name.span()),
-            },
-            Err(other) => (
-                format!("the value of variable `{}` is {other}", name.get_ref()),
-                Some("write a string in quotes, true, false, a number, or a list of strings".into()),
-                value.span(),
-            ),
-        };
-        _ = broken.insert(name.get_ref().to_string());
-        faults.add(|| Diagnostic { message, place: Some(Place::new(text, &span)), hint });
-    }
-    faults
 }
 
 fn check_name(name: &str) -> Result<(), String> {

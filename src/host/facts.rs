@@ -5,29 +5,26 @@ use nix::errno::Errno;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::{Host, ec2, root::Root};
-use crate::{environment, error::Fault, value::Sha256};
+use crate::{
+    environment,
+    error::Fault,
+    value::{Sha256, distribution::family_of},
+};
 
 /// The names of the facts.
 pub const FACTS: [&str; 8] =
     ["architecture", "debian_architecture", "distribution", "family", "version", "codename", "memory", "hostname"];
 /// The facts that differ between the instances of one image.
 pub const FACTS_OF_EACH_INSTANCE: [&str; 2] = ["memory", "hostname"];
-/// The families of distributions, and the ids in os-release(5) by which each is known.
-const FAMILIES: [(&str, &[&str]); 2] = [("debian", &["debian"]), ("redhat", &["rhel", "fedora", "centos"])];
-
 /// The values of the facts that have the same ones on all machines.
 const CLOSED: [(&str, [&str; 2]); 2] =
     [("host.architecture", ["x86_64", "aarch64"]), ("host.debian_architecture", ["amd64", "arm64"])];
-/// Distributions that are often taken for their family.
-const MEMBERS: [(&str, &[&str]); 2] =
-    [("debian", &["ubuntu"]), ("redhat", &["almalinux", "amzn", "centos", "fedora", "rhel", "rocky"])];
-
 /// Returns the hint for a value that a fact has on no machine; `None` if it may have it.
 pub fn impossible(fact: &str, value: &str) -> Option<String> {
     if let Some((_, values)) = CLOSED.iter().find(|(name, values)| *name == fact && !values.contains(&value)) {
         return Some(format!("write `{}`", values.join("` or `")));
     }
-    let (family, _) = MEMBERS.iter().find(|(_, members)| fact == "host.family" && members.contains(&value))?;
+    let family = family_of(value).filter(|family| fact == "host.family" && *family != value)?;
     Some(format!("write \"host.family\" = \"{family}\", or \"host.distribution\" = \"{value}\""))
 }
 
@@ -79,9 +76,8 @@ impl Host {
         let distribution = os_release(self.root(), "ID")?;
         // Debian and Fedora derive from none.
         let ancestors = os_release(self.root(), "ID_LIKE").unwrap_or_default();
-        let ids: Vec<&str> = std::iter::once(&*distribution).chain(ancestors.split_whitespace()).collect();
-        let family = FAMILIES.iter().find(|(_, members)| ids.iter().any(|id| members.contains(id)));
-        Ok(family.map_or(&*distribution, |(name, _)| name).to_owned())
+        let mut ids = std::iter::once(&*distribution).chain(ancestors.split_whitespace());
+        Ok(ids.find_map(family_of).unwrap_or(&distribution).to_owned())
     }
 
     /// Returns an identifier of this machine. A machine made from an image of its disk has another one.

@@ -138,7 +138,11 @@ fn step() -> Value {
 }
 
 fn manifest() -> Value {
-    let values = json!({ "type": ["string", "boolean", "number", "array"], "items": { "type": "string" } });
+    let value = || json!({ "type": ["string", "boolean", "number", "array"], "items": { "type": "string" } });
+    let mut values = value();
+    values["type"] = json!(["string", "boolean", "number", "array", "object"]);
+    // By distribution or family.
+    values["additionalProperties"] = value();
     json!({
         "type": "object",
         "properties": {

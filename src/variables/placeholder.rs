@@ -3,7 +3,7 @@
 use std::{ops::Range, rc::Rc};
 
 use super::{OfEachInstance, Variables};
-use crate::diagnostic::did_you_mean;
+use crate::{diagnostic::did_you_mean, value::distribution};
 
 /// A placeholder that cannot be replaced.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub(super) enum Why {
     List,
     /// Its value is unknown here.
     Unknown,
+    /// Its table has no value for the machine's distribution and family.
+    NoneHere(Rc<Vec<String>>),
     /// The machine could not provide the fact: the reason and a hint.
     Untold(Rc<(String, Option<String>)>),
 }
@@ -45,6 +47,7 @@ impl Unresolved {
             Why::NotSet => format!("variable `{name}` is not set"),
             Why::List => format!("variable `{name}` is a list, but a text or a condition needs a single value"),
             Why::Unknown => format!("`{written}` is unknown: {OfEachInstance}"),
+            Why::NoneHere(names) => format!("variable `{name}` has no value for {}", names.join(" or its family ")),
             Why::Untold(untold) => format!("`{written}` cannot be determined: {}", untold.0),
         }
     }
@@ -61,6 +64,11 @@ impl Unresolved {
             }
             Why::List => Some(format!("write \"{{{{ {} }}}}\" alone: as a list, or as an element of one", self.name)),
             Why::Unknown => Some("leave the resource to the boot: phase = \"boot\"".into()),
+            Why::NoneHere(names) => {
+                let is_key = |name: &&String| distribution::names().any(|known| known == name.as_str());
+                let key = names.iter().rfind(is_key).map(|key| format!(", or add to its table: {key} = \"VALUE\""));
+                Some(format!("pass --set {}=VALUE{}", self.name, key.unwrap_or_default()))
+            }
             Why::Untold(untold) => untold.1.clone(),
         }
     }

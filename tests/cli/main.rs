@@ -19,6 +19,7 @@ mod command_image;
 mod conditions;
 mod demo;
 mod disks;
+mod distributions;
 mod downloads;
 mod errno;
 mod examples;
@@ -59,6 +60,7 @@ mod sandbox;
 mod schema;
 mod seams;
 mod secrets;
+mod selinux_boolean;
 #[allow(dead_code, reason = "shared with tests/deploy")]
 mod server;
 mod service;

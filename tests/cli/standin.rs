@@ -1,6 +1,6 @@
 //! A sandbox that looks like a booted machine. `/etc`, `/run` and `/proc/swaps` are the test's own. Stand-ins for
-//! systemctl, journalctl, systemd-analyze and swapon are first on the search path. The real useradd, groupadd, usermod
-//! and mkswap run, and their calls are recorded.
+//! systemctl, journalctl, systemd-analyze, swapon and setsebool are first on the search path. The real useradd, groupadd,
+//! usermod and mkswap run, and their calls are recorded.
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
@@ -29,7 +29,7 @@ impl Machine {
         machine.write("swaps", "Filename\tType\tSize\tUsed\tPriority\n");
         let standins = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/standins");
         let bin = machine.sandbox.path.join("machine/bin");
-        for name in ["systemctl", "journalctl", "systemd-analyze", "swapon"] {
+        for name in ["systemctl", "journalctl", "systemd-analyze", "swapon", "setsebool"] {
             symlink(standins.join(name), bin.join(name)).unwrap();
         }
         for name in RECORDED {
