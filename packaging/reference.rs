@@ -174,7 +174,7 @@ fn template_parameters() -> String {
 
 const NOTES: [&str; 5] = [
     "- `RootDeviceName` must be the AMI's; `deploy` asks EC2 for it. Without `deploy`, set it: `/dev/sda1` for Ubuntu, \
-     `/dev/xvda` for Debian. Otherwise the root volume keeps the AMI's settings, and a second volume is added.",
+     `/dev/xvda` for Debian and Amazon Linux. Otherwise the root volume keeps the AMI's settings, and a second volume is added.",
     "- A bucket with a key of its own in KMS needs `kms:Decrypt` in the key's policy.",
     "- `ScaleUpThreshold` 90 and `ScaleDownThreshold` 70 make a small group flap. One more machine brings 90 % down to \
      45 % of one machine, 60 % of two, 67.5 % of three: below 70 %. Use a `ScaleDownThreshold` below 45, or \

@@ -320,7 +320,9 @@ fn read_everywhere(texts: &Texts, variables: &mut Variables, manifest: &mut Mani
             Err(found) => {
                 let new = |fault: &&Diagnostic| !faults.shown().contains(fault);
                 let new: Vec<_> = found.shown().iter().filter(new).cloned().collect();
-                new.into_iter().for_each(|fault| faults.add(|| fault));
+                for fault in new {
+                    faults.add(|| fault);
+                }
             }
         }
         variables.forget("host.distribution");

@@ -55,6 +55,10 @@ use crate::{
     view,
 };
 
+/// Returns for each resource that needs a package manager on a distribution those that it can work with; or the fault that the
+/// steps have on this distribution.
+pub type ManagersOn = Box<dyn Fn(&str) -> Result<Vec<Vec<Family>>, String>>;
+
 /// A deployment and what the operator wants of it.
 pub struct Deploy {
     /// The door to AWS.
@@ -65,8 +69,8 @@ pub struct Deploy {
     pub strategy: Strategy,
     /// The operator's own steps, in place of those built into the program.
     pub texts: Option<Texts>,
-    /// For each resource that needs a package manager, those that it can work with.
-    pub package_managers: Vec<Vec<Family>>,
+    /// The package managers that the steps need.
+    pub package_managers: ManagersOn,
     /// The stack's name.
     pub stack: String,
     /// Time between two questions to AWS.

@@ -5,18 +5,18 @@ use std::{path::Path, rc::Rc};
 use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
 
-use super::{Reading, invalid, load};
+use super::{Reading, invalid, load, suppose, variables_of};
 use crate::{
     aws::account::AwsSettings,
     cli::{self, DeployVerb},
-    deploy::{Deploy, artifacts::Artifacts, shape::Strategy},
+    deploy::{Deploy, ManagersOn, artifacts::Artifacts, shape::Strategy},
     error::Fault,
     host::root::{Ownership, Root, trusted::Trusted},
-    manifest::{built_in, location::Location, texts::Texts},
+    manifest::{self, built_in, location::Location, texts::Texts},
     net::settings::NetworkSettings,
-    packages::{FAMILIES, manager::Family},
+    packages::manager::Family,
     stop::Interrupt,
-    system::{Mode, System},
+    system::{Mode, Phase, System},
     value::AbsPath,
     view::say,
 };
@@ -38,7 +38,7 @@ pub(super) fn execute(arguments: cli::DeployArguments) -> Result<u8> {
         settings,
         strategy,
         texts: None,
-        package_managers: vec![],
+        package_managers: Box::new(|_| Ok(vec![])),
         stack: arguments.stack,
         poll: arguments.poll.0,
         json: arguments.json,
@@ -96,11 +96,11 @@ fn check_name(name: &str) -> Result<()> {
         .into())
 }
 
-/// Returns the operator's own steps, if any, and for each resource that needs a package manager those that it can work
-/// with. The steps are checked as far as possible without a machine.
-fn texts(deploy: &Deploy) -> Result<(Option<Texts>, Vec<Vec<Family>>)> {
+/// Returns the operator's own steps, if any, and the package managers that the steps need. The steps are checked as far as
+/// possible without a machine.
+fn texts(deploy: &Deploy) -> Result<(Option<Texts>, ManagersOn)> {
     if deploy.settings.cloud_init_path.is_some() {
-        return Ok((None, vec![]));
+        return Ok((None, Box::new(|_| Ok(vec![]))));
     }
     let system = Rc::new(System::open(Path::new("/"), Mode::Plan, deploy.system.host.stop.interrupt.clone())?);
     let texts = match &deploy.settings.steps {
@@ -112,20 +112,34 @@ fn texts(deploy: &Deploy) -> Result<(Option<Texts>, Vec<Vec<Family>>)> {
         None => None,
     };
     let artifacts = Artifacts::collect(&deploy.settings, deploy.name(), texts.as_ref())?;
-    let manifest = cli::ManifestArgs {
+    let arguments = cli::ManifestArgs {
         steps: Some(deploy.settings.steps.clone().unwrap_or_else(|| "built-in".to_owned())),
         set: artifacts.variables().map(str::to_owned).collect(),
         variables: vec![],
     };
-    let (manifest, _) = load(&system, &manifest, &Reading::Check)?;
+    _ = load(&system, &arguments, &Reading::Check)?;
+    let steps = texts.clone().unwrap_or_else(built_in::texts);
+    let managers = move |distribution: &str| managers_on(&system, &arguments, &steps, distribution);
+    Ok((texts, Box::new(managers)))
+}
+
+/// Returns for each resource that needs a package manager on a distribution those that it can work with.
+///
+/// # Errors
+/// The fault that the steps have on this distribution.
+fn managers_on(
+    system: &Rc<System>,
+    arguments: &cli::ManifestArgs,
+    steps: &Texts,
+    distribution: &str,
+) -> Result<Vec<Vec<Family>>, String> {
+    let (mut variables, _) = variables_of(system, arguments, steps, false).map_err(|error| format!("{error:#}"))?;
+    suppose(&mut variables, &arguments.set, "host.distribution", distribution);
+    let manifest = manifest::parse(&steps.steps, &mut variables, Phase::Boot, &mut |_| true);
+    let manifest =
+        manifest.map_err(|faults| faults.shown().first().map_or_else(String::new, |fault| fault.message.clone()))?;
     let resources = manifest.steps.iter().flat_map(|step| &step.resources);
-    let mut managers: Vec<_> = resources.filter_map(|declared| declared.resource.package_managers()).collect();
-    if texts.is_none() {
-        // Names of packages alone do not tell: other families accept them, too.
-        let is_for_them = |family: &&Family| family.distribution_ids().contains(&built_in::DISTRIBUTION);
-        managers.push(FAMILIES.iter().filter(is_for_them).copied().collect());
-    }
-    Ok((texts, managers))
+    Ok(resources.filter_map(|declared| declared.resource.package_managers()).collect())
 }
 
 /// Writes template and user-data to files.

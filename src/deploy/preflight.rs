@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Deploy, artifacts::Artifacts, settings::DeploySettings};
+use super::{Deploy, ManagersOn, artifacts::Artifacts, settings::DeploySettings};
 use crate::{
     aws::{
         answer::Element,
@@ -155,7 +155,7 @@ fn image(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings, artifac
     {
         found.fault(format!("AMI {ami} is for {architecture}, but the program is for {agent} (pass --agent FILE)"));
     }
-    package_managers(found, &deploy.package_managers, ami, image);
+    steps(found, &deploy.package_managers, ami, image);
     let kind = wanted.instance_type.as_deref().unwrap_or_default();
     let call = Call::new(&EC2, "DescribeInstanceTypes").with("InstanceType.1", kind);
     if let Some(answer) = found.ask(deploy, &format!("instance type {kind}"), call)? {
@@ -176,9 +176,15 @@ fn image(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings, artifac
     Ok(())
 }
 
-/// Adds a fault or a note if the steps need a package manager that the system of an image lacks.
-fn package_managers(found: &mut Findings, needed: &[Vec<Family>], ami: &str, image: &Element) {
+/// Adds a fault or a note if the steps have a fault on the system of an image, or need a package manager that it lacks.
+fn steps(found: &mut Findings, managers: &ManagersOn, ami: &str, image: &Element) {
     let Some(system) = AmiSystem::of(image) else { return };
+    let name = system.name;
+    let needed = match managers(system.id) {
+        Ok(needed) => needed,
+        Err(fault) if system.is_certain => return found.fault(format!("AMI {ami}: {name}: {fault}")),
+        Err(fault) => return found.notes.push(format!("AMI {ami}: if its name ({name}) tells its system: {fault}")),
+    };
     let is_there = |manager: &Family| manager.distribution_ids().contains(&system.id);
     let lacking = needed.iter().filter(|managers| !managers.iter().any(is_there));
     let mut lacking: Vec<String> = lacking
@@ -187,7 +193,6 @@ fn package_managers(found: &mut Findings, needed: &[Vec<Family>], ami: &str, ima
     lacking.sort_unstable();
     lacking.dedup();
     for managers in lacking {
-        let name = system.name;
         let need = format!("but the steps install packages with {managers}");
         if system.is_certain {
             found.fault(format!("AMI {ami}: {name} has no {managers}, {need}"));
@@ -360,9 +365,10 @@ mod tests {
     fn found(family: &str, name: &str, platform: &str) -> (Vec<String>, Vec<String>) {
         let image = format!("<i><name>{name}</name><platformDetails>{platform}</platformDetails></i>");
         let image = Element::of_xml(&image).unwrap();
-        let families = FAMILIES.iter().copied().filter(|manager| manager.name() == family).collect();
+        let families: Vec<Family> = FAMILIES.iter().copied().filter(|manager| manager.name() == family).collect();
+        let managers: ManagersOn = Box::new(move |_| Ok(vec![families.clone()]));
         let mut found = Findings::default();
-        package_managers(&mut found, &[families], "ami-1", &image);
+        steps(&mut found, &managers, "ami-1", &image);
         (found.faults, found.notes)
     }
 

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{Host, command::Program};
 use crate::value::AbsPath;
 
-/// selinux_config(5).
+/// `selinux_config(5)`.
 const CONFIGURATION: &str = "/etc/selinux/config";
 /// The policy that libselinux takes if the configuration names none.
 const DEFAULT_POLICY: &str = "targeted";

@@ -25,9 +25,6 @@ pub static FILES: &[(&str, &str)] = files![
     "files/nginx-default",
 ];
 
-/// The distribution that the built-in steps are for: names of packages, nginx's layout. The `ID` of os-release(5).
-pub const DISTRIBUTION: &str = "debian";
-
 /// The manifest that `steps new` writes, by its files' names.
 pub static OWN_SERVICE: &[(&str, &str)] = files![
     "steps/new":

@@ -19,10 +19,10 @@ const EXCEPTIONS: [(&str, &str, &str); 15] = [
     ("resource/apt_repository/", "", "the same kind"),
     ("resource.rs", "apt_repository", "the two lines of this kind"),
     ("resource/package_file.rs", "_amd64.deb\"", "the file of the example, which has the ending of one family"),
-    ("host/facts.rs", "", "names of distributions and architectures that manifests use"),
+    ("host/facts.rs", "", "names of architectures that manifests use"),
+    ("value/distribution.rs", "", "names of distributions that manifests use"),
     ("deploy/preflight.rs", "(\"ubuntu\", Some(\"Ubuntu\"), &[\"ubuntu\"]),", "a system that EC2 names"),
     ("deploy/preflight.rs", "(\"debian\", None, &[\"debian\"]),", "the same"),
-    ("manifest/built_in.rs", "DISTRIBUTION", "the distribution that the built-in steps are for"),
     ("host/root/way.rs", "ubuntu", "a directory that a distribution lets a group write, with any package manager"),
     ("deploy/", "Ubuntu 18.04 LTS in eu-central-1", "the AMI of the script that deploy replaces"),
 ];

@@ -76,26 +76,55 @@ fn the_image_must_be_for_the_program_s_processor() {
     assert!(changes(&operator.calls()).is_empty(), "nothing is uploaded either");
 }
 
-#[test]
-fn steps_that_install_with_apt_need_an_image_that_has_it() {
+/// An operator with these images, who deploys built-in or own steps.
+fn of_images(images: &[(&'static str, &'static str)]) -> Operator {
     let operator = Operator::new();
-    operator.world(|world| {
-        for (ami, name) in [("ami-2", "RHEL-9.4"), ("ami-3", "al2023-ami-2023.6"), ("ami-4", "our-amzn-base")] {
-            let _ = world.images.insert(ami, ("x86_64", name));
-        }
-    });
+    operator.world(|world| images.iter().for_each(|(ami, name)| _ = world.images.insert(*ami, ("x86_64", *name))));
+    operator
+}
+
+/// `create-stack` with the program and its steps from an image.
+fn creates(operator: &Operator, ami: &str, more: &[&str]) -> Finished {
     let create = operator.with_agent(&["create-stack", "--yes"]);
-    let create: Vec<&str> = create.iter().map(String::as_str).collect();
-    let with = |ami, user_data| operator.deploy(&create, &[("CLOUD_INIT_PATH", user_data), ("AMIID", ami)]);
-    let _ = with("ami-2", "")
-        .expect(2)
-        .says("AMI ami-2: Red Hat Enterprise Linux has no apt, but the steps install packages with apt");
-    let _ = with("ami-3", "").expect(2).says("AMI ami-3: Amazon Linux has no apt");
-    // The names of images are arbitrary, and the operator's own user-data need not use apt.
-    let _ = with("ami-4", "").expect(0).says("note: AMI ami-4: its name (our-amzn-base) suggests that it has no apt");
-    let own = operator.sandbox.at("user-data");
-    let _ =
-        operator.deploy(&["plan"], &[("CLOUD_INIT_PATH", &own), ("AMIID", "ami-3"), ("BUILD_NUMBER", "2")]).expect(0);
+    let create: Vec<&str> = create.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    operator.deploy(&create, &[("CLOUD_INIT_PATH", ""), ("AMIID", ami)])
+}
+
+#[test]
+fn the_built_in_steps_work_on_images_of_both_families() {
+    for name in ["al2023-ami-2023.6", "RHEL-9.4", "debian-12", "our-amzn-base"] {
+        let created = creates(&of_images(&[("ami-2", name)]), "ami-2", &[]).expect(0);
+        assert!(!created.stderr.contains("AMI ami-2") && !created.stdout.contains("AMI ami-2"), "{created:?}");
+    }
+    let refused = creates(&of_images(&[("ami-2", "SLES-15")]), "ami-2", &[]).expect(2);
+    let _ = refused.says("AMI ami-2: SUSE Linux: variable `java_package` has no value for sles");
+    let noted = creates(&of_images(&[("ami-2", "our-suse-base")]), "ami-2", &[]).expect(0);
+    let _ = noted.says("note: AMI ami-2: if its name (our-suse-base) tells its system: variable `java_package`");
+}
+
+#[test]
+fn own_steps_need_an_image_that_they_can_work_on() {
+    let digest = format!("key_sha256 = \"{:064}\"\n", 7);
+    let repository = "[[resource]]\nkind = \"apt_repository\"\nname = \"a\"\nuris = [\"https://a/\"]\n\
+                      suites = [\"stable\"]\ncomponents = [\"main\"]\nkey = \"/key\"\n";
+    for (condition, refuses) in [("", true), ("where = { \"host.family\" = \"debian\" }\n", false)] {
+        let operator = of_images(&[("ami-2", "RHEL-9.4"), ("ami-3", "al2023-ami-2023.6"), ("ami-4", "our-amzn-base")]);
+        let steps = operator.sandbox.manifest(&format!("{repository}{digest}{condition}"));
+        let with = |ami| creates(&operator, ami, &["--steps", &steps]);
+        if !refuses {
+            let _ = with("ami-3").expect(0);
+            continue;
+        }
+        let _ = with("ami-2")
+            .expect(2)
+            .says("AMI ami-2: Red Hat Enterprise Linux has no apt, but the steps install packages with apt");
+        let _ = with("ami-3").expect(2).says("AMI ami-3: Amazon Linux has no apt");
+        // The names of images are arbitrary, and the operator's own user-data need not use apt.
+        let _ = with("ami-4").expect(0).says("note: AMI ami-4: its name (our-amzn-base) suggests that it has no apt");
+        let own = operator.sandbox.at("user-data");
+        let given = [("CLOUD_INIT_PATH", &*own), ("AMIID", "ami-3"), ("BUILD_NUMBER", "2")];
+        let _ = operator.deploy(&["plan"], &given).expect(0);
+    }
 }
 
 #[test]

@@ -236,7 +236,11 @@ impl World {
                     return missing("InvalidAMIID.NotFound", id);
                 };
                 let owner = if name.starts_with("al2023") { "amazon" } else { "" };
-                let platform = if name.starts_with("RHEL") { "Red Hat Enterprise Linux" } else { "Linux/UNIX" };
+                let platform = match *name {
+                    name if name.starts_with("RHEL") => "Red Hat Enterprise Linux",
+                    name if name.starts_with("SLES") => "SUSE Linux",
+                    _ => "Linux/UNIX",
+                };
                 let root = text("rootDeviceName", self.root_device)
                     + &text("imageState", "available")
                     + &text("imageOwnerAlias", owner)

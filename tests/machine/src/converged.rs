@@ -10,19 +10,19 @@ use crate::base::{PACKAGE, Release, base};
 use crate::cache::{Entry, Key};
 use crate::{Machine, Options, agent};
 
-/// The layer for this base, agent and steps, made by a bootstrap if there is none yet: the directory `changes`, and the disk `ext4.img`.
-pub(crate) fn layer() -> Result<Entry> {
+/// The layer for the base of a release, this agent and these steps, made by a bootstrap if there is none yet: the directory `changes`, and the disk `ext4.img`.
+pub(crate) fn layer(release: Release) -> Result<Entry> {
     let package = Path::new(PACKAGE);
     let key = Key::default()
-        .add(&base(Release::default())?.join("tls"))?
+        .add(&base(release)?.join("tls"))?
         .add(agent()?)?
         .add(&package.join("src/agent.rs"))?
         .add(&package.join("../../steps"))?;
-    Entry::get(&format!("{}-converged", Release::default().codename()), key, make)
+    Entry::get(&format!("{}-converged", release.codename()), key, |dir| make(dir, release))
 }
 
-fn make(dir: &Path) -> Result<()> {
-    let mut machine = Machine::boot(Options::default())?;
+fn make(dir: &Path, release: Release) -> Result<()> {
+    let mut machine = Machine::boot(Options { release, ..Options::default() })?;
     machine.bootstrap(&["run"])?.success().context("the bootstrap that all drift tests start from")?;
     machine.power_off()?;
     let copy = Command::new("cp")

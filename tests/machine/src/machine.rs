@@ -24,7 +24,7 @@ const REBOOT: i32 = 133;
 /// The options of a machine.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The Debian of a fresh tree.
+    /// What is installed on it.
     pub release: Release,
     pub tree: Tree,
     pub upper: Upper,
@@ -37,7 +37,7 @@ pub struct Options {
 /// The tree that a machine starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tree {
-    /// A pristine Debian.
+    /// A pristine machine of the release.
     Fresh,
     /// A machine on which the agent has run already. Its swap file is on `/mnt/ext4`.
     Converged,
@@ -77,6 +77,7 @@ impl Default for Options {
 
 /// A machine and its world; cleared away when dropped.
 pub struct Machine {
+    release: Release,
     world: World,
     dir: PathBuf,
     /// Process 1 of the namespaces that hold the machine's mounts; see `container.sh`.
@@ -104,7 +105,7 @@ impl Machine {
     pub fn new(options: Options) -> Result<Machine> {
         let base = base(options.release)?;
         let agent = agent::agent()?;
-        let layer = if options.tree == Tree::Converged { Some(converged::layer()?) } else { None };
+        let layer = if options.tree == Tree::Converged { Some(converged::layer(options.release)?) } else { None };
         let mut lower = match &options.tree {
             Tree::At(tree) => tree.into(),
             _ => base.join("tree").into_os_string(),
@@ -137,7 +138,8 @@ impl Machine {
             .stdout(Stdio::piped())
             .spawn()?;
         let ready = first_line(holder.stdout.take().expect("piped"))?;
-        let machine = Machine { world, dir, holder, _layer: layer, nspawn: None, leader: 0 };
+        let release = options.release;
+        let machine = Machine { release, world, dir, holder, _layer: layer, nspawn: None, leader: 0 };
         ensure!(ready == "ready", "container.sh could not set the machine up");
         drop(sweeping);
 
@@ -257,9 +259,17 @@ impl Machine {
         self.agent(&arguments.iter().copied().chain(variables).collect::<Vec<_>>())
     }
 
-    /// The values that the built-in steps' variables have on a machine of the default release, each as `name=value`.
+    /// The values that the built-in steps' variables have on this machine, each as `name=value`.
     pub fn variables(&self) -> Result<Vec<String>> {
-        agent::variables(&base(Release::default())?, &self.swap_path())
+        agent::variables(&base(self.release)?, &self.swap_path())
+    }
+
+    /// Returns the path of the nginx site that the built-in steps write here.
+    pub fn nginx_site(&self) -> &'static str {
+        match self.release {
+            Release::Amazon => "/etc/nginx/conf.d/glovo-app.conf",
+            _ => "/etc/nginx/sites-enabled/default",
+        }
     }
 
     /// Returns the path of the machine's swap file. It is on a disk, because no kernel swaps to an overlay. No other

@@ -1,5 +1,6 @@
-//! The demonstration: a bare Debian boots, bootstraps itself from its user-data, serves, and a second run changes
-//! nothing. `demo --keep` and `demo shell` end in a shell in the machine.
+//! The demonstration: a bare machine boots, bootstraps itself from its user-data, serves, and a second run changes
+//! nothing. `demo --keep` and `demo shell` end in a shell in the machine. With `--family rpm`, dnf is its only package
+//! manager.
 
 use std::io::{BufRead, BufReader};
 use std::process::{ExitCode, Stdio};
@@ -21,20 +22,23 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments[..] {
-        [] => demo(false),
-        ["--keep"] => demo(true),
-        ["shell"] => shell(&Machine::boot(Options::default())?),
-        ["shell", "--family", "rpm"] => {
-            shell(&Machine::boot(Options { release: Release::Amazon, ..Options::default() })?)
-        }
-        _ => bail!("usage: demo [--keep | shell [--family rpm]]"),
+    let (verb, release) = match arguments[..] {
+        [ref verb @ .., "--family", "rpm"] => (verb, Release::Amazon),
+        ref verb => (verb, Release::default()),
+    };
+    match *verb {
+        [] => demo(release, false),
+        ["--keep"] => demo(release, true),
+        ["shell"] => shell(&Machine::boot(Options { release, ..Options::default() })?),
+        _ => bail!("usage: demo [--keep | shell] [--family rpm]"),
     }
 }
 
-fn demo(keep: bool) -> Result<()> {
-    let mut machine = Machine::new(Options { user_data: Some(UserData::Bootstrap), ..Options::default() })?;
-    title("A bare Debian 12 boots; its user-data:");
+fn demo(release: Release, keep: bool) -> Result<()> {
+    let user_data = Some(UserData::Bootstrap);
+    let mut machine = Machine::new(Options { release, user_data, ..Options::default() })?;
+    let name = if release == Release::Amazon { "machine in the shape of Amazon Linux 2023" } else { "Debian" };
+    title(&format!("A bare {name} boots; its user-data:"));
     print!("{}", machine.world().user_data().unwrap_or_default());
     let start = Instant::now();
     machine.power_on()?;

@@ -1,7 +1,7 @@
-//! From a bare Debian to a serving machine, the way an Auto Scaling group does it: by user-data alone.
+//! From a bare machine to a serving one, the way an Auto Scaling group does it: by user-data alone.
 
 use anyhow::{Context, Result, ensure};
-use machine::{Machine, Options, Tree, Upper, UserData};
+use machine::{Machine, Options, Release, Tree, Upper, UserData};
 use serde_json::Value;
 
 /// Returns the machine's answer to the balancer: head and body.
@@ -53,9 +53,9 @@ fn downloads_are_hidden_behind_the_packages(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn user_data_makes_a_bare_machine_serve() -> Result<()> {
-    let machine = Machine::boot(Options { user_data: Some(UserData::Bootstrap), ..Options::default() })?;
+/// Boots a bare machine of a release with user-data, and checks all that it has then.
+fn bootstrapped(release: Release) -> Result<Machine> {
+    let machine = Machine::boot(Options { release, user_data: Some(UserData::Bootstrap), ..Options::default() })?;
     machine.sh("cloud-init status || { cat /var/log/cloud-init-output.log; false; }")?;
     serves(&machine)?;
     assert_eq!(machine.sh("ps -C java -o user=")?.trim(), "glovo-app");
@@ -65,7 +65,28 @@ fn user_data_makes_a_bare_machine_serve() -> Result<()> {
     let jar =
         requests.iter().filter(|request| request.line().starts_with("GET origin.test/systems-engineer-interview-"));
     assert_eq!(jar.map(|request| request.status).collect::<Vec<_>>(), [200]);
-    downloads_are_hidden_behind_the_packages(&machine)
+    downloads_are_hidden_behind_the_packages(&machine)?;
+    Ok(machine)
+}
+
+#[test]
+fn user_data_makes_a_bare_machine_serve() -> Result<()> {
+    bootstrapped(Release::default()).map(drop)
+}
+
+#[test]
+fn user_data_makes_a_machine_with_dnf_serve() -> Result<()> {
+    let machine = bootstrapped(Release::Amazon)?;
+    machine.sh("rpm -q nginx java-21-amazon-corretto-headless; ! test -e /usr/bin/apt-get")?;
+    let run = machine.bootstrap(&["run"])?.success()?;
+    ensure!(run.contains("converged: 0 changes"), "{run}");
+
+    // An nginx.conf whose own server is the default one, as RHEL 8 has it, refuses the site.
+    machine.sh("sed -i 's/listen  *80;/listen 80 default_server;/' /etc/nginx/nginx.conf; systemctl stop nginx")?;
+    let refused = machine.bootstrap(&["run"])?;
+    let said = format!("{}{}", refused.stdout, refused.stderr);
+    ensure!(refused.code == 1 && said.contains("a duplicate default server for 0.0.0.0:80"), "{said}");
+    Ok(())
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use machine::{Machine, Options, Output, Tree};
+use machine::{Machine, Options, Output, Release, Tree};
 
 /// A change by hand, and the changes that fix it.
 type Drift<'a> = (&'a str, &'a [&'a str]);
@@ -32,23 +32,33 @@ fn check(machine: &Machine, agent: impl Fn(&[&str]) -> Result<Output>, drifts: &
     Ok(())
 }
 
-fn converged() -> Result<Machine> {
-    let mut machine = Machine::boot(Options { tree: Tree::Converged, ..Options::default() })?;
+fn converged(release: Release) -> Result<Machine> {
+    let mut machine = Machine::boot(Options { release, tree: Tree::Converged, ..Options::default() })?;
     machine.wait_until_serving()?;
     Ok(machine)
 }
 
 #[test]
 fn of_the_built_in_steps() -> Result<()> {
-    let machine = converged()?;
+    of_the_steps_on(Release::Bookworm, "dpkg --remove", "default-jre-headless")
+}
+
+#[test]
+fn of_the_built_in_steps_with_dnf() -> Result<()> {
+    of_the_steps_on(Release::Amazon, "rpm --erase", "java-21-amazon-corretto-headless")
+}
+
+fn of_the_steps_on(release: Release, remove: &str, java: &str) -> Result<()> {
+    let machine = converged(release)?;
+    let site = machine.nginx_site();
     let swap = machine.swap_path();
     let jar = "/var/www/glovo-app/systems-engineer-interview-1.0.0.jar";
     let origin = "http://origin.test/systems-engineer-interview-1.0.0.jar";
     let digest = |path: &str| machine.sh(&format!("sha256sum {path} | cut -c 1-12"));
     let jar_again = format!("file {jar}: write new content, sha256 {}… from {origin}", digest(jar)?.trim());
     let site_again = format!(
-        "file /etc/nginx/sites-enabled/default: write new content, sha256 {}… from s3://glovo-config/nginx/default",
-        digest("/etc/nginx/sites-enabled/default")?.trim()
+        "file {site}: write new content, sha256 {}… from s3://glovo-config/nginx/default",
+        digest(site)?.trim()
     );
     let swap_on = format!("swap {swap}: turn on");
     let swap_at_boot = format!("swap {swap}: add to /etc/fstab");
@@ -58,10 +68,7 @@ fn of_the_built_in_steps() -> Result<()> {
         &machine,
         agent,
         &[
-            (
-                "dpkg --remove default-jre-headless",
-                &["package nginx, default-jre-headless: install default-jre-headless"],
-            ),
+            (&format!("{remove} {java}"), &[&format!("package nginx, {java}: install {java}")]),
             (&format!("swapoff {swap}"), &[&swap_on]),
             (&format!("sed -i '\\|^{swap} |d' /etc/fstab"), &[&swap_at_boot]),
             (&format!("chmod 644 {swap}"), &[&swap_mode]),
@@ -75,7 +82,7 @@ fn of_the_built_in_steps() -> Result<()> {
                 &format!("chmod 666 {jar}"),
                 &[&format!("file {jar}: write again, to set mode 0644 (now 0666) from {origin}")],
             ),
-            ("echo '# edited' >> /etc/nginx/sites-enabled/default", &[&site_again]),
+            (&format!("echo '# edited' >> {site}"), &[&site_again]),
             ("usermod --shell /bin/bash glovo-app", &["user glovo-app: set shell /usr/sbin/nologin (now /bin/bash)"]),
             ("userdel --force glovo-app 2> /dev/null", &["user glovo-app: create system user"]),
             ("systemctl --quiet disable glovo-app", &["service glovo-app.service: enable at boot"]),
@@ -241,7 +248,7 @@ fn of_every_other_kind() -> Result<()> {
 
 #[test]
 fn of_the_application_is_waited_for() -> Result<()> {
-    let machine = converged()?;
+    let machine = converged(Release::default())?;
     machine.sh("systemctl stop glovo-app")?;
     let plan = machine.bootstrap(&["plan", "verify", "--json", "--detailed-exitcode"])?;
     let expected =
@@ -264,7 +271,7 @@ fn of_the_application_is_waited_for() -> Result<()> {
 
 #[test]
 fn drift_of_two_steps_is_fixed_in_the_selected_one() -> Result<()> {
-    let machine = converged()?;
+    let machine = converged(Release::default())?;
     machine.sh("chmod 700 /var/www/glovo-app; systemctl --quiet disable nginx")?;
     machine.bootstrap(&["run", "provision_app_directory"])?.success()?;
     let made = machine.agent(&["status", "--json"])?.changes()?;

@@ -179,10 +179,10 @@ fn the_image_of_a_running_instance_takes_nothing_for_done() -> Result<()> {
     instance.power_off()?;
     let tree = Scratch::new("running");
     copy(&instance.path("/"), &tree.0)?;
+    let site = tree.0.join(instance.nginx_site().trim_start_matches('/'));
     drop(instance);
     // Without a firmware the machine-id is all that tells machines apart. As a run that was cut off would have left it,
     // nginx starts with another site than the one that it is known to have been started with.
-    let site = tree.0.join("etc/nginx/sites-enabled/default");
     fs::write(tree.0.join("etc/machine-id"), "0123456789abcdef0123456789abcdef\n")?;
     fs::write(&site, format!("{}# changed\n", fs::read_to_string(&site)?))?;
     let fstab = fs::read_to_string(tree.0.join("etc/fstab"))?;

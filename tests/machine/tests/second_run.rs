@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use machine::{Machine, Options, Tree, Upper, step_of_files};
+use machine::{Machine, Options, Release, Tree, Upper, step_of_files};
 
 /// What a run of the agent with these arguments starts, itself left out; it must change nothing.
 fn starts(machine: &Machine, arguments: &[&str]) -> Result<Vec<String>> {
@@ -26,7 +26,17 @@ fn starts_one_systemctl_show(machine: &Machine) -> Result<()> {
 
 #[test]
 fn the_built_in_steps_start_one_systemctl_show() -> Result<()> {
-    let mut machine = Machine::boot(Options { tree: Tree::Converged, upper: Upper::Disk, ..Options::default() })?;
+    the_built_in_steps_start_nothing_else(Release::default())
+}
+
+#[test]
+fn on_a_machine_with_dnf_they_start_neither_dnf_nor_rpm() -> Result<()> {
+    the_built_in_steps_start_nothing_else(Release::Amazon)
+}
+
+fn the_built_in_steps_start_nothing_else(release: Release) -> Result<()> {
+    let options = Options { release, tree: Tree::Converged, upper: Upper::Disk, ..Options::default() };
+    let mut machine = Machine::boot(options)?;
     machine.wait_until_serving()?;
     starts_one_systemctl_show(&machine)?;
     machine.reboot()?;

@@ -122,13 +122,14 @@ fn a_unit_that_can_not_be_loaded_is_an_error_that_says_why() -> Result<()> {
 #[test]
 fn a_refused_site_is_put_back_and_serves_after_a_reboot() -> Result<()> {
     let mut machine = Machine::boot(Options { tree: Tree::Converged, ..Options::default() })?;
-    let site = fs::read_to_string(machine.path("/etc/nginx/sites-enabled/default"))?;
+    let path = machine.nginx_site();
+    let site = fs::read_to_string(machine.path(path))?;
     let manifest = |site: &str| {
         format!(
             "name = \"nginx\"\n\
-             [[resource]]\nkind = \"file\"\npath = \"/etc/nginx/sites-enabled/default\"\ncontent = '''\n{site}'''\n\
+             [[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = '''\n{site}'''\n\
              [[resource]]\nkind = \"service\"\nname = \"nginx\"\nrunning = true\nvalidate = [\"nginx\", \"-t\"]\n\
-             restart_on = [\"/etc/nginx/sites-enabled/default\"]\n"
+             restart_on = [\"{path}\"]\n"
         )
     };
     let before = pid(&machine, "nginx")?;
@@ -136,10 +137,10 @@ fn a_refused_site_is_put_back_and_serves_after_a_reboot() -> Result<()> {
         &machine,
         &manifest("server { listen 80; surprise; }"),
         1,
-        &["its validator failed", "unknown directive \"surprise\"", "put back: /etc/nginx/sites-enabled/default"],
+        &["its validator failed", "unknown directive \"surprise\"", &format!("put back: {path}")],
     )?;
     assert_eq!(pid(&machine, "nginx")?, before);
-    assert_eq!(fs::read_to_string(machine.path("/etc/nginx/sites-enabled/default"))?, site);
+    assert_eq!(fs::read_to_string(machine.path(path))?, site);
     machine.reboot()?;
     machine.wait_until_serving()?;
     let before = pid(&machine, "nginx")?;
