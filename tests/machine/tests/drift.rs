@@ -90,10 +90,7 @@ fn of_the_steps_on(release: Release, remove: &str, java: &str) -> Result<()> {
     )
 }
 
-/// The kinds that no built-in step has, and what those have differently.
-const KINDS: &str = r#"
-name = "kinds"
-
+const APT_REPOSITORY: &str = r#"
 [[resource]]
 kind = "apt_repository"
 name = "extra"
@@ -102,6 +99,11 @@ suites = ["stable"]
 components = ["main"]
 key = "http://apt.test/key.asc"
 key_sha256 = "KEY"
+"#;
+
+/// The other kinds that no built-in step has, and what those have differently.
+const KINDS: &str = r#"
+name = "kinds"
 
 [[resource]]
 kind = "group"
@@ -175,29 +177,42 @@ cwd = "/srv/deployer"
 
 #[test]
 fn of_every_other_kind() -> Result<()> {
-    let machine = Machine::boot(Options::default())?;
+    let machine = Machine::boot(Options { release: Release::Bookworm, ..Options::default() })?;
     let key = machine.sh("curl -fsS http://apt.test/key.asc | sha256sum | cut -c 1-64")?;
+    let sources = "/etc/apt/sources.list.d/extra.sources";
+    let drifts: [Drift<'_>; 3] = [
+        (&format!("sed -i s/stable/unsigned/ {sources}"), &["apt_repository extra: change to http://apt.test"]),
+        (&format!("rm {sources}"), &["apt_repository extra: add http://apt.test"]),
+        ("rm /etc/apt/keyrings/extra.gpg", &["apt_repository extra: replace the key by http://apt.test/key.asc"]),
+    ];
+    of_other_kinds(&machine, &APT_REPOSITORY.replace("KEY", key.trim()), &drifts)
+}
+
+#[test]
+fn of_every_other_kind_with_dnf() -> Result<()> {
+    of_other_kinds(&Machine::boot(Options { release: Release::Amazon, ..Options::default() })?, "", &[])
+}
+
+/// Checks [`KINDS`] and more resources, with the drifts of these.
+fn of_other_kinds(machine: &Machine, more: &str, drifts: &[Drift<'_>]) -> Result<()> {
     let tool = machine.sh(
         "mkdir -p /tmp/tool-1/bin /tmp/tool-1/lib; echo tool > /tmp/tool-1/bin/tool; echo lib > /tmp/tool-1/lib/a
         cd /tmp; tar -czf /root/tool.tar.gz tool-1; sha256sum /root/tool.tar.gz | cut -c 1-64",
     )?;
-    let kinds = KINDS.replace("KEY", key.trim()).replace("TOOL", tool.trim());
-    fs::write(machine.path("/root/kinds.toml"), kinds)?;
+    let kinds = KINDS.replace("TOOL", tool.trim());
+    fs::write(machine.path("/root/kinds.toml"), kinds + more)?;
     let agent = |arguments: &[&str]| machine.agent(&[arguments, &["--steps", "/root/kinds.toml"]].concat());
     agent(&["run"])?.success()?;
-    let sources = "/etc/apt/sources.list.d/extra.sources";
     assert_eq!(machine.sh("cat /srv/deployer/groups")?, "deployer deployers\n");
     let index =
         "command index: run the shell script `/bin/sh -euc 'cat /etc/app.conf > index; id -Gn > groups'`, because";
     let index_on = format!("{index} /etc/motd has changed since its last good run");
     let again = |why: &str| format!("archive /opt/tool: unpack again: {why}; from file:///root/tool.tar.gz");
+    check(machine, agent, drifts)?;
     check(
-        &machine,
+        machine,
         agent,
         &[
-            (&format!("sed -i s/stable/unsigned/ {sources}"), &["apt_repository extra: change to http://apt.test"]),
-            (&format!("rm {sources}"), &["apt_repository extra: add http://apt.test"]),
-            ("rm /etc/apt/keyrings/extra.gpg", &["apt_repository extra: replace the key by http://apt.test/key.asc"]),
             ("gpasswd --delete deployer deployers", &["user deployer: add to groups deployers"]),
             ("groupdel deployers", &["group deployers: create group", "user deployer: add to groups deployers"]),
             ("echo 'port = 80' > /etc/app.conf", &["file /etc/app.conf: write new content"]),
