@@ -122,3 +122,12 @@ fn the_built_in_steps_are_for_both_families() {
     let given = ["--set", "jar_url=https://a/x", "--set", &format!("jar_sha256={digest}"), "--set", "config_bucket=b"];
     let _ = sandbox.run(&[&["validate", "--steps", "built-in"], &given[..]].concat()).expect(0).says("8 steps");
 }
+
+#[test]
+fn no_distributions_value_of_a_secret_variable_is_shown() {
+    let sandbox = Sandbox::new();
+    let secrets = sandbox.write("secrets.toml", "token = { debian = \"canary-one\", redhat = \"canary-two\" }\n");
+    let manifest = "name = \"a\"\n[[resource]]\nkind = \"file\"\npath = \"/a\"\ncontent = \"{{ token }} canary-two\"\n";
+    let plan = on(&sandbox, "ID=debian\n", "plan", manifest, &["--variables", &secrets]).expect(0).says("create");
+    assert!(!plan.stdout.contains("canary") && !plan.stderr.contains("canary"), "{plan:?}");
+}
