@@ -41,17 +41,18 @@ use nix::{
     unistd::{Gid, Uid, UnlinkatFlags, getegid, geteuid},
 };
 
+pub use self::{
+    label::LabelFor,
+    removal::is_match,
+    staged::Staged,
+    status::{FileStatus, FileType, Ownership},
+    walk::Survey,
+};
 use self::{
     label::{Labels, set_label},
     walk::{MAX_LINKS, OpenDirectory, WalkPurpose},
     way::Owner,
     writable::explain_new,
-};
-pub use self::{
-    removal::is_match,
-    staged::Staged,
-    status::{FileStatus, FileType, Ownership},
-    walk::Survey,
 };
 use super::calls::{
     canonicalize, fchmod, fchown, fstat, fstatat, fstatfs, fstatvfs, list, mkdirat, openat, readlinkat, renameat,
@@ -283,8 +284,8 @@ impl Root {
         Ok(File::from(fd))
     }
 
-    /// Sets owner and mode of a regular file with a single name, through its descriptor.
-    pub fn own_file(&self, path: &AbsPath, ownership: Ownership) -> Result<()> {
+    /// Sets owner, mode and label of a regular file with a single name, through its descriptor.
+    pub fn own_file(&self, path: &AbsPath, ownership: Ownership, label: impl Into<LabelFor>) -> Result<()> {
         let parent = self.place_to_write(path, Some(ownership.uid))?;
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let opened = parent.act(|fd| openat(fd, path.leaf(), flags, Bits::empty()));
@@ -295,7 +296,7 @@ impl Root {
         }
         let owned = parent.act(|_| set_ownership(&fd, ownership));
         owned.with_context(|| format!("setting owner and mode of {path}"))?;
-        let label = self.label_for(&parent.fd, path.leaf(), FileType::Regular)?;
+        let label = self.label_for(&parent.fd, path.leaf(), label)?;
         set_label(fd, label.as_deref()).with_context(|| path.to_string())
     }
 

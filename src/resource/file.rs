@@ -241,7 +241,7 @@ impl Resource for File {
         Ok(vec![Change::new(format!("set {}", differences.join(", ")), move |system| {
             let (uid, gid) = wanted.0.unwrap_or_default();
             system.keep_previous(&path)?;
-            system.root().own_file(&path, Ownership { uid, gid, mode: wanted.1 })
+            system.root().own_file(&path, Ownership { uid, gid, mode: wanted.1 }, FileType::Regular)
         })])
     }
 }

@@ -7,13 +7,13 @@ use nix::{errno::Errno, fcntl::FallocateFlags, sys::statfs};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Change, Finding, Kind, Resource, ownership::attributes};
+use super::{Change, Finding, Kind, Resource, ownership::differences};
 use crate::{
     error::Fault,
     host::{
         calls::fallocate,
         command::Program,
-        root::{FileStatus, FileType, MAX_TEXT_BYTES, Ownership, Root, way::Owner},
+        root::{FileStatus, FileType, LabelFor, MAX_TEXT_BYTES, Ownership, Root, way::Owner},
     },
     system::{System, places::Claim},
     value::{AbsPath, ByteSize, quoted},
@@ -224,9 +224,10 @@ impl Swap {
         let wanted = Ownership { uid: 0, gid: 0, mode: 0o600 };
         let path = self.path.clone();
         let (ids, mode) = (Some((wanted.uid, wanted.gid)), Some(wanted.mode));
-        let differences = attributes(system, &path, status, ids, mode)?;
+        let mut differences = differences(system, status.ownership, ids, mode)?;
+        differences.extend(system.root().label_difference(&path, LabelFor::Swap)?);
         let summary = format!("set {}", differences.join(", "));
-        let fix = move |system: &System| system.root().own_file(&path, wanted);
+        let fix = move |system: &System| system.root().own_file(&path, wanted, LabelFor::Swap);
         Ok((!differences.is_empty()).then(|| Change::new(summary, fix)))
     }
 
@@ -258,7 +259,8 @@ impl Swap {
 
     /// Makes the whole file under a temporary name, so that the file at the path is always a swap file.
     fn create(&self, system: &System, size: u64) -> Result<()> {
-        let mut staged = system.root().stage(&self.path, Ownership { uid: 0, gid: 0, mode: 0o600 })?;
+        let ownership = Ownership { uid: 0, gid: 0, mode: 0o600 };
+        let mut staged = system.root().stage_labelled(&self.path, ownership, LabelFor::Swap)?;
         let length = i64::try_from(size).context("the size of the swap file")?;
         // Allocated extents without data are no holes: ext4 and XFS (since Linux 4.18) can swap on them.
         match fallocate(staged.file(), FallocateFlags::empty(), 0, length) {

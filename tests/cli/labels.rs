@@ -1,7 +1,7 @@
 //! SELinux's labels, on a machine whose kernel seems to have a policy: `/sys/fs/selinux` is the test's, and the attributes
 //! are real ones of the file system.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use rustix::fs::XattrFlags;
 
@@ -9,6 +9,7 @@ use crate::{
     archive::{Member, digest, gzip, tar},
     sandbox::Finished,
     standin::Machine,
+    swap,
 };
 
 /// The policy, with the test's tree in place of `@`.
@@ -124,6 +125,26 @@ fn a_label_that_an_administrator_may_choose_stays() {
     assert_eq!(labelled.label("conf/a"), chosen);
     labelled.set_label("conf/a", "unconfined_u:object_r:etc_t:s0");
     let _ = labelled.run("plan", &FILE.replace("\"x\"", "\"y\"")).expect(0).says("0 changes");
+}
+
+#[test]
+fn a_swap_file_has_its_own_type_wherever_it_is() {
+    let labelled = Labelled::new();
+    let image = swap::give_disk(&labelled.machine);
+    let debugfs = |request: &str| {
+        let output = Command::new("debugfs").args(["-w", "-R", request, &image]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let resource =
+        format!("[[resource]]\nkind = \"swap\"\npath = \"{}\"\nsize = \"1MiB\"\n", labelled.machine.at("disk/swap"));
+    let _ = labelled.run("run", &resource).expect(0).says("create swap file");
+    let label = || debugfs("ea_get /swap security.selinux");
+    assert!(label().contains("system_u:object_r:swapfile_t:s0"), "{}", label());
+    let _ = labelled.run("plan", &resource).expect(0).says("0 changes");
+    let _ = debugfs("ea_set /swap security.selinux system_u:object_r:default_t:s0");
+    let _ = labelled.run("plan", &resource).expect(0).says("set label swapfile_t (now default_t)");
+    let _ = labelled.run("run", &resource).expect(0).says("1 change");
+    assert!(label().contains("system_u:object_r:swapfile_t:s0"), "{}", label());
 }
 
 #[test]

@@ -7,12 +7,18 @@ use crate::{sandbox::Finished, standin::Machine};
 /// A machine with an ext4 of 128 MiB at `disk`.
 fn machine() -> Machine {
     let machine = Machine::new();
+    let _ = give_disk(&machine);
+    machine
+}
+
+/// Gives a machine an ext4 of 128 MiB at `disk`; returns the path of its image.
+pub fn give_disk(machine: &Machine) -> String {
     fs::create_dir(machine.at("disk")).unwrap();
     let image = machine.at("disk.img");
     fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
     let made = Command::new("mkfs.ext4").args(["-q", "-O", "^has_journal", "-m", "0", &image]).status().unwrap();
     assert!(made.success());
-    machine
+    image
 }
 
 fn swap(machine: &Machine, size: &str) -> String {

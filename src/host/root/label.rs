@@ -30,6 +30,25 @@ const ATTRIBUTE: &str = "security.selinux";
 /// have one label for all their files, by their mount.
 const LABELLED: [i64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630];
 
+/// The type of a swap file, wherever it is. A policy names it for `/swapfile` or `/var/swap` at most. mkswap(8) sets it, but a
+/// policy may keep mkswap(8) from opening a file of another type.
+const SWAP_TYPE: &str = "swapfile_t";
+
+/// What decides about the label of a file, besides its path.
+#[derive(Debug, Clone, Copy)]
+pub enum LabelFor {
+    /// Its type.
+    Type(FileType),
+    /// Its use as a swap file.
+    Swap,
+}
+
+impl From<FileType> for LabelFor {
+    fn from(file_type: FileType) -> Self {
+        Self::Type(file_type)
+    }
+}
+
 /// The rules of the machine's policy about labels.
 #[derive(Debug)]
 pub(super) struct Labels {
@@ -124,13 +143,23 @@ impl Root {
     }
 
     /// Returns the label that a new file in a directory gets; `None` if it gets none of its own.
-    pub(super) fn label_for(&self, directory: &OwnedFd, leaf: &str, file_type: FileType) -> Result<Option<String>> {
+    pub(super) fn label_for(
+        &self,
+        directory: &OwnedFd,
+        leaf: &str,
+        what: impl Into<LabelFor>,
+    ) -> Result<Option<String>> {
         let Some(labels) = self.labels()? else { return Ok(None) };
         if !has_labels(directory)? {
             return Ok(None);
         }
         let path = path_of(directory, leaf)?;
+        let what = what.into();
+        let file_type = if let LabelFor::Type(file_type) = what { file_type } else { FileType::Regular };
         let Some(wanted) = labels.wanted(&path, file_type) else { return Ok(None) };
+        if let LabelFor::Swap = what {
+            return Ok(Some(with_type(wanted, SWAP_TYPE)));
+        }
         // The present file's label counts if an administrator may have chosen it.
         let now = label_of(directory, leaf)?;
         Ok(Some(now.filter(|now| labels.is_right(now, wanted)).unwrap_or_else(|| wanted.to_owned())))
@@ -149,13 +178,13 @@ impl Root {
     }
 
     /// Returns the words for a wrong label of the file at a path; `None` if the label is right.
-    pub fn label_difference(&self, path: &AbsPath, file_type: FileType) -> Result<Option<String>> {
+    pub fn label_difference(&self, path: &AbsPath, what: impl Into<LabelFor>) -> Result<Option<String>> {
         if self.labels()?.is_none() {
             return Ok(None);
         }
         let Some(parent) = self.parent(path, super::WalkPurpose::Inspect)? else { return Ok(None) };
         let leaf = if path.leaf().is_empty() { "." } else { path.leaf() };
-        let Some(wanted) = self.label_for(&parent.fd, leaf, file_type)? else { return Ok(None) };
+        let Some(wanted) = self.label_for(&parent.fd, leaf, what)? else { return Ok(None) };
         let now = label_of(&parent.fd, leaf)?;
         let is_right = now.as_ref().is_some_and(|now| type_of(now) == type_of(&wanted));
         Ok((!is_right).then(|| words(now.as_deref(), &wanted)))
@@ -208,6 +237,12 @@ fn entry(directory: &OwnedFd, leaf: &str) -> String {
 /// Returns the type in a label such as `system_u:object_r:etc_t:s0`.
 fn type_of(label: &str) -> &str {
     label.split(':').nth(2).unwrap_or(label)
+}
+
+/// Returns a label with another type.
+fn with_type(label: &str, of: &str) -> String {
+    let parts = label.split(':').enumerate().map(|(at, part)| if at == 2 { of } else { part });
+    parts.collect::<Vec<_>>().join(":")
 }
 
 /// Returns a label as text. The kernel ends it with a zero.

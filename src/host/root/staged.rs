@@ -23,8 +23,10 @@ use nix::{
 
 use super::{
     FileStatus, FileType, NOTE_SUFFIX, OpenDirectory, Ownership, PART_SUFFIX, Root, TEMPORARY_SUFFIX, WalkPurpose,
-    check_name, explain_new, explain_write, hidden_name, identity::UserIdentity, label::set_label, loop_until_free,
-    set_ownership,
+    check_name, explain_new, explain_write, hidden_name,
+    identity::UserIdentity,
+    label::{LabelFor, set_label},
+    loop_until_free, set_ownership,
 };
 use crate::{
     error::Fault,
@@ -64,6 +66,11 @@ impl Root {
     ///
     /// The temporary file is removed if the [`Staged`] is dropped before it is published.
     pub fn stage(&self, path: &AbsPath, ownership: Ownership) -> Result<Staged> {
+        self.stage_labelled(path, ownership, FileType::Regular)
+    }
+
+    /// Starts a file whose label does not depend on its path alone, as [`stage`](Self::stage) does.
+    pub fn stage_labelled(&self, path: &AbsPath, ownership: Ownership, label: impl Into<LabelFor>) -> Result<Staged> {
         check_name(path.leaf())?;
         let parent = self.place_to_write(path, Some(ownership.uid))?;
         // The name is not random. Only the holder of the machine's lock writes, and the next run replaces the file of a
@@ -73,7 +80,7 @@ impl Root {
         let made = parent.act(|fd| loop_until_free(fd, &name, || openat(fd, name.as_str(), NEW_FILE, bits)));
         let fd = made.map_err(|errno| explain_new(&parent.fd, errno, path))?;
         let file = Arc::new(File::from(fd));
-        let label = self.label_for(&parent.fd, path.leaf(), FileType::Regular)?;
+        let label = self.label_for(&parent.fd, path.leaf(), label)?;
         let path = path.clone();
         let staged = Staged { file, parent, name, path, ownership, label, stays: false, has_note: false };
         staged.own()?;

@@ -10,7 +10,7 @@ use crate::{
         batch::{DeliveryEvent, Order},
         source::Source,
     },
-    host::root::Ownership,
+    host::root::{FileType, Ownership},
     resource::{Change, ownership::Ids},
     system::{Fact, System},
     value::AbsPath,
@@ -62,7 +62,7 @@ impl Work {
                 for (name, _) in owned {
                     let path = tree.path_of(&name)?;
                     system.keep_previous(&path)?;
-                    system.root().own_file(&path, tree.ownership(ids))?;
+                    system.root().own_file(&path, tree.ownership(ids), FileType::Regular)?;
                 }
                 Ok(())
             }));

@@ -119,9 +119,10 @@ impl FileContexts {
 }
 
 impl PathExpression {
-    /// Returns whether a whole path fits. An expression that only PCRE understands fits to none.
+    /// Returns whether a whole path fits. An expression that only PCRE understands fits to none. `.` stands for a newline,
+    /// too.
     fn fits(&self, path: &str) -> bool {
-        let compile = || Regex::new(&format!("^(?:{})$", self.text)).ok();
+        let compile = || Regex::new(&format!("^(?s:{})$", self.text)).ok();
         path.starts_with(&self.beginning)
             && self.compiled.get_or_init(compile).as_ref().is_some_and(|regex| regex.is_match(path))
     }
@@ -189,6 +190,7 @@ mod tests {
             ("/etc", Directory, Some("etc_t")),
             ("/etc/hosts", Regular, Some("etc_t")),
             ("/etc/nginx/a", Regular, Some("httpd_config_t")),
+            ("/etc/nginx/a\nb", Regular, Some("httpd_config_t")),
             ("/etc/nginx/own/a", Regular, Some("local_t")),
             ("/etc/nginxx", Regular, Some("etc_t")),
             ("/etc/passwd", Regular, Some("passwd_file_t")),
