@@ -48,6 +48,8 @@ pub struct VmOptions {
     pub clock: &'static str,
     /// Whether the firmware says that this is an EC2 instance.
     pub ec2: bool,
+    /// Whether the kernel enforces SELinux's policy, which is Debian's. The file system must be ext4.
+    pub enforcing: bool,
 }
 
 impl Default for VmOptions {
@@ -61,6 +63,7 @@ impl Default for VmOptions {
             kernel: "",
             clock: "utc",
             ec2: true,
+            enforcing: false,
         }
     }
 }
@@ -94,7 +97,8 @@ impl Vm {
     pub fn new(options: VmOptions) -> Result<Vm> {
         let agent = fs::read(agent::agent()?)?;
         let base = base(options.release)?;
-        let images = image::images(options.release)?;
+        let images =
+            if options.enforcing { image::enforcing(options.release)? } else { image::images(options.release)? };
         let (dir, sweeping) = place::new()?;
         let lock = File::open(&dir)?;
         lock.lock()?;

@@ -21,6 +21,19 @@ pub(super) fn images(release: Release) -> Result<Entry> {
     })
 }
 
+/// The directory of a release's kernel and root disk whose files have the labels of SELinux's policy (see `vm/enforcing`).
+pub(super) fn enforcing(release: Release) -> Result<Entry> {
+    let stock = images(release)?;
+    let recipe = Path::new(PACKAGE).join("vm");
+    let key = Key::default().add(&base(release)?.join("tls"))?;
+    let parts = ["build", "image", "tree", "enforcing"];
+    let key = parts.iter().try_fold(key, |key, part| key.add(&recipe.join(part)))?;
+    Entry::get(&format!("{}-enforcing", release.codename()), key, |dir| {
+        eprintln!("building the root disk of virtual machines with SELinux and Debian {}, once:", release.codename());
+        in_own_mounts(Command::new(recipe.join("enforcing")).arg(dir).arg(&stock.path))
+    })
+}
+
 /// The tree of a stock machine: to be copied, never to be written.
 pub fn stock_tree(release: Release) -> Result<PathBuf> {
     Ok(images(release)?.path.join("tree"))

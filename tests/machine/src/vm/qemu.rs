@@ -43,8 +43,9 @@ impl Qemu {
     ) -> Result<Qemu> {
         let file = |name: &str| dir.join(name).display().to_string();
         let cloud_init = if options.user_data.is_some() { "" } else { "cloud-init=disabled" };
+        let selinux = if options.enforcing { "security=selinux selinux=1 enforcing=1" } else { "" };
         let kernel = format!(
-            "root=/dev/vda rw rootfstype={} console=ttyS0 net.ifnames=0 quiet {cloud_init} {}",
+            "root=/dev/vda rw rootfstype={} console=ttyS0 net.ifnames=0 quiet {cloud_init} {selinux} {}",
             options.filesystem, options.kernel
         );
         // The machine ends with this process, also if it is killed.

@@ -4,6 +4,7 @@
 mod baked;
 mod clock;
 mod disks;
+mod enforcing;
 mod firmware;
 mod power;
 mod releases;
