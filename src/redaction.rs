@@ -45,9 +45,12 @@ pub fn install(redaction: Redaction) {
     *CURRENT.write().unwrap_or_else(PoisonError::into_inner) = redaction;
 }
 
-/// Returns a text without secrets.
+/// Returns a text without secrets, and without the passwords of URLs. Package managers print those of repositories.
 pub fn shown(text: &str) -> Cow<'_, str> {
-    CURRENT.read().unwrap_or_else(PoisonError::into_inner).text(text)
+    match CURRENT.read().unwrap_or_else(PoisonError::into_inner).text(text) {
+        Cow::Borrowed(text) => forms::without_url_passwords(text, LEFT_OUT),
+        Cow::Owned(text) => forms::without_url_passwords(&text, LEFT_OUT).into_owned().into(),
+    }
 }
 
 /// Returns the content of a file without secrets. Short values are removed as well.

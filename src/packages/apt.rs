@@ -61,7 +61,7 @@ const KEEP_CONFIGURATION: [&str; 2] = ["--force-confdef", "--force-confold"];
 
 const TOOLS: Tools = Tools {
     program: "apt-get",
-    written: &["/var/lib/dpkg/status", "/var/cache/apt/archives", "/usr/bin"],
+    written: &["/var/lib/dpkg", "/var/cache/apt/archives", "/usr/bin"],
     causes: &cause::TABLE,
     wait: lock::wait,
 };

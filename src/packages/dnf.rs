@@ -37,7 +37,7 @@ use crate::{
 
 const TOOLS: Tools = Tools {
     program: "dnf",
-    written: &["/var/lib/rpm", "/var/cache/dnf", "/usr/bin"],
+    written: &["/var/lib/rpm", "/var/lib/dnf", "/var/cache/dnf", "/var/log", "/usr/bin"],
     causes: &cause::TABLE,
     wait: lock::wait,
 };

@@ -22,7 +22,7 @@ const MAX_ATTEMPTS: u32 = 4;
 pub(crate) struct Tools {
     /// Its program.
     pub(crate) program: &'static str,
-    /// A file in each directory that it writes to.
+    /// The directories that it writes to.
     pub(crate) written: &'static [&'static str],
     /// The causes of its failures.
     pub(crate) causes: &'static CauseTable,
@@ -95,8 +95,12 @@ impl Tools {
                 Fault::new(format!("cannot install packages: the program `{}` is missing", self.program)).into()
             );
         }
+        let root = system.root();
         for path in self.written {
-            if system.root().file_system(&(*path).into())?.read_only {
+            let directory = root.resolve(&(*path).into())?;
+            // A directory that does not exist is made in its parent.
+            let place = if root.status(&directory)?.is_some() { directory.join("any")? } else { directory };
+            if root.file_system(&place)?.read_only {
                 return Err(Fault::new(format!("the file system of {path} is mounted read-only"))
                     .hint(format!("make it writable: mount -o remount,rw \"$(findmnt -no TARGET -T {path})\""))
                     .into());

@@ -1,4 +1,6 @@
-//! The recognition of credentials by their form. Each function returns the position of the first one.
+//! The recognition of credentials by their form. Each function that finds one returns the position of the first.
+
+use std::borrow::Cow;
 
 /// Finds a private key: its header, and soon after it a line of its body.
 pub fn private_key(text: &str) -> Option<usize> {
@@ -81,4 +83,22 @@ pub fn url_password(text: &str) -> Option<usize> {
         let authority = text[at + 3..].split(['/', '\n']).next().unwrap_or_default();
         authority.split_once('@').and_then(|(user, _)| user.split_once(':')).is_some_and(|(_, word)| !word.is_empty())
     })
+}
+
+/// Returns a text in which each password of a URL is replaced.
+pub fn without_url_passwords<'a>(text: &'a str, replacement: &str) -> Cow<'a, str> {
+    let (mut result, mut done) = (String::new(), 0);
+    for (at, _) in text.match_indices("://") {
+        let authority = text[at + 3..].split(|c: char| c == '/' || c.is_whitespace()).next().unwrap_or_default();
+        let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+        let Some((name, password)) = user.split_once(':').filter(|(_, password)| !password.is_empty()) else {
+            continue;
+        };
+        let start = at + 3 + name.len() + 1;
+        if start >= done {
+            result = result + &text[done..start] + replacement;
+            done = start + password.len();
+        }
+    }
+    if done == 0 { text.into() } else { (result + &text[done..]).into() }
 }

@@ -136,3 +136,17 @@ fn the_replacement_of_a_value_does_not_show_a_value() {
     assert_eq!(redaction.text("password hunter22 50%"), "*** {{ other }} 50%");
     assert_eq!(Redaction::default().text("100 % a%2Fb"), "100 % a%2Fb");
 }
+
+#[test]
+fn a_url_is_shown_without_its_password() {
+    for (text, expected) in [
+        ("503 for http://u:hunter2@r.test:80/x (IP: 1)", "503 for http://u:***@r.test:80/x (IP: 1)"),
+        ("http://u:a@b@r/ https://v:w@r/", "http://u:***@r/ https://v:***@r/"),
+        ("a://b:c", "a://b:c"),
+        ("http://r.test/a:b@c", "http://r.test/a:b@c"),
+        ("http://u@r.test http://u:@r", "http://u@r.test http://u:@r"),
+        ("see http://r: u:w@x", "see http://r: u:w@x"),
+    ] {
+        assert_eq!(shown(text), expected);
+    }
+}

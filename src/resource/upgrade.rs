@@ -19,9 +19,9 @@ const MAX_NAMED: usize = 10;
 
 /// The installed packages at the newest versions of their repositories. It is a part of an image. A booted machine
 /// upgrades only if the resource or its step says `phase = "boot"`. No package is removed, except with dnf one that
-/// a new package replaces (`Obsoletes`). Held packages and those that another resource declares with a version stay
-/// as declared. Configuration files that were edited are kept. Old package
-/// lists are updated first. It warns if the machine needs a reboot.
+/// a new package replaces (`Obsoletes`) and that no resource declares. Held packages and those that another resource
+/// declares with a version stay as declared. Configuration files that were edited are kept. Old package lists are
+/// updated first. It warns if the machine needs a reboot.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upgrade {

@@ -5,13 +5,14 @@ use crate::packages::cause::{Cause, CauseTable};
 /// The texts are those of dnf 4.14 and rpm 4.16 to 4.18 in the C locale.
 #[rustfmt::skip]
 pub(crate) const TABLE: CauseTable = CauseTable { own_lines, rows: &[
+    (Cause::Permanent, &["Read-only file system"],
+        "make the read-only file system writable; to find it: findmnt --options ro"),
     (Cause::Locked, &["create transaction lock", "obtain the transaction lock", "Waiting for process with pid"],
         "find the process that holds the lock: fuser -v /var/lib/rpm/.rpm.lock /usr/lib/sysimage/rpm/.rpm.lock"),
     (Cause::Permanent, &["No space left on device", "more space needed on the", "more space on the",
             "more inodes on the"],
-        "free space or inodes on the full file system; to find it: df -h; df -i"),
-    (Cause::Permanent, &["Read-only file system"],
-        "make the read-only file system writable; to find it: findmnt --options ro"),
+        "free space or inodes on the full file system, or make it writable; to find it: df -h; df -i; \
+         findmnt --options ro"),
     (Cause::Permanent, &["database disk image is malformed", "rpmdb open failed", "cannot open Packages database"],
         "look at the rpm database, which cannot be read: rpm --verifydb"),
     (Cause::Permanent, &["GPG signature is not available"],
@@ -49,6 +50,10 @@ pub(crate) const TABLE: CauseTable = CauseTable { own_lines, rows: &[
     (Cause::Permanent, &["conflicting requests", "cannot install both", "conflicts with", "problem with installed",
             "cannot install the best", "has inferior architecture"],
         "resolve the conflict in dnf's output above; the repositories may not have a declared version"),
+    (Cause::Permanent, &["Operation aborted"],
+        "remove `assumeno` from the configuration of dnf: it answers no to every question; it is in /etc/dnf/dnf.conf"),
+    (Cause::Unknown, &["No packages marked for reinstall"],
+        "declare a repository that has the installed version, or another version of the package"),
     (Cause::Permanent, &["scriptlet failed", " scriptlet in rpm package"],
         "fix the cause in the output of the package's script above"),
     (Cause::Permanent, &["No available modular metadata", "Invalid configuration value", "Config error",
@@ -60,7 +65,10 @@ pub(crate) const TABLE: CauseTable = CauseTable { own_lines, rows: &[
 
 /// Returns the lines of dnf and rpm, without those of the packages' scripts. Continuation lines are indented.
 fn own_lines(output: &str) -> Vec<&str> {
-    const BEGINNINGS: [&str; 18] = [
+    const BEGINNINGS: [&str; 21] = [
+        "[Errno ",
+        "Config error",
+        "Operation aborted",
         "Error",
         "error:",
         "warning:",
@@ -177,9 +185,35 @@ mod tests {
                 "Error: \n Problem: cannot install both slow-2.0-1.noarch and slow-1.0-1.noarch\n  - conflicting requests",
                 "Error: Transaction test error:\n  installing package big-1-1.x86_64 needs 5GB more space on the / filesystem",
                 "error: %prein(badpre-1.0-1.noarch) scriptlet failed, exit status 127\nError: Transaction failed",
+                "error: can't create transaction lock on /var/lib/rpm/.rpm.lock (Read-only file system)",
                 "something new",
             ],
         );
+    }
+
+    #[test]
+    fn what_the_machine_lacks_is_told() {
+        for (output, words) in [
+            ("[Errno 28] No space left on device", "free space"),
+            (
+                "Error: Transaction test error:\n  installing package a-1-1.x86_64 needs 1 more inodes on the / filesystem",
+                "inodes",
+            ),
+            ("RPM: error: can't create transaction lock on /var/lib/rpm/.rpm.lock (Read-only file system)", "writable"),
+            ("Config error: [Errno 30] Read-only file system: '/var/log/dnf.log': '/var/log/dnf.log'", "writable"),
+            (
+                "Config error: Parsing file \"/etc/dnf/dnf.conf\" failed: IniParser: Missing '=' at line 9",
+                "configuration",
+            ),
+            ("Installed size: 12\nOperation aborted.", "assumeno"),
+            (
+                "Installed package a-1-1.noarch not available.\nError: No packages marked for reinstall.",
+                "installed version",
+            ),
+        ] {
+            let hint = TABLE.diagnosis(output).hint.unwrap_or_default().into_owned();
+            assert!(hint.contains(words), "{output}: {hint}");
+        }
     }
 
     #[test]

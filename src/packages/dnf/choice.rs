@@ -1,17 +1,18 @@
 //! The version that dnf would choose among those that fit to a declared version with a wildcard.
 
-use std::time::SystemTime;
+use std::{cell::RefCell, time::SystemTime};
 
 use anyhow::Result;
 
 use super::{
-    lists,
+    TOOLS, lists,
     name::{argument, fits},
     silent,
-    transaction::finished,
+    transaction::{NO_LISTS, finished},
 };
 use crate::{
     error::Fault,
+    host::command::{Finished, Program},
     packages::{
         manager::{Choice, Update},
         name::PackageName,
@@ -28,7 +29,10 @@ const FORMAT: &str = "%{name} %{epoch} %{version} %{release} %{arch}";
 
 /// Returns the version that an installation would choose; `None` if the present lists have none that fits.
 pub(crate) fn of(system: &System, package: &PackageName, update: Update) -> Result<Option<Choice>> {
-    let Some(best) = best(package, &known(system, package, Some("--cacheonly"))?) else { return Ok(None) };
+    // Without the lists of one repository, the others still say something.
+    let query = query(package, &["--cacheonly", "--setopt=skip_if_unavailable=1"]);
+    let known = known(system, &query)?.or_else(|finished| finished.check(&query).map(|()| vec![]))?;
+    let Some(best) = best(package, &known) else { return Ok(None) };
     check(system, package, &best)?;
     let is_preliminary = match update {
         Update::Never => false,
@@ -62,7 +66,12 @@ pub(crate) fn exact(system: &System, packages: &[PackageName], lists: Option<&st
         if !package.has_wildcard() {
             return Ok(argument(package));
         }
-        let known = known(system, package, lists)?;
+        // As for the installation: a repository that cannot be updated is an error.
+        let options: Vec<_> = ["--setopt=skip_if_unavailable=0"].into_iter().chain(lists).collect();
+        let (query, found) = (query(package, &options), RefCell::new(vec![]));
+        let ask = || Ok(known(system, &query)?.map(|known| _ = found.replace(known)));
+        TOOLS.persevere(system, "finding the versions of a package", ask, |_| Ok(false))?;
+        let known = found.into_inner();
         let Some(version) = best(package, &known) else { return Err(none_fits(package, &known).into()) };
         check(system, package, &version)?;
         Ok(argument(&PackageName { version: Some(version), ..package.clone() }))
@@ -79,16 +88,16 @@ fn none_fits(package: &PackageName, known: &[RpmPackage]) -> Fault {
     ))
 }
 
-/// Returns the available packages of a name; none if the lists are missing.
-fn known(system: &System, package: &PackageName, lists: Option<&str>) -> Result<Vec<RpmPackage>> {
-    let query = silent(["dnf", "--assumeyes", "--quiet", "repoquery", "--available"]).args(lists);
-    let query = query.arg(format!("--queryformat={FORMAT}")).args(["--", package.without_version()]);
-    let finished = finished(system, &query)?;
-    if !finished.status.success() && finished.tail.contains("Cache-only enabled but no cache") {
-        return Ok(vec![]);
-    }
-    finished.check(&query)?;
-    Ok(packages(&finished.stdout))
+fn query(package: &PackageName, options: &[&str]) -> Program {
+    let query = silent(["dnf", "--assumeyes", "repoquery", "--available"]).args(options.iter().copied());
+    query.arg(format!("--queryformat={FORMAT}")).args(["--", package.without_version()])
+}
+
+/// Returns the available packages of a query; none if the lists are missing.
+fn known(system: &System, query: &Program) -> Result<Result<Vec<RpmPackage>, Finished>> {
+    let finished = finished(system, query)?;
+    let is_answer = finished.status.success() || finished.tail.contains(NO_LISTS);
+    Ok(if is_answer { Ok(packages(&finished.stdout)) } else { Err(finished) })
 }
 
 fn packages(output: &str) -> Vec<RpmPackage> {

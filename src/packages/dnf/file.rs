@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use super::{installation, name::fits};
 use crate::{
     error::Fault,
-    host::command::Program,
+    host::command::{Program, with_tail},
     packages::{
         manager::{Installation, Update},
         name::PackageName,
@@ -18,14 +18,20 @@ use crate::{
 /// Where a file is while it is installed. dnf takes a name that ends so as a file.
 pub(crate) const PLACE: &str = "/var/cache/glovo-bootstrap.rpm";
 /// The fields of [`check`]; rpm(8), `--queryformat`.
-const FORMAT: &str = "%{NAME}\\n%{EPOCHNUM}\\n%{VERSION}\\n%{RELEASE}\\n%{ARCH}\\n";
+const FORMAT: &str = "%{NAME}\\n%{EPOCHNUM}\\n%{VERSION}\\n%{RELEASE}\\n%|SOURCEPACKAGE?{src}:{%{ARCH}}|\\n";
 
 /// Fails unless a file holds a package of this name and version.
 pub(crate) fn check(system: &System, path: &AbsPath, package: &PackageName) -> Result<()> {
-    // Signature and digests are checked when it is installed. Without them, rpm does not open its database here.
-    let query = ["rpm", "--query", "--package", "--nosignature", "--nodigest", "--queryformat", FORMAT, "--"];
-    let shown = system.host.run_checked(&Program::new(query).arg(path.as_str())).context("reading the package file")?;
+    // Signature and digests are checked when it is installed. Without them, rpm does not open its database here. A text
+    // file could name other files and URLs (a manifest of rpm), which rpm would open.
+    let query = ["rpm", "--query", "--package", "--nosignature", "--nodigest", "--nomanifest", "--queryformat", FORMAT];
+    let shown = system.host.run(&Program::new(query).args(["--", path.as_str()]))?;
+    if !shown.status.success() {
+        let message = with_tail("the package file is not an rpm, or it is damaged".into(), &shown.tail);
+        return Err(Fault::new(message).hint("correct `source`").into());
+    }
     let found = parse(&shown.stdout).context("the package file does not name its package, version and architecture")?;
+    check_architecture(&found.architecture)?;
     if found.name == package.name
         && fits(package, &found)
         && package.architecture.as_ref().is_none_or(|declared| *declared == found.architecture)
@@ -41,6 +47,23 @@ pub(crate) fn check(system: &System, path: &AbsPath, package: &PackageName) -> R
         package.without_version()
     );
     Err(Fault::new(message).hint("correct `name`, `version` or `source`").into())
+}
+
+/// Fails if this machine has no packages of an architecture.
+fn check_architecture(architecture: &str) -> Result<()> {
+    let own = std::env::consts::ARCH;
+    let fits = match architecture {
+        "src" => return Err(Fault::new("the package file is a source package").hint("correct `source`").into()),
+        "noarch" => true,
+        "i386" | "i486" | "i586" | "i686" => own == "x86_64",
+        // Such as `x86_64_v2`.
+        other => other.starts_with(own),
+    };
+    if fits {
+        return Ok(());
+    }
+    let message = format!("the package file is for {architecture}, but this machine is {own}");
+    Err(Fault::new(message).hint("correct `source`, or limit this resource to other machines with `where`").into())
 }
 
 fn parse(output: &str) -> Option<RpmPackage> {
@@ -78,5 +101,13 @@ mod tests {
         let found = parse("agent\n1\n2.0\n3.amzn2023\nx86_64\n").unwrap();
         assert_eq!((found.evr(), found.architecture), ("1:2.0-3.amzn2023".into(), "x86_64".into()));
         assert_eq!(parse("agent\n(none)\n"), None);
+    }
+
+    #[test]
+    fn a_file_for_other_machines_is_refused() {
+        assert!(check_architecture("noarch").is_ok() && check_architecture(std::env::consts::ARCH).is_ok());
+        for other in ["src", "ppc64le", "x86", ""] {
+            assert!(check_architecture(other).is_err(), "{other}");
+        }
     }
 }

@@ -5,18 +5,18 @@ use std::{cell::RefCell, collections::BTreeSet};
 use anyhow::Result;
 
 use super::{
-    TOOLS, choice, lack, lock,
+    TOOLS, choice, interrupted, lack, lock,
     name::argument,
     transaction::{dnf, protect_declared, run},
 };
 use crate::{
-    error::Fault,
+    error::{self, Class, Fault},
     host::command::Program,
     packages::{
         cause::Cause,
         manager::{Installation, Lack, Update},
         name::PackageName,
-        rpm::database::RpmDatabase,
+        rpm::database::{RpmDatabase, RpmPackage},
     },
     system::System,
     value::AbsPath,
@@ -37,19 +37,33 @@ pub(crate) fn install(system: &System, installation: &Installation, file: Option
             None => {}
         }
     }
-    for (operation, packages) in [("reinstall", torn), ("install", missing)] {
-        if !packages.is_empty() {
-            make(system, operation, &Installation { names: packages, ..installation.clone() }, file)?;
+    let of = |names| Installation { names, ..installation.clone() };
+    match file {
+        Some(_) if !torn.is_empty() => make(system, "reinstall", &of(torn), file)?,
+        _ => {
+            for package in torn {
+                interrupted::renew(system, &instances(system, &package)?, package.version.is_none())?;
+            }
         }
     }
+    if !missing.is_empty() {
+        make(system, "install", &of(missing), file)?;
+    }
     system.host.forget();
-    check(system, &installation.names)?;
     let after = names(system)?;
+    check(system, &installation.names, before == after)?;
     let removed: Vec<_> = before.difference(&after).map(String::as_str).collect();
     if !removed.is_empty() {
         system.warn(format!("the installation removed {}", removed.join(", ")));
     }
     Ok(())
+}
+
+/// Returns the installed packages that a declaration names.
+fn instances(system: &System, package: &PackageName) -> Result<Vec<RpmPackage>> {
+    let database = system.host.read_once(RpmDatabase::read)?;
+    let is_named = |found: &&RpmPackage| package.architecture.as_ref().is_none_or(|name| *name == found.architecture);
+    Ok(database.instances(&package.name).iter().filter(is_named).cloned().collect())
 }
 
 fn names(system: &System) -> Result<BTreeSet<String>> {
@@ -61,9 +75,15 @@ fn names(system: &System) -> Result<BTreeSet<String>> {
 ///
 /// dnf installs another package if that one replaces (`Obsoletes`) the named one, and reads `app-1.0` as version 1.0 of
 /// `app` if no package has this name.
-fn check(system: &System, packages: &[PackageName]) -> Result<()> {
+fn check(system: &System, packages: &[PackageName], are_names_same: bool) -> Result<()> {
     for package in packages {
         if lack(&system.host, package)?.is_some() {
+            if are_names_same {
+                let message = format!("dnf has succeeded, but {package} is not installed as declared");
+                let hint =
+                    "correct the options that dnf.conf(5) calls `strict` and `tsflags`; they are in /etc/dnf/dnf.conf";
+                return Err(Fault::new(message).hint(hint).into());
+            }
             let message = format!("dnf has installed another package for {package}");
             let hint = format!("declare that package by its own name; to see it: dnf install {}", argument(package));
             return Err(Fault::new(message).hint(hint).into());
@@ -90,7 +110,7 @@ fn make(system: &System, operation: &str, installation: &Installation, file: Opt
     };
     let mut may_refresh = installation.update == Update::IfNeeded;
     let names = match choose(false) {
-        Err(_) if may_refresh => {
+        Err(error) if may_refresh && error::class(&error) == Class::Permanent => {
             may_refresh = false;
             choose(true)
         }

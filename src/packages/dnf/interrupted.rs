@@ -1,16 +1,18 @@
 //! Transactions that died. rpm calls a package installed before its scripts have run, so that only dnf's history shows it.
 
-use std::collections::BTreeSet;
+use std::{cell::Cell, collections::BTreeSet};
 
 use anyhow::Result;
 
 use super::{
     TOOLS, lock,
-    transaction::{COMMENT, dnf, run},
+    transaction::{COMMENT, dnf, protect_declared, run},
 };
 use crate::{
+    error::Fault,
     host::{Host, root::Root},
     packages::{
+        cause::Cause,
         manager::Repair,
         rpm::{
             database::{RpmDatabase, RpmPackage},
@@ -99,10 +101,53 @@ fn remove_old_versions(system: &System) -> Result<()> {
 }
 
 fn reinstall(system: &System) -> Result<()> {
-    make(system, |host| {
-        let torn: Vec<_> = of(host)?.own.iter().map(nevra).collect();
-        Ok(if torn.is_empty() { None } else { Some(dnf("reinstall").arg("--").args(torn)) })
-    })
+    TOOLS.check_writable(system)?;
+    lock::wait(system)?;
+    system.host.forget();
+    renew(system, &of(&system.host)?.own, true)
+}
+
+/// Installs interrupted packages again. Where the repositories no longer have the version, and if `may_upgrade`, it
+/// installs a newer one, whose scripts run too.
+///
+/// With several packages, dnf reinstalls those that it finds, and succeeds.
+pub(crate) fn renew(system: &System, packages: &[RpmPackage], may_upgrade: bool) -> Result<()> {
+    for operation in ["reinstall", "upgrade"] {
+        let left = left(system, packages)?;
+        let Some(first) = left.first() else { return Ok(()) };
+        if operation == "upgrade" && !may_upgrade {
+            return Err(gone(first));
+        }
+        let argument = |package: &RpmPackage| match operation {
+            "reinstall" => nevra(package),
+            _ => format!("{}.{}", package.name, package.architecture),
+        };
+        let command = dnf(operation).arg(protect_declared(system)).arg("--").args(left.iter().map(argument));
+        let is_gone = Cell::new(false);
+        let note = |cause| {
+            is_gone.set(cause == Cause::Unknown);
+            Ok(false)
+        };
+        let what = "repairing an interrupted installation";
+        TOOLS
+            .persevere(system, what, || run(system, &command), note)
+            .or_else(|error| if is_gone.get() { Ok(()) } else { Err(error) })?;
+    }
+    left(system, packages)?.first().map_or(Ok(()), |first| Err(gone(first)))
+}
+
+/// Returns the packages that are still interrupted.
+fn left(system: &System, packages: &[RpmPackage]) -> Result<Vec<RpmPackage>> {
+    system.host.forget();
+    let interrupted = of(&system.host)?;
+    Ok(packages.iter().filter(|package| interrupted.has(package)).cloned().collect())
+}
+
+fn gone(package: &RpmPackage) -> anyhow::Error {
+    let version = nevra(package);
+    let message = format!("the installation of {version} was interrupted, and the repositories no longer have it");
+    let hint = format!("declare a repository that has it, or remove the package: dnf remove {}", package.name);
+    Fault::new(message).hint(hint).into()
 }
 
 /// Runs the command of a repair, if it is still needed when no other process holds a lock.

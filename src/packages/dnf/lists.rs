@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 
-use crate::{host::root::Root, value::AbsPath};
+use crate::{error::Fault, host::root::Root, value::AbsPath};
 
 /// The lists: in the cache of each repository, dnf gives this file the time of the last check.
 const LISTS: &str = "/var/cache/dnf/*/repodata/*primary*";
@@ -35,6 +35,11 @@ pub(crate) fn are_old(root: &Root, now: SystemTime) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Returns the error for a repository without lists.
+pub(crate) fn missing() -> Fault {
+    Fault::new("the package lists of a repository are missing").hint("download them: dnf makecache")
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{
-    TOOLS, hold, lock,
+    TOOLS, hold, lists, lock,
     transaction::{dnf, run, simulated},
 };
 use crate::{
@@ -34,7 +34,7 @@ pub(crate) fn planned(system: &System, packages: &[PackageName]) -> Result<Vec<P
         check(system.root(), package)?;
     }
     let names: Vec<_> = ["--"].into_iter().chain(installed).map(str::to_owned).collect();
-    let changes = simulated(system, "planning the removal", "remove", &names)?;
+    let changes = simulated(system, "planning the removal", "remove", &names)?.ok_or_else(lists::missing)?.changes;
     for change in changes.iter().filter(|change| change.to.is_none()) {
         check(system.root(), &change.name)?;
     }

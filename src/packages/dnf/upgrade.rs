@@ -1,19 +1,20 @@
 //! Upgrades of the installed packages.
 //!
-//! A new package may replace an installed one (`Obsoletes`), but none that the manifest declares.
+//! A new package may replace an installed one (`Obsoletes`), but none that the manifest declares. Such a package is left out.
 
 use std::{collections::BTreeSet, time::SystemTime};
 
 use anyhow::{Result, bail};
 
 use super::{
-    TOOLS, lists, lock,
+    Dnf, TOOLS, lists, lock,
     name::{fits, read},
-    transaction::{dnf, protect_declared, run, simulated},
+    transaction::{Simulation, dnf, protect_declared, run, simulated},
 };
 use crate::{
     packages::{
         manager::{PackageChange, UpgradeRequest, UpgradeScope, Upgrades},
+        name::is_declared,
         rpm::{database::RpmPackage, version::split},
     },
     system::System,
@@ -25,7 +26,13 @@ pub(crate) fn planned(system: &System, request: &UpgradeRequest) -> Result<Upgra
     if are_lists_old && !lists::exist(system.root())? {
         return Ok(Upgrades { are_lists_old, changes: vec![] });
     }
-    let (changes, _) = resolve(system, request)?;
+    // Without the lists of one repository, such as a new one, the upgrade updates all.
+    let resolved = resolve(system, request)?;
+    let are_lists_old = are_lists_old || resolved.is_none();
+    let ResolvedUpgrade { changes, warnings, .. } = resolved.unwrap_or_default();
+    for warning in warnings {
+        system.warn(warning);
+    }
     Ok(Upgrades { are_lists_old, changes })
 }
 
@@ -34,31 +41,57 @@ pub(crate) fn upgrade(system: &System, request: &UpgradeRequest) -> Result<()> {
     TOOLS.check_writable(system)?;
     lock::wait(system)?;
     system.host.forget();
-    if lists::are_old(system.root(), SystemTime::now())? {
+    let present = if lists::are_old(system.root(), SystemTime::now())? { None } else { resolve(system, request)? };
+    let resolved = if let Some(resolved) = present {
+        resolved
+    } else {
         let update = dnf("makecache").arg("--refresh");
         TOOLS.persevere(system, "updating the package lists", || run(system, &update), |_| Ok(false))?;
-    }
-    let (changes, excluded) = resolve(system, request)?;
-    if changes.is_empty() {
+        resolve(system, request)?.ok_or_else(lists::missing)?
+    };
+    if resolved.changes.is_empty() {
         return Ok(());
     }
-    let command = dnf("upgrade").args(options(request.scope, &excluded)).arg(protect_declared(system));
+    let command = dnf("upgrade").args(options(request.scope, &resolved.excluded)).arg(protect_declared(system));
     TOOLS.persevere(system, "upgrading packages", || run(system, &command), |_| Ok(false))
 }
 
-/// Returns the upgrades, and the patterns of the packages that dnf must exclude to make these and no others.
+/// The upgrades that fit to a request.
+#[derive(Debug, Default)]
+struct ResolvedUpgrade {
+    changes: Vec<PackageChange>,
+    /// The patterns of the packages that dnf must exclude to make these changes and no others.
+    excluded: BTreeSet<String>,
+    /// What is left out because the manifest declares something else.
+    warnings: BTreeSet<String>,
+}
+
+/// Returns the upgrades; `None` if the lists of a repository are missing.
 ///
-/// A version that is against the request is excluded. Then dnf resolves again.
-fn resolve(system: &System, request: &UpgradeRequest) -> Result<(Vec<PackageChange>, BTreeSet<String>)> {
-    let mut excluded: BTreeSet<String> = request.hold.iter().map(|name| name.text.clone()).collect();
+/// A version that is against the request is excluded. So is a package that would replace a declared or held one. Then dnf
+/// resolves again.
+fn resolve(system: &System, request: &UpgradeRequest) -> Result<Option<ResolvedUpgrade>> {
+    let excluded = request.hold.iter().map(|name| name.text.clone()).collect();
+    let mut resolved = ResolvedUpgrade { excluded, ..ResolvedUpgrade::default() };
     loop {
-        let changes = simulated(system, "planning the upgrade", "upgrade", &options(request.scope, &excluded))?;
-        let unwanted: Vec<_> = changes.iter().filter_map(|change| unwanted(request, change)).collect();
+        let options = options(request.scope, &resolved.excluded);
+        let simulated = simulated(system, "planning the upgrade", "upgrade", &options)?;
+        let Some(Simulation { changes, replacements }) = simulated else { return Ok(None) };
+        let mut unwanted: Vec<_> = changes.iter().filter_map(|change| unwanted(request, change)).collect();
+        for (new, old) in replacements {
+            let is_held = request.hold.iter().any(|name| name.text == old || name.name == old);
+            if is_held || is_declared(system, &Dnf, &old) {
+                _ = resolved
+                    .warnings
+                    .insert(format!("{new} is left out: it would replace {old}, which stays as declared"));
+                unwanted.push(new);
+            }
+        }
         if unwanted.is_empty() {
-            return Ok((changes, excluded));
+            return Ok(Some(ResolvedUpgrade { changes, ..resolved }));
         }
         for pattern in unwanted {
-            if !excluded.insert(pattern.clone()) {
+            if !resolved.excluded.insert(pattern.clone()) {
                 bail!("dnf would install {pattern}, which this upgrade has to leave out");
             }
         }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::{
     header::{Header, Tag},
-    snapshot,
+    snapshot::{self, unreadable},
     sqlite::{Blob, Sqlite},
     version,
 };
@@ -152,7 +152,9 @@ pub(super) fn packages(sqlite: &Sqlite) -> Result<Vec<(i64, RpmPackage)>> {
 /// Reads from the database of a root.
 fn read_first<T>(root: &Root, take: impl Fn(&Sqlite) -> Result<T>) -> Result<T> {
     for path in DATABASES {
-        if let Some(taken) = snapshot::read(root, &path.into(), &take)? {
+        let read = snapshot::read(root, &path.into(), &take);
+        let read = read.map_err(|error| unreadable(error, "the database of rpm", "check it: rpm --verifydb"));
+        if let Some(taken) = read? {
             return Ok(taken);
         }
     }

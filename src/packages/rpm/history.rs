@@ -46,7 +46,10 @@ pub struct UnfinishedPackage {
 ///
 /// It says nothing about the database: a package that is not installed has to be installed, not repaired.
 pub fn unfinished(root: &Root) -> Result<Vec<UnfinishedTransaction>> {
-    Ok(snapshot::read(root, &HISTORY.into(), read)?.unwrap_or_default())
+    let read = snapshot::read(root, &HISTORY.into(), read);
+    let aside = "move it aside, so that dnf begins a new one: mkdir /root/history && mv /var/lib/dnf/history.sqlite* \
+                 /root/history";
+    Ok(read.map_err(|error| snapshot::unreadable(error, "dnf's history", aside))?.unwrap_or_default())
 }
 
 /// A package's part in a transaction.
@@ -58,6 +61,10 @@ struct TransactionPart {
 }
 
 pub(super) fn read(sqlite: &Sqlite) -> Result<Vec<UnfinishedTransaction>> {
+    // dnf died when it made its history.
+    if !sqlite.has_table("trans") {
+        return Ok(vec![]);
+    }
     let mut states = HashMap::new();
     let mut unfinished = BTreeMap::new();
     sqlite.rows("trans", |row| {

@@ -21,7 +21,7 @@ use super::{
     wal,
 };
 use crate::{
-    error::Fault,
+    error::{self, Class, Fault},
     host::root::{FileStatus, Root},
     value::AbsPath,
 };
@@ -58,6 +58,14 @@ pub fn read<T>(root: &Root, path: &AbsPath, take: impl Fn(&Sqlite) -> Result<T>)
         pause();
     }
     Err(Fault::new(format!("other processes change {path} all the time")).transient().into())
+}
+
+/// Returns the error for a database that is damaged, with a hint unless it has one.
+pub fn unreadable(error: anyhow::Error, what: &str, hint: &str) -> anyhow::Error {
+    if error::hint(&error).is_some() || error::class(&error) != Class::Permanent {
+        return error;
+    }
+    error.context(Fault::new(format!("{what} cannot be read")).hint(hint))
 }
 
 fn open(root: &Root, path: &AbsPath) -> Result<Option<(SizedFile, FileStatus)>> {

@@ -50,6 +50,11 @@ impl<'a> Sqlite<'a> {
         Ok(sqlite)
     }
 
+    /// Returns whether it has a table.
+    pub fn has_table(&self, name: &str) -> bool {
+        self.tables.iter().any(|table| table.name == name)
+    }
+
     /// Passes each row of a table to a function, in the order of their ids.
     ///
     /// # Errors

@@ -231,7 +231,10 @@ fn a_root_without_a_readable_database_is_refused() {
     assert_eq!(error::hint(&error), Some("use Amazon Linux 2023, RHEL 9, Fedora 33 or a later one"));
     tree.write(DATABASES[0], &VALUES[..5000]);
     let error = refusal(RpmDatabase::read(&tree.1));
-    assert_eq!(error, "reading /var/lib/rpm/rpmdb.sqlite: it has no table Packages");
+    assert_eq!(
+        error,
+        "the database of rpm cannot be read: reading /var/lib/rpm/rpmdb.sqlite: it has no table Packages"
+    );
 }
 
 #[test]

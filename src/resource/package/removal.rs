@@ -20,8 +20,15 @@ pub(super) fn plan(system: &System, manager: Family, names: Vec<PackageName>) ->
     if planned.is_empty() {
         return Ok(changes);
     }
+    // Of a package with several architectures, a bare name stands for all.
     let is_named = |change: &PackageChange| {
-        names.iter().any(|name| change.name == name.name || change.name == name.without_version())
+        let read = manager.read_name(&change.name);
+        let is_same = |name: &PackageName| read.as_ref().is_ok_and(|read| read.name == name.name);
+        names.iter().any(|name| {
+            change.name == name.name
+                || change.name == name.without_version()
+                || name.architecture.is_none() && is_same(name)
+        })
     };
     if let Some(other) = planned.iter().find(|change| change.to.is_none() && is_declared(system, manager, &change.name))
     {

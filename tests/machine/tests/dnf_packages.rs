@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use machine::step::{agent, converge, expect, refused, run};
-use machine::{Machine, Options, Release};
+use machine::{Fault, Machine, Options, Release};
 
 /// Where the packages of a test are.
 const REPOSITORY: &str = "/srv/made";
@@ -150,8 +150,8 @@ fn an_installation_that_fails_tells_its_cause() -> Result<()> {
         made("loser", "1.0"),
         Made { fields: "Conflicts: loser", ..made("winner", "1.0") },
         Made { fields: "Obsoletes: loser < 2", ..made("heir", "1.0") },
-        Made { post: "exit 3", ..made("badpost", "1.0") },
-        Made { fields: "%pre\nexit 4", ..made("badpre", "1.0") },
+        Made { fields: "%posttrans\nseq 5000", post: "echo 'useradd: no'\nexit 3", ..made("badpost", "1.0") },
+        Made { fields: "%pre\necho 'useradd: no'\nexit 4", ..made("badpre", "1.0") },
     ])?;
     expect(
         &run(&machine, &package("names = [\"nosuch\"]"))?,
@@ -168,12 +168,12 @@ fn an_installation_that_fails_tells_its_cause() -> Result<()> {
     expect(
         &run(&machine, &package("names = [\"badpre\"]"))?,
         1,
-        &["scriptlet failed", "output of the package's script"],
+        &["useradd: no", "scriptlet failed", "output of the package's script"],
     );
     expect(
         &run(&machine, &package("names = [\"badpost\"]"))?,
         0,
-        &["the script post(badpost-1.0-1.test.noarch) failed"],
+        &["the script post(badpost-1.0-1.test.noarch) failed", "the script said: useradd: no"],
     );
     expect(&run(&machine, &package("names = [\"loser\"]"))?, 1, &["dnf has installed another package for loser"]);
     _ = machine.sh("rpm -e heir; dnf -y --exclude=heir install loser")?;
@@ -183,6 +183,47 @@ fn an_installation_that_fails_tells_its_cause() -> Result<()> {
     expect(&run(&machine, &both)?, 1, &["protected packages: loser"]);
     expect(&run(&machine, &package("names = [\"heir\"]"))?, 0, &["the installation removed loser"]);
     Ok(())
+}
+
+#[test]
+fn a_machine_that_dnf_cannot_work_on_is_told() -> Result<()> {
+    let machine = machine(&[made("app", "1.0")])?;
+    let app = package("names = [\"app\"]");
+    for directory in ["/var/lib/rpm", "/var/lib/dnf", "/var/cache/dnf", "/var/log"] {
+        _ = machine.sh(&format!("mount --bind {directory} {directory}; mount -o remount,bind,ro {directory}"))?;
+        expect(&run(&machine, &app)?, 1, &[&format!("the file system of {directory} is mounted read-only")]);
+        _ = machine.sh(&format!("umount {directory}"))?;
+    }
+    for (option, words) in [("assumeno=1", "remove `assumeno`"), ("tsflags=test", "but app is not installed")] {
+        _ = machine.sh(&format!("cp /etc/dnf/dnf.conf /root; echo {option} >> /etc/dnf/dnf.conf"))?;
+        expect(&run(&machine, &app)?, 1, &[words]);
+        _ = machine.sh("mv /root/dnf.conf /etc/dnf/dnf.conf")?;
+    }
+    _ = machine.sh("mkdir -p /var/lib/dnf; rm -f /var/lib/dnf/history*; touch /var/lib/dnf/history.sqlite")?;
+    expect(&agent(&machine, "plan", &app)?, 0, &["install app"]);
+    _ = machine.sh("echo garbage of more than a hundred bytes > /var/lib/dnf/history.sqlite")?;
+    refused(&machine, &package("names = [\"dnf\"]"), &["dnf's history cannot be read", "move it aside"])?;
+    _ = machine.sh("truncate -s 50000 /var/lib/rpm/rpmdb.sqlite")?;
+    refused(&machine, &app, &["the database of rpm cannot be read", "rpm --verifydb"])
+}
+
+#[test]
+fn a_mirror_that_fails_is_no_missing_version() -> Result<()> {
+    let machine = machine(&[])?;
+    let url = "baseurl=http://user:hunter2@rpm.test/stable\ngpgcheck=0";
+    repository(&machine, url)?;
+    machine.world().fault("^GET rpm.test/stable/", 1000, Fault::status(503));
+    for name in ["glovo-test-extra=1.*", "glovo-test-extra"] {
+        let failed = run(&machine, &package(&format!("names = [\"{name}\"]")))?;
+        expect(
+            &failed,
+            75,
+            &["Status code: 503 for http://user:***@rpm.test/stable", "wait for the overloaded mirror"],
+        );
+        ensure!(!format!("{failed:?}").contains("hunter2"), "{failed:?}");
+    }
+    machine.world().clear_faults();
+    converge(&machine, &package("names = [\"glovo-test-extra=1.*\"]"), &["install glovo-test-extra=1.*"])
 }
 
 #[test]
@@ -312,6 +353,9 @@ fn a_package_file_is_checked_and_installed() -> Result<()> {
     let machine = machine(&[made("library", "1.0")])?;
     let new = Made { fields: "Requires: library\nEpoch: 1", ..made("agent", "2.0") };
     let (new, old) = (rpm(&machine, "/root", new)?, rpm(&machine, "/root", made("agent", "1.0"))?);
+    // rpm reads a text file as a list of packages.
+    fs::write(machine.path("/root/list.rpm"), format!("{old}\n"))?;
+    refused(&machine, &package_file("1.0-1.test", "/root/list.rpm"), &["the package file is not an rpm"])?;
     let words = ["the package file holds agent 1:2.0-1.test for noarch, but agent 2.1-1.test is declared"];
     refused(&machine, &package_file("2.1-1.test", &new), &words)?;
     converge(&machine, &package_file("1:2.0-1.test", &new), &["install 1:2.0-1.test from"])?;
@@ -360,6 +404,25 @@ fn an_upgrade_leaves_declared_versions_alone() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn an_upgrade_does_what_a_declaration_leaves() -> Result<()> {
+    let heir = Made { fields: "Obsoletes: loser < 2\nProvides: loser = 2", ..made("heir", "1.0") };
+    let machine = machine(&[made("app", "1.0"), made("loser", "1.0")])?;
+    let declared = package("names = [\"app\", \"loser\"]");
+    converge(&machine, &declared, &["install"])?;
+    publish(&machine, &[made("app", "2.0"), heir])?;
+    let made = fs::read_to_string(machine.path("/etc/yum.repos.d/made.repo"))?;
+    _ = machine.sh("dnf makecache --refresh")?;
+    // A repository without lists.
+    fs::write(machine.path("/etc/yum.repos.d/new.repo"), made.replace("made]", "new]"))?;
+    let all = upgrade("scope = \"all\"") + &declared;
+    expect(&agent(&machine, "plan", &all)?, 0, &["update the package lists, and install the upgrades"]);
+    expect(&run(&machine, &all)?, 0, &["converged: 1 change"]);
+    ensure!(state(&machine, "app")?.starts_with("app-2.0") && state(&machine, "loser")?.starts_with("loser-1.0"));
+    expect(&run(&machine, &all)?, 0, &["heir is left out: it would replace loser", "converged: 0 changes"]);
+    Ok(())
+}
+
 /// Starts dnf, and kills it in the script of a package.
 fn killed_in_post(machine: &Machine, command: &str) -> Result<()> {
     _ = machine.sh(&format!(
@@ -397,5 +460,18 @@ fn a_transaction_that_died_is_seen_and_repaired() -> Result<()> {
     killed_in_post(&machine, "/usr/local/bin/glovo-bootstrap run --steps /root/app.toml")?;
     converge(&machine, &package("names = [\"app\"]"), &["reinstall dependency, whose installation was interrupted"])?;
     ensure!(machine.sh("cat /run/ran")?.lines().count() == 2, "both scripts ran once");
-    Ok(())
+    // Meanwhile the repository has lost the version.
+    _ = machine.sh("rpm -e app dependency")?;
+    killed_in_post(&machine, "/usr/local/bin/glovo-bootstrap run --steps /root/app.toml")?;
+    _ = machine.sh(&format!("rm {REPOSITORY}/dependency-*"))?;
+    publish(&machine, &[])?;
+    _ = machine.sh("dnf makecache --refresh")?;
+    expect(
+        &run(&machine, &package("names = [\"app\"]"))?,
+        1,
+        &["the repositories no longer have it", "dnf remove dep"],
+    );
+    publish(&machine, &[Made { post: POST, ..made("dependency", "3.0") }])?;
+    _ = machine.sh("dnf makecache --refresh")?;
+    converge(&machine, &package("names = [\"app\"]"), &["reinstall dependency, whose installation was interrupted"])
 }
