@@ -1,5 +1,7 @@
 //! Checks everything before anything is changed, and lists all faults at once.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 
 use super::{Deploy, ManagersOn, artifacts::Artifacts, settings::DeploySettings};
@@ -185,21 +187,22 @@ fn steps(found: &mut Findings, managers: &ManagersOn, ami: &str, image: &Element
         Err(fault) if system.is_certain => return found.fault(format!("AMI {ami}: {name}: {fault}")),
         Err(fault) => return found.notes.push(format!("AMI {ami}: if its name ({name}) tells its system: {fault}")),
     };
-    let is_there = |manager: &Family| manager.distribution_ids().contains(&system.id);
-    let lacking = needed.iter().filter(|managers| !managers.iter().any(is_there));
-    let mut lacking: Vec<String> = lacking
-        .map(|managers| managers.iter().map(|manager| manager.name()).collect::<Vec<_>>().join(" or "))
+    let is_of = |manager: &Family| manager.distribution_ids().contains(&system.id);
+    let image = image.text("name");
+    let is_old = |manager: &Family| manager.old_images().iter().any(|begin| image.starts_with(begin));
+    let lacking = needed.iter().filter(|managers| !managers.iter().any(|manager| is_of(manager) && !is_old(manager)));
+    let faults: BTreeSet<String> = lacking
+        .map(|managers| {
+            let names = managers.iter().map(|manager| manager.name()).collect::<Vec<_>>().join(" or ");
+            let why = match managers.iter().find(|manager| is_of(manager)) {
+                Some(old) => format!("{} of this release ({image}) is not supported", old.name()),
+                None if system.is_certain => format!("{name} has no {names}"),
+                None => format!("its name ({name}) suggests that it has no {names}"),
+            };
+            format!("AMI {ami}: {why}, but the steps install packages with {names}")
+        })
         .collect();
-    lacking.sort_unstable();
-    lacking.dedup();
-    for managers in lacking {
-        let need = format!("but the steps install packages with {managers}");
-        if system.is_certain {
-            found.fault(format!("AMI {ami}: {name} has no {managers}, {need}"));
-        } else {
-            found.notes.push(format!("AMI {ami}: its name ({name}) suggests that it has no {managers}, {need}"));
-        }
-    }
+    if system.is_certain { found.faults.extend(faults) } else { found.notes.extend(faults) }
 }
 
 /// The systems of AMIs: `ID` of os-release(5), the beginning of the platform, parts of names. The first match counts.

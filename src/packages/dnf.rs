@@ -68,6 +68,11 @@ impl PackageManager for Dnf {
         &["amzn", "fedora", "rhel", "centos", "rocky", "almalinux", "ol"]
     }
 
+    fn old_images(&self) -> &'static [&'static str] {
+        // Their databases have an older format. The names are those that Amazon and Red Hat give.
+        &["amzn-ami-", "amzn2-", "RHEL-6", "RHEL-7", "RHEL-8"]
+    }
+
     fn databases(&self) -> &'static [&'static str] {
         // The last two are older formats. Reading them fails with their names.
         &[

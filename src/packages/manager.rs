@@ -24,6 +24,11 @@ pub trait PackageManager: Sync {
     /// Returns the `ID` of each of its distributions; os-release(5).
     fn distribution_ids(&self) -> &'static [&'static str];
 
+    /// Returns the beginnings of the names of those images of its distributions whose releases are too old for this family.
+    fn old_images(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Returns the files of which each machine of this family has one, and other machines none.
     fn databases(&self) -> &'static [&'static str];
 

@@ -103,6 +103,15 @@ fn the_built_in_steps_work_on_images_of_both_families() {
 }
 
 #[test]
+fn an_image_too_old_for_the_package_manager_is_refused() {
+    for name in ["amzn2-ami-kernel-5.10-hvm-2.0", "RHEL-8.9.0_HVM-20231101"] {
+        let refused = creates(&of_images(&[("ami-2", name)]), "ami-2", &[]).expect(2);
+        let told = format!("AMI ami-2: dnf of this release ({name}) is not supported, but the steps install packages");
+        let _ = refused.says(&told);
+    }
+}
+
+#[test]
 fn own_steps_need_an_image_that_they_can_work_on() {
     let digest = format!("key_sha256 = \"{:064}\"\n", 7);
     let repository = "[[resource]]\nkind = \"apt_repository\"\nname = \"a\"\nuris = [\"https://a/\"]\n\

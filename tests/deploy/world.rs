@@ -235,7 +235,7 @@ impl World {
                 let Some((architecture, name)) = self.images.get(id) else {
                     return missing("InvalidAMIID.NotFound", id);
                 };
-                let owner = if name.starts_with("al2023") { "amazon" } else { "" };
+                let owner = if name.starts_with("al2023") || name.starts_with("amzn2") { "amazon" } else { "" };
                 let platform = match *name {
                     name if name.starts_with("RHEL") => "Red Hat Enterprise Linux",
                     name if name.starts_with("SLES") => "SUSE Linux",
