@@ -18,6 +18,10 @@ const PLUGINS: [&str; 2] = [
 ];
 /// The configuration of the plugin, which may name another list.
 const CONFIGURATION: &str = "/etc/dnf/plugins/versionlock.conf";
+/// The configuration of dnf, which may turn off all plugins.
+const DNF_CONFIGURATION: &str = "/etc/dnf/dnf.conf";
+/// The values of an option that is off; dnf.conf(5).
+const FALSE: [&str; 4] = ["0", "no", "false", "off"];
 /// The list of the plugin by default.
 const LIST: &str = "/etc/dnf/plugins/versionlock.list";
 
@@ -62,15 +66,20 @@ fn list(root: &Root) -> Result<Option<AbsPath>> {
     for pattern in PLUGINS {
         is_there |= !root.matching(pattern)?.is_empty();
     }
-    let configuration = root.read_text(&CONFIGURATION.into())?;
-    let value = |name: &str| {
-        let values = configuration.lines().filter_map(|line| line.split_once('='));
-        values.filter(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned()).next_back()
-    };
-    if !is_there || value("enabled").is_some_and(|value| ["0", "no", "false"].contains(&&*value.to_lowercase())) {
+    let [configuration, of_dnf] = [CONFIGURATION, DNF_CONFIGURATION].map(|path| root.read_text(&path.into()));
+    let (configuration, of_dnf) = (configuration?, of_dnf?);
+    let is_off =
+        |text: &str, name: &str| value(text, name).is_some_and(|value| FALSE.contains(&&*value.to_lowercase()));
+    if !is_there || is_off(&configuration, "enabled") || is_off(&of_dnf, "plugins") {
         return Ok(None);
     }
-    Ok(Some(value("locklist").and_then(|path| path.parse().ok()).unwrap_or_else(|| LIST.into())))
+    Ok(Some(value(&configuration, "locklist").and_then(|path| path.parse().ok()).unwrap_or_else(|| LIST.into())))
+}
+
+/// Returns the last value of an option in a configuration of dnf.
+fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let values = text.lines().filter_map(|line| line.split_once('='));
+    values.filter(|(key, _)| key.trim() == name).map(|(_, value)| value.trim()).next_back()
 }
 
 /// Returns whether a line of the list holds a package: `nginx-1:1.24.0-1.*`, or a pattern such as `nginx-1.*`. A line with

@@ -330,6 +330,9 @@ fn a_hold_needs_the_plugin_and_is_its_list() -> Result<()> {
     expect(&run(&machine, &held)?, 1, &["plugin versionlock", "dnf install 'dnf-command(versionlock)'"]);
     // The plugin itself is no package of Debian 12's dnf; its list is what counts here.
     _ = machine.sh("mkdir -p /usr/lib/python3/dist-packages/dnf-plugins; touch /usr/lib/python3/dist-packages/dnf-plugins/versionlock.py")?;
+    _ = machine.sh("cp /etc/dnf/dnf.conf /root; echo plugins=False >> /etc/dnf/dnf.conf")?;
+    expect(&run(&machine, &held)?, 1, &["plugin versionlock, which is missing or disabled"]);
+    _ = machine.sh("mv /root/dnf.conf /etc/dnf/dnf.conf")?;
     converge(&machine, &held, &["hold app"])?;
     let list = machine.sh("cat /etc/dnf/plugins/versionlock.list")?;
     ensure!(list == "app-0:1.0-1.test.*\n", "{list}");
