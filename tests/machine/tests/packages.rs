@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use machine::{Machine, Options, UserData};
+use machine::{Machine, Options, Release, UserData};
 
 const UNITS: &str = "glovo-bootstrap.service glovo-bootstrap-converge.timer";
 
@@ -157,32 +157,100 @@ fn a_temporary_failure_is_tried_again_but_not_for_ever() -> Result<()> {
 }
 
 #[test]
-fn an_rpm_installs_and_leaves_nothing() -> Result<()> {
-    for package in packages(".rpm")? {
-        let root = std::env::temp_dir().join(format!("rpm-{}", std::process::id()));
-        fs::create_dir(&root)?;
-        let rpm = |arguments: &[&str]| -> Result<String> {
-            let mut command = Command::new("rpm");
-            command.arg("--root").arg(&root).args(arguments);
-            let output = command.output()?;
-            ensure!(output.status.success(), "{command:?}: {output:?}");
-            Ok(String::from_utf8(output.stdout)?)
-        };
-        let path = package.to_string_lossy();
-        // Scripts need a shell, which an empty root has not.
-        rpm(&["--install", "--noscripts", "--nodeps", "--ignorearch", &path])?;
-        let listed = rpm(&["--query", "--list", "glovo-bootstrap"])?;
-        for file in [
-            "/usr/bin/glovo-bootstrap",
-            "/usr/lib/systemd/system/glovo-bootstrap.service",
-            "/etc/glovo-bootstrap/README",
-        ] {
-            ensure!(root.join(&file[1..]).is_file() && listed.contains(file), "{file}: {listed}");
-        }
-        rpm(&["--verify", "--nodeps", "glovo-bootstrap"])?;
-        rpm(&["--erase", "--noscripts", "--nodeps", "glovo-bootstrap"])?;
-        ensure!(!root.join("usr/bin/glovo-bootstrap").exists());
-        fs::remove_dir_all(root)?;
+fn rpmlint_says_only_what_is_meant_so() -> Result<()> {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/rpm/rpmlint.toml");
+    let said = Command::new("rpmlint").arg("--config").arg(config).args(packages(".rpm")?).output()?;
+    let text = String::from_utf8_lossy(&said.stdout);
+    ensure!(said.status.success() && text.contains(" 0 errors, 0 warnings"), "{text}");
+    Ok(())
+}
+
+/// A machine whose only package manager is dnf.
+fn machine_with_dnf() -> Result<Machine> {
+    let machine = Machine::boot(Options { release: Release::Amazon, ..Options::default() })?;
+    let [package] = &packages(".x86_64.rpm")?[..] else { anyhow::bail!("more than one version in target/packages") };
+    fs::copy(package, machine.path("/root/package.rpm"))?;
+    Ok(machine)
+}
+
+#[test]
+fn an_installed_rpm_does_nothing_by_itself() -> Result<()> {
+    let machine = machine_with_dnf()?;
+    machine.sh("dnf -y install /root/package.rpm; /usr/bin/glovo-bootstrap --version; rpm --verify glovo-bootstrap")?;
+    machine.sh(&format!("! systemctl is-enabled {UNITS}; systemctl preset {UNITS}; ! systemctl is-enabled {UNITS}"))?;
+    machine.sh("systemctl start glovo-bootstrap.service")?;
+    assert_eq!(property(&machine, "ConditionResult")?, "no");
+    ensure!(!machine.path("/var/lib/glovo-bootstrap").exists());
+    let files = machine.sh("rpm --query --list glovo-bootstrap")?;
+    for file in [
+        "/usr/share/man/man1/glovo-bootstrap.1.gz",
+        "/usr/share/bash-completion/completions/glovo-bootstrap",
+        "/usr/share/zsh/site-functions/_glovo-bootstrap",
+        "/usr/share/fish/vendor_completions.d/glovo-bootstrap.fish",
+        "/etc/glovo-bootstrap/README",
+    ] {
+        ensure!(files.lines().any(|line| line == file), "{file} is not among\n{files}");
     }
+    let verified = machine.exec(&["sh", "-c", &format!("systemd-analyze verify --man=no {UNITS} 2>&1")])?;
+    ensure!(verified.code == 0 && verified.stdout.is_empty(), "{verified:?}");
+    Ok(())
+}
+
+/// Puts an earlier version of the package, with the same scripts, at `/root/earlier.rpm`.
+fn build_earlier_rpm(machine: &Machine) -> Result<()> {
+    let script = r#"
+        package=$2/package.rpm
+        script() { rpm --query --package --queryformat "%{$1}" "$package"; }
+        cat > earlier.spec << END
+Name: glovo-bootstrap
+Version: 0.0.1
+Release: 1
+Summary: An earlier version
+License: MIT OR Apache-2.0
+%description
+%{summary}.
+%install
+mkdir -p %{buildroot}/etc/glovo-bootstrap %{buildroot}/usr/lib/systemd
+echo earlier > %{buildroot}/etc/glovo-bootstrap/README
+cp -r "$1" %{buildroot}/usr/lib/systemd/system
+rm %{buildroot}/usr/lib/systemd/system/*.preset
+%preun
+$(script PREUN)
+%postun
+$(script POSTUN)
+%files
+%config(noreplace) /etc/glovo-bootstrap/README
+/usr/lib/systemd/system/*
+END
+        rpmbuild --quiet --define "_topdir $PWD/build" --target x86_64 -bb earlier.spec
+        cp build/RPMS/x86_64/*.rpm "$2"/earlier.rpm"#;
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/systemd");
+    let build = machine.directory().join("earlier");
+    fs::create_dir(&build)?;
+    let mut bash = Command::new("bash");
+    let bash = bash.args(["-euc", script, "bash"]).arg(units).arg(machine.path("/root")).current_dir(build);
+    let output = bash.output()?;
+    ensure!(output.status.success(), "{output:?}");
+    Ok(())
+}
+
+#[test]
+fn an_rpm_is_upgraded_and_removed() -> Result<()> {
+    let machine = machine_with_dnf()?;
+    build_earlier_rpm(&machine)?;
+    machine.sh("dnf -y install /root/earlier.rpm")?;
+    declare(&machine, &file("/root/declared"))?;
+    machine.sh(&format!("echo edited >> /etc/glovo-bootstrap/README; systemctl enable {UNITS}"))?;
+    machine.sh("systemctl start glovo-bootstrap-converge.timer")?;
+    machine.sh("dnf -y upgrade /root/package.rpm; rpm --query glovo-bootstrap | grep -v 0.0.1")?;
+    machine.sh(&format!("systemctl is-enabled {UNITS}; systemctl is-active glovo-bootstrap-converge.timer"))?;
+    machine.sh("grep edited /etc/glovo-bootstrap/README; systemctl start glovo-bootstrap; grep declared /root/declared")?;
+
+    machine.sh("dnf -y remove glovo-bootstrap; ! test -e /usr/bin/glovo-bootstrap")?;
+    machine.sh(&format!("! systemctl is-active {UNITS}; ! systemctl is-enabled {UNITS}"))?;
+    // The steps are the operator's, and rpm keeps a configuration file that was edited.
+    let left = "find /etc /usr -xdev -name '*glovo-bootstrap*' ! -path /usr/local/bin/glovo-bootstrap";
+    assert_eq!(machine.sh(left)?.trim(), "/etc/glovo-bootstrap");
+    machine.sh("ls /etc/glovo-bootstrap/steps/declared.toml /root/declared /etc/glovo-bootstrap/README.rpmsave")?;
     Ok(())
 }
