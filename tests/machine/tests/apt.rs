@@ -130,7 +130,7 @@ fn only_a_repository_with_the_pinned_key_is_taken() -> Result<()> {
     machine.sh("cp /etc/apt/trusted.gpg.d/machine-under-test.gpg /root/key.asc")?;
     let other = machine.sh("sha256sum /root/key.asc")?;
     let other = other.split_whitespace().next().unwrap_or_default().to_owned();
-    expect(&run(&machine, &repository("stable", &other))?, 1, &["NO_PUBKEY"]);
+    expect(&run(&machine, &repository("stable", &other))?, 1, &["declare the key that signs the repository"]);
     nothing_is_left()?;
 
     machine.sh("curl -fsS http://apt.test/key.asc > /root/key.asc")?;

@@ -110,10 +110,9 @@ fn a_package_that_the_system_needs_is_never_removed() -> Result<()> {
     install(&machine, "glovo-test-vital", "1.0", "Essential: yes\nDepends: glovo-test-below\n").unwrap_err();
     machine.sh("dpkg --install --force-depends /root/glovo-test-vital_1.0_all.deb")?;
     install(&machine, "glovo-test-below", "1.0", "")?;
-    // apt itself refuses these two.
-    let words = ["planning the removal failed", "glovo-test-vital : Depends: glovo-test-below"];
-    refused(&machine, &absent("glovo-test-below"), &words)?;
-    refused(&machine, &absent("libc6"), &["planning the removal failed"])
+    // Debian 12's apt and later ones refuse these two themselves.
+    refused(&machine, &absent("glovo-test-below"), &["the removal", "glovo-test-vital"])?;
+    refused(&machine, &absent("libc6"), &["the removal"])
 }
 
 #[test]

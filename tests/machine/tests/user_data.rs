@@ -175,7 +175,9 @@ fn keys_buckets_versions_and_arguments_arrive_as_they_are() -> Result<()> {
     // cloud-init finds no fault with the other format, and by its own way it comes to the same.
     let config = render(&url, &[&["--format", "cloud-config"], &options[..]].concat())?;
     fs::write(machine.path("/root/config"), config)?;
-    machine.sh("rm /usr/local/bin/*; cloud-init schema --config-file /root/config")?;
+    // Debian 11's has the command below `devel`.
+    let schema = "schema --config-file /root/config";
+    machine.sh(&format!("rm /usr/local/bin/*; cloud-init {schema} || cloud-init devel {schema}"))?;
     let shellify = "import yaml; from cloudinit.util import shellify; print(shellify(yaml.safe_load(open('/root/config'))['runcmd']))";
     let script = machine.exec(&["python3", "-c", shellify])?.success()?;
     let said = run(&machine, &script)?.success()?;
