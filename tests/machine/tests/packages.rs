@@ -244,7 +244,8 @@ fn an_rpm_is_upgraded_and_removed() -> Result<()> {
     machine.sh("systemctl start glovo-bootstrap-converge.timer")?;
     machine.sh("dnf -y upgrade /root/package.rpm; rpm --query glovo-bootstrap | grep -v 0.0.1")?;
     machine.sh(&format!("systemctl is-enabled {UNITS}; systemctl is-active glovo-bootstrap-converge.timer"))?;
-    machine.sh("grep edited /etc/glovo-bootstrap/README; systemctl start glovo-bootstrap; grep declared /root/declared")?;
+    machine
+        .sh("grep edited /etc/glovo-bootstrap/README; systemctl start glovo-bootstrap; grep declared /root/declared")?;
 
     machine.sh("dnf -y remove glovo-bootstrap; ! test -e /usr/bin/glovo-bootstrap")?;
     machine.sh(&format!("! systemctl is-active {UNITS}; ! systemctl is-enabled {UNITS}"))?;
