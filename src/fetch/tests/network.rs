@@ -47,7 +47,7 @@ fn run(program: &str, arguments: &str) {
 fn a_connection_of_which_the_other_end_is_gone_is_transient() {
     apart(|| {
         // The server would keep sending bytes.
-        let server = Server::replies(vec![Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n").then_drip()]);
+        let server = Server::start(|_, _| Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n").then_drip());
         let limits = settings_with(|network| {
             network.connect_timeout = Duration::from_millis(400);
             network.stall_timeout = Duration::from_secs(1);
@@ -59,7 +59,7 @@ fn a_connection_of_which_the_other_end_is_gone_is_transient() {
         assert!(eventually(&bench.system, || started.borrow()[0].1.progress.now().0 > 0));
         run("iptables", "-A INPUT -i lo -j DROP");
         let (code, told) = told(bench.system.fetch(&wanted));
-        assert_eq!((code, server.requests().len()), (75, 1), "{told}");
+        assert_eq!(code, 75, "{told}");
         assert!(told.contains("gave up after 3 attempts"), "{told}");
         assert!(told.contains("connecting to 127.0.0.1: timed out"), "{told}");
     });
@@ -70,9 +70,16 @@ fn a_download_goes_on_when_the_packets_come_again() {
     apart(|| {
         let body = parts::body(2 << 20);
         let of = body.clone();
+        // On a busy machine the download may be tried again before the packets vanish.
+        let have_come_again = Arc::new(AtomicBool::new(false));
+        let is_whole = have_come_again.clone();
         let server = Server::start(move |number, request| {
             let reply = parts::serve(&of, "\"v1\"", request);
-            if number == 0 { reply.cut(1_500_000).then_stall() } else { reply }
+            match number {
+                0 => reply.cut(1_500_000).then_stall(),
+                _ if is_whole.load(Ordering::Relaxed) => reply,
+                _ => reply.cut(0).then_stall(),
+            }
         });
         let mut settings = hasty_and_persistent();
         settings.network.connect_timeout = Duration::from_millis(400);
@@ -84,10 +91,10 @@ fn a_download_goes_on_when_the_packets_come_again() {
         run("iptables", "-A INPUT -i lo -j DROP");
         // This is long enough to see the stall and to try new connections.
         bench.system.host.stop.wait(Duration::from_secs(2)).unwrap();
-        assert_eq!(server.requests().len(), 1);
+        have_come_again.store(true, Ordering::Relaxed);
         run("iptables", "-F INPUT");
         assert!(parts::is(&bench.system.fetch(&wanted).unwrap(), &body));
-        assert!(server.requests()[1].header("range").is_some());
+        assert!(server.requests().last().unwrap().header("range").is_some());
     });
 }
 
