@@ -6,12 +6,16 @@ pub mod name;
 pub mod openpgp;
 mod proxy;
 pub mod rpm;
+pub mod signing_key;
 mod tools;
 
 use anyhow::{Result, bail};
 
 use self::{manager::Family, name::PackageName};
 use crate::{error::Fault, host::Host};
+
+/// The first line of a repository's file that a manifest declares.
+pub const DECLARED: &str = "# Written by glovo-bootstrap: change its manifest instead.";
 
 /// Declares the folder of each family, and the table of all of them.
 macro_rules! families {

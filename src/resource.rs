@@ -19,6 +19,7 @@ pub mod link;
 pub mod mount;
 pub mod package;
 pub mod package_file;
+mod repository;
 pub mod selinux_boolean;
 pub mod service;
 pub mod swap;
@@ -27,6 +28,7 @@ pub mod tcp_check;
 pub mod tree;
 pub mod upgrade;
 pub mod user;
+pub mod yum_repository;
 
 use std::fmt;
 
@@ -309,6 +311,7 @@ pub static KINDS: &[KindEntry] = &[
     kind::<package_file::PackageFile>(),
     kind::<upgrade::Upgrade>(),
     kind::<apt_repository::AptRepository>(),
+    kind::<yum_repository::YumRepository>(),
     kind::<directory::Directory>(),
     kind::<file::File>(),
     kind::<archive::UnpackedArchive>(),

@@ -21,7 +21,6 @@ mod version;
 
 use anyhow::Result;
 
-pub use self::sources::DECLARED;
 use self::{
     dpkg::{DpkgStatus, PackageState},
     policy::ServicesHeld,

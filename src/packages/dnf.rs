@@ -14,6 +14,7 @@ mod lock;
 mod name;
 mod reboot;
 mod removal;
+pub mod repository;
 mod transaction;
 mod upgrade;
 

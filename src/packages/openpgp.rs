@@ -18,6 +18,7 @@ const END: &str = "-----END PGP PUBLIC KEY BLOCK-----";
 /// Packet tags, RFC 4880 section 4.3.
 const SECRET_KEY: u8 = 5;
 const PUBLIC_KEY: u8 = 6;
+const SIGNATURE: u8 = 2;
 /// The packets that may follow a public key: signature, trust, user id, public subkey, user attribute.
 const PARTS_OF_A_CERTIFICATE: [u8; 5] = [2, 12, 13, 14, 17];
 
@@ -95,6 +96,97 @@ impl Keyring {
     pub fn primary_keys(&self) -> &[Fingerprint] {
         &self.primary_keys
     }
+
+    /// Returns the armored text, with one block for each primary key. rpm reads only the first key of a block.
+    pub fn armored(&self) -> String {
+        let mut blocks: Vec<Vec<u8>> = vec![];
+        let mut rest = &self.packets[..];
+        while let Some((whole, tag, _)) = next_packet(&mut rest) {
+            match blocks.last_mut() {
+                Some(block) if tag != PUBLIC_KEY => block.extend(whole),
+                _ => blocks.push(whole.to_vec()),
+            }
+        }
+        blocks.iter().map(|block| armor(block)).collect()
+    }
+
+    /// Returns when its last primary key expires, in seconds since 1970; `None` if one of them never does.
+    pub fn expiry(&self) -> Option<u64> {
+        let mut keys: Vec<PrimaryKey> = vec![];
+        let mut rest = &self.packets[..];
+        while let Some((_, tag, body)) = next_packet(&mut rest) {
+            match (tag, keys.last_mut()) {
+                (PUBLIC_KEY, _) => {
+                    keys.push(PrimaryKey { created: number(body.get(1..5)?), signed: 0, lifetime: None });
+                }
+                (SIGNATURE, Some(key)) => key.read(body),
+                _ => {}
+            }
+        }
+        let expiries: Option<Vec<_>> = keys.iter().map(|key| Some((key.created + key.lifetime?) as u64)).collect();
+        expiries?.into_iter().max()
+    }
+}
+
+/// What the signatures of a primary key say about its life. Times are in seconds.
+struct PrimaryKey {
+    created: usize,
+    /// The time of the newest signature that counts.
+    signed: usize,
+    lifetime: Option<usize>,
+}
+
+impl PrimaryKey {
+    /// Reads a signature: of a user id (0x10 to 0x13) or of the key (0x1F); RFC 4880 section 5.2.
+    ///
+    /// The newest one counts. If another key has made it, it has no lifetime, and the key counts as one without an end.
+    fn read(&mut self, body: &[u8]) {
+        let &[4, 0x10..=0x13 | 0x1F, _, _, high, low, ..] = body else { return };
+        let Some(mut rest) = body.get(6..6 + number(&[high, low])) else { return };
+        let (mut signed, mut lifetime) = (0, None);
+        while let Some((kind, data)) = subpacket(&mut rest) {
+            match kind & 0x7F {
+                2 => signed = number(data),
+                9 => lifetime = Some(number(data)).filter(|lifetime| *lifetime > 0),
+                _ => {}
+            }
+        }
+        if signed >= self.signed {
+            (self.signed, self.lifetime) = (signed, lifetime);
+        }
+    }
+}
+
+/// Takes a subpacket's type and data off the front; section 5.2.3.1.
+fn subpacket<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
+    let length = match take(rest, 1)?[0] {
+        short @ 0..192 => usize::from(short),
+        long @ 192..255 => ((usize::from(long) - 192) << 8) + number(take(rest, 1)?) + 192,
+        255 => number(take(rest, 4)?),
+    };
+    let (kind, data) = take(rest, length)?.split_first()?;
+    Some((*kind, data))
+}
+
+/// Takes a whole packet off the front, and returns it with its tag and body.
+fn next_packet<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], u8, &'a [u8])> {
+    let before = *rest;
+    let (tag, body) = packet(rest)?;
+    Some((&before[..before.len() - rest.len()], tag, body))
+}
+
+/// Returns packets as a block of armored text; RFC 4880 section 6.2. rpm needs the checksum.
+fn armor(packets: &[u8]) -> String {
+    let body = BASE64.encode(packets);
+    let lines = body.as_bytes().chunks(64).map(String::from_utf8_lossy).collect::<Vec<_>>().join("\n");
+    let checksum = BASE64.encode(&crc24(packets).to_be_bytes()[1..]);
+    format!("{BEGIN}\n\n{lines}\n={checksum}\n{END}\n")
+}
+
+/// Returns the checksum of section 6.1.
+fn crc24(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| if crc & 0x80_0000 == 0 { crc << 1 } else { crc << 1 ^ 0x186_4CFB };
+    bytes.iter().fold(0xB7_04CE, |crc, byte| (0..8).fold(crc ^ u32::from(*byte) << 16, step) & 0xFF_FFFF)
 }
 
 /// Returns the fingerprints of the primary keys among packets.
@@ -222,6 +314,8 @@ pub fn fuzz(input: &[u8]) {
     assert_eq!(twice, Some(keyring.primary_keys.repeat(2)));
     let armor = format!("{BEGIN}\n\n{}\n{END}\n", BASE64.encode(keyring.packets()));
     assert_eq!(read(armor.as_bytes()).as_ref(), Some(&keyring));
+    assert_eq!(read(keyring.armored().as_bytes()).as_ref(), Some(&keyring));
+    _ = keyring.expiry();
     for outside in ["BEGIN PGP PUBLIC KEY BLOCK", "x", "-----", "\u{2014}"] {
         assert_eq!(read(format!("{outside}\n{armor}").as_bytes()), None);
         assert_eq!(read(format!("{armor}{outside}\n").as_bytes()), None);
@@ -271,6 +365,35 @@ Aw==
         let body = &binary[2..2 + usize::from(binary[1])];
         let length = u8::try_from(body.len()).unwrap();
         assert_eq!(primary_keys(&[&[0xC6, 255, 0, 0, 0, length], body].concat()), expected);
+    }
+
+    /// A key that gpg 2.2 made for this test on 2020-01-01, for one year.
+    const EXPIRED: &str = "\
+-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+mDMEXgvhABYJKwYBBAHaRw8BAQdAXtBo/LprsHZPqRGw78Vfu7+EKICSLkVb1PZE
+9WG+p4e0JnRlc3Qgb2YgZ2xvdm8tYm9vdHN0cmFwIDx0ZXN0QGludmFsaWQ+iJYE
+ExYIAD4WIQT0EnhQDGIDNHQ242KfdlAyuCdcGQUCXgvhAAIbAwUJAeEzgAULCQgH
+AgYVCgkICwIEFgIDAQIeAQIXgAAKCRCfdlAyuCdcGWImAQC2Zqxu6+JQMJyV4zcG
+PSeD6yNZJSLVqqL1GqzkgIwlJQD+IJEBl1GX3TbucqfoH6PL2TasoAB3CAlFXm5b
+dScHyAQ=
+=vbfc
+-----END PGP PUBLIC KEY BLOCK-----
+";
+
+    #[test]
+    fn a_keyring_expires_with_its_last_key() {
+        let expiry = |file: &str| Keyring::read(file.as_bytes()).unwrap().expiry();
+        assert_eq!(expiry(EXPIRED), Some(1_609_372_800), "as gpg --with-colons prints it");
+        assert_eq!(expiry(KEY), None);
+        assert_eq!(expiry(&format!("{EXPIRED}{KEY}")), None);
+    }
+
+    #[test]
+    fn armor_is_written_as_gpg_writes_it() {
+        for file in [KEY.to_owned(), EXPIRED.into(), format!("{EXPIRED}{KEY}")] {
+            assert_eq!(Keyring::read(file.as_bytes()).unwrap().armored(), file);
+        }
     }
 
     #[test]

@@ -1,27 +1,25 @@
 //! The kind `apt_repository`.
 
-mod key;
 mod words;
 
 use anyhow::{Context, Result};
-use nix::unistd::{getegid, geteuid};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::{
-    key::{Fingerprints, Key},
-    words::{RepositoryName, SourceWord, Uri},
+use self::words::{RepositoryName, SourceWord, Uri};
+use super::{
+    Change, Finding, Kind, Resource,
+    repository::{Trial, check_family, check_key, owned_by_root, read_owned},
 };
-use super::{Change, Finding, Kind, Resource};
 use crate::{
-    error::Fault,
-    fetch::{pull::Download, source::Source},
-    host::root::{Ownership, Root},
+    fetch::pull::Download,
+    host::root::Root,
     packages::{
-        self,
+        DECLARED,
         apt::{self, Apt},
-        manager::{Family, PackageManager},
+        manager::Family,
         openpgp::Keyring,
+        signing_key::{Fingerprints, Key, PinnedKey},
     },
     system::{Fact, System},
     value::{AbsPath, Sha256},
@@ -29,8 +27,8 @@ use crate::{
 
 /// The directory of keys that only a single source trusts; sources.list(5).
 const KEYRINGS: &str = "/etc/apt/keyrings";
-/// Limits the size of a keyring or sources file. Real ones are smaller.
-const MAX_FILE_BYTES: u64 = 1 << 20;
+/// The mode of the key and the sources file, which are no secrets. apt verifies signatures as the user `_apt`.
+const MODE: u32 = 0o644;
 
 /// A package repository with its own signing key, as a deb822 file in `/etc/apt/sources.list.d`. The file is written only
 /// after apt has downloaded the repository's index and verified its signature with this key. The key is trusted only for
@@ -100,30 +98,18 @@ impl Resource for AptRepository {
                 );
             }
         }
-        match &self.key {
-            Key::Inline(key) => {
-                if let Err(error) = self.read_key(key.as_bytes()) {
-                    findings.push(Finding::new("key", format!("{error:#}")));
-                }
-            }
-            Key::At(_) if self.key_sha256.is_none() && self.key_fingerprint.is_none() => findings.push(
-                Finding::new("key", "a key from a path or URL needs `key_sha256` or `key_fingerprint`")
-                    .hint("print one of them: sha256sum KEYFILE, or gpg --show-keys KEYFILE"),
-            ),
-            Key::At(_) => {}
-        }
+        findings.extend(check_key(self.pinned_key()));
         findings
     }
 
     fn prefetch(&self, system: &System) -> Option<Download> {
-        let Key::At(source) = &self.key else { return None };
         // A read error is reported later, when the run plans this resource.
         let there = self.published(system.root()).is_ok_and(|(keyring, _)| keyring.is_some());
-        (!there && !matches!(source, Source::File(_))).then(|| self.download(source))
+        self.pinned_key().prefetch().filter(|_| !there)
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
-        check_family(system)?;
+        check_family(system, &Apt, Self::NAME)?;
         let (keyring, now) = self.published(system.root())?;
         let wanted = keyring.map(|keyring| self.sources(&self.name.keyring, &keyring));
         let summary = match (now, wanted) {
@@ -132,6 +118,7 @@ impl Resource for AptRepository {
             (Some(_), Some(_)) => format!("change to {}", words(&self.uris)),
             (Some(_), None) => format!("replace the key by {}", self.key),
         };
+        self.pinned_key().check_age()?;
         let repository = self.clone();
         let publish = move |system: &System| repository.publish(system);
         Ok(vec![Change::new(summary, publish).brings([Fact::Path(self.name.sources.clone())])])
@@ -139,6 +126,10 @@ impl Resource for AptRepository {
 }
 
 impl AptRepository {
+    fn pinned_key(&self) -> PinnedKey<'_> {
+        PinnedKey { key: &self.key, sha256: self.key_sha256, fingerprints: self.key_fingerprint.as_ref() }
+    }
+
     /// Returns the content of the file in `sources.list.d`; deb822(5).
     fn sources(&self, path: &AbsPath, keyring: &Keyring) -> String {
         let fields = [
@@ -149,8 +140,8 @@ impl AptRepository {
             ("Architectures", words(&self.architectures)),
             ("Signed-By", path.to_string()),
         ];
-        let mut lines = vec![format!("{}\n", apt::DECLARED)];
-        lines.extend(self.record(keyring).map(|record| record + "\n"));
+        let mut lines = vec![format!("{DECLARED}\n")];
+        lines.extend(self.pinned_key().record(keyring).map(|record| record + "\n"));
         let given = fields.iter().filter(|(_, value)| !value.is_empty());
         lines.extend(given.map(|(field, value)| format!("{field}: {value}\n")));
         lines.concat()
@@ -158,10 +149,11 @@ impl AptRepository {
 
     /// Returns the keyring, if it is in place and the declared one, and the sources file, if it exists.
     fn published(&self, root: &Root) -> Result<(Option<Keyring>, Option<Vec<u8>>)> {
-        let sources = read_public(root, &self.name.sources)?;
-        let keyring = read_public(root, &self.name.keyring)?;
-        let keyring = keyring.and_then(|packets| self.recognize(&packets, sources.as_deref().unwrap_or_default()));
-        Ok((keyring, sources))
+        let sources = read_owned(root, &self.name.sources, MODE)?;
+        let installed = read_owned(root, &self.name.keyring, MODE)?.unwrap_or_default();
+        let keyring = Keyring::read(&installed).ok().filter(|keyring| keyring.packets() == installed);
+        let named_in = sources.as_deref().unwrap_or_default();
+        Ok((keyring.filter(|keyring| self.pinned_key().is(keyring, named_in)), sources))
     }
 
     /// Verifies the repository with temporary copies of its two files, then writes the files.
@@ -170,72 +162,22 @@ impl AptRepository {
     fn publish(&self, system: &System) -> Result<()> {
         let root = system.root();
         let RepositoryName { name, sources, keyring: path } = &self.name;
-        let keyring = self.fetch_key(system)?;
+        let keyring = self.pinned_key().fetch(system)?;
+        let public = owned_by_root(MODE);
         {
-            let trial = Trial::new(root, name)?;
-            root.write(&trial.keyring, public(), keyring.packets())?;
-            root.write(&trial.sources, public(), self.sources(&trial.keyring, &keyring).as_bytes())?;
-            apt::verify(system, &trial.sources)
+            let trial = Trial::of(root, name, ["gpg", "sources"])?;
+            let [trial_key, trial_sources] = &trial.paths;
+            root.write(trial_key, public, keyring.packets())?;
+            root.write(trial_sources, public, self.sources(trial_key, &keyring).as_bytes())?;
+            apt::verify(system, trial_sources)
                 .with_context(|| format!("{} was not added: it could not be verified", words(&self.uris)))?;
         }
         root.make_directories(&KEYRINGS.into(), 0o755)?;
-        root.write(path, public(), keyring.packets())?;
-        root.write(sources, public(), self.sources(path, &keyring).as_bytes())?;
+        root.write(path, public, keyring.packets())?;
+        root.write(sources, public, self.sources(path, &keyring).as_bytes())?;
         // Earlier releases wrote armored keys.
         let armored = AbsPath::from(KEYRINGS).join(&format!("{name}.asc"))?;
         if root.status(&armored)?.is_some() { root.remove(&armored) } else { Ok(()) }
-    }
-}
-
-/// Fails on a machine without apt.
-fn check_family(system: &System) -> Result<()> {
-    let family = packages::of(&system.host)?.name();
-    if family == Apt.name() {
-        return Ok(());
-    }
-    let message = format!("this machine installs packages with {family}, but {} is about apt", AptRepository::NAME);
-    Err(Fault::new(message).hint("limit it to other machines with `where`").into())
-}
-
-/// Temporary files for apt to verify. They are removed when this is dropped.
-///
-/// They are in `/run`, where a reboot removes those of a killed run. They are readable, because apt verifies signatures as
-/// the user `_apt`.
-struct Trial<'a> {
-    root: &'a Root,
-    keyring: AbsPath,
-    sources: AbsPath,
-}
-
-impl<'a> Trial<'a> {
-    fn new(root: &'a Root, name: &str) -> Result<Self> {
-        let run = AbsPath::from("/run");
-        let keyring = run.join(&format!("glovo-bootstrap-{name}.gpg"))?;
-        let sources = run.join(&format!("glovo-bootstrap-{name}.sources"))?;
-        Ok(Self { root, keyring, sources })
-    }
-}
-
-impl Drop for Trial<'_> {
-    fn drop(&mut self) {
-        for path in [&self.sources, &self.keyring] {
-            if let Err(error) = self.root.remove(path) {
-                tracing::warn!(%path, %error, "a temporary file was not removed");
-            }
-        }
-    }
-}
-
-/// Returns root's ownership with read permission for all: keys and sources are no secrets.
-fn public() -> Ownership {
-    Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o644 }
-}
-
-/// Reads a file with the right owner and mode; `None` otherwise, because another user could change it or apt not read it.
-fn read_public(root: &Root, path: &AbsPath) -> Result<Option<Vec<u8>>> {
-    match root.status(path)? {
-        Some(status) if status.ownership == public() => root.read(path, MAX_FILE_BYTES),
-        _ => Ok(None),
     }
 }
 
@@ -312,16 +254,18 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
             [format!("the key file has the key {FINGERPRINT}, but {} is declared", "0".repeat(40))]
         );
         let pinned = repository(&format!("key = \"https://example.com/key\"\nkey_fingerprint = \"{FINGERPRINT}\""));
-        assert!(pinned.read_key(KEY.as_bytes()).is_ok());
+        assert!(pinned.pinned_key().read(KEY.as_bytes()).is_ok());
         let second = "mDMEawM6YBYJKwYBBAHaRw8BAQdAzOb7Gz5fYO4Xc1tXP1uZBz27Z4kEKa0M3sva\nNQwyrNs=\n";
         let hidden =
             format!("{KEY}-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n{second}-----END PGP PUBLIC KEY BLOCK-----\n");
-        let error = pinned.read_key(hidden.as_bytes()).unwrap_err();
+        let error = pinned.pinned_key().read(hidden.as_bytes()).unwrap_err();
         let other = "the key file has the key 2EE425D81B49A5386B8506DD9A9C5A7350E34DB2";
         assert!(error.to_string().starts_with(other), "{error}");
         let digest = Sha256::of(KEY.as_bytes());
         let pinned = repository(&format!("key = \"https://example.com/key\"\nkey_sha256 = \"{digest}\""));
-        assert!(pinned.read_key(KEY.as_bytes()).is_ok() && pinned.read_key(hidden.as_bytes()).is_err());
+        assert!(
+            pinned.pinned_key().read(KEY.as_bytes()).is_ok() && pinned.pinned_key().read(hidden.as_bytes()).is_err()
+        );
     }
 
     #[test]
@@ -331,8 +275,9 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
         let second = "mDMEawM6YBYJKwYBBAHaRw8BAQdAzOb7Gz5fYO4Xc1tXP1uZBz27Z4kEKa0M3sva\nNQwyrNs=\n";
         let both = format!("{KEY}-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n{second}-----END PGP PUBLIC KEY BLOCK-----\n");
         let list = pinned(&format!("[\"{FINGERPRINT}\", \"{other}\"]"));
-        assert!(list.read_key(both.as_bytes()).is_ok() && list.read_key(KEY.as_bytes()).is_ok());
-        let error = pinned(&format!("[\"{FINGERPRINT}\", \"{third}\"]")).read_key(both.as_bytes()).unwrap_err();
+        assert!(list.pinned_key().read(both.as_bytes()).is_ok() && list.pinned_key().read(KEY.as_bytes()).is_ok());
+        let error =
+            pinned(&format!("[\"{FINGERPRINT}\", \"{third}\"]")).pinned_key().read(both.as_bytes()).unwrap_err();
         let message = format!("the key file has the key {other}, but {FINGERPRINT}, {third} are declared");
         assert_eq!(error.to_string(), message);
         let empty = "name = \"a\"\nuris = []\nsuites = []\nkey = \"/k\"\nkey_fingerprint = []";
@@ -442,7 +387,7 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
         let replace = ["replace the key by https://example.com/key".to_owned()];
         for file in [KEY.as_bytes(), &packets] {
             let repository = of(file);
-            let sources = repository.sources(&repository.name.keyring, &repository.read_key(file).unwrap());
+            let sources = repository.sources(&repository.name.keyring, &repository.pinned_key().read(file).unwrap());
             _ = image.put(SOURCES, sources);
             _ = image.put(KEYRING, &packets);
             assert_eq!(image.plan(&repository), (vec![], false));

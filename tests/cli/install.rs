@@ -398,7 +398,7 @@ fn the_completions_of_zsh_and_fish_ask_for_the_steps() {
     // run, bake and plan have a list, --from and --skip each; `steps show` has one.
     assert_eq!(zsh.matches(":_glovo_bootstrap_steps'").count(), 3 * 3 + 1, "{zsh}");
     assert!(zsh.find("_glovo_bootstrap_steps() {").unwrap() < zsh.find("if [ \"$funcstack[1]\"").unwrap());
-    assert!(zsh.contains("package package_file upgrade apt_repository directory"));
+    assert!(zsh.contains("package package_file upgrade apt_repository yum_repository directory"));
     let fish = sandbox.run(&["completions", "fish"]).expect(0).stdout;
     assert!(fish.contains("-l from -r -f -a \"(__fish_glovo_bootstrap_steps)\"") && fish.contains("apt_repository"));
 }

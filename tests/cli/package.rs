@@ -83,6 +83,53 @@ fn a_repository_on_a_machine_without_its_family_is_refused() {
     let _ = plan.says("this is not a Debian, Ubuntu, Amazon Linux 2023, RHEL or Fedora system").says("with `where`");
 }
 
+fn yum_repository(fields: &str) -> String {
+    format!("[[resource]]\nkind = \"yum_repository\"\nname = \"example\"\nkey = \"https://h.example/key\"\n{fields}\n")
+}
+
+const URL: &str = "baseurl = [\"https://h.example/$releasever/$basearch\"]";
+const PIN: &str = "key_fingerprint = \"2EE4 25D8 1B49 A538 6B85  06DD 9A9C 5A73 50E3 4DB2\"";
+
+#[test]
+fn wrong_declarations_of_a_repository_are_refused() {
+    let good = format!("{URL}\n{PIN}\npriority = 10\nexclude = [\"kernel*\"]\nusername = \"a\"\npassword = \"$1a$$\"");
+    let _ = validate(&yum_repository(&good)).expect(0);
+    for (from, to, words) in [
+        (PIN, "", "needs `key_sha256` or `key_fingerprint`"),
+        (URL, "", "declare one of `baseurl`, `metalink` and `mirrorlist`"),
+        (URL, &format!("{URL}\nmetalink = \"https://h.example/\""), "declare one of `baseurl`, `metalink`"),
+        ("https://h.example/$", "/srv/$", "is not a URL for dnf"),
+        ("https://h.example/$", "https://h.example/ $", "is not a URL for dnf"),
+        ("https://h.example/$", "https://user:secret@h.example/$", "must not have credentials"),
+        ("https://h.example/$", "http://h.example/$", "others in the network could read the password over http"),
+        ("username = \"a\"\n", "", "`username` and `password` belong together"),
+        ("\"$1a$$\"", "\"a$basearch\"", "dnf replaces a variable in it"),
+        ("\"$1a$$\"", "\" a\"", "has no blanks around it"),
+        ("priority = 10", "priority = 0", "a priority is a number from 1 to 99"),
+        ("kernel*", "kernel,x", "is not the name of a package, nor a pattern"),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let refused = validate(&yum_repository(&good.replacen(from, to, 1))).expect(2).says(words).says("1 fault");
+        assert!(!refused.stderr.contains("$1a"), "{refused:?}");
+    }
+    let unsigned = format!("{URL}\n{PIN}\nrepo_gpgcheck = false");
+    let _ = validate(&yum_repository(&unsigned)).expect(0);
+    let _ =
+        validate(&yum_repository(&unsigned.replace("https", "http"))).expect(2).says("choose old packages over http");
+    let main = yum_repository(&format!("{URL}\n{PIN}")).replace("\"example\"", "\"main\"");
+    let _ = validate(&main).expect(2).says("is not the id of a repository");
+}
+
+#[test]
+fn a_repository_of_another_family_is_refused_at_plan() {
+    let sandbox = Sandbox::new();
+    std::fs::create_dir_all(sandbox.at("tree/var/lib/dpkg/updates")).unwrap();
+    let _ = sandbox.write("tree/var/lib/dpkg/status", "");
+    let manifest = sandbox.manifest(&yum_repository(&format!("{URL}\n{PIN}")));
+    let plan = sandbox.run(&["plan", "--root", &sandbox.at("tree"), "--steps", &manifest]).expect(1);
+    let _ = plan.says("this machine installs packages with apt, but yum_repository is about dnf").says("with `where`");
+}
+
 fn package_file(fields: &str) -> String {
     format!("[[resource]]\nkind = \"package_file\"\n{fields}\n")
 }

@@ -9,7 +9,7 @@ use crate::rooms::{product_files, root};
 const OF_A_FAMILY: [&str; 12] =
     ["apt", "dpkg", "deb", "deb822", "debian", "ubuntu", "debconf", "dnf", "rpm", "rpmdb", "yum", "versionlock"];
 /// The places outside the folder of the family that may have these words, with the reason.
-const EXCEPTIONS: [(&str, &str, &str); 15] = [
+const EXCEPTIONS: [(&str, &str, &str); 18] = [
     ("packages.rs", "apt::Apt,", "the line of the family"),
     ("packages.rs", "dnf::Dnf,", "the line of the family"),
     ("packages.rs", "pub mod rpm;", "the reader of this family's database"),
@@ -18,6 +18,9 @@ const EXCEPTIONS: [(&str, &str, &str); 15] = [
     ("resource/apt_repository.rs", "", "a kind of this family alone; another family brings a kind of its own"),
     ("resource/apt_repository/", "", "the same kind"),
     ("resource.rs", "apt_repository", "the two lines of this kind"),
+    ("resource/yum_repository.rs", "", "a kind of this family alone"),
+    ("resource/yum_repository/", "", "the same kind"),
+    ("resource.rs", "yum_repository", "the two lines of this kind"),
     ("resource/package_file.rs", "_amd64.deb\"", "the file of the example, which has the ending of one family"),
     ("host/facts.rs", "", "names of architectures that manifests use"),
     ("value/distribution.rs", "", "names of distributions that manifests use"),

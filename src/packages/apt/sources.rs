@@ -6,13 +6,11 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::{host::command::Finished, system::System, value::AbsPath};
+use crate::{host::command::Finished, packages::DECLARED, system::System, value::AbsPath};
 
 const LIST: &str = "/etc/apt/sources.list";
 /// The directory of the other sources files. `apt_repository` writes its files there.
 pub(crate) const PARTS: &str = "/etc/apt/sources.list.d";
-/// The first line of a sources file that a manifest declares.
-pub const DECLARED: &str = "# Written by glovo-bootstrap: change its manifest instead.";
 /// Limits the size of a sources file. Real ones are smaller.
 const MAX_BYTES: u64 = 1 << 20;
 

@@ -20,7 +20,8 @@ pub(crate) const TABLE: CauseTable = CauseTable { own_lines, rows: &[
     (Cause::Permanent, &["GPG verification is enabled", "Bad GPG signature", "Signing key not found",
             "signature verification error", "key import failed", "Failed to retrieve GPG key", "Invalid GPG Key",
             "Import of key(s) didn't help", "Problem repository"],
-        "declare the key that signs the repository; to see the keys that it names: grep -r gpgkey /etc/yum.repos.d"),
+        "declare the key that signs the repository; if it is declared, the key has expired or its index was changed on the \
+         way; to see the keys of all repositories: grep -r gpgkey /etc/yum.repos.d"),
     (Cause::Permanent, &["is not signed", "GPG check FAILED", "is not installed. Failing package", "not correctly installed"],
         "use signed packages, or declare the key that signs them; to list the keys: rpm -qa gpg-pubkey*"),
     (Cause::Permanent, &["Curl error (60)", "Curl error (77)", "Curl error (58)", "Curl error (59)"],
