@@ -159,6 +159,10 @@ impl PackageManager for Dnf {
         hold::release_command(package)
     }
 
+    fn has_releases(&self) -> bool {
+        true
+    }
+
     fn reboot_reasons(&self, host: &Host) -> Result<Vec<String>> {
         reboot::reasons(host)
     }
@@ -180,8 +184,8 @@ fn lack(host: &Host, name: &PackageName) -> Result<Option<Lack>> {
     let Some(fitting) = instances.iter().rev().find(|package| name::fits(name, package)) else {
         return Ok(Some(Lack::Package(Some(newest.evr()))));
     };
-    let is_torn = interrupted::of(host)?.has(fitting);
-    Ok(is_torn.then(|| Lack::Unpacking("its installation was interrupted".into())))
+    let died = interrupted::of(host)?.what_died(fitting);
+    Ok(died.map(|what| Lack::Unpacking(format!("its {what} was interrupted"))))
 }
 
 /// Returns a program that asks no questions and uses the same proxies as downloads.

@@ -105,6 +105,11 @@ pub trait PackageManager: Sync {
     /// Returns the command line that releases a held package, for hints.
     fn release_command(&self, package: &str) -> String;
 
+    /// Returns whether an upgrade can name a release of the distribution; [`UpgradeRequest::release`].
+    fn has_releases(&self) -> bool {
+        false
+    }
+
     /// Returns the reasons why this machine needs a reboot, one sentence each; none if it needs no reboot.
     ///
     /// They may hold after a reboot too, such as a newer kernel that the boot loader does not select.
@@ -199,6 +204,8 @@ impl fmt::Display for UpgradeScope {
 pub struct UpgradeRequest {
     /// Which packages are upgraded.
     pub scope: UpgradeScope,
+    /// The release of the distribution whose packages are the new ones; `None` for the machine's.
+    pub release: Option<String>,
     /// The packages that stay at their installed versions, beside those that the machine holds.
     pub hold: Vec<PackageName>,
     /// The packages with declared versions. They are not upgraded to others.

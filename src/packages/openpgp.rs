@@ -97,7 +97,7 @@ impl Keyring {
         &self.primary_keys
     }
 
-    /// Returns the armored text, with one block for each primary key. rpm reads only the first key of a block.
+    /// Returns the armored text, with one block for each primary key. A package manager may read only the first one of a block.
     pub fn armored(&self) -> String {
         let mut blocks: Vec<Vec<u8>> = vec![];
         let mut rest = &self.packets[..];
@@ -175,7 +175,7 @@ fn next_packet<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], u8, &'a [u8])> {
     Some((&before[..before.len() - rest.len()], tag, body))
 }
 
-/// Returns packets as a block of armored text; RFC 4880 section 6.2. rpm needs the checksum.
+/// Returns packets as a block of armored text; RFC 4880 section 6.2. Some readers need the checksum.
 fn armor(packets: &[u8]) -> String {
     let body = BASE64.encode(packets);
     let lines = body.as_bytes().chunks(64).map(String::from_utf8_lossy).collect::<Vec<_>>().join("\n");

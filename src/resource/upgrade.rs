@@ -1,11 +1,12 @@
 //! The kind `upgrade`.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Change, Finding, Kind, Resource, package::repairs};
 use crate::{
+    error::Fault,
     packages::{
         self,
         manager::{Family, PackageChange, UpgradeRequest, UpgradeScope},
@@ -26,11 +27,31 @@ const MAX_NAMED: usize = 10;
 #[serde(deny_unknown_fields)]
 pub struct Upgrade {
     /// Which upgrades: `all`, or `security`: those of the distribution's security repository, for dnf those that a security
-    /// advisory of a repository names. Amazon Linux 2023 has new versions only with a new `releasever`.
+    /// advisory of a repository names.
     scope: UpgradeScope,
+    /// The release whose packages are the new ones, such as `2023.10.20260105`. Amazon Linux 2023 locks a machine at the
+    /// release of its image, so that without this field an upgrade finds nothing. A machine at this release or at a newer
+    /// one is left as it is. Only for dnf.
+    release: Option<ReleaseVersion>,
     /// Packages that are not upgraded, beside those that the machine holds. Names without a version.
     #[serde(default)]
     hold: Vec<PackageName>,
+}
+
+/// The version of a release: numbers with dots between them.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String", extend("pattern" = "^[0-9]+([.][0-9]+)*$"))]
+pub(super) struct ReleaseVersion(String);
+
+impl TryFrom<String> for ReleaseVersion {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        ensure!(text.split('.').all(is_number), "`{text}` is not a release, such as 2023.10.20260105");
+        Ok(Self(text))
+    }
 }
 
 impl Kind for Upgrade {
@@ -54,7 +75,10 @@ impl Resource for Upgrade {
     }
 
     fn package_managers(&self) -> Option<Vec<Family>> {
-        let reads_all = |family: &&Family| self.hold.iter().all(|name| family.read_name(&name.text).is_ok());
+        let reads_all = |family: &&Family| {
+            self.hold.iter().all(|name| family.read_name(&name.text).is_ok())
+                && (self.release.is_none() || family.has_releases())
+        };
         Some(packages::FAMILIES.iter().filter(reads_all).copied().collect())
     }
 
@@ -69,6 +93,12 @@ impl Resource for Upgrade {
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         let manager = packages::of(&system.host)?;
+        if self.release.is_some() && !manager.has_releases() {
+            let message = format!("this machine installs packages with {}, which has no `release`", manager.name());
+            return Err(Fault::new(message)
+                .hint("leave out `release`, or limit it to other machines with `where`")
+                .into());
+        }
         if system.is_live() {
             for reason in manager.reboot_reasons(&system.host)? {
                 system.warn(format!("this machine needs a reboot: {reason}"));
@@ -77,13 +107,14 @@ impl Resource for Upgrade {
         let request = self.request(system, manager)?;
         let upgrades = manager.upgrades(system, &request)?;
         let mut changes = repairs(system, manager, upgrades.are_lists_old || !upgrades.changes.is_empty())?;
+        let to = self.release.as_ref().map(|release| format!(" of release {}", release.0)).unwrap_or_default();
         let summary = match (upgrades.are_lists_old, upgrades.changes.is_empty()) {
             (false, true) => return Ok(changes),
-            (true, true) => "update the package lists, and install the upgrades that they have then".into(),
+            (true, true) => format!("update the package lists{to}, and install the upgrades that they have then"),
             (false, false) => described(&upgrades.changes),
             (true, false) => {
                 format!(
-                    "update the package lists, and install the upgrades that they have then; now: {}",
+                    "update the package lists{to}, and install the upgrades that they have then; now: {}",
                     described(&upgrades.changes)
                 )
             }
@@ -101,7 +132,8 @@ impl Upgrade {
         let declared = system.declared_packages();
         let declared = declared.iter().filter_map(|declared| manager.read_name(declared).ok());
         let declared = declared.filter(|declared| declared.version.is_some()).collect();
-        Ok(UpgradeRequest { scope: self.scope, hold, declared })
+        let release = self.release.as_ref().map(|release| release.0.clone());
+        Ok(UpgradeRequest { scope: self.scope, release, hold, declared })
     }
 }
 

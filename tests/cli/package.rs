@@ -130,6 +130,23 @@ fn a_repository_of_another_family_is_refused_at_plan() {
     let _ = plan.says("this machine installs packages with apt, but yum_repository is about dnf").says("with `where`");
 }
 
+#[test]
+fn a_release_is_only_for_the_family_that_has_them() {
+    let upgrade = |release: &str| {
+        format!("phase = \"boot\"\n[[resource]]\nkind = \"upgrade\"\nscope = \"all\"\nrelease = \"{release}\"\n")
+    };
+    let _ = validate(&upgrade("2023.10.20260105")).expect(0);
+    for wrong in ["2023.*", "", "latest", "2023..1", "2023.10 --nogpgcheck"] {
+        let _ = validate(&upgrade(wrong)).expect(2).says("is not a release, such as 2023.10.20260105");
+    }
+    let sandbox = Sandbox::new();
+    std::fs::create_dir_all(sandbox.at("tree/var/lib/dpkg/updates")).unwrap();
+    let _ = sandbox.write("tree/var/lib/dpkg/status", "");
+    let manifest = sandbox.manifest(&upgrade("2023.10.20260105"));
+    let plan = sandbox.run(&["plan", "--root", &sandbox.at("tree"), "--steps", &manifest]).expect(1);
+    let _ = plan.says("this machine installs packages with apt, which has no `release`");
+}
+
 fn package_file(fields: &str) -> String {
     format!("[[resource]]\nkind = \"package_file\"\n{fields}\n")
 }

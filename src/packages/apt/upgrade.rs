@@ -177,7 +177,7 @@ mod tests {
 
     fn is_wanted_in(scope: UpgradeScope, declared: &[&str], line: &str) -> bool {
         let declared = declared.iter().map(|name| name.parse().unwrap()).collect();
-        let request = UpgradeRequest { scope, hold: vec![], declared };
+        let request = UpgradeRequest { scope, release: None, hold: vec![], declared };
         is_wanted(&request, &transaction::parse(line).unwrap(), line)
     }
 

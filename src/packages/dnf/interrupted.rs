@@ -1,4 +1,5 @@
-//! Transactions that died. rpm calls a package installed before its scripts have run, so that only dnf's history shows it.
+//! Transactions that died. rpm calls a package installed before its scripts have run, and until its removal has ended, so
+//! that only dnf's history shows it.
 
 use std::{cell::Cell, collections::BTreeSet};
 
@@ -29,16 +30,19 @@ pub(crate) struct Interrupted {
     all: Vec<RpmPackage>,
     /// Those of this program's transactions.
     own: Vec<RpmPackage>,
+    /// Those whose removal died. Their files may be gone.
+    leaving: Vec<RpmPackage>,
 }
 
 impl Interrupted {
     fn read(root: &Root, database: &RpmDatabase) -> Result<Self> {
         let mut interrupted = Self::default();
         for transaction in unfinished(root)? {
+            let is_installed = |package: &RpmPackage| database.instances(&package.name).contains(package);
+            interrupted.leaving.extend(transaction.removals.into_iter().filter(|package| is_installed(package)));
             let packages = transaction.packages.into_iter().map(|unfinished| unfinished.package);
             // What is not installed is missing, and an ordinary installation brings it.
-            let installed: Vec<_> =
-                packages.filter(|package| database.instances(&package.name).contains(package)).collect();
+            let installed: Vec<_> = packages.filter(|package| is_installed(package)).collect();
             if transaction.command_line.contains(COMMENT) {
                 interrupted.own.extend(installed.iter().cloned());
             }
@@ -47,9 +51,11 @@ impl Interrupted {
         Ok(interrupted)
     }
 
-    /// Returns whether a package is one whose installation died.
-    pub(crate) fn has(&self, package: &RpmPackage) -> bool {
-        self.all.contains(package)
+    /// Returns what died before its end, if it was about this package: the installation or the removal.
+    pub(crate) fn what_died(&self, package: &RpmPackage) -> Option<&'static str> {
+        [("installation", &self.all), ("removal", &self.leaving)]
+            .into_iter()
+            .find_map(|(what, packages)| packages.contains(package).then_some(what))
     }
 }
 
@@ -140,7 +146,7 @@ pub(crate) fn renew(system: &System, packages: &[RpmPackage], may_upgrade: bool)
 fn left(system: &System, packages: &[RpmPackage]) -> Result<Vec<RpmPackage>> {
     system.host.forget();
     let interrupted = of(&system.host)?;
-    Ok(packages.iter().filter(|package| interrupted.has(package)).cloned().collect())
+    Ok(packages.iter().filter(|package| interrupted.what_died(package).is_some()).cloned().collect())
 }
 
 fn gone(package: &RpmPackage) -> anyhow::Error {

@@ -51,7 +51,9 @@ mod tests {
     #[test]
     fn only_the_cache_of_a_repository_is_its_own() {
         assert!(is_of("app-0123456789abcdef", "app"));
-        for other in ["app-testing-0123456789abcdef", "app", "app-0123456789abcdefg", "app-0123456789abcdeg", "app.solv"] {
+        for other in
+            ["app-testing-0123456789abcdef", "app", "app-0123456789abcdefg", "app-0123456789abcdeg", "app.solv"]
+        {
             assert!(!is_of(other, "app"), "{other}");
         }
         assert!(is_of("app-testing-0123456789abcdef", "app-testing"));

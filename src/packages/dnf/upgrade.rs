@@ -1,6 +1,9 @@
 //! Upgrades of the installed packages.
 //!
 //! A new package may replace an installed one (`Obsoletes`), but none that the manifest declares. Such a package is left out.
+//!
+//! Amazon Linux 2023 locks its repositories at a release. A new release is a new value of dnf's variable `releasever`. Its
+//! upgrade of the package `system-release` makes it the machine's own.
 
 use std::{collections::BTreeSet, time::SystemTime};
 
@@ -15,18 +18,27 @@ use crate::{
     packages::{
         manager::{PackageChange, UpgradeRequest, UpgradeScope, Upgrades},
         name::is_declared,
-        rpm::{database::RpmPackage, version::split},
+        rpm::{
+            database::{RpmDatabase, RpmPackage},
+            version::{order_of_parts, split},
+        },
     },
     system::System,
 };
 
+/// The package whose version is the release of the machine.
+const RELEASE: &str = "system-release";
+
 /// Returns the upgrades that the present package lists have.
 pub(crate) fn planned(system: &System, request: &UpgradeRequest) -> Result<Upgrades> {
+    if has_release(&*system.host.read_once(RpmDatabase::read)?, request) {
+        return Ok(Upgrades { are_lists_old: false, changes: vec![] });
+    }
     let are_lists_old = lists::are_old(system.root(), SystemTime::now())?;
     if are_lists_old && !lists::exist(system.root())? {
         return Ok(Upgrades { are_lists_old, changes: vec![] });
     }
-    // Without the lists of one repository, such as a new one, the upgrade updates all.
+    // Without the lists of one repository, such as a new one or one of the release, the upgrade updates all.
     let resolved = resolve(system, request)?;
     let are_lists_old = are_lists_old || resolved.is_none();
     let ResolvedUpgrade { changes, warnings, .. } = resolved.unwrap_or_default();
@@ -34,6 +46,12 @@ pub(crate) fn planned(system: &System, request: &UpgradeRequest) -> Result<Upgra
         system.warn(warning);
     }
     Ok(Upgrades { are_lists_old, changes })
+}
+
+/// Returns whether the machine has the requested release, or a newer one.
+fn has_release(database: &RpmDatabase, request: &UpgradeRequest) -> bool {
+    let Some(release) = &request.release else { return false };
+    database.package(RELEASE, None).is_some_and(|package| order_of_parts(&package.version, release).is_ge())
 }
 
 /// Updates old package lists, and installs the upgrades.
@@ -45,14 +63,14 @@ pub(crate) fn upgrade(system: &System, request: &UpgradeRequest) -> Result<()> {
     let resolved = if let Some(resolved) = present {
         resolved
     } else {
-        let update = dnf("makecache").arg("--refresh");
+        let update = dnf("makecache").arg("--refresh").args(release(request));
         TOOLS.persevere(system, "updating the package lists", || run(system, &update), |_| Ok(false))?;
         resolve(system, request)?.ok_or_else(lists::missing)?
     };
     if resolved.changes.is_empty() {
         return Ok(());
     }
-    let command = dnf("upgrade").args(options(request.scope, &resolved.excluded)).arg(protect_declared(system));
+    let command = dnf("upgrade").args(options(request, &resolved.excluded)).arg(protect_declared(system));
     TOOLS.persevere(system, "upgrading packages", || run(system, &command), |_| Ok(false))
 }
 
@@ -74,7 +92,7 @@ fn resolve(system: &System, request: &UpgradeRequest) -> Result<Option<ResolvedU
     let excluded = request.hold.iter().map(|name| name.text.clone()).collect();
     let mut resolved = ResolvedUpgrade { excluded, ..ResolvedUpgrade::default() };
     loop {
-        let options = options(request.scope, &resolved.excluded);
+        let options = options(request, &resolved.excluded);
         let simulated = simulated(system, "planning the upgrade", "upgrade", &options)?;
         let Some(Simulation { changes, replacements }) = simulated else { return Ok(None) };
         let mut unwanted: Vec<_> = changes.iter().filter_map(|change| unwanted(request, change)).collect();
@@ -116,11 +134,17 @@ fn unwanted(request: &UpgradeRequest, change: &PackageChange) -> Option<String> 
     declared.filter(|declared| !fits(declared, &package)).map(|_| format!("{}-{to}.*", changed.name)).next()
 }
 
-fn options(scope: UpgradeScope, excluded: &BTreeSet<String>) -> Vec<String> {
-    let security = (scope == UpgradeScope::Security).then_some("--security");
+/// Returns the option that names the release.
+fn release(request: &UpgradeRequest) -> Option<String> {
+    request.release.as_ref().map(|release| format!("--releasever={release}"))
+}
+
+fn options(request: &UpgradeRequest, excluded: &BTreeSet<String>) -> Vec<String> {
+    let security = (request.scope == UpgradeScope::Security).then_some("--security");
     // With an excluded version, the best upgrade of another package may be out of reach.
     let nobest = (!excluded.is_empty()).then_some("--nobest");
     let options = [Some("--setopt=install_weak_deps=0"), security, nobest].into_iter().flatten().map(str::to_owned);
+    let options = options.chain(release(request));
     options.chain(excluded.iter().map(|pattern| format!("--exclude={pattern}"))).collect()
 }
 
@@ -128,9 +152,13 @@ fn options(scope: UpgradeScope, excluded: &BTreeSet<String>) -> Vec<String> {
 mod tests {
     use super::*;
 
+    fn of(scope: UpgradeScope) -> UpgradeRequest {
+        UpgradeRequest { scope, release: None, hold: vec![], declared: vec![] }
+    }
+
     fn unwanted_of(declared: &[&str], to: &str) -> Option<String> {
         let declared = declared.iter().map(|name| read(name).unwrap()).collect();
-        let request = UpgradeRequest { scope: UpgradeScope::All, hold: vec![], declared };
+        let request = UpgradeRequest { declared, ..of(UpgradeScope::All) };
         unwanted(&request, &PackageChange { name: "nodejs".into(), from: Some("1:20.1-1".into()), to: Some(to.into()) })
     }
 
@@ -144,9 +172,26 @@ mod tests {
     }
 
     #[test]
+    fn a_release_is_reached_with_its_package() {
+        let package = |version: &str| RpmPackage {
+            name: RELEASE.into(),
+            epoch: 0,
+            version: version.into(),
+            release: "0.amzn2023".into(),
+            architecture: "noarch".into(),
+        };
+        let request = UpgradeRequest { release: Some("2023.10.20260105".into()), ..of(UpgradeScope::All) };
+        let has = |version| has_release(&RpmDatabase::of([package(version)]), &request);
+        assert!(has("2023.10.20260105") && has("2023.11.20260301") && !has("2023.9.20250929"));
+        assert!(!has_release(&RpmDatabase::default(), &request));
+        assert!(!has_release(&RpmDatabase::of([package("2023.10.20260105")]), &of(UpgradeScope::All)));
+        assert!(options(&request, &BTreeSet::new()).contains(&"--releasever=2023.10.20260105".into()));
+    }
+
+    #[test]
     fn only_a_security_upgrade_is_limited_to_advisories() {
         let words = |scope, excluded: &[&str]| {
-            format!("{:?}", options(scope, &excluded.iter().map(|pattern| (*pattern).to_owned()).collect()))
+            format!("{:?}", options(&of(scope), &excluded.iter().map(|pattern| (*pattern).to_owned()).collect()))
         };
         assert!(words(UpgradeScope::Security, &[]).contains("--security"));
         let all = words(UpgradeScope::All, &["nodejs"]);

@@ -19,6 +19,8 @@ const BEGUN: i64 = 0;
 const DONE: i64 = 1;
 /// The actions that put a package on the system: install, downgrade, obsolete, upgrade, reinstall.
 const ARRIVALS: [i64; 5] = [1, 2, 4, 6, 9];
+/// The action that removes a package, and puts no other one in its place.
+const REMOVE: i64 = 8;
 
 /// A transaction without an end. It can also be one that runs now: look for its lock first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub struct UnfinishedTransaction {
     pub command_line: String,
     /// The packages that it was to put on the system, without those that a later transaction has put there.
     pub packages: Vec<UnfinishedPackage>,
+    /// The packages that it was to remove, without those that a later transaction has put there or removed.
+    pub removals: Vec<RpmPackage>,
 }
 
 /// A package of a transaction without an end.
@@ -72,7 +76,7 @@ pub(super) fn read(sqlite: &Sqlite) -> Result<Vec<UnfinishedTransaction>> {
         _ = states.insert(id, state);
         if state == BEGUN {
             let (begun, command_line) = (row.integer("dt_begin")?, row.text("cmdline")?);
-            let transaction = UnfinishedTransaction { id, begun, command_line, packages: vec![] };
+            let transaction = UnfinishedTransaction { id, begun, command_line, packages: vec![], removals: vec![] };
             _ = unfinished.insert(id, transaction);
         }
         Ok(())
@@ -88,7 +92,7 @@ pub(super) fn read(sqlite: &Sqlite) -> Result<Vec<UnfinishedTransaction>> {
         Ok(())
     })?;
     let packages = packages(sqlite, &parts)?;
-    for part in parts.iter().filter(|part| ARRIVALS.contains(&part.action)) {
+    for part in parts.iter().filter(|part| part.action == REMOVE || ARRIVALS.contains(&part.action)) {
         let Some(transaction) = unfinished.get_mut(&part.transaction) else { continue };
         let Some(package) = packages.get(&part.item) else { continue };
         let replaces = |later: &TransactionPart| {
@@ -99,7 +103,12 @@ pub(super) fn read(sqlite: &Sqlite) -> Result<Vec<UnfinishedTransaction>> {
                     .get(&later.item)
                     .is_some_and(|other| (&other.name, &other.architecture) == (&package.name, &package.architecture))
         };
-        if !parts.iter().any(replaces) {
+        if parts.iter().any(replaces) {
+            continue;
+        }
+        if part.action == REMOVE {
+            transaction.removals.push(package.clone());
+        } else {
             transaction.packages.push(UnfinishedPackage { package: package.clone(), is_done: part.state == DONE });
         }
     }

@@ -244,6 +244,7 @@ fn unfinished_transactions_name_their_packages() {
     tree.write(HISTORY, UNFINISHED);
     let unfinished = history::unfinished(&tree.1).unwrap();
     let line = |transaction: &history::UnfinishedTransaction| {
+        let removals = transaction.removals.iter().map(|package| format!(" -{}", package.name));
         let packages = transaction.packages.iter();
         let packages = packages.map(|item| {
             format!(" {}={}{}", item.package.name, item.package.evr(), if item.is_done { "!" } else { "" })
@@ -253,15 +254,15 @@ fn unfinished_transactions_name_their_packages() {
             transaction.id,
             transaction.begun,
             transaction.command_line,
-            packages.collect::<String>()
+            packages.chain(removals).collect::<String>()
         )
     };
     let lines: Vec<_> = unfinished.iter().map(line).collect();
-    // bash was installed again later, and so it is whole. The group, and the package to remove, are not to be installed.
+    // bash was installed again later, and so it is whole. The group is not to be installed.
     assert_eq!(
         lines,
         [
-            "2 1700000002 install nginx kernel: nginx=1:1.0-1 nginx-core=1.0-1! kernel=1.0-1",
+            "2 1700000002 install nginx kernel: nginx=1:1.0-1 nginx-core=1.0-1! kernel=1.0-1 -httpd",
             "5 1700000005 -y install httpd: httpd=1.0-1 nginx-core=1.0-1!",
         ]
     );

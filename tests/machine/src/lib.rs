@@ -20,6 +20,7 @@ mod converged;
 mod emulator;
 mod guest;
 mod machine;
+pub mod made;
 mod manifest;
 mod place;
 mod stand_in;

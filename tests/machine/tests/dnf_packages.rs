@@ -4,75 +4,9 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
+use machine::made::{Made, REPOSITORY, machine, made, publish, repository, rpm};
 use machine::step::{agent, converge, expect, refused, run};
 use machine::{Fault, Machine, Options, Release};
-
-/// Where the packages of a test are.
-const REPOSITORY: &str = "/srv/made";
-
-/// A machine with a repository of its own, and the packages in it.
-fn machine(packages: &[Made<'_>]) -> Result<Machine> {
-    let machine = Machine::boot(Options { release: Release::Amazon, ..Options::default() })?;
-    fs::create_dir_all(machine.path(REPOSITORY))?;
-    publish(&machine, packages)?;
-    repository(&machine, &format!("baseurl=file://{REPOSITORY}\ngpgcheck=0"))?;
-    Ok(machine)
-}
-
-/// Writes the file of the test's repository.
-fn repository(machine: &Machine, fields: &str) -> Result<()> {
-    Ok(fs::write(machine.path("/etc/yum.repos.d/made.repo"), format!("[made]\nname=made\nenabled=1\n{fields}\n"))?)
-}
-
-/// A package made for a test.
-#[derive(Clone, Copy)]
-struct Made<'a> {
-    name: &'a str,
-    version: &'a str,
-    /// More lines of its preamble.
-    fields: &'a str,
-    /// Its script after the installation.
-    post: &'a str,
-}
-
-const fn made<'a>(name: &'a str, version: &'a str) -> Made<'a> {
-    Made { name, version, fields: "", post: "" }
-}
-
-/// Builds a package's file into a directory of the machine, and returns its path on the machine.
-fn rpm(machine: &Machine, directory: &str, made: Made<'_>) -> Result<String> {
-    let Made { name, version, fields, post } = made;
-    let top = machine.directory().join(format!("rpm-{name}-{version}"));
-    fs::create_dir_all(&top)?;
-    let post = if post.is_empty() { String::new() } else { format!("%post\n{post}\n") };
-    let spec = format!(
-        "Name: {name}\nVersion: {version}\nRelease: 1.test\nSummary: made for a test\nLicense: none\nBuildArch: noarch\n\
-         {fields}\n%description\nmade\n{post}%install\nmkdir -p %{{buildroot}}/usr/share/made %{{buildroot}}/etc/made\n\
-         echo {version} > %{{buildroot}}/usr/share/made/{name}\necho {version} > %{{buildroot}}/etc/made/{name}.conf\n\
-         %files\n/usr/share/made/{name}\n%config(noreplace) /etc/made/{name}.conf\n"
-    );
-    fs::write(top.join("made.spec"), spec)?;
-    let into = machine.path(directory);
-    let built = Command::new("rpmbuild")
-        .args(["-bb", "--quiet", "--define", &format!("_topdir {}", top.display())])
-        .args(["--define", &format!("_rpmdir {}", into.display())])
-        .args(["--define", "_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm"])
-        .arg(top.join("made.spec"))
-        .output()?;
-    ensure!(built.status.success(), "{built:?}");
-    Ok(format!("{directory}/{name}-{version}-1.test.noarch.rpm"))
-}
-
-/// Adds packages to the test's repository.
-fn publish(machine: &Machine, packages: &[Made<'_>]) -> Result<()> {
-    for made in packages {
-        _ = rpm(machine, REPOSITORY, *made)?;
-    }
-    let indexed =
-        Command::new("createrepo_c").args(["--quiet", "--no-database"]).arg(machine.path(REPOSITORY)).output()?;
-    ensure!(indexed.status.success(), "{indexed:?}");
-    Ok(())
-}
 
 /// Signs the index of the test's repository with a new key, which is at `/root/key`.
 fn sign_index(machine: &Machine) -> Result<()> {
@@ -375,6 +309,25 @@ fn upgrade(fields: &str) -> String {
 }
 
 #[test]
+fn a_new_release_is_an_upgrade_of_its_own() -> Result<()> {
+    let machine = Machine::boot(Options { release: Release::Amazon, ..Options::default() })?;
+    _ = machine.sh("dnf -y install glovo-test-hello glovo-test-epoch")?;
+    expect(&run(&machine, &upgrade("scope = \"all\""))?, 0, &["converged: 0 changes"]);
+    let release = upgrade("scope = \"all\"\nrelease = \"2023.10.20260105\"");
+    converge(&machine, &release, &["update the package lists of release 2023.10.20260105"])?;
+    let state = || machine.sh("rpm -q --qf '%{evr} ' glovo-test-hello glovo-test-epoch");
+    ensure!(state()? == "3.0-1.amzn2023 1:2.0-1.amzn2023 ", "{}", state()?);
+    // The package of the release is what tells a machine's release. Then nothing is started.
+    let system = rpm(&machine, "/root", made("system-release", "2023.10.20260105"))?;
+    _ = machine.sh(&format!(
+        "rpm -e --justdb --nodeps system-release; rpm -i --justdb --nodeps {system}; rm /usr/bin/dnf /usr/bin/rpm"
+    ))?;
+    expect(&run(&machine, &release)?, 0, &["converged: 0 changes"]);
+    expect(&agent(&machine, "plan", &release.replace("10.2026", "9.2025"))?, 0, &[]);
+    Ok(())
+}
+
+#[test]
 fn an_upgrade_leaves_declared_versions_alone() -> Result<()> {
     let names = ["app", "pinned", "kept", "safe"];
     let machine = machine(&names.map(|name| made(name, "1.0")))?;
@@ -477,4 +430,29 @@ fn a_transaction_that_died_is_seen_and_repaired() -> Result<()> {
     publish(&machine, &[Made { post: POST, ..made("dependency", "3.0") }])?;
     _ = machine.sh("dnf makecache --refresh")?;
     converge(&machine, &package("names = [\"app\"]"), &["reinstall dependency, whose installation was interrupted"])
+}
+
+#[test]
+fn a_removal_that_died_is_finished_or_undone() -> Result<()> {
+    let postun = format!("%postun\n{POST}");
+    let machine = machine(&[Made { fields: &postun, ..made("app", "1.0") }])?;
+    let (present, absent) = (package("names = [\"app\"]"), package("names = [\"app\"]\nabsent = true"));
+    converge(&machine, &present, &["install app"])?;
+    let dies = |command: &str| -> Result<()> {
+        killed_in_post(&machine, command)?;
+        let files = machine.sh("ls /usr/share/made/app 2> /dev/null || :")?;
+        ensure!(files.is_empty() && state(&machine, "app")?.starts_with("app-1.0"), "rpm calls it installed");
+        Ok(())
+    };
+    dies("dnf -y remove app")?;
+    converge(&machine, &present, &["reinstall app (its removal was interrupted)"])?;
+    _ = machine.sh("cat /usr/share/made/app")?;
+    dies("dnf -y remove app")?;
+    converge(&machine, &absent, &["remove app 1.0-1.test"])?;
+    ensure!(state(&machine, "app")?.contains("not installed"));
+    converge(&machine, &present, &["install app"])?;
+    // This program's own dnf dies.
+    fs::write(machine.path("/root/app.toml"), format!("name = \"step\"\n{absent}"))?;
+    dies("/usr/local/bin/glovo-bootstrap run --steps /root/app.toml")?;
+    converge(&machine, &absent, &["remove app 1.0-1.test"])
 }

@@ -1,0 +1,191 @@
+//! `kill -9` of this program and of dnf at once, at system calls spread evenly over a transaction: the next run completes
+//! it, and calls no package installed whose script has not run.
+//!
+//! `GLOVO_KILL_POINTS` sets the number of kills; the default is 12.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use machine::Machine;
+use machine::made::{Made, machine, made, publish};
+
+const POINTS: usize = 12;
+/// The calls that change something, and those that start and end a script.
+const CALLS: &str = "write,pwrite64,fsync,fdatasync,rename,renameat2,unlink,unlinkat,mkdir,symlink,ftruncate,fchown,chown,\
+                     lchown,chmod,fchmod,utimensat,execve,clone,clone3,vfork,exit_group";
+/// Leaves a mark when all of it has run.
+const SCRIPT: &str = "mkdir -p /var/lib/made\nsleep 0\necho done > /var/lib/made/$1.mark";
+
+/// A transaction that is killed again and again.
+struct Subject {
+    name: &'static str,
+    /// The fields of the resource `package`.
+    fields: &'static str,
+    /// Shell: restores the state from before.
+    undo: &'static str,
+    /// Shell: fails if rpm calls a package installed whose script has not run or whose files are gone.
+    whole: &'static str,
+    /// Shell: what holds when all is converged, beyond that.
+    settled: &'static str,
+    /// The share of the points, in percent.
+    share: usize,
+}
+
+const SUBJECTS: [Subject; 3] = [
+    Subject {
+        name: "installation",
+        fields: "names = [\"app\"]",
+        undo: "rpm -e --noscripts app library 2> /dev/null || rpm -e --noscripts library 2> /dev/null || :
+               rm -rf /var/lib/made /usr/share/made /etc/made",
+        whole: "for name in app library; do
+                  if rpm -q $name > /dev/null; then rpm -V $name; [ -e /var/lib/made/$name.mark ]; fi
+                done",
+        settled: "rpm -q app library",
+        share: 50,
+    },
+    Subject {
+        name: "upgrade",
+        fields: "names = [\"app=2.0\"]",
+        undo: "rpm -e --noscripts --allmatches app library 2> /dev/null || rpm -e --noscripts library 2> /dev/null || :
+               rm -rf /var/lib/made /usr/share/made /etc/made
+               rpm -i --noscripts /srv/made/app-1.0-1.test.noarch.rpm /srv/made/library-1.0-1.test.noarch.rpm",
+        whole: "if rpm -q app | grep -q 2.0; then rpm -V app; [ -e /var/lib/made/app.mark ]; fi",
+        settled: "[ $(rpm -q app) = app-2.0-1.test.noarch ]; [ $(cat /usr/share/made/app) = 2.0 ]; rpm -q library",
+        share: 30,
+    },
+    Subject {
+        name: "removal",
+        fields: "names = [\"library\"]\nabsent = true",
+        undo: "rpm -e --noscripts app library 2> /dev/null || rpm -e --noscripts library 2> /dev/null || :
+               rm -rf /var/lib/made /usr/share/made /etc/made
+               rpm -i --noscripts /srv/made/app-1.0-1.test.noarch.rpm /srv/made/library-1.0-1.test.noarch.rpm",
+        whole: "for name in app library; do ! rpm -q $name > /dev/null || rpm -V $name; done",
+        settled: "[ \"$(ls /usr/share/made; rpm -qa app library)\" = '' ]",
+        share: 20,
+    },
+];
+
+#[test]
+fn a_killed_transaction_is_completed_by_the_next_run() -> Result<()> {
+    let points = match std::env::var("GLOVO_KILL_POINTS") {
+        Ok(number) => number.parse().context("GLOVO_KILL_POINTS")?,
+        Err(_) => POINTS,
+    };
+    let scripts = ["library", "app"].map(|name| SCRIPT.replace("$1", name));
+    let library = Made { post: &scripts[0], ..made("library", "1.0") };
+    let app = Made { fields: "Requires: library", post: &scripts[1], ..made("app", "1.0") };
+    let machine = machine(&[library, app])?;
+    publish(&machine, &[Made { version: "2.0", ..app }])?;
+    // The test's repository alone: reading others is not what is killed here.
+    _ = machine.sh("rm /etc/yum.repos.d/amazonlinux.repo; dnf -q makecache")?;
+    let mut failures = vec![];
+    for subject in SUBJECTS {
+        let bench = Bench { machine: &machine, subject };
+        let chosen = bench.points((points * bench.subject.share).div_ceil(100))?;
+        let (mut killed, mut torn) = (0, 0);
+        for point in &chosen {
+            match bench.kill_at(point) {
+                Ok(left) => {
+                    killed += usize::from(left.is_killed);
+                    torn += usize::from(left.is_torn);
+                }
+                Err(error) => failures.push(format!("{} at {point:?}: {error:#}", bench.subject.name)),
+            }
+        }
+        println!("{}: {} points, {killed} reached, {torn} left a package torn", bench.subject.name, chosen.len());
+        ensure!((killed + failures.len()) * 10 >= chosen.len() * 8, "strace did not stop the processes");
+    }
+    ensure!(failures.is_empty(), "{} points failed:\n{}", failures.len(), failures.join("\n"));
+    Ok(())
+}
+
+/// The nth time that a process makes a system call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Point {
+    call: String,
+    nth: usize,
+}
+
+/// What a kill has left.
+struct Left {
+    is_killed: bool,
+    /// rpm calls a package installed whose script has not run or whose files are gone.
+    is_torn: bool,
+}
+
+struct Bench<'a> {
+    machine: &'a Machine,
+    subject: Subject,
+}
+
+impl Bench<'_> {
+    /// At most `number` of all points of an undisturbed transaction, spread evenly.
+    fn points(&self, number: usize) -> Result<Vec<Point>> {
+        let manifest = format!("name = \"kill\"\n[[resource]]\nkind = \"package\"\n{}\n", self.subject.fields);
+        fs::write(self.machine.path("/root/kill.toml"), manifest)?;
+        _ = self.machine.sh(self.subject.undo)?;
+        let strace = format!("strace -f -q -y -o /root/kill.trace -e trace={CALLS}");
+        _ = self.machine.sh(&format!("{strace} glovo-bootstrap run --steps /root/kill.toml"))?;
+        self.settled()?;
+        let all = points(&fs::read_to_string(self.machine.path("/root/kill.trace"))?);
+        ensure!(all.len() > 50, "{} points", all.len());
+        let chosen = number.min(all.len());
+        Ok((0..chosen).map(|index| all[index * all.len() / chosen].clone()).collect())
+    }
+
+    /// One round: undo, kill all processes, look, run, look, run.
+    fn kill_at(&self, point: &Point) -> Result<Left> {
+        _ = self.machine.sh(self.subject.undo).context("undo")?;
+        let Point { call, nth } = point;
+        // The process stops there, and then all of them are killed at once.
+        let left = self.machine.sh(&format!(
+            "rm -f /root/kill.trace; systemd-run --quiet --collect --unit=dying strace -f -q -o /root/kill.trace \
+             -e trace={call} -e inject={call}:signal=STOP:when={nth} \
+             /usr/local/bin/glovo-bootstrap run --steps /root/kill.toml
+             until grep -qs 'stopped by SIGSTOP' /root/kill.trace || ! systemctl --quiet is-active dying; do sleep 0.05; done
+             ! systemctl --quiet is-active dying || echo killed
+             systemctl kill --signal=KILL dying 2> /dev/null || :
+             while systemctl --quiet is-active dying; do sleep 0.05; done"
+        ))?;
+        let is_torn = self.machine.sh(self.subject.whole).is_err();
+        self.run()?.success().context("the next run")?;
+        self.settled().context("settled")?;
+        let again = self.run()?.success().context("one more run")?;
+        ensure!(again.contains("converged: 0 changes"), "one more run: {again}");
+        Ok(Left { is_killed: left.contains("killed"), is_torn })
+    }
+
+    /// Each installed package is whole, and all is as declared.
+    fn settled(&self) -> Result<()> {
+        _ = self.machine.sh(self.subject.whole)?;
+        _ = self.machine.sh(self.subject.settled)?;
+        Ok(())
+    }
+
+    fn run(&self) -> Result<machine::Output> {
+        self.machine.agent(&["run", "--steps", "/root/kill.toml"])
+    }
+}
+
+/// Every system call from the first one on that writes dnf's history or rpm's database, counted for each process by itself,
+/// as `inject` counts.
+fn points(trace: &str) -> Vec<Point> {
+    let (mut counts, mut seen) = (HashMap::new(), HashSet::new());
+    let mut has_begun = false;
+    let mut points = vec![];
+    for line in trace.lines() {
+        let Some((pid, line)) = line.split_once(' ') else { continue };
+        let Some((call, rest)) = line.trim_start().split_once('(') else { continue };
+        if !call.starts_with(|c: char| c.is_ascii_lowercase()) {
+            continue;
+        }
+        has_begun |= rest.contains("/var/lib/dnf/history.sqlite") || rest.contains("/var/lib/rpm/rpmdb.sqlite-wal");
+        let nth = *counts.entry((pid, call)).and_modify(|count| *count += 1).or_insert(1);
+        let point = Point { call: call.to_owned(), nth };
+        if seen.insert(point.clone()) && has_begun {
+            points.push(point);
+        }
+    }
+    points
+}
