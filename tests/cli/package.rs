@@ -132,9 +132,8 @@ fn a_repository_of_another_family_is_refused_at_plan() {
 
 #[test]
 fn a_release_is_only_for_the_family_that_has_them() {
-    let upgrade = |release: &str| {
-        format!("phase = \"boot\"\n[[resource]]\nkind = \"upgrade\"\nscope = \"all\"\nrelease = \"{release}\"\n")
-    };
+    let upgrade =
+        |release: &str| format!("[[resource]]\nkind = \"upgrade\"\nscope = \"all\"\nrelease = \"{release}\"\n");
     let _ = validate(&upgrade("2023.10.20260105")).expect(0);
     for wrong in ["2023.*", "", "latest", "2023..1", "2023.10 --nogpgcheck"] {
         let _ = validate(&upgrade(wrong)).expect(2).says("is not a release, such as 2023.10.20260105");
