@@ -16,6 +16,7 @@ pub mod facts;
 pub mod file_lock;
 pub mod journal;
 pub mod launch;
+pub mod mountinfo;
 pub mod mounts;
 pub mod output;
 pub mod process;

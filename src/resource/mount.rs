@@ -21,11 +21,8 @@ use super::{
 use crate::{
     error::Fault,
     host::{
-        command::Program,
-        mounts::{MountedFileSystem, options::MountOptions},
-        root::FileType,
-        root::way::Owner,
-        systemd::escape::escape,
+        command::Program, mountinfo::MountedFileSystem, mounts::options::MountOptions, root::FileType,
+        root::way::Owner, systemd::escape::escape,
     },
     system::{Fact, System, places::Claim},
     value::{AbsPath, Span, quoted, spoken},

@@ -12,7 +12,7 @@ use nix::{
 };
 use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, remove_capability_from_bounding_set};
 
-use crate::{error::Fault, host::mounts::unescaped};
+use crate::{error::Fault, host::mountinfo::unescaped};
 
 /// The directories that become a guard's own, as with `PrivateTmp=` of systemd.exec(5).
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];

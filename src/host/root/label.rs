@@ -7,17 +7,27 @@
 mod contexts;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result};
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    sys::{
+        stat::{major, minor},
+        statfs::Statfs,
+    },
+};
 
 use self::contexts::FileContexts;
 use super::{FileType, OpenDirectory, Root};
 use crate::{
-    host::calls::{fgetxattr, fsetxattr, fstatfs, lgetxattr, lsetxattr, readlinkat},
+    host::{
+        calls::{fgetxattr, fsetxattr, fstat, fstatfs, lgetxattr, lsetxattr, readlinkat},
+        mountinfo::{MountedFileSystem, mounts},
+    },
     value::AbsPath,
 };
 
@@ -55,6 +65,8 @@ pub(super) struct Labels {
     contexts: FileContexts,
     /// The types that an administrator may give to any file. restorecon(8) leaves them, too.
     customizable: BTreeSet<String>,
+    /// The devices that were looked at, and whether their files have labels of their own.
+    devices: Mutex<BTreeMap<u64, bool>>,
 }
 
 impl Labels {
@@ -74,12 +86,25 @@ impl Labels {
             .with_substitutes(&text("files/file_contexts.subs")?)
             .with_substitutes(&text("files/file_contexts.subs_dist")?);
         let customizable = text("customizable_types")?.split_whitespace().map(str::to_owned).collect();
-        Ok(Some(Self { contexts, customizable }))
+        Ok(Some(Self { contexts, customizable, devices: Mutex::default() }))
     }
 
     /// Returns the label that the policy has for a path without links.
     fn wanted(&self, path: &str, file_type: FileType) -> Option<&str> {
         self.contexts.label(path, file_type)
+    }
+
+    /// Returns whether the files of a directory have labels of their own.
+    fn are_in(&self, directory: &OwnedFd) -> Result<bool> {
+        let device = fstat(directory).context("reading the status of a directory")?.st_dev;
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = devices.get(&device) {
+            return Ok(*known);
+        }
+        let are = is_labelled(fstatfs(directory).context("asking for a file system")?)
+            && !has_one_label(&mounts()?, &format!("{}:{}", major(device), minor(device)));
+        _ = devices.insert(device, are);
+        Ok(are)
     }
 
     /// Returns whether a label is left as it is.
@@ -138,8 +163,10 @@ impl Root {
     /// Returns the labels below a place in a directory; `None` if files get none of their own there.
     pub(super) fn labels_below(&self, directory: &OwnedFd, place: &AbsPath) -> Result<Option<LabelsBelow<'_>>> {
         let Some(labels) = self.labels()? else { return Ok(None) };
-        let is_labelled = has_labels(directory)?;
-        is_labelled.then(|| Ok(LabelsBelow { labels, place: path_of(directory, place.leaf())? })).transpose()
+        labels
+            .are_in(directory)?
+            .then(|| Ok(LabelsBelow { labels, place: path_of(directory, place.leaf())? }))
+            .transpose()
     }
 
     /// Returns the label that a new file in a directory gets; `None` if it gets none of its own.
@@ -150,7 +177,7 @@ impl Root {
         what: impl Into<LabelFor>,
     ) -> Result<Option<String>> {
         let Some(labels) = self.labels()? else { return Ok(None) };
-        if !has_labels(directory)? {
+        if !labels.are_in(directory)? {
             return Ok(None);
         }
         let path = path_of(directory, leaf)?;
@@ -210,12 +237,17 @@ fn label_of(directory: &OwnedFd, leaf: &str) -> Result<Option<String>> {
     }
 }
 
-/// Returns whether the files of a directory have labels of their own.
-fn has_labels(directory: &OwnedFd) -> Result<bool> {
-    let magic = fstatfs(directory).context("asking for a file system")?.filesystem_type();
+/// Returns whether the files of this type of file system have labels of their own.
+fn is_labelled(file_system: Statfs) -> bool {
     #[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "the type depends on the platform")]
-    let magic = magic.0 as i64 & 0xffff_ffff;
-    Ok(LABELLED.contains(&magic))
+    let magic = file_system.filesystem_type().0 as i64 & 0xffff_ffff;
+    LABELLED.contains(&magic)
+}
+
+/// Returns whether the mount of a device gives all its files one label: `context=` of mount(8).
+fn has_one_label(mounts: &[MountedFileSystem], number: &str) -> bool {
+    let of_device = mounts.iter().filter(|mount| mount.number == number);
+    of_device.flat_map(|mount| &mount.super_options).any(|option| option.starts_with("context="))
 }
 
 /// Returns the path of a name in an open directory, as the kernel sees it.
@@ -252,4 +284,21 @@ fn text(label: &[u8]) -> String {
 
 fn terminated(label: &str) -> Vec<u8> {
     [label.as_bytes(), b"\0"].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_with_a_context_has_one_label() {
+        let mounts = [
+            &br"30 1 259:1 / / rw shared:1 - ext4 /dev/nvme0n1p1 rw,seclabel,discard"[..],
+            br#"31 30 259:3 / /srv/a rw - xfs /dev/nvme1n1 rw,context="system_u:object_r:httpd_sys_content_t:s0:c1,c2",noquota"#,
+            br"32 30 0:40 / /srv/b rw - tmpfs tmpfs rw,seclabel,rootcontext=system_u:object_r:tmp_t:s0",
+        ]
+        .map(|line| MountedFileSystem::parse(line).unwrap());
+        let have: Vec<bool> = ["259:1", "259:3", "0:40", "0:99"].map(|number| has_one_label(&mounts, number)).into();
+        assert_eq!(have, [false, true, false, false]);
+    }
 }

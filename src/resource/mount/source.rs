@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{MountPoint, MountType};
 use crate::{
     error::Fault,
-    host::{command::Program, mounts::MountedFileSystem, root::FileType},
+    host::{command::Program, mountinfo::MountedFileSystem, root::FileType},
     resource::{
         Finding,
         device::{DeviceName, FoundDevice, is_of_syntax},
