@@ -19,8 +19,8 @@ actions is a resource, or stands in the last column. Tests validate all of them.
 under `run` converge on a machine under test, where stand-ins replace the vendors' packages. A
 second run changes nothing there, and `plan` names each effect that is removed by hand.
 
-- A bootstrap of Amazon Linux is written with Debian's packages, because the program does not
-  install with dnf yet. One that needs more than that is not said.
+- A bootstrap of Amazon Linux is written with Debian's packages, because it was written before the
+  program installed with dnf. One that needs more than that is not said.
 - The converge timer does the work of cfn-hup: it runs the manifest again.
 - `run --signal` does the work of cfn-signal.
 - Calls of the AWS API stay outside, in the stack.

@@ -31,6 +31,9 @@ pub(crate) const TABLE: CauseTable = CauseTable { own_lines, rows: &[
     (Cause::Network, &["Status code: 429", "Status code: 500", "Status code: 502", "Status code: 503",
             "Status code: 504"],
         "wait for the overloaded mirror, or use another one"),
+    (Cause::Network, &["Curl error (5)", "Curl error (6)", "Curl error (7)", "Curl error (28)", "Curl error (35)",
+            "Curl error (52)", "Curl error (56)"],
+        "check that this machine can reach the repository in the message above"),
     (Cause::Permanent, &["repodata/repomd.xml (IP", "Curl error (3)", "Curl error (37)", "Cannot find a valid baseurl",
             "Cannot prepare internal mirrorlist"],
         "correct the repository's `baseurl`, `metalink` or `mirrorlist`: there is no repository at this address"),
@@ -131,6 +134,16 @@ mod tests {
         all(Cause::Network, &[&ignored]);
         let line = TABLE.diagnosis(&ignored).line.to_owned();
         assert!(line.contains("Curl error (7)"), "the repository, not the name: {line}");
+        // Amazon Linux's own repositories are lists of mirrors.
+        for reason in
+            ["(6): Couldn't resolve host name", "(7): Couldn't connect to server", "(28): Timeout was reached"]
+        {
+            let list = format!(
+                "Error: Failed to download metadata for repo 'amazonlinux': Cannot prepare internal mirrorlist: \
+                 Curl error {reason} for http://cdn.amazonlinux.com/mirror.list [x]"
+            );
+            all(Cause::Network, &[&list]);
+        }
     }
 
     #[test]

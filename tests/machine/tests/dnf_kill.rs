@@ -170,7 +170,9 @@ impl Bench<'_> {
                ! systemctl --quiet is-active dying; do sleep 0.05; done
              ! systemctl --quiet is-active dying || echo killed
              systemctl kill --signal=KILL dying 2> /dev/null || :
-             while systemctl --quiet is-active dying; do sleep 0.05; done; rm -f /run/stop /run/stopped"
+             while systemctl --quiet is-active dying; do sleep 0.05; done; rm -f /run/stop /run/stopped
+             # rpm unpacks to `NAME;SECONDS`, and does not replace what a killed rpm has left there in the same second.
+             killed=$(date +%s); while [ $(date +%s) = $killed ]; do sleep 0.05; done"
         ))?;
         let is_torn = self.machine.sh(self.subject.whole).is_err();
         self.run()?.success().context("the next run")?;
