@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::Stdio,
 };
 
 use crate::{
@@ -11,55 +11,29 @@ use crate::{
     tape::{Meeting, Turn, changes},
 };
 
-/// A command on a terminal that has asked its question.
-struct Question {
-    child: Child,
-    keyboard: ChildStdin,
-    screen: ChildStdout,
-    shown: Vec<u8>,
-}
-
-impl Question {
-    /// Runs the command until it asks. It writes its process id into the file `pid`.
-    fn of(operator: &Operator, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let inner = operator.command(arguments, variables);
-        let words = std::iter::once(inner.get_program()).chain(inner.get_args());
-        let quoted = words.map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''")));
-        let line = format!("echo $$ > pid; exec {}", quoted.collect::<Vec<_>>().join(" "));
-        let mut command = Command::new("script");
-        let _ = command.args(["-qec", &line, "/dev/null"]).env_clear().current_dir(&operator.sandbox.path);
-        let _ = command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "dumb");
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (keyboard, screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let mut question = Self { child, keyboard, screen, shown: vec![] };
-        question.await_text("[y/N] ");
-        question
-    }
-
-    /// Reads the screen until it ends with this text.
-    fn await_text(&mut self, text: &str) {
-        while !self.shown.ends_with(text.as_bytes()) {
-            let mut byte = [0];
-            let read = self.screen.read_exact(&mut byte);
-            read.unwrap_or_else(|_| panic!("no {text:?} in: {}", String::from_utf8_lossy(&self.shown)));
-            self.shown.extend(byte);
-        }
-    }
-
-    /// Types this text and the end of the input.
-    fn answer(mut self, typed: &str) -> Finished {
-        self.keyboard.write_all(typed.as_bytes()).unwrap();
-        // A program that still waits for a line gets the end of the input.
-        drop(self.keyboard);
-        let _ = self.screen.read_to_end(&mut self.shown).unwrap();
-        let code = self.child.wait().unwrap().code();
-        Finished { code, stdout: String::from_utf8(self.shown).unwrap(), stderr: String::new() }
-    }
-}
-
 /// Runs the command on a terminal, and types this text when it asks.
 fn on_a_terminal(operator: &Operator, arguments: &[&str], variables: &[(&str, &str)], typed: &str) -> Finished {
-    Question::of(operator, arguments, variables).answer(typed)
+    let inner = operator.command(arguments, variables);
+    let words = std::iter::once(inner.get_program()).chain(inner.get_args());
+    let quoted = words.map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''")));
+    let line = quoted.collect::<Vec<_>>().join(" ");
+    let mut command = std::process::Command::new("script");
+    let _ = command.args(["-qec", &line, "/dev/null"]).env_clear().current_dir(&operator.sandbox.path);
+    let _ = command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "dumb");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut shown = vec![];
+    while !shown.ends_with(b"[y/N] ") {
+        let mut byte = [0];
+        screen.read_exact(&mut byte).unwrap_or_else(|_| panic!("it did not ask: {}", String::from_utf8_lossy(&shown)));
+        shown.extend(byte);
+    }
+    keyboard.write_all(typed.as_bytes()).unwrap();
+    // A program that still waits for a line gets the end of the input.
+    drop(keyboard);
+    let _ = screen.read_to_end(&mut shown).unwrap();
+    let code = child.wait().unwrap().code();
+    Finished { code, stdout: String::from_utf8(shown).unwrap(), stderr: String::new() }
 }
 
 #[test]
@@ -102,20 +76,6 @@ fn ctrl_c_is_a_no_and_leaves_nothing_behind() {
     let _ = on_a_terminal(&operator, &["create-stack"], &[], "\x03").expect(130).says("stopped by SIGINT");
     assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "DeleteChangeSet", "DeleteStack"]);
     assert_eq!(operator.world(|world| world.state), "");
-}
-
-#[test]
-fn ctrl_c_before_the_end_of_the_input_is_a_stop() {
-    let operator = Operator::new();
-    let mut question = Question::of(&operator, &["create-stack"], &[]);
-    let pid = std::fs::read_to_string(operator.sandbox.at("pid")).unwrap();
-    let signal = |name: &str| assert!(Command::new("kill").args([name, pid.trim()]).status().unwrap().success());
-    // The program runs again when both keys are there, as on a busy machine.
-    signal("-STOP");
-    question.keyboard.write_all(b"\x03\x04").unwrap();
-    question.await_text("^C");
-    signal("-CONT");
-    let _ = question.answer("").expect(130).says("stopped by SIGINT");
 }
 
 #[test]
