@@ -5,11 +5,6 @@ use anyhow::Result;
 use super::{Host, command::Program};
 use crate::value::AbsPath;
 
-/// `selinux_config(5)`.
-const CONFIGURATION: &str = "/etc/selinux/config";
-/// The policy that libselinux takes if the configuration names none.
-const DEFAULT_POLICY: &str = "targeted";
-
 impl Host {
     /// Returns whether the kernel refuses what the policy does not allow; false without SELinux.
     pub fn enforces_selinux(&self) -> Result<bool> {
@@ -18,7 +13,7 @@ impl Host {
 
     /// Returns whether the configuration says that a machine enforces the policy from its boot on.
     pub fn will_enforce_selinux(&self) -> Result<bool> {
-        Ok(self.selinux_setting("SELINUX")?.is_some_and(|mode| mode.eq_ignore_ascii_case("enforcing")))
+        Ok(self.root().selinux_setting("SELINUX")?.is_some_and(|mode| mode.eq_ignore_ascii_case("enforcing")))
     }
 
     /// Returns the value that the kernel has for a boolean; `None` if its policy has no such boolean.
@@ -30,7 +25,7 @@ impl Host {
 
     /// Returns the value that an administrator has given to a boolean for the boot; `None` if it has the policy's default.
     pub fn selinux_boolean_at_boot(&self, name: &str) -> Result<Option<bool>> {
-        let policy = self.selinux_setting("SELINUXTYPE")?.unwrap_or_else(|| DEFAULT_POLICY.into());
+        let policy = self.root().selinux_policy()?;
         // The file that libsemanage writes.
         let text = self.root().read_text(&format!("/var/lib/selinux/{policy}/active/booleans.local").parse()?)?;
         let mut lines = text.lines().filter_map(|line| line.trim().split_once('='));
@@ -41,12 +36,5 @@ impl Host {
     pub fn set_selinux_boolean(&self, name: &str, value: bool) -> Result<()> {
         let command = Program::new(["setsebool", "-P", name, if value { "on" } else { "off" }]);
         self.run_checked(&command).map(drop)
-    }
-
-    fn selinux_setting(&self, name: &str) -> Result<Option<String>> {
-        let text = self.root().read_text(&CONFIGURATION.into())?;
-        let mut settings = text.lines().filter_map(|line| line.trim().split_once('='));
-        let value = settings.find(|(other, _)| other.trim() == name).map(|(_, value)| value.trim().to_owned());
-        Ok(value.filter(|value| !value.is_empty()))
     }
 }

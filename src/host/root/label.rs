@@ -33,7 +33,10 @@ use crate::{
 
 /// The file that a kernel with a loaded policy has.
 const LOADED_POLICY: &str = "/sys/fs/selinux/policy";
+/// `selinux_config(5)`.
 const CONFIGURATION: &str = "/etc/selinux/config";
+/// The policy that libselinux takes if the configuration names none.
+const DEFAULT_POLICY: &str = "targeted";
 /// The attribute that has the label; xattr(7).
 const ATTRIBUTE: &str = "security.selinux";
 /// The file systems whose files have labels of their own, by statfs(2): ext2 to ext4, XFS, Btrfs, tmpfs, overlayfs. Others
@@ -75,10 +78,7 @@ impl Labels {
         if !root.is_host() || root.status(&LOADED_POLICY.into())?.is_none() {
             return Ok(None);
         }
-        let configuration = root.read_text(&CONFIGURATION.into())?;
-        let policy = configuration.lines().find_map(|line| line.trim().strip_prefix("SELINUXTYPE="));
-        // libselinux's default.
-        let policy = policy.map(str::trim).filter(|policy| !policy.is_empty()).unwrap_or("targeted");
+        let policy = root.selinux_policy()?;
         let text = |name: &str| root.read_text(&format!("/etc/selinux/{policy}/contexts/{name}").parse()?);
         let contexts =
             [text("files/file_contexts")?, text("files/file_contexts.homedirs")?, text("files/file_contexts.local")?];
@@ -152,6 +152,19 @@ fn words(now: Option<&str>, wanted: &str) -> String {
 }
 
 impl Root {
+    /// Returns a setting of SELinux's configuration; `None` if it is absent or empty.
+    pub fn selinux_setting(&self, name: &str) -> Result<Option<String>> {
+        let text = self.read_text(&CONFIGURATION.into())?;
+        let mut settings = text.lines().filter_map(|line| line.trim().split_once('='));
+        let value = settings.find(|(other, _)| other.trim() == name).map(|(_, value)| value.trim().to_owned());
+        Ok(value.filter(|value| !value.is_empty()))
+    }
+
+    /// Returns the name of SELinux's policy, which names its directories.
+    pub fn selinux_policy(&self) -> Result<String> {
+        Ok(self.selinux_setting("SELINUXTYPE")?.unwrap_or_else(|| DEFAULT_POLICY.into()))
+    }
+
     /// Returns the rules about labels; `None` if this machine has no SELinux.
     fn labels(&self) -> Result<Option<&Labels>> {
         if self.labels.get().is_none() {
