@@ -16,6 +16,8 @@ BROKEN = Path("tests/cloudformation/broken.yml")
 REGIONS = ["us-east-1", "eu-central-1", "cn-north-1", "us-gov-west-1"]
 # Longer than a line, and full of characters with a meaning in YAML, JSON and Fn::Sub. The text must stay unchanged.
 USER_DATA = "#!/bin/sh\n: \"${HOME}\" '\\n' {{ % #\n" + "# padding\n" * 1000
+# No list of what a policy allows may hold one of these.
+WILDCARDS = ("*", "arn:aws:ssm:eu-central-1:1:parameter/*", "arn:aws:secretsmanager:eu-central-1:1:secret:*", "arn:aws:kms:eu-central-1:1:key/*")
 WORLD = ("0.0.0.0/0", "::/0")
 WEAK_TLS = ["ELBSecurityPolicy-2016-08", "ELBSecurityPolicy-TLS-1-1-2017-01", "ELBSecurityPolicy-TLS13-1-0-2021-06", "ELBSecurityPolicy-TLS13-1-1-2021-06"]
 STRONG_TLS = re.compile(r"ELBSecurityPolicy-(TLS13-1-[23]-.+|TLS-1-2-2017-01)")
@@ -76,9 +78,22 @@ def no_wildcard_resource(template):
             fixed = re.sub(r"\$\{[^}]+\}", "name", resource).rsplit(":", 1)[-1].split("*")[0]
             if "*" in resource and not re.fullmatch(r"[^/]+/[^/]+.*", fixed):
                 yield f"Resource {resource}"
+        named = statement.get("Resource")
+        parameter = template["Parameters"].get(named.get("Ref")) if isinstance(named, dict) else None
+        if parameter and any(re.fullmatch(parameter.get("AllowedPattern", ".*"), arn) for arn in WILDCARDS):
+            yield f"{named['Ref']} may hold a wildcard"
         for action in strings(statement.get("Action", "*")):
             if "*" in action:
                 yield f"Action {action}"
+
+
+def decrypts_for_services_only(template):
+    """Who may use a key in KMS may do so only through a service, and only for what a condition names."""
+    for statement in dictionaries(template["Resources"]):
+        if statement.get("Effect") == "Allow" and "kms:Decrypt" in strings(statement.get("Action", [])):
+            keys = [key for operator in statement.get("Condition", {}).values() for key in operator]
+            if "kms:ViaService" not in keys or not any(key.startswith("kms:EncryptionContext:") for key in keys):
+                yield json.dumps(statement)
 
 
 def no_public_bucket(template):
@@ -180,6 +195,7 @@ def slots_are_twins(template):
 
 RULES = [
     no_wildcard_resource,
+    decrypts_for_services_only,
     no_public_bucket,
     imds_v2_only,
     tls_1_2_or_later,

@@ -19,8 +19,8 @@ actions is a resource, or stands in the last column. Tests validate all of them.
 under `run` converge on a machine under test, where stand-ins replace the vendors' packages. A
 second run changes nothing there, and `plan` names each effect that is removed by hand.
 
-- A bootstrap of Amazon Linux is written with Debian's packages, because it was written before the
-  program installed with dnf. One that needs more than that is not said.
+- Most bootstraps of Amazon Linux are written with Debian's packages, because the machines that run
+  them are Debian's. [Names by distribution](names.md) has Amazon Linux's names.
 - The converge timer does the work of cfn-hup: it runs the manifest again.
 - `run --signal` does the work of cfn-signal.
 - Calls of the AWS API stay outside, in the stack.
@@ -102,7 +102,7 @@ pub fn page() -> String {
     let run = cases.iter().filter(|case| case.runs()).count();
     let _ = write!(
         page,
-        "Of {} bootstraps, {} are said, {} in part. {run} run on machines. {} need what comes later, and {}\nare not said.\n\n",
+        "Of {} bootstraps, {} are said, {} in part. {run} run on machines. {} are left for later, and {}\nare not said.\n\n",
         cases.len(),
         count("yes"),
         count("in part"),

@@ -17,6 +17,8 @@ use glovo_bootstrap::{
 
 /// The widest line of a paragraph. Tables and code may be wider.
 const MAX_COLUMNS: usize = 100;
+/// The beginning of the verbs' names.
+const DEPLOY: &str = "glovo-bootstrap deploy ";
 /// The first kind on the second page of the kinds, in the order of the manual.
 const FIRST_KIND_OF_MACHINES: &str = "user";
 
@@ -40,8 +42,10 @@ pub fn pages() -> Vec<(&'static str, String)> {
         ("kinds.md", files),
         ("kinds-of-machines.md", machines),
         ("command-line.md", command_line()),
+        ("command-line-of-deploy.md", command_line_of_deploy()),
         ("deploy-toml.md", deploy_toml()),
         ("template-parameters.md", template_parameters()),
+        ("operations-of-deploy.md", operations_of_deploy()),
         ("bootstraps.md", world()),
     ]
 }
@@ -51,6 +55,29 @@ fn page(title: &str, command: &str) -> String {
     format!(
         "# {title}\n\n<!-- generated: cargo run --example reference docs/reference -->\n\n```sh\n{command}\n```\n\n"
     )
+}
+
+/// Returns the page of the operations that the tests of `deploy` have recorded.
+fn operations_of_deploy() -> String {
+    let policy = "cloudformation/operator-policy.json";
+    let command = format!("aws iam create-policy --policy-name glovo-deploy --policy-document file://{policy}");
+    let mut text = page("Permissions of the operator", &command);
+    text += "`cloudformation/operator-policy.json` allows the calls of `deploy`, and no others. Replace\n";
+    text += "`glovo-app` by the name of your stack, and `my-artifacts` by that of your bucket. In another\n";
+    text += "partition, such as `aws-cn`, replace the `aws` of each ARN. Without a bucket, or without variables\n";
+    text += "of Parameter Store, remove their statements.\n\n";
+    text += "CloudFormation makes the resources of the template with the operator's permissions. These are not\n";
+    text += "in the policy: EC2, Auto Scaling, Elastic Load Balancing, IAM (`iam:PassRole` for the machines'\n";
+    text += "role, too) and, with a DNS name, Route 53.\n\n";
+    text += "`tests/deploy/requests` checks each request of the tests of `deploy` by AWS's own models, and\n";
+    text += "writes this list. The source of a role calls AssumeRole; it needs nothing else.\n\n";
+    text += "| service | operation | permission |\n| --- | --- | --- |\n";
+    let operations = include_str!("../tests/deploy/operations.tsv");
+    for line in operations.lines().filter(|line| !line.starts_with('#')) {
+        let [service, operation, action] = line.split('\t').collect::<Vec<_>>()[..] else { continue };
+        _ = writeln!(text, "| {service} | {operation} | `{action}` |");
+    }
+    text
 }
 
 fn world() -> String {
@@ -91,30 +118,48 @@ fn command_line() -> String {
     let cli = Cli::command_line();
     let mut page = page("Command line", "glovo-bootstrap help");
     wrap(&mut page, "`glovo-bootstrap COMMAND --help` prints the same for one command.");
+    wrap(&mut page, "[The verbs of deploy](command-line-of-deploy.md) are on a page of their own.");
     page += "\n## Options of every command\n\n";
     arguments(&mut page, cli.get_arguments());
     let mut commands = vec![];
     leaves(&cli, "glovo-bootstrap", &mut commands);
-    let shared = shared(&commands);
-    page += "\n## Shared options\n\nSeveral commands have these. Each command below names those that it has.\n\n";
-    arguments(&mut page, shared.iter().copied());
-    for (path, command) in &commands {
-        page += &format!("\n## {path}\n\n");
-        wrap(&mut page, &sentence(&text(command.get_long_about().or(command.get_about()))));
+    commands.retain(|(path, _)| !path.starts_with(DEPLOY));
+    add_commands(&mut page, &commands);
+    page
+}
+
+fn command_line_of_deploy() -> String {
+    let cli = Cli::command_line();
+    let mut page = page("Command line of deploy", "glovo-bootstrap deploy --help");
+    wrap(&mut page, "`glovo-bootstrap deploy VERB --help` prints the same for one verb.");
+    let mut commands = vec![];
+    leaves(&cli, "glovo-bootstrap", &mut commands);
+    commands.retain(|(path, _)| path.starts_with(DEPLOY));
+    add_commands(&mut page, &commands);
+    page
+}
+
+/// Adds the options that several of these commands share, then each command.
+fn add_commands(page: &mut String, commands: &[(String, &Command)]) {
+    let shared = shared(commands);
+    *page += "\n## Shared options\n\nSeveral commands have these. Each command below names those that it has.\n\n";
+    arguments(page, shared.iter().copied());
+    for (path, command) in commands {
+        *page += &format!("\n## {path}\n\n");
+        wrap(page, &sentence(&text(command.get_long_about().or(command.get_about()))));
         let visible = || command.get_arguments().filter(|arg| !arg.is_hide_set());
         let is_shared = |arg: &&Arg| shared.iter().any(|shared| is_same(shared, arg));
         let (common, own): (Vec<&Arg>, Vec<&Arg>) = visible().partition(is_shared);
         if !own.is_empty() {
-            page += "\n";
-            arguments(&mut page, own.into_iter());
+            *page += "\n";
+            arguments(page, own.into_iter());
         }
         if !common.is_empty() {
             let names: Vec<String> = common.iter().map(|arg| format!("`{}`", name(arg))).collect();
-            page += "\n";
-            wrap(&mut page, &format!("[Shared](#shared-options): {}.", names.join(", ")));
+            *page += "\n";
+            wrap(page, &format!("[Shared](#shared-options): {}.", names.join(", ")));
         }
     }
-    page
 }
 
 fn deploy_toml() -> String {
@@ -135,7 +180,14 @@ fn deploy_toml() -> String {
         page += &format!("| {} |\n", row.join(" | "));
     }
     page += "\n`set`, `file` and `parameter` are tables: `set = { jar_url = \"https://repo.example.com/app.jar\" }`.\n";
-    page += "`shift` is a list: `shift = [10, 50, 100]`. An unknown key is an error.\n";
+    page += "A variable's value may be a list: `set = { app_environment = [\"LOG_LEVEL=info\"] }`.\n";
+    wrap(
+        &mut page,
+        "`shift` is a list: `shift = [10, 50, 100]`. `subnets`, `security_groups` and `variables` are a text or a list. \
+         `--yes`, `--json`, `--poll` and `--settings-file` are no keys. An unknown key and a name that is set twice are errors.",
+    );
+    page += "\n";
+    wrap(&mut page, "A TIME has units: `500ms`, `30s`, `15m`, `1h30m`, `1d`. `0s` is no time.");
     page
 }
 

@@ -2,14 +2,20 @@
 
 pub mod account;
 pub mod answer;
+mod endpoint;
+pub(crate) mod identity;
+pub mod login;
 pub mod metadata;
+pub mod partition;
 pub mod query;
 pub mod refusal;
 pub mod s3;
 pub(crate) mod sender;
 pub mod service;
+mod signature;
 
 use std::{
+    cell::Cell,
     rc::Rc,
     sync::{
         Arc,
@@ -30,19 +36,39 @@ use self::{
         upload::Upload,
     },
 };
-use crate::{error::Fault, host::Host, net::worker::Worker};
+use crate::{
+    error::Fault,
+    host::Host,
+    net::{retry::Patience, worker::Worker},
+};
 
 /// Calls of AWS services. A signal or a deadline ends a call early.
 pub struct Aws {
     account: Arc<Account>,
     s3: Arc<S3>,
     worker: Rc<Worker>,
+    patience: Cell<Patience>,
 }
 
 impl Aws {
     /// Returns the AWS of an account, called on this thread.
     pub(crate) fn new(account: Arc<Account>, s3: Arc<S3>, worker: Rc<Worker>) -> Self {
-        Self { account, s3, worker }
+        Self { account, s3, worker, patience: Cell::new(Patience::Full) }
+    }
+
+    /// Returns the account and the background thread, for calls of other services with the account's identity.
+    pub(crate) fn connection(&self) -> (Arc<Account>, Rc<Worker>) {
+        (self.account.clone(), self.worker.clone())
+    }
+
+    /// Makes a few attempts for each call from now on: nothing depends on the answers yet.
+    pub fn be_brief(&self) {
+        self.patience.set(Patience::Short);
+    }
+
+    /// Makes attempts for each call from now on as long as the network's settings allow.
+    pub fn be_patient(&self) {
+        self.patience.set(Patience::Full);
     }
 
     /// Makes a call of an AWS service, with the usual retries. No call begins after an interruption.
@@ -50,10 +76,18 @@ impl Aws {
     /// # Errors
     /// A [`Refusal`](refusal::Refusal) of the service is in the error's chain.
     pub fn call(&self, host: &Host, call: Call) -> Result<Element> {
+        self.call_with(host, call, self.patience.get())
+    }
+
+    /// Makes a call like [`Aws::call`], with this patience.
+    ///
+    /// # Errors
+    /// Those of [`Aws::call`].
+    pub fn call_with(&self, host: &Host, call: Call, patience: Patience) -> Result<Element> {
         host.stop.check()?;
         let what = call.to_string();
         let account = self.account.clone();
-        let call = async move { call.run(&account).await };
+        let call = async move { call.run(&account, &account.network.settings.pace.with(patience)).await };
         self.worker.run(&host.stop, call).with_context(|| format!("asking for {what}"))
     }
 
@@ -95,6 +129,14 @@ impl Aws {
         let (s3, account, name) = (self.s3.clone(), account.to_owned(), bucket.to_owned());
         let head = async move { Ok::<_, Fault>(s3.owns_bucket(&account, &name).await) };
         self.worker.run(&host.stop, head).with_context(|| format!("asking for the owner of the bucket {bucket}"))
+    }
+
+    /// Returns the ARN of the KMS key that encrypts an object; empty if none does.
+    pub fn key_of_object(&self, host: &Host, bucket: &str, key: &str, version: Option<&str>) -> Result<String> {
+        let (s3, bucket, key) = (self.s3.clone(), bucket.to_owned(), key.to_owned());
+        let (what, version) = (format!("s3://{bucket}/{key}"), version.map(str::to_owned));
+        let head = async move { s3.key_of(&bucket, &key, version.as_deref()).await };
+        self.worker.run(&host.stop, head).with_context(|| format!("asking for the key of {what}"))
     }
 
     /// Uploads an object unless its bucket has one with this key and length. Returns whether it was uploaded.

@@ -94,6 +94,13 @@ pub enum Command {
         /// unit's runs at boot have none.
         #[arg(long, conflicts_with = "root")]
         record: bool,
+        /// Run the steps again at each boot and every hour: record as --record does, put the units in place as `install`
+        /// does, and enable glovo-bootstrap.service and glovo-bootstrap-converge.timer.
+        ///
+        /// This comes before the first step. If the run then fails for the time being (exit code 75), the boot's unit
+        /// tries again. These later runs do not signal.
+        #[arg(long, conflicts_with_all = ["root", "phase"])]
+        converge: bool,
     },
     /// Prepare an image: make every change that does not need its boot.
     ///
@@ -253,6 +260,13 @@ pub enum UserDataFormat {
     CloudConfig,
 }
 
+impl Command {
+    /// Returns whether this is a run of user-data, which no user watches.
+    pub fn is_unattended(&self) -> bool {
+        matches!(self, Self::Run { record, converge, signal, .. } if *record || *converge || signal.signal.is_some())
+    }
+}
+
 /// The arguments that select steps.
 #[derive(Debug, Args)]
 pub struct SelectionArgs {
@@ -279,9 +293,24 @@ pub struct ManifestArgs {
     /// arguments of user-data are recorded, readable by root only.)
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
-    /// Read variables from a TOML file; may be repeated.
+    /// Set a variable to the content of a file, without one newline at its end; may be repeated. `-` is standard
+    /// input. The value is never shown and not recorded.
+    #[arg(long, value_name = "NAME=FILE")]
+    pub set_secret_file: Vec<String>,
+    /// Read variables from a TOML file: a path, `s3://bucket/key` (optionally `?versionId=…`), or an https URL with
+    /// #sha256=HEX. `ssm:///path/` reads the parameters below a path of Parameter Store instead. May be repeated.
     #[arg(long, value_name = "FILE")]
     pub variables: Vec<String>,
+    /// Whether `variables` lacks a source that cannot be read here.
+    #[arg(skip)]
+    pub lacks_variables: bool,
+}
+
+impl ManifestArgs {
+    /// Returns whether they give a variable.
+    pub fn has_variables(&self) -> bool {
+        !(self.set.is_empty() && self.set_secret_file.is_empty() && self.variables.is_empty())
+    }
 }
 
 /// The arguments that name the machine.

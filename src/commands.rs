@@ -2,6 +2,7 @@
 
 mod again;
 mod bake;
+mod converge;
 mod deploy;
 mod fetch;
 mod install;
@@ -12,30 +13,27 @@ mod signal;
 mod steps;
 mod summary;
 mod user_data;
+mod variables;
 
-use std::{cell::RefCell, path::Path, rc::Rc, time::Duration};
+use std::{cell::RefCell, io::IsTerminal, path::Path, rc::Rc, time::Duration};
 
 use anyhow::{Context, Result};
 
 use crate::{
-    aws::account::AwsSettings,
+    aws::{
+        account::{AwsSettings, CallerKind},
+        login::{Person, Prompt},
+    },
     cli::{self, Command},
-    diagnostic::{Diagnostic, Faults},
+    diagnostic::Faults,
     environment,
     error::{self, Fault},
-    host::{process, root::is_denied, state},
+    host::{process, root::is_denied, state, wait},
     image,
-    manifest::{
-        self, Manifest,
-        location::{Location, variables_file},
-        places::near_misses,
-        schema,
-        texts::Texts,
-    },
+    manifest::{self, Manifest, location::Location, places::near_misses, schema, texts::Texts, vault::CONVERGE_TIMER},
     manual,
     net::settings::NetworkSettings,
     redaction,
-    resource::Template,
     run::{
         engine::{self, Selection},
         lock::MachineLock,
@@ -44,18 +42,17 @@ use crate::{
         supervisor::{self, RunMessage, is_supervised},
     },
     stop::{Interrupt, signal_of},
-    system::{Mode, Phase, System, check_fact},
-    value::{distribution::family_of, spoken},
-    variables::{OfEachInstance, Variables, is_fact},
+    system::{Mode, Phase, System},
+    value::spoken,
     view::{self, complain, count, say, say_document, say_json},
     visible::Shown,
 };
 
-use self::refusal::{Refused, RefusedPlan};
 pub use self::signal::refuse;
-
-/// The longest template that is searched for variables.
-const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
+use self::{
+    refusal::{Refused, RefusedPlan},
+    variables::{read_everywhere, unused, variables_of},
+};
 
 /// Executes a command line; returns the exit code.
 pub fn execute(command: Command) -> Result<u8> {
@@ -63,8 +60,9 @@ pub fn execute(command: Command) -> Result<u8> {
         Command::Run {
             manifest, signal: cli::Signal { signal: Some(target), signal_within, lifecycle_hook }, ..
         } => signal::execute(&signal::Receivers { target, hook: lifecycle_hook }, signal_within.0, &manifest),
-        Command::Run { mut selection, mut manifest, target, purpose, signal: _, record } => {
+        Command::Run { mut selection, mut manifest, target, purpose, signal: _, record, converge } => {
             let system = open(&target.root, Mode::Run, purpose.phase)?;
+            let record = record || converge;
             let resumed = if record { None } else { reboot::resume(&system, &mut selection, &manifest)? };
             if let Some(signal) = resumed.as_ref().and_then(|run| run.signal.as_ref()).filter(|_| !is_supervised()) {
                 return signal::resume(&system, signal, &manifest);
@@ -73,7 +71,17 @@ pub fn execute(command: Command) -> Result<u8> {
             let lock = if record { Some(MachineLock::take(system.root())?) } else { None };
             let is_recorded = record && record::keep(&system, &mut manifest, record::USER_DATA)?;
             system.host.set_run_command(again::command(&manifest, is_recorded));
-            let (_lock, _, report) = run(&system, &manifest, &selection, lock)?;
+            if converge {
+                converge::enable(&system)?;
+            }
+            let (_lock, ran) = match run(&system, &manifest, &selection, lock) {
+                Ok((lock, _, report)) => (Some(lock), Ok(report)),
+                Err(error) => (None, Err(error)),
+            };
+            if converge {
+                converge::try_again(&system, &ran);
+            }
+            let report = ran?;
             if let Some(needed) = &report.reboot {
                 RebootNote::order(&system, needed, Selection::from(&selection))?;
                 return reboot::begin(&system);
@@ -144,6 +152,17 @@ pub fn execute(command: Command) -> Result<u8> {
     }
 }
 
+/// Returns the person who has called a command for an operator's machine, and who can be asked only at a terminal.
+fn person() -> CallerKind {
+    let ask = |question: &str| {
+        view::ask(question);
+        let mut answer = String::new();
+        _ = std::io::stdin().read_line(&mut answer).context("reading the answer")?;
+        Ok(answer)
+    };
+    CallerKind::Person(Person::new(std::io::stdin().is_terminal().then(|| Prompt::new(ask))))
+}
+
 /// Opens the machine or image. A root that cannot be opened is an invalid argument.
 fn open(root: &Path, mode: Mode, phase: Option<Phase>) -> Result<Rc<System>> {
     process::use_usual_umask();
@@ -212,6 +231,8 @@ fn find(system: &System, named: Option<&str>) -> Result<(Texts, Location)> {
 enum Reading<'a> {
     /// Validation on any machine: facts are unknown, unless `--set` supposes them.
     Check,
+    /// Validation for machines that a deploy starts; `converge` tells whether they run the steps again and again.
+    Deploy { converge: bool },
     /// Planning or running these steps. The other steps need no variables.
     Use(&'a Selection),
 }
@@ -230,8 +251,16 @@ fn load(system: &Rc<System>, given: &cli::ManifestArgs, reading: &Reading<'_>) -
     let asks = matches!(reading, Reading::Use(_));
     let (mut variables, mut faults) = variables_of(system, arguments, &texts, asks)?;
     redaction::install(variables.redaction());
+    let is_repeated = || match reading {
+        Reading::Deploy { converge } => *converge,
+        _ => system.host.is_enabled_offline(CONVERGE_TIMER).unwrap_or_default(),
+    };
+    match manifest::vault::settings(&texts, is_repeated) {
+        Ok(settings) => system.use_vault(settings),
+        Err(more) => faults.extend(more),
+    }
     let mut picker = match reading {
-        Reading::Check => None,
+        Reading::Check | Reading::Deploy { .. } => None,
         Reading::Use(selection) => Some(selection.picker()),
     };
     let mut picks = |step: &str| picker.as_mut().is_none_or(|picks| picks(step));
@@ -263,89 +292,6 @@ fn load(system: &Rc<System>, given: &cli::ManifestArgs, reading: &Reading<'_>) -
     Ok((manifest, location))
 }
 
-/// Returns the variables of a manifest with the operator's values, and their faults. Unless `asks`, the facts of the
-/// machine are unknown.
-fn variables_of(
-    system: &Rc<System>,
-    arguments: &cli::ManifestArgs,
-    texts: &Texts,
-    asks: bool,
-) -> Result<(Variables, Faults)> {
-    let machine = system.clone();
-    let mut variables = Variables::new(move |name| {
-        let ask = || if asks { machine.fact(name) } else { check_fact(name).and(Err(OfEachInstance.into())) };
-        is_fact(name).then(ask)
-    });
-    let mut faults = texts.variables.as_ref().map(|text| variables.declare_all(text)).unwrap_or_default();
-    for file in &arguments.variables {
-        faults.extend(variables.give_all(&variables_file(file).map_err(invalid)?));
-    }
-    let is_live_run = system.mode() == Mode::Run && system.root().is_host();
-    for assignment in &arguments.set {
-        let set = match assignment.split_once('=') {
-            Some((name, value)) if is_fact(name) && !is_live_run => {
-                let suppose = |()| suppose(&mut variables, &arguments.set, name, value);
-                check_fact(name).map(suppose).map_err(|error| format!("{error:#}"))
-            }
-            Some((name, value)) => variables.give(name, value),
-            None => Err(format!("`--set {assignment}` has no `=`")),
-        };
-        if let Err(message) = set {
-            faults.add(|| Diagnostic { message, place: None, hint: Some("--set NAME=VALUE".into()) });
-        }
-    }
-    Ok((variables, faults))
-}
-
-/// Sets a fact. A distribution also decides about its family, unless that is given, too.
-fn suppose(variables: &mut Variables, given: &[String], fact: &str, value: &str) {
-    variables.suppose(fact, value);
-    if fact == "host.distribution" && !given.iter().any(|given| given.starts_with("host.family=")) {
-        variables.suppose("host.family", family_of(value).unwrap_or(value));
-    }
-}
-
-/// Reads a manifest as the machines of each distribution do that its variables name. Adds their warnings. Returns the
-/// faults.
-fn read_everywhere(texts: &Texts, variables: &mut Variables, manifest: &mut Manifest) -> Faults {
-    let mut faults = Faults::default();
-    for distribution in variables.distributions() {
-        suppose(variables, &[], "host.distribution", &distribution);
-        match manifest::parse(&texts.steps, variables, Phase::Boot, &mut |_| true) {
-            Ok(read) => {
-                let new = |warning: &Diagnostic| !manifest.warnings.contains(warning);
-                let new: Vec<_> = read.warnings.into_iter().filter(new).collect();
-                manifest.warnings.extend(new);
-            }
-            Err(found) => {
-                let new = |fault: &&Diagnostic| !faults.shown().contains(fault);
-                let new: Vec<_> = found.shown().iter().filter(new).cloned().collect();
-                for fault in new {
-                    faults.add(|| fault);
-                }
-            }
-        }
-        variables.forget("host.distribution");
-        variables.forget("host.family");
-    }
-    faults
-}
-
-/// Returns a warning for each variable that nothing uses; none if a template that may use it cannot be read now.
-fn unused(system: &System, manifest: &Manifest, variables: &Variables) -> Vec<Diagnostic> {
-    for declared in manifest.steps.iter().flat_map(|step| &step.resources) {
-        match declared.resource.template() {
-            None => {}
-            Some(Template::Elsewhere) => return vec![],
-            Some(Template::Local(path)) => match system.root().read(path, MAX_TEMPLATE_BYTES) {
-                Ok(Some(text)) => variables.note_template(&String::from_utf8_lossy(&text)),
-                _ => return vec![],
-            },
-        }
-    }
-    variables.unused()
-}
-
 /// Prints the faults and returns an error with their number.
 ///
 /// The first fault is the error's cause, because a signal or a report carries only the error.
@@ -362,9 +308,14 @@ fn wrong(faults: &Faults, location: &Location) -> anyhow::Error {
 }
 
 fn invalid(error: anyhow::Error) -> anyhow::Error {
+    unreadable("the manifest", error)
+}
+
+/// Returns the error of input that cannot be read. A temporary failure is not the input's.
+fn unreadable(what: &str, error: anyhow::Error) -> anyhow::Error {
     match crate::error::class(&error) {
         crate::error::Class::Permanent => {
-            Fault::new("the manifest cannot be read; nothing was changed").invalid().caused_by(error).into()
+            Fault::new(format!("{what} cannot be read; nothing was changed")).invalid().caused_by(error).into()
         }
         _ => error,
     }
@@ -381,7 +332,7 @@ fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
             Ok(holder) => break holder,
         }
     };
-    let Some(report) = Report::read(&system)? else {
+    let Some(mut report) = Report::read(&system)? else {
         return Err(Fault::new("no run has left a report on this machine").hint(first_run(&system)).into());
     };
     if !report.is_of(&system) {
@@ -391,6 +342,8 @@ fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
             format!("the last report is of another machine, {whose}; no run has left a report on this machine");
         return Err(Fault::new(message).hint(first_run(&system)).into());
     }
+    let pid = holder.as_deref().and_then(|holder| holder.split(' ').next()?.parse().ok());
+    report.waiting = pid.and_then(|pid| wait::of(system.root(), pid));
     if json {
         say_json(&report)?;
     } else {
@@ -484,6 +437,9 @@ fn show(report: &Report, holder: Option<&str>) {
         (Some(code), None) => format!("failed with exit code {code} after {total}"),
     };
     say(format!("run {} of {}: {ended}", report.run_id, report.started));
+    if let Some(waiting) = &report.waiting {
+        say(waiting.clone());
+    }
     for note in &report.notes {
         say(format!("note: {note}"));
     }

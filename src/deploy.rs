@@ -6,10 +6,11 @@
 //!
 //! [`settings`] says what is wanted, [`preflight`] looks whether it can be had, [`prepare`] makes of it, with [`artifacts`]
 //! and [`template`], what CloudFormation gets, [`preview`] shows what will change, [`stack`] has it changed, [`watch`]
-//! follows its [`event`]s with a [`board`] of its machines, [`rollout`] moves the traffic from one of the [`slots`] to the other, and
+//! follows its [`event`]s with a [`board`] of its machines, [`alarms`] stop a new build, [`rollout`] moves the traffic from one of the [`slots`] to the other, and
 //! back, as its [`shape`] says; [`fleet`] is what serves. [`state`] knows what to do in each state of a
 //! stack. [`report`] shows what is.
 
+mod alarms;
 pub mod artifacts;
 mod board;
 mod event;
@@ -27,6 +28,7 @@ pub mod slots;
 pub mod stack;
 pub mod state;
 pub mod template;
+pub mod variables;
 pub mod watch;
 
 use std::{io::IsTerminal, time::Duration};
@@ -49,9 +51,10 @@ use self::{
 use crate::{
     aws::{refusal::Refusal, s3::upload::Upload},
     error::{self, Class, Fault},
-    manifest::texts::Texts,
+    manifest::{secrets::NamedSecrets, texts::Texts},
     packages::manager::Family,
     system::System,
+    user_data::MAX_USER_DATA_BYTES,
     view,
 };
 
@@ -71,6 +74,8 @@ pub struct Deploy {
     pub texts: Option<Texts>,
     /// The package managers that the steps need.
     pub package_managers: ManagersOn,
+    /// The secrets that the steps name.
+    pub secrets: NamedSecrets,
     /// The stack's name.
     pub stack: String,
     /// Time between two questions to AWS.
@@ -178,7 +183,7 @@ impl Deploy {
     pub fn render(&self) -> Result<(String, String, Vec<Upload>)> {
         let artifacts = Artifacts::collect(&self.settings, &self.stack, self.texts.as_ref())?;
         let group = self.layout().output(Slot::Blue, SlotOutput::Group);
-        let user_data = artifacts.user_data(&self.stack_of(Slot::Blue), &group)?;
+        let user_data = artifacts.user_data(&self.stack_of(Slot::Blue), &group, MAX_USER_DATA_BYTES)?;
         let slots = [(Slot::Blue, user_data.clone()), (Slot::Green, String::new())];
         Ok((
             template::with_user_data(self.shape().template(), self.shape().layout(), &slots)?,
@@ -216,31 +221,61 @@ impl Deploy {
             // The slot is ready, but does not receive all traffic yet.
             None => ensure!(self.ask("move the traffic?")?, Fault::new("cancelled; nothing was changed")),
         }
-        if let Some(slot) = promoted {
-            self.roll_out(&Slots::get(self)?, slot)?;
-        }
-        self.prove()
+        let Some(slot) = promoted else { return self.prove() };
+        self.system.aws.be_patient();
+        self.roll_out(&Slots::get(self)?, slot)?;
+        self.prove().map_err(|error| {
+            if Refusal::of(&error).is_none() && error::class(&error) != Class::Transient {
+                return error;
+            }
+            let back = self.command("rollback");
+            let said = "the new build receives 100 % of the traffic; whether it serves is unknown";
+            rollout::with_ways(
+                error,
+                said,
+                &format!("to look again: {}; to roll back: {back}", self.command("status")),
+                Class::Permanent,
+            )
+        })
     }
 
     /// Asks, executes the changes, and waits for CloudFormation.
     fn make(&self, prepared: &mut Prepared, changes: &ChangeSet) -> Result<()> {
-        let ready = self.ask("make these changes?").and_then(|agreed| {
+        let mut freed = None;
+        let begun = self.ask("make these changes?").and_then(|agreed| {
             ensure!(agreed, Fault::new("cancelled; nothing was changed"));
             prepared.artifacts.upload(&self.system, |text| self.say(text))?;
-            Watch::from_now(self, &prepared.stack)
-        });
-        let mut watch = match ready {
-            Ok(watch) => watch,
-            Err(error) => {
-                // The first error says more than one of the clean-up.
-                let is_new = prepared.current.is_none();
-                let discard = || stack::discard(&self.system, &prepared.stack, &changes.id, is_new);
-                _ = self.system.host.stop.interrupt.aside(discard);
-                return Err(error);
+            let watch = Watch::from_now(self, &prepared.stack)?;
+            self.system.aws.be_patient();
+            if let (Intent::Fill(slot), Some(stack)) = (&prepared.intent, &prepared.current) {
+                freed = self.cancel_schedule(stack, *slot)?.then_some(*slot);
             }
-        };
-        stack::execute(&self.system, &prepared.stack, &changes.id)?;
-        self.follow(&mut watch)
+            stack::execute(&self.system, &prepared.stack, &changes.id).map(|()| watch)
+        });
+        match begun {
+            Ok(mut watch) => self.follow(&mut watch),
+            Err(error) => {
+                self.take_back(prepared, changes, freed);
+                Err(error)
+            }
+        }
+    }
+
+    /// Deletes a change set that was not begun, which would be in the way of the next one. Then the idle slot may shrink again
+    /// whose action was cancelled for it. The error that led here says more than one of this clean-up.
+    fn take_back(&self, prepared: &Prepared, changes: &ChangeSet, freed: Option<Slot>) {
+        self.system.aws.be_brief();
+        let is_new = prepared.current.is_none();
+        let taken_back = self.system.host.stop.interrupt.aside(|| {
+            // A change set that cannot be deleted may have been begun: the slot is being filled then.
+            stack::discard(&self.system, &prepared.stack, &changes.id, is_new)?;
+            let Some(slot) = freed else { return Ok(()) };
+            self.shrink_later(&Slots::get(self)?, slot, self.keep_time())
+        });
+        if let (Err(_), Some(slot)) = (taken_back, freed) {
+            let release = self.command("release");
+            self.say(&format!("note: {} keeps its machines; to let it shrink: {release}", slot.name()));
+        }
     }
 
     /// Shows the events of the running operation until it ends.
@@ -305,12 +340,12 @@ impl Deploy {
         let is_new = prepared.current.is_none();
         let Some(changes) = stack::propose(&self.system, &prepared.stack, is_new, &prepared.wanted, self.poll)? else {
             match prepared.intent.promoted() {
-                Some(_) => self.say(&prepared.meaning),
+                Some(_) => prepared.meaning.lines().for_each(|line| self.say(line)),
                 None => self.say(&format!("no changes: {} is as declared", prepared.stack)),
             }
             return Ok(None);
         };
-        self.say(&prepared.meaning);
+        prepared.meaning.lines().for_each(|line| self.say(line));
         self.preview(prepared.current.as_ref(), &prepared.wanted, &changes);
         Ok(Some(changes))
     }

@@ -19,6 +19,8 @@ pub enum Class {
     Invalid,
     /// Another run holds the machine's lock: exit 4.
     Locked,
+    /// The operator has to log in to AWS: exit 77 (`EX_NOPERM`).
+    LoggedOut,
     /// Signal number `n` ended the run: exit 128 + n.
     Interrupted(i32),
 }
@@ -68,6 +70,12 @@ impl Fault {
     #[must_use]
     pub fn invalid(self) -> Self {
         self.class(Class::Invalid)
+    }
+
+    /// Sets [`Class::LoggedOut`].
+    #[must_use]
+    pub fn logged_out(self) -> Self {
+        self.class(Class::LoggedOut)
     }
 
     /// Makes [`render`] leave out the causes, because they were printed before.
@@ -120,6 +128,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         Class::Transient => 75,
         Class::Invalid => 2,
         Class::Locked => 4,
+        Class::LoggedOut => 77,
         Class::Interrupted(signal) => 128u8.saturating_add(u8::try_from(signal).unwrap_or(u8::MAX)),
     }
 }
@@ -143,6 +152,39 @@ pub fn render(error: &anyhow::Error) -> String {
         part("hint", hint);
     }
     text
+}
+
+/// Fails with several errors as one that lists them all, if there are any. An error that is not the input's, such as a
+/// temporary failure or an interruption, stands for all.
+pub fn together(message: &str, mut errors: Vec<anyhow::Error>) -> anyhow::Result<()> {
+    let is_of_input = |error: &anyhow::Error| matches!(class(error), Class::Permanent | Class::Invalid);
+    if let Some(other) = errors.iter().position(|error| !is_of_input(error)) {
+        return Err(errors.swap_remove(other));
+    }
+    if errors.len() < 2 {
+        return errors.pop().map_or(Ok(()), Err);
+    }
+    let list: String = errors.iter().map(|error| format!("\n  - {}", line(error))).collect();
+    Err(Fault::new(format!("{message}{list}")).invalid().into())
+}
+
+/// Returns an error with its causes and its hint in one line.
+fn line(error: &anyhow::Error) -> String {
+    let are_shown = |cause: &&(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<Fault>().is_some_and(|fault| fault.are_causes_shown)
+    };
+    let count = error.chain().position(|cause| are_shown(&cause)).map_or(usize::MAX, |index| index + 1);
+    let causes: Vec<String> = error.chain().take(count).map(ToString::to_string).collect();
+    let hint = hint(error).map(|hint| format!(" ({hint})")).unwrap_or_default();
+    causes.join(": ") + &hint
+}
+
+/// Returns an error with the words, the hint and the class of another one, which several resources share.
+pub fn again(error: &anyhow::Error) -> anyhow::Error {
+    let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    let mut fault = Fault::new(causes.pop().unwrap_or_default()).class(class(error));
+    fault.hint = hint(error).map(Into::into);
+    causes.into_iter().rev().fold(fault.into(), anyhow::Error::context)
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ mod engine;
 pub mod fetched;
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
-#[allow(clippy::disallowed_methods, reason = "makes its own trees")]
 pub mod fuzz;
 mod http;
 mod mirrors;
@@ -22,8 +21,7 @@ pub mod source;
 pub mod spool;
 pub mod staging;
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "makes its own trees, servers and networks")]
-mod tests;
+pub(crate) mod tests;
 mod transfer;
 mod window;
 

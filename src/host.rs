@@ -16,17 +16,25 @@ pub mod facts;
 pub mod file_lock;
 pub mod journal;
 pub mod launch;
+pub mod memory;
 pub mod mountinfo;
 pub mod mounts;
+pub(crate) mod operator;
 pub mod output;
 pub mod process;
 pub mod root;
 pub mod run_command;
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, reason = "a panic fails the test")]
+#[cfg_attr(fuzzing, allow(dead_code, reason = "the fuzz targets use a part of it"))]
+pub(crate) mod scratch;
 pub mod selinux;
 pub mod state;
 pub mod sysctl;
 pub mod systemd;
 pub mod tree;
+pub(crate) mod unswapped;
+pub mod wait;
 
 use std::{
     any::{Any, TypeId},
@@ -51,6 +59,7 @@ pub struct Host {
     pub stop: Stop,
     has_systemd: bool,
     progress: RefCell<ShowProgress>,
+    wait: RefCell<ShowProgress>,
     run_command: RefCell<RunCommand>,
     cache: RefCell<Cache>,
     units: RefCell<KnownUnits>,
@@ -78,6 +87,7 @@ impl Host {
             stop: Stop::new(interrupt),
             has_systemd,
             progress: RefCell::new(Box::new(|_| {})),
+            wait: RefCell::new(Box::new(|_| {})),
             run_command: RefCell::default(),
             cache: RefCell::default(),
             units: RefCell::default(),
@@ -102,6 +112,15 @@ impl Host {
     /// Shows a line of progress.
     pub fn progress(&self, line: &str) {
         (self.progress.borrow())(line);
+    }
+
+    /// Sets the function that tells a long wait.
+    pub fn on_wait(&self, tell: impl Fn(&str) + 'static) {
+        *self.wait.borrow_mut() = Box::new(tell);
+    }
+
+    fn tell_wait(&self, line: &str) {
+        (self.wait.borrow())(line);
     }
 
     /// Returns the command that runs the steps again, for hints.

@@ -3,3 +3,4 @@
 pub mod credentials;
 pub mod mounts;
 pub mod seal;
+pub mod swap;

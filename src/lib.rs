@@ -19,8 +19,10 @@
 //! | [`system`] | the context of a kind: the machine, downloads, and the planned results of earlier resources |
 //! | [`packages`] | package managers and the keys of repositories |
 //! | [`fetch`], [`aws`], [`net`] | downloads; AWS; HTTP clients, TLS and the one retry loop |
+//! | [`vault`] | values of `HashiCorp` Vault and `OpenBao` |
 //! | [`archive`] | the members of a tar or zip, checked before anything is written |
 //! | [`host`] | the only door to the machine: files, programs, accounts, services, facts |
+//! | [`rsyslog`] | the configuration of an rsyslogd that forwards records |
 //! | [`stop`], [`environment`] | signals and deadlines; every environment variable that is read |
 //! | [`redaction`], [`visible`], [`error`], [`value`] | removing secrets, escaping foreign text, faults, typed values |
 
@@ -47,11 +49,14 @@ pub mod notify;
 pub mod packages;
 pub mod redaction;
 pub mod resource;
+pub mod rsyslog;
 pub mod run;
+pub mod secrets;
 pub mod stop;
 pub mod system;
 pub mod user_data;
 pub mod value;
 pub mod variables;
+pub mod vault;
 pub mod view;
 pub mod visible;

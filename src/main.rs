@@ -10,11 +10,11 @@ use glovo_bootstrap::{
     commands, environment, error,
     host::{facts::is_stderr_the_journal, journal::Journal, launch::Launch, process},
     run::supervisor::{self, RunMessage},
-    view,
+    view::{self, journal::JournalPlace},
     visible::Shown,
 };
-use tracing::Level;
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Level, Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt};
 
 fn main() -> ExitCode {
     process::isolate(supervisor::adopt());
@@ -28,7 +28,8 @@ fn main() -> ExitCode {
         let trace = if trace.status() == BacktraceStatus::Captured { trace.to_string() } else { String::new() };
         view::complain(Shown::lines(&format!("{panic}\n{trace}")));
     }));
-    set_up_logging(cli.as_ref().is_ok_and(|cli| cli.verbose));
+    let is_unattended = cli.as_ref().is_ok_and(|cli| cli.command.is_unattended()) || supervisor::is_supervised();
+    set_up_logging(cli.as_ref().is_ok_and(|cli| cli.verbose), is_unattended);
     let cli = match cli {
         Ok(cli) => {
             view::set_colour(cli.color);
@@ -46,26 +47,38 @@ fn main() -> ExitCode {
     }
 }
 
-/// Sets up logging: records with fields to the journal under systemd, otherwise lines to standard error.
+/// Sets up logging: records with fields to the journal under systemd, otherwise lines to standard error; both for an
+/// unattended run elsewhere, which is user-data's.
 ///
 /// Without `--verbose`, only warnings and errors are lines. Other crates log requests and answers at debug level.
 /// These hold tokens and key ids, so no setting shows them.
-fn set_up_logging(verbose: bool) {
-    let registry = tracing_subscriber::registry();
-    let from = |other: Level, ours: Level| Targets::new().with_default(other).with_target("glovo_bootstrap", ours);
-    if is_stderr_the_journal()
-        && let Ok(journal) = Journal::open()
-    {
-        let filter = from(Level::WARN, if verbose { Level::DEBUG } else { Level::INFO });
-        registry.with(filter).with(journal).init();
-        return;
+fn set_up_logging(verbose: bool, is_unattended: bool) {
+    let is_output = is_stderr_the_journal();
+    let journal = (is_output || is_unattended).then(|| Journal::open().ok()).flatten();
+    let records = from(Level::WARN, if verbose { Level::DEBUG } else { Level::INFO });
+    if let Some(journal) = journal {
+        view::journal::set_place(if is_output { JournalPlace::Output } else { JournalPlace::Beside });
+        let registry = tracing_subscriber::registry().with(journal.with_filter(records));
+        if is_output { registry.init() } else { registry.with(lines(verbose)).init() }
+    } else {
+        tracing_subscriber::registry().with(lines(verbose)).init();
     }
+}
+
+/// Returns a filter with one level for other crates, and another one for this program.
+fn from(other: Level, ours: Level) -> Targets {
+    Targets::new().with_default(other).with_target("glovo_bootstrap", ours)
+}
+
+/// Returns the layer that prints lines to standard error.
+fn lines<S: Subscriber + for<'a> LookupSpan<'a>>(verbose: bool) -> impl Layer<S> {
     let asked = environment::value(environment::LOG).and_then(|targets| targets.parse().ok());
     let usual = if verbose { from(Level::WARN, Level::DEBUG) } else { from(Level::ERROR, Level::WARN) };
+    let most = from(Level::INFO, Level::TRACE).with_target(view::journal::TARGET, LevelFilter::OFF);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| view::Complaints)
         .with_target(false)
         .without_time()
         .with_ansi(false);
-    registry.with(asked.unwrap_or(usual)).with(from(Level::INFO, Level::TRACE)).with(lines).init();
+    lines.with_filter(asked.unwrap_or(usual)).with_filter(most)
 }

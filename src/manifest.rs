@@ -10,18 +10,21 @@ pub mod built_in;
 mod expected;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod given;
 pub mod location;
 pub mod places;
 mod reader;
 pub mod schema;
 mod scope;
+pub mod secrets;
 pub mod texts;
+pub mod vault;
 
 use std::time::Duration;
 
 use toml::de::DeTable;
 
-use self::reader::Reader;
+use self::{reader::Reader, secrets::NamedSecrets};
 use crate::{
     diagnostic::{Diagnostic, Faults, Text},
     resource::Resource,
@@ -44,6 +47,8 @@ pub struct Manifest {
     pub steps: Vec<Step>,
     /// What is probably meant otherwise.
     pub warnings: Vec<Diagnostic>,
+    /// The secrets that it names for this machine; for each machine, where facts are unknown.
+    pub secrets: NamedSecrets,
 }
 
 /// A named, ordered list of resources.

@@ -5,6 +5,7 @@ pub mod client;
 pub mod clock;
 pub mod date;
 pub mod probe;
+pub mod proof;
 pub mod proxy;
 pub mod range;
 pub mod redirect;

@@ -57,6 +57,17 @@ fn listed(words: &[&str], last: &str) -> String {
     }
 }
 
+/// Returns the release of the running kernel, as uname(2) does; `None` for an image. It is empty if /proc is unreadable.
+fn running_kernel(host: &Host) -> Option<String> {
+    let release = || host.root().read_text(&"/proc/sys/kernel/osrelease".into()).unwrap_or_default();
+    host.root().is_host().then(|| release().trim().to_owned())
+}
+
+/// Returns the warnings of earlier runs that still hold.
+pub fn open_warnings(host: &Host) -> Result<Vec<String>> {
+    find(host)?.map_or_else(|| Ok(vec![]), |family| family.open_warnings(host))
+}
+
 /// Returns the reasons why the machine needs a reboot; `None` if it has no package manager that can say so.
 pub fn reboot_reasons(host: &Host) -> Result<Option<Vec<String>>> {
     find(host)?.map(|family| family.reboot_reasons(host)).transpose()
@@ -84,7 +95,6 @@ fn read_name(text: &str) -> Result<PackageName> {
             Err(error) => reasons.push(error.to_string()),
         }
     }
-    reasons.dedup();
     bail!(reasons.join("; "))
 }
 

@@ -1,6 +1,6 @@
 //! Removes secrets from text: the values of variables in files, and everything that may be a credential.
 //!
-//! A secret is a variable of a file (`--variables FILE`). [`shown`] is applied last to all output of this process: its
+//! A secret is a variable of a file (`--variables FILE`), or what a store of secrets has answered. [`shown`] is applied last to all output of this process: its
 //! output, its log, its report, its messages to its supervisor. [`line`] is applied to text for CloudFormation and the
 //! console as well. A value is found in every form in which a program prints it.
 
@@ -16,6 +16,7 @@ use base64::{
 };
 
 pub mod forms;
+mod places;
 
 /// The replacement of a credential.
 const LEFT_OUT: &str = "***";
@@ -33,6 +34,8 @@ const NAMES: [&str; 11] = [
     "apikey",
     "access_key",
 ];
+/// A name has a secret value, too, if it ends with one of these. At the start they are parts of other words.
+const ENDINGS: [&str; 4] = ["_pwd", "_pass", "private_key", "secret_key"];
 
 /// A shorter value is an ordinary word. In a message it is a secret only if its name says so.
 const MIN_VALUE_BYTES: usize = 6;
@@ -40,9 +43,20 @@ const MIN_VALUE_BYTES: usize = 6;
 /// The redaction of this process's output.
 static CURRENT: RwLock<Redaction> = RwLock::new(Redaction { forms: vec![], values: vec![] });
 
-/// Applies a redaction to all later output of this process.
+/// Applies a redaction to all later output of this process, besides what is known so far.
 pub fn install(redaction: Redaction) {
-    *CURRENT.write().unwrap_or_else(PoisonError::into_inner) = redaction;
+    let mut current = CURRENT.write().unwrap_or_else(PoisonError::into_inner);
+    let mut values = std::mem::take(&mut current.values);
+    values.extend(redaction.values);
+    *current = Redaction::of(values);
+}
+
+/// Removes one more value from all later output of this process. `name` replaces it.
+pub fn learn(name: &str, value: &str) {
+    let mut current = CURRENT.write().unwrap_or_else(PoisonError::into_inner);
+    let mut values = std::mem::take(&mut current.values);
+    values.extend(parts(name, value));
+    *current = Redaction::of(values);
 }
 
 /// Returns a text without secrets, and without the passwords of URLs. Package managers print those of repositories.
@@ -66,6 +80,14 @@ pub fn longest_bytes() -> usize {
     forms.chain(current.values.iter().map(|(value, _)| 6 * value.len())).max().unwrap_or_default()
 }
 
+/// Returns a value and its lines, each with its replacement. A program may print any line of a value.
+fn parts(name: &str, value: &str) -> Vec<(String, String)> {
+    let parts = std::iter::once(value).chain(value.lines());
+    // A short line such as `{` is no secret.
+    let is_word = |part: &&str| part.len() >= MIN_VALUE_BYTES || part.contains(char::is_alphanumeric);
+    parts.map(str::trim).filter(is_word).map(|part| (part.to_owned(), format!("{{{{ {name} }}}}"))).collect()
+}
+
 /// The secret values, each with its replacement.
 #[derive(Default)]
 pub struct Redaction {
@@ -84,13 +106,11 @@ impl std::fmt::Debug for Redaction {
 impl Redaction {
     /// Makes a redaction of the values of these variables, given by name and value.
     pub fn of_variables<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut values = vec![];
-        for (name, value) in variables {
-            // A program may print any line of a value, so each line is a secret too.
-            for part in std::iter::once(value).chain(value.lines()) {
-                values.push((part.trim().to_owned(), format!("{{{{ {name} }}}}")));
-            }
-        }
+        Self::of(variables.into_iter().flat_map(|(name, value)| parts(name, value)).collect())
+    }
+
+    /// Makes a redaction of values, each with its replacement.
+    fn of(mut values: Vec<(String, String)>) -> Self {
         values.retain(|(value, _)| !value.is_empty());
         values.sort();
         values.dedup_by(|one, other| one.0 == other.0);
@@ -124,32 +144,14 @@ impl Redaction {
     }
 
     fn without<'a>(&self, text: &'a str, is_secret_if_short: impl Fn(&str) -> bool) -> Cow<'a, str> {
-        let mut result = Cow::Borrowed(text);
-        if self.values.is_empty() {
-            return result;
-        }
-        for (form, name) in &self.forms {
-            if result.contains(&**form) {
-                result = result.replace(&**form, name).into();
-            }
-        }
-        for (marks, decode) in ENCODINGS {
-            if !result.contains(marks) {
-                continue;
-            }
-            for (value, name) in self.values.iter().filter(|(value, _)| value.len() >= MIN_VALUE_BYTES) {
-                while let Some((start, end)) = find_encoded(&result, value, decode) {
-                    result = format!("{}{name}{}", &result[..start], &result[end..]).into();
-                }
-            }
-        }
-        let is_short = |value: &str, name: &str| value.len() < MIN_VALUE_BYTES && is_secret_if_short(name);
-        for (value, name) in self.values.iter().filter(|(value, name)| is_short(value, name)) {
-            if result.contains(&**value) {
-                result = replace_word(&result, value, name).into();
-            }
-        }
-        result
+        let long: Vec<_> = self.values.iter().filter(|(value, _)| value.len() >= MIN_VALUE_BYTES).collect();
+        let mut found = places::literal(text, &self.forms);
+        found.extend(places::encoded(text, &long));
+        let is_short = |(value, name): &&(String, String)| value.len() < MIN_VALUE_BYTES && is_secret_if_short(name);
+        let words = self.values.iter().filter(is_short);
+        let words: Vec<_> = words.flat_map(|(value, name)| places::words(text, value, name, &found)).collect();
+        found.extend(words);
+        if found.is_empty() { text.into() } else { places::replaced(text, found).into() }
     }
 
     /// Returns a line that is safe for a stack's events and for a console.
@@ -188,24 +190,6 @@ fn forms(value: &str) -> Vec<String> {
     forms.sort();
     forms.dedup();
     forms
-}
-
-/// Replaces a value where it is a whole word.
-fn replace_word(text: &str, value: &str, name: &str) -> String {
-    let is_part = |c: char| c.is_alphanumeric() || c == '_';
-    let mut replaced = String::new();
-    let mut done = 0;
-    for (start, _) in text.match_indices(value) {
-        let end = start + value.len();
-        let goes_on = (text[..start].ends_with(is_part) && value.starts_with(is_part))
-            || (text[end..].starts_with(is_part) && value.ends_with(is_part));
-        if !goes_on {
-            replaced.push_str(&text[done..start]);
-            replaced.push_str(name);
-            done = end;
-        }
-    }
-    replaced + &text[done..]
 }
 
 /// A function that decodes the character (or a byte of it) at the start of a text. It returns the length of the encoded form.
@@ -270,25 +254,6 @@ fn hex(digits: &[u8]) -> Option<u32> {
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// Returns the position of a value in a text. Any of its characters may be encoded, and spaces may be `+`.
-fn find_encoded(text: &str, value: &str, decode: Decode) -> Option<(usize, usize)> {
-    let bytes = text.as_bytes();
-    let (mut decoded, mut places) = (vec![], vec![]);
-    let mut at = 0;
-    while at < bytes.len() {
-        let width = decode(&bytes[at..], &mut decoded).unwrap_or_else(|| {
-            decoded.push(bytes[at]);
-            1
-        });
-        places.resize(decoded.len(), at);
-        at += width;
-    }
-    places.push(bytes.len());
-    let is_same = |(byte, wanted): (&u8, u8)| *byte == wanted || (*byte == b'+' && wanted == b' ');
-    let found = decoded.windows(value.len()).position(|window| window.iter().zip(value.bytes()).all(is_same))?;
-    Some((places[found], places[found + value.len()]))
-}
-
 /// Returns a line without credentials, in printable ASCII.
 ///
 /// It removes queries and passwords of URLs, values of sensitive names, and everything that looks like a key. Consoles
@@ -324,10 +289,17 @@ pub fn line(text: &str) -> String {
     words.join(" ").chars().map(|c| if c.is_ascii() { c } else { '?' }).collect()
 }
 
-fn is_sensitive(name: &str) -> bool {
-    let name = name.to_ascii_lowercase().replace('-', "_");
+/// Returns whether a name says that its value is a secret. That of a store's secret is the last part of its URL.
+pub fn is_sensitive(name: &str) -> bool {
+    let name = name.rsplit_once("://").map_or(name, |(_, path)| path.rsplit(['/', '#']).next().unwrap_or(path));
+    let name = name.to_ascii_lowercase().replace(['-', '.'], "_");
     let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-    NAMES.iter().any(|sensitive| name.ends_with(sensitive) || name.starts_with(sensitive))
+    names_secret(name) || NAMES.iter().any(|sensitive| name.starts_with(sensitive))
+}
+
+/// Returns whether a variable's name says that its value is a secret: `db_password`, but not `password_length`.
+pub fn names_secret(name: &str) -> bool {
+    NAMES.iter().chain(&ENDINGS).any(|sensitive| name.ends_with(sensitive))
 }
 
 /// Returns a URL without its query, its fragment, its user and its password.

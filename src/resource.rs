@@ -8,14 +8,17 @@ pub mod absent;
 pub mod apt_repository;
 pub mod archive;
 pub mod command;
+pub mod credential;
 pub mod deferred;
 pub mod directory;
+pub mod environment;
 pub mod file;
 pub mod filesystem;
 pub mod group;
 pub mod host;
 pub mod http_check;
 pub mod link;
+pub mod log_forward;
 pub mod mount;
 pub mod package;
 pub mod package_file;
@@ -26,6 +29,7 @@ pub mod swap;
 pub mod sysctl;
 pub mod tcp_check;
 pub mod tree;
+pub mod unread;
 pub mod upgrade;
 pub mod user;
 pub mod yum_repository;
@@ -57,9 +61,19 @@ pub trait Resource: fmt::Debug {
         vec![]
     }
 
+    /// Returns what the declaration says, but probably should not. It is valid.
+    fn doubts(&self) -> Vec<Finding> {
+        vec![]
+    }
+
     /// Returns the path that only this resource may manage.
     fn owned_path(&self) -> Option<&AbsPath> {
         None
+    }
+
+    /// Returns the paths that it makes: its own, and those of units.
+    fn made_paths(&self) -> Vec<AbsPath> {
+        self.owned_path().cloned().into_iter().collect()
     }
 
     /// Returns the numeric id that only this account may have: `uid 1500`.
@@ -88,10 +102,38 @@ pub trait Resource: fmt::Debug {
         &[]
     }
 
+    /// Returns its fields that may hold a secret of a store, because no other user of the machine can read them.
+    fn secret_fields(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Returns why a secret of a store may not be in any of its fields, and where it may be; `None` for the usual words.
+    fn place_of_secrets(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
+
     /// Returns the path of its secret. Secrets are not written to an image, but at boot.
     fn secret(&self) -> Option<&AbsPath> {
         None
     }
+
+    /// Returns the paths of all its secrets, which no image may hold.
+    fn secrets(&self) -> Vec<&AbsPath> {
+        self.secret().into_iter().collect()
+    }
+
+    /// Returns the service that gets its files at each start, with these files. A change of one of them restarts it.
+    fn given_to_service(&self) -> Option<(&str, Vec<AbsPath>)> {
+        None
+    }
+
+    /// Returns the services whose start needs it, so that they are declared after it.
+    fn services_after(&self) -> Vec<&str> {
+        vec![]
+    }
+
+    /// Makes a service restart for more files, if it has this name.
+    fn restart_on_files_of(&mut self, _service: &str, _files: &[AbsPath]) {}
 
     /// Returns the reason why a booted machine ensures it only if its declaration says `phase = "boot"`; `None` if it
     /// always does.
@@ -171,8 +213,38 @@ pub trait Resource: fmt::Debug {
         None
     }
 
+    /// Returns whether the machine needs no change of it that its secret is for: its file, its account or its effect is there.
+    ///
+    /// Called if the secret cannot be read now.
+    fn can_wait_for_secret(&self, system: &System) -> Result<bool> {
+        match self.owned_path() {
+            Some(path) => Ok(system.root().status(path)?.is_some()),
+            None => Ok(false),
+        }
+    }
+
+    /// Returns the differences that its secret does not matter for, such as the mode of a file with the secret.
+    ///
+    /// Called if the secret cannot be read now, and [`Self::can_wait_for_secret`] holds.
+    fn plan_without_secret(&self, _system: &System) -> Result<Vec<Change>> {
+        Ok(vec![])
+    }
+
+    /// Returns a text that differs if its changes would put something else at its paths: a digest, or the version of a
+    /// secret. `None` if that is unknown.
+    ///
+    /// Called for what a service has refused, so that it is not tried again and again.
+    fn version_to_come(&self, _system: &System) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// Returns the package managers that it can work with; `None` if it needs none.
     fn package_managers(&self) -> Option<Vec<Family>> {
+        None
+    }
+
+    /// Returns the reason why there is nothing to do for it on this machine as it is now.
+    fn why_not_here(&self, _system: &System) -> Option<&'static str> {
         None
     }
 
@@ -314,6 +386,7 @@ pub static KINDS: &[KindEntry] = &[
     kind::<yum_repository::YumRepository>(),
     kind::<directory::Directory>(),
     kind::<file::File>(),
+    kind::<credential::ServiceCredential>(),
     kind::<archive::UnpackedArchive>(),
     kind::<tree::PrefixTree>(),
     kind::<link::Link>(),
@@ -326,7 +399,9 @@ pub static KINDS: &[KindEntry] = &[
     kind::<sysctl::Sysctl>(),
     kind::<host::HostSettings>(),
     kind::<selinux_boolean::SelinuxBoolean>(),
+    kind::<environment::ServiceEnvironment>(),
     kind::<service::Service>(),
+    kind::<log_forward::LogForward>(),
     kind::<http_check::HttpCheck>(),
     kind::<tcp_check::TcpCheck>(),
     kind::<command::GuardedCommand>(),

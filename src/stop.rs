@@ -168,12 +168,29 @@ pub struct Stop {
     pub interrupt: Interrupt,
     /// The deadlines in force.
     pub deadlines: Deadlines,
+    /// How far this clock is ahead of the machine's, so that tests need not wait.
+    #[cfg(test)]
+    ahead: std::cell::Cell<Duration>,
 }
 
 impl Stop {
     /// Makes a stop with this signal and without deadlines.
     pub fn new(interrupt: Interrupt) -> Self {
-        Self { interrupt, deadlines: Deadlines::default() }
+        Self { interrupt, ..Self::default() }
+    }
+
+    /// Returns the time.
+    pub fn now(&self) -> Instant {
+        let now = Instant::now();
+        #[cfg(test)]
+        let now = now + self.ahead.get();
+        now
+    }
+
+    /// Sets the clock of [`Stop::now`] ahead.
+    #[cfg(test)]
+    pub(crate) fn advance(&self, by: Duration) {
+        self.ahead.set(self.ahead.get() + by);
     }
 
     /// Fails if a signal or a deadline asks to stop.

@@ -7,6 +7,7 @@ pub mod ownership;
 pub mod places;
 mod previous;
 pub(crate) mod remote;
+mod stamp;
 pub mod wait;
 
 use std::{
@@ -20,7 +21,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     aws::{Aws, account::AwsSettings, metadata::InstanceFact},
-    error::Fault,
+    error::{self, Fault},
     fetch::Fetcher,
     host::{
         Host,
@@ -34,6 +35,7 @@ use crate::{
         },
     },
     net::settings::NetworkSettings,
+    secrets::Secrets,
     stop::Interrupt,
     value::{AbsPath, Sha256},
     variables::{OfEachInstance, Variables},
@@ -60,10 +62,14 @@ pub enum Fact {
     Directory(AbsPath, Owner, Writers),
     /// The boot, and not this run, makes the file at this path.
     AtBoot(AbsPath),
+    /// The path of an earlier resource that makes no change here: its plan has failed, or it is for other machines.
+    Unplanned(AbsPath),
     /// The device of this name or node has a file system of this type.
     FileSystem(String, &'static str),
     /// Packages are installed, and with them any files, users and units.
     Packages,
+    /// The package of this name is installed.
+    Package(String),
 }
 
 /// Says whether changes are made or only planned.
@@ -93,6 +99,7 @@ pub struct System {
     pub aws: Aws,
     /// Downloads.
     pub fetcher: Fetcher,
+    secrets: Secrets,
     mode: Mode,
     phase: Phase,
     warnings: RefCell<Vec<String>>,
@@ -117,6 +124,7 @@ impl System {
             host: Host::open(root, interrupt)?,
             aws,
             fetcher,
+            secrets: Secrets::default(),
             mode,
             phase: Phase::Boot,
             warnings: RefCell::default(),
@@ -280,11 +288,21 @@ impl System {
         self.declared_paths.borrow().contains_key(path)
     }
 
+    /// Returns a variable of a template whose value is the secret of a store.
+    pub fn stored_in(&self, template: &str) -> Option<String> {
+        let variables = self.variables.borrow();
+        let variables = variables.as_ref()?;
+        variables.secrets_in(template).into_iter().find(|name| variables.is_certainly_secret(name))
+    }
+
     /// Replaces `{{ name }}` in a template.
     pub fn render(&self, template: &str) -> Result<String> {
         match &*self.variables.borrow() {
             None => Ok(template.to_owned()),
             Some(variables) => variables.substitute(template).map_err(|unresolved| {
+                if let Some(error) = variables.unread(unresolved.name()) {
+                    return error::again(&error);
+                }
                 let fault = Fault::new(unresolved.message());
                 match unresolved.hint(variables) {
                     Some(hint) => fault.hint(hint).into(),
@@ -386,6 +404,12 @@ impl System {
         let may_exist =
             |path: &AbsPath| path.ancestors().any(|above| expected.iter().any(|fact| has_any_files(fact, above)));
         expected.contains(fact) || matches!(fact, Fact::Path(path) if may_exist(path))
+    }
+
+    /// Returns whether an earlier resource may make a path, now or later.
+    pub fn may_come(&self, path: &AbsPath) -> bool {
+        let facts = [Fact::Path, Fact::AtBoot, Fact::Unplanned].map(|fact| fact(path.clone()));
+        self.expects(&Fact::Packages) || facts.iter().any(|fact| self.expects(fact))
     }
 
     /// Returns the mount point at a path of an image or above it. The image does not have what the boot mounts there.

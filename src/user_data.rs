@@ -17,6 +17,8 @@ const FETCH: &str = include_str!("../packaging/user-data/fetch.sh");
 const S3: &str = include_str!("../packaging/user-data/s3.py");
 const HTTPS: &str = include_str!("../packaging/user-data/https.sh");
 const BAKED: &str = include_str!("../packaging/user-data/baked.sh");
+const OWN: &str = include_str!("../packaging/user-data/own.sh");
+const SIGNAL: &str = include_str!("../packaging/user-data/signal.py");
 
 /// The most bytes of user-data that EC2 takes, before it is encoded as base64.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html>
@@ -53,6 +55,14 @@ pub fn script(agent: &Agent, arguments: &[String]) -> Result<String> {
         }
     };
     within_size(script)
+}
+
+/// Returns the operator's own script in a frame that signals its exit code to a resource of a stack.
+pub fn signalling(text: &str, stack: &str, resource: &str) -> String {
+    let end = format!("END-{}", Sha256::of(text.as_bytes()));
+    let signal = fill(SIGNAL, &[("resource", resource), ("stack", stack)]);
+    let slots = [("end", &*end), ("script", text.strip_suffix('\n').unwrap_or(text)), ("signal", &signal)];
+    fill(OWN, &slots)
 }
 
 /// Returns the script as `#cloud-config`, to be merged with other configuration.

@@ -1,6 +1,7 @@
 //! Values that are checked when they are parsed. Code with an [`AbsPath`] or a [`FileMode`] need not check it again.
 
 pub mod distribution;
+pub mod secret_source;
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -243,26 +244,37 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// A duration, written with a unit: `"500ms"`, `"5s"`, `"10m"`, `"1h"`.
+/// A duration, written with units: `"500ms"`, `"5s"`, `"10m"`, `"1h30m"`, `"1d"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(extend("pattern" = "^[0-9]+(ms|s|m|h)$"))]
+#[schemars(extend("pattern" = "^([0-9]+(ms|s|m|h|d))+$"))]
 pub struct Span(pub Duration);
 
 impl FromStr for Span {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let scale: u64 = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => bail!("`{text}` is not a duration, such as \"500ms\", \"5s\", \"10m\" or \"1h\""),
-        };
-        let millis = number.parse::<u64>().ok().and_then(|n| n.checked_mul(scale));
+        let (mut rest, mut millis) = (text, Some(0));
+        loop {
+            let (number, after) = rest.split_at(rest.bytes().take_while(u8::is_ascii_digit).count());
+            let (unit, after) = after.split_at(after.bytes().take_while(|byte| !byte.is_ascii_digit()).count());
+            let scale: u64 = match unit {
+                "ms" => 1,
+                "s" => 1_000,
+                "m" => 60_000,
+                "h" => 3_600_000,
+                "d" => 86_400_000,
+                "" if !number.is_empty() => bail!("`{text}` needs a unit: ms, s, m, h or d"),
+                _ => bail!("`{text}` is not a duration, such as \"500ms\", \"5s\", \"10m\" or \"1h30m\""),
+            };
+            ensure!(!number.is_empty(), "`{text}` is not a duration, such as \"500ms\", \"5s\", \"10m\" or \"1h30m\"");
+            let more = number.parse::<u64>().ok().and_then(|n| n.checked_mul(scale));
+            millis = millis.zip(more).and_then(|(millis, more): (u64, u64)| millis.checked_add(more));
+            if after.is_empty() {
+                break;
+            }
+            rest = after;
+        }
         // With at most a year, no later addition to the clock can overflow.
         match millis.filter(|ms| *ms <= 366 * 24 * 3_600_000) {
             Some(ms) => Ok(Self(Duration::from_millis(ms))),
@@ -308,6 +320,16 @@ impl TryFrom<Vec<String>> for Argv {
         ensure!(argv.first().is_some_and(|program| !program.is_empty()), "a command needs at least a program");
         ensure!(argv.iter().all(|argument| !argument.contains('\0')), "an argument has a NUL character");
         Ok(Self(argv))
+    }
+}
+
+/// Returns whether JSON has a number that is not written as it was read: one with a point, or with more than 64 bits.
+pub fn changes_digits(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Number(number) => number.is_f64(),
+        serde_json::Value::Array(values) => values.iter().any(changes_digits),
+        serde_json::Value::Object(fields) => fields.values().any(changes_digits),
+        _ => false,
     }
 }
 
@@ -363,8 +385,12 @@ mod tests {
         ] {
             assert!(bad.parse::<ByteSize>().is_err(), "{bad:?}");
         }
-        assert_eq!("90s".parse::<Span>().unwrap().0.as_secs(), 90);
-        for bad in ["", "5", "s", "5 s", "1d", "99999999999h", "9000h", "+5s", "5_0s", " 5s", "5s\n"] {
+        for (text, seconds) in [("90s", 90), ("1h30m", 5400), ("1d", 86_400)] {
+            assert_eq!(text.parse::<Span>().unwrap().0.as_secs(), seconds);
+        }
+        for bad in
+            ["", "5", "s", "5 s", "1w", "1h30", "h1", "400d", "99999999999h", "9000h", "+5s", "5_0s", " 5s", "5s\n"]
+        {
             assert!(bad.parse::<Span>().is_err(), "{bad:?}");
         }
     }

@@ -1,7 +1,10 @@
 //! Variables: `{{ name }}` is replaced in parsed string values, not in the text, so that a value cannot become syntax.
 
+mod doubts;
+mod follow;
 mod placeholder;
 mod setting;
+mod stored;
 pub mod value;
 
 use std::{
@@ -14,14 +17,17 @@ use std::{
 use anyhow::Result;
 use toml::de::DeTable;
 
-pub use self::placeholder::{Unresolved, only_placeholder};
 use self::{
     placeholder::{Piece, Why, pieces},
     setting::{Setting, read, read_table},
     value::Value,
 };
+pub use self::{
+    placeholder::{Unresolved, only_placeholder},
+    stored::StoredSecret,
+};
 use crate::{
-    diagnostic::{Diagnostic, Faults, Place, Text, did_you_mean},
+    diagnostic::{Faults, Place, Text},
     redaction::Redaction,
 };
 
@@ -31,6 +37,9 @@ const DISTRIBUTION: [&str; 2] = ["host.distribution", "host.family"];
 /// Returns facts: the values of read-only names, such as `instance.region`. Called only when a fact is used.
 type Facts = Box<dyn Fn(&str) -> Option<Result<String>>>;
 
+/// Reads secrets of stores. Called only when a secret is used.
+type Stores = Box<dyn Fn(&StoredSecret) -> Result<String>>;
+
 /// The variables of a manifest.
 pub struct Variables {
     /// The manifest's own declarations.
@@ -39,16 +48,25 @@ pub struct Variables {
     given: BTreeMap<String, Setting>,
     /// The operator's values from files, which are never shown.
     private: BTreeMap<String, Setting>,
+    /// The variables whose values are files of one secret each.
+    secret_files: BTreeSet<String>,
     /// The variables with a faulty declaration. The fault is reported; their values are unknown.
     broken: BTreeSet<String>,
+    /// Whether a source of the operator's values was not read. Then no variable is known to be unset.
+    is_partial: bool,
     /// Where the manifest's own declarations stand.
     declared_places: BTreeMap<String, Place>,
     /// Where the operator's values from files stand.
     given_places: BTreeMap<String, Place>,
+    /// The parameters that gave the operator's values, as URLs. Other programs may use the parameters of a path, too.
+    parameters: BTreeMap<String, String>,
     /// What some string or template has asked for.
     used: RefCell<BTreeSet<String>>,
     facts: Facts,
+    stores: Stores,
     asked: RefCell<BTreeMap<String, Result<String, Why>>>,
+    /// The secrets that could not be read, each with the error.
+    unread: RefCell<BTreeMap<String, Rc<anyhow::Error>>>,
 }
 
 /// The reason why a fact is unknown while an image is made: it would be the build machine's.
@@ -80,11 +98,34 @@ enum VariableValue {
 }
 
 impl Variables {
-    /// Returns no variables, with read-only facts from this function. It returns `None` for an unknown name.
+    /// Returns no variables, with read-only facts from this function. It returns `None` for an unknown name. The secrets of
+    /// stores are unknown.
     pub fn new(facts: impl Fn(&str) -> Option<Result<String>> + 'static) -> Self {
-        let (declared, given, private, broken) = Default::default();
-        let (declared_places, given_places, used, asked) = Default::default();
-        Self { declared, given, private, broken, declared_places, given_places, used, facts: Box::new(facts), asked }
+        let (declared, given, private, secret_files, broken, is_partial) = Default::default();
+        let (declared_places, given_places, parameters, used, asked, unread) = Default::default();
+        let (facts, stores): (Facts, Stores) = (Box::new(facts), Box::new(|_| Err(OfEachInstance.into())));
+        Self {
+            declared,
+            given,
+            private,
+            secret_files,
+            broken,
+            is_partial,
+            declared_places,
+            given_places,
+            parameters,
+            used,
+            facts,
+            stores,
+            asked,
+            unread,
+        }
+    }
+
+    /// Sets the function that reads secrets of stores.
+    #[must_use]
+    pub fn with_stores(self, stores: impl Fn(&StoredSecret) -> Result<String> + 'static) -> Self {
+        Self { stores: Box::new(stores), ..self }
     }
 
     /// Sets a variable. It overrides the manifest and earlier values.
@@ -92,10 +133,37 @@ impl Variables {
     /// # Errors
     /// If the name is not a valid variable name.
     pub fn give(&mut self, name: &str, value: &str) -> Result<(), String> {
-        check_name(name)?;
-        _ = self.given.insert(name.into(), Setting::text(value));
-        _ = self.given_places.remove(name);
+        self.give_setting(name, Setting::text(value))
+    }
+
+    /// Sets a variable like [`Self::give`]. Its value is a secret, as one of a file is.
+    ///
+    /// # Errors
+    /// If the name is not a valid variable name.
+    pub fn give_private(&mut self, name: &str, value: &str) -> Result<(), String> {
+        self.give(name, value)?;
+        _ = self.private.insert(name.into(), Setting::text(value));
+        _ = self.secret_files.insert(name.into());
         Ok(())
+    }
+
+    fn give_setting(&mut self, name: &str, setting: Setting) -> Result<(), String> {
+        check_name(name)?;
+        self.forget_given(name);
+        _ = self.given.insert(name.into(), setting);
+        Ok(())
+    }
+
+    /// Removes what is known about an earlier value.
+    fn forget_given(&mut self, name: &str) {
+        _ = self.given_places.remove(name);
+        _ = self.parameters.remove(name);
+        _ = self.asked.borrow_mut().remove(name);
+    }
+
+    /// Takes each variable without a value for one whose value is unknown here: a source of values was not read.
+    pub fn miss_a_source(&mut self) {
+        self.is_partial = true;
     }
 
     /// Sets all variables of a file. Returns the faults, without the texts of their lines.
@@ -105,6 +173,9 @@ impl Variables {
         let mut faults = read(text, &mut values, &mut self.broken, &mut places);
         faults.conceal();
         places.values_mut().for_each(Place::conceal);
+        for name in values.keys() {
+            self.forget_given(name);
+        }
         self.given_places.extend(places);
         self.private.extend(values.clone());
         self.given.extend(values);
@@ -179,6 +250,7 @@ impl Variables {
     /// Returns the value of a variable that is no text. A text of the command line is a list if the manifest's default
     /// is one.
     pub fn typed(&self, name: &str) -> Option<Value> {
+        let name = self.followed(name).ok()?;
         let declared = self.declared.get(name);
         let is_list = declared.is_some_and(|setting| setting.values().any(|value| matches!(value, Value::List(_))));
         let value = match self.here(self.given.get(name).or(declared)?) {
@@ -196,24 +268,28 @@ impl Variables {
             return format!("the value is that of the secret variable `{name}`");
         }
         match self.place(name) {
-            _ if self.given.contains_key(name) => format!("the value is that of variable `{name}`, set by --set"),
+            _ if self.given.contains_key(name) => {
+                let by = self.parameters.get(name).map_or("--set", String::as_str);
+                format!("the value is that of variable `{name}`, set by {by}")
+            }
             Some(place) => format!("the value is that of variable `{name}`, set at {place}"),
             None => format!("the value is that of `{name}`"),
         }
     }
 
-    /// Returns the first secret variable of a text.
-    pub fn secret_in(&self, text: &str) -> Option<String> {
-        let mut names = pieces(text).filter_map(|piece| match piece {
+    /// Returns the secret variables of a text.
+    pub fn secrets_in(&self, text: &str) -> Vec<String> {
+        let names = pieces(text).filter_map(|piece| match piece {
             Piece::Placeholder(name, _) => Some(name),
             _ => None,
         });
-        names.find(|name| self.is_secret(name)).map(Into::into)
+        names.filter(|name| self.is_secret(name)).map(Into::into).collect()
     }
 
     /// Returns whether a variable's value is a secret. A value of the command line replaces that of a file.
     pub fn is_secret(&self, name: &str) -> bool {
-        self.private.get(name).is_some_and(|value| self.given.get(name) == Some(value))
+        let name = self.followed(name).unwrap_or(name);
+        self.is_stored(name) || self.private.get(name).is_some_and(|value| self.given.get(name) == Some(value))
     }
 
     /// Returns the value of a variable or a fact; `None` if it is unknown here. Unless `asks`, the machine is not asked
@@ -247,40 +323,6 @@ impl Variables {
         }
     }
 
-    /// What the operator gives and no string has asked for.
-    pub fn unused(&self) -> Vec<Diagnostic> {
-        let used = self.used.borrow();
-        let unused = self.given.keys().filter(|name| !used.contains(*name) && !is_fact(name));
-        let warning = |name: &String| Diagnostic {
-            message: format!("no step and no template uses the variable `{name}`"),
-            place: self.place(name).cloned(),
-            hint: did_you_mean(name, used.iter().map(String::as_str)),
-        };
-        unused.map(warning).collect()
-    }
-
-    /// Values that hold the name of another variable in braces, as a template does: they stay as they are written.
-    pub fn nested(&self) -> Vec<Diagnostic> {
-        let is_declared = |name: &&String| !self.given.contains_key(*name);
-        let values = self.given.iter().chain(self.declared.iter().filter(|(name, _)| is_declared(name)));
-        let nested = values.filter_map(|(name, value)| {
-            let inner = value.texts().flat_map(|text| pieces(text)).find_map(|piece| match piece {
-                Piece::Placeholder(inner, _) if is_fact(inner) || self.names().any(|known| known == inner) => {
-                    Some(inner)
-                }
-                _ => None,
-            })?;
-            Some(Diagnostic {
-                message: format!(
-                    "`{{{{ {inner} }}}}` in the value of `{name}` is not replaced: only steps and templates are"
-                ),
-                place: self.place(name).cloned(),
-                hint: Some(format!("write `{{{{ {inner} }}}}` beside `{{{{ {name} }}}}`, where that is used")),
-            })
-        });
-        nested.collect()
-    }
-
     /// Returns where the value of a variable stands; `None` for one of the command line.
     fn place(&self, name: &str) -> Option<&Place> {
         let places = if self.given.contains_key(name) { &self.given_places } else { &self.declared_places };
@@ -292,9 +334,14 @@ impl Variables {
     }
 
     fn known(&self, name: &str) -> Option<Result<VariableValue, Why>> {
+        let name = match self.followed(name) {
+            Ok(name) => name,
+            Err(why) => return Some(Err(why)),
+        };
         _ = self.used.borrow_mut().insert(name.into());
-        if let Some(setting) = self.given.get(name).or_else(|| self.declared.get(name)) {
-            return Some(self.here(setting));
+        match self.given.get(name).or_else(|| self.declared.get(name)) {
+            Some(Setting::Stored(_)) | None => {}
+            Some(setting) => return Some(self.here(setting)),
         }
         let told = self.asked.borrow().get(name).cloned();
         told.map(|told| told.map(|text| VariableValue::Known(Value::Text(text))))
@@ -305,6 +352,7 @@ impl Variables {
         let values = match setting {
             Setting::Everywhere(value) => return Ok(VariableValue::Known(value.clone())),
             Setting::ByDistribution(values) => values,
+            Setting::Stored(_) => return Ok(VariableValue::Unknown),
         };
         let mut names = vec![];
         for fact in DISTRIBUTION {
@@ -322,11 +370,15 @@ impl Variables {
     }
 
     fn value(&self, name: &str) -> Result<VariableValue, Why> {
+        let name = self.followed(name)?;
         if let Some(known) = self.known(name) {
             return known;
         }
-        if self.broken.contains(name) {
+        if self.broken.contains(name) || self.is_partial && is_name(name) && self.stored(name).is_none() {
             return Ok(VariableValue::Unknown);
+        }
+        if let Some(secret) = self.stored(name) {
+            return Ok(self.read_stored(name, secret));
         }
         let Some(told) = (self.facts)(name) else {
             return Err(if is_name(name) || is_fact(name) { Why::NotSet } else { Why::NoName });
@@ -412,65 +464,4 @@ fn is_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn variables() -> Variables {
-        let mut variables = Variables::new(|name| match name {
-            "host.hostname" => Some(Ok("web\"1\n{{ a }}".into())),
-            "instance.region" => Some(Err(anyhow::anyhow!("no metadata service"))),
-            _ => None,
-        });
-        variables.give("a", "1").unwrap();
-        variables.give("app_version", "2").unwrap();
-        variables
-    }
-
-    #[test]
-    fn values_are_replaced_once_and_stay_literal() {
-        let variables = variables();
-        assert_eq!(variables.substitute("x-{{ a }}{{app_version}}.jar").unwrap(), "x-12.jar");
-        assert_eq!(variables.substitute("{{ host.hostname }}").unwrap(), "web\"1\n{{ a }}");
-        assert_eq!(variables.substitute("{{{{ a }}").unwrap(), "{{ a }}");
-    }
-
-    #[test]
-    fn a_placeholder_that_cannot_be_replaced_says_why() {
-        let variables = variables();
-        let told = |text: &str| {
-            let (first, others) = variables.resolve(text).unwrap_err();
-            let told = |one: &Unresolved| (one.message(), one.hint(&variables).unwrap_or_default(), one.range(text));
-            std::iter::once(&first).chain(&others).map(told).collect::<Vec<_>>()
-        };
-        let literal = "a literal `{{` is written `{{{{`".to_owned();
-        let unset = "variable `app_versoin` is not set".to_owned();
-        assert_eq!(
-            told("a {{{{ {{ app_versoin }} {{ a }}{{.Names}}{{ b"),
-            [
-                (unset, "did you mean `app_version`?".into(), Some(7..24)),
-                ("`.Names` is not a variable's name".into(), literal.clone(), Some(32..42)),
-                ("`{{` without `}}`".into(), literal, Some(42..44)),
-            ]
-        );
-        assert!(told("{{ instance.region }}")[0].0.contains("no metadata service"));
-        assert_eq!(told("{{ A B }}")[0].0, "`A B` is not a variable's name");
-    }
-
-    #[test]
-    fn a_fact_is_asked_for_once() {
-        let asked = Rc::new(std::cell::Cell::new(0));
-        let count = asked.clone();
-        let variables = Variables::new(move |_| {
-            count.set(count.get() + 1);
-            Some(Err(anyhow::anyhow!("no metadata service")))
-        });
-        let (_, others) = variables.resolve(&"{{ instance.region }}".repeat(1000)).unwrap_err();
-        assert_eq!((others.len(), asked.get()), (999, 1));
-    }
-
-    #[test]
-    fn facts_cannot_be_set() {
-        assert!(variables().give("instance.id", "i-1").is_err());
-        assert!(variables().give("Upper", "1").is_err());
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 //! It prints only [`Shown`] texts, so [`crate::visible`] has escaped foreign text before.
 
 pub mod downloads;
+pub mod journal;
 pub mod run;
 
 use std::{
@@ -113,7 +114,9 @@ fn no_bars() {
 
 /// Prints one or more lines to standard error. Errors are ignored, as in [`say`].
 pub fn complain(text: impl Into<Shown>) {
-    above_bars(&(text.into() + Shown::lines("\n")));
+    let text = text.into();
+    journal::repeat(&text);
+    above_bars(&(text + Shown::lines("\n")));
 }
 
 /// Prints an error with its causes and its hint to standard error.

@@ -19,7 +19,7 @@ use aws_config::{
     },
     provider_config::ProviderConfig,
 };
-use aws_sdk_s3::{config::http::HttpResponse, error::SdkError};
+use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 
 use super::sender::{Forbidden, Sender, TooLong};
 use crate::{

@@ -9,13 +9,12 @@
 use std::{fmt, time::SystemTime};
 
 use anyhow::{Context, Result};
+use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
-use aws_sigv4::{
-    http_request::{SignableBody, SignableRequest, SigningSettings, sign},
-    sign::v4,
-};
+use aws_sigv4::http_request::SigningSettings;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, Request, Url, header::HeaderName};
+use serde_json::Value;
 
 use super::{
     account::Account,
@@ -23,12 +22,45 @@ use super::{
     refusal::Refusal,
     sender::Sender,
     service::{AwsService, Protocol},
+    signature::Signer,
 };
-use crate::{error::Fault, net::retry::Failure};
+use crate::{
+    error::Fault,
+    net::{
+        Network,
+        retry::{Failure, Pace},
+    },
+};
 
 /// The characters to encode in a signed path or query: all but the unreserved ones of RFC 3986.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
 pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The same for a path with slashes.
+pub(super) const UNRESERVED_PATH: &AsciiSet = &RESERVED.remove(b'/');
+
+/// Who makes a call, and where.
+pub(super) struct Caller<'a> {
+    pub(super) network: &'a Network,
+    pub(super) config: &'a SdkConfig,
+    pub(super) region: &'a str,
+    /// The credentials that sign the request; `None` if it needs none.
+    pub(super) credentials: Option<Credentials>,
+}
+
+/// Why a call was not done.
+#[derive(Debug)]
+pub(super) enum NotDone {
+    /// The service refuses it.
+    Refused(Refusal),
+    /// It was not sent, or no answer came.
+    Failed(Failure),
+}
+
+impl From<Failure> for NotDone {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
 
 /// A call of a service.
 #[derive(Debug, Clone)]
@@ -36,7 +68,7 @@ pub struct Call {
     service: &'static AwsService,
     /// The operation's name; the path if the service is a REST service.
     operation: String,
-    parameters: Vec<(String, String)>,
+    parameters: Vec<(String, Value)>,
 }
 
 impl Call {
@@ -48,6 +80,13 @@ impl Call {
     /// Adds a parameter.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.parameters.push((name.into(), Value::String(value.into())));
+        self
+    }
+
+    /// Adds a parameter of a JSON service that is no text.
+    #[must_use]
+    pub fn with_json(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.parameters.push((name.into(), value.into()));
         self
     }
@@ -55,7 +94,8 @@ impl Call {
     /// Adds a list: `name.1`, `name.2` ….
     #[must_use]
     pub fn with_list<T: Into<String>>(mut self, name: &str, values: impl IntoIterator<Item = T>) -> Self {
-        let numbered = values.into_iter().zip(1..).map(|(value, n)| (format!("{name}.{n}"), value.into()));
+        let numbered =
+            values.into_iter().zip(1..).map(|(value, n)| (format!("{name}.{n}"), Value::String(value.into())));
         self.parameters.extend(numbered);
         self
     }
@@ -64,15 +104,17 @@ impl Call {
 impl Call {
     /// Returns the URL, the headers and the body of its request.
     fn parts(&self, endpoint: Url) -> (Method, Url, Vec<(&'static str, String)>, String) {
-        let pairs = |pairs: &[(String, String)]| {
+        let pairs = |pairs: &[(String, Value)]| {
             let encoded = |text: &str| utf8_percent_encode(text, RESERVED).to_string();
-            let pairs = pairs.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value)));
+            let text = |value: &Value| encoded(value.as_str().unwrap_or_default());
+            let pairs = pairs.iter().map(|(name, value)| format!("{}={}", encoded(name), text(value)));
             pairs.collect::<Vec<_>>().join("&")
         };
         let mut url = endpoint;
         match &self.service.protocol {
             Protocol::Query(version) => {
-                let mut form = vec![("Action".into(), self.operation.clone()), ("Version".into(), (*version).into())];
+                let action = [("Action", &*self.operation), ("Version", version)];
+                let mut form: Vec<_> = action.map(|(name, value)| (name.to_owned(), value.into())).into();
                 form.extend(self.parameters.iter().cloned());
                 let kind = "application/x-www-form-urlencoded; charset=utf-8".to_owned();
                 (Method::POST, url, vec![("content-type", kind)], pairs(&form))
@@ -83,8 +125,7 @@ impl Call {
                 (Method::GET, url, vec![], String::new())
             }
             Protocol::Json(prefix) => {
-                let fields = self.parameters.iter().map(|(name, value)| (name.clone(), value.clone().into()));
-                let body = serde_json::Value::Object(fields.collect()).to_string();
+                let body = Value::Object(self.parameters.iter().cloned().collect()).to_string();
                 let headers = vec![
                     ("content-type", "application/x-amz-json-1.1".to_owned()),
                     ("x-amz-target", format!("{prefix}{}", self.operation)),
@@ -95,64 +136,84 @@ impl Call {
     }
 
     fn sign(&self, endpoint: Url, region: &str, credentials: Credentials) -> Result<Request> {
-        let (method, url, headers, body) = self.parts(endpoint);
-        let identity = credentials.into();
-        let parameters = v4::SigningParams::builder()
-            .identity(&identity)
-            .region(region)
-            .name(self.service.name)
-            .time(SystemTime::now())
-            .settings(SigningSettings::default())
-            .build()
-            .context("signing")?
-            .into();
-        let signed_headers = headers.iter().map(|(name, value)| (*name, value.as_str()));
-        let signable =
-            SignableRequest::new(method.as_str(), url.as_str(), signed_headers, SignableBody::Bytes(body.as_bytes()))
-                .context("signing")?;
-        let (instructions, _) = sign(signable, &parameters).context("signing")?.into_parts();
-        let (signature, _) = instructions.into_parts();
-        let signature = signature.iter().map(|header| (header.name(), header.value()));
-        let headers = headers.iter().map(|(name, value)| (*name, value.as_str())).chain(signature);
-        let mut request = Request::new(method, url);
-        for (name, value) in headers {
+        self.sign_with(endpoint, region, credentials, None)
+    }
+
+    /// Returns the signed request, with one more header that the signature covers.
+    pub(super) fn sign_with(
+        &self,
+        endpoint: Url,
+        region: &str,
+        credentials: Credentials,
+        header: Option<(&'static str, String)>,
+    ) -> Result<Request> {
+        let (mut request, body) = self.unsigned(endpoint)?;
+        if let Some((name, value)) = header {
             let value = value.parse().context("a header of the request")?;
             _ = request.headers_mut().insert(HeaderName::from_static(name), value);
         }
-        *request.body_mut() = Some(body.into());
+        let (service, settings) = (self.service.name(), SigningSettings::default());
+        let signer = Signer { service, region, credentials, settings, time: SystemTime::now() };
+        signer.sign(&mut request, body.as_bytes())?;
         Ok(request)
     }
 
-    async fn attempt(&self, account: &Account) -> Result<Element, Failure> {
-        let region = account.region().await.map_err(Failure::Permanent)?;
-        let (endpoint, region) = self.service.endpoint(region, account.config().await).map_err(Failure::Permanent)?;
-        let credentials = account.credentials().await?;
-        let request = self.sign(endpoint, &region, credentials);
+    /// Returns the request without a signature, and its body.
+    fn unsigned(&self, endpoint: Url) -> Result<(Request, String)> {
+        let (method, url, headers, body) = self.parts(endpoint);
+        let mut request = Request::new(method, url);
+        for (name, value) in headers {
+            _ = request.headers_mut().insert(HeaderName::from_static(name), value.parse().context("a header")?);
+        }
+        *request.body_mut() = Some(body.clone().into());
+        Ok((request, body))
+    }
+
+    /// Sends the call once.
+    pub(super) async fn send(&self, caller: Caller<'_>) -> Result<Element, NotDone> {
+        let Caller { network, config, region, credentials } = caller;
+        let (endpoint, region) = self.service.endpoint.find(region, config).map_err(Failure::Permanent)?;
+        let request = match credentials {
+            Some(credentials) => self.sign(endpoint, &region, credentials),
+            None => self.unsigned(endpoint).map(|(request, _)| request),
+        };
         let request = request.map_err(|error| {
             Failure::Permanent(Fault::new("the request to AWS cannot be built; nothing was sent").caused_by(error))
         })?;
-        let clients = &account.network.clients;
-        let client = Sender::new(clients.clone()).client(request.url());
+        let client = Sender::new(network.clients.clone()).client(request.url());
         let client = client.map_err(|error| Failure::Permanent(Fault::new("no client").caused_by(error)))?;
-        let explain = |error: reqwest::Error| clients.explain(&error);
+        let explain = |error: reqwest::Error| network.clients.explain(&error);
         let response = client.execute(request).await.map_err(explain)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = text(response, explain).await;
-        tracing::debug!(target: "glovo_bootstrap::aws", "{} {} {}", self.service.name, self.operation, status.as_u16());
+        tracing::debug!(target: "glovo_bootstrap::aws", "{} {} {}", self.service.name(), self.operation, status.as_u16());
         if status.is_success() {
             let body = body?;
             let answer = match self.service.protocol {
                 Protocol::Json(_) => Element::of_json(&body),
                 _ => Element::of_xml(&body),
             };
-            return answer.map_err(|error| Failure::transient(Fault::new("the answer can't be read").caused_by(error)));
+            let unreadable =
+                |error: anyhow::Error| Failure::transient(Fault::new("the answer can't be read").caused_by(error));
+            return Ok(answer.map_err(unreadable)?);
         }
         // The status alone is enough for a refusal.
-        let refusal = Refusal::read(status.as_u16(), &headers, &body.unwrap_or_default());
+        Err(NotDone::Refused(Refusal::read(status.as_u16(), &headers, &body.unwrap_or_default())))
+    }
+
+    async fn attempt(&self, account: &Account) -> Result<Element, Failure> {
+        let region = account.region().await.map_err(Failure::Permanent)?;
+        let (network, config) = (&*account.network, account.config().await);
+        let credentials = Some(account.credentials().await?);
+        let refusal = match self.send(Caller { network, config, region, credentials }).await {
+            Ok(answer) => return Ok(answer),
+            Err(NotDone::Failed(failure)) => return Err(failure),
+            Err(NotDone::Refused(refusal)) => refusal,
+        };
         let fault = self.refused(&refusal);
         Err(if refusal.is_expiry() {
-            account.forget_credentials();
-            Failure::Unsigned(fault)
+            account.forget_credentials().await;
+            Failure::Unsigned(account.expired(fault))
         } else if refusal.is_temporary() {
             refusal.temporary(fault)
         } else {
@@ -160,12 +221,12 @@ impl Call {
         })
     }
 
-    /// Makes the call, with the usual attempts.
+    /// Makes the call, with attempts at this pace.
     ///
     /// # Errors
     /// A [`Refusal`] of the service is among the causes.
-    pub(super) async fn run(&self, account: &Account) -> Result<Element, Fault> {
-        account.network.attempts().run(&self, || self.attempt(account)).await
+    pub(super) async fn run(&self, account: &Account, pace: &Pace) -> Result<Element, Fault> {
+        account.network.attempts_at(pace).run(&self, || self.attempt(account)).await
     }
 
     /// Returns the name of the operation in IAM policies.
@@ -177,14 +238,18 @@ impl Call {
     fn refused(&self, refusal: &Refusal) -> Fault {
         let hint = match refusal.code.as_str() {
             "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => {
-                Some(format!("allow {}:{} in the caller's IAM policy", self.service.name, self.action()))
+                let service = match self.service.name() {
+                    "monitoring" => "cloudwatch",
+                    name => name,
+                };
+                Some(format!("allow {service}:{} in the caller's IAM policy", self.action()))
             }
             "InvalidClientTokenId" | "UnrecognizedClientException" | "AuthFailure" | "SignatureDoesNotMatch" => {
                 Some("check the credentials, and this machine's clock".to_owned())
             }
             _ => None,
         };
-        let fault = Fault::new(format!("{} refused {}", self.service.name, self.action())).caused_by(refusal.clone());
+        let fault = Fault::new(format!("{} refused {}", self.service.name(), self.action())).caused_by(refusal.clone());
         match hint {
             Some(hint) => fault.hint(hint),
             None => fault,
@@ -195,7 +260,7 @@ impl Call {
 /// `cloudformation DescribeStacks`
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.service.name, self.operation)
+        write!(f, "{} {}", self.service.name(), self.operation)
     }
 }
 

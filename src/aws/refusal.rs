@@ -6,10 +6,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_sdk_s3::{
-    error::{ProvideErrorMetadata, SdkError},
-    operation::RequestId,
-};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use super::answer::Element;
@@ -21,9 +17,10 @@ use crate::{
     },
 };
 
-/// The codes of refusals after which the SDKs retry.
+/// The codes of refusals after which the SDKs retry, and those of operations that exclude each other. `LimitExceededException`
+/// is missing: it is a quota of CloudFormation and IAM, too.
 /// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html>
-const THROTTLING_CODES: [&str; 9] = [
+const TEMPORARY_CODES: [&str; 17] = [
     "Throttling",
     "ThrottlingException",
     "ThrottledException",
@@ -33,6 +30,17 @@ const THROTTLING_CODES: [&str; 9] = [
     "TooManyRequestsException",
     "PriorRequestNotComplete",
     "SlowDown",
+    "EC2ThrottledException",
+    "BandwidthLimitExceeded",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    // STS could not reach the provider of a web identity.
+    "IDPCommunicationError",
+    // Auto Scaling refuses a change for as long as another one lasts.
+    // <https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_UpdateAutoScalingGroup.html>
+    "ScalingActivityInProgress",
+    "ResourceContention",
+    "OperationInProgress",
 ];
 /// The codes of refusals that new credentials of the same identity help against.
 const EXPIRY_CODES: [&str; 3] = ["ExpiredToken", "ExpiredTokenException", "RequestExpired"];
@@ -52,6 +60,8 @@ pub struct Refusal {
     pub(super) seconds_ahead: i64,
     /// The pause that the service asks for.
     pub(super) retry_after: Option<Duration>,
+    /// Whether it refuses a login, so that the call itself was never made.
+    pub(super) is_of_login: bool,
 }
 
 impl fmt::Display for Refusal {
@@ -76,39 +86,26 @@ impl Refusal {
             found.map(|element| element.text.trim().to_owned()).filter(|text| !text.is_empty())
         };
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let code = said(&["Code", "__type"]).unwrap_or_else(|| format!("HTTP {status}"));
+        // A REST service sends `UnauthorizedException:http://…` in a header.
+        let named = || Some(header("x-amzn-errortype")?.split(':').next()?.to_owned());
+        let code = said(&["Code", "__type", "error"]).or_else(named).unwrap_or_else(|| format!("HTTP {status}"));
         Self {
             status,
             // A JSON service sends `com.amazonaws.acm#ResourceNotFoundException`.
             code: code.rsplit('#').next().unwrap_or_default().to_owned(),
-            message: said(&["Message", "message"]).unwrap_or_else(|| "it gives no reason".into()),
+            message: said(&["Message", "message", "error_description"]).unwrap_or_else(|| "it gives no reason".into()),
             request_id: said(&["RequestId", "RequestID"])
-                .or_else(|| header("x-amzn-requestid").map(str::to_owned))
+                .or_else(|| header("x-amzn-requestid").or_else(|| header("x-amz-request-id")).map(str::to_owned))
                 .unwrap_or_else(|| "none".into()),
             seconds_ahead: header("date").map_or(0, seconds_ahead),
             retry_after: header(RETRY_AFTER.as_str()).and_then(|value| retry_after(value, SystemTime::now())),
+            is_of_login: false,
         }
     }
 
-    /// Returns the refusal that an error of the SDK holds; `None` if no answer came.
-    pub(super) fn of_sdk<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<Self> {
-        let answer = error.raw_response()?;
-        let header = |name| answer.headers().get(name);
-        let status = answer.status().as_u16();
-        Some(Self {
-            status,
-            // An answer to HEAD has no body, and so no code.
-            code: error.code().map_or_else(|| status.to_string(), str::to_owned),
-            message: error.message().unwrap_or("it gives no reason").to_owned(),
-            request_id: answer.request_id().unwrap_or("none").to_owned(),
-            seconds_ahead: header("date").map_or(0, seconds_ahead),
-            retry_after: header("retry-after").and_then(|value| retry_after(value, SystemTime::now())),
-        })
-    }
-
     /// Returns whether the identity of the caller is the reason.
-    pub(super) fn is_denial(&self) -> bool {
-        self.status == 403 && self.code != "RequestTimeTooSkewed"
+    pub fn is_denial(&self) -> bool {
+        self.status == 403 && self.code != "RequestTimeTooSkewed" && self.is_lasting()
     }
 
     /// Returns whether new credentials of the same identity would help.
@@ -116,10 +113,20 @@ impl Refusal {
         EXPIRY_CODES.contains(&self.code.as_str())
     }
 
+    /// Returns whether the same request will be refused again until the request, the account or a permission is another one:
+    /// neither the time nor the login is the reason.
+    pub(crate) fn is_lasting(&self) -> bool {
+        !self.is_temporary() && !self.is_expiry() && !self.is_of_login
+    }
+
+    /// Returns the refusal of a login.
+    pub(super) fn of_login(self) -> Self {
+        Self { is_of_login: true, ..self }
+    }
+
     /// Returns whether the same request may succeed after a pause.
     pub(crate) fn is_temporary(&self) -> bool {
-        let is_throttled = THROTTLING_CODES.contains(&self.code.as_str());
-        is_throttled || self.code == "RequestTimeout" || matches!(self.status, 408 | 429 | 500..)
+        TEMPORARY_CODES.contains(&self.code.as_str()) || matches!(self.status, 408 | 429 | 500..)
     }
 
     /// Returns a temporary failure, with the pause that the service asks for.
@@ -150,5 +157,26 @@ mod tests {
         let json = r#"{"__type": "com.amazonaws.acm#ResourceNotFoundException", "message": "gone"}"#;
         assert_eq!(Refusal::read(400, &headers, json).code, "ResourceNotFoundException");
         assert_eq!(Refusal::read(502, &headers, "<html>bad gateway").code, "HTTP 502");
+    }
+
+    #[test]
+    fn codes_that_other_clients_retry_are_temporary() {
+        let headers = HeaderMap::new();
+        let is_temporary = |code: &str| {
+            let body = format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>");
+            Refusal::read(400, &headers, &body).is_temporary()
+        };
+        for code in [
+            "IDPCommunicationError",
+            "EC2ThrottledException",
+            "RequestTimeout",
+            "RequestTimeoutException",
+            "BandwidthLimitExceeded",
+            "Throttling",
+        ] {
+            assert!(is_temporary(code), "{code}");
+        }
+        // The quotas of CloudFormation and IAM have this code, too.
+        assert!(!is_temporary("LimitExceededException") && !is_temporary("ValidationError"));
     }
 }

@@ -3,20 +3,16 @@
 
 use std::{error::Error, fmt, io, net::IpAddr, time::Duration};
 
-use aws_sdk_s3::{
-    config::{
-        HttpClient, RuntimeComponents,
-        http::{HttpRequest, HttpResponse},
-    },
-    error::ConnectorError,
-    primitives::SdkBody,
+use aws_smithy_runtime_api::client::{
+    http::{HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector},
+    orchestrator::{HttpRequest, HttpResponse},
+    result::ConnectorError,
+    runtime_components::RuntimeComponents,
 };
-use aws_smithy_runtime_api::client::http::{
-    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
-};
+use aws_smithy_types::body::SdkBody;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use nix::errno::Errno;
-use reqwest::{Body, Client, Request, StatusCode, Url};
+use reqwest::{Body, Client, Request, Url};
 
 use super::answer::MAX_ANSWER_BYTES;
 use crate::{
@@ -91,14 +87,9 @@ impl Sender {
         self.is_for_metadata || address(url).is_some_and(is_link_local)
     }
 
-    /// Returns the most bytes to read of an answer; unlimited for an object.
-    fn longest(&self, url: &Url, status: StatusCode) -> Option<usize> {
-        if self.asks_metadata(url) {
-            return Some(MAX_METADATA_BYTES);
-        }
-        // The SDK names the operation like this.
-        let is_object = url.query_pairs().any(|(name, value)| name == "x-id" && value == "GetObject");
-        (!is_object || !status.is_success()).then_some(MAX_ANSWER_BYTES)
+    /// Returns the most bytes to read of an answer.
+    fn longest(&self, url: &Url) -> usize {
+        if self.asks_metadata(url) { MAX_METADATA_BYTES } else { MAX_ANSWER_BYTES }
     }
 
     /// Returns the client for a URL. The metadata service and a container's credentials are on this link, never behind
@@ -138,15 +129,11 @@ impl Sender {
         let status =
             response.status().as_u16().try_into().map_err(|error: _| ConnectorError::other(Box::new(error), None))?;
         let headers = response.headers().clone();
-        let longest = self.longest(&url, response.status());
-        let body = Body::from(response);
-        let body =
-            match longest {
-                None => SdkBody::from_body_1_x(body),
-                Some(longest) => SdkBody::from_body_1_x(Limited::new(body, longest).map_err(move |error| {
-                    if error.is::<LengthLimitError>() { Box::new(TooLong(longest)) } else { error }
-                })),
-            };
+        let longest = self.longest(&url);
+        let body = SdkBody::from_body_1_x(
+            Limited::new(Body::from(response), longest)
+                .map_err(move |error| if error.is::<LengthLimitError>() { Box::new(TooLong(longest)) } else { error }),
+        );
         let mut answer = HttpResponse::new(status, body);
         for (name, value) in &headers {
             if let Ok(value) = value.to_str() {

@@ -6,14 +6,13 @@ use clap::{Arg, Args, Command, Subcommand, ValueEnum};
 
 use crate::{
     deploy::{settings::DeploySettings, shape},
-    environment,
     value::Span,
 };
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 success (status: every serving target is healthy and runs one build), 1 failure, 2 invalid, nothing was \
-changed, 3 drift was found, 4 another operation is running on the stack, 75 AWS cannot be reached, 128+n after signal n; \
-CloudFormation continues.";
+changed, 3 drift was found, 4 another operation is running on the stack, 75 AWS cannot be reached, 77 log in to AWS \
+first, 128+n after signal n; CloudFormation continues.";
 
 /// Create, update and watch a stack of AWS CloudFormation; prove that it serves. For the operator's machine.
 ///
@@ -27,9 +26,6 @@ pub struct DeployArguments {
     /// What to do.
     #[arg(value_enum)]
     pub verb: DeployVerb,
-    /// Name of the stack.
-    #[arg(long, short, env = environment::STACK_NAME, value_name = "NAME", default_value = "glovo-app")]
-    pub stack: String,
     /// Settings file. Default: deploy.toml in the current directory, if it exists.
     #[arg(long, value_name = "FILE")]
     pub settings_file: Option<PathBuf>,
@@ -42,9 +38,12 @@ pub struct DeployArguments {
     /// Time between two questions to AWS.
     #[arg(long, value_name = "TIME", default_value = "3s")]
     pub poll: Span,
-    /// Build to return to. Default: the older one of the two builds.
+    /// Build to return to: one of the two that `status` shows, by its `BUILD_NUMBER`. Default: the older one.
     #[arg(long, value_name = "N")]
     pub build: Option<u64>,
+    /// Move all traffic at once, however few machines the previous build has.
+    #[arg(long)]
+    pub now: bool,
     /// Directory for the template and the user-data.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub output_dir: PathBuf,
@@ -67,6 +66,8 @@ pub enum DeployVerb {
     Status,
     /// Return traffic to the previous build.
     Rollback,
+    /// Let the groups shrink that an interrupted deploy keeps from it; move no traffic.
+    Release,
     /// Show the stack's state, what it means and the next safe command.
     Diagnose,
     /// Show where the stack differs from its template.
@@ -84,8 +85,19 @@ const COMMON: &[&str] = &["stack", "settings_file", "strategy"];
 /// Flags of every verb that asks AWS.
 const AWS: &[&str] = &["profile", "region", "json"];
 /// What the machines run.
-const CONTENT: &[&str] =
-    &["bucket", "bucket_owner", "prefix", "agent", "baked", "steps", "set", "file", "cloud_init_path"];
+const CONTENT: &[&str] = &[
+    "bucket",
+    "bucket_owner",
+    "prefix",
+    "agent",
+    "baked",
+    "steps",
+    "set",
+    "variables",
+    "converge",
+    "file",
+    "cloud_init_path",
+];
 /// The stack and its machines.
 const STACK: &[&str] = &[
     "build_number",
@@ -102,7 +114,7 @@ const STACK: &[&str] = &[
     "parameter",
 ];
 /// How the traffic moves.
-const TRAFFIC: &[&str] = &["shift", "pause", "health_timeout"];
+const TRAFFIC: &[&str] = &["shift", "pause", "watch", "alarm", "keep_for", "health_timeout", "patience"];
 
 impl DeployVerb {
     /// Returns the flags that have a meaning for it, in groups with their headings.
@@ -112,8 +124,9 @@ impl DeployVerb {
         let own: &'static [&'static str] = match self {
             Self::CreateStack | Self::UpdateStack | Self::DeleteStack => &["yes", "poll"],
             Self::Plan | Self::Watch | Self::Drift => &["poll"],
-            Self::Rollback => &["build", "yes", "poll", "pause", "health_timeout"],
+            Self::Rollback => &["build", "now", "yes", "poll", "pause", "health_timeout", "patience"],
             Self::Render => &["output_dir"],
+            Self::Release => &["min_size", "patience"],
             Self::Status | Self::Diagnose | Self::History => &[],
         };
         let mut flags = vec![(own, None), (COMMON, None)];
@@ -149,7 +162,7 @@ pub(super) fn with_strategies(deploy: Command) -> Command {
 /// Returns the command `deploy` with a subcommand for each verb in place of all flags at once.
 pub(super) fn with_verbs(deploy: &Command) -> Command {
     let all: Vec<Arg> = deploy.get_arguments().cloned().collect();
-    let command = Command::new("deploy").subcommand_required(true).subcommand_value_name("VERB");
+    let command = Command::default().name("deploy").subcommand_required(true).subcommand_value_name("VERB");
     let command = DeployVerb::augment_subcommands(command);
     let verbs = DeployVerb::value_variants().iter();
     let command = verbs.fold(command, |command, verb| verb.add_flags(command, &all));

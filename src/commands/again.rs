@@ -3,8 +3,9 @@
 use crate::{cli, host::run_command::RunCommand, value::quoted};
 
 /// Options that do not belong to the run itself, and whether a value follows.
-const OTHER_OPTIONS: [(&str, bool); 7] = [
+const OTHER_OPTIONS: [(&str, bool); 8] = [
     ("--record", false),
+    ("--converge", false),
     ("--json", false),
     ("--detailed-exitcode", false),
     ("--seal", false),
@@ -13,7 +14,7 @@ const OTHER_OPTIONS: [(&str, bool); 7] = [
     ("--lifecycle-hook", true),
 ];
 /// Options that name the manifest and its variables; each has a value.
-const MANIFEST_OPTIONS: [&str; 3] = ["--steps", "--variables", "--set"];
+const MANIFEST_OPTIONS: [&str; 4] = ["--steps", "--variables", "--set", "--set-secret-file"];
 /// Options that select steps; each has a value.
 const SELECTION_OPTIONS: [&str; 2] = ["--from", "--skip"];
 /// Other options of a run that have a value.
@@ -71,17 +72,22 @@ fn of(mut arguments: impl Iterator<Item = String>, manifest: &cli::ManifestArgs,
 fn shown(option: &str, value: &str) -> String {
     match (option, value.split_once('=')) {
         ("--set", Some((name, _))) => format!("{name}=VALUE"),
+        ("--set-secret-file", Some((_, "-"))) => value.to_owned(),
+        ("--set-secret-file", Some((name, file))) => format!("{name}={}", absolute(file)),
         // A query may hold a signature.
-        ("--steps", _) if value.starts_with("http") && value.contains('?') => {
+        ("--steps" | "--variables", _) if value.starts_with("http") && value.contains('?') => {
             format!("{}?QUERY", value.split('?').next().unwrap_or_default())
         }
-        ("--steps", _) if matches!(value, "-" | "built-in") || value.contains("://") => value.to_owned(),
-        // The user may type it in another directory.
-        ("--steps" | "--variables" | "--root", _) => {
-            std::path::absolute(value).map_or_else(|_| value.to_owned(), |path| path.display().to_string())
-        }
+        ("--steps", _) if matches!(value, "-" | "built-in") => value.to_owned(),
+        ("--steps" | "--variables", _) if value.contains("://") => value.to_owned(),
+        ("--steps" | "--variables" | "--root", _) => absolute(value),
         _ => value.to_owned(),
     }
+}
+
+/// Returns an absolute path: the user may type the command in another directory.
+fn absolute(path: &str) -> String {
+    std::path::absolute(path).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
 }
 
 #[cfg(test)]
@@ -124,6 +130,12 @@ mod tests {
         assert_eq!(again(line, Some("s3://b/k#sha256=0"), true), "glovo-bootstrap run app");
         assert_eq!(again("plan --json", None, false), "glovo-bootstrap run");
         assert_eq!(again("run --skip a", Some("/my steps"), false), "glovo-bootstrap run --skip a --steps '/my steps'");
+        let line =
+            "run --variables s3://b/v?versionId=1 --variables ssm:///app/ --set-secret-file a=/x --set-secret-file b=-";
+        assert_eq!(again(line, None, false).replace('\'', ""), format!("glovo-bootstrap {line}"));
+        let here = std::env::current_dir().unwrap().display().to_string();
+        let relative = again("run --set-secret-file=db=x", None, false);
+        assert_eq!(relative, format!("glovo-bootstrap run --set-secret-file db={here}/x"));
         let signed = "run --steps https://h/k?sig=s3cret#sha256=0";
         assert_eq!(again(signed, Some("x"), false), "glovo-bootstrap run --steps 'https://h/k?QUERY'");
     }

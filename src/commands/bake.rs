@@ -8,12 +8,13 @@ use crate::{
     cli::{self, Seal},
     error::Fault,
     image::{
-        credentials::{self, FoundCredential},
-        seal,
+        credentials::{self, FoundCredential, is_allowed},
+        seal, swap,
     },
+    manifest::Manifest,
+    resource::{Kind, swap::Swap},
     run::report::Report,
     system::System,
-    value::AbsPath,
     view::{count, say},
     visible::Shown,
 };
@@ -35,15 +36,17 @@ pub(super) fn execute(
         }
     }
     if arguments.seal {
-        let resources = manifest.steps.iter().flat_map(|step| &step.resources);
-        let secrets: Vec<_> = resources.filter_map(|declared| declared.resource.secret()).collect();
-        seal_image(system, arguments, &secrets)?;
+        seal_image(system, arguments, &manifest)?;
     }
     say(Shown::lines(&left_to_the_boot(&report)));
     Ok(0)
 }
 
-fn seal_image(system: &System, arguments: &Seal, secrets: &[&AbsPath]) -> Result<()> {
+fn seal_image(system: &System, arguments: &Seal, manifest: &Manifest) -> Result<()> {
+    let declared = || manifest.steps.iter().flat_map(|step| &step.resources);
+    let secrets: Vec<_> = declared().flat_map(|declared| declared.resource.secrets()).collect();
+    let swap_files = declared().filter(|declared| declared.kind == Swap::NAME);
+    let swap_files = swap_files.flat_map(|declared| declared.resource.made_paths()).collect();
     let mut changes = 0;
     seal::seal(&system.host, arguments.on_request, |change| {
         changes += 1;
@@ -55,9 +58,19 @@ fn seal_image(system: &System, arguments: &Seal, secrets: &[&AbsPath]) -> Result
         let keys = count(keys, "key");
         say(format!("  note: {path} ({keys}) can log in to every instance; --authorized-keys removes it"));
     }
-    let mut findings = seal::declared_secrets(&system.host, secrets)?;
-    let others = credentials::search(&system.host, &arguments.allow)?;
-    findings.extend(others.into_iter().filter(|found| !secrets.contains(&&found.path)));
+    let mut findings = seal::declared_secrets(&system.host, &secrets)?;
+    let mut others = swap::remove(&system.host, &swap_files, |change| {
+        changes += 1;
+        say(format!("  - {change}"));
+    })?;
+    others.extend(seal::logins(&system.host, system.vault_files())?);
+    others.extend(credentials::search(&system.host, &arguments.allow)?);
+    for found in others {
+        let is_known = findings.iter().any(|known| known.path == found.path && known.line == found.line);
+        if !is_known && !secrets.contains(&&found.path) && !is_allowed(&arguments.allow, &found.path) {
+            findings.push(found);
+        }
+    }
     for FoundCredential { path, line, what } in &findings {
         say(format!("  ! {path}:{line}: {what}"));
     }

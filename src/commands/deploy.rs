@@ -1,54 +1,83 @@
 //! `deploy`: executes the verbs on one or two stacks.
 
-use std::{path::Path, rc::Rc};
+use std::{path::Path, rc::Rc, time::Duration};
 
 use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
 
-use super::{Reading, invalid, load, suppose, variables_of};
+use super::{
+    Reading, invalid, load,
+    variables::{suppose, variables_of},
+};
 use crate::{
-    aws::account::AwsSettings,
+    aws::{account::AwsSettings, refusal::Refusal},
     cli::{self, DeployVerb},
-    deploy::{Deploy, ManagersOn, artifacts::Artifacts, shape::Strategy},
-    error::Fault,
+    deploy::{
+        Deploy, ManagersOn,
+        artifacts::{self, Artifacts},
+        settings::SETTINGS_FILE,
+        shape::Strategy,
+    },
+    error::{self, Class, Fault},
     host::root::{Ownership, Root, trusted::Trusted},
-    manifest::{self, built_in, location::Location, texts::Texts},
+    manifest::{
+        self, built_in,
+        location::{Location, is_url, variables_text},
+        secrets::NamedSecrets,
+        texts::Texts,
+    },
     net::settings::NetworkSettings,
     packages::manager::Family,
+    secrets::path::ParameterPath,
     stop::Interrupt,
     system::{Mode, Phase, System},
     value::AbsPath,
-    view::say,
+    view::{complain, say},
 };
+
+/// How long a call is repeated after the first change, by default: without an answer, users stay where they are.
+const CHANGE_PATIENCE: Duration = Duration::from_mins(5);
 
 pub(super) fn execute(arguments: cli::DeployArguments) -> Result<u8> {
     let verb = arguments.verb;
-    check_name(&arguments.stack)?;
     let (settings, file) = arguments.settings.with_file(arguments.settings_file.as_ref())?;
+    check_name(settings.stack())?;
     let strategy = Strategy::named(settings.strategy.as_deref())?;
     let mut system = System::open(Path::new("/"), Mode::Plan, Interrupt::install()?)?;
     let chosen = AwsSettings {
         profile: settings.profile.clone(),
         region: settings.region.clone(),
         bucket_owner: settings.bucket_owner.clone(),
+        caller: super::person(),
     };
-    system.connect(NetworkSettings::default(), chosen);
+    let patience = settings.patience.map_or(CHANGE_PATIENCE, |time| time.0);
+    system.connect(NetworkSettings::patient_for(patience), chosen.clone());
+    // Until something is changed, a person wants to know sooner.
+    system.aws.be_brief();
+    let stack = settings.stack().to_owned();
     let mut deploy = Deploy {
         system,
         settings,
         strategy,
         texts: None,
         package_managers: Box::new(|_| Ok(vec![])),
-        stack: arguments.stack,
+        secrets: NamedSecrets::default(),
+        stack,
         poll: arguments.poll.0,
         json: arguments.json,
         yes: arguments.yes,
     };
-    if let Some(file) = file {
-        deploy.say(&format!("settings: {file}"));
+    match file {
+        Some(file) => deploy.say(&format!("settings: {file}; stack: {}", deploy.stack)),
+        // Output for programs is the same with and without a file.
+        None if deploy.json => {}
+        None => {
+            let here = std::env::current_dir().unwrap_or_default();
+            complain(format!("settings: no {SETTINGS_FILE} in {}; stack: {}", here.display(), deploy.stack));
+        }
     }
     if matches!(verb, DeployVerb::CreateStack | DeployVerb::UpdateStack | DeployVerb::Plan | DeployVerb::Render) {
-        (deploy.texts, deploy.package_managers) = texts(&deploy)?;
+        (deploy.texts, deploy.package_managers, deploy.secrets) = texts(&deploy, chosen, verb != DeployVerb::Render)?;
     }
     match verb {
         DeployVerb::Watch => deploy.watch().map(|()| 0),
@@ -65,7 +94,8 @@ pub(super) fn execute(arguments: cli::DeployArguments) -> Result<u8> {
                 DeployVerb::UpdateStack => deploy.execute(false).map(|()| 0),
                 DeployVerb::Plan => deploy.plan().map(|()| 0),
                 DeployVerb::Status => deploy.status(),
-                DeployVerb::Rollback => deploy.roll_back(arguments.build).map(|()| 0),
+                DeployVerb::Rollback => deploy.roll_back(arguments.build, arguments.now).map(|()| 0),
+                DeployVerb::Release => deploy.release().map(|()| 0),
                 _ => render(&deploy, &arguments.output_dir).map(|()| 0),
             }
         }
@@ -96,14 +126,18 @@ fn check_name(name: &str) -> Result<()> {
         .into())
 }
 
-/// Returns the operator's own steps, if any, and the package managers that the steps need. The steps are checked as far as
-/// possible without a machine.
-fn texts(deploy: &Deploy) -> Result<(Option<Texts>, ManagersOn)> {
-    if deploy.settings.cloud_init_path.is_some() {
-        return Ok((None, Box::new(|_| Ok(vec![]))));
+/// Returns the operator's own steps, if any, and the package managers and the secrets that the steps need. The steps are
+/// checked as far as possible without a machine. `asks` tells whether stores may be asked for variables.
+fn texts(deploy: &Deploy, chosen: AwsSettings, asks: bool) -> Result<(Option<Texts>, ManagersOn, NamedSecrets)> {
+    let settings = &deploy.settings;
+    if settings.cloud_init_path.is_some() {
+        return Ok((None, Box::new(|_| Ok(vec![])), NamedSecrets::default()));
     }
-    let system = Rc::new(System::open(Path::new("/"), Mode::Plan, deploy.system.host.stop.interrupt.clone())?);
-    let texts = match &deploy.settings.steps {
+    let mut system = System::open(Path::new("/"), Mode::Plan, deploy.system.host.stop.interrupt.clone())?;
+    // A bucket of variables may belong to another account than the one of the artifacts.
+    system.connect(NetworkSettings::default(), AwsSettings { bucket_owner: None, ..chosen });
+    let system = Rc::new(system);
+    let texts = match &settings.steps {
         Some(steps) => {
             let location = Location::choose(Some(steps)).map_err(invalid)?;
             location.check_owners(Trusted::open).map_err(invalid)?;
@@ -111,16 +145,64 @@ fn texts(deploy: &Deploy) -> Result<(Option<Texts>, ManagersOn)> {
         }
         None => None,
     };
-    let artifacts = Artifacts::collect(&deploy.settings, deploy.name(), texts.as_ref())?;
-    let arguments = cli::ManifestArgs {
-        steps: Some(deploy.settings.steps.clone().unwrap_or_else(|| "built-in".to_owned())),
-        set: artifacts.variables().map(str::to_owned).collect(),
-        variables: vec![],
+    let (artifacts, mut faults) = Artifacts::collect_all(settings, deploy.name(), texts.as_ref());
+    faults.extend(settings.check().err());
+    let (variables, lacks_variables) = match readable_variables(deploy, &system, asks) {
+        Ok(read) => read,
+        Err(error) if faults.is_empty() => return Err(error),
+        // A file that is missing is among the faults already.
+        Err(_) => (vec![], true),
     };
-    _ = load(&system, &arguments, &Reading::Check)?;
+    let arguments = cli::ManifestArgs {
+        steps: Some(settings.steps.clone().unwrap_or_else(|| "built-in".to_owned())),
+        set: artifacts.variables().map(str::to_owned).collect(),
+        variables,
+        lacks_variables,
+        ..cli::ManifestArgs::default()
+    };
+    let converge = settings.converges();
+    let loaded = load(&system, &arguments, &Reading::Deploy { converge });
+    let manifest = loaded.map_err(|error| faults.push(error)).ok();
+    error::together(artifacts::REFUSED, faults)?;
+    let (manifest, _) = manifest.context("the steps cannot be read")?;
+    for step in manifest.steps.iter().filter(|step| step.reboot && converge) {
+        let note = "may reboot a serving machine in any of its hourly runs (to run the steps once: --converge false)";
+        deploy.say(&format!("note: step {} {note}", step.name));
+    }
     let steps = texts.clone().unwrap_or_else(built_in::texts);
     let managers = move |distribution: &str| managers_on(&system, &arguments, &steps, distribution);
-    Ok((texts, Box::new(managers)))
+    Ok((texts, Box::new(managers), manifest.secrets))
+}
+
+/// Returns the sources of the machines' variables that the operator can read, and whether there are others.
+///
+/// # Errors
+/// If machines could not read a source either.
+fn readable_variables(deploy: &Deploy, system: &System, asks: bool) -> Result<(Vec<String>, bool)> {
+    let is_denied = |refusal: &Refusal| refusal.code == "AccessDeniedException" && refusal.is_lasting();
+    let (mut readable, mut lacks_variables) = (vec![], false);
+    for named in &deploy.settings.variables {
+        if is_url(named) && !asks {
+            lacks_variables = true;
+            continue;
+        }
+        let fault = || Fault::new(format!("the variables of {named} cannot be read; nothing was changed")).invalid();
+        let read = match ParameterPath::named(named)? {
+            Some(path) => system.parameters_below(&path, false).map(drop),
+            None => variables_text(system, named).map(drop),
+        };
+        match read {
+            Ok(()) => readable.push(named.clone()),
+            Err(error) if Refusal::of(&error).is_some_and(is_denied) => {
+                lacks_variables = true;
+                let allow = "allow ssm:GetParametersByPath in the caller's IAM policy";
+                deploy.say(&format!("note: the steps are checked without the variables of {named}: {allow}"));
+            }
+            Err(error) if error::class(&error) == Class::Permanent => return Err(error.context(fault())),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((readable, lacks_variables))
 }
 
 /// Returns for each resource that needs a package manager on a distribution those that it can work with.

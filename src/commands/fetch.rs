@@ -53,7 +53,9 @@ fn fetch(arguments: cli::Fetch) -> Result<u8> {
     // Signals are not caught yet, so Ctrl-C ends the process while it reads from a terminal.
     let wanted = wanted::all(&arguments)?;
     let mut system = System::open(Path::new("/"), Mode::Run, Interrupt::install()?)?;
-    system.connect(NetworkSettings::default(), AwsSettings { profile: arguments.profile, ..AwsSettings::default() });
+    let caller = super::person();
+    let chosen = AwsSettings { profile: arguments.profile, caller, ..AwsSettings::default() };
+    system.connect(NetworkSettings::default(), chosen);
     let directory = absolute(&std::env::current_dir().context("the current directory")?, &arguments.output_dir)?;
     let began = Instant::now();
     let bars = Bars::new();

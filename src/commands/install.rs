@@ -1,6 +1,9 @@
 //! `install` and `uninstall`: units, manual pages and completions for a program that user-data has put in place.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use clap_complete::Shell;
@@ -16,6 +19,7 @@ use crate::{
         root::{FileType, Ownership, Root, trusted::Trusted},
         state,
     },
+    manifest::vault::CONVERGE_TIMER,
     manual,
     run::lock::MachineLock,
     system::{Mode, System},
@@ -35,7 +39,7 @@ const PAGES: &str = "/usr/local/share/man/man1/glovo-bootstrap";
 const SHARED: [&str; 5] =
     ["/usr/local", "/usr/local/lib", "/usr/local/share", "/usr/local/share/man", "/usr/local/share/man/man1"];
 /// The units to disable before their files go.
-const UNITS: [&str; 2] = ["glovo-bootstrap.service", "glovo-bootstrap-converge.timer"];
+const UNITS: [&str; 2] = ["glovo-bootstrap.service", CONVERGE_TIMER];
 /// Owner and mode of every file.
 const OWNERSHIP: Ownership = Ownership { uid: 0, gid: 0, mode: 0o644 };
 /// More than any of the files has.
@@ -99,12 +103,12 @@ pub(super) fn install(manifest: &cli::ManifestArgs) -> Result<u8> {
     }
     if manifest.steps.is_some() {
         _ = load(&system, &record::of_later_runs(&system, manifest)?, &Reading::Check)?;
-    } else if !(manifest.set.is_empty() && manifest.variables.is_empty()) {
+    } else if manifest.has_variables() {
         let fault = Fault::new("variables are recorded together with their manifest, but --steps is missing");
         return Err(fault.hint("add --steps PATH, or --steps built-in").invalid().into());
     }
     let _lock = MachineLock::take(system.root())?;
-    let number = put(&system)?;
+    let number = put(&system, &|line| say(line))?;
     if system.is_live() {
         // Also without a change: an earlier `install` may have ended before this.
         system.host.daemon_reload()?;
@@ -114,7 +118,7 @@ pub(super) fn install(manifest: &cli::ManifestArgs) -> Result<u8> {
         say(if is_whole {
             "recorded the manifest and its variables"
         } else {
-            "recorded the manifest; URLs with a query or a password are not recorded"
+            "recorded the manifest; values that may be secrets are not recorded"
         });
     }
     say(match number {
@@ -126,8 +130,8 @@ pub(super) fn install(manifest: &cli::ManifestArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// Writes the files that differ; returns how many.
-pub(super) fn put(system: &System) -> Result<usize> {
+/// Writes the files that differ; returns how many. `tell` gets a line for each of them.
+pub(super) fn put(system: &System, tell: &dyn Fn(String)) -> Result<usize> {
     let root = system.root();
     let mut installed = read(root)?.unwrap_or_default();
     let mut files_with_states = vec![];
@@ -152,7 +156,7 @@ pub(super) fn put(system: &System) -> Result<usize> {
     }
     state::write(root, FILE, &installed)?;
     for (path, ..) in &others {
-        say(format!("= {path} was there already: `uninstall` will keep it"));
+        tell(format!("= {path} was there already: `uninstall` will keep it"));
     }
     let differing: Vec<_> = ours.iter().filter(|(_, _, state)| *state == FileState::Differs).collect();
     for (path, bytes, _) in &differing {
@@ -160,12 +164,12 @@ pub(super) fn put(system: &System) -> Result<usize> {
             root.make_directories(&parent, 0o755)?;
         }
         root.write(path, OWNERSHIP, bytes)?;
-        say(format!("+ write {path}"));
+        tell(format!("+ write {path}"));
     }
     let is_present = |path: &&AbsPath| ours.iter().any(|(ours, ..)| ours == *path);
     let stale: Vec<AbsPath> = installed.files.keys().filter(|path| !is_present(path)).cloned().collect();
     for path in &stale {
-        remove(root, &mut installed, path)?;
+        remove(root, &mut installed, path, tell)?;
     }
     for (path, bytes, _) in &ours {
         _ = installed.files.insert(path.clone(), vec![Sha256::of(bytes)]);
@@ -196,7 +200,7 @@ pub(super) fn uninstall() -> Result<u8> {
     }
     let paths: Vec<AbsPath> = installed.files.keys().cloned().collect();
     for path in &paths {
-        remove(root, &mut installed, path)?;
+        remove(root, &mut installed, path, &|line| say(line))?;
     }
     for directory in installed.directories.iter().rev() {
         if root.remove_empty_directory(directory)? {
@@ -288,14 +292,16 @@ fn read(root: &Root) -> Result<Option<Installed>> {
 }
 
 /// Removes a file that is still as `install` has written it; keeps one that was edited.
-fn remove(root: &Root, installed: &mut Installed, path: &AbsPath) -> Result<()> {
+fn remove(root: &Root, installed: &mut Installed, path: &AbsPath, tell: &dyn Fn(String)) -> Result<()> {
     let known = installed.files.remove(path).unwrap_or_default();
     match found(root, path)? {
         Some(digest) if known.contains(&digest) => {
             root.remove(path)?;
-            say(format!("- remove {path}"));
+            tell(format!("- remove {path}"));
         }
-        _ if root.status(path)?.is_some() => say(format!("kept {path}: it was changed after `install` had written it")),
+        _ if root.status(path)?.is_some() => {
+            tell(format!("kept {path}: it was changed after `install` had written it"));
+        }
         _ => {}
     }
     Ok(())
@@ -330,9 +336,18 @@ fn missing_directories(root: &Root, path: &AbsPath) -> Result<Vec<AbsPath>> {
     Ok(missing)
 }
 
+/// Returns whether this program came with a package, which has the units, too.
+pub(super) fn is_packaged() -> Result<bool> {
+    Ok(own_path()?.as_os_str() == PACKAGED)
+}
+
+fn own_path() -> Result<PathBuf> {
+    std::env::current_exe().context("asking which program this is")
+}
+
 /// Fails unless root runs the program from where user-data puts it. A unit must not start what a user could replace.
 pub(super) fn check_caller(verb: &str) -> Result<()> {
-    let program = std::env::current_exe().context("asking which program this is")?;
+    let program = own_path()?;
     let program = program.to_string_lossy();
     let fault = if !geteuid().is_root() {
         Fault::new(format!("`{verb}` is for root")).hint(format!("sudo glovo-bootstrap {verb}"))

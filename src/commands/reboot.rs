@@ -109,7 +109,7 @@ fn order(system: &System, signal: Option<PendingSignal>) -> Result<u8> {
     pending.signal = signal;
     let why = pending.why.clone();
     if system.host.unit_file(UNIT)?.is_none() {
-        _ = install::put(system)?;
+        _ = install::put(system, &|line| say(line))?;
         system.host.daemon_reload()?;
     }
     let is_enabled = system.host.unit(UNIT)?.is_enabled();
@@ -155,8 +155,7 @@ pub(super) fn resume(
     manifest: &cli::ManifestArgs,
 ) -> Result<Option<PendingRun>> {
     let selects = !selection.only.is_empty() || selection.from.is_some() || !selection.skip.is_empty();
-    let has_arguments =
-        selects || manifest.steps.is_some() || !manifest.set.is_empty() || !manifest.variables.is_empty();
+    let has_arguments = selects || manifest.steps.is_some() || manifest.has_variables();
     if has_arguments || !system.root().is_host() || system.phase() != Phase::Boot {
         return Ok(None);
     }

@@ -13,7 +13,7 @@ use crate::{
         root::{host_path, trusted::Trusted},
         state,
     },
-    manifest::location::{Location, machine_variables, variables_file},
+    manifest::location::{Location, is_url, machine_variables, variables_file},
     system::System,
     value::quoted,
     view,
@@ -38,11 +38,11 @@ pub struct Record {
     recorded: String,
     /// The value of `--steps`; `None` if it cannot be recorded: standard input, or a URL that may hold a secret.
     steps: Option<String>,
-    /// Files of variables. Their values are not recorded: they may be secrets.
+    /// Files of variables, by their paths or URLs. Their values are not recorded: they may be secrets.
     variables: Vec<String>,
     /// `NAME=VALUE`. Only root can read the values.
     set: Vec<String>,
-    /// Names of variables whose values are not recorded: URLs that may hold a secret.
+    /// Names of variables whose values are not recorded: those of secret files, and URLs that may hold a secret.
     withheld: Vec<String>,
 }
 
@@ -50,7 +50,7 @@ impl Record {
     /// Returns the record of a run's arguments.
     ///
     /// # Errors
-    /// If a path does not exist.
+    /// If a path does not exist, or a file of variables is at a URL that may hold a secret.
     pub fn of(arguments: &cli::ManifestArgs, system: &System, by: &str) -> Result<Self> {
         let location = Location::choose(arguments.steps.as_deref())?;
         let steps = match (&location, &arguments.steps) {
@@ -59,9 +59,17 @@ impl Record {
             (Location::Path(path), _) => Some(path.to_string()),
             _ => Some("built-in".into()),
         };
-        let absolute = |file: &String| host_path(file).map(|path| path.to_string());
-        let (withheld, set) = arguments.set.iter().cloned().partition(|assignment| may_hold_a_secret(assignment));
-        let name = |assignment: String| assignment.split('=').next().unwrap_or_default().to_owned();
+        if let Some(url) = arguments.variables.iter().find(|url| may_hold_a_secret(url)) {
+            let url = url.split('?').next().unwrap_or_default();
+            let fault = Fault::new(format!("{url} cannot be recorded: its query may hold a secret"));
+            return Err(fault.hint("use a URL without a query, or an object of a private bucket").invalid().into());
+        }
+        let absolute = |file: &String| {
+            if is_url(file) { Ok(file.clone()) } else { host_path(file).map(|path| path.to_string()) }
+        };
+        let (withheld, set): (Vec<_>, _) =
+            arguments.set.iter().cloned().partition(|assignment| may_hold_a_secret(assignment));
+        let name = |assignment: &String| assignment.split('=').next().unwrap_or_default().to_owned();
         let now = OffsetDateTime::now_utc().replace_nanosecond(0).context("telling the time")?;
         Ok(Self {
             machine: system.host.identity(),
@@ -70,7 +78,7 @@ impl Record {
             steps,
             variables: arguments.variables.iter().map(absolute).collect::<Result<_>>()?,
             set,
-            withheld: Vec::into_iter(withheld).map(name).collect(),
+            withheld: withheld.iter().chain(&arguments.set_secret_file).map(name).collect(),
         })
     }
 
@@ -116,12 +124,17 @@ impl Record {
             Some(file) => variables_file(file)?.text.parse().unwrap_or_default(),
             None => toml::Table::new(),
         };
-        let is_set = |name: &str| given.set.iter().any(|set| set.split('=').next() == Some(name));
+        let assignments = given.set.iter().chain(&given.set_secret_file);
+        let is_set = |name: &str| assignments.clone().any(|set| set.split('=').next() == Some(name));
         let is_given = |name: &&String| is_set(name) || of_machine.contains_key(name.as_str());
         if let Some(name) = self.withheld.iter().find(|name| !is_given(name)) {
-            let message = format!("the value of `{name}` that {by} gave is not recorded: its URL may hold a secret");
+            let message = format!("the value of `{name}` that {by} gave is not recorded: it may be a secret");
             let line = format!("a line `{name} = \"VALUE\"` in /etc/glovo-bootstrap/variables.toml");
-            let hint = if by == INSTALL { format!("write {line}") } else { format!("--set {name}=VALUE, or {line}") };
+            let hint = if by == INSTALL {
+                format!("write {line}")
+            } else {
+                format!("--set-secret-file {name}=FILE, or {line}")
+            };
             return Err(Fault::new(message).hint(hint).invalid().into());
         }
         if told == Told::InALine {
@@ -131,7 +144,9 @@ impl Record {
         Ok(cli::ManifestArgs {
             steps: Some(steps),
             set: [self.set, given.set].concat(),
+            set_secret_file: given.set_secret_file,
             variables: [own.into_iter().collect(), self.variables, given.variables].concat(),
+            ..cli::ManifestArgs::default()
         })
     }
 }
@@ -158,7 +173,8 @@ pub fn of_later_runs(system: &System, arguments: &cli::ManifestArgs) -> Result<c
 /// owns it.
 fn check_owners(steps: Option<&str>, variables: &[String]) -> Result<()> {
     Location::choose(steps)?.check_owners(Trusted::open_for_unit)?;
-    variables.iter().try_for_each(|file| Trusted::open_for_unit(Path::new(file)).map(drop))
+    let mut files = variables.iter().filter(|file| !is_url(file));
+    files.try_for_each(|file| Trusted::open_for_unit(Path::new(file)).map(drop))
 }
 
 /// Replaces the record by the arguments of a run, and completes the arguments as those of a later run are. Returns

@@ -18,7 +18,7 @@ use crate::{
     cli,
     error::Fault,
     host::{console, ec2},
-    manifest::location::{machine_variables, variables_file},
+    manifest::location::{is_url, machine_variables, secret_value, variables_file},
     notify::send::{Acknowledged, signal_resource},
     notify::{
         block::Block,
@@ -285,17 +285,24 @@ impl Notifier {
     }
 }
 
-/// Returns the redaction of the values of variables from files, which may be secrets.
+/// Returns the redaction of the values of variables from files, which may be secrets. A run removes all its secrets from
+/// what it tells its supervisor, also those of stores and URLs.
 fn redaction(system: &System, manifest: &cli::ManifestArgs) -> Redaction {
     // The record may name such files too. If it cannot be read, the run reports that.
     let manifest = record::complete(system, manifest.clone(), Told::Not).unwrap_or_else(|_| manifest.clone());
     // A run that records its manifest reads the machine's own as well.
     let own = machine_variables().ok().flatten();
     let mut variables = Variables::new(|_| None);
-    for file in own.iter().chain(&manifest.variables) {
+    for file in own.iter().chain(manifest.variables.iter().filter(|file| !is_url(file))) {
         if let Ok(text) = variables_file(file) {
             // The run has reported the file's faults.
             drop(variables.give_all(&text));
+        }
+    }
+    for (name, file) in manifest.set_secret_file.iter().filter_map(|assignment| assignment.split_once('=')) {
+        // The run reads standard input itself.
+        if let Some(value) = (file != "-").then(|| secret_value(file).ok()).flatten() {
+            _ = variables.give_private(name, &value);
         }
     }
     variables.redaction()

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 
 use crate::{
-    cli::{self, Cli},
+    cli::{self, Cli, Command},
     error::Fault,
     fetch::pin::split_pin,
     host::root::{Root, host_path},
@@ -39,11 +39,24 @@ fn render(arguments: &cli::UserData) -> Result<String> {
 /// Refuses arguments that the machine's `run` would refuse.
 fn check_run(arguments: &[String]) -> Result<()> {
     let line = ["glovo-bootstrap", "run"].into_iter().chain(arguments.iter().map(String::as_str));
-    let Err(error) = Cli::try_parse_from(line) else { return Ok(()) };
+    let error = match Cli::try_parse_from(line) {
+        Ok(Cli { command: Command::Run { manifest, .. }, .. }) => return check_secret_files(&manifest),
+        Ok(_) => return Ok(()),
+        Err(error) => error,
+    };
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
     let fault = Fault::new("`run` does not accept these arguments").hint("glovo-bootstrap run --help");
     Err(fault.caused_by(anyhow!(first.trim_start_matches("error: ").to_owned())).into())
+}
+
+/// Refuses secrets of files, which the machine does not have. Its later runs would not have them either.
+fn check_secret_files(arguments: &cli::ManifestArgs) -> Result<()> {
+    let Some(assignment) = arguments.set_secret_file.first() else { return Ok(()) };
+    let name = assignment.split('=').next().unwrap_or_default();
+    let fault = Fault::new("`--set-secret-file` is not for user-data: the machine does not have the file");
+    let hint = format!("name the secret's store in the manifest: {name} = {{ secret = \"ssm:///PATH\" }}");
+    Err(fault.hint(hint).into())
 }
 
 fn pinned(url: &str, file: Option<&str>) -> Result<Agent> {

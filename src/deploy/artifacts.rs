@@ -2,15 +2,18 @@
 //!
 //! A machine that is added months later downloads the same bytes: a key's content never changes.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use flate2::{Compression, write::GzEncoder};
 
-use super::settings::DeploySettings;
+use super::{
+    settings::{DeploySettings, missing, name_of},
+    variables::{VariableSource, is_file, text_of},
+};
 use crate::{
     aws::s3::upload::Upload,
-    error::Fault,
+    error::{self, Fault},
     fetch::{pin::pinned, source::Source},
     host::root::trusted::Trusted,
     manifest::texts::Texts,
@@ -29,6 +32,15 @@ const CONFIGURATION: [(&str, &str, &[u8]); 2] = [
     ("unit", "systemd/glovo-app.service", include_bytes!("../../steps/files/glovo-app.service")),
 ];
 
+/// The variable with the bucket of these files, and the prefix of their keys.
+const CONFIG_BUCKET: &str = "config_bucket";
+/// The variable of the build's number. It is set for steps that use it.
+const BUILD_VARIABLE: &str = "build_number";
+/// The most bytes of the names of a stack and of its resource.
+const MAX_NAMES_BYTES: usize = 140;
+/// The words for settings with several faults.
+pub const REFUSED: &str = "these settings cannot be deployed; nothing was changed";
+
 /// What machines need.
 #[derive(Debug, Default)]
 pub struct Artifacts {
@@ -40,72 +52,133 @@ pub struct Artifacts {
     pub architecture: Option<&'static str>,
     /// Arguments of `run`.
     arguments: Vec<String>,
+    /// The sources of the machines' variables.
+    pub variable_sources: Vec<VariableSource>,
     /// The operator's own user-data.
     given: Option<String>,
 }
 
 impl Artifacts {
     /// Collects them without uploading.
+    ///
+    /// # Errors
+    /// All faults of the settings at once.
     pub fn collect(settings: &DeploySettings, stack: &str, texts: Option<&Texts>) -> Result<Self> {
-        let mut artifacts = Self::default();
-        if let Some(path) = &settings.cloud_init_path {
-            let text = String::from_utf8(read(path)?.1).with_context(|| format!("{path} is not UTF-8"))?;
-            ensure!(
-                text.len() <= user_data::MAX_USER_DATA_BYTES,
-                Fault::new(format!(
-                    "{path} has {} bytes, and EC2 takes at most {}",
-                    text.len(),
-                    user_data::MAX_USER_DATA_BYTES
-                ))
-                .invalid()
-            );
-            artifacts.given = Some(text);
-            return Ok(artifacts);
-        }
-        let store = Store::of(settings, stack);
-        if settings.baked {
-            artifacts.agent = Some(Agent::Baked);
-        } else {
-            let store = store.as_ref().with_context(|| {
-                Fault::new("the machines cannot download this program: no bucket is given for it")
-                    .hint("pass --bucket BUCKET, or --baked if the AMI holds the program, or set CLOUD_INIT_PATH=FILE to your own user-data")
-                    .invalid()
-            })?;
-            let bytes = program(settings)?;
-            artifacts.architecture = Some(architecture(&bytes)?);
-            let (upload, digest) = store.upload("agent", "glovo-bootstrap", bytes);
-            artifacts.agent = Some(Agent::Fetched(source(&upload), digest));
-            artifacts.uploads.push(upload);
-        }
-        if let Some(texts) = texts {
-            let store = store.as_ref().context("--steps needs --bucket BUCKET")?;
-            let (upload, digest) = store.upload("steps", "steps.tar.gz", pack(texts)?);
-            artifacts.arguments.extend(["--steps".into(), pinned(&source(&upload), digest)]);
-            artifacts.uploads.push(upload);
-        }
-        artifacts.add_files(settings, store.as_ref(), texts.is_none())?;
-        for pair in &settings.set {
-            artifacts.arguments.extend(["--set".into(), pair.clone()]);
-        }
-        Ok(artifacts)
+        let (artifacts, faults) = Self::collect_all(settings, stack, texts);
+        error::together(REFUSED, faults).map(|()| artifacts)
     }
 
-    /// Adds the declared files, and the configuration of the built-in steps.
-    fn add_files(&mut self, settings: &DeploySettings, store: Option<&Store>, is_built_in: bool) -> Result<()> {
-        let mut set = |name: &str, value: String| self.arguments.extend(["--set".into(), format!("{name}={value}")]);
+    /// Collects what can be collected, and the faults of the rest.
+    pub fn collect_all(settings: &DeploySettings, stack: &str, texts: Option<&Texts>) -> (Self, Vec<anyhow::Error>) {
+        let (mut artifacts, mut faults) = (Self::default(), vec![]);
+        if let Some(path) = &settings.cloud_init_path {
+            match own_user_data(path) {
+                Ok(text) => artifacts.given = Some(text),
+                Err(error) => faults.push(error),
+            }
+            return (artifacts, faults);
+        }
+        if settings.converges() {
+            artifacts.arguments.push("--converge".into());
+        }
+        let store = Store::of(settings, stack).unwrap_or_else(|| {
+            faults.extend(lacks_bucket(settings, texts));
+            // The other faults are found with any bucket.
+            Store { bucket: "BUCKET".into(), prefix: stack.to_owned() }
+        });
+        let mut note = |done: Result<()>| faults.extend(done.err());
+        note(artifacts.add_agent(settings, &store));
+        if let Some(texts) = texts {
+            note(artifacts.add_steps(texts, &store));
+        }
+        for named in &settings.variables {
+            note(artifacts.add_variables(named, &store));
+        }
         let mut files = vec![];
         for pair in &settings.file {
             let (name, path) = pair.split_once('=').unwrap_or_default();
-            let (path, bytes) = read(path).with_context(|| format!("the file {name}"))?;
-            files.push((name, path.leaf().to_owned(), bytes));
+            match read(path).with_context(|| format!("the file {name}")) {
+                Ok((path, bytes)) => files.push((name, path.leaf().to_owned(), bytes)),
+                Err(error) => note(Err(error)),
+            }
         }
-        let Some(store) = store else {
-            ensure!(files.is_empty(), Fault::new("--file needs a bucket").hint("pass --bucket BUCKET").invalid());
+        artifacts.add_files(settings, &store, texts, files);
+        if names(texts, BUILD_VARIABLE) && !settings.set.iter().any(|pair| name_of(pair) == BUILD_VARIABLE) {
+            artifacts.arguments.extend(["--set".into(), format!("{BUILD_VARIABLE}={}", settings.build())]);
+        }
+        for pair in &settings.set {
+            artifacts.arguments.extend(["--set".into(), pair.clone()]);
+        }
+        note(artifacts.check_names());
+        (artifacts, faults)
+    }
+
+    fn add_agent(&mut self, settings: &DeploySettings, store: &Store) -> Result<()> {
+        if settings.baked {
+            self.agent = Some(Agent::Baked);
             return Ok(());
+        }
+        let bytes = program(settings)?;
+        self.architecture = Some(architecture(&bytes)?);
+        let (upload, digest) = store.upload("agent", "glovo-bootstrap", bytes);
+        self.agent = Some(Agent::Fetched(source(&upload), digest));
+        self.uploads.push(upload);
+        Ok(())
+    }
+
+    fn add_steps(&mut self, texts: &Texts, store: &Store) -> Result<()> {
+        let (upload, digest) = store.upload("steps", "steps.tar.gz", pack(texts)?);
+        self.arguments.extend(["--steps".into(), pinned(&source(&upload), digest)]);
+        self.uploads.push(upload);
+        Ok(())
+    }
+
+    /// Fails if a variable has two values, of which the machines would take the last one.
+    fn check_names(&self) -> Result<()> {
+        let mut names = BTreeSet::new();
+        let twice: BTreeSet<&str> = self.variables().map(name_of).filter(|name| !names.insert(*name)).collect();
+        let (noun, verb) = if twice.len() == 1 { ("variable", "is") } else { ("variables", "are") };
+        let list = twice.iter().copied().collect::<Vec<_>>().join(", ");
+        ensure!(
+            twice.is_empty(),
+            Fault::new(format!("the {noun} {list} {verb} set twice"))
+                .hint("remove them from --set (`set`), or the file from --file (`file`), which sets NAME_url and NAME_sha256")
+                .invalid()
+        );
+        Ok(())
+    }
+
+    /// Adds a source of variables. A file of this machine is uploaded.
+    fn add_variables(&mut self, named: &str, store: &Store) -> Result<()> {
+        let (url, source) = if is_file(named) {
+            let (path, bytes) = read(named).with_context(|| format!("the variables {named}"))?;
+            let source = VariableSource::of_file(path.as_str(), &text_of(named, bytes.clone())?)?;
+            let (upload, digest) = store.upload("variables", path.leaf(), bytes);
+            let url = pinned(&self::source(&upload), digest);
+            self.uploads.push(upload);
+            (url, source)
+        } else {
+            let fault = || {
+                let shown = named.split('?').next().unwrap_or_default();
+                Fault::new(format!("--variables {shown} cannot be deployed; nothing was changed")).invalid()
+            };
+            (named.to_owned(), VariableSource::of_url(named).with_context(fault)?)
         };
-        let is_given =
-            |name: &str| settings.set.iter().any(|pair| pair.split_once('=').is_some_and(|(n, _)| n == name));
-        if is_built_in && !is_given("config_bucket") {
+        self.arguments.extend(["--variables".into(), url]);
+        self.variable_sources.push(source);
+        Ok(())
+    }
+
+    /// Adds the declared files, each with its variable, name and content, and the configuration of the built-in steps.
+    fn add_files(
+        &mut self,
+        settings: &DeploySettings,
+        store: &Store,
+        texts: Option<&Texts>,
+        mut files: Vec<(&str, String, Vec<u8>)>,
+    ) {
+        let mut set = |name: &str, value: String| self.arguments.extend(["--set".into(), format!("{name}={value}")]);
+        if needs_configuration(settings, texts) {
             let content = CONFIGURATION.map(|(name, key, built_in)| {
                 let own = files.iter().find(|(file, ..)| *file == name).map(|(.., bytes)| bytes.clone());
                 (name, key, own.unwrap_or_else(|| built_in.to_vec()))
@@ -113,10 +186,13 @@ impl Artifacts {
             let all: Vec<u8> = content.iter().flat_map(|(.., bytes)| Sha256::of(bytes).0).collect();
             let directory = format!("{}/config/{}", store.prefix, Sha256::of(&all));
             for (name, key, body) in content {
-                set(&format!("{name}_sha256"), Sha256::of(&body).to_string());
+                let variable = format!("{name}_sha256");
+                if names(texts, &variable) {
+                    set(&variable, Sha256::of(&body).to_string());
+                }
                 self.uploads.push(Upload { bucket: store.bucket.clone(), key: format!("{directory}/{key}"), body });
             }
-            set("config_bucket", format!("{}/{directory}", store.bucket));
+            set(CONFIG_BUCKET, format!("{}/{directory}", store.bucket));
             files.retain(|(file, ..)| !CONFIGURATION.iter().any(|(name, ..)| name == file));
         }
         for (name, leaf, body) in files {
@@ -125,7 +201,6 @@ impl Artifacts {
             set(&format!("{name}_sha256"), digest.to_string());
             self.uploads.push(upload);
         }
-        Ok(())
     }
 
     /// Returns the variables of the steps, as `NAME=VALUE`.
@@ -133,14 +208,32 @@ impl Artifacts {
         self.arguments.windows(2).filter(|pair| pair[0] == "--set").map(|pair| pair[1].as_str())
     }
 
+    /// Returns a line that says when the machines run the steps, or what becomes of the operator's own user-data.
+    pub fn runs(&self, max_bytes: usize) -> &'static str {
+        if let Some(text) = &self.given {
+            if has_room_for_signal(text, max_bytes) {
+                "\nthe machines run your user-data once, and signal its exit code"
+            } else {
+                "\nyour user-data must signal by itself (cfn-signal), or CloudFormation undoes the change after SignalTimeout: it is \
+                 no script that begins with #!, or it is too long for a signal"
+            }
+        } else if self.arguments.iter().any(|argument| argument == "--converge") {
+            "\nthe machines run the steps again at each boot and every hour"
+        } else {
+            "\nthe machines run the steps once (converge = false)"
+        }
+    }
+
     /// Whether the machines run this program and so signal what became of them.
     pub fn signals(&self) -> bool {
         self.given.is_none()
     }
 
-    /// Returns user-data for machines that signal for this resource of the stack.
-    pub fn user_data(&self, stack: &str, resource: &str) -> Result<String> {
+    /// Returns user-data of at most so many bytes for machines that signal for this resource of the stack. A longer one is
+    /// returned, too: the caller knows what to do about it.
+    pub fn user_data(&self, stack: &str, resource: &str, max_bytes: usize) -> Result<String> {
         match (&self.given, &self.agent) {
+            (Some(text), _) if has_room_for_signal(text, max_bytes) => Ok(user_data::signalling(text, stack, resource)),
             (Some(text), _) => Ok(text.clone()),
             (None, Some(agent)) => {
                 let mut arguments = vec!["--signal".into(), format!("{stack}/{resource}")];
@@ -189,6 +282,44 @@ fn source(upload: &Upload) -> Source {
     Source::S3 { bucket: upload.bucket.clone(), key: upload.key.clone(), version: None }
 }
 
+/// Returns whether a text is a script, and leaves room for the frame that signals its exit code.
+fn has_room_for_signal(text: &str, max_bytes: usize) -> bool {
+    text.starts_with("#!") && user_data::signalling(text, "", "").len() + MAX_NAMES_BYTES <= max_bytes
+}
+
+/// Returns whether the steps name a variable; the built-in ones name all of theirs.
+fn names(texts: Option<&Texts>, variable: &str) -> bool {
+    texts.is_none_or(|texts| texts.steps.iter().chain(&texts.variables).any(|text| text.text.contains(variable)))
+}
+
+/// Returns whether machines take the configuration of the built-in steps from the bucket of the artifacts.
+fn needs_configuration(settings: &DeploySettings, texts: Option<&Texts>) -> bool {
+    names(texts, CONFIG_BUCKET) && !settings.set.iter().any(|pair| name_of(pair) == CONFIG_BUCKET)
+}
+
+/// Returns the fault that a bucket is missing; nothing if none is needed.
+fn lacks_bucket(settings: &DeploySettings, texts: Option<&Texts>) -> Option<anyhow::Error> {
+    let needed = [
+        (!settings.baked, "the program"),
+        (texts.is_some(), "the steps"),
+        (settings.variables.iter().any(|named| is_file(named)), "the variables"),
+        (!settings.file.is_empty(), "the files"),
+        (needs_configuration(settings, texts), "the configuration of the built-in steps"),
+    ];
+    let needed: Vec<&str> = needed.into_iter().filter(|(needs, _)| *needs).map(|(_, what)| what).collect();
+    let fault = || Fault::new(format!("no bucket is given, from which the machines download {}", needed.join(", ")));
+    let hint = "pass --bucket BUCKET, or write bucket = \"BUCKET\" into deploy.toml";
+    (!needed.is_empty()).then(|| fault().hint(hint).invalid().into())
+}
+
+/// Returns the operator's own user-data.
+fn own_user_data(path: &str) -> Result<String> {
+    let text = String::from_utf8(read(path)?.1).with_context(|| format!("{path} is not UTF-8"))?;
+    let (bytes, most) = (text.len(), user_data::MAX_USER_DATA_BYTES);
+    ensure!(bytes <= most, Fault::new(format!("{path} has {bytes} bytes, and EC2 takes at most {most}")).invalid());
+    Ok(text)
+}
+
 /// Returns a file's path without links, and its bytes.
 ///
 /// # Errors
@@ -196,7 +327,7 @@ fn source(upload: &Upload) -> Source {
 fn read(path: &str) -> Result<(AbsPath, Vec<u8>)> {
     let fault = || Fault::new(format!("{path} cannot be deployed; nothing was changed")).invalid();
     let found = Trusted::open(Path::new(path)).with_context(fault)?;
-    let found = found.with_context(|| format!("{path} does not exist"))?;
+    let found = found.with_context(|| Fault::new(missing(path)).invalid())?;
     Ok((found.path().clone(), found.read(MAX_FILE_BYTES)?))
 }
 
@@ -212,7 +343,7 @@ fn program(settings: &DeploySettings) -> Result<Vec<u8>> {
     };
     ensure!(bytes.starts_with(ELF), fault("is not a Linux program"));
     // A program that needs a dynamic loader contains the loader's path.
-    ensure!(settings.agent.is_some() || !is_dynamic(&bytes), fault("is not static: it needs this machine's libraries"));
+    ensure!(!is_dynamic(&bytes), fault("is not static: it needs this machine's libraries"));
     Ok(bytes)
 }
 
@@ -238,7 +369,8 @@ fn pack(texts: &Texts) -> Result<Vec<u8>> {
     let leaf = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
     let steps = texts.steps.iter().map(|text| (leaf(&text.name), &text.text));
     let variables = texts.variables.iter().map(|text| ("variables.toml".to_owned(), &text.text));
-    for (name, text) in steps.chain(variables) {
+    let vault = texts.vault.iter().map(|text| ("vault.toml".to_owned(), &text.text));
+    for (name, text) in steps.chain(variables).chain(vault) {
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
         header.set_mode(0o644);
@@ -259,7 +391,7 @@ mod tests {
         let texts = Texts {
             steps: vec![text("10-a.toml"), text("20-b.toml")],
             variables: Some(text("variables.toml")),
-            ignored: vec![],
+            ..Texts::default()
         };
         let packed = pack(&texts).unwrap();
         assert_eq!(packed, pack(&texts).unwrap());

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     aws::{
         answer::Element,
         query::Call,
+        refusal::Refusal,
         service::{AUTO_SCALING, BALANCING, EC2},
     },
     error::Fault,
@@ -58,11 +60,50 @@ pub fn groups(system: &System, names: &[&str]) -> Result<Vec<ScalingGroup>> {
     answer.list("DescribeAutoScalingGroupsResult/AutoScalingGroups").map(group).collect()
 }
 
-/// Sets a group's smallest and current number of machines.
-pub fn resize(system: &System, group: &str, min: u32, desired: u32) -> Result<()> {
+/// The sizes that a group gets; `None` leaves one as it is, so that a change of the group's own policies stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupSize {
+    /// Fewest machines.
+    pub min: Option<u32>,
+    /// Current number of machines.
+    pub desired: Option<u32>,
+    /// Most machines.
+    pub max: Option<u32>,
+}
+
+impl GroupSize {
+    fn put(self, call: Call) -> Call {
+        let sizes = [("MinSize", self.min), ("DesiredCapacity", self.desired), ("MaxSize", self.max)];
+        let given = sizes.into_iter().filter_map(|(name, size)| Some((name, size?)));
+        given.fold(call, |call, (name, size)| call.with(name, size.to_string()))
+    }
+}
+
+/// Gives a group these sizes.
+pub fn resize(system: &System, group: &str, size: GroupSize) -> Result<()> {
     let call = Call::new(&AUTO_SCALING, "UpdateAutoScalingGroup").with("AutoScalingGroupName", group);
-    let call = call.with("MinSize", min.to_string()).with("DesiredCapacity", desired.to_string());
-    system.aws(call).map(drop)
+    system.aws(size.put(call)).map(drop)
+}
+
+/// The name of the one scheduled action that `deploy` gives a group; a new one replaces it.
+const SCHEDULED_ACTION: &str = "glovo-bootstrap-deploy";
+
+/// Has a group get these sizes at this time, once.
+pub fn schedule(system: &System, group: &str, size: GroupSize, at: OffsetDateTime) -> Result<()> {
+    let at = at.replace_nanosecond(0).context("a time")?.format(&Rfc3339).context("a time")?;
+    let call = Call::new(&AUTO_SCALING, "PutScheduledUpdateGroupAction").with("AutoScalingGroupName", group);
+    let call = call.with("ScheduledActionName", SCHEDULED_ACTION).with("StartTime", at);
+    system.aws(size.put(call)).map(drop)
+}
+
+/// Cancels the scheduled action of a group. Returns false if it has none.
+pub fn unschedule(system: &System, group: &str) -> Result<bool> {
+    let call = Call::new(&AUTO_SCALING, "DeleteScheduledAction").with("AutoScalingGroupName", group);
+    match system.aws(call.with("ScheduledActionName", SCHEDULED_ACTION)) {
+        // There is none.
+        Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.code == "ValidationError") => Ok(false),
+        done => done.map(|_| true),
+    }
 }
 
 /// Returns the machines behind a target group.

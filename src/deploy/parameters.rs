@@ -67,10 +67,22 @@ names! {
         RootDevice = "RootDeviceName",
         /// Type of the machines.
         InstanceType = "InstanceType",
+        /// `standard` or empty: how machines of a burstable type use credits.
+        CpuCredits = "CpuCredits",
         /// Key pair of the machines.
         KeyPair = "KeyName",
-        /// Fewest machines.
+        /// ARNs of the secrets that the machines may read.
+        SecretArns = "SecretArns",
+        /// ARNs of the account's own keys that encrypt these secrets.
+        SecretKeyArns = "SecretKeyArns",
+        /// ARNs of the paths of parameters and of the objects with the machines' variables.
+        VariableArns = "VariableArns",
+        /// ARNs of the account's own keys that encrypt these parameters and objects.
+        VariableKeyArns = "VariableKeyArns",
+        /// Fewest machines now. While the traffic moves it is the number that serves.
         MinSize = "MinSize",
+        /// Fewest machines as declared, for when the traffic has moved.
+        DeclaredMinSize = "DeclaredMinSize",
         /// Machines that the group begins with.
         DesiredCapacity = "DesiredCapacity",
         /// Most machines.

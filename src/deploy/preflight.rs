@@ -1,10 +1,15 @@
 //! Checks everything before anything is changed, and lists all faults at once.
 
-use std::collections::BTreeSet;
+mod image;
+mod rights;
+mod secrets;
+mod variables;
 
 use anyhow::Result;
 
-use super::{Deploy, ManagersOn, artifacts::Artifacts, settings::DeploySettings};
+pub use self::image::RESOLVED;
+use self::rights::ReadRights;
+use super::{Deploy, artifacts::Artifacts, parameters::SlotParameter, settings::DeploySettings};
 use crate::{
     aws::{
         answer::Element,
@@ -13,13 +18,28 @@ use crate::{
         service::{ACM, EC2, QUOTAS, ROUTE_53, STS},
     },
     error::{self, Fault},
-    packages::manager::Family,
     view::count,
 };
 
 /// vCPUs of running on-demand instances of the standard families.
 /// <https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html>
 const STANDARD: (&str, &str) = ("ACDHIMRTZ", "L-1216C47A");
+
+/// Families that begin with the same letters, and have quotas of their own.
+const NOT_STANDARD: [&str; 5] = ["dl", "hpc", "inf", "mac", "trn"];
+
+/// Returns whether an instance type is of the standard families.
+fn is_standard(kind: &str) -> bool {
+    let is_of =
+        |other: &&str| kind.strip_prefix(*other).is_some_and(|rest| rest.starts_with(|c: char| !c.is_alphabetic()));
+    let begins = kind.starts_with(|c: char| STANDARD.0.contains(c.to_ascii_uppercase()));
+    begins && !NOT_STANDARD.iter().any(is_of)
+}
+
+/// The most bytes of ARNs in the policies of one slot. All inline policies of a role may have 10,240 characters, and those of
+/// a template with two slots have up to 3,400 without ARNs.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html>
+const MAX_POLICY_BYTES: usize = 3400;
 
 /// What the checks found out for the template's parameters.
 #[derive(Debug, Default)]
@@ -30,10 +50,20 @@ pub struct Findings {
     account: String,
     /// The subnets' VPC.
     pub vpc: String,
+    /// The AMI: the given one, or the id that its parameter has now.
+    pub ami: String,
     /// Name of the AMI's root device.
     pub root_device: String,
+    /// The given instance type, or the default one.
+    pub instance_type: String,
+    /// `standard` for machines whose processor time is limited by credits: beyond them they are slow, but cost no more.
+    pub cpu_credits: &'static str,
+    /// Availability zones of the subnets.
+    zones: Vec<String>,
     /// Route 53 zone of the DNS name.
     pub zone: String,
+    /// What the machines' role may read.
+    pub role: Role,
     /// Processors of a machine; 0 if unknown.
     vcpus: u32,
     /// Faults that prevent a deploy.
@@ -42,8 +72,32 @@ pub struct Findings {
     pub notes: Vec<String>,
 }
 
+/// What the machines' role may read.
+#[derive(Debug, Default)]
+pub struct Role {
+    secrets: ReadRights,
+    variables: ReadRights,
+}
+
+impl Role {
+    /// Returns the parameters of a slot that allow it. `present` returns the present values of a parameter.
+    pub fn parameters<'a>(&self, present: impl Fn(SlotParameter) -> Vec<&'a str>) -> Vec<(SlotParameter, String)> {
+        let pairs = [
+            (&self.secrets, [SlotParameter::SecretArns, SlotParameter::SecretKeyArns]),
+            (&self.variables, [SlotParameter::VariableArns, SlotParameter::VariableKeyArns]),
+        ];
+        pairs.into_iter().flat_map(|(rights, names)| rights.parameters(names, &present(names[1]))).collect()
+    }
+
+    /// Returns lines that name what it may read; nothing if that is nothing.
+    pub fn meaning(&self) -> String {
+        self.secrets.meaning("the machines' role may read")
+            + &self.variables.meaning("the machines read variables from")
+    }
+}
+
 impl Findings {
-    fn fault(&mut self, message: String) {
+    pub(super) fn fault(&mut self, message: String) {
         self.faults.push(message);
     }
 
@@ -51,14 +105,19 @@ impl Findings {
     fn ask(&mut self, deploy: &Deploy, what: &str, call: Call) -> Result<Option<Element>> {
         match deploy.system.aws(call) {
             Ok(answer) => Ok(Some(answer)),
-            Err(error) => match Refusal::of(&error) {
-                Some(refusal) if refusal.status < 500 => {
-                    let hint = error::hint(&error).map(|hint| format!(" ({hint})")).unwrap_or_default();
-                    self.fault(format!("{what}: {}: {}{hint}", refusal.code, refusal.message));
-                    Ok(None)
-                }
-                _ => Err(error),
-            },
+            Err(error) => self.refused(what, error).map(|()| None),
+        }
+    }
+
+    /// Makes a lasting refusal by AWS a fault.
+    pub(super) fn refused(&mut self, what: &str, error: anyhow::Error) -> Result<()> {
+        match Refusal::of(&error) {
+            Some(refusal) if refusal.is_lasting() => {
+                let hint = error::hint(&error).map(|hint| format!(" ({hint})")).unwrap_or_default();
+                self.fault(format!("{what}: {}: {}{hint}", refusal.code, refusal.message));
+                Ok(())
+            }
+            _ => Err(error),
         }
     }
 
@@ -85,13 +144,23 @@ pub fn look(deploy: &Deploy, wanted: &DeploySettings, artifacts: &Artifacts) -> 
         found.fault(format!("bucket {bucket} does not exist"));
     }
     network(&mut found, deploy, wanted)?;
-    image(&mut found, deploy, wanted, artifacts)?;
+    image::look(&mut found, deploy, wanted, artifacts)?;
     if let Some(key) = &wanted.key_pair {
         let call = Call::new(&EC2, "DescribeKeyPairs").with("KeyName.1", key);
         drop(found.ask(deploy, &format!("key pair {key}"), call)?);
     }
     certificate(&mut found, deploy, wanted)?;
     zone(&mut found, deploy, wanted)?;
+    deploy.check_alarms(&mut found)?;
+    let (secrets, variables) = (secrets::look(&mut found, deploy)?, variables::look(&mut found, deploy, artifacts)?);
+    let bytes = secrets.policy_bytes() + variables.policy_bytes();
+    if bytes > MAX_POLICY_BYTES {
+        found.fault(format!(
+            "the ARNs of secrets and variables have {bytes} bytes in the role's policies, and {MAX_POLICY_BYTES} fit \
+             (name fewer: one secret can have several fields, as in secretsmanager://NAME#FIELD)"
+        ));
+    }
+    found.role = Role { secrets, variables };
     Ok(found)
 }
 
@@ -122,6 +191,7 @@ fn network(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings) -> Re
             found.fault(format!("subnets: all are in {}; a balancer needs two availability zones", zones.join(", ")));
         }
         vpcs.first().copied().unwrap_or_default().clone_into(&mut found.vpc);
+        found.zones = zones.into_iter().map(str::to_owned).collect();
     }
     let groups = listed(wanted.security_groups.as_deref());
     if groups.is_empty() {
@@ -137,109 +207,6 @@ fn network(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings) -> Re
         }
     }
     Ok(())
-}
-
-fn image(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings, artifacts: &Artifacts) -> Result<()> {
-    let ami = wanted.ami.as_deref().unwrap_or_default();
-    let call = Call::new(&EC2, "DescribeImages").with("ImageId.1", ami);
-    let Some(answer) = found.ask(deploy, &format!("AMI {ami}"), call)? else { return Ok(()) };
-    let Some(image) = answer.list("imagesSet").next() else {
-        found.fault(format!("AMI {ami} does not exist in this region, or this account may not use it"));
-        return Ok(());
-    };
-    let architecture = image.text("architecture");
-    image.text("rootDeviceName").clone_into(&mut found.root_device);
-    if !["available", ""].contains(&image.text("imageState")) {
-        found.fault(format!("AMI {ami}: its state is {}", image.text("imageState")));
-    }
-    if let Some(agent) = artifacts.architecture
-        && agent != architecture
-    {
-        found.fault(format!("AMI {ami} is for {architecture}, but the program is for {agent} (pass --agent FILE)"));
-    }
-    steps(found, &deploy.package_managers, ami, image);
-    let kind = wanted.instance_type.as_deref().unwrap_or_default();
-    let call = Call::new(&EC2, "DescribeInstanceTypes").with("InstanceType.1", kind);
-    if let Some(answer) = found.ask(deploy, &format!("instance type {kind}"), call)? {
-        let types = answer.list("instanceTypeSet").next();
-        found.vcpus = types.and_then(|kind| kind.text("vCpuInfo/defaultVCpus").parse().ok()).unwrap_or_default();
-        let known: Vec<&str> = types
-            .into_iter()
-            .flat_map(|kind| kind.list("processorInfo/supportedArchitectures"))
-            .map(|item| item.text.as_str())
-            .collect();
-        if !known.is_empty() && !known.contains(&architecture) {
-            found.fault(format!(
-                "instance type {kind} is for {}, but AMI {ami} is for {architecture}",
-                known.join(", ")
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Adds a fault or a note if the steps have a fault on the system of an image, or need a package manager that it lacks.
-fn steps(found: &mut Findings, managers: &ManagersOn, ami: &str, image: &Element) {
-    let Some(system) = AmiSystem::of(image) else { return };
-    let name = system.name;
-    let needed = match managers(system.id) {
-        Ok(needed) => needed,
-        Err(fault) if system.is_certain => return found.fault(format!("AMI {ami}: {name}: {fault}")),
-        Err(fault) => return found.notes.push(format!("AMI {ami}: if its name ({name}) tells its system: {fault}")),
-    };
-    let is_of = |manager: &Family| manager.distribution_ids().contains(&system.id);
-    let image = image.text("name");
-    let is_old = |manager: &Family| manager.old_images().iter().any(|begin| image.starts_with(begin));
-    let lacking = needed.iter().filter(|managers| !managers.iter().any(|manager| is_of(manager) && !is_old(manager)));
-    let faults: BTreeSet<String> = lacking
-        .map(|managers| {
-            let names = managers.iter().map(|manager| manager.name()).collect::<Vec<_>>().join(" or ");
-            let why = match managers.iter().find(|manager| is_of(manager)) {
-                Some(old) => format!("{} of this release ({image}) is not supported", old.name()),
-                None if system.is_certain => format!("{name} has no {names}"),
-                None => format!("its name ({name}) suggests that it has no {names}"),
-            };
-            format!("AMI {ami}: {why}, but the steps install packages with {names}")
-        })
-        .collect();
-    if system.is_certain { found.faults.extend(faults) } else { found.notes.extend(faults) }
-}
-
-/// The systems of AMIs: `ID` of os-release(5), the beginning of the platform, parts of names. The first match counts.
-/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/billing-info-fields.html>
-const SYSTEMS: &[(&str, Option<&str>, &[&str])] = &[
-    ("rhel", Some("Red Hat"), &["rhel"]),
-    ("sles", Some("SUSE"), &["suse"]),
-    ("windows", Some("Windows"), &[]),
-    ("amzn", None, &["amzn", "al2023"]),
-    ("fedora", None, &["fedora"]),
-    ("ubuntu", Some("Ubuntu"), &["ubuntu"]),
-    ("debian", None, &["debian"]),
-];
-
-/// The system of an image.
-struct AmiSystem<'a> {
-    id: &'static str,
-    name: &'a str,
-    /// Whether EC2 or the owner says so: image names can mislead.
-    is_certain: bool,
-}
-
-impl<'a> AmiSystem<'a> {
-    /// Returns the system that the description of an image tells.
-    fn of(image: &'a Element) -> Option<Self> {
-        let (platform, name) = (image.text("platformDetails"), image.text("name"));
-        let is_platform = |begin: Option<&str>| begin.is_some_and(|begin| platform.starts_with(begin));
-        if let Some((id, ..)) = SYSTEMS.iter().find(|(_, begin, _)| is_platform(*begin)) {
-            return Some(Self { id, name: platform, is_certain: true });
-        }
-        if image.text("imageOwnerAlias") == "amazon" && ["amzn", "al2023"].iter().any(|begin| name.starts_with(begin)) {
-            return Some(Self { id: "amzn", name: "Amazon Linux", is_certain: true });
-        }
-        let lower = name.to_ascii_lowercase();
-        let (id, ..) = SYSTEMS.iter().find(|(_, _, parts)| parts.iter().any(|part| lower.contains(part)))?;
-        Some(Self { id, name, is_certain: false })
-    }
 }
 
 fn certificate(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings) -> Result<()> {
@@ -283,15 +250,20 @@ fn zone(found: &mut Findings, deploy: &Deploy, wanted: &DeploySettings) -> Resul
     let Some(name) = wanted.dns_record.as_deref().map(|name| name.trim_end_matches('.')) else { return Ok(()) };
     // The nearest zone: that of the name itself, else of the domain above it.
     for domain in std::iter::successors(Some(name), |domain| domain.split_once('.').map(|(_, above)| above)) {
-        let call = Call::new(&ROUTE_53, "/2013-04-01/hostedzonesbyname").with("dnsname", domain).with("maxitems", "1");
-        let Some(answer) = found.ask(deploy, "DNS", call)? else { return Ok(()) };
-        let is_it = |zone: &&Element| {
-            zone.text("Name").trim_end_matches('.').eq_ignore_ascii_case(domain)
-                && zone.text("Config/PrivateZone") != "true"
-        };
-        if let Some(zone) = answer.list("HostedZones").find(is_it) {
-            zone.text("Id").trim_start_matches("/hostedzone/").clone_into(&mut found.zone);
-            return Ok(());
+        let of_domain = |name: &str| name.trim_end_matches('.').eq_ignore_ascii_case(domain);
+        let is_it = |zone: &&Element| of_domain(zone.text("Name")) && zone.text("Config/PrivateZone") != "true";
+        let first = Call::new(&ROUTE_53, "/2013-04-01/hostedzonesbyname").with("dnsname", domain);
+        // A domain may have private zones before its public one.
+        let mut page = Some(first.clone());
+        while let Some(call) = page {
+            let Some(answer) = found.ask(deploy, "DNS", call)? else { return Ok(()) };
+            if let Some(zone) = answer.list("HostedZones").find(is_it) {
+                zone.text("Id").trim_start_matches("/hostedzone/").clone_into(&mut found.zone);
+                return Ok(());
+            }
+            let (next, id) = (answer.text("NextDNSName"), answer.text("NextHostedZoneId"));
+            let is_more = answer.text("IsTruncated") == "true" && of_domain(next) && !id.is_empty();
+            page = is_more.then(|| first.clone().with("hostedzoneid", id));
         }
     }
     found.fault(format!("DNS: Route 53 has no public zone for {name}"));
@@ -321,15 +293,14 @@ pub fn bucket_owner(deploy: &Deploy, found: &Findings, wanted: &DeploySettings, 
 
 /// Adds a fault if the quota does not allow so many more machines. A caller without permission to ask can still deploy.
 pub fn quota(found: &mut Findings, deploy: &Deploy, kind: &str, machines: u32) -> Result<()> {
-    let (families, code) = STANDARD;
-    let is_standard = |kind: &str| kind.starts_with(|c: char| families.contains(c.to_ascii_uppercase()));
+    let (_, code) = STANDARD;
     if found.vcpus == 0 || machines == 0 || !is_standard(kind) {
         return Ok(());
     }
     let call = Call::new(&QUOTAS, "GetServiceQuota").with("ServiceCode", "ec2").with("QuotaCode", code);
     let allowed = match deploy.system.aws(call) {
         Ok(answer) => answer.text("Quota/Value").parse::<f64>().ok(),
-        Err(error) if Refusal::of(&error).is_some() => None,
+        Err(error) if Refusal::of(&error).is_some_and(Refusal::is_lasting) => None,
         Err(error) => return Err(error),
     };
     let Some(allowed) = allowed else { return Ok(()) };
@@ -362,35 +333,23 @@ pub fn quota(found: &mut Findings, deploy: &Deploy, kind: &str, machines: u32) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packages::FAMILIES;
-
-    /// Returns what is found about an image for steps that need this family: faults and notes.
-    fn found(family: &str, name: &str, platform: &str) -> (Vec<String>, Vec<String>) {
-        let image = format!("<i><name>{name}</name><platformDetails>{platform}</platformDetails></i>");
-        let image = Element::of_xml(&image).unwrap();
-        let families: Vec<Family> = FAMILIES.iter().copied().filter(|manager| manager.name() == family).collect();
-        let managers: ManagersOn = Box::new(move |_| Ok(vec![families.clone()]));
-        let mut found = Findings::default();
-        steps(&mut found, &managers, "ami-1", &image);
-        (found.faults, found.notes)
-    }
 
     #[test]
-    fn an_image_must_have_the_package_manager_of_the_steps() {
-        let nothing = (vec![], vec![]);
-        for (family, name) in
-            [("apt", "ubuntu-24.04"), ("apt", "debian-12"), ("apt", "app-7"), ("made-up", "fedora-40")]
-        {
-            assert_eq!(found(family, name, "Linux/UNIX"), nothing, "{family} on {name}");
+    fn only_the_standard_families_share_their_quota() {
+        for kind in ["t3.micro", "m7i.large", "im4gn.large", "i3.metal", "d3.xlarge", "hs1.8xlarge"] {
+            assert!(is_standard(kind), "{kind}");
         }
-        let fault = |system, family| {
-            let but = format!("but the steps install packages with {family}");
-            vec![format!("AMI ami-1: {system} has no {family}, {but}")]
-        };
-        assert_eq!(found("apt", "x", "Windows").0, fault("Windows", "apt"));
-        assert_eq!(found("made-up", "x", "Ubuntu Pro").0, fault("Ubuntu Pro", "made-up"));
-        assert_eq!(found("apt", "app-on-fedora", "Linux/UNIX").1.len(), 1);
-        assert_eq!(found("made-up", "app-on-debian", "Linux/UNIX").1.len(), 1);
+        for kind in [
+            "inf2.xlarge",
+            "mac2.metal",
+            "mac2-m2.metal",
+            "trn1.2xlarge",
+            "hpc7a.12xlarge",
+            "dl1.24xlarge",
+            "p5.4xlarge",
+        ] {
+            assert!(!is_standard(kind), "{kind}");
+        }
     }
 
     #[test]

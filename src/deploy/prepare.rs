@@ -11,17 +11,13 @@ use super::{
     artifacts::{Artifacts, Store},
     layout::Slot,
     parameters::{Parameter, SlotParameter},
-    preflight::Findings,
+    preflight::{self, Findings},
     settings::DeploySettings,
     slots::Slots,
     stack::{MAX_TEMPLATE_BYTES, ParameterValue, Stack, StackTemplate, WantedStack},
     template,
 };
-use crate::{aws::service::dns_suffix, error::Fault};
-
-/// AMI of the script that `deploy` replaces: Ubuntu 18.04 LTS in eu-central-1.
-const DEFAULT_AMI: &str = "ami-0bdf93799014acdc4";
-const DEFAULT_INSTANCE_TYPE: &str = "t2.micro";
+use crate::{aws::partition::Partition, error::Fault};
 
 /// What a deploy is about to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +58,7 @@ pub(super) struct Prepared {
     pub(super) is_behind: bool,
     pub(super) wanted: WantedStack,
     pub(super) artifacts: Artifacts,
-    /// What it means, in plain words.
+    /// What it means, in plain words: one or two lines.
     pub(super) meaning: String,
 }
 
@@ -121,7 +117,30 @@ impl Deploy {
         Err(Fault::new(message).hint(hint).invalid().into())
     }
 
-    /// Returns the settings, completed from the stack and by defaults.
+    /// Checks settings that are completed from the stack, and completes them by defaults. `holds` returns the AMI of the wanted
+    /// build if it is deployed already: the AMI that a parameter names is read once for each build.
+    pub(super) fn checked(
+        &self,
+        settings: &mut DeploySettings,
+        artifacts: &Artifacts,
+        holds: Option<&str>,
+    ) -> Result<Findings> {
+        if let (Some(ami), Some(held)) = (&mut settings.ami, holds)
+            && ami.starts_with(preflight::RESOLVED)
+        {
+            held.clone_into(ami);
+        }
+        let found = preflight::look(self, settings, artifacts)?;
+        for note in &found.notes {
+            self.say(&format!("note: {note}"));
+        }
+        found.check()?;
+        settings.ami = Some(found.ami.clone());
+        settings.instance_type = Some(found.instance_type.clone());
+        Ok(found)
+    }
+
+    /// Returns the settings, completed from the stack.
     pub(super) fn resolved(&self, current: Option<&Stack>, named: impl Fn(SlotParameter) -> String) -> DeploySettings {
         let stands = |name: &str| {
             let value = current.map(|stack| stack.parameter(name)).filter(|value| !value.is_empty());
@@ -136,8 +155,6 @@ impl Deploy {
         open(&mut settings.security_groups, Parameter::SecurityGroups.name());
         open(&mut settings.certificate, Parameter::Certificate.name());
         open(&mut settings.dns_record, Parameter::DnsRecord.name());
-        _ = settings.ami.get_or_insert_with(|| DEFAULT_AMI.into());
-        _ = settings.instance_type.get_or_insert_with(|| DEFAULT_INSTANCE_TYPE.into());
         settings
     }
 
@@ -186,7 +203,7 @@ impl Deploy {
         })?;
         let (upload, _) = store.upload("templates", "template.yml", text.into_bytes());
         let region = self.system.aws.region(&self.system.host)?;
-        let url = format!("https://s3.{region}.{}/{}/{}", dns_suffix(&region), upload.bucket, upload.key);
+        let url = format!("https://s3.{region}.{}/{}/{}", Partition::of(&region).dns_suffix, upload.bucket, upload.key);
         _ = self.system.aws.upload(&self.system.host, upload)?;
         Ok(StackTemplate::Url(url))
     }

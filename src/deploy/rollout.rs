@@ -2,19 +2,28 @@
 //!
 //! It calls the balancer and the groups directly, so that a rollback works also while CloudFormation is busy. Then it updates
 //! the stacks' parameters, so that their next update undoes nothing.
+//!
+//! [`back`] returns the traffic, [`pins`] keeps the groups from shrinking meanwhile.
+
+mod back;
+mod pins;
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
+use self::back::WayBack;
+pub(super) use self::pins::keep;
 use super::{
-    Deploy, fleet,
+    Deploy,
+    alarms::Alarms,
+    fleet,
     fleet::{ScalingGroup, TargetHealth},
     layout::Slot,
-    parameters::{Parameter, SlotParameter},
+    parameters::SlotParameter,
     slots::{Slots, active},
     stack::{self, ParameterValue, Stack, StackTemplate, WantedStack},
     state::Condition,
@@ -23,80 +32,117 @@ use super::{
 use crate::{
     error::{self, Class, Fault},
     value::spoken,
-    view::{complain, count},
+    view::complain,
 };
 
 /// Shares of the traffic that a new build receives one after the other, by default.
 const DEFAULT_SHIFT_PERCENT: [u8; 3] = [10, 50, 100];
 const DEFAULT_HEALTH_TIMEOUT: Duration = Duration::from_mins(10);
+/// How long the previous build keeps all its machines, by default.
+const DEFAULT_KEEP_TIME: Duration = Duration::from_mins(15);
+
+/// The state of a slot's machines behind the balancer.
+enum Health {
+    Well,
+    Sick(Fault),
+}
 
 impl Deploy {
-    /// Moves the traffic to a slot that holds a new build, shrinks the other slot, and updates the stack's parameters.
+    /// Moves the traffic to a slot that holds a new build, lets the other slot shrink, and updates the stack's parameters.
+    ///
+    /// # Errors
+    /// If the machines get no traffic in good health, or if AWS does not make a change. The error says where users are.
     pub(super) fn roll_out(&self, slots: &Slots, slot: Slot) -> Result<()> {
         let mut share = self.shape().shares(&self.system, slots)?[slot.index()];
-        self.move_traffic(slots, slot, &mut share).map_err(|error| match error::class(&error) {
-            Class::Interrupted(_) => {
-                let here = slots.described(slot);
-                let message = format!("detached from {}: {here} receives {share} % of the traffic", self.stack);
-                let back =
-                    self.command(&format!("rollback --build {}", slots.parameter(slot.other(), SlotParameter::Build)));
-                error.context(
-                    Fault::new(message).hint(format!("to continue, run the same command again; to roll back: {back}")),
-                )
-            }
-            _ => error,
-        })
+        let moved = self.move_traffic(slots, slot, &mut share);
+        let ended = moved.and_then(|health| match health {
+            Health::Well => self.finish(slots, slot).map(|()| None),
+            Health::Sick(fault) => self.give_up(slots, slot, &mut share, fault).map(Some),
+        });
+        match ended {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) => Err(error),
+            Err(error) => Err(self.stopped(slots, slot, share, error)),
+        }
     }
 
-    /// Does the same; `share` is what the slot receives so far, also after a failure.
-    fn move_traffic(&self, slots: &Slots, slot: Slot, share: &mut u32) -> Result<()> {
-        let group = self.grow(slots, slot, None)?;
-        let mut healthy = self.await_health(slots, slot, &group);
-        let shares =
-            if self.settings.shift.is_empty() { DEFAULT_SHIFT_PERCENT.to_vec() } else { self.settings.shift.clone() };
+    /// Returns an error that says where users are, how to continue and how to go back; `share` is the last known one of the slot.
+    fn stopped(&self, slots: &Slots, slot: Slot, share: u32, error: anyhow::Error) -> anyhow::Error {
+        let build = slots.parameter(slot.other(), SlotParameter::Build);
+        let place = self.place(slots, slot, share);
+        let (class, verb) = match error::class(&error) {
+            class @ Class::Interrupted(_) => (class, "detached from"),
+            class => (class, "the deploy stopped; stack"),
+        };
+        let back = self.command(&format!("rollback --build {build}"));
+        let ways = format!("to continue, run the same command again; to roll back: {back}");
+        with_ways(error, &format!("{verb} {}: {place}", self.stack), &ways, class)
+    }
+
+    /// Returns where users are, in words; if AWS does not answer, by the last known share of this slot.
+    fn place(&self, slots: &Slots, slot: Slot, known: u32) -> String {
+        let here = slots.described(slot);
+        // A change may have been made although its answer was lost.
+        self.system.aws.be_brief();
+        match self.system.host.stop.interrupt.aside(|| self.shape().live_shares(self, slots)) {
+            Ok(shares) => format!("{here} receives {} % of the traffic", shares[slot.index()]),
+            Err(_) => format!("{here} received {known} % of the traffic when AWS answered last"),
+        }
+    }
+
+    /// Gives a slot the shares that it lacks, one after the other, each watched; `share` is what it receives so far.
+    fn move_traffic(&self, slots: &Slots, slot: Slot, share: &mut u32) -> Result<Health> {
+        let group = self.grow(slots, slot)?;
+        let mut health = self.await_health(slots, slot, group.desired)?;
+        if let Health::Well = health {
+            self.pin(slots, slot.other())?;
+            if let Alarms::Ringing(fault) = self.alarms()? {
+                health = Health::Sick(fault);
+            }
+        }
         // After an operator has detached, the next deploy continues from the current share.
-        let left: Vec<u8> = shares.into_iter().filter(|next| u32::from(*next) > *share).collect();
-        for next in left {
-            if let Err(error) = healthy {
-                return Err(self.give_up(slots, slot, *share, error));
+        let began = *share;
+        for next in self.shares().iter().copied().filter(|next| u32::from(*next) > began) {
+            if let Health::Sick(_) = health {
+                break;
             }
             self.check_alone(slots, slot, *share)?;
             self.shift(slots, slot, next)?;
             *share = u32::from(next);
             self.say(&format!("{} receives {share} % of the traffic", slots.described(slot)));
-            // The other slot is needed until the last resolver has asked again.
-            let is_watched = next < 100 || self.shape().lags();
-            healthy = if is_watched { self.observe(slots, slot, &group) } else { Ok(()) };
+            let time = if next == 100 { self.pause().max(self.watch_time()) } else { self.pause() };
+            health = self.observe(slots, slot, &group, time)?;
         }
-        if let Err(error) = healthy {
-            return Err(self.give_up(slots, slot, *share, error));
-        }
-        // Until now its group could not shrink, because little traffic would have let the alarms remove machines.
-        let least = self.settings.min_size.or(slots.group(&self.system, slot.other())?.map(|other| other.min));
-        let now = self.group(slots, slot)?;
-        if let Some(least) = least.filter(|least| *least < now.min) {
-            fleet::resize(&self.system, &now.name, least, now.desired)?;
-        }
-        self.shrink(slots, slot.other())?;
+        Ok(health)
+    }
+
+    /// Lets both slots shrink again, the other one after some time, and updates the parameters.
+    fn finish(&self, slots: &Slots, slot: Slot) -> Result<()> {
+        // A rollback may have begun while the new build was watched.
+        self.check_alone(slots, slot, 100)?;
+        self.unpin(slots, slot)?;
+        self.shrink_later(slots, slot.other(), self.keep_time())?;
         self.bring_into_line(slots, slot)
     }
 
-    /// Moves the traffic away from a slot that is not healthy, unless the operator has only detached.
-    fn give_up(&self, slots: &Slots, slot: Slot, share: u32, error: anyhow::Error) -> anyhow::Error {
-        if let Class::Interrupted(_) = error::class(&error) {
-            return error;
-        }
-        if share > 0
-            && let Err(failed) = self.shift(slots, slot.other(), 100)
-        {
-            return failed
-                .context(format!("{error:#}; then moving the traffic away from {} failed", slots.described(slot)));
+    /// Returns the traffic to the other slot: the new build is not healthy.
+    fn give_up(&self, slots: &Slots, slot: Slot, share: &mut u32, sick: Fault) -> Result<anyhow::Error> {
+        if *share > 0 {
+            let back = slots.described(slot.other());
+            let healthy = self.count_healthy(slots, slot.other())?;
+            if healthy == 0 {
+                let stays = format!("no machine of {back} is healthy, so the traffic stays where it is");
+                return Err(anyhow::Error::from(sick).context(Fault::new(stays)));
+            }
+            self.say(&format!("{sick}: the traffic returns to {back}"));
+            self.return_traffic(slots, slot.other(), &mut WayBack { held: 100 - *share, healthy, now: false })?;
+            *share = 0;
+            self.unpin(slots, slot.other())?;
         }
         let users = slots.described(slot.other());
-        error.context(
-            Fault::new(format!("the new build failed: all traffic is on {users}"))
-                .hint(format!("find the cause ({}), fix it, and deploy the next build", self.command("status"))),
-        )
+        let fault = Fault::new(format!("the new build does not take over: all traffic is on {users}"))
+            .hint(format!("find the cause ({}), fix it, and deploy the next build", self.command("status")));
+        Ok(anyhow::Error::from(sick).context(fault))
     }
 
     /// Gives a slot this share of the traffic, in percent, and the other slot the rest.
@@ -120,24 +166,6 @@ impl Deploy {
         Ok(())
     }
 
-    /// Gives a slot as many machines as the other one has. Without `least`, its group cannot shrink below: without traffic its
-    /// alarms would remove machines.
-    fn grow(&self, slots: &Slots, slot: Slot, least: Option<u32>) -> Result<ScalingGroup> {
-        let mut group = self.group(slots, slot)?;
-        let Some(other) = slots.group(&self.system, slot.other())? else { return Ok(group) };
-        let wanted = other.desired.min(group.max).max(group.desired);
-        if group.desired < wanted || (least.is_none() && group.min < wanted) {
-            let least = least.unwrap_or(wanted).min(wanted);
-            fleet::resize(&self.system, &group.name, least, wanted)?;
-            if group.desired < wanted {
-                let (here, there) = (slots.described(slot), slot.other().name());
-                self.say(&format!("{here} grows to {wanted} machines, as many as {there} has"));
-            }
-            (group.min, group.desired) = (least, wanted);
-        }
-        Ok(group)
-    }
-
     fn group(&self, slots: &Slots, slot: Slot) -> Result<ScalingGroup> {
         let group = slots.group(&self.system, slot)?;
         group.with_context(|| format!("slot {} of {} has no group", slot.name(), self.stack))
@@ -155,36 +183,44 @@ impl Deploy {
         }
     }
 
-    /// Waits until as many machines as the group wants are healthy behind the balancer.
-    fn await_health(&self, slots: &Slots, slot: Slot, group: &ScalingGroup) -> Result<()> {
-        let limit = self.settings.health_timeout.map_or(DEFAULT_HEALTH_TIMEOUT, |limit| limit.0);
-        let (began, wanted) = (Instant::now(), group.desired as usize);
+    /// Waits until this many of a slot's machines are healthy behind the balancer.
+    fn await_health(&self, slots: &Slots, slot: Slot, wanted: u32) -> Result<Health> {
+        let limit = self.health_timeout();
+        let (began, wanted) = (Instant::now(), wanted as usize);
         let mut told = BTreeMap::new();
         loop {
             let targets = self.look(slots, slot)?.unwrap_or_default();
-            for target in &targets {
-                let state = match target.reason.as_str() {
-                    "" => target.state.clone(),
-                    reason => format!("{}, {reason}", target.state),
-                };
-                if told.insert(target.id.clone(), state.clone()).as_ref() != Some(&state) {
-                    self.say(&format!("  machine {}: {state}", target.id));
-                }
-            }
+            self.tell_states(&targets, &mut told);
             if wanted > 0 && fleet::healthy(&targets) >= wanted {
-                return Ok(());
+                return Ok(Health::Well);
             }
             if began.elapsed() > limit {
-                let healthy = fleet::healthy(&targets);
-                let fault = Fault::new(format!("{healthy} of {wanted} machines are healthy after {}", spoken(limit)));
-                bail!(
-                    fault.hint(
-                        "make the application answer 200 on port 80, at the path of the parameter HealthCheckPath"
-                    )
-                );
+                return Ok(Health::Sick(not_healthy(fleet::healthy(&targets), wanted, limit)));
             }
             self.system.host.stop.wait(self.poll)?;
         }
+    }
+
+    /// Shows the state of each machine whose state has changed.
+    fn tell_states(&self, targets: &[TargetHealth], told: &mut BTreeMap<String, String>) {
+        for target in targets {
+            let state = match target.reason.as_str() {
+                "" => target.state.clone(),
+                reason => format!("{}, {reason}", target.state),
+            };
+            if told.insert(target.id.clone(), state.clone()).as_ref() != Some(&state) {
+                self.say(&format!("  machine {}: {state}", target.id));
+            }
+        }
+    }
+
+    /// Returns the shares of the traffic that a new build receives one after the other.
+    fn shares(&self) -> &[u8] {
+        if self.settings.shift.is_empty() { &DEFAULT_SHIFT_PERCENT } else { &self.settings.shift }
+    }
+
+    fn health_timeout(&self) -> Duration {
+        self.settings.health_timeout.map_or(DEFAULT_HEALTH_TIMEOUT, |limit| limit.0)
     }
 
     /// Returns how long each share of the traffic is watched.
@@ -192,36 +228,39 @@ impl Deploy {
         self.settings.pause.map_or_else(|| self.shape().default_pause(), |pause| pause.0)
     }
 
+    /// Returns how long the new build is watched with all traffic.
+    fn watch_time(&self) -> Duration {
+        self.settings.watch.map_or(Duration::ZERO, |time| time.0)
+    }
+
+    /// Returns how long the previous build keeps all its machines after the rollout; never less than the new build is watched.
+    pub(super) fn keep_time(&self) -> Duration {
+        self.settings.keep_for.map_or(DEFAULT_KEEP_TIME.max(self.watch_time()), |time| time.0)
+    }
+
     /// Watches a slot for some time: it must stay healthy under its traffic.
-    fn observe(&self, slots: &Slots, slot: Slot, group: &ScalingGroup) -> Result<()> {
-        let (began, time) = (Instant::now(), self.pause());
+    fn observe(&self, slots: &Slots, slot: Slot, group: &ScalingGroup, time: Duration) -> Result<Health> {
+        let began = Instant::now();
         loop {
             let seen = self.look(slots, slot)?;
-            if let Some(targets) = &seen {
-                let healthy = fleet::healthy(targets);
-                ensure!(
-                    healthy >= group.desired as usize,
-                    "only {healthy} of {} machines stayed healthy under their share of the traffic",
-                    group.desired
-                );
+            let healthy = seen.as_ref().map(|targets| fleet::healthy(targets));
+            if let Some(healthy) = healthy.filter(|healthy| *healthy < group.desired as usize) {
+                let wanted = group.desired;
+                return Ok(Health::Sick(Fault::new(format!(
+                    "only {healthy} of {wanted} machines stayed healthy under their share of the traffic"
+                ))));
             }
+            let is_quiet = match self.alarms()? {
+                Alarms::Ringing(fault) => return Ok(Health::Sick(fault)),
+                Alarms::Quiet => true,
+                Alarms::Unknown => false,
+            };
             // Without an answer the share stays: that AWS cannot be reached says nothing about the machines.
-            if began.elapsed() >= time && seen.is_some() {
-                return Ok(());
+            if began.elapsed() >= time && seen.is_some() && is_quiet {
+                return Ok(Health::Well);
             }
             self.system.host.stop.wait(self.poll)?;
         }
-    }
-
-    /// Shrinks a slot to the number of machines that is kept for a rollback.
-    fn shrink(&self, slots: &Slots, slot: Slot) -> Result<()> {
-        let Some(group) = slots.group(&self.system, slot)? else { return Ok(()) };
-        let keep = keep(slots, slot).min(group.desired);
-        if group.desired > keep || group.min > keep {
-            fleet::resize(&self.system, &group.name, keep, keep)?;
-        }
-        self.say(&format!("{} keeps {}, for deploy rollback", slots.described(slot), count(keep as usize, "machine")));
-        Ok(())
     }
 
     /// Updates the parameters to what is live: all traffic on this slot, the other one small.
@@ -235,6 +274,7 @@ impl Deploy {
                     (SlotParameter::Weight, if each == slot { 100 } else { 0 }),
                     (SlotParameter::DesiredCapacity, group.desired),
                     (SlotParameter::MinSize, group.min),
+                    (SlotParameter::MaxSize, group.max),
                 ] {
                     _ = values.insert(self.layout().parameter(each, parameter), ParameterValue::New(value.to_string()));
                 }
@@ -317,54 +357,20 @@ impl Deploy {
         }
         Ok(())
     }
-
-    /// Moves all traffic back to the other slot (with a listener in three calls), then updates its machines and the parameters.
-    ///
-    /// # Errors
-    /// If no slot holds a previous build, or if none of its machines is healthy.
-    pub fn roll_back(&self, build: Option<u64>) -> Result<()> {
-        let slots = Slots::get(self)?.without_empty();
-        let slot = slots.way_back(build)?;
-        let back = slots.described(slot);
-        let healthy = fleet::healthy(&slots.targets(&self.system, slot)?);
-        ensure!(
-            healthy > 0,
-            Fault::new(format!("no machine of {back} is healthy; no traffic was moved")).hint(
-                "deploy the previous content under the next build number, with glovo-bootstrap deploy update-stack"
-            )
-        );
-        self.shift(&slots, slot, 100)?;
-        self.say(&format!("all traffic is on {back} again, with {} so far", count(healthy, "healthy machine")));
-        self.have_all_follow(&slots, slot).map_err(|error| match error::class(&error) {
-            Class::Interrupted(_) => {
-                let message = format!(
-                    "detached from {}: {back} serves all traffic; machine counts and parameters are not updated yet",
-                    self.stack
-                );
-                let again = self.command(&format!("rollback --build {}", slots.parameter(slot, SlotParameter::Build)));
-                error.context(Fault::new(message).hint(again))
-            }
-            _ => error,
-        })?;
-        self.say(&format!("rollback complete: {back} serves all traffic"));
-        Ok(())
-    }
-
-    /// Grows the slot that serves again, then shrinks the other one, then updates the parameters.
-    fn have_all_follow(&self, slots: &Slots, slot: Slot) -> Result<()> {
-        let least = slots.group(&self.system, slot.other())?.map_or(1, |other| other.min);
-        let group = self.grow(slots, slot, Some(least))?;
-        self.await_health(slots, slot, &group)?;
-        if self.shape().lags() {
-            self.say(&format!("waiting {} for resolvers to ask again", spoken(self.pause())));
-            self.system.host.stop.wait(self.pause())?;
-        }
-        self.shrink(slots, slot.other())?;
-        self.bring_into_line(slots, slot)
-    }
 }
 
-/// Returns how many machines the idle slot keeps.
-fn keep(slots: &Slots, slot: Slot) -> u32 {
-    slots.stack(slot).and_then(|stack| stack.parameter(Parameter::KeepCapacity).parse().ok()).unwrap_or(1)
+/// Returns the fault of machines that did not become healthy in time.
+fn not_healthy(healthy: usize, wanted: usize, limit: Duration) -> Fault {
+    Fault::new(format!("{healthy} of {wanted} machines are healthy after {}", spoken(limit)))
+        .hint("make the application answer 200 on port 80, at the path of the parameter HealthCheckPath")
+}
+
+/// Adds to an error where users are, and the ways to go on. They are the hint, unless the error has a hint of its own: that one
+/// comes first, such as a login.
+pub(super) fn with_ways(error: anyhow::Error, place: &str, ways: &str, class: Class) -> anyhow::Error {
+    let fault = match error::hint(&error) {
+        Some(_) => Fault::new(format!("{place}; {ways}")),
+        None => Fault::new(place).hint(ways),
+    };
+    error.context(fault.class(class))
 }

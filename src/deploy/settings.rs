@@ -3,7 +3,7 @@
 //! The environment variables are those of the script that `deploy` replaces.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -12,13 +12,16 @@ use clap::Args;
 use serde::{Deserialize, Deserializer};
 
 use crate::{
+    environment,
     error::Fault,
     host::root::trusted::Trusted,
     value::{AbsPath, Span},
 };
 
 /// Settings file that is read if it exists and no other is named.
-const SETTINGS_FILE: &str = "deploy.toml";
+pub const SETTINGS_FILE: &str = "deploy.toml";
+/// Stack that is meant if no other is named.
+pub const DEFAULT_STACK: &str = "glovo-app";
 /// The largest settings file.
 const MAX_SETTINGS_BYTES: u64 = 1 << 20;
 
@@ -26,6 +29,9 @@ const MAX_SETTINGS_BYTES: u64 = 1 << 20;
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeploySettings {
+    /// Name of the stack. Default: glovo-app.
+    #[arg(long, short, env = environment::STACK_NAME, value_name = "NAME")]
+    pub stack: Option<String>,
     /// Number of the build. It must rise whenever the content changes. Default: 1.
     #[arg(long, env = "BUILD_NUMBER", value_name = "N")]
     pub build_number: Option<u64>,
@@ -37,11 +43,13 @@ pub struct DeploySettings {
     pub region: Option<String>,
     /// Further security groups of the balancer, comma-separated; with the strategy compatible, also of the machines.
     #[arg(long, env = "SG_VALUE", value_name = "SG,…")]
+    #[serde(deserialize_with = "comma_list")]
     pub security_groups: Option<String>,
-    /// AMI of the machines. Default: Ubuntu 18.04 LTS in eu-central-1 (ami-0bdf93799014acdc4).
+    /// AMI of the machines, or `resolve:ssm:NAME`: the AMI that a parameter of Parameter Store names, read once for each build.
+    /// Default for a new stack: the newest image of Ubuntu 24.04 LTS.
     #[arg(long, env = "AMIID", value_name = "AMI")]
     pub ami: Option<String>,
-    /// Instance type of the machines. Default: t2.micro.
+    /// Instance type of the machines. Default for a new stack: t3.micro, or t4g.micro for an ARM image.
     #[arg(long, env = "INSTANCETYPE", value_name = "TYPE")]
     pub instance_type: Option<String>,
     /// Key pair of the machines. Default: none.
@@ -49,6 +57,7 @@ pub struct DeploySettings {
     pub key_pair: Option<String>,
     /// Subnets of the balancer and the machines, comma-separated, in at least two availability zones.
     #[arg(long, env = "SUBNETS", value_name = "SUBNET,…")]
+    #[serde(deserialize_with = "comma_list")]
     pub subnets: Option<String>,
     /// Smallest number of machines. Default: 1.
     #[arg(long, env = "MINSIZE", value_name = "N")]
@@ -91,8 +100,16 @@ pub struct DeploySettings {
     pub steps: Option<String>,
     /// Set a variable of the steps; may be repeated. Every user of the machine can read it in user-data: no secrets.
     #[arg(long, value_name = "NAME=VALUE")]
-    #[serde(deserialize_with = "pairs")]
+    #[serde(deserialize_with = "values")]
     pub set: Vec<String>,
+    /// Where the machines read more variables at each run: `ssm:///path/` (the parameters below a path of Parameter Store),
+    /// `s3://bucket/key`, an https URL with #sha256=HEX, or a local file without secrets, which is uploaded. May be repeated.
+    #[arg(long, value_name = "SOURCE")]
+    #[serde(deserialize_with = "one_or_more")]
+    pub variables: Vec<String>,
+    /// Whether the machines run the steps again at each boot and every hour. Default: true.
+    #[arg(long, value_name = "true|false")]
+    pub converge: Option<bool>,
     /// Upload a local file; the steps find it through the variables `NAME_url` and `NAME_sha256`. May be repeated.
     #[arg(long, value_name = "NAME=PATH")]
     #[serde(deserialize_with = "pairs")]
@@ -107,14 +124,73 @@ pub struct DeploySettings {
     /// How long each share is watched. Default: 30s; with weighted-dns 2m, because resolvers keep an answer for a minute.
     #[arg(long, value_name = "TIME")]
     pub pause: Option<Span>,
+    /// How long the new build is watched with all traffic. If a machine gets unhealthy, the traffic returns. Default: the pause.
+    #[arg(long, value_name = "TIME")]
+    pub watch: Option<Span>,
+    /// Alarm of CloudWatch that returns the traffic if it rings while the new build is watched; may be repeated. With an empty
+    /// name, the alarms of deploy.toml do not count.
+    #[arg(long, value_name = "NAME")]
+    #[serde(deserialize_with = "one_or_more")]
+    pub alarm: Vec<String>,
+    /// How long the previous build keeps all its machines; then it keeps one. Default: 15m, or the
+    /// time of --watch if that is longer.
+    #[arg(long, value_name = "TIME")]
+    pub keep_for: Option<Span>,
     /// How long new machines may take to become healthy behind the balancer. Default: 10m.
     #[arg(long, value_name = "TIME")]
     pub health_timeout: Option<Span>,
+    /// How long a call is repeated after the first change, while AWS throttles or cannot be reached. Default: 5m.
+    #[arg(long, value_name = "TIME")]
+    pub patience: Option<Span>,
 }
 
 fn pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let table = BTreeMap::<String, String>::deserialize(deserializer)?;
     Ok(table.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
+}
+
+/// A text, or a list of texts.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
+enum TextOrTexts {
+    One(String),
+    More(Vec<String>),
+}
+
+/// Reads the values of variables. That of a list is written as in TOML and JSON.
+fn values<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let table = BTreeMap::<String, TextOrTexts>::deserialize(deserializer)?;
+    let pair = |(name, value)| match value {
+        TextOrTexts::One(text) => format!("{name}={text}"),
+        TextOrTexts::More(texts) => format!("{name}={}", serde_json::Value::from(texts)),
+    };
+    Ok(table.into_iter().map(pair).collect())
+}
+
+/// Reads a text or a list of texts.
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(match TextOrTexts::deserialize(deserializer)? {
+        TextOrTexts::One(text) => vec![text],
+        TextOrTexts::More(texts) => texts,
+    })
+}
+
+/// Reads a text or a list of texts as a text with commas.
+fn comma_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    one_or_more(deserializer).map(|texts| Some(texts.join(",")))
+}
+
+/// Returns the words for a file that is missing; for a relative path, with the directory that it was looked for in.
+pub(super) fn missing(path: &str) -> String {
+    match std::env::current_dir() {
+        Ok(directory) if Path::new(path).is_relative() => format!("{path} does not exist in {}", directory.display()),
+        _ => format!("{path} does not exist"),
+    }
+}
+
+/// Returns the name in `NAME=VALUE`.
+pub(super) fn name_of(pair: &str) -> &str {
+    pair.split_once('=').map_or(pair, |(name, _)| name)
 }
 
 impl DeploySettings {
@@ -128,7 +204,7 @@ impl DeploySettings {
         let refused = || format!("the settings file {} cannot be read; nothing was changed", wanted.display());
         let found = Trusted::open(wanted).with_context(|| Fault::new(refused()).invalid())?;
         let Some(found) = found else {
-            ensure!(named.is_none(), "{} does not exist", wanted.display());
+            ensure!(named.is_none(), Fault::new(missing(&wanted.to_string_lossy())).invalid());
             return Ok((self.without_empty(), None));
         };
         let path = found.path().clone();
@@ -136,7 +212,10 @@ impl DeploySettings {
         let file = toml::from_str(&text).map_err(|error| {
             Fault::new(format!("{path} is not valid"))
                 .caused_by(error)
-                .hint("write the flags of glovo-bootstrap deploy update-stack --help as keys, with _ for -")
+                .hint(
+                    "write the flags of glovo-bootstrap deploy update-stack --help as keys, with _ for -; --yes, --json, \
+                     --poll and --settings-file are no keys",
+                )
                 .invalid()
         })?;
         Ok((self.without_empty().or(file), Some(path)))
@@ -162,12 +241,15 @@ impl DeploySettings {
     }
 
     fn or(self, file: Self) -> Self {
-        // The later one of two equal names wins.
-        let both = |mut file: Vec<String>, given: Vec<String>| {
+        let both = |file: Vec<String>, given: Vec<String>| file.into_iter().chain(given).collect();
+        // A flag wins over the file's value of the same name.
+        let over = |mut file: Vec<String>, given: Vec<String>| {
+            file.retain(|pair| !given.iter().any(|given| name_of(given) == name_of(pair)));
             file.extend(given);
             file
         };
         Self {
+            stack: self.stack.or(file.stack),
             build_number: self.build_number.or(file.build_number),
             profile: self.profile.or(file.profile),
             region: self.region.or(file.region),
@@ -189,13 +271,29 @@ impl DeploySettings {
             agent: self.agent.or(file.agent),
             baked: self.baked || file.baked,
             steps: self.steps.or(file.steps),
-            set: both(file.set, self.set),
-            file: both(file.file, self.file),
-            parameter: both(file.parameter, self.parameter),
+            set: over(file.set, self.set),
+            variables: both(file.variables, self.variables),
+            converge: self.converge.or(file.converge),
+            file: over(file.file, self.file),
+            parameter: over(file.parameter, self.parameter),
             shift: if self.shift.is_empty() { file.shift } else { self.shift },
             pause: self.pause.or(file.pause),
+            watch: self.watch.or(file.watch),
+            alarm: if self.alarm.is_empty() { file.alarm } else { self.alarm },
+            keep_for: self.keep_for.or(file.keep_for),
+            patience: self.patience.or(file.patience),
             health_timeout: self.health_timeout.or(file.health_timeout),
         }
+    }
+
+    /// Returns whether the machines run the steps again and again.
+    pub fn converges(&self) -> bool {
+        self.converge.unwrap_or(true)
+    }
+
+    /// Returns the stack's name.
+    pub fn stack(&self) -> &str {
+        self.stack.as_deref().unwrap_or(DEFAULT_STACK)
     }
 
     /// Returns the number of the build.
@@ -227,13 +325,34 @@ impl DeploySettings {
                     .invalid()
                     .into());
             }
+            let mut names = BTreeSet::new();
+            if let Some(pair) = pairs.iter().find(|pair| !names.insert(name_of(pair))) {
+                return Err(Fault::new(format!("{what} {} is given twice", name_of(pair)))
+                    .hint(format!("pass {what} {} once", name_of(pair)))
+                    .invalid()
+                    .into());
+            }
         }
         ensure!(
-            self.shift.is_sorted() && self.shift.last().is_none_or(|last| *last == 100),
+            self.shift.is_sorted_by(|share, next| share < next) && self.shift.last().is_none_or(|last| *last == 100),
             Fault::new("the shares of --shift must rise and end with 100")
                 .hint("pass shares such as --shift 10,50,100")
                 .invalid()
         );
+        ensure!(
+            self.alarm.len() <= 100,
+            Fault::new("more than 100 alarms are named, the most that CloudWatch shows at once")
+                .hint("name a composite alarm")
+                .invalid()
+        );
+        if let (Some(watch), Some(keep)) = (self.watch, self.keep_for) {
+            ensure!(
+                keep.0 >= watch.0,
+                Fault::new("--keep-for is shorter than --watch: the way back would not carry the load")
+                    .hint("pass a --keep-for of at least --watch")
+                    .invalid()
+            );
+        }
         Ok(())
     }
 }
@@ -254,7 +373,11 @@ mod tests {
             toml::from_str("ami = \"ami-1\"\nsubnets = \"b\"\nset = { x = \"1\", y = \"3\" }\npause = \"5s\"").unwrap();
         let both = given.without_empty().or(file);
         assert_eq!((both.ami.as_deref(), both.subnets.as_deref()), (Some("ami-1"), Some("a")));
-        assert_eq!(both.set, ["x=1", "y=3", "x=2"]);
+        assert_eq!(both.set, ["y=3", "x=2"]);
+        let lists: DeploySettings = toml::from_str("set = { a = ['x=1', 'y=\"2\"'], b = [], c = 'd' }").unwrap();
+        assert_eq!(lists.set, [r#"a=["x=1","y=\"2\""]"#, "b=[]", "c=d"]);
+        let table = toml::from_str::<DeploySettings>("set = { a = { x = '1' } }").unwrap_err().to_string();
+        assert!(table.contains("expected a text or a list of texts"), "{table}");
         assert_eq!(both.pause.unwrap().0.as_secs(), 5);
     }
 
@@ -268,7 +391,9 @@ mod tests {
             ..DeploySettings::default()
         };
         assert!(sizes.check().is_err());
-        let shift = DeploySettings { shift: vec![10, 50], ..DeploySettings::default() };
-        assert!(shift.check().is_err());
+        for shift in [vec![10, 50], vec![50, 10, 100], vec![10, 10, 100]] {
+            let settings = DeploySettings { shift: shift.clone(), ..DeploySettings::default() };
+            assert!(settings.check().is_err(), "{shift:?}");
+        }
     }
 }

@@ -17,6 +17,8 @@ use crate::{
 /// Largest template that fits into a call; a larger one must be in S3.
 /// <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html>
 pub const MAX_TEMPLATE_BYTES: usize = 51_200;
+/// Longest value of a parameter, in bytes. The limits are those of the same page.
+pub const MAX_PARAMETER_BYTES: usize = 4096;
 
 /// A stack.
 #[derive(Debug, Clone)]

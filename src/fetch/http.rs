@@ -19,11 +19,7 @@ use crate::{
 };
 
 /// Requests the bytes of a URL: all of them, or a part of the promised body.
-pub(super) async fn get(
-    network: &Network,
-    url: &str,
-    part: Option<(Range, &Promise)>,
-) -> Result<Answer<Response>, Failure> {
+pub(super) async fn get(network: &Network, url: &str, part: Option<(Range, &Promise)>) -> Result<Answer, Failure> {
     let response = request(network, Method::GET, url, part).await?;
     let headers = response.headers();
     match (response.status(), part) {

@@ -23,9 +23,6 @@ use crate::{
 /// The attempts at a source that has another one after it: the next source is more likely to help than a retry.
 const ATTEMPTS_BEFORE_NEXT: u32 = 2;
 
-/// The attempts at a source of a download that does not wait.
-const IMPATIENT_ATTEMPTS: u32 = 5;
-
 /// Returns the pull of each source, in turn.
 pub(super) fn pulls(download: &Download, pace: &Pace) -> Vec<Pull> {
     let sources = download.sources.all();
@@ -34,7 +31,7 @@ pub(super) fn pulls(download: &Download, pace: &Pace) -> Vec<Pull> {
         sha256: download.sha256,
         size: download.size,
         limit: match pace.limit {
-            Limit::Patience(_) if download.has_fallback => Limit::Attempts(IMPATIENT_ATTEMPTS),
+            Limit::Patience(_) if download.has_fallback => pace.brief().limit,
             // With patience, it is tried again after all others.
             Limit::Patience(_) if sources.len() > 1 => Limit::Attempts(ATTEMPTS_BEFORE_NEXT),
             Limit::Attempts(attempts) if index + 1 < sources.len() => {

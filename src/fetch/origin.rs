@@ -1,8 +1,5 @@
 //! One request to the origin of a source: an HTTP server or S3.
 
-use aws_sdk_s3::primitives::ByteStream;
-use reqwest::Response;
-
 use super::{engine::Engine, http, source::Source};
 use crate::{
     aws::s3::{Answer, Promise, S3Object},
@@ -10,36 +7,13 @@ use crate::{
     net::{range::Range, retry::Failure},
 };
 
-/// A body that is being received.
-pub(super) enum Bytes {
-    /// From an HTTP server.
-    Http(Response),
-    /// From S3.
-    S3(ByteStream),
-}
-
-impl Bytes {
-    /// Returns the next bytes; `None` at the end.
-    pub(super) async fn next(&mut self, engine: &Engine) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
-        match self {
-            Self::Http(response) => response.chunk().await.map_err(|error| engine.network.clients.explain(&error)),
-            Self::S3(stream) => stream.next().await.transpose().map_err(|error| engine.s3.interrupted(error)),
-        }
-    }
-}
-
 /// Requests the bytes of a source: all of them, or a part of the promised body.
-pub(super) async fn open(
-    engine: &Engine,
-    source: &Source,
-    part: Option<(Range, &Promise)>,
-) -> Result<Answer<Bytes>, Failure> {
+pub(super) async fn open(engine: &Engine, source: &Source, part: Option<(Range, &Promise)>) -> Result<Answer, Failure> {
     match source {
-        Source::Http(url) => Ok(Box::pin(http::get(&engine.network, url, part)).await?.map(Bytes::Http)),
+        Source::Http(url) => Box::pin(http::get(&engine.network, url, part)).await,
         Source::S3 { bucket, key, version } => {
             let object = S3Object { bucket, key, version: version.as_deref() };
-            // Boxed, because the SDK's futures are many times as large as an HTTP client's.
-            Ok(Box::pin(engine.s3.get(object, part)).await?.map(Bytes::S3))
+            Box::pin(engine.s3.get(object, part)).await
         }
         Source::File(path) => Err(Failure::Permanent(Fault::new(format!("{path} is not on the network")))),
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     aws::s3::Promise,
-    host::{Host, calls, root::Ownership, state},
+    host::{Host, calls, root::Ownership, state, unswapped},
     net::retry::Failure,
     value::AbsPath,
 };
@@ -27,6 +27,8 @@ pub enum Staging {
     Resumable,
     /// The file has no name: a plan leaves the state directory as it is.
     Unnamed,
+    /// The file is in memory: the bytes may be secrets.
+    InMemory,
 }
 
 fn directory() -> Result<AbsPath> {
@@ -49,6 +51,10 @@ pub(super) fn spool(host: &Host, staging: Staging, pull: &Pull) -> Result<Spool>
             let directory: AbsPath = "/var/tmp".into();
             let file = root.unnamed(&directory)?;
             (directory, SpoolFile::Anonymous(Arc::new(file)))
+        }
+        Staging::InMemory => {
+            let file = unswapped::file("download").context("making a file in memory")?;
+            ("/dev/shm".into(), SpoolFile::Anonymous(Arc::new(file)))
         }
     };
     Ok(Spool::new(file, directory, pull)?)

@@ -10,12 +10,11 @@ mod network;
 mod parts;
 mod patience;
 mod s3;
-mod server;
+pub(crate) mod server;
 mod tls;
 
 use std::{
     io::Read,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -30,6 +29,7 @@ use crate::{
         account::{Account, AwsSettings},
         metadata::Metadata,
     },
+    host::scratch::Scratch,
     net::{
         Network,
         client::Clients,
@@ -40,6 +40,8 @@ use crate::{
     system::{Mode, System, remote::wire},
 };
 
+/// The directory of downloads that are not finished.
+const STAGING: &str = "/var/lib/glovo-bootstrap/staging";
 /// A port on which nothing listens: only root could open it.
 const UNUSED: &str = "http://127.0.0.1:1/";
 
@@ -74,17 +76,17 @@ impl BenchSettings {
 struct Bench {
     system: System,
     settings: BenchSettings,
-    tree: PathBuf,
+    tree: Scratch,
 }
 
 impl Bench {
     fn new(settings: BenchSettings) -> Self {
-        Self::again(settings, nix::unistd::mkdtemp(&std::env::temp_dir().join("fetch-XXXXXX")).unwrap())
+        Self::again(settings, Scratch::new())
     }
 
     /// Returns a bench on the tree of an earlier one.
-    fn again(settings: BenchSettings, tree: PathBuf) -> Self {
-        let mut system = System::open(&tree, Mode::Run, Interrupt::default()).unwrap();
+    fn again(settings: BenchSettings, tree: Scratch) -> Self {
+        let mut system = System::open(tree.path(), Mode::Run, Interrupt::default()).unwrap();
         (system.aws, system.fetcher) = wire(Mode::Run, settings.clone().account());
         Self { system, settings, tree }
     }
@@ -95,18 +97,6 @@ impl Bench {
         (self.system.aws, self.system.fetcher) = wire(Mode::Run, self.settings.clone().account());
     }
 
-    /// Returns a copy of the tree as a kill of the process would leave it now.
-    fn left_if_killed(&self) -> PathBuf {
-        let tree = nix::unistd::mkdtemp(&std::env::temp_dir().join("fetch-XXXXXX")).unwrap();
-        let staging = "var/lib/glovo-bootstrap/staging";
-        std::fs::create_dir_all(tree.join(staging)).unwrap();
-        for entry in std::fs::read_dir(self.tree.join(staging)).unwrap() {
-            let entry = entry.unwrap();
-            _ = std::fs::copy(entry.path(), tree.join(staging).join(entry.file_name())).unwrap();
-        }
-        tree
-    }
-
     fn fetch(&self, url: &str) -> Result<Fetched> {
         self.system.fetch(&download(url))
     }
@@ -114,12 +104,6 @@ impl Bench {
     /// Returns the exit code and the text of the error of a failed download.
     fn refused(&self, url: &str) -> (u8, String) {
         told(self.fetch(url))
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        _ = std::fs::remove_dir_all(&self.tree);
     }
 }
 

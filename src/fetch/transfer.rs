@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
+use reqwest::Response;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
     engine::{Engine, MAX_STREAMS},
     fetched::Fetched,
-    origin::{self, Bytes},
+    origin,
     progress::DownloadProgress,
     pull::Pull,
     source::Source,
@@ -45,7 +46,7 @@ const HEADWAY_BYTES: u64 = 1 << 20;
 /// A body and its part of the whole: from `start` to `end`, if the end is known.
 struct Body {
     lane: Lane,
-    bytes: Bytes,
+    bytes: Response,
     start: u64,
     end: Option<u64>,
 }
@@ -172,7 +173,7 @@ impl Transfer {
         }
     }
 
-    fn begin(&self, bytes: Bytes, promise: Promise) -> Result<Body, Failure> {
+    fn begin(&self, bytes: Response, promise: Promise) -> Result<Body, Failure> {
         let end = promise.total;
         let mut spool = self.spool();
         spool.begin(promise)?;
@@ -182,7 +183,7 @@ impl Transfer {
         Ok(Body { lane, bytes, start: 0, end })
     }
 
-    async fn open(&self, part: Option<(Range, &Promise)>) -> Result<Answer<Bytes>, Failure> {
+    async fn open(&self, part: Option<(Range, &Promise)>) -> Result<Answer, Failure> {
         origin::open(&self.engine, &self.source, part).await
     }
 
@@ -277,8 +278,9 @@ impl Transfer {
             None => u64::MAX,
         };
         let (mut at, mut until) = (body.start, chunk_end(body.start));
-        while let Some(bytes) = body.bytes.next(&self.engine).await? {
-            let mut bytes = bytes.as_ref();
+        let explain = |error: reqwest::Error| self.engine.network.clients.explain(&error);
+        while let Some(bytes) = body.bytes.chunk().await.map_err(explain)? {
+            let mut bytes = &bytes[..];
             if body.end.is_some_and(|end| bytes.len() as u64 > end - at) {
                 return Err(Failure::transient(Fault::new("the body is longer than was announced")));
             }

@@ -17,10 +17,7 @@ use anyhow::{Context, Result};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        memfd::{MFdFlags, memfd_create},
-        signal::{Signal, kill, killpg},
-    },
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 
@@ -29,6 +26,7 @@ use super::{
     calls::{self, repeat},
     launch::{self, Launch, NotStarted},
     root::identity::UserIdentity,
+    unswapped,
 };
 use crate::{error::Fault, redaction, stop::TICK, value::AbsPath};
 
@@ -322,9 +320,9 @@ fn prepare(command: &Program, process: &mut std::process::Command) -> Result<()>
     Ok(())
 }
 
-/// Returns a file without a name that holds a text.
+/// Returns a file without a name that holds a text. The text may be a secret.
 fn readable(text: &str) -> Result<File> {
-    let mut file = File::from(memfd_create("stdin", MFdFlags::MFD_CLOEXEC)?);
+    let mut file = unswapped::file("stdin")?;
     file.write_all(text.as_bytes())?;
     file.rewind()?;
     Ok(file)

@@ -92,20 +92,17 @@ fn read(path: &Path) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
 mod tests {
     use super::*;
+    use crate::host::scratch::Scratch;
 
     fn is_instance_with(said: &[(&str, &str)]) -> bool {
-        let sys = nix::unistd::mkdtemp(&std::env::temp_dir().join("dmi-XXXXXX")).unwrap();
+        let sys = Scratch::new();
         for (name, value) in said {
-            let path = if name.contains('/') { sys.join(name) } else { sys.join("class/dmi/id").join(name) };
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, format!("{value}\n")).unwrap();
+            let path = if name.contains('/') { (*name).to_owned() } else { format!("class/dmi/id/{name}") };
+            sys.write(&path, format!("{value}\n"));
         }
-        let is = is_instance_by(&sys);
-        std::fs::remove_dir_all(sys).unwrap();
-        is
+        is_instance_by(sys.path())
     }
 
     #[test]

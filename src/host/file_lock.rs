@@ -26,14 +26,15 @@ pub struct Held {
     pub holder: String,
 }
 
-/// Waits until `find` finds no lock that is held.
+/// Waits until `find` finds no lock that is held. A long wait is told.
 ///
 /// # Errors
 /// At a deadline: a temporary failure that names the holder.
 pub fn wait(host: &Host, what: &str, find: impl Fn(&Root) -> Result<Option<Held>>) -> Result<()> {
     host.stop.deadlines.within(Some(WAIT_TIMEOUT), &format!("waiting for {what}"), || {
+        let mut wait = host.begin_wait();
         while let Some(Held { path, holder }) = find(host.root())? {
-            host.progress(&format!("waiting for {holder} to release {path}"));
+            wait.show(&format!("waiting for {holder} to release {path}"), None);
             host.stop.wait(POLL_INTERVAL).with_context(|| format!("{path} is held by {holder}"))?;
         }
         Ok(())
@@ -100,13 +101,13 @@ fn host() -> Option<Root> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
 pub(crate) mod tests {
-    use std::{fs, os::fd::OwnedFd};
+    use std::os::fd::OwnedFd;
 
     use nix::{fcntl::OFlag, sys::stat::Mode};
 
     use super::*;
+    use crate::host::scratch::Scratch;
 
     /// A lock of an open file. Unlike a lock of this process, it also blocks this process.
     pub struct Lock(OwnedFd);
@@ -139,16 +140,13 @@ pub(crate) mod tests {
 
     #[test]
     fn a_lock_is_found_while_it_is_held() {
-        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-file-lock-{}", std::process::id()));
-        fs::create_dir_all(&tree).unwrap();
-        fs::write(tree.join("lock"), "").unwrap();
-        let (root, path) = (Root::open(&tree).unwrap(), AbsPath::from("/lock"));
+        let tree = Scratch::of(&[("/lock", "")]);
+        let (root, path) = (tree.root(), AbsPath::from("/lock"));
         assert_eq!(find(&root, &path).unwrap(), None);
-        let lock = Lock::take(&tree.join("lock"));
+        let lock = Lock::take(&tree.at("/lock"));
         assert_eq!(find(&root, &path).unwrap().unwrap().path, path);
         drop(lock);
         assert_eq!(find(&root, &path).unwrap(), None);
         assert_eq!(find(&root, &"/none".into()).unwrap(), None);
-        fs::remove_dir_all(&tree).unwrap();
     }
 }

@@ -5,7 +5,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use nix::{
     dir::Dir,
     fcntl::{AT_FDCWD, OFlag},
+    libc::MCL_ONFAULT,
     sys::{
+        mman::{MlockAllFlags, mlockall},
         prctl::set_dumpable,
         resource::{Resource, getrlimit, setrlimit},
         stat::{Mode, umask},
@@ -21,6 +23,18 @@ pub fn isolate(kept: Option<RawFd>) {
     // A kernel that does not support it must not stop the run.
     _ = set_dumpable(false);
     _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+}
+
+/// Keeps this process's memory out of swap from now on, because it holds secrets.
+///
+/// Without the right to it (`CAP_IPC_LOCK`, which root has), the memory stays as it is.
+pub fn keep_in_memory() {
+    // Only pages that are used, mlock(2).
+    let on_fault = MlockAllFlags::from_bits_retain(MCL_ONFAULT);
+    let flags = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault;
+    if let Err(error) = mlockall(flags) {
+        tracing::debug!("this process's memory may be swapped: {error}");
+    }
 }
 
 /// Returns the number of descriptors that this process may have open (`ulimit -n`).

@@ -11,6 +11,11 @@ impl Host {
         Ok(self.root().read_text(&"/sys/fs/selinux/enforce".into())?.trim() == "1")
     }
 
+    /// Returns whether the kernel has SELinux turned on.
+    pub fn has_selinux(&self) -> Result<bool> {
+        Ok(self.root().status(&"/sys/fs/selinux/enforce".into())?.is_some())
+    }
+
     /// Returns whether the configuration says that a machine enforces the policy from its boot on.
     pub fn will_enforce_selinux(&self) -> Result<bool> {
         Ok(self.root().selinux_setting("SELINUX")?.is_some_and(|mode| mode.eq_ignore_ascii_case("enforcing")))

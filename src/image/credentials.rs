@@ -7,6 +7,7 @@ use std::{io::Read, time::Duration};
 
 use anyhow::{Context, Result};
 use nix::sys::statfs;
+use toml::de::{DeTable, DeValue};
 
 use crate::{
     error::Fault,
@@ -15,7 +16,10 @@ use crate::{
         root::{FileType, Root, is_match},
     },
     packages::FAMILIES,
-    redaction::forms::{aws_secret, netrc_password, private_key, url_password},
+    redaction::{
+        forms::{aws_secret, netrc_password, private_key, url_password},
+        is_sensitive,
+    },
     value::AbsPath,
 };
 
@@ -54,12 +58,17 @@ const RULES: &[Rule] = &[
     ("an AWS secret access key", &[], aws_secret),
     ("a password in a URL", &[], password_in_url),
     ("a session of AWS IAM Identity Center", &["~/.aws/sso/cache/*"], |text| text.find("\"accessToken\"")),
+    ("a token of Vault", &["~/.vault-token"], anything),
+    ("a credential of systemd", &["/etc/credstore/*"], anything),
+    (
+        "a value with the name of a secret",
+        &["/etc/glovo-bootstrap/variables.toml", "/etc/glovo-bootstrap/steps/variables.toml"],
+        secret_variable,
+    ),
     (PASSWORD, &["~/.netrc"], netrc_password),
     (PASSWORD, &["~/.git-credentials", "~/.config/git/credentials"], url_password),
     ("a registry's password", &["~/.docker/config.json", "~/.dockercfg"], registry_password),
-    ("user-data", &["/var/lib/cloud/seed/*/user-data", "/var/lib/cloud/instances/*/user-data.txt*"], |text| {
-        (!text.trim().is_empty()).then_some(0)
-    }),
+    ("user-data", &["/var/lib/cloud/seed/*/user-data", "/var/lib/cloud/instances/*/user-data.txt*"], anything),
 ];
 
 /// Where a credential was found. It does not hold the credential itself.
@@ -101,10 +110,7 @@ impl Search<'_> {
     fn enter(&mut self, path: &AbsPath, depth: usize) -> Result<()> {
         self.host.stop.check()?;
         let root = self.root;
-        let is_allowed = |allowed: &AbsPath| {
-            path.as_str().strip_prefix(allowed.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        if self.allowed.iter().any(is_allowed) || is_known(path) {
+        if is_allowed(self.allowed, path) || is_known(path) {
             return Ok(());
         }
         match root.status(path)?.map(|status| status.file_type) {
@@ -147,6 +153,35 @@ impl Search<'_> {
         }
         Ok(())
     }
+}
+
+/// Returns whether a path is one of the allowed ones, or below it.
+pub fn is_allowed(allowed: &[AbsPath], path: &AbsPath) -> bool {
+    let covers = |allowed: &AbsPath| {
+        path.as_str().strip_prefix(allowed.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    allowed.iter().any(covers)
+}
+
+/// Finds any text in a file that has no other purpose than a secret.
+fn anything(text: &str) -> Option<usize> {
+    (!text.trim().is_empty()).then_some(0)
+}
+
+/// Finds a variable whose name says that its value is a secret, unless it only names a secret of a store.
+///
+/// Other values of such a file are no secrets for certain, and an image may need them.
+fn secret_variable(text: &str) -> Option<usize> {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let is_text = |value: &DeValue<'_>| value.as_str().is_some_and(|value| !value.is_empty());
+    let is_value = |value: &DeValue<'_>| match value {
+        DeValue::Table(values) => !values.contains_key("secret") && values.values().any(|one| is_text(one.get_ref())),
+        DeValue::Array(values) => values.iter().any(|one| is_text(one.get_ref())),
+        value => is_text(value),
+    };
+    let found =
+        table.get_ref().iter().filter(|(name, value)| is_sensitive(name.get_ref()) && is_value(value.get_ref()));
+    found.map(|(name, _)| name.span().start).min()
 }
 
 /// Returns whether a private key at this path may stay.
@@ -206,25 +241,14 @@ fn registry_password(text: &str) -> Option<usize> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
 mod tests {
-    use std::fs;
-
     use super::*;
-    use crate::stop::Interrupt;
+    use crate::host::scratch::Scratch;
 
     /// Returns the findings in a tree of these files: `path:line: what`.
     fn found(files: &[(&str, &str)], allowed: &[&'static str]) -> Vec<String> {
-        let tree = nix::unistd::mkdtemp(&std::env::temp_dir().join("credentials-XXXXXX")).unwrap();
-        for (path, text) in files {
-            let path = tree.join(path.trim_start_matches('/'));
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        let host = Host::open(&tree, Interrupt::default()).unwrap();
         let allowed: Vec<AbsPath> = allowed.iter().map(|path| (*path).into()).collect();
-        let findings = search(&host, &allowed).unwrap();
-        fs::remove_dir_all(tree).unwrap();
+        let findings = search(&Scratch::of(files).host(), &allowed).unwrap();
         findings.iter().map(|FoundCredential { path, line, what }| format!("{path}:{line}: {what}")).collect()
     }
 

@@ -53,6 +53,14 @@ const REMOVED: &[(When, &str, &[&str])] = &[
         "the note on a file system that this machine was making",
         &["/var/lib/glovo-bootstrap/filesystem-*.json"],
     ),
+    (When::Always, "the note on what a killed run waited for", &["/var/lib/glovo-bootstrap/waiting.json"]),
+    (When::Always, "a copy of a secret, encrypted with this machine's key", &["/var/lib/glovo-bootstrap/credential-*"]),
+    (When::Always, "the note on used secret ids of Vault", &["/var/lib/glovo-bootstrap/vault-unwrapped.json"]),
+    (
+        When::Always,
+        "a core dump, with the memory of a program",
+        &["/var/lib/systemd/coredump/*", "/var/crash/*", "/var/lib/apport/coredump/*"],
+    ),
     (When::Always, "the note on this machine's reboots", &["/var/lib/glovo-bootstrap/reboot.json"]),
     (When::Always, "the previous content of files that a run changed", &["/var/lib/glovo-bootstrap/previous.json"]),
     (
@@ -125,6 +133,17 @@ pub fn declared_secrets(host: &Host, secrets: &[&AbsPath]) -> Result<Vec<FoundCr
         if host.root().status(path)?.is_some() {
             let what = "a secret, as the manifest declares it (--allow does not keep it)";
             found.push(FoundCredential { path: (*path).clone(), line: 1, what });
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the files with which the manifest logs in to Vault, where they exist. Each instance must get its own.
+pub fn logins(host: &Host, files: Vec<AbsPath>) -> Result<Vec<FoundCredential>> {
+    let mut found = vec![];
+    for path in files {
+        if host.root().status(&path)?.is_some() {
+            found.push(FoundCredential { path, line: 1, what: "a login to Vault, as the manifest names it" });
         }
     }
     Ok(found)

@@ -118,7 +118,7 @@ mod tests {
 
     fn names(bytes: &[u8]) -> Vec<String> {
         let texts = read("a", bytes).unwrap();
-        texts.variables.iter().chain(&texts.steps).map(|text| text.name.clone()).collect()
+        texts.all().map(|text| text.name.clone()).collect()
     }
 
     #[track_caller]

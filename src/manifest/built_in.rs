@@ -18,6 +18,8 @@ pub static FILES: &[(&str, &str)] = files![
     "40-copy_http_resources.toml",
     "50-copy_s3_resources.toml",
     "60-create_glovo-app_user.toml",
+    "62-application_environment.toml",
+    "65-ship_logs.toml",
     "70-start_servers.toml",
     "80-verify.toml",
     "variables.toml",
@@ -42,6 +44,6 @@ pub fn texts() -> Texts {
     Texts {
         steps: FILES.iter().filter(|(name, _)| is_step(name)).map(text).collect(),
         variables: FILES.iter().find(|(name, _)| *name == "variables.toml").map(text),
-        ignored: vec![],
+        ..Texts::default()
     }
 }

@@ -62,7 +62,7 @@ pub fn manifest_archive(input: &[u8]) {
     let mut gzip = GzEncoder::new(vec![], Compression::fast());
     gzip.write_all(input).and_then(|()| gzip.finish()).iter().map(Vec::as_slice).chain([input]).for_each(|bytes| {
         let Ok(texts) = archive::read("archive", bytes) else { return };
-        let names: Vec<&str> = texts.variables.iter().chain(&texts.steps).map(|text| text.name.as_str()).collect();
+        let names: Vec<&str> = texts.all().map(|text| text.name.as_str()).collect();
         let folder = |name: &&str| name.rsplit_once(['/', ':']).expect("a folder").0.to_owned();
         assert!(names.windows(2).all(|pair| folder(&pair[0]) == folder(&pair[1])), "{names:?}");
         assert!(texts.steps.windows(2).all(|pair| pair[0].name < pair[1].name), "{names:?}");

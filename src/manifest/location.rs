@@ -13,7 +13,7 @@ use crate::{
     diagnostic::Text,
     error::Fault,
     fetch::{pin::split_pin, pull::Download, source::Source},
-    host::root::trusted::Trusted,
+    host::{process, root::trusted::Trusted},
     system::System,
     value::{AbsPath, Sha256, quoted},
 };
@@ -83,14 +83,7 @@ impl Location {
     pub fn read(&self, system: &System) -> Result<Texts> {
         match self {
             Self::BuiltIn => Ok(built_in::texts()),
-            Self::Stdin => {
-                let mut bytes = vec![];
-                _ = std::io::stdin()
-                    .take(MAX_TEXT_BYTES + 1)
-                    .read_to_end(&mut bytes)
-                    .context("reading standard input")?;
-                Ok(Texts { steps: vec![text("standard input", bytes)?], ..Texts::default() })
-            }
+            Self::Stdin => Ok(Texts { steps: vec![text("standard input", stdin()?)?], ..Texts::default() }),
             Self::Url(source, pin) => {
                 let mut fetched = system.fetch(&Download::new(source.clone(), Some(*pin)))?;
                 ensure!(fetched.size <= MAX_TEXT_BYTES, "{source} is larger than a manifest: {} bytes", fetched.size);
@@ -117,9 +110,68 @@ pub fn machine_variables() -> Result<Option<String>> {
     Ok(open(VARIABLES)?.map(|found| found.path().to_string()))
 }
 
-/// Reads a file of variables named on the command line.
+/// Reads a file of variables of this machine.
 pub fn variables_file(named: &str) -> Result<Text> {
     read(open_existing(named)?)
+}
+
+/// Returns whether a file of variables is named by a URL, not by a path.
+pub fn is_url(named: &str) -> bool {
+    named.contains("://")
+}
+
+/// Reads variables named on the command line: those of a file, an S3 object, or a pinned https URL.
+///
+/// # Errors
+/// If they cannot be read, or if the URL is neither of these.
+pub fn variables_text(system: &System, named: &str) -> Result<Text> {
+    process::keep_in_memory();
+    if !is_url(named) {
+        return variables_file(named);
+    }
+    let (url, pin) = split_pin(named)?;
+    let shown = url.split('?').next().unwrap_or_default();
+    let is_https = url.starts_with("https://");
+    if !(is_https || url.starts_with("s3://")) {
+        let fault = Fault::new(format!("{shown} is no place of variables"));
+        let hint = "use the path of a file, s3://BUCKET/KEY, https://HOST/PATH#sha256=HEX or ssm:///PATH/";
+        return Err(fault.hint(hint).into());
+    }
+    if is_https && pin.is_none() {
+        let fault = Fault::new("variables from an https URL must be pinned");
+        return Err(fault.hint(format!("--variables {}", quoted(&format!("{shown}#sha256=HEX")))).into());
+    }
+    let source: Source = url.parse()?;
+    process::keep_in_memory();
+    let mut fetched = system.fetch_to_memory(&Download::new(source.clone(), pin))?;
+    ensure!(fetched.size <= MAX_TEXT_BYTES, "{source} is larger than a file of variables: {} bytes", fetched.size);
+    let mut bytes = vec![];
+    _ = fetched.file.read_to_end(&mut bytes).with_context(|| format!("reading {source}"))?;
+    text(&source.to_string(), bytes)
+}
+
+/// Reads the value of a secret variable from a file or, for `-`, from standard input. One newline at its end is left out.
+///
+/// # Errors
+/// If it cannot be read, is empty or is no text, or if another user could write the file.
+pub fn secret_value(named: &str) -> Result<String> {
+    process::keep_in_memory();
+    let (name, bytes) = if named == "-" {
+        ("standard input".to_owned(), stdin()?)
+    } else {
+        let found = open_existing(named)?;
+        (found.path().to_string(), found.read(MAX_TEXT_BYTES)?)
+    };
+    let value = text(&name, bytes)?.text;
+    let value = value.strip_suffix('\n').unwrap_or(&value);
+    ensure!(!value.is_empty(), "{name} is empty");
+    Ok(value.to_owned())
+}
+
+fn stdin() -> Result<Vec<u8>> {
+    let mut bytes = vec![];
+    _ = std::io::stdin().take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes).context("reading standard input")?;
+    Ok(bytes)
 }
 
 fn directory(found: &Trusted) -> Result<Texts> {

@@ -1,12 +1,17 @@
 //! Checks of declared paths: the rule of a run about other users' directories, applied to the declarations alone.
 
+pub(super) mod services;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Manifest, scope::Scope};
 use crate::{
     diagnostic::{Diagnostic, Place, Spot, nearest},
     host::root::way::{Owner, PathPart, Way, Writers},
-    resource::{Resource, service::UnitName},
+    resource::{
+        Resource,
+        service::{Service, UnitName},
+    },
     value::AbsPath,
 };
 
@@ -26,18 +31,41 @@ pub(super) struct Declaration<'a> {
     formatted: Vec<String>,
     mounted: Option<String>,
     mount_point: Option<AbsPath>,
+    service: Option<Service>,
+    /// Its kind and title.
+    shown: String,
+    /// The services that are declared after it.
+    services_after: Vec<String>,
     spot: Spot<'a>,
     scope: Scope,
 }
 
 impl<'a> Declaration<'a> {
-    pub(super) fn new(resource: &dyn Resource, spot: Spot<'a>, scope: Scope) -> Self {
+    pub(super) fn new(kind: &str, resource: &dyn Resource, spot: Spot<'a>, scope: Scope) -> Self {
         let owner = resource.owner().map(Owner::declared);
         let (path, files) = (resource.owned_path().cloned(), resource.files());
         let (writers, is_absent) = (resource.writers(), resource.removes_its_path());
         let (formatted, mounted) = (resource.formatted_devices(), resource.mounted_device().map(str::to_owned));
         let (kept, needed, mount_point) = (resource.kept_paths(), vec![], resource.mount_point().cloned());
-        Self { path, owner, writers, files, is_absent, kept, needed, formatted, mounted, mount_point, spot, scope }
+        let (service, shown) = (resource.service().cloned(), format!("{kind} {}", resource.title()));
+        let services_after = resource.services_after().into_iter().map(Into::into).collect();
+        Self {
+            path,
+            owner,
+            writers,
+            files,
+            is_absent,
+            kept,
+            needed,
+            formatted,
+            mounted,
+            mount_point,
+            service,
+            shown,
+            services_after,
+            spot,
+            scope,
+        }
     }
 
     /// Adds a file that it cannot do without.
@@ -224,8 +252,10 @@ pub fn near_misses(manifest: &Manifest) -> Vec<String> {
         let near = nearest(name, declared.iter().copied()).filter(|near| is_slip(name, near))?;
         Some(format!("{title}: `{field}` names {name}, which no resource declares; did you mean `{near}`?"))
     };
-    let declared: BTreeSet<&str> =
-        all().filter_map(|declared| declared.resource.owned_path()).map(AbsPath::as_str).collect();
+    // A resource of a later boot has its path with a placeholder as its title.
+    let paths = all().flat_map(|declared| declared.resource.made_paths().into_iter().map(String::from));
+    let declared: BTreeSet<String> = paths.chain(all().map(|declared| declared.resource.title())).collect();
+    let declared: BTreeSet<&str> = declared.iter().map(String::as_str).filter(|path| path.starts_with('/')).collect();
     let mut notes = vec![];
     for (title, service) in all().filter_map(|one| Some((one.title(), one.resource.service()?))) {
         let undeclared = service.read_files().filter(|(_, path)| !declared.contains(path.as_str()));

@@ -2,6 +2,7 @@
 
 mod condition;
 mod fields;
+mod public;
 mod substitution;
 mod variants;
 
@@ -18,12 +19,14 @@ use toml::{
 use self::{fields::parse, substitution::Unknown};
 use super::{
     Declared, Manifest, Step,
+    given::restart_for_given_files,
     places::{self, Declaration},
     scope::{Managers, Scope},
+    secrets::NamedSecrets,
 };
 use crate::{
     diagnostic::{Diagnostic, Faults, Place, Spot, Text, did_you_mean, may_hold_secret},
-    resource::{KINDS, KindEntry, Resource, deferred::Deferred},
+    resource::{Finding, KINDS, KindEntry, Resource, deferred::Deferred, unread::Unread},
     system::Phase,
     value::Span,
     variables::Variables,
@@ -48,6 +51,9 @@ pub(super) struct Reader<'a> {
     declarations: Vec<Declaration<'a>>,
     /// The account that has each numeric id.
     ids: BTreeMap<String, (String, Spot<'a>, Scope)>,
+    secrets: NamedSecrets,
+    /// What is valid, but probably not meant.
+    doubts: Vec<Diagnostic>,
 }
 
 impl<'a> Reader<'a> {
@@ -70,6 +76,8 @@ impl<'a> Reader<'a> {
             paths: HashMap::new(),
             declarations: vec![],
             ids: BTreeMap::new(),
+            secrets: NamedSecrets::default(),
+            doubts: vec![],
         }
     }
 
@@ -77,7 +85,7 @@ impl<'a> Reader<'a> {
     pub(super) fn finish(mut self) -> Result<Manifest, Faults> {
         let all = &self.declarations;
         let faults = [places::faults(all), places::contradictions(all), places::inside_archives(all)];
-        for fault in faults.into_iter().flatten() {
+        for fault in faults.into_iter().flatten().chain(places::services::contradictions(all)) {
             self.faults.add(|| fault);
         }
         if self.steps.is_empty() && self.faults.is_empty() {
@@ -90,10 +98,14 @@ impl<'a> Reader<'a> {
         if !self.faults.is_empty() {
             return Err(self.faults);
         }
-        let mut warnings = places::late_directories(&self.declarations);
+        let mut warnings = self.doubts;
+        warnings.extend(places::late_directories(&self.declarations));
         warnings.extend(places::late_file_systems(&self.declarations));
         warnings.extend(places::early_for_mounts(&self.declarations));
-        Ok(Manifest { steps: self.steps, warnings })
+        warnings.extend(places::services::early(&self.declarations));
+        self.secrets.known.extend(self.variables.stored_secrets().cloned());
+        restart_for_given_files(&mut self.steps);
+        Ok(Manifest { steps: self.steps, warnings, secrets: self.secrets })
     }
 
     fn report(&mut self, text: &Text, span: &Range<usize>, message: impl Into<String>, hint: Option<String>) {
@@ -144,10 +156,12 @@ impl<'a> Reader<'a> {
                 ),
             }
         }
+        // `manifest::vault` has read it, before the steps that need its secrets.
+        _ = table.remove("vault");
         for step in self.tables(text, table.remove("step"), "step") {
             self.step(text, step, "step.resource");
         }
-        self.unknown(text, &table, &["variables", "step"], "a manifest of several steps", "step.resource");
+        self.unknown(text, &table, &["variables", "vault", "step"], "a manifest of several steps", "step.resource");
     }
 
     /// Returns the elements of an array of tables.
@@ -181,6 +195,7 @@ impl<'a> Reader<'a> {
         let mut table = step.into_inner();
         self.asks = true;
         let mut unknown = self.substitute_table(text, &mut table, |field| field == "name");
+        self.secrets_of_step(text, &table, &unknown);
         let name = self.take::<String>(text, &mut table, "name", &unknown);
         match &name {
             None => self.report(text, &span, "the step has no `name`", Some("name = \"install_dependencies\"".into())),
@@ -190,6 +205,7 @@ impl<'a> Reader<'a> {
         let scope = self.scope(text, &mut table, &Scope::default());
         self.asks &= !scope.is_for_others(self.phase);
         unknown = self.substitute_table(text, &mut table, |field| field != "resource");
+        self.secrets_of_step(text, &table, &unknown);
         let description = self.take::<String>(text, &mut table, "description", &unknown);
         let timeout = self.take::<Span>(text, &mut table, "timeout", &unknown);
         let at_boot = self.at_boot(text, &mut table, &unknown);
@@ -305,6 +321,9 @@ impl<'a> Reader<'a> {
             });
             return None;
         };
+        if scope.not_here.is_none() {
+            self.secrets.add_sources(&table, |field| unknown.has(field));
+        }
         let mut variants = self.variants(text, table)?;
         let mut resource = self.kind(text, entry, variants.chosen, &span, &unknown, &scope)?;
         for other in &mut variants.others {
@@ -323,8 +342,8 @@ impl<'a> Reader<'a> {
             _ => None,
         };
         if let Some(why) = why {
-            let (title, path) = (resource.title(), resource.owned_path().cloned());
-            resource = Box::new(Deferred { title, why, secret, path });
+            let (title, paths) = (resource.title(), resource.made_paths());
+            resource = Box::new(Deferred { title, why, secret, paths });
         }
         let only_in_images = if is_bake || at_boot { None } else { resource.only_in_images() };
         Some(Declared {
@@ -351,6 +370,11 @@ impl<'a> Reader<'a> {
         let span_of = |fields: &[&str]| span_of(&table, fields, span);
         // The identifying field as written: `/srv/{{ instance.id }}`.
         let written = || title_as_written(&table);
+        for Finding { field, message, hint } in resource.doubts().into_iter().filter(|doubt| !unknown.has(doubt.field))
+        {
+            let place = Some(Place::new(text, &span_of(&[field])));
+            self.doubts.push(Diagnostic { message, place, hint });
+        }
         let is_unnamed = unknown.has("path") || unknown.has("name");
         let as_written = |owned| is_unnamed.then(written).flatten().unwrap_or(owned);
         if let Some(path) = resource.owned_path() {
@@ -367,7 +391,7 @@ impl<'a> Reader<'a> {
         }
         if !["path", "owner", "group", "mode", "restart_on"].iter().any(|field| unknown.has(field)) {
             let spot = (text, span_of(&["path", "restart_on"]));
-            let mut declaration = Declaration::new(&*resource, spot, scope.clone());
+            let mut declaration = Declaration::new(entry.name, &*resource, spot, scope.clone());
             for (field, file) in resource.needed_files().into_iter().filter(|(field, _)| !unknown.has(field)) {
                 declaration.needs(field, file, (text, span_of(&[field])));
             }
@@ -378,11 +402,18 @@ impl<'a> Reader<'a> {
             self.id(spot, &id, &resource.title(), scope);
         }
         let Some(fact) = &unknown.variable else { return Some(resource) };
-        let why = format!("each instance has its own {fact}");
         let secret = resource.secret().filter(|_| !unknown.has("path")).cloned();
         let title = written().unwrap_or_else(|| format!("at line {}", text.line_of(span.start)));
-        let path = resource.owned_path().filter(|_| !unknown.has("path")).cloned();
-        Some(Box::new(Deferred { title, why, secret, path }))
+        let paths = if unknown.has("path") || unknown.has("name") { vec![] } else { resource.made_paths() };
+        if let Some(error) = self.variables.unread(fact) {
+            return Some(Box::new(Unread { title, secret, resource, error }));
+        }
+        let why = if self.variables.is_stored(fact) {
+            "a secret does not go into an image".to_owned()
+        } else {
+            format!("each instance has its own {fact}")
+        };
+        Some(Box::new(Deferred { title, why, secret, paths }))
     }
 
     /// Passes the fields of a resource to its kind, and reports all of their faults.
@@ -402,30 +433,12 @@ impl<'a> Reader<'a> {
         // A replaced value says nothing about the fields that belong together with it.
         let findings = if is_as_written { resource.check() } else { vec![] };
         for finding in findings.into_iter().filter(|finding| !unknown.has(finding.field)) {
-            self.report(text, &span_of(table, &[finding.field], span), finding.message, finding.hint);
+            // The line of a password is not shown.
+            let place = span_of(table, &[finding.field], span);
+            self.fault_of_field(text, &place, finding.field, finding.message, finding.hint);
         }
-        self.public_fields(text, &*resource, &|fields| span_of(table, fields, span), unknown);
+        self.secrets_for_others(text, &*resource, &|field| span_of(table, &[field], span), unknown);
         Some(resource)
-    }
-
-    /// Reports secret variables in fields that other users can read.
-    fn public_fields(
-        &mut self,
-        text: &Text,
-        resource: &dyn Resource,
-        span_of: &dyn Fn(&[&str]) -> Range<usize>,
-        unknown: &Unknown,
-    ) {
-        for field in resource.public_fields() {
-            let Some(variable) = unknown.secrets.get(*field) else { continue };
-            let message =
-                format!("`{field}` holds the secret variable `{variable}`, which the process list would show");
-            let hint = format!(
-                "pass it with stdin = \"{{{{ {variable} }}}}\" or `credentials`; if it is no secret, set it with --set or in \
-                 the manifest's variables"
-            );
-            self.report(text, &span_of(&[field]), message, Some(hint));
-        }
     }
 
     /// Records what only one resource of a machine may manage, such as a path or a kernel parameter, or what several may

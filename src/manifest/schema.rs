@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt::Write, sync::LazyLock};
 use serde_json::{Map, Value, json};
 
 use super::{ARCHITECTURES, BY_ARCHITECTURE, COMMON_FIELDS};
-use crate::resource::{KINDS, KindEntry};
+use crate::{
+    resource::{KINDS, KindEntry},
+    vault::settings::VaultSettings,
+};
 
 /// A field of a kind.
 #[derive(Debug, Clone)]
@@ -94,6 +97,12 @@ pub fn json_schema() -> Value {
     for kind in KINDS {
         admit_architectures(&mut definitions[kind.name]);
     }
+    // Its values are no variables: it says where the secrets of variables come from.
+    let mut vault = schemars::schema_for!(VaultSettings).to_value();
+    if let Some(Value::Object(types)) = vault.as_object_mut().and_then(|vault| vault.remove("$defs")) {
+        types.into_iter().for_each(|(name, schema)| _ = definitions.entry(name).or_insert(schema));
+    }
+    _ = definitions.insert("vault".into(), vault);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "glovo-bootstrap manifest",
@@ -151,6 +160,7 @@ fn manifest() -> Value {
                 "description": "The defaults of the variables.",
                 "additionalProperties": values,
             },
+            "vault": { "$ref": "#/$defs/vault" },
             "step": { "type": "array", "items": { "$ref": "#/$defs/step" } },
         },
         "additionalProperties": false,

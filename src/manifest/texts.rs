@@ -16,6 +16,8 @@ pub struct Texts {
     pub steps: Vec<Text>,
     /// `variables.toml`.
     pub variables: Option<Text>,
+    /// `vault.toml`.
+    pub vault: Option<Text>,
     /// Files beside them whose names do not end in `.toml`.
     pub ignored: Vec<String>,
 }
@@ -26,15 +28,22 @@ pub(super) fn is_manifest_file(name: &str) -> bool {
 
 pub(super) fn add(texts: &mut Texts, name: &str, text: Text) -> Result<()> {
     ensure!(texts.steps.len() < MAX_FILES, "a manifest has at most {MAX_FILES} files");
-    let others = texts.steps.iter().chain(&texts.variables).map(|text| text.text.len()).sum::<usize>();
+    let others = texts.all().map(|text| text.text.len()).sum::<usize>();
     let bytes = (others + text.text.len()) as u64;
     ensure!(bytes <= MAX_TEXT_BYTES, "the files of a manifest have at most {MAX_TEXT_BYTES} bytes together");
-    if name == "variables.toml" {
-        texts.variables = Some(text);
-    } else {
-        texts.steps.push(text);
+    match name {
+        "variables.toml" => texts.variables = Some(text),
+        "vault.toml" => texts.vault = Some(text),
+        _ => texts.steps.push(text),
     }
     Ok(())
+}
+
+impl Texts {
+    /// Returns all texts.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Text> {
+        self.variables.iter().chain(&self.vault).chain(&self.steps)
+    }
 }
 
 pub(super) fn text(name: &str, bytes: Vec<u8>) -> Result<Text> {

@@ -26,6 +26,15 @@ use super::{
 };
 use crate::{error::Fault, value::spoken};
 
+/// The files in PEM form that a TLS connection needs.
+#[derive(Default)]
+pub(crate) struct TlsMaterial {
+    /// The certificates to trust instead of the machine's.
+    pub(crate) ca: Option<Vec<u8>>,
+    /// The certificate that the client shows.
+    pub(crate) identity: Option<tls::Identity>,
+}
+
 /// The clients.
 #[derive(Debug, Clone)]
 pub(crate) struct Clients(Arc<Inner>);
@@ -115,6 +124,24 @@ impl Clients {
     pub(crate) fn local_trusting(&self, pem: &[u8]) -> Result<Client, Fault> {
         let config = tls::config(Arc::new(tls::roots_of(pem)?))?;
         cached(&OnceLock::new(), || Ok(self.probing(config)))
+    }
+
+    /// Returns a client for one service of the user's own network, which follows no redirects.
+    ///
+    /// # Errors
+    /// If a file of `files` has no certificate or no key in PEM form.
+    pub(crate) fn own_service(&self, files: &TlsMaterial, is_on_this_machine: bool) -> Result<Client, Fault> {
+        let config = match (&files.ca, &files.identity) {
+            (None, None) => self.tls()?,
+            (ca, identity) => {
+                let roots = ca.as_deref().map_or_else(|| Ok(tls::roots()), tls::roots_of)?;
+                tls::config_with(Arc::new(roots), identity.as_ref())?
+            }
+        };
+        cached(&OnceLock::new(), || {
+            let builder = self.builder(config).redirect(Policy::none());
+            Ok(if is_on_this_machine { builder.no_proxy() } else { builder })
+        })
     }
 
     fn probing(&self, tls: ClientConfig) -> ClientBuilder {

@@ -15,6 +15,8 @@ use crate::{error::Fault, value::spoken};
 
 /// The shortest time between two log lines for the same reason to wait.
 const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+/// The attempts of a caller that can do without the answer.
+const BRIEF_ATTEMPTS: u32 = 5;
 /// The largest part of itself by which a spread pause gets longer. Machines that failed together would return together.
 const JITTER: f64 = 0.5;
 
@@ -101,7 +103,33 @@ impl Default for Pace {
     }
 }
 
+/// How long a caller waits for an origin that does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// As long as for any origin of this process.
+    Full,
+    /// A few attempts: the caller can do without the answer.
+    Short,
+}
+
 impl Pace {
+    /// Returns the pace for a caller with this patience.
+    pub(crate) fn with(&self, patience: Patience) -> Self {
+        match patience {
+            Patience::Full => self.clone(),
+            Patience::Short => self.brief(),
+        }
+    }
+
+    /// Returns the pace for a caller that can do without the answer: with patience, it waits for a few attempts.
+    pub(crate) fn brief(&self) -> Self {
+        let limit = match self.limit {
+            Limit::Patience(_) => Limit::Attempts(BRIEF_ATTEMPTS),
+            limit @ Limit::Attempts(_) => limit,
+        };
+        Self { limit, ..self.clone() }
+    }
+
     /// Returns the pause after an attempt: exponential backoff with full jitter. A fleet that failed together must not
     /// return together.
     /// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>

@@ -38,7 +38,11 @@ impl NetworkSettings {
     /// Returns the settings of a run, which waits five minutes for an origin that fails. A person at a terminal wants to
     /// know sooner.
     pub fn patient() -> Self {
-        let pace = Pace { limit: Limit::Patience(ORIGIN_PATIENCE), ..Pace::default() };
-        Self { pace, ..Self::default() }
+        Self::patient_for(ORIGIN_PATIENCE)
+    }
+
+    /// Returns the settings of a caller that waits this long.
+    pub fn patient_for(time: Duration) -> Self {
+        Self { pace: Pace { limit: Limit::Patience(time), ..Pace::default() }, ..Self::default() }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::{
     CertificateError, ClientConfig, RootCertStore,
     crypto::ring,
-    pki_types::{CertificateDer, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -52,10 +52,37 @@ pub(crate) fn roots_of(pem: &[u8]) -> Result<RootCertStore, Fault> {
 
 /// Returns the configuration of a client. Only this function names the cryptographic provider.
 pub(crate) fn config(roots: Arc<RootCertStore>) -> Result<ClientConfig, Fault> {
+    config_with(roots, None)
+}
+
+/// A client's certificate with its chain, and its private key, both in PEM form.
+pub(crate) struct Identity {
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+}
+
+/// Returns the configuration of a client that shows a certificate.
+///
+/// # Errors
+/// If the certificate or the key cannot be read, or if they do not belong together.
+pub(crate) fn config_with(roots: Arc<RootCertStore>, identity: Option<&Identity>) -> Result<ClientConfig, Fault> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| Fault::new("configuring TLS").caused_by(error))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
+    let config = config.with_root_certificates(roots);
+    let Some(Identity { certificate, key }) = identity else { return Ok(config.with_no_client_auth()) };
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+    let chain = chain.map_err(|error| Fault::new(format!("the client's certificate cannot be read: {error}")))?;
+    if chain.is_empty() {
+        return Err(Fault::new("the client's certificate is not in PEM form (-----BEGIN CERTIFICATE-----)"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
+        Fault::new("the client's key is not in PEM form, or it is encrypted (-----BEGIN PRIVATE KEY-----)")
+    })?;
+    config.with_client_auth_cert(chain, key).map_err(|error| {
+        Fault::new(format!("the client's certificate and its key cannot be used: {error}"))
+            .hint("check that the key belongs to the first certificate of the file")
+    })
 }
 
 /// Returns the fault of a certificate, and whether it may be valid by a correct clock.

@@ -105,6 +105,10 @@ impl PackageManager for Apt {
         TRACES
     }
 
+    fn check_tools(&self, system: &System) -> Result<()> {
+        TOOLS.check_writable(system)
+    }
+
     fn lack(&self, host: &Host, name: &PackageName) -> Result<Option<Lack>> {
         let status = host.read_once(DpkgStatus::read)?;
         let Some(package) = status.package(&name.name, name.architecture.as_deref()) else {

@@ -37,6 +37,8 @@ impl Cause {
 pub(crate) struct CauseTable {
     /// The causes, their texts in the output, and their hints. The first row with a match counts.
     pub(crate) rows: &'static [(Cause, &'static [&'static str], &'static str)],
+    /// Returns a better hint for a line, with what the line names.
+    pub(crate) advice: fn(&str) -> Option<String>,
     /// Returns the lines of the package manager itself, without those of the packages' scripts.
     pub(crate) own_lines: fn(&str) -> Vec<&str>,
 }
@@ -47,7 +49,8 @@ impl CauseTable {
         let own_lines = (self.own_lines)(output);
         for (cause, texts, hint) in self.rows {
             if let Some(line) = own_lines.iter().find(|line| texts.iter().any(|text| line.contains(text))) {
-                return Diagnosis { cause: *cause, line, hint: Some((*hint).into()) };
+                let hint = (self.advice)(line).map_or(Cow::Borrowed(*hint), Cow::Owned);
+                return Diagnosis { cause: *cause, line, hint: Some(hint) };
             }
         }
         Diagnosis { cause: Cause::Permanent, line: output.lines().last().unwrap_or_default(), hint: None }

@@ -15,6 +15,8 @@ mod name;
 mod reboot;
 mod removal;
 pub mod repository;
+mod scripts;
+mod sources;
 mod transaction;
 mod upgrade;
 
@@ -96,6 +98,10 @@ impl PackageManager for Dnf {
         TRACES
     }
 
+    fn check_tools(&self, system: &System) -> Result<()> {
+        TOOLS.check_writable(system)
+    }
+
     fn lack(&self, host: &Host, name: &PackageName) -> Result<Option<Lack>> {
         lack(host, name)
     }
@@ -151,6 +157,10 @@ impl PackageManager for Dnf {
         removal::remove(system, packages, planned)
     }
 
+    fn check_hold(&self, system: &System, coming: &[PackageName]) -> Result<Option<&'static str>> {
+        hold::check(system, coming)
+    }
+
     fn hold(&self, system: &System, packages: &[PackageName], is_held: bool) -> Result<()> {
         hold::hold(system, packages, is_held)
     }
@@ -161,6 +171,10 @@ impl PackageManager for Dnf {
 
     fn has_releases(&self) -> bool {
         true
+    }
+
+    fn open_warnings(&self, host: &Host) -> Result<Vec<String>> {
+        scripts::warnings(host)
     }
 
     fn reboot_reasons(&self, host: &Host) -> Result<Vec<String>> {

@@ -44,6 +44,11 @@ pub trait PackageManager: Sync {
     /// Returns the traces that this family leaves on a machine and that must not get into an image.
     fn traces(&self) -> ImageTraces;
 
+    /// Fails if this family's programs could not change packages here. In a plan, an earlier change may bring the programs.
+    fn check_tools(&self, _system: &System) -> Result<()> {
+        Ok(())
+    }
+
     /// Returns the difference between a declared package and the machine; `None` if it is installed as declared.
     fn lack(&self, host: &Host, package: &PackageName) -> Result<Option<Lack>>;
 
@@ -81,16 +86,16 @@ pub trait PackageManager: Sync {
     /// Those of [`PackageManager::check_file`] and [`PackageManager::install`].
     fn install_file(&self, system: &System, package: &PackageName, reinstall: bool) -> Result<()>;
 
-    /// Returns the upgrades of the installed packages that the present package lists have.
+    /// Returns the upgrades of the installed packages that the package lists have. A run updates old lists first.
     fn upgrades(&self, system: &System, request: &UpgradeRequest) -> Result<Upgrades>;
 
-    /// Updates old package lists, and installs the upgrades. No package is removed, unless another one replaces it.
+    /// Installs the upgrades that the present package lists have. No package is removed, unless another one replaces it.
     fn upgrade(&self, system: &System, request: &UpgradeRequest) -> Result<()>;
 
     /// Returns all changes that the removal of packages would make; none if none of them is installed.
     ///
     /// # Errors
-    /// If it would remove a held package, or one that the system cannot work without.
+    /// If it would remove a held package, the running kernel, or a package that the system cannot work without.
     fn removal(&self, system: &System, packages: &[PackageName]) -> Result<Vec<PackageChange>>;
 
     /// Removes packages. Their configuration files stay.
@@ -98,6 +103,13 @@ pub trait PackageManager: Sync {
     /// # Errors
     /// If the removal would make other changes than the planned ones. Then it makes none.
     fn remove(&self, system: &System, packages: &[PackageName], planned: &[PackageChange]) -> Result<()>;
+
+    /// Fails if packages could not be held here. `coming` are those that are held, and installed before.
+    ///
+    /// Returns the package that must be installed before, and that an earlier change or `coming` brings.
+    fn check_hold(&self, _system: &System, _coming: &[PackageName]) -> Result<Option<&'static str>> {
+        Ok(None)
+    }
 
     /// Holds packages at their installed version, or releases them.
     fn hold(&self, system: &System, packages: &[PackageName], is_held: bool) -> Result<()>;
@@ -108,6 +120,11 @@ pub trait PackageManager: Sync {
     /// Returns whether an upgrade can name a release of the distribution; [`UpgradeRequest::release`].
     fn has_releases(&self) -> bool {
         false
+    }
+
+    /// Returns the warnings of earlier runs that still hold.
+    fn open_warnings(&self, _host: &Host) -> Result<Vec<String>> {
+        Ok(vec![])
     }
 
     /// Returns the reasons why this machine needs a reboot, one sentence each; none if it needs no reboot.
@@ -212,10 +229,10 @@ pub struct UpgradeRequest {
     pub declared: Vec<PackageName>,
 }
 
-/// The upgrades that the present package lists have.
+/// The upgrades that the package lists have.
 #[derive(Debug)]
 pub struct Upgrades {
-    /// Whether the upgrade updates the lists first, so that it may make other changes.
+    /// Whether a run updates the lists first, so that it may make other changes. Only in a plan.
     pub are_lists_old: bool,
     /// Upgraded packages, and new ones that they need.
     pub changes: Vec<PackageChange>,

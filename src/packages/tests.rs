@@ -1,8 +1,6 @@
 //! A second family, made up: what it says reaches every room that works with package managers. It is this file and its
 //! line in `families!`.
 
-use std::{fs, path::PathBuf};
-
 use anyhow::ensure;
 
 use super::{
@@ -13,6 +11,7 @@ use super::{
     *,
 };
 use crate::{
+    host::scratch::Scratch,
     image::{
         credentials,
         seal::{OnRequest, seal},
@@ -131,33 +130,6 @@ impl PackageManager for MadeUp {
     }
 }
 
-/// A tree with these files, removed when dropped.
-struct FamilyTree(PathBuf);
-
-#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
-impl FamilyTree {
-    fn of(files: &[(&str, &str)]) -> Self {
-        let tree = nix::unistd::mkdtemp(&std::env::temp_dir().join("made-up-XXXXXX")).unwrap();
-        for (path, text) in files {
-            let path = tree.join(path.trim_start_matches('/'));
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        Self(tree)
-    }
-
-    fn host(&self) -> Host {
-        Host::open(&self.0, Interrupt::default()).unwrap()
-    }
-}
-
-impl Drop for FamilyTree {
-    #[expect(clippy::disallowed_methods, reason = "the test's own tree")]
-    fn drop(&mut self) {
-        _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn package(names: &[&str]) -> Package {
     let fields = serde_json::json!({ "names": names });
     serde_json::from_value(fields).unwrap()
@@ -165,11 +137,11 @@ fn package(names: &[&str]) -> Package {
 
 #[test]
 fn a_machine_is_of_the_family_whose_database_it_has() {
-    let tree = FamilyTree::of(&[("/var/lib/made-up/installed", "")]);
+    let tree = Scratch::of(&[("/var/lib/made-up/installed", "")]);
     assert_eq!(of(&tree.host()).unwrap().name(), "made-up");
-    let tree = FamilyTree::of(&[("/var/lib/dpkg/status", "")]);
+    let tree = Scratch::of(&[("/var/lib/dpkg/status", "")]);
     assert_eq!(of(&tree.host()).unwrap().name(), "apt");
-    let error = of(&FamilyTree::of(&[]).host()).err().unwrap();
+    let error = of(&Scratch::new().host()).err().unwrap();
     let message = "/var/lib/dpkg/status, /var/lib/rpm/rpmdb.sqlite and /var/lib/made-up/installed are missing: \
                    this is not a Debian, Ubuntu, Amazon Linux 2023, RHEL, Fedora or Made-up system";
     assert_eq!(error.to_string(), message);
@@ -177,8 +149,8 @@ fn a_machine_is_of_the_family_whose_database_it_has() {
 
 #[test]
 fn a_plan_reads_names_as_the_family_of_the_machine_does() {
-    let tree = FamilyTree::of(&[("/var/lib/made-up/installed", "here\n")]);
-    let system = System::open(&tree.0, Mode::Plan, Interrupt::default()).unwrap();
+    let tree = Scratch::of(&[("/var/lib/made-up/installed", "here\n")]);
+    let system = System::open(tree.path(), Mode::Plan, Interrupt::default()).unwrap();
     assert_eq!(package(&["@here"]).plan(&system).unwrap().len(), 0);
     let changes = package(&["@here", "@there"]).plan(&system).unwrap();
     assert_eq!(changes.iter().map(|change| &*change.summary).collect::<Vec<_>>(), ["install @there"]);
@@ -197,14 +169,17 @@ fn names_that_no_single_family_has_need_no_machine_to_be_refused() {
     assert_eq!(package(&["@a"]).check(), []);
     assert_eq!(package(&["@a", "nginx"]).check().len(), 1);
     let error = read_name("A b").unwrap_err().to_string();
-    assert!(error.contains("is not a package name") && error.ends_with("; `A b` does not begin with `@`"), "{error}");
+    let each = "`A b` is not a package name for apt: it has at least two of: a-z, 0-9, `+`, `-`, `.`; \
+                `A b` is not a package name for dnf: it has only: a-z, A-Z, 0-9, `_`, `+`, `-`, `.`; \
+                `A b` does not begin with `@`";
+    assert_eq!(error, each);
     let pattern = &json_schema()["$defs"]["PackageName"]["pattern"];
     assert!(pattern.as_str().unwrap().contains("$|^@"), "{pattern}");
 }
 
 #[test]
 fn an_image_loses_the_traces_of_each_family() {
-    let tree = FamilyTree::of(&[
+    let tree = Scratch::of(&[
         ("/var/lib/made-up/of-this-machine", "x"),
         ("/var/lib/glovo-bootstrap/apt-update.json", "{}"),
         ("/etc/made-up/login", "a\nsecret"),

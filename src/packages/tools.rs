@@ -10,7 +10,7 @@ use crate::{
     error::Fault,
     host::command::{Finished, Program, with_tail},
     net::{proxy::proxies, retry::spread},
-    system::System,
+    system::{Fact, System},
 };
 
 /// Limits the attempts after temporary failures. In each attempt, the package manager itself tries every download
@@ -86,20 +86,26 @@ impl Tools {
         diagnosis
     }
 
-    /// Fails if the program is missing or one of its directories is read-only.
+    /// Fails if the program is missing or one of its directories is read-only. In a plan, an earlier change may bring the
+    /// program.
     ///
     /// The program's own error for this has a dozen lines.
     pub(crate) fn check_writable(&self, system: &System) -> Result<()> {
-        if !system.host.has_program(self.program) {
-            return Err(
-                Fault::new(format!("cannot install packages: the program `{}` is missing", self.program)).into()
-            );
+        if !system.host.has_program(self.program) && !system.expects(&Fact::Packages) {
+            let message = format!("cannot install packages: the program `{}` is missing", self.program);
+            let hint = format!("install {}, or limit this resource to other machines with `where`", self.program);
+            return Err(Fault::new(message).hint(hint).into());
         }
         let root = system.root();
         for path in self.written {
             let directory = root.resolve(&(*path).into())?;
             // A directory that does not exist is made in its parent.
-            let place = if root.status(&directory)?.is_some() { directory.join("any")? } else { directory };
+            let mut place = directory.join("any")?;
+            while let Some(parent) = place.parent()
+                && root.status(&parent)?.is_none()
+            {
+                place = parent;
+            }
             if root.file_system(&place)?.read_only {
                 return Err(Fault::new(format!("the file system of {path} is mounted read-only"))
                     .hint(format!("make it writable: mount -o remount,rw \"$(findmnt -no TARGET -T {path})\""))

@@ -150,3 +150,68 @@ fn a_url_is_shown_without_its_password() {
         assert_eq!(shown(text), expected);
     }
 }
+
+#[test]
+fn values_that_contain_or_overlap_another_are_removed_as_a_whole() {
+    let values = [("whole", "hunter22-and-more"), ("part", "hunter22"), ("other", "and-more-words"), ("pin", "w1")];
+    let redaction = Redaction::of_variables(values);
+    for (text, shown) in [
+        ("hunter22-and-more hunter22", "{{ whole }} {{ part }}"),
+        ("hunter22-and-more-words", "{{ whole }}{{ other }}"),
+        ("hunter22and-more-words", "{{ part }}{{ other }}"),
+        ("hunter22w1 w12", "{{ part }}{{ pin }} w12"),
+        ("hunter%322-and-more", "{{ whole }}"),
+    ] {
+        assert_eq!(redaction.content(text), shown, "{text}");
+    }
+    // A value that is in a replacement is not looked for there.
+    let redaction = Redaction::of_variables([("db_password", "ab1"), ("token", "db_pa"), ("key", "first-secret")]);
+    assert_eq!(redaction.content("first-secret ab1 db_pa"), "{{ key }} {{ db_password }} {{ token }}");
+    let same = Redaction::of_variables([("a", "abcabcabc")]);
+    assert_eq!(same.text("abcabcabcabc!"), "{{ a }}!");
+}
+
+/// Texts are made of parts of the values themselves, so that they contain, overlap and follow each other.
+#[test]
+fn no_byte_of_any_place_of_a_value_is_shown() {
+    let mut random = fastrand::Rng::with_seed(14);
+    for _ in 0..3000 {
+        let alphabet = ["ab", "c", "\u{e9}", "/", " ", "&", "x1"];
+        let mut text = |parts: usize| (0..parts).map(|_| alphabet[random.usize(..alphabet.len())]).collect::<String>();
+        let values: Vec<String> = (4..9).map(&mut text).collect();
+        let names = ["q", "r", "s", "t", "u"];
+        let redaction = Redaction::of_variables(names.into_iter().zip(values.iter().map(String::as_str)));
+        let mut told = text(6);
+        for _ in 0..4 {
+            let value = &values[random.usize(..values.len())];
+            let cut = value.char_indices().nth(random.usize(..3)).map_or(0, |(at, _)| at);
+            told += if random.bool() { value } else { &value[cut..] };
+        }
+        let mut is_hidden = vec![false; told.len()];
+        for value in values.iter().map(|value| value.trim()).filter(|value| value.len() >= MIN_VALUE_BYTES) {
+            for at in (0..told.len()).filter(|at| told.as_bytes()[*at..].starts_with(value.as_bytes())) {
+                is_hidden[at..at + value.len()].fill(true);
+            }
+        }
+        let shown = redaction.text(&told).into_owned();
+        let left: String =
+            shown.split("{{ ").map(|part| part.split_once(" }}").map_or(part, |(_, rest)| rest)).collect();
+        let expected: Vec<u8> =
+            told.bytes().zip(&is_hidden).filter(|(_, is_hidden)| !**is_hidden).map(|(byte, _)| byte).collect();
+        // A value may also be hidden in a form of another encoding, never less than it.
+        assert!(left.len() <= expected.len(), "{told:?} is shown as {shown:?}, with {values:?}");
+        let mut rest = expected.iter();
+        assert!(left.bytes().all(|byte| rest.any(|kept| *kept == byte)), "{told:?} is shown as {shown:?}");
+    }
+}
+
+#[test]
+fn a_name_says_secret_behind_a_prefix_too() {
+    for name in ["DB_PWD", "db-pass", "db.pass", "TLS_PRIVATE_KEY", "secret_key", "aws_secret_key", "DB_PASSWORD"] {
+        assert!(is_sensitive(name), "{name}");
+    }
+    for name in ["PWD", "OLDPWD", "COMPASS", "passenger", "private_keys", "key", "monkey"] {
+        assert!(!is_sensitive(name), "{name}");
+    }
+    assert!(names_secret("db_pass") && names_secret("tls_private_key") && !names_secret("oldpwd"));
+}

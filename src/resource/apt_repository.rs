@@ -186,12 +186,9 @@ fn words<T: AsRef<str>>(values: &[T]) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
-
     use super::*;
-    use crate::{stop::Interrupt, system::Mode};
+    use crate::{host::scratch::Scratch, stop::Interrupt, system::Mode};
 
     const KEY: &str = "\
 -----BEGIN PGP PUBLIC KEY BLOCK-----
@@ -314,36 +311,19 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
         }
     }
 
-    /// An image's tree, removed when dropped.
-    struct RepositoryImage(PathBuf);
+    /// An image's tree.
+    struct RepositoryImage(Scratch);
 
     impl RepositoryImage {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("glovo-bootstrap-repository-{}-{name}", std::process::id()));
-            let image = Self(path);
-            _ = image.put("var/lib/dpkg/status", "");
-            image
-        }
-
-        fn put(&self, path: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
-            let path = self.0.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, bytes).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-            path
+        fn new() -> Self {
+            Self(Scratch::of(&[("/var/lib/dpkg/status", "")]))
         }
 
         /// Returns the planned changes, and whether the key is downloaded.
         fn plan(&self, repository: &AptRepository) -> (Vec<String>, bool) {
-            let system = System::open(&self.0, Mode::Plan, Interrupt::default()).unwrap();
+            let system = System::open(self.0.path(), Mode::Plan, Interrupt::default()).unwrap();
             let changes = repository.plan(&system).unwrap().into_iter().map(|change| change.summary);
             (changes.collect(), repository.prefetch(&system).is_some())
-        }
-    }
-
-    impl Drop for RepositoryImage {
-        fn drop(&mut self) {
-            _ = fs::remove_dir_all(&self.0);
         }
     }
 
@@ -353,33 +333,33 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
 
     #[test]
     fn a_repository_that_is_in_place_needs_no_network() {
-        let image = RepositoryImage::new("pinned");
+        let image = RepositoryImage::new();
         let repository = repository(&format!("key = \"https://example.com/key\"\nkey_fingerprint = \"{FINGERPRINT}\""));
         let keyring = Keyring::read(KEY.as_bytes()).unwrap();
         let sources = repository.sources(&repository.name.keyring, &keyring);
         let replace = vec!["replace the key by https://example.com/key".to_owned()];
         assert_eq!(image.plan(&repository), (vec![format!("add {URIS}")], true));
-        let path = image.put(KEYRING, keyring.packets());
+        image.0.write(KEYRING, keyring.packets());
         assert_eq!(image.plan(&repository), (vec![format!("add {URIS}")], false));
-        _ = image.put(SOURCES, &sources);
+        image.0.write(SOURCES, &sources);
         assert_eq!(image.plan(&repository), (vec![], false));
-        _ = image.put(SOURCES, sources.replace("main", "contrib"));
+        image.0.write(SOURCES, sources.replace("main", "contrib"));
         assert_eq!(image.plan(&repository), (vec![format!("change to {URIS}")], false));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        image.0.set_mode(KEYRING, 0o600);
         assert_eq!(image.plan(&repository), (replace.clone(), true));
         // An earlier release wrote armored text, which apt's verifiers read differently.
-        fs::remove_file(path).unwrap();
-        _ = image.put("etc/apt/keyrings/example.asc", KEY);
-        _ = image.put(SOURCES, sources.replace("example.gpg", "example.asc"));
+        image.0.remove(KEYRING);
+        image.0.write("etc/apt/keyrings/example.asc", KEY);
+        image.0.write(SOURCES, sources.replace("example.gpg", "example.asc"));
         assert_eq!(image.plan(&repository), (replace.clone(), true));
-        _ = image.put(KEYRING, KEY);
-        _ = image.put(SOURCES, &sources);
+        image.0.write(KEYRING, KEY);
+        image.0.write(SOURCES, &sources);
         assert_eq!(image.plan(&repository), (replace, true));
     }
 
     #[test]
     fn a_keyring_is_recognized_by_the_digest_of_its_key_file() {
-        let image = RepositoryImage::new("digest");
+        let image = RepositoryImage::new();
         let packets = Keyring::read(KEY.as_bytes()).unwrap().packets().to_vec();
         let of = |file: &[u8]| {
             repository(&format!("key = \"https://example.com/key\"\nkey_sha256 = \"{}\"", Sha256::of(file)))
@@ -388,11 +368,11 @@ RmmuIxY2GUwt5R+XfstmWpzIJU8qSxtgi+Wx3kiKBg==
         for file in [KEY.as_bytes(), &packets] {
             let repository = of(file);
             let sources = repository.sources(&repository.name.keyring, &repository.pinned_key().read(file).unwrap());
-            _ = image.put(SOURCES, sources);
-            _ = image.put(KEYRING, &packets);
+            image.0.write(SOURCES, sources);
+            image.0.write(KEYRING, &packets);
             assert_eq!(image.plan(&repository), (vec![], false));
             assert_eq!(image.plan(&of(b"another file")).0, replace);
-            _ = image.put(KEYRING, packets.repeat(2));
+            image.0.write(KEYRING, packets.repeat(2));
             assert_eq!(image.plan(&repository).0, replace);
         }
     }

@@ -146,6 +146,10 @@ impl Resource for UnpackedArchive {
         (self.source.local().is_none() && is_there() != Some(true)).then(|| self.download())
     }
 
+    fn version_to_come(&self, _system: &System) -> Result<Option<String>> {
+        Ok(Some(format!("{} {:?}", self.sha256, self.strip)))
+    }
+
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         let status = system.root().status(&self.path)?;
         let owner = owner(system, self.owner.as_ref())?;

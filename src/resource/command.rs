@@ -32,8 +32,6 @@ use crate::{
 const MAX_SHOWN_CHARS: usize = 160;
 /// The exit codes from here on mean that a program could not be started, as of chroot(1) and env(1).
 const FIRST_RESERVED_EXIT_CODE: u8 = 125;
-/// The directory of the directories of credentials. It is on a file system in memory.
-const CREDENTIALS: &str = "/run/glovo-bootstrap";
 /// The shells whose `-c` holds a script.
 const SHELLS: [&str; 6] = ["sh", "bash", "dash", "zsh", "ksh", "busybox"];
 
@@ -126,6 +124,14 @@ impl Resource for GuardedCommand {
         vec![("name", format!("{} {}", Self::NAME, self.name.0))]
     }
 
+    fn can_wait_for_secret(&self, system: &System) -> Result<bool> {
+        Ok(self.reason(system)?.is_none())
+    }
+
+    fn secret_fields(&self) -> &'static [&'static str] {
+        &["credentials", "stdin"]
+    }
+
     fn public_fields(&self) -> &'static [&'static str] {
         &["argv", "environment", "unless"]
     }
@@ -192,13 +198,12 @@ impl GuardedCommand {
     fn check_files(&self, system: &System) -> Result<()> {
         for path in &self.run_on {
             let status = system.root().status(&system.root().resolve(path)?)?;
-            let may_come = [Fact::Packages, Fact::Path(path.clone()), Fact::AtBoot(path.clone())];
             match status {
                 Some(_) if system.is_plain_directory(path)? => {
                     let fault = Fault::new(format!("`run_on` names {path}, which is a directory"));
                     return Err(fault.hint("list the files in it").into());
                 }
-                None if !may_come.iter().any(|fact| system.expects(fact)) => {
+                None if !system.may_come(path) => {
                     system
                         .warn(format!("`run_on` names {path}, which does not exist and no earlier resource declares"));
                 }
@@ -291,11 +296,10 @@ impl GuardedCommand {
         if self.credentials.is_empty() {
             return Ok(None);
         }
-        let directory = AbsPath::from(CREDENTIALS).join(&command_record::stem(&self.name.0))?;
+        let directory = system.host.command_memory()?.join(&command_record::stem(&self.name.0))?;
         let (uid, gid) = surroundings.ids();
         let root = system.root();
         _ = root.purge(&directory)?;
-        root.make_directories(&CREDENTIALS.into(), 0o711)?;
         root.make_directory(&directory, Ownership { uid, gid, mode: 0o700 })?;
         for (name, secret) in &self.credentials {
             root.write(&directory.join(name)?, Ownership { uid, gid, mode: 0o400 }, secret.as_bytes())?;

@@ -17,13 +17,17 @@ pub struct Deferred {
     pub why: String,
     /// The path of its secret.
     pub secret: Option<AbsPath>,
-    /// The path that only this resource may manage.
-    pub path: Option<AbsPath>,
+    /// The paths that it makes.
+    pub paths: Vec<AbsPath>,
 }
 
 impl Resource for Deferred {
     fn title(&self) -> String {
         self.title.clone()
+    }
+
+    fn made_paths(&self) -> Vec<AbsPath> {
+        self.paths.clone()
     }
 
     fn template(&self) -> Option<Template<'_>> {
@@ -36,6 +40,6 @@ impl Resource for Deferred {
 
     fn plan(&self, _system: &System) -> Result<Vec<Change>> {
         let change = Change::deferred(format!("ensure at boot (deferred: {})", self.why));
-        Ok(vec![change.brings(self.path.clone().map(Fact::AtBoot))])
+        Ok(vec![change.brings(self.paths.iter().cloned().map(Fact::AtBoot))])
     }
 }

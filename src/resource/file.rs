@@ -1,8 +1,11 @@
 //! The kind `file`.
 
+mod attributes;
 mod member;
 pub(super) mod origin;
+mod secret;
 mod verified;
+mod version;
 
 use std::borrow::Cow;
 
@@ -12,13 +15,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 pub use self::origin::note;
-use self::{member::MemberName, origin::Origin};
+use self::{member::MemberName, origin::Origin, secret::FileSource};
 use super::{
     Change, Finding, Kind, Resource, Template,
-    ownership::{AccountName, Ids, NameOrNumber, attributes, ids, owner},
+    ownership::{AccountName, Ids, NameOrNumber, attributes},
 };
 use crate::{
-    error::Fault,
     fetch::{
         pull::Download,
         source::{Source, Sources},
@@ -26,7 +28,7 @@ use crate::{
     host::root::{FileStatus, FileType, Ownership, way::Owner},
     redaction,
     system::{Fact, System, places::Claim},
-    value::{AbsPath, Argv, FileMode, Sha256, quoted},
+    value::{AbsPath, Argv, FileMode, Sha256},
 };
 
 /// Limits the size of templates and of files with a diff.
@@ -41,11 +43,14 @@ pub struct File {
     path: AbsPath,
     /// The source of its content: an https, http, s3 or file URL. Either this or `content`. It may be a list of URLs: after
     /// a failure of one, the next one is tried. Each but the last is tried at most twice. A table has the source of each
-    /// architecture: `{ x86_64 = "https://…", aarch64 = "https://…" }`.
-    source: Option<Sources>,
+    /// architecture: `{ x86_64 = "https://…", aarch64 = "https://…" }`. A ssm, secretsmanager or vault URL names a secret
+    /// of a store: the file is then a secret, and has the store's present version. If the store does not answer, the file
+    /// stays as it is.
+    source: Option<FileSource>,
     /// Its content, as text. Either this or `source`.
     content: Option<String>,
-    /// The encoding of `content`. `base64` is for binary content. Default: the file has the text itself.
+    /// The encoding of `content`, or of the secret of a store. `base64` is for binary content. Default: the file has the
+    /// text itself.
     encoding: Option<Encoding>,
     /// SHA-256 of the source's content. Other content is never written. Required for https and http unless `verify` says how
     /// to trust the source, and for a list unless `verify` is `none`. `""` is the same as leaving it out. It may be a table
@@ -124,11 +129,19 @@ impl Resource for File {
     }
 
     fn secret(&self) -> Option<&AbsPath> {
-        self.secret.then_some(&self.path)
+        self.is_secret().then_some(&self.path)
+    }
+
+    fn secret_fields(&self) -> &'static [&'static str] {
+        if self.is_secret() { &["content"] } else { &[] }
+    }
+
+    fn doubts(&self) -> Vec<Finding> {
+        self.mode_for_all().into_iter().collect()
     }
 
     fn needed_files(&self) -> Vec<(&'static str, &AbsPath)> {
-        let sources = self.source.as_ref().map_or(&[][..], Sources::all);
+        let sources = self.sources().map_or(&[][..], Sources::all);
         match sources {
             [Source::File(path)] => vec![("source", path)],
             _ => vec![],
@@ -140,7 +153,7 @@ impl Resource for File {
     }
 
     fn template(&self) -> Option<Template<'_>> {
-        let source = self.source.as_ref().filter(|_| self.template)?;
+        let source = self.sources().filter(|_| self.template)?;
         Some(source.local().map_or(Template::Elsewhere, Template::Local))
     }
 
@@ -158,14 +171,16 @@ impl Resource for File {
         }
         findings.extend(Finding::of_name(&self.path));
         match (self.encoding, &self.content) {
-            (Some(_), None) => findings.push(Finding::new("encoding", "`encoding` is only about `content`")),
+            (Some(_), None) if self.secret_source().is_none() => {
+                findings.push(Finding::new("encoding", "`encoding` is only about `content` and the secret of a store"));
+            }
             _ if self.bytes().is_err() => {
                 findings.push(Finding::new("content", "the content is not base64").hint("print it: base64 FILE"));
             }
             _ => {}
         }
         if self.sha256.is_none() {
-            match (self.source.as_ref().map(Sources::all), self.verify) {
+            match (self.sources().map(Sources::all), self.verify) {
                 (Some([_, _, ..]), None | Some(Verify::Etag)) => findings.push(
                     Finding::new("source", "a file with several sources needs `sha256`, because their ETags differ")
                         .hint("print it: sha256sum FILE; or trust all sources with verify = \"none\""),
@@ -178,6 +193,7 @@ impl Resource for File {
             }
         }
         findings.extend(self.faults_of_member());
+        findings.extend(self.faults_of_secret());
         if self.sha256.is_some() && self.verify.is_some() {
             findings.push(Finding::new("verify", "`verify` and `sha256` exclude each other"));
         }
@@ -196,7 +212,7 @@ impl Resource for File {
     }
 
     fn prefetch(&self, system: &System) -> Option<Download> {
-        let sources = self.source.clone().filter(|sources| sources.local().is_none())?;
+        let sources = self.sources().filter(|sources| sources.local().is_none())?;
         let sha256 = self.sha256;
         // A read error is reported later, when the run plans this resource.
         let digest = system.host.digest(&self.path).ok().flatten();
@@ -204,45 +220,33 @@ impl Resource for File {
             Some(wanted) if self.is_as_sent() => digest == Some(wanted),
             _ => digest.is_some(),
         };
-        (!there).then_some(Download::new(sources, sha256))
+        (!there).then(|| Download::new(sources.clone(), sha256))
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
-        let wanted = self.ownership(system)?;
-        let status = system.root().status(&self.path)?;
-        let owner = owner(system, self.owner.as_ref())?;
-        let gid = wanted.0.map(|(_, gid)| gid);
-        let claim = Claim { path: &self.path, owner: Some(&owner), gid, makes_parents: false };
-        let is_a_users = system.check_place(claim)?.user.is_some();
-        if let Some(status) = status {
-            self.check_replaceable(system, &status)?;
-        }
-        let Some(status) = status.filter(|status| status.file_type == FileType::Regular) else {
-            let summary = if status.is_some() { "replace the symbolic link with a file" } else { "create" };
-            return Ok(vec![self.write(system, summary.into(), wanted, None)?]);
+        let place = self.place(system)?;
+        let Some(status) = place.status.filter(|status| status.file_type == FileType::Regular) else {
+            let summary = if place.status.is_some() { "replace the symbolic link with a file" } else { "create" };
+            return Ok(vec![self.write(system, summary.into(), place.wanted, None)?]);
         };
-        if let Some(difference) = self.content_difference(system, &status)? {
-            let mut summary = difference;
-            for other in attributes(system, &self.path, &status, wanted.0, Some(wanted.1))? {
-                summary.push_str(", ");
-                summary.push_str(&other);
-            }
-            return Ok(vec![self.write(system, summary, wanted, Some(&status))?]);
+        let Some(mut summary) = self.content_difference(system, &status)? else {
+            return self.plan_attributes(system, &place, &status, true);
+        };
+        for other in attributes(system, &self.path, &status, place.wanted.0, Some(place.wanted.1))? {
+            summary.push_str(", ");
+            summary.push_str(&other);
         }
-        let differences = attributes(system, &self.path, &status, wanted.0, Some(wanted.1))?;
-        if differences.is_empty() {
-            return Ok(vec![]);
-        }
-        if Self::must_be_new(&status.ownership, wanted, is_a_users) {
-            let summary = format!("write again, to set {}", differences.join(", "));
-            return Ok(vec![self.write(system, summary, wanted, Some(&status))?]);
-        }
-        let path = self.path.clone();
-        Ok(vec![Change::new(format!("set {}", differences.join(", ")), move |system| {
-            let (uid, gid) = wanted.0.unwrap_or_default();
-            system.keep_previous(&path)?;
-            system.root().own_file(&path, Ownership { uid, gid, mode: wanted.1 }, FileType::Regular)
-        })])
+        Ok(vec![self.write(system, summary, place.wanted, Some(&status))?])
+    }
+
+    fn plan_without_secret(&self, system: &System) -> Result<Vec<Change>> {
+        let place = self.place(system)?;
+        let status = place.status.filter(|status| status.file_type == FileType::Regular);
+        status.map_or(Ok(vec![]), |status| self.plan_attributes(system, &place, &status, false))
+    }
+
+    fn version_to_come(&self, system: &System) -> Result<Option<String>> {
+        self.version(system)
     }
 }
 
@@ -264,6 +268,11 @@ impl File {
             validate: None,
             secret: false,
         }
+    }
+
+    /// Returns this file with mode 0600 and a validator, and as a secret if it is one.
+    pub(super) fn checked_by(self, validate: Vec<String>, secret: bool) -> Self {
+        Self { mode: Some(FileMode(0o600)), validate: Some(Argv(validate)), secret, ..self }
     }
 
     /// Returns the bytes of the declared content; `None` if the file has a source.
@@ -290,45 +299,9 @@ impl File {
         Self { owner: Some(owner.into()), mode: Some(mode), ..file }
     }
 
-    /// Whether a file with the right bytes is replaced, rather than given to another owner or mode: a user who could
-    /// write to it may have it open, and could still. Nor can a user take over the file of another one in its directory.
-    /// A user who could only read it gets nothing new: other bytes are always written to a new file.
-    pub(super) fn must_be_new(now: &Ownership, (ids, mode): (Ids, u32), is_a_users: bool) -> bool {
-        let is_given = ids.is_some_and(|(uid, _)| uid != now.uid) && (is_a_users || now.uid != 0);
-        let goes_from = |bit: u32, to_another: bool| now.mode & bit != 0 && (mode & bit == 0 || to_another);
-        is_given || goes_from(0o020, ids.is_some_and(|(_, gid)| gid != now.gid)) || goes_from(0o002, false)
-    }
-
     /// Returns whether it has the bytes of its source, neither a filled-in template nor a member of an archive.
     fn is_as_sent(&self) -> bool {
         !self.template && self.member.is_none()
-    }
-
-    fn ownership(&self, system: &System) -> Result<(Ids, u32)> {
-        let default = if self.secret { 0o600 } else { 0o644 };
-        Ok((ids(system, self.owner.as_ref(), self.group.as_ref())?, self.mode.map_or(default, |mode| mode.0)))
-    }
-
-    /// Fails if replacing the file at the path would lose or mislead something else.
-    fn check_replaceable(&self, system: &System, status: &FileStatus) -> Result<()> {
-        let fault = match status.file_type {
-            FileType::Directory => Fault::new(format!("{} is a directory, not a file", self.path))
-                .hint("move it away, or declare another path"),
-            FileType::Special => Fault::new(format!("{} is a device, socket or FIFO", self.path))
-                .hint("move it away, or declare another path"),
-            FileType::Regular if status.links > 1 => {
-                Fault::new(format!("{} has {} names (hard links)", self.path, status.links)).hint(format!(
-                    "remove the other names, which would keep the old content; to find them: find / -xdev -samefile {}",
-                    quoted(self.path.as_str())
-                ))
-            }
-            FileType::Regular => return Ok(()),
-            FileType::Link => {
-                tracing::debug!(path = %self.path, target = ?system.root().read_link(&self.path)?, "a link will be replaced");
-                return Ok(());
-            }
-        };
-        Err(fault.into())
     }
 
     /// Returns the difference between the file's content and the declared one; `None` if there is none.
@@ -338,17 +311,20 @@ impl File {
                 && system.root().read(&self.path, status.size)?.as_deref() == Some(&*content);
             return Ok((!same).then(|| "write new content".into()));
         }
+        if let Some(source) = self.secret_source() {
+            return self.secret_difference(system, source, status);
+        }
         let digest = system.host.digest(&self.path)?;
         match (self.origin()?, self.sha256) {
             (origin, None) => origin.difference(system, digest),
             (origin, Some(_)) if !self.is_as_sent() => origin.difference(system, digest),
             (_, Some(wanted)) if digest == Some(wanted) => Ok(None),
-            (_, Some(wanted)) => Ok(Some(format!("write new content, sha256 {}", short(wanted)))),
+            (_, Some(wanted)) => Ok(Some(self.new_content(wanted))),
         }
     }
 
     fn origin(&self) -> Result<Origin<'_>> {
-        Ok(Origin { file: self, sources: self.source.as_ref().context("a file without content has a source")? })
+        Ok(Origin { file: self, sources: self.sources().context("a file without content has a source")? })
     }
 
     /// Returns the change that writes the file.
@@ -362,9 +338,10 @@ impl File {
         if system.mode() == crate::system::Mode::Plan {
             self.foresee(system)?;
         }
-        let diff = if self.secret { None } else { self.diff(system, now)? };
+        let diff = if self.is_secret() { None } else { self.diff(system, now)? };
         let summary = match &self.source {
-            Some(source) => format!("{summary} from {source}"),
+            Some(FileSource::Bytes(source)) => format!("{summary} from {source}"),
+            Some(FileSource::Secret(source)) => format!("{summary} {}", self.origin_of_secret(system, source)?),
             None => summary,
         };
         let file = self.clone();
@@ -389,7 +366,7 @@ impl File {
                 Some(Owner::Name(_)) => system.check_program_exists(&argv.0[0])?,
             }
         }
-        match &self.source {
+        match self.sources() {
             Some(sources) => Origin { file: self, sources }.foresee(system),
             None => Ok(()),
         }
@@ -411,11 +388,20 @@ impl File {
                 staged.write_all(&content)?;
                 None
             }
-            None => Some(self.origin()?.bring(system, &mut staged)?),
+            None => match self.secret_source() {
+                Some(source) => {
+                    self.bring_secret(system, source, &mut staged)?;
+                    None
+                }
+                None => Some(self.origin()?.bring(system, &mut staged)?),
+            },
         };
         self.verify(system, &mut staged)?;
         system.keep_previous(&self.path)?;
         staged.publish()?;
+        if let Some(source) = self.secret_source() {
+            return self.remember_secret(system, source);
+        }
         arrived.map_or(Ok(()), |arrived| self.origin()?.remember(system, &arrived))
     }
 
@@ -448,7 +434,7 @@ impl File {
     /// Returns a unified diff without the values of variables in files.
     ///
     /// If the new content has such a value, the present content may have an earlier one, so it is not shown.
-    fn patch(&self, old: &str, new: &str) -> String {
+    pub(in crate::resource) fn patch(&self, old: &str, new: &str) -> String {
         let (shown_old, shown_new) = (redaction::shown_content(old), redaction::shown_content(new));
         let mut diff = diffy::DiffOptions::new();
         let diff = diff
@@ -464,10 +450,4 @@ impl File {
         };
         patch.lines().enumerate().map(line).collect()
     }
-}
-
-fn short(digest: Sha256) -> String {
-    let mut text = digest.to_string();
-    text.truncate(12);
-    text + "…"
 }

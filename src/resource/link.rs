@@ -47,6 +47,10 @@ impl Resource for Link {
         Finding::of_name(&self.path).into_iter().chain(of_target).collect()
     }
 
+    fn version_to_come(&self, _system: &System) -> Result<Option<String>> {
+        Ok(Some(format!("link to {}", self.target)))
+    }
+
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         let claim = Claim { path: &self.path, owner: None, gid: None, makes_parents: false };
         _ = system.check_place(claim)?;

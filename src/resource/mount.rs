@@ -2,7 +2,7 @@
 
 mod options;
 mod source;
-mod units;
+pub(super) mod units;
 
 use std::{cell::OnceCell, ffi::OsStr, path::Path, time::Duration};
 

@@ -21,27 +21,34 @@ use crate::{
 const MAX_TITLE_NAMES: usize = 4;
 
 /// Packages of the distribution, which its package manager installs without questions. All of them are installed at once. Edited
-/// configuration files are kept. Their services are not started; a `service` resource does that.
+/// configuration files are kept. Their services are not started; a `service` resource does that. RHEL 8 and Amazon Linux 2
+/// are refused: their database of packages has an older format. If a package's script fails after its files are in place,
+/// dnf calls the package installed. Each run then tells it until the package is installed again: `dnf reinstall NAME`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Package {
     /// Names, each `name`, `name=version` (exactly this version, also if it is older than the installed one), `name=20.*`
     /// (a version that begins so, but none that is older than the installed one), or with an architecture:
-    /// `name:architecture`, for dnf `name.architecture`. For dnf, a version may leave out its epoch and its release. For a
-    /// bare name, an installed package that provides it is enough.
+    /// `name:architecture`, for dnf `name.architecture`. For dnf, a version may leave out its epoch and its release. Of a
+    /// kernel that dnf has installed in several versions, one that fits is enough. A stream of a dnf module is not enabled.
+    /// For a bare name, an installed package that provides it is enough.
     names: Vec<PackageName>,
     /// Whether the packages are removed. Their configuration files stay. `plan` names the packages that need them and are
-    /// removed too. It is an error to remove a package that the system cannot work without, a held one, or one that
-    /// another resource declares. Default: false.
+    /// removed too. It is an error to remove the running kernel, a package that the system cannot work without, a held one,
+    /// or one that another resource declares. For apt, the system cannot work without the packages that are marked
+    /// Essential, Protected or Important. For dnf, these are the packages that /etc/dnf/protected.d names, bash, coreutils,
+    /// dnf, filesystem, glibc, rpm, setup, systemd, and the one that provides `system-release`. Default: false.
     #[serde(default)]
     absent: bool,
     /// Whether the packages are held, so that no upgrade changes or removes them. With a version in `names`, this resource
     /// changes a held package to that version. `false` releases them. Default: a hold stays as it is, and a held package
-    /// of another version than the declared one is an error. dnf needs its plugin versionlock for it.
+    /// of another version than the declared one is an error. dnf needs its plugin versionlock for it. The package
+    /// `python3-dnf-plugin-versionlock` has it; declare that in a resource before this one. With dnf 5, `hold` is an error.
     hold: Option<bool>,
     /// When to update the package lists before an installation: `always`, `never` or `if-needed` (if the lists are missing,
     /// more than a day old, older than the sources, or do not have a package). For dnf, `if-needed` leaves it to each
-    /// repository's `metadata_expire`, and updates them if they do not have a package.
+    /// repository's `metadata_expire`, and updates them if they do not have a package; `never` downloads only lists that
+    /// are missing.
     update: Option<Update>,
     /// Whether to install recommended packages too. Default: false.
     recommends: Option<bool>,
@@ -191,13 +198,15 @@ impl Package {
         if names.is_empty() {
             return Ok(None);
         }
+        manager.check_tools(system)?;
+        let brings: Vec<_> = names.iter().map(|package| Fact::Package(package.name.clone())).collect();
         let recommends = self.recommends.unwrap_or_default();
         let installation = Installation { names, reinstall: !reinstall.is_empty(), update, recommends };
         let change = Change::new(summary.join("; "), move |system| {
             hold::release_during(system, manager, &held, || manager.install(system, &installation))?;
             warn_of_others(system, manager, &expected)
         });
-        Ok(Some(change.brings([Fact::Packages])))
+        Ok(Some(change.brings([Fact::Packages]).brings(brings)))
     }
 }
 
@@ -236,36 +245,27 @@ fn warn_of_others(system: &System, manager: Family, expected: &[(PackageName, Ch
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
 mod tests {
-    use std::{fs, path::PathBuf};
-
     use super::*;
-    use crate::{stop::Interrupt, system::Mode, value::Sha256};
+    use crate::{host::scratch::Scratch, stop::Interrupt, system::Mode};
 
-    /// An image's tree with a dpkg record, removed when dropped.
-    struct PackageImage(PathBuf);
+    /// An image's tree with a dpkg record.
+    struct PackageImage(Scratch);
 
     impl PackageImage {
-        fn new(name: &str, record: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("glovo-bootstrap-package-{}-{name}", std::process::id()));
-            fs::create_dir_all(path.join("var/lib/dpkg/updates")).unwrap();
-            fs::create_dir_all(path.join("usr/sbin")).unwrap();
-            fs::write(path.join("var/lib/dpkg/status"), record).unwrap();
-            Self(path)
+        fn new(record: &str) -> Self {
+            let tree = Scratch::of(&[("/var/lib/dpkg/status", record), ("/usr/bin/apt-get", "")]);
+            tree.set_mode("/usr/bin/apt-get", 0o755);
+            tree.make_directory("/var/lib/dpkg/updates");
+            tree.make_directory("/usr/sbin");
+            Self(tree)
         }
 
         fn plan(&self, names: &[&str]) -> Result<Vec<String>> {
             let names = names.iter().map(|name| name.parse().unwrap()).collect();
             let package = Package { names, absent: false, hold: None, update: None, recommends: None };
-            let system = System::open(&self.0, Mode::Plan, Interrupt::default())?;
+            let system = System::open(self.0.path(), Mode::Plan, Interrupt::default())?;
             Ok(package.plan(&system)?.into_iter().map(|change| change.summary).collect())
-        }
-    }
-
-    impl Drop for PackageImage {
-        fn drop(&mut self) {
-            _ = fs::remove_dir_all(&self.0);
         }
     }
 
@@ -282,14 +282,11 @@ mod tests {
 
     #[test]
     fn only_an_installed_package_is_as_declared() {
-        let image = PackageImage::new(
-            "states",
-            &record(&[
-                ("here", "install ok installed"),
-                ("held", "hold ok installed"),
-                ("gone", "deinstall ok config-files"),
-            ]),
-        );
+        let image = PackageImage::new(&record(&[
+            ("here", "install ok installed"),
+            ("held", "hold ok installed"),
+            ("gone", "deinstall ok config-files"),
+        ]));
         assert_eq!(image.plan(&["here", "held", "here=1.0-1", "here:amd64", "virtual"]).unwrap(), NONE);
         assert_eq!(image.plan(&["here", "gone", "new:i386"]).unwrap(), ["install gone, new:i386"]);
         assert_eq!(image.plan(&["here=0.9-1"]).unwrap(), ["install here=0.9-1 (now 1.0-1)"]);
@@ -298,55 +295,52 @@ mod tests {
 
     #[test]
     fn packages_of_an_interrupted_run_are_named_with_states() {
-        let image = PackageImage::new(
-            "unfinished",
-            &record(&[
-                ("here", "install ok installed"),
-                ("half", "install ok half-configured"),
-                ("torn", "install reinstreq half-installed"),
-            ]),
-        );
+        let image = PackageImage::new(&record(&[
+            ("here", "install ok installed"),
+            ("half", "install ok half-configured"),
+            ("torn", "install reinstreq half-installed"),
+        ]));
         assert_eq!(image.plan(&["here"]).unwrap(), NONE, "other packages are left alone");
         assert_eq!(image.plan(&["half"]).unwrap(), ["finish the configuration of half (half-configured)"]);
         assert_eq!(
             image.plan(&["torn", "new"]).unwrap(),
             ["finish the configuration of half (half-configured)", "install new; reinstall torn (half-installed)"]
         );
-        fs::write(image.0.join("var/lib/dpkg/updates/tmp.i"), "").unwrap();
+        image.0.write("/var/lib/dpkg/updates/tmp.i", "");
         assert_eq!(image.plan(&["here"]).unwrap(), NONE);
-        fs::write(image.0.join("var/lib/dpkg/updates/0001"), stanza("here", "install ok unpacked")).unwrap();
+        image.0.write("/var/lib/dpkg/updates/0001", stanza("here", "install ok unpacked"));
         assert_eq!(
             image.plan(&["here"]).unwrap(),
             ["finish the configuration of half (half-configured), here (unpacked)"]
         );
-        fs::write(image.0.join("var/lib/dpkg/status"), record(&[])).unwrap();
-        fs::write(image.0.join("var/lib/dpkg/updates/0001"), stanza("here", "install ok installed")).unwrap();
+        image.0.write("/var/lib/dpkg/status", record(&[]));
+        image.0.write("/var/lib/dpkg/updates/0001", stanza("here", "install ok installed"));
         assert_eq!(image.plan(&["here"]).unwrap(), ["finish the interrupted dpkg run"]);
     }
 
     #[test]
     fn our_own_policy_is_removed_and_a_foreign_one_is_not() {
-        let image = PackageImage::new("policy", &record(&[("here", "install ok installed")]));
-        let path = image.0.join("usr/sbin/policy-rc.d");
-        fs::write(&path, "#!/bin/sh\nexit 101\n").unwrap();
+        let image = PackageImage::new(&record(&[("here", "install ok installed")]));
+        let path = "/usr/sbin/policy-rc.d";
+        image.0.write(path, "#!/bin/sh\nexit 101\n");
         assert_eq!(image.plan(&["here"]).unwrap(), NONE);
-        fs::write(&path, "#!/bin/sh\n# glovo-bootstrap: of an older release\nexit 101\n").unwrap();
+        image.0.write(path, "#!/bin/sh\n# glovo-bootstrap: of an older release\nexit 101\n");
         assert_eq!(image.plan(&["here"]).unwrap().len(), 1);
     }
 
     #[test]
     fn a_system_without_dpkg_is_named() {
-        let image = PackageImage::new("foreign", "");
-        fs::remove_file(image.0.join("var/lib/dpkg/status")).unwrap();
+        let image = PackageImage::new("");
+        image.0.remove("/var/lib/dpkg/status");
         let error = image.plan(&["here"]).unwrap_err().to_string();
         assert!(error.contains("this is not a Debian, Ubuntu, Amazon Linux 2023"), "{error}");
     }
 
     /// Returns the planned changes of other fields than `names`. The image has no program to run.
     fn plan(record: &str, fields: &serde_json::Value) -> Result<Vec<String>> {
-        let image = PackageImage::new(&format!("fields-{}", Sha256::of(fields.to_string().as_bytes())), record);
+        let image = PackageImage::new(record);
         let package: Package = serde_json::from_value(fields.clone())?;
-        let system = System::open(&image.0, Mode::Plan, Interrupt::default())?;
+        let system = System::open(image.0.path(), Mode::Plan, Interrupt::default())?;
         Ok(package.plan(&system)?.into_iter().map(|change| change.summary).collect())
     }
 
@@ -380,7 +374,7 @@ mod tests {
         assert_eq!(plan("gone").unwrap(), NONE);
         assert_eq!(plan("new").unwrap(), NONE);
         assert_eq!(plan("virtual").unwrap(), NONE, "only a warning names the package that provides it");
-        assert!(plan("here").is_err(), "the image has no apt-get, which tells what else is removed");
+        assert!(plan("here").is_err(), "the image's apt-get cannot tell what else is removed");
     }
 
     #[test]

@@ -116,6 +116,7 @@ impl Resource for PackageFile {
             Some(Lack::Package(now)) => (now.map(|now| format!(" (now {now})")), false),
             Some(Lack::Unpacking(state)) => (Some(format!(" ({state})")), true),
         };
+        manager.check_tools(system)?;
         let installed = manager.installed(&system.host, &package)?;
         if let Some(installed) = installed.filter(|installed| installed.is_held && !is_torn) {
             hold::check(manager, &package, Some(&installed.version), None)?;

@@ -54,15 +54,25 @@ impl Resource for SelinuxBoolean {
         vec![("name", format!("the SELinux boolean {}", self.name.0))]
     }
 
+    fn why_not_here(&self, system: &System) -> Option<&'static str> {
+        let host = &system.host;
+        // An error is the plan's.
+        if !system.is_live() {
+            return matches!(host.will_enforce_selinux(), Ok(false)).then_some("the boot will not enforce SELinux");
+        }
+        match (host.has_selinux(), host.enforces_selinux()) {
+            (Ok(false), _) => Some("SELinux is off"),
+            (Ok(true), Ok(false)) => Some("SELinux is permissive, so it refuses nothing"),
+            _ => None,
+        }
+    }
+
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         let (name, value) = (self.name.0.clone(), self.value);
         if !system.is_live() {
             let summary =
                 format!("set {} (deferred: {})", words(value), system.why_not_live_or("an image has no kernel"));
-            return Ok(if system.host.will_enforce_selinux()? { vec![Change::deferred(summary)] } else { vec![] });
-        }
-        if !system.host.enforces_selinux()? {
-            return Ok(vec![]);
+            return Ok(vec![Change::deferred(summary)]);
         }
         let Some(now) = system.host.selinux_boolean(&name)? else {
             let fault = Fault::new(format!("the SELinux policy has no boolean {name}"));

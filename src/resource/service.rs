@@ -4,7 +4,7 @@ mod inputs;
 mod mask;
 mod reload;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use schemars::JsonSchema;
@@ -50,6 +50,9 @@ pub struct Service {
     /// The files that it reads at its start, also its unit file. The directory of an `archive` is one of them, too.
     #[serde(default)]
     restart_on: Vec<AbsPath>,
+    /// Those of `restart_on` that another resource gives to it. They may come and go.
+    #[serde(skip)]
+    given: Vec<AbsPath>,
     /// The files that it also reads at a reload, such as `/etc/nginx/nginx.conf`. If only these have changed, it is
     /// reloaded and keeps its process. Its unit must have `ExecReload=`.
     #[serde(default)]
@@ -122,6 +125,16 @@ impl Resource for Service {
         Some(self)
     }
 
+    fn restart_on_files_of(&mut self, service: &str, files: &[AbsPath]) {
+        if self.name.0 != service || self.running != Some(true) {
+            return;
+        }
+        let is_new = |file: &&AbsPath| !self.restart_on.contains(file) && !self.reload_on.contains(file);
+        let new: Vec<_> = files.iter().filter(is_new).cloned().collect();
+        self.restart_on.extend_from_slice(&new);
+        self.given.extend(new);
+    }
+
     fn owned_things(&self) -> Vec<(&'static str, String)> {
         if self.masked == Some(true) { vec![("masked", self.place_of_mask())] } else { vec![] }
     }
@@ -185,11 +198,9 @@ impl Resource for Service {
 impl Service {
     /// Fails if a path of `restart_on` or `reload_on` is a directory of no archive. Warns if it does not exist: it may be mistyped.
     fn check_files(&self, system: &System) -> Result<()> {
-        for (field, path) in self.read_files() {
+        for (field, path) in self.read_files().filter(|(_, path)| !self.given.contains(path)) {
             let status = system.root().status(&system.root().resolve(path)?)?;
-            let may_come =
-                [Fact::Packages, Fact::Path(path.clone()), Fact::AtBoot(path.clone()), Fact::Absent(path.clone())];
-            if status.is_none() && !may_come.iter().any(|fact| system.expects(fact)) {
+            if status.is_none() && !system.may_come(path) && !system.expects(&Fact::Absent(path.clone())) {
                 system.warn(format!("`{field}` names {path}, which does not exist and no earlier resource declares"));
             }
             if system.is_plain_directory(path)? {
@@ -418,13 +429,25 @@ fn has_read_all(system: &System, unit: &Unit, files: &[AbsPath]) -> Result<bool>
     for path in files {
         let file = system.root().resolve(path)?;
         for path in [path, &file] {
-            let is_older = system.root().status(path)?.is_some_and(|status| status.changed < started);
-            if !is_older || system.expected_digest(path).is_some() {
+            if system.expected_digest(path).is_some() || last_change(system, path)? >= started {
                 return Ok(false);
             }
         }
     }
     Ok(true)
+}
+
+/// Returns when a file was changed last; of one that is missing, when its nearest directory was.
+///
+/// A removal changes that directory.
+fn last_change(system: &System, path: &AbsPath) -> Result<SystemTime> {
+    let mut path = path.clone();
+    loop {
+        if let Some(status) = system.root().status(&path)? {
+            return Ok(status.changed);
+        }
+        path = path.parent().with_context(|| format!("{path} is missing"))?;
+    }
 }
 
 #[cfg(test)]

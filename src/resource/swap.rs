@@ -316,13 +316,13 @@ impl Swap {
 }
 
 /// Returns whether a line of fstab(5) is the entry of this swap file.
-fn is_entry(line: &str, path: &AbsPath) -> bool {
+pub fn is_entry(line: &str, path: &AbsPath) -> bool {
     let mut fields = line.split_whitespace();
     fields.next() == Some(path.as_str()) && fields.nth(1) == Some("swap")
 }
 
 /// Returns whether the kernel swaps to this file, by `proc_swaps(5)`.
-fn is_active(root: &Root, path: &AbsPath) -> Result<bool> {
+pub fn is_active(root: &Root, path: &AbsPath) -> Result<bool> {
     let path = root.resolve(path)?;
     let swaps = root.read_text(&"/proc/swaps".into())?;
     Ok(swaps.lines().skip(1).any(|line| line.split_whitespace().next() == Some(path.as_str())))
@@ -339,6 +339,7 @@ fn has_signature(file: &impl FileExt) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::scratch::Scratch;
 
     fn rule(text: &str) -> Result<SizeRule> {
         SizeRule::try_from(text.to_owned())
@@ -379,16 +380,12 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "the test's own tree")]
     fn the_bytes_of_a_latin_1_fstab_are_kept() {
-        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-fstab-{}", std::process::id()));
-        std::fs::create_dir_all(tree.join("etc")).unwrap();
-        std::fs::write(tree.join("etc/fstab"), b"# M\xfcllers disk\n/dev/x /x ext4 defaults 0 0").unwrap();
+        let tree = Scratch::of(&[("/etc/fstab", b"# M\xfcllers disk\n/dev/x /x ext4 defaults 0 0")]);
         let swap: Swap = toml::from_str("path = \"/swapfile\"\nsize = \"1GiB\"").unwrap();
-        swap.add_to_fstab(&Root::open(&tree).unwrap()).unwrap();
-        let fstab = std::fs::read(tree.join("etc/fstab")).unwrap();
+        swap.add_to_fstab(&tree.root()).unwrap();
+        let fstab = tree.read("/etc/fstab");
         assert_eq!(fstab, b"# M\xfcllers disk\n/dev/x /x ext4 defaults 0 0\n/swapfile none swap sw 0 0\n");
-        std::fs::remove_dir_all(&tree).unwrap();
     }
 
     #[test]

@@ -21,8 +21,8 @@ const MAX_NAMED: usize = 10;
 /// The installed packages at the newest versions of their repositories. It is a part of an image. A booted machine
 /// upgrades only if the resource or its step says `phase = "boot"`. No package is removed, except with dnf one that
 /// a new package replaces (`Obsoletes`) and that no resource declares. Held packages and those that another resource
-/// declares with a version stay as declared. Configuration files that were edited are kept. Old package lists are
-/// updated first. It warns if the machine needs a reboot.
+/// declares with a version stay as declared. Configuration files that were edited are kept. A run updates old package
+/// lists first, and then names each upgrade. A plan uses the present lists. It warns if the machine needs a reboot.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upgrade {
@@ -31,25 +31,28 @@ pub struct Upgrade {
     scope: UpgradeScope,
     /// The release whose packages are the new ones, such as `2023.10.20260105`. Amazon Linux 2023 locks a machine at the
     /// release of its image, so that without this field an upgrade finds nothing. A machine at this release or at a newer
-    /// one is left as it is. Only for dnf.
+    /// one is left as it is. Later packages come from this release if the upgrade includes its package `system-release`, which
+    /// `scope = "security"` may leave out. Only for dnf.
     release: Option<ReleaseVersion>,
     /// Packages that are not upgraded, beside those that the machine holds. Names without a version.
     #[serde(default)]
     hold: Vec<PackageName>,
 }
 
-/// The version of a release: numbers with dots between them.
+/// The version of a release: numbers with dots between them. Those of Amazon Linux begin with a year and end with a date.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String", extend("pattern" = "^[0-9]+([.][0-9]+)*$"))]
+#[schemars(with = "String", extend("pattern" = "^([0-9]{1,3}([.][0-9]+)*|[0-9]{4}[.][0-9]+[.][0-9]{8})$"))]
 pub(super) struct ReleaseVersion(String);
 
 impl TryFrom<String> for ReleaseVersion {
     type Error = anyhow::Error;
 
     fn try_from(text: String) -> Result<Self> {
-        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        ensure!(text.split('.').all(is_number), "`{text}` is not a release, such as 2023.10.20260105");
+        let parts: Vec<_> = text.split('.').collect();
+        let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let is_whole = parts[0].len() < 4 || matches!(parts[..], [year, _, date] if (year.len(), date.len()) == (4, 8));
+        ensure!(parts.iter().all(is_number) && is_whole, "`{text}` is not a release, such as 2023.10.20260105");
         Ok(Self(text))
     }
 }

@@ -70,6 +70,14 @@ shell = "/usr/sbin/nologin""#;
 }
 
 impl Resource for User {
+    fn can_wait_for_secret(&self, system: &System) -> Result<bool> {
+        Ok(system.host.accounts()?.user(self.name.as_str()).is_some())
+    }
+
+    fn secret_fields(&self) -> &'static [&'static str] {
+        &["password_hash"]
+    }
+
     fn title(&self) -> String {
         self.name.to_string()
     }
@@ -259,26 +267,22 @@ impl User {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
 mod tests {
-    use std::fs;
-
     use super::*;
-    use crate::{resource::group::Group, stop::Interrupt, system::Mode};
+    use crate::{host::scratch::Scratch, resource::group::Group, stop::Interrupt, system::Mode};
 
     /// Returns the plans for user and group `app` in a tree that has only these files in `/etc`.
-    fn plans<T: AsRef<[u8]>>(name: &str, files: &[(&str, T)]) -> [Vec<String>; 2] {
-        let root = std::env::temp_dir().join(format!("glovo-bootstrap-user-{}-{name}", std::process::id()));
-        fs::create_dir_all(root.join("etc")).unwrap();
+    fn plans<T: AsRef<[u8]>>(files: &[(&str, T)]) -> [Vec<String>; 2] {
+        let tree = Scratch::new();
+        tree.make_directory("/etc");
         for (file, text) in files {
-            fs::write(root.join("etc").join(file), text).unwrap();
+            tree.write(&format!("/etc/{file}"), text);
         }
-        let system = System::open(&root, Mode::Plan, Interrupt::default()).unwrap();
+        let system = System::open(tree.path(), Mode::Plan, Interrupt::default()).unwrap();
         let user: User = toml::from_str("name = \"app\"").unwrap();
         let group: Group = toml::from_str("name = \"app\"").unwrap();
-        let plans = [user.plan(&system), group.plan(&system)];
-        fs::remove_dir_all(&root).unwrap();
-        plans.map(|plan| plan.unwrap().into_iter().map(|change| change.summary).collect())
+        [user.plan(&system), group.plan(&system)]
+            .map(|plan| plan.unwrap().into_iter().map(|change| change.summary).collect())
     }
 
     #[test]
@@ -290,9 +294,9 @@ mod tests {
         let gshadow = ("gshadow", "root:*::\napp:!::\n");
         let lost_group = ("gshadow", "root:*::app\n");
         let none: [String; 0] = [];
-        assert_eq!(plans("complete", &[passwd, group, shadow, gshadow]), [none.clone(), none.clone()]);
-        assert_eq!(plans("unshadowed", &[passwd, group]), [none.clone(), none.clone()]);
-        let [user, of_group] = plans("incomplete", &[passwd, group, lost_user, lost_group]);
+        assert_eq!(plans(&[passwd, group, shadow, gshadow]), [none.clone(), none.clone()]);
+        assert_eq!(plans(&[passwd, group]), [none.clone(), none.clone()]);
+        let [user, of_group] = plans(&[passwd, group, lost_user, lost_group]);
         assert_eq!(user, ["add it to /etc/shadow", "add it to /etc/gshadow"]);
         assert_eq!(of_group, ["add it to /etc/gshadow"]);
     }
@@ -306,6 +310,6 @@ mod tests {
             ("shadow", b"app:!:1::::::\n"),
             ("gshadow", b"m\xfcller:!::\napp:!::m\xfcller\n"),
         ];
-        assert_eq!(plans("latin-1", &files), [[""; 0], [""; 0]]);
+        assert_eq!(plans(&files), [[""; 0], [""; 0]]);
     }
 }

@@ -22,6 +22,7 @@ use crate::{
         openpgp::Keyring,
         signing_key::{Fingerprints, Key, PinnedKey},
     },
+    redaction,
     system::{Fact, System},
     value::{AbsPath, Sha256},
 };
@@ -32,9 +33,9 @@ const REPOSITORIES: &str = "/etc/yum.repos.d";
 const KEYS: &str = "/etc/pki/rpm-gpg";
 /// The other file with repositories; dnf.conf(5).
 const SETTINGS: &str = "/etc/dnf/dnf.conf";
-/// The mode of a key, and of a file without a password.
+/// The mode of a key, and of a file without a secret.
 const PUBLIC: u32 = 0o644;
-/// The mode of a file with a password.
+/// The mode of a file with a secret.
 const PRIVATE: u32 = 0o600;
 /// Limits the size of a file with repositories. Real ones are smaller.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -51,7 +52,8 @@ pub struct YumRepository {
     /// The id of the repository, and the name of its files: `/etc/yum.repos.d/NAME.repo`, `/etc/pki/rpm-gpg/NAME.asc`.
     name: RepositoryId,
     /// The URL of the repository, or several URLs of mirrors. It may have variables of dnf, such as `$releasever` and
-    /// `$basearch`. Exactly one of `baseurl`, `metalink` and `mirrorlist` is required.
+    /// `$basearch`. Exactly one of `baseurl`, `metalink` and `mirrorlist` is required. With a value of a variables file in
+    /// a URL, the repository's file has mode 0600.
     #[serde(default)]
     baseurl: Vec<RepositoryUrl>,
     /// The URL of a metalink file, which names mirrors and the digest of the index.
@@ -82,7 +84,7 @@ pub struct YumRepository {
     /// The packages that are never installed from this repository, such as `kernel*`.
     #[serde(default)]
     exclude: Vec<PackagePattern>,
-    /// Whether its packages are installed also if an enabled module stream of RHEL 8 or 9 has them. Default: false.
+    /// Whether its packages are installed also if an enabled module stream of RHEL 9 has them. Default: false.
     module_hotfixes: Option<bool>,
 }
 
@@ -96,6 +98,10 @@ key_fingerprint = "2EE4 25D8 1B49 A538 6B85  06DD 9A9C 5A73 50E3 4DB2""#;
 }
 
 impl Resource for YumRepository {
+    fn secret_fields(&self) -> &'static [&'static str] {
+        &["password"]
+    }
+
     fn title(&self) -> String {
         self.name.id.clone()
     }
@@ -208,7 +214,13 @@ impl YumRepository {
     }
 
     fn mode(&self) -> u32 {
-        if self.password.is_some() { PRIVATE } else { PUBLIC }
+        if self.password.is_some() || self.has_secret_url() { PRIVATE } else { PUBLIC }
+    }
+
+    /// Returns whether a URL has a value that may be secret: that of a variable of a file. An image may have it.
+    fn has_secret_url(&self) -> bool {
+        let mut urls = self.addresses().into_iter().flat_map(|(_, urls)| urls);
+        urls.any(|url| redaction::shown(&url.0) != url.0)
     }
 
     /// Returns the keyring, if it is in place and the declared one, and the repository's file, if it exists.

@@ -3,6 +3,7 @@
 mod affected;
 mod put_back;
 mod reboot;
+mod refused;
 
 use std::{
     cell::RefCell,
@@ -13,6 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use self::refused::RefusedVersions;
 use super::{
     report::{ChangeReport, DownloadReport, ErrorReport, Outcome, Report, ResourceReport, StepReport, milliseconds},
     supervisor::{self, RunMessage},
@@ -21,11 +23,13 @@ use crate::{
     diagnostic::did_you_mean,
     error::{self, Class, Fault},
     fetch::fetched::Arrival,
+    host::process,
     manifest::{Declared, Manifest, Step},
     net::retry::spread,
     redaction,
     resource::{Change, Resource, deferred::Deferred},
-    system::{Mode, System},
+    system::{Fact, Mode, System},
+    value::AbsPath,
     visible,
 };
 
@@ -85,6 +89,8 @@ pub trait Observer {
     fn warning(&mut self, resource: &str, warning: &str);
     /// A change reports its progress.
     fn progress(&mut self, line: &str);
+    /// A change has been waiting for some seconds.
+    fn waits(&mut self, line: &str);
     /// A resource failed; `again` if it will be tried once more.
     fn failure(&mut self, resource: &str, declared_at: &str, error: &anyhow::Error, again: bool);
     /// A step has ended.
@@ -113,16 +119,26 @@ pub fn run(
             observer.progress(&redaction::shown(line));
         }
     });
+    let shown = observer.clone();
+    system.host.on_wait(move |line| {
+        if let Ok(mut observer) = shown.try_borrow_mut() {
+            observer.waits(&redaction::shown(line));
+        }
+    });
     // The name of a step may hold the value of a variable.
     let names = manifest.steps.iter().map(|step| visible::line(&redaction::shown(&step.name)).into_owned());
     let mut report = Report::begin(system.host.identity(), names);
     report.again = redaction::shown(&system.host.run_command().to_string()).into_owned();
-    let mut run = Run { manifest, system, began, observer, report, recorded: false };
+    let refused = RefusedVersions::of_run(system);
+    let mut run = Run { manifest, system, began, observer, report, recorded: false, refused };
     let picked =
         || manifest.steps.iter().zip(&picks).filter(|(_, picked)| **picked).flat_map(|(step, _)| &step.resources);
     let all = manifest.steps.iter().flat_map(|step| &step.resources);
     let here = all.clone().filter(|declared| declared.not_here.is_none());
-    let paths = here.filter_map(|declared| Some((declared.resource.owned_path()?.clone(), declared.resource.fills())));
+    let paths = here.flat_map(|Declared { resource, .. }| {
+        let fills = |path: &AbsPath| resource.fills() && resource.owned_path() == Some(path);
+        resource.made_paths().into_iter().map(move |path| (path.clone(), fills(&path)))
+    });
     system.set_declared(paths);
     system.keep_previous_of(all.flat_map(|declared| declared.resource.files()));
     let here = manifest.steps.iter().filter(|step| step.not_here.is_none()).flat_map(|step| &step.resources);
@@ -132,10 +148,14 @@ pub fn run(
     system.host.watch_units(picked().filter_map(|declared| declared.resource.unit()).map(Into::into));
     // Earlier downloads, such as the manifest itself, are no part of the run.
     drop(system.fetcher.arrivals());
+    if picked().any(|declared| declared.resource.secret().is_some()) {
+        process::keep_in_memory();
+    }
     if system.mode() == Mode::Run {
         if system.is_live() {
             system.load_previous();
         }
+        system.host.clear_command_memory().context("removing the credentials that a killed run has left")?;
         system.prefetch(picked().filter_map(|declared| declared.resource.prefetch(system)).collect());
     }
     let mut exit_code = 0;
@@ -149,8 +169,10 @@ pub fn run(
             exit_code = if exit_code == 0 { code } else { exit_code };
         }
     }
+    system.close_stores();
     run.keep_for_later();
-    let notes = affected::notes(manifest, &run.report, system);
+    let mut notes = affected::notes(manifest, &run.report, system);
+    notes.extend(affected::open_warnings(manifest, &run.report, system));
     run.report.notes = notes.iter().map(|note| visible::line(&redaction::shown(note)).into_owned()).collect();
     run.remove_previous_trees(exit_code);
     run.report.end(began.elapsed(), exit_code);
@@ -167,6 +189,7 @@ struct Run<'a> {
     report: Report,
     /// Whether the report on disk says that a run is in progress.
     recorded: bool,
+    refused: RefusedVersions,
 }
 
 impl<'a> Run<'a> {
@@ -185,11 +208,16 @@ impl<'a> Run<'a> {
         let (exit_code, failed) = deadlines.within(limit, &what, || {
             let mut first = (0, false);
             for declared in &step.resources {
-                if let Some(why) = &declared.not_here {
+                let now = || declared.resource.why_not_here(self.system);
+                if let Some(why) = declared.not_here.as_deref().or_else(now) {
                     self.resource_is_not_here(index, declared, why);
+                    self.system.expect(declared.resource.made_paths().into_iter().map(Fact::Unplanned));
                     continue;
                 }
                 let code = self.resource(index, declared);
+                if code != 0 {
+                    self.system.expect(declared.resource.made_paths().into_iter().map(Fact::Unplanned));
+                }
                 if code != 0 && first.0 == 0 {
                     first = (code, true);
                 }
@@ -356,11 +384,20 @@ impl<'a> Run<'a> {
     fn plan(&self, declared: &Declared) -> Result<Vec<Change>> {
         let path = declared.resource.owned_path();
         let Some(mount) = path.and_then(|path| self.system.mounted_at_boot(path)) else {
-            return declared.resource.plan(self.system);
+            let changes = declared.resource.plan(self.system)?;
+            let why = if changes.is_empty() { None } else { self.refused.why_left(declared, self.system)? };
+            return Ok(match why {
+                Some(why) => {
+                    self.system.warn(why);
+                    vec![]
+                }
+                None => changes,
+            });
         };
         let why = format!("the boot mounts a file system at {mount}");
-        let (title, path, secret) = (declared.resource.title(), path.cloned(), declared.resource.secret().cloned());
-        Deferred { title, why, secret, path }.plan(self.system)
+        let resource = &declared.resource;
+        let (title, paths, secret) = (resource.title(), resource.made_paths(), resource.secret().cloned());
+        Deferred { title, why, secret, paths }.plan(self.system)
     }
 
     /// Records whether a change could be made.

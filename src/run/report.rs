@@ -50,7 +50,11 @@ pub struct Report {
     /// The reboot before the rest of the run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reboot: Option<RebootReport>,
-    /// Notes on services that still need a run: they read changed files, but their steps were not selected.
+    /// What it waits for, while it runs. Only `status` adds it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub waiting: Option<String>,
+    /// Notes on what is left open: services that read changed files, but whose steps were not selected, and warnings of
+    /// earlier runs that still hold.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub notes: Vec<String>,
 }
@@ -297,6 +301,7 @@ impl Report {
             exit_code: None,
             steps: steps.map(step).collect(),
             reboot: None,
+            waiting: None,
             notes: vec![],
         }
     }

@@ -73,7 +73,7 @@ pub fn stem(name: &str) -> String {
 
 /// Returns the digests of the files; in a plan, those after the earlier planned changes.
 pub fn inputs(system: &System, paths: &[AbsPath]) -> Result<Inputs> {
-    paths.iter().map(|path| Ok((path.clone(), system.digest(path)?))).collect()
+    paths.iter().map(|path| Ok((path.clone(), system.stamp(path)?))).collect()
 }
 
 /// Returns in words which file differs from the last good run; `None` if none does.
@@ -88,6 +88,14 @@ pub fn changed(system: &System, paths: &[AbsPath], last: Option<&Inputs>) -> Res
     }
     let Some(last) = last else { return Ok(Some("no good run of it is recorded".into())) };
     let now = inputs(system, paths)?;
-    let changed = now.iter().find(|(path, digest)| last.get(*path) != Some(*digest));
-    Ok(changed.map(|(path, _)| format!("{path} has changed since its last good run")))
+    for (path, stamp) in &now {
+        let is_same = match last.get(path) {
+            Some(then) => system.has_stamp(path, then, stamp)?,
+            None => false,
+        };
+        if !is_same {
+            return Ok(Some(format!("{path} has changed since its last good run")));
+        }
+    }
+    Ok(None)
 }

@@ -127,7 +127,7 @@ impl DeviceName {
 
     /// Waits until the machine has the device.
     pub fn wait(&self, system: &System, wait: CheckDeadline, limit: Duration) -> Result<FoundDevice> {
-        const MISSING: &str = "waiting until the device is attached";
+        const MISSING: &str = "the device is not attached";
         // A name that cannot be looked up is no reason to wait.
         let failure = RefCell::new(None);
         let ask = |system: &System, _| match self.find(system) {

@@ -15,7 +15,14 @@ use crate::{
         s3::S3,
     },
     fetch::{Fetcher, fetched::Fetched, pull::Download, staging::Staging},
-    net::{Network, settings::NetworkSettings, worker::Worker},
+    net::{Network, retry::Patience, settings::NetworkSettings, worker::Worker},
+    secrets::{
+        ReadSecret,
+        path::{ParameterPath, StoredParameter},
+    },
+    value::{AbsPath, secret_source::SecretSource},
+    variables::StoredSecret,
+    vault::settings::VaultSettings,
 };
 
 /// Returns AWS and a fetcher, which share one background thread and one budget of retries.
@@ -50,9 +57,48 @@ impl System {
         self.aws.instance(&self.host, fact).with_context(|| format!("reading instance.{name}"))
     }
 
+    /// Reads a secret, unless this run has read it before; see [`Secrets::read`](crate::secrets::Secrets::read).
+    pub fn secret(&self, source: &SecretSource, patience: Patience) -> Result<ReadSecret> {
+        self.secrets.read(&self.host, &self.aws, source, patience, self.mode == Mode::Run)
+    }
+
+    /// Returns the parameters below a path; see [`Secrets::parameters_below`](crate::secrets::Secrets::parameters_below).
+    pub fn parameters_below(&self, path: &ParameterPath, decrypts: bool) -> Result<Vec<StoredParameter>> {
+        self.secrets.parameters_below(&self.host, &self.aws, path, decrypts)
+    }
+
+    /// Sets how Vault is reached; without settings, by those of the environment.
+    pub fn use_vault(&self, settings: Option<VaultSettings>) {
+        self.secrets.use_vault(settings);
+    }
+
+    /// Returns the files of the secrets with which the manifest logs in to Vault.
+    pub fn vault_files(&self) -> Vec<AbsPath> {
+        self.secrets.vault_files()
+    }
+
+    /// Ends the logins to stores of secrets.
+    pub fn close_stores(&self) {
+        self.secrets.close(&self.host);
+    }
+
+    /// Returns the text of a variable's secret.
+    pub fn stored_text(&self, secret: &StoredSecret) -> Result<String> {
+        let read = self.secret(&secret.source, Patience::Short)?;
+        let value = if secret.is_base64 { read.value.decoded()? } else { read.value };
+        value.text().map(str::to_owned).with_context(|| format!("reading {}", secret.source))
+    }
+
     /// Downloads, or waits for a prefetch of the same; see [`Fetcher::fetch`].
     pub fn fetch(&self, download: &Download) -> Result<Fetched> {
         self.fetcher.fetch(&self.host, download)
+    }
+
+    /// Downloads at once, into memory: the bytes may be secrets, so they are on no disk.
+    pub fn fetch_to_memory(&self, download: &Download) -> Result<Fetched> {
+        let (account, worker) = self.aws.connection();
+        let s3 = Arc::new(S3::new(account.clone()));
+        Fetcher::new(account.network.clone(), s3, worker, Staging::InMemory).fetch(&self.host, download)
     }
 
     /// Starts downloads in the background; see [`Fetcher::prefetch`].

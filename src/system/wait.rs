@@ -40,7 +40,7 @@ impl CheckDeadline {
         self.deadline.saturating_sub(self.began.elapsed())
     }
 
-    /// Asks again until the answer is right. Returns what is still wrong at the deadline; `None` if the answer is right.
+    /// Asks again until the answer is right. A long wait is told. Returns what is still wrong at the deadline; `None` if the answer is right.
     ///
     /// `wrong` is the result of the first question. `ask` is called with the time that is left. A question that the
     /// deadline has cut short has no result; that of the question before it is returned.
@@ -55,11 +55,12 @@ impl CheckDeadline {
         ask: impl Fn(&System, Duration) -> Option<W>,
     ) -> Result<Option<W>> {
         let mut pause = FIRST_PAUSE;
+        let mut wait = system.host.begin_wait();
         loop {
             if pause >= MIN_PAUSE_FOR_UNITS {
                 system.host.check_started()?;
             }
-            system.host.progress(&format!("{title}: {wrong}"));
+            wait.show(&format!("waiting for {title}: {wrong}"), Some(self.left()));
             system.host.stop.wait(pause.min(self.left()))?;
             let left = self.left();
             if left.is_zero() {

@@ -22,6 +22,8 @@ pub(super) enum Why {
     /// Its name is not a valid variable name.
     NoName,
     NotSet,
+    /// Its default is the value of a variable whose default leads back to it.
+    Circle,
     /// Its value is a list, which has no place inside a text.
     List,
     /// Its value is unknown here.
@@ -33,6 +35,11 @@ pub(super) enum Why {
 }
 
 impl Unresolved {
+    /// Returns the text between its braces.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Returns the fault in words.
     pub fn message(&self) -> String {
         self.message_of(&format!("{{{{ {} }}}}", self.name))
@@ -45,6 +52,7 @@ impl Unresolved {
             Why::Open => "`{{` without `}}`".into(),
             Why::NoName => format!("`{name}` is not a variable's name"),
             Why::NotSet => format!("variable `{name}` is not set"),
+            Why::Circle => format!("the default of variable `{name}` leads back to itself"),
             Why::List => format!("variable `{name}` is a list, but a text or a condition needs a single value"),
             Why::Unknown => format!("`{written}` is unknown: {OfEachInstance}"),
             Why::NoneHere(names) => format!("variable `{name}` has no value for {}", names.join(" or its family ")),
@@ -62,6 +70,7 @@ impl Unresolved {
             Why::NotSet => {
                 Some(near().unwrap_or_else(|| format!("pass --set {}=VALUE, or set it in variables.toml", self.name)))
             }
+            Why::Circle => Some(format!("pass --set {}=VALUE, or write a value in variables.toml", self.name)),
             Why::List => Some(format!("write \"{{{{ {} }}}}\" alone: as a list, or as an element of one", self.name)),
             Why::Unknown => Some("leave the resource to the boot: phase = \"boot\"".into()),
             Why::NoneHere(names) => {

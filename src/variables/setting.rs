@@ -6,12 +6,13 @@ use std::{
     ops::Range,
 };
 
+use serde::Deserialize;
 use toml::{
     Spanned,
-    de::{DeTable, DeValue},
+    de::{DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{check_name, is_fact, value::Value};
+use super::{check_name, is_fact, stored::StoredSecret, value::Value};
 use crate::{
     diagnostic::{Diagnostic, Faults, Place, Text, did_you_mean},
     value::distribution,
@@ -24,6 +25,8 @@ pub(super) enum Setting {
     Everywhere(Value),
     /// The values by `host.distribution` or `host.family`.
     ByDistribution(BTreeMap<String, Value>),
+    /// The value is a secret of a store, which is read when a text needs it.
+    Stored(StoredSecret),
 }
 
 /// A message, a hint and a place.
@@ -40,6 +43,7 @@ impl Setting {
         let (one, several) = match self {
             Self::Everywhere(value) => (Some(value), None),
             Self::ByDistribution(values) => (None, Some(values.values())),
+            Self::Stored(_) => (None, None),
         };
         one.into_iter().chain(several.into_iter().flatten())
     }
@@ -60,6 +64,13 @@ impl Setting {
         let Some(table) = value.as_table().filter(|table| !table.is_empty()) else {
             return single(&format!("`{name}`"), value, span).map(Self::Everywhere);
         };
+        if table.contains_key("secret") {
+            let read = StoredSecret::deserialize(ValueDeserializer::from(Spanned::new(span.clone(), value.clone())));
+            return read.map(Self::Stored).map_err(|error| {
+                let place = error.span().unwrap_or(span);
+                (format!("variable `{name}`: {}", error.message()), None, place)
+            });
+        }
         let mut values = BTreeMap::new();
         for (key, value) in table {
             let distribution = &**key.get_ref();
@@ -86,7 +97,10 @@ fn check_distribution(variable: &str, key: &str) -> Result<(), (String, Option<S
     }
     let list = || {
         let names: Vec<_> = distribution::names().collect();
-        format!("a table has values by distribution or family: {}", names.join(", "))
+        format!(
+            "for names with values, write a list: NAME = [\"KEY=VALUE\"]; a table has values by distribution or family: {}",
+            names.join(", ")
+        )
     };
     let shown = key.escape_debug();
     let message = format!("`{shown}` in the value of variable `{variable}` is not a distribution or family");

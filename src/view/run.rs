@@ -8,10 +8,14 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{below_all_else, coloured, count, is_live, label, no_bars, say_within};
+use super::{
+    below_all_else, coloured, count, is_live,
+    journal::{self, JournalLines, JournalPlace},
+    label, no_bars, say_within,
+};
 use crate::{
     error::{self, Class},
-    host::{facts::is_stderr_the_journal, output},
+    host::output,
     run::{
         engine::Observer,
         report::{ChangeReport, DownloadReport, Outcome, RebootReport, Report, StepReport},
@@ -19,15 +23,16 @@ use crate::{
     stop::signal_of,
     system::Mode,
     value::spoken,
-    visible::{self, Shown},
+    visible::Shown,
 };
 
-/// Returns the view for the current output: the journal or lines.
+/// Returns the view for the current output: the journal, lines, or both.
 pub fn choose(mode: Mode) -> Rc<RefCell<dyn Observer>> {
-    if mode == Mode::Run && is_stderr_the_journal() {
-        Rc::new(RefCell::new(JournalLines { step: String::new() }))
-    } else {
-        Rc::new(RefCell::new(Lines::new(mode)))
+    let lines = || Lines::new(mode);
+    match journal::place().filter(|_| mode == Mode::Run) {
+        Some(JournalPlace::Output) => Rc::new(RefCell::new(JournalLines::default())),
+        Some(JournalPlace::Beside) => Rc::new(RefCell::new(Both(lines(), JournalLines::default()))),
+        None => Rc::new(RefCell::new(lines())),
     }
 }
 
@@ -129,6 +134,13 @@ impl Observer for Lines {
         }
     }
 
+    fn waits(&mut self, line: &str) {
+        // The live line of a terminal shows it already.
+        if self.live.is_none() {
+            self.line_of_step(format!("    {line}"));
+        }
+    }
+
     fn failure(&mut self, resource: &str, declared_at: &str, error: &anyhow::Error, again: bool) {
         let how = match (error::class(error), again) {
             (Class::Interrupted(_), _) => "stopped",
@@ -164,7 +176,7 @@ impl Observer for Lines {
 }
 
 /// Returns the last lines of a run or plan.
-fn summary(report: &Report, mode: Mode, elapsed: Duration) -> String {
+pub(super) fn summary(report: &Report, mode: Mode, elapsed: Duration) -> String {
     let changes = count(report.changes(false), "change");
     let deferred = match report.changes(true) {
         0 => String::new(),
@@ -196,81 +208,58 @@ fn summary(report: &Report, mode: Mode, elapsed: Duration) -> String {
     text
 }
 
-/// The view in records of the journal, with step, resource and change as fields.
-struct JournalLines {
-    step: String,
-}
+/// Two views of one run.
+struct Both<A, B>(A, B);
 
-impl Observer for JournalLines {
-    fn step_begins(&mut self, _index: usize, _total: usize, name: &str) {
-        self.step = name.into();
+impl<A: Observer, B: Observer> Observer for Both<A, B> {
+    fn step_begins(&mut self, index: usize, total: usize, name: &str) {
+        self.0.step_begins(index, total, name);
+        self.1.step_begins(index, total, name);
     }
 
     fn not_here(&mut self, resource: Option<&str>, why: &str) {
-        let what = resource.map_or_else(|| format!("step {}", self.step), ToOwned::to_owned);
-        tracing::info!(step = self.step, resource, "{what}: not here: {why}");
+        self.0.not_here(resource, why);
+        self.1.not_here(resource, why);
     }
 
     fn change(&mut self, resource: &str, change: &ChangeReport) {
-        tracing::info!(
-            step = self.step,
-            resource,
-            change = change.summary,
-            deferred = change.deferred,
-            "{resource}: {}",
-            change.summary
-        );
+        self.0.change(resource, change);
+        self.1.change(resource, change);
     }
 
     fn downloads(&mut self, resource: &str, downloads: &[DownloadReport]) {
-        for download in downloads {
-            let DownloadReport { source, bytes, began, wanted, ended, .. } = download;
-            tracing::info!(
-                step = self.step,
-                resource,
-                source,
-                bytes,
-                began,
-                wanted,
-                ended,
-                "{resource}: downloaded {download}"
-            );
-        }
+        self.0.downloads(resource, downloads);
+        self.1.downloads(resource, downloads);
     }
 
     fn warning(&mut self, resource: &str, warning: &str) {
-        tracing::warn!(step = self.step, resource, "{resource}: {}", visible::line(warning));
+        self.0.warning(resource, warning);
+        self.1.warning(resource, warning);
     }
 
     fn progress(&mut self, line: &str) {
-        tracing::debug!(step = self.step, "{}", visible::line(line));
+        self.0.progress(line);
+        self.1.progress(line);
+    }
+
+    fn waits(&mut self, line: &str) {
+        self.0.waits(line);
+        self.1.waits(line);
     }
 
     fn failure(&mut self, resource: &str, declared_at: &str, error: &anyhow::Error, again: bool) {
-        let text = error::render(error);
-        tracing::error!(step = self.step, resource, declared_at, again, "{resource}: {}", text.trim_end());
+        self.0.failure(resource, declared_at, error, again);
+        self.1.failure(resource, declared_at, error, again);
     }
 
     fn step_ends(&mut self, index: usize, total: usize, step: &StepReport) {
-        let outcome = format!("{:?}", step.outcome).to_lowercase();
-        tracing::info!(
-            step = step.name,
-            outcome,
-            milliseconds = step.milliseconds,
-            "step {}/{total} {}: {outcome}",
-            index + 1,
-            step.name
-        );
+        self.0.step_ends(index, total, step);
+        self.1.step_ends(index, total, step);
     }
 
     fn ends(&mut self, report: &Report) {
-        let text = summary(report, Mode::Run, Duration::from_millis(report.milliseconds));
-        tracing::info!(
-            run_id = report.run_id,
-            milliseconds = report.milliseconds,
-            exit_code = report.exit_code,
-            "{text}"
-        );
+        self.0.ends(report);
+        self.1.ends(report);
     }
 }
 
@@ -284,6 +273,7 @@ impl Observer for Silent {
     fn downloads(&mut self, _resource: &str, _downloads: &[DownloadReport]) {}
     fn warning(&mut self, _resource: &str, _warning: &str) {}
     fn progress(&mut self, _line: &str) {}
+    fn waits(&mut self, _line: &str) {}
     fn failure(&mut self, _resource: &str, _declared_at: &str, _error: &anyhow::Error, _again: bool) {}
     fn step_ends(&mut self, _index: usize, _total: usize, _step: &StepReport) {}
     fn ends(&mut self, _report: &Report) {}

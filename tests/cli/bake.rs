@@ -118,6 +118,7 @@ fn a_seal_takes_out_what_is_the_machines_own_and_nothing_else() {
     let gone = [
         "home/admin/.bash_history",
         "root/.python_history",
+        "var/crash/app.crash",
         "var/lib/cloud/data/instance-id",
         "var/lib/cloud/instances/i-1/user-data.txt",
         "var/lib/cloud/sem/config_scripts_per_once.once",
@@ -127,6 +128,8 @@ fn a_seal_takes_out_what_is_the_machines_own_and_nothing_else() {
         "var/lib/glovo-bootstrap/previous.json",
         "var/lib/glovo-bootstrap/service-nginx.service.json",
         "var/lib/glovo-bootstrap/staging/x.part",
+        "var/lib/glovo-bootstrap/vault-unwrapped.json",
+        "var/lib/systemd/coredump/core.app.0.zst",
         "var/lib/systemd/credential.secret",
         "var/lib/systemd/random-seed",
         "var/log/cloud-init-output.log",
@@ -225,4 +228,90 @@ fn a_report_of_another_machine_is_no_report() {
     let _ = sandbox.run(&["status", "--root", &sandbox.at("tree")]).expect(0).says("converged");
     let _ = fs::copy(sandbox.path.join("tree/var/lib/glovo-bootstrap/report.json"), &path).unwrap();
     let _ = sandbox.run(&["status"]).expect(1).says("of another machine");
+}
+
+#[test]
+fn logins_to_stores_and_named_secrets_fail_the_seal() {
+    let sandbox = sandbox();
+    let vault = |login: &str| {
+        let text = format!(
+            "[vault]\naddress = \"https://vault.example.com\"\nlogin = {login}\n[[step]]\nname = \"a\"\n\
+             [[step.resource]]\nkind = \"file\"\npath = \"/srv/file\"\ncontent = \"\"\n"
+        );
+        sandbox.write("vault.toml", text)
+    };
+    let seal = |manifest: &str, more: &[&str]| {
+        let tree = sandbox.at("tree");
+        sandbox.run(&[&["bake", "--seal", "--root", &tree, "--steps", manifest], more].concat())
+    };
+    for (login, file) in [
+        ("{ method = \"approle\", role_id = \"r\", secret_id_file = \"/var/lib/app/id\" }", "/var/lib/app/id"),
+        ("{ method = \"approle\", role_id = \"r\", wrapped_secret_id_file = \"/var/lib/app/w\" }", "/var/lib/app/w"),
+        ("[{ method = \"aws\", role = \"r\" }, { method = \"jwt\", role = \"r\", file = \"/data/jwt\" }]", "/data/jwt"),
+        ("{ method = \"token\", file = \"/root/token\" }", "/root/token"),
+    ] {
+        let manifest = vault(login);
+        let _ = seal(&manifest, &[]).expect(0);
+        let path = sandbox.write(&format!("tree{file}"), "canary\n");
+        let found = seal(&manifest, &[]).expect(1).says(&format!("  ! {file}:1: a login to Vault"));
+        assert!(!format!("{found:?}").contains("canary"), "{found:?}");
+        let _ = seal(&manifest, &["--allow", file]).expect(0);
+        fs::remove_file(path).unwrap();
+    }
+    let variables = "tree/etc/glovo-bootstrap/variables.toml";
+    let harmless =
+        "# db_password = \"canary\"\nhost = \"db\"\ndb_password = { secret = \"ssm:///db\" }\ntoken = \"\"\n";
+    let _ = sandbox.write(variables, harmless);
+    let _ = bake(&sandbox, FILE, &["--seal"]).expect(0);
+    let _ = sandbox.write(variables, format!("{harmless}api_key = \"canary\"\n"));
+    let found = bake(&sandbox, FILE, &["--seal"]).expect(1);
+    let found = found.says("! /etc/glovo-bootstrap/variables.toml:5: a value with the name of a secret");
+    assert!(!format!("{found:?}").contains("canary"), "{found:?}");
+    let _ = sandbox.write(variables, harmless);
+    for (file, what) in [("root/.vault-token", "a token of Vault"), ("etc/credstore/db", "a credential of systemd")] {
+        let path = sandbox.write(&format!("tree/{file}"), "canary\n");
+        let _ = bake(&sandbox, FILE, &["--seal"]).expect(1).says(&format!("  ! /{file}:1: {what}"));
+        fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
+fn a_swap_file_does_not_go_into_an_image() {
+    let sandbox = sandbox();
+    let swap = "[[resource]]\nkind = \"swap\"\npath = \"/srv/swap\"\nsize = \"1GiB\"\n";
+    let fstab = "LABEL=root / ext4 defaults 0 1\n/srv/swap none swap sw 0 0\n/dev/vdb none swap sw 0 0\n";
+    let _ = (sandbox.write("tree/etc/fstab", fstab), sandbox.write("tree/srv/swap", "canary"));
+    // A manifest that does not declare it cannot make it again.
+    let found = bake(&sandbox, FILE, &["--seal"]).expect(1);
+    let _ = found.says("  ! /srv/swap:1: a swap file, with the memory of programs");
+    let _ = bake(&sandbox, FILE, &["--seal", "--allow", "/srv/swap"]).expect(0);
+    let sealed = bake(&sandbox, swap, &["--seal"]).expect(0).says("  - remove /srv/swap (a swap file");
+    let _ = sealed.says("sealed: 1 change");
+    assert!(!sandbox.path.join("tree/srv/swap").exists());
+    let left = fs::read_to_string(sandbox.path.join("tree/etc/fstab")).unwrap();
+    assert_eq!(left, "LABEL=root / ext4 defaults 0 1\n/dev/vdb none swap sw 0 0\n");
+    let _ = bake(&sandbox, swap, &["--seal"]).expect(0).says("sealed: nothing to remove");
+}
+
+#[test]
+fn a_repository_with_a_password_waits_for_the_boot() {
+    let sandbox = sandbox();
+    let _ = sandbox.write("tree/etc/os-release", "ID=amzn\nID_LIKE=fedora\nVERSION_ID=2023\n");
+    let _ = sandbox.write("tree/usr/bin/dnf", "");
+    let file = "etc/yum.repos.d/app.repo";
+    let repository = |login: &str| {
+        format!(
+            "[[resource]]\nkind = \"yum_repository\"\nname = \"app\"\nbaseurl = [\"https://rpm.example.com/\"]\n\
+             key = \"https://rpm.example.com/key.asc\"\n\
+             key_fingerprint = \"0123456789ABCDEF0123456789ABCDEF01234567\"\n{login}\n"
+        )
+    };
+    let secret = repository("username = \"app\"\npassword = \"canary\"");
+    let baked = bake(&sandbox, &secret, &["--seal"]).expect(0).says("deferred: a secret does not go into an image");
+    assert!(!format!("{baked:?}").contains("canary") && !sandbox.path.join("tree").join(file).exists());
+    // The seal refuses a file that a run has left there; `--allow` does not change that.
+    let _ = sandbox.write(&format!("tree/{file}"), "[app]\npassword=canary\n");
+    let found = bake(&sandbox, &secret, &["--seal", "--allow", "/etc/yum.repos.d"]).expect(1);
+    let found = found.says(&format!("  ! /{file}:1: a secret, as the manifest declares it"));
+    assert!(!format!("{found:?}").contains("canary"), "{found:?}");
 }

@@ -120,7 +120,7 @@ fn the_built_in_steps_are_for_both_families() {
     let sandbox = Sandbox::new();
     let digest = "0".repeat(64);
     let given = ["--set", "jar_url=https://a/x", "--set", &format!("jar_sha256={digest}"), "--set", "config_bucket=b"];
-    let _ = sandbox.run(&[&["validate", "--steps", "built-in"], &given[..]].concat()).expect(0).says("8 steps");
+    let _ = sandbox.run(&[&["validate", "--steps", "built-in"], &given[..]].concat()).expect(0).says("10 steps");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::{
     sandbox::{Finished, Sandbox},
 };
 
-const POINTS: usize = 60;
+const POINTS: usize = 20;
 
 /// Calls about files, and the errnos that each may give.
 const CALLS: &[(&[&str], &[&str])] = &[

@@ -367,7 +367,7 @@ fn bucket(keys: &'static [&'static str], access_key: &'static str) -> Server {
         if !request.authorization.contains(&format!("Credential={access_key}/")) {
             return Reply::new(403, "<Error><Code>AccessDenied</Code></Error>");
         }
-        let (path, query) = request.target.split_once('?').unwrap();
+        let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
         if path != "/bucket/" && path != "/bucket" {
             return Reply::ok(path);
         }
@@ -458,5 +458,7 @@ fn credentials_come_from_the_default_profile_or_the_one_named() {
     let run = run.says("the access key AKENVIRONMENT is not allowed s3:ListBucket on arn:aws:s3:::bucket");
     assert!(!run.stderr.contains("3nvironment"));
     let run = fetch_s3(&sandbox, &server, &[], &["--profile", "none", "s3://bucket/app/x"]).expect(1);
-    let _ = run.says("the AWS profile none has no credentials").says("aws configure --profile none");
+    let _ = run
+        .says("the AWS profile none does not exist")
+        .says("~/.aws/config and ~/.aws/credentials have: other, default");
 }

@@ -12,7 +12,7 @@ const RECORD: &str = "/var/lib/glovo-bootstrap/installed.json";
 const UNIT: &str = "/usr/local/lib/systemd/system/glovo-bootstrap.service";
 
 /// A shell in which `/usr/local` is the sandbox's own, with the program in its place.
-fn shell(sandbox: &Sandbox, script: &str) -> Finished {
+pub fn shell(sandbox: &Sandbox, script: &str) -> Finished {
     let local = sandbox.at("local");
     fs::create_dir_all(format!("{local}/bin")).unwrap();
     copy_binary(&format!("{local}/bin/glovo-bootstrap"));
@@ -21,7 +21,7 @@ fn shell(sandbox: &Sandbox, script: &str) -> Finished {
 }
 
 /// A machine whose `/usr/local` holds the stand-ins too; `reloads` fails while the file `broken` exists.
-fn machine() -> Machine {
+pub fn machine() -> Machine {
     let machine = Machine::new();
     let (local, bin) = (machine.sandbox.path.join("local/sbin"), machine.sandbox.path.join("machine/bin"));
     fs::create_dir_all(&local).unwrap();
@@ -40,7 +40,7 @@ fn machine() -> Machine {
 }
 
 /// A manifest that writes the variable `name`, which it does not set, into the file `file`.
-fn manifest_of_a_name(sandbox: &Sandbox) -> String {
+pub fn manifest_of_a_name(sandbox: &Sandbox) -> String {
     let path = sandbox.at("file");
     sandbox.manifest(&format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"{{{{ name }}}}\"\n"))
 }

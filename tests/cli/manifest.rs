@@ -229,13 +229,13 @@ fn exported_steps_are_the_built_in_ones() {
     let _ = sandbox.run(&["steps", "export", &directory]).expect(0);
     let listed = sandbox.run(&["steps", "list", "--steps", &directory]).expect(0).stdout;
     assert_eq!(listed, sandbox.run(&["steps", "list"]).expect(0).stdout);
-    assert_eq!(listed.lines().count(), 8);
+    assert_eq!(listed.lines().count(), 10);
     let refused = sandbox.run(&["steps", "export", &directory]).expect(2).says("is not an empty directory");
     assert!(!refused.stderr.contains("can't be read"), "{}", refused.stderr);
     let values = ["--set", "jar_url=https://example.com/a.jar", "--set", "config_bucket=b"];
     let digest = format!("jar_sha256={}", "0".repeat(64));
     let arguments = [&["validate", "--steps", &directory, "--set", &digest][..], &values[..]].concat();
-    let _ = sandbox.run(&arguments).expect(0).says("8 steps");
+    let _ = sandbox.run(&arguments).expect(0).says("10 steps");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::{sandbox::eventually, standin::Machine};
+use crate::{journald::Journald, sandbox::eventually, standin::Machine};
 
 /// The number of files whose output fills each queue and buffer.
 const FILES: usize = 2000;
@@ -96,4 +96,42 @@ fn sigterm_ends_a_plan_with_an_unread_pipe() {
     plan.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     assert!(Command::new("kill").args(["-TERM", &plan.id().to_string()]).status().unwrap().success());
     assert_eq!(ends(plan), Some(143));
+}
+
+#[test]
+fn a_run_of_user_data_is_in_its_log_and_in_the_journal() {
+    let machine = Machine::new();
+    let journald = Journald::listen(&machine.sandbox);
+    let resources = "[[resource]]\nkind = \"file\"\npath = \"/run/one\"\ncontent = \"x\"\n\
+                     [[resource]]\nkind = \"command\"\nname = \"broken\"\nargv = [\"false\"]\nrun_on = [\"/run/one\"]\n";
+    let manifest = machine.sandbox.manifest(resources);
+    let run = machine.sandbox.run(&["run", "--record", "--steps", &manifest]).expect(1);
+    let said = format!("{}{}", run.stdout, run.stderr);
+    // People read each fact once.
+    assert_eq!(said.matches("file /run/one: create").count(), 1, "{said}");
+    assert_eq!(said.matches("failed with exit code 1").count(), 1, "{said}");
+    let records = journald.records();
+    let about = |words: &[&str]| records.iter().any(|record| words.iter().all(|word| record.contains(word)));
+    let fields = ["SYSLOG_IDENTIFIER=glovo-bootstrap\n", "GLOVO_STEP=step\n", "GLOVO_RESOURCE=file /run/one\n"];
+    assert!(about(&fields) && about(&["PRIORITY=3\n", "command broken: ", "failed with exit code 1"]), "{records:?}");
+    assert!(about(&["GLOVO_RUN_ID=", "GLOVO_EXIT_CODE=1\n", "MESSAGE=failed after 1 change"]), "{records:?}");
+}
+
+#[test]
+fn an_invalid_manifest_of_user_data_is_in_the_journal() {
+    let machine = Machine::new();
+    let journald = Journald::listen(&machine.sandbox);
+    let manifest = machine.sandbox.manifest("[[resource]]\nkind = \"nothing\"\n");
+    let _ = machine.sandbox.run(&["run", "--record", "--steps", &manifest]).expect(2);
+    let records = journald.records();
+    assert!(records.iter().any(|record| record.contains("PRIORITY=3\n") && record.contains("nothing")), "{records:?}");
+}
+
+#[test]
+fn a_run_by_hand_is_not_in_the_journal() {
+    let machine = Machine::new();
+    let journald = Journald::listen(&machine.sandbox);
+    let manifest = machine.sandbox.manifest("[[resource]]\nkind = \"file\"\npath = \"/run/one\"\ncontent = \"x\"\n");
+    let _ = machine.sandbox.run(&["run", "--steps", &manifest]).expect(0);
+    assert_eq!(journald.records(), Vec::<String>::new());
 }

@@ -1,5 +1,7 @@
 //! The kinds of packages: what the manifest alone shows. `tests/machine/tests/package_kinds.rs` runs them.
 
+use std::os::unix::fs::PermissionsExt;
+
 use crate::sandbox::{Finished, Sandbox};
 
 fn package(fields: &str) -> String {
@@ -51,7 +53,7 @@ fn a_wildcard_is_only_at_the_end_of_a_version() {
     let _ = validate(&package("names = [\"nodejs=20.*\"]")).expect(0);
     for version in ["*", "2*0", "20.**", "20.?"] {
         let refused = validate(&package(&format!("names = [\"nodejs={version}\"]"))).expect(2);
-        let _ = refused.says("is not a version, such as `1.22.1-9`, or `1.22.*` for all that begin so");
+        let _ = refused.says("is not a version for apt, such as `1.22.1-9`, or `1.22.*` for all that begin so");
     }
 }
 
@@ -60,6 +62,9 @@ fn a_title_names_at_most_four_packages() {
     let sandbox = Sandbox::new();
     std::fs::create_dir_all(sandbox.at("tree/var/lib/dpkg/updates")).unwrap();
     let _ = sandbox.write("tree/var/lib/dpkg/status", "");
+    std::fs::create_dir_all(sandbox.at("tree/usr/bin")).unwrap();
+    let program = sandbox.write("tree/usr/bin/apt-get", "");
+    std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).unwrap();
     for (names, title) in [
         ("\"aa\", \"bb\", \"cc\", \"dd\"", "package aa, bb, cc, dd: install"),
         ("\"aa\", \"bb\", \"cc\", \"dd\", \"ee\"", "package aa, bb, cc and 2 more: install aa, bb, cc, dd, ee"),
@@ -67,6 +72,25 @@ fn a_title_names_at_most_four_packages() {
         let manifest = sandbox.manifest(&package(&format!("names = [{names}]")));
         let _ = sandbox.run(&["plan", "--root", &sandbox.at("tree"), "--steps", &manifest]).expect(0).says(title);
     }
+}
+
+#[test]
+fn a_name_that_no_family_has_is_refused_by_each_rule() {
+    let refused = validate(&package("names = [\"ngin*\"]")).expect(2);
+    let _ = refused.says("`ngin*` is not a package name for apt: it has at least two of").says("for dnf: it has only");
+}
+
+#[test]
+fn a_plan_names_the_missing_package_manager() {
+    let sandbox = Sandbox::new();
+    std::fs::create_dir_all(sandbox.at("tree/var/lib/dpkg/updates")).unwrap();
+    let _ = sandbox.write("tree/var/lib/dpkg/status", "");
+    let plan = |name: &str| {
+        let manifest = sandbox.manifest(&package(&format!("names = [\"{name}\"]")));
+        sandbox.run(&["plan", "--root", &sandbox.at("tree"), "--steps", &manifest]).expect(1)
+    };
+    let _ = plan("nginx").says("the program `apt-get` is missing").says("install apt-get, or limit this resource");
+    let _ = plan("tree.x86_64").says("hint: for apt, write tree:amd64");
 }
 
 #[test]
@@ -134,8 +158,11 @@ fn a_repository_of_another_family_is_refused_at_plan() {
 fn a_release_is_only_for_the_family_that_has_them() {
     let upgrade =
         |release: &str| format!("[[resource]]\nkind = \"upgrade\"\nscope = \"all\"\nrelease = \"{release}\"\n");
-    let _ = validate(&upgrade("2023.10.20260105")).expect(0);
-    for wrong in ["2023.*", "", "latest", "2023..1", "2023.10 --nogpgcheck"] {
+    // Amazon Linux's, RHEL's, Fedora's.
+    for release in ["2023.10.20260105", "9.4", "42"] {
+        let _ = validate(&upgrade(release)).expect(0);
+    }
+    for wrong in ["2023.*", "", "latest", "2023..1", "2023.10", "2023.10.2026", "2023.10 --nogpgcheck"] {
         let _ = validate(&upgrade(wrong)).expect(2).says("is not a release, such as 2023.10.20260105");
     }
     let sandbox = Sandbox::new();

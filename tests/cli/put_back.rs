@@ -360,3 +360,47 @@ fn a_users_link_has_no_file_of_root_put_back() {
     assert!(!said.stdout.contains("put back: /etc/site"), "{said:?}");
     assert_eq!(machine.read("etc/site"), "new\n");
 }
+
+/// Runs the agent in a boot with this id, as the timer or as a person.
+fn in_boot(machine: &Machine, boot: &str, is_timer: bool, arguments: &[&str]) -> Finished {
+    machine.write("boot-id", format!("{boot}\n"));
+    let script = format!("mount --bind {} /proc/sys/kernel/random/boot_id; exec \"$@\"", machine.at("boot-id"));
+    let mut command = machine.sandbox.shell(&script);
+    let _ = command.arg(env!("CARGO_BIN_EXE_glovo-bootstrap")).args(arguments);
+    if is_timer {
+        let _ = command.env("GLOVO_BOOTSTRAP_UNATTENDED", "1");
+    }
+    Finished::from(command.output().unwrap())
+}
+
+#[test]
+fn the_timer_leaves_a_refused_version_alone_in_this_boot() {
+    let machine = Machine::new();
+    let run = |boot: &str, is_timer: bool, text: &str, target: &str| {
+        let manifest = machine.sandbox.manifest(&site(text, Some("new\n"), target));
+        in_boot(&machine, boot, is_timer, &["run", "--steps", &manifest])
+    };
+    let starts = || machine.unit("app.service")["starts"].as_u64().unwrap();
+    let _ = run("a", false, "good\n", "one").expect(0);
+    let _ = run("a", true, "bad\n", "two").expect(1).says("put back: /etc/current, /etc/site");
+    assert_eq!(starts(), 3);
+    // Neither the file nor the link of the refused version, and no restart.
+    let left = run("a", true, "bad\n", "two").expect(0);
+    let left = left.says("stays as it is: app.service refused this version at 20").says("`glovo-bootstrap run");
+    assert_eq!((left.stdout.matches("stays as it is").count(), starts()), (2, 3), "{}", left.stdout);
+    assert_eq!((machine.read("etc/site").as_str(), machine.read("etc/extra").as_str()), ("good\n", "new\n"));
+    let _ = machine.sandbox.run(&["status"]).expect(0).says("app.service refused this version");
+    // A new version, a reboot, and a person.
+    let _ = run("a", true, "bad again\n", "two").expect(1).says("put back: /etc/site");
+    assert_eq!(starts(), 5);
+    let _ = run("a", true, "bad again\n", "two").expect(0);
+    assert_eq!(starts(), 5);
+    let _ = run("b", true, "bad again\n", "two").expect(1).says("put back");
+    let _ = run("b", true, "bad again\n", "two").expect(0);
+    let _ = run("b", false, "bad again\n", "two").expect(1).says("put back");
+    assert_eq!(starts(), 9);
+    // Not a marker: what a person could start is not refused any longer.
+    let _ = run("b", true, "good again\n", "two").expect(0).says("2 changes");
+    let record = fs::metadata(machine.at("run/glovo-bootstrap/refused.json")).unwrap();
+    assert_eq!(record.permissions().mode() & 0o7777, 0o600);
+}

@@ -80,7 +80,7 @@ fn the_built_in_steps_are_recorded_with_their_variables() {
     let set = ["--set", "jar_url=https://a/x", "--set", &digest, "--set", "config_bucket=b", "nonsense"];
     let _ = user_data(&sandbox, &set).expect(2).says("there is no step `nonsense`");
     let using = "using the built-in steps as recorded by user-data on 20";
-    let _ = sandbox.run(&["validate"]).expect(0).says(using).says("8 steps");
+    let _ = sandbox.run(&["validate"]).expect(0).says(using).says("10 steps");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn what_may_hold_a_secret_is_not_recorded() {
     assert!(!fs::read_to_string(sandbox.at(RECORD)).unwrap().contains("canary"));
     for command in ["run", "plan", "validate"] {
         let refused = sandbox.run(&[command]).expect(2).says("the value of `name` that user-data gave is not recorded");
-        let _ = refused.says("--set name=VALUE");
+        let _ = refused.says("--set-secret-file name=FILE");
     }
     assert_eq!(content(&sandbox), "https://a/x?sig=canary-7461 ");
     let _ = sandbox.run(&["run", "--set", "name=x"]).expect(0).says("using ");

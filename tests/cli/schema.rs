@@ -42,7 +42,7 @@ fn step_files(directory: &str) -> Vec<String> {
 fn an_editor_accepts_every_step_and_example() {
     let sandbox = Sandbox::new();
     let mut files = [step_files("steps"), step_files("steps/new")].concat();
-    assert_eq!(files.len(), 8 + 4);
+    assert_eq!(files.len(), 10 + 4);
     let names = ["jar", "python", "node", "go", "static-site", "worker"];
     files.extend(names.map(|name| format!("{REPOSITORY}/examples/{name}/manifest.toml")));
     files.extend(step_files("examples/world").into_iter().filter(|path| !path.ends_with("/cases.toml")));

@@ -9,10 +9,11 @@ use crate::rooms::{product_files, root};
 const OF_A_FAMILY: [&str; 12] =
     ["apt", "dpkg", "deb", "deb822", "debian", "ubuntu", "debconf", "dnf", "rpm", "rpmdb", "yum", "versionlock"];
 /// The places outside the folder of the family that may have these words, with the reason.
-const EXCEPTIONS: [(&str, &str, &str); 18] = [
+const EXCEPTIONS: [(&str, &str, &str); 22] = [
     ("packages.rs", "apt::Apt,", "the line of the family"),
     ("packages.rs", "dnf::Dnf,", "the line of the family"),
     ("packages.rs", "pub mod rpm;", "the reader of this family's database"),
+    ("resource/package.rs", "For apt, the system", "what the reference says of this family"),
     ("resource/package.rs", "dnf", "what the reference says of both families"),
     ("resource/upgrade.rs", "dnf", "the same"),
     ("resource/apt_repository.rs", "", "a kind of this family alone; another family brings a kind of its own"),
@@ -24,10 +25,13 @@ const EXCEPTIONS: [(&str, &str, &str); 18] = [
     ("resource/package_file.rs", "_amd64.deb\"", "the file of the example, which has the ending of one family"),
     ("host/facts.rs", "", "names of architectures that manifests use"),
     ("value/distribution.rs", "", "names of distributions that manifests use"),
-    ("deploy/preflight.rs", "(\"ubuntu\", Some(\"Ubuntu\"), &[\"ubuntu\"]),", "a system that EC2 names"),
-    ("deploy/preflight.rs", "(\"debian\", None, &[\"debian\"]),", "the same"),
+    ("deploy/preflight/image.rs", "(\"ubuntu\", Some(\"Ubuntu\"), &[\"ubuntu\"]),", "a system that EC2 names"),
+    ("deploy/preflight/image.rs", "(\"debian\", None, &[\"debian\"]),", "the same"),
     ("host/root/way.rs", "ubuntu", "a directory that a distribution lets a group write, with any package manager"),
-    ("deploy/", "Ubuntu 18.04 LTS in eu-central-1", "the AMI of the script that deploy replaces"),
+    ("deploy/preflight/image.rs", "ubuntu/server/24.04", "the image of new stacks"),
+    ("deploy/preflight/image.rs", "documentation.ubuntu.com", "the source of that"),
+    ("deploy/preflight/image.rs", "(\"debian-10\", 241)", "an image whose systemd is old"),
+    ("deploy/settings.rs", "newest image of Ubuntu 24.04 LTS", "the image of new stacks"),
 ];
 
 /// The code of each file without comments, and the file's path below `src/`.

@@ -19,6 +19,8 @@ pub struct Request {
     pub operation: String,
     /// The header `X-Amz-Expected-Bucket-Owner`.
     pub bucket_owner: String,
+    /// The header in which a login has its token, or the proof that it holds a key.
+    pub token: String,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -110,6 +112,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
             "authorization" => request.authorization = value.into(),
             "x-amz-target" => request.operation = value.into(),
             "x-amz-expected-bucket-owner" => request.bucket_owner = value.into(),
+            "x-amz-sso_bearer_token" | "dpop" => request.token = value.into(),
             "content-length" => length = value.parse().ok()?,
             _ => {}
         }

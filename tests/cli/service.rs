@@ -217,6 +217,17 @@ fn a_clock_that_was_set_since_its_start_hides_no_restart() {
 }
 
 #[test]
+fn a_file_that_was_missing_at_its_start_restarts_nothing() {
+    let machine = Machine::new();
+    machine.write(UNIT, unit("true", ""));
+    machine.systemctl(&["start", "app.service"]);
+    let later = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 2;
+    machine.systemctl(&["test-set", "app.service", &format!("{{\"wall\": {later}, \"since\": 9000000000000000000}}")]);
+    let manifest = service(&RUNNING.replace("[\"", "[\"/etc/app.d/site\", \""));
+    let _ = machine.plan(&manifest).expect(0).says("plan: 0 changes");
+}
+
+#[test]
 fn a_path_that_nothing_brings_is_a_warning_of_its_restart() {
     let machine = Machine::new();
     let declared = |path: &str| {
@@ -239,5 +250,29 @@ fn a_path_that_nothing_brings_is_a_warning_of_its_restart() {
         }
         let valid = machine.sandbox.run(&["validate", "--steps", &machine.sandbox.manifest(&declared)]).expect(0);
         assert!(!valid.stderr.contains("note:"), "{valid:?}");
+    }
+}
+
+#[test]
+fn a_file_of_a_failed_or_left_out_resource_is_declared() {
+    let machine = Machine::new();
+    let file = |path: &str, more: &str| format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\n{more}\n");
+    let reads = |path: &str| service(&format!("running = true\nrestart_on = [\"{path}\"]"));
+    let unit = self::file("/etc/systemd/system/app.service", &unit("true", ""));
+    let words = "which does not exist and no earlier resource declares";
+    for (resources, code, is_told) in [
+        (file("/etc/failed", "source = \"file:///none\"") + &unit + &reads("/etc/failed"), 1, false),
+        (
+            file("/etc/other", "content = \"\"\nwhere = { \"host.hostname\" = \"none.example.com\" }")
+                + &unit
+                + &reads("/etc/other"),
+            0,
+            false,
+        ),
+        (unit.clone() + &reads("/etc/late") + &file("/etc/late", "content = \"\""), 0, true),
+        (unit.clone() + &reads("/etc/none"), 0, true),
+    ] {
+        let planned = machine.plan(&resources).expect(code);
+        assert_eq!(planned.stdout.contains(words), is_told, "{}", planned.stdout);
     }
 }

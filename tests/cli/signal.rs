@@ -5,8 +5,10 @@ use std::{fs, process::Command, sync::Mutex};
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
+    journald::Journald,
     sandbox::{Finished, Sandbox, eventually, is_alive},
     server::{Reply, Request, Server},
+    standin::Machine,
 };
 
 const DOCUMENT: &str =
@@ -160,6 +162,22 @@ fn a_failing_step_is_named_at_once_and_explained_in_one_block() {
         // A login prompt may stand in the console's last line, so the block begins a line of its own.
         assert!(aws.console().starts_with(&format!("\n{block}")), "{}", aws.console());
     }
+}
+
+#[test]
+fn the_block_of_a_failure_is_in_the_journal() {
+    let aws = Aws { sandbox: Machine::new().sandbox, ..Aws::new() };
+    let _ = aws.sandbox.write("console", "");
+    let journald = Journald::listen(&aws.sandbox);
+    aws.manifest("echo it is not right >&2; exit 1");
+    let _ = aws.run(&[]).expect(1);
+    let records = journald.records();
+    let blocks: Vec<&String> =
+        records.iter().filter(|record| record.contains("BEGIN GLOVO-BOOTSTRAP FAILURE")).collect();
+    let [block] = blocks[..] else { panic!("{records:?}") };
+    assert!(block.contains("SYSLOG_IDENTIFIER=glovo-bootstrap\n") && block.contains("\nstep: second\n"), "{block}");
+    // The run is a process of its own, and its changes are records.
+    assert!(records.iter().any(|record| record.contains("GLOVO_STEP=first\n")), "{records:?}");
 }
 
 #[test]

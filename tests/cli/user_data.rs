@@ -65,3 +65,16 @@ fn what_cannot_work_is_refused_with_a_hint() {
         let _ = sandbox.run(&[&["user-data"], arguments].concat()).expect(2).says(words);
     }
 }
+
+#[test]
+fn a_secret_of_a_file_of_this_machine_is_refused() {
+    let sandbox = Sandbox::new();
+    let secret = sandbox.write("token", "canary");
+    for secret in [format!("token={secret}"), "token=-".into()] {
+        for arguments in [&["--set-secret-file", &*secret][..], &[&format!("--set-secret-file={secret}")]] {
+            let refused = sandbox.run(&[&["user-data", "--baked", "--"], arguments].concat()).expect(2);
+            let refused = refused.says("`--set-secret-file` is not for user-data: the machine does not have the file");
+            let _ = refused.says("hint: name the secret's store in the manifest: token = { secret = \"ssm:///PATH\" }");
+        }
+    }
+}

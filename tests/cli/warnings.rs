@@ -51,6 +51,30 @@ fn braces_in_a_value_are_told() {
 }
 
 #[test]
+fn a_default_can_be_the_value_of_another_variable() {
+    let sandbox = Sandbox::new();
+    let _ = sandbox.write("steps/10-a.toml", format!("name = \"a\"\n{}", link("{{ build }}")));
+    let _ = sandbox.write("steps/variables.toml", "version = \"/1\"\nbuild = \"{{ version }}\"\n");
+    let plan = |given: &[&str]| {
+        let plan = sandbox.run(&[&["plan", "--steps", &sandbox.at("steps")], given].concat()).expect(0);
+        assert!(!plan.stderr.contains("`{{ version }}`"), "{}", plan.stderr);
+        plan
+    };
+    let _ = plan(&[]).says("create link to /1");
+    let _ = plan(&["--set", "version=/2"]).says("create link to /2");
+    let _ = plan(&["--set", "version=/2", "--set", "build=/3"]).says("create link to /3");
+    // The other one may be a secret.
+    let file = sandbox.write("secret", "/hunter22\n");
+    let given = format!("version={file}");
+    let arguments = ["validate", "--steps", &sandbox.at("steps"), "--set-secret-file", &given];
+    let _ = sandbox.run(&arguments).expect(2).says("holds the secret `build`");
+    // A circle is no value.
+    let _ = sandbox.write("steps/variables.toml", "version = \"{{ build }}\"\nbuild = \"{{ version }}\"\n");
+    let circle = sandbox.run(&["plan", "--steps", &sandbox.at("steps")]).expect(2);
+    let _ = circle.says("the default of variable `build` leads back to itself");
+}
+
+#[test]
 fn a_file_that_is_no_step_is_named() {
     let sandbox = Sandbox::new();
     for name in ["10-a.toml", "10-a.tml", "10-a.toml.bak", "10-a.toml~", ".10-a.toml.swp", "#10-a#", "README.md"] {
@@ -94,5 +118,42 @@ fn a_wrong_type_is_told_in_the_words_of_the_manual() {
     ] {
         let manifest = sandbox.manifest(&format!("[[resource]]\n{fields}\n"));
         let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(2).says(words);
+    }
+}
+
+#[test]
+fn a_file_that_waits_for_its_secret_is_declared() {
+    let sandbox = Sandbox::new();
+    let file = |path: &str, content: &str| {
+        format!("[[step.resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"{content}\"\nsecret = true\n")
+    };
+    let steps = [
+        "[variables]\ntoken = { secret = \"ssm:///app/token\" }\n[[step]]\nname = \"a\"\n",
+        &file("/etc/app/a.key", "{{ token }}"),
+        &file("/etc/app/b.key", ""),
+        "[[step.resource]]\nkind = \"service\"\nname = \"app\"\nrunning = true\nrestart_on = [\"/etc/app/a.key\", ",
+        "\"/etc/app/b.key\"]\n",
+    ];
+    let steps = sandbox.write("steps.toml", steps.concat());
+    let told = sandbox.run(&["validate", "--steps", &steps]).expect(0);
+    assert!(!told.stderr.contains("no resource declares"), "{}", told.stderr);
+}
+
+#[test]
+fn a_secret_that_every_user_could_read_is_told() {
+    let sandbox = Sandbox::new();
+    let file = |more: &str| format!("[[resource]]\nkind = \"file\"\npath = \"/etc/app/key\"\n{more}");
+    let source = "source = \"ssm:///app/key\"\n";
+    for (more, is_told) in [
+        (format!("{source}mode = \"0644\"\n"), true),
+        ("content = \"\"\nsecret = true\nmode = \"0604\"\n".to_owned(), true),
+        (format!("{source}mode = \"0640\"\ngroup = \"0\"\n"), false),
+        (source.to_owned(), false),
+        ("content = \"\"\nmode = \"0644\"\n".to_owned(), false),
+    ] {
+        let told = validate(&sandbox, &file(&more), &[]);
+        let words = "lets every user of the machine read the secret";
+        assert_eq!(told.stderr.contains(words), is_told, "{more}{}", told.stderr);
+        assert_eq!(told.stderr.contains("hint: mode = \"0600\""), is_told, "{}", told.stderr);
     }
 }

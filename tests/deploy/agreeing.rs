@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use crate::{
@@ -13,17 +13,21 @@ use crate::{
 
 /// Runs the command on a terminal, and types this text when it asks.
 fn on_a_terminal(operator: &Operator, arguments: &[&str], variables: &[(&str, &str)], typed: &str) -> Finished {
-    let inner = operator.command(arguments, variables);
+    answering(operator, &operator.command(arguments, variables), "[y/N] ", typed)
+}
+
+/// Runs a command on a terminal, and types a text after a question with this end.
+pub fn answering(operator: &Operator, inner: &Command, question: &str, typed: &str) -> Finished {
     let words = std::iter::once(inner.get_program()).chain(inner.get_args());
     let quoted = words.map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''")));
     let line = quoted.collect::<Vec<_>>().join(" ");
-    let mut command = std::process::Command::new("script");
+    let mut command = Command::new("script");
     let _ = command.args(["-qec", &line, "/dev/null"]).env_clear().current_dir(&operator.sandbox.path);
     let _ = command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "dumb");
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let mut shown = vec![];
-    while !shown.ends_with(b"[y/N] ") {
+    while !shown.ends_with(question.as_bytes()) {
         let mut byte = [0];
         screen.read_exact(&mut byte).unwrap_or_else(|_| panic!("it did not ask: {}", String::from_utf8_lossy(&shown)));
         shown.extend(byte);

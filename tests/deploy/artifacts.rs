@@ -38,6 +38,7 @@ fn machines_get_keys_and_digests_of_the_program_and_files() {
         "--signal glovo-app/BlueGroup",
         "--set jar_url=https://jars.example.com/app.jar",
         "--set config_bucket=artifacts/glovo-app/config/",
+        "--set build_number=1",
         "--set nginx_site_sha256=",
         "--set unit_sha256=",
     ] {
@@ -62,6 +63,20 @@ fn what_is_in_the_bucket_already_is_not_sent_again() {
     let variables = [NO_USER_DATA, ("BUILD_NUMBER", "2")];
     let _ = operator.deploy(&strs(&other), &variables).expect(0).says("already there: s3://artifacts/glovo-app/agent/");
     assert!(of(&operator.calls(), "PutObject").is_empty());
+}
+
+#[test]
+fn own_steps_get_the_build_number_if_they_use_it() {
+    for (target, is_given) in [("/{{ build_number }}", true), ("/x", false)] {
+        let operator = Operator::new();
+        let steps = format!("name = \"a\"\n[[resource]]\nkind = \"link\"\npath = \"/opt/a\"\ntarget = \"{target}\"\n");
+        let steps = operator.sandbox.write("steps/10-a.toml", steps);
+        let create = operator.with_agent(&["create-stack", "--yes", "--steps", &steps]);
+        let create: Vec<&str> = strs(&create).into_iter().take_while(|argument| *argument != "--set").collect();
+        let _ = operator.deploy(&create, &[NO_USER_DATA, ("BUILD_NUMBER", "7")]).expect(0);
+        let template = of(&operator.calls(), "CreateChangeSet")[0].get("TemplateBody").to_owned();
+        assert_eq!(template.contains("--set build_number=7"), is_given, "{template}");
+    }
 }
 
 #[test]

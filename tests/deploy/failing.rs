@@ -2,7 +2,7 @@
 
 use crate::{
     operator::Operator,
-    tape::{changes, of, shares},
+    tape::{Turn, changes, of, shares},
     world::{BLUE, Event, GREEN, Group, Scene},
 };
 
@@ -54,7 +54,9 @@ fn what_the_machines_are_at_is_told_while_they_are_waited_for() {
             .collect();
         world.console = "[ 9.0] cloud-init[9]: step 2/8 enable_swap: 1 change (800 ms)\r\n".into();
         let machines = ["i-new-1", "i-new-2"].map(|id| (id.to_owned(), "2".to_owned()));
-        let _ = world.groups.insert("Green", Group { min: 1, desired: 2, max: 3, machines: machines.into() });
+        let _ = world
+            .groups
+            .insert("Green", Group { min: 1, desired: 2, max: 3, machines: machines.into(), scheduled: None });
     });
     let said = operator.update("2").expect(1);
     for (words, times) in [
@@ -83,7 +85,7 @@ fn a_machine_without_the_program_is_quoted_from_its_console() {
         world.console =
             "[ 9.0] up\r\nglovo-bootstrap: https://b.s3.test/agent: HTTP Error 403: Forbidden AccessDenied\r\n".into();
         let machines = [("i-new-1".to_owned(), "2".to_owned())].into();
-        let _ = world.groups.insert("Green", Group { min: 1, desired: 2, max: 3, machines });
+        let _ = world.groups.insert("Green", Group { min: 1, desired: 2, max: 3, machines, scheduled: None });
     });
     let said = operator.update("2").expect(1);
     let words = "i-new-1: glovo-bootstrap: https://b.s3.test/agent: HTTP Error 403: Forbidden AccessDenied";
@@ -190,4 +192,39 @@ fn no_changes_are_no_failure() {
         let left: &[&str] = if refuses { &["CreateChangeSet"] } else { &["CreateChangeSet", "DeleteChangeSet"] };
         assert_eq!(changes(&calls), left, "nothing is left behind");
     }
+}
+
+/// An operator whose blue slot, with build 1, is to shrink in a quarter of an hour.
+fn after_a_deploy() -> Operator {
+    let operator = Operator::serving();
+    operator.content("2");
+    let _ = operator.deploy(&["update-stack", "--yes", "--pause", "0s"], &[("BUILD_NUMBER", "2")]).expect(0);
+    assert!(operator.world(|world| world.groups["Blue"].scheduled.is_some()));
+    operator.content("3");
+    drop(operator.calls());
+    operator
+}
+
+#[test]
+fn a_cancellation_that_fails_leaves_no_change_set() {
+    let operator = after_a_deploy();
+    let throttled = (0..6).map(|_| Turn::Refusal(400, "Throttling", "Rate exceeded"));
+    operator.tape.script("DeleteScheduledAction", throttled);
+    let _ = operator.deploy(&["update-stack", "--yes", "--patience", "0s"], &[("BUILD_NUMBER", "3")]).expect(75);
+    let calls = operator.calls();
+    assert_eq!(changes(&calls).last(), Some(&"DeleteChangeSet"), "{:?}", changes(&calls));
+    assert!(of(&calls, "ExecuteChangeSet").is_empty());
+}
+
+#[test]
+fn a_fill_that_does_not_begin_lets_the_idle_slot_shrink() {
+    let operator = after_a_deploy();
+    operator.tape.script("ExecuteChangeSet", [Turn::Refusal(403, "AccessDenied", "no")]);
+    let _ = operator
+        .deploy(&["update-stack", "--yes"], &[("BUILD_NUMBER", "3")])
+        .expect(1)
+        .says("blue (build 1) keeps 2 machines for 15 min 00 s, then 1, for deploy rollback");
+    let calls = operator.calls();
+    assert_eq!(changes(&calls).last(), Some(&"PutScheduledUpdateGroupAction"), "{:?}", changes(&calls));
+    assert!(operator.world(|world| world.groups["Blue"].scheduled.is_some()));
 }

@@ -22,19 +22,25 @@ fn interrupted_at(operator: &Operator, operation: &str, turns: usize) -> Finishe
     update.finish()
 }
 
+/// Deploys a build without a second attempt of any call, once something has changed.
+fn hasty(operator: &Operator, build: &str) -> Finished {
+    let hasty = ["update-stack", "--yes", "--pause", "0s", "--keep-for", "0s", "--patience", "0s"];
+    operator.deploy(&hasty, &[("BUILD_NUMBER", build)])
+}
+
 #[test]
 fn throttled_polling_goes_on() {
     let operator = Operator::serving();
     operator.content("2");
-    // The first request for events comes before the change. Six refusals exceed the retries of a call.
+    // The first request for events comes before the change.
     let throttle = |first: usize| (0..first).map(|_| Turn::Usual).chain((0..6).map(|_| throttled()));
     operator.tape.script("DescribeStackEvents", throttle(1));
-    let told = operator.update("2").expect(0).says("every serving target runs build 2");
+    let told = hasty(&operator, "2").expect(0).says("every serving target runs build 2");
     assert!(told.stderr.contains("CloudFormation does not answer, still trying"), "{}", told.stderr);
     assert_eq!(of(&operator.calls(), "ExecuteChangeSet").len(), 1);
     operator.content("3");
     operator.tape.script("DescribeStacks", throttle(1));
-    let _ = operator.update("3").expect(0).says("every serving target runs build 3");
+    let _ = hasty(&operator, "3").expect(0).says("every serving target runs build 3");
     assert_eq!(of(&operator.calls(), "ExecuteChangeSet").len(), 1);
 }
 
@@ -44,7 +50,7 @@ fn a_silent_balancer_costs_a_healthy_build_no_traffic() {
     operator.content("2");
     // The first check succeeds. Then, at the first share, the balancer is silent for longer than the retries of a call.
     operator.tape.script("DescribeTargetHealth", std::iter::once(Turn::Usual).chain((0..6).map(|_| throttled())));
-    let told = operator.update("2").expect(0).says("every serving target runs build 2");
+    let told = hasty(&operator, "2").expect(0).says("every serving target runs build 2");
     assert!(told.stderr.contains("the balancer does not answer, still trying"), "{}", told.stderr);
     assert_eq!(shares(&operator.calls()), [["90", "10"], ["50", "50"], ["0", "100"]]);
 }
@@ -119,13 +125,11 @@ fn watching_ends_with_what_the_stack_ends_with() {
 fn ctrl_c_before_the_traffic_moves_leaves_it_where_it_is() {
     let operator = Operator::serving();
     operator.content("2");
-    operator.world(|world| {
-        let _ = world.health.insert("Green", [vec!["initial", "initial"]].into());
-    });
+    operator.health("Green", [vec!["initial", "initial"]]);
     let _ = interrupted_at(&operator, "DescribeTargetHealth", 3)
         .expect(130)
         .says("green (build 2) receives 0 % of the traffic");
-    assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "ExecuteChangeSet"]);
+    assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "ExecuteChangeSet", "PutScheduledUpdateGroupAction"]);
 }
 
 #[test]
@@ -154,8 +158,9 @@ fn ctrl_c_after_the_rollback_of_traffic_names_the_rest() {
     let _ = running
         .finish()
         .expect(130)
-        .says("detached from glovo-app: blue (build 1) serves all traffic; machine counts and parameters are not updated yet")
-        .says("hint: glovo-bootstrap deploy rollback --build 1 --stack glovo-app");
+        .says("detached from glovo-app: blue (build 1) receives 33 % of the traffic; its machine counts and parameters")
+        .says("to continue: glovo-bootstrap deploy rollback --build 1 --stack glovo-app")
+        .says("to move all traffic at once: glovo-bootstrap deploy rollback --now --build 1 --stack glovo-app");
     let _ = operator.deploy(&["rollback", "--build", "1"], &[]).expect(0).says("rollback complete: blue (build 1)");
     let _ = operator.deploy(&["drift"], &[]).expect(0);
 }

@@ -4,15 +4,23 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
 mod agreeing;
+mod alarms;
 mod artifacts;
 mod build_number;
+mod converge;
 mod documents;
+mod every_call;
 mod failing;
+mod front_door;
+mod login;
 mod losing;
 mod operator;
+mod own_user_data;
+mod permissions;
 mod preflight;
 mod preview;
 mod reporting;
+mod role;
 mod rolling_back;
 mod rolling_out;
 #[allow(dead_code, reason = "shared with tests/cli")]
@@ -26,6 +34,7 @@ mod settings;
 mod states;
 mod tape;
 mod trusted;
+mod variables;
 mod verbs;
 mod visible;
 mod weighted_dns;

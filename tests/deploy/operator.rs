@@ -81,8 +81,9 @@ impl Operator {
 
     /// Returns the command `deploy` with these arguments and only these variables.
     pub fn command(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
-        let is_quick =
-            |verb: &&str| ["status", "diagnose", "history", "render"].iter().any(|quick| verb.ends_with(quick));
+        let is_quick = |verb: &&str| {
+            ["status", "diagnose", "history", "render", "release"].iter().any(|quick| verb.ends_with(quick))
+        };
         let waits = !arguments.iter().any(is_quick);
         let poll: &[&str] = if waits { &["--poll", "10ms"] } else { &[] };
         let all: Vec<&str> = ["deploy"].iter().chain(arguments).chain(poll).copied().collect();
@@ -102,9 +103,11 @@ impl Operator {
         Finished::from(self.command(arguments, variables).output().expect("unshare, as root"))
     }
 
-    /// Deploys a build with this number to the existing stack, and moves its traffic without delay.
+    /// Deploys a build with this number to the existing stack, and moves its traffic without delay. The previous build keeps
+    /// one machine from then on.
     pub fn update(&self, build: &str) -> Finished {
-        self.deploy(&["update-stack", "--yes", "--pause", "0s"], &[("BUILD_NUMBER", build)])
+        let at_once = ["update-stack", "--yes", "--pause", "0s", "--keep-for", "0s"];
+        self.deploy(&at_once, &[("BUILD_NUMBER", build)])
     }
 
     /// Adds the arguments for machines that download a program for `x86_64` and run the built-in steps.
@@ -132,6 +135,11 @@ impl Operator {
 
     pub fn world<T>(&self, with: impl FnOnce(&mut World) -> T) -> T {
         self.tape.world(with)
+    }
+
+    /// Sets the balancer's states of a slot's machines, one row for each request. The last row repeats.
+    pub fn health(&self, slot: &'static str, rows: impl IntoIterator<Item = Vec<&'static str>>) {
+        self.world(|world| _ = world.health.insert(slot, rows.into_iter().collect()));
     }
 
     /// Returns a parameter of the stack.

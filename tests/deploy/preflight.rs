@@ -56,8 +56,8 @@ fn security_groups_must_be_there_and_in_the_vpc_of_the_subnets() {
 #[test]
 fn the_image_must_be_there_and_fit_the_instance_type() {
     let _ = refused(as_it_is, &[("AMIID", "ami-1")]).says("AMI ami-1: InvalidAMIID.NotFound: 'ami-1' does not exist");
-    let _ =
-        refused(arm, &[("AMIID", "ami-2")]).says("instance type t2.micro is for x86_64, but AMI ami-2 is for arm64");
+    let _ = refused(arm, &[("AMIID", "ami-2"), ("INSTANCETYPE", "t3.small")])
+        .says("instance type t3.small is for x86_64, but AMI ami-2 is for arm64");
     let _ = accepted(arm, &[("AMIID", "ami-2"), ("INSTANCETYPE", "t4g.small")]);
     let _ = refused(as_it_is, &[("INSTANCETYPE", "t2.giant")]).says("instance type t2.giant: InvalidInstanceType");
 }
@@ -139,7 +139,7 @@ fn own_steps_need_an_image_that_they_can_work_on() {
 #[test]
 fn the_account_s_quota_must_have_room_for_the_new_machines() {
     let _ = refused(|world| world.quota = Some((8, vec![2, 4])), &[]).says(
-        "quota: 2 machines of t2.micro need 4 vCPUs; 6 of the 8 that this account may run are in use (quota L-1216C47A)",
+        "quota: 2 machines of t3.micro need 4 vCPUs; 6 of the 8 that this account may run are in use (quota L-1216C47A)",
     );
     let _ = accepted(|world| world.quota = Some((10, vec![2, 4])), &[]);
     // A missing permission to read does not prevent the deploy.
@@ -219,4 +219,33 @@ fn a_missing_permission_is_named() {
         .says("credentials: InvalidClientTokenId: The security token is invalid (check the credentials, and this machine's clock)")
         .says("allow ec2:DescribeImages in the caller's IAM policy");
     assert!(changes(&operator.calls()).is_empty());
+}
+
+#[test]
+fn a_public_zone_is_found_behind_private_ones_of_its_name() {
+    let operator = Operator::new();
+    operator.world(|world| {
+        world.zones = vec!["private example.com.", "private example.com.", "example.com.", "private zebra.com."];
+    });
+    let _ = operator.deploy(&["create-stack", "--yes"], &[("DNSRECORD", "app.example.com")]).expect(0);
+    assert_eq!(operator.parameter("HostedZoneId"), "Z3");
+    // Without a public one, the search ends with the zones of this name.
+    let operator = Operator::new();
+    operator.world(|world| world.zones = vec!["private example.com.", "private zebra.com."]);
+    let _ = operator
+        .deploy(&["create-stack", "--yes"], &[("DNSRECORD", "app.example.com")])
+        .expect(2)
+        .says("DNS: Route 53 has no public zone for app.example.com");
+}
+
+#[test]
+fn what_is_only_for_now_is_no_fault_of_the_settings() {
+    for operation in ["GetCallerIdentity", "DescribeSubnets", "DescribeImages", "GetServiceQuota"] {
+        let operator = Operator::new();
+        operator.world(|world| world.quota = Some((8, vec![2])));
+        operator.tape.script(operation, (0..6).map(|_| Turn::Refusal(400, "Throttling", "Rate exceeded")));
+        let told = operator.deploy(&["create-stack", "--yes"], &[]).expect(75).says("Throttling: Rate exceeded");
+        assert!(!told.stderr.contains("these settings cannot be deployed"), "{operation}: {}", told.stderr);
+        assert!(changes(&operator.calls()).is_empty());
+    }
 }

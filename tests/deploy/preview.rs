@@ -45,7 +45,7 @@ fn plan_shows_each_property_before_and_after() {
         "build 1 → 2: green is filled with 2 machines",
         "no downtime",
         "parameter GreenVersionId: (none) → 2",
-        "parameter GreenInstanceType: t2.micro → t3.small",
+        "parameter GreenInstanceType: t3.micro → t3.small",
         "~ GreenLaunchTemplate (AWS::EC2::LaunchTemplate)\n",
         "/Properties/LaunchTemplateData/ImageId: ami-1 → ami-2",
         "/Properties/LaunchTemplateData/UserData:\n",

@@ -44,9 +44,7 @@ fn status_names_the_machines_of_each_build_where_they_differ() {
 #[test]
 fn status_names_what_is_not_healthy() {
     let operator = Operator::serving();
-    operator.world(|world| {
-        let _ = world.health.insert("Blue", [vec!["healthy", "unhealthy"]].into());
-    });
+    operator.health("Blue", [vec!["healthy", "unhealthy"]]);
     let _ =
         operator.deploy(&["status"], &[]).expect(1).says("every serving target runs build 1; not healthy: i-blue11");
     operator.world(|world| world.groups.get_mut("Blue").unwrap().machines.clear());

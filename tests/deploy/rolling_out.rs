@@ -1,6 +1,7 @@
 //! Deploying a new build with two slots.
 
 use nix::sys::signal::Signal;
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     operator::Operator,
@@ -8,10 +9,11 @@ use crate::{
     world::{BLUE, GREEN, group_name},
 };
 
-/// The user-data of both slots, as literals in the template.
+/// The user-data of both slots, as literals in the template, without the frame that signals.
 fn user_data(template: &str) -> Vec<String> {
     let literals = template.lines().filter_map(|line| line.trim().strip_prefix("Fn::Base64: "));
-    literals.map(|literal| serde_json::from_str(literal).unwrap()).collect()
+    let texts = literals.map(|literal| serde_json::from_str::<String>(literal).unwrap());
+    texts.map(|text| text.split("END-").nth(1).map_or(text.clone(), |own| own[64 + 2..].to_owned())).collect()
 }
 
 #[test]
@@ -31,9 +33,9 @@ fn a_new_stack_is_made_with_blue_filled_and_all_traffic_on_it() {
         ("VpcId", "vpc-1"),
         ("Subnets", "subnet-a,subnet-b"),
         ("BlueVersionId", "7"),
-        ("BlueAMIId", "ami-0bdf93799014acdc4"),
+        ("BlueAMIId", "ami-24"),
         ("BlueRootDeviceName", "/dev/sda1"),
-        ("BlueInstanceType", "t2.micro"),
+        ("BlueInstanceType", "t3.micro"),
         ("BlueKeyName", "ann"),
         ("BlueMinSize", "1"),
         ("BlueDesiredCapacity", "2"),
@@ -61,11 +63,16 @@ fn a_new_build_takes_the_traffic_in_steps_and_keeps_the_old() {
             "UpdateStack",
             "CreateChangeSet",
             "ExecuteChangeSet",
+            "PutScheduledUpdateGroupAction",
+            "PutScheduledUpdateGroupAction",
+            "UpdateAutoScalingGroup",
             "ModifyListener",
             "ModifyListener",
             "ModifyListener",
             "UpdateAutoScalingGroup",
+            "DeleteScheduledAction",
             "UpdateAutoScalingGroup",
+            "DeleteScheduledAction",
             "UpdateStack"
         ]
     );
@@ -95,8 +102,8 @@ fn a_new_build_takes_the_traffic_in_steps_and_keeps_the_old() {
     let (green, blue) = (group_name("Green"), group_name("Blue"));
     assert_eq!(
         sizes.collect::<Vec<_>>(),
-        [[&green, "1", "3"], [&blue, "1", "1"]],
-        "green was held at 3 until it served"
+        [[&blue, "3", ""], [&green, "1", ""], [&blue, "1", "1"]],
+        "both are held at 3 until green serves"
     );
     let followed = of(&calls, "UpdateStack")[1];
     assert_eq!(followed.get("UsePreviousTemplate"), "true");
@@ -135,10 +142,7 @@ fn other_shares_can_be_had() {
 fn machines_that_never_become_healthy_get_no_traffic() {
     let operator = Operator::serving();
     operator.content("2");
-    operator.world(|world| {
-        let rows = [vec!["initial", "initial"], vec!["healthy", "unhealthy"]];
-        let _ = world.health.insert("Green", rows.into());
-    });
+    operator.health("Green", [vec!["initial", "initial"], vec!["healthy", "unhealthy"]]);
     let _ = operator
         .deploy(&["update-stack", "--yes", "--health-timeout", "1s"], &[("BUILD_NUMBER", "2")])
         .expect(1)
@@ -146,7 +150,7 @@ fn machines_that_never_become_healthy_get_no_traffic() {
         .says("machine i-green21: unhealthy")
         .says("all traffic is on blue (build 1)")
         .says("1 of 2 machines are healthy after 1");
-    assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "ExecuteChangeSet"]);
+    assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "ExecuteChangeSet", "PutScheduledUpdateGroupAction"]);
     assert_eq!(operator.world(|world| world.weights[BLUE].clone()), "100");
 }
 
@@ -154,11 +158,9 @@ fn machines_that_never_become_healthy_get_no_traffic() {
 fn a_machine_that_fails_under_traffic_sends_all_of_it_back() {
     let operator = Operator::serving();
     operator.content("2");
-    operator.world(|world| {
-        let healthy = || vec!["healthy", "healthy"];
-        // Before any traffic, at 10 %, at 50 %.
-        let _ = world.health.insert("Green", [healthy(), healthy(), vec!["healthy", "unhealthy"]].into());
-    });
+    let healthy = || vec!["healthy", "healthy"];
+    // Before any traffic, at 10 %, at 50 %.
+    operator.health("Green", [healthy(), healthy(), vec!["healthy", "unhealthy"]]);
     let _ = operator
         .update("2")
         .expect(1)
@@ -167,7 +169,8 @@ fn a_machine_that_fails_under_traffic_sends_all_of_it_back() {
         .says("only 1 of 2 machines stayed healthy");
     let calls = operator.calls();
     assert_eq!(shares(&calls), [["90", "10"], ["50", "50"], ["100", "0"]]);
-    assert!(of(&calls, "UpdateAutoScalingGroup").is_empty(), "blue keeps its machines");
+    let blue = operator.world(|world| world.groups["Blue"].clone());
+    assert_eq!((blue.min, blue.desired, blue.scheduled), (1, 2, None), "blue keeps its machines, and may shrink again");
     assert_eq!(operator.world(|world| world.weights[GREEN].clone()), "0");
 }
 
@@ -209,9 +212,7 @@ fn left_at(green: &str, blue: &str) -> Operator {
 #[test]
 fn users_are_taken_from_a_build_that_was_left_and_got_sick() {
     let operator = left_at("50", "50");
-    operator.world(|world| {
-        let _ = world.health.insert("Green", [vec!["healthy", "unhealthy"]].into());
-    });
+    operator.health("Green", [vec!["healthy", "unhealthy"]]);
     let _ = operator
         .deploy(&["update-stack", "--yes", "--health-timeout", "1s"], &[("BUILD_NUMBER", "2")])
         .expect(1)
@@ -233,7 +234,8 @@ fn a_slot_that_has_shrunk_grows_before_it_gets_more_traffic() {
     let _ = operator.update("2").expect(0).says("green (build 2) grows to 2 machines, as many as blue has");
     let calls = operator.calls();
     assert_eq!(changes(&calls)[..2], ["CreateChangeSet", "DeleteChangeSet"], "nothing is to be made");
-    assert_eq!(changes(&calls)[2], "UpdateAutoScalingGroup", "before any traffic");
+    let grown = changes(&calls)[2..4].to_vec();
+    assert_eq!(grown, ["PutScheduledUpdateGroupAction", "UpdateAutoScalingGroup"], "before any traffic");
     assert_eq!(of(&calls, "UpdateAutoScalingGroup")[0].get("DesiredCapacity"), "2");
 }
 
@@ -267,6 +269,27 @@ fn it_stops_if_another_operator_moves_the_traffic() {
 }
 
 #[test]
+fn a_rollback_during_the_last_watch_is_not_undone() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let (meeting, turn) = Meeting::new();
+    // Before any traffic, then with all of it.
+    operator.tape.script("DescribeTargetHealth", [Turn::Usual, turn]);
+    let running =
+        operator.start(&["update-stack", "--yes", "--pause", "0s", "--shift", "100"], &[("BUILD_NUMBER", "2")]);
+    meeting.then(|| {
+        operator.world(|world| {
+            world.weights = [(BLUE.to_owned(), "100".to_owned()), (GREEN.to_owned(), "0".to_owned())].into();
+        });
+    });
+    let told = running.finish().expect(4);
+    let _ = told.says("another deploy is moving the traffic: green (build 2) receives 0 %, not 100 %");
+    let calls = operator.calls();
+    assert_eq!(changes(&calls).last(), Some(&"ModifyListener"), "{:?}", changes(&calls));
+    assert_eq!(operator.world(|world| world.weights[BLUE].clone()), "100");
+}
+
+#[test]
 fn it_continues_where_the_new_build_has_most_of_the_traffic() {
     let operator = left_at("90", "10");
     let _ =
@@ -289,9 +312,7 @@ fn a_build_that_was_left_gets_its_machines_before_the_traffic() {
 fn machines_that_get_healthy_late_take_over_without_new_ones() {
     let operator = Operator::serving();
     operator.content("2");
-    operator.world(|world| {
-        let _ = world.health.insert("Green", [vec!["healthy", "unhealthy"]].into());
-    });
+    operator.health("Green", [vec!["healthy", "unhealthy"]]);
     let update = ["update-stack", "--yes", "--pause", "0s", "--health-timeout", "1s"];
     let _ = operator.deploy(&update, &[("BUILD_NUMBER", "2")]).expect(1);
     operator.world(|world| world.health.clear());
@@ -312,4 +333,101 @@ fn a_largest_size_below_what_serves_now_is_refused() {
         .expect(2)
         .says("4 machines are serving, but MAXSIZE=3 allows fewer");
     assert!(changes(&operator.calls()).is_empty());
+}
+
+#[test]
+fn a_sick_machine_at_all_traffic_sends_it_back() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let healthy = || vec!["healthy", "healthy"];
+    operator.health("Green", [healthy(), healthy(), healthy(), vec!["healthy", "unhealthy"]]);
+    let _ = operator.update("2").expect(1).says("all traffic is on blue (build 1)");
+    assert_eq!(shares(&operator.calls()), [["90", "10"], ["50", "50"], ["0", "100"], ["100", "0"]]);
+    assert_eq!(operator.tape.highest_load(), 50);
+}
+
+#[test]
+fn the_same_command_finishes_what_stopped_at_all_traffic() {
+    let operator = Operator::serving();
+    operator.content("2");
+    // The first one pins blue.
+    operator.tape.script("UpdateAutoScalingGroup", [Turn::Usual, Turn::Refusal(403, "AccessDenied", "no")]);
+    let _ = operator
+        .update("2")
+        .expect(1)
+        .says("the deploy stopped; stack glovo-app: green (build 2) receives 100 % of the traffic")
+        .says("to continue, run the same command again; to roll back: glovo-bootstrap deploy rollback --build 1");
+    let _ = operator.update("2").expect(0).says("every serving target runs build 2");
+    let groups =
+        operator.world(|world| ["Blue", "Green"].map(|slot| (world.groups[slot].min, world.groups[slot].desired)));
+    assert_eq!(groups, [(1, 1), (1, 2)]);
+    assert_eq!(operator.parameter("GreenWeight"), "100");
+    drop(operator.calls());
+    let _ = operator.update("2").expect(0).says("no changes");
+}
+
+#[test]
+fn release_ends_what_an_abandoned_deploy_has_pinned() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.tape.script("ModifyListener", [Turn::Usual, Turn::Refusal(403, "AccessDenied", "no")]);
+    let _ = operator.update("2").expect(1).says("green (build 2) receives 10 % of the traffic");
+    let pinned = operator.world(|world| ["Blue", "Green"].map(|slot| world.groups[slot].min));
+    assert_eq!(pinned, [2, 2]);
+    let _ = operator
+        .deploy(&["release"], &[])
+        .expect(0)
+        .says("green (build 2) receives 10 % of the traffic, and may shrink");
+    let free = operator
+        .world(|world| ["Blue", "Green"].map(|slot| (world.groups[slot].min, world.groups[slot].scheduled.clone())));
+    assert_eq!(free, [(1, None), (1, None)]);
+}
+
+#[test]
+fn a_pin_lasts_longer_than_all_the_shares() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.tape.script("ModifyListener", [Turn::Refusal(403, "AccessDenied", "no")]);
+    let began = OffsetDateTime::now_utc();
+    let shares = "5,10,20,30,40,50,60,70,80,90,100";
+    let long =
+        ["update-stack", "--yes", "--shift", shares, "--pause", "1h", "--health-timeout", "30m", "--watch", "3h"];
+    let _ = operator.deploy(&long, &[("BUILD_NUMBER", "2")]).expect(1);
+    let calls = operator.calls();
+    let pins = of(&calls, "PutScheduledUpdateGroupAction");
+    assert_eq!(pins.len(), 2);
+    for pin in pins {
+        let end = OffsetDateTime::parse(pin.get("StartTime"), &Rfc3339).unwrap();
+        // The time until the machines are healthy, the shares, the watch, and the way back.
+        assert!(end > began + Duration::hours(1 + 10 + 3), "{end}");
+    }
+}
+
+#[test]
+fn machines_that_alarms_add_meanwhile_stay() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let (meeting, turn) = Meeting::new();
+    // Green's pin, then blue's. Between the look at the group and its change the alarms add a machine.
+    operator.tape.script("PutScheduledUpdateGroupAction", [Turn::Usual, turn]);
+    let running = operator.start(&["update-stack", "--yes", "--pause", "0s"], &[("BUILD_NUMBER", "2")]);
+    meeting.then(|| operator.world(|world| world.groups.get_mut("Blue").unwrap().resize("Blue", "1", "3", "")));
+    let _ = running.finish().expect(0);
+    assert_eq!(operator.world(|world| world.groups["Blue"].machines.len()), 3);
+}
+
+#[test]
+fn two_sick_builds_leave_the_traffic_and_say_so() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.health("Green", [vec!["healthy", "healthy"], vec!["healthy", "unhealthy"]]);
+    operator.health("Blue", [vec!["unhealthy", "unhealthy"]]);
+    let told = operator
+        .update("2")
+        .expect(1)
+        .says("the deploy stopped; stack glovo-app: green (build 2) receives 10 % of the traffic")
+        .says("no machine of blue (build 1) is healthy, so the traffic stays where it is")
+        .says("only 1 of 2 machines stayed healthy");
+    assert!(!told.stderr.contains("no traffic was moved"), "{}", told.stderr);
+    assert_eq!(shares(&operator.calls()), [["90", "10"]]);
 }

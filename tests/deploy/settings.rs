@@ -37,7 +37,7 @@ fn every_variable_of_the_old_script_reaches_its_parameter() {
     }
     let script = operator.sandbox.write("other", "#!/bin/sh\necho other\n");
     let made = planned(&operator, &[], &[("CLOUD_INIT_PATH", &script)]);
-    assert!(made.get("TemplateBody").contains(r##"Fn::Base64: "#!/bin/sh\necho other\n""##));
+    assert!(made.get("TemplateBody").contains(r"\n#!/bin/sh\necho other\nEND-"));
 }
 
 #[test]
@@ -48,8 +48,8 @@ fn an_empty_variable_is_as_one_that_is_not_set() {
     let made = planned(&operator, &flags, &empty);
     for (parameter, value) in [
         ("BlueVersionId", Some("1")),
-        ("BlueAMIId", Some("ami-0bdf93799014acdc4")),
-        ("BlueInstanceType", Some("t2.micro")),
+        ("BlueAMIId", Some("ami-24")),
+        ("BlueInstanceType", Some("t3.micro")),
         ("BlueKeyName", Some("")),
         ("BlueMinSize", Some("1")),
         ("BlueDesiredCapacity", Some("2")),
@@ -98,7 +98,7 @@ fn a_flag_wins_over_environment_file_stack_and_default() {
         let [blue, green] = kinds;
         green.or(blue).unwrap()
     };
-    assert_eq!(kind(&[], &[]), "t2.micro");
+    assert_eq!(kind(&[], &[]), "t3.micro");
     let _ = operator.deploy(&["create-stack", "--yes"], &[("INSTANCETYPE", "t3.small")]).expect(0);
     drop(operator.calls());
     operator.content("2");
@@ -119,7 +119,7 @@ fn invalid_settings_are_refused_before_any_request() {
     let _ = operator.sandbox.write("deploy.toml", "buckets = \"b\"\n");
     let _ = operator.deploy(&["plan"], &[]).expect(2).says("buckets").says("deploy update-stack --help as keys");
     let missing = ["plan", "--settings-file", "none.toml"];
-    let _ = operator.deploy(&missing, &[]).expect(1).says("none.toml");
+    let _ = operator.deploy(&missing, &[]).expect(2).says("none.toml");
     let _ = operator.sandbox.write("deploy.toml", "");
     let _ = operator.deploy(&["plan"], &[("BUILD_NUMBER", "new")]).expect(2).says("new");
     let _ = operator.deploy(&["plan", "--stack", "a/b"], &[]).expect(2).says("is not a valid stack name");
@@ -240,8 +240,9 @@ fn the_old_shape_gets_the_parameters_that_the_old_script_passed() {
         ("DesiredCapacity", "3"),
         ("MaxSize", "4"),
         ("AWSCertificate", CERTIFICATE),
-        ("UserData", &BASE64_STANDARD.encode("#!/bin/sh\necho content 1\n")),
     ] {
         assert_eq!(made.parameter(parameter), Some(value), "{parameter}");
     }
+    let user_data = BASE64_STANDARD.decode(made.parameter("UserData").unwrap()).unwrap();
+    assert!(String::from_utf8(user_data).unwrap().contains("\n#!/bin/sh\necho content 1\nEND-"));
 }

@@ -2,12 +2,15 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    io::Write,
     sync::{
         Arc, Mutex,
         mpsc::{Receiver, Sender, channel},
     },
     time::Duration,
 };
+
+use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
     server::{Reply, Request, Server},
@@ -52,7 +55,7 @@ impl Call {
         let body = String::from_utf8_lossy(&request.body);
         let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
         let (operation, parameters) = match (request.operation.split_once('.'), path) {
-            (Some((_, operation)), _) => (operation.to_owned(), serde_json::from_str(&body).unwrap()),
+            (Some((_, operation)), _) => (operation.to_owned(), fields(&body)),
             (None, "/") => {
                 let mut form = pairs(&body);
                 (form.remove("Action").unwrap(), form)
@@ -62,6 +65,7 @@ impl Call {
                 let operation = match request.method.as_str() {
                     "HEAD" if path.matches('/').count() < 2 || path.ends_with('/') => "HeadBucket",
                     "HEAD" => "HeadObject",
+                    "GET" => "GetObject",
                     _ => "PutObject",
                 };
                 let owner = request.bucket_owner.clone();
@@ -70,6 +74,29 @@ impl Call {
         };
         Self { operation, parameters, authorization: request.authorization.clone(), body: request.body.clone() }
     }
+}
+
+/// Writes a request to a file of this process, for `tests/deploy/requests`, which checks all of them by botocore's models.
+pub fn keep(request: &Request) {
+    static FILE: Mutex<()> = Mutex::new(());
+    let Some(directory) = std::env::var_os("GLOVO_RECORDED_REQUESTS") else { return };
+    let line = serde_json::json!({
+        "method": request.method, "target": request.target, "operation": request.operation,
+        "authorization": request.authorization, "body": BASE64_STANDARD.encode(&request.body),
+    });
+    let path = std::path::Path::new(&directory).join(std::process::id().to_string());
+    let _one = FILE.lock().unwrap();
+    let mut file = std::fs::File::options().create(true).append(true).open(path).unwrap();
+    writeln!(file, "{line}").unwrap();
+}
+
+/// Returns the fields of a JSON object. A value that is no string is JSON.
+fn fields(object: &str) -> BTreeMap<String, String> {
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(object).unwrap();
+    fields
+        .into_iter()
+        .map(|(name, value)| (name, value.as_str().map_or_else(|| value.to_string(), Into::into)))
+        .collect()
 }
 
 fn pairs(form: &str) -> BTreeMap<String, String> {
@@ -119,6 +146,12 @@ struct Record {
     worlds: Vec<World>,
     calls: Vec<Call>,
     script: BTreeMap<String, VecDeque<Turn>>,
+    /// The number of a call, from 0, and the scripted answers to it and to the next ones of its operation.
+    later: Option<(usize, VecDeque<Turn>)>,
+    /// The most traffic, in percent, that one machine has had to carry.
+    highest_load: u32,
+    /// Whether an action was to shrink a slot that had traffic.
+    endangered: bool,
 }
 
 pub struct Tape {
@@ -128,14 +161,20 @@ pub struct Tape {
 
 impl Tape {
     pub fn start(worlds: Vec<World>) -> Self {
-        let record = Record { worlds, calls: vec![], script: BTreeMap::new() };
+        let record =
+            Record { worlds, calls: vec![], script: BTreeMap::new(), later: None, highest_load: 0, endangered: false };
         let record = Arc::new(Mutex::new(record));
         let shared = record.clone();
         let server = Server::start(move |request| {
+            keep(request);
             let call = Call::of(request);
             let turn = {
                 let mut record = shared.lock().unwrap();
                 record.calls.push(call.clone());
+                let number = record.calls.len() - 1;
+                if let Some((_, turns)) = record.later.take_if(|(later, _)| *later == number) {
+                    let _ = record.script.insert(call.operation.clone(), turns);
+                }
                 record.script.get_mut(&call.operation).and_then(VecDeque::pop_front).unwrap_or(Turn::Usual)
             };
             match turn {
@@ -147,7 +186,11 @@ impl Tape {
                 }
                 Turn::Usual | Turn::Unanswered => {}
             }
-            let reply = answer(&mut shared.lock().unwrap().worlds, &call);
+            let mut record = shared.lock().unwrap();
+            let reply = answer(&mut record.worlds, &call);
+            record.highest_load = record.highest_load.max(load(&record.worlds));
+            record.endangered |= record.worlds.iter().any(World::is_to_lose_machines_with_traffic);
+            drop(record);
             if matches!(turn, Turn::Unanswered) { Reply::none() } else { reply }
         });
         Self { server, record }
@@ -160,6 +203,29 @@ impl Tape {
     /// Scripts the answers to the next calls of an operation.
     pub fn script(&self, operation: &str, turns: impl IntoIterator<Item = Turn>) {
         self.record.lock().unwrap().script.entry(operation.into()).or_default().extend(turns);
+    }
+
+    /// Scripts the answers to one call and to the next ones of its operation: the call after this many others since the last
+    /// [`Tape::take`].
+    pub fn script_from(&self, number: usize, turns: impl IntoIterator<Item = Turn>) {
+        self.record.lock().unwrap().later = Some((number, turns.into_iter().collect()));
+    }
+
+    /// Drops the scripted answers that were not used.
+    pub fn forget_script(&self) {
+        let mut record = self.record.lock().unwrap();
+        record.later = None;
+        record.script.clear();
+    }
+
+    /// Returns the most traffic, in percent, that one machine has had to carry; 1,000 if a slot without a machine had traffic.
+    pub fn highest_load(&self) -> u32 {
+        self.record.lock().unwrap().highest_load
+    }
+
+    /// Returns whether an action was to shrink a slot at any time at which that slot had traffic.
+    pub fn was_endangered(&self) -> bool {
+        self.record.lock().unwrap().endangered
     }
 
     /// Reads or changes the world, of two the first stack's.
@@ -184,8 +250,8 @@ fn refusal(call: &Call, status: u16, code: &str, message: &str) -> Reply {
     let body = match call.authorization.split('/').nth(3) {
         Some("s3") => xml("Error", &error),
         Some("ec2") => xml("Response", &(xml("Errors", &xml("Error", &error)) + &text("RequestID", "r-1"))),
-        Some("acm") => {
-            serde_json::json!({ "__type": format!("com.amazonaws.acm#{code}"), "message": message }).to_string()
+        Some(service @ ("acm" | "ssm" | "secretsmanager" | "kms")) => {
+            serde_json::json!({ "__type": format!("com.amazonaws.{service}#{code}"), "message": message }).to_string()
         }
         _ => xml("ErrorResponse", &(xml("Error", &error) + &text("RequestId", "r-1"))),
     };
@@ -210,8 +276,15 @@ fn answer(worlds: &mut [World], call: &Call) -> Reply {
         }
         "HeadBucket" => Reply::new(if call.get("Path").trim_matches('/') == "artifacts" { 200 } else { 404 }, ""),
         "HeadObject" => match world.objects.get(call.get("Path")) {
-            Some(body) => Reply { status: 200, length: body.len(), headers: "", parts: Box::new(std::iter::empty()) },
+            Some(body) => {
+                let (headers, parts) = (world.encryption, Box::new(std::iter::empty()));
+                Reply { status: 200, length: body.len(), headers, parts }
+            }
             None => Reply::new(404, ""),
+        },
+        "GetObject" => match world.objects.get(call.get("Path")) {
+            Some(body) => Reply { headers: "ETag: \"1\"\r\n", ..Reply::ok(body.clone()) },
+            None => refusal(call, 404, "NoSuchKey", "The specified key does not exist."),
         },
         "PutObject" => {
             let _ = world.objects.insert(call.get("Path").into(), call.body.clone());
@@ -222,6 +295,18 @@ fn answer(worlds: &mut [World], call: &Call) -> Reply {
             Err((code, message)) => refusal(call, 400, code, &message),
         },
     }
+}
+
+/// Returns the traffic, in percent, of the machine that has most of it.
+fn load(worlds: &[World]) -> u32 {
+    let slots: Vec<(u32, u32)> = worlds.iter().flat_map(World::loads).collect();
+    let all: u32 = slots.iter().map(|(weight, _)| weight).sum();
+    let share = |(weight, machines): (u32, u32)| match (weight, machines) {
+        (0, _) => 0,
+        (_, 0) => 1000,
+        (weight, machines) => (weight * 100 / all).div_ceil(machines),
+    };
+    slots.into_iter().map(share).max().unwrap_or(0)
 }
 
 /// Returns the names of operations, in their order.

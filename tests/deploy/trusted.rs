@@ -19,7 +19,7 @@ fn arguments(operator: &Operator) -> (Vec<String>, [String; 5]) {
     let steps = sandbox.write("own/steps/10-one.toml", step);
     let file = sandbox.write("own/jar", "jar");
     let arguments = operator.with_agent(&["plan", "--settings-file", &settings, "--steps", &sandbox.at("own/steps")]);
-    let arguments = [arguments, vec!["--file".into(), format!("jar={file}")]].concat();
+    let arguments = [arguments, vec!["--file".into(), format!("logo={file}")]].concat();
     (arguments, [settings, steps, file, sandbox.at("agent"), sandbox.at("user-data")])
 }
 

@@ -2,11 +2,13 @@
 //! reads the stack.
 
 mod stack;
+mod stores;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
+use self::stores::Stores;
 use crate::tape::Call;
 
 pub const LISTENER: &str = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:listener/app/glovo-app/1/2";
@@ -23,6 +25,8 @@ pub struct Group {
     pub desired: usize,
     pub max: usize,
     pub machines: Vec<(String, String)>,
+    /// The scheduled action: smallest size and size, empty if it stays.
+    pub scheduled: Option<(String, String)>,
 }
 
 /// An event, with resource, type, state and reason.
@@ -71,6 +75,8 @@ pub struct World {
     /// The balancer's states of a slot's machines, one row for each request. The last row repeats.
     pub health: BTreeMap<&'static str, VecDeque<Vec<&'static str>>>,
     pub weights: BTreeMap<String, String>,
+    /// The state and its reason of each alarm, one for each request. The last one repeats.
+    pub alarms: BTreeMap<&'static str, VecDeque<(&'static str, &'static str)>>,
     /// The subnets: id, VPC, zone.
     pub subnets: Vec<(&'static str, &'static str, &'static str)>,
     /// The security groups: id and VPC.
@@ -80,6 +86,8 @@ pub struct World {
     pub root_device: &'static str,
     pub types: BTreeMap<&'static str, &'static str>,
     /// The vCPU quota of the account, and the vCPUs of each running machine. `None` if the quota cannot be read.
+    /// The zones that offer every instance type; without any, EC2 names none.
+    pub offering: Vec<&'static str>,
     pub quota: Option<(u32, Vec<u32>)>,
     pub keys: Vec<&'static str>,
     /// The status and the names of each certificate.
@@ -91,8 +99,11 @@ pub struct World {
     /// The drifts in the answer of `DescribeStackResourceDrifts`, in XML.
     pub drifts: String,
     pub objects: BTreeMap<String, Vec<u8>>,
+    /// The headers of each object that tell how it is encrypted.
+    pub encryption: &'static str,
     /// The account that the bucket belongs to.
     pub bucket_owner: &'static str,
+    pub stores: Stores,
 }
 
 impl Default for World {
@@ -114,18 +125,20 @@ impl Default for World {
             groups: BTreeMap::new(),
             health: BTreeMap::new(),
             weights: BTreeMap::new(),
+            alarms: BTreeMap::new(),
             subnets: vec![("subnet-a", "vpc-1", "eu-central-1a"), ("subnet-b", "vpc-1", "eu-central-1b")],
             security_groups: vec![("sg-1", "vpc-1"), ("sg-2", "vpc-1")],
-            images: BTreeMap::from(
-                ["ami-0bdf93799014acdc4", "ami-3"].map(|ami| (ami, ("x86_64", "ubuntu-bionic-18.04"))),
-            ),
+            images: BTreeMap::from(["ami-24", "ami-3"].map(|ami| (ami, ("x86_64", "ubuntu-noble-24.04")))),
             root_device: "/dev/sda1",
             types: BTreeMap::from([
                 ("t2.micro", "x86_64"),
+                ("t3.micro", "x86_64"),
+                ("t4g.micro", "arm64"),
                 ("t3.small", "x86_64"),
                 ("t3.large", "x86_64"),
                 ("t4g.small", "arm64"),
             ]),
+            offering: vec![],
             quota: None,
             keys: vec!["ann"],
             certificate: ("ISSUED", vec!["app.example.com"]),
@@ -134,7 +147,9 @@ impl Default for World {
             empty_consoles: 0,
             drifts: String::new(),
             objects: BTreeMap::new(),
+            encryption: "",
             bucket_owner: "123456789012",
+            stores: Stores::default(),
         }
     }
 }
@@ -158,6 +173,26 @@ impl World {
     pub fn of_one_slot(name: &'static str) -> Self {
         let targets = format!("arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/{name}/1");
         Self { name, slots: vec![("", targets)], ..Self::default() }
+    }
+
+    /// Returns the weight and the machines of each slot.
+    pub fn loads(&self) -> Vec<(u32, u32)> {
+        let load = |(slot, targets): &(&'static str, String)| {
+            let weight = self.weights.get(targets).map_or(0, |weight| weight.parse().unwrap());
+            let machines = self.groups.get(slot).map_or(0, |group| group.machines.len());
+            (weight, machines.try_into().unwrap())
+        };
+        self.slots.iter().map(load).collect()
+    }
+
+    /// Returns whether an action of a slot with traffic is to shrink it.
+    pub fn is_to_lose_machines_with_traffic(&self) -> bool {
+        self.slots.iter().any(|(slot, targets)| {
+            let has_traffic = self.weights.get(targets).is_some_and(|weight| weight != "0");
+            let group = self.groups.get(slot).filter(|_| has_traffic);
+            let size = |group: &Group| group.scheduled.as_ref()?.1.parse::<usize>().ok();
+            group.is_some_and(|group| size(group).is_some_and(|size| size < group.desired))
+        })
     }
 
     fn slot_of(&self, target_group: &str) -> &'static str {
@@ -184,6 +219,9 @@ impl World {
             "GetCallerIdentity" => text("Account", "123456789012") + &text("Arn", "arn:aws:iam::123456789012:user/ann"),
             "ListHostedZonesByName" => return Ok(self.zone(call)),
             "DescribeCertificate" => return Ok(self.describe_certificate()),
+            "DescribeParameters" | "GetParameter" | "GetParametersByPath" | "DescribeSecret" | "DescribeKey" => {
+                return self.stores.answer(call);
+            }
             "GetServiceQuota" => {
                 let Some((allowed, _)) = self.quota else { return Err(("AccessDeniedException", "no".into())) };
                 return Ok(serde_json::json!({ "Quota": { "Value": f64::from(allowed) } }).to_string());
@@ -192,16 +230,20 @@ impl World {
             | "DescribeSecurityGroups"
             | "DescribeImages"
             | "DescribeInstanceTypes"
+            | "DescribeInstanceTypeOfferings"
             | "DescribeKeyPairs"
             | "DescribeInstances"
             | "GetConsoleOutput" => {
                 return Ok(xml("Response", &self.ec2(call)?));
             }
+            "DescribeAlarms" => self.describe_alarms(call),
             "DescribeAutoScalingGroups"
             | "UpdateAutoScalingGroup"
+            | "PutScheduledUpdateGroupAction"
+            | "DeleteScheduledAction"
             | "DescribeListeners"
             | "ModifyListener"
-            | "DescribeTargetHealth" => self.fleet(call),
+            | "DescribeTargetHealth" => self.fleet(call)?,
             _ => self.stack(call)?,
         };
         Ok(xml("Response", &xml(&format!("{}Result", call.operation), &inner)))
@@ -253,7 +295,12 @@ impl World {
                 let Some(architecture) = self.types.get(name) else { return missing("InvalidInstanceType", name) };
                 let supported = members("supportedArchitectures", "item", [(*architecture).to_owned()]);
                 let processors = xml("vCpuInfo", &text("defaultVCpus", "2"));
-                Ok(members("instanceTypeSet", "item", [xml("processorInfo", &supported) + &processors]))
+                let burstable = text("burstablePerformanceSupported", &name.starts_with('t').to_string());
+                Ok(members("instanceTypeSet", "item", [xml("processorInfo", &supported) + &processors + &burstable]))
+            }
+            "DescribeInstanceTypeOfferings" => {
+                let zones = self.offering.iter().map(|zone| text("location", zone));
+                Ok(members("instanceTypeOfferingSet", "item", zones))
             }
             "DescribeKeyPairs" if self.keys.contains(&call.get("KeyName.1")) => Ok(String::new()),
             "DescribeKeyPairs" => missing("InvalidKeyPair.NotFound", call.get("KeyName.1")),
@@ -275,12 +322,41 @@ impl World {
 
     fn zone(&self, call: &Call) -> String {
         let wanted = call.get("dnsname").trim_end_matches('.');
-        // Route 53 answers with the first record from that name on. Its name may be another one.
-        let zone = self.zones.iter().find(|zone| zone.trim_end_matches('.') >= wanted);
-        let zone = zone.map(|zone| {
-            text("Id", "/hostedzone/Z1") + &text("Name", zone) + &xml("Config", &text("PrivateZone", "false"))
+        // Route 53 answers with the zones from that name on, here with one in each page. Its name may be another one.
+        let id = |n: usize| format!("/hostedzone/Z{}", n + 1);
+        let is_next = |n: usize, zone: &str| match call.get("hostedzoneid") {
+            "" => zone.trim_end_matches('.') >= wanted,
+            next => id(n).ends_with(&format!("/{next}")),
+        };
+        let zones: Vec<(bool, &str)> =
+            self.zones.iter().map(|zone| (zone.starts_with("private "), zone.trim_start_matches("private "))).collect();
+        let first = zones.iter().enumerate().position(|(n, (_, zone))| is_next(n, zone));
+        let page = first.map(|n| {
+            let (is_private, zone) = zones[n];
+            let private = xml("Config", &text("PrivateZone", &is_private.to_string()));
+            text("Id", &id(n)) + &text("Name", zone) + &private
         });
-        xml("ListHostedZonesByNameResponse", &members("HostedZones", "HostedZone", zone))
+        let next = first.and_then(|n| zones.get(n + 1).map(|(_, zone)| (n + 1, *zone)));
+        let more = next.map_or_else(String::new, |(n, zone)| {
+            text("NextDNSName", zone) + &text("NextHostedZoneId", id(n).trim_start_matches("/hostedzone/"))
+        });
+        let page = members("HostedZones", "HostedZone", page) + &text("IsTruncated", &next.is_some().to_string());
+        xml("ListHostedZonesByNameResponse", &(page + &more))
+    }
+
+    fn describe_alarms(&mut self, call: &Call) -> String {
+        let names = call.list("AlarmNames.member");
+        let asked = self.alarms.iter_mut().filter(|(name, _)| names.contains(name));
+        let alarm = |(name, rows): (&&str, &mut VecDeque<(&str, &str)>)| {
+            let row = if rows.len() > 1 { rows.pop_front() } else { rows.front().copied() };
+            let (state, reason) = row.unwrap_or(("OK", ""));
+            let (is_composite, name) = (name.starts_with("all-"), text("AlarmName", name));
+            (is_composite, name + &text("StateValue", state) + &text("StateReason", reason))
+        };
+        let (composite, metric): (Vec<_>, Vec<_>) = asked.map(alarm).partition(|(is_composite, _)| *is_composite);
+        let list =
+            |name, alarms: Vec<(bool, String)>| members(name, "member", alarms.into_iter().map(|(_, alarm)| alarm));
+        list("CompositeAlarms", composite) + &list("MetricAlarms", metric)
     }
 
     fn describe_certificate(&self) -> String {
@@ -291,8 +367,25 @@ impl World {
         .to_string()
     }
 
-    fn fleet(&mut self, call: &Call) -> String {
-        match call.operation.as_str() {
+    /// Executes the scheduled actions of the groups.
+    pub fn let_scheduled_time_come(&mut self) {
+        let name = self.name;
+        for (slot, group) in &mut self.groups {
+            if let Some((min, desired)) = group.scheduled.take() {
+                let desired = if desired.is_empty() { group.desired.to_string() } else { desired };
+                group.resize(if slot.is_empty() { name } else { slot }, &min, &desired, "");
+            }
+        }
+    }
+
+    fn group_of(&mut self, call: &Call) -> (&'static str, &mut Group) {
+        let names: Vec<_> = self.slots.iter().map(|(slot, _)| (*slot, self.group_name(slot))).collect();
+        let (slot, _) = names.iter().find(|(_, name)| name == call.get("AutoScalingGroupName")).expect("a slot");
+        (slot, self.groups.get_mut(slot).expect("a group"))
+    }
+
+    fn fleet(&mut self, call: &Call) -> Answer {
+        Ok(match call.operation.as_str() {
             "DescribeAutoScalingGroups" => {
                 let names = call.list("AutoScalingGroupNames.member");
                 let groups = self.groups.iter().filter(|(slot, _)| names.contains(&self.group_name(slot).as_str()));
@@ -308,12 +401,29 @@ impl World {
                 members("AutoScalingGroups", "member", groups.map(group))
             }
             "UpdateAutoScalingGroup" => {
-                let names: Vec<_> = self.slots.iter().map(|(slot, _)| (*slot, self.group_name(slot))).collect();
-                let (slot, _) =
-                    names.iter().find(|(_, name)| name == call.get("AutoScalingGroupName")).expect("a slot");
-                let group = self.groups.get_mut(slot).expect("a group");
-                let slot = if slot.is_empty() { self.name } else { slot };
-                group.resize(slot, call.get("MinSize"), call.get("DesiredCapacity"), "");
+                let name = self.name;
+                let (slot, group) = self.group_of(call);
+                let given = |name, now: usize| call.get(name).parse().unwrap_or(now);
+                let (min, max) = (given("MinSize", group.min), given("MaxSize", group.max));
+                // A group with fewer machines than its new smallest size grows.
+                let desired = given("DesiredCapacity", group.desired.max(min));
+                if !(min..=max).contains(&desired) {
+                    return Err(("ValidationError", format!("Max bound, {max}, must be at least {min} and {desired}")));
+                }
+                group.max = max;
+                let slot = if slot.is_empty() { name } else { slot };
+                group.resize(slot, &min.to_string(), &desired.to_string(), "");
+                String::new()
+            }
+            "PutScheduledUpdateGroupAction" => {
+                let (_, group) = self.group_of(call);
+                group.scheduled = Some((call.get("MinSize").into(), call.get("DesiredCapacity").into()));
+                String::new()
+            }
+            "DeleteScheduledAction" => {
+                if self.group_of(call).1.scheduled.take().is_none() {
+                    return Err(("ValidationError", "Scheduled action name not found".into()));
+                }
                 String::new()
             }
             "DescribeListeners" => {
@@ -342,7 +452,7 @@ impl World {
                 };
                 members("TargetHealthDescriptions", "member", machines.iter().enumerate().map(target))
             }
-        }
+        })
     }
 }
 

@@ -10,12 +10,14 @@ import os
 from pathlib import Path
 
 from ministack.app import main
-from ministack.services import alb, autoscaling, ec2
+from ministack.services import alb, autoscaling, ec2, ssm
 from ministack.services.cloudformation import provisioners, stacks, wait_conditions
 
 os.environ["IOT_MTLS_ENABLED"] = "0"  # it would listen on every address, whatever BIND_HOST says
 
 GROUP = "AWS::AutoScaling::AutoScalingGroup"
+# Canonical's public parameter. An account cannot put one below /aws/service.
+ssm._PUBLIC_AMI_PARAMETERS["/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"] = "ami-0123456789abcdef0"
 
 # Weights of target groups, for CloudFormation, ModifyListener and DescribeListeners.
 

@@ -1,7 +1,8 @@
-"""moto's server, with two faults of its CloudFormation fixed. Takes moto_server's arguments."""
+"""moto's server, with three faults of its CloudFormation fixed. Takes moto_server's arguments."""
 
 from moto.cloudformation import parsing
 from moto.elbv2.models import ELBv2Backend
+from moto.iam.models import Role
 from moto.server import main
 
 # Without this, a listener that forwards by weights needs a TargetGroupArn, else KeyError.
@@ -27,6 +28,18 @@ def update_what_is_there(logical_id, resource_json, resources_map, *arguments, *
 
 
 parsing.parse_and_update_resource = update_what_is_there
+
+# Without this, a policy of a role that is AWS::NoValue is a TypeError.
+make_role = Role.create_from_cloudformation_json.__func__
+
+
+def make_role_of_present_policies(cls, resource_name, cloudformation_json, *arguments, **named):
+    properties = cloudformation_json["Properties"]
+    properties["Policies"] = [policy for policy in properties.get("Policies", []) if policy is not None]
+    return make_role(cls, resource_name, cloudformation_json, *arguments, **named)
+
+
+Role.create_from_cloudformation_json = classmethod(make_role_of_present_policies)
 
 if __name__ == "__main__":
     main()

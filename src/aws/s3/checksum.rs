@@ -1,10 +1,10 @@
 //! The checksums that S3 stores with its objects.
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html>
 
-use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use aws_smithy_checksums::{ChecksumAlgorithm, http::HttpChecksum};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
 
 use crate::error::Fault;
 
@@ -21,17 +21,12 @@ pub(crate) struct Checksum {
 }
 
 impl Checksum {
-    /// Returns the strongest checksum in an answer.
-    pub(super) fn of(object: &GetObjectOutput) -> Option<Self> {
-        [
-            ("sha256", object.checksum_sha256()),
-            ("sha1", object.checksum_sha1()),
-            ("crc64nvme", object.checksum_crc64_nvme()),
-            ("crc32c", object.checksum_crc32_c()),
-            ("crc32", object.checksum_crc32()),
-        ]
-        .into_iter()
-        .find_map(|(algorithm, value)| Some(Self { algorithm: algorithm.into(), value: value?.into(), part: None }))
+    /// Returns the strongest checksum among the headers of an answer.
+    pub(super) fn of<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        ALGORITHMS.into_iter().find_map(|(algorithm, _)| {
+            let value = header(&format!("x-amz-checksum-{algorithm}"))?;
+            Some(Self { algorithm: algorithm.into(), value: value.into(), part: None })
+        })
     }
 
     /// Returns the number of parts of a composite checksum.
@@ -45,11 +40,55 @@ impl Checksum {
     }
 }
 
+/// The beginning of a checksum.
+type Begin = fn() -> Algorithm;
+
+/// The algorithms of S3, the strongest first.
+const ALGORITHMS: [(&str, Begin); 5] = [
+    ("sha256", || Algorithm::Sha256(Sha256::new())),
+    ("sha1", || Algorithm::Sha1(Sha1::new())),
+    ("crc64nvme", || Algorithm::Crc64(crc64fast_nvme::Digest::new())),
+    ("crc32c", || Algorithm::Crc32c(0)),
+    ("crc32", || Algorithm::Crc32(crc32fast::Hasher::new())),
+];
+
+/// An algorithm in the middle of some bytes.
+enum Algorithm {
+    Sha256(Sha256),
+    Sha1(Sha1),
+    Crc64(crc64fast_nvme::Digest),
+    Crc32c(u32),
+    Crc32(crc32fast::Hasher),
+}
+
+impl Algorithm {
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(digest) => Digest::update(digest, bytes),
+            Self::Sha1(digest) => Digest::update(digest, bytes),
+            Self::Crc64(digest) => digest.write(bytes),
+            Self::Crc32c(sum) => *sum = crc32c::crc32c_append(*sum, bytes),
+            Self::Crc32(hasher) => hasher.update(bytes),
+        }
+    }
+
+    /// Returns the checksum. The sums are big-endian numbers.
+    fn finish(self) -> Vec<u8> {
+        match self {
+            Self::Sha256(digest) => digest.finalize().to_vec(),
+            Self::Sha1(digest) => digest.finalize().to_vec(),
+            Self::Crc64(digest) => digest.sum64().to_be_bytes().into(),
+            Self::Crc32c(sum) => sum.to_be_bytes().into(),
+            Self::Crc32(hasher) => hasher.finalize().to_be_bytes().into(),
+        }
+    }
+}
+
 /// A running checksum of the received bytes.
 pub(crate) struct RunningChecksum {
     expected: Checksum,
-    algorithm: ChecksumAlgorithm,
-    current: Box<dyn HttpChecksum>,
+    begin: Begin,
+    current: Algorithm,
     /// The received bytes of the current part.
     taken: u64,
     /// The checksums of the earlier parts.
@@ -59,12 +98,12 @@ pub(crate) struct RunningChecksum {
 impl RunningChecksum {
     /// Returns a checksum for an object's bytes, from the first one on; `None` if the object cannot be checked.
     pub(crate) fn new(expected: &Checksum) -> Option<Self> {
-        let algorithm: ChecksumAlgorithm = expected.algorithm.parse().ok()?;
+        let (_, begin) = ALGORITHMS.into_iter().find(|(name, _)| *name == expected.algorithm)?;
         if expected.parts().is_some() && expected.part.is_none() {
             return None;
         }
         let expected = expected.clone();
-        Some(Self { expected, algorithm, current: algorithm.into_impl(), taken: 0, parts: vec![] })
+        Some(Self { expected, begin, current: begin(), taken: 0, parts: vec![] })
     }
 
     /// Adds the next bytes.
@@ -82,8 +121,8 @@ impl RunningChecksum {
     }
 
     fn end_part(&mut self) {
-        let ended = std::mem::replace(&mut self.current, self.algorithm.into_impl());
-        self.parts.extend_from_slice(&ended.finalize());
+        let ended = std::mem::replace(&mut self.current, (self.begin)());
+        self.parts.extend_from_slice(&ended.finish());
         self.taken = 0;
     }
 
@@ -91,11 +130,11 @@ impl RunningChecksum {
     pub(crate) fn verify(mut self) -> Result<(), Fault> {
         let mut actual = if self.expected.part.is_some() {
             self.end_part();
-            let mut whole = self.algorithm.into_impl();
+            let mut whole = (self.begin)();
             whole.update(&self.parts);
-            STANDARD.encode(whole.finalize())
+            STANDARD.encode(whole.finish())
         } else {
-            STANDARD.encode(self.current.finalize())
+            STANDARD.encode(self.current.finish())
         };
         if let Some(parts) = self.expected.parts() {
             actual.push_str(&format!("-{parts}"));

@@ -7,15 +7,19 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use aws_sdk_s3::{
-    Client,
-    operation::list_objects_v2::ListObjectsV2Output,
-    types::{EncodingType, Object as Entry},
-};
 use percent_encoding::percent_decode_str;
+use reqwest::Method;
 
-use super::{S3, explanation, object::S3Object};
-use crate::{aws::refusal::Refusal, error::Fault, net::retry::Failure, value::printable};
+use super::{S3, explanation, object::S3Object, request::S3Request};
+use crate::{
+    aws::{
+        answer::{Element, text},
+        query::NotDone,
+    },
+    error::Fault,
+    net::retry::Failure,
+    value::printable,
+};
 
 /// The common beginning of some objects' keys, written `s3://bucket/prefix/`. `s3://bucket/` means all objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,8 +59,8 @@ pub struct Listed {
     pub etag: Option<String>,
 }
 
-fn listed(entry: &Entry, encoded: bool) -> Result<Listed, Fault> {
-    let key = entry.key().unwrap_or_default();
+fn listed(entry: &Element, encoded: bool) -> Result<Listed, Fault> {
+    let key = entry.text("Key");
     let key = if encoded {
         let plain = key.replace('+', " ");
         let decoded = percent_decode_str(&plain).decode_utf8();
@@ -66,10 +70,14 @@ fn listed(entry: &Entry, encoded: bool) -> Result<Listed, Fault> {
     } else {
         key.to_owned()
     };
-    let size = entry.size().and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
+    let size = entry.text("Size").parse().unwrap_or_default();
     // S3 sends an ETag with each object; some services that speak its protocol send none.
-    let changed = || entry.last_modified().map(|time| format!("{size} bytes of {}", time.secs()));
-    Ok(Listed { key, size, etag: entry.e_tag().map(str::to_owned).or_else(changed) })
+    let etag = match (entry.text("ETag"), entry.text("LastModified")) {
+        ("", "") => None,
+        ("", changed) => Some(format!("{size} bytes of {changed}")),
+        (etag, _) => Some(etag.to_owned()),
+    };
+    Ok(Listed { key, size, etag })
 }
 
 impl S3 {
@@ -80,39 +88,36 @@ impl S3 {
         loop {
             let attempts = self.account.network.attempts();
             let page = attempts.run(prefix, || self.page(prefix, next.clone())).await?;
-            let encoded = page.encoding_type() == Some(&EncodingType::Url);
-            for entry in page.contents() {
+            let encoded = page.text("EncodingType") == "url";
+            for entry in page.children.iter().filter(|child| child.name == "Contents") {
                 objects.push(listed(entry, encoded)?);
             }
             found.store(objects.len() as u64, Ordering::Relaxed);
-            match page.next_continuation_token {
-                Some(token) if page.is_truncated == Some(true) => next = Some(token),
+            match page.text("NextContinuationToken") {
+                token if !token.is_empty() && page.text("IsTruncated") == "true" => next = Some(token.to_owned()),
                 _ => return Ok(objects),
             }
         }
     }
 
     /// Requests up to a thousand objects, from a continuation token on.
-    async fn page(
-        &self,
-        Prefix { bucket, prefix }: &Prefix,
-        from: Option<String>,
-    ) -> Result<ListObjectsV2Output, Failure> {
-        let list = |client: Client, config| {
-            // The keys are encoded, because XML cannot hold every character of a key.
-            let request = client.list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url);
-            request.set_continuation_token(from.clone()).customize().config_override(config).send()
-        };
-        let error = match self.send(bucket, list).await {
-            Ok(page) => return Ok(page),
-            Err(error) => error,
-        };
+    async fn page(&self, Prefix { bucket, prefix }: &Prefix, from: Option<String>) -> Result<Element, Failure> {
+        // The keys are encoded, because XML cannot hold every character of a key.
+        let list = S3Request::new(Method::GET, bucket, "")
+            .query("list-type", Some("2"))
+            .query("encoding-type", Some("url"))
+            .query("prefix", Some(prefix))
+            .query("continuation-token", from);
         let object = S3Object { bucket, key: prefix, version: None };
-        match Refusal::of_sdk(&error) {
-            Some(refusal) if refusal.is_denial() => {
-                Err(explanation::explain_listing(&refusal, object, Some(&self.identity().await)))
+        let answer = match self.send(&list).await {
+            Ok(answer) => answer,
+            Err(NotDone::Refused(refusal)) if refusal.is_denial() => {
+                return Err(explanation::explain_listing(&refusal, object, Some(&self.identity().await)));
             }
-            _ => Err(self.explain(object, error).await),
-        }
+            Err(error) => return Err(self.explain(object, error).await),
+        };
+        let page = text(answer, |error| self.account.network.clients.explain(&error)).await?;
+        Element::of_xml(&page)
+            .map_err(|error| Failure::transient(Fault::new("S3's listing can't be read").caused_by(error)))
     }
 }

@@ -1,5 +1,6 @@
 //! An object, and the answers to a request for its bytes.
 
+use reqwest::Response;
 use serde::{Deserialize, Serialize};
 
 use super::checksum::Checksum;
@@ -41,22 +42,11 @@ impl Promise {
 
 /// The answer of an origin to a request for bytes.
 #[derive(Debug)]
-pub(crate) enum Answer<Body> {
+pub(crate) enum Answer {
     /// All bytes, from the first one on.
-    Whole(Body, Promise),
+    Whole(Response, Promise),
     /// The requested range of the promised bytes.
-    Part(Body),
+    Part(Response),
     /// Neither: the bytes are no longer the promised ones, or the origin does not send ranges of them.
     Changed(Fault),
-}
-
-impl<Body> Answer<Body> {
-    /// Returns the same answer with another body.
-    pub(crate) fn map<Other>(self, body: impl FnOnce(Body) -> Other) -> Answer<Other> {
-        match self {
-            Self::Whole(bytes, promise) => Answer::Whole(body(bytes), promise),
-            Self::Part(bytes) => Answer::Part(body(bytes)),
-            Self::Changed(fault) => Answer::Changed(fault),
-        }
-    }
 }

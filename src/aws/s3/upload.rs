@@ -1,15 +1,15 @@
 //! Uploads of small objects. Their keys name their content, so an existing object is not sent again.
 
-use aws_sdk_s3::{
-    Client,
-    config::ProvideCredentials,
-    error::{ProvideErrorMetadata, SdkError},
-    primitives::ByteStream,
-};
 use base64::{Engine, prelude::BASE64_STANDARD};
+use reqwest::Method;
 
-use super::{S3, object::S3Object, status};
-use crate::{error::Fault, net::retry::Failure, value::Sha256};
+use super::{
+    S3, length,
+    object::S3Object,
+    request::{EXPECTED_OWNER, S3Request},
+    text,
+};
+use crate::{aws::query::NotDone, error::Fault, net::retry::Failure, value::Sha256};
 
 /// An object to upload.
 #[derive(Debug, Clone)]
@@ -30,19 +30,12 @@ impl S3 {
 
     /// Returns whether a bucket exists; true also if the caller may not know (`s3:ListBucket`).
     pub(crate) async fn has_bucket(&self, bucket: &str) -> Result<bool, Fault> {
-        let attempt = async || {
-            let head = |client: Client, config| {
-                let request = client.head_bucket().bucket(bucket).set_expected_bucket_owner(self.owner());
-                request.customize().config_override(config).send()
-            };
-            match self.send(bucket, head).await {
-                Ok(_) => Ok(true),
-                Err(error) => match status(&error) {
-                    Some(404) => Ok(false),
-                    Some(403) => Ok(true),
-                    _ => Err(self.explain(S3Object { bucket, key: "", version: None }, error).await),
-                },
-            }
+        let head = S3Request::new(Method::HEAD, bucket, "").header(EXPECTED_OWNER, self.owner());
+        let attempt = async || match self.send(&head).await {
+            Ok(_) => Ok(true),
+            Err(NotDone::Refused(refusal)) if refusal.status == 404 => Ok(false),
+            Err(NotDone::Refused(refusal)) if refusal.status == 403 => Ok(true),
+            Err(error) => Err(self.explain(S3Object { bucket, key: "", version: None }, error).await),
         };
         self.account.network.attempts().run(&bucket, attempt).await
     }
@@ -50,11 +43,20 @@ impl S3 {
     /// Returns whether a bucket belongs to an account; false also if the caller may not know (`s3:ListBucket`). A
     /// failure is not retried, because only a note depends on the answer.
     pub(crate) async fn owns_bucket(&self, account: &str, bucket: &str) -> bool {
-        let head = |client: Client, config| {
-            let request = client.head_bucket().bucket(bucket).expected_bucket_owner(account);
-            request.customize().config_override(config).send()
+        self.send(&S3Request::new(Method::HEAD, bucket, "").header(EXPECTED_OWNER, Some(account))).await.is_ok()
+    }
+
+    /// Returns the ARN of the KMS key that encrypts an object; empty if none does.
+    pub(crate) async fn key_of(&self, bucket: &str, key: &str, version: Option<&str>) -> Result<String, Fault> {
+        let object = S3Object { bucket, key, version };
+        let attempt = async || match self.send(&super::about(Method::HEAD, object)).await {
+            Ok(found) => {
+                let key = text(found.headers(), "x-amz-server-side-encryption-aws-kms-key-id");
+                Ok(key.unwrap_or_default().to_owned())
+            }
+            Err(error) => Err(self.explain(object, error).await),
         };
-        self.send(bucket, head).await.is_ok()
+        self.account.network.attempts().run(&key, attempt).await
     }
 
     fn owner(&self) -> Option<String> {
@@ -62,42 +64,32 @@ impl S3 {
     }
 
     async fn put(&self, Upload { bucket, key, body }: &Upload) -> Result<bool, Failure> {
-        let head = |client: Client, config| {
-            let request = client.head_object().bucket(bucket).key(key).set_expected_bucket_owner(self.owner());
-            request.customize().config_override(config).send()
-        };
-        match self.send(bucket, head).await {
-            Ok(found) if found.content_length().and_then(|length| usize::try_from(length).ok()) == Some(body.len()) => {
-                return Ok(false);
-            }
+        let head = S3Request::new(Method::HEAD, bucket, key).header(EXPECTED_OWNER, self.owner());
+        match self.send(&head).await {
+            Ok(found) if length(found.headers()) == Some(body.len() as u64) => return Ok(false),
+            Ok(_) => {}
             // Without s3:ListBucket, S3 answers 403 for a missing object.
-            Err(error) if !matches!(status(&error), Some(403 | 404)) => {
-                return Err(self.not_uploaded(bucket, key, error).await);
-            }
-            _ => {}
+            Err(NotDone::Refused(refusal)) if matches!(refusal.status, 403 | 404) => {}
+            Err(error) => return Err(self.not_uploaded(bucket, key, error).await),
         }
-        let digest = BASE64_STANDARD.encode(Sha256::of(body).0);
-        let put = |client: Client, config| {
-            let request = client.put_object().bucket(bucket).key(key).set_expected_bucket_owner(self.owner());
-            let request = request.checksum_sha256(digest.clone());
-            request.body(ByteStream::from(body.clone())).customize().config_override(config).send()
-        };
-        match self.send(bucket, put).await {
+        let put = S3Request::new(Method::PUT, bucket, key)
+            .header(EXPECTED_OWNER, self.owner())
+            .header("x-amz-checksum-sha256", Some(BASE64_STANDARD.encode(Sha256::of(body).0)))
+            .body(body.clone());
+        match self.send(&put).await {
             Ok(_) => Ok(true),
             Err(error) => Err(self.not_uploaded(bucket, key, error).await),
         }
     }
 
-    async fn not_uploaded<E>(&self, bucket: &str, key: &str, error: SdkError<E>) -> Failure
-    where
-        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-    {
-        if status(&error) == Some(403) && matches!(error.code(), None | Some("AccessDenied")) {
-            let who = match self.account.config().await.credentials_provider() {
-                Some(provider) => provider.provide_credentials().await.map(|held| held.access_key_id().to_owned()),
-                None => Ok("no".into()),
-            };
-            let who = who.unwrap_or_default();
+    async fn not_uploaded(&self, bucket: &str, key: &str, error: NotDone) -> Failure {
+        if let NotDone::Refused(refusal) = &error
+            && refusal.status == 403
+            // An answer to HEAD has no code.
+            && matches!(refusal.code.as_str(), "AccessDenied" | "HTTP 403")
+        {
+            let held = self.account.credentials().await;
+            let who = held.map(|held| held.access_key_id().to_owned()).unwrap_or_default();
             let allow = "allow s3:PutObject in the caller's IAM policy";
             let hint = match &self.account.settings.bucket_owner {
                 None => allow.to_owned(),

@@ -12,13 +12,15 @@ use crate::{
         fleet::ScalingGroup,
         layout::Slot,
         parameters::{SlotOutput, SlotParameter},
-        preflight,
+        preflight, rollout,
         settings::DeploySettings,
         slots::{Slots, active},
         stack::{ParameterValue, WantedStack},
         template,
     },
     error::{Class, Fault},
+    user_data::MAX_USER_DATA_BYTES,
+    value::spoken,
     view::count,
 };
 
@@ -34,15 +36,14 @@ impl Deploy {
                 .hint(format!("to give build N all traffic: {}", self.command("rollback --build N")))
         );
         let current = serving.and_then(|slot| slots.stack(slot));
-        let settings = self.resolved(current, |parameter| layout.parameter(serving.unwrap_or(Slot::Blue), parameter));
+        let mut settings =
+            self.resolved(current, |parameter| layout.parameter(serving.unwrap_or(Slot::Blue), parameter));
         settings.check()?;
         shape.check_settings(&settings)?;
         let artifacts = Artifacts::collect(&settings, &self.stack, self.texts.as_ref())?;
-        let mut found = preflight::look(self, &settings, &artifacts)?;
-        for note in &found.notes {
-            self.say(&format!("note: {note}"));
-        }
-        found.check()?;
+        let holder = Slot::ALL.into_iter().find(|slot| slots.build(*slot) == Some(settings.build()));
+        let held = holder.map(|slot| slots.parameter(slot, SlotParameter::Ami));
+        let mut found = self.checked(&mut settings, &artifacts, held)?;
         if !exists {
             preflight::bucket_owner(self, &found, &settings, &artifacts)?;
         }
@@ -66,28 +67,13 @@ impl Deploy {
         if let Some(current) = current {
             shape.check_parameters(slots, current, &intent, &parameters)?;
         }
-        let mut is_behind = false;
-        if let Some(stack) = slots.stack(slot) {
-            // The update must not undo live values: the groups' sizes, the weights.
-            for each in slots.of(stack) {
-                let group = slots.group(&self.system, each)?;
-                let so = [
-                    (SlotParameter::Weight, Some(shares[each.index()])),
-                    (SlotParameter::DesiredCapacity, group.map(|group| group.desired)),
-                ];
-                for (parameter, value) in
-                    so.into_iter().filter_map(|(parameter, value)| Some((parameter, value?.to_string())))
-                {
-                    is_behind |= !is_other && slots.parameter(each, parameter) != value;
-                    _ = parameters.insert(layout.parameter(each, parameter), ParameterValue::New(value));
-                }
-            }
-        }
+        let is_behind = self.keep_live(slots, slot, shares, &mut parameters)? && !is_other;
         let mut put = |parameter, value: String| {
             _ = parameters.insert(layout.parameter(slot, parameter), ParameterValue::New(value));
         };
         // Without traffic the alarms would remove its machines.
         put(SlotParameter::MinSize, if intent.promoted().is_some() { size.desired } else { size.min }.to_string());
+        put(SlotParameter::DeclaredMinSize, size.min.to_string());
         put(SlotParameter::DesiredCapacity, size.desired.to_string());
         put(SlotParameter::MaxSize, size.max.to_string());
         match intent {
@@ -100,7 +86,12 @@ impl Deploy {
             put(SlotParameter::Ami, settings.ami.clone().unwrap_or_default());
             put(SlotParameter::RootDevice, found.root_device.clone());
             put(SlotParameter::InstanceType, settings.instance_type.clone().unwrap_or_default());
+            put(SlotParameter::CpuCredits, found.cpu_credits.into());
             put(SlotParameter::KeyPair, settings.key_pair.clone().unwrap_or_default());
+        }
+        let present = |parameter| Slot::ALL.map(|slot| slots.parameter(slot, parameter)).to_vec();
+        for (parameter, value) in found.role.parameters(present) {
+            put(parameter, value);
         }
         let mut contents = live;
         if intent.is_new_build() {
@@ -113,7 +104,8 @@ impl Deploy {
             self.placed(template::with_user_data(shape.template(), shape.layout(), &contents)?, &settings)?;
         let caller = if found.identity.is_empty() { String::new() } else { format!("as {}: ", found.identity) };
         let meaning = self.meaning(&intent, slots, &settings, &size);
-        let meaning = format!("{caller}{}: {meaning}", self.stack);
+        let meaning =
+            format!("{caller}{}: {meaning}{}{}", self.stack, artifacts.runs(MAX_USER_DATA_BYTES), found.role.meaning());
         Ok(Prepared {
             stack: self.stack_of(slot),
             current: slots.stack(slot).cloned(),
@@ -123,6 +115,34 @@ impl Deploy {
             artifacts,
             meaning,
         })
+    }
+
+    /// Has an update keep the live values of a slot's stack: the groups' sizes, the weights. Returns whether the stack's
+    /// parameters differ from those that matter.
+    fn keep_live(
+        &self,
+        slots: &Slots,
+        slot: Slot,
+        shares: [u32; 2],
+        parameters: &mut BTreeMap<String, ParameterValue>,
+    ) -> Result<bool> {
+        let (serving, mut is_behind) = (active(shares), false);
+        let Some(stack) = slots.stack(slot) else { return Ok(false) };
+        for each in slots.of(stack) {
+            let group = slots.group(&self.system, each)?;
+            let live = [
+                (SlotParameter::Weight, Some(shares[each.index()])),
+                (SlotParameter::DesiredCapacity, group.map(|group| group.desired)),
+            ];
+            for (parameter, value) in live {
+                let Some(value) = value.map(|value| value.to_string()) else { continue };
+                // A failed update may give the idle slot its earlier size again, but no slot that serves.
+                let matters = parameter == SlotParameter::Weight || Some(each) == serving;
+                is_behind |= matters && slots.parameter(each, parameter) != value;
+                _ = parameters.insert(self.layout().parameter(each, parameter), ParameterValue::New(value));
+            }
+        }
+        Ok(is_behind)
     }
 
     /// Decides what to do with which slot.
@@ -140,6 +160,9 @@ impl Deploy {
             None => (Intent::Create, Slot::Blue),
             // An operator has detached or rolled back.
             Some(_) if shares[newest.other().index()] > 0 && holds(newest)? => (Intent::Resume(newest), newest),
+            Some(serving) if holds(serving)? && self.is_unfinished(slots, serving, shares)? => {
+                (Intent::Resume(serving), serving)
+            }
             Some(serving) if holds(serving)? => (Intent::Adjust, serving),
             Some(serving) => {
                 self.check_build(slots.build(serving), slots.build(newest), wanted)?;
@@ -147,6 +170,18 @@ impl Deploy {
                 (Intent::Fill(serving.other()), serving.other())
             }
         })
+    }
+
+    /// Returns whether a deploy has stopped after it gave this slot all traffic: its group is still pinned, or its parameters do
+    /// not say so yet.
+    fn is_unfinished(&self, slots: &Slots, serving: Slot, shares: [u32; 2]) -> Result<bool> {
+        if slots.group(&self.system, serving.other())?.is_none() {
+            return Ok(false);
+        }
+        let declared: Option<u32> = slots.parameter(serving, SlotParameter::DeclaredMinSize).parse().ok();
+        let min = slots.group(&self.system, serving)?.map(|group| group.min);
+        let is_pinned = declared.zip(min).is_some_and(|(declared, min)| min > declared);
+        Ok(is_pinned || slots.parameter(serving, SlotParameter::Weight) != shares[serving.index()].to_string())
     }
 
     /// Fails if the slot to fill receives traffic.
@@ -169,7 +204,7 @@ impl Deploy {
 
     /// Returns the wanted user-data of a slot's machines.
     fn user_data(&self, slot: Slot, artifacts: &Artifacts) -> Result<String> {
-        artifacts.user_data(&self.stack_of(slot), &self.layout().output(slot, SlotOutput::Group))
+        artifacts.user_data(&self.stack_of(slot), &self.layout().output(slot, SlotOutput::Group), MAX_USER_DATA_BYTES)
     }
 
     /// Returns the current user-data of the slots.
@@ -217,8 +252,10 @@ impl Deploy {
             let previous = serving.and_then(|slot| slots.parameter(slot, parameter).parse().ok());
             given.or(previous).unwrap_or(default)
         };
+        // A stack of an earlier version has only the present size.
+        let least = declared(settings.min_size, SlotParameter::MinSize, 1);
         let (min, max) = (
-            declared(settings.min_size, SlotParameter::MinSize, 1),
+            declared(settings.min_size, SlotParameter::DeclaredMinSize, least),
             declared(settings.max_size, SlotParameter::MaxSize, 3),
         );
         let live = |slot| Ok::<_, anyhow::Error>(slots.group(&self.system, slot)?.map(|group| group.desired));
@@ -249,14 +286,19 @@ impl Deploy {
             Intent::Fill(slot) => (slot, format!("is filled with {machines}, which takes 5 to 15 minutes")),
             Intent::Resume(slot) => (slot, format!("already runs this build; continuing with {machines}")),
         };
+        let whole = match self.keep_time() {
+            time if time.is_zero() => String::new(),
+            time => format!("keeps its machines for {}, then ", spoken(time)),
+        };
         let old = slots.parameter(slot.other(), SlotParameter::Build);
         let shift = if settings.shift.is_empty() { "10, 50, 100".into() } else { join(&settings.shift) };
         let stack = self.stack_of(*slot);
         let place = if stack == self.stack { slot.name().to_owned() } else { format!("stack {stack}") };
         format!(
-            "build {old} → {build}: {place} {filled}; once they are healthy, they receive {shift} % of the traffic; {} then keeps 1 machine. \
-             no downtime",
-            slot.other().name()
+            "build {old} → {build}: {place} {filled}; once they are healthy, they receive {shift} % of the traffic; {} then {whole}keeps \
+             {}. no downtime",
+            slot.other().name(),
+            count(rollout::keep(slots, slot.other()) as usize, "machine")
         )
     }
 }

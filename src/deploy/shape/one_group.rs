@@ -15,14 +15,13 @@ use crate::{
         prepare::{Intent, Prepared},
         settings::DeploySettings,
         slots::Slots,
-        stack::{ParameterValue, Stack, WantedStack},
+        stack::{MAX_PARAMETER_BYTES, ParameterValue, Stack, WantedStack},
     },
     error::Fault,
 };
 
-/// The longest value of a parameter, in bytes.
-/// <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html>
-const MAX_PARAMETER_BYTES: usize = 4096;
+/// The most bytes of user-data in a parameter, which is in base64.
+const MAX_BYTES: usize = MAX_PARAMETER_BYTES / 4 * 3;
 
 #[derive(Debug)]
 pub(super) struct OneGroup;
@@ -46,14 +45,13 @@ impl Shape for OneGroup {
 
     fn prepare(&self, deploy: &Deploy, slots: &Slots) -> Result<Prepared> {
         let current = slots.stacks().next();
-        let settings = deploy.resolved(current, |parameter| self.parameter(parameter));
+        let mut settings = deploy.resolved(current, |parameter| self.parameter(parameter));
         settings.check()?;
         let artifacts = Artifacts::collect(&settings, &deploy.stack, deploy.texts.as_ref())?;
-        let found = preflight::look(deploy, &settings, &artifacts)?;
-        for note in &found.notes {
-            deploy.say(&format!("note: {note}"));
-        }
-        found.check()?;
+        let holder = current
+            .filter(|stack| stack.parameter(self.parameter(SlotParameter::Build)) == settings.build().to_string());
+        let held = holder.map(|stack| stack.parameter(self.parameter(SlotParameter::Ami)));
+        let found = deploy.checked(&mut settings, &artifacts, held)?;
         if current.is_none() {
             preflight::bucket_owner(deploy, &found, &settings, &artifacts)?;
         }
@@ -77,11 +75,17 @@ impl Shape for OneGroup {
         ] {
             _ = parameters.insert(self.parameter(parameter), ParameterValue::New(value));
         }
+        let present = |parameter| current.map(|stack| stack.parameter(self.parameter(parameter))).into_iter().collect();
+        for (parameter, value) in found.role.parameters(present) {
+            _ = parameters.insert(self.parameter(parameter), ParameterValue::New(value));
+        }
         // A change replaces the group, so that a build keeps the name that it began with.
         let build = SlotParameter::Build;
         if current.is_none_or(|stack| stack.parameter(self.parameter(build)) != settings.build().to_string()) {
             let root_device = ParameterValue::New(found.root_device.clone());
             _ = parameters.insert(self.parameter(SlotParameter::RootDevice), root_device);
+            let credits = ParameterValue::New(found.cpu_credits.into());
+            _ = parameters.insert(self.parameter(SlotParameter::CpuCredits), credits);
         }
         let build = settings.build();
         let (intent, meaning) = match current {
@@ -102,8 +106,8 @@ impl Shape for OneGroup {
             intent,
             is_behind: false,
             wanted: WantedStack { template, parameters },
+            meaning: format!("{}: {meaning}{}{}", deploy.stack, artifacts.runs(MAX_BYTES), found.role.meaning()),
             artifacts,
-            meaning: format!("{}: {meaning}", deploy.stack),
         })
     }
 }
@@ -116,7 +120,7 @@ impl OneGroup {
     /// Returns the user-data of the machines in base64.
     fn user_data(&self, deploy: &Deploy, artifacts: &Artifacts) -> Result<String> {
         let group = self.layout().output(Slot::Blue, SlotOutput::Group);
-        let text = artifacts.user_data(&deploy.stack, &group)?;
+        let text = artifacts.user_data(&deploy.stack, &group, MAX_BYTES)?;
         let encoded = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &text);
         ensure!(
             encoded.len() <= MAX_PARAMETER_BYTES,

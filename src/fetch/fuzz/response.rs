@@ -6,10 +6,9 @@
 //! chunks are of 64 bytes where `cfg(fuzzing)` is set, so that these arrive in parts too.
 
 use std::{
-    fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
+    path::Path,
     sync::{LazyLock, Mutex, MutexGuard},
     thread,
     time::Duration,
@@ -19,6 +18,7 @@ use arbitrary::{Arbitrary, Unstructured};
 
 use crate::{
     fetch::{pull::Download, source::Source},
+    host::scratch::Scratch,
     value::Sha256,
 };
 
@@ -126,9 +126,9 @@ pub fn check(bytes: &[u8]) {
     };
     let source: Source = format!("http://{}/{number}", *ADDRESS).parse().unwrap();
     let download = Download::new(source, pinned.then(|| Sha256::of(&VERSIONS[0])));
-    let tree = DeliveryTree::new(number);
+    let tree = Scratch::below(Path::new("/dev/shm"));
     for _ in 0..2 {
-        let system = super::system(&tree.0).unwrap();
+        let system = super::system(tree.path()).unwrap();
         let Ok(fetched) = system.fetch(&download) else { continue };
         let mut bytes = vec![];
         _ = (&*fetched.file).read_to_end(&mut bytes).unwrap();
@@ -141,30 +141,14 @@ pub fn check(bytes: &[u8]) {
             assert!(stage.announced.contains(&bytes), "published {bytes:?}, not {:?}", stage.announced);
         }
         drop(fetched);
-        let left = fs::read_dir(tree.0.join("var/lib/glovo-bootstrap/staging")).unwrap().count();
-        assert_eq!(left, 0, "what was published left something behind");
+        let left = tree.names("/var/lib/glovo-bootstrap/staging");
+        assert_eq!(left, [""; 0], "what was published left something behind");
         break;
     }
 }
 
-/// An empty directory, in memory.
-struct DeliveryTree(PathBuf);
-
-impl DeliveryTree {
-    fn new(number: u64) -> Self {
-        let path = PathBuf::from(format!("/dev/shm/fuzz-response-{}-{number}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for DeliveryTree {
-    fn drop(&mut self) {
-        _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// One request, one answer.
+#[expect(clippy::disallowed_methods, reason = "a server that is slow")]
 fn serve(mut stream: TcpStream) {
     _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
     let Some(request) = ReceivedRequest::read(&stream) else { return };

@@ -266,6 +266,7 @@ fn a_prefetched_download_is_joined_and_its_failure_shows_at_the_fetch() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a server that is slow")]
 fn downloads_overlap_but_not_all_at_once() {
     let together = Arc::new((Mutex::new(0), Condvar::new()));
     let first = Arc::new(AtomicUsize::new(0));
@@ -342,7 +343,7 @@ fn only_a_strong_etag_is_an_etag() {
 #[test]
 fn a_file_is_read_below_the_root() {
     let bench = Bench::new(settings());
-    std::fs::write(bench.tree.join("app.jar"), "jar").unwrap();
+    bench.tree.write("/app.jar", "jar");
     assert_eq!(text(bench.fetch("file:///app.jar").unwrap()), "jar");
     assert_eq!(told(bench.system.fetch(&pinned("file:///app.jar", "other"))).0, 1);
     assert!(bench.refused("file:///gone").1.contains("/gone does not exist"));

@@ -5,7 +5,6 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, UdpSocket},
     path::Path,
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,11 +18,15 @@ use nix::{
 };
 
 use super::{
-    Bench, download, eventually, hasty, hasty_and_persistent, parts,
+    Bench, STAGING, download, eventually, hasty, hasty_and_persistent, parts,
     server::{Reply, Server},
     settings, settings_with, text, told,
 };
-use crate::net::{retry::Limit, settings::ORIGIN_PATIENCE};
+use crate::{
+    host::{Host, command::Program, scratch::Scratch},
+    net::{retry::Limit, settings::ORIGIN_PATIENCE},
+    stop::Interrupt,
+};
 
 /// Runs a test on a thread of its own, in namespaces that end with it.
 fn apart(test: impl FnOnce() + Send + 'static) {
@@ -39,8 +42,8 @@ fn apart(test: impl FnOnce() + Send + 'static) {
 }
 
 fn run(program: &str, arguments: &str) {
-    let status = Command::new(program).args(arguments.split(' ')).status();
-    assert!(status.is_ok_and(|status| status.success()), "{program} {arguments}");
+    let host = Host::open(Path::new("/"), Interrupt::default()).unwrap();
+    _ = host.run_checked(&Program::new([program]).args(arguments.split(' '))).unwrap();
 }
 
 #[test]
@@ -110,7 +113,7 @@ enum NameServerFault {
 }
 
 /// Starts a name server on port 53 of this namespace, and makes it the resolver's only one.
-fn name_server(names: NameServerFault, directory: &Path) {
+fn name_server(names: NameServerFault, tree: &Scratch) {
     let datagrams = UdpSocket::bind("127.0.0.1:53").unwrap();
     _ = std::thread::spawn(move || {
         let mut buffer = [0; 512];
@@ -143,8 +146,8 @@ fn name_server(names: NameServerFault, directory: &Path) {
             }
         });
     }
-    let configuration = directory.join("resolv.conf");
-    std::fs::write(&configuration, b"# B\xfcro\nnameserver 127.0.0.1\noptions timeout:1 attempts:1\n").unwrap();
+    let configuration = tree.at("/resolv.conf");
+    tree.write("/resolv.conf", b"# B\xfcro\nnameserver 127.0.0.1\noptions timeout:1 attempts:1\n");
     mount(Some(&configuration), "/etc/resolv.conf", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
 }
 
@@ -203,8 +206,8 @@ fn an_answer_that_is_too_long_for_a_datagram_is_had_by_tcp() {
 fn a_body_without_a_length_ends_at_the_disk_s_and_leaves_it_free() {
     apart(|| {
         let bench = Bench::new(settings());
-        let staging = bench.tree.join("var/lib/glovo-bootstrap/staging");
-        std::fs::create_dir_all(&staging).unwrap();
+        bench.tree.make_directory(STAGING);
+        let staging = bench.tree.at(STAGING);
         mount(Some("tmpfs"), &staging, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
         let mut endless = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n40000000\r\n".to_vec();
         endless.resize(16 << 20, b'x');
@@ -212,9 +215,9 @@ fn a_body_without_a_length_ends_at_the_disk_s_and_leaves_it_free() {
         let (code, told) = bench.refused(&server.url("/"));
         assert_eq!((code, server.requests().len()), (1, 1), "{told}");
         assert!(told.contains("is full"), "{told}");
-        assert_eq!(std::fs::read_dir(&staging).unwrap().count(), 0);
+        assert_eq!(bench.tree.names(STAGING), [""; 0]);
         assert_eq!(text(bench.fetch(&Server::replies(vec![Reply::ok("jar")]).url("/")).unwrap()), "jar");
-        std::fs::write(staging.join("all of it"), vec![0; 4 << 20]).unwrap();
+        bench.tree.write(&format!("{STAGING}/all of it"), vec![0; 4 << 20]);
         // The tree can be removed then.
         umount2(&staging, MntFlags::MNT_DETACH).unwrap();
     });
@@ -226,8 +229,8 @@ fn a_disk_that_fills_up_meanwhile_gets_its_room_back() {
         let mut settings = hasty();
         settings.network.pace.limit = Limit::Patience(ORIGIN_PATIENCE);
         let bench = Bench::new(settings);
-        let staging = bench.tree.join("var/lib/glovo-bootstrap/staging");
-        std::fs::create_dir_all(&staging).unwrap();
+        bench.tree.make_directory(STAGING);
+        let staging = bench.tree.at(STAGING);
         mount(Some("tmpfs"), &staging, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
         let is_full = Arc::new(AtomicBool::new(false));
         let (body, seen) = (parts::body(3 << 20), is_full.clone());
@@ -240,14 +243,13 @@ fn a_disk_that_fills_up_meanwhile_gets_its_room_back() {
         bench.system.prefetch(vec![wanted.clone()]);
         let started = &bench.system.fetcher.started;
         assert!(eventually(&bench.system, || started.borrow()[0].1.progress.now().0 >= 1_400_000));
-        let others = staging.join("others");
-        assert!(std::fs::write(&others, vec![0; 4 << 20]).is_err());
+        assert!(bench.tree.try_write(&format!("{STAGING}/others"), vec![0; 4 << 20]).is_err());
         is_full.store(true, Ordering::Relaxed);
         let (code, told) = told(bench.system.fetch(&wanted));
         assert_eq!(code, 1, "{told}");
         assert!(told.contains("is full"), "{told}");
-        assert_eq!(std::fs::read_dir(&staging).unwrap().count(), 1, "only what others have written is left");
-        std::fs::write(staging.join("report"), vec![0; 1 << 20]).unwrap();
+        assert_eq!(bench.tree.names(STAGING), ["others"], "only what others have written is left");
+        bench.tree.write(&format!("{STAGING}/report"), vec![0; 1 << 20]);
         umount2(&staging, MntFlags::MNT_DETACH).unwrap();
     });
 }

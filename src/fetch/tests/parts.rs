@@ -1,17 +1,21 @@
 //! Bodies in parts: resumed, shared by several connections, and answered wrongly by servers.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use super::{
-    Bench, download, eventually, hasty_and_persistent,
+    Bench, STAGING, download, eventually, hasty_and_persistent,
     server::{Reply, Request, Server},
     settings, told,
 };
 use crate::{
     fetch::{fetched::Fetched, pull::Download, spool::CHUNK_BYTES},
+    host::root::Root,
     value::Sha256,
 };
 
@@ -237,15 +241,15 @@ fn another_process_takes_up_what_a_killed_one_left() {
     let bench = Bench::new(settings());
     let wanted = download(&server.url("/app.jar"));
     bench.system.prefetch(vec![wanted.clone()]);
-    let staging = "/var/lib/glovo-bootstrap/staging".into();
+    let staging = STAGING.into();
     let note = || bench.system.root().list(&staging).unwrap().into_iter().find(|name| name.ends_with(".map"));
     assert!(eventually(&bench.system, || {
         let Some(note) = note() else { return false };
-        let bytes = std::fs::read(bench.tree.join("var/lib/glovo-bootstrap/staging").join(note)).unwrap();
+        let bytes = bench.tree.read(&format!("{STAGING}/{note}"));
         let last = bytes.as_chunks::<8>().0.last();
         bytes.len() > 4096 + 8 && last.is_some_and(|there| u64::from_le_bytes(*there) >= 900_000)
     }));
-    let bench = Bench::again(settings(), bench.left_if_killed());
+    let bench = Bench::again(settings(), bench.tree.copy_of(STAGING));
     let fetched = bench.system.fetch(&wanted).unwrap();
     assert!(is(&fetched, &body) && fetched.resumed >= CHUNK_BYTES + 900_000, "{}", fetched.resumed);
     let (first, _) = asked(&server.requests()[1]).unwrap();
@@ -264,7 +268,7 @@ fn what_a_killed_run_left_and_nobody_needs_is_swept() {
     let bench = Bench::new(settings());
     let wanted = download(&server.url("/app.jar"));
     assert_eq!(told(bench.system.fetch(&wanted)).0, 75);
-    let left = || bench.system.root().list(&"/var/lib/glovo-bootstrap/staging".into()).unwrap().len();
+    let left = || bench.system.root().list(&STAGING.into()).unwrap().len();
     bench.system.prefetch(vec![wanted.clone()]);
     assert_eq!(left(), 2);
     bench.system.fetcher.abandon(&[wanted]);
@@ -287,14 +291,14 @@ fn what_was_left_of_other_bytes_or_by_another_boot_is_not_taken_up() {
         let wanted = download(&server.url("/app.jar"));
         assert_eq!(told(bench.system.fetch(&wanted)).0, 75);
         if other_boot {
-            let staging = bench.tree.join("var/lib/glovo-bootstrap/staging");
-            let notes = std::fs::read_dir(&staging).unwrap().map(|entry| entry.unwrap().path());
-            let note = notes.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "map")).unwrap();
-            let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-            let mut bytes = std::fs::read(&note).unwrap();
+            let note = bench.tree.names(STAGING).into_iter().find(|name| name.ends_with(".map")).unwrap();
+            let note = format!("{STAGING}/{note}");
+            let boot =
+                Root::open(Path::new("/")).unwrap().read_text(&"/proc/sys/kernel/random/boot_id".into()).unwrap();
+            let mut bytes = bench.tree.read(&note);
             let at = bytes.windows(36).position(|window| window == boot.trim().as_bytes()).unwrap();
             bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
-            std::fs::write(&note, bytes).unwrap();
+            bench.tree.write(&note, bytes);
         }
         let fetched = bench.system.fetch(&wanted).unwrap();
         assert!(is(&fetched, &new) && fetched.resumed == 0);

@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -14,10 +14,11 @@ use aws_config::{
     imds::{self, credentials::ImdsCredentialsProvider},
     provider_config::ProviderConfig,
 };
-use aws_sdk_s3::{
-    config::{Credentials, SharedCredentialsProvider},
-    primitives::{DateTime, DateTimeFormat},
+use aws_credential_types::{
+    Credentials,
+    provider::{ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future},
 };
+use aws_smithy_types::date_time::{DateTime, Format};
 
 use super::{
     Bench, BenchSettings, UNUSED, download, hasty, hasty_and_persistent, metadata,
@@ -94,8 +95,8 @@ fn an_object_arrives_with_its_version_and_etag() {
     );
     assert_eq!(text(bench.fetch("s3://my.bucket/a b/ü.jar?versionId=v1").unwrap()), "jar");
     let targets: Vec<String> = server.requests().iter().map(|request| request.target().to_owned()).collect();
-    assert_eq!(targets[0], "/artifacts/app/app.jar?x-id=GetObject");
-    assert_eq!(targets[2], "/my.bucket/a%20b/%C3%BC.jar?x-id=GetObject&versionId=v1");
+    assert_eq!(targets[0], "/artifacts/app/app.jar");
+    assert_eq!(targets[2], "/my.bucket/a%20b/%C3%BC.jar?versionId=v1");
 }
 
 #[test]
@@ -159,7 +160,7 @@ fn a_denial_names_the_instance_s_role() {
     let service = metadata::service(|path| match path {
         "/latest/meta-data/iam/security-credentials/" => Some("app-server".into()),
         "/latest/meta-data/iam/security-credentials/app-server" => Some(format!(
-            r#"{{"Code": "Success", "AccessKeyId": "ASIAEXAMPLE", "SecretAccessKey": "{SECRET}", "Token": "token",
+            r#"{{"Code": "Success", "AccessKeyId": "ASIAEXAMPLE", "SecretAccessKey": "{SECRET}", "Token": "SESSIONTOKENEXAMPLE",
                 "LastUpdated": "2026-01-01T00:00:00Z", "Expiration": "2099-01-01T00:00:00Z"}}"#
         )),
         _ => None,
@@ -173,7 +174,7 @@ fn a_denial_names_the_instance_s_role() {
 
 #[test]
 fn a_wrong_clock_is_corrected_once() {
-    let date = DateTime::from(SystemTime::now() + Duration::from_hours(1)).fmt(DateTimeFormat::HttpDate).unwrap();
+    let date = DateTime::from(SystemTime::now() + Duration::from_hours(1)).fmt(Format::HttpDate).unwrap();
     let server = Server::start(move |number, _| match number {
         0 => error(403, "RequestTimeTooSkewed", &[("date", &date)]),
         _ => Reply::ok("jar"),
@@ -188,12 +189,12 @@ fn signed_at(request: &Request) -> DateTime {
     let date = request.header("x-amz-date").unwrap();
     let (day, time) = date.trim_end_matches('Z').split_once('T').unwrap();
     let date = format!("{}-{}-{}T{}:{}:{}Z", &day[..4], &day[4..6], &day[6..], &time[..2], &time[2..4], &time[4..]);
-    DateTime::from_str(&date, DateTimeFormat::DateTime).unwrap()
+    DateTime::from_str(&date, Format::DateTime).unwrap()
 }
 
 #[test]
 fn a_clock_that_stays_wrong_is_told_in_seconds() {
-    let date = DateTime::from(SystemTime::now() + Duration::from_hours(1)).fmt(DateTimeFormat::HttpDate).unwrap();
+    let date = DateTime::from(SystemTime::now() + Duration::from_hours(1)).fmt(Format::HttpDate).unwrap();
     let server = Server::start(move |_, _| error(403, "RequestTimeTooSkewed", &[("date", &date)]));
     let (code, told) = bench(&server).refused(OBJECT);
     assert_eq!((code, server.requests().len()), (1, 2), "{told}");
@@ -293,9 +294,9 @@ fn rotating(seconds: u64) -> Server {
         }
         let number = given.fetch_add(1, Ordering::Relaxed) + 1;
         let lifetime = Duration::from_secs(if number == 1 { seconds } else { 36_000 });
-        let expiration = DateTime::from(SystemTime::now() + lifetime).fmt(DateTimeFormat::DateTime).unwrap();
+        let expiration = DateTime::from(SystemTime::now() + lifetime).fmt(Format::DateTime).unwrap();
         Some(format!(
-            r#"{{"Code": "Success", "AccessKeyId": "ASIA{number}", "SecretAccessKey": "{SECRET}", "Token": "token",
+            r#"{{"Code": "Success", "AccessKeyId": "ASIA{number}", "SecretAccessKey": "{SECRET}", "Token": "SESSIONTOKENEXAMPLE",
                 "LastUpdated": "2026-01-01T00:00:00Z", "Expiration": "{expiration}"}}"#
         ))
     })
@@ -371,6 +372,48 @@ fn credentials_that_rotate_leave_no_gap() {
 }
 
 #[test]
+fn many_downloads_ask_for_the_credentials_once() {
+    let service = rotating(36_000);
+    let server = Server::start(|_, _| Reply::ok("jar"));
+    let bench = instance(&server, &service);
+    let downloads: Vec<_> = (0..8).map(|number| download(&format!("{OBJECT}.{number}"))).collect();
+    bench.system.prefetch(downloads.clone());
+    for download in &downloads {
+        assert_eq!(text(bench.system.fetch(download).unwrap()), "jar");
+    }
+    let asked = service.requests().iter().filter(|request| request.target().ends_with("/app-server")).count();
+    assert_eq!((asked, server.requests().len()), (1, 8));
+}
+
+/// A source of credentials that answers once.
+#[derive(Debug, Default)]
+struct OnceProvider(AtomicBool);
+
+impl ProvideCredentials for OnceProvider {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        if self.0.swap(true, Ordering::Relaxed) {
+            return future::ProvideCredentials::ready(Err(CredentialsError::provider_error("it is away")));
+        }
+        // They are so near their end that newer ones are asked for.
+        let end = SystemTime::now() + Duration::from_mins(2);
+        future::ProvideCredentials::ready(Ok(Credentials::new(KEY_ID, SECRET, None, Some(end), "test")))
+    }
+}
+
+#[test]
+fn credentials_serve_until_their_end_if_no_newer_ones_come() {
+    let server = Server::start(|_, _| Reply::ok("jar"));
+    let provider = SharedCredentialsProvider::new(OnceProvider::default());
+    let bench = Bench::new(BenchSettings { aws: Some(config(&server, provider)), ..settings() });
+    for _ in 0..3 {
+        assert_eq!(text(bench.fetch(OBJECT).unwrap()), "jar");
+    }
+}
+
+#[test]
 fn a_late_metadata_service_delays_what_needs_its_credentials() {
     let server = Server::start(|_, _| Reply::ok("jar"));
     let ready = rotating(36_000);
@@ -432,7 +475,7 @@ fn a_version_is_resumed_as_that_version() {
     assert!(parts::is(&fetched, &body));
     assert_eq!(fetched.etag, Some(format!("v1 {ETAG}")));
     let requests = server.requests();
-    assert!(requests.len() == 2 && requests.iter().all(|request| request.target().ends_with("&versionId=v1")));
+    assert!(requests.len() == 2 && requests.iter().all(|request| request.target().ends_with("?versionId=v1")));
 }
 
 #[test]

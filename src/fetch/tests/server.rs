@@ -14,6 +14,8 @@ pub(crate) struct Request {
     /// `GET /path HTTP/1.1`
     pub(crate) line: String,
     headers: Vec<(String, String)>,
+    /// The bytes of the body, if the request gives its length.
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
@@ -165,6 +167,7 @@ fn paced(stream: TcpStream) -> TcpStream {
     stream
 }
 
+#[expect(clippy::disallowed_methods, reason = "a server that is slow")]
 fn serve(stream: &mut (impl Read + Write), seen: &Mutex<Seen>, answer: &impl Fn(usize, &Request) -> Reply) {
     seen.lock().unwrap().connections += 1;
     let Some(request) = read(stream) else { return };
@@ -196,16 +199,21 @@ fn is_closed(stream: &mut impl Read) -> bool {
 
 fn read(stream: &mut impl Read) -> Option<Request> {
     let mut request = Request::default();
-    let mut lines = BufReader::new(Patient(stream)).lines();
+    let mut reader = BufReader::new(Patient(stream));
     loop {
-        let line = lines.next()?.ok()?;
+        let mut line = String::new();
+        _ = reader.read_line(&mut line).ok()?;
+        let line = line.strip_suffix("\r\n")?;
         match line.split_once(": ") {
-            _ if line.is_empty() => return Some(request),
-            _ if request.line.is_empty() => request.line = line,
+            _ if line.is_empty() => break,
+            _ if request.line.is_empty() => request.line = line.into(),
             Some((name, value)) => request.headers.push((name.into(), value.into())),
             None => return None,
         }
     }
+    request.body = vec![0; request.header("content-length").map_or(0, |length| length.parse().unwrap())];
+    reader.read_exact(&mut request.body).ok()?;
+    Some(request)
 }
 
 /// A reader that ignores the pace.

@@ -130,25 +130,10 @@ fn is_like(pattern: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink, path::PathBuf};
+    use std::os::unix::fs::symlink;
 
     use super::*;
-
-    struct Tree(PathBuf, Root);
-
-    impl Tree {
-        fn new() -> Self {
-            let path = nix::unistd::mkdtemp(&std::env::temp_dir().join("removal-XXXXXX")).unwrap();
-            let root = Root::open(&path).unwrap();
-            Self(path, root)
-        }
-    }
-
-    impl Drop for Tree {
-        fn drop(&mut self) {
-            _ = fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::host::scratch::Scratch;
 
     #[test]
     fn patterns_match_component_by_component() {
@@ -174,34 +159,34 @@ mod tests {
 
     #[test]
     fn a_removed_tree_leaves_the_targets_of_its_links() {
-        let tree = Tree::new();
-        fs::create_dir_all(tree.0.join("var/lib/cloud/instances/i-1/sem")).unwrap();
-        fs::create_dir_all(tree.0.join("kept")).unwrap();
-        fs::write(tree.0.join("kept/file"), "").unwrap();
-        symlink("/kept", tree.0.join("var/lib/cloud/instances/i-1/link")).unwrap();
-        symlink("/var/lib/cloud/instances/i-1", tree.0.join("var/lib/cloud/instance")).unwrap();
+        let tree = Scratch::new();
+        tree.make_directory("/var/lib/cloud/instances/i-1/sem");
+        tree.make_directory("/kept");
+        tree.write("/kept/file", "");
+        symlink("/kept", tree.at("/var/lib/cloud/instances/i-1/link")).unwrap();
+        symlink("/var/lib/cloud/instances/i-1", tree.at("/var/lib/cloud/instance")).unwrap();
         for path in ["/var/lib/cloud/instance", "/var/lib/cloud/instances"] {
-            assert!(tree.1.purge(&path.into()).unwrap());
-            assert!(!tree.1.purge(&path.into()).unwrap());
+            assert!(tree.root().purge(&path.into()).unwrap());
+            assert!(!tree.root().purge(&path.into()).unwrap());
         }
-        assert!(tree.0.join("kept/file").exists());
-        assert_eq!(fs::read_dir(tree.0.join("var/lib/cloud")).unwrap().count(), 0);
-        assert!(!tree.1.purge(&"/none/at/all".into()).unwrap());
+        assert!(tree.has("/kept/file"));
+        assert_eq!(tree.names("/var/lib/cloud"), [""; 0]);
+        assert!(!tree.root().purge(&"/none/at/all".into()).unwrap());
     }
 
     #[test]
     fn a_user_cannot_make_root_remove_another_users_file() {
-        let tree = Tree::new();
-        fs::create_dir_all(tree.0.join("home/mallory")).unwrap();
-        fs::create_dir_all(tree.0.join("etc/ssh")).unwrap();
-        fs::write(tree.0.join("etc/ssh/authorized_keys"), "").unwrap();
-        symlink("/etc/ssh", tree.0.join("home/mallory/.ssh")).unwrap();
-        std::os::unix::fs::chown(tree.0.join("home/mallory"), Some(65534), Some(65534)).unwrap();
-        assert!(!tree.1.purge(&"/home/mallory/.ssh/authorized_keys".into()).unwrap());
-        assert!(tree.0.join("etc/ssh/authorized_keys").exists());
+        let tree = Scratch::new();
+        tree.make_directory("/home/mallory");
+        tree.make_directory("/etc/ssh");
+        tree.write("/etc/ssh/authorized_keys", "");
+        symlink("/etc/ssh", tree.at("/home/mallory/.ssh")).unwrap();
+        std::os::unix::fs::chown(tree.at("/home/mallory"), Some(65534), Some(65534)).unwrap();
+        assert!(!tree.root().purge(&"/home/mallory/.ssh/authorized_keys".into()).unwrap());
+        assert!(tree.has("/etc/ssh/authorized_keys"));
         // The user's own files are removed, though this program would not write there.
-        fs::write(tree.0.join("home/mallory/.bash_history"), "").unwrap();
-        assert!(tree.1.purge(&"/home/mallory/.bash_history".into()).unwrap());
-        assert_eq!(tree.1.matching("~/.ssh").unwrap().len(), 1);
+        tree.write("/home/mallory/.bash_history", "");
+        assert!(tree.root().purge(&"/home/mallory/.bash_history".into()).unwrap());
+        assert_eq!(tree.root().matching("~/.ssh").unwrap().len(), 1);
     }
 }

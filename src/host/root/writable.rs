@@ -29,6 +29,15 @@ impl Root {
         }
         Ok(())
     }
+
+    /// Fails if this process cannot put another file in the place of one.
+    pub fn check_replaceable(&self, path: &AbsPath) -> Result<()> {
+        self.check_writable(path)?;
+        let Some(parent) = path.parent() else { return Ok(()) };
+        let Some(directory) = self.directory(&parent, WalkPurpose::Read)? else { return Ok(()) };
+        let allowed = faccessat(&directory.fd, ".", AccessFlags::W_OK, AtFlags::AT_EACCESS);
+        allowed.with_context(|| format!("{parent} is not writable"))
+    }
 }
 
 fn ask(directory: &OwnedFd, name: &str, path: &AbsPath) -> Result<()> {

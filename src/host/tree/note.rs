@@ -211,11 +211,12 @@ fn place(path: &AbsPath, ending: &str) -> Result<AbsPath> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::scratch::Scratch;
 
     #[test]
     fn a_note_is_read_as_it_was_written_and_only_whole() {
-        let directory = nix::unistd::mkdtemp(&std::env::temp_dir().join("note-XXXXXX")).unwrap();
-        let (root, path) = (Root::open(&directory).unwrap(), AbsPath::from("/opt/app"));
+        let tree = Scratch::new();
+        let (root, path) = (tree.root(), AbsPath::from("/opt/app"));
         let file = NotedFile { mode: 0o755, size: 7, digest: Sha256::of(b"x"), identity: [1, -2, 3] };
         let members = BTreeMap::from([
             ("bin".to_owned(), NotedMember::Directory(0o755)),
@@ -231,6 +232,5 @@ mod tests {
         for end in text.match_indices('\n').map(|(at, _)| at).filter(|at| *at < text.len() - 1) {
             assert!(TreeNote::parse(&text[..end]).is_err(), "{:?}", &text[..end]);
         }
-        std::fs::remove_dir_all(directory).unwrap();
     }
 }

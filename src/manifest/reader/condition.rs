@@ -54,6 +54,12 @@ impl Reader<'_> {
         if !self.substitute(text, &mut value, &mut held) {
             return None;
         }
+        if let Some(secret) = held.secrets.iter().find(|name| self.variables.is_certainly_secret(name)) {
+            let message = format!("a condition cannot be about the secret `{secret}`");
+            let hint = Some("write the condition about a variable that is no secret".into());
+            self.report(text, &span, message, hint);
+            return None;
+        }
         if held.unknown.is_some() {
             *unknown = unknown.take().or(held.unknown);
             return None;
@@ -91,10 +97,19 @@ impl Reader<'_> {
 
     /// Compares the value that a fact or variable has here.
     fn compare(&mut self, text: &Text, key: &str, at: &Range<usize>, wanted: &[String], scope: &mut Scope) {
+        if self.variables.is_certainly_secret(key) {
+            let hint = Some("write the condition about a variable that is no secret".into());
+            self.report(text, at, format!("a condition cannot be about the secret `{key}`"), hint);
+            return;
+        }
         // The facts of the host take no time. They are asked for in a step that is not picked, too.
         let is_asked = self.asks || key.starts_with("host.");
         match self.variables.look_up(key, is_asked) {
             Ok(Some(value)) if wanted.contains(&value) => {}
+            Ok(Some(value)) if self.variables.fault_of_switch(key, &value).is_some() => {
+                let message = self.variables.fault_of_switch(key, &value).unwrap_or_default();
+                self.report(text, at, message, Some(format!("pass --set {key}=on or --set {key}=off")));
+            }
             Ok(Some(_)) if self.variables.is_secret(key) => {
                 scope.not_here = Some(format!("variable `{key}` has another value"));
             }

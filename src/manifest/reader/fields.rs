@@ -64,6 +64,7 @@ impl Reader<'_> {
                 };
                 let (words, hint) = self.with_origin(words, variable.as_deref());
                 let hint = hint.or_else(|| unquoted(&table, bad.as_ref()?.get_ref(), &words));
+                let hint = hint.or_else(|| is_for_quotes(&words).then(|| "write the value in quotes".to_owned()));
                 let field = bad.as_ref().map_or("", |name| name.get_ref());
                 self.fault_of_field(text, &place, field, words, hint);
             }
@@ -185,6 +186,12 @@ fn convert(value: &mut Spanned<DeValue<'_>>, place: &Range<usize>, message: &str
         (None, DeValue::Table(table)) => convert_in(table, place, message),
         (None, _) => false,
     }
+}
+
+/// Returns whether a fault is that of a number, a date, true or false where a string is expected.
+fn is_for_quotes(words: &str) -> bool {
+    let found = words.rsplit_once("expected a string, found ").map_or("", |(_, found)| found);
+    found.starts_with(|c: char| c.is_ascii_digit() || c == '-') || ["true", "false"].contains(&found)
 }
 
 /// Returns the hint for a name with dots in a table of a field, which TOML takes for a table unless it is quoted.

@@ -20,7 +20,7 @@ pub(super) struct Unknown {
     pub(super) fields: BTreeSet<String>,
     /// The first variable whose value is unknown and which is no fault.
     pub(super) variable: Option<String>,
-    /// The fields that hold a secret variable, each with the first one.
+    /// The fields that hold a secret variable, each with one of them: with one of a store, if it holds one.
     pub(super) secrets: BTreeMap<String, String>,
 }
 
@@ -29,8 +29,8 @@ pub(super) struct Unknown {
 pub(super) struct HeldVariables {
     /// The first one of unknown value.
     pub(super) unknown: Option<String>,
-    /// The first one that is a secret.
-    secret: Option<String>,
+    /// Those that are secrets.
+    pub(super) secrets: Vec<String>,
 }
 
 impl Unknown {
@@ -52,8 +52,10 @@ impl Reader<'_> {
         for (name, value) in table.iter_mut().filter(|(name, _)| which(name.get_ref())) {
             let mut held = HeldVariables::default();
             let is_resolved = self.substitute(text, value, &mut held);
-            let HeldVariables { unknown: variable, secret } = held;
-            unknown.secrets.extend(secret.map(|secret| (name.get_ref().to_string(), secret)));
+            let HeldVariables { unknown: variable, secrets } = held;
+            // A secret of a store is refused in more fields than one of a file.
+            let secret = secrets.iter().find(|name| self.variables.is_certainly_secret(name)).or(secrets.first());
+            unknown.secrets.extend(secret.map(|secret| (name.get_ref().to_string(), secret.clone())));
             if variable.is_some() || !is_resolved {
                 _ = unknown.fields.insert(name.get_ref().to_string());
                 unknown.variable = unknown.variable.take().or(variable);
@@ -73,7 +75,7 @@ impl Reader<'_> {
         let span = value.span();
         match value.get_mut() {
             DeValue::String(string) if string.contains("{{") => {
-                held.secret = held.secret.take().or_else(|| self.variables.secret_in(string));
+                held.secrets.extend(self.variables.secrets_in(string));
                 if let Some(name) = only_placeholder(string) {
                     self.whole.push((span.clone(), name.to_owned()));
                     if let Some(typed) = self.variables.typed(name) {

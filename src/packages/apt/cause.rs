@@ -4,7 +4,7 @@ use crate::packages::cause::{Cause, CauseTable};
 
 /// The texts are those of apt 2.0 to 3.0 and dpkg 1.19 to 1.22 in the C locale.
 #[rustfmt::skip]
-pub(crate) const TABLE: CauseTable = CauseTable { own_lines, rows: &[
+pub(crate) const TABLE: CauseTable = CauseTable { own_lines, advice: |_| None, rows: &[
     (Cause::Interrupted, &["dpkg was interrupted, you must manually run"],
         "finish the interrupted run: dpkg --configure -a"),
     (Cause::Locked, &["Could not get lock", "Unable to lock directory", "Unable to acquire the dpkg frontend lock",

@@ -150,40 +150,31 @@ pub(crate) fn needs_update(root: &Root, now: SystemTime) -> Result<bool> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
 mod tests {
-    use std::fs;
-
     use super::*;
+    use crate::host::scratch::Scratch;
 
     #[test]
     fn lists_are_updated_when_missing_old_or_older_than_their_sources() {
-        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-apt-{}", std::process::id()));
-        fs::create_dir_all(tree.join("var/lib/apt/lists/partial")).unwrap();
-        fs::create_dir_all(tree.join("etc/apt/sources.list.d")).unwrap();
-        fs::write(tree.join("etc/apt/sources.list"), "").unwrap();
-        let needed = |later| {
-            let root = Root::open(&tree).unwrap();
-            needs_update(&root, SystemTime::now() + Duration::from_hours(later)).unwrap()
-        };
-        // File times have the resolution of the kernel's clock tick.
-        let tick = || std::thread::sleep(Duration::from_millis(20));
+        let tree = Scratch::of(&[("/etc/apt/sources.list", "")]);
+        tree.make_directory("/var/lib/apt/lists/partial");
+        tree.make_directory("/etc/apt/sources.list.d");
+        let needed = |later| needs_update(&tree.root(), SystemTime::now() + Duration::from_hours(later)).unwrap();
         assert!(needed(0), "none");
-        tick();
-        fs::write(tree.join("var/lib/apt/lists/x_dists_bookworm_main_binary-amd64_Packages.lz4"), "").unwrap();
+        Scratch::tick();
+        tree.write("/var/lib/apt/lists/x_dists_bookworm_main_binary-amd64_Packages.lz4", "");
         assert!(!needed(0) && !needed(23));
         assert!(needed(25), "old");
-        tick();
-        fs::write(tree.join("etc/apt/sources.list.d/new.sources"), "").unwrap();
+        Scratch::tick();
+        tree.write("/etc/apt/sources.list.d/new.sources", "");
         assert!(needed(0), "older than a source");
-        tick();
-        fs::write(tree.join("var/lib/apt/lists/partial/x_InRelease"), "").unwrap();
+        Scratch::tick();
+        tree.write("/var/lib/apt/lists/partial/x_InRelease", "");
         assert!(!needed(0), "an update that found nothing new");
-        let root = Root::open(&tree).unwrap();
+        let root = tree.root();
         Shortfall { has_failed: true, failures: vec![] }.keep(&root).unwrap();
         assert!(needed(0), "an update that failed");
         Shortfall::default().keep(&root).unwrap();
         assert!(!needed(0), "one that did not");
-        fs::remove_dir_all(&tree).unwrap();
     }
 }

@@ -30,27 +30,18 @@ fn find(root: &Root) -> Result<Option<Held>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
 mod tests {
-    use std::fs;
-
     use super::*;
-    use crate::host::file_lock::tests::Lock;
+    use crate::host::{file_lock::tests::Lock, scratch::Scratch};
 
     #[test]
     fn a_lock_is_seen_while_it_is_held() {
-        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-lock-{}", std::process::id()));
-        for path in LOCKS {
-            let path = tree.join(&path[1..]);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
-        }
-        let root = Root::open(&tree).unwrap();
+        let tree = Scratch::of(&LOCKS.map(|path| (path, "")));
+        let root = tree.root();
         for path in LOCKS {
             assert_eq!(find(&root).unwrap(), None);
-            let _lock = Lock::take(&tree.join(&path[1..]));
+            let _lock = Lock::take(&tree.at(path));
             assert_eq!(find(&root).unwrap().unwrap().path, path.into());
         }
-        fs::remove_dir_all(&tree).unwrap();
     }
 }

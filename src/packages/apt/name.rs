@@ -1,8 +1,8 @@
 //! Names of Debian's packages: `name` or `name:architecture`, either with `=version` or `=beginning*`.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 
-use crate::packages::name::PackageName;
+use crate::{error::Fault, packages::name::PackageName};
 
 /// The pattern of [`read`], for editors.
 pub(crate) const PATTERN: &str = "^[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=[A-Za-z0-9.+:~-]+[*]?)?$";
@@ -23,18 +23,24 @@ pub(crate) fn read(text: &str) -> Result<PackageName> {
     let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     // Debian Policy 5.6.1 (names), 5.6.12 (versions). apt-get removes a package whose name has a trailing `-`.
     if name.len() < 2 || !name.starts_with(lower) || !name.chars().all(|c| lower(c) || "+-.".contains(c)) {
-        bail!("`{name}` is not a package name: it needs at least two of: lower-case letters, digits, `+`, `-`, `.`");
+        let message =
+            format!("`{name}` is not a package name for apt: it has at least two of: a-z, 0-9, `+`, `-`, `.`");
+        return Err(match package.strip_suffix(".x86_64") {
+            Some(name) => Fault::new(message).hint(format!("for apt, write {name}:amd64")),
+            None => Fault::new(message),
+        }
+        .into());
     }
     ensure!(!name.ends_with('-'), "`{name}` ends in `-`, so that apt-get would remove the package");
     if let Some(architecture) = architecture {
         let valid = architecture.starts_with(lower) && architecture.chars().all(|c| lower(c) || c == '-');
-        ensure!(valid, "`{architecture}` is not an architecture, such as `amd64`");
+        ensure!(valid, "`{architecture}` is not an architecture for apt, such as `amd64`");
     }
     if let Some(version) = version {
         let beginning = version.strip_suffix('*').unwrap_or(version);
         let valid = beginning.starts_with(|c: char| c.is_ascii_alphanumeric())
             && beginning.chars().all(|c| c.is_ascii_alphanumeric() || ".+:~-".contains(c));
-        ensure!(valid, "`{version}` is not a version, such as `1.22.1-9`, or `1.22.*` for all that begin so");
+        ensure!(valid, "`{version}` is not a version for apt, such as `1.22.1-9`, or `1.22.*` for all that begin so");
     }
     Ok(PackageName {
         text: text.to_owned(),
@@ -56,6 +62,7 @@ pub(crate) fn fits(declared: &PackageName, version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::hint;
 
     #[test]
     fn debian_package_names_are_accepted_and_no_others() {
@@ -84,5 +91,12 @@ mod tests {
         for name in bad {
             assert!(read(name).is_err(), "{name:?}");
         }
+    }
+
+    #[test]
+    fn an_architecture_in_the_other_form_gets_a_hint() {
+        let hint = |text: &str| hint(&read(text).unwrap_err()).map(str::to_owned);
+        assert_eq!(hint("tree.x86_64").as_deref(), Some("for apt, write tree:amd64"));
+        assert_eq!(hint("a_b"), None);
     }
 }

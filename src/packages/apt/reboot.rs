@@ -3,15 +3,13 @@
 use anyhow::Result;
 
 use super::{dpkg::DpkgStatus, version::order};
-use crate::host::{Host, root::Root};
+use crate::{host::Host, packages::running_kernel};
 
 /// The mark of packages that take effect after a reboot. Their maintainer scripts write it by
 /// `/usr/share/update-notifier/notify-reboot-required` or the hook of unattended-upgrades(8).
 const MARK: &str = "/run/reboot-required";
 /// The names of these packages, one a line.
 const MARKED_PACKAGES: &str = "/run/reboot-required.pkgs";
-/// The release of the running kernel; uname(2).
-const RELEASE: &str = "/proc/sys/kernel/osrelease";
 /// The build of the running kernel, with the package's version on Debian.
 const BUILD: &str = "/proc/version";
 /// The prefix of the name of a package with a kernel. Its release follows.
@@ -21,22 +19,21 @@ const MAX_BYTES: u64 = 64 << 10;
 
 /// Returns the reasons for a reboot; none for an image, which is booted anyway.
 pub(crate) fn reasons(host: &Host) -> Result<Vec<String>> {
-    if !host.root().is_host() {
-        return Ok(vec![]);
-    }
-    reasons_in(host.root())
-}
-
-fn reasons_in(root: &Root) -> Result<Vec<String>> {
+    let Some(running) = running_kernel(host) else { return Ok(vec![]) };
+    let root = host.root();
     let mut reasons = vec![];
     if root.status(&MARK.into())?.is_some() {
         let text = root.read(&MARKED_PACKAGES.into(), MAX_BYTES).ok().flatten().unwrap_or_default();
         reasons.push(of_mark(&String::from_utf8_lossy(&text)));
     }
-    // An unreadable /proc says nothing about the kernel.
-    let [release, build] = [RELEASE, BUILD].map(|path| root.read_text(&path.into()).unwrap_or_default());
-    reasons.extend(of_kernel(&DpkgStatus::read(root)?, release.trim(), &build));
+    let build = root.read_text(&BUILD.into()).unwrap_or_default();
+    reasons.extend(of_kernel(&DpkgStatus::read(root)?, &running, &build));
     Ok(reasons)
+}
+
+/// Returns whether a package has the kernel of a release.
+pub(crate) fn has_kernel(package: &str, of: &str) -> bool {
+    package.strip_prefix(IMAGE) == Some(of)
 }
 
 fn of_mark(text: &str) -> String {

@@ -7,13 +7,13 @@ use super::{
     dpkg::{DpkgStatus, PackageRecord},
     finish,
     hold::release_command,
-    judge, keep_configuration, lock, policy, run_held,
+    judge, keep_configuration, lock, policy, reboot, run_held,
     transaction::simulated,
 };
 use crate::{
     error::Fault,
     host::command::Program,
-    packages::{cause::Cause, manager::PackageChange, name::PackageName},
+    packages::{cause::Cause, manager::PackageChange, name::PackageName, running_kernel},
     system::System,
 };
 
@@ -26,7 +26,7 @@ pub(crate) fn planned(system: &System, packages: &[PackageName]) -> Result<Vec<P
     for package in packages {
         match status.package(&package.name, package.architecture.as_deref()) {
             // Without this, the simulation fails with the names of all packages that need it.
-            Some(record) => check(&package.name, record)?,
+            Some(record) => check(system, &package.name, record)?,
             None => warn_of_provider(system, &status, package),
         }
     }
@@ -46,7 +46,7 @@ pub(crate) fn planned(system: &System, packages: &[PackageName]) -> Result<Vec<P
             None => (&*change.name, None),
         };
         if let Some(record) = status.package(name, architecture) {
-            check(&change.name, record)?;
+            check(system, &change.name, record)?;
         }
     }
     Ok(changes)
@@ -101,7 +101,12 @@ fn command(names: Vec<String>, options: &[&str]) -> Program {
 }
 
 /// Fails if a package must not be removed.
-fn check(name: &str, package: &PackageRecord) -> Result<()> {
+fn check(system: &System, name: &str, package: &PackageRecord) -> Result<()> {
+    // The package's own script would refuse it.
+    if running_kernel(&system.host).is_some_and(|running| reboot::has_kernel(name, &running)) {
+        let message = format!("the removal would remove {name}, which has the running kernel");
+        return Err(Fault::new(message).hint("boot another kernel before, or leave out this package").into());
+    }
     if package.is_essential {
         let message = format!("the removal would remove {name}, but the system cannot work without it");
         return Err(Fault::new(message).hint("leave out this package").into());

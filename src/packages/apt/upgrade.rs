@@ -18,7 +18,7 @@ use crate::{
         manager::{PackageChange, UpgradeRequest, UpgradeScope, Upgrades},
         tools::failed,
     },
-    system::System,
+    system::{Mode, System},
     value::AbsPath,
 };
 
@@ -46,21 +46,30 @@ Pin-Priority: -1
 
 ";
 
-/// Returns the upgrades that the present package lists have.
+/// Returns the upgrades that the package lists have. A run updates old lists first.
 pub(crate) fn planned(system: &System, request: &UpgradeRequest) -> Result<Upgrades> {
-    let are_lists_old = lists::needs_update(system.root(), SystemTime::now())?;
+    let mut are_lists_old = lists::needs_update(system.root(), SystemTime::now())?;
+    if are_lists_old && system.mode() == Mode::Run {
+        update_lists(system, request)?;
+        are_lists_old = false;
+    }
     let (changes, _) = resolve(system, request)?;
     Ok(Upgrades { are_lists_old, changes })
 }
 
-/// Updates old package lists, and installs the upgrades.
+/// Updates the package lists.
+fn update_lists(system: &System, request: &UpgradeRequest) -> Result<()> {
+    TOOLS.check_writable(system)?;
+    lock::wait(system)?;
+    system.host.forget();
+    let (_, preferences) = resolve(system, request)?;
+    lists::update(system, &simulation(&archives::PRINT, preferences))
+}
+
+/// Installs the upgrades that the present package lists have.
 pub(crate) fn upgrade(system: &System, request: &UpgradeRequest) -> Result<()> {
     TOOLS.check_writable(system)?;
     lock::wait(system)?;
-    if lists::needs_update(system.root(), SystemTime::now())? {
-        let (_, preferences) = resolve(system, request)?;
-        lists::update(system, &simulation(&archives::PRINT, preferences))?;
-    }
     let (changes, preferences) = resolve(system, request)?;
     if changes.is_empty() {
         return Ok(());

@@ -1,10 +1,17 @@
 //! The texts of dnf, librepo and rpm by which the cause of a failure is known.
 
-use crate::packages::cause::{Cause, CauseTable};
+use super::{
+    sources::{self, FailureLine},
+    transaction::lacks_ignored,
+};
+use crate::{
+    packages::cause::{Cause, CauseTable},
+    value::quoted,
+};
 
 /// The texts are those of dnf 4.14 and rpm 4.16 to 4.18 in the C locale.
 #[rustfmt::skip]
-pub(crate) const TABLE: CauseTable = CauseTable { own_lines, rows: &[
+pub(crate) const TABLE: CauseTable = CauseTable { own_lines, advice, rows: &[
     (Cause::Permanent, &["Read-only file system"],
         "make the read-only file system writable; to find it: findmnt --options ro"),
     (Cause::Locked, &["create transaction lock", "obtain the transaction lock", "Waiting for process with pid"],
@@ -16,12 +23,16 @@ pub(crate) const TABLE: CauseTable = CauseTable { own_lines, rows: &[
     (Cause::Permanent, &["database disk image is malformed", "rpmdb open failed", "cannot open Packages database"],
         "look at the rpm database, which cannot be read: rpm --verifydb"),
     (Cause::Permanent, &["GPG signature is not available"],
-        "use a repository with a signed index, or correct its `baseurl`; to list them: dnf repolist --verbose"),
-    (Cause::Permanent, &["GPG verification is enabled", "Bad GPG signature", "Signing key not found",
+        "use a repository with a signed index, or correct its `baseurl`; with an https URL, `repo_gpgcheck = false` of \
+         yum_repository accepts an unsigned index"),
+    (Cause::Permanent, &["Bad GPG signature"],
+        "add no key from the repository's server: the index was changed on the way, or the vendor has a new key, or its key \
+         has expired; compare the fingerprint that the vendor publishes elsewhere: gpg --show-keys KEYFILE"),
+    (Cause::Permanent, &["GPG verification is enabled", "Signing key not found",
             "signature verification error", "key import failed", "Failed to retrieve GPG key", "Invalid GPG Key",
             "Import of key(s) didn't help", "Problem repository"],
-        "declare the key that signs the repository; if it is declared, the key has expired or its index was changed on the \
-         way; to see the keys of all repositories: grep -r gpgkey /etc/yum.repos.d"),
+        "declare the key that signs the repository; to see the keys of all repositories: \
+         grep -r gpgkey /etc/yum.repos.d"),
     (Cause::Permanent, &["is not signed", "GPG check FAILED", "is not installed. Failing package", "not correctly installed"],
         "use signed packages, or declare the key that signs them; to list the keys: rpm -qa gpg-pubkey*"),
     (Cause::Permanent, &["Curl error (60)", "Curl error (77)", "Curl error (58)", "Curl error (59)"],
@@ -67,6 +78,18 @@ pub(crate) const TABLE: CauseTable = CauseTable { own_lines, rows: &[
         "correct the name or the version; to list the known versions of all packages: dnf list --showduplicates"),
 ]};
 
+/// Returns the hint for a package that no repository has. dnf's line has the name and perhaps a version: `app-1.0-*`.
+fn advice(line: &str) -> Option<String> {
+    let (_, package) = line.split_once("No match for argument: ")?;
+    let begins = |at: &usize| package[at + 1..].starts_with(|c: char| c.is_ascii_digit());
+    let end = package.match_indices('-').map(|(at, _)| at).find(begins).unwrap_or(package.len());
+    let pattern = quoted(&format!("{}*", &package[..end]));
+    Some(format!(
+        "correct the name or the version, or declare its repository before it; to list those that there are: \
+         dnf list --showduplicates {pattern}"
+    ))
+}
+
 /// Returns the lines of dnf and rpm, without those of the packages' scripts. Continuation lines are indented.
 fn own_lines(output: &str) -> Vec<&str> {
     const BEGINNINGS: [&str; 21] = [
@@ -92,8 +115,19 @@ fn own_lines(output: &str) -> Vec<&str> {
         "RPM: error",
         "Problem repository",
     ];
-    let mut is_own = false;
+    let is_decisive = decisive(output);
+    let (mut is_own, mut is_others) = (false, false);
     let filter = |line: &&str| {
+        match sources::failed(line) {
+            Some((part, id)) => {
+                is_others = part == FailureLine::Causes && !is_decisive(id);
+                if !is_decisive(id) {
+                    return false;
+                }
+            }
+            None if is_others && line.starts_with("  - ") => return false,
+            None => is_others = false,
+        }
         let begins = BEGINNINGS.iter().any(|beginning| line.starts_with(beginning));
         is_own = begins || is_own && line.starts_with([' ', '[']) || line.starts_with("[MIRROR]");
         is_own
@@ -101,9 +135,36 @@ fn own_lines(output: &str) -> Vec<&str> {
     output.lines().filter(filter).collect()
 }
 
+/// Returns whether the failure of a repository is the failure of dnf. It is not if dnf has gone on without that repository
+/// and has found all packages, or if another repository has ended it.
+fn decisive(output: &str) -> impl Fn(&str) -> bool {
+    let ignored = sources::ignored(output);
+    let has_ended = |(part, id)| (part == FailureLine::End).then_some(id);
+    let last = output.lines().filter_map(sources::failed).filter_map(has_ended).next_back();
+    let lacks_ignored = lacks_ignored(output);
+    move |id| match (ignored.is_empty(), last) {
+        (true, Some(last)) => id == last,
+        (true, None) => true,
+        (false, _) => lacks_ignored || !ignored.contains(&id),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_package_that_no_repository_has_is_named_in_the_hint() {
+        for (package, pattern) in [
+            ("ngimx", "'ngimx*'"),
+            ("app-1:9.0-*", "'app*'"),
+            ("java-21-openjdk", "'java*'"),
+            ("gcc-c++", "'gcc-c++*'"),
+        ] {
+            let hint = TABLE.diagnosis(&format!("No match for argument: {package}\n")).hint.unwrap().into_owned();
+            assert!(hint.ends_with(&format!(": dnf list --showduplicates {pattern}")), "{hint}");
+        }
+    }
 
     fn all(cause: Cause, outputs: &[&str]) {
         for output in outputs {
@@ -147,6 +208,24 @@ mod tests {
     }
 
     #[test]
+    fn only_the_repository_that_ends_dnf_is_its_cause() {
+        let failed = |id: &str, reason: &str| {
+            format!(
+                "Errors during downloading metadata for repository '{id}':\n  - {reason}\nError: Failed to download \
+                 metadata for repo '{id}': Cannot download repomd.xml: All mirrors were tried\n"
+            )
+        };
+        let third = failed("third", "Status code: 403 for http://third/repodata/repomd.xml (IP: 10.0.0.1)");
+        let own = failed("own", "Curl error (7): Couldn't connect to server for http://own/repodata/repomd.xml [x]");
+        all(Cause::Network, &[&format!("{third}{own}")]);
+        let ignored = format!("{third}Ignoring repositories: third\n");
+        let script = format!("{ignored}error: %prein(app-1.0-1.noarch) scriptlet failed, exit status 1");
+        assert!(TABLE.diagnosis(&script).line.contains("scriptlet failed"));
+        let missing = format!("{ignored}No match for argument: app\nError: Unable to find a match: app");
+        assert!(TABLE.diagnosis(&missing).line.contains("Status code: 403"));
+    }
+
+    #[test]
     fn a_wrong_address_or_certificate_is_no_temporary_failure() {
         for reason in [
             "Status code: 404 for http://r/x/repodata/repomd.xml (IP: 10.0.0.1)",
@@ -169,7 +248,7 @@ mod tests {
                      GPG Keys are configured as: file:///etc/pki/rpm-gpg/app\nError: GPG check FAILED";
         all(Cause::Permanent, &[unsigned, index, missing, wrong]);
         let hint = |output| TABLE.diagnosis(output).hint.unwrap_or_default().into_owned();
-        assert!(hint(index).contains("declare the key") && hint(missing).contains("signed index"));
+        assert!(hint(index).contains("add no key") && hint(missing).contains("signed index"));
         assert!(hint(unsigned).contains("signed packages") && hint(wrong).contains("declare the key"));
     }
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{
     TOOLS, lists,
     name::{argument, fits},
-    silent,
+    silent, sources,
     transaction::{NO_LISTS, finished},
 };
 use crate::{
@@ -66,17 +66,28 @@ pub(crate) fn exact(system: &System, packages: &[PackageName], lists: Option<&st
         if !package.has_wildcard() {
             return Ok(argument(package));
         }
-        // As for the installation: a repository that cannot be updated is an error.
+        // As for the installation: a repository that cannot be updated is an error, unless it is a third party's.
         let options: Vec<_> = ["--setopt=skip_if_unavailable=0"].into_iter().chain(lists).collect();
-        let (query, found) = (query(package, &options), RefCell::new(vec![]));
-        let ask = || Ok(known(system, &query)?.map(|known| _ = found.replace(known)));
-        TOOLS.persevere(system, "finding the versions of a package", ask, |_| Ok(false))?;
-        let known = found.into_inner();
+        let third_partys = sources::may_fail(system)?;
+        let lenient: Vec<_> = options.iter().copied().chain(third_partys.iter().map(String::as_str)).collect();
+        let mut known = available(system, package, &lenient)?;
+        if best(package, &known).is_none() && !third_partys.is_empty() {
+            // A third party's may have it.
+            known = available(system, package, &options)?;
+        }
         let Some(version) = best(package, &known) else { return Err(none_fits(package, &known).into()) };
         check(system, package, &version)?;
         Ok(argument(&PackageName { version: Some(version), ..package.clone() }))
     };
     packages.iter().map(exact).collect()
+}
+
+/// Returns the available packages of a name.
+fn available(system: &System, package: &PackageName, options: &[&str]) -> Result<Vec<RpmPackage>> {
+    let (query, found) = (query(package, options), RefCell::new(vec![]));
+    let ask = || Ok(known(system, &query)?.map(|known| _ = found.replace(known)));
+    TOOLS.persevere(system, "finding the versions of a package", ask, |_| Ok(false))?;
+    Ok(found.into_inner())
 }
 
 fn none_fits(package: &PackageName, known: &[RpmPackage]) -> Fault {

@@ -7,10 +7,12 @@ use crate::{
     error::Fault,
     host::root::{Ownership, Root},
     packages::{name::PackageName, rpm::database::RpmDatabase},
-    system::System,
+    system::{Fact, System},
     value::{AbsPath, quoted},
 };
 
+/// The package of the plugin on Amazon Linux 2023, RHEL 9 and Fedora; a part of dnf-plugins-core.
+const PACKAGE: &str = "python3-dnf-plugin-versionlock";
 /// The plugin; the second place is Debian's.
 const PLUGINS: [&str; 2] = [
     "/usr/lib/python3*/site-packages/dnf-plugins/versionlock.py",
@@ -25,19 +27,70 @@ const FALSE: [&str; 4] = ["0", "no", "false", "off"];
 /// The list of the plugin by default.
 const LIST: &str = "/etc/dnf/plugins/versionlock.list";
 
+/// The plugin on a machine.
+enum Plugin {
+    /// It is not installed.
+    Missing,
+    /// A configuration turns it off.
+    Off(AbsPath, &'static str),
+    /// It reads this list.
+    On(AbsPath),
+}
+
 /// Returns whether a package is in the plugin's list.
 pub(crate) fn is_held(root: &Root, name: &str) -> Result<bool> {
-    let Some(list) = list(root)? else { return Ok(false) };
+    let Plugin::On(list) = plugin(root)? else { return Ok(false) };
     Ok(root.read_text(&list)?.lines().any(|line| holds(line, name)))
+}
+
+/// Fails if this machine has no plugin that holds packages, and if neither `coming` nor an earlier change brings it.
+///
+/// Returns the package that brings it.
+pub(crate) fn check(system: &System, coming: &[PackageName]) -> Result<Option<&'static str>> {
+    check_version(system)?;
+    match plugin(system.root())? {
+        Plugin::On(_) => Ok(None),
+        Plugin::Off(file, _) if system.expected_digest(&file).is_some() => Ok(None),
+        Plugin::Missing
+            if coming.iter().any(|package| package.name == PACKAGE)
+                || system.expects(&Fact::Package(PACKAGE.into())) =>
+        {
+            Ok(Some(PACKAGE))
+        }
+        Plugin::Missing => Err(missing()),
+        Plugin::Off(file, option) => Err(off(&file, option)),
+    }
+}
+
+/// Fails on a machine with dnf 5, which does not read the plugin's list; dnf5-versionlock(8).
+fn check_version(system: &System) -> Result<()> {
+    if !system.host.has_program("dnf5") {
+        return Ok(());
+    }
+    let fault = Fault::new("holding packages is not supported on a machine with dnf5 yet");
+    Err(fault.hint("leave out `hold` here, or limit this resource to other machines with `where`").into())
+}
+
+fn missing() -> anyhow::Error {
+    let message = format!("dnf holds packages only with its plugin versionlock, which is missing; {PACKAGE} has it");
+    let hint = format!("declare it in a `package` resource before: names = [\"{PACKAGE}\"]");
+    Fault::new(message).hint(hint).into()
+}
+
+fn off(file: &AbsPath, option: &str) -> anyhow::Error {
+    let message = format!("dnf holds packages only with its plugin versionlock, which {file} turns off");
+    Fault::new(message).hint(format!("set `{option} = 1` in {file}")).into()
 }
 
 /// Holds packages at their installed versions, or releases them.
 pub(crate) fn hold(system: &System, packages: &[PackageName], is_held: bool) -> Result<()> {
     TOOLS.check_writable(system)?;
     let root = system.root();
-    let Some(list) = list(root)? else {
-        let fault = Fault::new("dnf holds packages only with its plugin versionlock, which is missing or disabled");
-        return Err(fault.hint("install the plugin before: dnf install 'dnf-command(versionlock)'").into());
+    check_version(system)?;
+    let list = match plugin(root)? {
+        Plugin::On(list) => list,
+        Plugin::Off(file, option) => return Err(off(&file, option)),
+        Plugin::Missing => return Err(missing()),
     };
     system.host.forget();
     let database = system.host.read_once(RpmDatabase::read)?;
@@ -60,20 +113,22 @@ pub(crate) fn release_command(package: &str) -> String {
     format!("dnf versionlock delete {}", quoted(package))
 }
 
-/// Returns the path of the plugin's list; `None` if dnf has no such plugin, or it is disabled.
-fn list(root: &Root) -> Result<Option<AbsPath>> {
-    let mut is_there = false;
+/// Returns the state of the plugin.
+fn plugin(root: &Root) -> Result<Plugin> {
+    let of_plugin = root.read_text(&CONFIGURATION.into())?;
+    let of_dnf = root.read_text(&DNF_CONFIGURATION.into())?;
+    for (path, text, option) in [(DNF_CONFIGURATION, &of_dnf, "plugins"), (CONFIGURATION, &of_plugin, "enabled")] {
+        if value(text, option).is_some_and(|value| FALSE.contains(&&*value.to_lowercase())) {
+            return Ok(Plugin::Off(path.into(), option));
+        }
+    }
     for pattern in PLUGINS {
-        is_there |= !root.matching(pattern)?.is_empty();
+        if !root.matching(pattern)?.is_empty() {
+            let list = value(&of_plugin, "locklist").and_then(|path| path.parse().ok());
+            return Ok(Plugin::On(list.unwrap_or_else(|| LIST.into())));
+        }
     }
-    let [configuration, of_dnf] = [CONFIGURATION, DNF_CONFIGURATION].map(|path| root.read_text(&path.into()));
-    let (configuration, of_dnf) = (configuration?, of_dnf?);
-    let is_off =
-        |text: &str, name: &str| value(text, name).is_some_and(|value| FALSE.contains(&&*value.to_lowercase()));
-    if !is_there || is_off(&configuration, "enabled") || is_off(&of_dnf, "plugins") {
-        return Ok(None);
-    }
-    Ok(Some(value(&configuration, "locklist").and_then(|path| path.parse().ok()).unwrap_or_else(|| LIST.into())))
+    Ok(Plugin::Missing)
 }
 
 /// Returns the last value of an option in a configuration of dnf.

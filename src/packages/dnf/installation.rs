@@ -1,13 +1,16 @@
 //! The installation of packages.
 
-use std::{cell::RefCell, collections::BTreeSet};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+};
 
 use anyhow::Result;
 
 use super::{
     TOOLS, choice, interrupted, lack, lock,
     name::argument,
-    transaction::{dnf, protect_declared, run},
+    transaction::{lacks_ignored, protect_declared, run, with_repositories},
 };
 use crate::{
     error::{self, Class, Fault},
@@ -99,14 +102,14 @@ fn make(system: &System, operation: &str, installation: &Installation, file: Opt
             None => choice::exact(system, &installation.names, lists_option(installation.update, refresh)),
         }
     };
-    let command = |names: Vec<String>, refresh: bool| {
+    let command = |names: Vec<String>, refresh: bool| -> Result<Program> {
         let weak = u8::from(installation.recommends);
-        dnf(operation)
+        Ok(with_repositories(system, operation)?
             .args(lists_option(installation.update, refresh))
             .arg(format!("--setopt=install_weak_deps={weak}"))
             .arg(protect_declared(system))
             .arg("--")
-            .args(names)
+            .args(names))
     };
     let mut may_refresh = installation.update == Update::IfNeeded;
     let names = match choose(false) {
@@ -116,18 +119,25 @@ fn make(system: &System, operation: &str, installation: &Installation, file: Opt
         }
         chosen => chosen,
     }?;
-    let current: RefCell<Program> = RefCell::new(command(names, false));
+    let current: RefCell<Program> = RefCell::new(command(names, false)?);
+    let lacks = Cell::new(false);
     TOOLS.persevere(
         system,
         "installing packages",
-        || run(system, &current.borrow()),
-        |cause| match cause {
-            Cause::Stale | Cause::Unknown if may_refresh => {
+        || {
+            let made = run(system, &current.borrow())?;
+            lacks.set(made.as_ref().is_err_and(|finished| lacks_ignored(&finished.tail)));
+            Ok(made)
+        },
+        |cause| {
+            // A third party's repository fails, but another one may have the package.
+            let may_help = matches!(cause, Cause::Stale | Cause::Unknown) || lacks.get();
+            if may_refresh && may_help {
                 may_refresh = false;
-                *current.borrow_mut() = command(choose(true)?, true);
-                Ok(true)
+                *current.borrow_mut() = command(choose(true)?, true)?;
+                return Ok(true);
             }
-            _ => Ok(false),
+            Ok(false)
         },
     )
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::{
     TOOLS, lock,
-    transaction::{COMMENT, dnf, protect_declared, run},
+    transaction::{COMMENT, protect_declared, run, with_repositories},
 };
 use crate::{
     error::Fault,
@@ -103,7 +103,8 @@ fn doubled(host: &Host) -> Result<BTreeSet<String>> {
 
 /// Removes the older ones of two versions, and installs the newest again.
 fn remove_old_versions(system: &System) -> Result<()> {
-    make(system, |host| Ok(if doubled(host)?.is_empty() { None } else { Some(dnf("remove").arg("--duplicates")) }))
+    let command = with_repositories(system, "remove")?.arg("--duplicates");
+    make(system, |host| Ok(if doubled(host)?.is_empty() { None } else { Some(command.clone()) }))
 }
 
 fn reinstall(system: &System) -> Result<()> {
@@ -128,7 +129,10 @@ pub(crate) fn renew(system: &System, packages: &[RpmPackage], may_upgrade: bool)
             "reinstall" => nevra(package),
             _ => format!("{}.{}", package.name, package.architecture),
         };
-        let command = dnf(operation).arg(protect_declared(system)).arg("--").args(left.iter().map(argument));
+        let command = with_repositories(system, operation)?
+            .arg(protect_declared(system))
+            .arg("--")
+            .args(left.iter().map(argument));
         let is_gone = Cell::new(false);
         let note = |cause| {
             is_gone.set(cause == Cause::Unknown);

@@ -43,33 +43,22 @@ pub(crate) fn missing() -> Fault {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the test's own tree")]
 mod tests {
-    use std::fs;
-
     use super::*;
+    use crate::host::scratch::Scratch;
 
     #[test]
     fn lists_are_old_when_missing_or_older_than_their_sources() {
-        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-dnf-lists-{}", std::process::id()));
-        let lists = tree.join("var/cache/dnf/app-0123456789abcdef/repodata");
-        fs::create_dir_all(&lists).unwrap();
-        fs::create_dir_all(tree.join("etc/yum.repos.d")).unwrap();
-        fs::write(tree.join("etc/yum.repos.d/app.repo"), "").unwrap();
-        let are_old = |hours| {
-            let root = Root::open(&tree).unwrap();
-            are_old(&root, SystemTime::now() + Duration::from_hours(hours)).unwrap()
-        };
-        // File times have the resolution of the kernel's clock tick.
-        let tick = || std::thread::sleep(Duration::from_millis(20));
+        let tree = Scratch::of(&[("/etc/yum.repos.d/app.repo", "")]);
+        tree.make_directory("/var/cache/dnf/app-0123456789abcdef/repodata");
+        let are_old = |hours| are_old(&tree.root(), SystemTime::now() + Duration::from_hours(hours)).unwrap();
         assert!(are_old(0), "none");
-        tick();
-        fs::write(lists.join("264d-primary.xml.gz"), "").unwrap();
+        Scratch::tick();
+        tree.write("/var/cache/dnf/app-0123456789abcdef/repodata/264d-primary.xml.gz", "");
         assert!(!are_old(0) && !are_old(23));
         assert!(are_old(25), "old");
-        tick();
-        fs::write(tree.join("etc/yum.repos.d/new.repo"), "").unwrap();
+        Scratch::tick();
+        tree.write("/etc/yum.repos.d/new.repo", "");
         assert!(are_old(0), "older than a source");
-        fs::remove_dir_all(&tree).unwrap();
     }
 }

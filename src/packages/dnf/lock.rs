@@ -75,63 +75,52 @@ fn remove_stale(root: &Root, path: &AbsPath) -> Result<()> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the test's own tree and processes")]
 mod tests {
-    use std::{fs, path::PathBuf};
-
     use super::*;
-    use crate::host::file_lock::tests::Lock;
+    use crate::host::{
+        file_lock::tests::Lock,
+        scratch::{IdleProcess, Scratch},
+    };
 
-    fn tree(name: &str) -> (PathBuf, Root) {
-        let tree = std::env::temp_dir().join(format!("glovo-bootstrap-rpm-lock-{name}-{}", std::process::id()));
+    fn tree() -> Scratch {
+        let tree = Scratch::new();
         for path in LOCKS.iter().chain(&PID_FILES) {
-            fs::create_dir_all(tree.join(&path[1..]).parent().unwrap()).unwrap();
+            tree.make_directory(AbsPath::from(*path).directory().unwrap());
         }
-        let root = Root::open(&tree).unwrap();
-        (tree, root)
+        tree
     }
 
     #[test]
     fn a_lock_is_seen_while_it_is_held() {
-        let (tree, root) = tree("held");
+        let tree = tree();
+        let root = tree.root();
         for path in LOCKS {
-            fs::write(tree.join(&path[1..]), "").unwrap();
+            tree.write(path, "");
             assert_eq!(find(&root).unwrap(), None);
-            let _lock = Lock::take(&tree.join(&path[1..]));
+            let _lock = Lock::take(&tree.at(path));
             assert_eq!(find(&root).unwrap().unwrap().path, path.into());
         }
-        fs::remove_dir_all(&tree).unwrap();
     }
 
     #[test]
     fn a_pid_file_counts_while_its_process_uses_dnf() {
-        let (tree, root) = tree("pid");
-        // It ends when its standard input does.
-        let process = |name: &str| {
-            let mut process = std::process::Command::new("sh");
-            process.args(["-c", "read line", name]).stdin(std::process::Stdio::piped()).spawn().unwrap()
-        };
-        let (mut dnf, mut other) = (process("dnf"), process("other"));
+        let tree = tree();
+        let root = tree.root();
+        let (dnf, other) = (IdleProcess::named("dnf"), IdleProcess::named("other"));
         for path in PID_FILES {
-            let file = tree.join(&path[1..]);
-            fs::write(&file, dnf.id().to_string()).unwrap();
+            tree.write(path, dnf.id().to_string());
             let held = find(&root).unwrap().unwrap();
             assert_eq!(held.path, path.into());
             assert!(held.holder.starts_with(&format!("pid {} (sh -c read line dnf", dnf.id())), "{}", held.holder);
             remove_stale(&root, &path.into()).unwrap();
-            assert!(file.exists());
+            assert!(tree.has(path));
             // The pid of a process that has ended, of one without dnf, and none.
             for stale in ["4194305".to_owned(), other.id().to_string(), String::new(), "-1".into()] {
-                fs::write(&file, stale).unwrap();
+                tree.write(path, stale);
                 assert_eq!(find(&root).unwrap(), None);
                 remove_stale(&root, &path.into()).unwrap();
-                assert!(!file.exists());
+                assert!(!tree.has(path));
             }
         }
-        for process in [&mut dnf, &mut other] {
-            process.kill().unwrap();
-            _ = process.wait().unwrap();
-        }
-        fs::remove_dir_all(&tree).unwrap();
     }
 }

@@ -1,8 +1,11 @@
 //! Names of RPM packages: `name` or `name.architecture`, either with `=[epoch:]version[-release]` or `=beginning*`.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 
-use crate::packages::{name::PackageName, rpm::database::RpmPackage};
+use crate::{
+    error::Fault,
+    packages::{name::PackageName, rpm::database::RpmPackage},
+};
 
 /// The pattern of [`read`], for editors.
 pub(crate) const PATTERN: &str = "^[A-Za-z0-9_][A-Za-z0-9_+.-]*(=([0-9]+:)?[A-Za-z0-9][A-Za-z0-9_+.~^-]*[*]?)?$";
@@ -21,9 +24,15 @@ pub(crate) fn read(text: &str) -> Result<PackageName> {
     };
     let is_first = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if !package.starts_with(is_first) || !package.chars().all(|c| is_first(c) || "+-.".contains(c)) {
-        bail!(
-            "`{package}` is not a package name: it has letters, digits, `_`, `+`, `-`, `.`, and may end in `.x86_64`"
-        );
+        let message =
+            format!("`{package}` is not a package name for dnf: it has only: a-z, A-Z, 0-9, `_`, `+`, `-`, `.`");
+        return Err(match package.split_once(':') {
+            Some((name, other)) => {
+                Fault::new(message).hint(format!("for dnf, write {name}.{}", architecture_of(other)))
+            }
+            None => Fault::new(message),
+        }
+        .into());
     }
     ensure!(!package.ends_with(".rpm"), "`{package}` ends in `.rpm`, so that dnf would look for a file");
     let (name, architecture) = match package.rsplit_once('.') {
@@ -39,7 +48,10 @@ pub(crate) fn read(text: &str) -> Result<PackageName> {
             && number.chars().all(|c| c.is_ascii_alphanumeric() || "._+~^-".contains(c))
             && number.matches('-').count() < 2
             && epoch.parse::<u32>().is_ok();
-        ensure!(valid, "`{version}` is not a version, such as `1.24.0-1.amzn2023`, or `1.24.*` for all that begin so");
+        ensure!(
+            valid,
+            "`{version}` is not a version for dnf, such as `1.24.0-1.amzn2023`, or `1.24.*` for all that begin so"
+        );
     }
     Ok(PackageName {
         text: text.to_owned(),
@@ -47,6 +59,16 @@ pub(crate) fn read(text: &str) -> Result<PackageName> {
         architecture: architecture.map(str::to_owned),
         version: version.map(str::to_owned),
     })
+}
+
+/// Returns rpm's name of an architecture that another family names.
+fn architecture_of(name: &str) -> &str {
+    match name {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        "i386" => "i686",
+        _ => name,
+    }
 }
 
 /// Returns whether a package has the declared version. A part that the declaration leaves out, the epoch or the release,
@@ -135,6 +157,14 @@ mod tests {
         ] {
             assert!(read(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn an_architecture_in_the_other_form_gets_a_hint() {
+        let hint = |text: &str| crate::error::hint(&read(text).unwrap_err()).map(str::to_owned);
+        assert_eq!(hint("tree:amd64").as_deref(), Some("for dnf, write tree.x86_64"));
+        assert_eq!(hint("glibc:i386=2.34").as_deref(), Some("for dnf, write glibc.i686"));
+        assert_eq!(hint("ngin*"), None);
     }
 
     #[test]

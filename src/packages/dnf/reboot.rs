@@ -4,23 +4,19 @@ use anyhow::Result;
 
 use crate::{
     host::Host,
-    packages::rpm::{
-        database::{RpmDatabase, RpmPackage},
-        version::order,
+    packages::{
+        rpm::{
+            database::{RpmDatabase, RpmPackage},
+            version::order,
+        },
+        running_kernel,
     },
 };
 
-/// The release of the running kernel; uname(2).
-const RELEASE: &str = "/proc/sys/kernel/osrelease";
-
 /// Returns the reasons for a reboot; none for an image, which is booted anyway.
 pub(crate) fn reasons(host: &Host) -> Result<Vec<String>> {
-    if !host.root().is_host() {
-        return Ok(vec![]);
-    }
-    // An unreadable /proc says nothing about the kernel.
-    let running = host.root().read_text(&RELEASE.into()).unwrap_or_default();
-    Ok(of_kernel(&RpmDatabase::read(host.root())?, running.trim()).into_iter().collect())
+    let Some(running) = running_kernel(host) else { return Ok(vec![]) };
+    Ok(of_kernel(&RpmDatabase::read(host.root())?, &running).into_iter().collect())
 }
 
 /// Returns the reason if a newer kernel than the running one is installed.
@@ -28,11 +24,20 @@ pub(crate) fn reasons(host: &Host) -> Result<Vec<String>> {
 /// Only kernels of the same package count, such as `kernel6.12`. In a container the kernel is the host's, so that it is no
 /// package of this machine: then no kernel counts.
 fn of_kernel(database: &RpmDatabase, running: &str) -> Option<String> {
-    let release = |package: &RpmPackage| format!("{}-{}.{}", package.version, package.release, package.architecture);
-    let own = database.iter().find(|package| is_kernel(&package.name) && release(package) == running)?;
+    let own = database.iter().find(|package| has_kernel(package, running))?;
     let newest = database.package(&own.name, Some(&own.architecture))?;
     let is_newer = order(&newest.evr(), &own.evr()).is_gt();
     is_newer.then(|| format!("the kernel {} is installed, but {running} is running", release(newest)))
+}
+
+/// Returns whether a package has the kernel of a release.
+pub(crate) fn has_kernel(package: &RpmPackage, of: &str) -> bool {
+    is_kernel(&package.name) && release(package) == of
+}
+
+/// Returns the release of a kernel's package, as uname(2) does.
+fn release(package: &RpmPackage) -> String {
+    format!("{}-{}.{}", package.version, package.release, package.architecture)
 }
 
 /// Returns whether a package has a kernel: `kernel`, `kernel-core`, and `kernel6.12` on Amazon Linux.

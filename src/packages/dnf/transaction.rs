@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{TOOLS, name::read, silent};
+use super::{TOOLS, name::read, scripts, silent, sources};
 use crate::{
     error::Fault,
     host::command::{Finished, Program},
@@ -28,11 +28,16 @@ pub(crate) fn dnf(operation: &str) -> Program {
     silent(["dnf", "--assumeyes", operation]).args([
         COMMENT,
         // A repository that cannot be updated is an error, unless its own file says that it may be skipped. Without this,
-        // dnf says that it does not know the package.
+        // dnf says that it does not know the package. Those of third parties are in `with_repositories`.
         "--setopt=skip_if_unavailable=0",
         // Whatever the machine's dnf.conf says: dnf removes only what this program has planned.
         "--setopt=clean_requirements_on_remove=0",
     ])
+}
+
+/// Returns a command of dnf that uses the repositories, and may go on without those of third parties.
+pub(crate) fn with_repositories(system: &System, operation: &str) -> Result<Program> {
+    Ok(dnf(operation).args(sources::may_fail(system)?))
 }
 
 /// Returns the option that keeps a command from removing or replacing the packages that the manifest declares as installed.
@@ -53,24 +58,76 @@ pub(crate) fn run(system: &System, command: &Program) -> Result<Result<(), Finis
     if !finished.status.success() {
         return Ok(Err(finished));
     }
-    for line in finished.tail.lines() {
-        if let Some(names) = line.strip_prefix("Ignoring repositories: ") {
-            system.warn(format!("the lists of {names} could not be updated; nothing is installed from there"));
-        }
-    }
+    sources::warn_of_ignored(system, &finished.tail)?;
     // rpm calls the package installed all the same.
     for (script, said) in failed_scripts(&finished.stdout) {
-        let said = if said.is_empty() { said } else { format!("; the script said: {said}") };
-        system.warn(format!("the script {script} failed; its package counts as installed{said}"));
+        scripts::warn(system, script, &said);
     }
     Ok(Ok(()))
 }
 
-/// Runs a command of dnf, without the settings of repositories in its output.
+/// What dnf says of packages that it does not find.
+const MISSING: [&str; 4] = ["No match for argument", "Unable to find a match", "nothing provides", "No package "];
+
+/// Returns whether dnf lacks a package after it has ignored repositories. One of them may have it.
+pub(super) fn lacks_ignored(output: &str) -> bool {
+    !sources::ignored(output).is_empty() && MISSING.iter().any(|missing| output.contains(missing))
+}
+
+/// Runs a command of dnf, without the settings of repositories in its output. A package that it refuses is told with its
+/// repository.
 pub(crate) fn finished(system: &System, command: &Program) -> Result<Finished> {
     let mut finished = system.host.run(command)?;
-    finished.tail = without_settings(&finished.tail);
+    finished.tail = without_noise(&without_settings(&finished.tail));
+    if let Some((package, id)) =
+        refused(&finished.tail).and_then(|file| Some((file, repository(&finished.stdout, file)?)))
+    {
+        let named = format!("{package} of the repository {}", sources::shown(system, id)?);
+        finished.tail = finished.tail.replace(package, &named);
+    }
     Ok(finished)
+}
+
+/// Returns the file of a package without a valid signature.
+fn refused(output: &str) -> Option<&str> {
+    let line = output.lines().find(|line| line.ends_with(" is not signed") || line.contains(" is not correctly"))?;
+    line.split(' ').find(|word| word.ends_with(".rpm"))
+}
+
+/// Returns the repository of a package's file, from the table of a transaction. Its rows may be wrapped.
+fn repository<'a>(output: &'a str, file: &str) -> Option<&'a str> {
+    let words: Vec<_> = output.split_whitespace().collect();
+    let is_of = |row: &&[&str]| {
+        let version = row[2].split_once(':').map_or(row[2], |(_, version)| version);
+        file == format!("{}-{version}.{}.rpm", row[0], row[1])
+    };
+    words.windows(4).find(is_of).map(|row| row[3])
+}
+
+/// Returns dnf's output without what it says at its debug level, of its progress, and of its options.
+fn without_noise(output: &str) -> String {
+    const NOISE: [&str; 18] = [
+        "DNF version: ",
+        "Command: ",
+        "Installroot: ",
+        "Releasever: ",
+        "cachedir: ",
+        "Base command: ",
+        "Extra commands: ",
+        "User-Agent: ",
+        "Loaded plugins: ",
+        "repo: ",
+        "countme: ",
+        "timer: ",
+        "Importing GPG key ",
+        " Userid     : ",
+        " Fingerprint: ",
+        " From       : ",
+        "Key imported successfully",
+        "(try to add '",
+    ];
+    let is_noise = |line: &str| NOISE.iter().any(|noise| line.starts_with(noise)) || line.contains("B/s |");
+    output.lines().filter(|line| !is_noise(line)).collect::<Vec<_>>().join("\n")
 }
 
 /// Returns dnf's output without the settings of a repository. Lines of scripts look like settings, too: `useradd: …`.
@@ -121,9 +178,11 @@ pub(crate) struct Simulation {
     pub(crate) changes: Vec<PackageChange>,
     /// New packages, each with an installed one that it replaces (`Obsoletes`).
     pub(crate) replacements: Vec<(String, String)>,
+    /// Whether the package lists of a third party's repository are missing.
+    pub(crate) lacks_lists: bool,
 }
 
-/// Returns what a command would do; `None` if the package lists of a repository are missing. `what` names the command in
+/// Returns what a command would do; `None` if the package lists of a repository are missing that it needs. `what` names the command in
 /// an error.
 ///
 /// It uses the present package lists, and writes nothing.
@@ -137,17 +196,18 @@ pub(crate) fn simulated(system: &System, what: &str, operation: &str, rest: &[St
     }
     // The debug level with a line for each change; dnf(8). What comes after `--` in the rest is no option.
     let options = ["--cacheonly", "--assumeno", "--debuglevel=6", "--color=never"];
-    let command = dnf(operation).args(options).args(rest.iter().cloned());
+    let command = with_repositories(system, operation)?.args(options).args(rest.iter().cloned());
     let finished = finished(system, &command)?;
-    if !finished.status.success() && finished.tail.contains(NO_LISTS) {
-        return Ok(None);
-    }
+    let lacks_lists = finished.tail.contains(NO_LISTS);
     // With `--assumeno`, the exit code is 1 also if dnf has asked.
     if !finished.status.success() && !finished.tail.contains("Operation aborted.") {
+        if lacks_lists {
+            return Ok(None);
+        }
         return Err(failed(what, &TOOLS.diagnose(system, &finished), &finished).into());
     }
     let (changes, replacements) = (changes(&finished.stdout), replacements(&finished.stdout));
-    Ok(Some(Simulation { changes, replacements }))
+    Ok(Some(Simulation { changes, replacements, lacks_lists }))
 }
 
 /// Reads the table of a transaction: a row for each new package, and after it a line for each one that it replaces. A
@@ -272,6 +332,25 @@ Installing:
         ] {
             assert!(is_shown(line), "{line}");
         }
+    }
+
+    #[test]
+    fn a_refused_package_has_a_repository() {
+        let table = " Package   Architecture  Version   Repository  Size\nInstalling:\n app  noarch  1:1.0-1.test  extra  6 k\n \
+                     a-package-with-a-long-name\n    noarch  2.0-1.test  other  6 k\n";
+        assert_eq!(repository(table, "app-1.0-1.test.noarch.rpm"), Some("extra"));
+        assert_eq!(repository(table, "a-package-with-a-long-name-2.0-1.test.noarch.rpm"), Some("other"));
+        assert_eq!(repository(table, "other-1.0-1.test.noarch.rpm"), None);
+        let output = "Downloading\nPackage app-1.0-1.test.noarch.rpm is not signed\nError: GPG check FAILED";
+        assert_eq!(refused(output), Some("app-1.0-1.test.noarch.rpm"));
+    }
+
+    #[test]
+    fn only_what_explains_a_failure_is_kept() {
+        let output = "DNF version: 4.14.0\ncachedir: /var/cache/dnf\napp   0.0  B/s |   0  B     00:00\n\
+                      Importing GPG key 0x12:\n Userid     : \"x\"\n From       : /run/x\nuseradd: no\n\
+                      (try to add '--skip-broken' to skip uninstallable packages)\nError: x";
+        assert_eq!(without_noise(output), "useradd: no\nError: x");
     }
 
     #[test]

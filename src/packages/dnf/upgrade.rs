@@ -12,9 +12,11 @@ use anyhow::{Result, bail};
 use super::{
     Dnf, TOOLS, lists, lock,
     name::{fits, read},
-    transaction::{Simulation, dnf, protect_declared, run, simulated},
+    transaction::{Simulation, protect_declared, run, simulated, with_repositories},
 };
 use crate::{
+    error::Fault,
+    host::command::with_tail,
     packages::{
         manager::{PackageChange, UpgradeRequest, UpgradeScope, Upgrades},
         name::is_declared,
@@ -23,29 +25,34 @@ use crate::{
             version::{order_of_parts, split},
         },
     },
-    system::System,
+    system::{Mode, System},
 };
 
 /// The package whose version is the release of the machine.
 const RELEASE: &str = "system-release";
 
-/// Returns the upgrades that the present package lists have.
+/// Returns the upgrades that the package lists have. A run updates old lists first.
 pub(crate) fn planned(system: &System, request: &UpgradeRequest) -> Result<Upgrades> {
     if has_release(&*system.host.read_once(RpmDatabase::read)?, request) {
         return Ok(Upgrades { are_lists_old: false, changes: vec![] });
     }
-    let are_lists_old = lists::are_old(system.root(), SystemTime::now())?;
-    if are_lists_old && !lists::exist(system.root())? {
-        return Ok(Upgrades { are_lists_old, changes: vec![] });
-    }
-    // Without the lists of one repository, such as a new one or one of the release, the upgrade updates all.
-    let resolved = resolve(system, request)?;
-    let are_lists_old = are_lists_old || resolved.is_none();
-    let ResolvedUpgrade { changes, warnings, .. } = resolved.unwrap_or_default();
+    let is_run = system.mode() == Mode::Run;
+    let are_old = lists::are_old(system.root(), SystemTime::now())?;
+    let is_useless = are_old && (is_run || !lists::exist(system.root())?);
+    let present = if is_useless { None } else { resolve(system, request)? };
+    // Without the lists of one repository, such as a new one or one of the release, all are updated.
+    let are_old = are_old || present.as_ref().is_none_or(|resolved| resolved.lacks_lists);
+    let resolved = if are_old && is_run {
+        update_lists(system, request)?;
+        resolve(system, request)?.ok_or_else(lists::missing)?
+    } else {
+        present.unwrap_or_default()
+    };
+    let ResolvedUpgrade { changes, warnings, .. } = resolved;
     for warning in warnings {
         system.warn(warning);
     }
-    Ok(Upgrades { are_lists_old, changes })
+    Ok(Upgrades { are_lists_old: are_old && !is_run, changes })
 }
 
 /// Returns whether the machine has the requested release, or a newer one.
@@ -54,23 +61,45 @@ fn has_release(database: &RpmDatabase, request: &UpgradeRequest) -> bool {
     database.package(RELEASE, None).is_some_and(|package| order_of_parts(&package.version, release).is_ge())
 }
 
-/// Updates old package lists, and installs the upgrades.
+/// Updates the package lists.
+fn update_lists(system: &System, request: &UpgradeRequest) -> Result<()> {
+    TOOLS.check_writable(system)?;
+    lock::wait(system)?;
+    system.host.forget();
+    let what = "updating the package lists";
+    let command = with_repositories(system, "makecache")?.arg("--refresh").args(release(request));
+    let attempt = || {
+        let updated = run(system, &command)?;
+        if let (Err(finished), Some(release)) = (&updated, &request.release)
+            && is_without(&finished.tail, release)
+        {
+            let message = format!("the repositories have no release {release}");
+            return Err(Fault::new(with_tail(message, &finished.tail))
+                .hint("correct `release`; to list the releases: dnf check-release-update")
+                .into());
+        }
+        Ok(updated)
+    };
+    TOOLS.persevere(system, what, attempt, |_| Ok(false))
+}
+
+/// Returns whether the output of a failed update says that a release does not exist.
+fn is_without(output: &str, release: &str) -> bool {
+    let of_release = format!("/{release}/");
+    output.lines().any(|line| line.contains("Status code: 404") && line.contains(&of_release))
+}
+
+/// Installs the upgrades that the present package lists have.
 pub(crate) fn upgrade(system: &System, request: &UpgradeRequest) -> Result<()> {
     TOOLS.check_writable(system)?;
     lock::wait(system)?;
     system.host.forget();
-    let present = if lists::are_old(system.root(), SystemTime::now())? { None } else { resolve(system, request)? };
-    let resolved = if let Some(resolved) = present {
-        resolved
-    } else {
-        let update = dnf("makecache").arg("--refresh").args(release(request));
-        TOOLS.persevere(system, "updating the package lists", || run(system, &update), |_| Ok(false))?;
-        resolve(system, request)?.ok_or_else(lists::missing)?
-    };
+    let resolved = resolve(system, request)?.ok_or_else(lists::missing)?;
     if resolved.changes.is_empty() {
         return Ok(());
     }
-    let command = dnf("upgrade").args(options(request, &resolved.excluded)).arg(protect_declared(system));
+    let command =
+        with_repositories(system, "upgrade")?.args(options(request, &resolved.excluded)).arg(protect_declared(system));
     TOOLS.persevere(system, "upgrading packages", || run(system, &command), |_| Ok(false))
 }
 
@@ -82,6 +111,8 @@ struct ResolvedUpgrade {
     excluded: BTreeSet<String>,
     /// What is left out because the manifest declares something else.
     warnings: BTreeSet<String>,
+    /// Whether the lists of a third party's repository are missing.
+    lacks_lists: bool,
 }
 
 /// Returns the upgrades; `None` if the lists of a repository are missing.
@@ -94,7 +125,7 @@ fn resolve(system: &System, request: &UpgradeRequest) -> Result<Option<ResolvedU
     loop {
         let options = options(request, &resolved.excluded);
         let simulated = simulated(system, "planning the upgrade", "upgrade", &options)?;
-        let Some(Simulation { changes, replacements }) = simulated else { return Ok(None) };
+        let Some(Simulation { changes, replacements, lacks_lists }) = simulated else { return Ok(None) };
         let mut unwanted: Vec<_> = changes.iter().filter_map(|change| unwanted(request, change)).collect();
         for (new, old) in replacements {
             let is_held = request.hold.iter().any(|name| name.text == old || name.name == old);
@@ -106,7 +137,7 @@ fn resolve(system: &System, request: &UpgradeRequest) -> Result<Option<ResolvedU
             }
         }
         if unwanted.is_empty() {
-            return Ok(Some(ResolvedUpgrade { changes, ..resolved }));
+            return Ok(Some(ResolvedUpgrade { changes, lacks_lists, ..resolved }));
         }
         for pattern in unwanted {
             if !resolved.excluded.insert(pattern.clone()) {

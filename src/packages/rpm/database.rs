@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::{
     header::{Header, Tag},
     snapshot::{self, unreadable},
-    sqlite::{Blob, Sqlite},
+    sqlite::Sqlite,
     version,
 };
 use crate::{error::Fault, host::root::Root, value::AbsPath};
@@ -39,8 +39,7 @@ impl RpmPackage {
         format!("{epoch}{}-{}", self.version, self.release)
     }
 
-    fn read(mut blob: Blob) -> Result<Self> {
-        let mut header = Header::read(&mut blob)?;
+    fn read(header: &mut Header) -> Result<Self> {
         let mut required = |tag| header.text(tag)?.with_context(|| format!("it has no tag {}", tag as u32));
         let [name, version, release] = [required(Tag::Name)?, required(Tag::Version)?, required(Tag::Release)?];
         Ok(Self {
@@ -99,6 +98,29 @@ impl RpmDatabase {
     }
 }
 
+/// When each installed package was installed.
+#[derive(Debug, Default)]
+pub struct RpmInstallTimes(Vec<(RpmPackage, u32)>);
+
+impl RpmInstallTimes {
+    /// Reads the times from the database.
+    ///
+    /// # Errors
+    /// Those of [`RpmDatabase::read`].
+    pub fn read(root: &Root) -> Result<Self> {
+        let read = |header: &mut Header| -> Result<(RpmPackage, u32)> {
+            Ok((RpmPackage::read(header)?, header.number(Tag::InstallTime)?.unwrap_or_default()))
+        };
+        let times = read_first(root, |sqlite| headers(sqlite, read))?;
+        Ok(Self(times.into_iter().map(|(_, time)| time).collect()))
+    }
+
+    /// Returns the first package that fits, and its time in seconds since 1970.
+    pub fn find(&self, fits: impl Fn(&RpmPackage) -> bool) -> Option<(&RpmPackage, u32)> {
+        self.0.iter().find(|(package, _)| fits(package)).map(|(package, time)| (package, *time))
+    }
+}
+
 /// The names that the installed packages provide, beside their own.
 ///
 /// `dnf install NAME` installs nothing if an installed package provides the name and no package has it.
@@ -139,11 +161,17 @@ pub(super) fn providers(sqlite: &Sqlite) -> Result<HashMap<String, String>> {
 
 /// Returns all packages with their numbers.
 pub(super) fn packages(sqlite: &Sqlite) -> Result<Vec<(i64, RpmPackage)>> {
+    headers(sqlite, RpmPackage::read)
+}
+
+/// Returns what `read` reads from each package's header, with the package's number.
+fn headers<T>(sqlite: &Sqlite, read: impl Fn(&mut Header) -> Result<T>) -> Result<Vec<(i64, T)>> {
     let mut packages = vec![];
     sqlite.rows("Packages", |row| {
         let id = row.id;
-        let package = RpmPackage::read(row.blob("blob")?).with_context(|| format!("reading the header {id}"))?;
-        packages.push((id, package));
+        let mut blob = row.blob("blob")?;
+        let package = Header::read(&mut blob).and_then(|mut header| read(&mut header));
+        packages.push((id, package.with_context(|| format!("reading the header {id}"))?));
         Ok(())
     })?;
     Ok(packages)

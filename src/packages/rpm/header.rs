@@ -18,6 +18,8 @@ pub enum Tag {
     Release = 1002,
     /// The number before the version.
     Epoch = 1003,
+    /// When it was installed, in seconds since 1970.
+    InstallTime = 1008,
     /// The architecture. The public keys that rpm keeps as packages have none.
     Architecture = 1022,
 }

@@ -1,6 +1,6 @@
 //! Databases that rpm and SQLite made, whole, damaged and changed meanwhile; tests/rpm/make-fixtures makes them.
 
-use std::{cell::Cell, fs, path::PathBuf, time::Duration};
+use std::{cell::Cell, time::Duration};
 
 use anyhow::Result;
 
@@ -11,7 +11,7 @@ use super::{
     snapshot,
     sqlite::Sqlite,
 };
-use crate::{error, host::root::Root};
+use crate::{error, host::scratch::Scratch};
 
 const PACKAGES: &[u8] = include_bytes!("../../../tests/rpm/rpmdb.sqlite");
 const VALUES: &[u8] = include_bytes!("../../../tests/rpm/values.sqlite");
@@ -61,33 +61,6 @@ fn changed(bytes: &[u8], at: usize, with: &[u8]) -> Vec<u8> {
 
 fn refusal<T>(result: Result<T>) -> String {
     format!("{:#}", result.map(|_| ()).unwrap_err())
-}
-
-/// A root with files in it, which are removed at its end.
-struct Files(PathBuf, Root);
-
-impl Files {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("glovo-bootstrap-rpm-{name}-{}", std::process::id()));
-        #[expect(clippy::disallowed_methods, reason = "the test's own tree")]
-        fs::create_dir_all(&path).unwrap();
-        let root = Root::open(&path).unwrap();
-        Self(path, root)
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "the test's own tree")]
-    fn write(&self, path: &str, bytes: &[u8]) {
-        let path = self.0.join(&path[1..]);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, bytes).unwrap();
-    }
-}
-
-impl Drop for Files {
-    #[expect(clippy::disallowed_methods, reason = "the test's own tree")]
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
-    }
 }
 
 #[test]
@@ -196,9 +169,9 @@ fn package(name: &str, epoch: u32, version: &str, release: &str) -> RpmPackage {
 #[test]
 fn packages_are_found_by_name_and_architecture() {
     for path in DATABASES {
-        let tree = Files::new("packages");
+        let tree = Scratch::new();
         tree.write(path, PACKAGES);
-        let database = RpmDatabase::read(&tree.1).unwrap();
+        let database = RpmDatabase::read(&tree.root()).unwrap();
         assert_eq!(database.iter().count(), 6);
         let nginx = package("nginx", 1, "1.26.3", "1.amzn2023.0.1");
         assert_eq!(database.package("nginx", None), Some(&nginx));
@@ -210,7 +183,7 @@ fn packages_are_found_by_name_and_architecture() {
         assert_eq!(versions, ["6.1.9", "6.1.10"]);
         assert_eq!(database.package("kernel", None).unwrap().version, "6.1.10");
         assert_eq!(database.package("gpg-pubkey", None).unwrap().architecture, "");
-        let provides = RpmProvides::read(&tree.1).unwrap();
+        let provides = RpmProvides::read(&tree.root()).unwrap();
         assert_eq!(provides.provider("webserver"), Some("nginx"));
         assert_eq!(provides.provider("/bin/sh"), Some("bash"));
         assert_eq!((provides.provider("nginx"), provides.provider("none")), (None, None));
@@ -219,18 +192,18 @@ fn packages_are_found_by_name_and_architecture() {
 
 #[test]
 fn a_root_without_a_readable_database_is_refused() {
-    let tree = Files::new("none");
-    let error = RpmDatabase::read(&tree.1).unwrap_err();
+    let tree = Scratch::new();
+    let error = RpmDatabase::read(&tree.root()).unwrap_err();
     let missing =
         "/var/lib/rpm/rpmdb.sqlite and /usr/lib/sysimage/rpm/rpmdb.sqlite are missing: this is not a system of rpm";
     assert_eq!(error.to_string(), missing);
     tree.write("/var/lib/rpm/Packages", b"");
-    let error = RpmDatabase::read(&tree.1).unwrap_err();
+    let error = RpmDatabase::read(&tree.root()).unwrap_err();
     let old = "/var/lib/rpm/Packages is a database of the format bdb; this program reads only rpm's sqlite";
     assert_eq!(error.to_string(), old);
     assert_eq!(error::hint(&error), Some("use Amazon Linux 2023, RHEL 9, Fedora 33 or a later one"));
     tree.write(DATABASES[0], &VALUES[..5000]);
-    let error = refusal(RpmDatabase::read(&tree.1));
+    let error = refusal(RpmDatabase::read(&tree.root()));
     assert_eq!(
         error,
         "the database of rpm cannot be read: reading /var/lib/rpm/rpmdb.sqlite: it has no table Packages"
@@ -239,10 +212,10 @@ fn a_root_without_a_readable_database_is_refused() {
 
 #[test]
 fn unfinished_transactions_name_their_packages() {
-    let tree = Files::new("history");
-    assert_eq!(history::unfinished(&tree.1).unwrap(), []);
+    let tree = Scratch::new();
+    assert_eq!(history::unfinished(&tree.root()).unwrap(), []);
     tree.write(HISTORY, UNFINISHED);
-    let unfinished = history::unfinished(&tree.1).unwrap();
+    let unfinished = history::unfinished(&tree.root()).unwrap();
     let line = |transaction: &history::UnfinishedTransaction| {
         let removals = transaction.removals.iter().map(|package| format!(" -{}", package.name));
         let packages = transaction.packages.iter();
@@ -272,13 +245,13 @@ fn unfinished_transactions_name_their_packages() {
 fn a_database_that_changes_meanwhile_is_read_again() {
     let path = "/var/lib/rpm/rpmdb.sqlite";
     for change in [path, "/var/lib/rpm/rpmdb.sqlite-wal"] {
-        let tree = Files::new("changes");
+        let tree = Scratch::new();
         tree.write(path, LOGGED);
         tree.write("/var/lib/rpm/rpmdb.sqlite-wal", b"");
         // Now the files are old enough for one attempt.
-        assert!(snapshot::read(&tree.1, &path.into(), |_| Ok(())).unwrap().is_some());
+        assert!(snapshot::read(&tree.root(), &path.into(), |_| Ok(())).unwrap().is_some());
         let calls = Cell::new(0);
-        let read = snapshot::read(&tree.1, &path.into(), |sqlite| {
+        let read = snapshot::read(&tree.root(), &path.into(), |sqlite| {
             let mut count = 0;
             sqlite.rows("t", |_| {
                 count += 1;
@@ -298,12 +271,12 @@ fn a_database_that_changes_meanwhile_is_read_again() {
 
 #[test]
 fn an_unfinished_rollback_journal_is_a_temporary_failure() {
-    let tree = Files::new("journal");
+    let tree = Scratch::new();
     tree.write(DATABASES[0], PACKAGES);
-    tree.write("/var/lib/rpm/rpmdb.sqlite-journal", &[0; 512]);
-    assert_eq!(RpmDatabase::read(&tree.1).unwrap().iter().count(), 6, "a journal without a header is no journal");
-    tree.write("/var/lib/rpm/rpmdb.sqlite-journal", &[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7, 0]);
-    let error = RpmDatabase::read(&tree.1).unwrap_err();
+    tree.write("/var/lib/rpm/rpmdb.sqlite-journal", [0; 512]);
+    assert_eq!(RpmDatabase::read(&tree.root()).unwrap().iter().count(), 6, "a journal without a header is no journal");
+    tree.write("/var/lib/rpm/rpmdb.sqlite-journal", [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7, 0]);
+    let error = RpmDatabase::read(&tree.root()).unwrap_err();
     let text = "a transaction did not finish: /var/lib/rpm/rpmdb.sqlite-journal has the changes to undo";
     assert_eq!(error.root_cause().to_string(), text);
     assert_eq!(error::exit_code(&error), 75);
@@ -311,9 +284,9 @@ fn an_unfinished_rollback_journal_is_a_temporary_failure() {
 
 #[test]
 fn a_change_is_past_when_the_clock_of_files_has_ticked() {
-    let tree = Files::new("past");
+    let tree = Scratch::new();
     tree.write("/file", b"");
-    let status = tree.1.status(&"/file".into()).unwrap().unwrap();
+    let status = tree.root().status(&"/file".into()).unwrap().unwrap();
     let at = |millis: u64| snapshot::is_past(&status, status.changed + Duration::from_millis(millis));
     assert!(!at(0) && !at(20) && at(21) && at(5000));
     let before = |millis: u64| snapshot::is_past(&status, status.changed - Duration::from_millis(millis));

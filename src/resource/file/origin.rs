@@ -5,7 +5,7 @@ use std::io::Read;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{File, MAX_TEXT_BYTES, Verify, member::MemberName, short};
+use super::{File, MAX_TEXT_BYTES, Verify, member::MemberName};
 use crate::{
     error::{self, Class, Fault},
     fetch::{pull::Download, source::Sources, spool::other_bytes},
@@ -34,7 +34,7 @@ pub(super) struct Arrived {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     member: Option<String>,
     /// The text of a template, to fill it in again without a download.
-    template: Option<String>,
+    pub(super) template: Option<String>,
 }
 
 impl Origin<'_> {
@@ -42,7 +42,7 @@ impl Origin<'_> {
         Download::new(self.sources.clone(), self.file.sha256)
     }
 
-    fn state_name(&self) -> String {
+    pub fn state_name(&self) -> String {
         note(&self.file.path)
     }
 
@@ -53,7 +53,7 @@ impl Origin<'_> {
                 return Ok(Some("write new content".into()));
             }
             let origin = system.host.digest(path)?.with_context(|| format!("{path} does not exist"))?;
-            return Ok((Some(origin) != digest).then(|| format!("write new content, sha256 {}", short(origin))));
+            return Ok((Some(origin) != digest).then(|| self.file.new_content(origin)));
         }
         let Some(arrived) = state::read::<Arrived>(system.root(), &self.state_name()) else {
             return Ok(Some("write content (the source of the present content is not known)".into()));
@@ -67,20 +67,28 @@ impl Origin<'_> {
         if Some(arrived.published) != digest {
             return Ok(Some("write content again (the file has changed since)".into()));
         }
-        if let Some(template) = &arrived.template
-            && Sha256::of(system.render(template)?.as_bytes()) != arrived.published
-        {
-            return Ok(Some("write content with other variables".into()));
+        if let Some(template) = &arrived.template {
+            let text = match self.file.render(system, template) {
+                // A store of secrets does not answer.
+                Err(error) if error::class(&error) == Class::Transient => {
+                    system.warn(format!("{} keeps its present content: {error:#}", self.file.path));
+                    return Ok(None);
+                }
+                text => text?,
+            };
+            if Sha256::of(text.as_bytes()) != arrived.published {
+                return Ok(Some("write content with other variables".into()));
+            }
         }
         if let Some(wanted) = self.file.sha256 {
-            return Ok((arrived.sent != wanted).then(|| format!("write new content, sha256 {}", short(wanted))));
+            return Ok((arrived.sent != wanted).then(|| self.file.new_content(wanted)));
         }
         if self.file.verify == Some(Verify::None) {
             return Ok(None);
         }
         if let Some(path) = self.sources.local() {
             let origin = system.host.digest(path)?.with_context(|| format!("{path} does not exist"))?;
-            return Ok((arrived.sent != origin).then(|| format!("write new content, sha256 {}", short(origin))));
+            return Ok((arrived.sent != origin).then(|| self.file.new_content(origin)));
         }
         let etag = system.fetcher.etag(&system.host, self.sources.first())?;
         Ok((etag.is_none() || etag != arrived.etag).then(|| "write new content (the source has another ETag)".into()))
@@ -101,7 +109,7 @@ impl Origin<'_> {
                 fetched.sha256
             }
             Some(template) => {
-                let text = system.render(template)?;
+                let text = self.file.render(system, template)?;
                 staged.write_all(text.as_bytes())?;
                 Sha256::of(text.as_bytes())
             }
@@ -133,6 +141,7 @@ impl Origin<'_> {
     pub fn foresee(&self, system: &System) -> Result<()> {
         let Some(path) = self.sources.local() else { return Ok(()) };
         foresee(system, path, self.file.sha256)?;
+        self.file.foresee_template(system, path)?;
         if is_expected(system, path) { Ok(()) } else { self.file.foresee_member(system, path) }
     }
 
@@ -154,7 +163,7 @@ impl Origin<'_> {
             }
         };
         if self.file.template {
-            return Ok(Some(system.render(&text(&mut fetched.file, self.sources)?)?.into_bytes()));
+            return Ok(Some(self.file.render(system, &text(&mut fetched.file, self.sources)?)?.into_bytes()));
         }
         let mut bytes = vec![];
         _ = fetched.file.read_to_end(&mut bytes).with_context(|| format!("reading {}", self.sources))?;

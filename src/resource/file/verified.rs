@@ -25,7 +25,7 @@ impl File {
         let extended = extended.filter(|_| user.is_none());
         staged.under_own_name(|path| {
             if is_unit {
-                let verified = system.host.verify_unit(path, self.secret);
+                let verified = system.host.verify_unit(path, self.is_secret());
                 verified.with_context(|| format!("{} was not replaced: systemd would not load it", self.path))?;
             }
             if let Some(unit) = extended {
@@ -35,7 +35,7 @@ impl File {
             }
             let Some(argv) = &self.validate else { return Ok(()) };
             let command = validator(&argv.0, path).as_user(user);
-            validate(&system.host, &if self.secret { command.private() } else { command })
+            validate(&system.host, &if self.is_secret() { command.private() } else { command })
                 .with_context(|| format!("{} was not replaced: its validator failed", self.path))
         })
     }
@@ -57,12 +57,12 @@ impl File {
             root.write(&copy, Ownership { uid: 0, gid: 0, mode: 0o600 }, &bytes)?;
             root.make_directories(&drop_ins, 0o700)?;
             root.make_link(&drop_ins.join(path.leaf())?, &format!("../{}", path.leaf()))?;
-            system.host.verify_unit(&copy, self.secret)
+            system.host.verify_unit(&copy, self.is_secret())
         })();
         _ = root.purge(&drop_ins)?;
         root.remove(&copy)?;
         match verified {
-            Err(refused) if system.host.verify_unit(&file, self.secret).is_ok() => Err(refused),
+            Err(refused) if system.host.verify_unit(&file, self.is_secret()).is_ok() => Err(refused),
             _ => Ok(()),
         }
     }

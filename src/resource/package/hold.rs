@@ -18,7 +18,7 @@ pub(super) fn release(manager: Family, names: Vec<PackageName>) -> Option<Change
 /// Returns the change that holds packages.
 ///
 /// # Errors
-/// If a name stands for another package that provides it.
+/// If a name stands for another package that provides it, or this machine holds no packages.
 pub(super) fn hold(system: &System, manager: Family, names: Vec<PackageName>) -> Result<Option<Change>> {
     for name in &names {
         let is_missing = manager.installed(&system.host, name)?.is_none();
@@ -28,7 +28,9 @@ pub(super) fn hold(system: &System, manager: Family, names: Vec<PackageName>) ->
         }
     }
     let Some(listed) = listed(&names) else { return Ok(None) };
-    let summary = format!("hold {listed}");
+    let before = manager.check_hold(system, &names)?;
+    let before = before.map(|package| format!(", after {package} is installed")).unwrap_or_default();
+    let summary = format!("hold {listed}{before}");
     Ok(Some(Change::new(summary, move |system| manager.hold(system, &names, true))))
 }
 

@@ -30,6 +30,29 @@ impl Service {
         &self.name.0
     }
 
+    /// Returns whether a run starts it.
+    pub fn is_started(&self) -> bool {
+        self.running == Some(true)
+    }
+
+    /// Returns the field of which another declaration of the same unit has the opposite.
+    pub fn contradiction(&self, other: &Self) -> Option<&'static str> {
+        let opposes = |one: Option<bool>, other: Option<bool>| one.is_some_and(|one| other == Some(!one));
+        let is_masked = |one: &Self, other: &Self| {
+            one.masked == Some(true) && (other.running == Some(true) || other.enabled == Some(true))
+        };
+        if self.name != other.name {
+            None
+        } else if opposes(self.running, other.running) {
+            Some("running")
+        } else if opposes(self.enabled, other.enabled) {
+            Some("enabled")
+        } else {
+            let is_one = opposes(self.masked, other.masked) || is_masked(self, other) || is_masked(other, self);
+            is_one.then_some("masked")
+        }
+    }
+
     /// Returns the files whose changes restart or reload it, each with the field that names it.
     pub fn read_files(&self) -> impl Iterator<Item = (&'static str, &AbsPath)> {
         let restart = self.restart_on.iter().map(|path| ("restart_on", path));
@@ -46,9 +69,19 @@ impl Service {
     /// Returns `None` if no start on this machine is known.
     pub fn changed_since_start(&self, system: &System) -> Result<Option<Vec<AbsPath>>> {
         let Some(started) = self.started(system) else { return Ok(None) };
-        let now = self.inputs(system)?.inputs.into_iter();
-        let changed = now.filter(|(path, digest)| started.inputs.get(path) != Some(digest));
-        Ok(Some(changed.map(|(path, _)| path).collect()))
+        let now = self.inputs(system)?.inputs;
+        let is_same = |path: &AbsPath, now: &Option<Sha256>| -> Result<bool> {
+            // It may have been declared since. A file that does not exist is as it was.
+            let Some(then) = started.inputs.get(path) else { return Ok(now.is_none()) };
+            system.has_stamp(path, then, now)
+        };
+        let mut changed = vec![];
+        for (path, now) in now {
+            if !is_same(&path, &now)? {
+                changed.push(path);
+            }
+        }
+        Ok(Some(changed))
     }
 
     /// Returns a changed file that the running service has not read yet.
@@ -81,7 +114,7 @@ impl Service {
 
     /// Returns the digests of the files that the unit reads at its start; in a plan, those after the planned changes.
     pub(super) fn inputs(&self, system: &System) -> Result<Started> {
-        let digests = self.read_files().map(|(_, path)| Ok((path.clone(), system.digest(path)?)));
+        let digests = self.read_files().map(|(_, path)| Ok((path.clone(), system.stamp(path)?)));
         Ok(Started { machine: system.host.identity(), inputs: digests.collect::<Result<_>>()? })
     }
 

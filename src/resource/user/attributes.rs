@@ -100,12 +100,11 @@ impl PasswordHash {
 }
 
 impl User {
-    /// Returns the fault of a password that is no hash. It is shown at `name`, because the line of the password may hold a
-    /// password.
+    /// Returns the fault of a password that is no hash.
     pub(super) fn fault_of_password(&self) -> Option<Finding> {
         let message = "its `password_hash` is not a hash of yescrypt (`$y$`) or SHA-512 (`$6$`), nor `!` or `*`";
         let is_wrong = self.password_hash.as_ref().is_some_and(|hash| !hash.is_valid());
-        is_wrong.then(|| Finding::new("name", message).hint("make a hash: openssl passwd -6"))
+        is_wrong.then(|| Finding::new("password_hash", message).hint("make a hash: openssl passwd -6"))
     }
 
     /// Returns the fault of a comment that `/etc/passwd` cannot hold.

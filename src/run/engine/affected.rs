@@ -1,11 +1,14 @@
-//! Notes on services that have not read a changed file, because their step did not run after the change.
+//! Notes on what a run leaves open: services that have not read a changed file, because their step did not run after the
+//! change, and warnings of earlier runs that still hold.
 
 use crate::{
     manifest::Manifest,
+    packages, redaction,
     resource::{Change, Resource},
     run::report::{Outcome, Report},
     system::System,
     value::AbsPath,
+    visible,
 };
 
 /// Returns a note for each service whose step did not run since one of its files changed.
@@ -38,6 +41,22 @@ pub(crate) fn notes(manifest: &Manifest, report: &Report, system: &System) -> Ve
         }
     }
     notes
+}
+
+/// Returns the warnings of earlier runs that the package manager still gives, and that this run has not given.
+pub(crate) fn open_warnings(manifest: &Manifest, report: &Report, system: &System) -> Vec<String> {
+    let mut resources = manifest.steps.iter().flat_map(|step| &step.resources);
+    if !resources.any(|declared| declared.resource.package_managers().is_some()) {
+        return vec![];
+    }
+    let warnings = packages::open_warnings(&system.host).unwrap_or_else(|error| {
+        tracing::warn!("the warnings of earlier runs cannot be checked: {error:#}");
+        vec![]
+    });
+    let given: Vec<_> =
+        report.steps.iter().flat_map(|step| &step.resources).flat_map(|resource| &resource.warnings).collect();
+    let is_given = |warning: &String| given.iter().any(|given| **given == visible::line(&redaction::shown(warning)));
+    warnings.into_iter().filter(|warning| !is_given(warning)).collect()
 }
 
 /// Returns the paths that the run changed or, in a plan, would change, each with its step's index.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::Run;
+use super::{Run, refused::RefusedVersions};
 use crate::{
     error::{self, Class},
     manifest::Declared,
@@ -52,6 +52,10 @@ impl<'a> Run<'a> {
         let results = self.system.put_back(paths);
         let done: Vec<&AbsPath> = results.iter().filter(|(_, result)| result.is_ok()).map(|(path, _)| path).collect();
         self.report_put_back(&done);
+        let remembered = RefusedVersions::remember(self.manifest, self.system, refused.service.unit_name(), &done);
+        if let Err(error) = remembered {
+            tracing::warn!("the refused versions are not recorded, so that the timer tries them again: {error:#}");
+        }
         let mut said = vec![];
         if !done.is_empty() {
             said.push(format!("put back: {}", list(&done)));
@@ -143,7 +147,7 @@ impl<'a> Run<'a> {
     fn report_put_back(&mut self, done: &[&AbsPath]) {
         for (step, report) in self.manifest.steps.iter().zip(&mut self.report.steps) {
             for (declared, resource) in step.resources.iter().zip(&mut report.resources) {
-                if declared.resource.owned_path().is_some_and(|path| done.contains(&path)) {
+                if declared.resource.made_paths().iter().any(|path| done.contains(&path)) {
                     resource.put_back();
                 }
             }

@@ -1,11 +1,11 @@
 //! The loop with resources that follow a script, on an empty tree.
 
-#![allow(clippy::disallowed_methods)]
-
-use std::{collections::VecDeque, path::PathBuf};
+use std::collections::VecDeque;
 
 use super::*;
-use crate::{resource::Resource, stop::Interrupt, value::AbsPath};
+use crate::{
+    host::scratch::Scratch, manifest::secrets::NamedSecrets, resource::Resource, stop::Interrupt, value::AbsPath,
+};
 
 /// A resource that follows a script. Each plan takes the next part; after the last part nothing differs.
 #[derive(Debug)]
@@ -75,6 +75,7 @@ impl Observer for Recorder {
     fn downloads(&mut self, _resource: &str, _downloads: &[DownloadReport]) {}
     fn warning(&mut self, _resource: &str, _warning: &str) {}
     fn progress(&mut self, _line: &str) {}
+    fn waits(&mut self, _line: &str) {}
     fn failure(&mut self, resource: &str, _declared_at: &str, _error: &anyhow::Error, again: bool) {
         self.0.push(format!("{resource} again: {again}"));
     }
@@ -86,19 +87,16 @@ impl Observer for Recorder {
 struct ScriptedRun {
     manifest: Manifest,
     log: Log,
-    tree: PathBuf,
-}
-
-impl Drop for ScriptedRun {
-    fn drop(&mut self) {
-        _ = std::fs::remove_dir_all(&self.tree);
-    }
+    tree: Scratch,
 }
 
 impl ScriptedRun {
     fn new() -> Self {
-        let tree = nix::unistd::mkdtemp(&std::env::temp_dir().join("engine-XXXXXX")).unwrap();
-        Self { manifest: Manifest { steps: vec![], warnings: vec![] }, log: Log::default(), tree }
+        Self {
+            manifest: Manifest { steps: vec![], warnings: vec![], secrets: NamedSecrets::default() },
+            log: Log::default(),
+            tree: Scratch::new(),
+        }
     }
 
     fn step(mut self, name: &str) -> Self {
@@ -134,7 +132,7 @@ impl ScriptedRun {
     }
 
     fn run(&self, mode: Mode) -> (Report, Vec<String>) {
-        let system = System::open(&self.tree, mode, Interrupt::default()).unwrap();
+        let system = System::open(self.tree.path(), mode, Interrupt::default()).unwrap();
         let recorder = Rc::new(RefCell::new(Recorder::default()));
         let report = run(&self.manifest, &Selection::default(), &system, recorder.clone()).unwrap();
         let seen = recorder.borrow().0.clone();
@@ -248,7 +246,7 @@ fn only_a_changed_resource_is_called_changed() {
         assert_eq!((report.exit_code, report.outcome), (Some(0), outcome), "{mode:?} {part:?}");
         assert_eq!(outcomes(&report), [outcome, Outcome::Unchanged]);
         assert_eq!(report.steps[0].resources[0].outcome, outcome);
-        let kept = Report::read(&System::open(&script.tree, Mode::Plan, Interrupt::default()).unwrap()).unwrap();
+        let kept = Report::read(&System::open(script.tree.path(), Mode::Plan, Interrupt::default()).unwrap()).unwrap();
         assert_eq!(kept.map(|kept| kept.outcome), (mode == Mode::Run).then_some(outcome));
     }
 }

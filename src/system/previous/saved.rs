@@ -1,6 +1,7 @@
 //! Files that an earlier run has replaced, for the run that starts the service that reads them.
 //!
-//! They are in the state directory, with mode 0600, until the service has been started with the change.
+//! They are in the state directory, with mode 0600, until the service has been started with the change. Those of credentials
+//! are in memory.
 
 use std::io::{Read, Seek};
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Previous;
 use crate::{
     host::{
+        memory,
         root::{FileType, Ownership},
         state,
     },
@@ -20,6 +22,8 @@ use crate::{
 
 /// The file in the state directory.
 const FILE: &str = "previous.json";
+/// The file beside the credentials, for their earlier versions.
+const IN_MEMORY: &str = "/run/glovo-bootstrap/credentials/.previous.json";
 /// Limits the size of a saved file. Configuration and unit files are smaller.
 const MAX_FILE_BYTES: u64 = 256 << 10;
 /// Limits the size of all saved files together.
@@ -51,8 +55,10 @@ enum Before {
 impl System {
     /// Loads the files that an earlier run has saved. Unreadable ones are ignored.
     pub fn load_previous(&self) {
-        let saved = state::read::<Saved>(self.root(), FILE).filter(|saved| saved.machine == self.host.identity());
-        for Entry { path, left, before } in saved.into_iter().flat_map(|saved| saved.entries) {
+        let on_disk = state::read::<Saved>(self.root(), FILE);
+        let saved = on_disk.into_iter().chain(self.saved_in_memory());
+        let saved = saved.filter(|saved| saved.machine == self.host.identity());
+        for Entry { path, left, before } in saved.flat_map(|saved| saved.entries) {
             let is_as_left = self.content_at(&path).is_ok_and(|now| now == left);
             if let Some(previous) = before.decode().filter(|_| is_as_left) {
                 _ = self.kept.borrow_mut().previous.insert(path, previous);
@@ -80,11 +86,31 @@ impl System {
                 Ok(_) => tracing::warn!(%path, "its earlier content is too large to be saved for a later run"),
             }
         }
-        if entries.is_empty() {
-            let path = state::path(FILE)?;
-            return if self.root().status(&path)?.is_some() { self.root().remove(&path) } else { Ok(()) };
+        // A credential is never written to a disk.
+        let is_in_memory = |entry: &mut Entry| entry.path.directory() == Some(memory::DIRECTORY);
+        let in_memory: Vec<Entry> = entries.extract_if(.., is_in_memory).collect();
+        let machine = self.host.identity();
+        let path = AbsPath::from(IN_MEMORY);
+        if in_memory.is_empty() {
+            self.remove_if_there(&path)?;
+        } else {
+            let bytes = serde_json::to_vec(&Saved { machine: machine.clone(), entries: in_memory })?;
+            self.root().write(&path, Ownership { uid: 0, gid: 0, mode: 0o600 }, &bytes)?;
         }
-        state::write(self.root(), FILE, &Saved { machine: self.host.identity(), entries })
+        if entries.is_empty() {
+            return self.remove_if_there(&state::path(FILE)?);
+        }
+        state::write(self.root(), FILE, &Saved { machine, entries })
+    }
+
+    /// Returns the credentials that an earlier run has saved.
+    fn saved_in_memory(&self) -> Option<Saved> {
+        let bytes = self.root().read(&AbsPath::from(IN_MEMORY), 2 * MAX_BYTES as u64).ok().flatten()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    fn remove_if_there(&self, path: &AbsPath) -> Result<()> {
+        if self.root().status(path)?.is_some() { self.root().remove(path) } else { Ok(()) }
     }
 
     /// Returns a digest of a path: of a file's content or of a link's target.
@@ -94,7 +120,7 @@ impl System {
                 let target = self.root().read_link(path)?.context("the link is gone")?;
                 Ok(Some(Sha256::of(format!("link to {}", target.display()).as_bytes())))
             }
-            Some(FileType::Regular) => self.host.digest(path),
+            Some(FileType::Regular) => self.stamp(path),
             _ => Ok(None),
         }
     }

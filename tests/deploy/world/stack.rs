@@ -114,6 +114,13 @@ impl World {
         }
     }
 
+    /// Deletes the change set that was not executed.
+    pub fn forget_change_set(&mut self) {
+        if !self.state.ends_with("_IN_PROGRESS") {
+            self.wanted = None;
+        }
+    }
+
     /// What happens with the next looks at the stack.
     pub fn then(&mut self, scenes: impl IntoIterator<Item = Scene>) {
         self.scenes.extend(scenes);

@@ -21,6 +21,31 @@ pub fn agent() -> Result<&'static Path> {
     Ok(AGENT.get().expect("just set"))
 }
 
+/// Returns the agent as `deploy` takes it for machines: static. A dynamic one, of a development build, is copied into this
+/// directory with the name of its loader at the end of the file, where `deploy` does not look.
+pub fn deployable_agent(directory: &Path) -> Result<PathBuf> {
+    const INTERPRETER: u64 = 3;
+    let mut bytes = std::fs::read(agent()?)?;
+    let number = |bytes: &[u8], at: usize, size: usize| {
+        bytes[at..at + size].iter().rev().fold(0, |number: u64, byte| number << 8 | u64::from(*byte))
+    };
+    let (table, size, count) = (number(&bytes, 32, 8), number(&bytes, 54, 2), number(&bytes, 56, 2));
+    let headers = (0..count).map(|n| usize::try_from(table + n * size).expect("an offset of this file"));
+    let Some(header) = headers.into_iter().find(|header| number(&bytes, *header, 4) == INTERPRETER) else {
+        return Ok(agent()?.to_owned());
+    };
+    let at = usize::try_from(number(&bytes, header + 8, 8))?;
+    let name = bytes[at..at + usize::try_from(number(&bytes, header + 32, 8))?].to_vec();
+    let end = (bytes.len() as u64).to_le_bytes();
+    bytes[header + 8..header + 16].copy_from_slice(&end);
+    bytes[at + 1..at + name.len() - 1].make_ascii_uppercase();
+    bytes.extend(name);
+    let path = directory.join("glovo-bootstrap");
+    std::fs::write(&path, bytes)?;
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    Ok(path)
+}
+
 /// The static binaries that `packaging/build-static` has made, at least one.
 pub fn static_binaries() -> Result<Vec<PathBuf>> {
     let directory = Path::new(PACKAGE).join("../../target/static");

@@ -22,7 +22,10 @@ hold() {
   echo "/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)/glovo-machine-${dir##*/}" > "$dir/cgroup"
   mkdir "$(< "$dir/cgroup")"
 
-  [ "$upper" = disk ] || mount -t tmpfs -o size=6G tmpfs "$dir/upper"
+  case $upper in
+    tmpfs) mount -t tmpfs -o size=6G tmpfs "$dir/upper" ;;
+    image) truncate -s 2G "$dir/upper.raw"; mkfs.ext4 -q "$dir/upper.raw"; mount -o loop "$dir/upper.raw" "$dir/upper" ;;
+  esac
   mkdir "$dir/upper/changes" "$dir/upper/work"
   mount -t overlay overlay -o "lowerdir=$lower,upperdir=$dir/upper/changes,workdir=$dir/upper/work" "$dir/root"
   for filesystem; do

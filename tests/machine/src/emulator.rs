@@ -24,10 +24,10 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Starts MiniStack where the machine of this world asks for CloudFormation; its log and consoles go into `dir`.
+    /// Starts MiniStack where the machine of this world asks for AWS's services; its log and consoles go into `dir`.
     pub fn start(world: &World, dir: &Path) -> Result<Emulator> {
         let emulator = Self::run(world, dir, "ministack_server.py")?;
-        world.relay_cloudformation(PORT);
+        world.relay(PORT);
         Ok(emulator)
     }
 
@@ -78,6 +78,18 @@ impl Emulator {
         let curl = curl.args(["--fail", "--silent"]).args(arguments).arg("--header");
         let curl = curl.arg(format!("Authorization: AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0"));
         guest::output(curl.arg(format!("http://127.0.0.1:{PORT}/{path}")))?.success()
+    }
+
+    /// Calls an operation of a JSON service, such as `AmazonSSM.PutParameter`. The arguments are no command line, which
+    /// other processes could read.
+    pub fn call_json(&self, service: &str, operation: &str, body: &str) -> Result<String> {
+        let file = self.consoles.join("call.json");
+        std::fs::write(&file, body)?;
+        let (target, data) = (format!("X-Amz-Target: {operation}"), format!("@{}", file.display()));
+        let kind = "Content-Type: application/x-amz-json-1.1";
+        let answer = self.ask(service, "", &["--header", &target, "--header", kind, "--data", &data]);
+        std::fs::remove_file(&file)?;
+        answer
     }
 
     /// Returns the texts between these tags of an answer.

@@ -61,6 +61,8 @@ pub enum Upper {
     Tmpfs,
     /// The disk of this machine: for measurements.
     Disk,
+    /// An ext4 file system of its own: a test can read all its blocks, see [`Machine::block_images`].
+    Image,
 }
 
 impl Default for Options {
@@ -130,7 +132,11 @@ impl Machine {
             .arg("hold")
             .arg(&dir)
             .arg(lower)
-            .arg(if options.upper == Upper::Disk { "disk" } else { "tmpfs" })
+            .arg(match options.upper {
+                Upper::Tmpfs => "tmpfs",
+                Upper::Disk => "disk",
+                Upper::Image => "image",
+            })
             .args(&options.disks)
             // Ctrl-C on a terminal must reach only the harness, because the holder cleans up.
             .process_group(0)
@@ -303,6 +309,14 @@ impl Machine {
     /// Returns the console output of the machine.
     pub fn console(&self) -> PathBuf {
         self.dir.join("console.log")
+    }
+
+    /// Returns the images of the file systems that the machine writes to, with their free blocks: that of [`Upper::Image`],
+    /// and its disks. What the machine has written is in them after a sync.
+    pub fn block_images(&self) -> Result<Vec<PathBuf>> {
+        let files = fs::read_dir(&self.dir)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        let is_image = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "img" || kind == "raw");
+        Ok(files.into_iter().filter(is_image).collect())
     }
 
     /// Returns the upper directory of the overlay, with everything written on this machine so far.

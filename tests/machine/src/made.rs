@@ -76,3 +76,13 @@ pub fn publish(machine: &Machine, packages: &[Made<'_>]) -> Result<()> {
     ensure!(indexed.status.success(), "{indexed:?}");
     Ok(())
 }
+
+/// Returns a resource of these packages.
+pub fn package(fields: &str) -> String {
+    format!("[[resource]]\nkind = \"package\"\n{fields}\n")
+}
+
+/// Returns what rpm says of a package.
+pub fn state(machine: &Machine, name: &str) -> Result<String> {
+    Ok(machine.exec(&["rpm", "-q", name])?.stdout)
+}

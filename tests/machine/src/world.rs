@@ -75,6 +75,10 @@ impl Request {
 pub(crate) struct Network(PathBuf);
 
 impl Network {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// A command that runs on this machine, but in that network.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
@@ -99,8 +103,8 @@ struct State {
     /// `host/path` → bytes a test has published; looked at before `www`.
     published: Mutex<HashMap<String, Vec<u8>>>,
     user_data: Mutex<Option<String>>,
-    /// Where CloudFormation is, if an emulator stands in for it.
-    cloudformation: Mutex<Option<u16>>,
+    /// Where AWS's services other than S3 are, if an emulator stands in for them.
+    emulator: Mutex<Option<u16>>,
     faults: Faults,
     requests: Mutex<Vec<Request>>,
     log: Mutex<std::fs::File>,
@@ -114,7 +118,7 @@ impl World {
             www: base.join("www"),
             published: Mutex::default(),
             user_data: Mutex::new(user_data),
-            cloudformation: Mutex::default(),
+            emulator: Mutex::default(),
             faults: Faults::default(),
             requests: Mutex::default(),
             log: Mutex::new(std::fs::File::create(&log).with_context(|| log.display().to_string())?),
@@ -191,9 +195,9 @@ impl World {
         *self.state.user_data.lock().unwrap() = Some(text);
     }
 
-    /// Passes requests for CloudFormation on to an emulator at this port of the loopback interface.
-    pub(crate) fn relay_cloudformation(&self, port: u16) {
-        *self.state.cloudformation.lock().unwrap() = Some(port);
+    /// Passes requests for AWS's services other than S3 on to an emulator at this port of the loopback interface.
+    pub(crate) fn relay(&self, port: u16) {
+        *self.state.emulator.lock().unwrap() = Some(port);
     }
 
     /// Every request so far.

@@ -1,12 +1,18 @@
 //! Both halves together: `deploy` makes a stack on an emulator, its user-data boots the machine, and `deploy` waits for
 //! the machine's signal.
 
+#[allow(dead_code, reason = "shared with tests/cli")]
+#[path = "../../cli/book.rs"]
+mod book;
+
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 
 use anyhow::{Context, Result, ensure};
-use machine::{Emulator, Machine, Options, Output, UserData, agent};
+use book::Page;
+use machine::{Client, Emulator, Machine, Options, Output, UserData, agent, deployable_agent};
+use serde_json::json;
 
 const INSTANCE: &str = "i-0123456789abcdef0";
 /// What the operator of the old script had in the environment: what the emulator knows.
@@ -23,7 +29,10 @@ struct Operator<'a> {
 impl Operator<'_> {
     /// Declares what the old script had no variables for, with these variables of the steps.
     fn declare(&self, set: &[String]) -> Result<()> {
-        let mut settings = format!("bucket = 'glovo-config'\nagent = '{}'\npause = '1s'\n[set]\n", agent()?.display());
+        let mut settings = format!(
+            "bucket = 'glovo-config'\nagent = '{}'\npause = '1s'\n[set]\n",
+            deployable_agent(&self.directory)?.display()
+        );
         for (name, value) in set.iter().filter_map(|pair| pair.split_once('=')) {
             settings += &format!("{name} = '{value}'\n");
         }
@@ -149,6 +158,55 @@ fn the_old_calls_work_and_a_broken_build_changes_no_traffic() -> Result<()> {
 }
 
 #[test]
+fn the_first_deploy_of_the_readme_works_as_written() -> Result<()> {
+    let mut machine = Machine::new(Options { user_data: Some(UserData::Text(String::new())), ..Options::default() })?;
+    let emulator = Emulator::start(machine.world(), machine.directory())?;
+    let endpoint = "AWS_ENDPOINT_URL_CLOUDFORMATION=http://cloudformation.eu-central-1.amazonaws.com";
+    let drop_in = machine.path("/etc/systemd/system.conf.d/cloudformation.conf");
+    fs::write(drop_in, format!("[Manager]\nDefaultEnvironment={endpoint}\n"))?;
+    let programs = machine.directory().join("bin");
+    fs::create_dir(&programs)?;
+    fs::copy(deployable_agent(&programs)?, programs.join("program"))?;
+    fs::rename(programs.join("program"), programs.join("glovo-bootstrap"))?;
+    // The emulator's machine stands for the only one.
+    let environment = format!("export DESIREDCAPACITY=1 PATH={}:/usr/bin:/bin;", programs.display());
+    let operator = Operator { emulator: &emulator, directory: machine.directory().join("operator"), environment };
+    fs::create_dir(&operator.directory)?;
+    let page = Page::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."), "README.md");
+    let mut said = vec![];
+    for block in page.blocks() {
+        if let Some(name) = block.file().filter(|_| block.is("toml manifest") || block.is("toml settings")) {
+            // The reader's bucket and subnets.
+            let own = [("my-artifacts", "glovo-config"), ("49633d04", "00000001"), ("4e92d933", "00000002")];
+            let text = own.iter().fold(block.text.clone(), |text, (from, to)| text.replace(from, to));
+            fs::write(operator.directory.join(name), text)?;
+        }
+        for call in block.text.lines().filter(|_| block.is("sh operator")) {
+            let typed = operator.types(call)?;
+            if call.contains("create-stack") {
+                machine.world().set_user_data(emulator.user_data("BlueLaunchTemplate").with_context(|| typed.said())?);
+                machine.power_on()?;
+                machine.wait_until_booted()?;
+            } else if call.contains("update-stack") {
+                let run = boot_again(&machine, &emulator, endpoint, &typed)?;
+                ensure!(run.code == 0, "{run:?}");
+            }
+            let (code, words) = typed.end()?;
+            ensure!(code == Some(0), "{call}: {code:?}: {words}");
+            said.push(words);
+        }
+    }
+    let wanted = ["runs build 1", "runs build 2", "rollback complete: blue (build 1) serves all traffic"];
+    ensure!(said.len() == wanted.len(), "{said:?}");
+    for (said, words) in said.iter().zip(wanted) {
+        ensure!(said.contains(words) && said.contains("stack: hello"), "no `{words}` in {said}");
+    }
+    ensure!(said[0].contains("AMI ami-0123456789abcdef0 is the present value of /aws/service/"), "{}", said[0]);
+    ensure!(machine.sh("curl -fsS http://127.0.0.1/")? == "hello\n");
+    Ok(())
+}
+
+#[test]
 fn the_old_shape_is_made_and_replaced_by_the_old_calls() -> Result<()> {
     let machine = Machine::new(Options::default())?;
     let emulator = Emulator::start_moto(machine.world(), machine.directory())?;
@@ -244,5 +302,146 @@ fn two_whole_stacks_take_turns_behind_one_name() -> Result<()> {
         "{code:?}: {said}"
     );
     ensure!(weights()? == ["0", "100"], "{said}");
+    Ok(())
+}
+
+/// A service that answers with a variable of the environment and a part of a secret.
+const NOTES: &str = r#"
+[[step]]
+name = "notes"
+
+[[step.resource]]
+kind = "credential"
+name = "password"
+source = "ssm:///notes/password"
+
+[[step.resource]]
+kind = "file"
+path = "/etc/notes.env"
+content = "GREETING={{ greeting }}\n"
+
+[[step.resource]]
+kind = "file"
+path = "/opt/notes.py"
+content = '''
+import http.server, os
+password = open(os.environ["CREDENTIALS_DIRECTORY"] + "/password").read()
+class Notes(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write((os.environ["GREETING"] + " " + password[-4:]).encode())
+http.server.HTTPServer(("", 80), Notes).serve_forever()
+'''
+
+[[step.resource]]
+kind = "file"
+path = "/etc/systemd/system/notes.service"
+content = """
+[Unit]
+ConditionPathExists=/run/glovo-bootstrap/credentials/password
+[Service]
+LoadCredential=password:/run/glovo-bootstrap/credentials/password
+EnvironmentFile=/etc/notes.env
+ExecStart=/usr/bin/python3 -I /opt/notes.py
+[Install]
+WantedBy=multi-user.target
+"""
+
+[[step.resource]]
+kind = "service"
+name = "notes.service"
+enabled = true
+running = true
+restart_on = ["/run/glovo-bootstrap/credentials/password", "/etc/notes.env", "/opt/notes.py"]
+stable = "0s"
+
+[[step.resource]]
+kind = "http_check"
+url = "http://127.0.0.1/"
+"#;
+/// The most questions that a restart may leave without an answer: those of 5 s.
+const MAX_UNANSWERED: usize = 100;
+
+fn put(emulator: &Emulator, name: &str, kind: &str, value: &str) -> Result<()> {
+    let body = json!({ "Name": name, "Value": value, "Type": kind, "Overwrite": true });
+    emulator.call_json("ssm", "AmazonSSM.PutParameter", &body.to_string()).map(drop)
+}
+
+/// Returns a policy of the machines' role, as the stack has made it.
+fn policy(emulator: &Emulator, name: &str) -> Result<String> {
+    let iam = |call: &str| emulator.ask("iam", "", &["--data", &format!("Action={call}&Version=2010-05-08")]);
+    let roles = iam("ListRoles")?;
+    let role = Emulator::texts(&roles, "RoleName")[0];
+    let answer = iam(&format!("GetRolePolicy&RoleName={role}&PolicyName={name}"))?;
+    let document = Emulator::texts(&answer, "PolicyDocument").concat();
+    Ok(percent_encoding::percent_decode_str(&document).decode_utf8()?.replace("&quot;", "\""))
+}
+
+fn signals(machine: &Machine) -> usize {
+    machine.world().requests().iter().filter(|request| request.path.contains("SignalResource")).count()
+}
+
+#[test]
+fn a_new_secret_and_a_new_variable_reach_a_deployed_machine() -> Result<()> {
+    let mut machine = Machine::new(Options { user_data: Some(UserData::Text(String::new())), ..Options::default() })?;
+    let emulator = Emulator::start(machine.world(), machine.directory())?;
+    let endpoint = |name: &str, host: &str| format!("AWS_ENDPOINT_URL_{name}=http://{host}.eu-central-1.amazonaws.com");
+    let endpoints = [endpoint("SSM", "ssm"), endpoint("CLOUDFORMATION", "cloudformation")].join(" ");
+    let drop_in = machine.path("/etc/systemd/system.conf.d/aws.conf");
+    fs::write(drop_in, format!("[Manager]\nDefaultEnvironment={endpoints}\n"))?;
+    put(&emulator, "/notes/password", "SecureString", "kanarienvogel-7461")?;
+    put(&emulator, "/notes/config/greeting", "String", "hello")?;
+    let directory = machine.directory().join("operator");
+    let operator = Operator { emulator: &emulator, directory, environment: ENVIRONMENT.into() };
+    fs::create_dir(&operator.directory)?;
+    fs::write(operator.directory.join("notes.toml"), NOTES)?;
+    let settings = format!(
+        "bucket = 'glovo-config'\nagent = '{}'\npause = '1s'\nsteps = 'notes.toml'\nvariables = 'ssm:///notes/config/'\n",
+        deployable_agent(&operator.directory)?.display()
+    );
+    fs::write(operator.directory.join("deploy.toml"), settings)?;
+
+    let create = operator.types("./glovo-app-cf.sh -t create-stack")?;
+    let user_data = emulator.user_data("BlueLaunchTemplate").with_context(|| create.said())?;
+    machine.world().set_user_data(user_data);
+    machine.power_on()?;
+    machine.wait_until_booted()?;
+    let (code, said) = create.end()?;
+    ensure!(code == Some(0) && said.contains("every serving target runs build 1"), "{code:?}: {said}");
+    ensure!(said.contains("the machines' role may read ssm:///notes/password"), "{said}");
+    ensure!(said.contains("the machines read variables from ssm:///notes/config/ (greeting)"), "{said}");
+    let arn = "arn:aws:ssm:eu-central-1:000000000000:parameter/notes";
+    let read = policy(&emulator, "read-secrets-of-blue")?;
+    ensure!(read.contains("ssm:GetParameter") && read.contains(&format!("{arn}/password\"")), "{read}");
+    let read = policy(&emulator, "read-variables-of-blue")?;
+    ensure!(read.contains("ssm:GetParametersByPath") && read.contains(&format!("{arn}/config/*\"")), "{read}");
+
+    // The timer waits, and its run brings the new values.
+    machine.sh("systemctl is-enabled glovo-bootstrap.service glovo-bootstrap-converge.timer")?;
+    machine.sh("systemctl is-active glovo-bootstrap-converge.timer")?;
+    let client = Client::start(machine.world(), "http://172.31.0.10/", machine.directory())?;
+    client.wait_for("hello 7461")?;
+    let converge = || {
+        let journal = "journalctl --no-pager --output=cat --unit=glovo-bootstrap-converge.service";
+        machine.sh(&format!("systemctl start glovo-bootstrap-converge.service || {{ {journal}; false; }}"))
+    };
+    put(&emulator, "/notes/password", "SecureString", "kanarienvogel-7462")?;
+    converge()?;
+    client.wait_for("hello 7462")?;
+    println!("a new secret: {} of {} questions had no answer", client.unanswered()?, client.answers()?.len());
+    ensure!(client.unanswered()? <= MAX_UNANSWERED, "{:?}", client.answers()?);
+    put(&emulator, "/notes/config/greeting", "String", "welcome")?;
+    converge()?;
+    client.wait_for("welcome 7462")?;
+    println!("and a new variable: {} of {} had none", client.unanswered()?, client.answers()?.len());
+    ensure!(client.unanswered()? <= 2 * MAX_UNANSWERED, "{:?}", client.answers()?);
+    drop(client);
+
+    // Neither these runs nor that of a boot signal.
+    machine.reboot()?;
+    machine.sh("systemctl start glovo-bootstrap.service")?;
+    ensure!(machine.sh("curl -fsS http://127.0.0.1/")? == "welcome 7462");
+    assert_eq!(signals(&machine), 1);
     Ok(())
 }

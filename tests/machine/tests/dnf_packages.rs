@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use machine::made::{Made, REPOSITORY, machine, made, publish, repository, rpm};
+use machine::made::{Made, REPOSITORY, machine, made, package, publish, repository, rpm, state};
 use machine::step::{agent, converge, expect, refused, run};
 use machine::{Fault, Machine, Options, Release};
 
@@ -19,15 +19,6 @@ fn sign_index(machine: &Machine) -> Result<()> {
     let signed = sign.output()?;
     ensure!(signed.status.success(), "{signed:?}");
     Ok(())
-}
-
-fn package(fields: &str) -> String {
-    format!("[[resource]]\nkind = \"package\"\n{fields}\n")
-}
-
-/// Returns what rpm says of a package.
-fn state(machine: &Machine, name: &str) -> Result<String> {
-    Ok(machine.exec(&["rpm", "-q", name])?.stdout)
 }
 
 #[test]
@@ -60,8 +51,8 @@ fn packages_are_installed_by_names_of_this_family() -> Result<()> {
     let again = all + &package("names = [\"made-virtual\"]");
     expect(&run(&machine, &again)?, 0, &["converged: 0 changes"]);
     let other = package("names = [\"made-old=1.0\"]");
-    expect(&agent(&machine, "plan", &other)?, 0, &["install made-old=1.0 (now 1.2-1.test)"]);
-    Ok(())
+    refused(&machine, &other, &["the program `dnf` is missing", "install dnf, or limit this resource"])?;
+    refused(&machine, &package("names = [\"tree:amd64\"]"), &["for dnf, write tree.x86_64"])
 }
 
 #[test]
@@ -78,6 +69,17 @@ fn a_version_is_changed_in_both_directions() -> Result<()> {
 }
 
 #[test]
+fn an_edited_configuration_file_stays_and_the_new_is_beside_it() -> Result<()> {
+    let machine = machine(&[made("app", "1.0"), made("app", "2.0")])?;
+    converge(&machine, &package("names = [\"app=1.0\"]"), &["install app=1.0"])?;
+    _ = machine.sh("echo mine > /etc/made/app.conf")?;
+    converge(&machine, &package("names = [\"app=2.0\"]"), &["install app=2.0"])?;
+    let files = machine.sh("cat /etc/made/app.conf /etc/made/app.conf.rpmnew /usr/share/made/app")?;
+    ensure!(files == "mine\n2.0\n2.0\n", "{files}");
+    Ok(())
+}
+
+#[test]
 fn an_installation_that_fails_tells_its_cause() -> Result<()> {
     let machine = machine(&[
         Made { fields: "Requires: nowhere >= 3", ..made("broken", "1.0") },
@@ -90,7 +92,7 @@ fn an_installation_that_fails_tells_its_cause() -> Result<()> {
     expect(
         &run(&machine, &package("names = [\"nosuch\"]"))?,
         1,
-        &["No match for argument: nosuch", "correct the name"],
+        &["No match for argument: nosuch", "declare its repository before it", "showduplicates 'nosuch*'"],
     );
     let wild = package("names = [\"heir=9.*\"]");
     expect(&run(&machine, &wild)?, 1, &["no version fits to heir=9.*: the package lists have 1.0-1.test"]);
@@ -109,6 +111,18 @@ fn an_installation_that_fails_tells_its_cause() -> Result<()> {
         0,
         &["the script post(badpost-1.0-1.test.noarch) failed", "the script said: useradd: no"],
     );
+    // rpm calls it installed. Later runs still tell, also those of other packages, until it is installed again.
+    let told =
+        ["note: the script post(badpost-1.0-1.test.noarch) failed", "dnf reinstall badpost", "said: useradd: no"];
+    for resources in [package("names = [\"badpost\"]"), package("names = [\"tree\"]")] {
+        expect(&run(&machine, &resources)?, 0, &told);
+        expect(&agent(&machine, "plan", &resources)?, 0, &told);
+        expect(&machine.agent(&["status"])?, 0, &told);
+    }
+    // The time of an installation has seconds.
+    _ = machine.sh("sleep 1; dnf -y reinstall badpost")?;
+    let silent = run(&machine, &package("names = [\"badpost\"]"))?.success()?;
+    ensure!(!silent.contains("badpost("), "{silent}");
     expect(&run(&machine, &package("names = [\"loser\"]"))?, 1, &["dnf has installed another package for loser"]);
     _ = machine.sh("rpm -e heir; dnf -y --exclude=heir install loser")?;
     let both = package("names = [\"loser\"]") + &package("names = [\"winner\"]");
@@ -168,25 +182,32 @@ fn an_untrusted_repository_is_refused_with_its_cause() -> Result<()> {
     expect(&run(&machine, &app)?, 1, &["Problem repository: [made]", "declare the key"]);
     let amazon = "gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-amazon-linux-2023";
     repository(&machine, &format!("baseurl=file://{REPOSITORY}\ngpgcheck=1\n{amazon}"))?;
-    expect(&run(&machine, &app)?, 1, &["app-1.0-1.test.noarch.rpm is not signed", "use signed packages"]);
+    expect(
+        &run(&machine, &app)?,
+        1,
+        &[
+            "app-1.0-1.test.noarch.rpm of the repository made (/etc/yum.repos.d/made.repo) is not signed",
+            "use signed packages",
+        ],
+    );
     repository(&machine, &format!("baseurl=file://{REPOSITORY}\ngpgcheck=0\nrepo_gpgcheck=1\n{amazon}"))?;
     expect(&run(&machine, &app)?, 1, &["GPG signature is not available", "use a repository with a signed index"]);
     sign_index(&machine)?;
-    expect(&run(&machine, &app)?, 1, &["Bad GPG signature", "declare the key that signs the repository"]);
+    expect(&run(&machine, &app)?, 1, &["Bad GPG signature", "add no key from the repository's server"]);
     repository(
         &machine,
         &format!("baseurl=file://{REPOSITORY}\ngpgcheck=0\nrepo_gpgcheck=1\ngpgkey=file:///root/key"),
     )?;
     converge(&machine, &app, &["install app"])?;
     _ = machine.sh(&format!("rpm -e app; rm -r /var/cache/dnf; echo ' ' >> {REPOSITORY}/repodata/repomd.xml"))?;
-    expect(&run(&machine, &app)?, 1, &["Bad GPG signature", "declare the key that signs the repository"]);
+    expect(&run(&machine, &app)?, 1, &["Bad GPG signature", "add no key from the repository's server"]);
     repository(&machine, "baseurl=file:///srv/none\ngpgcheck=0")?;
     expect(&run(&machine, &app)?, 1, &["there is no repository at this address"]);
     // A repository that may be skipped is told too.
     repository(&machine, "baseurl=file:///srv/none\ngpgcheck=0\nskip_if_unavailable=1")?;
     expect(&run(&machine, &app)?, 1, &["there is no repository at this address"]);
     let other = package("names = [\"glovo-test-hello\"]");
-    expect(&run(&machine, &other)?, 0, &["the lists of made could not be updated"]);
+    expect(&run(&machine, &other)?, 0, &["the repository made (/etc/yum.repos.d/made.repo) could not be updated"]);
     ensure!(state(&machine, "app")?.contains("not installed"));
     Ok(())
 }
@@ -221,16 +242,30 @@ fn is_waited_for(machine: &Machine, name: &str, holder: &str, lock: &str, comman
     let resource = package(&format!("names = [\"{name}\"]"));
     let words = [&*format!("{lock} is held by pid "), command];
     expect(&run(machine, &format!("timeout = \"1s\"\n{resource}"))?, 75, &words);
+    is_told(machine, &resource, lock)?;
     _ = machine
         .sh("systemctl kill --signal=KILL holder; while systemctl --quiet is-active holder; do sleep 0.1; done")?;
     expect(&run(machine, &resource)?, 0, &[&format!("install {name}")]);
     Ok(())
 }
 
+/// A run in the background tells the wait in the journal and in `status`, and is stopped.
+fn is_told(machine: &Machine, resource: &str, lock: &str) -> Result<()> {
+    fs::write(machine.path("/root/manifest.toml"), format!("name = \"step\"\n{resource}"))?;
+    _ = machine.sh(&format!(
+        "systemd-run --quiet --collect --unit=waiting /usr/local/bin/glovo-bootstrap run --steps /root/manifest.toml
+         until journalctl --unit=waiting --output=cat | grep 'to release {lock}, for up to'; do sleep 0.1; done
+         glovo-bootstrap status > /run/status || [ $? = 4 ]; grep 'waiting for pid .* to release {lock}' /run/status
+         systemctl stop waiting; [ ! -e /var/lib/glovo-bootstrap/waiting.json ]"
+    ))?;
+    Ok(())
+}
+
 #[test]
 fn an_absent_package_is_removed_with_what_needs_it() -> Result<()> {
     let needs = Made { fields: "Requires: library", ..made("app", "1.0") };
-    let machine = machine(&[made("library", "1.0"), needs, made("keep", "1.0")])?;
+    let vital = Made { fields: "Requires: library", ..made("setup", "1.0") };
+    let machine = machine(&[made("library", "1.0"), needs, vital, made("keep", "1.0")])?;
     converge(&machine, &package("names = [\"app\", \"keep\"]"), &["install app, keep"])?;
     let absent = package("names = [\"library\"]\nabsent = true");
     refused(
@@ -249,6 +284,24 @@ fn an_absent_package_is_removed_with_what_needs_it() -> Result<()> {
         &package("names = [\"dnf\"]\nabsent = true"),
         &["remove dnf, but the system cannot work without it"],
     )?;
+    // No file in /etc/dnf/protected.d names these.
+    for name in ["systemd", "glibc", "bash", "rpm", "coreutils", "system-release"] {
+        let message = format!("the removal would remove {name}, but the system cannot work without it");
+        refused(&machine, &package(&format!("names = [\"{name}\"]\nabsent = true")), &[&message])?;
+    }
+    // The same for one that only needs the removed package.
+    _ = machine.sh("dnf -y install setup")?;
+    refused(&machine, &absent, &["the removal would remove setup, but the system cannot work without it"])?;
+    // The machine seems to run the kernel of this package, and then its own.
+    let kernel = rpm(&machine, "/root", made("kernel", "6.1.1"))?;
+    _ = machine.sh(&format!(
+        "rpm --install --justdb --force-debian {kernel}; echo 6.1.1-1.test.noarch > /run/release
+         mount --bind /run/release /proc/sys/kernel/osrelease"
+    ))?;
+    let absent = package("names = [\"kernel\"]\nabsent = true");
+    refused(&machine, &absent, &["remove kernel, which has the running kernel"])?;
+    _ = machine.sh("umount /proc/sys/kernel/osrelease")?;
+    converge(&machine, &absent, &["remove kernel 6.1.1-1.test"])?;
     fs::write(machine.path("/etc/dnf/protected.d/keep.conf"), "keep\n")?;
     refused(
         &machine,
@@ -259,15 +312,29 @@ fn an_absent_package_is_removed_with_what_needs_it() -> Result<()> {
 
 #[test]
 fn a_hold_needs_the_plugin_and_is_its_list() -> Result<()> {
-    let machine = machine(&[made("app", "1.0"), made("app", "2.0")])?;
+    let machine = machine(&[made("app", "1.0"), made("app", "2.0"), made("other", "1.0")])?;
     let held = package("names = [\"app=1.0\"]\nhold = true");
-    expect(&run(&machine, &held)?, 1, &["plugin versionlock", "dnf install 'dnf-command(versionlock)'"]);
-    // The plugin itself is no package of Debian 12's dnf; its list is what counts here.
-    _ = machine.sh("mkdir -p /usr/lib/python3/dist-packages/dnf-plugins; touch /usr/lib/python3/dist-packages/dnf-plugins/versionlock.py")?;
+    let words = ["plugin versionlock, which is missing", "names = [\"python3-dnf-plugin-versionlock\"]"];
+    refused(&machine, &held, &words)?;
+    ensure!(state(&machine, "app")?.contains("not installed"), "the run was refused before any change");
+    // Another package does not bring the plugin.
+    let other = package("names = [\"other\"]");
+    expect(&agent(&machine, "plan", &(other + &held))?, 1, &words);
+    _ = machine.sh("touch /usr/bin/dnf5; chmod 755 /usr/bin/dnf5")?;
+    refused(&machine, &held, &["holding packages is not supported on a machine with dnf5 yet"])?;
+    _ = machine.sh("rm /usr/bin/dnf5")?;
+    let plugin = "names = [\"python3-dnf-plugin-versionlock\"]";
+    let both = package(plugin) + &held;
+    let after = "hold app, after python3-dnf-plugin-versionlock is installed";
+    expect(&agent(&machine, "plan", &both)?, 0, &[after]);
+    expect(&agent(&machine, "plan", &package(&format!("{plugin}\nhold = true")))?, 0, &["hold python3-dnf-plugin"]);
+    converge(&machine, &both, &["install python3-dnf-plugin-versionlock", "install app=1.0", "hold app"])?;
+    // dnf itself obeys the hold.
+    _ = machine.sh("dnf -y upgrade app")?;
+    ensure!(state(&machine, "app")? == "app-1.0-1.test.noarch\n");
     _ = machine.sh("cp /etc/dnf/dnf.conf /root; echo plugins=False >> /etc/dnf/dnf.conf")?;
-    expect(&run(&machine, &held)?, 1, &["plugin versionlock, which is missing or disabled"]);
+    refused(&machine, &held, &["plugin versionlock, which /etc/dnf/dnf.conf turns off", "set `plugins = 1`"])?;
     _ = machine.sh("mv /root/dnf.conf /etc/dnf/dnf.conf")?;
-    converge(&machine, &held, &["hold app"])?;
     let list = machine.sh("cat /etc/dnf/plugins/versionlock.list")?;
     ensure!(list == "app-0:1.0-1.test.*\n", "{list}");
     refused(&machine, &package("names = [\"app=2.0\"]"), &["app is held at version 1.0-1.test, but 2.0 is declared"])?;
@@ -314,7 +381,9 @@ fn a_new_release_is_an_upgrade_of_its_own() -> Result<()> {
     _ = machine.sh("dnf -y install glovo-test-hello glovo-test-epoch")?;
     expect(&run(&machine, &upgrade("scope = \"all\""))?, 0, &["converged: 0 changes"]);
     let release = upgrade("scope = \"all\"\nrelease = \"2023.10.20260105\"");
-    converge(&machine, &release, &["update the package lists of release 2023.10.20260105"])?;
+    expect(&agent(&machine, "plan", &release)?, 0, &["update the package lists of release 2023.10.20260105"]);
+    expect(&run(&machine, &release)?, 0, &["upgrade 2 packages: "]);
+    expect(&run(&machine, &release)?, 0, &["converged: 0 changes"]);
     let state = || machine.sh("rpm -q --qf '%{evr} ' glovo-test-hello glovo-test-epoch");
     ensure!(state()? == "3.0-1.amzn2023 1:2.0-1.amzn2023 ", "{}", state()?);
     // The package of the release is what tells a machine's release. Then nothing is started.
@@ -355,7 +424,7 @@ fn an_upgrade_leaves_declared_versions_alone() -> Result<()> {
     converge(&machine, &all, &["upgrade 2 packages: "])?;
     ensure!(state(&machine, "kept")? == "kept-1.0-1.test.noarch\n");
     _ = machine.sh("rm -r /var/cache/dnf")?;
-    expect(&run(&machine, &upgrade("scope = \"all\""))?, 0, &["update the package lists, and install the upgrades"]);
+    expect(&run(&machine, &upgrade("scope = \"all\""))?, 0, &["upgrade 2 packages: kept 2.0-1.test"]);
     ensure!(state(&machine, "kept")? == "kept-2.0-1.test.noarch\n");
     Ok(())
 }
@@ -377,82 +446,4 @@ fn an_upgrade_does_what_a_declaration_leaves() -> Result<()> {
     ensure!(state(&machine, "app")?.starts_with("app-2.0") && state(&machine, "loser")?.starts_with("loser-1.0"));
     expect(&run(&machine, &all)?, 0, &["heir is left out: it would replace loser", "converged: 0 changes"]);
     Ok(())
-}
-
-/// Starts dnf, and kills it in the script of a package.
-fn killed_in_post(machine: &Machine, command: &str) -> Result<()> {
-    _ = machine.sh(&format!(
-        "rm -f /run/ran; touch /run/hang; systemd-run --quiet --collect --unit=dying {command}; \
-         until [ -e /run/hangs ]; do sleep 0.1; done; systemctl kill --signal=KILL dying; \
-         while systemctl --quiet is-active dying; do sleep 0.1; done; rm -f /run/hang /run/hangs"
-    ))?;
-    Ok(())
-}
-
-/// Hangs once, if asked to, and then leaves a mark.
-const POST: &str = "if [ -e /run/hang ]; then touch /run/hangs; sleep 1000; fi\necho $1 >> /run/ran";
-
-#[test]
-fn a_transaction_that_died_is_seen_and_repaired() -> Result<()> {
-    let dependency = Made { post: POST, ..made("dependency", "1.0") };
-    let app = Made { fields: "Requires: dependency", post: POST, ..made("app", "1.0") };
-    let machine = machine(&[dependency, app])?;
-    // dnf by hand dies in the script of the declared package's dependency.
-    killed_in_post(&machine, "dnf -y install dependency")?;
-    ensure!(state(&machine, "dependency")?.starts_with("dependency-1.0"), "rpm calls it installed");
-    let declared = package("names = [\"dependency\"]");
-    converge(&machine, &declared, &["reinstall dependency (its installation was interrupted)"])?;
-    ensure!(machine.sh("cat /run/ran")? == "2\n", "its script ran once");
-    // An upgrade that dies leaves two versions.
-    publish(&machine, &[Made { post: POST, ..made("dependency", "2.0") }])?;
-    killed_in_post(&machine, "dnf -y upgrade --refresh dependency")?;
-    ensure!(state(&machine, "dependency")?.lines().count() == 2);
-    converge(&machine, &declared, &["remove the old versions of dependency, which an interrupted upgrade left"])?;
-    ensure!(state(&machine, "dependency")? == "dependency-2.0-1.test.noarch\n");
-    ensure!(machine.sh("cat /run/ran")?.lines().count() == 1, "its script ran once");
-    // This program's own dnf dies with a package that only a dependency brings.
-    _ = machine.sh("rpm -e dependency")?;
-    fs::write(machine.path("/root/app.toml"), format!("name = \"step\"\n{}", package("names = [\"app\"]")))?;
-    killed_in_post(&machine, "/usr/local/bin/glovo-bootstrap run --steps /root/app.toml")?;
-    converge(&machine, &package("names = [\"app\"]"), &["reinstall dependency, whose installation was interrupted"])?;
-    ensure!(machine.sh("cat /run/ran")?.lines().count() == 2, "both scripts ran once");
-    // Meanwhile the repository has lost the version.
-    _ = machine.sh("rpm -e app dependency")?;
-    killed_in_post(&machine, "/usr/local/bin/glovo-bootstrap run --steps /root/app.toml")?;
-    _ = machine.sh(&format!("rm {REPOSITORY}/dependency-*"))?;
-    publish(&machine, &[])?;
-    _ = machine.sh("dnf makecache --refresh")?;
-    expect(
-        &run(&machine, &package("names = [\"app\"]"))?,
-        1,
-        &["the repositories no longer have it", "dnf remove dep"],
-    );
-    publish(&machine, &[Made { post: POST, ..made("dependency", "3.0") }])?;
-    _ = machine.sh("dnf makecache --refresh")?;
-    converge(&machine, &package("names = [\"app\"]"), &["reinstall dependency, whose installation was interrupted"])
-}
-
-#[test]
-fn a_removal_that_died_is_finished_or_undone() -> Result<()> {
-    let postun = format!("%postun\n{POST}");
-    let machine = machine(&[Made { fields: &postun, ..made("app", "1.0") }])?;
-    let (present, absent) = (package("names = [\"app\"]"), package("names = [\"app\"]\nabsent = true"));
-    converge(&machine, &present, &["install app"])?;
-    let dies = |command: &str| -> Result<()> {
-        killed_in_post(&machine, command)?;
-        let files = machine.sh("ls /usr/share/made/app 2> /dev/null || :")?;
-        ensure!(files.is_empty() && state(&machine, "app")?.starts_with("app-1.0"), "rpm calls it installed");
-        Ok(())
-    };
-    dies("dnf -y remove app")?;
-    converge(&machine, &present, &["reinstall app (its removal was interrupted)"])?;
-    _ = machine.sh("cat /usr/share/made/app")?;
-    dies("dnf -y remove app")?;
-    converge(&machine, &absent, &["remove app 1.0-1.test"])?;
-    ensure!(state(&machine, "app")?.contains("not installed"));
-    converge(&machine, &present, &["install app"])?;
-    // This program's own dnf dies.
-    fs::write(machine.path("/root/app.toml"), format!("name = \"step\"\n{absent}"))?;
-    dies("/usr/local/bin/glovo-bootstrap run --steps /root/app.toml")?;
-    converge(&machine, &absent, &["remove app 1.0-1.test"])
 }

@@ -1,10 +1,10 @@
 //! The manifests in `examples/`, and what `steps new` writes: each converges on a bare machine, a second run changes
-//! nothing, and what it declares is up.
+//! nothing, and what it declares is up. With `GLOVO_MACHINE_RELEASE=amazon`, those run with dnf whose packages are there.
 
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use machine::{Machine, Options};
+use machine::{Machine, Options, Release};
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
 const MANIFEST: &str = "/root/manifest.toml";
@@ -34,7 +34,17 @@ with zipfile.ZipFile("/root/web-1.0.0-py3-none-any.whl", "w") as wheel:
 
 /// A machine with the manifest of an example.
 fn machine(example: &str) -> Result<Machine> {
-    let machine = Machine::boot(Options::default())?;
+    machine_of(Release::default(), example)
+}
+
+/// The same for an example whose packages the machine with dnf does not have: then with Debian.
+fn machine_with_apt(example: &str) -> Result<Machine> {
+    let release = Release::default();
+    machine_of(if release == Release::Amazon { Release::Bookworm } else { release }, example)
+}
+
+fn machine_of(release: Release, example: &str) -> Result<Machine> {
+    let machine = Machine::boot(Options { release, ..Options::default() })?;
     let manifest = format!("{EXAMPLES}/{example}/manifest.toml");
     fs::copy(&manifest, machine.path(MANIFEST)).context(manifest)?;
     Ok(machine)
@@ -78,7 +88,7 @@ fn the_jar_serves_behind_nginx() -> Result<()> {
 
 #[test]
 fn the_python_service_serves_from_its_virtual_environment() -> Result<()> {
-    let mut machine = machine("python")?;
+    let mut machine = machine_with_apt("python")?;
     fs::write(machine.path("/root/server"), SERVER)?;
     fs::write(machine.path("/root/make-wheel"), MAKE_WHEEL)?;
     machine.sh("python3 /root/make-wheel")?;
@@ -102,7 +112,7 @@ fn the_python_service_serves_from_its_virtual_environment() -> Result<()> {
 
 #[test]
 fn the_node_service_serves() -> Result<()> {
-    let machine = machine("node")?;
+    let machine = machine_with_apt("node")?;
     let variables = publish(&machine, "bundle", "server.js", BUNDLE.as_bytes())?;
     converges(&machine, MANIFEST, &variables)?;
     answers(&machine, "http://127.0.0.1:8080/", "node production")

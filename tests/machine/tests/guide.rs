@@ -53,3 +53,9 @@ fn the_first_manifest_of_the_readme_serves() -> Result<()> {
     ensure!(follow("README.md", Release::Bookworm)? > 0);
     Ok(())
 }
+
+#[test]
+fn the_first_manifest_of_the_readme_serves_with_dnf() -> Result<()> {
+    ensure!(follow("README.md", Release::Amazon)? > 0);
+    Ok(())
+}

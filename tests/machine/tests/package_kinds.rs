@@ -112,7 +112,14 @@ fn a_package_that_the_system_needs_is_never_removed() -> Result<()> {
     install(&machine, "glovo-test-below", "1.0", "")?;
     // Debian 12's apt and later ones refuse these two themselves.
     refused(&machine, &absent("glovo-test-below"), &["the removal", "glovo-test-vital"])?;
-    refused(&machine, &absent("libc6"), &["the removal"])
+    refused(&machine, &absent("libc6"), &["the removal"])?;
+    // The running kernel stays, another one may go.
+    let running = format!("linux-image-{}", machine.sh("uname --kernel-release")?.trim());
+    for kernel in [&*running, "linux-image-0.0.1-other"] {
+        install(&machine, kernel, "1.0", "")?;
+    }
+    refused(&machine, &absent(&running), &["which has the running kernel", "boot another kernel before"])?;
+    converge(&machine, &absent("linux-image-0.0.1-other"), &["remove linux-image-0.0.1-other 1.0"])
 }
 
 #[test]
@@ -346,9 +353,13 @@ fn old_package_lists_are_updated_before_an_upgrade() -> Result<()> {
     let machine = machine()?;
     machine.sh("apt-get -qq -y install glovo-test-hello=1.0 > /dev/null; touch /etc/apt/sources.list")?;
     let words = "update the package lists, and install the upgrades that they have then; now: upgrade 1 package: glovo-test-hello 2.0";
-    converge(&machine, &upgrade("all", ""), &[words])?;
+    expect(&agent(&machine, "plan", &upgrade("all", ""))?, 0, &[words]);
+    expect(&run(&machine, &upgrade("all", ""))?, 0, &["upgrade all: upgrade 1 package: glovo-test-hello 2.0"]);
     machine.sh("touch /etc/apt/sources.list")?;
-    converge(&machine, &upgrade("all", ""), &["update the package lists, and install the upgrades that they have then"])
+    let words = "update the package lists, and install the upgrades that they have then";
+    expect(&agent(&machine, "plan", &upgrade("all", ""))?, 0, &[words]);
+    expect(&run(&machine, &upgrade("all", ""))?, 0, &["converged: 0 changes"]);
+    Ok(())
 }
 
 #[test]

@@ -296,8 +296,9 @@ fn nginx_reads_a_changed_site_by_a_reload() -> Result<()> {
         )
     };
     let first = pid(&machine, "nginx.service")?;
-    let answers =
-        |port: &str| machine.sh(&format!("curl -s -o /dev/null -w '%{{http_code}}' http://127.0.0.1:{port}/"));
+    // `nginx -s reload` ends before nginx listens on the new port.
+    let curl = "curl -s --retry 5 --retry-connrefused -o /dev/null -w '%{http_code}'";
+    let answers = |port: &str| machine.sh(&format!("{curl} http://127.0.0.1:{port}/"));
     for port in ["8081", "8082"] {
         let said = converges(&machine, &manifest(port, "validate = [\"nginx\", \"-t\"]"))?;
         ensure!(said.contains("service nginx.service: reload: "), "{said}");

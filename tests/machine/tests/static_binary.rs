@@ -102,7 +102,7 @@ fn it_runs_in_an_empty_directory() -> Result<()> {
         let variables = ["--set", "jar_url=https://origin.test/a.jar", "--set", "config_bucket=glovo-config"];
         let digest = format!("jar_sha256={}", "0".repeat(64));
         let validate = [&["validate", "--set", &digest][..], &variables].concat();
-        has(&chroot.run(world, &[], &validate)?, 0, "valid, 8 steps")
+        has(&chroot.run(world, &[], &validate)?, 0, "valid, 10 steps")
     })
 }
 

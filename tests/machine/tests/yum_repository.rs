@@ -74,8 +74,8 @@ fn a_repository_that_cannot_be_trusted_is_refused() -> Result<()> {
             1,
             &["GPG signature is not available", "use a repository with a signed index"][..],
         ),
-        ("other-index", "key.asc", 1, &["Bad GPG signature", "declare the key that signs the repository"]),
-        ("tampered-index", "key.asc", 1, &["Bad GPG signature", "its index was changed on the way"]),
+        ("other-index", "key.asc", 1, &["Bad GPG signature", "add no key from the repository's server"]),
+        ("tampered-index", "key.asc", 1, &["Bad GPG signature", "the index was changed on the way"]),
         ("tampered-list", "key.asc", 75, &["checksum doesn't match", "gave up after 4 attempts"]),
         ("expired", "expired.asc", 1, &["refusing the key from http://rpm.test/expired.asc", "expired at 2020-12-31"]),
         ("stable", "expired.asc", 1, &["expired at 2020-12-31"]),
@@ -90,7 +90,7 @@ fn a_repository_that_cannot_be_trusted_is_refused() -> Result<()> {
     expect(&run(&machine, &wrong)?, 1, &["the sha256 of the 945 bytes is"]);
     nothing_is_left(&machine)?;
     for (name, words) in [
-        ("unsigned-package", "glovo-test-extra-1.0-1.amzn2023.noarch.rpm is not signed"),
+        ("unsigned-package", "noarch.rpm of the repository extra (/etc/yum.repos.d/extra.repo) is not signed"),
         ("other-package", "Import of key(s) didn't help, wrong key(s)?"),
         ("damaged-package", "Problem opening package glovo-test-extra-1.0-1.amzn2023.noarch.rpm"),
     ] {
@@ -114,6 +114,25 @@ fn an_index_without_a_signature_is_allowed_by_a_word() -> Result<()> {
     expect(&run(&machine, &local)?, 1, &["GPG signature is not available"]);
     converge(&machine, &(local + "repo_gpgcheck = false\n" + EXTRA), &["install glovo-test-extra"])?;
     _ = machine.sh(&format!("grep -qx repo_gpgcheck=0 {FILE}; grep -qx gpgcheck=1 {FILE}"))?;
+    Ok(())
+}
+
+#[test]
+fn a_url_with_a_secret_is_only_in_a_private_file() -> Result<()> {
+    let machine = machine()?;
+    _ = machine.sh("mkdir -p /srv/canary-7461; printf 'place = \"canary-7461\"\\n' > /root/secret.toml; chmod 600 /root/secret.toml
+         cd /srv/canary-7461; mkdir repodata; base=http://rpm.test/stable
+         for file in repomd.xml repomd.xml.asc; do curl -fsS $base/repodata/$file -o repodata/$file; done
+         for file in $(grep -o 'repodata/[^\"]*' repodata/repomd.xml); do curl -fsS $base/$file -o $file; done")?;
+    let declared = repository(&machine, "x", "key.asc", "")?.replace("http://rpm.test/x/", "file:///srv/{{ place }}/");
+    fs::write(machine.path("/root/manifest.toml"), format!("name = \"step\"\n{declared}"))?;
+    let run = || machine.agent(&["run", "--variables", "/root/secret.toml", "--steps", "/root/manifest.toml"]);
+    let first = run()?;
+    expect(&first, 0, &["yum_repository extra: add file:///srv/"]);
+    ensure!(!format!("{first:?}").contains("canary-7461"), "{first:?}");
+    let mode = machine.sh(&format!("stat -c '%a %U' {FILE}; grep -c canary-7461 {FILE}"))?;
+    ensure!(mode == "600 root\n1\n", "{mode}");
+    expect(&run()?, 0, &["converged: 0 changes"]);
     Ok(())
 }
 

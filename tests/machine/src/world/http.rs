@@ -108,8 +108,8 @@ impl Server {
         if !host.ends_with(".amazonaws.com") {
             return Ok(files::get(&self.state, request.method(), request.headers(), host, &path));
         }
-        let emulator = *self.state.cloudformation.lock().unwrap();
-        if let (Some(port), true) = (emulator, host.starts_with("cloudformation.")) {
+        let emulator = *self.state.emulator.lock().unwrap();
+        if let (Some(port), true) = (emulator, relay::SERVICES.iter().any(|service| host.starts_with(service))) {
             return relay::relay(port, request).await;
         }
         let answer =

@@ -200,6 +200,7 @@ fn debian() -> Vec<StandIn> {
         "apt-transport-https",
         "gnupg2",
         "python3-mysqldb",
+        "rsyslog-gnutls",
     ];
     let mut packages: Vec<StandIn> = dummies.into_iter().map(StandIn::new).collect();
     packages.extend(["software-properties-common", "iptables"].map(StandIn::new));
@@ -213,7 +214,7 @@ fn debian() -> Vec<StandIn> {
         StandIn::new("logrotate").program("/usr/sbin/logrotate", "grep -q daily $2"),
         StandIn::new("rsyslog")
             .directory("/etc/rsyslog.d")
-            .program("/usr/sbin/rsyslogd", "grep -q @@ $3")
+            .program("/usr/sbin/rsyslogd", "grep -q -e @@ -e omfwd $3")
             .service("rsyslog.service", SLEEP),
         StandIn::new("chrony").service("chrony.service", SLEEP),
         StandIn::new("systemd-timesyncd").service("systemd-timesyncd.service", SLEEP),

@@ -1,0 +1,162 @@
+//! Requests to S3: signed, sent, and repeated in the region that the bucket is in.
+
+use std::{
+    sync::PoisonError,
+    time::{Duration, SystemTime},
+};
+
+use aws_config::Region;
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{PayloadChecksumKind, PercentEncodingMode, SigningSettings, UriPathNormalizationMode};
+use percent_encoding::utf8_percent_encode;
+use reqwest::{Method, Request, Response, header::HeaderName};
+
+use super::{
+    S3,
+    address::{Address, address},
+};
+use crate::{
+    aws::{
+        answer::text,
+        query::{NotDone, RESERVED},
+        refusal::Refusal,
+        sender::Sender,
+        signature::Signer,
+    },
+    error::Fault,
+    net::retry::Failure,
+};
+
+/// The region for a bucket if none is chosen. S3 answers from every region with the region of the bucket.
+const FALLBACK_REGION: Region = Region::from_static("us-east-1");
+/// The header with the account that the bucket must belong to.
+pub(super) const EXPECTED_OWNER: &str = "x-amz-expected-bucket-owner";
+
+/// A request about an object, or about a bucket if its key is empty.
+#[derive(Debug, Clone)]
+pub(super) struct S3Request<'a> {
+    method: Method,
+    bucket: &'a str,
+    key: &'a str,
+    query: Vec<(&'static str, String)>,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<u8>,
+}
+
+impl<'a> S3Request<'a> {
+    /// Returns a request without query, headers and body.
+    pub(super) fn new(method: Method, bucket: &'a str, key: &'a str) -> Self {
+        Self { method, bucket, key, query: vec![], headers: vec![], body: vec![] }
+    }
+
+    /// Adds a parameter of the query, if it has a value.
+    pub(super) fn query(mut self, name: &'static str, value: Option<impl Into<String>>) -> Self {
+        self.query.extend(value.map(|value| (name, value.into())));
+        self
+    }
+
+    /// Adds a header, if it has a value.
+    pub(super) fn header(mut self, name: &'static str, value: Option<impl Into<String>>) -> Self {
+        self.headers.extend(value.map(|value| (name, value.into())));
+        self
+    }
+
+    /// Adds a body.
+    pub(super) fn body(self, body: Vec<u8>) -> Self {
+        Self { body, ..self }
+    }
+
+    /// Returns the request to an address, without a signature.
+    fn unsigned(&self, Address { mut url, .. }: Address) -> Result<Request, Fault> {
+        let encoded = |text: &str| utf8_percent_encode(text, RESERVED).to_string();
+        let query: Vec<_> = self.query.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+        url.set_query((!query.is_empty()).then(|| query.join("&")).as_deref());
+        let mut request = Request::new(self.method.clone(), url);
+        for (name, value) in &self.headers {
+            let value = value.parse().map_err(|error| Fault::new(format!("the header {name}: {error}")))?;
+            _ = request.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+        if !self.body.is_empty() {
+            *request.body_mut() = Some(self.body.clone().into());
+        }
+        Ok(request)
+    }
+}
+
+impl S3 {
+    /// Sends a request, and once more if S3 says that the bucket is in another region.
+    pub(super) async fn send(&self, request: &S3Request<'_>) -> Result<Response, NotDone> {
+        let region = self.region(request.bucket).await;
+        let mut response = self.send_to(request, &region).await?;
+        if let Some(region) = self.other_region(request.bucket, &region, &response) {
+            response = self.send_to(request, &region).await?;
+        }
+        let status = response.status();
+        tracing::debug!(target: "glovo_bootstrap::aws", "s3 {} {}", request.method, status.as_u16());
+        if status.is_success() {
+            return Ok(response);
+        }
+        let headers = response.headers().clone();
+        // The status alone is enough for a refusal.
+        let body = text(response, |error| self.account.network.clients.explain(&error)).await.unwrap_or_default();
+        Err(NotDone::Refused(Refusal::read(status.as_u16(), &headers, &body)))
+    }
+
+    async fn send_to(&self, request: &S3Request<'_>, region: &Region) -> Result<Response, Failure> {
+        let cannot = |error: anyhow::Error| {
+            Failure::Permanent(Fault::new("the request to S3 cannot be built; nothing was sent").caused_by(error))
+        };
+        let config = self.account.config().await;
+        let address = address(request.bucket, request.key, region.as_ref(), config).map_err(Failure::Permanent)?;
+        let service = address.service;
+        let mut signed = request.unsigned(address).map_err(Failure::Permanent)?;
+        let mut settings = SigningSettings::default();
+        // S3 takes paths as they are.
+        settings.percent_encoding_mode = PercentEncodingMode::Single;
+        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+        let credentials = self.credentials(request.bucket).await?;
+        let signature = Signer { service, region: region.as_ref(), credentials, settings, time: self.now() };
+        signature.sign(&mut signed, &request.body).map_err(cannot)?;
+        let clients = &self.account.network.clients;
+        let client = Sender::new(clients.clone()).client(signed.url());
+        let client = client.map_err(|error| Failure::Permanent(Fault::new("no client").caused_by(error)))?;
+        client.execute(signed).await.map_err(|error| clients.explain(&error))
+    }
+
+    /// Returns the credentials for a request.
+    async fn credentials(&self, bucket: &str) -> Result<Credentials, Failure> {
+        match self.account.credentials().await {
+            Err(failure) if self.account.is_of_machine() => {
+                Err(super::no_credentials(&self.account.metadata, bucket, failure.into_fault()).await)
+            }
+            credentials => credentials,
+        }
+    }
+
+    async fn region(&self, bucket: &str) -> Region {
+        let known = self.regions.lock().unwrap_or_else(PoisonError::into_inner).get(bucket).cloned();
+        match known {
+            Some(region) => region,
+            None => self.account.config().await.region().cloned().unwrap_or(FALLBACK_REGION),
+        }
+    }
+
+    /// Returns the region that a refusal names for the bucket, if it is another one, and remembers it.
+    fn other_region(&self, bucket: &str, asked: &Region, answer: &Response) -> Option<Region> {
+        let named = answer.headers().get("x-amz-bucket-region").filter(|_| !answer.status().is_success())?;
+        let region = named.to_str().ok().filter(|region| *region != asked.as_ref())?;
+        tracing::debug!(bucket, region, "the bucket is in another region");
+        let region = Region::new(region.to_owned());
+        let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        _ = regions.insert(bucket.to_owned(), region.clone());
+        Some(region)
+    }
+
+    /// Returns the time by S3's clock, as far as it has told it.
+    fn now(&self) -> SystemTime {
+        let ahead = *self.seconds_ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let by = Duration::from_secs(ahead.unsigned_abs());
+        if ahead < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
+    }
+}

@@ -1,0 +1,97 @@
+//! The places of secrets in a text. All of them are found in the text as it is, and replaced in one pass: a replacement is
+//! never searched, and two values that overlap are both removed as a whole.
+
+use super::{Decode, ENCODINGS};
+
+/// The place of a secret in a text: its bytes, and its replacement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HiddenPlace<'a> {
+    pub start: usize,
+    pub end: usize,
+    pub name: &'a str,
+}
+
+/// Returns the places of these texts, also of those that overlap.
+pub(super) fn literal<'a>(text: &str, forms: &'a [(String, String)]) -> Vec<HiddenPlace<'a>> {
+    let mut places = vec![];
+    for (form, name) in forms {
+        let step = form.chars().next().map_or(1, char::len_utf8);
+        let mut from = 0;
+        while let Some(at) = text.get(from..).and_then(|rest| rest.find(&**form)) {
+            let start = from + at;
+            places.push(HiddenPlace { start, end: start + form.len(), name });
+            from = start + step;
+        }
+    }
+    places
+}
+
+/// Returns the places of values of which any character may be encoded. Spaces may be `+`.
+pub(super) fn encoded<'a>(text: &str, values: &[&'a (String, String)]) -> Vec<HiddenPlace<'a>> {
+    let mut places = vec![];
+    for (_, decode) in ENCODINGS.into_iter().filter(|(marks, _)| text.contains(*marks)) {
+        let (decoded, at) = decoded(text.as_bytes(), decode);
+        let is_same = |(byte, wanted): (&u8, u8)| *byte == wanted || (*byte == b'+' && wanted == b' ');
+        for (value, name) in values {
+            let windows = decoded.windows(value.len()).enumerate();
+            let found = windows.filter(|(_, window)| window.iter().zip(value.bytes()).all(is_same));
+            places.extend(found.map(|(first, _)| HiddenPlace { start: at[first], end: at[first + value.len()], name }));
+        }
+    }
+    places
+}
+
+/// Returns the decoded bytes of a text, and the position of each in the text. The last position is the text's end.
+fn decoded(text: &[u8], decode: Decode) -> (Vec<u8>, Vec<usize>) {
+    let (mut decoded, mut places) = (vec![], vec![]);
+    let mut at = 0;
+    while at < text.len() {
+        let width = decode(&text[at..], &mut decoded).unwrap_or_else(|| {
+            decoded.push(text[at]);
+            1
+        });
+        places.resize(decoded.len(), at);
+        at += width;
+    }
+    places.push(text.len());
+    (decoded, places)
+}
+
+/// Returns the places where a value is a whole word. What is at a known place is no part of a word.
+pub(super) fn words<'a>(
+    text: &str,
+    value: &str,
+    name: &'a str,
+    known: &[HiddenPlace<'_>],
+) -> impl Iterator<Item = HiddenPlace<'a>> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let is_known = |at: usize| known.iter().any(|place| place.start <= at && at < place.end);
+    text.match_indices(value).filter_map(move |(start, _)| {
+        let end = start + value.len();
+        let goes_on = (text[..start].ends_with(is_part) && value.starts_with(is_part) && !is_known(start - 1))
+            || (text[end..].starts_with(is_part) && value.ends_with(is_part) && !is_known(end));
+        (!goes_on).then_some(HiddenPlace { start, end, name })
+    })
+}
+
+/// Returns a text with the replacements at these places. Of places that overlap, all bytes are replaced: by the name of each
+/// that is not inside another one.
+pub(super) fn replaced(text: &str, mut places: Vec<HiddenPlace<'_>>) -> String {
+    places.sort_by_key(|place| (place.start, std::cmp::Reverse(place.end)));
+    let mut replaced = String::with_capacity(text.len());
+    let (mut done, mut last) = (0, "");
+    for HiddenPlace { start, end, name } in places {
+        if end <= done {
+            continue;
+        }
+        if start >= done {
+            replaced.push_str(&text[done..start]);
+            last = "";
+        }
+        if last != name {
+            replaced.push_str(name);
+        }
+        (done, last) = (end, name);
+    }
+    replaced + &text[done..]
+}

@@ -1,0 +1,197 @@
+//! Each call of a roll-out and of a rollback fails in each way, one after the other: users stay on machines that carry them,
+//! the last lines say where they are and what to do, and the same command again finishes.
+
+use std::thread;
+
+use crate::{
+    operator::Operator,
+    sandbox::Finished,
+    tape::{Turn, names},
+    world::{BLUE, GREEN, World},
+};
+
+/// How a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// Throttled once.
+    Throttled,
+    /// Throttled for longer than the patience of a call.
+    ThrottledForLong,
+    /// Refused for want of a permission.
+    Refused,
+    /// The connection is cut before the call is made.
+    Cut,
+    /// The call is made, and its answer is lost.
+    Unanswered,
+}
+
+const FAULTS: [Fault; 5] = [Fault::Throttled, Fault::ThrottledForLong, Fault::Refused, Fault::Cut, Fault::Unanswered];
+
+/// A command, in a shape of deployment.
+struct Scenario {
+    begin: fn() -> Operator,
+    command: fn(&Operator, &[&str]) -> Finished,
+    /// The words at the end of its success.
+    done: &'static str,
+    /// The slot that serves then, and the other one, each with its target group.
+    slots: [(&'static str, &'static str); 2],
+}
+
+fn update(operator: &Operator, more: &[&str]) -> Finished {
+    let arguments = ["update-stack", "--yes", "--pause", "0s", "--health-timeout", "5s"];
+    operator.deploy(&[&arguments, more].concat(), &[("BUILD_NUMBER", "2")])
+}
+
+fn roll_back(operator: &Operator, more: &[&str]) -> Finished {
+    operator.deploy(&[&["rollback", "--pause", "0s", "--health-timeout", "5s"], more].concat(), &[])
+}
+
+fn serving_new_content() -> Operator {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator
+}
+
+fn scripted(fault: Fault) -> Turn {
+    match fault {
+        Fault::Throttled | Fault::ThrottledForLong => Turn::Refusal(400, "Throttling", "Rate exceeded"),
+        Fault::Refused => Turn::Refusal(403, "AccessDenied", "not authorized"),
+        Fault::Cut => Turn::Lost,
+        Fault::Unanswered => Turn::Unanswered,
+    }
+}
+
+/// Returns what a finished command has left undone.
+fn unfinished(world: &World, [(serving, its_targets), (idle, other_targets)]: [(&str, &str); 2]) -> Vec<String> {
+    let (Some(group), Some(kept)) = (world.groups.get(serving), world.groups.get(idle)) else {
+        return vec![format!("{serving} or {idle} is empty")];
+    };
+    let weights = [its_targets, other_targets].map(|targets| world.weights[targets].as_str());
+    let parameters = [serving, idle].map(|slot| world.parameters[&format!("{slot}Weight")].as_str());
+    let checks = [
+        (weights == ["100", "0"], format!("the shares are {weights:?}")),
+        (parameters == ["100", "0"], format!("the parameters say {parameters:?}")),
+        (group.min == 1, format!("{serving} is still pinned: {group:?}")),
+        (group.machines.len() == 2, format!("{serving} has another size: {group:?}")),
+        (
+            kept.machines.len() == 1 || kept.scheduled == Some(("1".into(), "1".into())),
+            format!("{idle} stays large: {kept:?}"),
+        ),
+    ];
+    checks.into_iter().filter(|(holds, _)| !holds).map(|(_, text)| text).collect()
+}
+
+impl Scenario {
+    /// Returns the calls of an undisturbed run.
+    fn calls(&self) -> Vec<String> {
+        let operator = (self.begin)();
+        let _ = (self.command)(&operator, &[]).expect(0).says(self.done);
+        let calls = operator.calls();
+        names(&calls).into_iter().map(str::to_owned).collect()
+    }
+
+    /// Runs it with a fault at the call of this number; returns what is wrong.
+    fn try_one(&self, number: usize, name: &str, fault: Fault) -> Vec<String> {
+        let operator = (self.begin)();
+        let patience = ["--patience", "0s"];
+        let more: &[&str] = if fault == Fault::ThrottledForLong { &patience } else { &[] };
+        let times = if fault == Fault::ThrottledForLong { 6 } else { 1 };
+        operator.tape.script_from(number, (0..times).map(|_| scripted(fault)));
+        let first = (self.command)(&operator, more);
+        operator.tape.forget_script();
+        // AWS keeps a change set that could not be deleted. The next one has another name.
+        operator.world(World::forget_change_set);
+        let mut wrong = vec![];
+        let load = operator.tape.highest_load();
+        if load > 50 {
+            wrong.push(format!("a machine got {load} % of the traffic"));
+        }
+        // Without an answer of Auto Scaling users go first.
+        let may_stay = name == "DeleteScheduledAction" && [Fault::Refused, Fault::ThrottledForLong].contains(&fault);
+        if operator.tape.was_endangered() && !may_stay {
+            wrong.push("a slot with traffic was to shrink by a scheduled action".to_owned());
+        }
+        let moved = operator.calls().iter().any(|call| call.operation == "ModifyListener");
+        let said = &first.stderr;
+        if first.code == Some(0) && !first.stdout.contains(self.done) {
+            wrong.push(format!("it says nothing of success:\n{}", first.stdout));
+        }
+        if first.code != Some(0) {
+            let tells = said.contains("% of the traffic") || said.contains("all traffic is on");
+            if moved && !(tells && said.contains("glovo-bootstrap deploy rollback")) {
+                wrong.push(format!("its last lines do not say where users are, or how to go back:\n{said}"));
+            }
+            if moved && !said.contains("hint:") {
+                wrong.push(format!("its last lines have no hint:\n{said}"));
+            }
+        }
+        if fault != Fault::Refused && fault != Fault::ThrottledForLong && first.code != Some(0) {
+            wrong.push(format!("it ends with {:?}:\n{said}", first.code));
+        }
+        let again = (self.command)(&operator, &[]);
+        if again.code != Some(0) {
+            wrong.push(format!("the same command again ends with {:?}:\n{}", again.code, again.stderr));
+        }
+        if (name, fault) == ("PutScheduledUpdateGroupAction", Fault::Refused) {
+            // Nothing shrinks the previous build then.
+            let _ = operator.deploy(&["release"], &[]).expect(0);
+        }
+        wrong.extend(operator.world(|world| unfinished(world, self.slots)));
+        wrong.into_iter().map(|text| format!("call {number} ({name}), {fault:?}: {text}")).collect()
+    }
+
+    /// Runs it with each fault at each call.
+    fn try_all(&self) {
+        let calls = self.calls();
+        let cases = calls.iter().enumerate().flat_map(|(number, name)| FAULTS.map(|fault| (number, name, fault)));
+        let cases: Vec<_> = cases.collect();
+        let workers = thread::available_parallelism().map_or(2, usize::from) * 2;
+        let wrong: Vec<String> = thread::scope(|scope| {
+            let part = |first: usize| {
+                let cases = cases.iter().skip(first).step_by(workers);
+                cases.flat_map(|(number, name, fault)| self.try_one(*number, name, *fault)).collect::<Vec<_>>()
+            };
+            let started: Vec<_> = (0..workers).map(|first| scope.spawn(move || part(first))).collect();
+            started.into_iter().flat_map(|worker| worker.join().expect("a case")).collect()
+        });
+        assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    }
+}
+
+const BLUE_SERVES: [(&str, &str); 2] = [("Blue", BLUE), ("Green", GREEN)];
+const GREEN_SERVES: [(&str, &str); 2] = [("Green", GREEN), ("Blue", BLUE)];
+
+#[test]
+fn every_call_of_an_update_may_fail() {
+    let done = "every serving target runs build 2";
+    Scenario { begin: serving_new_content, command: update, done, slots: GREEN_SERVES }.try_all();
+}
+
+#[test]
+fn every_call_of_a_rollback_may_fail() {
+    let done = "rollback complete: blue (build 1) serves all traffic";
+    Scenario { begin: Operator::serving_twice, command: roll_back, done, slots: BLUE_SERVES }.try_all();
+}
+
+#[test]
+fn every_call_of_a_rollback_to_one_machine_may_fail() {
+    let begin = || {
+        let operator = Operator::serving_twice();
+        operator.world(World::let_scheduled_time_come);
+        operator
+    };
+    let done = "rollback complete: blue (build 1) serves all traffic";
+    Scenario { begin, command: roll_back, done, slots: BLUE_SERVES }.try_all();
+}
+
+#[test]
+fn every_call_of_a_rollback_to_a_whole_fleet_may_fail() {
+    let begin = || {
+        let operator = serving_new_content();
+        let _ = update(&operator, &[]).expect(0);
+        drop(operator.calls());
+        operator
+    };
+    let done = "rollback complete: blue (build 1) serves all traffic";
+    Scenario { begin, command: roll_back, done, slots: BLUE_SERVES }.try_all();
+}
