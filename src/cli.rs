@@ -141,16 +141,7 @@ pub enum Command {
     #[command(subcommand)]
     Steps(Steps),
     /// Show how the last run ended, step by step.
-    Status {
-        #[command(flatten)]
-        target: TargetArgs,
-        /// Wait until the current run has ended.
-        #[arg(long)]
-        wait: bool,
-        /// Print the report as JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Status(Status),
     /// Download files in parallel: https, http, s3 and file URLs.
     ///
     /// Each file appears complete, or not at all. If its sha256 is given, it is verified first. A file of the same name
@@ -223,6 +214,30 @@ pub struct Fetch {
     pub recursive: bool,
     /// Print the result as one JSON document: `files` with source, path, status (fetched, `already_there`, skipped,
     /// failed), size, sha256, seconds, resumed and error.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The arguments of `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Wait until the current run has ended.
+    #[arg(long, conflicts_with_all = ["list", "run"])]
+    pub wait: bool,
+    /// List the earlier runs that changed something or did not succeed: the first run of the machine and the newest
+    /// ones. The last run is in the list if it is one of them.
+    #[arg(long, conflicts_with_all = ["run", "timeline"])]
+    pub list: bool,
+    /// Show an earlier run of the list instead of the last one.
+    #[arg(long, value_name = "ID")]
+    pub run: Option<String>,
+    /// Draw the run and the boot before it: where the time went, and what ran side by side. Writes FILE, which ends in
+    /// `.svg` or `.html`; `-` prints the SVG.
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub timeline: Option<String>,
+    /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,
 }

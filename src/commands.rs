@@ -10,12 +10,13 @@ mod reboot;
 mod record;
 mod refusal;
 mod signal;
+mod status;
 mod steps;
 mod summary;
 mod user_data;
 mod variables;
 
-use std::{cell::RefCell, io::IsTerminal, path::Path, rc::Rc, time::Duration};
+use std::{cell::RefCell, io::IsTerminal, path::Path, rc::Rc};
 
 use anyhow::{Context, Result};
 
@@ -28,7 +29,7 @@ use crate::{
     diagnostic::Faults,
     environment,
     error::{self, Fault},
-    host::{process, root::is_denied, state, wait},
+    host::{process, state},
     image,
     manifest::{self, Manifest, location::Location, places::near_misses, schema, texts::Texts, vault::CONVERGE_TIMER},
     manual,
@@ -38,12 +39,11 @@ use crate::{
         engine::{self, Selection},
         lock::MachineLock,
         reboot::RebootNote,
-        report::{DownloadReport, Outcome, RebootReport, Report},
+        report::Report,
         supervisor::{self, RunMessage, is_supervised},
     },
-    stop::{Interrupt, signal_of},
+    stop::Interrupt,
     system::{Mode, Phase, System},
-    value::spoken,
     view::{self, complain, count, say, say_document, say_json},
     visible::Shown,
 };
@@ -135,7 +135,7 @@ pub fn execute(command: Command) -> Result<u8> {
             Ok(0)
         }
         Command::Steps(command) => steps::execute(command),
-        Command::Status { target, wait, json } => status(&target.root, wait, json),
+        Command::Status(arguments) => status::execute(&arguments),
         Command::Fetch(arguments) => fetch::execute(arguments),
         Command::UserData(arguments) => user_data::execute(&arguments),
         Command::Deploy(arguments) => deploy::execute(*arguments),
@@ -318,129 +318,5 @@ fn unreadable(what: &str, error: anyhow::Error) -> anyhow::Error {
             Fault::new(format!("{what} cannot be read; nothing was changed")).invalid().caused_by(error).into()
         }
         _ => error,
-    }
-}
-
-fn status(root: &Path, wait: bool, json: bool) -> Result<u8> {
-    let system = open(root, Mode::Plan, None)?;
-    let holder = loop {
-        match MachineLock::holder(system.root()) {
-            Ok(None) if wait && is_rebooting(&system) => system.host.stop.wait(Duration::from_millis(200))?,
-            Err(error) if is_denied(&error) => return summary::show(&system, wait, json, error),
-            Err(error) => return Err(error),
-            Ok(Some(_)) if wait => system.host.stop.wait(Duration::from_millis(200))?,
-            Ok(holder) => break holder,
-        }
-    };
-    let Some(mut report) = Report::read(&system)? else {
-        return Err(Fault::new("no run has left a report on this machine").hint(first_run(&system)).into());
-    };
-    if !report.is_of(&system) {
-        let whose =
-            report.machine.as_deref().filter(|id| id.starts_with("i-")).unwrap_or("which this disk was copied from");
-        let message =
-            format!("the last report is of another machine, {whose}; no run has left a report on this machine");
-        return Err(Fault::new(message).hint(first_run(&system)).into());
-    }
-    let pid = holder.as_deref().and_then(|holder| holder.split(' ').next()?.parse().ok());
-    report.waiting = pid.and_then(|pid| wait::of(system.root(), pid));
-    if json {
-        say_json(&report)?;
-    } else {
-        show(&report, holder.as_deref());
-    }
-    Ok(match report.exit_code {
-        _ if holder.is_some() || report.outcome == Outcome::Rebooting => 4,
-        Some(code) => code,
-        None => 1,
-    })
-}
-
-/// Returns whether the machine reboots, or has done so and will soon go on with the run.
-fn is_rebooting(system: &System) -> bool {
-    let report = Report::read(system).ok().flatten();
-    report.is_some_and(|report| report.outcome == Outcome::Rebooting && report.is_of(system))
-}
-
-/// Returns the command to type on a machine without a report.
-fn first_run(system: &System) -> &'static str {
-    match record::complete(system, cli::ManifestArgs::default(), record::Told::Not) {
-        Ok(cli::ManifestArgs { steps: None, .. })
-            if Location::choose(None).is_ok_and(|usual| usual == Location::BuiltIn) =>
-        {
-            "glovo-bootstrap run --steps DIRECTORY"
-        }
-        _ => "glovo-bootstrap run",
-    }
-}
-
-/// Prints the report as a table.
-fn show(report: &Report, holder: Option<&str>) {
-    let width = report.steps.iter().map(|step| step.name.len()).max().unwrap_or_default();
-    for step in &report.steps {
-        let outcome = match step.outcome {
-            Outcome::Unchanged => "unchanged".into(),
-            Outcome::Changed => format!("changed ({})", step.changes(false)),
-            Outcome::PutBack => "put back".into(),
-            Outcome::Pending => format!("pending ({})", step.changes(false)),
-            Outcome::Failed => "failed".into(),
-            Outcome::Stopped => "stopped".into(),
-            Outcome::NotRun => "not run".into(),
-            Outcome::Skipped => step.not_here.as_ref().map_or("skipped".into(), |why| format!("not here: {why}")),
-            Outcome::Running if holder.is_some() => "running".into(),
-            Outcome::Running | Outcome::Rebooting => "cut off".into(),
-        };
-        let time = match step.outcome {
-            // The report does not say how long it has been running.
-            Outcome::NotRun | Outcome::Skipped | Outcome::Running => String::new(),
-            _ => spoken(Duration::from_millis(step.milliseconds)),
-        };
-        say(format!("{:width$}  {outcome:12}  {time:>10}", step.name));
-        for resource in &step.resources {
-            if let Some(why) = &resource.not_here {
-                say(format!("    {}: not here: {why}", resource.resource));
-            }
-            for change in resource.changes.iter().filter(|change| !change.failed) {
-                let mark = if change.deferred || change.put_back { "-" } else { "+" };
-                let put_back = if change.put_back { " (put back)" } else { "" };
-                say(format!("  {mark} {}: {}{put_back}", resource.resource, change.summary));
-            }
-            if let Some(sum) = DownloadReport::sum(&resource.downloads) {
-                say(format!("    downloaded {sum}"));
-            }
-            for warning in &resource.warnings {
-                say(format!("    warning: {warning}"));
-            }
-            if let Some(error) = &resource.error {
-                let causes = error.causes.join(": ").replace('\n', "\n    ");
-                say(Shown::from(format!("  ! {}: ", resource.resource)) + Shown::lines(&causes));
-                if let Some(hint) = &error.hint {
-                    say(Shown::lines(&format!("    hint: {}", hint.replace('\n', "\n    "))));
-                }
-                if !resource.declared_at.is_empty() {
-                    say(format!("    declared at: {}", resource.declared_at));
-                }
-            }
-        }
-    }
-    let total = spoken(Duration::from_millis(report.milliseconds));
-    let ended = match (report.exit_code, holder) {
-        (_, Some(holder)) => format!("running: pid {holder}"),
-        (None, None) if report.reboot.is_some() => {
-            report.reboot.as_ref().map(RebootReport::in_words).unwrap_or_default()
-        }
-        (None, None) => format!("cut off before its end; to continue: {}", report.again),
-        (Some(0), None) => format!("converged in {total}"),
-        (Some(code), None) if report.outcome == Outcome::Stopped => {
-            format!("stopped by {} after {total}", signal_of(code).unwrap_or("a signal"))
-        }
-        (Some(code), None) => format!("failed with exit code {code} after {total}"),
-    };
-    say(format!("run {} of {}: {ended}", report.run_id, report.started));
-    if let Some(waiting) = &report.waiting {
-        say(waiting.clone());
-    }
-    for note in &report.notes {
-        say(format!("note: {note}"));
     }
 }

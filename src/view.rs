@@ -5,6 +5,7 @@
 pub mod downloads;
 pub mod journal;
 pub mod run;
+pub mod timeline;
 
 use std::{
     io::{self, IsTerminal, Write},

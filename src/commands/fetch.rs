@@ -134,7 +134,7 @@ impl WantedFile {
 }
 
 /// Returns a typed path as an absolute one. Links are not resolved here: the root does that safely.
-fn absolute(current: &Path, path: &Path) -> Result<AbsPath> {
+pub(super) fn absolute(current: &Path, path: &Path) -> Result<AbsPath> {
     let mut absolute = PathBuf::new();
     for component in current.join(path).components() {
         match component {

@@ -63,6 +63,16 @@ pub fn write_public<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<
     staged.rename()
 }
 
+/// Writes a file of root's alone into a directory below the state directory. It appears whole; a crash may lose it.
+pub fn write_beside<T: Serialize>(root: &Root, directory: &str, name: &str, value: &T) -> Result<()> {
+    make_directory(root)?;
+    let directory = path(directory)?;
+    root.make_directories(&directory, 0o700)?;
+    let mut staged = root.stage(&directory.join(name)?, ownership())?;
+    staged.write_all(&serde_json::to_vec(value).context("writing JSON")?)?;
+    staged.rename()
+}
+
 /// Removes the temporary files that killed runs left in the directory. Called with the machine's lock held.
 pub fn sweep(root: &Root) -> Result<()> {
     let directory = AbsPath::from(DIRECTORY);

@@ -279,6 +279,7 @@ impl<'a> Run<'a> {
         self.report.steps[index].resources.push(ResourceReport {
             resource: title.clone(),
             declared_at: declared_at.clone(),
+            began: milliseconds(began - self.began),
             ..ResourceReport::default()
         });
         let mut attempts = 0;

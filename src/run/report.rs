@@ -1,5 +1,6 @@
 //! The report of a run: kept in `/var/lib/glovo-bootstrap/report.json`, printed by `status` and `plan --json`.
 
+pub mod history;
 pub mod summary;
 
 use std::{fmt, time::Duration};
@@ -10,7 +11,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     error::{self, Fault},
-    host::{root::is_full, run_command::RunCommand, state},
+    host::{boot::BootTime, root::is_full, run_command::RunCommand, state},
     redaction,
     system::{Mode, System},
     value::{ByteSize, spoken},
@@ -37,6 +38,9 @@ pub struct Report {
     pub machine: Option<String>,
     /// When it began, RFC 3339, UTC.
     pub started: String,
+    /// When it began, by the clock of the boot, which is never set.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub boot: Option<BootTime>,
     /// When it ended; absent while it runs, or if it was cut off.
     pub ended: Option<String>,
     /// Wall time in milliseconds.
@@ -150,6 +154,9 @@ pub struct ResourceReport {
     /// Why it does not apply on this machine.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub not_here: Option<String>,
+    /// When it began, in milliseconds after the run did.
+    #[serde(default)]
+    pub began: u64,
     /// Wall time in milliseconds.
     pub milliseconds: u64,
     /// How often it was tried.
@@ -295,6 +302,7 @@ impl Report {
             again: default_run_command(),
             machine,
             started: now(),
+            boot: BootTime::now(),
             ended: None,
             milliseconds: 0,
             outcome: Outcome::Running,
@@ -366,6 +374,7 @@ impl Report {
     pub fn remove(system: &System) -> Result<()> {
         _ = state::release(system.root())?;
         system.root().remove(&state::path(summary::FILE)?)?;
+        history::remove(system.root())?;
         system.root().remove(&state::path(FILE)?)
     }
 
@@ -386,6 +395,9 @@ impl Report {
             return Ok(());
         }
         summary::Summary::of(self, system).write(system);
+        if self.exit_code.is_some() {
+            history::keep(self, root);
+        }
         match state::write(root, FILE, self) {
             Err(error) if is_full(&error) => {
                 let again = if state::release(root)? { state::write(root, FILE, self) } else { Err(error) };

@@ -30,6 +30,7 @@ mod facts;
 mod fetch;
 mod filesystem;
 mod foreseen;
+mod history;
 mod host_settings;
 mod install;
 mod journald;

@@ -61,7 +61,11 @@ fn all_but_the_summary_stays_private() {
     let mut names = vec![];
     for entry in fs::read_dir(&directory).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let expected = if name == "summary.json" { 0o644 } else { 0o600 };
+        let expected = match name.as_str() {
+            "summary.json" => 0o644,
+            "runs" => 0o700,
+            _ => 0o600,
+        };
         assert_eq!(mode(&format!("{directory}/{name}")), expected, "{name}");
         names.push(name);
     }

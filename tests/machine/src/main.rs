@@ -2,7 +2,9 @@
 //! nothing. `demo --keep` and `demo shell` end in a shell in the machine. With `--family rpm`, dnf is its only package
 //! manager.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
@@ -61,6 +63,11 @@ fn demo(release: Release, keep: bool) -> Result<()> {
 
     title("The run, step by step (glovo-bootstrap status):");
     print!("{}", machine.agent(&["status"])?.success()?);
+
+    title("The boot as a picture (glovo-bootstrap status --timeline -):");
+    let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/boot.svg");
+    fs::write(&picture, machine.agent(&["status", "--timeline", "-"])?.success()?)?;
+    println!("{}", picture.canonicalize()?.display());
 
     title("The same once more:");
     print!("{}", machine.bootstrap(&["run"])?.success()?);
