@@ -395,10 +395,7 @@ impl Report {
             return Ok(());
         }
         summary::Summary::of(self, system).write(system);
-        if self.exit_code.is_some() {
-            history::keep(self, root);
-        }
-        match state::write(root, FILE, self) {
+        let written = match state::write(root, FILE, self) {
             Err(error) if is_full(&error) => {
                 let again = if state::release(root)? { state::write(root, FILE, self) } else { Err(error) };
                 match again {
@@ -411,7 +408,11 @@ impl Report {
                 Ok(())
             }
             written => written,
+        };
+        if self.exit_code.is_some() {
+            history::keep(self, root);
         }
+        written
     }
 }
 
