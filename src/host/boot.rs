@@ -13,7 +13,7 @@ use super::{Host, command::Program, facts::boot_id};
 pub struct BootTime {
     /// The boot's id, `proc_sys_kernel(5)`.
     pub id: String,
-    /// CLOCK_MONOTONIC, `clock_gettime(2)`, in milliseconds.
+    /// `CLOCK_MONOTONIC`, `clock_gettime(2)`, in milliseconds.
     pub milliseconds: u64,
 }
 
@@ -26,7 +26,7 @@ impl BootTime {
     }
 }
 
-/// A part of the boot, in milliseconds of CLOCK_MONOTONIC.
+/// A part of the boot, in milliseconds of `CLOCK_MONOTONIC`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootPart {
     /// What ran.

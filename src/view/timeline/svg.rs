@@ -137,7 +137,7 @@ fn marks(picture: &mut String, timeline: &Timeline, height: u64) {
             y + 2,
             height - ROW
         );
-        let place = if x > (LABELS + WIDTH) / 2 { "text-anchor=\"end\"" } else { "" };
+        let place = if x > u64::midpoint(LABELS, WIDTH) { "text-anchor=\"end\"" } else { "" };
         text(picture, x, y, place, &format!("{name}: {}", spoken(Duration::from_millis(*time))));
     }
 }

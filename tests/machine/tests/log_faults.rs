@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use machine::Machine;
 use machine::logs::{Pace, Pair};
 
-/// The longest time for what the forwarder says once a minute, on a busy machine.
+/// The longest time without anything new, for what the forwarder says once a minute, on a busy machine.
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Logs numbered lines of about this many bytes, below 1 KiB: `logger` splits longer ones. It would wait if journald did.
@@ -36,7 +36,7 @@ fn wait_for_journal(machine: &Machine, tag: &str, words: &str) -> Result<String>
 ///
 /// The target is told with the next line. So lines are logged until one arrives; they count too.
 fn wait_for_all_or_their_report(pair: &Pair, words: &[&str], mut lines: u64) -> Result<u64> {
-    let start = Instant::now();
+    let mut last = (0, Instant::now());
     loop {
         if pair.count("message:next")? == 0 {
             log(&pair.sender, "next", 1, 1)?;
@@ -52,8 +52,11 @@ fn wait_for_all_or_their_report(pair: &Pair, words: &[&str], mut lines: u64) -> 
         if arrived + dropped == lines {
             return Ok(dropped);
         }
+        if arrived + dropped > last.0 {
+            last = (arrived + dropped, Instant::now());
+        }
         ensure!(
-            start.elapsed() < NOTICE_TIMEOUT,
+            last.1.elapsed() < NOTICE_TIMEOUT,
             "{arrived} arrived and {dropped} are missing of {lines}: {reports:?}"
         );
         sleep(Duration::from_millis(500));
