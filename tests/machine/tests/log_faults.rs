@@ -31,6 +31,24 @@ fn wait_for_journal(machine: &Machine, tag: &str, words: &str) -> Result<String>
     }
 }
 
+/// Waits until the forwarder has read the journal to its end: it needs hardly any processor time for some seconds. The
+/// place where it notes how far it has read is on the full disk.
+fn wait_until_idle(sender: &Machine) -> Result<()> {
+    let used = || -> Result<u64> {
+        let nanoseconds = sender.sh("systemctl show --property CPUUsageNSec --value log-forward-app")?;
+        Ok(nanoseconds.trim().parse()?)
+    };
+    let (mut last, mut idle, start) = (used()?, 0, Instant::now());
+    while idle < 3 {
+        ensure!(start.elapsed() < NOTICE_TIMEOUT, "the forwarder is still busy");
+        sleep(Duration::from_secs(1));
+        let now = used()?;
+        idle = if now - last < 20_000_000 { idle + 1 } else { 0 };
+        last = now;
+    }
+    Ok(())
+}
+
 /// Waits until the lines with each word have arrived, or the target was told that they are missing. Returns the number of
 /// those.
 ///
@@ -99,6 +117,7 @@ fn what_a_full_disk_drops_is_reported_exactly() -> Result<()> {
          head -c 20M /dev/zero > /var/lib/rsyslog/app/filler; systemctl start log-forward-app")?;
     log(sender, "brim", 6000, 900)?;
     wait_for_journal(sender, "rsyslogd", "No space left on device")?;
+    wait_until_idle(sender)?;
     sender.sh("rm /var/lib/rsyslog/app/filler")?;
     log(sender, "again", 500, 200)?;
     pair.collector.sh("systemctl start log-collector")?;
