@@ -79,29 +79,7 @@ impl Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the steps: check every resource, change what differs.
-    Run {
-        #[command(flatten)]
-        selection: SelectionArgs,
-        #[command(flatten)]
-        manifest: ManifestArgs,
-        #[command(flatten)]
-        target: TargetArgs,
-        #[command(flatten)]
-        purpose: Purpose,
-        #[command(flatten)]
-        signal: Signal,
-        /// Record the values of --steps, --set and --variables for runs without these arguments, as user-data does. The
-        /// unit's runs at boot have none.
-        #[arg(long, conflicts_with = "root")]
-        record: bool,
-        /// Run the steps again at each boot and every hour: record as --record does, put the units in place as `install`
-        /// does, and enable glovo-bootstrap.service and glovo-bootstrap-converge.timer.
-        ///
-        /// This comes before the first step. If the run then fails for the time being (exit code 75), the boot's unit
-        /// tries again. These later runs do not signal.
-        #[arg(long, conflicts_with_all = ["root", "phase"])]
-        converge: bool,
-    },
+    Run(RunArguments),
     /// Prepare an image: make every change that does not need its boot.
     ///
     /// The same as `run --phase bake`; with --seal, it then removes this machine's data and searches for credentials.
@@ -116,22 +94,7 @@ pub enum Command {
         seal: Seal,
     },
     /// Show what a run would change, with diffs; change nothing.
-    Plan {
-        #[command(flatten)]
-        selection: SelectionArgs,
-        #[command(flatten)]
-        manifest: ManifestArgs,
-        #[command(flatten)]
-        target: TargetArgs,
-        #[command(flatten)]
-        purpose: Purpose,
-        /// Exit with 3 if changes are pending.
-        #[arg(long)]
-        detailed_exitcode: bool,
-        /// Print the plan as JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Plan(PlanArguments),
     /// Check a manifest without examining the machine: print every fault with its place.
     Validate {
         #[command(flatten)]
@@ -218,6 +181,51 @@ pub struct Fetch {
     pub json: bool,
 }
 
+/// The arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    #[command(flatten)]
+    pub manifest: ManifestArgs,
+    #[command(flatten)]
+    pub target: TargetArgs,
+    #[command(flatten)]
+    pub purpose: Purpose,
+    #[command(flatten)]
+    pub signal: Signal,
+    /// Record the values of --steps, --set and --variables for runs without these arguments, as user-data does. The
+    /// unit's runs at boot have none.
+    #[arg(long, conflicts_with = "root")]
+    pub record: bool,
+    /// Run the steps again at each boot and every hour: record as --record does, put the units in place as `install`
+    /// does, and enable glovo-bootstrap.service and glovo-bootstrap-converge.timer.
+    ///
+    /// This comes before the first step. If the run then fails for the time being (exit code 75), the boot's unit
+    /// tries again. These later runs do not signal.
+    #[arg(long, conflicts_with_all = ["root", "phase"])]
+    pub converge: bool,
+}
+
+/// The arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArguments {
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    #[command(flatten)]
+    pub manifest: ManifestArgs,
+    #[command(flatten)]
+    pub target: TargetArgs,
+    #[command(flatten)]
+    pub purpose: Purpose,
+    /// Exit with 3 if changes are pending.
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+    /// Print the plan as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// The arguments of `status`.
 #[derive(Debug, Args)]
 pub struct Status {
@@ -278,7 +286,7 @@ pub enum UserDataFormat {
 impl Command {
     /// Returns whether this is a run of user-data, which no user watches.
     pub fn is_unattended(&self) -> bool {
-        matches!(self, Self::Run { record, converge, signal, .. } if *record || *converge || signal.signal.is_some())
+        matches!(self, Self::Run(run) if run.record || run.converge || run.signal.signal.is_some())
     }
 }
 

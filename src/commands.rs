@@ -57,72 +57,13 @@ use self::{
 /// Executes a command line; returns the exit code.
 pub fn execute(command: Command) -> Result<u8> {
     match command {
-        Command::Run {
-            manifest, signal: cli::Signal { signal: Some(target), signal_within, lifecycle_hook }, ..
-        } => signal::execute(&signal::Receivers { target, hook: lifecycle_hook }, signal_within.0, &manifest),
-        Command::Run { mut selection, mut manifest, target, purpose, signal: _, record, converge } => {
-            let system = open(&target.root, Mode::Run, purpose.phase)?;
-            let record = record || converge;
-            let resumed = if record { None } else { reboot::resume(&system, &mut selection, &manifest)? };
-            if let Some(signal) = resumed.as_ref().and_then(|run| run.signal.as_ref()).filter(|_| !is_supervised()) {
-                return signal::resume(&system, signal, &manifest);
-            }
-            // Only the run that holds the machine's lock may replace its record.
-            let lock = if record { Some(MachineLock::take(system.root())?) } else { None };
-            let is_recorded = record && record::keep(&system, &mut manifest, record::USER_DATA)?;
-            system.host.set_run_command(again::command(&manifest, is_recorded));
-            if converge {
-                converge::enable(&system)?;
-            }
-            let (_lock, ran) = match run(&system, &manifest, &selection, lock) {
-                Ok((lock, _, report)) => (Some(lock), Ok(report)),
-                Err(error) => (None, Err(error)),
-            };
-            if converge {
-                converge::try_again(&system, &ran);
-            }
-            let report = ran?;
-            if let Some(needed) = &report.reboot {
-                RebootNote::order(&system, needed, Selection::from(&selection))?;
-                return reboot::begin(&system);
-            }
-            if resumed.is_some() && !is_supervised() {
-                reboot::end(&system)?;
-            }
-            if report.exit_code == Some(0) && report.changes(true) > 0 {
-                supervisor::tell(&RunMessage::unproven(&report));
-            }
-            Ok(report.exit_code.unwrap_or(1))
-        }
+        Command::Run(arguments) => run_steps(arguments),
         Command::Bake { selection, manifest, target, seal } => {
             let system = open(&target.root, Mode::Run, Some(Phase::Bake))?;
             system.host.set_run_command(again::command(&manifest, false));
             bake::execute(&system, &manifest, &selection, &seal)
         }
-        Command::Plan { selection, manifest, target, purpose, detailed_exitcode, json } => {
-            let system = open(&target.root, Mode::Plan, purpose.phase)?;
-            system.host.set_run_command(again::command(&manifest, false));
-            let arguments = manifest;
-            let prepared = prepare(&system, &arguments, &selection);
-            let (manifest, selection) = prepared.inspect_err(|error| {
-                _ = json.then(|| say_json(&RefusedPlan::of(error)));
-            })?;
-            // Only `run` can record its manifest, so this is no error of a plan.
-            if let Err(error) = reboot::check(&system, &manifest, &selection, &arguments) {
-                complain(Shown::lines(&format!("note: `run` will refuse this: {}", error::render(&error).trim_end())));
-            }
-            // Guards of commands run in an image's tree, as in a run.
-            image::mounts::prepare(system.root())?;
-            let view = if json { Rc::new(RefCell::new(view::run::Silent)) } else { view::run::choose(Mode::Plan) };
-            let report = engine::run(&manifest, &selection, &system, view)?;
-            if json {
-                say_json(&report)?;
-            }
-            match report.exit_code.unwrap_or(1) {
-                0 if detailed_exitcode && report.changes(false) > 0 => Ok(3),
-                code => Ok(code),
-            }
-        }
+        Command::Plan(arguments) => plan_steps(arguments),
         Command::Validate { manifest } => {
             let system = open(Path::new("/"), Mode::Plan, None)?;
             let (manifest, location) = load(&system, &manifest, &Reading::Check)?;
@@ -149,6 +90,70 @@ pub fn execute(command: Command) -> Result<u8> {
             say_document(manual::completions(shell).trim_end());
             Ok(0)
         }
+    }
+}
+
+fn run_steps(arguments: cli::RunArguments) -> Result<u8> {
+    let cli::RunArguments { mut selection, mut manifest, target, purpose, signal, record, converge } = arguments;
+    if let cli::Signal { signal: Some(target), signal_within, lifecycle_hook } = signal {
+        return signal::execute(&signal::Receivers { target, hook: lifecycle_hook }, signal_within.0, &manifest);
+    }
+    let system = open(&target.root, Mode::Run, purpose.phase)?;
+    let record = record || converge;
+    let resumed = if record { None } else { reboot::resume(&system, &mut selection, &manifest)? };
+    if let Some(signal) = resumed.as_ref().and_then(|run| run.signal.as_ref()).filter(|_| !is_supervised()) {
+        return signal::resume(&system, signal, &manifest);
+    }
+    // Only the run that holds the machine's lock may replace its record.
+    let lock = if record { Some(MachineLock::take(system.root())?) } else { None };
+    let is_recorded = record && record::keep(&system, &mut manifest, record::USER_DATA)?;
+    system.host.set_run_command(again::command(&manifest, is_recorded));
+    if converge {
+        converge::enable(&system)?;
+    }
+    let (_lock, ran) = match run(&system, &manifest, &selection, lock) {
+        Ok((lock, _, report)) => (Some(lock), Ok(report)),
+        Err(error) => (None, Err(error)),
+    };
+    if converge {
+        converge::try_again(&system, &ran);
+    }
+    let report = ran?;
+    if let Some(needed) = &report.reboot {
+        RebootNote::order(&system, needed, Selection::from(&selection))?;
+        return reboot::begin(&system);
+    }
+    if resumed.is_some() && !is_supervised() {
+        reboot::end(&system)?;
+    }
+    if report.exit_code == Some(0) && report.changes(true) > 0 {
+        supervisor::tell(&RunMessage::unproven(&report));
+    }
+    Ok(report.exit_code.unwrap_or(1))
+}
+
+fn plan_steps(arguments: cli::PlanArguments) -> Result<u8> {
+    let cli::PlanArguments { selection, manifest: arguments, target, purpose, detailed_exitcode, json } = arguments;
+    let system = open(&target.root, Mode::Plan, purpose.phase)?;
+    system.host.set_run_command(again::command(&arguments, false));
+    let prepared = prepare(&system, &arguments, &selection);
+    let (manifest, selection) = prepared.inspect_err(|error| {
+        _ = json.then(|| say_json(&RefusedPlan::of(error)));
+    })?;
+    // Only `run` can record its manifest, so this is no error of a plan.
+    if let Err(error) = reboot::check(&system, &manifest, &selection, &arguments) {
+        complain(Shown::lines(&format!("note: `run` will refuse this: {}", error::render(&error).trim_end())));
+    }
+    // Guards of commands run in an image's tree, as in a run.
+    image::mounts::prepare(system.root())?;
+    let view = if json { Rc::new(RefCell::new(view::run::Silent)) } else { view::run::choose(Mode::Plan) };
+    let report = engine::run(&manifest, &selection, &system, view)?;
+    if json {
+        say_json(&report)?;
+    }
+    match report.exit_code.unwrap_or(1) {
+        0 if detailed_exitcode && report.changes(false) > 0 => Ok(3),
+        code => Ok(code),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     manifest::location::Location,
     run::{
         lock::MachineLock,
-        report::{DownloadReport, Outcome, RebootReport, Report, history},
+        report::{DownloadReport, Outcome, RebootReport, Report, ResourceReport, StepReport, history},
     },
     stop::signal_of,
     system::{Mode, System},
@@ -200,53 +200,69 @@ fn first_run(system: &System) -> &'static str {
 fn show(report: &Report, holder: Option<&str>) {
     let width = report.steps.iter().map(|step| step.name.len()).max().unwrap_or_default();
     for step in &report.steps {
-        let outcome = match step.outcome {
-            Outcome::Unchanged => "unchanged".into(),
-            Outcome::Changed => format!("changed ({})", step.changes(false)),
-            Outcome::PutBack => "put back".into(),
-            Outcome::Pending => format!("pending ({})", step.changes(false)),
-            Outcome::Failed => "failed".into(),
-            Outcome::Stopped => "stopped".into(),
-            Outcome::NotRun => "not run".into(),
-            Outcome::Skipped => step.not_here.as_ref().map_or("skipped".into(), |why| format!("not here: {why}")),
-            Outcome::Running if holder.is_some() => "running".into(),
-            Outcome::Running | Outcome::Rebooting => "cut off".into(),
-        };
-        let time = match step.outcome {
-            // The report does not say how long it has been running.
-            Outcome::NotRun | Outcome::Skipped | Outcome::Running => String::new(),
-            _ => spoken(Duration::from_millis(step.milliseconds)),
-        };
-        say(format!("{:width$}  {outcome:12}  {time:>10}", step.name));
-        for resource in &step.resources {
-            if let Some(why) = &resource.not_here {
-                say(format!("    {}: not here: {why}", resource.resource));
-            }
-            for change in resource.changes.iter().filter(|change| !change.failed) {
-                let mark = if change.deferred || change.put_back { "-" } else { "+" };
-                let put_back = if change.put_back { " (put back)" } else { "" };
-                say(format!("  {mark} {}: {}{put_back}", resource.resource, change.summary));
-            }
-            if let Some(sum) = DownloadReport::sum(&resource.downloads) {
-                say(format!("    downloaded {sum}"));
-            }
-            for warning in &resource.warnings {
-                say(format!("    warning: {warning}"));
-            }
-            if let Some(error) = &resource.error {
-                let causes = error.causes.join(": ").replace('\n', "\n    ");
-                say(Shown::from(format!("  ! {}: ", resource.resource)) + Shown::lines(&causes));
-                if let Some(hint) = &error.hint {
-                    say(Shown::lines(&format!("    hint: {}", hint.replace('\n', "\n    "))));
-                }
-                if !resource.declared_at.is_empty() {
-                    say(format!("    declared at: {}", resource.declared_at));
-                }
-            }
+        show_step(step, width, holder.is_some());
+        step.resources.iter().for_each(show_resource);
+    }
+    say(format!("run {} of {}: {}", report.run_id, report.started, how_it_ended(report, holder)));
+    if let Some(waiting) = &report.waiting {
+        say(waiting.clone());
+    }
+    for note in &report.notes {
+        say(format!("note: {note}"));
+    }
+}
+
+fn show_step(step: &StepReport, width: usize, goes_on: bool) {
+    let outcome = match step.outcome {
+        Outcome::Unchanged => "unchanged".into(),
+        Outcome::Changed => format!("changed ({})", step.changes(false)),
+        Outcome::PutBack => "put back".into(),
+        Outcome::Pending => format!("pending ({})", step.changes(false)),
+        Outcome::Failed => "failed".into(),
+        Outcome::Stopped => "stopped".into(),
+        Outcome::NotRun => "not run".into(),
+        Outcome::Skipped => step.not_here.as_ref().map_or("skipped".into(), |why| format!("not here: {why}")),
+        Outcome::Running if goes_on => "running".into(),
+        Outcome::Running | Outcome::Rebooting => "cut off".into(),
+    };
+    let time = match step.outcome {
+        // The report does not say how long it has been running.
+        Outcome::NotRun | Outcome::Skipped | Outcome::Running => String::new(),
+        _ => spoken(Duration::from_millis(step.milliseconds)),
+    };
+    say(format!("{:width$}  {outcome:12}  {time:>10}", step.name));
+}
+
+fn show_resource(resource: &ResourceReport) {
+    if let Some(why) = &resource.not_here {
+        say(format!("    {}: not here: {why}", resource.resource));
+    }
+    for change in resource.changes.iter().filter(|change| !change.failed) {
+        let mark = if change.deferred || change.put_back { "-" } else { "+" };
+        let put_back = if change.put_back { " (put back)" } else { "" };
+        say(format!("  {mark} {}: {}{put_back}", resource.resource, change.summary));
+    }
+    if let Some(sum) = DownloadReport::sum(&resource.downloads) {
+        say(format!("    downloaded {sum}"));
+    }
+    for warning in &resource.warnings {
+        say(format!("    warning: {warning}"));
+    }
+    if let Some(error) = &resource.error {
+        let causes = error.causes.join(": ").replace('\n', "\n    ");
+        say(Shown::from(format!("  ! {}: ", resource.resource)) + Shown::lines(&causes));
+        if let Some(hint) = &error.hint {
+            say(Shown::lines(&format!("    hint: {}", hint.replace('\n', "\n    "))));
+        }
+        if !resource.declared_at.is_empty() {
+            say(format!("    declared at: {}", resource.declared_at));
         }
     }
+}
+
+fn how_it_ended(report: &Report, holder: Option<&str>) -> String {
     let total = spoken(Duration::from_millis(report.milliseconds));
-    let ended = match (report.exit_code, holder) {
+    match (report.exit_code, holder) {
         (_, Some(holder)) => format!("running: pid {holder}"),
         (None, None) if report.reboot.is_some() => {
             report.reboot.as_ref().map(RebootReport::in_words).unwrap_or_default()
@@ -257,12 +273,5 @@ fn show(report: &Report, holder: Option<&str>) {
             format!("stopped by {} after {total}", signal_of(code).unwrap_or("a signal"))
         }
         (Some(code), None) => format!("failed with exit code {code} after {total}"),
-    };
-    say(format!("run {} of {}: {ended}", report.run_id, report.started));
-    if let Some(waiting) = &report.waiting {
-        say(waiting.clone());
-    }
-    for note in &report.notes {
-        say(format!("note: {note}"));
     }
 }

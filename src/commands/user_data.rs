@@ -40,7 +40,7 @@ fn render(arguments: &cli::UserData) -> Result<String> {
 fn check_run(arguments: &[String]) -> Result<()> {
     let line = ["glovo-bootstrap", "run"].into_iter().chain(arguments.iter().map(String::as_str));
     let error = match Cli::try_parse_from(line) {
-        Ok(Cli { command: Command::Run { manifest, .. }, .. }) => return check_secret_files(&manifest),
+        Ok(Cli { command: Command::Run(run), .. }) => return check_secret_files(&run.manifest),
         Ok(_) => return Ok(()),
         Err(error) => error,
     };
