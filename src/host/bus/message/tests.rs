@@ -31,7 +31,8 @@ fn a_call_is_written_by_the_rules_of_the_specification() {
     // Byte order, type, flags, version; the lengths of body and fields; the first field: 1, "o", "/c".
     let begin = b"l\x01\x02\x01\x0f\0\0\0\x07\0\0\0\x48\0\0\0\x01\x01o\0\x02\0\0\0/c\0\0\0\0\0\0";
     assert_eq!(message[..begin.len()], *begin);
-    assert_eq!(message[message.len() - 23..], *b"\x02ss\0\0\0\0\0\x01\0\0\0x\0\0\0\x02\0\0\0yz\0");
+    // The last field: 8, "g", "ss". Then the arguments.
+    assert_eq!(message[message.len() - 23..], *b"\x08\x01g\0\x02ss\0\x01\0\0\0x\0\0\0\x02\0\0\0yz\0");
     let read = read_call(&message).unwrap();
     assert_eq!(read, (7, "/c".into(), "Get".into(), vec![text("x"), text("yz")]));
     assert_eq!(message_length(message.first_chunk().unwrap()).unwrap(), message.len());

@@ -21,7 +21,6 @@ InvocationID=0123456789abcdef0123456789abcdef
 Job=
 ConditionTimestampMonotonic=1000000
 CanReload=yes
-Id=app@b\\x2dc.service
 Result=success
 NRestarts=2
 ReloadResult=success
@@ -31,7 +30,7 @@ fn properties() -> Vec<(&'static str, Written)> {
     vec![
         // Of those that nothing asks for.
         ("Description", Written::text("an app")),
-        ("Id", Written::text(r"app@b\x2dc.service")),
+        ("Id", Written::text("app.service")),
         ("LoadState", Written::text("loaded")),
         ("LoadError", Written::error("", "")),
         ("ActiveState", Written::text("active")),
