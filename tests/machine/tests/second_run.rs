@@ -1,19 +1,19 @@
-//! A run that finds everything in place changes nothing and starts no process.
+//! A run that finds everything in place changes nothing, starts no process and flushes nothing.
 
 use std::fs;
 
 use anyhow::{Result, ensure};
 use machine::{Machine, Options, Release, Tree, Upper, step_of_files};
 
-/// What a run of the agent with these arguments starts, itself left out; it must change nothing.
+/// What a run of the agent with these arguments starts and flushes, itself left out; it must change nothing.
 fn starts(machine: &Machine, arguments: &[&str]) -> Result<Vec<String>> {
-    let strace = "strace --follow-forks --trace=execve --successful-only --signal=none --output /root/execs";
-    let agent = strace.split(' ').chain(["/usr/local/bin/glovo-bootstrap"]).chain(arguments.iter().copied());
-    let run = machine.exec(&agent.collect::<Vec<_>>())?.success()?;
+    let calls = "--trace=execve,fsync,fdatasync,sync,syncfs,sync_file_range";
+    let strace = ["strace", "--follow-forks", calls, "--successful-only", "--signal=none", "--output", "/root/calls"];
+    let agent = strace.iter().chain(&["/usr/local/bin/glovo-bootstrap"]).chain(arguments);
+    let run = machine.exec(&agent.copied().collect::<Vec<_>>())?.success()?;
     ensure!(run.contains("converged: 0 changes"), "{run}");
-    let execs = fs::read_to_string(machine.path("/root/execs"))?;
-    let executed = |line: &str| line.split_once("execve(").map(|(_, rest)| rest.replace("\", \"", " "));
-    Ok(execs.lines().filter_map(executed).skip(1).collect())
+    let calls = fs::read_to_string(machine.path("/root/calls"))?;
+    Ok(calls.lines().filter(|line| !line.contains("+++")).skip(1).map(str::to_owned).collect())
 }
 
 fn built_in_steps_start_nothing(machine: &Machine) -> Result<()> {
