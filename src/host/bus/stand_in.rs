@@ -14,12 +14,12 @@ use crate::host::scratch::Scratch;
 
 /// A value of a reply, with the signature that a variant of it has.
 #[derive(Debug, Clone)]
-pub(crate) struct Written {
+pub(crate) struct SentValue {
     signature: &'static str,
     bytes: Vec<u8>,
 }
 
-impl Written {
+impl SentValue {
     /// Writes a value whose bytes begin at a multiple of 8.
     pub(crate) fn of(signature: &'static str, write: impl FnOnce(&mut Vec<u8>)) -> Self {
         let mut bytes = vec![];
@@ -159,7 +159,7 @@ impl Client {
         assert_eq!(self.line(), "BEGIN");
         let (serial, _, member, _) = self.call().unwrap();
         assert_eq!(member, "Hello");
-        self.send(&reply(serial, "s", &Written::text(":1.7").bytes));
+        self.send(&reply(serial, "s", &SentValue::text(":1.7").bytes));
     }
 
     /// Returns the next call: its number, path, member and arguments; `None` if the client has gone.

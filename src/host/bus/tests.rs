@@ -1,7 +1,7 @@
 //! Conversations with a bus, as they should be and as they should not.
 
 use super::{
-    stand_in::{Client, Written, error, listen, reply},
+    stand_in::{Client, SentValue, error, listen, reply},
     *,
 };
 use crate::{host::scratch::Scratch, stop::Interrupt};
@@ -33,7 +33,7 @@ fn answers_are_matched_by_number_whatever_comes_between() {
     let answers = calls(&["First", "Second"], &Stop::default(), |client| {
         client.admit();
         let ((first, ..), (second, ..)) = (client.call().unwrap(), client.call().unwrap());
-        let of = |serial: u32, text: &str| reply(serial, "v", &Written::text(text).variant());
+        let of = |serial: u32, text: &str| reply(serial, "v", &SentValue::text(text).variant());
         let mut signal = of(first, "a signal");
         signal[1] = 4;
         let all = [signal, of(second, "two"), of(99, "nobody asked"), of(first, "one")].concat();
@@ -49,7 +49,7 @@ fn a_connection_serves_all_questions_of_a_run() {
     let bus = listen(&tree, |client| {
         client.admit();
         while let Some((serial, ..)) = client.call() {
-            client.send(&reply(serial, "v", &Written::text("").variant()));
+            client.send(&reply(serial, "v", &SentValue::text("").variant()));
         }
     });
     let stop = Stop::default();

@@ -1,18 +1,18 @@
 //! What a bus sends, right and wrong.
 
 use super::*;
-use crate::host::bus::stand_in::{Written, reply};
+use crate::host::bus::stand_in::{SentValue, reply};
 
 /// A reply with a value of each kind that systemd sends.
 fn properties() -> Vec<u8> {
     let values = [
-        ("Id", Written::text("a.service")),
-        ("Job", Written::job(7)),
-        ("InvocationID", Written::bytes(&[0xab, 1])),
-        ("Time", Written::number(1 << 40)),
-        ("Is", Written::flag(true)),
+        ("Id", SentValue::text("a.service")),
+        ("Job", SentValue::job(7)),
+        ("InvocationID", SentValue::bytes(&[0xab, 1])),
+        ("Time", SentValue::number(1 << 40)),
+        ("Is", SentValue::flag(true)),
     ];
-    reply(9, "a{sv}", &Written::dictionary(&values))
+    reply(9, "a{sv}", &SentValue::dictionary(&values))
 }
 
 fn text(text: &str) -> BusValue {

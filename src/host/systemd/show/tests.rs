@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::host::{
-    bus::stand_in::{Client, Written, listen, reply},
+    bus::stand_in::{Client, SentValue, listen, reply},
     scratch::Scratch,
 };
 
@@ -26,38 +26,38 @@ NRestarts=2
 ReloadResult=success
 ";
 
-fn properties() -> Vec<(&'static str, Written)> {
+fn properties() -> Vec<(&'static str, SentValue)> {
     vec![
         // Of those that nothing asks for.
-        ("Description", Written::text("an app")),
-        ("Id", Written::text("app.service")),
-        ("LoadState", Written::text("loaded")),
-        ("LoadError", Written::error("", "")),
-        ("ActiveState", Written::text("active")),
-        ("ActiveEnterTimestampMonotonic", Written::number(1_200_000)),
-        ("SubState", Written::text("running")),
-        ("InactiveExitTimestamp", Written::number(1_795_929_514_999_999)),
-        ("InactiveExitTimestampMonotonic", Written::number(1_100_000)),
-        ("UnitFileState", Written::text("enabled")),
-        ("NeedDaemonReload", Written::flag(false)),
-        ("InvocationID", Written::bytes(&[1, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef].repeat(2))),
-        ("Job", Written::job(0)),
-        ("ConditionTimestampMonotonic", Written::number(1_000_000)),
-        ("CanReload", Written::flag(true)),
+        ("Description", SentValue::text("an app")),
+        ("Id", SentValue::text("app.service")),
+        ("LoadState", SentValue::text("loaded")),
+        ("LoadError", SentValue::error("", "")),
+        ("ActiveState", SentValue::text("active")),
+        ("ActiveEnterTimestampMonotonic", SentValue::number(1_200_000)),
+        ("SubState", SentValue::text("running")),
+        ("InactiveExitTimestamp", SentValue::number(1_795_929_514_999_999)),
+        ("InactiveExitTimestampMonotonic", SentValue::number(1_100_000)),
+        ("UnitFileState", SentValue::text("enabled")),
+        ("NeedDaemonReload", SentValue::flag(false)),
+        ("InvocationID", SentValue::bytes(&[1, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef].repeat(2))),
+        ("Job", SentValue::job(0)),
+        ("ConditionTimestampMonotonic", SentValue::number(1_000_000)),
+        ("CanReload", SentValue::flag(true)),
     ]
 }
 
 /// Answers the calls about services; returns each call's path, member and last argument.
-fn serve(client: &mut Client, properties: &[(&str, Written)]) -> Vec<String> {
+fn serve(client: &mut Client, properties: &[(&str, SentValue)]) -> Vec<String> {
     client.admit();
     let mut asked = vec![];
     while let Some((serial, path, member, arguments)) = client.call() {
         let Some(BusValue::Text(last)) = arguments.last() else { panic!("{arguments:?}") };
         asked.push(format!("{path} {member} {last}"));
         client.send(&match (member.as_str(), last.as_str()) {
-            ("GetAll", _) => reply(serial, "a{sv}", &Written::dictionary(properties)),
-            ("Get", "NRestarts") => reply(serial, "v", &Written::count(2).variant()),
-            _ => reply(serial, "v", &Written::text("success").variant()),
+            ("GetAll", _) => reply(serial, "a{sv}", &SentValue::dictionary(properties)),
+            ("Get", "NRestarts") => reply(serial, "v", &SentValue::count(2).variant()),
+            _ => reply(serial, "v", &SentValue::text("success").variant()),
         });
     }
     asked
@@ -92,10 +92,10 @@ fn a_job_and_a_load_error_read_as_systemctl_prints_them() {
     let mut properties = properties();
     for (name, value) in &mut properties {
         match *name {
-            "Job" => *value = Written::job(4711),
-            "LoadError" => *value = Written::error("org.freedesktop.systemd1.NoSuchUnit", "Unit a.target not found."),
-            "InactiveExitTimestamp" => *value = Written::number(0),
-            "InvocationID" => *value = Written::bytes(&[]),
+            "Job" => *value = SentValue::job(4711),
+            "LoadError" => *value = SentValue::error("org.freedesktop.systemd1.NoSuchUnit", "Unit a.target not found."),
+            "InactiveExitTimestamp" => *value = SentValue::number(0),
+            "InvocationID" => *value = SentValue::bytes(&[]),
             _ => {}
         }
     }
@@ -128,11 +128,11 @@ fn an_answer_that_lacks_a_property_is_not_used_nor_is_the_bus_again() {
 #[test]
 fn a_value_of_another_type_is_refused() {
     for (name, value) in [
-        ("Job", Written::error("", "")),
-        ("LoadError", Written::job(1)),
-        ("InvocationID", Written::error("", "")),
-        ("SubState", Written::bytes(&[1])),
-        ("InactiveExitTimestamp", Written::number(u64::MAX)),
+        ("Job", SentValue::error("", "")),
+        ("LoadError", SentValue::job(1)),
+        ("InvocationID", SentValue::error("", "")),
+        ("SubState", SentValue::bytes(&[1])),
+        ("InactiveExitTimestamp", SentValue::number(u64::MAX)),
     ] {
         let tree = Scratch::new();
         let mut properties = properties();
