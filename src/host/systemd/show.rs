@@ -1,6 +1,6 @@
 //! The states of units: from systemd over the system bus, without a process, else by `systemctl show`.
 //!
-//! Both ask systemd for the same properties of the same objects. tests/machine/tests/unit_states.rs compares the answers.
+//! Both ask systemd for the same properties of the same objects. `tests/machine/tests/unit_states.rs` compares them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -113,7 +113,7 @@ impl ServerCertVerifier for MachineVerifier {
 
 #[cfg(test)]
 mod tests {
-    use rustls::pki_types::pem::PemObject;
+    use rustls::{CertificateError, pki_types::pem::PemObject};
 
     use super::*;
 
