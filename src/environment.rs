@@ -51,6 +51,11 @@ pub const SUDO_UID: &str = "SUDO_UID";
 /// A web server sets it for a CGI program: a client then decides about `HTTP_PROXY`.
 pub const REQUEST_METHOD: &str = "REQUEST_METHOD";
 
+/// Another file with root certificates, as OpenSSL reads it.
+pub const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
+/// Another directory with root certificates, as OpenSSL reads it.
+pub const SSL_CERT_DIR: &str = "SSL_CERT_DIR";
+
 /// The proxies, in lower case; curl(1) and this program read them in upper case too.
 pub const HTTP_PROXY: &str = "http_proxy";
 /// The proxy of https.

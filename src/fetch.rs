@@ -6,6 +6,7 @@
 
 pub mod batch;
 mod engine;
+mod etags;
 pub mod fetched;
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a panic is the answer of a target")]
@@ -27,7 +28,7 @@ mod window;
 
 use std::{
     cell::RefCell,
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fmt::Display,
     rc::Rc,
     sync::{Arc, Mutex},
@@ -38,6 +39,7 @@ use anyhow::{Context, Result};
 
 use self::{
     engine::Engine,
+    etags::KnownEtag,
     fetched::{Arrival, Fetched},
     mirrors::Delivered,
     progress::DownloadProgress,
@@ -77,6 +79,7 @@ pub struct Fetcher {
     /// The downloads to start when others have been handed over.
     queue: RefCell<VecDeque<Download>>,
     arrivals: RefCell<Vec<Arrival>>,
+    etags: RefCell<BTreeMap<Source, KnownEtag>>,
 }
 
 /// A download under way.
@@ -96,6 +99,7 @@ impl Fetcher {
             started: RefCell::default(),
             queue: RefCell::default(),
             arrivals: RefCell::default(),
+            etags: RefCell::default(),
         }
     }
 
@@ -173,6 +177,7 @@ impl Fetcher {
         }
         let Delivered { fetched, source, at } =
             delivered.with_context(|| format!("downloading {}", download.sources))?;
+        self.remember_etag(download, &fetched);
         self.arrivals.borrow_mut().push(Arrival { source, bytes: fetched.size, began, wanted, ended: at });
         Ok(fetched)
     }
@@ -180,17 +185,6 @@ impl Fetcher {
     /// Returns the downloads that were handed over since the last call.
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.arrivals.take()
-    }
-
-    /// Returns the origin's strong validator (`ETag`, or S3 version and `ETag`) for what it would send now.
-    pub fn etag(&self, host: &Host, source: &Source) -> Result<Option<String>> {
-        if let Source::File(_) = source {
-            return Ok(None);
-        }
-        let progress = Arc::new(DownloadProgress::default());
-        let etag = transfer::etag(self.engine.clone(), source.clone(), progress.clone());
-        let task = self.worker.start(etag)?;
-        wait(host, &task, &progress, source).with_context(|| format!("asking for the ETag of {source}"))
     }
 
     /// Sends one request, without redirects, proxies and retries. Reads at most 64 KiB of the body.

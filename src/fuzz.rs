@@ -7,7 +7,7 @@
 
 use crate::{
     archive, fetch,
-    host::accounts,
+    host::{accounts, bus},
     manifest,
     notify::block,
     packages::{apt::dpkg, openpgp, rpm},
@@ -22,6 +22,7 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("accounts", accounts::fuzz),
     ("archive", archive::fuzz::archive),
     ("aws_answer", fetch::fuzz::aws_answer),
+    ("bus_message", bus::message::fuzz),
     ("console_block", block::fuzz),
     ("content_range", fetch::fuzz::content_range),
     ("dpkg_status", dpkg::fuzz),

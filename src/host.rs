@@ -7,6 +7,7 @@ pub mod account_changes;
 pub mod accounts;
 pub mod authorized_keys;
 pub mod boot;
+pub(crate) mod bus;
 pub mod calls;
 pub mod command;
 pub mod console;

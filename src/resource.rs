@@ -198,6 +198,13 @@ pub trait Resource: fmt::Debug {
         None
     }
 
+    /// Returns the source whose validator (`ETag`) its plan asks for.
+    ///
+    /// It is called at the start, so that all sources are asked at once.
+    fn etag_source(&self, _system: &System) -> Option<crate::fetch::source::Source> {
+        None
+    }
+
     /// A text that variables are filled into once the resource has its turn.
     fn template(&self) -> Option<Template<'_>> {
         None

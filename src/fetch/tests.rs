@@ -3,6 +3,7 @@
 mod answers;
 mod batch;
 mod checksums;
+mod etags;
 mod http;
 mod metadata;
 mod mirrors;

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::root::{FileStatus, FileType, Ownership, Root, TEMPORARY_SUFFIX};
+use super::root::{FileStatus, FileType, Ownership, Root, Staged, TEMPORARY_SUFFIX};
 use crate::value::AbsPath;
 
 /// The directory. Only root can list it, and what it holds is root's alone but for [`write_public`]'s files: reports quote
@@ -87,6 +87,15 @@ pub fn sweep(root: &Root) -> Result<()> {
 
 /// Writes a state file, atomically and durably, with mode 0600. A directory at its path is renamed first.
 pub fn write<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<()> {
+    stage(root, name, value)?.publish()
+}
+
+/// Writes a state file as [`write()`] does, without a flush. After a crash, the file may be the earlier one, or empty.
+pub fn write_unflushed<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<()> {
+    stage(root, name, value)?.rename()
+}
+
+fn stage<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<Staged> {
     // On one line: it is read and written by each run, and shown by `status`.
     let mut bytes = serde_json::to_vec(value).context("writing JSON")?;
     bytes.push(b'\n');
@@ -95,7 +104,9 @@ pub fn write<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<()> {
     if root.status(&path)?.is_some_and(|status| status.file_type == FileType::Directory) {
         _ = root.set_aside(&path)?;
     }
-    root.write(&path, ownership(), &bytes)
+    let mut staged = root.stage(&path, ownership())?;
+    staged.write_all(&bytes)?;
+    Ok(staged)
 }
 
 /// Reserves space on the disk for the report, if it is not reserved yet. A full disk is no error here.

@@ -1,8 +1,9 @@
-//! systemd units. One `systemctl show` reads the states of all units; `systemctl` changes them.
+//! systemd units. systemd tells the states of all units together ([`show`]); `systemctl` changes them.
 
 pub mod escape;
 mod mask;
 mod reload;
+mod show;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use nix::time::{ClockId, clock_gettime};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use self::show::SystemBus;
 use super::{
     Host,
     command::{Program, with_tail},
@@ -23,10 +25,6 @@ use crate::{
     value::{AbsPath, quoted, spoken},
 };
 
-/// The properties that are read, org.freedesktop.systemd1(5).
-const PROPERTIES: &str = "Id,Names,LoadState,LoadError,ActiveState,ActiveEnterTimestampMonotonic,SubState,\
-    InactiveExitTimestamp,InactiveExitTimestampMonotonic,UnitFileState,NeedDaemonReload,NRestarts,InvocationID,Job,Result,\
-    ConditionTimestampMonotonic,CanReload,ReloadResult";
 /// The directories of unit files, systemd.unit(5). The first one with a file counts.
 const UNIT_PATH: [&str; 5] = [
     "/etc/systemd/system",
@@ -176,6 +174,7 @@ pub(super) struct KnownUnits {
     started: BTreeMap<String, String>,
     /// The states since the last change.
     shown: Option<Units>,
+    bus: SystemBus,
 }
 
 impl KnownUnits {
@@ -220,7 +219,7 @@ impl Host {
         Err(Fault::new(if is_secret { message } else { with_tail(message, &said) }).into())
     }
 
-    /// Adds units to watch, so that one `systemctl show` reads all of them.
+    /// Adds units to watch, so that one question reads the states of all of them.
     pub fn watch_units(&self, names: impl IntoIterator<Item = String>) {
         self.units.borrow_mut().watched.extend(names);
     }
@@ -238,15 +237,6 @@ impl Host {
             units
         };
         Ok(units.get(name).cloned().unwrap_or_default())
-    }
-
-    fn show(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, Unit>> {
-        let command = Program::new(["systemctl", "show", "--no-pager", "--property", PROPERTIES, "--"]).args(names);
-        let command = command.env("TZ", "UTC");
-        let shown = self.run_checked(&command).context("asking systemd for the state of units")?;
-        // The output has one block for each name, in the order of the arguments, separated by empty lines.
-        let blocks = shown.stdout.trim_end().split("\n\n").map(parse);
-        Ok(names.iter().cloned().zip(blocks).collect())
     }
 
     /// Returns the path of a unit's file, if it exists.
@@ -465,9 +455,4 @@ impl Host {
         }
         Ok(())
     }
-}
-
-fn parse(block: &str) -> Unit {
-    let pairs = block.lines().filter_map(|line| line.split_once('='));
-    Unit { properties: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect() }
 }

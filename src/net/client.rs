@@ -134,8 +134,8 @@ impl Clients {
         let config = match (&files.ca, &files.identity) {
             (None, None) => self.tls()?,
             (ca, identity) => {
-                let roots = ca.as_deref().map_or_else(|| Ok(tls::roots()), tls::roots_of)?;
-                tls::config_with(Arc::new(roots), identity.as_ref())?
+                let with = |pem: &Vec<u8>| tls::config_with(Arc::new(tls::roots_of(pem)?), identity.as_ref());
+                ca.as_ref().map_or_else(|| tls::config_of_machine(identity.as_ref()), with)?
             }
         };
         cached(&OnceLock::new(), || {
@@ -153,7 +153,7 @@ impl Clients {
         if let Some(config) = self.0.tls.get() {
             return Ok(config.clone());
         }
-        let config = tls::config(Arc::new(tls::roots()))?;
+        let config = tls::config_of_machine(None)?;
         Ok(self.0.tls.get_or_init(|| config).clone())
     }
 

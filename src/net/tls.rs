@@ -1,5 +1,7 @@
 //! The root certificates that TLS trusts: the machine's, or Mozilla's if the machine has none.
 
+mod machine;
+
 use std::sync::Arc;
 
 use rustls::{
@@ -9,13 +11,14 @@ use rustls::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use self::machine::MachineVerifier;
 use crate::error::Fault;
 
 /// Returns the root certificates of the machine (`/etc/ssl/certs`, `SSL_CERT_FILE`, `SSL_CERT_DIR`), which may include
 /// a company's own authority.
 ///
 /// A minimal image has none. The built-in ones let it download the package ca-certificates.
-pub(crate) fn roots() -> RootCertStore {
+fn roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {
@@ -50,7 +53,16 @@ pub(crate) fn roots_of(pem: &[u8]) -> Result<RootCertStore, Fault> {
     Ok(roots)
 }
 
-/// Returns the configuration of a client. Only this function names the cryptographic provider.
+/// Returns the configuration of a client that trusts the machine's root certificates, and may show a certificate.
+pub(crate) fn config_of_machine(identity: Option<&Identity>) -> Result<ClientConfig, Fault> {
+    let by_bundle = machine::bundle().and_then(|bundle| MachineVerifier::new(bundle, roots));
+    let Some(verifier) = by_bundle else { return config_with(Arc::new(roots()), identity) };
+    let mut config = config_with(Arc::new(RootCertStore::empty()), identity)?;
+    config.dangerous().set_certificate_verifier(Arc::new(verifier));
+    Ok(config)
+}
+
+/// Returns the configuration of a client.
 pub(crate) fn config(roots: Arc<RootCertStore>) -> Result<ClientConfig, Fault> {
     config_with(roots, None)
 }

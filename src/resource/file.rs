@@ -223,6 +223,13 @@ impl Resource for File {
         (!there).then(|| Download::new(sources.clone(), sha256))
     }
 
+    fn etag_source(&self, system: &System) -> Option<Source> {
+        let sources = self.sources().filter(|sources| sources.local().is_none())?;
+        let is_asked = self.sha256.is_none() && self.verify != Some(Verify::None);
+        let is_there = || system.host.digest(&self.path).ok().flatten().is_some();
+        (is_asked && is_there()).then(|| sources.first().clone())
+    }
+
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         let place = self.place(system)?;
         let Some(status) = place.status.filter(|status| status.file_type == FileType::Regular) else {

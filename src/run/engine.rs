@@ -158,6 +158,9 @@ pub fn run(
         system.host.clear_command_memory().context("removing the credentials that a killed run has left")?;
         system.prefetch(picked().filter_map(|declared| declared.resource.prefetch(system)).collect());
     }
+    let asked = manifest.steps.iter().zip(&picks).filter(|(step, picked)| **picked && step.not_here.is_none());
+    let asked = asked.flat_map(|(step, _)| &step.resources).filter(|declared| declared.not_here.is_none());
+    system.fetcher.ask_for_etags(asked.filter_map(|declared| declared.resource.etag_source(system)));
     let mut exit_code = 0;
     for (index, (step, picked)) in manifest.steps.iter().zip(&picks).enumerate() {
         if !picked {

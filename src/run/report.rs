@@ -11,7 +11,12 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     error::{self, Fault},
-    host::{boot::BootTime, root::is_full, run_command::RunCommand, state},
+    host::{
+        boot::BootTime,
+        root::{FileType, Root, is_full},
+        run_command::RunCommand,
+        state,
+    },
     redaction,
     system::{Mode, System},
     value::{ByteSize, spoken},
@@ -346,11 +351,16 @@ impl Report {
         self.steps[..index].iter().filter(goes_on).map(|step| step.name.clone()).collect()
     }
 
-    /// Reads the last report; `None` if no run has written one.
+    /// Reads the last report; `None` if no run has written one, or if a crash left nothing of it.
     ///
     /// # Errors
     /// If it is damaged.
     pub fn read(system: &System) -> Result<Option<Self>> {
+        // Only a report that says that nothing was changed is not flushed; see `write`.
+        let status = system.root().status(&state::path(FILE)?)?;
+        if status.is_some_and(|status| status.file_type == FileType::Regular && status.size == 0) {
+            return Ok(None);
+        }
         let hint =
             "to see the differences: glovo-bootstrap plan; the next run moves the damaged report and writes a new one";
         state::load(system.root(), FILE)
@@ -388,14 +398,28 @@ impl Report {
         report
     }
 
+    /// Returns whether a crash may lose this report: the run has changed nothing, and the last one has converged.
+    fn is_dispensable(&self, root: &Root) -> bool {
+        #[derive(Deserialize)]
+        struct LastRun {
+            outcome: Outcome,
+        }
+        let is_quiet = self.outcome == Outcome::Unchanged && self.notes.is_empty();
+        let last = || state::load::<LastRun>(root, FILE).ok().flatten();
+        is_quiet && last().is_some_and(|last| matches!(last.outcome, Outcome::Unchanged | Outcome::Changed))
+    }
+
     /// Writes the report durably, even if the run has filled the disk. A plan writes nothing.
+    ///
+    /// The report of a run that has changed nothing is not flushed.
     pub fn write(&self, system: &System) -> Result<()> {
         let root = system.root();
         if system.mode() == Mode::Plan {
             return Ok(());
         }
         summary::Summary::of(self, system).write(system);
-        let written = match state::write(root, FILE, self) {
+        let write = if self.is_dispensable(root) { state::write_unflushed } else { state::write };
+        let written = match write(root, FILE, self) {
             Err(error) if is_full(&error) => {
                 let again = if state::release(root)? { state::write(root, FILE, self) } else { Err(error) };
                 match again {

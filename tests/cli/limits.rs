@@ -46,6 +46,27 @@ fn a_flush_that_fails_leaves_old_or_new_bytes() {
 }
 
 #[test]
+fn a_run_that_changes_nothing_flushes_nothing() {
+    let sandbox = Sandbox::new();
+    let (path, trace) = (sandbox.at("file"), sandbox.at("trace"));
+    let flushes = |resources: &str, code: i32| {
+        let calls = "-e trace=fsync,fdatasync,sync,syncfs,sync_file_range";
+        let strace = format!("set -- strace -q -f -o {trace} {calls} \"$@\"");
+        let _ = run_behind(&sandbox, &strace, &["run", "--steps", &sandbox.manifest(resources)]).expect(code);
+        fs::read_to_string(&trace).unwrap().matches("sync").count()
+    };
+    assert_ne!(flushes(&file(&path, "new"), 0), 0, "a change");
+    for _ in 0..2 {
+        assert_eq!(flushes(&file(&path, "new"), 0), 0);
+        assert_eq!(sandbox.report()["outcome"], "unchanged");
+    }
+    // Only the report says that the failure is over.
+    assert_ne!(flushes(&file(&sandbox.at("no/file"), ""), 1), 0);
+    assert_ne!(flushes(&file(&path, "new"), 0), 0, "after a failure");
+    assert_eq!(flushes(&file(&path, "new"), 0), 0);
+}
+
+#[test]
 fn a_file_system_without_inodes_is_named_as_such() {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.at("small")).unwrap();

@@ -13,6 +13,7 @@ mod archive_kill;
 mod bake;
 mod book;
 mod bootstraps;
+mod bus;
 mod checks;
 mod command;
 mod command_image;

@@ -40,6 +40,19 @@ fn a_damaged_report_is_told_and_renamed() {
 }
 
 #[test]
+fn a_report_of_which_a_crash_left_nothing_is_none() {
+    let sandbox = Sandbox::new();
+    let manifest = sandbox
+        .manifest(&format!("[[resource]]\nkind = \"file\"\npath = \"{}\"\ncontent = \"\"\n", sandbox.at("file")));
+    let _ = sandbox.run(&["run", "--steps", &manifest]).expect(0);
+    fs::write(sandbox.at("var-lib/glovo-bootstrap/report.json"), "").unwrap();
+    let _ = sandbox.run(&["status"]).expect(1).says("no run has left a report");
+    let run = sandbox.run(&["run", "--steps", &manifest]).expect(0);
+    assert!(!run.stderr.contains("report"), "{run:?}");
+    let _ = sandbox.run(&["status"]).expect(0).says("converged");
+}
+
+#[test]
 fn a_running_step_has_no_time_and_times_have_no_fractions() {
     let sandbox = Sandbox::new();
     let (ready, go) = (sandbox.at("ready"), sandbox.at("go"));

@@ -3,9 +3,10 @@
 //! This needs no process. The record also shows the packages that an interrupted run left incomplete; `dpkg --audit`
 //! and `apt-get check` exit with 0 for those.
 
-use std::{collections::HashMap, fmt};
+use std::{cell::OnceCell, collections::HashMap, fmt, ops::Range};
 
 use anyhow::{Context, Result};
+use memchr::{memchr, memmem};
 
 use crate::{error::Fault, host::root::Root};
 
@@ -109,11 +110,38 @@ impl PackageRecord {
 }
 
 /// The content of dpkg's record.
+///
+/// A plan asks for a few packages of hundreds. So the names are found at once, and a package's fields when it is asked for.
 #[derive(Debug, Default)]
 pub struct DpkgStatus {
-    /// The packages of each name, one for each architecture.
-    packages: HashMap<String, Vec<PackageRecord>>,
+    texts: Vec<String>,
+    packages: HashMap<String, NamedPackages>,
     interrupted: bool,
+}
+
+/// The packages of a name, one for each architecture.
+#[derive(Debug, Default)]
+struct NamedPackages {
+    /// Their stanzas: the index of the text, and the place in it.
+    stanzas: Vec<(usize, Range<usize>)>,
+    records: OnceCell<Vec<PackageRecord>>,
+}
+
+impl NamedPackages {
+    /// Returns the records. A later stanza of an architecture replaces an earlier one, as in dpkg.
+    fn records(&self, texts: &[String]) -> &[PackageRecord] {
+        self.records.get_or_init(|| {
+            let mut records: Vec<PackageRecord> = vec![];
+            for (text, place) in &self.stanzas {
+                let Some(record) = parse(&texts[*text][place.clone()]) else { continue };
+                match records.iter_mut().find(|other| other.architecture == record.architecture) {
+                    Some(other) => *other = record,
+                    None => records.push(record),
+                }
+            }
+            records
+        })
+    }
 }
 
 impl DpkgStatus {
@@ -128,11 +156,11 @@ impl DpkgStatus {
                 .into());
         };
         let mut status = Self::default();
-        status.merge(&text(bytes));
+        status.merge(text(bytes));
         // Only names of digits count, as for apt (debSystem::CheckUpdates); `tmp.i` does not.
         for name in root.list(&UPDATES.into())?.iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) {
             let path = format!("{UPDATES}/{name}").parse().context("naming a file of dpkg's")?;
-            status.merge(&text(root.read(&path, MAX_BYTES)?.unwrap_or_default()));
+            status.merge(text(root.read(&path, MAX_BYTES)?.unwrap_or_default()));
             status.interrupted = true;
         }
         Ok(status)
@@ -142,20 +170,31 @@ impl DpkgStatus {
     #[cfg(test)]
     pub(crate) fn of(text: &str) -> Self {
         let mut status = Self::default();
-        status.merge(text);
+        status.merge(text.to_owned());
         status
     }
 
-    /// Adds stanzas. A later stanza of a package replaces an earlier one, as in dpkg.
-    fn merge(&mut self, text: &str) {
-        for stanza in text.split("\n\n") {
-            let Some((name, package)) = parse(stanza) else { continue };
-            let packages = self.packages.entry(name.to_owned()).or_default();
-            match packages.iter_mut().find(|other| other.architecture == package.architecture) {
-                Some(other) => *other = package,
-                None => packages.push(package),
+    /// Adds stanzas.
+    fn merge(&mut self, text: String) {
+        let mut begin = 0;
+        for end in memmem::find_iter(text.as_bytes(), "\n\n").chain([text.len()]) {
+            let place = begin..end;
+            if let Some(name) = field(&text[place.clone()], "Package: ") {
+                let packages = self.packages.entry(name.to_owned()).or_default();
+                packages.stanzas.push((self.texts.len(), place));
+                packages.records = OnceCell::new();
             }
+            begin = end + 2;
         }
+        self.texts.push(text);
+    }
+
+    fn records(&self, name: &str) -> &[PackageRecord] {
+        self.packages.get(name).map_or(&[], |packages| packages.records(&self.texts))
+    }
+
+    fn stanzas<'a>(&'a self, packages: &'a NamedPackages) -> impl Iterator<Item = &'a str> {
+        packages.stanzas.iter().map(|(text, place)| &self.texts[*text][place.clone()])
     }
 
     /// Returns whether a dpkg run was interrupted. apt installs nothing before `dpkg --configure -a` has finished it.
@@ -165,14 +204,16 @@ impl DpkgStatus {
 
     /// Returns whether `dpkg --configure --pending` would have nothing to do.
     pub fn is_finished(&self) -> bool {
-        !self.interrupted && !self.packages.values().flatten().any(PackageRecord::is_unconfigured)
+        !self.interrupted && self.unconfigured().is_empty()
     }
 
     /// Returns the packages that `dpkg --configure --pending` would configure, sorted by name.
     pub fn unconfigured(&self) -> Vec<(&str, PackageState)> {
         let mut unconfigured = vec![];
-        for (name, packages) in &self.packages {
-            let of_name = packages.iter().filter(|package| package.is_unconfigured());
+        // Nearly all are installed, and their other fields do not matter.
+        let is_installed = |stanza| field(stanza, "Status: ").is_some_and(|status| status.ends_with(" ok installed"));
+        for (name, packages) in self.packages.iter().filter(|(_, packages)| !self.stanzas(packages).all(is_installed)) {
+            let of_name = packages.records(&self.texts).iter().filter(|package| package.is_unconfigured());
             unconfigured.extend(of_name.map(|package| (name.as_str(), package.state)));
         }
         unconfigured.sort_unstable_by_key(|(name, _)| *name);
@@ -185,13 +226,15 @@ impl DpkgStatus {
     pub fn package(&self, name: &str, architecture: Option<&str>) -> Option<&PackageRecord> {
         let architecture = architecture.or_else(|| self.architecture())?;
         let fits = |package: &&PackageRecord| package.architecture == architecture || package.architecture == "all";
-        self.packages.get(name)?.iter().filter(|package| !package.is_absent()).find(fits)
+        self.records(name).iter().filter(|package| !package.is_absent()).find(fits)
     }
 
     /// Returns the installed packages whose names begin with a prefix.
     pub fn installed_with(&self, prefix: &str) -> impl Iterator<Item = (&str, &PackageRecord)> {
         let named = self.packages.iter().filter(move |(name, _)| name.starts_with(prefix));
-        let each = named.flat_map(|(name, packages)| packages.iter().map(move |package| (name.as_str(), package)));
+        let each = named.flat_map(|(name, packages)| {
+            packages.records(&self.texts).iter().map(move |package| (name.as_str(), package))
+        });
         each.filter(|(_, package)| !package.is_absent())
     }
 
@@ -205,13 +248,14 @@ impl DpkgStatus {
         let is_provider = |package: &PackageRecord| {
             package.state == PackageState::Installed && !package.reinstall && package.provides(name)
         };
-        let mut providers = self.packages.iter().filter(|(_, packages)| packages.iter().any(is_provider));
-        providers.next().map(|(name, _)| name.as_str())
+        let says_so = |stanza| field(stanza, "Provides: ").is_some_and(|provided| provided.contains(name));
+        let mut named = self.packages.iter().filter(|(_, packages)| self.stanzas(packages).any(says_so));
+        named.find(|(_, packages)| packages.records(&self.texts).iter().any(is_provider)).map(|(name, _)| name.as_str())
     }
 
     /// Returns the machine's architecture. It is the one of the package dpkg, which runs on the machine.
     pub fn architecture(&self) -> Option<&str> {
-        Some(&self.packages.get("dpkg")?.first()?.architecture)
+        Some(&self.records("dpkg").first()?.architecture)
     }
 }
 
@@ -220,40 +264,34 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// Parses a stanza; deb822(5). Returns `None` if dpkg cannot have written it.
-fn parse(stanza: &str) -> Option<(&str, PackageRecord)> {
-    let (mut name, mut status) = (None, None);
-    let (mut architecture, mut version, mut provides) = ("", "", "");
-    let mut is_essential = false;
-    for line in stanza.split('\n') {
-        // Most of the record's megabyte are other fields and their continuation lines.
-        if !line.starts_with(['A', 'E', 'I', 'P', 'S', 'V']) {
-            continue;
+/// Returns the value of a stanza's field. The name is given with its colon and space.
+fn field<'a>(stanza: &'a str, name: &str) -> Option<&'a str> {
+    let mut rest = stanza;
+    loop {
+        let end = memchr(b'\n', rest.as_bytes());
+        if let Some(value) = rest[..end.unwrap_or(rest.len())].strip_prefix(name) {
+            return Some(value);
         }
-        let Some((field, value)) = line.split_once(": ") else { continue };
-        match field {
-            "Package" => name = Some(value),
-            "Status" => status = Some(value),
-            "Architecture" => architecture = value,
-            "Version" => version = value,
-            "Provides" => provides = value,
-            "Essential" | "Protected" | "Important" => is_essential |= value == "yes",
-            _ => {}
-        }
+        rest = &rest[end? + 1..];
     }
+}
+
+/// Parses a stanza; deb822(5). Returns `None` if dpkg cannot have written it.
+fn parse(stanza: &str) -> Option<PackageRecord> {
     // The selection (`install`, `hold`, …), a flag, the state.
-    let mut words = status?.split(' ');
+    let mut words = field(stanza, "Status: ")?.split(' ');
     let (selection, flag, state) = (words.next()?, words.next()?, words.next()?);
-    let package = PackageRecord {
+    let owned = |name| field(stanza, name).unwrap_or_default().to_owned();
+    let is_said = |name| field(stanza, name) == Some("yes");
+    Some(PackageRecord {
         state: PackageState::parse(state)?,
         reinstall: flag == "reinstreq",
-        architecture: architecture.into(),
-        version: version.into(),
+        architecture: owned("Architecture: "),
+        version: owned("Version: "),
         is_held: selection == "hold",
-        is_essential,
-        provides: provides.into(),
-    };
-    Some((name?, package))
+        is_essential: ["Essential: ", "Protected: ", "Important: "].into_iter().any(is_said),
+        provides: owned("Provides: "),
+    })
 }
 
 /// Returns the text of a plan for packages that must still be configured.
@@ -272,17 +310,18 @@ pub(super) fn to_finish(unconfigured: &[(&str, PackageState)]) -> String {
 pub fn fuzz(input: &[u8]) {
     let record = text(input.to_vec());
     let mut status = DpkgStatus::default();
-    status.merge(&record);
+    status.merge(record.clone());
     let summary = |status: &DpkgStatus| {
-        let names: std::collections::BTreeMap<_, _> = status.packages.iter().collect();
+        let records = status.packages.iter().map(|(name, packages)| (name, packages.records(&status.texts)));
+        let names: std::collections::BTreeMap<_, _> = records.collect();
         (format!("{names:?}"), status.unconfigured().len(), status.is_finished())
     };
     let before = summary(&status);
-    status.merge(&record);
+    status.merge(record.clone());
     assert_eq!(summary(&status), before);
     assert_eq!(status.is_finished(), status.unconfigured().is_empty());
     for (name, packages) in &status.packages {
-        for package in packages {
+        for package in packages.records(&status.texts) {
             let found = status.package(name, Some(&package.architecture));
             assert!(package.is_absent() || found.is_some());
             assert!(!name.contains('\n') && !package.version.contains('\n'));
@@ -384,7 +423,8 @@ Architecture: amd64
     #[test]
     fn a_later_stanza_replaces_an_earlier_one() {
         let mut status = record(RECORD);
-        status.merge("Package: libc6\nStatus: install ok half-configured\nArchitecture: amd64\nVersion: 3\n");
+        let later = "Package: libc6\nStatus: install ok half-configured\nArchitecture: amd64\nVersion: 3\n";
+        status.merge(later.to_owned());
         assert_eq!(status.package("libc6", None).unwrap().state, PackageState::HalfConfigured);
         assert_eq!(status.package("libc6", Some("i386")).unwrap().state, PackageState::Unpacked);
     }
