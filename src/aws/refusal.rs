@@ -43,7 +43,13 @@ const TEMPORARY_CODES: [&str; 17] = [
     "OperationInProgress",
 ];
 /// The codes of refusals that new credentials of the same identity help against.
-const EXPIRY_CODES: [&str; 3] = ["ExpiredToken", "ExpiredTokenException", "RequestExpired"];
+const EXPIRY_CODES: [&str; 2] = ["ExpiredToken", "ExpiredTokenException"];
+/// The codes of refusals of a signature for its time.
+const SKEW_CODES: [&str; 3] = ["RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"];
+/// The codes that such refusals have, too. Then the message or the `Date` tells the reason.
+const SIGNATURE_CODES: [&str; 3] = ["InvalidSignatureException", "SignatureDoesNotMatch", "AuthFailure"];
+/// AWS's own SDKs take a clock that is further off for the reason. Services allow five minutes, S3 allows fifteen.
+const MAX_SKEW_SECONDS: u64 = 4 * 60;
 
 /// A service's answer that refuses a request.
 #[derive(Debug, Clone)]
@@ -105,7 +111,7 @@ impl Refusal {
 
     /// Returns whether the identity of the caller is the reason.
     pub fn is_denial(&self) -> bool {
-        self.status == 403 && self.code != "RequestTimeTooSkewed" && self.is_lasting()
+        self.status == 403 && self.is_lasting()
     }
 
     /// Returns whether new credentials of the same identity would help.
@@ -113,10 +119,18 @@ impl Refusal {
         EXPIRY_CODES.contains(&self.code.as_str())
     }
 
+    /// Returns whether the time of the signature is the reason.
+    pub(super) fn is_of_time(&self) -> bool {
+        let says_so = || ["Signature expired", "not yet current"].iter().any(|words| self.message.contains(words));
+        SKEW_CODES.contains(&self.code.as_str())
+            || (SIGNATURE_CODES.contains(&self.code.as_str())
+                && (says_so() || self.seconds_ahead.unsigned_abs() > MAX_SKEW_SECONDS))
+    }
+
     /// Returns whether the same request will be refused again until the request, the account or a permission is another one:
     /// neither the time nor the login is the reason.
     pub(crate) fn is_lasting(&self) -> bool {
-        !self.is_temporary() && !self.is_expiry() && !self.is_of_login
+        !self.is_temporary() && !self.is_expiry() && !self.is_of_time() && !self.is_of_login
     }
 
     /// Returns the refusal of a login.

@@ -78,9 +78,8 @@ impl ConsoleLogin<'_> {
     async fn renew(&self, file: &mut TokenFile, now: SystemTime) -> Result<SystemTime, Fault> {
         let need = |name: &str| file.text(name).ok_or_else(|| Fault::new(format!("the file has no {name}")));
         let (id, token, key) = (need("clientId")?, need("refreshToken")?, need("dpopKey")?);
-        let region = self.config.region().map(AsRef::as_ref).filter(|region| !region.is_empty());
-        let region = region.ok_or_else(|| Fault::new("no AWS region is chosen"))?;
-        let (mut url, _) = SIGN_IN.find(region, self.config)?;
+        let region = self.config.region().ok_or_else(|| Fault::new("no AWS region is chosen"))?;
+        let (mut url, _) = SIGN_IN.find(region.as_ref(), self.config)?;
         url.set_path("v1/token");
         file.check_savable()?;
         let proof = proof_of_possession(key, url.as_str(), now)?;

@@ -112,7 +112,8 @@ impl S3 {
         let answer = match self.send(&list).await {
             Ok(answer) => answer,
             Err(NotDone::Refused(refusal)) if refusal.is_denial() => {
-                return Err(explanation::explain_listing(&refusal, object, Some(&self.identity().await)));
+                let fault = explanation::explain_listing(&refusal, object, &self.identity(bucket).await);
+                return Err(self.account.refused(&refusal, fault).await);
             }
             Err(error) => return Err(self.explain(object, error).await),
         };

@@ -1,9 +1,6 @@
 //! Requests to S3: signed, sent, and repeated in the region that the bucket is in.
 
-use std::{
-    sync::PoisonError,
-    time::{Duration, SystemTime},
-};
+use std::sync::PoisonError;
 
 use aws_config::Region;
 use aws_credential_types::Credentials;
@@ -66,6 +63,16 @@ impl<'a> S3Request<'a> {
         Self { body, ..self }
     }
 
+    /// Returns the request by GET that S3 refuses for the same reason. It asks for a byte, or for no object of a bucket.
+    fn by_get(&self) -> Self {
+        let request = Self { method: Method::GET, ..self.clone() };
+        if self.key.is_empty() {
+            request.query("max-keys", Some("0"))
+        } else {
+            request.header("range", Some("bytes=0-0"))
+        }
+    }
+
     /// Returns the request to an address, without a signature.
     fn unsigned(&self, Address { mut url, .. }: Address) -> Result<Request, Fault> {
         let encoded = |text: &str| utf8_percent_encode(text, RESERVED).to_string();
@@ -86,15 +93,26 @@ impl<'a> S3Request<'a> {
 impl S3 {
     /// Sends a request, and once more if S3 says that the bucket is in another region.
     pub(super) async fn send(&self, request: &S3Request<'_>) -> Result<Response, NotDone> {
+        // The same metadata service gives both. While it is away, the fallback would be a wrong region.
+        let credentials = self.credentials(request.bucket).await?;
         let region = self.region(request.bucket).await;
-        let mut response = self.send_to(request, &region).await?;
+        let mut response = self.send_to(request, &region, credentials.clone()).await?;
         if let Some(region) = self.other_region(request.bucket, &region, &response) {
-            response = self.send_to(request, &region).await?;
+            response = self.send_to(request, &region, credentials).await?;
         }
         let status = response.status();
         tracing::debug!(target: "glovo_bootstrap::aws", "s3 {} {}", request.method, status.as_u16());
         if status.is_success() {
             return Ok(response);
+        }
+        if request.method == Method::HEAD && matches!(status.as_u16(), 400 | 403) {
+            // Its answer has no body. Boto3 has the same trouble: <https://github.com/boto/boto3/issues/2598>.
+            match Box::pin(self.send(&request.by_get())).await {
+                Err(NotDone::Refused(refusal)) if refusal.status == status.as_u16() => {
+                    return Err(NotDone::Refused(refusal));
+                }
+                _ => {}
+            }
         }
         let headers = response.headers().clone();
         // The status alone is enough for a refusal.
@@ -102,7 +120,12 @@ impl S3 {
         Err(NotDone::Refused(Refusal::read(status.as_u16(), &headers, &body)))
     }
 
-    async fn send_to(&self, request: &S3Request<'_>, region: &Region) -> Result<Response, Failure> {
+    async fn send_to(
+        &self,
+        request: &S3Request<'_>,
+        region: &Region,
+        credentials: Credentials,
+    ) -> Result<Response, Failure> {
         let cannot = |error: anyhow::Error| {
             Failure::Permanent(Fault::new("the request to S3 cannot be built; nothing was sent").caused_by(error))
         };
@@ -115,8 +138,8 @@ impl S3 {
         settings.percent_encoding_mode = PercentEncodingMode::Single;
         settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
         settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
-        let credentials = self.credentials(request.bucket).await?;
-        let signature = Signer { service, region: region.as_ref(), credentials, settings, time: self.now() };
+        let time = self.account.clock.now();
+        let signature = Signer { service, region: region.as_ref(), credentials, settings, time };
         signature.sign(&mut signed, &request.body).map_err(cannot)?;
         let clients = &self.account.network.clients;
         let client = Sender::new(clients.clone()).client(signed.url());
@@ -125,20 +148,15 @@ impl S3 {
     }
 
     /// Returns the credentials for a request.
-    async fn credentials(&self, bucket: &str) -> Result<Credentials, Failure> {
-        match self.account.credentials().await {
-            Err(failure) if self.account.is_of_machine() => {
-                Err(super::no_credentials(&self.account.metadata, bucket, failure.into_fault()).await)
-            }
-            credentials => credentials,
-        }
+    pub(super) async fn credentials(&self, bucket: &str) -> Result<Credentials, Failure> {
+        self.account.credentials(&format!("allows s3:GetObject on arn:aws:s3:::{bucket}/*")).await
     }
 
     async fn region(&self, bucket: &str) -> Region {
         let known = self.regions.lock().unwrap_or_else(PoisonError::into_inner).get(bucket).cloned();
         match known {
             Some(region) => region,
-            None => self.account.config().await.region().cloned().unwrap_or(FALLBACK_REGION),
+            None => self.account.region().await.map_or(FALLBACK_REGION, |region| Region::new(region.to_owned())),
         }
     }
 
@@ -151,12 +169,5 @@ impl S3 {
         let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
         _ = regions.insert(bucket.to_owned(), region.clone());
         Some(region)
-    }
-
-    /// Returns the time by S3's clock, as far as it has told it.
-    fn now(&self) -> SystemTime {
-        let ahead = *self.seconds_ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        let by = Duration::from_secs(ahead.unsigned_abs());
-        if ahead < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
     }
 }
