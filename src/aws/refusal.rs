@@ -51,6 +51,10 @@ const SIGNATURE_CODES: [&str; 3] = ["InvalidSignatureException", "SignatureDoesN
 /// AWS's own SDKs take a clock that is further off for the reason. Services allow five minutes, S3 allows fifteen.
 const MAX_SKEW_SECONDS: u64 = 4 * 60;
 
+/// The codes of S3's refusals whose body names the bucket's region, as botocore knows them.
+const REGION_CODES: [&str; 3] =
+    ["PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"];
+
 /// A service's answer that refuses a request.
 #[derive(Debug, Clone)]
 pub struct Refusal {
@@ -64,6 +68,8 @@ pub struct Refusal {
     pub(super) request_id: String,
     /// Seconds by which the service's clock is ahead of this machine's.
     pub(super) seconds_ahead: i64,
+    /// The region that S3 names for the bucket.
+    pub(super) region: Option<String>,
     /// The pause that the service asks for.
     pub(super) retry_after: Option<Duration>,
     /// Whether it refuses a login, so that the call itself was never made.
@@ -95,17 +101,20 @@ impl Refusal {
         // A REST service sends `UnauthorizedException:http://…` in a header.
         let named = || Some(header("x-amzn-errortype")?.split(':').next()?.to_owned());
         let code = said(&["Code", "__type", "error"]).or_else(named).unwrap_or_else(|| format!("HTTP {status}"));
+        // A JSON service sends `com.amazonaws.acm#ResourceNotFoundException`.
+        let code = code.rsplit('#').next().unwrap_or_default().to_owned();
+        let region = || said(&["Region"]).filter(|_| REGION_CODES.contains(&code.as_str()));
         Self {
             status,
-            // A JSON service sends `com.amazonaws.acm#ResourceNotFoundException`.
-            code: code.rsplit('#').next().unwrap_or_default().to_owned(),
             message: said(&["Message", "message", "error_description"]).unwrap_or_else(|| "it gives no reason".into()),
             request_id: said(&["RequestId", "RequestID"])
                 .or_else(|| header("x-amzn-requestid").or_else(|| header("x-amz-request-id")).map(str::to_owned))
                 .unwrap_or_else(|| "none".into()),
+            region: header("x-amz-bucket-region").map(str::to_owned).or_else(region),
             seconds_ahead: header("date").map_or(0, seconds_ahead),
             retry_after: header(RETRY_AFTER.as_str()).and_then(|value| retry_after(value, SystemTime::now())),
             is_of_login: false,
+            code,
         }
     }
 

@@ -18,6 +18,7 @@ use reqwest::{Method, header::HeaderMap};
 
 use self::request::S3Request;
 pub(crate) use self::{
+    address::check_bucket,
     checksum::{Checksum, RunningChecksum},
     object::{Answer, Promise, S3Object},
 };

@@ -6,7 +6,10 @@ use anyhow::{Result, bail, ensure};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::value::{AbsPath, printable};
+use crate::{
+    aws::s3::check_bucket,
+    value::{AbsPath, printable},
+};
 
 /// A place that bytes come from, written as a URL: `https://host/path`, `http://host/path`,
 /// `s3://bucket/key` (optionally `?versionId=…`), `file:///absolute/path`.
@@ -49,6 +52,7 @@ impl FromStr for Source {
                     None => (rest, None),
                 };
                 let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+                check_bucket(bucket)?;
                 ensure!(!bucket.is_empty() && !key.is_empty(), "an S3 source is s3://bucket/key");
                 Ok(Self::S3 { bucket: bucket.into(), key: key.into(), version })
             }

@@ -6,7 +6,10 @@ use aws_config::Region;
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{PayloadChecksumKind, PercentEncodingMode, SigningSettings, UriPathNormalizationMode};
 use percent_encoding::utf8_percent_encode;
-use reqwest::{Method, Request, Response, header::HeaderName};
+use reqwest::{
+    Method, Request, Response,
+    header::{CONTENT_LENGTH, HeaderName},
+};
 
 use super::{
     S3,
@@ -85,6 +88,9 @@ impl<'a> S3Request<'a> {
         }
         if !self.body.is_empty() {
             *request.body_mut() = Some(self.body.clone().into());
+        } else if self.method == Method::PUT {
+            // The client sends no length of an empty body, and S3 requires one.
+            _ = request.headers_mut().insert(CONTENT_LENGTH, 0.into());
         }
         Ok(request)
     }
@@ -96,28 +102,23 @@ impl S3 {
         // The same metadata service gives both. While it is away, the fallback would be a wrong region.
         let credentials = self.credentials(request.bucket).await?;
         let region = self.region(request.bucket).await;
-        let mut response = self.send_to(request, &region, credentials.clone()).await?;
-        if let Some(region) = self.other_region(request.bucket, &region, &response) {
-            response = self.send_to(request, &region, credentials).await?;
+        let mut answer = self.send_to(request, &region, credentials.clone()).await;
+        if let Err(NotDone::Refused(refusal)) = &answer
+            && let Some(other) = self.other_region(request.bucket, &region, refusal)
+        {
+            answer = self.send_to(request, &other, credentials).await;
         }
-        let status = response.status();
-        tracing::debug!(target: "glovo_bootstrap::aws", "s3 {} {}", request.method, status.as_u16());
-        if status.is_success() {
-            return Ok(response);
-        }
-        if request.method == Method::HEAD && matches!(status.as_u16(), 400 | 403) {
+        match answer {
             // Its answer has no body. Boto3 has the same trouble: <https://github.com/boto/boto3/issues/2598>.
-            match Box::pin(self.send(&request.by_get())).await {
-                Err(NotDone::Refused(refusal)) if refusal.status == status.as_u16() => {
-                    return Err(NotDone::Refused(refusal));
-                }
-                _ => {}
+            Err(NotDone::Refused(refusal)) if request.method == Method::HEAD && matches!(refusal.status, 400 | 403) => {
+                let explained = match Box::pin(self.send(&request.by_get())).await {
+                    Err(NotDone::Refused(explained)) if explained.status == refusal.status => explained,
+                    _ => refusal,
+                };
+                Err(NotDone::Refused(explained))
             }
+            answer => answer,
         }
-        let headers = response.headers().clone();
-        // The status alone is enough for a refusal.
-        let body = text(response, |error| self.account.network.clients.explain(&error)).await.unwrap_or_default();
-        Err(NotDone::Refused(Refusal::read(status.as_u16(), &headers, &body)))
     }
 
     async fn send_to(
@@ -125,7 +126,7 @@ impl S3 {
         request: &S3Request<'_>,
         region: &Region,
         credentials: Credentials,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, NotDone> {
         let cannot = |error: anyhow::Error| {
             Failure::Permanent(Fault::new("the request to S3 cannot be built; nothing was sent").caused_by(error))
         };
@@ -144,7 +145,17 @@ impl S3 {
         let clients = &self.account.network.clients;
         let client = Sender::new(clients.clone()).client(signed.url());
         let client = client.map_err(|error| Failure::Permanent(Fault::new("no client").caused_by(error)))?;
-        client.execute(signed).await.map_err(|error| clients.explain(&error))
+        let explain = |error: reqwest::Error| clients.explain(&error);
+        let response = client.execute(signed).await.map_err(explain)?;
+        let status = response.status();
+        tracing::debug!(target: "glovo_bootstrap::aws", "s3 {} {}", request.method, status.as_u16());
+        if status.is_success() {
+            return Ok(response);
+        }
+        let headers = response.headers().clone();
+        // The status alone is enough for a refusal.
+        let body = text(response, explain).await.unwrap_or_default();
+        Err(NotDone::Refused(Refusal::read(status.as_u16(), &headers, &body)))
     }
 
     /// Returns the credentials for a request.
@@ -161,11 +172,10 @@ impl S3 {
     }
 
     /// Returns the region that a refusal names for the bucket, if it is another one, and remembers it.
-    fn other_region(&self, bucket: &str, asked: &Region, answer: &Response) -> Option<Region> {
-        let named = answer.headers().get("x-amz-bucket-region").filter(|_| !answer.status().is_success())?;
-        let region = named.to_str().ok().filter(|region| *region != asked.as_ref())?;
+    fn other_region(&self, bucket: &str, asked: &Region, refusal: &Refusal) -> Option<Region> {
+        let region = refusal.region.as_ref().filter(|region| *region != asked.as_ref())?;
         tracing::debug!(bucket, region, "the bucket is in another region");
-        let region = Region::new(region.to_owned());
+        let region = Region::new(region.clone());
         let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
         _ = regions.insert(bucket.to_owned(), region.clone());
         Some(region)

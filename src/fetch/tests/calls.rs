@@ -1,6 +1,12 @@
 //! Calls of services other than S3: whose credentials, region and clock they have.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
 
 use aws_config::SdkConfig;
 use aws_smithy_types::date_time::{DateTime, Format};
@@ -10,7 +16,10 @@ use super::{
     server::{Reply, Request, Server},
     told,
 };
-use crate::aws::{answer::Element, query::Call, service::SSM};
+use crate::{
+    aws::{answer::Element, query::Call, service::SSM},
+    net::retry::Patience,
+};
 
 const PARAMETER: &str = r#"{"Parameter": {"Name": "/app/db", "Value": "v", "Version": 1}}"#;
 
@@ -133,4 +142,29 @@ fn a_wrong_key_is_no_wrong_clock() {
     let (code, told) = told(read(&s3::bench(&server)));
     assert_eq!((code, server.requests().len()), (1, 1), "{told}");
     assert!(told.contains("check the credentials"), "{told}");
+}
+
+#[test]
+fn a_store_that_answers_again_is_asked_again() {
+    let is_away = Arc::new(AtomicBool::new(false));
+    let away = is_away.clone();
+    let server =
+        Server::start(move |_, _| if away.load(Relaxed) { Reply::new(503, &[], "") } else { Reply::ok(PARAMETER) });
+    let bench = s3::bench(&server);
+    let read = |name: &str, patience| {
+        let source = format!("ssm:///app/{name}").parse().unwrap();
+        bench.system.secret(&source, patience).map(|read| read.version)
+    };
+    assert_eq!(read("known", Patience::Full).unwrap(), "1");
+    is_away.store(true, Relaxed);
+    assert!(read("other", Patience::Short).is_err());
+    let asked = server.requests().len();
+    assert!(read("third", Patience::Short).is_err());
+    assert_eq!(server.requests().len(), asked, "it is not waited for again");
+    // A secret that was read needs no store.
+    assert_eq!(read("known", Patience::Short).unwrap(), "1");
+    is_away.store(false, Relaxed);
+    assert!(read("third", Patience::Short).is_err());
+    assert_eq!(read("other", Patience::Full).unwrap(), "1");
+    assert_eq!(read("third", Patience::Short).unwrap(), "1");
 }

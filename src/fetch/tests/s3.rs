@@ -1,7 +1,9 @@
 //! `s3` sources against a server that answers with errors of S3.
 
 mod heads;
+mod lists;
 mod place;
+mod uploads;
 
 use std::{
     io::{Read, Write},
