@@ -196,7 +196,8 @@ impl Call {
             return Ok(answer.map_err(unreadable)?);
         }
         // The status alone is enough for a refusal.
-        Err(NotDone::Refused(Refusal::read(status.as_u16(), &headers, &body.unwrap_or_default())))
+        let refusal = Refusal::read(status.as_u16(), &headers, &body.unwrap_or_default());
+        Err(NotDone::Refused(refusal.in_region(&region)))
     }
 
     async fn attempt(&self, account: &Account) -> Result<Element, Failure> {

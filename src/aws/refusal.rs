@@ -8,7 +8,7 @@ use std::{
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-use super::answer::Element;
+use super::{answer::Element, partition::Partition};
 use crate::{
     error::Fault,
     net::{
@@ -51,6 +51,8 @@ const SIGNATURE_CODES: [&str; 3] = ["InvalidSignatureException", "SignatureDoesN
 /// AWS's own SDKs take a clock that is further off for the reason. Services allow five minutes, S3 allows fifteen.
 const MAX_SKEW_SECONDS: u64 = 4 * 60;
 
+/// The longest part of a service's message in one line.
+const MAX_MESSAGE_CHARACTERS: usize = 600;
 /// The codes of S3's refusals whose body names the bucket's region, as botocore knows them.
 const REGION_CODES: [&str; 3] =
     ["PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"];
@@ -68,6 +70,8 @@ pub struct Refusal {
     pub(super) request_id: String,
     /// Seconds by which the service's clock is ahead of this machine's.
     pub(super) seconds_ahead: i64,
+    /// The partition of the region that was asked, for ARNs in hints.
+    pub(crate) partition: &'static str,
     /// The region that S3 names for the bucket.
     pub(super) region: Option<String>,
     /// The pause that the service asks for.
@@ -114,6 +118,7 @@ impl Refusal {
             seconds_ahead: header("date").map_or(0, seconds_ahead),
             retry_after: header(RETRY_AFTER.as_str()).and_then(|value| retry_after(value, SystemTime::now())),
             is_of_login: false,
+            partition: Partition::of("").id,
             code,
         }
     }
@@ -140,6 +145,17 @@ impl Refusal {
     /// neither the time nor the login is the reason.
     pub(crate) fn is_lasting(&self) -> bool {
         !self.is_temporary() && !self.is_expiry() && !self.is_of_time() && !self.is_of_login
+    }
+
+    /// Returns the refusal of a service in a region.
+    pub(super) fn in_region(self, region: &str) -> Self {
+        Self { partition: Partition::of(region).id, ..self }
+    }
+
+    /// Returns the code, the service's own words and the id of the request in one line.
+    pub(super) fn words(&self) -> String {
+        let message: String = self.message.chars().take(MAX_MESSAGE_CHARACTERS).collect();
+        format!("{}: {message}, request id {}", self.code, self.request_id)
     }
 
     /// Returns the refusal of a login.

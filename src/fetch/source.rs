@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     aws::s3::check_bucket,
-    value::{AbsPath, printable},
+    value::{AbsPath, Sha256, printable},
 };
 
 /// A place that bytes come from, written as a URL: `https://host/path`, `http://host/path`,
@@ -69,6 +69,18 @@ impl TryFrom<String> for Source {
     }
 }
 
+impl Source {
+    /// Returns a text that no other source has: the URL, with a digest of its query, which may hold a signature or a token.
+    pub fn id(&self) -> String {
+        let query = match self {
+            Self::Http(url) => url.split('#').next().and_then(|url| url.split_once('?')).map(|(_, query)| query),
+            Self::S3 { version, .. } => version.as_deref(),
+            Self::File(_) => None,
+        };
+        query.map_or_else(|| self.to_string(), |query| format!("{self}?sha256={}", Sha256::of(query.as_bytes())))
+    }
+}
+
 /// The URL without its query string, which may hold a signature or a token.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,6 +106,11 @@ impl Sources {
     /// Returns the sources in the order in which they are tried; at least one.
     pub fn all(&self) -> &[Source] {
         &self.0
+    }
+
+    /// Returns a text that no other sources have, without their queries.
+    pub fn id(&self) -> String {
+        self.0.iter().map(Source::id).collect::<Vec<_>>().join(" or ")
     }
 
     /// Returns the path if the source is a file of the machine.

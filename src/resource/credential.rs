@@ -188,9 +188,12 @@ impl ServiceCredential {
         let (path, file) = (self.name.0.clone(), self.file());
         Ok(Some(Change::new("keep an encrypted copy for the next boot", move |system: &System| {
             state::make_directory(system.root())?;
-            system.root().remove(&copy)?;
-            _ = system.host.run_checked(&systemd_creds("encrypt", &path, &path, &copy))?;
-            system.root().own_file(&copy, Ownership { uid: 0, gid: 0, mode: 0o600 }, FileType::Regular)?;
+            // Until the new copy is complete, the earlier one stays.
+            let new: AbsPath = format!("{copy}.new").parse()?;
+            system.root().remove(&new)?;
+            _ = system.host.run_checked(&systemd_creds("encrypt", &path, &path, &new))?;
+            system.root().own_file(&new, Ownership { uid: 0, gid: 0, mode: 0o600 }, FileType::Regular)?;
+            system.root().rename_beside(&new, &copy)?;
             file.written_version(system).map_or(Ok(()), |version| state::write(system.root(), &note, &version))
         })))
     }

@@ -10,8 +10,10 @@ pub(super) fn explain_listing(refusal: &Refusal, prefix: S3Object<'_>, who: &str
         return explain(refusal, prefix, Some(who));
     }
     let fault = Fault::new(format!(
-        "{who} is not allowed s3:ListBucket on arn:aws:s3:::{} (S3: {}, request id {})",
-        prefix.bucket, refusal.code, refusal.request_id
+        "{who} is not allowed s3:ListBucket on arn:{}:s3:::{} (S3: {})",
+        refusal.partition,
+        prefix.bucket,
+        refusal.words()
     ));
     fault.hint(
         "allow it in the role's or the bucket's policy; objects that are named one by one need s3:GetObject alone",
@@ -22,7 +24,8 @@ pub(super) fn explain_listing(refusal: &Refusal, prefix: S3Object<'_>, who: &str
 pub(super) fn explain(refusal: &Refusal, object: S3Object<'_>, identity: Option<&str>) -> Fault {
     let S3Object { bucket, key, version } = object;
     let who = identity.unwrap_or("this machine");
-    let fault = |text: String| Fault::new(format!("{text} (S3: {}, request id {})", refusal.code, refusal.request_id));
+    let fault = |text: String| Fault::new(format!("{text} (S3: {})", refusal.words()));
+    let bucket_arn = format!("arn:{}:s3:::{bucket}", refusal.partition);
     match (refusal.code.as_str(), refusal.status) {
         ("NoSuchBucket", _) => {
             fault(format!("there is no bucket {bucket}")).hint("check the name, and the AWS partition (aws, aws-cn)")
@@ -38,9 +41,9 @@ pub(super) fn explain(refusal: &Refusal, object: S3Object<'_>, identity: Option<
         ("InvalidObjectState", _) => fault(format!("{key} is archived")).hint("restore it: aws s3api restore-object"),
         (_, 403) => {
             let action = if version.is_some() { "s3:GetObjectVersion" } else { "s3:GetObject" };
-            fault(format!("{who} is not allowed {action} on arn:aws:s3:::{bucket}/{key}")).hint(format!(
+            fault(format!("{who} is not allowed {action} on {bucket_arn}/{key}")).hint(format!(
                 "allow it in the role's or the bucket's policy, and kms:Decrypt if the object is encrypted with a KMS \
-                 key; without s3:ListBucket on arn:aws:s3:::{bucket} a missing key looks the same"
+                 key; without s3:ListBucket on {bucket_arn} a missing key looks the same"
             ))
         }
         (_, status) => fault(format!("S3 answered {status}")),

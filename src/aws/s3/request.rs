@@ -18,6 +18,7 @@ use super::{
 use crate::{
     aws::{
         answer::text,
+        partition::Partition,
         query::{NotDone, RESERVED},
         refusal::Refusal,
         sender::Sender,
@@ -155,12 +156,14 @@ impl S3 {
         let headers = response.headers().clone();
         // The status alone is enough for a refusal.
         let body = text(response, explain).await.unwrap_or_default();
-        Err(NotDone::Refused(Refusal::read(status.as_u16(), &headers, &body)))
+        Err(NotDone::Refused(Refusal::read(status.as_u16(), &headers, &body).in_region(region.as_ref())))
     }
 
     /// Returns the credentials for a request.
     pub(super) async fn credentials(&self, bucket: &str) -> Result<Credentials, Failure> {
-        self.account.credentials(&format!("allows s3:GetObject on arn:aws:s3:::{bucket}/*")).await
+        let region = self.account.config().await.region().map_or("", AsRef::as_ref);
+        let partition = Partition::of(region).id;
+        self.account.credentials(&format!("allows s3:GetObject on arn:{partition}:s3:::{bucket}/*")).await
     }
 
     async fn region(&self, bucket: &str) -> Region {

@@ -95,10 +95,10 @@ impl S3 {
                 None => allow.to_owned(),
                 Some(owner) => format!("{allow}; or the bucket does not belong to account {owner} (--bucket-owner)"),
             };
-            return Failure::Permanent(
-                Fault::new(format!("the access key {who} is not allowed s3:PutObject on arn:aws:s3:::{bucket}/{key}"))
-                    .hint(hint),
-            );
+            let arn = format!("arn:{}:s3:::{bucket}/{key}", refusal.partition);
+            let words = refusal.words();
+            let fault = format!("the access key {who} is not allowed s3:PutObject on {arn} (S3: {words})");
+            return Failure::Permanent(Fault::new(fault).hint(hint));
         }
         self.explain(S3Object { bucket, key, version: None }, error).await
     }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_config::SdkConfig;
+use aws_config::{Region, SdkConfig};
 use aws_smithy_types::date_time::{DateTime, Format};
 
 use super::{
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     aws::{answer::Element, query::Call, service::SSM},
     net::retry::Patience,
+    secrets::path::ParameterPath,
 };
 
 const PARAMETER: &str = r#"{"Parameter": {"Name": "/app/db", "Value": "v", "Version": 1}}"#;
@@ -167,4 +168,24 @@ fn a_store_that_answers_again_is_asked_again() {
     assert!(read("third", Patience::Short).is_err());
     assert_eq!(read("other", Patience::Full).unwrap(), "1");
     assert_eq!(read("third", Patience::Short).unwrap(), "1");
+}
+
+#[test]
+fn a_refused_secret_is_named_by_its_partition() {
+    let server = Server::start(|_, _| refusal("AccessDeniedException", "no", ""));
+    let mut bench = s3::bench(&server);
+    bench.rewire(|settings| {
+        let config = settings.aws.take().unwrap().into_builder();
+        settings.aws = Some(config.region(Region::new("us-gov-west-1")).build());
+    });
+    for (source, arn) in [
+        ("ssm:///app/db", "arn:aws-us-gov:ssm:*:*:parameter/app/db"),
+        ("secretsmanager://db", "arn:aws-us-gov:secretsmanager:*:*:secret:db-??????"),
+    ] {
+        let (_, told) = told(bench.system.secret(&source.parse().unwrap(), Patience::Full).map(drop));
+        assert!(told.contains(arn), "{told}");
+    }
+    let path = ParameterPath::named("ssm:///app/").unwrap().unwrap();
+    let (_, told) = told(bench.system.parameters_below(&path, false));
+    assert!(told.contains("arn:aws-us-gov:ssm:*:*:parameter/app/*"), "{told}");
 }

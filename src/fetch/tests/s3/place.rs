@@ -6,10 +6,13 @@ use aws_config::Region;
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 
 use super::{KEY_ID, OBJECT, SECRET, config, instance, pass_on, region, role};
-use crate::fetch::tests::{
-    Bench, BenchSettings, metadata,
-    server::{Reply, Server},
-    settings, text,
+use crate::{
+    aws::s3::upload::Upload,
+    fetch::tests::{
+        Bench, BenchSettings, metadata,
+        server::{Reply, Server},
+        settings, text,
+    },
 };
 
 /// Starts a metadata service of an instance with a role, in a region of China.
@@ -58,4 +61,41 @@ fn an_empty_region_is_none() {
     bench.rewire(|settings| in_region(settings, Some("")));
     assert_eq!(text(bench.fetch(OBJECT).unwrap()), "jar");
     assert_eq!(server.requests().iter().map(region).collect::<Vec<_>>(), ["cn-north-1", "us-east-1"]);
+}
+
+#[test]
+fn a_refusal_is_told_in_s3_s_words_and_the_partition_s_arns() {
+    let answer = |status: u16, code: &str, message: &str| {
+        Reply::new(status, &[], format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>"))
+    };
+    let in_china = |reply: Reply| {
+        let server = Server::replies(vec![reply]);
+        let mut bench = instance(&server, &service());
+        bench.rewire(|settings| in_region(settings, Some("cn-north-1")));
+        bench
+    };
+    let words = "User: arn:aws-cn:sts::1:assumed-role/app is not authorized to perform: s3:GetObject";
+    let (_, told) = in_china(answer(403, "AccessDenied", words)).refused(OBJECT);
+    assert!(told.contains(&format!("on arn:aws-cn:s3:::artifacts/app/app.jar (S3: AccessDenied: {words}, ")), "{told}");
+    assert!(told.contains("without s3:ListBucket on arn:aws-cn:s3:::artifacts "), "{told}");
+    let words = "arn:aws-cn:kms:cn-north-1:1:key/k is disabled.";
+    let (_, told) = in_china(answer(400, "KMS.DisabledException", words)).refused(OBJECT);
+    assert!(told.contains(words), "{told}");
+    // A message may have anything in it.
+    let (_, told) = in_china(answer(400, "InvalidRequest", "\u{9b}31m wJalrXUtnFEMIEXAMPLEKEY")).refused(OBJECT);
+    assert!(!told.contains(SECRET) && !told.contains('\u{9b}'), "{told}");
+
+    let bench = in_china(answer(403, "AccessDenied", "no"));
+    let told_of = |result| crate::fetch::tests::told(result).1;
+    let told = told_of(bench.system.aws.list(&bench.system.host, &"s3://artifacts/".parse().unwrap()).map(drop));
+    assert!(told.contains("s3:ListBucket on arn:aws-cn:s3:::artifacts (S3: AccessDenied: no, "), "{told}");
+    let upload = Upload { bucket: "artifacts".into(), key: "k".into(), body: vec![1] };
+    let told = told_of(bench.system.aws.upload(&bench.system.host, upload).map(drop));
+    assert!(told.contains("s3:PutObject on arn:aws-cn:s3:::artifacts/k (S3: AccessDenied: no, "), "{told}");
+
+    let gone = metadata::service(|_| None);
+    let mut bench = instance(&Server::replies(vec![Reply::ok("")]), &gone);
+    bench.rewire(|settings| in_region(settings, Some("cn-north-1")));
+    let (_, told) = bench.refused(OBJECT);
+    assert!(told.contains("allows s3:GetObject on arn:aws-cn:s3:::artifacts/*"), "{told}");
 }
