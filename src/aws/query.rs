@@ -20,7 +20,7 @@ use super::{
     account::Account,
     answer::{Element, text},
     clock::AwsClock,
-    refusal::Refusal,
+    refusal::{NotDone, Refusal},
     sender::Sender,
     service::{AwsService, Protocol},
     signature::Signer,
@@ -47,21 +47,6 @@ pub(super) struct Caller<'a> {
     pub(super) region: &'a str,
     /// The credentials that sign the request; `None` if it needs none.
     pub(super) credentials: Option<Credentials>,
-}
-
-/// Why a call was not done.
-#[derive(Debug)]
-pub(super) enum NotDone {
-    /// The service refuses it.
-    Refused(Refusal),
-    /// It was not sent, or no answer came.
-    Failed(Failure),
-}
-
-impl From<Failure> for NotDone {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
 }
 
 /// A call of a service.
@@ -171,33 +156,24 @@ impl Call {
     pub(super) async fn send(&self, caller: Caller<'_>) -> Result<Element, NotDone> {
         let Caller { network, clock, config, region, credentials } = caller;
         let (endpoint, region) = self.service.endpoint.find(region, config).map_err(Failure::Permanent)?;
+        let now = clock.now();
         let request = match credentials {
-            Some(credentials) => self.sign(endpoint, (&region, clock.now()), credentials, None),
+            Some(credentials) => self.sign(endpoint, (&region, now), credentials, None),
             None => self.unsigned(endpoint).map(|(request, _)| request),
         };
         let request = request.map_err(|error| {
             Failure::Permanent(Fault::new("the request to AWS cannot be built; nothing was sent").caused_by(error))
         })?;
-        let client = Sender::new(network.clients.clone()).client(request.url());
-        let client = client.map_err(|error| Failure::Permanent(Fault::new("no client").caused_by(error)))?;
-        let explain = |error: reqwest::Error| network.clients.explain(&error);
-        let response = client.execute(request).await.map_err(explain)?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = text(response, explain).await;
-        tracing::debug!(target: "glovo_bootstrap::aws", "{} {} {}", self.service.name(), self.operation, status.as_u16());
-        if status.is_success() {
-            let body = body?;
-            let answer = match self.service.protocol {
-                Protocol::Json(_) => Element::of_json(&body),
-                _ => Element::of_xml(&body),
-            };
-            let unreadable =
-                |error: anyhow::Error| Failure::transient(Fault::new("the answer can't be read").caused_by(error));
-            return Ok(answer.map_err(unreadable)?);
-        }
-        // The status alone is enough for a refusal.
-        let refusal = Refusal::read(status.as_u16(), &headers, &body.unwrap_or_default());
-        Err(NotDone::Refused(refusal.in_region(&region)))
+        let sent = Sender::new(network.clients.clone()).send_once(request, self, now).await;
+        let response = sent.map_err(|error| error.in_region(&region))?;
+        let body = text(response, |error| network.clients.explain(&error)).await?;
+        let answer = match self.service.protocol {
+            Protocol::Json(_) => Element::of_json(&body),
+            _ => Element::of_xml(&body),
+        };
+        let unreadable =
+            |error: anyhow::Error| Failure::transient(Fault::new("the answer can't be read").caused_by(error));
+        Ok(answer.map_err(unreadable)?)
     }
 
     async fn attempt(&self, account: &Account) -> Result<Element, Failure> {

@@ -57,6 +57,31 @@ const MAX_MESSAGE_CHARACTERS: usize = 600;
 const REGION_CODES: [&str; 3] =
     ["PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"];
 
+/// Why a call was not done.
+#[derive(Debug)]
+pub(super) enum NotDone {
+    /// The service refuses it.
+    Refused(Refusal),
+    /// It was not sent, or no answer came.
+    Failed(Failure),
+}
+
+impl NotDone {
+    /// Returns the error of a call in a region.
+    pub(super) fn in_region(self, region: &str) -> Self {
+        match self {
+            Self::Refused(refusal) => Self::Refused(Refusal { partition: Partition::of(region).id, ..refusal }),
+            failed @ Self::Failed(_) => failed,
+        }
+    }
+}
+
+impl From<Failure> for NotDone {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 /// A service's answer that refuses a request.
 #[derive(Debug, Clone)]
 pub struct Refusal {
@@ -70,6 +95,8 @@ pub struct Refusal {
     pub(super) request_id: String,
     /// Seconds by which the service's clock is ahead of this machine's.
     pub(super) seconds_ahead: i64,
+    /// Seconds by which it is ahead of the request's time.
+    skew: i64,
     /// The partition of the region that was asked, for ARNs in hints.
     pub(crate) partition: &'static str,
     /// The region that S3 names for the bucket.
@@ -94,14 +121,16 @@ impl Refusal {
         error.chain().find_map(|cause| cause.downcast_ref())
     }
 
-    /// Reads the answer to a refused query call.
-    pub(crate) fn read(status: u16, headers: &HeaderMap, body: &str) -> Self {
+    /// Reads the refusal of a request that was made at this time.
+    pub(crate) fn read(status: u16, headers: &HeaderMap, body: &str, now: SystemTime) -> Self {
         let answer = Element::of_xml(body).or_else(|_| Element::of_json(body)).unwrap_or_default();
         let said = |names: &[&str]| {
             let found = names.iter().find_map(|name| answer.anywhere(name));
             found.map(|element| element.text.trim().to_owned()).filter(|text| !text.is_empty())
         };
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let seconds_ahead =
+            |of: SystemTime| header("date").and_then(|date| seconds_until(date, of)).unwrap_or_default();
         // A REST service sends `UnauthorizedException:http://…` in a header.
         let named = || Some(header("x-amzn-errortype")?.split(':').next()?.to_owned());
         let code = said(&["Code", "__type", "error"]).or_else(named).unwrap_or_else(|| format!("HTTP {status}"));
@@ -115,8 +144,9 @@ impl Refusal {
                 .or_else(|| header("x-amzn-requestid").or_else(|| header("x-amz-request-id")).map(str::to_owned))
                 .unwrap_or_else(|| "none".into()),
             region: header("x-amz-bucket-region").map(str::to_owned).or_else(region),
-            seconds_ahead: header("date").map_or(0, seconds_ahead),
-            retry_after: header(RETRY_AFTER.as_str()).and_then(|value| retry_after(value, SystemTime::now())),
+            seconds_ahead: seconds_ahead(SystemTime::now()),
+            skew: seconds_ahead(now),
+            retry_after: header(RETRY_AFTER.as_str()).and_then(|value| retry_after(value, now)),
             is_of_login: false,
             partition: Partition::of("").id,
             code,
@@ -138,18 +168,13 @@ impl Refusal {
         let says_so = || ["Signature expired", "not yet current"].iter().any(|words| self.message.contains(words));
         SKEW_CODES.contains(&self.code.as_str())
             || (SIGNATURE_CODES.contains(&self.code.as_str())
-                && (says_so() || self.seconds_ahead.unsigned_abs() > MAX_SKEW_SECONDS))
+                && (says_so() || self.skew.unsigned_abs() > MAX_SKEW_SECONDS))
     }
 
     /// Returns whether the same request will be refused again until the request, the account or a permission is another one:
     /// neither the time nor the login is the reason.
     pub(crate) fn is_lasting(&self) -> bool {
         !self.is_temporary() && !self.is_expiry() && !self.is_of_time() && !self.is_of_login
-    }
-
-    /// Returns the refusal of a service in a region.
-    pub(super) fn in_region(self, region: &str) -> Self {
-        Self { partition: Partition::of(region).id, ..self }
     }
 
     /// Returns the code, the service's own words and the id of the request in one line.
@@ -174,36 +199,33 @@ impl Refusal {
     }
 }
 
-/// Returns the seconds by which a `Date` header is ahead of this machine's clock.
-fn seconds_ahead(date: &str) -> i64 {
-    seconds_until(date, SystemTime::now()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(status: u16, body: &str) -> Refusal {
+        Refusal::read(status, &HeaderMap::new(), body, SystemTime::now())
+    }
+
     #[test]
     fn every_service_says_no_in_its_own_way() {
-        let headers = HeaderMap::new();
         let query = "<ErrorResponse><Error><Type>Sender</Type><Code>ValidationError</Code><Message>No.</Message></Error>\
                      <RequestId>r-1</RequestId></ErrorResponse>";
-        let refusal = Refusal::read(400, &headers, query);
+        let refusal = read(400, query);
         assert_eq!(refusal.to_string(), "ValidationError: No. (HTTP 400, request id r-1)");
         let ec2 = "<Response><Errors><Error><Code>InvalidAMIID.NotFound</Code><Message>gone</Message></Error></Errors>\
                    <RequestID>r-2</RequestID></Response>";
-        assert_eq!(Refusal::read(400, &headers, ec2).code, "InvalidAMIID.NotFound");
+        assert_eq!(read(400, ec2).code, "InvalidAMIID.NotFound");
         let json = r#"{"__type": "com.amazonaws.acm#ResourceNotFoundException", "message": "gone"}"#;
-        assert_eq!(Refusal::read(400, &headers, json).code, "ResourceNotFoundException");
-        assert_eq!(Refusal::read(502, &headers, "<html>bad gateway").code, "HTTP 502");
+        assert_eq!(read(400, json).code, "ResourceNotFoundException");
+        assert_eq!(read(502, "<html>bad gateway").code, "HTTP 502");
     }
 
     #[test]
     fn codes_that_other_clients_retry_are_temporary() {
-        let headers = HeaderMap::new();
         let is_temporary = |code: &str| {
             let body = format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>");
-            Refusal::read(400, &headers, &body).is_temporary()
+            read(400, &body).is_temporary()
         };
         for code in [
             "IDPCommunicationError",

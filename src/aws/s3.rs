@@ -22,7 +22,7 @@ pub(crate) use self::{
     checksum::{Checksum, RunningChecksum},
     object::{Answer, Promise, S3Object},
 };
-use super::{account::Account, query::NotDone};
+use super::{account::Account, refusal::NotDone};
 use crate::{
     error::Fault,
     net::{range::Range, retry::Failure},

@@ -15,7 +15,7 @@ use super::{S3, address::check_bucket, explanation, object::S3Object, request::S
 use crate::{
     aws::{
         answer::{Element, text},
-        query::NotDone,
+        refusal::NotDone,
     },
     error::Fault,
     net::retry::Failure,

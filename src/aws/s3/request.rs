@@ -17,10 +17,9 @@ use super::{
 };
 use crate::{
     aws::{
-        answer::text,
         partition::Partition,
-        query::{NotDone, RESERVED},
-        refusal::Refusal,
+        query::RESERVED,
+        refusal::{NotDone, Refusal},
         sender::Sender,
         signature::Signer,
     },
@@ -143,20 +142,9 @@ impl S3 {
         let time = self.account.clock.now();
         let signature = Signer { service, region: region.as_ref(), credentials, settings, time };
         signature.sign(&mut signed, &request.body).map_err(cannot)?;
-        let clients = &self.account.network.clients;
-        let client = Sender::new(clients.clone()).client(signed.url());
-        let client = client.map_err(|error| Failure::Permanent(Fault::new("no client").caused_by(error)))?;
-        let explain = |error: reqwest::Error| clients.explain(&error);
-        let response = client.execute(signed).await.map_err(explain)?;
-        let status = response.status();
-        tracing::debug!(target: "glovo_bootstrap::aws", "s3 {} {}", request.method, status.as_u16());
-        if status.is_success() {
-            return Ok(response);
-        }
-        let headers = response.headers().clone();
-        // The status alone is enough for a refusal.
-        let body = text(response, explain).await.unwrap_or_default();
-        Err(NotDone::Refused(Refusal::read(status.as_u16(), &headers, &body).in_region(region.as_ref())))
+        let sender = Sender::new(self.account.network.clients.clone());
+        let sent = sender.send_once(signed, &format!("s3 {}", request.method), time).await;
+        sent.map_err(|error| error.in_region(region.as_ref()))
     }
 
     /// Returns the credentials for a request.

@@ -9,7 +9,7 @@ use super::{
     request::{EXPECTED_OWNER, S3Request},
     text,
 };
-use crate::{aws::query::NotDone, error::Fault, net::retry::Failure, value::Sha256};
+use crate::{aws::refusal::NotDone, error::Fault, net::retry::Failure, value::Sha256};
 
 /// An object to upload.
 #[derive(Debug, Clone)]

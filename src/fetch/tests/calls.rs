@@ -143,6 +143,13 @@ fn a_wrong_key_is_no_wrong_clock() {
     let (code, told) = told(read(&s3::bench(&server)));
     assert_eq!((code, server.requests().len()), (1, 1), "{told}");
     assert!(told.contains("check the credentials"), "{told}");
+
+    // The clock is wrong, too. Once it is corrected, it is no longer the reason.
+    let date = in_an_hour();
+    let server = Server::start(move |_, _| refusal("SignatureDoesNotMatch", "The signature we calculated", &date));
+    let (code, told) = super::told(read(&s3::bench(&server)));
+    assert_eq!((code, server.requests().len()), (1, 2), "{told}");
+    assert!(told.contains("check the credentials"), "{told}");
 }
 
 #[test]
