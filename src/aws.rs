@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod answer;
+mod clock;
 mod endpoint;
 pub(crate) mod identity;
 pub mod login;
@@ -39,7 +40,10 @@ use self::{
 use crate::{
     error::Fault,
     host::Host,
-    net::{retry::Patience, worker::Worker},
+    net::{
+        retry::{Failure, Patience},
+        worker::Worker,
+    },
 };
 
 /// Calls of AWS services. A signal or a deadline ends a call early.
@@ -94,7 +98,8 @@ impl Aws {
     /// Returns the region that calls go to.
     pub fn region(&self, host: &Host) -> Result<String> {
         let account = self.account.clone();
-        self.worker.run(&host.stop, async move { account.region().await.map(str::to_owned) })
+        self.worker
+            .run(&host.stop, async move { account.region().await.map(str::to_owned).map_err(Failure::into_fault) })
     }
 
     /// Returns a fact about this EC2 instance from the metadata service.

@@ -7,6 +7,7 @@
 use std::{
     borrow::Cow,
     cmp::Reverse,
+    collections::BTreeSet,
     sync::{PoisonError, RwLock},
 };
 
@@ -45,18 +46,12 @@ static CURRENT: RwLock<Redaction> = RwLock::new(Redaction { forms: vec![], value
 
 /// Applies a redaction to all later output of this process, besides what is known so far.
 pub fn install(redaction: Redaction) {
-    let mut current = CURRENT.write().unwrap_or_else(PoisonError::into_inner);
-    let mut values = std::mem::take(&mut current.values);
-    values.extend(redaction.values);
-    *current = Redaction::of(values);
+    CURRENT.write().unwrap_or_else(PoisonError::into_inner).add(redaction.values);
 }
 
 /// Removes one more value from all later output of this process. `name` replaces it.
 pub fn learn(name: &str, value: &str) {
-    let mut current = CURRENT.write().unwrap_or_else(PoisonError::into_inner);
-    let mut values = std::mem::take(&mut current.values);
-    values.extend(parts(name, value));
-    *current = Redaction::of(values);
+    CURRENT.write().unwrap_or_else(PoisonError::into_inner).add(parts(name, value));
 }
 
 /// Returns a text without secrets, and without the passwords of URLs. Package managers print those of repositories.
@@ -106,29 +101,52 @@ impl std::fmt::Debug for Redaction {
 impl Redaction {
     /// Makes a redaction of the values of these variables, given by name and value.
     pub fn of_variables<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self::of(variables.into_iter().flat_map(|(name, value)| parts(name, value)).collect())
+        let mut redaction = Self::default();
+        redaction.add(variables.into_iter().flat_map(|(name, value)| parts(name, value)).collect());
+        redaction
     }
 
-    /// Makes a redaction of values, each with its replacement.
-    fn of(mut values: Vec<(String, String)>) -> Self {
+    /// Adds values, each with its replacement. Only the new ones are worked on: a path of Parameter Store may give a
+    /// thousand, one by one.
+    fn add(&mut self, mut values: Vec<(String, String)>) {
         values.retain(|(value, _)| !value.is_empty());
         values.sort();
         values.dedup_by(|one, other| one.0 == other.0);
-        // A replacement must not show a value.
-        let is_told =
-            |name: &str| values.iter().any(|(value, _)| value.len() >= MIN_VALUE_BYTES && name.contains(&**value));
-        let names: Vec<bool> = values.iter().map(|(_, name)| is_told(name)).collect();
-        for ((_, name), is_told) in values.iter_mut().zip(names) {
-            if is_told {
-                *name = LEFT_OUT.into();
-            }
+        values.retain(|(value, name)| !self.knows(value, name));
+        if values.is_empty() {
+            return;
         }
-        values.sort_by_key(|(value, _)| Reverse(value.len()));
+        self.hide_names(&mut values);
         let long = values.iter().filter(|(value, _)| value.len() >= MIN_VALUE_BYTES);
-        let mut forms: Vec<_> =
-            long.flat_map(|(value, name)| forms(value).into_iter().map(|form| (form, name.clone()))).collect();
-        forms.sort_by_key(|(form, _)| Reverse(form.len()));
-        Self { forms, values }
+        self.forms.extend(long.flat_map(|(value, name)| forms(value).into_iter().map(|form| (form, name.clone()))));
+        self.forms.sort_by_key(|(form, _)| Reverse(form.len()));
+        self.values.append(&mut values);
+        self.values.sort_by_key(|(value, _)| Reverse(value.len()));
+    }
+
+    /// Returns whether a value is known. A short one gets the name that says that it is a secret.
+    fn knows(&mut self, value: &str, name: &str) -> bool {
+        let Some((_, known)) = self.values.iter_mut().find(|(known, _)| known == value) else { return false };
+        if value.len() < MIN_VALUE_BYTES && !is_sensitive(known) && is_sensitive(name) {
+            name.clone_into(known);
+        }
+        true
+    }
+
+    /// Hides the names, old and new, that show a value.
+    fn hide_names(&mut self, new: &mut [(String, String)]) {
+        let is_told = |name: &str, values: &[(String, String)]| {
+            values.iter().any(|(value, _)| value.len() >= MIN_VALUE_BYTES && name.contains(&**value))
+        };
+        let old = self.values.iter().map(|(_, name)| name).filter(|name| is_told(name, new));
+        let old: BTreeSet<String> = old.cloned().collect();
+        if !old.is_empty() {
+            let names = self.values.iter_mut().chain(&mut self.forms).map(|(_, name)| name);
+            names.filter(|name| old.contains(*name)).for_each(|name| LEFT_OUT.clone_into(name));
+        }
+        let told: Vec<bool> = new.iter().map(|(_, name)| is_told(name, new) || is_told(name, &self.values)).collect();
+        let names = new.iter_mut().zip(told).filter(|(_, is_told)| *is_told);
+        names.for_each(|((_, name), _)| LEFT_OUT.clone_into(name));
     }
 
     /// Returns a text without the values, which may be plain, in base64, or encoded as in JSON, a URL or a web page.

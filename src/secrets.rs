@@ -71,6 +71,9 @@ impl Secrets {
         may_unwrap: bool,
     ) -> Result<ReadSecret> {
         let store = source.place.store();
+        if self.knows(source) {
+            return self.read_now(host, aws, source, patience, may_unwrap);
+        }
         // Another wait would be as long, and in vain. The caller can do without the answer.
         if patience == Patience::Short
             && let Some(error) = self.away.borrow().get(store)
@@ -83,9 +86,18 @@ impl Secrets {
                 let root = error::again(error);
                 _ = self.away.borrow_mut().insert(store, Rc::new(root));
             }
-            _ => {}
+            // It has answered.
+            _ => _ = self.away.borrow_mut().remove(store),
         }
         read
+    }
+
+    /// Returns whether this run has read a secret, so that its store is not asked.
+    fn knows(&self, source: &SecretSource) -> bool {
+        match VaultPath::of(source) {
+            Some(path) => self.vault.get().is_some_and(|vault| vault.knows(&path)),
+            None => self.documents.borrow().contains_key(&source.place),
+        }
     }
 
     fn read_now(

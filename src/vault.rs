@@ -68,6 +68,8 @@ pub struct Vault {
     patience: Cell<Patience>,
     client: OnceCell<Arc<VaultClient>>,
     session: RefCell<Option<Arc<Session>>>,
+    /// A token that wrapped a secret id, and this secret id, until Vault accepts or denies a login with it.
+    unwrapped: RefCell<Option<(Hidden, Hidden)>>,
     /// The secrets that were read, so that all keys of one secret have one version.
     secrets: RefCell<BTreeMap<SecretName, Rc<KvSecret>>>,
 }
@@ -84,6 +86,7 @@ impl Vault {
             patience: Cell::new(Patience::Full),
             client: OnceCell::new(),
             session: RefCell::default(),
+            unwrapped: RefCell::default(),
             secrets: RefCell::default(),
         }
     }
@@ -100,6 +103,11 @@ impl Vault {
             Ok(VaultValue { value: secret.value(path)?, version: secret.version })
         };
         read().with_context(|| format!("reading {path} from Vault at {address}"))
+    }
+
+    /// Returns whether this run has read the secret of a value.
+    pub fn knows(&self, path: &VaultPath) -> bool {
+        self.secrets.borrow().contains_key(&(path.path.clone(), path.version))
     }
 
     /// Revokes the token of this run's login. The run is over: a failure is only logged.
@@ -198,6 +206,24 @@ impl Vault {
 
     /// Logs in with a wrapped secret id, which works once.
     fn log_in_once(&self, host: &Host, login: &Login, token: Hidden) -> Result<Session> {
+        let held = self.unwrapped.take().filter(|(of, _)| *of == token);
+        let secret_id = match held {
+            Some((_, secret_id)) => secret_id,
+            None => self.unwrap(host, login, token.clone())?,
+        };
+        let session = self.send_login(host, login, Evidence::Value(secret_id.clone()));
+        if session.as_ref().is_err_and(|error| error::class(error) != Class::Permanent) {
+            // Vault gave no answer, and would not unwrap it again.
+            *self.unwrapped.borrow_mut() = Some((token, secret_id));
+            return session;
+        }
+        let session = session?;
+        wrapped::note_login(host.root(), &token)?;
+        Ok(session)
+    }
+
+    /// Returns the secret id that a token wraps.
+    fn unwrap(&self, host: &Host, login: &Login, token: Hidden) -> Result<Hidden> {
         let earlier = wrapped::earlier(host.root(), &token)?;
         if let Earlier::Login(_) = earlier {
             // Vault would only log one more failed unwrap, which looks like an attack.
@@ -209,7 +235,7 @@ impl Vault {
         }
         let time = wrapped::note_attempt(host.root(), &token)?;
         let (client, mount, pace) = (self.client(host)?, login.mount().to_owned(), self.pace());
-        let (token, secret_id) = self.worker.run(&host.stop, async move {
+        self.worker.run(&host.stop, async move {
             // The answer to an attempt of this run may have been lost.
             let is_again = AtomicBool::new(earlier != Earlier::No);
             let unwrapped = client.network.attempts_at(&pace).run(&"the wrapped secret id", || async {
@@ -219,12 +245,8 @@ impl Vault {
                     Unwrap::Failed(failure) => failure,
                 })
             });
-            let secret_id = unwrapped.await?;
-            Ok::<_, Fault>((token, secret_id))
-        })?;
-        let session = self.send_login(host, login, Evidence::Value(secret_id))?;
-        wrapped::note_login(host.root(), &token)?;
-        Ok(session)
+            unwrapped.await
+        })
     }
 
     fn send_login(&self, host: &Host, login: &Login, evidence: Evidence) -> Result<Session> {

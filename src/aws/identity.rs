@@ -10,7 +10,7 @@ use reqwest::{
 };
 
 use super::{account::Account, partition::Partition, query::Call, service::STS};
-use crate::{error::Fault, net::retry::Failure, redaction};
+use crate::{error::Fault, net::retry::Failure};
 
 /// The host that STS has for all regions, and the region that its signatures name.
 const GLOBAL: (&str, &str) = ("sts.amazonaws.com", "us-east-1");
@@ -26,18 +26,17 @@ pub(crate) struct IdentityProof {
 /// Returns the signed request, which is sent by POST. It is for the STS of a region; without one, for the global STS.
 ///
 /// The signature covers `header`. So a service that requires its own name there refuses the proof for another service.
+/// `need` is that of [`Account::credentials`].
 ///
 /// # Errors
 /// If the account has no credentials.
 pub(crate) async fn identity_proof(
     account: &Account,
+    need: &str,
     region: Option<&str>,
     header: Option<(&'static str, String)>,
 ) -> Result<IdentityProof, Failure> {
-    let credentials = account.credentials().await?;
-    if let Some(token) = credentials.session_token() {
-        redaction::learn("AWS session token", token);
-    }
+    let credentials = account.credentials(need).await?;
     let (host, region) = match region {
         Some(region) => (format!("sts.{region}.{}", Partition::of(region).dns_suffix), region),
         None => (GLOBAL.0.to_owned(), GLOBAL.1),
@@ -47,7 +46,7 @@ pub(crate) async fn identity_proof(
     };
     let url: Url = format!("https://{host}/").parse().map_err(|error| failed(anyhow::Error::new(error)))?;
     let call = Call::new(&STS, "GetCallerIdentity");
-    let request = call.sign_with(url, region, credentials, header).map_err(failed)?;
+    let request = call.sign(url, (region, account.clock.now()), credentials, header).map_err(failed)?;
     let header = |(name, value): (&HeaderName, &HeaderValue)| Ok((name.to_string(), value.to_str()?.to_owned()));
     let headers = request.headers().iter().map(header).collect::<Result<_>>().map_err(failed)?;
     let body = request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default();

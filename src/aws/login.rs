@@ -41,7 +41,7 @@ use self::{
     role::Assumption,
     sso::SsoLogin,
 };
-use super::{account::EXPIRY_MARGIN, sender::Sender};
+use super::{account::EXPIRY_MARGIN, clock::AwsClock, sender::Sender};
 use crate::{environment, error::Fault, net::Network, redaction};
 
 /// A person who logs in, once for all connections of a command.
@@ -58,8 +58,23 @@ impl Person {
     }
 
     /// Begins the login with a configuration that has no credentials, unless another connection has begun it.
-    pub(super) fn begin(&self, network: &Arc<Network>, config: &SdkConfig, profile: Option<&String>) -> LoginProvider {
-        let login = || PersonLogin::new(network.clone(), config.clone(), profile.cloned(), self.prompt.clone());
+    pub(super) fn begin(
+        &self,
+        network: &Arc<Network>,
+        clock: &Arc<AwsClock>,
+        config: &SdkConfig,
+        profile: Option<&String>,
+    ) -> LoginProvider {
+        let login = || PersonLogin {
+            network: network.clone(),
+            clock: clock.clone(),
+            config: config.clone(),
+            profile: profile.cloned(),
+            prompt: self.prompt.clone(),
+            held: Mutex::default(),
+            renewal: RwLock::default(),
+            is_of_machine: AtomicBool::new(false),
+        };
         _ = self.login.get_or_init(login);
         LoginProvider(self.login.clone())
     }
@@ -74,6 +89,7 @@ impl Person {
 #[derive(Debug)]
 pub(super) struct PersonLogin {
     network: Arc<Network>,
+    clock: Arc<AwsClock>,
     /// Region and endpoints, without credentials.
     config: SdkConfig,
     /// The profile of the command line.
@@ -87,24 +103,6 @@ pub(super) struct PersonLogin {
 }
 
 impl PersonLogin {
-    /// Returns a login that has loaded nothing.
-    pub(super) fn new(
-        network: Arc<Network>,
-        config: SdkConfig,
-        profile: Option<String>,
-        prompt: Option<Prompt>,
-    ) -> Self {
-        Self {
-            network,
-            config,
-            profile,
-            prompt,
-            held: Mutex::default(),
-            renewal: RwLock::default(),
-            is_of_machine: AtomicBool::new(false),
-        }
-    }
-
     /// Returns valid credentials.
     ///
     /// # Errors
@@ -184,7 +182,8 @@ impl PersonLogin {
     /// Follows the plan of a profile.
     async fn follow(&self, plan: Plan) -> Result<Credentials, Fault> {
         let Plan { base_profile, base, roles } = plan;
-        let assumption = Assumption { network: &self.network, config: &self.config, prompt: self.prompt.as_ref() };
+        let (network, clock, config) = (&*self.network, &*self.clock, &self.config);
+        let assumption = Assumption { network, clock, config, prompt: self.prompt.as_ref() };
         let mut held = match base {
             Base::Static(keys) => {
                 self.set_renewal(format!(
@@ -200,12 +199,10 @@ impl PersonLogin {
             }
             Base::Sso(role) => {
                 self.set_renewal(sso::renewal(&base_profile));
-                let (network, config) = (&*self.network, &self.config);
                 SsoLogin { network, config, profile: &base_profile, role: &role }.credentials().await?
             }
             Base::Console(session) => {
                 self.set_renewal(console::renewal(&base_profile));
-                let (network, config) = (&*self.network, &self.config);
                 ConsoleLogin { network, config, profile: &base_profile, session: &session }.credentials().await?
             }
             Base::Process(line) => {

@@ -166,6 +166,12 @@ impl Metadata {
         self.get(ROLE).await
     }
 
+    /// Returns the instance's region.
+    pub(super) async fn region(&self) -> Result<Option<String>, Failure> {
+        let region = self.get(&format!("{META_DATA}placement/region")).await?;
+        Ok(region.filter(|region| !region.is_empty()))
+    }
+
     /// Returns this role if the credentials are the role's.
     pub(crate) async fn role_holding(&self, access_key_id: &str) -> Option<String> {
         let role = self.role().await.ok()??;

@@ -19,7 +19,8 @@ use serde_json::Value;
 use super::{
     account::Account,
     answer::{Element, text},
-    refusal::Refusal,
+    clock::AwsClock,
+    refusal::{NotDone, Refusal},
     sender::Sender,
     service::{AwsService, Protocol},
     signature::Signer,
@@ -41,25 +42,11 @@ pub(super) const UNRESERVED_PATH: &AsciiSet = &RESERVED.remove(b'/');
 /// Who makes a call, and where.
 pub(super) struct Caller<'a> {
     pub(super) network: &'a Network,
+    pub(super) clock: &'a AwsClock,
     pub(super) config: &'a SdkConfig,
     pub(super) region: &'a str,
     /// The credentials that sign the request; `None` if it needs none.
     pub(super) credentials: Option<Credentials>,
-}
-
-/// Why a call was not done.
-#[derive(Debug)]
-pub(super) enum NotDone {
-    /// The service refuses it.
-    Refused(Refusal),
-    /// It was not sent, or no answer came.
-    Failed(Failure),
-}
-
-impl From<Failure> for NotDone {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
 }
 
 /// A call of a service.
@@ -135,15 +122,11 @@ impl Call {
         }
     }
 
-    fn sign(&self, endpoint: Url, region: &str, credentials: Credentials) -> Result<Request> {
-        self.sign_with(endpoint, region, credentials, None)
-    }
-
-    /// Returns the signed request, with one more header that the signature covers.
-    pub(super) fn sign_with(
+    /// Returns the request, signed for a region and this time. The signature covers one more header, if there is one.
+    pub(super) fn sign(
         &self,
         endpoint: Url,
-        region: &str,
+        (region, time): (&str, SystemTime),
         credentials: Credentials,
         header: Option<(&'static str, String)>,
     ) -> Result<Request> {
@@ -153,7 +136,7 @@ impl Call {
             _ = request.headers_mut().insert(HeaderName::from_static(name), value);
         }
         let (service, settings) = (self.service.name(), SigningSettings::default());
-        let signer = Signer { service, region, credentials, settings, time: SystemTime::now() };
+        let signer = Signer { service, region, credentials, settings, time };
         signer.sign(&mut request, body.as_bytes())?;
         Ok(request)
     }
@@ -171,54 +154,37 @@ impl Call {
 
     /// Sends the call once.
     pub(super) async fn send(&self, caller: Caller<'_>) -> Result<Element, NotDone> {
-        let Caller { network, config, region, credentials } = caller;
+        let Caller { network, clock, config, region, credentials } = caller;
         let (endpoint, region) = self.service.endpoint.find(region, config).map_err(Failure::Permanent)?;
+        let now = clock.now();
         let request = match credentials {
-            Some(credentials) => self.sign(endpoint, &region, credentials),
+            Some(credentials) => self.sign(endpoint, (&region, now), credentials, None),
             None => self.unsigned(endpoint).map(|(request, _)| request),
         };
         let request = request.map_err(|error| {
             Failure::Permanent(Fault::new("the request to AWS cannot be built; nothing was sent").caused_by(error))
         })?;
-        let client = Sender::new(network.clients.clone()).client(request.url());
-        let client = client.map_err(|error| Failure::Permanent(Fault::new("no client").caused_by(error)))?;
-        let explain = |error: reqwest::Error| network.clients.explain(&error);
-        let response = client.execute(request).await.map_err(explain)?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = text(response, explain).await;
-        tracing::debug!(target: "glovo_bootstrap::aws", "{} {} {}", self.service.name(), self.operation, status.as_u16());
-        if status.is_success() {
-            let body = body?;
-            let answer = match self.service.protocol {
-                Protocol::Json(_) => Element::of_json(&body),
-                _ => Element::of_xml(&body),
-            };
-            let unreadable =
-                |error: anyhow::Error| Failure::transient(Fault::new("the answer can't be read").caused_by(error));
-            return Ok(answer.map_err(unreadable)?);
-        }
-        // The status alone is enough for a refusal.
-        Err(NotDone::Refused(Refusal::read(status.as_u16(), &headers, &body.unwrap_or_default())))
+        let sent = Sender::new(network.clients.clone()).send_once(request, self, now).await;
+        let response = sent.map_err(|error| error.in_region(&region))?;
+        let body = text(response, |error| network.clients.explain(&error)).await?;
+        let answer = match self.service.protocol {
+            Protocol::Json(_) => Element::of_json(&body),
+            _ => Element::of_xml(&body),
+        };
+        let unreadable =
+            |error: anyhow::Error| Failure::transient(Fault::new("the answer can't be read").caused_by(error));
+        Ok(answer.map_err(unreadable)?)
     }
 
     async fn attempt(&self, account: &Account) -> Result<Element, Failure> {
-        let region = account.region().await.map_err(Failure::Permanent)?;
-        let (network, config) = (&*account.network, account.config().await);
-        let credentials = Some(account.credentials().await?);
-        let refusal = match self.send(Caller { network, config, region, credentials }).await {
-            Ok(answer) => return Ok(answer),
-            Err(NotDone::Failed(failure)) => return Err(failure),
-            Err(NotDone::Refused(refusal)) => refusal,
-        };
-        let fault = self.refused(&refusal);
-        Err(if refusal.is_expiry() {
-            account.forget_credentials().await;
-            Failure::Unsigned(account.expired(fault))
-        } else if refusal.is_temporary() {
-            refusal.temporary(fault)
-        } else {
-            Failure::Permanent(fault)
-        })
+        let region = account.region().await?;
+        let credentials = Some(account.credentials(&format!("allows {}", self.permission())).await?);
+        let (network, clock, config) = (&*account.network, &*account.clock, account.config().await);
+        match self.send(Caller { network, clock, config, region, credentials }).await {
+            Ok(answer) => Ok(answer),
+            Err(NotDone::Failed(failure)) => Err(failure),
+            Err(NotDone::Refused(refusal)) => Err(account.refused(&refusal, self.refused(&refusal)).await),
+        }
     }
 
     /// Makes the call, with attempts at this pace.
@@ -235,14 +201,19 @@ impl Call {
         if self.service.protocol == Protocol::Rest { "ListHostedZonesByName" } else { &self.operation }
     }
 
+    /// Returns the permission that it needs, such as `cloudwatch:DescribeAlarms`.
+    fn permission(&self) -> String {
+        let service = match self.service.name() {
+            "monitoring" => "cloudwatch",
+            name => name,
+        };
+        format!("{service}:{}", self.action())
+    }
+
     fn refused(&self, refusal: &Refusal) -> Fault {
         let hint = match refusal.code.as_str() {
             "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => {
-                let service = match self.service.name() {
-                    "monitoring" => "cloudwatch",
-                    name => name,
-                };
-                Some(format!("allow {service}:{} in the caller's IAM policy", self.action()))
+                Some(format!("allow {} in the caller's IAM policy", self.permission()))
             }
             "InvalidClientTokenId" | "UnrecognizedClientException" | "AuthFailure" | "SignatureDoesNotMatch" => {
                 Some("check the credentials, and this machine's clock".to_owned())

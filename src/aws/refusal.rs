@@ -8,7 +8,7 @@ use std::{
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-use super::answer::Element;
+use super::{answer::Element, partition::Partition};
 use crate::{
     error::Fault,
     net::{
@@ -43,7 +43,44 @@ const TEMPORARY_CODES: [&str; 17] = [
     "OperationInProgress",
 ];
 /// The codes of refusals that new credentials of the same identity help against.
-const EXPIRY_CODES: [&str; 3] = ["ExpiredToken", "ExpiredTokenException", "RequestExpired"];
+const EXPIRY_CODES: [&str; 2] = ["ExpiredToken", "ExpiredTokenException"];
+/// The codes of refusals of a signature for its time.
+const SKEW_CODES: [&str; 3] = ["RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"];
+/// The codes that such refusals have, too. Then the message or the `Date` tells the reason.
+const SIGNATURE_CODES: [&str; 3] = ["InvalidSignatureException", "SignatureDoesNotMatch", "AuthFailure"];
+/// AWS's own SDKs take a clock that is further off for the reason. Services allow five minutes, S3 allows fifteen.
+const MAX_SKEW_SECONDS: u64 = 4 * 60;
+
+/// The longest part of a service's message in one line.
+const MAX_MESSAGE_CHARACTERS: usize = 600;
+/// The codes of S3's refusals whose body names the bucket's region, as botocore knows them.
+const REGION_CODES: [&str; 3] =
+    ["PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"];
+
+/// Why a call was not done.
+#[derive(Debug)]
+pub(super) enum NotDone {
+    /// The service refuses it.
+    Refused(Refusal),
+    /// It was not sent, or no answer came.
+    Failed(Failure),
+}
+
+impl NotDone {
+    /// Returns the error of a call in a region.
+    pub(super) fn in_region(self, region: &str) -> Self {
+        match self {
+            Self::Refused(refusal) => Self::Refused(Refusal { partition: Partition::of(region).id, ..refusal }),
+            failed @ Self::Failed(_) => failed,
+        }
+    }
+}
+
+impl From<Failure> for NotDone {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
 
 /// A service's answer that refuses a request.
 #[derive(Debug, Clone)]
@@ -58,6 +95,12 @@ pub struct Refusal {
     pub(super) request_id: String,
     /// Seconds by which the service's clock is ahead of this machine's.
     pub(super) seconds_ahead: i64,
+    /// Seconds by which it is ahead of the request's time.
+    skew: i64,
+    /// The partition of the region that was asked, for ARNs in hints.
+    pub(crate) partition: &'static str,
+    /// The region that S3 names for the bucket.
+    pub(super) region: Option<String>,
     /// The pause that the service asks for.
     pub(super) retry_after: Option<Duration>,
     /// Whether it refuses a login, so that the call itself was never made.
@@ -78,34 +121,41 @@ impl Refusal {
         error.chain().find_map(|cause| cause.downcast_ref())
     }
 
-    /// Reads the answer to a refused query call.
-    pub(crate) fn read(status: u16, headers: &HeaderMap, body: &str) -> Self {
+    /// Reads the refusal of a request that was made at this time.
+    pub(crate) fn read(status: u16, headers: &HeaderMap, body: &str, now: SystemTime) -> Self {
         let answer = Element::of_xml(body).or_else(|_| Element::of_json(body)).unwrap_or_default();
         let said = |names: &[&str]| {
             let found = names.iter().find_map(|name| answer.anywhere(name));
             found.map(|element| element.text.trim().to_owned()).filter(|text| !text.is_empty())
         };
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let seconds_ahead =
+            |of: SystemTime| header("date").and_then(|date| seconds_until(date, of)).unwrap_or_default();
         // A REST service sends `UnauthorizedException:http://…` in a header.
         let named = || Some(header("x-amzn-errortype")?.split(':').next()?.to_owned());
         let code = said(&["Code", "__type", "error"]).or_else(named).unwrap_or_else(|| format!("HTTP {status}"));
+        // A JSON service sends `com.amazonaws.acm#ResourceNotFoundException`.
+        let code = code.rsplit('#').next().unwrap_or_default().to_owned();
+        let region = || said(&["Region"]).filter(|_| REGION_CODES.contains(&code.as_str()));
         Self {
             status,
-            // A JSON service sends `com.amazonaws.acm#ResourceNotFoundException`.
-            code: code.rsplit('#').next().unwrap_or_default().to_owned(),
             message: said(&["Message", "message", "error_description"]).unwrap_or_else(|| "it gives no reason".into()),
             request_id: said(&["RequestId", "RequestID"])
                 .or_else(|| header("x-amzn-requestid").or_else(|| header("x-amz-request-id")).map(str::to_owned))
                 .unwrap_or_else(|| "none".into()),
-            seconds_ahead: header("date").map_or(0, seconds_ahead),
-            retry_after: header(RETRY_AFTER.as_str()).and_then(|value| retry_after(value, SystemTime::now())),
+            region: header("x-amz-bucket-region").map(str::to_owned).or_else(region),
+            seconds_ahead: seconds_ahead(SystemTime::now()),
+            skew: seconds_ahead(now),
+            retry_after: header(RETRY_AFTER.as_str()).and_then(|value| retry_after(value, now)),
             is_of_login: false,
+            partition: Partition::of("").id,
+            code,
         }
     }
 
     /// Returns whether the identity of the caller is the reason.
     pub fn is_denial(&self) -> bool {
-        self.status == 403 && self.code != "RequestTimeTooSkewed" && self.is_lasting()
+        self.status == 403 && self.is_lasting()
     }
 
     /// Returns whether new credentials of the same identity would help.
@@ -113,10 +163,24 @@ impl Refusal {
         EXPIRY_CODES.contains(&self.code.as_str())
     }
 
+    /// Returns whether the time of the signature is the reason.
+    pub(super) fn is_of_time(&self) -> bool {
+        let says_so = || ["Signature expired", "not yet current"].iter().any(|words| self.message.contains(words));
+        SKEW_CODES.contains(&self.code.as_str())
+            || (SIGNATURE_CODES.contains(&self.code.as_str())
+                && (says_so() || self.skew.unsigned_abs() > MAX_SKEW_SECONDS))
+    }
+
     /// Returns whether the same request will be refused again until the request, the account or a permission is another one:
     /// neither the time nor the login is the reason.
     pub(crate) fn is_lasting(&self) -> bool {
-        !self.is_temporary() && !self.is_expiry() && !self.is_of_login
+        !self.is_temporary() && !self.is_expiry() && !self.is_of_time() && !self.is_of_login
+    }
+
+    /// Returns the code, the service's own words and the id of the request in one line.
+    pub(super) fn words(&self) -> String {
+        let message: String = self.message.chars().take(MAX_MESSAGE_CHARACTERS).collect();
+        format!("{}: {message}, request id {}", self.code, self.request_id)
     }
 
     /// Returns the refusal of a login.
@@ -135,36 +199,33 @@ impl Refusal {
     }
 }
 
-/// Returns the seconds by which a `Date` header is ahead of this machine's clock.
-fn seconds_ahead(date: &str) -> i64 {
-    seconds_until(date, SystemTime::now()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(status: u16, body: &str) -> Refusal {
+        Refusal::read(status, &HeaderMap::new(), body, SystemTime::now())
+    }
+
     #[test]
     fn every_service_says_no_in_its_own_way() {
-        let headers = HeaderMap::new();
         let query = "<ErrorResponse><Error><Type>Sender</Type><Code>ValidationError</Code><Message>No.</Message></Error>\
                      <RequestId>r-1</RequestId></ErrorResponse>";
-        let refusal = Refusal::read(400, &headers, query);
+        let refusal = read(400, query);
         assert_eq!(refusal.to_string(), "ValidationError: No. (HTTP 400, request id r-1)");
         let ec2 = "<Response><Errors><Error><Code>InvalidAMIID.NotFound</Code><Message>gone</Message></Error></Errors>\
                    <RequestID>r-2</RequestID></Response>";
-        assert_eq!(Refusal::read(400, &headers, ec2).code, "InvalidAMIID.NotFound");
+        assert_eq!(read(400, ec2).code, "InvalidAMIID.NotFound");
         let json = r#"{"__type": "com.amazonaws.acm#ResourceNotFoundException", "message": "gone"}"#;
-        assert_eq!(Refusal::read(400, &headers, json).code, "ResourceNotFoundException");
-        assert_eq!(Refusal::read(502, &headers, "<html>bad gateway").code, "HTTP 502");
+        assert_eq!(read(400, json).code, "ResourceNotFoundException");
+        assert_eq!(read(502, "<html>bad gateway").code, "HTTP 502");
     }
 
     #[test]
     fn codes_that_other_clients_retry_are_temporary() {
-        let headers = HeaderMap::new();
         let is_temporary = |code: &str| {
             let body = format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>");
-            Refusal::read(400, &headers, &body).is_temporary()
+            read(400, &body).is_temporary()
         };
         for code in [
             "IDPCommunicationError",

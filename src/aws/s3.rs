@@ -10,8 +10,7 @@ pub mod upload;
 
 use std::{
     collections::HashMap,
-    error::Error,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use aws_config::Region;
@@ -19,10 +18,11 @@ use reqwest::{Method, header::HeaderMap};
 
 use self::request::S3Request;
 pub(crate) use self::{
+    address::check_bucket,
     checksum::{Checksum, RunningChecksum},
     object::{Answer, Promise, S3Object},
 };
-use super::{account::Account, metadata::Metadata, query::NotDone};
+use super::{account::Account, refusal::NotDone};
 use crate::{
     error::Fault,
     net::{range::Range, retry::Failure},
@@ -33,14 +33,12 @@ use crate::{
 pub(crate) struct S3 {
     account: Arc<Account>,
     regions: Mutex<HashMap<String, Region>>,
-    /// Seconds by which S3's clock is ahead of this machine's, since a signature was refused for its time.
-    seconds_ahead: Mutex<i64>,
 }
 
 impl S3 {
     /// Returns the S3 of an account's region, or of the region that a bucket is in.
     pub(crate) fn new(account: Arc<Account>) -> Self {
-        Self { account, regions: Mutex::default(), seconds_ahead: Mutex::default() }
+        Self { account, regions: Mutex::default() }
     }
 
     /// Requests an object: all of it, or a part of the promised body.
@@ -111,22 +109,14 @@ impl S3 {
             NotDone::Failed(failure) => return failure,
             NotDone::Refused(refusal) => refusal,
         };
-        if refusal.code == "RequestTimeTooSkewed" {
-            *self.seconds_ahead.lock().unwrap_or_else(PoisonError::into_inner) = refusal.seconds_ahead;
-        }
-        if refusal.is_expiry() {
-            self.account.forget_credentials().await;
-        }
-        let identity = if refusal.is_denial() { Some(self.identity().await) } else { None };
-        match explanation::explain(&refusal, object, identity.as_deref()) {
-            Failure::Unsigned(fault) if refusal.is_expiry() => Failure::Unsigned(self.account.expired(fault)),
-            failure => failure,
-        }
+        let identity = if refusal.is_denial() { Some(self.identity(object.bucket).await) } else { None };
+        let fault = explanation::explain(&refusal, object, identity.as_deref());
+        self.account.refused(&refusal, fault).await
     }
 
     /// Returns the identity of the caller, as far as S3 and the metadata service tell it.
-    async fn identity(&self) -> String {
-        let Ok(credentials) = self.account.credentials().await else { return "this machine".into() };
+    async fn identity(&self, bucket: &str) -> String {
+        let Ok(credentials) = self.credentials(bucket).await else { return "this machine".into() };
         match self.account.metadata.role_holding(credentials.access_key_id()).await {
             Some(role) => format!("the instance's role {role}"),
             None => format!("the access key {}", credentials.access_key_id()),
@@ -153,27 +143,4 @@ fn length(headers: &HeaderMap) -> Option<u64> {
 fn promise(headers: &HeaderMap) -> Promise {
     let said = |name| text(headers, name).map(str::to_owned);
     Promise { total: length(headers), etag: said("etag"), version: said("x-amz-version-id"), checksum: None }
-}
-
-async fn no_credentials(metadata: &Metadata, bucket: &str, error: impl Error + Send + Sync + 'static) -> Failure {
-    let allow = format!("s3:GetObject on arn:aws:s3:::{bucket}/*");
-    match metadata.role().await {
-        Ok(None) => Failure::Permanent(
-            Fault::new("no AWS credentials: this instance has no instance profile")
-                .caused_by(error)
-                .hint(format!("attach one whose role allows {allow}")),
-        ),
-        Ok(Some(role)) => Failure::transient(
-            Fault::new(format!("the instance's role {role} has no credentials"))
-                .caused_by(error)
-                .hint(format!("its trust policy must name ec2.amazonaws.com, and it must allow {allow}")),
-        ),
-        Err(Failure::Permanent(fault)) => Failure::Permanent(
-            Fault::new("no AWS credentials in the environment, in profile files or in an instance profile")
-                .caused_by(fault),
-        ),
-        Err(Failure::Transient(fault, _) | Failure::Suspect(fault) | Failure::Unsigned(fault)) => {
-            Failure::transient(Fault::new("no AWS credentials in the environment or in profile files").caused_by(fault))
-        }
-    }
 }

@@ -1,7 +1,12 @@
 //! The sender of the AWS SDK's requests. It uses the HTTP clients of this program, with their TLS configuration,
 //! timeouts and limits.
 
-use std::{error::Error, fmt, io, net::IpAddr, time::Duration};
+use std::{
+    error::Error,
+    fmt, io,
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
 
 use aws_smithy_runtime_api::client::{
     http::{HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector},
@@ -12,14 +17,19 @@ use aws_smithy_runtime_api::client::{
 use aws_smithy_types::body::SdkBody;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use nix::errno::Errno;
-use reqwest::{Body, Client, Request, Url};
+use reqwest::{Body, Client, Request, Response, Url};
 
-use super::answer::MAX_ANSWER_BYTES;
+use super::{
+    answer::{MAX_ANSWER_BYTES, text},
+    refusal::{NotDone, Refusal},
+};
 use crate::{
+    error::Fault,
     host::ec2,
     net::{
         client::{Clients, causes},
         redirect::is_link_local,
+        retry::Failure,
     },
     value::ByteSize,
 };
@@ -104,6 +114,28 @@ impl Sender {
         let local = url.scheme() == "http" && address.is_some_and(|ip| is_link_local(ip) || ip.is_loopback());
         let client = if local { self.clients.local(false) } else { self.clients.service() };
         client.map_err(|fault| ConnectorError::user(fault.into()))
+    }
+
+    /// Sends a request of this program once. It was made at this time.
+    pub(super) async fn send_once(
+        &self,
+        request: Request,
+        what: &impl fmt::Display,
+        now: SystemTime,
+    ) -> Result<Response, NotDone> {
+        let client = self.client(request.url());
+        let client = client.map_err(|error| Failure::Permanent(Fault::new("no client").caused_by(error)))?;
+        let explain = |error: reqwest::Error| self.clients.explain(&error);
+        let response = client.execute(request).await.map_err(explain)?;
+        let status = response.status();
+        tracing::debug!(target: "glovo_bootstrap::aws", "{what} {}", status.as_u16());
+        if status.is_success() {
+            return Ok(response);
+        }
+        let headers = response.headers().clone();
+        // The status alone is enough for a refusal.
+        let body = text(response, explain).await.unwrap_or_default();
+        Err(NotDone::Refused(Refusal::read(status.as_u16(), &headers, &body, now)))
     }
 
     async fn send(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {

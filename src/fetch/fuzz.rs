@@ -115,7 +115,7 @@ pub fn aws_answer(bytes: &[u8]) {
     for answer in [Element::of_xml(&text), Element::of_json(&text)].into_iter().flatten() {
         assert!(levels(&answer) <= MAX_LEVELS);
     }
-    let refusal = Refusal::read(400, &HeaderMap::new(), &text);
+    let refusal = Refusal::read(400, &HeaderMap::new(), &text, SystemTime::now());
     assert!(!refusal.message.is_empty());
 }
 

@@ -37,7 +37,7 @@ impl Pull {
     /// Returns the name of its unfinished file, which is the same in every run.
     pub(super) fn staging_name(&self) -> String {
         let Self { source, sha256, .. } = self;
-        let digest = Sha256::of(format!("{source} {sha256:?}").as_bytes()).to_string();
+        let digest = Sha256::of(format!("{} {sha256:?}", source.id()).as_bytes()).to_string();
         digest[..32].to_owned()
     }
 }

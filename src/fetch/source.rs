@@ -6,7 +6,10 @@ use anyhow::{Result, bail, ensure};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::value::{AbsPath, printable};
+use crate::{
+    aws::s3::check_bucket,
+    value::{AbsPath, Sha256, printable},
+};
 
 /// A place that bytes come from, written as a URL: `https://host/path`, `http://host/path`,
 /// `s3://bucket/key` (optionally `?versionId=…`), `file:///absolute/path`.
@@ -49,6 +52,7 @@ impl FromStr for Source {
                     None => (rest, None),
                 };
                 let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+                check_bucket(bucket)?;
                 ensure!(!bucket.is_empty() && !key.is_empty(), "an S3 source is s3://bucket/key");
                 Ok(Self::S3 { bucket: bucket.into(), key: key.into(), version })
             }
@@ -62,6 +66,18 @@ impl TryFrom<String> for Source {
     type Error = anyhow::Error;
     fn try_from(text: String) -> Result<Self> {
         text.parse()
+    }
+}
+
+impl Source {
+    /// Returns a text that no other source has: the URL, with a digest of its query, which may hold a signature or a token.
+    pub fn id(&self) -> String {
+        let query = match self {
+            Self::Http(url) => url.split('#').next().and_then(|url| url.split_once('?')).map(|(_, query)| query),
+            Self::S3 { version, .. } => version.as_deref(),
+            Self::File(_) => None,
+        };
+        query.map_or_else(|| self.to_string(), |query| format!("{self}?sha256={}", Sha256::of(query.as_bytes())))
     }
 }
 
@@ -90,6 +106,11 @@ impl Sources {
     /// Returns the sources in the order in which they are tried; at least one.
     pub fn all(&self) -> &[Source] {
         &self.0
+    }
+
+    /// Returns a text that no other sources have, without their queries.
+    pub fn id(&self) -> String {
+        self.0.iter().map(Source::id).collect::<Vec<_>>().join(" or ")
     }
 
     /// Returns the path if the source is a file of the machine.

@@ -89,7 +89,7 @@ impl Spool {
             file,
             part,
             directory,
-            source: pull.source.to_string(),
+            source: pull.source.id(),
             expected: pull.sha256,
             size: pull.size,
             promise: Promise::default(),

@@ -2,6 +2,7 @@
 
 mod answers;
 mod batch;
+mod calls;
 mod checksums;
 mod etags;
 mod http;

@@ -5,7 +5,10 @@
 //! `CFNSigner.sign`, the header `Authorization: CFN_V1 base64(document):signature`. The signature, base64 itself, comes
 //! without its line breaks.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context, Result};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -114,7 +117,7 @@ async fn send(account: &Account, target: &SignalTarget, verdict: &Verdict) -> Re
 
 /// Returns the meaning of an answer other than 200.
 fn refused(status: StatusCode, headers: &HeaderMap, body: &str) -> Result<Acknowledged, Failure> {
-    let refusal = Refusal::read(status.as_u16(), headers, body);
+    let refusal = Refusal::read(status.as_u16(), headers, body, SystemTime::now());
     // At a scale-out months later, no resource waits: the stack is complete or deleted.
     if status == StatusCode::BAD_REQUEST && refusal.code == "ValidationError" {
         return Ok(Acknowledged::NotAwaited(refusal.message));

@@ -41,6 +41,36 @@ fn names_digests_and_arns_are_kept() {
     }
 }
 
+#[test]
+fn values_are_learned_one_by_one_as_all_at_once() {
+    let secrets = [
+        ("db_password", "hunter-22"),
+        ("token", "abcdefgh\nsecond line\n"),
+        // This value is in a name, and the next name has a value.
+        ("n", "my_token"),
+        ("of my_token", "other-value"),
+        ("hunter-22 again", "third-value"),
+        ("pin", "7461"),
+        ("token_again", "abcdefgh"),
+    ];
+    let at_once = Redaction::of_variables(secrets);
+    let mut learned = Redaction::default();
+    for (name, value) in secrets {
+        learned.add(parts(name, value));
+    }
+    assert_eq!((learned.forms.len(), learned.values.len()), (at_once.forms.len(), at_once.values.len()));
+    for text in ["hunter-22 abcdefgh", "second line: my_token", "other-value, third-value", "pin 7461", "aHVudGVyLTIy"]
+    {
+        assert_eq!(learned.text(text), at_once.text(text));
+        assert_eq!(learned.content(text), at_once.content(text));
+    }
+    // No replacement shows a value.
+    assert_eq!(learned.text("other-value third-value"), "*** ***");
+    // A short value is hidden as soon as one of its names says that it is a secret.
+    learned.add(parts("password", "7461"));
+    assert_eq!(learned.text("pin 7461"), "pin {{ password }}");
+}
+
 /// A value with every kind of character that an encoding changes.
 const VALUE: &str = "Hün/ter \"22\"+&?";
 

@@ -155,8 +155,9 @@ impl ServiceCredential {
         let Some(copy) = self.copy()? else { return Ok(None) };
         // The copy of another source, or of another declared version, is another secret.
         let of_copy = state::read::<String>(system.root(), &self.note_of_copy());
-        let is_of_source = of_copy.is_some_and(|of_copy| of_copy.starts_with(&format!("{} ", self.source)));
-        if !is_of_source || system.root().status(&copy)?.is_none() {
+        let version = of_copy.as_ref().and_then(|of_copy| of_copy.strip_prefix(&format!("{} ", self.source)));
+        let Some(version) = version.map(str::to_owned) else { return Ok(None) };
+        if system.root().status(&copy)?.is_none() {
             return Ok(None);
         }
         match system.secret(&self.source, Patience::Short) {
@@ -165,11 +166,13 @@ impl ServiceCredential {
             }
             _ => return Ok(None),
         }
-        let path = self.name.0.clone();
+        let (path, source, file) = (self.name.0.clone(), self.source.clone(), self.file());
         let action = move |system: &System| {
             let program = systemd_creds("decrypt", &path, &copy, &path);
             _ = system.host.run_checked(&program)?;
-            system.root().own_file(&path, Ownership { uid: 0, gid: 0, mode: 0o400 }, FileType::Regular)
+            system.root().own_file(&path, Ownership { uid: 0, gid: 0, mode: 0o400 }, FileType::Regular)?;
+            // The copy may be older than what was written last.
+            file.remember_version(system, &source, version.clone())
         };
         let change = Change::new("create from its encrypted copy", action);
         Ok(Some(change.brings([Fact::Path(self.name.0.clone())])))
@@ -188,9 +191,12 @@ impl ServiceCredential {
         let (path, file) = (self.name.0.clone(), self.file());
         Ok(Some(Change::new("keep an encrypted copy for the next boot", move |system: &System| {
             state::make_directory(system.root())?;
-            system.root().remove(&copy)?;
-            _ = system.host.run_checked(&systemd_creds("encrypt", &path, &path, &copy))?;
-            system.root().own_file(&copy, Ownership { uid: 0, gid: 0, mode: 0o600 }, FileType::Regular)?;
+            // Until the new copy is complete, the earlier one stays.
+            let new: AbsPath = format!("{copy}.new").parse()?;
+            system.root().remove(&new)?;
+            _ = system.host.run_checked(&systemd_creds("encrypt", &path, &path, &new))?;
+            system.root().own_file(&new, Ownership { uid: 0, gid: 0, mode: 0o600 }, FileType::Regular)?;
+            system.root().rename_beside(&new, &copy)?;
             file.written_version(system).map_or(Ok(()), |version| state::write(system.root(), &note, &version))
         })))
     }

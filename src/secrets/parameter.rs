@@ -45,7 +45,7 @@ fn explain(name: &str, selector: Option<&str>, error: anyhow::Error) -> anyhow::
                 .hint("allow kms:Decrypt on the parameter's key, in the role's policy and in the key's")
         }
         "AccessDeniedException" => {
-            let of_path = || format!("arn:aws:ssm:*:*:parameter/{}", name.trim_start_matches('/'));
+            let of_path = || format!("arn:{}:ssm:*:*:parameter/{}", refusal.partition, name.trim_start_matches('/'));
             let resource = if name.starts_with("arn:") { name.to_owned() } else { of_path() };
             Fault::new(format!("the role may not read the parameter {name}"))
                 .hint(format!("allow ssm:GetParameter on {resource}"))

@@ -114,7 +114,7 @@ impl ParameterPath {
                     .hint("allow kms:Decrypt on their key, in the role's policy and in the key's")
             }
             "AccessDeniedException" => Fault::new(format!("the role may not read the parameters below {path}"))
-                .hint(format!("allow ssm:GetParametersByPath on arn:aws:ssm:*:*:parameter{path}*")),
+                .hint(format!("allow ssm:GetParametersByPath on arn:{}:ssm:*:*:parameter{path}*", refusal.partition)),
             _ => return error,
         };
         fault.caused_by(error).into()

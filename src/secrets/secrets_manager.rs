@@ -57,7 +57,7 @@ fn explain(id: &str, error: anyhow::Error) -> anyhow::Error {
             let resource = if id.starts_with("arn:") {
                 id.to_owned()
             } else {
-                format!("arn:aws:secretsmanager:*:*:secret:{id}-??????")
+                format!("arn:{}:secretsmanager:*:*:secret:{id}-??????", refusal.partition)
             };
             Fault::new(format!("the role may not read the secret {id}"))
                 .hint(format!("allow secretsmanager:GetSecretValue on {resource}"))

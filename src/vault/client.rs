@@ -32,6 +32,7 @@ use crate::{
 const MAX_WORDS: usize = 300;
 
 /// A token, a secret id or another value that must not be shown. The redaction knows it from its making on.
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Hidden(String);
 
 impl Hidden {

@@ -77,7 +77,8 @@ pub(super) async fn log_in(
 /// Returns the body of the method `aws`: the request that Vault sends to STS.
 /// <https://developer.hashicorp.com/vault/api-docs/auth/aws#login>
 async fn aws(account: &Account, role: &str, server_id: Option<&str>, region: Option<&str>) -> Result<Value, Failure> {
-    let proof = identity_proof(account, region, server_id.map(|id| (SERVER_ID, id.to_owned()))).await?;
+    let need = format!("Vault knows as {role}");
+    let proof = identity_proof(account, &need, region, server_id.map(|id| (SERVER_ID, id.to_owned()))).await?;
     let headers = proof.headers.iter().map(|(name, value)| (title_case(name), json!([value])));
     let headers = Value::Object(headers.collect::<Map<_, _>>()).to_string();
     let encode = |text: &str| BASE64_STANDARD.encode(text);

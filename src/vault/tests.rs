@@ -125,12 +125,20 @@ impl VaultBench {
             tree.write(name, format!("{value}\n"));
         }
         let mut system = System::open(tree.path(), Mode::Run, Interrupt::default()).unwrap();
-        (system.aws, system.fetcher) = wire(Mode::Run, account());
+        (system.aws, system.fetcher) = wire(Mode::Run, account(Some(credentials())));
         let settings = format!("address = '{}'\nlogin = {login}\n{more}", server.url(""));
         let settings: VaultSettings = toml::from_str(&settings).unwrap();
         settings.check().unwrap();
         let vault = Vault::new(settings, &system.aws, may_unwrap);
         Self { system, vault, tree }
+    }
+
+    /// Returns a machine whose metadata service, which should give the credentials, does not answer.
+    fn without_credentials(server: &FakeVault, login: &str) -> Self {
+        let mut bench = Self::new(server, login);
+        (bench.system.aws, bench.system.fetcher) = wire(Mode::Run, account(None));
+        bench.again(true);
+        bench
     }
 
     /// Begins another run on the same machine.
@@ -161,7 +169,13 @@ impl VaultBench {
 /// The access key of the machine's role.
 const ACCESS_KEY: (&str, &str, &str) = ("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "session-token");
 
-fn account() -> Account {
+fn credentials() -> Credentials {
+    let (id, key, token) = ACCESS_KEY;
+    Credentials::new(id, key, Some(token.into()), None, "test")
+}
+
+/// Returns an account with these credentials.
+fn account(credentials: Option<Credentials>) -> Account {
     let pace = Pace {
         limit: Limit::Attempts(3),
         first: Duration::from_millis(1),
@@ -171,11 +185,8 @@ fn account() -> Account {
     };
     let network = Arc::new(Network::new(NetworkSettings { pace, ..NetworkSettings::default() }));
     let metadata = Metadata::at(network, "http://127.0.0.1:1/", Duration::ZERO).unwrap();
-    let (id, key, token) = ACCESS_KEY;
-    let credentials = Credentials::new(id, key, Some(token.into()), None, "test");
-    let config = SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .credentials_provider(SharedCredentialsProvider::new(credentials));
+    let mut config = SdkConfig::builder().behavior_version(BehaviorVersion::latest());
+    _ = config.set_credentials_provider(credentials.map(SharedCredentialsProvider::new));
     Account::of(metadata, AwsSettings::default(), Some(config.build()))
 }
 

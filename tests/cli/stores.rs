@@ -5,11 +5,12 @@ mod environment;
 mod public;
 mod refusals;
 mod variables;
+mod versions;
 
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     process::Command,
     sync::{Arc, Mutex},
 };
@@ -430,4 +431,12 @@ fn an_encrypted_copy_serves_a_boot_without_the_store() {
     let digest: String = Sha256::digest(CANARY).iter().map(|byte| format!("{byte:02x}")).collect();
     let second = second.says("create from its encrypted copy").says(&digest).says("400\n").says("0 changes");
     assert!(!second.stdout.contains("keep an encrypted copy"), "{}", second.stdout);
+    // A new version that cannot be encrypted leaves the earlier copy.
+    stores.parameter("/app/db", "canary-2", 2);
+    let broken = stores.machine.sandbox.write("machine/bin/systemd-creds", "#!/bin/sh\nexit 1\n");
+    fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).unwrap();
+    let _ = run("! \"$@\"").says("systemd-creds");
+    fs::remove_file(&broken).unwrap();
+    stores.answer("/app/db", 503, json!({}));
+    let _ = run("\"$@\"; sha256sum < /run/glovo-bootstrap/credentials/db").says(&digest);
 }

@@ -4,7 +4,7 @@
 //! `signin`.
 //! <https://docs.aws.amazon.com/sdkref/latest/guide/access-login.html>
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     exchange::Exchange,
-    token_file::{Renewable, TokenFile, parse_time, text, time_text},
+    token_file::{Renewable, TokenFile, parse_time, text, time_text, valid_until},
 };
 use crate::{
     aws::{account::EXPIRY_MARGIN, endpoint::SIGN_IN},
@@ -78,9 +78,8 @@ impl ConsoleLogin<'_> {
     async fn renew(&self, file: &mut TokenFile, now: SystemTime) -> Result<SystemTime, Fault> {
         let need = |name: &str| file.text(name).ok_or_else(|| Fault::new(format!("the file has no {name}")));
         let (id, token, key) = (need("clientId")?, need("refreshToken")?, need("dpopKey")?);
-        let region = self.config.region().map(AsRef::as_ref).filter(|region| !region.is_empty());
-        let region = region.ok_or_else(|| Fault::new("no AWS region is chosen"))?;
-        let (mut url, _) = SIGN_IN.find(region, self.config)?;
+        let region = self.config.region().ok_or_else(|| Fault::new("no AWS region is chosen"))?;
+        let (mut url, _) = SIGN_IN.find(region.as_ref(), self.config)?;
         url.set_path("v1/token");
         file.check_savable()?;
         let proof = proof_of_possession(key, url.as_str(), now)?;
@@ -111,7 +110,7 @@ impl ConsoleLogin<'_> {
 /// Puts renewed credentials into the file. Returns until when they are valid; `None` if the answer has none.
 fn adopt(file: &mut TokenFile, answer: &Value, now: SystemTime) -> Option<SystemTime> {
     let renewed = answer["accessToken"].as_object()?;
-    let expiry = now + Duration::from_secs(answer["expiresIn"].as_u64()?);
+    let expiry = valid_until(now, answer["expiresIn"].as_u64()?);
     let value = |name| text(renewed, name).map(|value| (name, value));
     // All of them or none.
     let values = [value("accessKeyId")?, value("secretAccessKey")?, value("sessionToken")?];

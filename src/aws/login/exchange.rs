@@ -1,6 +1,6 @@
 //! Requests that have a token instead of a signature, and whose answers are JSON.
 
-use std::fmt;
+use std::{fmt, time::SystemTime};
 
 use reqwest::{
     Method, Request, Url,
@@ -9,7 +9,11 @@ use reqwest::{
 use serde_json::Value;
 
 use crate::{
-    aws::{answer::text, refusal::Refusal, sender::Sender},
+    aws::{
+        answer::text,
+        refusal::{NotDone, Refusal},
+        sender::Sender,
+    },
     error::Fault,
     net::{Network, retry::Failure},
 };
@@ -57,19 +61,17 @@ impl Exchange {
     }
 
     async fn attempt(&self, network: &Network) -> Result<Result<Value, Refusal>, Failure> {
-        let client = Sender::new(network.clients.clone()).client(&self.url);
-        let client = client.map_err(|error| Failure::Permanent(Fault::new("no client").caused_by(error)))?;
-        let explain = |error: reqwest::Error| network.clients.explain(&error);
-        let response = client.execute(self.request()?).await.map_err(explain)?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = text(response, explain).await;
-        tracing::debug!(target: "glovo_bootstrap::aws", "{} {}", self.operation, status.as_u16());
-        if status.is_success() {
-            // The words of a parser could quote a secret.
-            let unreadable = |_| Failure::transient(Fault::new(format!("the answer to {self} is no JSON")));
-            return serde_json::from_str(&body?).map(Ok).map_err(unreadable);
-        }
-        let refusal = Refusal::read(status.as_u16(), &headers, &body.unwrap_or_default()).of_login();
+        let sender = Sender::new(network.clients.clone());
+        let refusal = match sender.send_once(self.request()?, self, SystemTime::now()).await {
+            Ok(response) => {
+                let body = text(response, |error| network.clients.explain(&error)).await?;
+                // The words of a parser could quote a secret.
+                let unreadable = |_| Failure::transient(Fault::new(format!("the answer to {self} is no JSON")));
+                return serde_json::from_str(&body).map(Ok).map_err(unreadable);
+            }
+            Err(NotDone::Failed(failure)) => return Err(failure),
+            Err(NotDone::Refused(refusal)) => refusal.of_login(),
+        };
         if refusal.is_temporary() {
             let fault = Fault::new(format!("{self} was refused")).caused_by(refusal.clone());
             return Err(refusal.temporary(fault));

@@ -10,9 +10,10 @@ use super::{profile::ProfileRole, token_file::parse_time};
 use crate::{
     aws::{
         answer::Element,
+        clock::AwsClock,
         partition::Partition,
-        query::{Call, Caller, NotDone},
-        refusal::Refusal,
+        query::{Call, Caller},
+        refusal::{NotDone, Refusal},
         service::STS,
     },
     error::Fault,
@@ -54,6 +55,7 @@ impl fmt::Debug for Prompt {
 /// The callers of STS.
 pub(super) struct Assumption<'a> {
     pub(super) network: &'a Network,
+    pub(super) clock: &'a AwsClock,
     pub(super) config: &'a SdkConfig,
     pub(super) prompt: Option<&'a Prompt>,
 }
@@ -125,12 +127,12 @@ impl Assumption<'_> {
 
     /// Sends a call. The inner error is STS's refusal.
     async fn send(&self, call: &Call, held: Option<Credentials>) -> Result<Result<Element, Refusal>, Fault> {
-        let chosen = self.config.region().map(AsRef::as_ref).filter(|region: &&str| !region.is_empty());
-        let region = chosen.unwrap_or(Partition::of("").main_region);
+        let Self { network, clock, config, .. } = *self;
+        let region = config.region().map_or(Partition::of("").main_region, AsRef::as_ref);
         let attempt = || async {
-            let caller = Caller { network: self.network, config: self.config, region, credentials: held.clone() };
-            match call.send(caller).await {
+            match call.send(Caller { network, clock, config, region, credentials: held.clone() }).await {
                 Ok(answer) => Ok(Ok(answer)),
+                Err(NotDone::Refused(refusal)) if refusal.is_of_time() => Err(clock.correct(&refusal)),
                 Err(NotDone::Refused(refusal)) if refusal.is_temporary() => {
                     let fault = Fault::new("STS refuses for now").caused_by(refusal.clone());
                     Err(refusal.temporary(fault))

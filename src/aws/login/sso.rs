@@ -14,7 +14,7 @@ use sha1::{Digest, Sha1};
 use super::{
     exchange::Exchange,
     profile::SsoRole,
-    token_file::{Renewable, TokenFile, time_text},
+    token_file::{Renewable, TokenFile, time_text, valid_until},
 };
 use crate::{
     aws::endpoint::{SSO, SSO_OIDC},
@@ -120,7 +120,7 @@ impl SsoLogin<'_> {
             return Err(Fault::new("the answer to sso-oidc CreateToken has no token"));
         };
         redaction::learn("AWS token", token);
-        let expiry = now + Duration::from_secs(seconds);
+        let expiry = valid_until(now, seconds);
         let mut set = |name: &str, value: &str| _ = file.fields.insert(name.into(), value.into());
         set("accessToken", token);
         set("expiresAt", &time_text(expiry));

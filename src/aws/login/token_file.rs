@@ -168,6 +168,11 @@ pub(super) fn parse_time(text: &str) -> Option<SystemTime> {
     OffsetDateTime::parse(&text, &Rfc3339).ok().map(SystemTime::from)
 }
 
+/// Returns the end of a lifetime in seconds, of a year at most. No token lasts longer.
+pub(super) fn valid_until(now: SystemTime, seconds: u64) -> SystemTime {
+    now + Duration::from_secs(seconds).min(Duration::from_hours(365 * 24))
+}
+
 /// Returns a time as [`parse_time`] reads it, in whole seconds.
 pub(super) fn time_text(time: SystemTime) -> String {
     let time = OffsetDateTime::from(time).replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
@@ -177,6 +182,13 @@ pub(super) fn time_text(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lifetime_of_any_length_is_a_time() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_mins(27_341_130);
+        assert_eq!(time_text(valid_until(now, 60)), "2021-12-25T21:31:00Z");
+        assert_eq!(time_text(valid_until(now, u64::MAX)), "2022-12-25T21:30:00Z");
+    }
 
     #[test]
     fn times_are_those_of_every_aws_cli() {

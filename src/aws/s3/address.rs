@@ -1,6 +1,7 @@
 //! Where S3 answers for a bucket, by the rules of AWS's own SDKs.
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html>
 
+use anyhow::{Result, ensure};
 use aws_config::SdkConfig;
 use percent_encoding::utf8_percent_encode;
 use reqwest::Url;
@@ -22,6 +23,17 @@ const OF_ONE_ZONE: &str = "--x-s3";
 pub(super) struct Address {
     pub(super) url: Url,
     pub(super) service: &'static str,
+}
+
+/// Checks that the bucket of a URL is not the ARN of an access point, whose slash would end the bucket's name.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-points-naming.html>
+///
+/// # Errors
+/// If it is one. Its alias is a usual name.
+pub(crate) fn check_bucket(bucket: &str) -> Result<()> {
+    let words = "an access point is named by its alias, not by its ARN: s3://NAME-RANDOM-s3alias/";
+    ensure!(!bucket.starts_with("arn:"), words);
+    Ok(())
 }
 
 /// Returns the address of an object in a region; of its bucket if the key is empty.

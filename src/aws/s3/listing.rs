@@ -1,6 +1,7 @@
 //! Listings of the objects below a prefix.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     str::FromStr,
     sync::atomic::{AtomicU64, Ordering},
@@ -10,11 +11,11 @@ use anyhow::{Context, Result, ensure};
 use percent_encoding::percent_decode_str;
 use reqwest::Method;
 
-use super::{S3, explanation, object::S3Object, request::S3Request};
+use super::{S3, address::check_bucket, explanation, object::S3Object, request::S3Request};
 use crate::{
     aws::{
         answer::{Element, text},
-        query::NotDone,
+        refusal::NotDone,
     },
     error::Fault,
     net::retry::Failure,
@@ -37,6 +38,7 @@ impl FromStr for Prefix {
         printable(text)?;
         let path = text.strip_prefix("s3://").and_then(|path| path.split_once('/'));
         let (bucket, prefix) = path.context("a prefix is s3://bucket/ or s3://bucket/prefix/")?;
+        check_bucket(bucket)?;
         ensure!(!bucket.is_empty() && (prefix.is_empty() || prefix.ends_with('/')), "a prefix is s3://bucket/prefix/");
         Ok(Self { bucket: bucket.into(), prefix: prefix.into() })
     }
@@ -80,11 +82,23 @@ fn listed(entry: &Element, encoded: bool) -> Result<Listed, Fault> {
     Ok(Listed { key, size, etag })
 }
 
+/// Reads a page of a listing.
+///
+/// # Errors
+/// If it is no listing, or breaks off: the objects that it lacks would look removed.
+fn whole(page: &str) -> Result<Element> {
+    let page = Element::of_xml(page)?;
+    ensure!(page.name == "ListBucketResult", "the answer is no listing, but has the element {}", page.name);
+    let breaks_off = page.text("IsTruncated") == "true" && page.text("NextContinuationToken").is_empty();
+    ensure!(!breaks_off, "the listing breaks off: it has no token for the next page");
+    Ok(page)
+}
+
 impl S3 {
     /// Returns the objects below a prefix, in the order of their keys. `found` has their number so far.
     pub(crate) async fn list(&self, prefix: &Prefix, found: &AtomicU64) -> Result<Vec<Listed>, Fault> {
         let mut objects = vec![];
-        let mut next = None;
+        let (mut next, mut tokens) = (None, BTreeSet::new());
         loop {
             let attempts = self.account.network.attempts();
             let page = attempts.run(prefix, || self.page(prefix, next.clone())).await?;
@@ -93,10 +107,14 @@ impl S3 {
                 objects.push(listed(entry, encoded)?);
             }
             found.store(objects.len() as u64, Ordering::Relaxed);
-            match page.text("NextContinuationToken") {
-                token if !token.is_empty() && page.text("IsTruncated") == "true" => next = Some(token.to_owned()),
-                _ => return Ok(objects),
+            if page.text("IsTruncated") != "true" {
+                return Ok(objects);
             }
+            let token = page.text("NextContinuationToken");
+            if !tokens.insert(token.to_owned()) {
+                return Err(Fault::new("the listing has the same page twice"));
+            }
+            next = Some(token.to_owned());
         }
     }
 
@@ -112,12 +130,12 @@ impl S3 {
         let answer = match self.send(&list).await {
             Ok(answer) => answer,
             Err(NotDone::Refused(refusal)) if refusal.is_denial() => {
-                return Err(explanation::explain_listing(&refusal, object, Some(&self.identity().await)));
+                let fault = explanation::explain_listing(&refusal, object, &self.identity(bucket).await);
+                return Err(self.account.refused(&refusal, fault).await);
             }
             Err(error) => return Err(self.explain(object, error).await),
         };
         let page = text(answer, |error| self.account.network.clients.explain(&error)).await?;
-        Element::of_xml(&page)
-            .map_err(|error| Failure::transient(Fault::new("S3's listing can't be read").caused_by(error)))
+        whole(&page).map_err(|error| Failure::transient(Fault::new("S3's listing can't be read").caused_by(error)))
     }
 }

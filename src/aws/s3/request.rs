@@ -1,15 +1,15 @@
 //! Requests to S3: signed, sent, and repeated in the region that the bucket is in.
 
-use std::{
-    sync::PoisonError,
-    time::{Duration, SystemTime},
-};
+use std::sync::PoisonError;
 
 use aws_config::Region;
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{PayloadChecksumKind, PercentEncodingMode, SigningSettings, UriPathNormalizationMode};
 use percent_encoding::utf8_percent_encode;
-use reqwest::{Method, Request, Response, header::HeaderName};
+use reqwest::{
+    Method, Request, Response,
+    header::{CONTENT_LENGTH, HeaderName},
+};
 
 use super::{
     S3,
@@ -17,9 +17,9 @@ use super::{
 };
 use crate::{
     aws::{
-        answer::text,
-        query::{NotDone, RESERVED},
-        refusal::Refusal,
+        partition::Partition,
+        query::RESERVED,
+        refusal::{NotDone, Refusal},
         sender::Sender,
         signature::Signer,
     },
@@ -66,6 +66,16 @@ impl<'a> S3Request<'a> {
         Self { body, ..self }
     }
 
+    /// Returns the request by GET that S3 refuses for the same reason. It asks for a byte, or for no object of a bucket.
+    fn by_get(&self) -> Self {
+        let request = Self { method: Method::GET, ..self.clone() };
+        if self.key.is_empty() {
+            request.query("max-keys", Some("0"))
+        } else {
+            request.header("range", Some("bytes=0-0"))
+        }
+    }
+
     /// Returns the request to an address, without a signature.
     fn unsigned(&self, Address { mut url, .. }: Address) -> Result<Request, Fault> {
         let encoded = |text: &str| utf8_percent_encode(text, RESERVED).to_string();
@@ -78,6 +88,9 @@ impl<'a> S3Request<'a> {
         }
         if !self.body.is_empty() {
             *request.body_mut() = Some(self.body.clone().into());
+        } else if self.method == Method::PUT {
+            // The client sends no length of an empty body, and S3 requires one.
+            _ = request.headers_mut().insert(CONTENT_LENGTH, 0.into());
         }
         Ok(request)
     }
@@ -86,23 +99,34 @@ impl<'a> S3Request<'a> {
 impl S3 {
     /// Sends a request, and once more if S3 says that the bucket is in another region.
     pub(super) async fn send(&self, request: &S3Request<'_>) -> Result<Response, NotDone> {
+        // The same metadata service gives both. While it is away, the fallback would be a wrong region.
+        let credentials = self.credentials(request.bucket).await?;
         let region = self.region(request.bucket).await;
-        let mut response = self.send_to(request, &region).await?;
-        if let Some(region) = self.other_region(request.bucket, &region, &response) {
-            response = self.send_to(request, &region).await?;
+        let mut answer = self.send_to(request, &region, credentials.clone()).await;
+        if let Err(NotDone::Refused(refusal)) = &answer
+            && let Some(other) = self.other_region(request.bucket, &region, refusal)
+        {
+            answer = self.send_to(request, &other, credentials).await;
         }
-        let status = response.status();
-        tracing::debug!(target: "glovo_bootstrap::aws", "s3 {} {}", request.method, status.as_u16());
-        if status.is_success() {
-            return Ok(response);
+        match answer {
+            // Its answer has no body. Boto3 has the same trouble: <https://github.com/boto/boto3/issues/2598>.
+            Err(NotDone::Refused(refusal)) if request.method == Method::HEAD && matches!(refusal.status, 400 | 403) => {
+                let explained = match Box::pin(self.send(&request.by_get())).await {
+                    Err(NotDone::Refused(explained)) if explained.status == refusal.status => explained,
+                    _ => refusal,
+                };
+                Err(NotDone::Refused(explained))
+            }
+            answer => answer,
         }
-        let headers = response.headers().clone();
-        // The status alone is enough for a refusal.
-        let body = text(response, |error| self.account.network.clients.explain(&error)).await.unwrap_or_default();
-        Err(NotDone::Refused(Refusal::read(status.as_u16(), &headers, &body)))
     }
 
-    async fn send_to(&self, request: &S3Request<'_>, region: &Region) -> Result<Response, Failure> {
+    async fn send_to(
+        &self,
+        request: &S3Request<'_>,
+        region: &Region,
+        credentials: Credentials,
+    ) -> Result<Response, NotDone> {
         let cannot = |error: anyhow::Error| {
             Failure::Permanent(Fault::new("the request to S3 cannot be built; nothing was sent").caused_by(error))
         };
@@ -115,48 +139,36 @@ impl S3 {
         settings.percent_encoding_mode = PercentEncodingMode::Single;
         settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
         settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
-        let credentials = self.credentials(request.bucket).await?;
-        let signature = Signer { service, region: region.as_ref(), credentials, settings, time: self.now() };
+        let time = self.account.clock.now();
+        let signature = Signer { service, region: region.as_ref(), credentials, settings, time };
         signature.sign(&mut signed, &request.body).map_err(cannot)?;
-        let clients = &self.account.network.clients;
-        let client = Sender::new(clients.clone()).client(signed.url());
-        let client = client.map_err(|error| Failure::Permanent(Fault::new("no client").caused_by(error)))?;
-        client.execute(signed).await.map_err(|error| clients.explain(&error))
+        let sender = Sender::new(self.account.network.clients.clone());
+        let sent = sender.send_once(signed, &format!("s3 {}", request.method), time).await;
+        sent.map_err(|error| error.in_region(region.as_ref()))
     }
 
     /// Returns the credentials for a request.
-    async fn credentials(&self, bucket: &str) -> Result<Credentials, Failure> {
-        match self.account.credentials().await {
-            Err(failure) if self.account.is_of_machine() => {
-                Err(super::no_credentials(&self.account.metadata, bucket, failure.into_fault()).await)
-            }
-            credentials => credentials,
-        }
+    pub(super) async fn credentials(&self, bucket: &str) -> Result<Credentials, Failure> {
+        let region = self.account.config().await.region().map_or("", AsRef::as_ref);
+        let partition = Partition::of(region).id;
+        self.account.credentials(&format!("allows s3:GetObject on arn:{partition}:s3:::{bucket}/*")).await
     }
 
     async fn region(&self, bucket: &str) -> Region {
         let known = self.regions.lock().unwrap_or_else(PoisonError::into_inner).get(bucket).cloned();
         match known {
             Some(region) => region,
-            None => self.account.config().await.region().cloned().unwrap_or(FALLBACK_REGION),
+            None => self.account.region().await.map_or(FALLBACK_REGION, |region| Region::new(region.to_owned())),
         }
     }
 
     /// Returns the region that a refusal names for the bucket, if it is another one, and remembers it.
-    fn other_region(&self, bucket: &str, asked: &Region, answer: &Response) -> Option<Region> {
-        let named = answer.headers().get("x-amz-bucket-region").filter(|_| !answer.status().is_success())?;
-        let region = named.to_str().ok().filter(|region| *region != asked.as_ref())?;
+    fn other_region(&self, bucket: &str, asked: &Region, refusal: &Refusal) -> Option<Region> {
+        let region = refusal.region.as_ref().filter(|region| *region != asked.as_ref())?;
         tracing::debug!(bucket, region, "the bucket is in another region");
-        let region = Region::new(region.to_owned());
+        let region = Region::new(region.clone());
         let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
         _ = regions.insert(bucket.to_owned(), region.clone());
         Some(region)
-    }
-
-    /// Returns the time by S3's clock, as far as it has told it.
-    fn now(&self) -> SystemTime {
-        let ahead = *self.seconds_ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        let by = Duration::from_secs(ahead.unsigned_abs());
-        if ahead < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     request::{EXPECTED_OWNER, S3Request},
     text,
 };
-use crate::{aws::query::NotDone, error::Fault, net::retry::Failure, value::Sha256};
+use crate::{aws::refusal::NotDone, error::Fault, net::retry::Failure, value::Sha256};
 
 /// An object to upload.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ impl S3 {
         let attempt = async || match self.send(&head).await {
             Ok(_) => Ok(true),
             Err(NotDone::Refused(refusal)) if refusal.status == 404 => Ok(false),
-            Err(NotDone::Refused(refusal)) if refusal.status == 403 => Ok(true),
+            Err(NotDone::Refused(refusal)) if refusal.is_denial() => Ok(true),
             Err(error) => Err(self.explain(S3Object { bucket, key: "", version: None }, error).await),
         };
         self.account.network.attempts().run(&bucket, attempt).await
@@ -69,7 +69,7 @@ impl S3 {
             Ok(found) if length(found.headers()) == Some(body.len() as u64) => return Ok(false),
             Ok(_) => {}
             // Without s3:ListBucket, S3 answers 403 for a missing object.
-            Err(NotDone::Refused(refusal)) if matches!(refusal.status, 403 | 404) => {}
+            Err(NotDone::Refused(refusal)) if refusal.is_denial() || refusal.status == 404 => {}
             Err(error) => return Err(self.not_uploaded(bucket, key, error).await),
         }
         let put = S3Request::new(Method::PUT, bucket, key)
@@ -88,17 +88,17 @@ impl S3 {
             // An answer to HEAD has no code.
             && matches!(refusal.code.as_str(), "AccessDenied" | "HTTP 403")
         {
-            let held = self.account.credentials().await;
+            let held = self.credentials(bucket).await;
             let who = held.map(|held| held.access_key_id().to_owned()).unwrap_or_default();
             let allow = "allow s3:PutObject in the caller's IAM policy";
             let hint = match &self.account.settings.bucket_owner {
                 None => allow.to_owned(),
                 Some(owner) => format!("{allow}; or the bucket does not belong to account {owner} (--bucket-owner)"),
             };
-            return Failure::Permanent(
-                Fault::new(format!("the access key {who} is not allowed s3:PutObject on arn:aws:s3:::{bucket}/{key}"))
-                    .hint(hint),
-            );
+            let arn = format!("arn:{}:s3:::{bucket}/{key}", refusal.partition);
+            let words = refusal.words();
+            let fault = format!("the access key {who} is not allowed s3:PutObject on {arn} (S3: {words})");
+            return Failure::Permanent(Fault::new(fault).hint(hint));
         }
         self.explain(S3Object { bucket, key, version: None }, error).await
     }

@@ -42,6 +42,25 @@ fn the_next_source_is_asked_after_one_that_fails_in_any_way() {
 }
 
 #[test]
+fn sources_may_differ_in_their_queries_alone() {
+    let server = Server::start(|_, request| match request.target() {
+        "/app.jar?m=2" => Reply::ok("jar"),
+        _ => Reply::new(404, &[], ""),
+    });
+    let url = |query: &str| server.url(&format!("/app.jar?{query}"));
+    let download = any_of(&[&url("m=1"), &url("m=2")]);
+    assert_eq!(text(Bench::new(settings()).system.fetch(&download).unwrap()), "jar");
+
+    let id = |source: &str| source.parse::<Source>().unwrap().id();
+    assert_eq!(id("https://a/x"), "https://a/x");
+    assert!(!id("https://a/x?key=secret").contains("secret"));
+    for [one, other] in [["https://a/x?m=1", "https://a/x?m=2"], ["s3://a/x?versionId=1", "s3://a/x?versionId=2"]] {
+        assert_ne!(id(one), id(other));
+    }
+    assert_eq!(id("https://a/x?m=1#top"), id("https://a/x?m=1"));
+}
+
+#[test]
 fn the_next_source_is_not_asked_before_one_has_failed() {
     let (good, spare) = (Server::replies(vec![Reply::ok("jar")]), Server::replies(vec![Reply::ok("jar")]));
     let fetched = Bench::new(settings()).system.fetch(&any_of(&[&good.url("/"), &spare.url("/")]));

@@ -1,5 +1,10 @@
 //! `s3` sources against a server that answers with errors of S3.
 
+mod heads;
+mod lists;
+mod place;
+mod uploads;
+
 use std::{
     io::{Read, Write},
     sync::{
@@ -52,7 +57,7 @@ fn bench_with(server: &Server, settings: BenchSettings) -> Bench {
 }
 
 /// Returns a bench on an instance, with the credentials of its metadata service.
-fn instance(server: &Server, service: &Server) -> Bench {
+pub(super) fn instance(server: &Server, service: &Server) -> Bench {
     let settings = metadata::at(service);
     let provider = ProviderConfig::without_region().with_http_client(Sender::new(settings.clients()));
     let client = imds::Client::builder().configure(&provider).endpoint(service.url("")).unwrap().build();
@@ -76,7 +81,7 @@ pub(super) fn error(status: u16, code: &str, headers: &[(&str, &str)]) -> Reply 
 }
 
 /// Returns the region that a request was signed for.
-fn region(request: &Request) -> String {
+pub(super) fn region(request: &Request) -> String {
     let scope = request.header("authorization").and_then(|value| value.split('/').nth(2));
     scope.unwrap_or_default().to_owned()
 }
@@ -155,16 +160,21 @@ fn a_denial_names_who_may_not_do_what() {
     assert!(!told.contains(SECRET), "{told}");
 }
 
-#[test]
-fn a_denial_names_the_instance_s_role() {
-    let service = metadata::service(|path| match path {
+/// Returns the answer of a metadata service of an instance with a role.
+pub(super) fn role(path: &str) -> Option<String> {
+    match path {
         "/latest/meta-data/iam/security-credentials/" => Some("app-server".into()),
         "/latest/meta-data/iam/security-credentials/app-server" => Some(format!(
             r#"{{"Code": "Success", "AccessKeyId": "ASIAEXAMPLE", "SecretAccessKey": "{SECRET}", "Token": "SESSIONTOKENEXAMPLE",
                 "LastUpdated": "2026-01-01T00:00:00Z", "Expiration": "2099-01-01T00:00:00Z"}}"#
         )),
         _ => None,
-    });
+    }
+}
+
+#[test]
+fn a_denial_names_the_instance_s_role() {
+    let service = metadata::service(role);
     let server = Server::start(|_, _| error(403, "AccessDenied", &[]));
     let (code, told) = instance(&server, &service).refused(OBJECT);
     assert_eq!(code, 1, "{told}");
@@ -185,7 +195,7 @@ fn a_wrong_clock_is_corrected_once() {
 }
 
 /// Returns the time in `x-amz-date`, such as `20260101T000000Z`.
-fn signed_at(request: &Request) -> DateTime {
+pub(super) fn signed_at(request: &Request) -> DateTime {
     let date = request.header("x-amz-date").unwrap();
     let (day, time) = date.trim_end_matches('Z').split_once('T').unwrap();
     let date = format!("{}-{}-{}T{}:{}:{}Z", &day[..4], &day[4..6], &day[6..], &time[..2], &time[2..4], &time[4..]);
@@ -198,7 +208,7 @@ fn a_clock_that_stays_wrong_is_told_in_seconds() {
     let server = Server::start(move |_, _| error(403, "RequestTimeTooSkewed", &[("date", &date)]));
     let (code, told) = bench(&server).refused(OBJECT);
     assert_eq!((code, server.requests().len()), (1, 2), "{told}");
-    let skew = told.split("clock is ").nth(1).and_then(|rest| rest.split(" s behind S3's").next()).unwrap();
+    let skew = told.split("clock is ").nth(1).and_then(|rest| rest.split(" s behind AWS's").next()).unwrap();
     assert!((3590..=3600).contains(&skew.parse::<u32>().unwrap()), "{told}");
     assert!(told.contains("timedatectl"), "{told}");
 }
@@ -429,7 +439,7 @@ fn a_late_metadata_service_delays_what_needs_its_credentials() {
 }
 
 /// Sends a request to another server. Returns its answer.
-fn pass_on(to: &str, request: &Request) -> Reply {
+pub(super) fn pass_on(to: &str, request: &Request) -> Reply {
     let mut stream = std::net::TcpStream::connect(to.trim_start_matches("http://")).unwrap();
     let token = request
         .header("x-aws-ec2-metadata-token")

@@ -23,6 +23,7 @@ pub(super) struct Origin<'a> {
 /// The record of a file whose manifest has no digest of its final content.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Arrived {
+    /// See [`Sources::id`].
     source: String,
     /// The `ETag` of the source.
     etag: Option<String>,
@@ -58,7 +59,7 @@ impl Origin<'_> {
         let Some(arrived) = state::read::<Arrived>(system.root(), &self.state_name()) else {
             return Ok(Some("write content (the source of the present content is not known)".into()));
         };
-        if arrived.source != self.sources.to_string() {
+        if arrived.source != self.sources.id() {
             return Ok(Some("write content of another source".into()));
         }
         if arrived.member.as_deref() != self.file.member.as_ref().map(MemberName::as_str) {
@@ -114,14 +115,7 @@ impl Origin<'_> {
                 Sha256::of(text.as_bytes())
             }
         };
-        Ok(Arrived {
-            source: self.sources.to_string(),
-            etag: fetched.etag,
-            sent: fetched.sha256,
-            published,
-            member,
-            template,
-        })
+        Ok(Arrived { source: self.sources.id(), etag: fetched.etag, sent: fetched.sha256, published, member, template })
     }
 
     /// Records the source of the written content, if the manifest has no digest of it.

@@ -226,7 +226,16 @@ impl File {
 
     /// Records the version of the written secret.
     pub(super) fn remember_secret(&self, system: &System, source: &SecretSource) -> Result<()> {
-        let version = system.secret(source, Patience::Full)?.version;
+        self.remember_version(system, source, system.secret(source, Patience::Full)?.version)
+    }
+
+    /// Records that this version of the secret is written.
+    pub(in crate::resource) fn remember_version(
+        &self,
+        system: &System,
+        source: &SecretSource,
+        version: String,
+    ) -> Result<()> {
         state::write(system.root(), &note(&self.path), &WrittenSecret { source: source.to_string(), version })
     }
 }

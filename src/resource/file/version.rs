@@ -29,7 +29,7 @@ impl Origin<'_> {
         let of_source = match (self.file.sha256, self.sources.local()) {
             (Some(wanted), _) => Some(wanted.to_string()),
             (None, Some(path)) => system.host.digest(path)?.map(|digest| digest.to_string()),
-            (None, None) if self.file.verify == Some(Verify::None) => Some(self.sources.to_string()),
+            (None, None) if self.file.verify == Some(Verify::None) => Some(self.sources.id()),
             (None, None) => system.fetcher.etag(&system.host, self.sources.first())?,
         };
         let Some(of_source) = of_source else { return Ok(None) };

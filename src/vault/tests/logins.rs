@@ -12,8 +12,13 @@ const NOTES: &str = "var/lib/glovo-bootstrap/vault-unwrapped.json";
 
 /// A Vault that unwraps a secret id once.
 fn unwrapping_once() -> FakeVault {
+    FakeVault::with(unwraps_once())
+}
+
+/// Returns the answers of a Vault that unwraps a secret id once.
+fn unwraps_once() -> impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static {
     let unwrapped = AtomicUsize::new(0);
-    FakeVault::with(move |request| {
+    move |request| {
         let is_known = || unwrapped.load(Ordering::Relaxed) == 0;
         match asked(request) {
             "sys/wrapping/lookup" if is_known() => {
@@ -28,7 +33,7 @@ fn unwrapping_once() -> FakeVault {
             path if path.starts_with("sys/wrapping/") => Some(not_known()),
             _ => None,
         }
-    })
+    }
 }
 
 fn not_known() -> Reply {
@@ -172,6 +177,25 @@ fn a_second_unwrap_names_the_time_of_the_first_attempt() {
     let words = format!("already unwrapped: by an earlier attempt at {time}, or by another party");
     assert!(told.contains(&words) && code == 1, "{told}");
     assert!(told.contains("hint: search Vault's audit log for sys/wrapping/unwrap"), "{told}");
+}
+
+#[test]
+fn an_unwrapped_secret_id_is_kept_until_vault_answers_the_login() {
+    let wrapping = unwraps_once();
+    let away = AtomicUsize::new(0);
+    let server = FakeVault::with(move |request| match asked(request) {
+        // As many attempts as a read makes.
+        "auth/approle/login" if away.fetch_add(1, Ordering::Relaxed) < 3 => Some(Reply::new(503, &[], "")),
+        _ => wrapping(request),
+    });
+    let bench = VaultBench::new(&server, WRAPPED);
+    let (code, told) = bench.refused(PASSWORD);
+    assert_eq!(code, 75, "{told}");
+    assert_eq!(bench.value(PASSWORD).1, Some(4));
+    let unwraps = server.asked().iter().filter(|asked| asked.ends_with("sys/wrapping/unwrap")).count();
+    assert_eq!(unwraps, 1);
+    let notes: serde_json::Value = serde_json::from_slice(&bench.tree.read(NOTES)).unwrap();
+    assert_eq!(notes[0]["logged_in"], true);
 }
 
 #[test]

@@ -158,3 +158,11 @@ fn a_vault_that_does_not_reach_sts_is_asked_again() {
     let server = FakeVault::answering("auth/aws/login", vec![errors(400, words), errors(400, words)]);
     assert_eq!(VaultBench::new(&server, AWS).value(PASSWORD).1, Some(4));
 }
+
+#[test]
+fn a_metadata_service_that_is_away_is_no_denial() {
+    let server = FakeVault::usual();
+    let (code, told) = VaultBench::without_credentials(&server, AWS).refused(PASSWORD);
+    assert!(code == 75 && told.contains("reach the instance metadata service"), "{told}");
+    assert_eq!(server.asked(), [""; 0]);
+}

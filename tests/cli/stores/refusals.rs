@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{CANARY, Stores};
+use crate::sandbox::Finished;
 
 fn refusal(kind: &str, message: &str) -> (u16, Value) {
     (400, json!({ "__type": kind, "message": message }))
@@ -43,4 +44,28 @@ fn no_refusal_leaves_an_empty_file() {
             assert!(left.is_empty(), "{words}: {left:?}");
         }
     }
+}
+
+#[test]
+fn an_absent_metadata_service_is_no_refusal() {
+    let stores = Stores::new();
+    stores.parameter("/app/db", CANARY, 1);
+    let (path, manifest) = stores.file("ssm:///app/db", "timeout = \"1s\"\n");
+    let manifest = stores.machine.sandbox.write("manifest.toml", manifest);
+    let run = || {
+        let mut command = stores.machine.sandbox.command(&["run", "--steps", &manifest]);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+            let _ = command.env_remove(name);
+        }
+        // Neither credentials nor a region are chosen, so both are the instance's. Nothing listens at this address.
+        let _ = command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1");
+        let _ = command.env("AWS_ENDPOINT_URL", stores.server.url("")).env("HOME", &stores.machine.sandbox.path);
+        Finished::from(command.output().unwrap())
+    };
+    let _ = run().expect(75).says("reach the instance metadata service");
+    assert!(!fs::exists(&path).unwrap());
+    fs::write(&path, "canary-earlier").unwrap();
+    let _ = run().expect(0).says("keeps its present content").says("reach the instance metadata service");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "canary-earlier");
+    assert_eq!(stores.server.requests().len(), 0);
 }

@@ -53,7 +53,7 @@ fn each_refusal_has_its_own_words_and_exit_code() -> Result<()> {
             object,
             Some((OBJECT, refusal(403, "RequestTimeTooSkewed", &[skewed]))),
             1,
-            &["this machine's clock is ", " s behind S3's", "timedatectl"],
+            &["this machine's clock is ", " s behind AWS's", "timedatectl"],
         ),
         (
             object,
