@@ -195,6 +195,10 @@ impl Deploy {
     /// Shows what a deploy would change, and leaves nothing behind.
     pub fn plan(&self) -> Result<()> {
         let prepared = self.prepare()?;
+        if let Some(fault) = &prepared.condemned {
+            self.say(&format!("{fault}: update-stack would return the traffic to the previous build"));
+            return Ok(());
+        }
         let Some(changes) = self.propose(&prepared)? else { return Ok(()) };
         stack::discard(&self.system, &prepared.stack, &changes.id, prepared.current.is_none())
     }
@@ -209,6 +213,13 @@ impl Deploy {
             self.say(&format!("note: stack {} {is}; {does} it", self.stack));
         }
         let promoted = prepared.intent.promoted();
+        if let (Some(slot), Some(fault)) = (promoted, prepared.condemned.take()) {
+            self.say(&fault.to_string());
+            let agreed = self.ask("return the traffic to the previous build?")?;
+            ensure!(agreed, Fault::new("cancelled; nothing was changed"));
+            self.system.aws.be_patient();
+            return self.roll_out(&Slots::get(self)?, slot, Some(fault));
+        }
         if let Intent::Fill(slot) = prepared.intent
             && prepared.is_behind
         {
@@ -223,7 +234,7 @@ impl Deploy {
         }
         let Some(slot) = promoted else { return self.prove() };
         self.system.aws.be_patient();
-        self.roll_out(&Slots::get(self)?, slot)?;
+        self.roll_out(&Slots::get(self)?, slot, None)?;
         self.prove().map_err(|error| {
             if Refusal::of(&error).is_none() && error::class(&error) != Class::Transient {
                 return error;

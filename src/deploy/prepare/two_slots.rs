@@ -53,8 +53,9 @@ impl Deploy {
         if intent.is_new_build() {
             let kind = settings.instance_type.as_deref().unwrap_or_default();
             preflight::quota(&mut found, self, kind, size.desired)?;
-            found.check()?;
         }
+        let condemned = self.judge_alarms(&mut found, slots, &intent, shares);
+        found.check()?;
         // A stack that gets a new build takes over the parameters of the stack that serves; else each keeps its own.
         let is_other = current.is_some_and(|current| current.name != self.stack_of(slot));
         let takes_over = is_other && intent.is_new_build();
@@ -110,6 +111,7 @@ impl Deploy {
             stack: self.stack_of(slot),
             current: slots.stack(slot).cloned(),
             intent,
+            condemned,
             is_behind,
             wanted: WantedStack { template, parameters },
             artifacts,

@@ -63,8 +63,54 @@ impl Deploy {
         Ok(())
     }
 
+    /// Returns the traffic to the other slot: the new build is not healthy, or an alarm rings. `began` is the slot's share at the
+    /// beginning of this deploy, and `share` the present one. Returns the error that the deploy ends with.
+    pub(super) fn give_up(
+        &self,
+        slots: &Slots,
+        slot: Slot,
+        began: u32,
+        share: &mut u32,
+        sick: Fault,
+    ) -> Result<anyhow::Error> {
+        // A rollback by another operator shrinks the new build, which then looks sick.
+        self.check_alone(slots, slot, *share)?;
+        let other = slot.other();
+        let back = slots.described(other);
+        if *share > 0 {
+            let targets = slots.targets(&self.system, other)?;
+            let healthy = fleet::healthy(&targets);
+            if healthy == 0 {
+                let stays = format!("no machine of {back} is healthy, so the traffic stays where it is");
+                return Err(anyhow::Error::from(sick).context(Fault::new(stays)));
+            }
+            let load = match targets.len() {
+                all if all > healthy => format!(
+                    ", which has {healthy} of {} healthy, each with {} times the load",
+                    count(all, "machine"),
+                    tenths(all, healthy)
+                ),
+                _ => String::new(),
+            };
+            self.say(&format!("{sick}: the traffic returns to {back}{load}"));
+            // The slot carried all traffic before, and was pinned since. Only one that had none when this deploy began may
+            // have shrunk.
+            let mut way = WayBack { held: 100 - *share, healthy, now: began < 100 };
+            let returned = self.return_traffic(slots, other, &mut way);
+            *share = 100 - way.held;
+            returned?;
+            if began > 0 {
+                _ = self.grow(slots, other)?;
+            }
+            self.unpin(slots, other)?;
+        }
+        let fault = Fault::new(format!("the new build does not take over: all traffic is on {back}"))
+            .hint(format!("find the cause ({}), fix it, and deploy the next build", self.command("status")));
+        Ok(anyhow::Error::from(sick).context(fault))
+    }
+
     /// Returns how many machines of a slot are healthy.
-    pub(super) fn count_healthy(&self, slots: &Slots, slot: Slot) -> Result<usize> {
+    fn count_healthy(&self, slots: &Slots, slot: Slot) -> Result<usize> {
         Ok(fleet::healthy(&slots.targets(&self.system, slot)?))
     }
 
@@ -74,17 +120,19 @@ impl Deploy {
         let back = slots.described(slot);
         let (before, now) = (way.held, way.now);
         let (began, limit) = (Instant::now(), self.health_timeout());
-        let (mut told, mut has_grown) = (BTreeMap::new(), false);
+        let (mut told, mut has_grown, mut is_announced) = (BTreeMap::new(), false, false);
         loop {
             let seen = if now { Some(vec![]) } else { self.look(slots, slot.other())? };
             // Without an answer the share stays: machines that were not seen may be healthy.
             let serving = seen.as_ref().map_or(0, |targets| fleet::healthy(targets));
             let fair = if seen.is_some() { share_by_capacity(way.healthy, serving) } else { way.held };
+            if seen.is_some() && fair < 100 && !is_announced {
+                self.announce(slots, slot, way, serving);
+                is_announced = true;
+            }
             if fair > way.held {
                 if way.held > before {
                     self.check_alone(slots, slot, way.held)?;
-                } else if fair < 100 {
-                    self.announce(slots, slot, way.healthy, serving);
                 }
                 self.shift(slots, slot, u8::try_from(fair).unwrap_or(100))?;
                 way.held = fair;
@@ -115,13 +163,14 @@ impl Deploy {
     }
 
     /// Says what the return of the traffic means for the machines, before it begins.
-    fn announce(&self, slots: &Slots, slot: Slot, healthy: usize, serving: usize) {
+    fn announce(&self, slots: &Slots, slot: Slot, way: &WayBack, serving: usize) {
         let [back, from] = [slot, slot.other()].map(|slot| slots.described(slot));
-        let (fair, ratio) = (share_by_capacity(healthy, serving), tenths(serving, healthy));
-        self.say(&format!(
-            "{back} has {}, {from} has {serving}: {fair} % of the traffic returns now, the rest as {back} grows",
-            count(healthy, "healthy machine")
-        ));
+        let (fair, ratio) = (share_by_capacity(way.healthy, serving), tenths(serving, way.healthy));
+        let does = match way.held {
+            held if held < fair => format!("{fair} % of the traffic returns now, the rest as {back} grows"),
+            held => format!("it keeps {held} % of the traffic until it grows"),
+        };
+        self.say(&format!("{back} has {}, {from} has {serving}: {does}", count(way.healthy, "healthy machine")));
         let build = slots.parameter(slot, SlotParameter::Build);
         self.say(&format!(
             "to move all traffic at once, with {ratio} times the load for each machine: {}",
