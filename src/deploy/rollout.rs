@@ -278,9 +278,9 @@ impl Deploy {
                 let Some(group) = slots.group(&self.system, each)? else { continue };
                 for (parameter, value) in [
                     (SlotParameter::Weight, if each == slot { 100 } else { 0 }),
-                    (SlotParameter::DesiredCapacity, group.desired),
-                    (SlotParameter::MinSize, group.min),
-                    (SlotParameter::MaxSize, group.max),
+                    (SlotParameter::DesiredCapacity, group.capacity()),
+                    (SlotParameter::MinSize, self.unpinned(slots, each, each == slot, &group)),
+                    (SlotParameter::MaxSize, group.max.max(1)),
                 ] {
                     _ = values.insert(self.layout().parameter(each, parameter), ParameterValue::New(value.to_string()));
                 }

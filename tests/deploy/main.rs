@@ -31,6 +31,7 @@ mod secrets;
 #[path = "../cli/server.rs"]
 mod server;
 mod settings;
+mod sizes;
 mod states;
 mod tape;
 mod trusted;

@@ -11,7 +11,7 @@ use anyhow::Result;
 use time::OffsetDateTime;
 
 use crate::{
-    aws::refusal::Refusal,
+    aws::{answer::Element, refusal::Refusal},
     deploy::{
         Deploy,
         fleet::{self, GroupSize, ScalingGroup},
@@ -179,6 +179,28 @@ impl Deploy {
             }
             done => done,
         }
+    }
+
+    /// Returns a slot's smallest size for the stack's parameter, which never holds that of a pin, nor a larger one of another
+    /// program.
+    pub(super) fn unpinned(&self, slots: &Slots, slot: Slot, serves: bool, group: &ScalingGroup) -> u32 {
+        // A slot without traffic keeps its parameter, so that CloudFormation does not touch a group that is pinned.
+        let parameter = if serves { SlotParameter::DeclaredMinSize } else { SlotParameter::MinSize };
+        slots.parameter(slot, parameter).parse().map_or(group.min, |size: u32| size.min(group.min))
+    }
+
+    /// Returns whether a resource of a stack differs from its template only as `deploy` itself makes it: by the number of
+    /// machines of a slot without traffic.
+    pub(in crate::deploy) fn is_own_drift(&self, stack: &Stack, drift: &Element) -> Result<bool> {
+        let paths: Vec<&str> = drift.list("PropertyDifferences").map(|each| each.text("PropertyPath")).collect();
+        if paths.is_empty() || paths.iter().any(|path| !["/MinSize", "/DesiredCapacity"].contains(path)) {
+            return Ok(false);
+        }
+        let (slots, layout) = (Slots::find(self)?, self.layout());
+        let is_it = |slot: &Slot| layout.output(*slot, SlotOutput::Group) == drift.text("LogicalResourceId");
+        let Some(slot) = slots.of(stack).find(is_it) else { return Ok(false) };
+        let shares = self.shape().shares(&self.system, &slots)?;
+        Ok(shares[slot.index()] == 0 && shares[slot.other().index()] > 0)
     }
 
     /// Returns a slot's smallest size as declared.
