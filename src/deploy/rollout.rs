@@ -169,17 +169,47 @@ impl Deploy {
 
     /// Waits until this many of a slot's machines are healthy behind the balancer.
     fn await_health(&self, slots: &Slots, slot: Slot, wanted: u32) -> Result<Health> {
-        let limit = self.health_timeout();
-        let (began, wanted) = (Instant::now(), wanted as usize);
-        let mut told = BTreeMap::new();
+        let wanted = wanted as usize;
+        let seen = self.await_targets(slots, slot, |targets| wanted > 0 && fleet::healthy(targets) >= wanted)?;
+        Ok(match seen {
+            None => Health::Well,
+            Some(targets) => Health::Sick(not_healthy(fleet::healthy(&targets), wanted, self.health_timeout())),
+        })
+    }
+
+    /// Waits until the machines with traffic are healthy behind the balancer, which takes a few of its looks after they have
+    /// signalled. Whether they are is for the proof to say.
+    ///
+    /// # Errors
+    /// If the operator detaches, or if AWS refuses.
+    pub(super) fn await_serving(&self) -> Result<()> {
+        let slots = Slots::get(self)?;
+        let shares = self.shape().shares(&self.system, &slots)?;
+        for slot in Slot::ALL.into_iter().filter(|slot| shares[slot.index()] > 0) {
+            let are_well = |targets: &[TargetHealth]| fleet::healthy(targets) == targets.len();
+            _ = self.await_targets(&slots, slot, are_well)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a slot's machines are as they should be; after the timeout, returns them as they are.
+    fn await_targets(
+        &self,
+        slots: &Slots,
+        slot: Slot,
+        are_well: impl Fn(&[TargetHealth]) -> bool,
+    ) -> Result<Option<Vec<TargetHealth>>> {
+        let (began, mut told) = (Instant::now(), BTreeMap::new());
         loop {
-            let targets = self.look(slots, slot)?.unwrap_or_default();
+            let seen = self.look(slots, slot)?;
+            let is_well = seen.as_ref().is_some_and(|targets| are_well(targets));
+            let targets = seen.unwrap_or_default();
             self.tell_states(&targets, &mut told);
-            if wanted > 0 && fleet::healthy(&targets) >= wanted {
-                return Ok(Health::Well);
+            if is_well {
+                return Ok(None);
             }
-            if began.elapsed() > limit {
-                return Ok(Health::Sick(not_healthy(fleet::healthy(&targets), wanted, limit)));
+            if began.elapsed() > self.health_timeout() {
+                return Ok(Some(targets));
             }
             self.system.host.stop.wait(self.poll)?;
         }

@@ -35,9 +35,10 @@ impl Deploy {
         let healthy = self.count_healthy(&slots, slot)?;
         ensure!(
             healthy > 0,
-            Fault::new(format!("no machine of {back} is healthy; no traffic was moved")).hint(
-                "deploy the previous content under the next build number, with glovo-bootstrap deploy update-stack"
-            )
+            Fault::new(format!("no machine of {back} is healthy; no traffic was moved")).hint(format!(
+                "deploy the previous content under the next build number: {}",
+                self.command("update-stack")
+            ))
         );
         self.keep_whole(&slots, slot);
         self.system.aws.be_patient();
