@@ -1,11 +1,8 @@
 #!/bin/sh
 # Runs the operator's own script, and signals its exit code to CloudFormation.
-f=$(mktemp /root/user-data.XXXXXX)||exit
-cat >"$f"<<'@end@'
+f=$(mktemp /root/user-data.XXXXXX)&&cat >"$f"<<'@end@'&&chmod 700 "$f"&&"$f"
 @script@
 @end@
-chmod 700 "$f"
-"$f"
 c=$?
 rm -f "$f"
 [ $c = 0 ]&&s=SUCCESS||s=FAILURE
