@@ -1,11 +1,14 @@
 //! Alarms of CloudWatch that a roll-out heeds.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::{Deploy, parameters::SlotParameter, preflight::Findings, prepare::Intent, slots::Slots};
 use crate::{
     aws::{answer::Element, query::Call, service::CLOUDWATCH},
     error::{self, Class, Fault},
+    value::spoken,
     view::complain,
 };
 
@@ -23,6 +26,8 @@ pub struct AlarmStates {
     /// The names of those that do not exist.
     missing: Vec<String>,
     ringing: Vec<RingingAlarm>,
+    /// The longest period, with the alarm's name.
+    longest: Option<(Duration, String)>,
 }
 
 /// What the alarms mean for a share of the traffic.
@@ -61,6 +66,11 @@ impl Deploy {
         let ringing =
             ringing.map(|alarm| RingingAlarm { name: text(alarm, "AlarmName"), reason: text(alarm, "StateReason") });
         seen.ringing = ringing.collect();
+        // A composite alarm has none.
+        let periods = known.iter().filter_map(|alarm| {
+            Some((Duration::from_secs(alarm.text("Period").parse().ok()?), text(alarm, "AlarmName")))
+        });
+        seen.longest = periods.max();
         Ok(seen)
     }
 
@@ -94,6 +104,13 @@ impl Deploy {
         let share = shares[slot.index()];
         if let Some(alarm) = seen.ringing.first().filter(|_| share > 0) {
             return Some(Fault::new(alarm.text()));
+        }
+        if let Some((period, name)) = seen.longest.as_ref().filter(|(period, _)| *period > self.last_watch()) {
+            let (period, watch) = (spoken(*period), spoken(self.last_watch()));
+            self.say(&format!(
+                "note: alarm {name} has a period of {period}, but all traffic is watched for {watch} only; pass a longer \
+                 --watch"
+            ));
         }
         seen.faults().for_each(|fault| found.fault(fault));
         if share > 0 && seen.faults().next().is_some() {

@@ -242,7 +242,12 @@ impl Deploy {
         self.settings.pause.map_or_else(|| self.shape().default_pause(), |pause| pause.0)
     }
 
-    /// Returns how long the new build is watched with all traffic.
+    /// Returns how long the new build is watched with all traffic at the end.
+    pub(super) fn last_watch(&self) -> Duration {
+        self.pause().max(self.watch_time())
+    }
+
+    /// Returns how long the operator wants the new build to be watched with all traffic.
     fn watch_time(&self) -> Duration {
         self.settings.watch.map_or(Duration::ZERO, |time| time.0)
     }
@@ -255,7 +260,7 @@ impl Deploy {
     /// Watches a slot with its share of the traffic for some time: it must stay healthy, and the alarms quiet. No look waits
     /// long for its answer, so that no silent service hides what another one says.
     fn observe(&self, slots: &Slots, slot: Slot, share: u32, wanted: u32) -> Result<Health> {
-        let time = if share == 100 { self.pause().max(self.watch_time()) } else { self.pause() };
+        let time = if share == 100 { self.last_watch() } else { self.pause() };
         let began = Instant::now();
         loop {
             self.system.aws.be_brief();

@@ -209,3 +209,16 @@ fn a_silent_cloudwatch_hides_no_sick_machine() {
     assert_eq!(shares(&calls), [["90", "10"], ["100", "0"]]);
     assert!(of(&calls, "DescribeAlarms").len() <= 2 + 5, "a look at the alarms ends after a few attempts");
 }
+
+#[test]
+fn a_watch_that_is_shorter_than_an_alarm_s_period_is_noted() {
+    let operator = with_alarm("errors", &[OK]);
+    operator.world(|world| world.alarm_period = 60);
+    let plan = |times: &[&str]| {
+        operator.deploy(&[&["plan", "--alarm", "errors"], times].concat(), &[("BUILD_NUMBER", "2")]).expect(0)
+    };
+    let note = "note: alarm errors has a period of 1 min 00 s, but all traffic is watched for 30.0 s only";
+    let _ = plan(&[]).says(note);
+    assert!(!plan(&["--watch", "60s"]).stdout.contains("has a period of"));
+    assert!(!plan(&["--pause", "2m"]).stdout.contains("has a period of"));
+}

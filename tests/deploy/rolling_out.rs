@@ -483,8 +483,11 @@ fn two_sick_builds_leave_the_traffic_and_say_so() {
     let told = operator
         .update("2")
         .expect(1)
-        .says("the deploy stopped; stack glovo-app: green (build 2) receives 10 % of the traffic")
-        .says("no machine of blue (build 1) is healthy, so the traffic stays where it is")
+        .says(
+            "no machine of blue (build 1) is healthy, so the traffic stays where it is: green (build 2) receives 10 %",
+        )
+        .says("once a machine of blue (build 1) is healthy: glovo-bootstrap deploy rollback --now --build 1")
+        .says("to give green (build 2) all traffic instead: glovo-bootstrap deploy rollback --now --build 2")
         .says("only 1 of 2 machines stayed healthy");
     assert!(!told.stderr.contains("no traffic was moved"), "{}", told.stderr);
     assert_eq!(shares(&operator.calls()), [["90", "10"]]);

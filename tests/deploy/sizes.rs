@@ -1,8 +1,10 @@
 //! The sizes of the groups, and what the stack's parameters say of them, between deploys.
 
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+
 use crate::{
     operator::Operator,
-    tape::{changes, of},
+    tape::{Turn, changes, of},
     world::{World, text, xml},
 };
 
@@ -78,4 +80,21 @@ fn a_stack_without_machines_can_be_changed() {
     let _ = operator.deploy(&threshold, &[]);
     let asked = operator.calls();
     assert_eq!(of(&asked, "CreateChangeSet")[0].parameter("BlueDesiredCapacity"), Some("1"), "its smallest value");
+}
+
+#[test]
+fn a_time_that_is_over_for_auto_scaling_is_set_again() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let past = Turn::Refusal(400, "ValidationError", "Given start time is in the past");
+    // Green's pin, blue's pin, then the time until blue shrinks, by a clock that is slow.
+    operator.tape.script("PutScheduledUpdateGroupAction", [Turn::Usual, Turn::Usual, past]);
+    let began = OffsetDateTime::now_utc();
+    let soon = ["update-stack", "--yes", "--pause", "0s", "--keep-for", "1s"];
+    let _ = operator.deploy(&soon, &[("BUILD_NUMBER", "2")]).expect(0);
+    let calls = operator.calls();
+    let [.., last] = *of(&calls, "PutScheduledUpdateGroupAction") else { panic!("no action") };
+    assert_eq!((last.get("MinSize"), last.get("DesiredCapacity")), ("1", "1"));
+    let time = OffsetDateTime::parse(last.get("StartTime"), &Rfc3339).unwrap();
+    assert!(time > began + Duration::minutes(5), "later than a signed call may be off: {time}");
 }

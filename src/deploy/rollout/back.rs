@@ -82,8 +82,7 @@ impl Deploy {
             let targets = slots.targets(&self.system, other)?;
             let healthy = fleet::healthy(&targets);
             if healthy == 0 {
-                let stays = format!("no machine of {back} is healthy, so the traffic stays where it is");
-                return Err(anyhow::Error::from(sick).context(Fault::new(stays)));
+                return Ok(anyhow::Error::from(sick).context(self.both_sick(slots, slot, *share)));
             }
             let load = match targets.len() {
                 all if all > healthy => format!(
@@ -108,6 +107,17 @@ impl Deploy {
         let fault = Fault::new(format!("the new build does not take over: all traffic is on {back}"))
             .hint(format!("find the cause ({}), fix it, and deploy the next build", self.command("status")));
         Ok(anyhow::Error::from(sick).context(fault))
+    }
+
+    /// Returns the fault of a new build that cannot lose its share, because no machine of the other slot is healthy.
+    fn both_sick(&self, slots: &Slots, slot: Slot, share: u32) -> Fault {
+        let [here, there] = [slot, slot.other()].map(|slot| slots.described(slot));
+        let at_once = |slot| format!("rollback --now --build {}", slots.parameter(slot, SlotParameter::Build));
+        let [forward, back] = [slot, slot.other()].map(|slot| self.command(&at_once(slot)));
+        Fault::new(format!(
+            "no machine of {there} is healthy, so the traffic stays where it is: {here} receives {share} % of the traffic"
+        ))
+        .hint(format!("once a machine of {there} is healthy: {back}; to give {here} all traffic instead: {forward}"))
     }
 
     /// Returns how many machines of a slot are healthy.
@@ -201,6 +211,9 @@ impl Deploy {
 /// Returns the share, in percent, at which a machine of the slot gets as much traffic as one of the other slot: all of it if
 /// the slot has as many healthy machines.
 fn share_by_capacity(healthy: usize, serving: usize) -> u32 {
+    if healthy == 0 {
+        return 0;
+    }
     if healthy >= serving {
         return 100;
     }
@@ -227,6 +240,7 @@ mod tests {
                 assert!(serving == 0 || share * serving <= 100 * healthy || share == 1, "{healthy} of {serving}");
             }
         }
+        assert_eq!([share_by_capacity(0, 0), share_by_capacity(0, 3)], [0, 0], "no machine carries nothing");
         assert_eq!([share_by_capacity(1, 3), share_by_capacity(2, 3), share_by_capacity(3, 3)], [25, 40, 100]);
     }
 }

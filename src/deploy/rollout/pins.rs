@@ -27,6 +27,10 @@ use crate::{
 /// How long a pin lasts, beyond the times for which a roll-out and its way back wait.
 const PIN_TIME: Duration = Duration::from_hours(2);
 
+/// More than the clock of a signed call may be off.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html>
+const MAX_SKEW: Duration = Duration::from_mins(6);
+
 impl Deploy {
     /// Has a slot's group keep its present machines while the traffic moves.
     pub(super) fn pin(&self, slots: &Slots, slot: Slot) -> Result<()> {
@@ -160,7 +164,15 @@ impl Deploy {
 
     /// Has the group get another size after some time. Returns false if the operator may not do that.
     fn schedule(&self, group: &ScalingGroup, size: GroupSize, time: Duration) -> Result<bool> {
-        match fleet::schedule(&self.system, &group.name, size, OffsetDateTime::now_utc() + time) {
+        let after = |time: Duration| fleet::schedule(&self.system, &group.name, size, OffsetDateTime::now_utc() + time);
+        let scheduled = match after(time) {
+            // By this machine's clock or by the duration of the call, the time is over already.
+            Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.code == "ValidationError") => {
+                after(time + MAX_SKEW)
+            }
+            scheduled => scheduled,
+        };
+        match scheduled {
             Ok(()) => Ok(true),
             Err(error) if Refusal::of(&error).is_some_and(Refusal::is_denial) => {
                 self.say(&format!("note: {} cannot be scheduled to shrink: {error:#}", group.name));
