@@ -229,7 +229,8 @@ impl Deploy {
         if let (Some(slot), Some(fault)) = (promoted, prepared.condemned.take()) {
             self.say(&fault.to_string());
             let agreed = self.ask("return the traffic to the previous build?")?;
-            ensure!(agreed, Fault::new("cancelled; nothing was changed"));
+            let back = format!("to return the traffic by hand: {}", self.command("rollback"));
+            ensure!(agreed, Fault::new("cancelled; nothing was changed").hint(back));
             self.system.aws.be_patient();
             return self.roll_out(&Slots::get(self)?, slot, Some(fault));
         }

@@ -99,8 +99,10 @@ impl Deploy {
 
     /// Gives a slot the shares that it lacks, one after the other, each watched; `share` is what it receives so far.
     fn move_traffic(&self, slots: &Slots, slot: Slot, share: &mut u32) -> Result<Health> {
+        // Users that the slot has already do not wait until sick machines are healthy.
+        let present = if *share > 0 { self.group(slots, slot)?.desired } else { 0 };
         let wanted = self.grow(slots, slot)?.desired;
-        let mut health = self.await_health(slots, slot, wanted)?;
+        let mut health = self.await_health(slots, slot, present, wanted)?;
         if let (Health::Well, 0) = (&health, *share) {
             health = self.await_alarms()?;
         }
@@ -167,13 +169,20 @@ impl Deploy {
         answered(slots.targets(&self.system, slot))
     }
 
-    /// Waits until this many of a slot's machines are healthy behind the balancer.
-    fn await_health(&self, slots: &Slots, slot: Slot, wanted: u32) -> Result<Health> {
-        let wanted = wanted as usize;
-        let seen = self.await_targets(slots, slot, |targets| wanted > 0 && fleet::healthy(targets) >= wanted)?;
-        Ok(match seen {
-            None => Health::Well,
-            Some(targets) => Health::Sick(not_healthy(fleet::healthy(&targets), wanted, self.health_timeout())),
+    /// Waits until this many of a slot's machines are healthy behind the balancer. If they are sick before that, and fewer than
+    /// `present` are healthy, there is no reason to wait.
+    fn await_health(&self, slots: &Slots, slot: Slot, present: u32, wanted: u32) -> Result<Health> {
+        let (present, wanted) = (present as usize, wanted as usize);
+        self.await_targets(slots, slot, |targets, is_late| {
+            let healthy = fleet::healthy(targets);
+            let is_sick = healthy < present && targets.iter().any(|target| target.state == "unhealthy");
+            if wanted > 0 && healthy >= wanted {
+                Some(Health::Well)
+            } else if is_sick {
+                Some(Health::Sick(not_staying(healthy, present)))
+            } else {
+                is_late.then(|| Health::Sick(not_healthy(healthy, wanted, self.health_timeout())))
+            }
         })
     }
 
@@ -186,30 +195,28 @@ impl Deploy {
         let slots = Slots::get(self)?;
         let shares = self.shape().shares(&self.system, &slots)?;
         for slot in Slot::ALL.into_iter().filter(|slot| shares[slot.index()] > 0) {
-            let are_well = |targets: &[TargetHealth]| fleet::healthy(targets) == targets.len();
-            _ = self.await_targets(&slots, slot, are_well)?;
+            self.await_targets(&slots, slot, |targets, is_late| {
+                (is_late || fleet::healthy(targets) == targets.len()).then_some(())
+            })?;
         }
         Ok(())
     }
 
-    /// Waits until a slot's machines are as they should be; after the timeout, returns them as they are.
-    fn await_targets(
+    /// Looks at a slot's machines until they tell something; from the timeout on, the look is late.
+    fn await_targets<T>(
         &self,
         slots: &Slots,
         slot: Slot,
-        are_well: impl Fn(&[TargetHealth]) -> bool,
-    ) -> Result<Option<Vec<TargetHealth>>> {
+        tell: impl Fn(&[TargetHealth], bool) -> Option<T>,
+    ) -> Result<T> {
         let (began, mut told) = (Instant::now(), BTreeMap::new());
         loop {
-            let seen = self.look(slots, slot)?;
-            let is_well = seen.as_ref().is_some_and(|targets| are_well(targets));
+            let (seen, is_late) = (self.look(slots, slot)?, began.elapsed() > self.health_timeout());
+            let is_seen = seen.is_some();
             let targets = seen.unwrap_or_default();
             self.tell_states(&targets, &mut told);
-            if is_well {
-                return Ok(None);
-            }
-            if began.elapsed() > self.health_timeout() {
-                return Ok(Some(targets));
+            if let Some(told) = tell(&targets, is_late).filter(|_| is_seen || is_late) {
+                return Ok(told);
             }
             self.system.host.stop.wait(self.poll)?;
         }
@@ -282,9 +289,7 @@ impl Deploy {
         let is_alone = answered(self.check_alone(slots, slot, share))?.is_some();
         let healthy = self.look(slots, slot)?.map(|targets| fleet::healthy(&targets));
         if let Some(healthy) = healthy.filter(|healthy| *healthy < wanted as usize) {
-            return Ok(Some(Health::Sick(Fault::new(format!(
-                "only {healthy} of {wanted} machines stayed healthy under their share of the traffic"
-            )))));
+            return Ok(Some(Health::Sick(not_staying(healthy, wanted as usize))));
         }
         Ok(match self.alarms()? {
             Alarms::Ringing(fault) => Some(Health::Sick(fault)),
@@ -311,12 +316,9 @@ impl Deploy {
             let mut values = BTreeMap::new();
             for each in slots.of(stack) {
                 let Some(group) = slots.group(&self.system, each)? else { continue };
-                for (parameter, value) in [
-                    (SlotParameter::Weight, if each == slot { 100 } else { 0 }),
-                    (SlotParameter::DesiredCapacity, group.capacity()),
-                    (SlotParameter::MinSize, self.unpinned(slots, each, each == slot, &group)),
-                    (SlotParameter::MaxSize, group.max.max(1)),
-                ] {
+                let weight = (SlotParameter::Weight, if each == slot { 100 } else { 0 });
+                let sizes = Self::declared_sizes(slots, each, each == slot, &group);
+                for (parameter, value) in sizes.into_iter().chain([weight]) {
                     _ = values.insert(self.layout().parameter(each, parameter), ParameterValue::New(value.to_string()));
                 }
             }
@@ -415,6 +417,11 @@ fn answered<T>(answer: Result<T>) -> Result<Option<T>> {
 fn not_healthy(healthy: usize, wanted: usize, limit: Duration) -> Fault {
     Fault::new(format!("{healthy} of {wanted} machines are healthy after {}", spoken(limit)))
         .hint("make the application answer 200 on port 80, at the path of the parameter HealthCheckPath")
+}
+
+/// Returns the fault of machines that got sick with users.
+fn not_staying(healthy: usize, wanted: usize) -> Fault {
+    Fault::new(format!("only {healthy} of {wanted} machines stayed healthy under their share of the traffic"))
 }
 
 /// Adds to an error where users are, and the ways to go on. They are the hint, unless the error has a hint of its own: that one

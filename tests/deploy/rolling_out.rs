@@ -214,10 +214,12 @@ fn users_are_taken_from_a_build_that_was_left_and_got_sick() {
     let operator = left_at("50", "50");
     operator.health("Green", [vec!["healthy", "unhealthy"]]);
     let _ = operator
-        .deploy(&["update-stack", "--yes", "--health-timeout", "1s"], &[("BUILD_NUMBER", "2")])
+        .deploy(&["update-stack", "--yes", "--health-timeout", "2s"], &[("BUILD_NUMBER", "2")])
         .expect(1)
         .says("all traffic is on blue (build 1)");
-    assert_eq!(shares(&operator.calls()), [["100", "0"]]);
+    let calls = operator.calls();
+    assert_eq!(shares(&calls), [["100", "0"]]);
+    assert_eq!(of(&calls, "DescribeTargetHealth").len(), 2, "one look at each slot");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     operator::Operator,
-    tape::{Turn, changes, of},
+    tape::{Meeting, Turn, changes, of},
     world::{World, text, xml},
 };
 
@@ -97,4 +97,19 @@ fn a_time_that_is_over_for_auto_scaling_is_set_again() {
     assert_eq!((last.get("MinSize"), last.get("DesiredCapacity")), ("1", "1"));
     let time = OffsetDateTime::parse(last.get("StartTime"), &Rfc3339).unwrap();
     assert!(time > began + Duration::minutes(5), "later than a signed call may be off: {time}");
+}
+
+#[test]
+fn the_parameters_of_a_held_slot_stay() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let (meeting, turn) = Meeting::new();
+    // Green's pin, then blue's. Before it, an alarm adds a machine to blue.
+    operator.tape.script("PutScheduledUpdateGroupAction", [Turn::Usual, turn]);
+    let running = operator.start(&["update-stack", "--yes", "--pause", "0s"], &[("BUILD_NUMBER", "2")]);
+    meeting.then(|| operator.world(|world| world.groups.get_mut("Blue").unwrap().resize("Blue", "1", "3", "")));
+    let _ = running.finish().expect(0);
+    let sizes = ["BlueMinSize", "BlueDesiredCapacity"].map(|name| operator.parameter(name));
+    assert_eq!(sizes, ["1", "2"], "else CloudFormation sets all sizes of the group");
+    assert_eq!(operator.world(|world| world.groups["Blue"].machines.len()), 3);
 }

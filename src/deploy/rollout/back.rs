@@ -192,7 +192,7 @@ impl Deploy {
     /// Grows the slot that serves again, then shrinks the other one, then updates the parameters.
     fn have_all_follow(&self, slots: &Slots, slot: Slot) -> Result<()> {
         let group = self.grow(slots, slot)?;
-        if let Health::Sick(fault) = self.await_health(slots, slot, group.desired)? {
+        if let Health::Sick(fault) = self.await_health(slots, slot, 0, group.desired)? {
             return Err(fault.into());
         }
         if self.shape().lags() {

@@ -193,12 +193,26 @@ impl Deploy {
         }
     }
 
-    /// Returns a slot's smallest size for the stack's parameter, which never holds that of a pin, nor a larger one of another
-    /// program.
-    pub(super) fn unpinned(&self, slots: &Slots, slot: Slot, serves: bool, group: &ScalingGroup) -> u32 {
-        // A slot without traffic keeps its parameter, so that CloudFormation does not touch a group that is pinned.
-        let parameter = if serves { SlotParameter::DeclaredMinSize } else { SlotParameter::MinSize };
-        slots.parameter(slot, parameter).parse().map_or(group.min, |size: u32| size.min(group.min))
+    /// Returns the sizes of a slot's group for the stack's parameters. The smallest one is never that of a pin, nor a larger one
+    /// of another program.
+    pub(super) fn declared_sizes(
+        slots: &Slots,
+        slot: Slot,
+        serves: bool,
+        group: &ScalingGroup,
+    ) -> [(SlotParameter, u32); 3] {
+        let now = |parameter| slots.parameter(slot, parameter).parse().unwrap_or(u32::MAX);
+        // The parameters of a slot without traffic stay, or sink: CloudFormation must not touch a group that is pinned.
+        let (least, most) = if serves {
+            (now(SlotParameter::DeclaredMinSize), u32::MAX)
+        } else {
+            (now(SlotParameter::MinSize), now(SlotParameter::DesiredCapacity))
+        };
+        [
+            (SlotParameter::MinSize, group.min.min(least)),
+            (SlotParameter::DesiredCapacity, group.capacity().min(most)),
+            (SlotParameter::MaxSize, group.max.max(1)),
+        ]
     }
 
     /// Returns whether a resource of a stack differs from its template only as `deploy` itself makes it: by the number of
