@@ -109,6 +109,8 @@ impl Deploy {
         if let Health::Sick(_) = health {
             return Ok(health);
         }
+        // A rollback may have begun while the machines got healthy.
+        self.check_alone(slots, slot, *share)?;
         self.pin(slots, slot.other())?;
         // After an operator has detached, the next deploy continues from the current share. It was watched for a part of
         // its time only.

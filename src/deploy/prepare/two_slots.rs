@@ -290,7 +290,8 @@ impl Deploy {
         let (slot, filled) = match intent {
             Intent::Create => return format!("build {build}: a new stack with {machines}, in 5 to 15 minutes"),
             Intent::Adjust => {
-                return "the stack changes in place; its builds stay; a change of a launch template replaces its machines".into();
+                let means = "the stack changes in place; its builds stay";
+                return format!("{means}; a change of a launch template replaces its machines");
             }
             Intent::Fill(slot) => (slot, format!("is filled with {machines}, which takes 5 to 15 minutes")),
             Intent::Resume(slot) => (slot, format!("already runs this build; continuing with {machines}")),
