@@ -62,6 +62,15 @@ use crate::{
 /// steps have on this distribution.
 pub type ManagersOn = Box<dyn Fn(&str) -> Result<Vec<Vec<Family>>, String>>;
 
+/// Flags of this command that the commands in its messages repeat, each after a space.
+#[derive(Debug, Default)]
+pub struct RepeatedFlags {
+    /// Those that choose account and region; the AWS CLI has them, too.
+    pub account: String,
+    /// The one that names the settings file.
+    pub file: String,
+}
+
 /// A deployment and what the operator wants of it.
 pub struct Deploy {
     /// The door to AWS.
@@ -78,6 +87,8 @@ pub struct Deploy {
     pub secrets: NamedSecrets,
     /// The stack's name.
     pub stack: String,
+    /// The flags that commands in messages repeat.
+    pub repeated: RepeatedFlags,
     /// Time between two questions to AWS.
     pub poll: Duration,
     /// Whether output is for programs.
@@ -137,7 +148,8 @@ impl Deploy {
 
     /// Returns the arguments that select a stack.
     fn arguments(&self, stack: &str) -> String {
-        format!("--stack {stack}{}", self.strategy.arguments())
+        let RepeatedFlags { account, file } = &self.repeated;
+        format!("--stack {stack}{}{file}{account}", self.strategy.arguments())
     }
 
     /// Returns the command line of a verb for this stack.
@@ -147,7 +159,8 @@ impl Deploy {
 
     /// Returns the next command for a stack.
     fn next(&self, stack: &Stack) -> String {
-        stack.state.next_for(&stack.name, &self.arguments(&stack.name))
+        let next = stack.state.next_for(&stack.name, &self.arguments(&stack.name));
+        if next.starts_with("aws ") { next + &self.repeated.account } else { next }
     }
 
     fn no_stack(&self) -> Fault {
@@ -195,6 +208,10 @@ impl Deploy {
     /// Shows what a deploy would change, and leaves nothing behind.
     pub fn plan(&self) -> Result<()> {
         let prepared = self.prepare()?;
+        if let Some(fault) = &prepared.condemned {
+            self.say(&format!("{fault}: update-stack would return the traffic to the previous build"));
+            return Ok(());
+        }
         let Some(changes) = self.propose(&prepared)? else { return Ok(()) };
         stack::discard(&self.system, &prepared.stack, &changes.id, prepared.current.is_none())
     }
@@ -209,6 +226,14 @@ impl Deploy {
             self.say(&format!("note: stack {} {is}; {does} it", self.stack));
         }
         let promoted = prepared.intent.promoted();
+        if let (Some(slot), Some(fault)) = (promoted, prepared.condemned.take()) {
+            self.say(&fault.to_string());
+            let agreed = self.ask("return the traffic to the previous build?")?;
+            let back = format!("to return the traffic by hand: {}", self.command("rollback"));
+            ensure!(agreed, Fault::new("cancelled; nothing was changed").hint(back));
+            self.system.aws.be_patient();
+            return self.roll_out(&Slots::get(self)?, slot, Some(fault));
+        }
         if let Intent::Fill(slot) = prepared.intent
             && prepared.is_behind
         {
@@ -221,22 +246,15 @@ impl Deploy {
             // The slot is ready, but does not receive all traffic yet.
             None => ensure!(self.ask("move the traffic?")?, Fault::new("cancelled; nothing was changed")),
         }
-        let Some(slot) = promoted else { return self.prove() };
+        let again = format!("to look again: {}", self.command("status"));
+        let Some(slot) = promoted else {
+            let proven = self.await_serving().and_then(|()| self.prove());
+            return proven.map_err(|error| unproven(error, "the stack is complete", &again));
+        };
         self.system.aws.be_patient();
-        self.roll_out(&Slots::get(self)?, slot)?;
-        self.prove().map_err(|error| {
-            if Refusal::of(&error).is_none() && error::class(&error) != Class::Transient {
-                return error;
-            }
-            let back = self.command("rollback");
-            let said = "the new build receives 100 % of the traffic; whether it serves is unknown";
-            rollout::with_ways(
-                error,
-                said,
-                &format!("to look again: {}; to roll back: {back}", self.command("status")),
-                Class::Permanent,
-            )
-        })
+        self.roll_out(&Slots::get(self)?, slot, None)?;
+        let ways = format!("{again}; to roll back: {}", self.command("rollback"));
+        self.prove().map_err(|error| unproven(error, "the new build receives 100 % of the traffic", &ways))
     }
 
     /// Asks, executes the changes, and waits for CloudFormation.
@@ -390,4 +408,15 @@ impl Deploy {
         self.say(&format!("the stack {} is deleted", self.stack));
         Ok(())
     }
+}
+
+/// Adds to the error of a proof that AWS or the operator ended what is known, and how to look again.
+fn unproven(error: anyhow::Error, known: &str, ways: &str) -> anyhow::Error {
+    let class = match error::class(&error) {
+        class @ Class::Interrupted(_) => class,
+        Class::Transient => Class::Permanent,
+        _ if Refusal::of(&error).is_some() => Class::Permanent,
+        _ => return error,
+    };
+    rollout::with_ways(error, &format!("{known}; whether it serves is unknown"), ways, class)
 }

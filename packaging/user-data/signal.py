@@ -17,7 +17,9 @@ for w in 5,10,20,40,80,160,0:
   get(u+urlencode(q),{"authorization":a,"accept":"application/json"})
   break
  except Exception as e:
-  print("the signal:",e)
-# At a scale-out, no stack waits.
-  if getattr(e,"code",0)==400:break
+  try:b=e.read()
+  except Exception:b=b""
+  print("the signal:",e,b)
+# At a scale-out, no stack waits. CloudFormation throttles with the status 400, too.
+  if b"ValidationError"in b:break
   time.sleep(w)

@@ -13,7 +13,7 @@ use crate::{
     aws::{account::AwsSettings, refusal::Refusal},
     cli::{self, DeployVerb},
     deploy::{
-        Deploy, ManagersOn,
+        Deploy, ManagersOn, RepeatedFlags,
         artifacts::{self, Artifacts},
         settings::SETTINGS_FILE,
         shape::Strategy,
@@ -31,7 +31,7 @@ use crate::{
     secrets::path::ParameterPath,
     stop::Interrupt,
     system::{Mode, Phase, System},
-    value::AbsPath,
+    value::{AbsPath, quoted},
     view::{complain, say},
 };
 
@@ -40,6 +40,7 @@ const CHANGE_PATIENCE: Duration = Duration::from_mins(5);
 
 pub(super) fn execute(arguments: cli::DeployArguments) -> Result<u8> {
     let verb = arguments.verb;
+    let repeated = repeated(&arguments);
     let (settings, file) = arguments.settings.with_file(arguments.settings_file.as_ref())?;
     check_name(settings.stack())?;
     let strategy = Strategy::named(settings.strategy.as_deref())?;
@@ -63,6 +64,7 @@ pub(super) fn execute(arguments: cli::DeployArguments) -> Result<u8> {
         package_managers: Box::new(|_| Ok(vec![])),
         secrets: NamedSecrets::default(),
         stack,
+        repeated,
         poll: arguments.poll.0,
         json: arguments.json,
         yes: arguments.yes,
@@ -99,6 +101,20 @@ pub(super) fn execute(arguments: cli::DeployArguments) -> Result<u8> {
                 _ => render(&deploy, &arguments.output_dir).map(|()| 0),
             }
         }
+    }
+}
+
+/// Returns the flags that choose account and settings file. What deploy.toml says, a command in a message reads there again.
+fn repeated(arguments: &cli::DeployArguments) -> RepeatedFlags {
+    let flag = |name, value: Option<&str>| match value {
+        Some(value) if !value.is_empty() => format!(" --{name} {}", quoted(value)),
+        _ => String::new(),
+    };
+    let settings = &arguments.settings;
+    let file = arguments.settings_file.as_ref().map(|file| file.to_string_lossy());
+    RepeatedFlags {
+        account: flag("profile", settings.profile.as_deref()) + &flag("region", settings.region.as_deref()),
+        file: flag("settings-file", file.as_deref()),
     }
 }
 

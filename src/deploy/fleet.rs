@@ -31,6 +31,14 @@ pub struct ScalingGroup {
     pub machines: Vec<(String, String)>,
 }
 
+impl ScalingGroup {
+    /// Returns how many machines it wants now, as a stack's parameter: at least one, also if another program has ended all of
+    /// them for a time.
+    pub fn capacity(&self) -> u32 {
+        self.desired.max(1)
+    }
+}
+
 /// A machine as the balancer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetHealth {

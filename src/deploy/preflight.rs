@@ -9,7 +9,7 @@ use anyhow::Result;
 
 pub use self::image::RESOLVED;
 use self::rights::ReadRights;
-use super::{Deploy, artifacts::Artifacts, parameters::SlotParameter, settings::DeploySettings};
+use super::{Deploy, alarms::AlarmStates, artifacts::Artifacts, parameters::SlotParameter, settings::DeploySettings};
 use crate::{
     aws::{
         answer::Element,
@@ -66,6 +66,8 @@ pub struct Findings {
     pub role: Role,
     /// Processors of a machine; 0 if unknown.
     vcpus: u32,
+    /// What CloudWatch says of the alarms. Whether that prevents a deploy depends on what is to be done.
+    pub(super) alarms: AlarmStates,
     /// Faults that prevent a deploy.
     faults: Vec<String>,
     /// Notes for the operator.
@@ -126,7 +128,8 @@ impl Findings {
         if self.faults.is_empty() {
             return Ok(());
         }
-        let list: String = self.faults.iter().map(|fault| format!("\n  - {fault}")).collect();
+        let faults = self.faults.iter().cloned().chain(self.alarms.faults());
+        let list: String = faults.map(|fault| format!("\n  - {fault}")).collect();
         Err(Fault::new(format!("these settings cannot be deployed; nothing was changed{list}")).invalid().into())
     }
 }

@@ -54,6 +54,8 @@ pub(super) struct Prepared {
     /// That stack, if it exists.
     pub(super) current: Option<Stack>,
     pub(super) intent: Intent,
+    /// The fault of a build that has a share of the traffic already and must lose it.
+    pub(super) condemned: Option<Fault>,
     /// Whether the live weights or sizes differ from the stack's parameters.
     pub(super) is_behind: bool,
     pub(super) wanted: WantedStack,

@@ -181,6 +181,9 @@ impl Deploy {
         let answer = self.system.aws(call)?;
         let mut drifted = 0;
         for drift in answer.list("DescribeStackResourceDriftsResult/StackResourceDrifts") {
+            if self.is_own_drift(&stack, drift)? {
+                continue;
+            }
             drifted += 1;
             self.say(&format!(
                 "  {} ({}) {}",

@@ -15,7 +15,6 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use self::back::WayBack;
 pub(super) use self::pins::keep;
 use super::{
     Deploy,
@@ -48,16 +47,21 @@ enum Health {
 }
 
 impl Deploy {
-    /// Moves the traffic to a slot that holds a new build, lets the other slot shrink, and updates the stack's parameters.
+    /// Moves the traffic to a slot that holds a new build, lets the other slot shrink, and updates the stack's parameters. If
+    /// the build is `condemned` already, its traffic returns.
     ///
     /// # Errors
     /// If the machines get no traffic in good health, or if AWS does not make a change. The error says where users are.
-    pub(super) fn roll_out(&self, slots: &Slots, slot: Slot) -> Result<()> {
-        let mut share = self.shape().shares(&self.system, slots)?[slot.index()];
-        let moved = self.move_traffic(slots, slot, &mut share);
+    pub(super) fn roll_out(&self, slots: &Slots, slot: Slot, condemned: Option<Fault>) -> Result<()> {
+        let began = self.shape().shares(&self.system, slots)?[slot.index()];
+        let mut share = began;
+        let moved = match condemned {
+            Some(fault) => Ok(Health::Sick(fault)),
+            None => self.move_traffic(slots, slot, &mut share),
+        };
         let ended = moved.and_then(|health| match health {
             Health::Well => self.finish(slots, slot).map(|()| None),
-            Health::Sick(fault) => self.give_up(slots, slot, &mut share, fault).map(Some),
+            Health::Sick(fault) => self.give_up(slots, slot, began, &mut share, fault).map(Some),
         });
         match ended {
             Ok(None) => Ok(()),
@@ -75,7 +79,10 @@ impl Deploy {
             class => (class, "the deploy stopped; stack"),
         };
         let back = self.command(&format!("rollback --build {build}"));
-        let ways = format!("to continue, run the same command again; to roll back: {back}");
+        let at_once = self.command(&format!("rollback --now --build {build}"));
+        let ways = format!(
+            "to continue, run the same command again; to roll back: {back}; to move all traffic back at once: {at_once}"
+        );
         with_ways(error, &format!("{verb} {}: {place}", self.stack), &ways, class)
     }
 
@@ -92,16 +99,25 @@ impl Deploy {
 
     /// Gives a slot the shares that it lacks, one after the other, each watched; `share` is what it receives so far.
     fn move_traffic(&self, slots: &Slots, slot: Slot, share: &mut u32) -> Result<Health> {
-        let group = self.grow(slots, slot)?;
-        let mut health = self.await_health(slots, slot, group.desired)?;
-        if let Health::Well = health {
-            self.pin(slots, slot.other())?;
-            if let Alarms::Ringing(fault) = self.alarms()? {
-                health = Health::Sick(fault);
-            }
+        // Users that the slot has already do not wait until sick machines are healthy.
+        let present = if *share > 0 { self.group(slots, slot)?.desired } else { 0 };
+        let wanted = self.grow(slots, slot)?.desired;
+        let mut health = self.await_health(slots, slot, present, wanted)?;
+        if let (Health::Well, 0) = (&health, *share) {
+            health = self.await_alarms()?;
         }
-        // After an operator has detached, the next deploy continues from the current share.
+        if let Health::Sick(_) = health {
+            return Ok(health);
+        }
+        // A rollback may have begun while the machines got healthy.
+        self.check_alone(slots, slot, *share)?;
+        self.pin(slots, slot.other())?;
+        // After an operator has detached, the next deploy continues from the current share. It was watched for a part of
+        // its time only.
         let began = *share;
+        if began > 0 {
+            health = self.observe(slots, slot, began, wanted)?;
+        }
         for next in self.shares().iter().copied().filter(|next| u32::from(*next) > began) {
             if let Health::Sick(_) = health {
                 break;
@@ -110,8 +126,7 @@ impl Deploy {
             self.shift(slots, slot, next)?;
             *share = u32::from(next);
             self.say(&format!("{} receives {share} % of the traffic", slots.described(slot)));
-            let time = if next == 100 { self.pause().max(self.watch_time()) } else { self.pause() };
-            health = self.observe(slots, slot, &group, time)?;
+            health = self.observe(slots, slot, *share, wanted)?;
         }
         Ok(health)
     }
@@ -123,26 +138,6 @@ impl Deploy {
         self.unpin(slots, slot)?;
         self.shrink_later(slots, slot.other(), self.keep_time())?;
         self.bring_into_line(slots, slot)
-    }
-
-    /// Returns the traffic to the other slot: the new build is not healthy.
-    fn give_up(&self, slots: &Slots, slot: Slot, share: &mut u32, sick: Fault) -> Result<anyhow::Error> {
-        if *share > 0 {
-            let back = slots.described(slot.other());
-            let healthy = self.count_healthy(slots, slot.other())?;
-            if healthy == 0 {
-                let stays = format!("no machine of {back} is healthy, so the traffic stays where it is");
-                return Err(anyhow::Error::from(sick).context(Fault::new(stays)));
-            }
-            self.say(&format!("{sick}: the traffic returns to {back}"));
-            self.return_traffic(slots, slot.other(), &mut WayBack { held: 100 - *share, healthy, now: false })?;
-            *share = 0;
-            self.unpin(slots, slot.other())?;
-        }
-        let users = slots.described(slot.other());
-        let fault = Fault::new(format!("the new build does not take over: all traffic is on {users}"))
-            .hint(format!("find the cause ({}), fix it, and deploy the next build", self.command("status")));
-        Ok(anyhow::Error::from(sick).context(fault))
     }
 
     /// Gives a slot this share of the traffic, in percent, and the other slot the rest.
@@ -173,29 +168,57 @@ impl Deploy {
 
     /// Returns a slot's machines as the balancer sees them; `None` after a temporary failure.
     fn look(&self, slots: &Slots, slot: Slot) -> Result<Option<Vec<TargetHealth>>> {
-        match slots.targets(&self.system, slot) {
-            Ok(targets) => Ok(Some(targets)),
-            Err(error) if error::class(&error) == Class::Transient => {
-                complain(format!("the balancer does not answer, still trying: {error:#}"));
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        answered(slots.targets(&self.system, slot))
     }
 
-    /// Waits until this many of a slot's machines are healthy behind the balancer.
-    fn await_health(&self, slots: &Slots, slot: Slot, wanted: u32) -> Result<Health> {
-        let limit = self.health_timeout();
-        let (began, wanted) = (Instant::now(), wanted as usize);
-        let mut told = BTreeMap::new();
-        loop {
-            let targets = self.look(slots, slot)?.unwrap_or_default();
-            self.tell_states(&targets, &mut told);
-            if wanted > 0 && fleet::healthy(&targets) >= wanted {
-                return Ok(Health::Well);
+    /// Waits until this many of a slot's machines are healthy behind the balancer. If they are sick before that, and fewer than
+    /// `present` are healthy, there is no reason to wait.
+    fn await_health(&self, slots: &Slots, slot: Slot, present: u32, wanted: u32) -> Result<Health> {
+        let (present, wanted) = (present as usize, wanted as usize);
+        self.await_targets(slots, slot, |targets, is_late| {
+            let healthy = fleet::healthy(targets);
+            let is_sick = healthy < present && targets.iter().any(|target| target.state == "unhealthy");
+            if wanted > 0 && healthy >= wanted {
+                Some(Health::Well)
+            } else if is_sick {
+                Some(Health::Sick(not_staying(healthy, present)))
+            } else {
+                is_late.then(|| Health::Sick(not_healthy(healthy, wanted, self.health_timeout())))
             }
-            if began.elapsed() > limit {
-                return Ok(Health::Sick(not_healthy(fleet::healthy(&targets), wanted, limit)));
+        })
+    }
+
+    /// Waits until the machines with traffic are healthy behind the balancer, which takes a few of its looks after they have
+    /// signalled. Whether they are is for the proof to say.
+    ///
+    /// # Errors
+    /// If the operator detaches, or if AWS refuses.
+    pub(super) fn await_serving(&self) -> Result<()> {
+        let slots = Slots::get(self)?;
+        let shares = self.shape().shares(&self.system, &slots)?;
+        for slot in Slot::ALL.into_iter().filter(|slot| shares[slot.index()] > 0) {
+            self.await_targets(&slots, slot, |targets, is_late| {
+                (is_late || fleet::healthy(targets) == targets.len()).then_some(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Looks at a slot's machines until they tell something; from the timeout on, the look is late.
+    fn await_targets<T>(
+        &self,
+        slots: &Slots,
+        slot: Slot,
+        tell: impl Fn(&[TargetHealth], bool) -> Option<T>,
+    ) -> Result<T> {
+        let (began, mut told) = (Instant::now(), BTreeMap::new());
+        loop {
+            let (seen, is_late) = (self.look(slots, slot)?, began.elapsed() > self.health_timeout());
+            let is_seen = seen.is_some();
+            let targets = seen.unwrap_or_default();
+            self.tell_states(&targets, &mut told);
+            if let Some(told) = tell(&targets, is_late).filter(|_| is_seen || is_late) {
+                return Ok(told);
             }
             self.system.host.stop.wait(self.poll)?;
         }
@@ -228,7 +251,12 @@ impl Deploy {
         self.settings.pause.map_or_else(|| self.shape().default_pause(), |pause| pause.0)
     }
 
-    /// Returns how long the new build is watched with all traffic.
+    /// Returns how long the new build is watched with all traffic at the end.
+    pub(super) fn last_watch(&self) -> Duration {
+        self.pause().max(self.watch_time())
+    }
+
+    /// Returns how long the operator wants the new build to be watched with all traffic.
     fn watch_time(&self) -> Duration {
         self.settings.watch.map_or(Duration::ZERO, |time| time.0)
     }
@@ -238,28 +266,48 @@ impl Deploy {
         self.settings.keep_for.map_or(DEFAULT_KEEP_TIME.max(self.watch_time()), |time| time.0)
     }
 
-    /// Watches a slot for some time: it must stay healthy under its traffic.
-    fn observe(&self, slots: &Slots, slot: Slot, group: &ScalingGroup, time: Duration) -> Result<Health> {
+    /// Watches a slot with its share of the traffic for some time: it must stay healthy, and the alarms quiet. No look waits
+    /// long for its answer, so that no silent service hides what another one says.
+    fn observe(&self, slots: &Slots, slot: Slot, share: u32, wanted: u32) -> Result<Health> {
+        let time = if share == 100 { self.last_watch() } else { self.pause() };
         let began = Instant::now();
         loop {
-            let seen = self.look(slots, slot)?;
-            let healthy = seen.as_ref().map(|targets| fleet::healthy(targets));
-            if let Some(healthy) = healthy.filter(|healthy| *healthy < group.desired as usize) {
-                let wanted = group.desired;
-                return Ok(Health::Sick(Fault::new(format!(
-                    "only {healthy} of {wanted} machines stayed healthy under their share of the traffic"
-                ))));
+            self.system.aws.be_brief();
+            let seen = self.look_at_all(slots, slot, share, wanted);
+            self.system.aws.be_patient();
+            match seen? {
+                Some(sick @ Health::Sick(_)) => return Ok(sick),
+                Some(Health::Well) if began.elapsed() >= time => return Ok(Health::Well),
+                // Without an answer the share stays: that AWS cannot be reached says nothing about the machines.
+                _ => self.system.host.stop.wait(self.poll)?,
             }
-            let is_quiet = match self.alarms()? {
+        }
+    }
+
+    /// Looks once whether the share is still that of this deploy, at the machines, and at the alarms. `None` if a service did
+    /// not answer, and the others say nothing bad.
+    fn look_at_all(&self, slots: &Slots, slot: Slot, share: u32, wanted: u32) -> Result<Option<Health>> {
+        // A rollback by another operator shrinks the slot, which then looks sick.
+        let is_alone = answered(self.check_alone(slots, slot, share))?.is_some();
+        let healthy = self.look(slots, slot)?.map(|targets| fleet::healthy(&targets));
+        if let Some(healthy) = healthy.filter(|healthy| *healthy < wanted as usize) {
+            return Ok(Some(Health::Sick(not_staying(healthy, wanted as usize))));
+        }
+        Ok(match self.alarms()? {
+            Alarms::Ringing(fault) => Some(Health::Sick(fault)),
+            Alarms::Quiet if is_alone && healthy.is_some() => Some(Health::Well),
+            Alarms::Quiet | Alarms::Unknown => None,
+        })
+    }
+
+    /// Waits until CloudWatch says what the alarms are.
+    fn await_alarms(&self) -> Result<Health> {
+        loop {
+            match self.alarms()? {
                 Alarms::Ringing(fault) => return Ok(Health::Sick(fault)),
-                Alarms::Quiet => true,
-                Alarms::Unknown => false,
-            };
-            // Without an answer the share stays: that AWS cannot be reached says nothing about the machines.
-            if began.elapsed() >= time && seen.is_some() && is_quiet {
-                return Ok(Health::Well);
+                Alarms::Quiet => return Ok(Health::Well),
+                Alarms::Unknown => self.system.host.stop.wait(self.poll)?,
             }
-            self.system.host.stop.wait(self.poll)?;
         }
     }
 
@@ -270,12 +318,9 @@ impl Deploy {
             let mut values = BTreeMap::new();
             for each in slots.of(stack) {
                 let Some(group) = slots.group(&self.system, each)? else { continue };
-                for (parameter, value) in [
-                    (SlotParameter::Weight, if each == slot { 100 } else { 0 }),
-                    (SlotParameter::DesiredCapacity, group.desired),
-                    (SlotParameter::MinSize, group.min),
-                    (SlotParameter::MaxSize, group.max),
-                ] {
+                let weight = (SlotParameter::Weight, if each == slot { 100 } else { 0 });
+                let sizes = Self::declared_sizes(slots, each, each == slot, &group);
+                for (parameter, value) in sizes.into_iter().chain([weight]) {
                     _ = values.insert(self.layout().parameter(each, parameter), ParameterValue::New(value.to_string()));
                 }
             }
@@ -359,10 +404,26 @@ impl Deploy {
     }
 }
 
+/// Returns what the balancer answered; `None` after a temporary failure.
+fn answered<T>(answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Err(error) if error::class(&error) == Class::Transient => {
+            complain(format!("the balancer does not answer, still trying: {error:#}"));
+            Ok(None)
+        }
+        answer => answer.map(Some),
+    }
+}
+
 /// Returns the fault of machines that did not become healthy in time.
 fn not_healthy(healthy: usize, wanted: usize, limit: Duration) -> Fault {
     Fault::new(format!("{healthy} of {wanted} machines are healthy after {}", spoken(limit)))
         .hint("make the application answer 200 on port 80, at the path of the parameter HealthCheckPath")
+}
+
+/// Returns the fault of machines that got sick with users.
+fn not_staying(healthy: usize, wanted: usize) -> Fault {
+    Fault::new(format!("only {healthy} of {wanted} machines stayed healthy under their share of the traffic"))
 }
 
 /// Adds to an error where users are, and the ways to go on. They are the hint, unless the error has a hint of its own: that one

@@ -296,6 +296,17 @@ impl DeploySettings {
         self.stack.as_deref().unwrap_or(DEFAULT_STACK)
     }
 
+    /// Returns the names of the given settings that only matter where traffic moves from one build to the other.
+    pub fn of_shares(&self) -> Vec<&'static str> {
+        let given = [
+            ("alarm", self.alarm.iter().any(|name| !name.is_empty())),
+            ("shift", !self.shift.is_empty()),
+            ("watch", self.watch.is_some()),
+            ("keep_for", self.keep_for.is_some()),
+        ];
+        given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect()
+    }
+
     /// Returns the number of the build.
     pub fn build(&self) -> u64 {
         self.build_number.unwrap_or(1)

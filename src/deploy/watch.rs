@@ -208,7 +208,9 @@ impl<'a> Watch<'a> {
         }
         for machine in std::mem::take(&mut self.unexplained) {
             let text = format!(
-                "{machine}: its console output shows no failure yet; to look again: aws ec2 get-console-output --instance-id {machine}"
+                "{machine}: its console output shows no failure yet; to look again: aws ec2 get-console-output --instance-id \
+                 {machine}{}",
+                self.deploy.repeated.account
             );
             self.quote(&machine, &text);
         }

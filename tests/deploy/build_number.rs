@@ -52,8 +52,7 @@ fn the_same_content_with_other_sizes_is_changed_in_place() {
     let operator = Operator::serving();
     let same = ["update-stack", "--yes"];
     let sizes = [("BUILD_NUMBER", "1"), ("MINSIZE", "2"), ("MAXSIZE", "5")];
-    let _ =
-        operator.deploy(&same, &sizes).expect(0).says("the stack changes in place; its machines and their build stay");
+    let _ = operator.deploy(&same, &sizes).expect(0).says("the stack changes in place; its builds stay");
     let calls = operator.calls();
     assert_eq!(changes(&calls), ["CreateChangeSet", "ExecuteChangeSet"]);
     let changed = of(&calls, "CreateChangeSet")[0];

@@ -1,7 +1,7 @@
 //! User-data of the operator's own: what `deploy` adds to it, so that CloudFormation does not wait in vain.
 
 use std::{
-    process::Command,
+    process::{Command, Output},
     sync::{Arc, Mutex},
 };
 
@@ -10,9 +10,12 @@ use crate::{
     server::{Reply, Server},
 };
 
-/// Answers as the metadata service and as CloudFormation; keeps what CloudFormation was asked.
-fn aws(signals: &Arc<Mutex<Vec<(String, String)>>>) -> Server {
-    let signals = signals.clone();
+/// Target and authorization of each request for a signal.
+type Signals = Vec<(String, String)>;
+
+/// Answers as the metadata service and as CloudFormation, which refuses with these codes first; keeps what it was asked.
+fn aws(signals: &Arc<Mutex<Signals>>, refusals: &[&'static str]) -> Server {
+    let (signals, refusals) = (signals.clone(), refusals.to_vec());
     Server::start(move |request| {
         let target = request.target.as_str();
         let answer = match target.rsplit('/').next().unwrap_or_default() {
@@ -21,7 +24,11 @@ fn aws(signals: &Arc<Mutex<Vec<(String, String)>>>) -> Server {
             "signature" => "c2ln\nbmF0dXJl\n",
             "domain" => "amazonaws.com",
             _ => {
-                signals.lock().unwrap().push((target.into(), request.authorization.clone()));
+                let mut signals = signals.lock().unwrap();
+                signals.push((target.into(), request.authorization.clone()));
+                if let Some(code) = refusals.get(signals.len() - 1) {
+                    return Reply::new(400, format!("{{\"Error\":{{\"Code\":\"{code}\",\"Message\":\"no\"}}}}"));
+                }
                 "{}"
             }
         };
@@ -29,27 +36,33 @@ fn aws(signals: &Arc<Mutex<Vec<(String, String)>>>) -> Server {
     })
 }
 
+/// Runs a script as own user-data in this directory in place of /root, without pauses. Returns the requests for a signal.
+fn run(operator: &Operator, script: &str, root: &str, refusals: &[&'static str]) -> (Output, Signals) {
+    let own = operator.sandbox.write("own", script);
+    let _ = operator.deploy(&["render"], &[("CLOUD_INIT_PATH", &own)]).expect(0);
+    let signals = Arc::default();
+    let server = aws(&signals, refusals);
+    let text = std::fs::read_to_string(operator.sandbox.at("user-data")).unwrap();
+    let text = text.replace("http://169.254.169.254", &server.url("")).replace("/root/", root);
+    let text = text.replace("https://cloudformation.", &server.url("/")).replace("for w in 5,10,", "for w in 0,0,");
+    let framed = operator.sandbox.write("framed", text);
+    let ran = Command::new("sh").arg(framed).output().unwrap();
+    drop(server);
+    let signals = signals.lock().unwrap().clone();
+    (ran, signals)
+}
+
 #[test]
 fn the_exit_code_of_own_user_data_is_signalled() {
     let scripts = [("#!/bin/sh\necho \"it's $((40 + 2)) @x@\"\n", "SUCCESS", 0), ("#!/bin/sh\nexit 7", "FAILURE", 7)];
     for (script, status, code) in scripts {
         let operator = Operator::new();
-        let own = operator.sandbox.write("own", script);
-        let own = [("CLOUD_INIT_PATH", &*own)];
-        let _ = operator.deploy(&["render"], &own).expect(0);
+        let (ran, signals) = run(&operator, script, &operator.sandbox.at(""), &[]);
+        let own = [("CLOUD_INIT_PATH", &*operator.sandbox.at("own"))];
         let _ = operator.deploy(&["plan"], &own).expect(0).says("run your user-data once, and signal its exit code");
-        let signals = Arc::default();
-        let server = aws(&signals);
-        let text = std::fs::read_to_string(operator.sandbox.at("user-data")).unwrap();
-        let text = text.replace("http://169.254.169.254", &server.url(""));
-        let text =
-            text.replace("https://cloudformation.", &server.url("/")).replace("/root/", &operator.sandbox.at(""));
-        let framed = operator.sandbox.write("framed", text);
-        let ran = Command::new("sh").arg(framed).output().unwrap();
         assert_eq!(ran.status.code(), Some(code), "{ran:?}");
         assert!(code > 0 || ran.stdout == b"it's 42 @x@\n", "{ran:?}");
-        let signals = signals.lock().unwrap();
-        let [(target, authorization)] = &**signals else { panic!("{signals:?} {ran:?}") };
+        let [(target, authorization)] = &*signals else { panic!("{signals:?} {ran:?}") };
         assert!(target.starts_with("/eu-central-1.amazonaws.com/?Action=SignalResource&"), "{target}");
         for words in ["LogicalResourceId=BlueGroup", "StackName=glovo-app", &format!("Status={status}"), "UniqueId=i-1"]
         {
@@ -58,6 +71,27 @@ fn the_exit_code_of_own_user_data_is_signalled() {
         let document = "eyJyZWdpb24iOiAiZXUtY2VudHJhbC0xIiwgImluc3RhbmNlSWQiOiAiaS0xIn0=";
         assert_eq!(*authorization, format!("CFN_V1 {document}:c2lnbmF0dXJl"));
     }
+}
+
+#[test]
+fn a_throttled_signal_is_sent_again() {
+    // CloudFormation throttles with 400, too.
+    for (refusals, requests) in [(&["Throttling", "Throttling"][..], 3), (&["ValidationError"], 1)] {
+        let operator = Operator::new();
+        let (ran, signals) = run(&operator, "#!/bin/sh\n", &operator.sandbox.at(""), refusals);
+        assert_eq!(signals.len(), requests, "{refusals:?} {ran:?}");
+        assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+        assert!(String::from_utf8_lossy(&ran.stdout).contains(refusals[0]), "{ran:?}");
+    }
+}
+
+#[test]
+fn own_user_data_that_cannot_be_written_is_signalled_as_failed() {
+    let operator = Operator::new();
+    let (ran, signals) = run(&operator, "#!/bin/sh\n", "/missing/", &[]);
+    let [(target, _)] = &*signals else { panic!("{signals:?} {ran:?}") };
+    assert!(target.contains("Status=FAILURE"), "{target}");
+    assert_ne!(ran.status.code(), Some(0), "{ran:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::{
     operator::Operator,
+    rolling_out::left_at,
     tape::{Call, Turn, changes, names, of, shares},
     world::{GREEN, Scene, World},
 };
@@ -121,6 +122,22 @@ fn traffic_returns_by_the_number_of_healthy_machines() {
     let first = of(&calls, "PutScheduledUpdateGroupAction")[0];
     assert_eq!((first.get("MinSize"), first.get("DesiredCapacity")), ("1", ""), "a pin ends by itself");
     assert_eq!(operator.world(|world| world.groups["Blue"].min), 1);
+}
+
+#[test]
+fn a_rollback_that_must_wait_for_machines_names_the_way_at_once() {
+    let operator = left_at("50", "50");
+    operator.world(|world| world.groups.get_mut("Green").unwrap().resize("Green", "1", "3", ""));
+    let rows = [vec!["healthy"], vec!["healthy", "initial", "initial"], vec![]];
+    operator.health("Blue", rows);
+    let _ = operator
+        .deploy(&["rollback"], &[])
+        .expect(0)
+        .says(
+            "blue (build 1) has 1 healthy machine, green (build 2) has 3: it keeps 50 % of the traffic until it grows",
+        )
+        .says("with 3.0 times the load for each machine: glovo-bootstrap deploy rollback --now --build 1");
+    assert_eq!(shares(&operator.calls()), [["100", "0"]]);
 }
 
 #[test]

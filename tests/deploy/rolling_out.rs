@@ -198,7 +198,7 @@ fn the_same_command_continues_after_a_detachment() {
 }
 
 /// With build 2 in green, left at this share of the traffic.
-fn left_at(green: &str, blue: &str) -> Operator {
+pub fn left_at(green: &str, blue: &str) -> Operator {
     let operator = Operator::serving_twice();
     operator.world(|world| {
         for (slot, targets, share) in [("Blue", BLUE, blue), ("Green", GREEN, green)] {
@@ -214,10 +214,12 @@ fn users_are_taken_from_a_build_that_was_left_and_got_sick() {
     let operator = left_at("50", "50");
     operator.health("Green", [vec!["healthy", "unhealthy"]]);
     let _ = operator
-        .deploy(&["update-stack", "--yes", "--health-timeout", "1s"], &[("BUILD_NUMBER", "2")])
+        .deploy(&["update-stack", "--yes", "--health-timeout", "2s"], &[("BUILD_NUMBER", "2")])
         .expect(1)
         .says("all traffic is on blue (build 1)");
-    assert_eq!(shares(&operator.calls()), [["100", "0"]]);
+    let calls = operator.calls();
+    assert_eq!(shares(&calls), [["100", "0"]]);
+    assert_eq!(of(&calls, "DescribeTargetHealth").len(), 2, "one look at each slot");
 }
 
 #[test]
@@ -287,6 +289,64 @@ fn a_rollback_during_the_last_watch_is_not_undone() {
     let calls = operator.calls();
     assert_eq!(changes(&calls).last(), Some(&"ModifyListener"), "{:?}", changes(&calls));
     assert_eq!(operator.world(|world| world.weights[BLUE].clone()), "100");
+}
+
+#[test]
+fn a_running_deploy_does_not_undo_a_rollback() {
+    // The deploy is watching 10 %: at its look at the machines, then at the one at the alarms.
+    for (operation, turns, state) in [("DescribeTargetHealth", 1, "OK"), ("DescribeAlarms", 2, "ALARM")] {
+        let operator = Operator::serving();
+        operator.content("2");
+        let rows = [("OK", ""), ("OK", ""), (state, "slow")];
+        operator.world(|world| {
+            let _ = world.alarms.insert("errors", rows.into());
+        });
+        let (meeting, turn) = Meeting::new();
+        operator.tape.script(operation, (0..turns).map(|_| Turn::Usual).chain([turn]));
+        let arguments = ["update-stack", "--yes", "--pause", "0s", "--alarm", "errors"];
+        let running = operator.start(&arguments, &[("BUILD_NUMBER", "2")]);
+        meeting.then(|| {
+            let _ = operator.deploy(&["rollback", "--now"], &[]).expect(0);
+            drop(operator.calls());
+        });
+        let told = running.finish().expect(4);
+        let _ = told.says("another deploy is moving the traffic: green (build 2) receives 0 %, not 10 %");
+        assert_eq!(changes(&operator.calls()), [""; 0], "{operation}");
+        assert_eq!(operator.world(|world| world.weights[BLUE].clone()), "100");
+    }
+}
+
+#[test]
+fn a_rollback_is_noticed_in_the_midst_of_a_watch() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let (meeting, turn) = Meeting::new();
+    operator.tape.script("DescribeTargetHealth", [Turn::Usual, turn]);
+    let running = operator.start(&["update-stack", "--yes", "--pause", "2s"], &[("BUILD_NUMBER", "2")]);
+    meeting.then(|| {
+        let _ = operator.deploy(&["rollback", "--now"], &[]).expect(0);
+        operator.world(|world| world.groups.get_mut("Green").unwrap().resize("Green", "1", "2", ""));
+        drop(operator.calls());
+    });
+    let _ = running.finish().expect(4);
+    assert!(of(&operator.calls(), "DescribeTargetHealth").is_empty(), "it ends at its next look");
+}
+
+#[test]
+fn the_same_command_watches_the_last_share_again() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let (meeting, turn) = Meeting::new();
+    operator.tape.script("DescribeTargetHealth", [Turn::Usual, turn]);
+    let long = ["update-stack", "--yes", "--shift", "100", "--pause", "0s", "--watch", "1h"];
+    let running = operator.start(&long, &[("BUILD_NUMBER", "2")]);
+    meeting.then(|| running.signal(Signal::SIGINT));
+    let _ = running.finish().expect(130).says("green (build 2) receives 100 % of the traffic");
+    drop(operator.calls());
+    let healthy = || vec!["healthy", "healthy"];
+    operator.health("Green", [healthy(), vec!["healthy", "unhealthy"]]);
+    let _ = operator.update("2").expect(1).says("only 1 of 2 machines stayed healthy").says("all traffic is on blue");
+    assert_eq!(shares(&operator.calls()), [["100", "0"]]);
 }
 
 #[test]
@@ -425,8 +485,11 @@ fn two_sick_builds_leave_the_traffic_and_say_so() {
     let told = operator
         .update("2")
         .expect(1)
-        .says("the deploy stopped; stack glovo-app: green (build 2) receives 10 % of the traffic")
-        .says("no machine of blue (build 1) is healthy, so the traffic stays where it is")
+        .says(
+            "no machine of blue (build 1) is healthy, so the traffic stays where it is: green (build 2) receives 10 %",
+        )
+        .says("once a machine of blue (build 1) is healthy: glovo-bootstrap deploy rollback --now --build 1")
+        .says("to give green (build 2) all traffic instead: glovo-bootstrap deploy rollback --now --build 2")
         .says("only 1 of 2 machines stayed healthy");
     assert!(!told.stderr.contains("no traffic was moved"), "{}", told.stderr);
     assert_eq!(shares(&operator.calls()), [["90", "10"]]);

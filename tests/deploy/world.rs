@@ -77,6 +77,8 @@ pub struct World {
     pub weights: BTreeMap<String, String>,
     /// The state and its reason of each alarm, one for each request. The last one repeats.
     pub alarms: BTreeMap<&'static str, VecDeque<(&'static str, &'static str)>>,
+    /// The period of the alarms in seconds; 0 for none.
+    pub alarm_period: u32,
     /// The subnets: id, VPC, zone.
     pub subnets: Vec<(&'static str, &'static str, &'static str)>,
     /// The security groups: id and VPC.
@@ -126,6 +128,7 @@ impl Default for World {
             health: BTreeMap::new(),
             weights: BTreeMap::new(),
             alarms: BTreeMap::new(),
+            alarm_period: 0,
             subnets: vec![("subnet-a", "vpc-1", "eu-central-1a"), ("subnet-b", "vpc-1", "eu-central-1b")],
             security_groups: vec![("sg-1", "vpc-1"), ("sg-2", "vpc-1")],
             images: BTreeMap::from(["ami-24", "ami-3"].map(|ami| (ami, ("x86_64", "ubuntu-noble-24.04")))),
@@ -346,12 +349,13 @@ impl World {
 
     fn describe_alarms(&mut self, call: &Call) -> String {
         let names = call.list("AlarmNames.member");
+        let period = if self.alarm_period > 0 { text("Period", &self.alarm_period.to_string()) } else { String::new() };
         let asked = self.alarms.iter_mut().filter(|(name, _)| names.contains(name));
         let alarm = |(name, rows): (&&str, &mut VecDeque<(&str, &str)>)| {
             let row = if rows.len() > 1 { rows.pop_front() } else { rows.front().copied() };
             let (state, reason) = row.unwrap_or(("OK", ""));
             let (is_composite, name) = (name.starts_with("all-"), text("AlarmName", name));
-            (is_composite, name + &text("StateValue", state) + &text("StateReason", reason))
+            (is_composite, name + &text("StateValue", state) + &text("StateReason", reason) + &period)
         };
         let (composite, metric): (Vec<_>, Vec<_>) = asked.map(alarm).partition(|(is_composite, _)| *is_composite);
         let list =

@@ -53,8 +53,9 @@ impl Deploy {
         if intent.is_new_build() {
             let kind = settings.instance_type.as_deref().unwrap_or_default();
             preflight::quota(&mut found, self, kind, size.desired)?;
-            found.check()?;
         }
+        let condemned = self.judge_alarms(&mut found, slots, &intent, shares);
+        found.check()?;
         // A stack that gets a new build takes over the parameters of the stack that serves; else each keeps its own.
         let is_other = current.is_some_and(|current| current.name != self.stack_of(slot));
         let takes_over = is_other && intent.is_new_build();
@@ -110,6 +111,7 @@ impl Deploy {
             stack: self.stack_of(slot),
             current: slots.stack(slot).cloned(),
             intent,
+            condemned,
             is_behind,
             wanted: WantedStack { template, parameters },
             artifacts,
@@ -127,17 +129,24 @@ impl Deploy {
         parameters: &mut BTreeMap<String, ParameterValue>,
     ) -> Result<bool> {
         let (serving, mut is_behind) = (active(shares), false);
+        let smallest = |slot| slots.parameter(slot, SlotParameter::MinSize).parse::<u32>().ok();
         let Some(stack) = slots.stack(slot) else { return Ok(false) };
         for each in slots.of(stack) {
             let group = slots.group(&self.system, each)?;
             let live = [
                 (SlotParameter::Weight, Some(shares[each.index()])),
-                (SlotParameter::DesiredCapacity, group.map(|group| group.desired)),
+                (SlotParameter::DesiredCapacity, group.as_ref().map(ScalingGroup::capacity)),
+                // The slot has shrunk since: CloudFormation would make no group with more machines at least than at first.
+                (
+                    SlotParameter::MinSize,
+                    group.map(|group| group.capacity()).filter(|size| smallest(each) > Some(*size)),
+                ),
             ];
             for (parameter, value) in live {
                 let Some(value) = value.map(|value| value.to_string()) else { continue };
                 // A failed update may give the idle slot its earlier size again, but no slot that serves.
-                let matters = parameter == SlotParameter::Weight || Some(each) == serving;
+                let matters = parameter != SlotParameter::MinSize
+                    && (parameter == SlotParameter::Weight || Some(each) == serving);
                 is_behind |= matters && slots.parameter(each, parameter) != value;
                 _ = parameters.insert(self.layout().parameter(each, parameter), ParameterValue::New(value));
             }
@@ -172,15 +181,15 @@ impl Deploy {
         })
     }
 
-    /// Returns whether a deploy has stopped after it gave this slot all traffic: its group is still pinned, or its parameters do
-    /// not say so yet.
+    /// Returns whether a deploy has stopped after it gave this slot all traffic: the stack's parameters do not say so yet, or
+    /// still hold as many machines as there were while the traffic moved.
     fn is_unfinished(&self, slots: &Slots, serving: Slot, shares: [u32; 2]) -> Result<bool> {
         if slots.group(&self.system, serving.other())?.is_none() {
             return Ok(false);
         }
-        let declared: Option<u32> = slots.parameter(serving, SlotParameter::DeclaredMinSize).parse().ok();
-        let min = slots.group(&self.system, serving)?.map(|group| group.min);
-        let is_pinned = declared.zip(min).is_some_and(|(declared, min)| min > declared);
+        let size = |parameter| slots.parameter(serving, parameter).parse::<u32>().ok();
+        // The group's own smallest size may be that of another program.
+        let is_pinned = size(SlotParameter::MinSize) > size(SlotParameter::DeclaredMinSize).or(Some(u32::MAX));
         Ok(is_pinned || slots.parameter(serving, SlotParameter::Weight) != shares[serving.index()].to_string())
     }
 
@@ -258,7 +267,7 @@ impl Deploy {
             declared(settings.min_size, SlotParameter::DeclaredMinSize, least),
             declared(settings.max_size, SlotParameter::MaxSize, 3),
         );
-        let live = |slot| Ok::<_, anyhow::Error>(slots.group(&self.system, slot)?.map(|group| group.desired));
+        let live = |slot| Ok::<_, anyhow::Error>(slots.group(&self.system, slot)?.map(|group| group.capacity()));
         let live = match (serving, intent) {
             (Some(serving), Intent::Resume(slot)) => live(serving)?.max(live(*slot)?),
             (Some(serving), _) => live(serving)?,
@@ -281,7 +290,8 @@ impl Deploy {
         let (slot, filled) = match intent {
             Intent::Create => return format!("build {build}: a new stack with {machines}, in 5 to 15 minutes"),
             Intent::Adjust => {
-                return "the stack changes in place; its machines and their build stay; no downtime".into();
+                let means = "the stack changes in place; its builds stay";
+                return format!("{means}; a change of a launch template replaces its machines");
             }
             Intent::Fill(slot) => (slot, format!("is filled with {machines}, which takes 5 to 15 minutes")),
             Intent::Resume(slot) => (slot, format!("already runs this build; continuing with {machines}")),

@@ -35,9 +35,10 @@ impl Deploy {
         let healthy = self.count_healthy(&slots, slot)?;
         ensure!(
             healthy > 0,
-            Fault::new(format!("no machine of {back} is healthy; no traffic was moved")).hint(
-                "deploy the previous content under the next build number, with glovo-bootstrap deploy update-stack"
-            )
+            Fault::new(format!("no machine of {back} is healthy; no traffic was moved")).hint(format!(
+                "deploy the previous content under the next build number: {}",
+                self.command("update-stack")
+            ))
         );
         self.keep_whole(&slots, slot);
         self.system.aws.be_patient();
@@ -63,8 +64,64 @@ impl Deploy {
         Ok(())
     }
 
+    /// Returns the traffic to the other slot: the new build is not healthy, or an alarm rings. `began` is the slot's share at the
+    /// beginning of this deploy, and `share` the present one. Returns the error that the deploy ends with.
+    pub(super) fn give_up(
+        &self,
+        slots: &Slots,
+        slot: Slot,
+        began: u32,
+        share: &mut u32,
+        sick: Fault,
+    ) -> Result<anyhow::Error> {
+        // A rollback by another operator shrinks the new build, which then looks sick.
+        self.check_alone(slots, slot, *share)?;
+        let other = slot.other();
+        let back = slots.described(other);
+        if *share > 0 {
+            let targets = slots.targets(&self.system, other)?;
+            let healthy = fleet::healthy(&targets);
+            if healthy == 0 {
+                return Ok(anyhow::Error::from(sick).context(self.both_sick(slots, slot, *share)));
+            }
+            let load = match targets.len() {
+                all if all > healthy => format!(
+                    ", which has {healthy} of {} healthy, each with {} times the load",
+                    count(all, "machine"),
+                    tenths(all, healthy)
+                ),
+                _ => String::new(),
+            };
+            self.say(&format!("{sick}: the traffic returns to {back}{load}"));
+            // The slot carried all traffic before, and was pinned since. Only one that had none when this deploy began may
+            // have shrunk.
+            let mut way = WayBack { held: 100 - *share, healthy, now: began < 100 };
+            let returned = self.return_traffic(slots, other, &mut way);
+            *share = 100 - way.held;
+            returned?;
+            if began > 0 {
+                _ = self.grow(slots, other)?;
+            }
+            self.unpin(slots, other)?;
+        }
+        let fault = Fault::new(format!("the new build does not take over: all traffic is on {back}"))
+            .hint(format!("find the cause ({}), fix it, and deploy the next build", self.command("status")));
+        Ok(anyhow::Error::from(sick).context(fault))
+    }
+
+    /// Returns the fault of a new build that cannot lose its share, because no machine of the other slot is healthy.
+    fn both_sick(&self, slots: &Slots, slot: Slot, share: u32) -> Fault {
+        let [here, there] = [slot, slot.other()].map(|slot| slots.described(slot));
+        let at_once = |slot| format!("rollback --now --build {}", slots.parameter(slot, SlotParameter::Build));
+        let [forward, back] = [slot, slot.other()].map(|slot| self.command(&at_once(slot)));
+        Fault::new(format!(
+            "no machine of {there} is healthy, so the traffic stays where it is: {here} receives {share} % of the traffic"
+        ))
+        .hint(format!("once a machine of {there} is healthy: {back}; to give {here} all traffic instead: {forward}"))
+    }
+
     /// Returns how many machines of a slot are healthy.
-    pub(super) fn count_healthy(&self, slots: &Slots, slot: Slot) -> Result<usize> {
+    fn count_healthy(&self, slots: &Slots, slot: Slot) -> Result<usize> {
         Ok(fleet::healthy(&slots.targets(&self.system, slot)?))
     }
 
@@ -74,17 +131,19 @@ impl Deploy {
         let back = slots.described(slot);
         let (before, now) = (way.held, way.now);
         let (began, limit) = (Instant::now(), self.health_timeout());
-        let (mut told, mut has_grown) = (BTreeMap::new(), false);
+        let (mut told, mut has_grown, mut is_announced) = (BTreeMap::new(), false, false);
         loop {
             let seen = if now { Some(vec![]) } else { self.look(slots, slot.other())? };
             // Without an answer the share stays: machines that were not seen may be healthy.
             let serving = seen.as_ref().map_or(0, |targets| fleet::healthy(targets));
             let fair = if seen.is_some() { share_by_capacity(way.healthy, serving) } else { way.held };
+            if seen.is_some() && fair < 100 && !is_announced {
+                self.announce(slots, slot, way, serving);
+                is_announced = true;
+            }
             if fair > way.held {
                 if way.held > before {
                     self.check_alone(slots, slot, way.held)?;
-                } else if fair < 100 {
-                    self.announce(slots, slot, way.healthy, serving);
                 }
                 self.shift(slots, slot, u8::try_from(fair).unwrap_or(100))?;
                 way.held = fair;
@@ -115,13 +174,14 @@ impl Deploy {
     }
 
     /// Says what the return of the traffic means for the machines, before it begins.
-    fn announce(&self, slots: &Slots, slot: Slot, healthy: usize, serving: usize) {
+    fn announce(&self, slots: &Slots, slot: Slot, way: &WayBack, serving: usize) {
         let [back, from] = [slot, slot.other()].map(|slot| slots.described(slot));
-        let (fair, ratio) = (share_by_capacity(healthy, serving), tenths(serving, healthy));
-        self.say(&format!(
-            "{back} has {}, {from} has {serving}: {fair} % of the traffic returns now, the rest as {back} grows",
-            count(healthy, "healthy machine")
-        ));
+        let (fair, ratio) = (share_by_capacity(way.healthy, serving), tenths(serving, way.healthy));
+        let does = match way.held {
+            held if held < fair => format!("{fair} % of the traffic returns now, the rest as {back} grows"),
+            held => format!("it keeps {held} % of the traffic until it grows"),
+        };
+        self.say(&format!("{back} has {}, {from} has {serving}: {does}", count(way.healthy, "healthy machine")));
         let build = slots.parameter(slot, SlotParameter::Build);
         self.say(&format!(
             "to move all traffic at once, with {ratio} times the load for each machine: {}",
@@ -132,7 +192,7 @@ impl Deploy {
     /// Grows the slot that serves again, then shrinks the other one, then updates the parameters.
     fn have_all_follow(&self, slots: &Slots, slot: Slot) -> Result<()> {
         let group = self.grow(slots, slot)?;
-        if let Health::Sick(fault) = self.await_health(slots, slot, group.desired)? {
+        if let Health::Sick(fault) = self.await_health(slots, slot, 0, group.desired)? {
             return Err(fault.into());
         }
         if self.shape().lags() {
@@ -151,6 +211,9 @@ impl Deploy {
 /// Returns the share, in percent, at which a machine of the slot gets as much traffic as one of the other slot: all of it if
 /// the slot has as many healthy machines.
 fn share_by_capacity(healthy: usize, serving: usize) -> u32 {
+    if healthy == 0 {
+        return 0;
+    }
     if healthy >= serving {
         return 100;
     }
@@ -177,6 +240,7 @@ mod tests {
                 assert!(serving == 0 || share * serving <= 100 * healthy || share == 1, "{healthy} of {serving}");
             }
         }
+        assert_eq!([share_by_capacity(0, 0), share_by_capacity(0, 3)], [0, 0], "no machine carries nothing");
         assert_eq!([share_by_capacity(1, 3), share_by_capacity(2, 3), share_by_capacity(3, 3)], [25, 40, 100]);
     }
 }

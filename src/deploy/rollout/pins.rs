@@ -11,7 +11,7 @@ use anyhow::Result;
 use time::OffsetDateTime;
 
 use crate::{
-    aws::refusal::Refusal,
+    aws::{answer::Element, refusal::Refusal},
     deploy::{
         Deploy,
         fleet::{self, GroupSize, ScalingGroup},
@@ -26,6 +26,10 @@ use crate::{
 
 /// How long a pin lasts, beyond the times for which a roll-out and its way back wait.
 const PIN_TIME: Duration = Duration::from_hours(2);
+
+/// More than the clock of a signed call may be off.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html>
+const MAX_SKEW: Duration = Duration::from_mins(6);
 
 impl Deploy {
     /// Has a slot's group keep its present machines while the traffic moves.
@@ -160,7 +164,15 @@ impl Deploy {
 
     /// Has the group get another size after some time. Returns false if the operator may not do that.
     fn schedule(&self, group: &ScalingGroup, size: GroupSize, time: Duration) -> Result<bool> {
-        match fleet::schedule(&self.system, &group.name, size, OffsetDateTime::now_utc() + time) {
+        let after = |time: Duration| fleet::schedule(&self.system, &group.name, size, OffsetDateTime::now_utc() + time);
+        let scheduled = match after(time) {
+            // By this machine's clock or by the duration of the call, the time is over already.
+            Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.code == "ValidationError") => {
+                after(time + MAX_SKEW)
+            }
+            scheduled => scheduled,
+        };
+        match scheduled {
             Ok(()) => Ok(true),
             Err(error) if Refusal::of(&error).is_some_and(Refusal::is_denial) => {
                 self.say(&format!("note: {} cannot be scheduled to shrink: {error:#}", group.name));
@@ -179,6 +191,42 @@ impl Deploy {
             }
             done => done,
         }
+    }
+
+    /// Returns the sizes of a slot's group for the stack's parameters. The smallest one is never that of a pin, nor a larger one
+    /// of another program.
+    pub(super) fn declared_sizes(
+        slots: &Slots,
+        slot: Slot,
+        serves: bool,
+        group: &ScalingGroup,
+    ) -> [(SlotParameter, u32); 3] {
+        let now = |parameter| slots.parameter(slot, parameter).parse().unwrap_or(u32::MAX);
+        // The parameters of a slot without traffic stay, or sink: CloudFormation must not touch a group that is pinned.
+        let (least, most) = if serves {
+            (now(SlotParameter::DeclaredMinSize), u32::MAX)
+        } else {
+            (now(SlotParameter::MinSize), now(SlotParameter::DesiredCapacity))
+        };
+        [
+            (SlotParameter::MinSize, group.min.min(least)),
+            (SlotParameter::DesiredCapacity, group.capacity().min(most)),
+            (SlotParameter::MaxSize, group.max.max(1)),
+        ]
+    }
+
+    /// Returns whether a resource of a stack differs from its template only as `deploy` itself makes it: by the number of
+    /// machines of a slot without traffic.
+    pub(in crate::deploy) fn is_own_drift(&self, stack: &Stack, drift: &Element) -> Result<bool> {
+        let paths: Vec<&str> = drift.list("PropertyDifferences").map(|each| each.text("PropertyPath")).collect();
+        if paths.is_empty() || paths.iter().any(|path| !["/MinSize", "/DesiredCapacity"].contains(path)) {
+            return Ok(false);
+        }
+        let (slots, layout) = (Slots::find(self)?, self.layout());
+        let is_it = |slot: &Slot| layout.output(*slot, SlotOutput::Group) == drift.text("LogicalResourceId");
+        let Some(slot) = slots.of(stack).find(is_it) else { return Ok(false) };
+        let shares = self.shape().shares(&self.system, &slots)?;
+        Ok(shares[slot.index()] == 0 && shares[slot.other().index()] > 0)
     }
 
     /// Returns a slot's smallest size as declared.

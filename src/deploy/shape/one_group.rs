@@ -43,10 +43,25 @@ impl Shape for OneGroup {
         Layout::OneSlot
     }
 
+    fn check_settings(&self, settings: &DeploySettings) -> Result<()> {
+        let given = settings.of_shares();
+        ensure!(
+            given.is_empty(),
+            Fault::new(format!(
+                "the strategy compatible moves no traffic in shares, so these settings have no effect: {}",
+                given.join(", ")
+            ))
+            .hint("remove them from the command and from deploy.toml, or use --strategy blue-green")
+            .invalid()
+        );
+        Ok(())
+    }
+
     fn prepare(&self, deploy: &Deploy, slots: &Slots) -> Result<Prepared> {
         let current = slots.stacks().next();
         let mut settings = deploy.resolved(current, |parameter| self.parameter(parameter));
         settings.check()?;
+        self.check_settings(&settings)?;
         let artifacts = Artifacts::collect(&settings, &deploy.stack, deploy.texts.as_ref())?;
         let holder = current
             .filter(|stack| stack.parameter(self.parameter(SlotParameter::Build)) == settings.build().to_string());
@@ -104,6 +119,7 @@ impl Shape for OneGroup {
             stack: deploy.stack.clone(),
             current: current.cloned(),
             intent,
+            condemned: None,
             is_behind: false,
             wanted: WantedStack { template, parameters },
             meaning: format!("{}: {meaning}{}{}", deploy.stack, artifacts.runs(MAX_BYTES), found.role.meaning()),
