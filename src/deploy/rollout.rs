@@ -173,7 +173,7 @@ impl Deploy {
 
     /// Returns a slot's machines as the balancer sees them; `None` after a temporary failure.
     fn look(&self, slots: &Slots, slot: Slot) -> Result<Option<Vec<TargetHealth>>> {
-        match slots.targets(&self.system, slot) {
+        match slots.own_targets(&self.system, slot) {
             Ok(targets) => Ok(Some(targets)),
             Err(error) if error::class(&error) == Class::Transient => {
                 complain(format!("the balancer does not answer, still trying: {error:#}"));
@@ -219,7 +219,8 @@ impl Deploy {
         if self.settings.shift.is_empty() { &DEFAULT_SHIFT_PERCENT } else { &self.settings.shift }
     }
 
-    fn health_timeout(&self) -> Duration {
+    /// Returns how long new machines may take until they are healthy.
+    pub(super) fn health_timeout(&self) -> Duration {
         self.settings.health_timeout.map_or(DEFAULT_HEALTH_TIMEOUT, |limit| limit.0)
     }
 
