@@ -25,7 +25,7 @@ mod prepare;
 mod preview;
 mod replacing;
 mod report;
-mod rollout;
+pub mod rollout;
 pub mod settings;
 pub mod shape;
 pub mod slots;

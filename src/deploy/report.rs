@@ -50,7 +50,13 @@ impl Deploy {
             for Stack { name, state, changed, .. } in slots.stacks() {
                 self.say(&format!("stack {name}: {} since {changed}: {}", state.name, state.meaning));
             }
-            return Ok(exit_code(&slots, slots.stacks().all(|stack| !stack.state.failed)));
+            let well = slots.stacks().all(|stack| !stack.state.failed);
+            let asked = self.ask_public(&slots, slots.parameter(Slot::Blue, SlotParameter::Build))?;
+            let is_right = asked.is_none_or(|(is_right, told)| {
+                self.say(&told);
+                is_right
+            });
+            return Ok(exit_code(&slots, well && is_right));
         }
         let views = self.views(&slots)?;
         let machines: Vec<&str> =
@@ -90,8 +96,11 @@ impl Deploy {
                 false
             }
             ([build], []) => {
-                self.say(&format!("every serving target runs build {build}"));
-                true
+                let asked = self.ask_public(&slots, build)?;
+                let (is_right, answer) =
+                    asked.map_or_else(|| (true, String::new()), |(is_right, told)| (is_right, format!("; {told}")));
+                self.say(&format!("every serving target runs build {build}{answer}"));
+                is_right
             }
             ([build], sick) => {
                 self.say(&format!("every serving target runs build {build}; not healthy: {}", sick.join(", ")));
@@ -112,6 +121,7 @@ impl Deploy {
 
     /// Proves at the end of a deploy which build serves.
     pub(super) fn prove(&self) -> Result<()> {
+        self.await_public()?;
         match self.status()? {
             0 => Ok(()),
             4 => Err(Fault::new("another operation has started on this stack").class(Class::Locked).into()),

@@ -3,10 +3,11 @@
 //! It calls the balancer and the groups directly, so that a rollback works also while CloudFormation is busy. Then it updates
 //! the stacks' parameters, so that their next update undoes nothing.
 //!
-//! [`back`] returns the traffic, [`pins`] keeps the groups from shrinking meanwhile.
+//! [`back`] returns the traffic, [`pins`] keeps the groups from shrinking meanwhile, [`probe`] asks the application.
 
 mod back;
 mod pins;
+pub mod probe;
 
 use std::{
     collections::BTreeMap,
@@ -102,6 +103,9 @@ impl Deploy {
         }
         // After an operator has detached, the next deploy continues from the current share.
         let began = *share;
+        if let (Health::Well, 0) = (&health, began) {
+            health = self.probe_idle(slots, slot, group.desired)?;
+        }
         for next in self.shares().iter().copied().filter(|next| u32::from(*next) > began) {
             if let Health::Sick(_) = health {
                 break;
@@ -113,7 +117,10 @@ impl Deploy {
             let time = if next == 100 { self.pause().max(self.watch_time()) } else { self.pause() };
             health = self.observe(slots, slot, &group, time)?;
         }
-        Ok(health)
+        match health {
+            Health::Well => self.probe_public(slots, slot, group.desired),
+            sick @ Health::Sick(_) => Ok(sick),
+        }
     }
 
     /// Lets both slots shrink again, the other one after some time, and updates the parameters.

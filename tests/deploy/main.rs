@@ -20,6 +20,7 @@ mod own_user_data;
 mod permissions;
 mod preflight;
 mod preview;
+mod probing;
 mod replacing;
 mod reporting;
 mod role;

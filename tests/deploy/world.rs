@@ -61,6 +61,8 @@ pub struct World {
     pub reason: &'static str,
     pub parameters: BTreeMap<String, String>,
     pub template: String,
+    /// The output `Url`; without it, the stack has none.
+    pub url: String,
     /// The events, oldest first.
     events: Vec<Event>,
     scenes: VecDeque<Scene>,
@@ -125,6 +127,7 @@ impl Default for World {
             reason: "",
             parameters: BTreeMap::new(),
             template: String::new(),
+            url: String::new(),
             events: vec![],
             scenes: VecDeque::new(),
             plot: vec![],

@@ -170,6 +170,10 @@ impl World {
             return vec![];
         }
         let mut outputs = vec![("Listener".to_owned(), LISTENER.to_owned())];
+        if !self.url.is_empty() {
+            outputs.push(("Url".to_owned(), self.url.clone()));
+            outputs.push(("BalancerDns".to_owned(), "127.0.0.1".to_owned()));
+        }
         for (slot, targets) in &self.slots {
             outputs.push((format!("{slot}Targets"), targets.clone()));
             if self.groups.contains_key(slot) {
