@@ -149,7 +149,40 @@ fn settings_of_a_probe_are_checked_first() {
     ] {
         let _ = update(&operator, &arguments).expect(2).says(words);
     }
+    let arn = "arn:aws:acm:eu-central-1:123456789012:certificate/1";
+    let secure = update(&operator, &["--probe", "/", "--certificate", arn]).expect(2);
+    let _ = secure.says("--probe needs a DNS name: the balancer's own name is not in the certificate");
     assert!(changes(&operator.calls()).is_empty());
+}
+
+#[test]
+fn the_balancer_of_an_idle_stack_is_asked() {
+    let application = Application::new((500, ""), (200, ""));
+    let port = application.server.url("").rsplit(':').next().unwrap().to_owned();
+    let operator = Operator::of_two_stacks();
+    let dns = ["--strategy", "weighted-dns", "--dns-record", "app.example.com", "--yes", "--health-timeout", "100ms"];
+    let _ = operator.deploy(&[&["create-stack"], &dns[..]].concat(), &[("BUILD_NUMBER", "1")]).expect(0);
+    operator.content("2");
+    operator.tape.other_world(|world| world.url = format!("http://app.invalid:{port}/"));
+    let update = [&["update-stack", "--pause", "0s", "--probe", "/up"], &dns[..]].concat();
+    let told = operator.deploy(&update, &[("BUILD_NUMBER", "2")]).expect(1);
+    let told = told.says(&format!("green (build 2): http://app.invalid:{port}/up answers with status 200"));
+    assert!(told.stderr.contains("the name app.invalid can't be resolved"), "{}", told.stderr);
+    let asked = application.asked();
+    assert!(asked.iter().all(|request| request.probe.is_empty() && request.host.starts_with("app.invalid")));
+}
+
+#[test]
+fn one_group_is_asked_at_the_public_url_afterwards() {
+    let application = Application::new((500, ""), BUILD_1);
+    let operator = Operator::compatible();
+    operator.world(|world| world.url = application.server.url("/"));
+    let strategy = ["--strategy", "compatible", "--build-field", "json:app.build", "--health-timeout", "100ms"];
+    let create = [&["create-stack", "--yes"], &strategy[..]].concat();
+    let _ = operator.deploy(&create, &[("BUILD_NUMBER", "1")]).expect(0).says("answers with status 200, as build 1");
+    operator.content("2");
+    let update = [&["update-stack", "--yes"], &strategy[..]].concat();
+    let _ = operator.deploy(&update, &[("BUILD_NUMBER", "2")]).expect(1).says("answers as build 1, not 2");
 }
 
 #[test]

@@ -47,6 +47,20 @@ fn a_group_that_loses_its_machine_meanwhile_gets_no_traffic() {
 }
 
 #[test]
+fn a_group_that_starts_no_machine_does_not_block_the_next_build() {
+    let operator = with_empty_idle_slot();
+    operator.world(|world| world.groups.get_mut("Blue").unwrap().desired = 1);
+    let hasty = ["update-stack", "--yes", "--pause", "0s", "--health-timeout", "100ms"];
+    let _ = operator
+        .deploy(&hasty, &[("BUILD_NUMBER", "3")])
+        .expect(1)
+        .says("note: the group glovo-app-BlueGroup-1ABC has no machine in service after 100 ms")
+        .says("in place, and waited for no signal");
+    operator.content("4");
+    let _ = operator.update("4").expect(0).says("every serving target runs build 4");
+}
+
+#[test]
 fn a_group_with_machines_is_left_alone() {
     let operator = Operator::serving_twice();
     operator.content("3");

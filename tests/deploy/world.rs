@@ -61,6 +61,8 @@ pub struct World {
     pub reason: &'static str,
     pub parameters: BTreeMap<String, String>,
     pub template: String,
+    /// Whether it is behind a classic load balancer, without a listener.
+    pub is_classic: bool,
     /// The output `Url`; without it, the stack has none.
     pub url: String,
     /// The events, oldest first.
@@ -127,6 +129,7 @@ impl Default for World {
             reason: "",
             parameters: BTreeMap::new(),
             template: String::new(),
+            is_classic: false,
             url: String::new(),
             events: vec![],
             scenes: VecDeque::new(),

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use super::Health;
@@ -17,6 +17,7 @@ use crate::{
         Deploy,
         layout::Slot,
         parameters::{Output, SlotParameter},
+        settings::DeploySettings,
         slots::{Slots, active},
         stack::Stack,
     },
@@ -117,6 +118,17 @@ fn url_of(stack: &Stack, probe: &ApplicationProbe) -> Result<String> {
 }
 
 impl Deploy {
+    /// Fails if the application cannot be asked by a name of its certificate.
+    pub(in crate::deploy) fn check_probe(&self, settings: &DeploySettings) -> Result<()> {
+        ensure!(
+            settings.probe()?.is_none() || settings.certificate.is_none() || settings.dns_record.is_some(),
+            Fault::new("--probe needs a DNS name: the balancer's own name is not in the certificate")
+                .hint("pass --dns-record NAME or set DNSRECORD=NAME")
+                .invalid()
+        );
+        Ok(())
+    }
+
     /// Asks the machines of a slot without traffic, through the balancer.
     pub(super) fn probe_idle(&self, slots: &Slots, slot: Slot, machines: u32) -> Result<Health> {
         let (Some(probe), Some(stack)) = (self.settings.probe()?, slots.stack(slot)) else { return Ok(Health::Well) };

@@ -169,7 +169,10 @@ impl World {
         if self.template.is_empty() {
             return vec![];
         }
-        let mut outputs = vec![("Listener".to_owned(), LISTENER.to_owned())];
+        let mut outputs = vec![];
+        if !self.is_classic {
+            outputs.push(("Listener".to_owned(), LISTENER.to_owned()));
+        }
         if !self.url.is_empty() {
             outputs.push(("Url".to_owned(), self.url.clone()));
             outputs.push(("BalancerDns".to_owned(), "127.0.0.1".to_owned()));
