@@ -6,11 +6,13 @@
 //!
 //! [`settings`] says what is wanted, [`preflight`] looks whether it can be had, [`prepare`] makes of it, with [`artifacts`]
 //! and [`template`], what CloudFormation gets, [`preview`] shows what will change, [`stack`] has it changed, [`watch`]
-//! follows its [`event`]s with a [`board`] of its machines, [`alarms`] stop a new build, [`rollout`] moves the traffic from one of the [`slots`] to the other, and
-//! back, as its [`shape`] says; [`fleet`] is what serves. [`state`] knows what to do in each state of a
-//! stack. [`report`] shows what is.
+//! follows its [`event`]s with a [`board`] of its machines, [`replacing`] makes sure that these signal. [`alarms`] and the
+//! [`application`] itself stop a new build, [`rollout`] moves the traffic from one of the [`slots`] to the other, and back, as
+//! its [`shape`] says; [`fleet`] is what serves. [`state`] knows what to do in each state of a stack. [`report`] shows what
+//! is, and [`diagnosis`] what failed, with the [`cause`] that machines tell and that of the [`operation`].
 
 mod alarms;
+pub mod application;
 pub mod artifacts;
 mod board;
 mod cause;
@@ -25,7 +27,7 @@ mod prepare;
 mod preview;
 mod replacing;
 mod report;
-pub mod rollout;
+mod rollout;
 pub mod settings;
 pub mod shape;
 pub mod slots;
@@ -440,7 +442,9 @@ impl Deploy {
         for resource in held {
             self.say(&format!("  - {} ({}) {}", resource.name, resource.kind, resource.id));
         }
-        shares.iter().for_each(|(_, share)| self.say(&format!("it receives {share} % of the traffic")));
+        for (_, share) in shares {
+            self.say(&format!("it receives {share} % of the traffic"));
+        }
         Ok(())
     }
 }

@@ -115,7 +115,9 @@ impl Deploy {
             }));
         } else {
             self.name_one_of_two();
-            drifts.iter().for_each(|drift| self.show_drift(drift));
+            for drift in drifts {
+                self.show_drift(drift);
+            }
             for (slot, share, declared) in weights {
                 let slot = slot.name();
                 self.say(&format!("  {slot} receives {share} % of the traffic, but its declared weight is {declared}"));

@@ -7,7 +7,7 @@
 
 mod back;
 mod pins;
-pub mod probe;
+mod probe;
 
 use std::{
     collections::BTreeMap,

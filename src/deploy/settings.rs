@@ -11,8 +11,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::{Deserialize, Deserializer};
 
+use super::application::ApplicationProbe;
 use crate::{
-    deploy::rollout::probe::ApplicationProbe,
     environment,
     error::Fault,
     host::root::trusted::Trusted,
@@ -318,6 +318,17 @@ impl DeploySettings {
         );
         let build = self.build_field.as_ref().map(|field| field.parse()).transpose()?;
         Ok(Some(ApplicationProbe { path, status: self.probe_status.unwrap_or(200), build }))
+    }
+
+    /// Fails if the application cannot be asked by a name of its certificate. These settings are completed from the stack.
+    pub(super) fn check_probe(&self) -> Result<()> {
+        ensure!(
+            self.probe()?.is_none() || self.certificate.is_none() || self.dns_record.is_some(),
+            Fault::new("--probe needs a DNS name: the balancer's own name is not in the certificate")
+                .hint("pass --dns-record NAME or set DNSRECORD=NAME")
+                .invalid()
+        );
+        Ok(())
     }
 
     /// Returns whether the machines run the steps again and again.

@@ -285,7 +285,9 @@ pub(super) fn aftermath(deploy: &Deploy, stack: &str) -> Result<Aftermath> {
         let of = groups.into_iter().flat_map(|group| group.machines);
         machines.extend(of.map(|(machine, _)| FailedMachine::new(&machine, "")));
     }
-    machines.iter_mut().for_each(|machine| _ = machine.read_console(&deploy.system));
+    for machine in &mut machines {
+        _ = machine.read_console(&deploy.system);
+    }
     Ok(Aftermath { failures, told, machines })
 }
 

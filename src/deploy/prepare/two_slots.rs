@@ -40,7 +40,7 @@ impl Deploy {
             self.resolved(current, |parameter| layout.parameter(serving.unwrap_or(Slot::Blue), parameter));
         settings.check()?;
         shape.check_settings(&settings)?;
-        self.check_probe(&settings)?;
+        settings.check_probe()?;
         let artifacts = Artifacts::collect(&settings, &self.stack, self.texts.as_ref())?;
         let holder = Slot::ALL.into_iter().find(|slot| slots.build(*slot) == Some(settings.build()));
         let held = holder.map(|slot| slots.parameter(slot, SlotParameter::Ami));

@@ -47,7 +47,7 @@ impl Shape for OneGroup {
         let current = slots.stacks().next();
         let mut settings = deploy.resolved(current, |parameter| self.parameter(parameter));
         settings.check()?;
-        deploy.check_probe(&settings)?;
+        settings.check_probe()?;
         let artifacts = Artifacts::collect(&settings, &deploy.stack, deploy.texts.as_ref())?;
         let holder = current
             .filter(|stack| stack.parameter(self.parameter(SlotParameter::Build)) == settings.build().to_string());
