@@ -248,9 +248,9 @@ impl<'a> Watch<'a> {
         self.machine()?.hint()
     }
 
-    /// Returns the failed machine that tells most.
+    /// Returns the failed machine that tells most; of several, the first.
     fn machine(&self) -> Option<&FailedMachine> {
-        self.failed.iter().max_by_key(|machine| (machine.causes().len().min(1), machine.is_explained()))
+        self.failed.iter().rev().max_by_key(|machine| (machine.causes().len().min(1), machine.is_explained()))
     }
 }
 
