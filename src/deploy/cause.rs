@@ -49,7 +49,7 @@ impl FailedMachine {
             Ok((None, None)) => None,
             Err(error) if error::class(error) == Class::Transient => None,
             Err(error) if Refusal::of(error).is_some_and(|refusal| refusal.code == UNKNOWN_MACHINE) => {
-                Some(ConsoleWords::Unreadable(format!("EC2 does not know machine {} any more", self.id)))
+                Some(ConsoleWords::Unreadable(format!("EC2 no longer knows machine {}", self.id)))
             }
             Err(error) => {
                 Some(ConsoleWords::Unreadable(format!("the console of {} cannot be read: {error:#}", self.id)))

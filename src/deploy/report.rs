@@ -125,11 +125,11 @@ impl Deploy {
         match self.status()? {
             0 => Ok(()),
             4 => Err(Fault::new("another operation has started on this stack").class(Class::Locked).into()),
-            _ => {
-                Err(Fault::new("the stack is updated, but not every serving target is healthy and runs the same build")
-                    .hint(self.command("diagnose"))
-                    .into())
-            }
+            _ => Err(Fault::new(
+                "the stack is updated, but not every serving target is healthy and answers as the same build",
+            )
+            .hint(self.command("diagnose"))
+            .into()),
         }
     }
 
