@@ -6,20 +6,26 @@
 //!
 //! [`settings`] says what is wanted, [`preflight`] looks whether it can be had, [`prepare`] makes of it, with [`artifacts`]
 //! and [`template`], what CloudFormation gets, [`preview`] shows what will change, [`stack`] has it changed, [`watch`]
-//! follows its [`event`]s with a [`board`] of its machines, [`alarms`] stop a new build, [`rollout`] moves the traffic from one of the [`slots`] to the other, and
-//! back, as its [`shape`] says; [`fleet`] is what serves. [`state`] knows what to do in each state of a
-//! stack. [`report`] shows what is.
+//! follows its [`event`]s with a [`board`] of its machines, [`replacing`] makes sure that these signal. [`alarms`] and the
+//! [`application`] itself stop a new build, [`rollout`] moves the traffic from one of the [`slots`] to the other, and back, as
+//! its [`shape`] says; [`fleet`] is what serves. [`state`] knows what to do in each state of a stack. [`report`] shows what
+//! is, and [`diagnosis`] what failed, with the [`cause`] that machines tell and that of the [`operation`].
 
 mod alarms;
+pub mod application;
 pub mod artifacts;
 mod board;
+mod cause;
+mod diagnosis;
 mod event;
 pub mod fleet;
 pub mod layout;
+mod operation;
 mod parameters;
 pub mod preflight;
 mod prepare;
 mod preview;
+mod replacing;
 mod report;
 mod rollout;
 pub mod settings;
@@ -33,8 +39,9 @@ pub mod watch;
 
 use std::{io::IsTerminal, time::Duration};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
+use serde_json::json;
 
 use self::{
     artifacts::Artifacts,
@@ -57,6 +64,9 @@ use crate::{
     user_data::MAX_USER_DATA_BYTES,
     view,
 };
+
+/// The most edits between the name of a stack that does not exist and one that may be meant.
+const MAX_DISTANCE: usize = 3;
 
 /// Returns for each resource that needs a package manager on a distribution those that it can work with; or the fault that the
 /// steps have on this distribution.
@@ -101,7 +111,7 @@ impl Deploy {
     /// Shows a text, as JSON if a program reads it.
     pub fn say(&self, text: &str) {
         if self.json {
-            Self::tell(&serde_json::json!({ "message": text.trim_start() }));
+            Self::tell(&json!({ "message": text.trim_start() }));
         } else {
             view::say(text);
         }
@@ -163,8 +173,29 @@ impl Deploy {
         if next.starts_with("aws ") { next + &self.repeated.account } else { next }
     }
 
+    /// Returns the fault of a stack that does not exist, with the nearest name of one that does.
     fn no_stack(&self) -> Fault {
-        Fault::new(format!("stack {} does not exist", self.stack)).hint(self.command("create-stack"))
+        let fault = Fault::new(format!("stack {} does not exist", self.stack));
+        let create = self.command("create-stack");
+        fault.hint(match self.nearest() {
+            Some(near) => {
+                format!("a stack with a similar name exists: pass --stack {near}; to create this one: {create}")
+            }
+            None => create,
+        })
+    }
+
+    /// Returns the existing stack with the most similar name. Returns none if CloudFormation does not tell.
+    fn nearest(&self) -> Option<String> {
+        let names = stack::names(&self.system).unwrap_or_else(|error| {
+            tracing::debug!("the names of the stacks are not known: {error:#}");
+            vec![]
+        });
+        let near =
+            names.iter().map(|name| (strsim::damerau_levenshtein(self.layout().base_name(name), self.name()), name));
+        near.filter(|(distance, _)| (1..=MAX_DISTANCE).contains(distance))
+            .min()
+            .map(|(_, name)| self.layout().base_name(name).to_owned())
     }
 
     /// Returns the stack, which must exist.
@@ -223,7 +254,9 @@ impl Deploy {
         let is_first = prepared.intent == Intent::Create;
         if is_first != wants_new {
             let (is, does) = if is_first { ("does not exist", "creating") } else { ("exists", "updating") };
-            self.say(&format!("note: stack {} {is}; {does} it", self.stack));
+            let near = if is_first { self.nearest() } else { None };
+            let near = near.map(|near| format!("; a stack with a similar name exists: {near}")).unwrap_or_default();
+            self.say(&format!("note: stack {} {is}; {does} it{near}", self.stack));
         }
         let promoted = prepared.intent.promoted();
         if let (Some(slot), Some(fault)) = (promoted, prepared.condemned.take()) {
@@ -260,6 +293,7 @@ impl Deploy {
     /// Asks, executes the changes, and waits for CloudFormation.
     fn make(&self, prepared: &mut Prepared, changes: &ChangeSet) -> Result<()> {
         let mut freed = None;
+        let replaced = self.group_to_replace(prepared);
         let begun = self.ask("make these changes?").and_then(|agreed| {
             ensure!(agreed, Fault::new("cancelled; nothing was changed"));
             prepared.artifacts.upload(&self.system, |text| self.say(text))?;
@@ -268,10 +302,14 @@ impl Deploy {
             if let (Intent::Fill(slot), Some(stack)) = (&prepared.intent, &prepared.current) {
                 freed = self.cancel_schedule(stack, *slot)?.then_some(*slot);
             }
+            replaced.iter().try_for_each(|group| self.have_a_machine(group))?;
             stack::execute(&self.system, &prepared.stack, &changes.id).map(|()| watch)
         });
         match begun {
-            Ok(mut watch) => self.follow(&mut watch),
+            Ok(mut watch) => {
+                self.follow(&mut watch)?;
+                replaced.iter().try_for_each(|group| self.check_replaced(prepared, group))
+            }
             Err(error) => {
                 self.take_back(prepared, changes, freed);
                 Err(error)
@@ -307,9 +345,11 @@ impl Deploy {
         })?;
         if stack.state.failed || stack.state.condition != Condition::Ready {
             let message = format!("the stack {} is {}: {}", stack.name, stack.state.name, stack.state.meaning);
-            let fault = Fault::new(message).hint(self.next(&stack));
+            let next = self.next(&stack);
+            let hint = watch.hint().map_or_else(|| next.clone(), |hint| format!("{hint}; then: {next}"));
+            let fault = Fault::new(message).hint(hint);
             return Err(match watch.cause() {
-                Some(cause) => fault.caused_by(anyhow!(cause)).into(),
+                Some(cause) => fault.caused_by(cause).into(),
                 None => fault.into(),
             });
         }
@@ -371,24 +411,7 @@ impl Deploy {
     /// Shows what the stack holds, asks, and deletes it.
     pub fn delete(&self) -> Result<()> {
         let stack = self.get()?;
-        let held = stack::resources(&self.system, &self.stack)?;
-        let held: Vec<_> = held.iter().filter(|resource| resource.status != "DELETE_COMPLETE").collect();
-        self.say(&format!(
-            "the stack {} is {}; it holds {}",
-            self.stack,
-            stack.state.name,
-            view::count(held.len(), "resource")
-        ));
-        for resource in held {
-            self.say(&format!("  - {} ({}) {}", resource.name, resource.kind, resource.id));
-        }
-        if self.is_one_of_several() {
-            let slots = Slots::find(self)?;
-            let shares = self.shape().shares(&self.system, &slots)?;
-            slots
-                .of(&stack)
-                .for_each(|slot| self.say(&format!("it receives {} % of the traffic", shares[slot.index()])));
-        }
+        self.show_what_goes(&stack)?;
         ensure!(self.ask("delete the stack and all these resources?")?, Fault::new("cancelled; nothing was deleted"));
         let mut watch = Watch::from_now(self, &stack.id)?;
         stack::delete(&self.system, &stack.id)?;
@@ -405,7 +428,41 @@ impl Deploy {
             Fault::new(format!("the stack {} is {}: {}", self.stack, left.state.name, left.state.meaning))
                 .hint(self.next(&left))
         );
-        self.say(&format!("the stack {} is deleted", self.stack));
+        if self.json {
+            Self::tell(&json!({ "stack": self.stack, "state": "DELETE_COMPLETE" }));
+        } else {
+            self.say(&format!("the stack {} is deleted", self.stack));
+        }
+        Ok(())
+    }
+
+    /// Shows what a stack holds, and the traffic that it receives if it is one of several.
+    fn show_what_goes(&self, stack: &Stack) -> Result<()> {
+        let held = self.held(stack)?;
+        let mut shares = vec![];
+        if self.is_one_of_several() {
+            let slots = Slots::find(self)?;
+            let all = self.shape().shares(&self.system, &slots)?;
+            shares.extend(slots.of(stack).map(|slot| (slot.name(), all[slot.index()])));
+        }
+        if self.json {
+            let shares = shares.iter().map(|(slot, share)| json!({ "slot": slot, "share": share }));
+            Self::tell(&json!({
+                "stack": self.stack,
+                "state": stack.state.name,
+                "holds": diagnosis::held_json(&held),
+                "shares": shares.collect::<Vec<_>>(),
+            }));
+            return Ok(());
+        }
+        let (state, resources) = (&stack.state.name, view::count(held.len(), "resource"));
+        self.say(&format!("the stack {} is {state}; it holds {resources}", self.stack));
+        for resource in held {
+            self.say(&format!("  - {} ({}) {}", resource.name, resource.kind, resource.id));
+        }
+        for (_, share) in shares {
+            self.say(&format!("it receives {share} % of the traffic"));
+        }
         Ok(())
     }
 }

@@ -114,7 +114,18 @@ const STACK: &[&str] = &[
     "parameter",
 ];
 /// How the traffic moves.
-const TRAFFIC: &[&str] = &["shift", "pause", "watch", "alarm", "keep_for", "health_timeout", "patience"];
+const TRAFFIC: &[&str] = &[
+    "shift",
+    "pause",
+    "watch",
+    "alarm",
+    "probe",
+    "probe_status",
+    "build_field",
+    "keep_for",
+    "health_timeout",
+    "patience",
+];
 
 impl DeployVerb {
     /// Returns the flags that have a meaning for it, in groups with their headings.
@@ -127,7 +138,8 @@ impl DeployVerb {
             Self::Rollback => &["build", "now", "yes", "poll", "pause", "health_timeout", "patience"],
             Self::Render => &["output_dir"],
             Self::Release => &["min_size", "patience"],
-            Self::Status | Self::Diagnose | Self::History => &[],
+            Self::Status => &["probe", "probe_status", "build_field"],
+            Self::Diagnose | Self::History => &[],
         };
         let mut flags = vec![(own, None), (COMMON, None)];
         match self {

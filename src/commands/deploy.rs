@@ -28,17 +28,29 @@ use crate::{
     },
     net::settings::NetworkSettings,
     packages::manager::Family,
+    run::report::ErrorReport,
     secrets::path::ParameterPath,
     stop::Interrupt,
     system::{Mode, Phase, System},
     value::{AbsPath, quoted},
-    view::{complain, say},
+    view::{complain, say, say_json_line},
 };
 
 /// How long a call is repeated after the first change, by default: without an answer, users stay where they are.
 const CHANGE_PATIENCE: Duration = Duration::from_mins(5);
 
+/// Executes a verb. With `--json`, an error is also a document on standard output, the last one.
 pub(super) fn execute(arguments: cli::DeployArguments) -> Result<u8> {
+    let json = arguments.json;
+    let done = execute_verb(arguments);
+    if let (true, Err(error)) = (json, &done) {
+        let told = serde_json::json!({ "error": ErrorReport::new(error), "exit_code": error::exit_code(error) });
+        _ = say_json_line(&told);
+    }
+    done
+}
+
+fn execute_verb(arguments: cli::DeployArguments) -> Result<u8> {
     let verb = arguments.verb;
     let repeated = repeated(&arguments);
     let (settings, file) = arguments.settings.with_file(arguments.settings_file.as_ref())?;

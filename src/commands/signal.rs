@@ -235,6 +235,10 @@ impl Notifier {
         let (target, status) = (&self.receivers.target, verdict.status());
         match signal_resource(&self.system.aws, &self.system.host, target, verdict, patience) {
             Ok(Acknowledged::Taken(id)) => say(format!("signalled {status} to {target} as {id}")),
+            Ok(Acknowledged::NotAwaited(words)) if words.contains("does not exist") => {
+                let fault = Fault::new(format!("the signal {status} to {target} reached no resource: {words}"));
+                complain_of(&fault.hint("check the names in --signal STACK/RESOURCE").into());
+            }
             Ok(Acknowledged::NotAwaited(words)) => {
                 tracing::warn!("no resource waits for the signal {status} to {target}: {words}");
             }

@@ -26,6 +26,8 @@ pub struct StackEvent {
     pub reason: String,
     /// The resource's id in AWS.
     pub physical: String,
+    /// The id of the operation; empty if CloudFormation does not tell it.
+    pub operation: String,
 }
 
 impl StackEvent {
@@ -40,6 +42,7 @@ impl StackEvent {
             status: text("ResourceStatus"),
             reason: text("ResourceStatusReason"),
             physical: text("PhysicalResourceId"),
+            operation: text("OperationId"),
         }
     }
 
@@ -67,9 +70,10 @@ impl StackEvent {
         self.reason.strip_prefix("Received SUCCESS signal with UniqueId ")
     }
 
-    /// Returns the machine that signalled failure with this event.
-    pub(super) fn failure_of(&self) -> Option<&str> {
-        let id = self.reason.strip_prefix("Received FAILURE signal with UniqueId ")?;
-        id.split_whitespace().next()
+    /// Returns the machine that signalled failure with this event, and what its signal says besides.
+    pub(super) fn failure_of(&self) -> Option<(&str, &str)> {
+        let signal = self.reason.strip_prefix("Received FAILURE signal with UniqueId ")?.trim();
+        let (machine, words) = signal.split_once(' ').unwrap_or((signal, ""));
+        machine.starts_with("i-").then_some((machine, words))
     }
 }

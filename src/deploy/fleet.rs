@@ -126,6 +126,9 @@ pub fn targets(system: &System, target_group: &str) -> Result<Vec<TargetHealth>>
     Ok(answer.list("DescribeTargetHealthResult/TargetHealthDescriptions").map(target).collect())
 }
 
+/// The code of EC2 for a machine that it does not know, or no longer.
+pub const UNKNOWN_MACHINE: &str = "InvalidInstanceID.NotFound";
+
 /// Returns how many of them are healthy.
 pub fn healthy(targets: &[TargetHealth]) -> usize {
     targets.iter().filter(|target| target.state == "healthy").count()
@@ -142,12 +145,18 @@ pub fn weights(system: &System, listener: &str) -> Result<BTreeMap<String, u32>>
         .collect())
 }
 
-/// Returns the builds of these machines, from their tag `build`.
+/// Returns the builds of these machines, from their tag `build`. EC2 may not know machines of the last moments yet.
 pub fn builds(system: &System, machines: &[&str]) -> Result<BTreeMap<String, String>> {
     if machines.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let answer = system.aws(Call::new(&EC2, "DescribeInstances").with_list("InstanceId", machines.iter().copied()))?;
+    let call = Call::new(&EC2, "DescribeInstances").with_list("InstanceId", machines.iter().copied());
+    let answer = match system.aws(call) {
+        Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.code == UNKNOWN_MACHINE) => {
+            return Ok(BTreeMap::new());
+        }
+        answer => answer?,
+    };
     let instances = answer.list("reservationSet").flat_map(|reservation| reservation.list("instancesSet"));
     let build = |instance: &Element| {
         let tag = instance.list("tagSet").find(|tag| tag.text("key") == "build");

@@ -53,6 +53,8 @@ names! {
         ArtifactPrefix = "ArtifactPrefix",
         /// Number of machines that the slot without traffic keeps.
         KeepCapacity = "KeepCapacity",
+        /// Key of the header that leads a request to a slot.
+        ProbeKey = "ProbeKey",
     }
 }
 
@@ -99,6 +101,10 @@ names! {
     Output {
         /// ARN of the listener that forwards the traffic.
         Listener = "Listener",
+        /// URL of the application.
+        Url = "Url",
+        /// DNS name of the balancer.
+        BalancerDns = "BalancerDns",
     }
 }
 

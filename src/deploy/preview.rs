@@ -4,7 +4,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::{
     Deploy,
-    stack::{ChangeSet, ParameterValue, Property, ResourceChange, Stack, WantedStack},
+    event::GROUP_TYPE,
+    stack::{ChangeSet, KNOWN_LATER, ParameterValue, Property, ResourceChange, Stack, WantedStack},
 };
 use crate::{
     view::{coloured, say},
@@ -13,6 +14,9 @@ use crate::{
 
 /// A longer value is cut, or shown as a difference of its lines.
 const MAX_SHOWN_CHARS: usize = 100;
+
+/// The words for a value that CloudFormation does not know yet.
+const LATER: &str = "(known after the update)";
 
 impl Deploy {
     /// Shows the changes.
@@ -44,6 +48,7 @@ impl Deploy {
             _ => ("~", "33"),
         };
         let replaced = match change.replacement.as_str() {
+            "True" if change.kind == GROUP_TYPE => "  is replaced: a new group with new machines",
             "True" => "  is replaced",
             "Conditional" => "  may be replaced",
             _ => "",
@@ -74,11 +79,15 @@ impl Deploy {
             }
             return;
         }
-        if property.before.is_none() && property.after.is_none() {
-            say(format!("      {}{replaces}", property.path));
-        } else {
-            say(format!("      {}: {} → {}{replaces}", property.path, shown(&before), shown(&after)));
-        }
+        let after = match (&property.after, property.is_known_later) {
+            (None, true) => LATER.to_owned(),
+            (None, false) if property.before.is_none() => {
+                say(format!("      {}{replaces}", property.path));
+                return;
+            }
+            _ => shown(&after.replace(KNOWN_LATER, LATER)),
+        };
+        say(format!("      {}: {} → {after}{replaces}", property.path, shown(&before)));
     }
 }
 
@@ -106,6 +115,7 @@ fn json(changes: &ChangeSet) -> serde_json::Value {
             "path": property.path,
             "before": property.before,
             "after": property.after,
+            "known_after_update": property.is_known_later,
             "requires_recreation": property.recreation,
         })
     };

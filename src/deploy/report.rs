@@ -1,4 +1,4 @@
-//! Shows the stack, its slots, every machine's build and health; the next safe command; drift and history.
+//! Shows the stack, its slots, every machine's build and health; and the stack's history.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -9,12 +9,11 @@ use super::{
     layout::Slot,
     parameters::SlotParameter,
     slots::Slots,
-    stack::{self, Stack},
+    stack::Stack,
     state::Condition,
     watch,
 };
 use crate::{
-    aws::{query::Call, service::CLOUDFORMATION},
     error::{Class, Fault},
     view::{count, say},
 };
@@ -51,7 +50,13 @@ impl Deploy {
             for Stack { name, state, changed, .. } in slots.stacks() {
                 self.say(&format!("stack {name}: {} since {changed}: {}", state.name, state.meaning));
             }
-            return Ok(exit_code(&slots, slots.stacks().all(|stack| !stack.state.failed)));
+            let well = slots.stacks().all(|stack| !stack.state.failed);
+            let asked = self.ask_public(&slots, slots.parameter(Slot::Blue, SlotParameter::Build))?;
+            let is_right = asked.is_none_or(|(is_right, told)| {
+                self.say(&told);
+                is_right
+            });
+            return Ok(exit_code(&slots, well && is_right));
         }
         let views = self.views(&slots)?;
         let machines: Vec<&str> =
@@ -91,8 +96,11 @@ impl Deploy {
                 false
             }
             ([build], []) => {
-                self.say(&format!("every serving target runs build {build}"));
-                true
+                let asked = self.ask_public(&slots, build)?;
+                let (is_right, answer) =
+                    asked.map_or_else(|| (true, String::new()), |(is_right, told)| (is_right, format!("; {told}")));
+                self.say(&format!("every serving target runs build {build}{answer}"));
+                is_right
             }
             ([build], sick) => {
                 self.say(&format!("every serving target runs build {build}; not healthy: {}", sick.join(", ")));
@@ -113,103 +121,20 @@ impl Deploy {
 
     /// Proves at the end of a deploy which build serves.
     pub(super) fn prove(&self) -> Result<()> {
+        self.await_public()?;
         match self.status()? {
             0 => Ok(()),
             4 => Err(Fault::new("another operation has started on this stack").class(Class::Locked).into()),
-            _ => {
-                Err(Fault::new("the stack is updated, but not every serving target is healthy and runs the same build")
-                    .hint(self.command("diagnose"))
-                    .into())
-            }
+            _ => Err(Fault::new(
+                "the stack is updated, but not every serving target is healthy and answers as the same build",
+            )
+            .hint(self.command("diagnose"))
+            .into()),
         }
-    }
-
-    /// Shows the stack's state, what it means, and the next safe command.
-    pub fn diagnose(&self) -> Result<u8> {
-        let Some(stack) = Stack::find(&self.system, &self.stack)? else {
-            self.say(&format!("stack {} does not exist", self.stack));
-            self.say(&format!("next: {}", self.command("create-stack")));
-            return Ok(0);
-        };
-        let state = &stack.state;
-        self.say(&format!("stack {}: {} since {}", self.stack, state.name, stack.changed));
-        self.say(&format!("meaning: {}", state.meaning));
-        if !stack.reason.is_empty() {
-            self.say(&format!("reason: {}", stack.reason));
-        }
-        if state.failed {
-            for event in watch::failures(self, &stack.id)? {
-                self.say(&format!("  {} {} ({}): {}", event.status, event.resource, event.kind, event.reason));
-            }
-        }
-        if state.condition == Condition::Stuck {
-            let held = stack::resources(&self.system, &stack.id)?;
-            let held: Vec<_> = held.iter().filter(|resource| resource.status != "DELETE_COMPLETE").collect();
-            self.say(&format!("it holds {}", count(held.len(), "resource")));
-            for resource in held {
-                self.say(&format!("  - {} ({}) {} {}", resource.name, resource.kind, resource.status, resource.id));
-            }
-        }
-        self.say(&format!("next: {}", self.next(&stack)));
-        Ok(match state.condition {
-            Condition::Busy => 4,
-            _ => u8::from(state.failed),
-        })
-    }
-
-    /// Shows what differs from the template; returns 3 if anything does.
-    pub fn drift(&self) -> Result<u8> {
-        let stack = self.get()?;
-        self.name_one_of_two();
-        let started = self.system.aws(Call::new(&CLOUDFORMATION, "DetectStackDrift").with("StackName", &self.stack))?;
-        let id = started.text("DetectStackDriftResult/StackDriftDetectionId").to_owned();
-        loop {
-            let call = Call::new(&CLOUDFORMATION, "DescribeStackDriftDetectionStatus");
-            let answer = self.system.aws(call.with("StackDriftDetectionId", &id))?;
-            let result = "DescribeStackDriftDetectionStatusResult";
-            match answer.text(&format!("{result}/DetectionStatus")) {
-                "DETECTION_COMPLETE" => break,
-                "DETECTION_FAILED" => {
-                    let reason = answer.text(&format!("{result}/DetectionStatusReason"));
-                    return Err(Fault::new(format!("CloudFormation cannot detect drift: {reason}")).into());
-                }
-                _ => self.system.host.stop.wait(self.poll)?,
-            }
-        }
-        let call = Call::new(&CLOUDFORMATION, "DescribeStackResourceDrifts").with("StackName", &self.stack);
-        let call = call.with_list("StackResourceDriftStatusFilters.member", ["MODIFIED", "DELETED"]);
-        let answer = self.system.aws(call)?;
-        let mut drifted = 0;
-        for drift in answer.list("DescribeStackResourceDriftsResult/StackResourceDrifts") {
-            if self.is_own_drift(&stack, drift)? {
-                continue;
-            }
-            drifted += 1;
-            self.say(&format!(
-                "  {} ({}) {}",
-                drift.text("LogicalResourceId"),
-                drift.text("ResourceType"),
-                drift.text("StackResourceDriftStatus")
-            ));
-            for difference in drift.list("PropertyDifferences") {
-                let (path, before, after) =
-                    (difference.text("PropertyPath"), difference.text("ExpectedValue"), difference.text("ActualValue"));
-                self.say(&format!("      {path}: declared {before}, is {after}"));
-            }
-        }
-        for (slot, share, declared) in self.shape().weight_drift(self, &stack)? {
-            drifted += 1;
-            self.say(&format!(
-                "  {} receives {share} % of the traffic, but its declared weight is {declared}",
-                slot.name()
-            ));
-        }
-        self.say(&if drifted == 0 { "no drift".to_owned() } else { count(drifted, "difference") });
-        Ok(if drifted == 0 { 0 } else { 3 })
     }
 
     /// Shows the stack's name where the deployment has several stacks.
-    fn name_one_of_two(&self) {
+    pub(super) fn name_one_of_two(&self) {
         if self.is_one_of_several() {
             self.say(&format!("stack {}", self.stack));
         }

@@ -3,10 +3,11 @@
 //! It calls the balancer and the groups directly, so that a rollback works also while CloudFormation is busy. Then it updates
 //! the stacks' parameters, so that their next update undoes nothing.
 //!
-//! [`back`] returns the traffic, [`pins`] keeps the groups from shrinking meanwhile.
+//! [`back`] returns the traffic, [`pins`] keeps the groups from shrinking meanwhile, [`probe`] asks the application.
 
 mod back;
 mod pins;
+mod probe;
 
 use std::{
     collections::BTreeMap,
@@ -106,6 +107,9 @@ impl Deploy {
         if let (Health::Well, 0) = (&health, *share) {
             health = self.await_alarms()?;
         }
+        if let (Health::Well, 0) = (&health, *share) {
+            health = self.probe_idle(slots, slot, wanted)?;
+        }
         if let Health::Sick(_) = health {
             return Ok(health);
         }
@@ -128,7 +132,10 @@ impl Deploy {
             self.say(&format!("{} receives {share} % of the traffic", slots.described(slot)));
             health = self.observe(slots, slot, *share, wanted)?;
         }
-        Ok(health)
+        match health {
+            Health::Well => self.probe_public(slots, slot, wanted),
+            sick @ Health::Sick(_) => Ok(sick),
+        }
     }
 
     /// Lets both slots shrink again, the other one after some time, and updates the parameters.
@@ -168,7 +175,7 @@ impl Deploy {
 
     /// Returns a slot's machines as the balancer sees them; `None` after a temporary failure.
     fn look(&self, slots: &Slots, slot: Slot) -> Result<Option<Vec<TargetHealth>>> {
-        answered(slots.targets(&self.system, slot))
+        answered(slots.own_targets(&self.system, slot))
     }
 
     /// Waits until this many of a slot's machines are healthy behind the balancer. If they are sick before that, and fewer than
@@ -242,7 +249,8 @@ impl Deploy {
         if self.settings.shift.is_empty() { &DEFAULT_SHIFT_PERCENT } else { &self.settings.shift }
     }
 
-    fn health_timeout(&self) -> Duration {
+    /// Returns how long new machines may take until they are healthy.
+    pub(super) fn health_timeout(&self) -> Duration {
         self.settings.health_timeout.map_or(DEFAULT_HEALTH_TIMEOUT, |limit| limit.0)
     }
 

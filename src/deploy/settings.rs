@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::{Deserialize, Deserializer};
 
+use super::application::ApplicationProbe;
 use crate::{
     environment,
     error::Fault,
@@ -132,6 +133,17 @@ pub struct DeploySettings {
     #[arg(long, value_name = "NAME")]
     #[serde(deserialize_with = "one_or_more")]
     pub alarm: Vec<String>,
+    /// Path that the new build must answer at before it receives any traffic, and at the public URL afterwards: /health. Default:
+    /// none; or / with --build-field.
+    #[arg(long, value_name = "PATH")]
+    pub probe: Option<String>,
+    /// Status of this answer. Default: 200.
+    #[arg(long, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(100..=599))]
+    pub probe_status: Option<u16>,
+    /// Where this answer tells the number of its build: `header:NAME`, or `json:FIELD` for a field of a JSON object, such as
+    /// `json:app.build`. It must be the deployed one. Default: not compared.
+    #[arg(long, value_name = "FIELD")]
+    pub build_field: Option<String>,
     /// How long the previous build keeps all its machines; then it keeps one. Default: 15m, or the
     /// time of --watch if that is longer.
     #[arg(long, value_name = "TIME")]
@@ -234,6 +246,8 @@ impl DeploySettings {
             &mut self.certificate,
             &mut self.dns_record,
             &mut self.cloud_init_path,
+            &mut self.probe,
+            &mut self.build_field,
         ] {
             *text = text.take().filter(|text| !text.is_empty());
         }
@@ -280,10 +294,41 @@ impl DeploySettings {
             pause: self.pause.or(file.pause),
             watch: self.watch.or(file.watch),
             alarm: if self.alarm.is_empty() { file.alarm } else { self.alarm },
+            probe: self.probe.or(file.probe),
+            probe_status: self.probe_status.or(file.probe_status),
+            build_field: self.build_field.or(file.build_field),
             keep_for: self.keep_for.or(file.keep_for),
             patience: self.patience.or(file.patience),
             health_timeout: self.health_timeout.or(file.health_timeout),
         }
+    }
+
+    /// Returns what the application is asked for; `None` if it is not asked.
+    ///
+    /// # Errors
+    /// If a setting of it is invalid.
+    pub fn probe(&self) -> Result<Option<ApplicationProbe>> {
+        if self.probe.is_none() && self.build_field.is_none() {
+            return Ok(None);
+        }
+        let path = self.probe.clone().unwrap_or_else(|| "/".into());
+        ensure!(
+            path.starts_with('/'),
+            Fault::new(format!("`--probe {path}` is no path")).hint("begin it with a slash: --probe /health").invalid()
+        );
+        let build = self.build_field.as_ref().map(|field| field.parse()).transpose()?;
+        Ok(Some(ApplicationProbe { path, status: self.probe_status.unwrap_or(200), build }))
+    }
+
+    /// Fails if the application cannot be asked by a name of its certificate. These settings are completed from the stack.
+    pub(super) fn check_probe(&self) -> Result<()> {
+        ensure!(
+            self.probe()?.is_none() || self.certificate.is_none() || self.dns_record.is_some(),
+            Fault::new("--probe needs a DNS name: the balancer's own name is not in the certificate")
+                .hint("pass --dns-record NAME or set DNSRECORD=NAME")
+                .invalid()
+        );
+        Ok(())
     }
 
     /// Returns whether the machines run the steps again and again.
@@ -356,6 +401,7 @@ impl DeploySettings {
                 .hint("name a composite alarm")
                 .invalid()
         );
+        _ = self.probe()?;
         if let (Some(watch), Some(keep)) = (self.watch, self.keep_for) {
             ensure!(
                 keep.0 >= watch.0,

@@ -69,6 +69,12 @@ pub(super) trait Shape: fmt::Debug + Sync {
         Err(Fault::new(format!("the strategy {} moves no traffic", self.name())).into())
     }
 
+    /// Returns the header that leads a request to this slot, whatever the weights are; `None` where the slot has a balancer of
+    /// its own.
+    fn probe_header(&self, _slots: &Slots, _slot: Slot) -> Option<(&'static str, String)> {
+        None
+    }
+
     /// Returns how long each share of the traffic is watched unless `--pause` says otherwise.
     fn default_pause(&self) -> Duration {
         Duration::from_secs(30)

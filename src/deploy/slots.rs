@@ -1,5 +1,7 @@
 //! The slots of a deployment as AWS has them now.
 
+use std::{cell::RefCell, collections::BTreeMap};
+
 use anyhow::{Context, Result};
 
 use super::{
@@ -18,6 +20,8 @@ pub struct Slots {
     layout: Layout,
     /// The stack that holds each slot; the same one for both with [`Layout::OneStack`].
     stacks: [Option<Stack>; 2],
+    /// The builds of machines that were asked for; a machine keeps its build.
+    builds: RefCell<BTreeMap<String, String>>,
 }
 
 impl Slots {
@@ -31,7 +35,7 @@ impl Slots {
             Layout::TwoStacks => find(Slot::Green)?,
             Layout::OneSlot => None,
         };
-        Ok(Self { layout, stacks: [blue, green] })
+        Ok(Self { layout, stacks: [blue, green], builds: RefCell::default() })
     }
 
     /// Finds the slots; at least one stack must exist.
@@ -101,6 +105,19 @@ impl Slots {
             return Ok(vec![]);
         }
         fleet::targets(system, stack.output(self.layout.output(slot, SlotOutput::Targets))?)
+    }
+
+    /// Returns a slot's machines as the balancer sees them, without those of another build: a group that was replaced may
+    /// still have machines behind the same balancer.
+    pub fn own_targets(&self, system: &System, slot: Slot) -> Result<Vec<TargetHealth>> {
+        let mut targets = self.targets(system, slot)?;
+        let mut known = self.builds.borrow_mut();
+        let new: Vec<&str> =
+            targets.iter().map(|target| target.id.as_str()).filter(|id| !known.contains_key(*id)).collect();
+        known.extend(fleet::builds(system, &new)?);
+        let own = self.parameter(slot, SlotParameter::Build);
+        targets.retain(|target| known.get(&target.id).is_none_or(|build| build.is_empty() || build == own));
+        Ok(targets)
     }
 
     /// Returns the slot for a rollback: that of the named build, else that of the older build.

@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context, Result, bail};
 
 use super::{
+    cause,
+    event::GROUP_TYPE,
+    operation,
     parameters::{Output, Parameter},
-    state::{Condition, StackState},
+    state::{Condition, STATES, StackState},
 };
 use crate::{
     aws::{answer::Element, query::Call, refusal::Refusal, service::CLOUDFORMATION},
@@ -183,7 +186,7 @@ pub struct ResourceChange {
     pub resource: String,
     /// Its type.
     pub kind: String,
-    /// `True`, `False`, `Conditional`, or empty.
+    /// `True`, `False`, `Conditional`, or empty. `True` also where the template's update policy replaces the resource.
     pub replacement: String,
     /// Its properties, as far as they are told.
     pub properties: Vec<Property>,
@@ -198,9 +201,17 @@ pub struct Property {
     pub before: Option<String>,
     /// The value that it will have.
     pub after: Option<String>,
+    /// Whether that value, or a part of it, is known only after the update.
+    pub is_known_later: bool,
     /// `Never`, `Conditionally`, `Always`.
     pub recreation: String,
 }
+
+/// CloudFormation's text for a value, or a part of one, that it knows only after the update.
+pub const KNOWN_LATER: &str = "{{changeSet:KNOWN_AFTER_APPLY}}";
+/// The properties of a group whose change replaces it, because the templates have `AutoScalingReplacingUpdate`.
+/// <https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-attribute-updatepolicy.html>
+const REPLACING: [&str; 2] = ["/Properties/LaunchTemplate", "/Properties/VPCZoneIdentifier"];
 
 /// Creates a change set and waits until it is computed; returns `None` if there is nothing to change.
 pub fn propose(
@@ -250,7 +261,11 @@ fn computed(system: &System, stack: &str, id: &str, poll: Duration) -> Result<Op
                 if says_unchanged(reason) {
                     return Ok(None);
                 }
-                bail!(Fault::new(format!("CloudFormation cannot make these changes: {reason}")));
+                let fault = Fault::new(format!("CloudFormation cannot make these changes: {reason}"));
+                bail!(match cause::chain(operation::failures_of_change_set(system, id).into_iter()) {
+                    Some(cause) => fault.caused_by(cause),
+                    None => fault,
+                });
             }
             _ => {
                 system.host.stop.wait(poll)?;
@@ -269,20 +284,26 @@ fn change(element: &Element) -> ResourceChange {
     let property = |detail: &Element| {
         let target = detail.find("Target").filter(|target| target.text("Attribute") == "Properties")?;
         let value = |name| target.find(name).map(|value| value.text.clone());
+        let after = value("AfterValue");
         let path = Some(target.text("Path")).filter(|path| !path.is_empty());
         Some(Property {
             path: path.map_or_else(|| format!("/Properties/{}", target.text("Name")), str::to_owned),
             before: value("BeforeValue"),
-            after: value("AfterValue"),
+            is_known_later: after.as_ref().is_some_and(|after| after.contains(KNOWN_LATER)),
+            after: after.filter(|after| after != KNOWN_LATER),
             recreation: target.text("RequiresRecreation").to_owned(),
         })
     };
+    let properties: Vec<Property> = element.list("Details").filter_map(property).collect();
+    let is_replaced_by_policy = element.text("ResourceType") == GROUP_TYPE
+        && element.text("Action") == "Modify"
+        && properties.iter().any(|property| REPLACING.iter().any(|path| property.path.starts_with(path)));
     ResourceChange {
         action: element.text("Action").to_owned(),
         resource: element.text("LogicalResourceId").to_owned(),
         kind: element.text("ResourceType").to_owned(),
-        replacement: element.text("Replacement").to_owned(),
-        properties: element.list("Details").filter_map(property).collect(),
+        replacement: if is_replaced_by_policy { "True" } else { element.text("Replacement") }.to_owned(),
+        properties,
     }
 }
 
@@ -338,6 +359,28 @@ pub struct StackResource {
     pub id: String,
     /// Its state.
     pub status: String,
+}
+
+/// The states of stacks that are gone or hold nothing.
+const GONE: [&str; 2] = ["DELETE_COMPLETE", "REVIEW_IN_PROGRESS"];
+/// The most pages of names that are read; a page has 100 names.
+const MAX_PAGES: usize = 5;
+
+/// Returns the names of the stacks in this account and region, of up to 500 of them.
+pub fn names(system: &System) -> Result<Vec<String>> {
+    let states = STATES.into_iter().map(|state| state.name).filter(|name| !GONE.contains(&&**name));
+    let first = Call::new(&CLOUDFORMATION, "ListStacks").with_list("StackStatusFilter.member", states);
+    let (mut names, mut next) = (vec![], String::new());
+    for _ in 0..MAX_PAGES {
+        let call = first.clone();
+        let answer = system.aws(if next.is_empty() { call } else { call.with("NextToken", &next) })?;
+        names.extend(answer.list("ListStacksResult/StackSummaries").map(|stack| stack.text("StackName").to_owned()));
+        answer.text("ListStacksResult/NextToken").clone_into(&mut next);
+        if next.is_empty() {
+            break;
+        }
+    }
+    Ok(names)
 }
 
 /// Returns the stack's resources, at most a hundred: more than our templates create.

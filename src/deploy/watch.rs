@@ -11,15 +11,15 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     Deploy,
     board::Board,
+    cause::{self, FailedMachine},
     event::{GROUP_TYPE, STACK_TYPE, StackEvent},
-    fleet,
+    fleet, operation,
     stack::Stack,
     state::{Condition, StackState},
 };
 use crate::{
     aws::{query::Call, service::CLOUDFORMATION},
     error::{self, Class},
-    notify::block::{self, Block},
     value::spoken,
     view::{coloured, complain, say},
     visible::Shown,
@@ -40,9 +40,10 @@ pub struct Watch<'a> {
     began: BTreeMap<String, String>,
     /// The first failure that no other failure caused.
     failure: Option<StackEvent>,
-    explained: Vec<String>,
-    /// The failed machines whose consoles have shown no failure yet.
-    unexplained: Vec<String>,
+    /// The failed machines, in the order of their failures.
+    failed: Vec<FailedMachine>,
+    /// The id of the operation; empty if CloudFormation does not tell it.
+    operation: String,
     board: Board,
 }
 
@@ -70,8 +71,8 @@ impl<'a> Watch<'a> {
             last: None,
             began: BTreeMap::new(),
             failure: None,
-            explained: vec![],
-            unexplained: vec![],
+            failed: vec![],
+            operation: String::new(),
             board: Board::default(),
         }
     }
@@ -165,94 +166,129 @@ impl<'a> Watch<'a> {
             let what = format!("  {}{took}{reason}", event.resource);
             say(Shown::from(format!("{}  ", clock(&event.time))) + status + what);
         }
-        if let Some(machine) = event.failure_of() {
-            self.explain(machine);
+        if self.operation.is_empty() {
+            self.operation.clone_from(&event.operation);
+        }
+        if let Some((machine, signal)) = event.failure_of() {
+            self.explain(machine, signal);
         }
         if event.is_failure() {
             // If no machine has said why, the machines that never signalled are asked.
-            if event.kind == GROUP_TYPE && self.explained.is_empty() {
-                self.board.silent().iter().for_each(|machine| self.explain(machine));
+            if event.kind == GROUP_TYPE && self.failed.is_empty() {
+                self.board.silent().iter().for_each(|machine| self.explain(machine, ""));
             }
             _ = self.failure.get_or_insert_with(|| event.clone());
         }
     }
 
     /// Shows the end of a machine's console before CloudFormation removes the machine.
-    fn explain(&mut self, machine: &str) {
-        if !machine.starts_with("i-") || self.explained.iter().any(|known| known == machine) {
+    fn explain(&mut self, machine: &str, signal: &str) {
+        if self.failed.iter().any(|known| known.id == machine) {
             return;
         }
-        self.explained.push(machine.to_owned());
-        if !self.quote_console(machine) {
-            self.unexplained.push(machine.to_owned());
+        let mut failed = FailedMachine::new(machine, signal);
+        if failed.read_console(&self.deploy.system) {
+            self.quote(&failed);
         }
+        self.failed.push(failed);
     }
 
     /// Looks again at the consoles that have shown no failure yet.
     fn look_at_consoles(&mut self) {
-        let machines = std::mem::take(&mut self.unexplained);
-        self.unexplained = machines.into_iter().filter(|machine| !self.quote_console(machine)).collect();
+        let mut failed = std::mem::take(&mut self.failed);
+        for machine in failed.iter_mut().filter(|machine| !machine.is_explained()) {
+            if machine.read_console(&self.deploy.system) {
+                self.quote(machine);
+            }
+        }
+        self.failed = failed;
     }
 
     /// Waits a bounded time for the consoles that have shown no failure yet, and names those that never did. A signal
     /// ends the wait, because the operation has ended already.
     fn await_consoles(&mut self) {
-        if !self.unexplained.is_empty() {
-            complain(format!("waiting for the console output of {}", self.unexplained.join(", ")));
+        let silent = |watch: &Self| -> Vec<String> {
+            watch.failed.iter().filter(|machine| !machine.is_explained()).map(|machine| machine.id.clone()).collect()
+        };
+        if !silent(self).is_empty() {
+            complain(format!("waiting for the console output of {}", silent(self).join(", ")));
         }
         for _ in 0..CONSOLE_LOOKS_AFTER_END {
-            if self.unexplained.is_empty() || self.deploy.system.host.stop.wait(self.deploy.poll).is_err() {
+            if silent(self).is_empty() || self.deploy.system.host.stop.wait(self.deploy.poll).is_err() {
                 break;
             }
             self.look_at_consoles();
         }
-        for machine in std::mem::take(&mut self.unexplained) {
-            let text = format!(
-                "{machine}: its console output shows no failure yet; to look again: aws ec2 get-console-output --instance-id \
-                 {machine}{}",
-                self.deploy.repeated.account
-            );
-            self.quote(&machine, &text);
-        }
+        self.failed.iter().filter(|machine| !machine.is_explained()).for_each(|machine| self.quote(machine));
     }
 
-    /// Shows why a machine failed, by its console. Returns false if the console does not show it yet.
-    fn quote_console(&self, machine: &str) -> bool {
-        let console = fleet::console(&self.deploy.system, machine);
-        let text = match console.as_ref().map(|console| (Block::find(console), block::of_user_data(console))) {
-            Ok((Some(block), _)) => block.to_string(),
-            Ok((None, Some(line))) => format!("{machine}: {line}"),
-            Ok((None, None)) => return false,
-            Err(error) if error::class(error) == Class::Transient => return false,
-            Err(error) => format!("the console of {machine} cannot be read: {error:#}"),
-        };
-        self.quote(machine, &text);
-        true
-    }
-
-    fn quote(&self, machine: &str, text: &str) {
+    fn quote(&self, machine: &FailedMachine) {
         if self.deploy.json {
-            Deploy::tell(&serde_json::json!({ "machine": machine, "console": text }));
+            Deploy::tell(&machine.json(&self.deploy.repeated.account));
         } else {
-            for line in text.lines() {
+            for line in machine.console_text(&self.deploy.repeated.account).lines() {
                 say(Shown::from("          ") + coloured("31", line));
             }
         }
     }
 
-    /// Returns the cause of a failure in one line.
-    pub fn cause(&self) -> Option<String> {
-        let event = self.failure.as_ref()?;
-        Some(format!("{} ({}): {}", event.resource, event.status, event.reason))
+    /// Returns the cause of a failure: the event, what only the operation tells, and the words of a machine.
+    pub fn cause(&self) -> Option<anyhow::Error> {
+        let event = self.failure.iter().map(|event| format!("{} ({}): {}", event.resource, event.status, event.reason));
+        self.deploy.system.aws.be_brief();
+        let told = operation::failures_of(&self.deploy.system, &self.operation);
+        let machine = self.machine().map(|machine| (machine.headline(), machine.causes()));
+        let (headline, causes) = machine.unzip();
+        let sentences: Vec<String> = event.chain(told).chain(headline).chain(causes.into_iter().flatten()).collect();
+        cause::chain(sentences.into_iter())
+    }
+
+    /// Returns what a failed machine hints at.
+    pub fn hint(&self) -> Option<&str> {
+        self.machine()?.hint()
+    }
+
+    /// Returns the failed machine that tells most; of several, the first.
+    fn machine(&self) -> Option<&FailedMachine> {
+        self.failed.iter().rev().max_by_key(|machine| (machine.causes().len().min(1), machine.is_explained()))
     }
 }
 
-/// Returns the failures of the last operation, oldest first, without those that another failure caused.
-pub(super) fn failures(deploy: &Deploy, stack: &str) -> Result<Vec<StackEvent>> {
-    let mut watch = Watch::from_its_beginning(deploy, stack)?;
-    let mut events = watch.fresh()?;
-    events.retain(StackEvent::is_failure);
-    Ok(events)
+/// What the last operation on a stack has left to tell.
+#[derive(Default)]
+pub(super) struct Aftermath {
+    /// The failures, oldest first, without those that another failure caused.
+    pub(super) failures: Vec<StackEvent>,
+    /// What only the operation tells: refusals by early validation and hooks.
+    pub(super) told: Vec<String>,
+    /// The failed machines.
+    pub(super) machines: Vec<FailedMachine>,
+}
+
+/// Returns what failed in the last operation. A console is read once.
+pub(super) fn aftermath(deploy: &Deploy, stack: &str) -> Result<Aftermath> {
+    let events = Watch::from_its_beginning(deploy, stack)?.fresh()?;
+    let operation = events.iter().map(|event| event.operation.as_str()).find(|id| !id.is_empty()).unwrap_or_default();
+    let told = operation::failures_of(&deploy.system, operation);
+    let mut machines: Vec<FailedMachine> = vec![];
+    for (machine, signal) in events.iter().filter_map(StackEvent::failure_of) {
+        if !machines.iter().any(|known| known.id == machine) {
+            machines.push(FailedMachine::new(machine, signal));
+        }
+    }
+    let failures: Vec<StackEvent> = events.into_iter().filter(StackEvent::is_failure).collect();
+    if machines.is_empty() {
+        let names = failures.iter().filter(|event| event.kind == GROUP_TYPE && !event.physical.is_empty());
+        let names: Vec<&str> = names.map(|event| event.physical.as_str()).collect();
+        // Without a signal, the machines of a group that still exists are asked.
+        let groups = if names.is_empty() { vec![] } else { fleet::groups(&deploy.system, &names)? };
+        let of = groups.into_iter().flat_map(|group| group.machines);
+        machines.extend(of.map(|(machine, _)| FailedMachine::new(&machine, "")));
+    }
+    for machine in &mut machines {
+        _ = machine.read_console(&deploy.system);
+    }
+    Ok(Aftermath { failures, told, machines })
 }
 
 /// Returns the events of the stack itself, oldest first.

@@ -117,6 +117,17 @@ impl Clients {
         })
     }
 
+    /// Returns a client for probes of one URL that connects to these addresses, on the URL's port.
+    ///
+    /// # Errors
+    /// If it is no URL with a host.
+    pub(crate) fn local_at(&self, with_tls: bool, url: &str, addresses: &[SocketAddr]) -> Result<Client, Fault> {
+        let url: reqwest::Url = url.parse().map_err(|error| Fault::new(format!("`{url}` is no URL: {error}")))?;
+        let host = url.host_str().unwrap_or_default();
+        let config = if with_tls { self.tls()? } else { tls::config(Arc::new(RootCertStore::empty()))? };
+        cached(&OnceLock::new(), || Ok(self.probing(config).resolve_to_addrs(host, addresses)))
+    }
+
     /// Returns a client for probes that trusts only the certificates of a PEM file.
     ///
     /// # Errors

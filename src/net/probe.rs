@@ -1,6 +1,6 @@
 //! Probes: one GET, or one connection, that shows whether a service answers now.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpStream;
 
@@ -28,12 +28,16 @@ pub struct ProbeRequest {
     pub url: String,
     /// The certificates to trust instead of the machine's, as a PEM file.
     pub ca: Option<Vec<u8>>,
+    /// The host to connect to in place of the URL's. The request, and TLS, have the URL's.
+    pub connect_to: Option<String>,
+    /// A further header: name and value.
+    pub header: Option<(&'static str, String)>,
 }
 
 impl ProbeRequest {
     /// Returns a request that trusts the machine's certificates.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), ca: None }
+        Self { url: url.into(), ca: None, connect_to: None, header: None }
     }
 
     /// Fails if `ca` has no certificate.
@@ -62,16 +66,20 @@ pub(crate) async fn probe(network: Arc<Network>, request: ProbeRequest, limit: D
 pub(crate) async fn connect(network: Arc<Network>, host: String, port: u16, limit: Duration) -> Result<(), Fault> {
     let limit = network.settings.probe_timeout.min(limit);
     let connected = async {
-        let addresses: Vec<_> = match tokio::net::lookup_host((&*host, port)).await {
-            Ok(addresses) => addresses.collect(),
-            Err(error) => {
-                return Err(Fault::new(format!("the name {host} can't be resolved: {error}")).transient());
-            }
-        };
-        let connected = TcpStream::connect(&*addresses).await;
+        let addresses: Vec<_> =
+            addresses(&host).await?.into_iter().map(|address| (address.ip(), port).into()).collect();
+        let connected = TcpStream::connect::<&[SocketAddr]>(&addresses).await;
         connected.map(drop).map_err(|error: io::Error| Fault::new(error.kind().to_string()).transient())
     };
     tokio::time::timeout(limit, connected).await.unwrap_or_else(|_| Err(too_late("connection", limit)))
+}
+
+/// Returns the addresses of a host, with port 0.
+async fn addresses(host: &str) -> Result<Vec<SocketAddr>, Fault> {
+    match tokio::net::lookup_host((host, 0)).await {
+        Ok(addresses) => Ok(addresses.collect()),
+        Err(error) => Err(Fault::new(format!("the name {host} can't be resolved: {error}")).transient()),
+    }
 }
 
 fn too_late(what: &str, limit: Duration) -> Fault {
@@ -80,11 +88,17 @@ fn too_late(what: &str, limit: Duration) -> Fault {
 
 async fn ask(network: &Network, request: &ProbeRequest) -> Result<ProbeAnswer, Fault> {
     let clients = &network.clients;
-    let client = match &request.ca {
-        Some(pem) => clients.local_trusting(pem)?,
-        None => clients.local(request.url.starts_with("https:"))?,
+    let with_tls = request.url.starts_with("https:");
+    let client = match (&request.ca, &request.connect_to) {
+        (Some(pem), _) => clients.local_trusting(pem)?,
+        (None, Some(host)) => clients.local_at(with_tls, &request.url, &addresses(host).await?)?,
+        (None, None) => clients.local(with_tls)?,
     };
-    let sent = client.get(&request.url).send().await;
+    let mut get = client.get(&request.url);
+    if let Some((name, value)) = &request.header {
+        get = get.header(*name, value);
+    }
+    let sent = get.send().await;
     let mut response = sent.map_err(|error| Fault::new(clients.reason(&error)).transient())?;
     let status = response.status().as_u16();
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();

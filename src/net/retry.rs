@@ -279,12 +279,12 @@ impl<'a> Attempts<'a> {
         let (fault, asked) = match failure {
             Failure::Suspect(fault) if !self.suspected => {
                 self.suspected = true;
-                tracing::warn!("{what}: {fault}; trying once more");
+                tracing::warn!("{what}: {}; trying once more", reason(&fault));
                 return Ok(());
             }
             Failure::Unsigned(fault) if !self.unsigned => {
                 self.unsigned = true;
-                tracing::warn!("{what}: {fault}; trying once more");
+                tracing::warn!("{what}: {}; trying once more", reason(&fault));
                 return Ok(());
             }
             Failure::Transient(fault, asked) => (fault, asked),

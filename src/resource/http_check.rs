@@ -167,7 +167,7 @@ impl HttpCheck {
                 Err(Fault::new(format!("`ca` names {ca}, which does not exist")).hint(hint).into())
             }
             certificates => {
-                let request = ProbeRequest { url: self.url.clone(), ca: certificates };
+                let request = ProbeRequest { ca: certificates, ..ProbeRequest::new(&*self.url) };
                 request.check().with_context(|| format!("reading the certificates in {ca}"))
             }
         }
@@ -179,7 +179,7 @@ impl HttpCheck {
     }
 
     fn probe(&self, system: &System, limit: Duration) -> Result<ProbeAnswer> {
-        let request = ProbeRequest { url: self.url.clone(), ca: self.certificates(system)? };
+        let request = ProbeRequest { ca: self.certificates(system)?, ..ProbeRequest::new(&*self.url) };
         system.fetcher.probe(&system.host, request, limit)
     }
 

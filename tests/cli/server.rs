@@ -21,6 +21,10 @@ pub struct Request {
     pub bucket_owner: String,
     /// The header in which a login has its token, or the proof that it holds a key.
     pub token: String,
+    /// The header `Host`.
+    pub host: String,
+    /// The header `X-Glovo-Bootstrap-Probe`.
+    pub probe: String,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -113,6 +117,8 @@ fn read(stream: &TcpStream) -> Option<Request> {
             "x-amz-target" => request.operation = value.into(),
             "x-amz-expected-bucket-owner" => request.bucket_owner = value.into(),
             "x-amz-sso_bearer_token" | "dpop" => request.token = value.into(),
+            "host" => request.host = value.into(),
+            "x-glovo-bootstrap-probe" => request.probe = value.into(),
             "content-length" => length = value.parse().ok()?,
             _ => {}
         }

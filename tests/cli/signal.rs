@@ -248,11 +248,24 @@ fn a_signal_is_sent_until_it_is_acknowledged() {
 #[test]
 fn on_a_scale_out_nobody_waits_and_that_is_no_failure() {
     let complete = r#"{"Error":{"Code":"ValidationError","Message":"Stack app is in CREATE_COMPLETE state and cannot be signaled","Type":"Sender"}}"#;
-    let gone = "<ErrorResponse><Error><Code>ValidationError</Code><Message>Stack app does not exist</Message></Error></ErrorResponse>";
-    for (answer, words) in [(complete, "state and cannot be signaled"), (gone, "Stack app does not exist")] {
+    let aws = Aws::with_answers(vec![(400, complete)]);
+    aws.manifest("true");
+    let told = aws.run(&[]).expect(0).says("no resource waits for the signal SUCCESS to app/Group");
+    let _ = told.says("state and cannot be signaled");
+    assert_eq!(aws.signals().len(), 1);
+}
+
+#[test]
+fn a_signal_to_a_mistyped_name_has_a_hint() {
+    let stack = "<ErrorResponse><Error><Code>ValidationError</Code><Message>Stack app does not exist</Message></Error></ErrorResponse>";
+    let resource = r#"{"Error":{"Code":"ValidationError","Message":"Resource Group does not exist for stack app","Type":"Sender"}}"#;
+    for (answer, words) in
+        [(stack, "Stack app does not exist"), (resource, "Resource Group does not exist for stack app")]
+    {
         let aws = Aws::with_answers(vec![(400, answer)]);
         aws.manifest("true");
-        let _ = aws.run(&[]).expect(0).says("no resource waits for the signal SUCCESS to app/Group").says(words);
+        let told = aws.run(&[]).expect(0).says(&format!("SUCCESS to app/Group reached no resource: {words}"));
+        let _ = told.says("hint: check the names in --signal STACK/RESOURCE");
         assert_eq!(aws.signals().len(), 1);
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     operator::Operator,
     sandbox::Finished,
-    world::{Scene, text, xml},
+    world::{GREEN, Scene, text, xml},
 };
 
 type Fields = BTreeSet<String>;
@@ -56,7 +56,14 @@ impl Seen {
         for line in finished.stdout.lines() {
             assert!(line.starts_with("{\"schema_version\":1,"), "{line}");
             let document: Value = serde_json::from_str(line).unwrap();
-            for (list, name) in [("changes", "change"), ("slots", "slot")] {
+            for (list, name) in [
+                ("changes", "change"),
+                ("slots", "slot"),
+                ("holds", "resource"),
+                ("drifts", "drift"),
+                ("weights", "weight"),
+                ("shares", "share"),
+            ] {
                 for object in document[list].as_array().into_iter().flatten() {
                     self.add_object(name, object);
                 }
@@ -71,7 +78,7 @@ impl Seen {
 
     fn add_object(&mut self, name: &str, object: &Value) {
         let _ = self.objects.entry(name.to_owned()).or_default().insert(fields(object));
-        for (list, name) in [("properties", "property"), ("targets", "target")] {
+        for (list, name) in [("properties", "property"), ("targets", "target"), ("differences", "difference")] {
             for inner in object[list].as_array().into_iter().flatten() {
                 self.add_object(name, inner);
             }
@@ -81,6 +88,25 @@ impl Seen {
 
 fn kinds(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// Adds the documents that only a drift and a deployment of two stacks have.
+fn add_differences(seen: &mut Seen) {
+    let operator = Operator::of_two_stacks();
+    let dns = ["--strategy", "weighted-dns", "--dns-record", "app.example.com", "--yes"];
+    let _ = operator.deploy(&[&["create-stack"], &dns[..]].concat(), &[("BUILD_NUMBER", "1")]).expect(0);
+    let delete = ["delete-stack", "--stack", "glovo-app-blue", "--strategy", "weighted-dns", "--yes", "--json"];
+    let _ = seen.add(&operator.deploy(&delete, &[]).expect(0));
+    let operator = Operator::serving();
+    let difference = text("PropertyPath", "/MaxSize") + &text("ExpectedValue", "3") + &text("ActualValue", "8");
+    let drift = text("LogicalResourceId", "GreenGroup")
+        + &text("StackResourceDriftStatus", "MODIFIED")
+        + &xml("PropertyDifferences", &xml("member", &difference));
+    operator.world(|world| {
+        world.drifts = xml("member", &drift);
+        let _ = world.weights.insert(GREEN.into(), "7".into());
+    });
+    let _ = seen.add(&operator.deploy(&["drift", "--json"], &[]).expect(3));
 }
 
 const GROUP: &str = "AWS::AutoScaling::AutoScalingGroup";
@@ -114,7 +140,7 @@ fn each_verb_prints_the_documents_of_the_reference_page() {
     });
     let update = ["update-stack", "--yes", "--pause", "0s", "--json"];
     let failed = operator.deploy(&update, &next).expect(1);
-    assert_eq!(seen.add(&failed), kinds(&["changes", "console", "id", "message"]));
+    assert_eq!(seen.add(&failed), kinds(&["causes", "changes", "error", "id", "message"]));
     let updated = operator.deploy(&update, &next).expect(0);
     assert_eq!(seen.add(&updated), kinds(&["changes", "id", "message", "slots"]));
 
@@ -122,14 +148,17 @@ fn each_verb_prints_the_documents_of_the_reference_page() {
         (&["rollback"][..], &["id", "message"][..]),
         (&["status"], &["message", "slots"]),
         (&["watch"], &["id", "message"]),
-        (&["diagnose"], &["message"]),
-        (&["drift"], &["message"]),
+        (&["diagnose"], &["failures"]),
+        (&["drift"], &["drifts"]),
         (&["history"], &["id"]),
-        (&["delete-stack", "--yes"], &["id", "message"]),
+        (&["delete-stack", "--yes"], &["holds", "id", "stack"]),
+        (&["diagnose", "--stack", "other"], &["near"]),
     ] {
         let told = operator.deploy(&[verb, &["--json"]].concat(), &[]).expect(0);
         assert_eq!(seen.add(&told), kinds(printed), "{verb:?}: {}", told.stdout);
     }
+
+    add_differences(&mut seen);
 
     let reference = Reference::read();
     assert_eq!(seen.documents, reference.documents);

@@ -54,9 +54,10 @@ fn what_the_machines_are_at_is_told_while_they_are_waited_for() {
             .collect();
         world.console = "[ 9.0] cloud-init[9]: step 2/8 enable_swap: 1 change (800 ms)\r\n".into();
         let machines = ["i-new-1", "i-new-2"].map(|id| (id.to_owned(), "2".to_owned()));
-        let _ = world
-            .groups
-            .insert("Green", Group { min: 1, desired: 2, max: 3, machines: machines.into(), scheduled: None });
+        let _ = world.groups.insert(
+            "Green",
+            Group { min: 1, desired: 2, max: 3, machines: machines.into(), scheduled: None, replaced: 0 },
+        );
     });
     let said = operator.update("2").expect(1);
     for (words, times) in [
@@ -85,7 +86,8 @@ fn a_machine_without_the_program_is_quoted_from_its_console() {
         world.console =
             "[ 9.0] up\r\nglovo-bootstrap: https://b.s3.test/agent: HTTP Error 403: Forbidden AccessDenied\r\n".into();
         let machines = [("i-new-1".to_owned(), "2".to_owned())].into();
-        let _ = world.groups.insert("Green", Group { min: 1, desired: 2, max: 3, machines, scheduled: None });
+        let _ =
+            world.groups.insert("Green", Group { min: 1, desired: 2, max: 3, machines, scheduled: None, replaced: 0 });
     });
     let said = operator.update("2").expect(1);
     let words = "i-new-1: glovo-bootstrap: https://b.s3.test/agent: HTTP Error 403: Forbidden AccessDenied";

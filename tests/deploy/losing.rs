@@ -164,3 +164,16 @@ fn ctrl_c_after_the_rollback_of_traffic_names_the_rest() {
     let _ = operator.deploy(&["rollback", "--build", "1"], &[]).expect(0).says("rollback complete: blue (build 1)");
     let _ = operator.deploy(&["drift"], &[]).expect(0);
 }
+
+#[test]
+fn the_line_of_a_retry_says_the_reason() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.tape.script("ModifyListener", [throttled(), Turn::Lost]);
+    let said = operator.update("2").expect(0).stderr;
+    for reason in ["Throttling: Rate exceeded (HTTP 400, request id r-1)", "connection closed before message completed"]
+    {
+        let is_it = |line: &str| line.contains("for elasticloadbalancing ModifyListener") && line.contains(reason);
+        assert!(said.lines().any(is_it), "{reason}: {said}");
+    }
+}

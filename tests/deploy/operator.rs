@@ -51,6 +51,13 @@ impl Operator {
         Self::with(["glovo-app-blue", "glovo-app-green"].map(World::of_one_slot).into())
     }
 
+    /// Returns the same operator for a stack of one group behind a classic load balancer.
+    pub fn compatible() -> Self {
+        let operator = Self::with(vec![World::of_one_slot("glovo-app")]);
+        operator.world(|world| world.is_classic = true);
+        operator
+    }
+
     fn with(worlds: Vec<World>) -> Self {
         let operator = Self { sandbox: Sandbox::new(), tape: Tape::start(worlds) };
         operator.content("1");

@@ -96,3 +96,37 @@ fn plan_of_what_is_so_says_that_nothing_changes() {
     let operator = Operator::serving();
     let _ = operator.deploy(&["plan"], &[("BUILD_NUMBER", "1")]).expect(0).says("no changes: glovo-app is as declared");
 }
+
+const LATER: &str = "{{changeSet:KNOWN_AFTER_APPLY}}";
+
+/// A group whose launch template gets a new version, which the template's update policy answers with a new group.
+fn new_version() -> String {
+    let version = property("/Properties/LaunchTemplate/Version", "Conditionally", Some(("1", LATER)));
+    let inside = format!("{{\"Arn\":\"arn:1\",\"Id\":\"{LATER}\"}}");
+    let profile = property("/Properties/IamInstanceProfile", "Never", Some(("{}", &inside)));
+    change("Modify", "GreenGroup", "AWS::AutoScaling::AutoScalingGroup", "Conditional", &version)
+        + &change("Modify", "GreenLaunchTemplate", "AWS::EC2::LaunchTemplate", "False", &profile)
+}
+
+#[test]
+fn plan_says_that_a_group_is_replaced_and_what_is_not_known_yet() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.world(|world| world.changes = new_version());
+    let told = operator.deploy(&["plan"], &[("BUILD_NUMBER", "2")]).expect(0);
+    for words in [
+        "~ GreenGroup (AWS::AutoScaling::AutoScalingGroup)  is replaced: a new group with new machines\n",
+        "/Properties/LaunchTemplate/Version: 1 → (known after the update)",
+        r#"/Properties/IamInstanceProfile: {} → {"Arn":"arn:1","Id":"(known after the update)"}"#,
+    ] {
+        assert!(told.stdout.contains(words), "missing: {words}\n{}", told.stdout);
+    }
+    assert!(!told.stdout.contains("KNOWN_AFTER_APPLY"), "{}", told.stdout);
+    let told = operator.deploy(&["plan", "--json"], &[("BUILD_NUMBER", "2")]).expect(0);
+    let lines: Vec<serde_json::Value> = told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let changes = lines.iter().find_map(|line| line.get("changes")).unwrap();
+    assert_eq!(changes[0]["replacement"], "True");
+    let version = &changes[0]["properties"][0];
+    assert_eq!((&version["after"], &version["known_after_update"]), (&serde_json::Value::Null, &true.into()));
+    assert_eq!(changes[1]["replacement"], "False");
+}

@@ -3,6 +3,7 @@
 use crate::{
     operator::Operator,
     sandbox::Finished,
+    server::{Reply, Server},
     tape::Turn,
     world::{Scene, text, xml},
 };
@@ -45,6 +46,8 @@ fn stack_events_and_console_blocks_are_made_visible() {
             world.plot = vec![Scene("UPDATE_ROLLBACK_IN_PROGRESS", events), Scene("UPDATE_ROLLBACK_FAILED", vec![])];
             world.console = CONSOLE.into();
             world.reason = HOSTILE;
+            let hook = text("EventType", "HOOK_INVOCATION_ERROR") + &text("HookStatusReason", HOSTILE);
+            world.operation_events = xml("OperationEvents", &xml("member", &hook));
         });
     };
     fail();
@@ -58,7 +61,16 @@ fn stack_events_and_console_blocks_are_made_visible() {
             }
         }
     }
-    let _ = harmless(operator.deploy(&["diagnose"], &[])).says(SHOWN);
+    let _ = harmless(operator.deploy(&["diagnose"], &[])).says(&format!("refuses the stack: {SHOWN}"));
+}
+
+#[test]
+fn the_build_that_an_application_tells_is_made_visible() {
+    let server = Server::start(|_| Reply::ok("{\"build\": \"\u{9b}2J\u{202e}\\n\\u001bforged\"}"));
+    let operator = Operator::serving();
+    operator.world(|world| world.url = server.url("/"));
+    let asked = operator.deploy(&["status", "--build-field", "json:build"], &[]);
+    let _ = harmless(asked).expect(1).says("answers as build \\u{9b}2J\\u{202e}\\n\\x1bforged, not 1");
 }
 
 #[test]

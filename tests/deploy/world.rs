@@ -27,6 +27,8 @@ pub struct Group {
     pub machines: Vec<(String, String)>,
     /// The scheduled action: smallest size and size, empty if it stays.
     pub scheduled: Option<(String, String)>,
+    /// How often CloudFormation has replaced it.
+    pub replaced: usize,
 }
 
 /// An event, with resource, type, state and reason.
@@ -59,6 +61,10 @@ pub struct World {
     pub reason: &'static str,
     pub parameters: BTreeMap<String, String>,
     pub template: String,
+    /// Whether it is behind a classic load balancer, without a listener.
+    pub is_classic: bool,
+    /// The output `Url`; without it, the stack has none.
+    pub url: String,
     /// The events, oldest first.
     events: Vec<Event>,
     scenes: VecDeque<Scene>,
@@ -70,8 +76,16 @@ pub struct World {
     pub changes: String,
     /// Whether AWS tells at once or in the change set that nothing changes.
     pub refuses_unchanged: bool,
+    /// The reason why the next change set fails; empty if it does not.
+    pub change_set_failure: &'static str,
+    /// The answer of `DescribeEvents`, in XML.
+    pub operation_events: String,
     /// The groups, by slot.
     pub groups: BTreeMap<&'static str, Group>,
+    /// Machines behind a slot's balancer that are not of its group, each with id and build.
+    pub strays: BTreeMap<&'static str, Vec<(String, String)>>,
+    /// Whether the groups that are updated lose their machines just before.
+    pub loses_machines_at_update: bool,
     /// The balancer's states of a slot's machines, one row for each request. The last row repeats.
     pub health: BTreeMap<&'static str, VecDeque<Vec<&'static str>>>,
     pub weights: BTreeMap<String, String>,
@@ -117,6 +131,8 @@ impl Default for World {
             reason: "",
             parameters: BTreeMap::new(),
             template: String::new(),
+            is_classic: false,
+            url: String::new(),
             events: vec![],
             scenes: VecDeque::new(),
             plot: vec![],
@@ -124,7 +140,11 @@ impl Default for World {
             executed: None,
             changes: String::new(),
             refuses_unchanged: false,
+            change_set_failure: "",
+            operation_events: String::new(),
             groups: BTreeMap::new(),
+            strays: BTreeMap::new(),
+            loses_machines_at_update: false,
             health: BTreeMap::new(),
             weights: BTreeMap::new(),
             alarms: BTreeMap::new(),
@@ -202,13 +222,14 @@ impl World {
         self.slots.iter().find(|(_, arn)| arn == target_group).expect("a target group of ours").0
     }
 
-    fn group_name(&self, slot: &str) -> String {
-        format!("{}-{slot}Group-1ABC", self.name)
+    pub fn group_name(&self, slot: &str) -> String {
+        let number = self.groups.get(slot).map_or(1, |group| group.replaced + 1);
+        format!("{}-{slot}Group-{number}ABC", self.name)
     }
 
     /// Returns EC2's description of the requested machines.
     pub fn machines(&self, call: &Call) -> Vec<String> {
-        let machines = self.groups.values().flat_map(|group| &group.machines);
+        let machines = self.groups.values().flat_map(|group| &group.machines).chain(self.strays.values().flatten());
         let machines = machines.filter(|(id, _)| call.list("InstanceId").contains(&id.as_str()));
         let machine = |(id, build): &(String, String)| {
             text("instanceId", id) + &members("tagSet", "item", [text("key", "build") + &text("value", build)])
@@ -449,7 +470,8 @@ impl World {
                 let slot = self.slot_of(call.get("TargetGroupArn"));
                 let rows = self.health.entry(slot).or_default();
                 let row = if rows.len() > 1 { rows.pop_front() } else { rows.front().cloned() }.unwrap_or_default();
-                let machines = self.groups.get(slot).map(|group| group.machines.clone()).unwrap_or_default();
+                let mut machines = self.groups.get(slot).map(|group| group.machines.clone()).unwrap_or_default();
+                machines.extend(self.strays.get(slot).cloned().unwrap_or_default());
                 let target = |(n, (id, _)): (usize, &(String, String))| {
                     let health = text("State", row.get(n).copied().unwrap_or("healthy"));
                     xml("Target", &text("Id", id)) + &xml("TargetHealth", &health)
@@ -460,6 +482,7 @@ impl World {
     }
 }
 
+/// Returns the name of a slot's first group.
 pub fn group_name(slot: &str) -> String {
     format!("glovo-app-{slot}Group-1ABC")
 }

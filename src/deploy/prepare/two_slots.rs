@@ -11,11 +11,11 @@ use crate::{
         artifacts::Artifacts,
         fleet::ScalingGroup,
         layout::Slot,
-        parameters::{SlotOutput, SlotParameter},
+        parameters::{Parameter, SlotOutput, SlotParameter},
         preflight, rollout,
         settings::DeploySettings,
         slots::{Slots, active},
-        stack::{ParameterValue, WantedStack},
+        stack::{ParameterValue, Stack, WantedStack},
         template,
     },
     error::{Class, Fault},
@@ -40,6 +40,7 @@ impl Deploy {
             self.resolved(current, |parameter| layout.parameter(serving.unwrap_or(Slot::Blue), parameter));
         settings.check()?;
         shape.check_settings(&settings)?;
+        settings.check_probe()?;
         let artifacts = Artifacts::collect(&settings, &self.stack, self.texts.as_ref())?;
         let holder = Slot::ALL.into_iter().find(|slot| slots.build(*slot) == Some(settings.build()));
         let held = holder.map(|slot| slots.parameter(slot, SlotParameter::Ami));
@@ -65,6 +66,7 @@ impl Deploy {
             (name.clone(), if takes_over { ParameterValue::New(value.clone()) } else { ParameterValue::Previous })
         });
         let mut parameters = self.shared_parameters(known.collect(), &settings, &found);
+        self.add_probe_key(current, &mut parameters)?;
         if let Some(current) = current {
             shape.check_parameters(slots, current, &intent, &parameters)?;
         }
@@ -117,6 +119,19 @@ impl Deploy {
             artifacts,
             meaning,
         })
+    }
+
+    /// Adds a key for the header of probes, if the application is to be asked and the stack has no key yet.
+    fn add_probe_key(&self, stack: Option<&Stack>, parameters: &mut BTreeMap<String, ParameterValue>) -> Result<()> {
+        let name = Parameter::ProbeKey.name();
+        let has_key = stack.is_some_and(|stack| !stack.parameter(name).is_empty());
+        let has_rules = template::parameters(self.shape().template()).contains(name);
+        let given =
+            parameters.get(name).is_some_and(|value| matches!(value, ParameterValue::New(key) if !key.is_empty()));
+        if self.settings.probe()?.is_some() && has_rules && !has_key && !given {
+            _ = parameters.insert(name.to_owned(), ParameterValue::New(self.system.host.new_uuid()?));
+        }
+        Ok(())
     }
 
     /// Has an update keep the live values of a slot's stack: the groups' sizes, the weights. Returns whether the stack's

@@ -32,7 +32,9 @@ impl Deploy {
         let slots = Slots::get(self)?.without_empty();
         let slot = slots.way_back(build)?;
         let back = slots.described(slot);
-        let healthy = self.count_healthy(&slots, slot)?;
+        // Where each second counts, the builds of the machines are not asked for.
+        let healthy =
+            if now { fleet::healthy(&slots.targets(&self.system, slot)?) } else { self.count_healthy(&slots, slot)? };
         ensure!(
             healthy > 0,
             Fault::new(format!("no machine of {back} is healthy; no traffic was moved")).hint(format!(
@@ -121,8 +123,8 @@ impl Deploy {
     }
 
     /// Returns how many machines of a slot are healthy.
-    fn count_healthy(&self, slots: &Slots, slot: Slot) -> Result<usize> {
-        Ok(fleet::healthy(&slots.targets(&self.system, slot)?))
+    pub(super) fn count_healthy(&self, slots: &Slots, slot: Slot) -> Result<usize> {
+        Ok(fleet::healthy(&slots.own_targets(&self.system, slot)?))
     }
 
     /// Gives a slot all traffic, by the number of its healthy machines: no machine gets more load than those of the other slot

@@ -8,13 +8,16 @@ use crate::{
     deploy::{
         Deploy, fleet,
         layout::{Layout, Slot},
-        parameters::{Output, SlotOutput, SlotParameter},
+        parameters::{Output, Parameter, SlotOutput, SlotParameter},
         prepare::Prepared,
         slots::{Slots, percent},
         stack::Stack,
     },
     system::System,
 };
+
+/// The header that the rules of the template look at.
+const PROBE_HEADER: &str = "x-glovo-bootstrap-probe";
 
 #[derive(Debug)]
 pub(super) struct Listener;
@@ -63,6 +66,11 @@ impl Shape for Listener {
             call = call.with(format!("{member}.Weight"), weight.to_string());
         }
         deploy.system.aws(call).map(drop)
+    }
+
+    fn probe_header(&self, slots: &Slots, slot: Slot) -> Option<(&'static str, String)> {
+        let key = slots.stack(slot)?.parameter(Parameter::ProbeKey);
+        Some((PROBE_HEADER, format!("{key}-{}", slot.name())))
     }
 
     fn weight_drift(&self, deploy: &Deploy, stack: &Stack) -> Result<Vec<(Slot, u32, String)>> {

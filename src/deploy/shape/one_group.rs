@@ -62,6 +62,7 @@ impl Shape for OneGroup {
         let mut settings = deploy.resolved(current, |parameter| self.parameter(parameter));
         settings.check()?;
         self.check_settings(&settings)?;
+        settings.check_probe()?;
         let artifacts = Artifacts::collect(&settings, &deploy.stack, deploy.texts.as_ref())?;
         let holder = current
             .filter(|stack| stack.parameter(self.parameter(SlotParameter::Build)) == settings.build().to_string());

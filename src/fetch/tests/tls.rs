@@ -93,6 +93,17 @@ fn a_probe_may_trust_a_file_of_its_own_instead() {
 }
 
 #[test]
+fn a_probe_verifies_the_name_of_the_url_wherever_it_connects() {
+    let server = server(include_bytes!("certificates/valid.pem"), Reply::ok("jar"));
+    let bench = Bench::new(trusting());
+    // The certificate is for the address that the probe connects to, and not for the name.
+    let url = server.url("/").replace("127.0.0.1", "app.invalid");
+    let request = ProbeRequest { connect_to: Some("127.0.0.1".into()), ..ProbeRequest::new(url) };
+    let refused = bench.system.fetcher.probe(&bench.system.host, request, Duration::MAX).unwrap_err().to_string();
+    assert!(refused.contains("certificate"), "{refused}");
+}
+
+#[test]
 fn a_certificate_that_is_not_right_is_refused_at_once() {
     for (certificate, settings, words) in [
         (

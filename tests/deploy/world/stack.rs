@@ -16,12 +16,19 @@ impl World {
 
     pub(super) fn stack(&mut self, call: &Call) -> Answer {
         let is_known = !self.state.is_empty() && [self.name, &self.id()].contains(&call.get("StackName"));
-        if !is_known && !["CreateChangeSet", "DescribeStackDriftDetectionStatus"].contains(&call.operation.as_str()) {
+        let free = ["CreateChangeSet", "DescribeStackDriftDetectionStatus", "DescribeEvents", "ListStacks"];
+        if !is_known && !free.contains(&call.operation.as_str()) {
             return Err(("ValidationError", format!("Stack with id {} does not exist", call.get("StackName"))));
         }
         match call.operation.as_str() {
             "DescribeStacks" => Ok(self.describe()),
             "DescribeStackEvents" => Ok(self.describe_events(call)),
+            "ListStacks" => {
+                assert!(!call.list("StackStatusFilter.member").contains(&"DELETE_COMPLETE"));
+                let summary = |name: &str| text("StackName", name) + &text("StackStatus", "CREATE_COMPLETE");
+                Ok(members("StackSummaries", "member", ["billing", self.name].map(summary)))
+            }
+            "DescribeEvents" => Ok(self.operation_events.clone()),
             "DescribeStackResources" => {
                 let resource = |(name, kind): (&str, &str)| {
                     text("LogicalResourceId", name)
@@ -141,8 +148,13 @@ impl World {
             if of("VersionId").is_empty() {
                 continue;
             }
+            let loses = std::mem::take(&mut self.loses_machines_at_update) && is_changed("VersionId");
+            let is_new = !self.groups.contains_key(slot);
             let group = self.groups.entry(slot).or_default();
             if is_changed("VersionId") {
+                // A group without machines is updated in place.
+                let is_replaced = !is_new && !loses && !group.machines.is_empty();
+                group.replaced += usize::from(is_replaced);
                 group.machines.clear();
             }
             if ["VersionId", "MinSize", "DesiredCapacity"].into_iter().any(is_changed) {
@@ -157,7 +169,14 @@ impl World {
         if self.template.is_empty() {
             return vec![];
         }
-        let mut outputs = vec![("Listener".to_owned(), LISTENER.to_owned())];
+        let mut outputs = vec![];
+        if !self.is_classic {
+            outputs.push(("Listener".to_owned(), LISTENER.to_owned()));
+        }
+        if !self.url.is_empty() {
+            outputs.push(("Url".to_owned(), self.url.clone()));
+            outputs.push(("BalancerDns".to_owned(), "127.0.0.1".to_owned()));
+        }
         for (slot, targets) in &self.slots {
             outputs.push((format!("{slot}Targets"), targets.clone()));
             if self.groups.contains_key(slot) {
@@ -194,6 +213,7 @@ impl World {
                 None => format!("{resource}-1ABC"),
             };
             text("EventId", &format!("event-{n}"))
+                + &text("OperationId", "operation-1")
                 + &text("Timestamp", &format!("2026-11-24T20:{:02}:{:02}Z", n / 60, n % 60))
                 + &text("LogicalResourceId", resource)
                 + &text("ResourceType", kind)
@@ -259,6 +279,9 @@ impl World {
 
     fn describe_change_set(&self) -> String {
         let wanted = self.wanted.as_ref().expect("a change set");
+        if !self.change_set_failure.is_empty() {
+            return text("Status", "FAILED") + &text("StatusReason", self.change_set_failure);
+        }
         if wanted.parameters == self.parameters && wanted.template == self.template {
             return text("Status", "FAILED") + &text("StatusReason", UNCHANGED);
         }
