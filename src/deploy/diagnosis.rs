@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use super::{
     Deploy,
-    cause::FailedMachine,
     event::StackEvent,
     stack::{self, Stack, StackResource},
     state::Condition,
