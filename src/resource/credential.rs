@@ -26,7 +26,7 @@ use crate::{
 /// systemd.exec(5). A service with this path in `restart_on` is restarted for a new version. If the store does not answer,
 /// the present version stays. After a reboot the next run reads it again: with `ConditionPathExists=` for the same path
 /// in its unit, the service waits for that.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceCredential {
     /// Its name, such as `db_password`.
@@ -51,7 +51,7 @@ enum CredentialCache {
 }
 
 /// The file of a declared name.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "String")]
 struct CredentialPath(AbsPath);
 
@@ -181,14 +181,13 @@ impl ServiceCredential {
     /// Returns the change that encrypts a copy, if one is declared and is missing or older than the credential.
     fn keep_copy(&self, system: &System, is_new: bool) -> Result<Option<Change>> {
         let Some(copy) = self.copy()? else { return Ok(None) };
-        let note = self.note_of_copy();
-        let written = self.file().written_version(system);
+        let (note, version) = (self.note_of_copy(), self.present_version(system)?);
         // A killed run may have written the credential, and not the copy.
-        let is_current = written.is_some() && state::read::<String>(system.root(), &note) == written;
+        let is_current = version.is_some() && state::read::<String>(system.root(), &note) == version;
         if !is_new && is_current && system.root().status(&copy)?.is_some() {
             return Ok(None);
         }
-        let (path, file) = (self.name.0.clone(), self.file());
+        let (path, credential) = (self.name.0.clone(), self.clone());
         Ok(Some(Change::new("keep an encrypted copy for the next boot", move |system: &System| {
             state::make_directory(system.root())?;
             // Until the new copy is complete, the earlier one stays.
@@ -197,8 +196,19 @@ impl ServiceCredential {
             _ = system.host.run_checked(&systemd_creds("encrypt", &path, &path, &new))?;
             system.root().own_file(&new, Ownership { uid: 0, gid: 0, mode: 0o600 }, FileType::Regular)?;
             system.root().rename_beside(&new, &copy)?;
-            file.written_version(system).map_or(Ok(()), |version| state::write(system.root(), &note, &version))
+            let version = credential.present_version(system)?;
+            version.map_or(Ok(()), |version| state::write(system.root(), &note, &version))
         })))
+    }
+
+    /// Returns source and version of the credential, which has the store's present content. If the store does not answer, they
+    /// are those that were noted last. A run that was killed before it noted them has left an older note, or none.
+    fn present_version(&self, system: &System) -> Result<Option<String>> {
+        match system.secret(&self.source, Patience::Short) {
+            Ok(read) => Ok(Some(format!("{} {}", self.source, read.version))),
+            Err(error) if error::class(&error) == Class::Transient => Ok(self.file().written_version(system)),
+            Err(error) => Err(error),
+        }
     }
 
     fn file(&self) -> File {

@@ -410,6 +410,32 @@ fn a_refused_credential_of_an_earlier_run_is_put_back() {
 }
 
 #[test]
+fn an_encrypted_copy_is_made_anew_after_a_kill_before_its_version_was_noted() {
+    let stores = Stores::new();
+    stores.parameter("/app/db", CANARY, 1);
+    let manifest = "name = \"step\"\n[[resource]]\nkind = \"credential\"\nname = \"db\"\nsource = \"ssm:///app/db\"\n\
+                    cache = \"systemd-creds\"\n";
+    let file = stores.machine.sandbox.write("manifest.toml", manifest);
+    let run = |script: &str| {
+        let mut shell = stores.machine.sandbox.shell(script);
+        let _ = shell.args([env!("CARGO_BIN_EXE_glovo-bootstrap"), "run", "--steps", &file]);
+        stores.finish(shell).expect(0)
+    };
+    // Killed between the credential and its first note.
+    let first = run("\"$@\"; rm /var/lib/glovo-bootstrap/{file-*,credential-db}.json; echo again; \"$@\"; echo last; \"$@\"");
+    let (_, again) = first.stdout.split_once("again\n").unwrap();
+    assert!(again.contains("keep an encrypted copy"), "{again}");
+    assert!(again.split_once("last\n").unwrap().1.contains("0 changes"), "{again}");
+    // Killed between the credential of a new version and its note.
+    let begin = "\"$@\" > /dev/null; printf canary-2 > /run/glovo-bootstrap/credentials/db;";
+    stores.parameter("/app/db", "canary-2", 2);
+    let _ = run(&format!("{begin} \"$@\"; \"$@\"")).says("keep an encrypted copy").says("0 changes");
+    stores.answer("/app/db", 503, json!({}));
+    let digest: String = Sha256::digest("canary-2").iter().map(|byte| format!("{byte:02x}")).collect();
+    let _ = run("\"$@\"; sha256sum < /run/glovo-bootstrap/credentials/db").says(&digest);
+}
+
+#[test]
 fn an_encrypted_copy_serves_a_boot_without_the_store() {
     let stores = Stores::new();
     stores.parameter("/app/db", CANARY, 1);

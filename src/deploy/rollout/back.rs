@@ -81,7 +81,7 @@ impl Deploy {
         let other = slot.other();
         let back = slots.described(other);
         if *share > 0 {
-            let targets = slots.targets(&self.system, other)?;
+            let targets = slots.own_targets(&self.system, other)?;
             let healthy = fleet::healthy(&targets);
             if healthy == 0 {
                 return Ok(anyhow::Error::from(sick).context(self.both_sick(slots, slot, *share)));
