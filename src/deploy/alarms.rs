@@ -128,7 +128,7 @@ impl Deploy {
             Ok(seen) => Ok(match (seen.ringing.first(), seen.missing.first()) {
                 (Some(alarm), _) => Alarms::Ringing(Fault::new(alarm.text())),
                 // A gate that has gone stops nothing.
-                (None, Some(name)) => Alarms::Ringing(Fault::new(format!("alarm {name} does not exist any more"))),
+                (None, Some(name)) => Alarms::Ringing(Fault::new(format!("alarm {name} no longer exists"))),
                 (None, None) => Alarms::Quiet,
             }),
             Err(error) if error::class(&error) == Class::Transient => {

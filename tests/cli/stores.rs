@@ -422,7 +422,8 @@ fn an_encrypted_copy_is_made_anew_after_a_kill_before_its_version_was_noted() {
         stores.finish(shell).expect(0)
     };
     // Killed between the credential and its first note.
-    let first = run("\"$@\"; rm /var/lib/glovo-bootstrap/{file-*,credential-db}.json; echo again; \"$@\"; echo last; \"$@\"");
+    let first =
+        run("\"$@\"; rm /var/lib/glovo-bootstrap/{file-*,credential-db}.json; echo again; \"$@\"; echo last; \"$@\"");
     let (_, again) = first.stdout.split_once("again\n").unwrap();
     assert!(again.contains("keep an encrypted copy"), "{again}");
     assert!(again.split_once("last\n").unwrap().1.contains("0 changes"), "{again}");

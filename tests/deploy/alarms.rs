@@ -179,7 +179,7 @@ fn an_alarm_that_is_deleted_meanwhile_returns_the_traffic() {
     let arguments = ["update-stack", "--yes", "--pause", "0s", "--alarm", "errors"];
     let running = operator.start(&arguments, &[("BUILD_NUMBER", "2")]);
     meeting.then(|| operator.world(|world| world.alarms.clear()));
-    let _ = running.finish().expect(1).says("alarm errors does not exist any more").says("all traffic is on blue");
+    let _ = running.finish().expect(1).says("alarm errors no longer exists").says("all traffic is on blue");
     assert_eq!(shares(&operator.calls()), [["90", "10"], ["100", "0"]]);
 }
 

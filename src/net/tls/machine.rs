@@ -21,7 +21,7 @@ use rustls::{
 
 use crate::environment;
 
-/// The bundles of Debian's and of Fedora's families.
+/// The bundles of distributions; a machine has one of them.
 const BUNDLES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
 /// Returns the certificates of the machine's bundle; `None` if it has none, or if the environment names other files.
