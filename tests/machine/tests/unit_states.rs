@@ -71,7 +71,7 @@ fn reaches(machine: &Machine, unit: &str, property: &str, value: &str) -> Result
 /// Returns the values that are not empty, from `NAME=VALUE` each.
 fn state<'a>(pairs: impl Iterator<Item = &'a str>) -> State {
     let pairs = pairs.filter_map(|pair| pair.split_once('='));
-    let known = pairs.filter(|(name, value)| !value.is_empty() && !(*name == "Job" && *value == "0"));
+    let known = pairs.filter(|(name, value)| !(value.is_empty() || *name == "Job" && *value == "0"));
     known.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
