@@ -39,7 +39,7 @@ use crate::{
         engine::{self, Selection},
         lock::MachineLock,
         reboot::RebootNote,
-        report::Report,
+        report::{Report, history},
         supervisor::{self, RunMessage, is_supervised},
     },
     stop::Interrupt,
@@ -199,6 +199,7 @@ fn run(
     reboot::check(system, &manifest, &selection, arguments)?;
     let lock = lock.map_or_else(|| MachineLock::take(system.root()), Ok)?;
     Report::set_damaged_aside(system)?;
+    history::keep_cut_off(system);
     if let Err(error) = state::sweep(system.root()) {
         tracing::debug!("temporary files of earlier runs stay: {error:#}");
     }

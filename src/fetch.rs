@@ -177,7 +177,7 @@ impl Fetcher {
         }
         let Delivered { fetched, source, at } =
             delivered.with_context(|| format!("downloading {}", download.sources))?;
-        self.remember_etag(download, &fetched);
+        self.remember_etag(download, &source, &fetched);
         self.arrivals.borrow_mut().push(Arrival { source, bytes: fetched.size, began, wanted, ended: at });
         Ok(fetched)
     }

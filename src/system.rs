@@ -263,6 +263,7 @@ impl System {
     /// Forgets all values that were read. Every change calls this.
     pub fn forget(&self) {
         self.host.forget();
+        self.fetcher.forget_answers();
         *self.survey.borrow_mut() = None;
     }
 

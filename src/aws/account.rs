@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     error::{self, Class, Fault},
+    host::ec2,
     net::{Network, retry::Failure},
 };
 
@@ -163,9 +164,11 @@ impl Account {
                     .caused_by(error)
                     .hint(format!("its trust policy must name ec2.amazonaws.com; see that the role {need}")),
             ),
-            // The fault of a person says how to log in.
+            // Where no metadata service can be, the fault of a person says how to log in.
             Err(Failure::Permanent(fault)) => {
-                Failure::Permanent(error.downcast().unwrap_or_else(|_| missing().caused_by(fault)))
+                let fault = Error::from(fault);
+                let login = if ec2::is_untrusted_error(&fault) { error.downcast().ok() } else { None };
+                Failure::Permanent(login.unwrap_or_else(|| missing().caused_by(fault)))
             }
             Err(Failure::Transient(fault, _) | Failure::Suspect(fault) | Failure::Unsigned(fault)) => {
                 Failure::transient(missing().caused_by(fault))

@@ -118,7 +118,7 @@ fn list(system: &System, json: bool) -> Result<u8> {
         say(format!("{}  {}  {time:>12}  {changes:>12}  {}", report.run_id, report.started, ending(report)));
     }
     if reports.is_empty() {
-        say("no run of this machine has changed anything or failed");
+        say("no earlier run is kept: none has changed anything or failed");
     }
     Ok(0)
 }
@@ -133,6 +133,7 @@ fn ending(report: &Report) -> String {
             format!("stopped by {}{at}", signal_of(code).unwrap_or("a signal"))
         }
         Some(code) => format!("failed with exit code {code}{at}"),
+        None if report.outcome == Outcome::Rebooting => "interrupted by a reboot".into(),
         None => "cut off".into(),
     }
 }
@@ -172,7 +173,10 @@ impl Picture {
         };
         let root = Root::open(Path::new("/"))?;
         let ownership = Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o600 };
-        root.write(path, ownership, picture.as_bytes())?;
+        root.write(path, ownership, picture.as_bytes()).map_err(|error| {
+            let fault = Fault::new(format!("the picture cannot be written to {path}")).caused_by(error);
+            fault.hint("print it instead: sudo glovo-bootstrap status --timeline - > FILE")
+        })?;
         say(format!("drawn: {path}"));
         Ok(())
     }

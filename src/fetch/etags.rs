@@ -18,8 +18,10 @@ const MAX_EARLY_ETAGS: usize = 32;
 pub(super) enum KnownEtag {
     /// The source was asked, and has not been waited for yet.
     Asked(AskedEtag),
-    /// What it has answered, or what a download of this run came with.
+    /// What it has answered.
     Told(Option<String>),
+    /// What a download of this run came with.
+    Came(Option<String>),
 }
 
 /// A question under way.
@@ -46,7 +48,7 @@ impl Fetcher {
     }
 
     /// Returns the origin's strong validator (`ETag`, or S3 version and `ETag`): that of this run's download, or what it
-    /// would send now. A run asks once.
+    /// would send now. A run asks once, and again after a change that it has made.
     pub fn etag(&self, host: &Host, source: &Source) -> Result<Option<String>> {
         if let Source::File(_) = source {
             return Ok(None);
@@ -54,12 +56,17 @@ impl Fetcher {
         let known = self.etags.borrow_mut().remove(source);
         let wait = |asked: &AskedEtag| wait(host, &asked.task, &asked.progress, source);
         let etag = match known {
+            Some(KnownEtag::Came(etag)) => {
+                _ = self.etags.borrow_mut().insert(source.clone(), KnownEtag::Came(etag.clone()));
+                return Ok(etag);
+            }
             Some(KnownEtag::Told(etag)) => Ok(etag),
             Some(KnownEtag::Asked(asked)) => {
                 let had_ended = asked.task.has_ended();
-                // Its patience ended before the run needed it. The patience counts from now on.
+                // It failed before the run needed it. The patience counts from now on.
                 wait(&asked).or_else(|error| match error::class(&error) {
-                    Class::Transient if had_ended => wait(&self.start_etag(source)?),
+                    Class::Interrupted(_) => Err(error),
+                    _ if had_ended => wait(&self.start_etag(source)?),
                     _ => Err(error),
                 })
             }
@@ -71,10 +78,20 @@ impl Fetcher {
     }
 
     /// Keeps the validator that came with a download, so that the source is not asked again.
-    pub(super) fn remember_etag(&self, download: &Download, fetched: &Fetched) {
-        if let [source] = download.sources.all() {
-            _ = self.etags.borrow_mut().insert(source.clone(), KnownEtag::Told(fetched.etag.clone()));
+    /// `from` is the source that delivered it, without its query.
+    pub(super) fn remember_etag(&self, download: &Download, from: &str, fetched: &Fetched) {
+        let first = download.sources.first();
+        let mut etags = self.etags.borrow_mut();
+        if from == first.to_string() {
+            _ = etags.insert(first.clone(), KnownEtag::Came(fetched.etag.clone()));
+        } else {
+            _ = etags.remove(first);
         }
+    }
+
+    /// Forgets what sources have answered: a change may have published something there.
+    pub fn forget_answers(&self) {
+        self.etags.borrow_mut().retain(|_, known| matches!(known, KnownEtag::Came(_)));
     }
 
     fn start_etag(&self, source: &Source) -> Result<AskedEtag> {

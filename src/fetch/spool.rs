@@ -89,7 +89,7 @@ impl Spool {
             file,
             part,
             directory,
-            source: pull.source.id(),
+            source: pull.source.to_string(),
             expected: pull.sha256,
             size: pull.size,
             promise: Promise::default(),

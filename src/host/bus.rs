@@ -24,6 +24,8 @@ use crate::stop::{Stop, TICK};
 
 /// The socket of the system bus.
 pub const SOCKET: &str = "/run/dbus/system_bus_socket";
+/// The most calls that wait for an answer. dbus-daemon refuses more than 128 (`max_replies_per_connection`).
+const MAX_CALLS: usize = 100;
 /// Limits the time for the answers to one batch of calls. systemd does not answer while it reads its unit files again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limits a line of the bus before the messages begin.
@@ -77,6 +79,14 @@ impl Bus {
     /// If one of them fails, if an answer breaks the rules of the protocol, or if one does not come in time. This
     /// connection is then of no more use. Also if a signal or a deadline asks to stop.
     pub fn call(&mut self, calls: &[BusCall], stop: &Stop) -> Result<Vec<Vec<BusValue>>> {
+        let mut answers = vec![];
+        for some in calls.chunks(MAX_CALLS) {
+            answers.extend(self.call_some(some, stop)?);
+        }
+        Ok(answers)
+    }
+
+    fn call_some(&mut self, calls: &[BusCall], stop: &Stop) -> Result<Vec<Vec<BusValue>>> {
         let end = stop.now() + ANSWER_TIMEOUT;
         let mut pending = BTreeMap::new();
         let mut messages = vec![];
@@ -88,7 +98,11 @@ impl Bus {
         self.write(&messages, stop, end)?;
         let mut answers = vec![vec![]; calls.len()];
         while !pending.is_empty() {
-            let Some(reply) = read_reply(&self.message(stop, end)?)? else { continue };
+            let Some(reply) = read_reply(&self.message(stop, end)?)? else {
+                // A bus that never stops sending signals holds nothing up.
+                check(stop, end)?;
+                continue;
+            };
             let Some(index) = pending.remove(&reply.serial) else { continue };
             match reply.outcome {
                 Ok(values) => answers[index] = values,
@@ -144,14 +158,18 @@ impl Bus {
     }
 }
 
+/// Fails if it is time to stop, or too late for an answer.
+fn check(stop: &Stop, end: Instant) -> Result<()> {
+    stop.check()?;
+    ensure!(stop.now() < end, "no answer in time");
+    Ok(())
+}
+
 /// Tries until the other side is ready, and looks at each tick whether to stop.
 fn retry(stop: &Stop, end: Instant, mut attempt: impl FnMut() -> std::io::Result<usize>) -> Result<usize> {
     loop {
         match attempt() {
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                stop.check()?;
-                ensure!(stop.now() < end, "no answer in time");
-            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => check(stop, end)?,
             done => return done.context("talking to the bus"),
         }
     }

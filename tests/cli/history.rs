@@ -21,7 +21,7 @@ fn file(sandbox: &Sandbox, content: &str) -> String {
 #[test]
 fn runs_that_changed_something_or_failed_are_listed() {
     let sandbox = Sandbox::new();
-    let _ = sandbox.run(&["status", "--list"]).expect(0).says("no run of this machine has changed anything or failed");
+    let _ = sandbox.run(&["status", "--list"]).expect(0).says("no earlier run is kept");
     let _ = sandbox.run_resources(&file(&sandbox, "one")).expect(0);
     let _ = sandbox.run_resources(&file(&sandbox, "one")).expect(0).says("0 changes");
     let _ = sandbox.run_resources(&file(&sandbox, "bad")).expect(1);
@@ -95,4 +95,18 @@ fn a_plain_user_is_told_that_only_root_may_read_earlier_runs() {
     let mut command = sandbox.shell(script);
     let ended = Finished::from(command.arg(env!("CARGO_BIN_EXE_glovo-bootstrap")).output().unwrap());
     let _ = ended.expect(1).says("only root can read the reports of earlier runs").says("sudo");
+}
+
+#[test]
+fn a_run_that_was_cut_off_is_listed() {
+    let sandbox = Sandbox::new();
+    let _ = sandbox.run_resources(&file(&sandbox, "one")).expect(0);
+    let path = sandbox.at("var-lib/glovo-bootstrap/report.json");
+    let mut report = sandbox.report();
+    report["outcome"] = "running".into();
+    report["exit_code"] = serde_json::Value::Null;
+    report["run_id"] = "0-cut".into();
+    fs::write(&path, report.to_string()).unwrap();
+    let _ = sandbox.run_resources(&file(&sandbox, "one")).expect(0);
+    let _ = sandbox.run(&["status", "--list"]).expect(0).says("0-cut").says("cut off");
 }

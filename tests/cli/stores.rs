@@ -422,15 +422,17 @@ fn an_encrypted_copy_is_made_anew_after_a_kill_before_its_version_was_noted() {
         stores.finish(shell).expect(0)
     };
     // Killed between the credential and its first note.
-    let first =
-        run("\"$@\"; rm /var/lib/glovo-bootstrap/{file-*,credential-db}.json; echo again; \"$@\"; echo last; \"$@\"");
+    let first = run(
+        "\"$@\"; rm /var/lib/glovo-bootstrap/file-*.json /var/lib/glovo-bootstrap/credential-db.json; echo again; \"$@\"; echo last; \"$@\"",
+    );
     let (_, again) = first.stdout.split_once("again\n").unwrap();
     assert!(again.contains("keep an encrypted copy"), "{again}");
     assert!(again.split_once("last\n").unwrap().1.contains("0 changes"), "{again}");
-    // Killed between the credential of a new version and its note.
-    let begin = "\"$@\" > /dev/null; printf canary-2 > /run/glovo-bootstrap/credentials/db;";
+    // Killed between the credential of a new version and its notes.
     stores.parameter("/app/db", "canary-2", 2);
-    let _ = run(&format!("{begin} \"$@\"; \"$@\"")).says("keep an encrypted copy").says("0 changes");
+    let notes = "sed -i 's/\"version\":\"2\"/\"version\":\"1\"/; s/db 2\"/db 1\"/' /var/lib/glovo-bootstrap/*.json";
+    let _ =
+        run(&format!("\"$@\" > /dev/null; {notes}; \"$@\"; \"$@\"")).says("keep an encrypted copy").says("0 changes");
     stores.answer("/app/db", 503, json!({}));
     let digest: String = Sha256::digest("canary-2").iter().map(|byte| format!("{byte:02x}")).collect();
     let _ = run("\"$@\"; sha256sum < /run/glovo-bootstrap/credentials/db").says(&digest);

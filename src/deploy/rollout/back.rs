@@ -95,9 +95,10 @@ impl Deploy {
                 _ => String::new(),
             };
             self.say(&format!("{sick}: the traffic returns to {back}{load}"));
-            // The slot carried all traffic before, and was pinned since. Only one that had none when this deploy began may
-            // have shrunk.
-            let mut way = WayBack { held: 100 - *share, healthy, now: began < 100 };
+            // The slot carried all traffic before, and was pinned since. Before a deploy that was continued, it may have
+            // shrunk.
+            let now = began == 0 || healthy >= slots.targets(&self.system, slot)?.len();
+            let mut way = WayBack { held: 100 - *share, healthy, now };
             let returned = self.return_traffic(slots, other, &mut way);
             *share = 100 - way.held;
             returned?;

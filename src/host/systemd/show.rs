@@ -36,12 +36,13 @@ const OF_UNIT: [&str; 13] = [
 /// The properties that only some types of units have.
 const OF_TYPE: [&str; 3] = ["Result", "NRestarts", "ReloadResult"];
 /// The types with properties of [`OF_TYPE`]: the ending of the name, the interface, and how many of the properties.
-const TYPES: [(&str, &str, usize); 6] = [
+const TYPES: [(&str, &str, usize); 7] = [
     ("service", "org.freedesktop.systemd1.Service", 3),
     ("socket", "org.freedesktop.systemd1.Socket", 1),
     ("timer", "org.freedesktop.systemd1.Timer", 1),
     ("path", "org.freedesktop.systemd1.Path", 1),
     ("mount", "org.freedesktop.systemd1.Mount", 1),
+    ("automount", "org.freedesktop.systemd1.Automount", 1),
     ("swap", "org.freedesktop.systemd1.Swap", 1),
 ];
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use super::Report;
+use super::{Outcome, Report};
 use crate::{
     host::{root::Root, state},
     system::System,
@@ -14,14 +14,26 @@ const DIRECTORY: &str = "runs";
 /// How many reports are kept: the machine's first run, and the newest ones.
 const MAX_REPORTS: usize = 20;
 
-/// Keeps the report of a run that has ended. Without it, `status --list` is shorter, so a failure is no error of the run.
-pub(super) fn keep(report: &Report, root: &Root) {
+/// Keeps the report of a run that has ended or is interrupted by a reboot. Without it, `status --list` is shorter, so a
+/// failure is no error of the run.
+pub(super) fn keep(report: &Report, system: &System) {
     if report.exit_code == Some(0) && report.changes(false) == 0 {
         return;
     }
-    let kept = state::write_beside(root, DIRECTORY, &report.run_id, report).and_then(|()| forget_old(root));
+    let root = system.root();
+    let kept = state::write_beside(root, DIRECTORY, &report.run_id, report).and_then(|()| forget_old(system));
     if let Err(error) = kept {
         tracing::debug!("this run is not kept for `status --list`: {error:#}");
+    }
+}
+
+/// Keeps the last report if its run was cut off. Called before a new run replaces it, with the machine's lock held.
+pub fn keep_cut_off(system: &System) {
+    if let Ok(Some(last)) = Report::read(system)
+        && last.outcome == Outcome::Running
+        && last.is_of(system)
+    {
+        keep(&last, system);
     }
 }
 
@@ -30,34 +42,45 @@ pub(super) fn keep(report: &Report, root: &Root) {
 /// # Errors
 /// If the directory cannot be listed.
 pub fn read(system: &System) -> Result<Vec<Report>> {
-    let reports = ids(system.root())?.into_iter().rev();
+    let reports = names(system.root())?.into_iter().rev().filter(|id| !id.starts_with('.'));
     let reports = reports.filter_map(|id| state::read::<Report>(system.root(), &format!("{DIRECTORY}/{id}")));
     Ok(reports.filter(|report| report.is_of(system)).collect())
 }
 
 /// Removes all kept reports.
 pub(super) fn remove(root: &Root) -> Result<()> {
-    for id in ids(root)? {
+    for id in names(root)? {
         root.remove(&path(&id)?)?;
     }
     Ok(())
 }
 
-fn forget_old(root: &Root) -> Result<()> {
-    let ids = ids(root)?;
+/// Leaves the first report and the newest ones. Those that cannot be read, or are of another machine whose disk was copied,
+/// go first; and what a killed run has left.
+fn forget_old(system: &System) -> Result<()> {
+    let mut ids = names(system.root())?;
+    if ids.len() <= MAX_REPORTS {
+        return Ok(());
+    }
+    for id in ids.extract_if(.., |id| id.starts_with('.') || !is_ours(system, id)) {
+        system.root().remove(&path(&id)?)?;
+    }
     let too_many = ids.len().saturating_sub(MAX_REPORTS);
     for id in ids.iter().skip(1).take(too_many) {
-        root.remove(&path(id)?)?;
+        system.root().remove(&path(id)?)?;
     }
     Ok(())
 }
 
-fn ids(root: &Root) -> Result<Vec<String>> {
-    let directory = state::path(DIRECTORY)?;
-    let mut ids = root.list(&directory).context("listing the earlier runs")?;
-    ids.retain(|name| !name.starts_with('.'));
-    ids.sort();
-    Ok(ids)
+fn is_ours(system: &System, id: &str) -> bool {
+    let report = state::load::<Report>(system.root(), &format!("{DIRECTORY}/{id}"));
+    report.is_ok_and(|report| report.is_some_and(|report| report.is_of(system)))
+}
+
+fn names(root: &Root) -> Result<Vec<String>> {
+    let mut names = root.list(&state::path(DIRECTORY)?).context("listing the earlier runs")?;
+    names.sort();
+    Ok(names)
 }
 
 fn path(id: &str) -> Result<AbsPath> {
