@@ -137,8 +137,8 @@ fn the_same_command_returns_the_traffic_if_the_alarm_still_rings() {
         "alarm errors is in the state ALARM: slow: update-stack would return the traffic to the previous build";
     let _ = operator.deploy(&plan, &[("BUILD_NUMBER", "2")]).expect(0).says(returns);
     assert!(changes(&operator.calls()).is_empty());
-    let _ =
-        update(&operator, "errors").expect(1).says("all traffic is on blue (build 1)").says("errors is in the state");
+    let given = update(&operator, "errors").expect(1).says("all traffic is on blue (build 1)");
+    let _ = given.says("errors is in the state").says("blue (build 1), with 1 machine for the load of 2");
     let calls = operator.calls();
     assert_eq!(changes(&calls).first(), Some(&"ModifyListener"), "users first");
     assert_eq!(shares(&calls), [["100", "0"]]);

@@ -86,19 +86,21 @@ impl Deploy {
             if healthy == 0 {
                 return Ok(anyhow::Error::from(sick).context(self.both_sick(slots, slot, *share)));
             }
+            let serving = if began > 0 { slots.targets(&self.system, slot)?.len() } else { 0 };
             let load = match targets.len() {
                 all if all > healthy => format!(
                     ", which has {healthy} of {} healthy, each with {} times the load",
                     count(all, "machine"),
                     tenths(all, healthy)
                 ),
+                // Before a deploy that was continued, the slot may have shrunk.
+                _ if healthy < serving => format!(", with {} for the load of {serving}", count(healthy, "machine")),
                 _ => String::new(),
             };
             self.say(&format!("{sick}: the traffic returns to {back}{load}"));
-            // The slot carried all traffic before, and was pinned since. Before a deploy that was continued, it may have
-            // shrunk.
-            let now = began == 0 || healthy >= slots.targets(&self.system, slot)?.len();
-            let mut way = WayBack { held: 100 - *share, healthy, now };
+            // The slot carried all traffic before, and was pinned since. Only one that had none when this deploy began may
+            // have shrunk so far that it cannot carry the load.
+            let mut way = WayBack { held: 100 - *share, healthy, now: began < 100 };
             let returned = self.return_traffic(slots, other, &mut way);
             *share = 100 - way.held;
             returned?;
