@@ -159,8 +159,12 @@ impl Stage {
     pub fn serves(&self) -> Result<()> {
         let wanted: String =
             Sha256::digest(PARAMETER[1].value() + &VAULT.value()).iter().map(|byte| format!("{byte:02x}")).collect();
-        let has = self.machine.sh("systemctl is-active canary.service > /dev/null; cat /run/canary-service")?;
-        ensure!(has.starts_with(&wanted), "the service has another value: {has}");
+        // systemd calls it active before its shell has written the file.
+        let wait = format!(
+            "systemctl is-active canary.service > /dev/null
+             timeout 60 sh -c 'until grep -q ^{wanted} /run/canary-service; do sleep 0.1; done' 2> /dev/null"
+        );
+        _ = self.machine.sh(&wait).context("the service has another value")?;
         Ok(())
     }
 
