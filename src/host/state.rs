@@ -10,6 +10,8 @@ use crate::value::AbsPath;
 /// The directory. Only root can list it, and what it holds is root's alone but for [`write_public`]'s files: reports quote
 /// commands and paths.
 pub const DIRECTORY: &str = "/var/lib/glovo-bootstrap";
+/// The directory of the reports of earlier runs, below that one.
+pub const RUNS: &str = "runs";
 /// The sizes of the reserve for the report of a run that fills the disk. The first one that fits is used.
 const RESERVE_BYTES: [usize; 3] = [256 << 10, 64 << 10, 16 << 10];
 const RESERVE_NAME: &str = "reserve";
@@ -75,11 +77,15 @@ pub fn write_beside<T: Serialize>(root: &Root, directory: &str, name: &str, valu
 
 /// Removes the temporary files that killed runs left in the directory. Called with the machine's lock held.
 pub fn sweep(root: &Root) -> Result<()> {
-    let directory = AbsPath::from(DIRECTORY);
-    if root.status(&directory)?.is_none() {
+    sweep_directory(root, &AbsPath::from(DIRECTORY))?;
+    sweep_directory(root, &path(RUNS)?)
+}
+
+fn sweep_directory(root: &Root, directory: &AbsPath) -> Result<()> {
+    if root.status(directory)?.is_none() {
         return Ok(());
     }
-    for name in root.list(&directory)?.iter().filter(|name| name.starts_with('.') && name.ends_with(TEMPORARY_SUFFIX)) {
+    for name in root.list(directory)?.iter().filter(|name| name.starts_with('.') && name.ends_with(TEMPORARY_SUFFIX)) {
         root.remove(&directory.join(name)?)?;
     }
     Ok(())

@@ -57,6 +57,16 @@ fn the_first_run_and_the_newest_are_kept() {
 }
 
 #[test]
+fn the_next_run_removes_what_a_killed_one_has_left() {
+    let sandbox = Sandbox::new();
+    let _ = sandbox.run_resources(&file(&sandbox, "one")).expect(0);
+    let left = sandbox.write("var-lib/glovo-bootstrap/runs/.1-1.glovo-bootstrap", "{");
+    let _ = sandbox.run_resources(&file(&sandbox, "one")).expect(0);
+    assert!(!fs::exists(&left).unwrap());
+    assert_eq!(runs(&sandbox).len(), 1);
+}
+
+#[test]
 fn a_run_is_drawn_as_svg_and_as_html() {
     let sandbox = Sandbox::new();
     let _ = sandbox.run(&["status", "--timeline", "-"]).expect(1).says("no run has left a report");

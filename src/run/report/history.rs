@@ -1,4 +1,5 @@
-//! The reports of earlier runs that changed something or did not succeed: `/var/lib/glovo-bootstrap/runs`.
+//! The reports of earlier runs that changed something or did not succeed: `/var/lib/glovo-bootstrap/runs`. A file's name is
+//! the run's id, which sorts by time.
 
 use anyhow::{Context, Result};
 
@@ -9,8 +10,6 @@ use crate::{
     value::AbsPath,
 };
 
-/// The directory below the state directory. A file's name is the run's id, which sorts by time.
-const DIRECTORY: &str = "runs";
 /// How many reports are kept: the machine's first run, and the newest ones.
 const MAX_REPORTS: usize = 20;
 
@@ -21,7 +20,7 @@ pub(super) fn keep(report: &Report, system: &System) {
         return;
     }
     let root = system.root();
-    let kept = state::write_beside(root, DIRECTORY, &report.run_id, report).and_then(|()| forget_old(system));
+    let kept = state::write_beside(root, state::RUNS, &report.run_id, report).and_then(|()| forget_old(system));
     if let Err(error) = kept {
         tracing::debug!("this run is not kept for `status --list`: {error:#}");
     }
@@ -43,7 +42,7 @@ pub fn keep_cut_off(system: &System) {
 /// If the directory cannot be listed.
 pub fn read(system: &System) -> Result<Vec<Report>> {
     let reports = names(system.root())?.into_iter().rev().filter(|id| !id.starts_with('.'));
-    let reports = reports.filter_map(|id| state::read::<Report>(system.root(), &format!("{DIRECTORY}/{id}")));
+    let reports = reports.filter_map(|id| state::read::<Report>(system.root(), &format!("{}/{id}", state::RUNS)));
     Ok(reports.filter(|report| report.is_of(system)).collect())
 }
 
@@ -73,16 +72,16 @@ fn forget_old(system: &System) -> Result<()> {
 }
 
 fn is_ours(system: &System, id: &str) -> bool {
-    let report = state::load::<Report>(system.root(), &format!("{DIRECTORY}/{id}"));
+    let report = state::load::<Report>(system.root(), &format!("{}/{id}", state::RUNS));
     report.is_ok_and(|report| report.is_some_and(|report| report.is_of(system)))
 }
 
 fn names(root: &Root) -> Result<Vec<String>> {
-    let mut names = root.list(&state::path(DIRECTORY)?).context("listing the earlier runs")?;
+    let mut names = root.list(&state::path(state::RUNS)?).context("listing the earlier runs")?;
     names.sort();
     Ok(names)
 }
 
 fn path(id: &str) -> Result<AbsPath> {
-    state::path(DIRECTORY)?.join(id)
+    state::path(state::RUNS)?.join(id)
 }
