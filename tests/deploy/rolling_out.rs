@@ -219,7 +219,7 @@ fn users_are_taken_from_a_build_that_was_left_and_got_sick() {
         .says("all traffic is on blue (build 1)");
     let calls = operator.calls();
     assert_eq!(shares(&calls), [["100", "0"]]);
-    assert_eq!(of(&calls, "DescribeTargetHealth").len(), 2, "one look at each slot");
+    assert_eq!(of(&calls, "DescribeTargetHealth").len(), 3, "one look at each slot, and one for the load");
 }
 
 #[test]
