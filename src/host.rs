@@ -24,6 +24,7 @@ pub mod mounts;
 pub(crate) mod operator;
 pub mod output;
 pub mod process;
+pub mod rerun;
 pub mod root;
 pub mod run_command;
 #[cfg(any(test, fuzzing))]

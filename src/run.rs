@@ -4,5 +4,4 @@ pub mod engine;
 pub mod lock;
 pub mod reboot;
 pub mod report;
-#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "starts this program itself, once more")]
 pub mod supervisor;

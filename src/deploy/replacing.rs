@@ -1,6 +1,6 @@
 //! Makes sure that an update replaces a group, so that CloudFormation waits for the signals of the new machines.
 //!
-//! CloudFormation updates a group without machines in place, whatever its update policy says, and waits for no signal:
+//! CloudFormation updates a group without machines in place in spite of its update policy, and waits for no signal:
 //! <https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/1475>.
 
 use std::time::{Duration, Instant};

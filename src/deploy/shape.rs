@@ -69,7 +69,7 @@ pub(super) trait Shape: fmt::Debug + Sync {
         Err(Fault::new(format!("the strategy {} moves no traffic", self.name())).into())
     }
 
-    /// Returns the header that leads a request to this slot, whatever the weights are; `None` where the slot has a balancer of
+    /// Returns the header that leads a request to this slot at any weights; `None` where the slot has a balancer of
     /// its own.
     fn probe_header(&self, _slots: &Slots, _slot: Slot) -> Option<(&'static str, String)> {
         None

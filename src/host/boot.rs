@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Host, command::Program, facts::boot_id};
 
-/// A moment of a boot, by the kernel's clock that systemd uses too. No one sets that clock.
+/// A moment of a boot, by the kernel's clock that systemd uses too. Setting the time does not change it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootTime {
     /// The boot's id, `proc_sys_kernel(5)`.

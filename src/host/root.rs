@@ -45,7 +45,7 @@ pub use self::{
     label::LabelFor,
     removal::is_match,
     staged::Staged,
-    status::{FileStatus, FileType, Ownership},
+    status::{FileStatus, FileType, OpenFile, Ownership},
     walk::Survey,
 };
 use self::{

@@ -5,27 +5,20 @@
 
 use std::{
     ffi::OsString,
-    fs::{File, OpenOptions},
-    io::{Read, Write},
+    fs::File,
+    io::Write,
     os::{
         fd::{AsRawFd, RawFd},
-        unix::{
-            fs::{MetadataExt, OpenOptionsExt},
-            process::{CommandExt, ExitStatusExt},
-        },
+        unix::process::ExitStatusExt,
     },
-    process::{Child, Command, ExitStatus},
+    process::{Child, ExitStatus},
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use nix::{
-    fcntl::{FcntlArg, FdFlag, OFlag, fcntl},
-    sys::{
-        memfd::{MFdFlags, memfd_create},
-        signal::{Signal, kill},
-    },
+    sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde::{Deserialize, Serialize};
@@ -34,7 +27,7 @@ use super::report::{ErrorReport, Report};
 use crate::{
     environment,
     error::{self, Class, Fault},
-    host::calls,
+    host::{calls, rerun},
     stop::{Interrupt, TICK},
 };
 
@@ -86,14 +79,9 @@ impl RunMessage {
 /// Opens the file of this process's supervisor, if it has one; returns the descriptor's number.
 pub fn adopt() -> Option<RawFd> {
     let number: u16 = environment::value(environment::SUPERVISOR)?.parse().ok()?;
-    // Opening it again makes a descriptor that this process may close. O_NONBLOCK: never wait for a FIFO.
-    let path = format!("/proc/self/fd/{number}");
-    let words = OpenOptions::new().append(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).ok()?;
-    let metadata = words.metadata().ok()?;
-    // A file with a name is refused: the environment must not make this program append to a file.
-    let is_nameless = metadata.is_file() && metadata.nlink() == 0;
+    let words = rerun::inherited_messages(number)?;
     let number = words.as_raw_fd();
-    (is_nameless && SUPERVISOR.set(words).is_ok()).then_some(number)
+    SUPERVISOR.set(words).ok().map(|()| number)
 }
 
 /// Returns whether this process has a supervisor.
@@ -134,20 +122,8 @@ pub struct Supervised {
 impl Supervised {
     /// Starts this program again with these arguments, in the same environment and directory.
     pub fn start(arguments: &[OsString]) -> Result<Self> {
-        // Only the run inherits the file: the file gets close-on-exec before any other program starts.
-        let words = memfd_create("messages", MFdFlags::empty()).context("making a file for the run's messages")?;
-        // This program itself, even if its file was replaced meanwhile.
-        let mut command = Command::new("/proc/self/exe");
-        if let Some(name) = std::env::args_os().next() {
-            _ = command.arg0(name);
-        }
-        _ = command.args(arguments);
-        _ = command.env(environment::SUPERVISOR, words.as_raw_fd().to_string());
-        let child = command.spawn().context("starting the run in a process of its own")?;
-        _ = fcntl(&words, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).context("setting close-on-exec")?;
-        // If memory runs out, the kernel should kill the run, not the supervisor that reports it.
-        _ = std::fs::write("/proc/self/oom_score_adj", "-900");
-        Ok(Self { child, words: File::from(words) })
+        let (child, words) = rerun::start(arguments, environment::SUPERVISOR)?;
+        Ok(Self { child, words })
     }
 
     /// Waits until the run has ended, the deadline has passed, or a signal arrives.
@@ -165,7 +141,7 @@ impl Supervised {
             if Instant::now() >= end {
                 return Ok(WaitEnd::Late);
             }
-            std::thread::sleep(TICK);
+            std::thread::park_timeout(TICK);
         }
     }
 
@@ -185,10 +161,7 @@ impl Supervised {
 
     /// Returns the run's messages merged into one: later values replace earlier ones. A truncated line is ignored.
     pub fn last_message(&self) -> RunMessage {
-        let mut text = String::new();
-        let path = format!("/proc/self/fd/{}", self.words.as_raw_fd());
-        // Opening it again reads it from the beginning.
-        _ = File::open(path).and_then(|mut words| words.read_to_string(&mut text));
+        let text = rerun::messages_so_far(&self.words);
         let words = text.lines().filter_map(|line| serde_json::from_str::<RunMessage>(line).ok());
         words.fold(RunMessage::default(), |before, word| RunMessage {
             resource: word.resource.or_else(|| before.resource.filter(|_| word.step.is_none())),

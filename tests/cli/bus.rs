@@ -1,4 +1,4 @@
-//! The system bus of a sandbox. Whatever talks there, a run that gets no proper answer asks systemctl.
+//! The system bus of a sandbox. A run that gets no proper answer there asks systemctl.
 
 use std::{
     fs,

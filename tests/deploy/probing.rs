@@ -10,7 +10,7 @@ use crate::{
     world::{BLUE, Scene},
 };
 
-/// The application behind the balancer: its answers to probes of the idle slot, and to everybody else.
+/// The application behind the balancer: its answers to probes of the idle slot, and to all other requests.
 struct Application {
     server: Server,
     answers: Arc<Mutex<Answers>>,

@@ -29,14 +29,14 @@ fn fails(serve: impl FnOnce(&mut Client) + Send + 'static) -> String {
 }
 
 #[test]
-fn answers_are_matched_by_number_whatever_comes_between() {
+fn answers_are_matched_by_number_also_with_other_messages_between() {
     let answers = calls(&["First", "Second"], &Stop::default(), |client| {
         client.admit();
         let ((first, ..), (second, ..)) = (client.call().unwrap(), client.call().unwrap());
         let of = |serial: u32, text: &str| reply(serial, "v", &SentValue::text(text).variant());
         let mut signal = of(first, "a signal");
         signal[1] = 4;
-        let all = [signal, of(second, "two"), of(99, "nobody asked"), of(first, "one")].concat();
+        let all = [signal, of(second, "two"), of(99, "no question"), of(first, "one")].concat();
         all.chunks(1).for_each(|byte| client.send(byte));
     });
     let text = |text: &str| vec![BusValue::Text(text.into())];

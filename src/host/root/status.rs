@@ -15,6 +15,9 @@ pub struct Ownership {
     pub mode: u32,
 }
 
+/// A file that a [`Root`](super::Root) has opened.
+pub type OpenFile = std::fs::File;
+
 /// The type of a file. Links are not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileType {

@@ -8,7 +8,7 @@ use sha2::Digest;
 use super::File;
 use crate::{
     archive,
-    host::root::Staged,
+    host::root::{OpenFile, Staged},
     resource::Finding,
     system::System,
     value::{AbsPath, Sha256},
@@ -60,7 +60,7 @@ impl File {
     }
 
     /// Copies the member of an archive into the staged file. Returns the digest of its bytes.
-    pub(super) fn copy_member(&self, system: &System, file: &std::fs::File, staged: &mut Staged) -> Result<Sha256> {
+    pub(super) fn copy_member(&self, system: &System, file: &OpenFile, staged: &mut Staged) -> Result<Sha256> {
         let member = self.member.as_ref().map_or("", MemberName::as_str);
         let (mut hasher, mut buffer) = (sha2::Sha256::new(), vec![0; BUFFER_BYTES]);
         archive::read_file(file, member, &mut |bytes| {

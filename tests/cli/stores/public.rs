@@ -72,13 +72,14 @@ fn a_step_itself_has_no_secret() {
 #[test]
 fn a_hash_of_a_password_may_be_a_secret_of_a_store() {
     let stores = Stores::new();
-    let user = "kind = \"user\"\nname = \"nobody\"\npassword_hash = \"{{ token }}\"";
+    stores.machine.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\napp:x:990:990::/nonexistent:/bin/sh\n");
+    let user = "kind = \"user\"\nname = \"app\"\npassword_hash = \"{{ token }}\"";
     let manifest = with_token("name = \"step\"", user);
     let _ = stores.command("validate", &manifest).expect(0);
     stores.answer("/app/token", 503, json!({}));
     // The account exists. It keeps the password that it has.
     let _ = stores.command("plan", &manifest).expect(0).says("stays as it is").says("reading ssm:///app/token");
-    let absent = manifest.replace("nobody", "notes");
+    let absent = manifest.replace("\"app\"", "\"notes\"");
     let _ = stores.command("plan", &absent).expect(75).says("reading ssm:///app/token");
 }
 

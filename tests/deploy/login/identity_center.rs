@@ -137,7 +137,7 @@ caused by: UnauthorizedException: Session token not found or invalid (HTTP 401, 
 }
 
 #[test]
-fn a_profile_nobody_has_logged_in_with_names_the_command() {
+fn a_profile_without_a_login_names_the_command() {
     let home = Home::new(CONFIG);
     home.fails("dev", 77, "caused by: the AWS profile dev logs in by IAM Identity Center, and has no token");
     home.fails("dev", 77, ".json does not exist\nhint: aws sso login --profile dev, then run the same command again");
