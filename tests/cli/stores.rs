@@ -409,18 +409,23 @@ fn a_refused_credential_of_an_earlier_run_is_put_back() {
     let _ = finished.says(&digest);
 }
 
+/// Returns a function that runs a script. Its arguments run the credential `db`, of which a copy is kept.
+fn runner_with_copy(stores: &Stores) -> impl Fn(&str) -> Finished {
+    let manifest = "name = \"step\"\n[[resource]]\nkind = \"credential\"\nname = \"db\"\nsource = \"ssm:///app/db\"\n\
+                    cache = \"systemd-creds\"\n";
+    let file = stores.machine.sandbox.write("manifest.toml", manifest);
+    move |script| {
+        let mut shell = stores.machine.sandbox.shell(script);
+        let _ = shell.args([env!("CARGO_BIN_EXE_glovo-bootstrap"), "run", "--steps", &file]);
+        stores.finish(shell).expect(0)
+    }
+}
+
 #[test]
 fn an_encrypted_copy_is_made_anew_after_a_kill_before_its_version_was_noted() {
     let stores = Stores::new();
     stores.parameter("/app/db", CANARY, 1);
-    let manifest = "name = \"step\"\n[[resource]]\nkind = \"credential\"\nname = \"db\"\nsource = \"ssm:///app/db\"\n\
-                    cache = \"systemd-creds\"\n";
-    let file = stores.machine.sandbox.write("manifest.toml", manifest);
-    let run = |script: &str| {
-        let mut shell = stores.machine.sandbox.shell(script);
-        let _ = shell.args([env!("CARGO_BIN_EXE_glovo-bootstrap"), "run", "--steps", &file]);
-        stores.finish(shell).expect(0)
-    };
+    let run = runner_with_copy(&stores);
     // Killed between the credential and its first note.
     let first = run(
         "\"$@\"; rm /var/lib/glovo-bootstrap/file-*.json /var/lib/glovo-bootstrap/credential-db.json; echo again; \"$@\"; echo last; \"$@\"",
@@ -442,14 +447,7 @@ fn an_encrypted_copy_is_made_anew_after_a_kill_before_its_version_was_noted() {
 fn an_encrypted_copy_serves_a_boot_without_the_store() {
     let stores = Stores::new();
     stores.parameter("/app/db", CANARY, 1);
-    let manifest = "name = \"step\"\n[[resource]]\nkind = \"credential\"\nname = \"db\"\nsource = \"ssm:///app/db\"\n\
-                    cache = \"systemd-creds\"\n";
-    let file = stores.machine.sandbox.write("manifest.toml", manifest);
-    let run = |script: &str| {
-        let mut shell = stores.machine.sandbox.shell(script);
-        let _ = shell.args([env!("CARGO_BIN_EXE_glovo-bootstrap"), "run", "--steps", &file]);
-        stores.finish(shell).expect(0)
-    };
+    let run = runner_with_copy(&stores);
     let first = run("\"$@\"; \"$@\"; stat -c '%a' /var/lib/glovo-bootstrap/credential-db.cred");
     let _ = first.says("keep an encrypted copy for the next boot").says("0 changes").says("600\n");
     stores.answer("/app/db", 503, json!({}));

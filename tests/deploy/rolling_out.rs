@@ -464,19 +464,6 @@ fn a_pin_lasts_longer_than_all_the_shares() {
 }
 
 #[test]
-fn machines_that_alarms_add_meanwhile_stay() {
-    let operator = Operator::serving();
-    operator.content("2");
-    let (meeting, turn) = Meeting::new();
-    // Green's pin, then blue's. Between the look at the group and its change the alarms add a machine.
-    operator.tape.script("PutScheduledUpdateGroupAction", [Turn::Usual, turn]);
-    let running = operator.start(&["update-stack", "--yes", "--pause", "0s"], &[("BUILD_NUMBER", "2")]);
-    meeting.then(|| operator.world(|world| world.groups.get_mut("Blue").unwrap().resize("Blue", "1", "3", "")));
-    let _ = running.finish().expect(0);
-    assert_eq!(operator.world(|world| world.groups["Blue"].machines.len()), 3);
-}
-
-#[test]
 fn two_sick_builds_leave_the_traffic_and_say_so() {
     let operator = Operator::serving();
     operator.content("2");

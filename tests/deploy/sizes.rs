@@ -100,7 +100,7 @@ fn a_time_that_is_over_for_auto_scaling_is_set_again() {
 }
 
 #[test]
-fn the_parameters_of_a_held_slot_stay() {
+fn machines_that_alarms_add_meanwhile_and_the_slots_parameters_stay() {
     let operator = Operator::serving();
     operator.content("2");
     let (meeting, turn) = Meeting::new();
