@@ -36,22 +36,25 @@ pub enum Agent {
     Fetched(Source, Sha256),
 }
 
-/// Returns a shell script that executes `glovo-bootstrap run --record` with these arguments.
+/// Returns a shell script that executes `glovo-bootstrap run --record` with these arguments. If the agent cannot be started,
+/// the script itself signals that to the resource of a stack, if both are given: the stack would wait for its whole timeout.
 ///
 /// # Errors
 /// If the agent is a file of this machine, a bucket's name is invalid, an argument holds a control character, or the
 /// script is larger than EC2 allows.
-pub fn script(agent: &Agent, arguments: &[String]) -> Result<String> {
+pub fn script(agent: &Agent, arguments: &[String], signal: Option<(&str, &str)>) -> Result<String> {
+    let failed = signal.map(|(stack, resource)| format!("{}\n", signal_command(stack, resource, "FAILURE")));
+    let failed = failed.unwrap_or_default();
     let mut run = "run --record".to_owned();
     for argument in arguments {
         printable(argument).with_context(|| format!("the argument {argument:?}"))?;
         run = format!("{run} {}", quoted(argument));
     }
     let script = match agent {
-        Agent::Baked => fill(BAKED, &[("arguments", &run)]),
+        Agent::Baked => fill(BAKED, &[("arguments", &run), ("failed", &failed)]),
         Agent::Fetched(source, sha256) => {
-            let slots = [("fetch", &*fetch(source)?), ("sha256", &sha256.to_string()), ("arguments", &run)];
-            fill(FETCH, &slots)
+            let (fetch, sha256) = (fetch(source)?, sha256.to_string());
+            fill(FETCH, &[("fetch", &fetch), ("sha256", &sha256), ("arguments", &run), ("failed", &failed)])
         }
     };
     within_size(script)
@@ -60,17 +63,21 @@ pub fn script(agent: &Agent, arguments: &[String]) -> Result<String> {
 /// Returns the operator's own script in a frame that signals its exit code to a resource of a stack.
 pub fn signalling(text: &str, stack: &str, resource: &str) -> String {
     let end = format!("END-{}", Sha256::of(text.as_bytes()));
-    let signal = fill(SIGNAL, &[("resource", resource), ("stack", stack)]);
-    let slots = [("end", &*end), ("script", text.strip_suffix('\n').unwrap_or(text)), ("signal", &signal)];
-    fill(OWN, &slots)
+    let signal = signal_command(stack, resource, "$s");
+    fill(OWN, &[("end", &end), ("script", text.strip_suffix('\n').unwrap_or(text)), ("signal", &signal)])
+}
+
+/// Returns a shell command that signals a status to a resource of a stack.
+fn signal_command(stack: &str, resource: &str, status: &str) -> String {
+    format!("python3 -Ic '\n{}' {status}", fill(SIGNAL, &[("resource", resource), ("stack", stack)]))
 }
 
 /// Returns the script as `#cloud-config`, to be merged with other configuration.
 ///
 /// # Errors
 /// As [`script`]; or if an argument holds a character that YAML forbids or reads as a line break.
-pub fn cloud_config(agent: &Agent, arguments: &[String]) -> Result<String> {
-    let script = script(agent, arguments)?;
+pub fn cloud_config(agent: &Agent, arguments: &[String], signal: Option<(&str, &str)>) -> Result<String> {
+    let script = script(agent, arguments, signal)?;
     if let Some(c) = script.chars().find(|c| matches!(c, '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}')) {
         bail!("YAML can't hold the character {}", c.escape_unicode());
     }

@@ -5,4 +5,4 @@ to=/usr/local/bin/glovo-bootstrap
 why="glovo-bootstrap: this image has no $to"
 echo "$why" >&2
 [ -c /dev/console ] && echo "$why" >/dev/console
-exit 1
+@failed@exit 1

@@ -13,4 +13,4 @@ echo "@sha256@  $n" | sha256sum -c && chmod 755 $n && $n --version && sync && mv
 # cloud-init's log holds the error by now. It goes to the console too, if the machine has one.
 [ -c /dev/console ] && echo "glovo-bootstrap: ${why:-wrong SHA-256 or architecture}" >/dev/console
 rm -f $n
-exit 1
+@failed@exit 1

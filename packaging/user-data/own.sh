@@ -7,6 +7,5 @@ f=$(mktemp /root/user-data.XXXXXX)&&chmod 700 "$f"&&cat >"$f"<<'@end@'
 c=$?
 rm -f "$f"
 [ $c = 0 ]&&s=SUCCESS||s=FAILURE
-python3 -Ic '
-@signal@' $s
+@signal@
 exit $c

@@ -10,6 +10,7 @@ use crate::{
     error::Fault,
     fetch::pin::split_pin,
     host::root::{Root, host_path},
+    notify::verdict::SignalTarget,
     user_data::{self, Agent},
     value::Sha256,
     view::say_document,
@@ -25,23 +26,26 @@ pub(super) fn execute(arguments: &cli::UserData) -> Result<u8> {
 }
 
 fn render(arguments: &cli::UserData) -> Result<String> {
-    check_run(&arguments.run)?;
+    let signal = signal_of(&arguments.run)?;
     let agent = match &arguments.url {
         None => Agent::Baked,
         Some(url) => pinned(url, arguments.agent.as_deref())?,
     };
+    let signal = signal.as_ref().map(|target| (&*target.stack, &*target.resource));
     match arguments.format {
-        cli::UserDataFormat::Script => user_data::script(&agent, &arguments.run),
-        cli::UserDataFormat::CloudConfig => user_data::cloud_config(&agent, &arguments.run),
+        cli::UserDataFormat::Script => user_data::script(&agent, &arguments.run, signal),
+        cli::UserDataFormat::CloudConfig => user_data::cloud_config(&agent, &arguments.run, signal),
     }
 }
 
-/// Refuses arguments that the machine's `run` would refuse.
-fn check_run(arguments: &[String]) -> Result<()> {
+/// Returns the resource that the run will signal. Refuses arguments that the machine's `run` would refuse.
+fn signal_of(arguments: &[String]) -> Result<Option<SignalTarget>> {
     let line = ["glovo-bootstrap", "run"].into_iter().chain(arguments.iter().map(String::as_str));
     let error = match Cli::try_parse_from(line) {
-        Ok(Cli { command: Command::Run(run), .. }) => return check_secret_files(&run.manifest),
-        Ok(_) => return Ok(()),
+        Ok(Cli { command: Command::Run(run), .. }) => {
+            return check_secret_files(&run.manifest).map(|()| run.signal.signal);
+        }
+        Ok(_) => return Ok(None),
         Err(error) => error,
     };
     let text = error.to_string();

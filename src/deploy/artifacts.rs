@@ -238,7 +238,8 @@ impl Artifacts {
             (None, Some(agent)) => {
                 let mut arguments = vec!["--signal".into(), format!("{stack}/{resource}")];
                 arguments.extend(self.arguments.iter().cloned());
-                user_data::script(agent, &arguments)
+                let script = user_data::script(agent, &arguments, Some((stack, resource)))?;
+                if script.len() <= max_bytes { Ok(script) } else { user_data::script(agent, &arguments, None) }
             }
             (None, None) => Ok(String::new()),
         }

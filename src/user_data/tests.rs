@@ -1,5 +1,13 @@
 use super::*;
 
+fn script(agent: &Agent, arguments: &[String]) -> Result<String> {
+    super::script(agent, arguments, None)
+}
+
+fn cloud_config(agent: &Agent, arguments: &[String]) -> Result<String> {
+    super::cloud_config(agent, arguments, None)
+}
+
 fn s3(url: &str) -> Agent {
     Agent::Fetched(url.parse().unwrap(), Sha256::of(b"the agent"))
 }

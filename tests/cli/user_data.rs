@@ -17,8 +17,11 @@ fn every_script_is_clean_for_any_shell() {
     let sandbox = Sandbox::new();
     let s3 = format!("s3://my.bucket/a b?versionId=x#sha256={DIGEST}");
     let web = format!("https://example.com/a?x='y'#sha256={DIGEST}");
-    for from in [&s3, &web, "--baked"] {
-        let script = sandbox.run(&["user-data", from, "--", "--set", "a=it's a word"]).expect(0).stdout;
+    let signal = ["--signal", "stack/Group"];
+    for (from, signal) in [&s3, &web, "--baked"].into_iter().flat_map(|from| [(from, &[][..]), (from, &signal)]) {
+        let arguments = [&["user-data", from, "--", "--set", "a=it's a word"], signal].concat();
+        let script = sandbox.run(&arguments).expect(0).stdout;
+        assert_eq!(script.contains("\"LogicalResourceId\":\"Group\",\"StackName\":\"stack\""), !signal.is_empty());
         let script = sandbox.write("script", script);
         for shell in ["sh", "dash", "bash"] {
             let _ = tool("shellcheck", &["--shell", shell, &script]);

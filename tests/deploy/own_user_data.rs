@@ -1,4 +1,5 @@
-//! User-data of the operator's own: what `deploy` adds to it, so that CloudFormation does not wait in vain.
+//! User-data that signals by itself, so that CloudFormation does not wait in vain: the operator's own, and the agent's if the
+//! agent cannot be started.
 
 use std::{
     process::{Command, Output},
@@ -24,6 +25,9 @@ fn aws(signals: &Arc<Mutex<Signals>>, refusals: &[&'static str]) -> Server {
             "signature" => "c2ln\nbmF0dXJl\n",
             "domain" => "amazonaws.com",
             _ => {
+                if !request.target.contains("SignalResource") {
+                    return Reply::new(404, "");
+                }
                 let mut signals = signals.lock().unwrap();
                 signals.push((target.into(), request.authorization.clone()));
                 if let Some(code) = refusals.get(signals.len() - 1) {
@@ -40,10 +44,19 @@ fn aws(signals: &Arc<Mutex<Signals>>, refusals: &[&'static str]) -> Server {
 fn run(operator: &Operator, script: &str, root: &str, refusals: &[&'static str]) -> (Output, Signals) {
     let own = operator.sandbox.write("own", script);
     let _ = operator.deploy(&["render"], &[("CLOUD_INIT_PATH", &own)]).expect(0);
+    run_rendered(operator, |text| text.replace("/root/", root), refusals)
+}
+
+/// Runs the user-data that `render` wrote, as `change` makes it, without pauses. Returns the requests for a signal.
+fn run_rendered(
+    operator: &Operator,
+    change: impl Fn(String) -> String,
+    refusals: &[&'static str],
+) -> (Output, Signals) {
     let signals = Arc::default();
     let server = aws(&signals, refusals);
-    let text = std::fs::read_to_string(operator.sandbox.at("user-data")).unwrap();
-    let text = text.replace("http://169.254.169.254", &server.url("")).replace("/root/", root);
+    let text = change(std::fs::read_to_string(operator.sandbox.at("user-data")).unwrap());
+    let text = text.replace("http://169.254.169.254", &server.url(""));
     let text = text.replace("https://cloudformation.", &server.url("/")).replace("for w in 5,10,", "for w in 0,0,");
     let framed = operator.sandbox.write("framed", text);
     let ran = Command::new("sh").arg(framed).output().unwrap();
@@ -92,6 +105,32 @@ fn own_user_data_that_cannot_be_written_is_signalled_as_failed() {
     let [(target, _)] = &*signals else { panic!("{signals:?} {ran:?}") };
     assert!(target.contains("Status=FAILURE"), "{target}");
     assert_ne!(ran.status.code(), Some(0), "{ran:?}");
+}
+
+#[test]
+fn an_agent_that_cannot_be_started_is_signalled_as_failed() {
+    for (strategy, resource) in [("blue-green", "BlueGroup"), ("compatible", "Group")] {
+        for baked in [false, true] {
+            let operator = Operator::new();
+            let render = operator.with_agent(&["render", "--strategy", strategy]);
+            let mut render: Vec<&str> = render.iter().map(String::as_str).collect();
+            if baked {
+                render.push("--baked");
+            }
+            let environment = [("CLOUD_INIT_PATH", ""), ("AMIID", "ami-0123456789abcdef0")];
+            let _ = operator.deploy(&render, &environment).expect(0);
+            let directory = operator.sandbox.at("");
+            let elsewhere = |text: String| {
+                text.replace("to=/usr/local/bin/", &format!("to={directory}")).replace("1 2 4 8 16 30 60 0", "0")
+            };
+            let (ran, signals) = run_rendered(&operator, elsewhere, &[]);
+            let [(target, _)] = &*signals else { panic!("{signals:?} {ran:?}") };
+            for words in [&format!("LogicalResourceId={resource}"), "StackName=glovo-app", "Status=FAILURE"] {
+                assert!(target.contains(words), "{words}: {target}");
+            }
+            assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+        }
+    }
 }
 
 #[test]
