@@ -109,6 +109,34 @@ fn a_stack_trace_of_java_is_one_record() -> Result<()> {
     Ok(())
 }
 
+/// Breaks the JSON of the record of a line in the queue, as a full disk does that takes half of a record.
+const BREAK: &str = r#"
+import glob, sys
+for name in glob.glob("/var/lib/rsyslog/app/queue.0*"):
+    with open(name, "r+b") as queue:
+        records = queue.read()
+        line = records.find(sys.argv[1].encode())
+        if line >= 0:
+            queue.seek(records.index(b"{", records.rindex(b"\n+json:", 0, records.rindex(sys.argv[1].encode()))))
+            queue.write(b"}")
+"#;
+
+#[test]
+fn a_record_that_is_broken_in_the_queue_is_counted() -> Result<()> {
+    let pair = Pair::boot("256MiB")?;
+    let sender = &pair.sender;
+    pair.collector.sh("systemctl stop log-collector")?;
+    sender.sh("seq -f 'number %.0f.' 200 | logger -t app; \
+         until grep --text --quiet 'number 200[.]' /var/lib/rsyslog/app/queue.0*; do sleep 0.1; done")?;
+    fs::write(sender.path("/root/break.py"), BREAK)?;
+    sender.sh("python3 /root/break.py 'number 150.'")?;
+    pair.collector.sh("systemctl start log-collector")?;
+    pair.wait_for_count("message:number", 199)?;
+    let reports = pair.wait_for("tag:log_forward", 1)?;
+    assert_eq!(reports.iter().map(|report| report["dropped"].as_u64()).collect::<Vec<_>>(), [Some(1)], "{reports:?}");
+    Ok(())
+}
+
 #[test]
 fn a_target_that_never_comes_stops_nothing() -> Result<()> {
     let machine = Machine::boot(Options::default())?;
