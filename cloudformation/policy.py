@@ -250,6 +250,9 @@ def main(paths):
         report(path, "takes user-data", objections)
         lint = subprocess.run([Path(sys.executable).with_name("cfn-lint"), "--include-checks", "I", "--regions", *REGIONS, "--", filled], capture_output=True, text=True)
         report(path, "cfn-lint", (lint.stdout + lint.stderr).splitlines() if lint.returncode else [])
+        checkov = ["target/cloudformation/checkov/bin/checkov", "--config-file", "cloudformation/checkov.conf", "--file", filled]
+        found = subprocess.run(checkov, capture_output=True, text=True)
+        report(path, "checkov", (found.stdout + found.stderr).splitlines() if found.returncode else [])
         template = parse(path)
         for rule in RULES:
             report(path, rule.__name__.replace("_", " "), list(rule(template)))
