@@ -158,12 +158,10 @@ fn plan_steps(arguments: cli::PlanArguments) -> Result<u8> {
 }
 
 /// Returns the person who has called a command for an operator's machine, and who can be asked only at a terminal.
-fn person() -> CallerKind {
-    let ask = |question: &str| {
+fn person(interrupt: Interrupt) -> CallerKind {
+    let ask = move |question: &str| {
         view::ask(question);
-        let mut answer = String::new();
-        _ = std::io::stdin().read_line(&mut answer).context("reading the answer")?;
-        Ok(answer)
+        interrupt.read_line(&mut std::io::stdin().lock())
     };
     CallerKind::Person(Person::new(std::io::stdin().is_terminal().then(|| Prompt::new(ask))))
 }

@@ -386,11 +386,7 @@ impl Deploy {
             return Ok(true);
         }
         view::ask(&format!("{question} [y/N]"));
-        self.system.host.stop.await_input(&std::io::stdin())?;
-        let mut answer = String::new();
-        _ = std::io::stdin().read_line(&mut answer).context("reading the answer")?;
-        // Ctrl-C may have arrived together with the end of the input, which is no answer.
-        self.system.host.stop.check()?;
+        let answer = self.system.host.stop.interrupt.read_line(&mut std::io::stdin().lock())?;
         Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
     }
 

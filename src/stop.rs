@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Ref, RefCell},
+    io::BufRead,
     os::fd::AsFd,
     sync::{
         Arc, OnceLock,
@@ -68,6 +69,24 @@ impl Interrupt {
     #[cfg(test)]
     pub(crate) fn raise(&self, signal: usize) {
         self.0.store(signal, Ordering::Relaxed);
+    }
+
+    /// Reads the line that a person types.
+    ///
+    /// # Errors
+    /// If a signal asks to stop. It may arrive together with the end of the input, which is no answer.
+    pub fn read_line(&self, input: &mut (impl BufRead + AsFd)) -> Result<String> {
+        let tick = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO);
+        let mut is_ready = false;
+        while !is_ready {
+            self.check()?;
+            // If a signal interrupts the call, the check above fails.
+            is_ready = poll(&mut [PollFd::new(input.as_fd(), PollFlags::POLLIN)], tick).is_ok_and(|ready| ready > 0);
+        }
+        let mut line = String::new();
+        _ = input.read_line(&mut line).context("reading the answer")?;
+        self.check()?;
+        Ok(line)
     }
 
     /// Fails if a signal has asked the run to stop.
@@ -212,24 +231,49 @@ impl Stop {
             std::thread::sleep(left.min(TICK));
         }
     }
-
-    /// Waits until input is available. Fails at a signal or a deadline.
-    pub fn await_input(&self, input: &impl AsFd) -> Result<()> {
-        loop {
-            self.check()?;
-            let mut ready = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
-            let tick = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO);
-            // If a signal interrupts the call, the check above fails.
-            if poll(&mut ready, tick).is_ok_and(|ready| ready > 0) {
-                return Ok(());
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::Read,
+        os::fd::{BorrowedFd, OwnedFd},
+    };
+
     use super::*;
+
+    /// A terminal at which Ctrl-C arrives together with the end of the input.
+    struct CtrlC(OwnedFd, Interrupt);
+
+    impl AsFd for CtrlC {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+
+    impl Read for CtrlC {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            self.1.raise(2);
+            Ok(0)
+        }
+    }
+
+    impl BufRead for CtrlC {
+        fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+            self.read(&mut []).map(|_| &[][..])
+        }
+
+        fn consume(&mut self, _: usize) {}
+    }
+
+    #[test]
+    fn ctrl_c_with_the_end_of_the_input_is_no_answer() {
+        let interrupt = Interrupt::default();
+        // The other end is closed, so that it is ready.
+        let mut input = CtrlC(nix::unistd::pipe().unwrap().0, interrupt.clone());
+        let error = interrupt.read_line(&mut input).unwrap_err();
+        assert_eq!((error.to_string().as_str(), crate::error::exit_code(&error)), ("stopped by SIGINT", 130));
+    }
 
     #[test]
     fn the_nearest_deadline_counts_and_ends_with_its_work() {

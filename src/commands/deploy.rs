@@ -56,12 +56,13 @@ fn execute_verb(arguments: cli::DeployArguments) -> Result<u8> {
     let (settings, file) = arguments.settings.with_file(arguments.settings_file.as_ref())?;
     check_name(settings.stack())?;
     let strategy = Strategy::named(settings.strategy.as_deref())?;
-    let mut system = System::open(Path::new("/"), Mode::Plan, Interrupt::install()?)?;
+    let interrupt = Interrupt::install()?;
+    let mut system = System::open(Path::new("/"), Mode::Plan, interrupt.clone())?;
     let chosen = AwsSettings {
         profile: settings.profile.clone(),
         region: settings.region.clone(),
         bucket_owner: settings.bucket_owner.clone(),
-        caller: super::person(),
+        caller: super::person(interrupt),
     };
     let patience = settings.patience.map_or(CHANGE_PATIENCE, |time| time.0);
     system.connect(NetworkSettings::patient_for(patience), chosen.clone());

@@ -52,8 +52,9 @@ pub(super) fn execute(arguments: cli::Fetch) -> Result<u8> {
 fn fetch(arguments: cli::Fetch) -> Result<u8> {
     // Signals are not caught yet, so Ctrl-C ends the process while it reads from a terminal.
     let wanted = wanted::all(&arguments)?;
-    let mut system = System::open(Path::new("/"), Mode::Run, Interrupt::install()?)?;
-    let caller = super::person();
+    let interrupt = Interrupt::install()?;
+    let mut system = System::open(Path::new("/"), Mode::Run, interrupt.clone())?;
+    let caller = super::person(interrupt);
     let chosen = AwsSettings { profile: arguments.profile, caller, ..AwsSettings::default() };
     system.connect(NetworkSettings::default(), chosen);
     let directory = absolute(&std::env::current_dir().context("the current directory")?, &arguments.output_dir)?;

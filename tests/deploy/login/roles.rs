@@ -71,6 +71,8 @@ fn a_role_with_mfa_asks_for_the_code_at_a_terminal() {
     assert_eq!((asked.len(), super::keys(&home.operator.calls())), (1, vec!["ASIAROLE1".to_owned()]));
     let command = home.command(&["status", "--profile", "mfa"], &[]);
     let _ = answering(&home.operator, &command, question, "yes\n").expect(77).says("a code has digits only");
+    let command = home.command(&["status", "--profile", "mfa"], &[]);
+    let _ = answering(&home.operator, &command, question, "\x03").expect(130).says("stopped by SIGINT");
     home.fails("mfa", 77, r#"
 caused by: the AWS profile mfa needs a code of the device arn:aws:iam::1:mfa/ann, and standard input is not a terminal
 hint: run the command in a terminal, or give it credentials: eval "$(aws configure export-credentials --profile mfa --format env)" && export AWS_REGION=eu-central-1, without --profile, PROFILE and `profile` in deploy.toml, which come before them"#);
