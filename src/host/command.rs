@@ -182,6 +182,8 @@ impl Host {
             spawned => spawned?,
         };
         let finished = self.follow(command, &mut child);
+        // The program may have put another directory into the place of an opened one.
+        self.root().forget();
         if finished.is_err() {
             end(&mut child);
         }

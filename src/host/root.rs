@@ -14,6 +14,7 @@ mod acl;
 pub mod identity;
 mod label;
 mod obeyed;
+mod opened;
 mod removal;
 mod staged;
 mod status;
@@ -24,7 +25,6 @@ pub mod way;
 mod writable;
 
 use std::{
-    cell::RefCell,
     ffi::OsString,
     fs::File,
     io::Read,
@@ -50,6 +50,7 @@ pub use self::{
 };
 use self::{
     label::{Labels, set_label},
+    opened::OpenedDirectories,
     walk::{MAX_LINKS, OpenDirectory, WalkPurpose},
     way::Owner,
     writable::explain_new,
@@ -80,8 +81,7 @@ pub struct Root {
     fd: Arc<OwnedFd>,
     /// The purpose of reads, which decides about their rights.
     reads: WalkPurpose,
-    /// The directory of the last walk. A thousand files of one directory need one walk.
-    last: RefCell<Option<(WalkPurpose, AbsPath, OpenDirectory)>>,
+    opened: OpenedDirectories,
     /// The SELinux labels of this machine, once they were asked for.
     labels: Arc<OnceLock<Option<Labels>>>,
 }
@@ -96,7 +96,7 @@ impl Root {
             .with_context(|| format!("opening the root {}", path.display()))?;
         let path = canonicalize(path).with_context(|| format!("resolving {}", path.display()))?;
         let labels = Arc::default();
-        Ok(Self { path, fd: Arc::new(fd), reads: WalkPurpose::Read, last: RefCell::new(None), labels })
+        Ok(Self { path, fd: Arc::new(fd), reads: WalkPurpose::Read, opened: OpenedDirectories::default(), labels })
     }
 
     /// Returns the same root for reads with root's rights, also below users' directories. It follows no links there.
@@ -106,7 +106,7 @@ impl Root {
             path: self.path.clone(),
             fd: self.fd.clone(),
             reads: WalkPurpose::Inspect,
-            last: RefCell::new(None),
+            opened: OpenedDirectories::default(),
             labels: self.labels.clone(),
         }
     }
@@ -119,11 +119,6 @@ impl Root {
     /// Returns whether the root is the host's own `/`.
     pub fn is_host(&self) -> bool {
         self.path == Path::new("/")
-    }
-
-    /// Forgets the directory of the last walk. Every change calls this.
-    pub fn forget(&self) {
-        *self.last.borrow_mut() = None;
     }
 
     /// Returns the status of the file at a path; `None` if it does not exist.
@@ -376,24 +371,6 @@ impl Root {
         };
         place.way.admit(path.as_str(), uid.map(Owner::Id).as_ref())?;
         Ok(place)
-    }
-
-    fn parent(&self, path: &AbsPath, purpose: WalkPurpose) -> Result<Option<OpenDirectory>> {
-        self.directory(&path.parent().unwrap_or_else(|| AbsPath::from("/")), purpose)
-    }
-
-    fn directory(&self, path: &AbsPath, purpose: WalkPurpose) -> Result<Option<OpenDirectory>> {
-        if let Some((for_purpose, last, place)) = &*self.last.borrow()
-            && *for_purpose == purpose
-            && last == path
-        {
-            return Ok(Some(place.clone()));
-        }
-        let found = self.walk(path, purpose)?;
-        if let Some(place) = &found {
-            *self.last.borrow_mut() = Some((purpose, path.clone(), place.clone()));
-        }
-        Ok(found)
     }
 }
 

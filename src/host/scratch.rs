@@ -97,6 +97,16 @@ impl Scratch {
         fs::remove_file(self.at(path)).unwrap();
     }
 
+    /// Renames a file or directory.
+    pub(crate) fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.at(from), self.at(to)).unwrap();
+    }
+
+    /// Makes a symbolic link.
+    pub(crate) fn link(&self, target: &str, path: &str) {
+        std::os::unix::fs::symlink(target, self.at(path)).unwrap();
+    }
+
     /// Waits until a file that is written next has a later time than those before: one tick of the kernel's clock.
     pub(crate) fn tick() {
         std::thread::sleep(Duration::from_millis(20));

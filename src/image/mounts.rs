@@ -27,7 +27,10 @@ pub fn prepare(root: &Root) -> Result<()> {
     for directory in ["/proc", "/sys", "/dev"] {
         bind(root, directory, MsFlags::MS_BIND | MsFlags::MS_REC)?;
     }
-    bind(root, "/etc/resolv.conf", MsFlags::MS_BIND)
+    bind(root, "/etc/resolv.conf", MsFlags::MS_BIND)?;
+    // An opened directory is that of the earlier mount.
+    root.forget();
+    Ok(())
 }
 
 /// Mounts a path of the host over the same path of the tree, if the tree has that path.

@@ -1,7 +1,6 @@
 //! The walk to a path, component by component. Each one is checked through its descriptor.
 
 use std::{
-    cell::RefCell,
     collections::VecDeque,
     ffi::{OsStr, OsString},
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
@@ -16,6 +15,7 @@ use super::{
     FileStatus, FileType, Root,
     identity::UserIdentity,
     obeyed,
+    opened::OpenedDirectories,
     way::{Owner, PathPart, Way, Writers},
 };
 use crate::{
@@ -337,7 +337,7 @@ impl Root {
         let (path, fd, labels) = (self.path.clone(), self.fd.clone(), self.labels.clone());
         move || {
             let (path, fd, labels) = (path.clone(), fd.clone(), labels.clone());
-            let root = Self { path, fd, reads: WalkPurpose::Inspect, last: RefCell::new(None), labels };
+            let root = Self { path, fd, reads: WalkPurpose::Inspect, opened: OpenedDirectories::default(), labels };
             Ok(Arc::new(root.accounts()?))
         }
     }
