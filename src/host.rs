@@ -55,6 +55,9 @@ use crate::{
     value::{AbsPath, Sha256},
 };
 
+/// Limits one read of a file for its digest.
+const MAX_READ_BYTES: usize = 128 << 10;
+
 /// The target of a run: the machine itself (`/`) or an image's tree.
 pub struct Host {
     root: Root,
@@ -169,7 +172,12 @@ impl Host {
             return Ok(Some(*digest));
         }
         let mut hasher = sha2::Sha256::new();
-        let mut buffer = vec![0; 128 << 10];
+        // One byte more than the file has, so that a whole file is one read, and its end the next one.
+        let mut buffer = vec![
+            0;
+            usize::try_from(status.size)
+                .map_or(MAX_READ_BYTES, |size| size.saturating_add(1).min(MAX_READ_BYTES))
+        ];
         loop {
             self.stop.check()?;
             match calls::read(&mut file, &mut buffer).with_context(|| format!("reading {path}"))? {

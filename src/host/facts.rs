@@ -85,15 +85,19 @@ impl Host {
     /// It is the id of the EC2 instance, or else a digest of the UUID and the machine-id(5), which are confidential.
     /// Returns `None` if the machine has neither, and `image` for an image's tree.
     pub fn identity(&self) -> Option<String> {
-        if !self.root().is_host() {
-            return Some("image".into());
-        }
-        ec2::instance_id().or_else(|| {
-            let machine_id = self.root().read_text(&"/etc/machine-id".into()).unwrap_or_default();
-            let ids = [ec2::system_uuid(), machine_id.trim().to_owned()];
-            let is_known = ids.iter().any(|id| !matches!(id.as_str(), "" | "uninitialized"));
-            is_known.then(|| Sha256::of(ids.join(" ").as_bytes()).to_string()[..32].to_owned())
-        })
+        struct Identity(Option<String>);
+        let identity = self.read_once(|root| {
+            if !root.is_host() {
+                return Ok(Identity(Some("image".into())));
+            }
+            Ok(Identity(ec2::instance_id().or_else(|| {
+                let machine_id = root.read_text(&"/etc/machine-id".into()).unwrap_or_default();
+                let ids = [ec2::system_uuid(), machine_id.trim().to_owned()];
+                let is_known = ids.iter().any(|id| !matches!(id.as_str(), "" | "uninitialized"));
+                is_known.then(|| Sha256::of(ids.join(" ").as_bytes()).to_string()[..32].to_owned())
+            })))
+        });
+        identity.ok()?.0.clone()
     }
 
     /// Returns the identity from what every user may read: the id of the EC2 instance, else a digest of the machine-id(5).
