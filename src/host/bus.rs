@@ -39,27 +39,29 @@ pub struct Bus {
     stream: UnixStream,
     /// Bytes that were read and belong to the next messages.
     read: Vec<u8>,
+    /// The bytes that introduce this client, until they are sent.
+    greeting: Vec<u8>,
+    /// Whether the bus has let this client in.
+    is_admitted: bool,
     /// The number of the last call.
     serial: u32,
+    /// The calls without an answer, in their order: the number, and words for an error.
+    pending: Vec<(u32, String)>,
 }
 
 impl Bus {
     /// Connects to a bus as the user of this process.
     ///
     /// # Errors
-    /// If no bus listens, if it refuses the user, or if it does not answer in time.
-    pub fn open(socket: &Path, stop: &Stop) -> Result<Self> {
+    /// If no bus listens.
+    pub fn open(socket: &Path) -> Result<Self> {
         let stream = UnixStream::connect(socket).context("connecting")?;
         stream.set_read_timeout(Some(TICK))?;
         stream.set_write_timeout(Some(TICK))?;
-        let mut bus = Self { stream, read: vec![], serial: 0 };
-        let end = stop.now() + ANSWER_TIMEOUT;
+        let mut bus = Self { stream, read: vec![], greeting: vec![], is_admitted: false, serial: 1, pending: vec![] };
         // The bus asks the kernel for the user of the socket, and compares it with this one: its number in decimal
         // digits, and each digit's byte in hexadecimal ones.
         let user: String = geteuid().to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
-        bus.write(format!("\0AUTH EXTERNAL {user}\r\n").as_bytes(), stop, end)?;
-        let line = bus.line(stop, end)?;
-        ensure!(line.starts_with(b"OK "), "the bus answers {:?}", String::from_utf8_lossy(&line));
         // Its reply tells this connection's name, which no call needs.
         let hello = BusCall {
             destination: "org.freedesktop.DBus",
@@ -68,48 +70,68 @@ impl Bus {
             member: "Hello",
             arguments: vec![],
         };
-        let hello = hello.encode(bus.next_serial());
-        bus.write(&[b"BEGIN\r\n".as_slice(), &hello].concat(), stop, end)?;
+        // As sd-bus does, this does not wait for the bus's consent before it goes on
+        // (`bus_socket_start_auth_client` in systemd's src/libsystemd/sd-bus/bus-socket.c).
+        bus.greeting = format!("\0AUTH EXTERNAL {user}\r\nBEGIN\r\n").into_bytes();
+        bus.greeting.extend(hello.encode(bus.serial));
         Ok(bus)
     }
 
     /// Sends calls together, and returns what each of them returned, in their order.
     ///
     /// # Errors
-    /// If one of them fails, if an answer breaks the rules of the protocol, or if one does not come in time. This
-    /// connection is then of no more use. Also if a signal or a deadline asks to stop.
+    /// If the bus refuses the user, if one of them fails, if an answer breaks the rules of the protocol, or if one does
+    /// not come in time. This connection is then of no more use. Also if a signal or a deadline asks to stop.
     pub fn call(&mut self, calls: &[BusCall], stop: &Stop) -> Result<Vec<Vec<BusValue>>> {
         let mut answers = vec![];
         for some in calls.chunks(MAX_CALLS) {
-            answers.extend(self.call_some(some, stop)?);
+            self.send(some, stop)?;
+            answers.extend(self.answers(stop)?);
         }
         Ok(answers)
     }
 
-    fn call_some(&mut self, calls: &[BusCall], stop: &Stop) -> Result<Vec<Vec<BusValue>>> {
-        let end = stop.now() + ANSWER_TIMEOUT;
-        let mut pending = BTreeMap::new();
-        let mut messages = vec![];
-        for (index, call) in calls.iter().enumerate() {
+    /// Sends calls together, and waits for nothing.
+    ///
+    /// # Errors
+    /// If there are more than a bus allows, or if they cannot be sent in time.
+    pub fn send(&mut self, calls: &[BusCall], stop: &Stop) -> Result<()> {
+        ensure!(self.pending.len() + calls.len() <= MAX_CALLS, "too many calls at once");
+        let mut messages = std::mem::take(&mut self.greeting);
+        for call in calls {
             let serial = self.next_serial();
             messages.extend(call.encode(serial));
-            _ = pending.insert(serial, index);
+            self.pending.push((serial, format!("{} of {}", call.member, call.path)));
         }
-        self.write(&messages, stop, end)?;
-        let mut answers = vec![vec![]; calls.len()];
-        while !pending.is_empty() {
+        self.write(&messages, stop, stop.now() + ANSWER_TIMEOUT)
+    }
+
+    /// Returns what each call that was sent returned, in their order.
+    ///
+    /// # Errors
+    /// Those of [`Bus::call`].
+    pub fn answers(&mut self, stop: &Stop) -> Result<Vec<Vec<BusValue>>> {
+        let end = stop.now() + ANSWER_TIMEOUT;
+        if !self.is_admitted {
+            let line = self.line(stop, end)?;
+            ensure!(line.starts_with(b"OK "), "the bus answers {:?}", String::from_utf8_lossy(&line));
+            self.is_admitted = true;
+        }
+        let calls = std::mem::take(&mut self.pending);
+        let mut answers = BTreeMap::new();
+        while answers.len() < calls.len() {
             let Some(reply) = read_reply(&self.message(stop, end)?)? else {
                 // A bus that never stops sending signals holds nothing up.
                 check(stop, end)?;
                 continue;
             };
-            let Some(index) = pending.remove(&reply.serial) else { continue };
+            let Some((serial, call)) = calls.iter().find(|(serial, _)| *serial == reply.serial) else { continue };
             match reply.outcome {
-                Ok(values) => answers[index] = values,
-                Err(name) => bail!("{} of {}: {name}", calls[index].member, calls[index].path),
+                Ok(values) => _ = answers.insert(*serial, values),
+                Err(name) => bail!("{call}: {name}"),
             }
         }
-        Ok(answers)
+        Ok(answers.into_values().collect())
     }
 
     fn next_serial(&mut self) -> u32 {

@@ -181,6 +181,7 @@ impl KnownUnits {
     /// Forgets the states. Every change calls this.
     pub(super) fn forget(&mut self) {
         self.shown = None;
+        self.bus.forget_answers();
     }
 }
 

@@ -146,6 +146,9 @@ pub fn run(
     system
         .declare_packages(here.flat_map(|declared| declared.resource.packages()).map(|package| package.text).collect());
     system.host.watch_units(picked().filter_map(|declared| declared.resource.unit()).map(Into::into));
+    if system.is_live() {
+        system.host.ask_for_units();
+    }
     // Earlier downloads, such as the manifest itself, are no part of the run.
     drop(system.fetcher.arrivals());
     if picked().any(|declared| declared.resource.secret().is_some()) {

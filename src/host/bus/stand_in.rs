@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::{UnixListener, UnixStream},
+    path::PathBuf,
     thread::JoinHandle,
 };
 
@@ -148,8 +149,9 @@ impl Client {
         line.trim_end().to_owned()
     }
 
+    /// Sends bytes, unless the client has gone.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        self.0.get_mut().write_all(bytes).unwrap();
+        _ = self.0.get_mut().write_all(bytes);
     }
 
     /// Lets the client in, up to its name on the bus.
@@ -181,4 +183,35 @@ pub(crate) fn listen<T: Send + 'static>(
     tree.make_directory("/run/dbus");
     let listener = UnixListener::bind(tree.at(SOCKET)).unwrap();
     std::thread::spawn(move || serve(&mut Client(BufReader::new(listener.accept().unwrap().0))))
+}
+
+/// A bus that serves one client after another, until it is asked to end.
+pub(crate) struct StandInBus<T> {
+    socket: PathBuf,
+    served: JoinHandle<Vec<T>>,
+}
+
+impl<T> StandInBus<T> {
+    /// Ends the bus; returns what it has of each client.
+    pub(crate) fn end(self) -> Vec<T> {
+        // A client that says nothing is the last one.
+        drop(UnixStream::connect(&self.socket).unwrap());
+        self.served.join().unwrap()
+    }
+}
+
+/// Starts a bus in a tree that serves each client as `serve` does.
+pub(crate) fn listen_again<T: Send + 'static>(
+    tree: &Scratch,
+    serve: impl Fn(&mut Client) -> T + Send + 'static,
+) -> StandInBus<T> {
+    tree.make_directory("/run/dbus");
+    let socket = tree.at(SOCKET);
+    let listener = UnixListener::bind(&socket).unwrap();
+    let served = std::thread::spawn(move || {
+        let clients = listener.incoming().map(|stream| Client(BufReader::new(stream.unwrap())));
+        let speaks = |client: &mut Client| !client.0.fill_buf().unwrap().is_empty();
+        clients.map_while(|mut client| speaks(&mut client).then(|| serve(&mut client))).collect()
+    });
+    StandInBus { socket, served }
 }

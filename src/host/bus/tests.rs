@@ -19,7 +19,7 @@ fn calls(
     let tree = Scratch::new();
     let bus = listen(&tree, serve);
     let calls: Vec<BusCall> = members.iter().copied().map(get).collect();
-    let answers = Bus::open(&tree.at(SOCKET), stop).and_then(|mut bus| bus.call(&calls, stop));
+    let answers = Bus::open(&tree.at(SOCKET)).and_then(|mut bus| bus.call(&calls, stop));
     bus.join().unwrap();
     answers
 }
@@ -53,7 +53,7 @@ fn a_connection_serves_all_questions_of_a_run() {
         }
     });
     let stop = Stop::default();
-    let mut open = Bus::open(&tree.at(SOCKET), &stop).unwrap();
+    let mut open = Bus::open(&tree.at(SOCKET)).unwrap();
     for _ in 0..3 {
         assert_eq!(open.call(&[get("Get")], &stop).unwrap(), [[BusValue::Text(String::new())]]);
     }
@@ -90,7 +90,7 @@ fn a_bus_that_refuses_or_leaves_is_an_error() {
         client.send(b"HTTP/1.1 400 Bad Request\r\n");
     });
     assert_eq!(nonsense, "version 80 of the protocol");
-    let absent = Bus::open(Scratch::new().at(SOCKET).as_path(), &Stop::default()).unwrap_err();
+    let absent = Bus::open(Scratch::new().at(SOCKET).as_path()).unwrap_err();
     assert!(format!("{absent:#}").starts_with("connecting: No such file"), "{absent:#}");
 }
 

@@ -2,7 +2,10 @@
 //!
 //! Both ask systemd for the same properties of the same objects. `tests/machine/tests/unit_states.rs` compares them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use time::OffsetDateTime;
@@ -51,11 +54,43 @@ const TYPES: [(&str, &str, usize); 7] = [
 pub(super) enum SystemBus {
     #[default]
     Untried,
+    /// The calls for the states of these units were sent at this time.
+    Asked(Bus, BTreeSet<String>, Instant),
     Open(Bus),
     Unusable,
 }
 
+impl SystemBus {
+    /// Gives up the answers that a change made old.
+    pub(super) fn forget_answers(&mut self) {
+        if matches!(self, Self::Asked(..)) {
+            *self = Self::Untried;
+        }
+    }
+}
+
+/// How old the states may be that systemd was asked for in advance.
+const MAX_AGE: Duration = Duration::from_secs(1);
+
 impl Host {
+    /// Asks systemd for the states of the watched units and does not wait: [`Host::unit`] reads the answers.
+    pub fn ask_for_units(&self) {
+        let names = self.units.borrow().watched.clone();
+        if names.is_empty() || !matches!(self.units.borrow().bus, SystemBus::Untried) {
+            return;
+        }
+        let asked = self.open_bus().and_then(|mut bus| bus.send(&calls_for(&names), &self.stop).map(|()| bus));
+        match asked {
+            Ok(bus) => self.units.borrow_mut().bus = SystemBus::Asked(bus, names, self.stop.now()),
+            // The question itself tries again, and tells the reason.
+            Err(error) => tracing::debug!("not asking systemd in advance: {error:#}"),
+        }
+    }
+
+    fn open_bus(&self) -> Result<Bus> {
+        Bus::open(&self.root().path().join(SOCKET.trim_start_matches('/')))
+    }
+
     /// Asks systemd for the states of units.
     pub(super) fn show(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, Unit>> {
         let (way, units) = match self.show_by_bus(names) {
@@ -85,13 +120,18 @@ impl Host {
     fn show_by_bus(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, Unit>> {
         self.stop.check()?;
         let bus = std::mem::replace(&mut self.units.borrow_mut().bus, SystemBus::Unusable);
-        let mut bus = match bus {
-            SystemBus::Open(bus) => bus,
-            SystemBus::Untried => Bus::open(&self.root().path().join(SOCKET.trim_start_matches('/')), &self.stop)?,
+        let is_recent = |asked: Instant| self.stop.now().saturating_duration_since(asked) < MAX_AGE;
+        let (mut bus, is_asked) = match bus {
+            SystemBus::Open(bus) => (bus, false),
+            SystemBus::Asked(bus, asked, at) if asked == *names && is_recent(at) => (bus, true),
+            other @ (SystemBus::Asked(..) | SystemBus::Untried) => {
+                drop(other);
+                (self.open_bus()?, false)
+            }
             SystemBus::Unusable => bail!("it has failed before"),
         };
-        let calls: Vec<BusCall> = names.iter().flat_map(|name| calls(name)).collect();
-        let mut answers = bus.call(&calls, &self.stop)?.into_iter();
+        let answers = if is_asked { bus.answers(&self.stop)? } else { bus.call(&calls_for(names), &self.stop)? };
+        let mut answers = answers.into_iter();
         let units = names.iter().map(|name| Ok((name.clone(), unit(name, &mut answers)?)));
         let units = units.collect::<Result<_>>()?;
         self.units.borrow_mut().bus = SystemBus::Open(bus);
@@ -109,6 +149,10 @@ fn of_type(name: &str) -> Option<(&'static str, &'static [&'static str])> {
     let ending = name.rsplit_once('.')?.1;
     let (_, interface, count) = TYPES.into_iter().find(|(of, ..)| *of == ending)?;
     Some((interface, &OF_TYPE[..count]))
+}
+
+fn calls_for(names: &BTreeSet<String>) -> Vec<BusCall> {
+    names.iter().flat_map(|name| calls(name)).collect()
 }
 
 /// Returns the calls for one unit: one for what all units have, one for each property of its type.

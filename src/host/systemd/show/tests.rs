@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::host::{
-    bus::stand_in::{Client, SentValue, listen, reply},
+    bus::stand_in::{Client, SentValue, listen, listen_again, reply},
     scratch::Scratch,
 };
 
@@ -84,6 +84,34 @@ fn the_bus_tells_what_systemctl_prints_without_a_process() {
         format!("{app} Get ReloadResult"),
     ];
     assert_eq!(bus.join().unwrap(), [asked.as_slice(), &asked].concat());
+}
+
+/// Asks for a unit's state in advance, does `between`, and asks for that of `name`. Returns how many questions came over
+/// how many connections.
+fn asked_in_advance(name: &str, between: impl FnOnce(&Host)) -> (usize, usize) {
+    let tree = Scratch::new();
+    let bus = listen_again(&tree, |client| serve(client, &properties()).len());
+    let host = tree.host();
+    host.watch_units(["a.target".to_owned()]);
+    host.ask_for_units();
+    between(&host);
+    let names = BTreeSet::from([name.to_owned()]);
+    assert_eq!(host.show_by_bus(&names).unwrap()[name].get("SubState"), "running");
+    drop(host);
+    let asked = bus.end();
+    (asked.iter().sum(), asked.len())
+}
+
+#[test]
+fn what_was_asked_in_advance_is_not_asked_again() {
+    assert_eq!(asked_in_advance("a.target", |_| ()), (1, 1));
+}
+
+#[test]
+fn a_change_or_a_second_makes_an_answer_too_old() {
+    assert_eq!(asked_in_advance("a.target", Host::forget), (2, 2));
+    assert_eq!(asked_in_advance("a.target", |host| host.stop.advance(MAX_AGE)), (2, 2));
+    assert_eq!(asked_in_advance("b.target", |_| ()), (2, 2), "another unit");
 }
 
 #[test]
