@@ -4,7 +4,7 @@
 
 mod deploy;
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{
     Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
@@ -33,14 +33,21 @@ GLOVO_BOOTSTRAP_TRUST_METADATA=1 in the environment: use the instance metadata s
 does not say that it is an EC2 instance."
 )]
 pub struct Cli {
+    #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The arguments of every subcommand.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
     /// Log details to standard error.
     #[arg(long, short, global = true)]
     pub verbose: bool,
     /// When output has colours. auto: on a terminal, unless the environment says `NO_COLOR` or `TERM=dumb`.
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
     pub color: Colour,
-    #[command(subcommand)]
-    pub command: Command,
 }
 
 impl Cli {
@@ -49,14 +56,30 @@ impl Cli {
     /// # Errors
     /// If it is invalid; also for `--help` and `--version`.
     pub fn read() -> Result<Self, clap::Error> {
+        let arguments: Vec<OsString> = std::env::args_os().collect();
+        if let Some(run) = Self::read_run(&arguments) {
+            return Ok(run);
+        }
         let mut program = Self::with_all_flags();
-        let arguments = deploy::verb_first(std::env::args_os().collect(), &program);
+        let arguments = deploy::verb_first(arguments, &program);
         // This parser refuses flags of other verbs. The other one reads the values of all verbs.
         if deploy::is_shown(&arguments, &program) {
             _ = Self::command_line().try_get_matches_from(&arguments)?;
         }
         let matches = program.try_get_matches_from_mut(arguments)?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut program))
+    }
+
+    /// Reads a command line of `run`, without making the flags of all other subcommands: these took a third of the
+    /// instructions of a run that has nothing to do. `None` if it is another one, or one that has a fault or asks for help.
+    fn read_run(arguments: &[OsString]) -> Option<Self> {
+        const NAME: &str = "run";
+        if !arguments.iter().any(|argument| argument == NAME) {
+            return None;
+        }
+        let run = RunArguments::augment_args(clap::Command::new(NAME));
+        let program = OutputArgs::augment_args(clap::Command::new("glovo-bootstrap").subcommand(run));
+        Self::from_arg_matches(&program.try_get_matches_from(arguments).ok()?).ok()
     }
 
     /// Returns the command line as help, completions and manual pages show it.
@@ -429,5 +452,27 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::with_all_flags().debug_assert();
         Cli::command_line().debug_assert();
+    }
+
+    #[test]
+    fn a_run_is_read_alone_as_among_all_subcommands() {
+        for line in [
+            "run",
+            "-v run a b --skip c --set d=e --set f=g --variables h --root /i --phase bake --color never",
+            "--color always run --signal stack/resource --signal-within 5m --lifecycle-hook group/hook --record -v",
+            "run --from plan --steps s --set-secret-file k=v --converge",
+            "run -- --help",
+        ] {
+            let words: Vec<OsString> = ["glovo-bootstrap"].into_iter().chain(line.split(' ')).map(Into::into).collect();
+            let alone = Cli::read_run(&words).unwrap_or_else(|| panic!("{line}"));
+            let among_all = Cli::try_parse_from(words).unwrap();
+            assert_eq!(format!("{alone:?}"), format!("{among_all:?}"), "{line}");
+        }
+        for line in
+            ["plan", "fetch run", "run --help", "run --record --root /r", "run --nonsense", "help run", "-V run"]
+        {
+            let words: Vec<OsString> = ["glovo-bootstrap"].into_iter().chain(line.split(' ')).map(Into::into).collect();
+            assert!(Cli::read_run(&words).is_none(), "{line}");
+        }
     }
 }

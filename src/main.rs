@@ -5,6 +5,8 @@ use std::{
     process::ExitCode,
 };
 
+#[cfg(target_env = "musl")]
+use dlmalloc::GlobalDlmalloc;
 use glovo_bootstrap::{
     cli::Cli,
     commands, environment, error,
@@ -15,6 +17,11 @@ use glovo_bootstrap::{
 };
 use tracing::{Level, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt};
+
+/// zig's malloc, which the static binary would have, copies a growing buffer byte by byte.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: GlobalDlmalloc = GlobalDlmalloc;
 
 fn main() -> ExitCode {
     process::isolate(supervisor::adopt());
@@ -29,10 +36,10 @@ fn main() -> ExitCode {
         view::complain(Shown::lines(&format!("{panic}\n{trace}")));
     }));
     let is_unattended = cli.as_ref().is_ok_and(|cli| cli.command.is_unattended()) || supervisor::is_supervised();
-    set_up_logging(cli.as_ref().is_ok_and(|cli| cli.verbose), is_unattended);
+    set_up_logging(cli.as_ref().is_ok_and(|cli| cli.output.verbose), is_unattended);
     let cli = match cli {
         Ok(cli) => {
-            view::set_colour(cli.color);
+            view::set_colour(cli.output.color);
             cli
         }
         Err(usage) => return ExitCode::from(commands::refuse(&usage)),
