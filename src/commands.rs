@@ -196,8 +196,9 @@ fn run(
     let (manifest, selection) = prepare(system, arguments, selection)?;
     reboot::check(system, &manifest, &selection, arguments)?;
     let lock = lock.map_or_else(|| MachineLock::take(system.root()), Ok)?;
-    Report::set_damaged_aside(system)?;
-    history::keep_cut_off(system);
+    if let Some(last) = Report::take_last(system)? {
+        history::keep_cut_off(&last, system);
+    }
     if let Err(error) = state::sweep(system.root()) {
         tracing::debug!("temporary files of earlier runs stay: {error:#}");
     }

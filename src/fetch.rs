@@ -195,6 +195,13 @@ impl Fetcher {
         self.worker.run(&host.stop, probe::probe(self.engine.network.clone(), request, limit))
     }
 
+    /// Makes the client of [`Fetcher::probe`] in the background, with the machine's certificates for an https URL.
+    pub fn prepare_probe(&self, url: &str) {
+        let (network, with_tls) = (self.engine.network.clone(), url.starts_with("https:"));
+        // The probe itself tells what is wrong.
+        self.worker.prepare(move || _ = network.clients.local(with_tls));
+    }
+
     /// Connects once to a server, and sends nothing.
     ///
     /// # Errors

@@ -205,6 +205,9 @@ pub trait Resource: fmt::Debug {
         None
     }
 
+    /// Begins in the background what its plan will need. It is called at the start, before the first plan.
+    fn prepare(&self, _system: &System) {}
+
     /// A text that variables are filled into once the resource has its turn.
     fn template(&self) -> Option<Template<'_>> {
         None

@@ -35,16 +35,25 @@ impl Worker {
         T: Send + 'static,
         E: Into<anyhow::Error>,
     {
-        let thread = if let Some(thread) = self.0.get() {
-            thread
-        } else {
-            let thread = RuntimeThread::start()?;
-            self.0.get_or_init(|| thread)
-        };
         let (sender, result) = mpsc::channel();
         // The receiver is gone if no caller waits for the result.
         let work = async move { _ = sender.send(work.await.map_err(Into::into)) };
-        Ok(Task { result, abort: thread.runtime.spawn(work).abort_handle() })
+        Ok(Task { result, abort: self.thread()?.runtime.spawn(work).abort_handle() })
+    }
+
+    /// Starts work in the background that saves later work time. Without a thread left, it is not done.
+    pub(crate) fn prepare(&self, work: impl FnOnce() + Send + 'static) {
+        if let Ok(thread) = self.thread() {
+            drop(thread.runtime.spawn(async move { work() }));
+        }
+    }
+
+    fn thread(&self) -> Result<&RuntimeThread> {
+        if let Some(thread) = self.0.get() {
+            return Ok(thread);
+        }
+        let thread = RuntimeThread::start()?;
+        Ok(self.0.get_or_init(|| thread))
     }
 
     /// Runs work in the background and waits for its result.

@@ -134,6 +134,12 @@ impl Resource for HttpCheck {
         self.ca.iter().map(|path| ("ca", path)).collect()
     }
 
+    fn prepare(&self, system: &System) {
+        if system.is_live() && self.ca.is_none() {
+            system.fetcher.prepare_probe(&self.url);
+        }
+    }
+
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         let expected = self.expected();
         if !system.is_live() {

@@ -163,6 +163,7 @@ pub fn run(
     }
     let asked = manifest.steps.iter().zip(&picks).filter(|(step, picked)| **picked && step.not_here.is_none());
     let asked = asked.flat_map(|(step, _)| &step.resources).filter(|declared| declared.not_here.is_none());
+    asked.clone().for_each(|declared| declared.resource.prepare(system));
     system.fetcher.ask_for_etags(asked.filter_map(|declared| declared.resource.etag_source(system)));
     let mut exit_code = 0;
     for (index, (step, picked)) in manifest.steps.iter().zip(&picks).enumerate() {

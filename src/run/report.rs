@@ -13,7 +13,7 @@ use crate::{
     error::{self, Fault},
     host::{
         boot::BootTime,
-        root::{FileType, Root, is_full},
+        root::{FileType, is_full},
         run_command::RunCommand,
         state,
     },
@@ -367,12 +367,18 @@ impl Report {
             .map_err(|error| Fault::new("the report of the last run cannot be read").hint(hint).caused_by(error).into())
     }
 
-    /// Renames the last report if it is damaged, with a warning.
-    pub fn set_damaged_aside(system: &System) -> Result<()> {
-        let Err(error) = Self::read(system) else { return Ok(()) };
-        let aside = system.root().set_aside(&state::path(FILE)?).context("renaming the damaged report")?;
-        tracing::warn!("{error}; it was renamed to {aside}");
-        Ok(())
+    /// Returns the last report. If it is damaged, this renames it, with a warning.
+    pub fn take_last(system: &System) -> Result<Option<Self>> {
+        let last = match Self::read(system) {
+            Ok(last) => last,
+            Err(error) => {
+                let aside = system.root().set_aside(&state::path(FILE)?).context("renaming the damaged report")?;
+                tracing::warn!("{error}; it was renamed to {aside}");
+                None
+            }
+        };
+        _ = LastOutcome::read_once(system, || last.as_ref().map(|last| last.outcome))?;
+        Ok(last)
     }
 
     /// Returns whether the report is of this machine, not of a machine whose disk was copied.
@@ -399,14 +405,15 @@ impl Report {
     }
 
     /// Returns whether a crash may lose this report: the run has changed nothing, and the last one has converged.
-    fn is_dispensable(&self, root: &Root) -> bool {
+    fn is_dispensable(&self, system: &System) -> bool {
         #[derive(Deserialize)]
         struct LastRun {
             outcome: Outcome,
         }
         let is_quiet = self.outcome == Outcome::Unchanged && self.notes.is_empty();
-        let last = || state::load::<LastRun>(root, FILE).ok().flatten();
-        is_quiet && last().is_some_and(|last| matches!(last.outcome, Outcome::Unchanged | Outcome::Changed))
+        let load = || state::load::<LastRun>(system.root(), FILE).ok().flatten().map(|last| last.outcome);
+        let last = || LastOutcome::read_once(system, load).ok().flatten();
+        is_quiet && last().is_some_and(|last| matches!(last, Outcome::Unchanged | Outcome::Changed))
     }
 
     /// Writes the report durably, even if the run has filled the disk. A plan writes nothing.
@@ -418,7 +425,7 @@ impl Report {
             return Ok(());
         }
         summary::Summary::of(self, system).write(system);
-        let write = if self.is_dispensable(root) { state::write_unflushed } else { state::write };
+        let write = if self.is_dispensable(system) { state::write_unflushed } else { state::write };
         let written = match write(root, FILE, self) {
             Err(error) if is_full(&error) => {
                 let again = if state::release(root)? { state::write(root, FILE, self) } else { Err(error) };
@@ -437,6 +444,15 @@ impl Report {
             history::keep(self, system);
         }
         written
+    }
+}
+
+/// The outcome in the last report, which is on the disk until a change is made.
+struct LastOutcome(Option<Outcome>);
+
+impl LastOutcome {
+    fn read_once(system: &System, read: impl FnOnce() -> Option<Outcome>) -> Result<Option<Outcome>> {
+        Ok(system.host.read_once(|_| Ok(Self(read())))?.0)
     }
 }
 

@@ -27,12 +27,9 @@ pub(super) fn keep(report: &Report, system: &System) {
 }
 
 /// Keeps the last report if its run was cut off. Called before a new run replaces it, with the machine's lock held.
-pub fn keep_cut_off(system: &System) {
-    if let Ok(Some(last)) = Report::read(system)
-        && last.outcome == Outcome::Running
-        && last.is_of(system)
-    {
-        keep(&last, system);
+pub fn keep_cut_off(last: &Report, system: &System) {
+    if last.outcome == Outcome::Running && last.is_of(system) {
+        keep(last, system);
     }
 }
 
