@@ -85,12 +85,12 @@ impl Host {
     /// It is the id of the EC2 instance, or else a digest of the UUID and the machine-id(5), which are confidential.
     /// Returns `None` if the machine has neither, and `image` for an image's tree.
     pub fn identity(&self) -> Option<String> {
-        struct Identity(Option<String>);
+        struct MachineIdentity(Option<String>);
         let identity = self.read_once(|root| {
             if !root.is_host() {
-                return Ok(Identity(Some("image".into())));
+                return Ok(MachineIdentity(Some("image".into())));
             }
-            Ok(Identity(ec2::instance_id().or_else(|| {
+            Ok(MachineIdentity(ec2::instance_id().or_else(|| {
                 let machine_id = root.read_text(&"/etc/machine-id".into()).unwrap_or_default();
                 let ids = [ec2::system_uuid(), machine_id.trim().to_owned()];
                 let is_known = ids.iter().any(|id| !matches!(id.as_str(), "" | "uninitialized"));
