@@ -131,40 +131,8 @@ pub fn run(
     report.again = redaction::shown(&system.host.run_command().to_string()).into_owned();
     let refused = RefusedVersions::of_run(system);
     let mut run = Run { manifest, system, began, observer, report, recorded: false, refused };
-    let picked =
-        || manifest.steps.iter().zip(&picks).filter(|(_, picked)| **picked).flat_map(|(step, _)| &step.resources);
-    let all = manifest.steps.iter().flat_map(|step| &step.resources);
-    let here = all.clone().filter(|declared| declared.not_here.is_none());
-    let paths = here.flat_map(|Declared { resource, .. }| {
-        let fills = |path: &AbsPath| resource.fills() && resource.owned_path() == Some(path);
-        resource.made_paths().into_iter().map(move |path| (path.clone(), fills(&path)))
-    });
-    system.set_declared(paths);
-    system.keep_previous_of(all.flat_map(|declared| declared.resource.files()));
-    let here = manifest.steps.iter().filter(|step| step.not_here.is_none()).flat_map(|step| &step.resources);
-    let here = here.filter(|declared| declared.not_here.is_none());
-    system
-        .declare_packages(here.flat_map(|declared| declared.resource.packages()).map(|package| package.text).collect());
-    system.host.watch_units(picked().filter_map(|declared| declared.resource.unit()).map(Into::into));
-    if system.is_live() {
-        system.host.ask_for_units();
-    }
-    // Earlier downloads, such as the manifest itself, are no part of the run.
-    drop(system.fetcher.arrivals());
-    if picked().any(|declared| declared.resource.secret().is_some()) {
-        process::keep_in_memory();
-    }
-    if system.mode() == Mode::Run {
-        if system.is_live() {
-            system.load_previous();
-        }
-        system.host.clear_command_memory().context("removing the credentials that a killed run has left")?;
-        system.prefetch(picked().filter_map(|declared| declared.resource.prefetch(system)).collect());
-    }
-    let asked = manifest.steps.iter().zip(&picks).filter(|(step, picked)| **picked && step.not_here.is_none());
-    let asked = asked.flat_map(|(step, _)| &step.resources).filter(|declared| declared.not_here.is_none());
-    asked.clone().for_each(|declared| declared.resource.prepare(system));
-    system.fetcher.ask_for_etags(asked.filter_map(|declared| declared.resource.etag_source(system)));
+    declare(manifest, system);
+    begin_in_background(manifest, &picks, system)?;
     let mut exit_code = 0;
     for (index, (step, picked)) in manifest.steps.iter().zip(&picks).enumerate() {
         if !picked {
@@ -186,6 +154,52 @@ pub fn run(
     run.report.write(system).context("keeping the report of the run")?;
     run.observer.borrow_mut().ends(&run.report);
     Ok(run.report)
+}
+
+/// Tells the system what the manifest declares on this machine.
+fn declare(manifest: &Manifest, system: &System) {
+    let all = manifest.steps.iter().flat_map(|step| &step.resources);
+    let here = all.clone().filter(|declared| declared.not_here.is_none());
+    let paths = here.flat_map(|Declared { resource, .. }| {
+        let fills = |path: &AbsPath| resource.fills() && resource.owned_path() == Some(path);
+        resource.made_paths().into_iter().map(move |path| (path.clone(), fills(&path)))
+    });
+    system.set_declared(paths);
+    system.keep_previous_of(all.flat_map(|declared| declared.resource.files()));
+    let here = manifest.steps.iter().filter(|step| step.not_here.is_none()).flat_map(|step| &step.resources);
+    let here = here.filter(|declared| declared.not_here.is_none());
+    system
+        .declare_packages(here.flat_map(|declared| declared.resource.packages()).map(|package| package.text).collect());
+}
+
+/// Begins what the picked steps need later and what takes no step's turn: the states of units, downloads and questions.
+///
+/// # Errors
+/// If the credentials that a killed run has left cannot be removed.
+fn begin_in_background(manifest: &Manifest, picks: &[bool], system: &System) -> Result<()> {
+    let picked =
+        || manifest.steps.iter().zip(picks).filter(|(_, picked)| **picked).flat_map(|(step, _)| &step.resources);
+    system.host.watch_units(picked().filter_map(|declared| declared.resource.unit()).map(Into::into));
+    if system.is_live() {
+        system.host.ask_for_units();
+    }
+    // Earlier downloads, such as the manifest itself, are no part of the run.
+    drop(system.fetcher.arrivals());
+    if picked().any(|declared| declared.resource.secret().is_some()) {
+        process::keep_in_memory();
+    }
+    if system.mode() == Mode::Run {
+        if system.is_live() {
+            system.load_previous();
+        }
+        system.host.clear_command_memory().context("removing the credentials that a killed run has left")?;
+        system.prefetch(picked().filter_map(|declared| declared.resource.prefetch(system)).collect());
+    }
+    let asked = manifest.steps.iter().zip(picks).filter(|(step, picked)| **picked && step.not_here.is_none());
+    let asked = asked.flat_map(|(step, _)| &step.resources).filter(|declared| declared.not_here.is_none());
+    asked.clone().for_each(|declared| declared.resource.prepare(system));
+    system.fetcher.ask_for_etags(asked.filter_map(|declared| declared.resource.etag_source(system)));
+    Ok(())
 }
 
 struct Run<'a> {
