@@ -1,10 +1,10 @@
-//! Alarms of CloudWatch that a roll-out heeds.
+//! Alarms of CloudWatch that a roll-out heeds: those that the operator names, and the slot's own ones, which its stack has.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{Deploy, parameters::SlotParameter, preflight::Findings, prepare::Intent, slots::Slots};
+use super::{Deploy, layout::Slot, parameters::SlotParameter, preflight::Findings, prepare::Intent, slots::Slots};
 use crate::{
     aws::{answer::Element, query::Call, service::CLOUDWATCH},
     error::{self, Class, Fault},
@@ -12,71 +12,73 @@ use crate::{
     view::complain,
 };
 
-/// An alarm in the state ALARM.
+/// An alarm as CloudWatch has it now.
 #[derive(Debug)]
-struct RingingAlarm {
-    name: String,
+pub(super) struct AlarmState {
+    pub(super) name: String,
+    /// `OK`, `ALARM` or `INSUFFICIENT_DATA`; `MISSING` if the alarm does not exist.
+    pub(super) state: String,
     /// CloudWatch's reason for the state.
-    reason: String,
+    pub(super) reason: String,
+    /// The period that it looks at; none for a composite alarm.
+    period: Option<Duration>,
 }
 
-/// What CloudWatch says of the alarms.
+/// What CloudWatch says of the alarms, in the order in which they were asked for.
 #[derive(Debug, Default)]
-pub struct AlarmStates {
-    /// The names of those that do not exist.
-    missing: Vec<String>,
-    ringing: Vec<RingingAlarm>,
-    /// The longest period, with the alarm's name.
-    longest: Option<(Duration, String)>,
-}
+pub struct AlarmStates(Vec<AlarmState>);
 
 /// What the alarms mean for a share of the traffic.
 pub(super) enum Alarms {
     /// None is in the state ALARM.
     Quiet,
-    /// One is in the state ALARM.
-    Ringing(Fault),
+    /// One is in the state ALARM, or no longer exists.
+    Ringing {
+        /// What to tell of it.
+        fault: Fault,
+        /// Whether it looks at nothing but this slot's machines.
+        is_own: bool,
+    },
     /// There was a temporary failure.
     Unknown,
 }
 
 impl Deploy {
-    /// Returns the names of the alarms. An empty name stands for none.
-    fn alarm_names(&self) -> impl Iterator<Item = &str> {
-        self.settings.alarm.iter().map(String::as_str).filter(|name| !name.is_empty())
+    /// Returns the names of the given alarms. An empty name stands for none.
+    fn given_alarms(&self) -> Vec<&str> {
+        self.settings.alarm.iter().map(String::as_str).filter(|name| !name.is_empty()).collect()
     }
 
-    /// Returns what CloudWatch says of the alarms now.
-    fn look_at_alarms(&self) -> Result<AlarmStates> {
-        let mut seen = AlarmStates::default();
-        let names: Vec<&str> = self.alarm_names().collect();
+    /// Returns the names of the slot's own alarms that this deploy heeds; none if the operator wants no alarms.
+    fn own_alarms<'a>(&self, slots: &'a Slots, slot: Slot) -> Vec<&'a str> {
+        if self.settings.alarm.iter().any(String::is_empty) { vec![] } else { slots.alarms(slot) }
+    }
+
+    /// Returns what CloudWatch says of these alarms now.
+    pub(super) fn look_at_alarms(&self, names: &[&str]) -> Result<AlarmStates> {
         if names.is_empty() {
-            return Ok(seen);
+            return Ok(AlarmStates::default());
         }
         let call = Call::new(&CLOUDWATCH, "DescribeAlarms").with_list("AlarmNames.member", names.iter().copied());
         let call = call.with_list("AlarmTypes.member", ["MetricAlarm", "CompositeAlarm"]).with("MaxRecords", "100");
         let answer = self.system.aws(call)?;
         let lists = ["MetricAlarms", "CompositeAlarms"].map(|list| format!("DescribeAlarmsResult/{list}"));
         let known: Vec<&Element> = lists.iter().flat_map(|list| answer.list(list)).collect();
-        let is_missing = |name: &&str| !known.iter().any(|alarm| alarm.text("AlarmName") == *name);
-        seen.missing = names.into_iter().filter(is_missing).map(str::to_owned).collect();
-        // An alarm without data says nothing about the machines.
-        let ringing = known.iter().filter(|alarm| alarm.text("StateValue") == "ALARM");
-        let text = |alarm: &Element, name| alarm.text(name).to_owned();
-        let ringing =
-            ringing.map(|alarm| RingingAlarm { name: text(alarm, "AlarmName"), reason: text(alarm, "StateReason") });
-        seen.ringing = ringing.collect();
-        // A composite alarm has none.
-        let periods = known.iter().filter_map(|alarm| {
-            Some((Duration::from_secs(alarm.text("Period").parse().ok()?), text(alarm, "AlarmName")))
-        });
-        seen.longest = periods.max();
-        Ok(seen)
+        let state = |name: &&str| match known.iter().find(|alarm| alarm.text("AlarmName") == *name) {
+            Some(alarm) => AlarmState::read(alarm),
+            None => AlarmState {
+                name: (*name).to_owned(),
+                state: "MISSING".into(),
+                reason: "it does not exist".into(),
+                period: None,
+            },
+        };
+        Ok(AlarmStates(names.iter().map(state).collect()))
     }
 
-    /// Looks at the alarms before anything is changed.
+    /// Looks at the given alarms before anything is changed.
     pub(super) fn check_alarms(&self, found: &mut Findings) -> Result<()> {
-        match self.look_at_alarms() {
+        match self.look_at_alarms(&self.given_alarms()) {
             Ok(seen) => found.alarms = seen,
             Err(error) => found.refused("alarms", error)?,
         }
@@ -91,22 +93,27 @@ impl Deploy {
         slots: &Slots,
         intent: &Intent,
         shares: [u32; 2],
-    ) -> Option<Fault> {
-        let seen = std::mem::take(&mut found.alarms);
+    ) -> Result<Option<Fault>> {
+        let mut seen = std::mem::take(&mut found.alarms);
         let Some(slot) = intent.promoted() else {
             let given = self.settings.of_shares();
             if !given.is_empty() {
                 self.say(&format!("note: no traffic is moved, so these settings have no effect: {}", given.join(", ")));
             }
             seen.faults().for_each(|fault| self.say(&format!("note: {fault}")));
-            return None;
+            return Ok(None);
         };
         let share = shares[slot.index()];
-        if let Some(alarm) = seen.ringing.first().filter(|_| share > 0) {
-            return Some(Fault::new(alarm.text()));
+        match self.look_at_alarms(&self.own_alarms(slots, slot)) {
+            // Without traffic, they still tell of an earlier build.
+            Ok(own) => seen.0.extend(own.0.into_iter().filter(|alarm| share > 0 || !alarm.is_ringing())),
+            Err(error) => found.refused("alarms", error)?,
         }
-        if let Some((period, name)) = seen.longest.as_ref().filter(|(period, _)| *period > self.last_watch()) {
-            let (period, watch) = (spoken(*period), spoken(self.last_watch()));
+        if let Some(alarm) = seen.0.iter().find(|alarm| alarm.is_ringing()).filter(|_| share > 0) {
+            return Ok(Some(Fault::new(alarm.text())));
+        }
+        if let Some((period, name)) = seen.longest().filter(|(period, _)| *period > self.last_watch()) {
+            let (period, watch) = (spoken(period), spoken(self.last_watch()));
             self.say(&format!(
                 "note: alarm {name} has a period of {period}, but all traffic is watched for {watch} only; pass a longer \
                  --watch"
@@ -119,18 +126,26 @@ impl Deploy {
             let here = slots.described(slot);
             found.fault(format!("{here} receives {share} % of the traffic; to roll back: {back}"));
         }
-        None
+        Ok(None)
     }
 
-    /// Returns what the alarms mean now, with the fault of the first one in the state ALARM.
-    pub(super) fn alarms(&self) -> Result<Alarms> {
-        match self.look_at_alarms() {
-            Ok(seen) => Ok(match (seen.ringing.first(), seen.missing.first()) {
-                (Some(alarm), _) => Alarms::Ringing(Fault::new(alarm.text())),
-                // A gate that has gone stops nothing.
-                (None, Some(name)) => Alarms::Ringing(Fault::new(format!("alarm {name} no longer exists"))),
-                (None, None) => Alarms::Quiet,
-            }),
+    /// Returns what the alarms mean now for the build of this slot.
+    pub(super) fn alarms(&self, slots: &Slots, slot: Slot) -> Result<Alarms> {
+        let own = self.own_alarms(slots, slot);
+        match self.look_at_alarms(&[self.given_alarms(), own.clone()].concat()) {
+            Ok(seen) => {
+                let is_own = |alarm: &AlarmState| own.contains(&alarm.name.as_str());
+                let ringing = seen.0.iter().find(|alarm| alarm.is_ringing());
+                Ok(match ringing.or_else(|| seen.0.iter().find(|alarm| alarm.is_missing())) {
+                    None => Alarms::Quiet,
+                    // A gate that has gone stops nothing.
+                    Some(alarm) if alarm.is_missing() => Alarms::Ringing {
+                        fault: Fault::new(format!("alarm {} no longer exists", alarm.name)),
+                        is_own: false,
+                    },
+                    Some(alarm) => Alarms::Ringing { fault: Fault::new(alarm.text()), is_own: is_own(alarm) },
+                })
+            }
             Err(error) if error::class(&error) == Class::Transient => {
                 complain(format!("CloudWatch does not answer, still trying: {error:#}"));
                 Ok(Alarms::Unknown)
@@ -138,19 +153,71 @@ impl Deploy {
             Err(error) => Err(error),
         }
     }
+
+    /// Waits until CloudWatch says what the alarms are, before a slot receives any traffic. The slot's own alarms may still
+    /// tell of an earlier build: they get time to become quiet.
+    ///
+    /// # Errors
+    /// If the operator detaches, or if CloudWatch refuses to answer.
+    pub(super) fn await_alarms(&self, slots: &Slots, slot: Slot) -> Result<Option<Fault>> {
+        let (began, mut is_told) = (Instant::now(), false);
+        loop {
+            match self.alarms(slots, slot)? {
+                Alarms::Quiet => return Ok(None),
+                Alarms::Ringing { fault, is_own: true } if began.elapsed() <= self.health_timeout() => {
+                    if !is_told {
+                        self.say(&format!(
+                            "waiting, because {} receives no traffic yet: {fault}",
+                            slots.described(slot)
+                        ));
+                        is_told = true;
+                    }
+                }
+                Alarms::Ringing { fault, .. } => return Ok(Some(fault)),
+                Alarms::Unknown => {}
+            }
+            self.system.host.stop.wait(self.poll)?;
+        }
+    }
 }
 
 impl AlarmStates {
+    /// Returns the alarms.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &AlarmState> {
+        self.0.iter()
+    }
+
+    /// Returns the longest period, with the alarm's name.
+    fn longest(&self) -> Option<(Duration, &str)> {
+        self.0.iter().filter_map(|alarm| Some((alarm.period?, alarm.name.as_str()))).max()
+    }
+
     /// Returns a fault for each alarm that does not exist, or that is in the state ALARM.
     pub(super) fn faults(&self) -> impl Iterator<Item = String> {
-        let missing = self.missing.iter().map(|name| format!("alarm {name} does not exist in this account and region"));
-        let ringing =
-            self.ringing.iter().map(|alarm| format!("{} (to deploy without alarms: --alarm '')", alarm.text()));
+        let missing = self.0.iter().filter(|alarm| alarm.is_missing());
+        let missing = missing.map(|alarm| format!("alarm {} does not exist in this account and region", alarm.name));
+        let ringing = self.0.iter().filter(|alarm| alarm.is_ringing());
+        let ringing = ringing.map(|alarm| format!("{} (to deploy without alarms: --alarm '')", alarm.text()));
         missing.chain(ringing)
     }
 }
 
-impl RingingAlarm {
+impl AlarmState {
+    fn read(alarm: &Element) -> Self {
+        let text = |name| alarm.text(name).to_owned();
+        let period = alarm.text("Period").parse().ok().map(Duration::from_secs);
+        Self { name: text("AlarmName"), state: text("StateValue"), reason: text("StateReason"), period }
+    }
+
+    fn is_missing(&self) -> bool {
+        self.state == "MISSING"
+    }
+
+    /// Returns whether it is in the state ALARM. One without data says nothing about the machines.
+    fn is_ringing(&self) -> bool {
+        self.state == "ALARM"
+    }
+
     fn text(&self) -> String {
         format!("alarm {} is in the state ALARM: {}", self.name, self.reason)
     }

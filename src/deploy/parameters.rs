@@ -113,6 +113,10 @@ names! {
     SlotOutput {
         /// ARN of the target group.
         Targets = "Targets",
+        /// Name of the alarm of the answers with a status of 5xx.
+        ErrorAlarm = "ErrorAlarm",
+        /// Name of the alarm of the slow answers.
+        ResponseTimeAlarm = "ResponseTimeAlarm",
         /// Name of the Auto Scaling group; its resource in the template has the same name.
         Group = "Group",
     }

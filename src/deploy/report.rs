@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Deploy,
+    alarms::{AlarmState, AlarmStates},
     fleet::{self, ScalingGroup, TargetHealth},
     layout::Slot,
     parameters::SlotParameter,
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     error::{Class, Fault},
-    view::{count, say},
+    view::{complain, count, say},
 };
 
 /// A slot as it is now.
@@ -25,6 +26,7 @@ struct SlotView {
     share: u32,
     group: Option<ScalingGroup>,
     targets: Vec<TargetHealth>,
+    alarms: AlarmStates,
 }
 
 impl Deploy {
@@ -37,9 +39,18 @@ impl Deploy {
                 share,
                 group: slots.group(&self.system, slot)?,
                 targets: slots.targets(&self.system, slot)?,
+                alarms: self.alarms_of(slots, slot),
             })
         };
         Slot::ALL.into_iter().zip(shares).map(view).collect()
+    }
+
+    /// Returns what CloudWatch says of the slot's own alarms; nothing if it does not answer.
+    fn alarms_of(&self, slots: &Slots, slot: Slot) -> AlarmStates {
+        self.look_at_alarms(&slots.alarms(slot)).unwrap_or_else(|error| {
+            complain(format!("CloudWatch does not tell the alarms of {}: {error:#}", slots.described(slot)));
+            AlarmStates::default()
+        })
     }
 
     /// Shows the stack, its slots and machines. Returns 0 if all serving machines run one build and are healthy, 4 while an
@@ -162,6 +173,7 @@ fn exit_code(slots: &Slots, well: bool) -> u8 {
 
 fn slot_json(view: &SlotView, build: impl Fn(&TargetHealth) -> String) -> Value {
     let group = view.group.as_ref();
+    let alarm = |alarm: &AlarmState| json!({ "name": alarm.name, "state": alarm.state, "reason": alarm.reason });
     let target = |target: &TargetHealth| json!({ "id": target.id, "state": target.state, "reason": target.reason, "build": build(target) });
     json!({
         "slot": view.slot.name(),
@@ -171,6 +183,7 @@ fn slot_json(view: &SlotView, build: impl Fn(&TargetHealth) -> String) -> Value 
         "desired": group.map(|group| group.desired),
         "max": group.map(|group| group.max),
         "targets": view.targets.iter().map(target).collect::<Vec<_>>(),
+        "alarms": view.alarms.iter().map(alarm).collect::<Vec<_>>(),
     })
 }
 
@@ -195,5 +208,9 @@ fn show(view: &SlotView, build: impl Fn(&TargetHealth) -> String) {
     let known = |id: &str| view.targets.iter().any(|target| target.id == id);
     for (id, state) in group.machines.iter().filter(|(id, _)| !known(id)) {
         say(format!("         {id}  {state}, not behind the balancer yet"));
+    }
+    for alarm in view.alarms.iter() {
+        let reason = if alarm.state == "OK" { String::new() } else { format!(": {}", alarm.reason) };
+        say(format!("         alarm {}  {}{reason}", alarm.name, alarm.state));
     }
 }

@@ -105,7 +105,7 @@ impl Deploy {
         let wanted = self.grow(slots, slot)?.desired;
         let mut health = self.await_health(slots, slot, present, wanted)?;
         if let (Health::Well, 0) = (&health, *share) {
-            health = self.await_alarms()?;
+            health = self.await_alarms(slots, slot)?.map_or(Health::Well, Health::Sick);
         }
         if let (Health::Well, 0) = (&health, *share) {
             health = self.probe_idle(slots, slot, wanted)?;
@@ -301,22 +301,11 @@ impl Deploy {
         if let Some(healthy) = healthy.filter(|healthy| *healthy < wanted as usize) {
             return Ok(Some(Health::Sick(not_staying(healthy, wanted as usize))));
         }
-        Ok(match self.alarms()? {
-            Alarms::Ringing(fault) => Some(Health::Sick(fault)),
+        Ok(match self.alarms(slots, slot)? {
+            Alarms::Ringing { fault, .. } => Some(Health::Sick(fault)),
             Alarms::Quiet if is_alone && healthy.is_some() => Some(Health::Well),
             Alarms::Quiet | Alarms::Unknown => None,
         })
-    }
-
-    /// Waits until CloudWatch says what the alarms are.
-    fn await_alarms(&self) -> Result<Health> {
-        loop {
-            match self.alarms()? {
-                Alarms::Ringing(fault) => return Ok(Health::Sick(fault)),
-                Alarms::Quiet => return Ok(Health::Well),
-                Alarms::Unknown => self.system.host.stop.wait(self.poll)?,
-            }
-        }
     }
 
     /// Updates the parameters to what is live: all traffic on this slot, the other one small.

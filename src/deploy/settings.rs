@@ -25,6 +25,8 @@ pub const SETTINGS_FILE: &str = "deploy.toml";
 pub const DEFAULT_STACK: &str = "glovo-app";
 /// The largest settings file.
 const MAX_SETTINGS_BYTES: u64 = 1 << 20;
+/// The most alarms that may be named. CloudWatch shows at most 100 at once, and a slot has two of its own.
+const MAX_ALARMS: usize = 98;
 
 /// The settings. Each is also a key of `deploy.toml`, where sets are tables: `set = { jar_url = "…" }`.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -129,7 +131,7 @@ pub struct DeploySettings {
     #[arg(long, value_name = "TIME")]
     pub watch: Option<Span>,
     /// Alarm of CloudWatch that returns the traffic if it rings while the new build is watched; may be repeated. With an empty
-    /// name, the alarms of deploy.toml do not count.
+    /// name, neither the alarms of deploy.toml nor those of the stack count.
     #[arg(long, value_name = "NAME")]
     #[serde(deserialize_with = "one_or_more")]
     pub alarm: Vec<String>,
@@ -396,10 +398,8 @@ impl DeploySettings {
                 .invalid()
         );
         ensure!(
-            self.alarm.len() <= 100,
-            Fault::new("more than 100 alarms are named, the most that CloudWatch shows at once")
-                .hint("name a composite alarm")
-                .invalid()
+            self.alarm.len() <= MAX_ALARMS,
+            Fault::new(format!("more than {MAX_ALARMS} alarms are named")).hint("name a composite alarm").invalid()
         );
         _ = self.probe()?;
         if let (Some(watch), Some(keep)) = (self.watch, self.keep_for) {

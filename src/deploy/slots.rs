@@ -97,6 +97,12 @@ impl Slots {
         }
     }
 
+    /// Returns the names of the alarms that a slot has in its stack.
+    pub fn alarms(&self, slot: Slot) -> Vec<&str> {
+        let named = |output| self.stack(slot)?.outputs.get(&self.layout.output(slot, output)).map(String::as_str);
+        [SlotOutput::ErrorAlarm, SlotOutput::ResponseTimeAlarm].into_iter().filter_map(named).collect()
+    }
+
     /// Returns a slot's machines as the balancer sees them.
     pub fn targets(&self, system: &System, slot: Slot) -> Result<Vec<TargetHealth>> {
         let Some(stack) = self.stack(slot) else { return Ok(vec![]) };

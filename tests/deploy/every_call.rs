@@ -38,7 +38,8 @@ struct Scenario {
 }
 
 fn update(operator: &Operator, more: &[&str]) -> Finished {
-    let arguments = ["update-stack", "--yes", "--pause", "0s", "--health-timeout", "5s"];
+    // With an alarm of the slot, CloudWatch is asked, too.
+    let arguments = ["update-stack", "--yes", "--pause", "0s", "--health-timeout", "5s", "--parameter", "MaxErrors=10"];
     operator.deploy(&[&arguments, more].concat(), &[("BUILD_NUMBER", "2")])
 }
 

@@ -17,6 +17,7 @@ mod hints;
 mod login;
 mod losing;
 mod operator;
+mod own_alarms;
 mod own_user_data;
 mod permissions;
 mod preflight;

@@ -140,7 +140,7 @@ fn other_parameters_of_the_template_can_be_given_and_stay() {
 fn a_parameter_that_the_template_lacks_is_refused() {
     let operator = Operator::new();
     for (strategy, lacks, knows) in [
-        ("blue-green", "VolumeSize", "BlueVolumeSize, DNSRecord"),
+        ("blue-green", "VolumeSize", "BlueVolumeSize, BuildAlarmPeriodSeconds"),
         ("weighted-dns", "KeepCapacity", "VolumeSize"),
         ("compatible", "IpAddressType", "VolumeSize"),
     ] {

@@ -293,3 +293,17 @@ fn both_stacks_go_together() {
     let next = asks(&operator, "diagnose").expect(0);
     let _ = next.says("glovo-bootstrap deploy create-stack --stack glovo-app-blue --strategy weighted-dns");
 }
+
+#[test]
+fn the_own_alarm_of_the_new_stack_sends_all_answers_back() {
+    let operator = serving();
+    operator.content("2");
+    let alarm = "glovo-app-green-ErrorAlarm";
+    // Before any traffic, at 10, 50 and 100 %.
+    let rows = [("OK", ""), ("OK", ""), ("OK", ""), ("ALARM", "slow")];
+    operator.tape.other_world(|world| _ = world.alarms.insert(alarm, rows.into()));
+    let told = deploy(&operator, &["update-stack", "--parameter", "MaxErrors=10"], "2").expect(1);
+    let _ =
+        told.says("alarm glovo-app-green-ErrorAlarm is in the state ALARM").says("all traffic is on blue (build 1)");
+    assert_eq!(moves(&operator.calls())[4..], [["green", "100"], ["blue", "0"], ["blue", "100"], ["green", "0"]]);
+}

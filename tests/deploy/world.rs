@@ -370,6 +370,11 @@ impl World {
 
     fn describe_alarms(&mut self, call: &Call) -> String {
         let names = call.list("AlarmNames.member");
+        let own: Vec<String> =
+            self.groups.keys().flat_map(|slot| self.own_alarms(slot)).map(|(_, alarm)| alarm).collect();
+        let unset = own.iter().filter(|own| names.contains(&own.as_str()) && !self.alarms.contains_key(own.as_str()));
+        let unset: Vec<(bool, String)> =
+            unset.map(|own| (false, text("AlarmName", own) + &text("StateValue", "OK"))).collect();
         let period = if self.alarm_period > 0 { text("Period", &self.alarm_period.to_string()) } else { String::new() };
         let asked = self.alarms.iter_mut().filter(|(name, _)| names.contains(name));
         let alarm = |(name, rows): (&&str, &mut VecDeque<(&str, &str)>)| {
@@ -378,7 +383,8 @@ impl World {
             let (is_composite, name) = (name.starts_with("all-"), text("AlarmName", name));
             (is_composite, name + &text("StateValue", state) + &text("StateReason", reason) + &period)
         };
-        let (composite, metric): (Vec<_>, Vec<_>) = asked.map(alarm).partition(|(is_composite, _)| *is_composite);
+        let (composite, metric): (Vec<_>, Vec<_>) =
+            asked.map(alarm).chain(unset).partition(|(is_composite, _)| *is_composite);
         let list =
             |name, alarms: Vec<(bool, String)>| members(name, "member", alarms.into_iter().map(|(_, alarm)| alarm));
         list("CompositeAlarms", composite) + &list("MetricAlarms", metric)

@@ -55,7 +55,7 @@ impl Deploy {
             let kind = settings.instance_type.as_deref().unwrap_or_default();
             preflight::quota(&mut found, self, kind, size.desired)?;
         }
-        let condemned = self.judge_alarms(&mut found, slots, &intent, shares);
+        let condemned = self.judge_alarms(&mut found, slots, &intent, shares)?;
         found.check()?;
         // A stack that gets a new build takes over the parameters of the stack that serves; else each keeps its own.
         let is_other = current.is_some_and(|current| current.name != self.stack_of(slot));

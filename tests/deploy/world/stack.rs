@@ -181,9 +181,18 @@ impl World {
             outputs.push((format!("{slot}Targets"), targets.clone()));
             if self.groups.contains_key(slot) {
                 outputs.push((format!("{slot}Group"), self.group_name(slot)));
+                outputs.extend(self.own_alarms(slot));
             }
         }
         outputs
+    }
+
+    /// Returns the outputs of the alarms that a slot's stack has, each with the alarm's name.
+    pub(super) fn own_alarms(&self, slot: &str) -> Vec<(String, String)> {
+        let is_set = |name: &str| self.parameters.get(name).is_some_and(|value| !value.is_empty());
+        let all = [("MaxErrors", "ErrorAlarm"), ("MaxResponseTime", "ResponseTimeAlarm")];
+        let set = all.into_iter().filter(|(parameter, _)| is_set(parameter));
+        set.map(|(_, alarm)| (format!("{slot}{alarm}"), format!("{}-{slot}{alarm}", self.name))).collect()
     }
 
     fn describe(&mut self) -> String {
