@@ -158,6 +158,16 @@ def ssh_closed_to_the_world(template):
             yield f"{group}: {json.dumps(rule)}"
 
 
+def refreshed_groups_wait_for_a_hook(template):
+    """An instance refresh waits for no signal: without a hook, a machine that is not set up gets traffic."""
+    for name, group in template["Resources"].items():
+        if "AutoScalingInstanceRefresh" not in group.get("UpdatePolicy", {}):
+            continue
+        hooks = group["Properties"].get("LifecycleHookSpecificationList", [])
+        if not any(hook["LifecycleTransition"] == "autoscaling:EC2_INSTANCE_LAUNCHING" and hook.get("DefaultResult") == "ABANDON" for hook in hooks):
+            yield name
+
+
 def no_region_or_partition_written_down(template):
     for match in re.finditer(r"arn:aws[a-z-]*:|\b(us|eu|ap|cn|ca|sa)-[a-z]+-\d\b", json.dumps(template)):
         yield match.group()
@@ -202,6 +212,7 @@ RULES = [
     encrypted_volumes,
     instances_closed_to_the_world,
     ssh_closed_to_the_world,
+    refreshed_groups_wait_for_a_hook,
     no_region_or_partition_written_down,
     ascii_only,
     parameters_described,

@@ -44,7 +44,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use self::{
-    artifacts::Artifacts,
+    artifacts::{Artifacts, OutcomeTarget},
     layout::{Layout, Slot},
     parameters::SlotOutput,
     prepare::{Intent, Prepared},
@@ -146,6 +146,13 @@ impl Deploy {
         self.layout().stack_of(self.name(), slot)
     }
 
+    /// Returns what waits for the outcome of the first run of a slot's machines.
+    fn outcome_target(&self, slot: Slot) -> OutcomeTarget {
+        let stack = self.stack_of(slot);
+        let hook = self.shape().launch_hook(&stack);
+        OutcomeTarget { stack, resource: self.layout().output(slot, SlotOutput::Group), hook }
+    }
+
     /// Returns the names of the selected stacks: the named one, or both stacks of the deployment.
     pub fn stacks(&self) -> Result<Vec<String>> {
         if !self.is_one_of_several() || self.name() != self.stack {
@@ -226,8 +233,7 @@ impl Deploy {
     /// Returns the template and the user-data of a first build, and what must be uploaded for it. Asks AWS nothing.
     pub fn render(&self) -> Result<(String, String, Vec<Upload>)> {
         let artifacts = Artifacts::collect(&self.settings, &self.stack, self.texts.as_ref())?;
-        let group = self.layout().output(Slot::Blue, SlotOutput::Group);
-        let user_data = artifacts.user_data(&self.stack_of(Slot::Blue), &group, MAX_USER_DATA_BYTES)?;
+        let user_data = artifacts.user_data(&self.outcome_target(Slot::Blue), MAX_USER_DATA_BYTES)?;
         let slots = [(Slot::Blue, user_data.clone()), (Slot::Green, String::new())];
         Ok((
             template::with_user_data(self.shape().template(), self.shape().layout(), &slots)?,

@@ -4,7 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{Deploy, layout::Slot, parameters::SlotParameter, preflight::Findings, prepare::Intent, slots::Slots};
+use super::{
+    Deploy,
+    layout::Slot,
+    parameters::{Parameter, SlotOutput, SlotParameter},
+    preflight::Findings,
+    prepare::Intent,
+    slots::Slots,
+};
 use crate::{
     aws::{answer::Element, query::Call, service::CLOUDWATCH},
     error::{self, Class, Fault},
@@ -51,7 +58,7 @@ impl Deploy {
 
     /// Returns the names of the slot's own alarms that this deploy heeds; none if the operator wants no alarms.
     fn own_alarms<'a>(&self, slots: &'a Slots, slot: Slot) -> Vec<&'a str> {
-        if self.settings.alarm.iter().any(String::is_empty) { vec![] } else { slots.alarms(slot) }
+        if self.settings.alarm.iter().any(String::is_empty) { vec![] } else { slots.alarm_names(slot) }
     }
 
     /// Returns what CloudWatch says of these alarms now.
@@ -127,6 +134,31 @@ impl Deploy {
             found.fault(format!("{here} receives {share} % of the traffic; to roll back: {back}"));
         }
         Ok(None)
+    }
+
+    /// Makes faults of all alarms that ring or are missing before anything is changed: they look at the machines that serve,
+    /// and would stop an update that replaces these.
+    pub(super) fn judge_all_alarms(&self, found: &mut Findings, slots: &Slots, slot: Slot) -> Result<()> {
+        let given = std::mem::take(&mut found.alarms);
+        given.faults().for_each(|fault| found.fault(fault));
+        // A threshold that this command removes takes its alarm along.
+        let goes = |alarm: &&(SlotOutput, &str)| {
+            let threshold =
+                if alarm.0 == SlotOutput::ErrorAlarm { Parameter::MaxErrors } else { Parameter::MaxResponseTime };
+            self.settings.parameter.iter().any(|pair| pair.strip_prefix(threshold.name()) == Some("="))
+        };
+        let own: Vec<&str> = slots.alarms(slot).iter().filter(|alarm| !goes(alarm)).map(|(_, name)| *name).collect();
+        match self.look_at_alarms(&own) {
+            Ok(own) => {
+                let without = "--parameter MaxErrors= --parameter MaxResponseTime=";
+                let faults =
+                    own.0.iter().filter(|alarm| alarm.is_ringing() || alarm.is_missing()).map(AlarmState::text);
+                faults
+                    .for_each(|text| found.fault(format!("{text} (to deploy without alarms of the stack: {without})")));
+                Ok(())
+            }
+            Err(error) => found.refused("alarms", error),
+        }
     }
 
     /// Returns what the alarms mean now for the build of this slot.
@@ -219,6 +251,6 @@ impl AlarmState {
     }
 
     fn text(&self) -> String {
-        format!("alarm {} is in the state ALARM: {}", self.name, self.reason)
+        format!("alarm {} is in the state {}: {}", self.name, self.state, self.reason)
     }
 }

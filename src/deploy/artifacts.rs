@@ -17,6 +17,7 @@ use crate::{
     fetch::{pin::pinned, source::Source},
     host::root::trusted::Trusted,
     manifest::texts::Texts,
+    notify::verdict::Hook,
     system::System,
     user_data::{self, Agent},
     value::{AbsPath, Sha256},
@@ -229,14 +230,27 @@ impl Artifacts {
         self.given.is_none()
     }
 
-    /// Returns user-data of at most so many bytes for machines that signal for this resource of the stack. A longer one is
-    /// returned, too: the caller knows what to do about it.
-    pub fn user_data(&self, stack: &str, resource: &str, max_bytes: usize) -> Result<String> {
+    /// Returns user-data of at most so many bytes for machines that tell this target their outcome. A longer one is returned,
+    /// too: the caller knows what to do about it.
+    ///
+    /// # Errors
+    /// If the operator's own user-data is to complete a lifecycle hook.
+    pub fn user_data(&self, target: &OutcomeTarget, max_bytes: usize) -> Result<String> {
+        let OutcomeTarget { stack, resource, hook } = target;
         match (&self.given, &self.agent) {
+            (Some(_), _) if hook.is_some() => Err(Fault::new(
+                "with this strategy, cloud_init_path cannot be used: the machines must complete a lifecycle hook",
+            )
+            .hint("put the script into a step: the kind `command` runs it; or use --strategy blue-green")
+            .invalid()
+            .into()),
             (Some(text), _) if has_room_for_signal(text, max_bytes) => Ok(user_data::signalling(text, stack, resource)),
             (Some(text), _) => Ok(text.clone()),
             (None, Some(agent)) => {
                 let mut arguments = vec!["--signal".into(), format!("{stack}/{resource}")];
+                if let Some(hook) = hook {
+                    arguments.extend(["--lifecycle-hook".into(), hook.to_string()]);
+                }
                 arguments.extend(self.arguments.iter().cloned());
                 let script = user_data::script(agent, &arguments, Some((stack, resource)))?;
                 if script.len() <= max_bytes { Ok(script) } else { user_data::script(agent, &arguments, None) }
@@ -254,6 +268,16 @@ impl Artifacts {
         }
         Ok(())
     }
+}
+
+/// What waits for the outcome of a machine's first run.
+pub struct OutcomeTarget {
+    /// The stack's name.
+    pub stack: String,
+    /// The resource in its template.
+    pub resource: String,
+    /// The lifecycle hook that keeps the machine out of its group until then, if there is one.
+    pub hook: Option<Hook>,
 }
 
 /// Where artifacts go.

@@ -7,8 +7,9 @@ use anyhow::Result;
 use super::{
     Deploy,
     event::{GROUP_TYPE, StackEvent},
-    fleet,
+    fleet::{self, RefreshState},
 };
+use crate::notify::block::Block;
 
 /// The machines are looked at once in so many looks at the events: consoles change slowly, and EC2 limits the calls.
 const LOOKS_PER_QUESTION: u32 = 5;
@@ -19,6 +20,8 @@ pub(super) struct Board {
     /// The groups that CloudFormation waits for.
     groups: BTreeSet<String>,
     signalled: BTreeSet<String>,
+    /// The machines whose first run has not ended, as far as is known.
+    unready: BTreeSet<String>,
     told: BTreeMap<String, String>,
     looks: u32,
 }
@@ -41,33 +44,81 @@ impl Board {
 
     /// Returns the machines that have not signalled.
     pub(super) fn silent(&self) -> Vec<String> {
-        self.told.keys().filter(|machine| !self.signalled.contains(*machine)).cloned().collect()
+        self.unready.difference(&self.signalled).cloned().collect()
     }
 
-    /// Shows what has changed. A question that fails does not end the watch.
-    pub(super) fn look(&mut self, deploy: &Deploy) {
+    /// Shows what has changed, and returns the machines whose failure no signal tells. A question that fails does not end
+    /// the watch.
+    pub(super) fn look(&mut self, deploy: &Deploy) -> Vec<String> {
         self.looks += 1;
         if self.groups.is_empty() || !self.looks.is_multiple_of(LOOKS_PER_QUESTION) {
-            return;
+            return vec![];
         }
-        if let Err(error) = self.tell(deploy) {
+        let told = if deploy.shape().launch_hook(&deploy.stack).is_some() {
+            self.tell_refresh(deploy)
+        } else {
+            self.tell(deploy).map(|()| vec![])
+        };
+        told.unwrap_or_else(|error| {
             tracing::debug!("the machines' progress cannot be read: {error:#}");
+            vec![]
+        })
+    }
+
+    /// Shows how far the instance refreshes and the launched machines are; returns the machines that failed.
+    fn tell_refresh(&mut self, deploy: &Deploy) -> Result<Vec<String>> {
+        let mut failed = vec![];
+        for group in self.groups.clone() {
+            // The refresh of an earlier update has ended before this one begins.
+            let is_new = |refresh: &RefreshState| !refresh.has_ended() || self.told.contains_key(&group);
+            if let Some(refresh) = fleet::refresh(&deploy.system, &group)?.filter(is_new) {
+                let reason = if refresh.reason.is_empty() { String::new() } else { format!(": {}", refresh.reason) };
+                let percent = if refresh.percent.is_empty() { "0" } else { &refresh.percent };
+                let now = format!("{percent} % of the machines are replaced, {}{reason}", refresh.status);
+                self.say(deploy, "instance refresh of", &group, now);
+            }
+            for (machine, state) in
+                fleet::groups(&deploy.system, &[&group])?.into_iter().flat_map(|group| group.machines)
+            {
+                // A machine that was there before is none whose first run is waited for.
+                if state.starts_with("Pending") {
+                    _ = self.unready.insert(machine.clone());
+                } else if state == "InService" {
+                    _ = self.unready.remove(&machine);
+                }
+                if !self.unready.contains(&machine) {
+                    self.say(deploy, "machine", &machine, state);
+                    continue;
+                }
+                let console = fleet::console(&deploy.system, &machine).unwrap_or_default();
+                self.say(deploy, "machine", &machine, step(&console).unwrap_or_else(|| format!("booting ({state})")));
+                if Block::find(&console).is_some() {
+                    failed.push(machine);
+                }
+            }
+        }
+        Ok(failed)
+    }
+
+    /// Shows the state of something if it has changed.
+    fn say(&mut self, deploy: &Deploy, what: &str, name: &str, now: String) {
+        if self.told.get(name) != Some(&now) {
+            deploy.say(&format!("          {what} {name}: {now}"));
+            _ = self.told.insert(name.to_owned(), now);
         }
     }
 
     fn tell(&mut self, deploy: &Deploy) -> Result<()> {
         let names: Vec<&str> = self.groups.iter().map(String::as_str).collect();
         for (machine, state) in fleet::groups(&deploy.system, &names)?.into_iter().flat_map(|group| group.machines) {
+            _ = self.unready.insert(machine.clone());
             let now = if self.signalled.contains(&machine) {
                 "signalled".to_owned()
             } else {
                 let console = fleet::console(&deploy.system, &machine).unwrap_or_default();
                 step(&console).unwrap_or_else(|| format!("booting ({state})"))
             };
-            if self.told.get(&machine) != Some(&now) {
-                deploy.say(&format!("          machine {machine}: {now}"));
-                _ = self.told.insert(machine, now);
-            }
+            self.say(deploy, "machine", &machine, now);
         }
         Ok(())
     }

@@ -114,6 +114,38 @@ pub fn unschedule(system: &System, group: &str) -> Result<bool> {
     }
 }
 
+/// The state of an instance refresh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefreshState {
+    /// `Pending`, `InProgress`, `Baking`, `Successful`, `Failed` …
+    pub status: String,
+    /// Why it has this status, or what it waits for; often empty.
+    pub reason: String,
+    /// The machines that are replaced, in percent; empty before the first one.
+    pub percent: String,
+}
+
+impl RefreshState {
+    /// Returns whether it does nothing more.
+    pub fn has_ended(&self) -> bool {
+        ["Successful", "Failed", "Cancelled", "RollbackSuccessful", "RollbackFailed"].contains(&self.status.as_str())
+    }
+}
+
+/// Returns the newest instance refresh of a group.
+/// <https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeInstanceRefreshes.html>
+pub fn refresh(system: &System, group: &str) -> Result<Option<RefreshState>> {
+    let call = Call::new(&AUTO_SCALING, "DescribeInstanceRefreshes").with("AutoScalingGroupName", group);
+    let answer = system.aws(call.with("MaxRecords", "1"))?;
+    let newest = answer.list("DescribeInstanceRefreshesResult/InstanceRefreshes").next();
+    let text = |refresh: &Element, name| refresh.text(name).to_owned();
+    Ok(newest.map(|refresh| RefreshState {
+        status: text(refresh, "Status"),
+        reason: text(refresh, "StatusReason"),
+        percent: text(refresh, "PercentageComplete"),
+    }))
+}
+
 /// Returns the machines behind a target group.
 pub fn targets(system: &System, target_group: &str) -> Result<Vec<TargetHealth>> {
     let call = Call::new(&BALANCING, "DescribeTargetHealth").with("TargetGroupArn", target_group);

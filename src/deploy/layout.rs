@@ -74,6 +74,11 @@ impl Layout {
         }
     }
 
+    /// Returns the name of a slot as a person reads it; one group is no slot.
+    pub fn slot_name(self, slot: Slot) -> &'static str {
+        if self == Self::OneSlot { "group" } else { slot.name() }
+    }
+
     /// Returns the deployment's name, given this name or that of one of its stacks.
     pub fn base_name(self, stack: &str) -> &str {
         let strip = |slot: Slot| stack.strip_suffix(slot.suffix());

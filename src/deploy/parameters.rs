@@ -53,6 +53,10 @@ names! {
         ArtifactPrefix = "ArtifactPrefix",
         /// Number of machines that the slot without traffic keeps.
         KeepCapacity = "KeepCapacity",
+        /// Most answers with a status of 5xx in a period; empty for no alarm.
+        MaxErrors = "MaxErrors",
+        /// Seconds that a tenth of the answers may take; empty for no alarm.
+        MaxResponseTime = "MaxResponseTime",
         /// Key of the header that leads a request to a slot.
         ProbeKey = "ProbeKey",
     }

@@ -21,9 +21,10 @@ use crate::{error::Fault, value::spoken};
 const START_TIME: Duration = Duration::from_mins(3);
 
 impl Deploy {
-    /// Returns the name of the group that an update is to replace: that of the slot that gets another build.
+    /// Returns the name of the group that an update is to replace: that of the slot that gets another build. `None` also where
+    /// CloudFormation replaces the machines in their group.
     pub(super) fn group_to_replace(&self, prepared: &Prepared) -> Option<String> {
-        let stack = prepared.current.as_ref()?;
+        let stack = prepared.current.as_ref().filter(|stack| self.shape().launch_hook(&stack.name).is_none())?;
         let gets_build = |slot: &&Slot| {
             let build = self.layout().parameter(**slot, SlotParameter::Build);
             let wanted = prepared.wanted.parameters.get(&build);

@@ -21,7 +21,7 @@ use crate::{
 
 /// A slot as it is now.
 struct SlotView {
-    slot: Slot,
+    name: &'static str,
     build: String,
     share: u32,
     group: Option<ScalingGroup>,
@@ -34,7 +34,7 @@ impl Deploy {
         let shares = self.shape().shares(&self.system, slots)?;
         let view = |(slot, share): (Slot, u32)| {
             Ok(SlotView {
-                slot,
+                name: self.layout().slot_name(slot),
                 build: slots.parameter(slot, SlotParameter::Build).to_owned(),
                 share,
                 group: slots.group(&self.system, slot)?,
@@ -42,12 +42,12 @@ impl Deploy {
                 alarms: self.alarms_of(slots, slot),
             })
         };
-        Slot::ALL.into_iter().zip(shares).map(view).collect()
+        self.layout().slots().iter().copied().zip(shares).map(view).collect()
     }
 
     /// Returns what CloudWatch says of the slot's own alarms; nothing if it does not answer.
     fn alarms_of(&self, slots: &Slots, slot: Slot) -> AlarmStates {
-        self.look_at_alarms(&slots.alarms(slot)).unwrap_or_else(|error| {
+        self.look_at_alarms(&slots.alarm_names(slot)).unwrap_or_else(|error| {
             complain(format!("CloudWatch does not tell the alarms of {}: {error:#}", slots.described(slot)));
             AlarmStates::default()
         })
@@ -176,7 +176,7 @@ fn slot_json(view: &SlotView, build: impl Fn(&TargetHealth) -> String) -> Value 
     let alarm = |alarm: &AlarmState| json!({ "name": alarm.name, "state": alarm.state, "reason": alarm.reason });
     let target = |target: &TargetHealth| json!({ "id": target.id, "state": target.state, "reason": target.reason, "build": build(target) });
     json!({
-        "slot": view.slot.name(),
+        "slot": view.name,
         "build": view.build,
         "share": view.share,
         "min": group.map(|group| group.min),
@@ -188,7 +188,7 @@ fn slot_json(view: &SlotView, build: impl Fn(&TargetHealth) -> String) -> Value 
 }
 
 fn show(view: &SlotView, build: impl Fn(&TargetHealth) -> String) {
-    let name = view.slot.name();
+    let name = view.name;
     let Some(group) = &view.group else {
         say(format!("  {name:5}  empty"));
         return;

@@ -121,10 +121,12 @@ pub struct DeploySettings {
     #[arg(long, value_name = "NAME=VALUE")]
     #[serde(deserialize_with = "pairs")]
     pub parameter: Vec<String>,
-    /// Shares of the traffic, in percent, that the new build receives one after the other. Default: 10,50,100.
+    /// Shares of the traffic, in percent, that the new build receives one after the other; with instance-refresh, shares of the
+    /// machines. Default: 10,50,100.
     #[arg(long, value_name = "PERCENT,…", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=100))]
     pub shift: Vec<u8>,
-    /// How long each share is watched. Default: 30s; with weighted-dns 2m, because resolvers keep an answer for a minute.
+    /// How long each share is watched. Default: 30s; with weighted-dns 2m, because resolvers keep an answer for a minute; with
+    /// instance-refresh as the stack has it, 2m at first.
     #[arg(long, value_name = "TIME")]
     pub pause: Option<Span>,
     /// How long the new build is watched with all traffic. If a machine gets unhealthy, the traffic returns. Default: the pause.

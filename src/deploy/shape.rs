@@ -16,7 +16,7 @@ use super::{
     slots::Slots,
     stack::{ParameterValue, Stack},
 };
-use crate::{error::Fault, system::System};
+use crate::{error::Fault, notify::verdict::Hook, system::System};
 
 /// All that differs between shapes.
 pub(super) trait Shape: fmt::Debug + Sync {
@@ -52,6 +52,12 @@ pub(super) trait Shape: fmt::Debug + Sync {
         _wanted: &BTreeMap<String, ParameterValue>,
     ) -> Result<()> {
         Ok(())
+    }
+
+    /// Returns the lifecycle hook that a new machine completes, where CloudFormation waits for it: it replaces the machines in
+    /// their group then, by an instance refresh. `None` where it replaces the group, and waits for signals.
+    fn launch_hook(&self, _stack: &str) -> Option<Hook> {
+        None
     }
 
     /// Returns the share of the traffic, in percent, of each slot.
@@ -108,6 +114,7 @@ macro_rules! shapes {
 shapes! {
     listener::Listener,
     one_group::OneGroup,
+    instance_refresh::InstanceRefresh,
     dns_records::DnsRecords,
 }
 

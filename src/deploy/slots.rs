@@ -86,7 +86,7 @@ impl Slots {
 
     /// Returns a slot with its build, in words.
     pub fn described(&self, slot: Slot) -> String {
-        format!("{} (build {})", slot.name(), self.parameter(slot, SlotParameter::Build))
+        format!("{} (build {})", self.layout.slot_name(slot), self.parameter(slot, SlotParameter::Build))
     }
 
     /// Returns a slot's group; `None` if the slot is empty.
@@ -97,10 +97,18 @@ impl Slots {
         }
     }
 
-    /// Returns the names of the alarms that a slot has in its stack.
-    pub fn alarms(&self, slot: Slot) -> Vec<&str> {
-        let named = |output| self.stack(slot)?.outputs.get(&self.layout.output(slot, output)).map(String::as_str);
+    /// Returns the alarms that a slot has in its stack, each with its name.
+    pub fn alarms(&self, slot: Slot) -> Vec<(SlotOutput, &str)> {
+        let named = |output| {
+            let name = self.stack(slot)?.outputs.get(&self.layout.output(slot, output))?;
+            Some((output, name.as_str()))
+        };
         [SlotOutput::ErrorAlarm, SlotOutput::ResponseTimeAlarm].into_iter().filter_map(named).collect()
+    }
+
+    /// Returns the names of the alarms that a slot has in its stack.
+    pub fn alarm_names(&self, slot: Slot) -> Vec<&str> {
+        self.alarms(slot).into_iter().map(|(_, name)| name).collect()
     }
 
     /// Returns a slot's machines as the balancer sees them.

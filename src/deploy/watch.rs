@@ -144,7 +144,9 @@ impl<'a> Watch<'a> {
         for event in self.fresh()? {
             self.show(&event);
         }
-        self.board.look(self.deploy);
+        for machine in self.board.look(self.deploy) {
+            self.explain(&machine, "");
+        }
         Ok(stack.filter(|stack| stack.state.condition != Condition::Busy))
     }
 
@@ -283,6 +285,9 @@ pub(super) fn aftermath(deploy: &Deploy, stack: &str) -> Result<Aftermath> {
         // Without a signal, the machines of a group that still exists are asked.
         let groups = if names.is_empty() { vec![] } else { fleet::groups(&deploy.system, &names)? };
         let of = groups.into_iter().flat_map(|group| group.machines);
+        // A group whose machines are replaced has others that serve.
+        let has_others = deploy.shape().launch_hook(&deploy.stack).is_some();
+        let of = of.filter(|(_, state)| !(has_others && state == "InService"));
         machines.extend(of.map(|(machine, _)| FailedMachine::new(&machine, "")));
     }
     for machine in &mut machines {

@@ -24,6 +24,7 @@ mod preflight;
 mod preview;
 mod probing;
 mod proving;
+mod refreshing;
 mod replacing;
 mod reporting;
 mod role;

@@ -58,6 +58,13 @@ impl Operator {
         operator
     }
 
+    /// Returns the same operator for a stack of one group whose machines are replaced.
+    pub fn refreshing() -> Self {
+        let operator = Self::with(vec![World::of_one_slot("glovo-app")]);
+        operator.world(|world| world.is_refreshed = true);
+        operator
+    }
+
     fn with(worlds: Vec<World>) -> Self {
         let operator = Self { sandbox: Sandbox::new(), tape: Tape::start(worlds) };
         operator.content("1");

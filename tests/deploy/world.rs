@@ -3,12 +3,14 @@
 
 mod stack;
 mod stores;
+mod watching;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use self::stores::Stores;
+pub use self::watching::Refresh;
 use crate::tape::Call;
 
 pub const LISTENER: &str = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:listener/app/glovo-app/1/2";
@@ -63,6 +65,10 @@ pub struct World {
     pub template: String,
     /// Whether it is behind a classic load balancer, without a listener.
     pub is_classic: bool,
+    /// Whether CloudFormation replaces the machines in their group.
+    pub is_refreshed: bool,
+    /// What each look at the group's instance refresh finds. The first one is what was before.
+    pub refreshes: VecDeque<Refresh>,
     /// The output `Url`; without it, the stack has none.
     pub url: String,
     /// The events, oldest first.
@@ -132,6 +138,8 @@ impl Default for World {
             parameters: BTreeMap::new(),
             template: String::new(),
             is_classic: false,
+            is_refreshed: false,
+            refreshes: VecDeque::new(),
             url: String::new(),
             events: vec![],
             scenes: VecDeque::new(),
@@ -263,6 +271,7 @@ impl World {
             "DescribeAlarms" => self.describe_alarms(call),
             "DescribeAutoScalingGroups"
             | "UpdateAutoScalingGroup"
+            | "DescribeInstanceRefreshes"
             | "PutScheduledUpdateGroupAction"
             | "DeleteScheduledAction"
             | "DescribeListeners"
@@ -368,28 +377,6 @@ impl World {
         xml("ListHostedZonesByNameResponse", &(page + &more))
     }
 
-    fn describe_alarms(&mut self, call: &Call) -> String {
-        let names = call.list("AlarmNames.member");
-        let own: Vec<String> =
-            self.groups.keys().flat_map(|slot| self.own_alarms(slot)).map(|(_, alarm)| alarm).collect();
-        let unset = own.iter().filter(|own| names.contains(&own.as_str()) && !self.alarms.contains_key(own.as_str()));
-        let unset: Vec<(bool, String)> =
-            unset.map(|own| (false, text("AlarmName", own) + &text("StateValue", "OK"))).collect();
-        let period = if self.alarm_period > 0 { text("Period", &self.alarm_period.to_string()) } else { String::new() };
-        let asked = self.alarms.iter_mut().filter(|(name, _)| names.contains(name));
-        let alarm = |(name, rows): (&&str, &mut VecDeque<(&str, &str)>)| {
-            let row = if rows.len() > 1 { rows.pop_front() } else { rows.front().copied() };
-            let (state, reason) = row.unwrap_or(("OK", ""));
-            let (is_composite, name) = (name.starts_with("all-"), text("AlarmName", name));
-            (is_composite, name + &text("StateValue", state) + &text("StateReason", reason) + &period)
-        };
-        let (composite, metric): (Vec<_>, Vec<_>) =
-            asked.map(alarm).chain(unset).partition(|(is_composite, _)| *is_composite);
-        let list =
-            |name, alarms: Vec<(bool, String)>| members(name, "member", alarms.into_iter().map(|(_, alarm)| alarm));
-        list("CompositeAlarms", composite) + &list("MetricAlarms", metric)
-    }
-
     fn describe_certificate(&self) -> String {
         let (status, names) = &self.certificate;
         serde_json::json!({ "Certificate": {
@@ -427,10 +414,15 @@ impl World {
                         + &text("MinSize", &group.min.to_string())
                         + &text("DesiredCapacity", &group.desired.to_string())
                         + &text("MaxSize", &group.max.to_string())
-                        + &members("Instances", "member", group.machines.iter().map(machine))
+                        + &members(
+                            "Instances",
+                            "member",
+                            group.machines.iter().map(machine).chain(self.refreshed_machines()),
+                        )
                 };
                 members("AutoScalingGroups", "member", groups.map(group))
             }
+            "DescribeInstanceRefreshes" => self.describe_refreshes(),
             "UpdateAutoScalingGroup" => {
                 let name = self.name;
                 let (slot, group) = self.group_of(call);

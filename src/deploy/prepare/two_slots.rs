@@ -11,7 +11,7 @@ use crate::{
         artifacts::Artifacts,
         fleet::ScalingGroup,
         layout::Slot,
-        parameters::{Parameter, SlotOutput, SlotParameter},
+        parameters::{Parameter, SlotParameter},
         preflight, rollout,
         settings::DeploySettings,
         slots::{Slots, active},
@@ -228,7 +228,7 @@ impl Deploy {
 
     /// Returns the wanted user-data of a slot's machines.
     fn user_data(&self, slot: Slot, artifacts: &Artifacts) -> Result<String> {
-        artifacts.user_data(&self.stack_of(slot), &self.layout().output(slot, SlotOutput::Group), MAX_USER_DATA_BYTES)
+        artifacts.user_data(&self.outcome_target(slot), MAX_USER_DATA_BYTES)
     }
 
     /// Returns the current user-data of the slots.

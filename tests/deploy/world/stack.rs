@@ -153,7 +153,7 @@ impl World {
             let group = self.groups.entry(slot).or_default();
             if is_changed("VersionId") {
                 // A group without machines is updated in place.
-                let is_replaced = !is_new && !loses && !group.machines.is_empty();
+                let is_replaced = !self.is_refreshed && !is_new && !loses && !group.machines.is_empty();
                 group.replaced += usize::from(is_replaced);
                 group.machines.clear();
             }
@@ -185,14 +185,6 @@ impl World {
             }
         }
         outputs
-    }
-
-    /// Returns the outputs of the alarms that a slot's stack has, each with the alarm's name.
-    pub(super) fn own_alarms(&self, slot: &str) -> Vec<(String, String)> {
-        let is_set = |name: &str| self.parameters.get(name).is_some_and(|value| !value.is_empty());
-        let all = [("MaxErrors", "ErrorAlarm"), ("MaxResponseTime", "ResponseTimeAlarm")];
-        let set = all.into_iter().filter(|(parameter, _)| is_set(parameter));
-        set.map(|(_, alarm)| (format!("{slot}{alarm}"), format!("{}-{slot}{alarm}", self.name))).collect()
     }
 
     fn describe(&mut self) -> String {

@@ -1,0 +1,173 @@
+//! The strategy `instance-refresh`: one group whose machines are replaced part by part.
+
+use crate::{
+    operator::Operator,
+    sandbox::Finished,
+    tape::{changes, of},
+    world::{Event, Refresh, Scene},
+};
+
+const GROUP: &str = "AWS::AutoScaling::AutoScalingGroup";
+const BUSY: &str = "UPDATE_IN_PROGRESS";
+const CONSOLE: &str = "\
+-----BEGIN GLOVO-BOOTSTRAP FAILURE-----\r
+instance: i-new\r
+step: copy_http_resources\r
+error: fetching https://jars.example.com/app-2.jar\r
+caused by: the server answered 404 Not Found\r
+hint: check the URL, or that the file was uploaded\r
+-----END GLOVO-BOOTSTRAP FAILURE-----\r
+";
+
+fn deploy(operator: &Operator, arguments: &[&str], build: &str) -> Finished {
+    let arguments = operator.with_agent(&[arguments, &["--strategy", "instance-refresh"]].concat());
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    operator.deploy(&arguments, &[("BUILD_NUMBER", build), ("CLOUD_INIT_PATH", "")])
+}
+
+fn ask(operator: &Operator, verb: &str) -> Finished {
+    operator.deploy(&[verb, "--strategy", "instance-refresh"], &[("CLOUD_INIT_PATH", "")])
+}
+
+/// Returns an operator whose group has build 1.
+fn serving() -> Operator {
+    let operator = Operator::refreshing();
+    let _ = deploy(&operator, &["create-stack", "--yes"], "1").expect(0);
+    drop(operator.calls());
+    operator
+}
+
+/// Has the next update last for so many looks at the machines, and then end like this.
+fn lasting(operator: &Operator, looks: usize, end: Vec<Scene>) {
+    let begin = Scene(BUSY, vec![("Group", GROUP, BUSY, "")]);
+    // Each fifth look at the stack is one at its machines.
+    let wait = (0..looks * 5).map(|_| Scene(BUSY, vec![]));
+    operator.world(|world| world.plot = std::iter::once(begin).chain(wait).chain(end).collect());
+}
+
+#[test]
+fn the_machines_of_a_first_build_complete_the_hook_and_signal() {
+    let operator = Operator::refreshing();
+    let _ = deploy(&operator, &["create-stack", "--yes"], "1")
+        .expect(0)
+        .says("build 1: a new stack with one group")
+        .says("  group  build 1, 100 % of the traffic, 2 machines")
+        .says("every serving target runs build 1");
+    let calls = operator.calls();
+    let made = of(&calls, "CreateChangeSet")[0];
+    let body = made.get("TemplateBody");
+    assert!(body.contains("--lifecycle-hook") && body.contains("glovo-app/converged"), "{body}");
+    assert!(
+        body.contains("AutoScalingGroupName: !Ref AWS::StackName") && body.contains("LifecycleHookName: converged")
+    );
+    assert_eq!(made.parameter("CheckpointPercentages"), None, "the template's default");
+}
+
+#[test]
+fn an_update_replaces_the_machines_in_their_group() {
+    let operator = serving();
+    lasting(&operator, 4, vec![Scene("UPDATE_COMPLETE", vec![])]);
+    operator.world(|world| {
+        world.refreshes = [
+            Refresh("Successful", "100", "", vec![]),
+            Refresh("Successful", "100", "an earlier one", vec![]),
+            Refresh("InProgress", "", "", vec![("i-new", "Pending:Wait")]),
+            Refresh("InProgress", "50", "Waiting for the checkpoint delay", vec![("i-new", "InService")]),
+            Refresh("Baking", "100", "", vec![]),
+        ]
+        .into();
+    });
+    let told = deploy(&operator, &["update-stack", "--yes"], "2")
+        .expect(0)
+        .says("build 1 → 2: Auto Scaling replaces the machines part by part, new ones first")
+        .says("machine i-new: booting (Pending:Wait)")
+        .says(": 0 % of the machines are replaced, InProgress\n")
+        .says(": 50 % of the machines are replaced, InProgress: Waiting for the checkpoint delay")
+        .says(": 100 % of the machines are replaced, Baking")
+        .says("every serving target runs build 2");
+    assert!(!told.stdout.contains("an earlier one"), "{}", told.stdout);
+    let calls = operator.calls();
+    assert!(changes(&calls).iter().all(|call| ["PutObject", "CreateChangeSet", "ExecuteChangeSet"].contains(call)));
+    assert_eq!(operator.world(|world| world.groups[""].replaced), 0);
+    let _ = ask(&operator, "rollback").expect(1).says("the stack has one slot, so it holds no previous build");
+}
+
+#[test]
+fn settings_of_the_refresh_are_parameters_that_the_stack_keeps() {
+    let operator = serving();
+    operator.world(|world| world.alarms.extend([("errors", [("OK", "")].into()), ("latency", [("OK", "")].into())]));
+    let given = ["--shift", "50,100", "--pause", "5m", "--watch", "15m", "--alarm", "errors", "--alarm", "latency"];
+    let _ = deploy(&operator, &[&["update-stack", "--yes"], given.as_slice()].concat(), "2").expect(0);
+    let wanted = [
+        ("CheckpointPercentages", "50,100"),
+        ("CheckpointDelay", "300"),
+        ("BakeTime", "900"),
+        ("Alarms", "errors,latency"),
+    ];
+    for (name, value) in wanted {
+        assert_eq!(operator.parameter(name), value, "{name}");
+    }
+    let _ = deploy(&operator, &["update-stack", "--yes", "--alarm", ""], "3").expect(0);
+    assert_eq!(["BakeTime", "Alarms"].map(|name| operator.parameter(name)), ["900", ""]);
+}
+
+#[test]
+fn no_machine_is_replaced_while_an_alarm_rings() {
+    let operator = serving();
+    operator.world(|world| {
+        _ = world.alarms.insert("errors", [("ALARM", "slow")].into());
+        _ = world.alarms.insert("glovo-app-ErrorAlarm", [("ALARM", "11 answers")].into());
+    });
+    let update = |more: &[&str]| deploy(&operator, &[&["update-stack", "--yes"], more].concat(), "2");
+    let _ = update(&["--alarm", "errors"]).expect(2).says("alarm errors is in the state ALARM: slow");
+    let _ = update(&["--alarm", "mispelt"]).expect(2).says("alarm mispelt does not exist");
+    operator.world(|world| _ = world.parameters.insert("MaxErrors".into(), "10".into()));
+    let _ = update(&[])
+        .expect(2)
+        .says("alarm glovo-app-ErrorAlarm is in the state ALARM: 11 answers (to deploy without alarms of the stack:");
+    assert!(changes(&operator.calls()).iter().all(|call| *call == "PutObject"));
+    let _ = update(&["--parameter", "MaxErrors=", "--parameter", "MaxResponseTime="]).expect(0);
+}
+
+#[test]
+fn the_words_of_a_launched_machine_end_a_failed_refresh() {
+    let operator = serving();
+    let failed = "Instance refresh failed: 1 instance could not be launched";
+    let end: Vec<Event> = vec![("Group", GROUP, "UPDATE_FAILED", failed)];
+    let end = vec![Scene("UPDATE_ROLLBACK_IN_PROGRESS", end), Scene("UPDATE_ROLLBACK_COMPLETE", vec![])];
+    lasting(&operator, 2, end);
+    operator.world(|world| {
+        world.refreshes = [
+            Refresh("Successful", "100", "", vec![]),
+            Refresh("InProgress", "0", "", vec![("i-new", "Pending:Wait")]),
+            Refresh("InProgress", "0", "", vec![("i-new", "Terminating")]),
+        ]
+        .into();
+        world.console = CONSOLE.into();
+    });
+    let told = deploy(&operator, &["update-stack", "--yes"], "2")
+        .expect(1)
+        .says("caused by: Group (UPDATE_FAILED): Instance refresh failed")
+        .says("caused by: machine i-new failed: step copy_http_resources")
+        .says("caused by: the server answered 404 Not Found")
+        .says("hint: check the URL, or that the file was uploaded; then: glovo-bootstrap deploy update-stack");
+    assert!(!told.stderr.contains("machine i-glovo-app"), "no machine of the build that serves: {}", told.stderr);
+    let told = ask(&operator, "diagnose").expect(1).says("machine i-new failed: step copy_http_resources");
+    assert!(!told.stdout.contains("machine i-glovo-app"), "{}", told.stdout);
+}
+
+#[test]
+fn what_an_instance_refresh_cannot_do_is_refused() {
+    let operator = serving();
+    let update = |more: &[&str]| deploy(&operator, &[&["update-stack", "--yes"], more].concat(), "2");
+    let _ = update(&["--keep-for", "1h"]).expect(2).says("keeps no previous build, so keep_for has no effect");
+    let _ = update(&["--alarm", "a,b"]).expect(2).says("the parameter Alarms cannot hold the name `a,b`");
+    let many = ["--alarm", "a"].repeat(9);
+    let _ = update(&many).expect(2).says("takes at most 8 alarms besides those of the template");
+    let own = ["update-stack", "--yes", "--strategy", "instance-refresh"];
+    let _ = operator.deploy(&own, &[("BUILD_NUMBER", "2")]).expect(2).says("cloud_init_path cannot be used");
+    let _ = deploy(&operator, &["update-stack", "--yes", "--instance-type", "t3.small"], "1")
+        .expect(2)
+        .says("build 1 is already serving, with other content");
+    assert!(changes(&operator.calls()).iter().all(|call| *call == "PutObject"));
+}
