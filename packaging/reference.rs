@@ -45,6 +45,7 @@ pub fn pages() -> Vec<(&'static str, String)> {
         ("command-line-of-deploy.md", command_line_of_deploy()),
         ("deploy-toml.md", deploy_toml()),
         ("template-parameters.md", template_parameters()),
+        ("template-parameters-of-one-group.md", template_parameters_of_one_group()),
         ("operations-of-deploy.md", operations_of_deploy()),
         ("bootstraps.md", world()),
     ]
@@ -202,8 +203,22 @@ fn template_parameters() -> String {
     for note in NOTES {
         wrap(&mut page, note);
     }
-    page += "\n[Three strategies](../guide/deploying.md#three-strategies) says which strategy uses which template.\n";
-    for (file, template) in templates() {
+    page += "\n[Four strategies](../guide/deploying.md#four-strategies) says which strategy uses which template.\n";
+    page += "[Templates with one group](template-parameters-of-one-group.md) have their own page.\n";
+    page + &tables(true)
+}
+
+fn template_parameters_of_one_group() -> String {
+    let mut page =
+        page("Parameters of templates with one group", "glovo-bootstrap deploy render --output-dir rendered");
+    page += "[Template parameters](template-parameters.md) says how to set one, and which are worth knowing.\n";
+    page + &tables(false)
+}
+
+/// Returns the tables of the templates whose builds share the traffic by weights, or of the others.
+fn tables(have_weights: bool) -> String {
+    let mut page = String::new();
+    for (file, template) in templates().into_iter().filter(|(_, text)| text.contains("Weight:\n") == have_weights) {
         page += &format!("\n## {file}\n\n| parameter | default | meaning |\n| --- | --- | --- |\n");
         let parameters = parameters(&template);
         let green: Vec<&str> = parameters.iter().filter_map(|parameter| parameter.name.strip_prefix("Green")).collect();

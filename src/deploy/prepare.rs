@@ -1,13 +1,13 @@
 //! Makes a template and its parameters of the settings, or refuses them. Nothing is changed yet.
 
-mod one_group;
+mod single_group;
 mod two_slots;
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
-pub(super) use self::one_group::GroupForm;
+pub(super) use self::single_group::GroupForm;
 use super::{
     Deploy,
     artifacts::{Artifacts, Store},

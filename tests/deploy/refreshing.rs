@@ -171,3 +171,14 @@ fn what_an_instance_refresh_cannot_do_is_refused() {
         .says("build 1 is already serving, with other content");
     assert!(changes(&operator.calls()).iter().all(|call| *call == "PutObject"));
 }
+
+#[test]
+fn the_quota_is_that_of_the_machines_that_come_first() {
+    let operator = serving();
+    // Machines of two vCPUs each: one of the new build comes before one of the previous build goes.
+    operator.world(|world| world.quota = Some((6, vec![2, 2])));
+    let _ = deploy(&operator, &["plan"], "2").expect(0);
+    operator.world(|world| world.quota = Some((5, vec![2, 2])));
+    let _ = deploy(&operator, &["plan"], "2").expect(2).says("1 machine of t3.micro need 2 vCPUs; 4 of the 5");
+    let _ = deploy(&operator, &["plan"], "1").expect(0);
+}

@@ -120,6 +120,11 @@ impl GroupForm for InstanceRefresh {
         deploy.judge_all_alarms(found, slots, Slot::Blue)
     }
 
+    /// Returns a tenth, as the template has it, at least one.
+    fn machines_besides(&self, size: u32, exists: bool) -> u32 {
+        if exists { size.div_ceil(10) } else { size }
+    }
+
     fn replaces(&self) -> &'static str {
         "Auto Scaling replaces the machines part by part, new ones first; both builds serve meanwhile; CloudFormation undoes it if \
          a machine or an alarm objects"

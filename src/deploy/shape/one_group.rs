@@ -87,6 +87,10 @@ impl GroupForm for OneGroup {
         Ok((self.template().to_owned(), vec![(self.user_data_parameter(), user_data)]))
     }
 
+    fn machines_besides(&self, size: u32, _exists: bool) -> u32 {
+        size
+    }
+
     fn replaces(&self) -> &'static str {
         "CloudFormation replaces the group as a whole; the new machines join the balancer before the previous ones are removed"
     }

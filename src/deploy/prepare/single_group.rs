@@ -21,6 +21,9 @@ use crate::{
     error::Fault,
 };
 
+/// What a change of other parameters means.
+const ADJUSTED: &str = "the stack changes in place; a change of the launch template replaces its machines";
+
 /// What differs between the shapes with one group.
 pub(in crate::deploy) trait GroupForm: Shape + fmt::Debug {
     /// The most bytes of user-data.
@@ -43,6 +46,9 @@ pub(in crate::deploy) trait GroupForm: Shape + fmt::Debug {
         Ok(())
     }
 
+    /// Returns how many machines of a new build exist besides those of a group of this size.
+    fn machines_besides(&self, size: u32, exists: bool) -> u32;
+
     /// Returns what CloudFormation does with the group, in words.
     fn replaces(&self) -> &'static str;
 }
@@ -64,6 +70,11 @@ impl Deploy {
             preflight::bucket_owner(self, &found, &settings, &artifacts)?;
         }
         form.judge(self, slots, &mut found)?;
+        let size = self.group_size(current, &settings)?;
+        if holder.is_none() {
+            let kind = settings.instance_type.as_deref().unwrap_or_default();
+            preflight::quota(&mut found, self, kind, form.machines_besides(size.desired, current.is_some()))?;
+        }
         found.check()?;
         let text = artifacts.user_data(&self.outcome_target(Slot::Blue), form.max_user_data_bytes())?;
         let user_data = form.held_user_data(text)?;
@@ -71,7 +82,6 @@ impl Deploy {
             let live = form.live_user_data(self, stack)?;
             self.check_content(stack, &settings, live == user_data)?;
         }
-        let size = self.group_size(current, &settings)?;
         let known = current.iter().flat_map(|stack| stack.parameters.keys());
         let known = known.map(|name| (name.clone(), ParameterValue::Previous)).collect();
         let mut parameters = self.shared_parameters(known, &settings, &found);
@@ -92,8 +102,7 @@ impl Deploy {
             put(named(parameter), value);
         }
         // A change replaces machines, so that a build keeps the name that it began with.
-        let build = SlotParameter::Build;
-        if current.is_none_or(|stack| stack.parameter(named(build)) != settings.build().to_string()) {
+        if holder.is_none() {
             put(named(SlotParameter::RootDevice), found.root_device.clone());
             put(named(SlotParameter::CpuCredits), found.cpu_credits.into());
         }
@@ -102,8 +111,10 @@ impl Deploy {
         let number = settings.build();
         let (intent, meaning) = match current {
             None => (Intent::Create, format!("build {number}: a new stack with one group")),
+            Some(_) if holder.is_some() => (Intent::Adjust, format!("build {number} stays; {ADJUSTED}")),
             Some(stack) => {
-                (Intent::Adjust, format!("build {} → {number}: {}", stack.parameter(named(build)), form.replaces()))
+                let before = stack.parameter(named(SlotParameter::Build));
+                (Intent::Adjust, format!("build {before} → {number}: {}", form.replaces()))
             }
         };
         let runs = artifacts.runs(form.max_user_data_bytes());
