@@ -60,9 +60,7 @@ impl Operator {
 
     /// Returns the same operator for a stack of one group whose machines are replaced.
     pub fn refreshing() -> Self {
-        let operator = Self::with(vec![World::of_one_slot("glovo-app")]);
-        operator.world(|world| world.is_refreshed = true);
-        operator
+        Self::with(vec![World::of_one_slot("glovo-app")])
     }
 
     fn with(worlds: Vec<World>) -> Self {

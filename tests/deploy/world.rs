@@ -65,8 +65,6 @@ pub struct World {
     pub template: String,
     /// Whether it is behind a classic load balancer, without a listener.
     pub is_classic: bool,
-    /// Whether CloudFormation replaces the machines in their group.
-    pub is_refreshed: bool,
     /// What each look at the group's instance refresh finds. The first one is what was before.
     pub refreshes: VecDeque<Refresh>,
     /// The output `Url`; without it, the stack has none.
@@ -138,7 +136,6 @@ impl Default for World {
             parameters: BTreeMap::new(),
             template: String::new(),
             is_classic: false,
-            is_refreshed: false,
             refreshes: VecDeque::new(),
             url: String::new(),
             events: vec![],

@@ -107,7 +107,9 @@ impl Deploy {
             put(named(SlotParameter::CpuCredits), found.cpu_credits.into());
         }
         let (template, own) = form.wanted(&settings, user_data)?;
-        own.into_iter().for_each(|(name, value)| put(name, value));
+        for (name, value) in own {
+            put(name, value);
+        }
         let number = settings.build();
         let (intent, meaning) = match current {
             None => (Intent::Create, format!("build {number}: a new stack with one group")),

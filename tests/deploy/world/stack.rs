@@ -136,6 +136,7 @@ impl World {
     fn apply(&mut self, wanted: &Wanted) {
         let before = std::mem::replace(&mut self.parameters, wanted.parameters.clone());
         self.template.clone_from(&wanted.template);
+        let is_refreshed = self.template.contains("AutoScalingInstanceRefresh");
         for (slot, targets) in self.slots.clone() {
             let is_changed = |name: &str| {
                 let name = format!("{slot}{name}");
@@ -153,7 +154,7 @@ impl World {
             let group = self.groups.entry(slot).or_default();
             if is_changed("VersionId") {
                 // A group without machines is updated in place.
-                let is_replaced = !self.is_refreshed && !is_new && !loses && !group.machines.is_empty();
+                let is_replaced = !is_refreshed && !is_new && !loses && !group.machines.is_empty();
                 group.replaced += usize::from(is_replaced);
                 group.machines.clear();
             }
