@@ -182,3 +182,23 @@ fn the_quota_is_that_of_the_machines_that_come_first() {
     let _ = deploy(&operator, &["plan"], "2").expect(2).says("1 machine of t3.micro need 2 vCPUs; 4 of the 5");
     let _ = deploy(&operator, &["plan"], "1").expect(0);
 }
+
+#[test]
+fn a_machine_that_fails_is_explained_while_the_refresh_continues() {
+    let operator = serving();
+    lasting(&operator, 3, vec![Scene("UPDATE_COMPLETE", vec![])]);
+    operator.world(|world| {
+        world.refreshes = [
+            Refresh("Successful", "100", "", vec![]),
+            Refresh("InProgress", "0", "", vec![("i-new", "Pending:Wait")]),
+            Refresh("InProgress", "50", "", vec![]),
+        ]
+        .into();
+        world.console = CONSOLE.into();
+    });
+    let _ = deploy(&operator, &["update-stack", "--yes"], "2")
+        .expect(0)
+        .says("step: copy_http_resources")
+        .says("hint: check the URL, or that the file was uploaded")
+        .says("every serving target runs build 2");
+}
