@@ -96,6 +96,19 @@ def decrypts_for_services_only(template):
                 yield json.dumps(statement)
 
 
+def uploads_own_object_only(template):
+    """A machine writes one object, whose key is its ARN, outside of what machines read. The policy variable stays one in the stack."""
+    for statement in dictionaries(template["Resources"]):
+        actions = list(strings(statement.get("Action", [])))
+        if statement.get("Effect") != "Allow" or not any(re.match(r"s3:(Put|Delete|Abort|Restore)", action) for action in actions):
+            continue
+        if actions != ["s3:PutObject"]:
+            yield f"Action {actions}"
+        for resource in strings(statement["Resource"]):
+            if not re.fullmatch(r"[^/]+/\$\{ArtifactPrefix\}\.failures/\$\{!ec2:SourceInstanceARN\}", resource):
+                yield f"Resource {resource}"
+
+
 def no_public_bucket(template):
     for name, bucket in resources(template, "AWS::S3::Bucket"):
         blocked = bucket.get("PublicAccessBlockConfiguration", {})
@@ -206,6 +219,7 @@ def slots_are_twins(template):
 RULES = [
     no_wildcard_resource,
     decrypts_for_services_only,
+    uploads_own_object_only,
     no_public_bucket,
     imds_v2_only,
     tls_1_2_or_later,

@@ -5,6 +5,7 @@ pub mod answer;
 mod clock;
 mod endpoint;
 pub(crate) mod identity;
+pub mod instance_object;
 pub mod login;
 pub mod metadata;
 pub mod partition;

@@ -14,6 +14,7 @@ use clap_complete::Shell;
 
 pub use self::deploy::{DeployArguments, DeployVerb};
 use crate::{
+    aws::instance_object::InstanceObjects,
     environment,
     image::seal::OnRequest,
     notify::verdict,
@@ -394,6 +395,10 @@ pub struct Signal {
     /// CONTINUE before SUCCESS, ABANDON after FAILURE.
     #[arg(long, value_name = "GROUP/HOOK", requires = "signal")]
     pub lifecycle_hook: Option<verdict::Hook>,
+    /// Also upload the block of a failure, with the instance's role, before FAILURE is signalled. The object's key is this
+    /// prefix, a slash and the instance's ARN. The role needs s3:PutObject on s3://BUCKET/PREFIX/${ec2:SourceInstanceARN}.
+    #[arg(long, value_name = "s3://BUCKET/PREFIX", requires = "signal")]
+    pub failures: Option<InstanceObjects>,
 }
 
 /// The arguments of the seal.

@@ -95,8 +95,8 @@ pub fn execute(command: Command) -> Result<u8> {
 
 fn run_steps(arguments: cli::RunArguments) -> Result<u8> {
     let cli::RunArguments { mut selection, mut manifest, target, purpose, signal, record, converge } = arguments;
-    if let cli::Signal { signal: Some(target), signal_within, lifecycle_hook } = signal {
-        return signal::execute(&signal::Receivers { target, hook: lifecycle_hook }, signal_within.0, &manifest);
+    if let cli::Signal { signal: Some(target), signal_within, lifecycle_hook: hook, failures } = signal {
+        return signal::execute(&signal::Receivers { target, hook, failures }, signal_within.0, &manifest);
     }
     let system = open(&target.root, Mode::Run, purpose.phase)?;
     let record = record || converge;

@@ -18,6 +18,7 @@ mod board;
 mod cause;
 mod diagnosis;
 mod event;
+mod failure;
 pub mod fleet;
 pub mod layout;
 mod operation;

@@ -95,6 +95,23 @@ impl S3 {
         Some(checksum.with_parts(length))
     }
 
+    /// Returns at most the first bytes of an object, without a second attempt; `None` if it does not exist.
+    pub(crate) async fn beginning(&self, object: S3Object<'_>, max_bytes: usize) -> Result<Option<Vec<u8>>, Failure> {
+        let mut response = match self.send(&about(Method::GET, object)).await {
+            Ok(response) => response,
+            Err(NotDone::Refused(refusal)) if refusal.code == "NoSuchKey" => return Ok(None),
+            Err(error) => return Err(self.explain(object, error).await),
+        };
+        let mut bytes = vec![];
+        while bytes.len() < max_bytes
+            && let Some(chunk) = response.chunk().await.map_err(|error| self.account.network.clients.explain(&error))?
+        {
+            bytes.extend_from_slice(&chunk);
+        }
+        bytes.truncate(max_bytes);
+        Ok(Some(bytes))
+    }
+
     /// Requests the validator of an object.
     pub(crate) async fn etag(&self, object: S3Object<'_>) -> Result<Option<String>, Failure> {
         match self.send(&about(Method::HEAD, object)).await {

@@ -3,7 +3,7 @@
 use crate::{cli, host::run_command::RunCommand, value::quoted};
 
 /// Options that do not belong to the run itself, and whether a value follows.
-const OTHER_OPTIONS: [(&str, bool); 8] = [
+const OTHER_OPTIONS: [(&str, bool); 9] = [
     ("--record", false),
     ("--converge", false),
     ("--json", false),
@@ -12,6 +12,7 @@ const OTHER_OPTIONS: [(&str, bool); 8] = [
     ("--signal", true),
     ("--signal-within", true),
     ("--lifecycle-hook", true),
+    ("--failures", true),
 ];
 /// Options that name the manifest and its variables; each has a value.
 const MANIFEST_OPTIONS: [&str; 4] = ["--steps", "--variables", "--set", "--set-secret-file"];

@@ -76,6 +76,7 @@ pub(super) fn pending_signal(receivers: &Receivers, left: Duration) -> PendingSi
     PendingSignal {
         target: receivers.target.to_string(),
         hook: receivers.hook.as_ref().map(ToString::to_string),
+        failures: receivers.failures.as_ref().map(ToString::to_string),
         seconds: left.as_secs(),
         ordered: OffsetDateTime::now_utc().unix_timestamp(),
     }
@@ -84,10 +85,11 @@ pub(super) fn pending_signal(receivers: &Receivers, left: Duration) -> PendingSi
 /// Returns the receivers of a resumed run's outcome, and the time that the run still has.
 pub(super) fn receivers(signal: &PendingSignal) -> Result<(Receivers, Duration)> {
     let hook = signal.hook.as_ref().map(|hook| hook.parse()).transpose()?;
+    let failures = signal.failures.as_ref().map(|place| place.parse()).transpose()?;
     // A clock that was set back must not give more time than there was.
     let passed = OffsetDateTime::now_utc().unix_timestamp().saturating_sub(signal.ordered);
     let left = signal.seconds.saturating_sub(u64::try_from(passed).unwrap_or_default());
-    Ok((Receivers { target: signal.target.parse()?, hook }, Duration::from_secs(left.max(1))))
+    Ok((Receivers { target: signal.target.parse()?, hook, failures }, Duration::from_secs(left.max(1))))
 }
 
 /// Reboots the machine after a run that needs it. Returns the exit code once this process is told to end.
@@ -189,4 +191,25 @@ pub(super) fn end(system: &System) -> Result<()> {
 /// Ends the run that a reboot of an earlier boot has interrupted, if there is one.
 pub(super) fn end_resumed(system: &System) -> Result<()> {
     if RebootNote::resumed(system)?.is_some() { end(system) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_resumed_run_has_the_receivers_of_the_interrupted_one() {
+        let receivers = Receivers {
+            target: "app/Group".parse().unwrap(),
+            hook: Some("app-group/launching".parse().unwrap()),
+            failures: Some("s3://artifacts/app.failures".parse().unwrap()),
+        };
+        let pending = pending_signal(&receivers, Duration::from_mins(1));
+        let kept: PendingSignal = serde_json::from_str(&serde_json::to_string(&pending).unwrap()).unwrap();
+        assert_eq!(self::receivers(&kept).unwrap().0, receivers);
+        // As an earlier version has kept it.
+        let kept = r#"{ "target": "app/Group", "hook": null, "seconds": 60, "ordered": 0 }"#;
+        let (read, _) = self::receivers(&serde_json::from_str(kept).unwrap()).unwrap();
+        assert_eq!(read, Receivers { hook: None, failures: None, ..receivers });
+    }
 }

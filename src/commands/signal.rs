@@ -14,7 +14,7 @@ use super::{
     record::{self, Told},
 };
 use crate::{
-    aws::{query::Call, refusal::Refusal, service::AUTO_SCALING},
+    aws::{instance_object::InstanceObjects, query::Call, refusal::Refusal, service::AUTO_SCALING},
     cli,
     error::Fault,
     host::{console, ec2},
@@ -43,16 +43,20 @@ use crate::{
 const SIGNAL_TIMEOUT: Duration = Duration::from_mins(10);
 /// How long to retry a signal while this process is asked to end. systemd kills it after 90 s.
 const SHUTDOWN_SIGNAL_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long the upload of a failure's block may hold up the signal.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The supervisor's own options; each has a value.
-const SUPERVISOR_OPTIONS: [&str; 3] = ["--signal", "--signal-within", "--lifecycle-hook"];
+const SUPERVISOR_OPTIONS: [&str; 4] = ["--signal", "--signal-within", "--lifecycle-hook", "--failures"];
 
 /// The receivers of a run's outcome.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Receivers {
     /// A stack's resource.
     pub(super) target: SignalTarget,
     /// A hook that keeps the instance out of its group.
     pub(super) hook: Option<Hook>,
+    /// The bucket for the block of a failure.
+    pub(super) failures: Option<InstanceObjects>,
 }
 
 /// Runs and signals; returns the run's exit code.
@@ -86,16 +90,21 @@ pub(super) fn resume(system: &System, signal: &PendingSignal, manifest: &cli::Ma
 pub fn refuse(usage: &clap::Error) -> u8 {
     _ = usage.print();
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let named = take_options(&mut arguments).into_iter().find(|(name, _)| *name == SUPERVISOR_OPTIONS[0]);
+    let taken = take_options(&mut arguments);
+    let named = |option: &str| {
+        let mut values = taken.iter().filter(|(name, _)| *name == option);
+        values.next().map(|(_, value)| value.to_string_lossy())
+    };
     if usage.use_stderr()
         && arguments.iter().any(|argument| argument == "run")
-        && let Some(Ok(target)) = named.map(|(_, value)| value.to_string_lossy().parse::<SignalTarget>())
+        && let Some(Ok(target)) = named("--signal").map(|value| value.parse::<SignalTarget>())
     {
         let text = usage.to_string();
         let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         let error = Fault::new("the command line is invalid").hint("glovo-bootstrap run --help");
         let word = RunMessage::of(&error.caused_by(anyhow::anyhow!(first.to_owned())).into());
-        match Notifier::new(&Receivers { target, hook: None }, &cli::ManifestArgs::default()) {
+        let failures = named("--failures").and_then(|value| value.parse().ok());
+        match Notifier::new(&Receivers { target, hook: None, failures }, &cli::ManifestArgs::default()) {
             Ok(notifier) => {
                 notifier.write_block(&word);
                 notifier.tell(&notifier.failure(&word, Some("usage")), SIGNAL_TIMEOUT);
@@ -173,7 +182,7 @@ fn supervise(
     } else if error.causes.is_empty() {
         error.causes.push(format!("the run ended with exit code {code}"));
     }
-    // The block comes first: after the signal, CloudFormation may terminate this machine.
+    // The block comes first: after the signal, CloudFormation may terminate this machine, and `deploy` reads the block.
     notifier.write_block(&word);
     notifier.tell(&notifier.failure(&word, why.as_ref().map(|why| why.word)), SIGNAL_TIMEOUT);
     Ok(code)
@@ -275,7 +284,7 @@ impl Notifier {
         ec2::instance_id().map_or_else(|| self.system.instance("id"), Ok)
     }
 
-    /// Prints the failure block to standard error and the console.
+    /// Writes the failure block to standard error, the console and the bucket.
     fn write_block(&self, word: &RunMessage) {
         let instance = self.instance().ok();
         // The templates tag a build's machines. Without an instance id, the metadata service is not asked a second
@@ -286,6 +295,13 @@ impl Notifier {
         complain(Shown::lines(text.trim_end()));
         // A login prompt may stand in the console's last line.
         console::print(&format!("\n{text}"));
+        if let Some(place) = &self.receivers.failures {
+            let System { aws, host, .. } = &self.system;
+            match aws.put_own_object(host, place, text.into_bytes(), UPLOAD_TIMEOUT) {
+                Ok(()) => say(format!("uploaded the failure block to {place}")),
+                Err(error) => tracing::warn!("the failure block was not uploaded to {place}: {error:#}"),
+            }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     variables::{VariableSource, is_file, text_of},
 };
 use crate::{
-    aws::s3::upload::Upload,
+    aws::{instance_object::InstanceObjects, s3::upload::Upload},
     error::{self, Fault},
     fetch::{pin::pinned, source::Source},
     host::root::trusted::Trusted,
@@ -82,7 +82,11 @@ impl Artifacts {
         if settings.converges() {
             artifacts.arguments.push("--converge".into());
         }
-        let store = Store::of(settings, stack).unwrap_or_else(|| {
+        let declared = Store::of(settings, stack);
+        if let Some(failures) = declared.as_ref().and_then(Store::failures) {
+            artifacts.arguments.extend(["--failures".into(), failures.to_string()]);
+        }
+        let store = declared.unwrap_or_else(|| {
             faults.extend(lacks_bucket(settings, texts));
             // The other faults are found with any bucket.
             Store { bucket: "BUCKET".into(), prefix: stack.to_owned() }
@@ -293,6 +297,14 @@ impl Store {
     pub fn of(settings: &DeploySettings, stack: &str) -> Option<Self> {
         let prefix = settings.prefix.as_deref().unwrap_or(stack).trim_matches('/').to_owned();
         settings.bucket.clone().map(|bucket| Self { bucket, prefix })
+    }
+
+    /// Returns where the machines upload their failures: a prefix beside that of the artifacts, which machines may read. `None`
+    /// without a prefix.
+    pub fn failures(&self) -> Option<InstanceObjects> {
+        let Self { bucket, prefix } = self;
+        let objects = || InstanceObjects { bucket: bucket.clone(), prefix: format!("{prefix}.failures") };
+        (!prefix.is_empty()).then(objects)
     }
 
     /// Returns an object and its digest.

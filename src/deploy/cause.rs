@@ -1,8 +1,11 @@
-//! Why machines failed, in their own words: their signals and their consoles.
+//! Why machines failed, in their own words: their signals, their objects in the bucket, and their consoles.
 
 use serde_json::{Value, json};
 
-use super::fleet::{self, UNKNOWN_MACHINE};
+use super::{
+    failure::FailureBlocks,
+    fleet::{self, UNKNOWN_MACHINE},
+};
 use crate::{
     aws::refusal::Refusal,
     error::{self, Class},
@@ -10,8 +13,8 @@ use crate::{
     system::System,
 };
 
-/// What a console says about a failure.
-enum ConsoleWords {
+/// What a machine says about its failure.
+enum MachineWords {
     /// The block of a failed run.
     Block(Box<Block>),
     /// The last line of user-data that could not download this program.
@@ -26,41 +29,52 @@ pub(super) struct FailedMachine {
     pub(super) id: String,
     /// What its signal says: the step, or the kind of the failure. Empty without a signal.
     signal: String,
-    words: Option<ConsoleWords>,
+    words: Option<MachineWords>,
+    /// The reason why its object in the bucket cannot be read.
+    unread: Option<String>,
 }
 
 impl FailedMachine {
-    /// Returns a machine whose console was not read yet.
+    /// Returns a machine whose words were not read yet.
     pub(super) fn new(id: &str, signal: &str) -> Self {
-        Self { id: id.to_owned(), signal: signal.trim().to_owned(), words: None }
+        Self { id: id.to_owned(), signal: signal.trim().to_owned(), words: None, unread: None }
     }
 
-    /// Returns whether its console has been read.
+    /// Returns whether its words have been read.
     pub(super) fn is_explained(&self) -> bool {
         self.words.is_some()
     }
 
-    /// Reads its console. Returns false if that does not show the failure yet.
-    pub(super) fn read_console(&mut self, system: &System) -> bool {
-        let console = fleet::console(system, &self.id);
-        self.words = match console.as_ref().map(|console| (Block::find(console), block::of_user_data(console))) {
-            Ok((Some(block), _)) => Some(ConsoleWords::Block(Box::new(block))),
-            Ok((None, Some(line))) => Some(ConsoleWords::Line(line)),
-            Ok((None, None)) => None,
-            Err(error) if error::class(error) == Class::Transient => None,
-            Err(error) if Refusal::of(error).is_some_and(|refusal| refusal.code == UNKNOWN_MACHINE) => {
-                Some(ConsoleWords::Unreadable(format!("EC2 no longer knows machine {}", self.id)))
-            }
-            Err(error) => {
-                Some(ConsoleWords::Unreadable(format!("the console of {} cannot be read: {error:#}", self.id)))
-            }
+    /// Reads its object in the bucket, or else its console. Returns false if neither shows the failure yet.
+    pub(super) fn read_words(&mut self, system: &System, blocks: Option<&FailureBlocks>) -> bool {
+        let block = blocks.map_or(Ok(None), |blocks| blocks.read(system, &self.id));
+        self.unread = block.as_ref().err().map(|error| format!("{error:#}"));
+        self.words = match block {
+            Ok(Some(block)) => Some(MachineWords::Block(Box::new(block))),
+            _ => self.console_words(system),
         };
         self.is_explained()
     }
 
+    fn console_words(&self, system: &System) -> Option<MachineWords> {
+        let console = fleet::console(system, &self.id);
+        match console.as_ref().map(|console| (Block::find(console), block::of_user_data(console))) {
+            Ok((Some(block), _)) => Some(MachineWords::Block(Box::new(block))),
+            Ok((None, Some(line))) => Some(MachineWords::Line(line)),
+            Ok((None, None)) => None,
+            Err(error) if error::class(error) == Class::Transient => None,
+            Err(error) if Refusal::of(error).is_some_and(|refusal| refusal.code == UNKNOWN_MACHINE) => {
+                Some(MachineWords::Unreadable(format!("EC2 no longer knows machine {}", self.id)))
+            }
+            Err(error) => {
+                Some(MachineWords::Unreadable(format!("the console of {} cannot be read: {error:#}", self.id)))
+            }
+        }
+    }
+
     fn block(&self) -> Option<&Block> {
         match &self.words {
-            Some(ConsoleWords::Block(block)) => Some(block),
+            Some(MachineWords::Block(block)) => Some(block),
             _ => None,
         }
     }
@@ -71,7 +85,7 @@ impl FailedMachine {
         let resource = self.block().and_then(|block| block.resource.clone());
         let place: Vec<String> = step.into_iter().chain(resource).collect();
         let what = match &self.words {
-            Some(ConsoleWords::Line(line)) => line.clone(),
+            Some(MachineWords::Line(line)) => line.clone(),
             _ if !place.is_empty() => place.join(", "),
             _ if !self.signal.is_empty() => self.signal.clone(),
             _ => "it has not signalled".to_owned(),
@@ -89,15 +103,16 @@ impl FailedMachine {
         self.block()?.hint.as_deref()
     }
 
-    /// Returns what the console says, for a person. `account` has the flags that choose the account.
-    pub(super) fn console_text(&self, account: &str) -> String {
+    /// Returns what it says, for a person. `account` has the flags that choose the account.
+    pub(super) fn text(&self, account: &str) -> String {
         match &self.words {
-            Some(ConsoleWords::Block(block)) => block.to_string(),
-            Some(ConsoleWords::Line(line)) => format!("{}: {line}", self.id),
-            Some(ConsoleWords::Unreadable(why)) => why.clone(),
+            Some(MachineWords::Block(block)) => block.to_string(),
+            Some(MachineWords::Line(line)) => format!("{}: {line}", self.id),
+            Some(MachineWords::Unreadable(why)) => why.clone(),
             None => {
                 let again = format!("to look again: aws ec2 get-console-output --instance-id {}{account}", self.id);
-                format!("{}: its console output shows no failure yet; {again}", self.id)
+                let unread = self.unread.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
+                format!("{}: its console output shows no failure yet; {again}{unread}", self.id)
             }
         }
     }
@@ -107,7 +122,7 @@ impl FailedMachine {
         let block = self.block();
         json!({
             "machine": self.id,
-            "console": self.console_text(account),
+            "console": self.text(account),
             "signal": self.signal,
             "step": block.and_then(|block| block.step.as_ref()),
             "resource": block.and_then(|block| block.resource.as_ref()),

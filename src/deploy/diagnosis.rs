@@ -33,7 +33,7 @@ impl Deploy {
             return Ok(0);
         };
         let state = &stack.state;
-        let after = if state.failed { watch::aftermath(self, &stack.id)? } else { Aftermath::default() };
+        let after = if state.failed { watch::aftermath(self, &stack)? } else { Aftermath::default() };
         let held = if state.condition == Condition::Stuck { self.held(&stack)? } else { vec![] };
         if self.json {
             Self::tell(&self.diagnosis_json(&stack, &after, &held));
@@ -58,7 +58,7 @@ impl Deploy {
         after.told.iter().for_each(|told| self.say(&format!("  {told}")));
         for machine in &after.machines {
             self.say(&format!("  {}", machine.headline()));
-            for line in machine.console_text(&self.repeated.account).lines() {
+            for line in machine.text(&self.repeated.account).lines() {
                 self.say(&format!("      {line}"));
             }
         }

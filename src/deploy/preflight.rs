@@ -37,9 +37,9 @@ fn is_standard(kind: &str) -> bool {
 }
 
 /// The most bytes of ARNs in the policies of one slot. All inline policies of a role may have 10,240 characters, and those of
-/// a template with two slots have up to 3,400 without ARNs.
+/// a template with two slots have up to 3,740 without ARNs.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html>
-const MAX_POLICY_BYTES: usize = 3400;
+const MAX_POLICY_BYTES: usize = 3250;
 
 /// What the checks found out for the template's parameters.
 #[derive(Debug, Default)]

@@ -13,6 +13,7 @@ use super::{
     board::Board,
     cause::{self, FailedMachine},
     event::{GROUP_TYPE, STACK_TYPE, StackEvent},
+    failure::FailureBlocks,
     fleet, operation,
     stack::Stack,
     state::{Condition, StackState},
@@ -42,6 +43,8 @@ pub struct Watch<'a> {
     failure: Option<StackEvent>,
     /// The failed machines, in the order of their failures.
     failed: Vec<FailedMachine>,
+    /// The blocks of failures in the bucket, once the stack is known.
+    blocks: Option<FailureBlocks>,
     /// The id of the operation; empty if CloudFormation does not tell it.
     operation: String,
     board: Board,
@@ -72,6 +75,7 @@ impl<'a> Watch<'a> {
             began: BTreeMap::new(),
             failure: None,
             failed: vec![],
+            blocks: None,
             operation: String::new(),
             board: Board::default(),
         }
@@ -140,7 +144,10 @@ impl<'a> Watch<'a> {
     fn look(&mut self) -> Result<Option<Stack>> {
         // The state is read first, so that no event between the two calls is missed.
         let stack = Stack::find(&self.deploy.system, &self.stack)?;
-        self.look_at_consoles();
+        if self.blocks.is_none() {
+            self.blocks = stack.as_ref().and_then(|stack| FailureBlocks::of(self.deploy, stack));
+        }
+        self.look_at_machines();
         for event in self.fresh()? {
             self.show(&event);
         }
@@ -183,23 +190,23 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Shows the end of a machine's console before CloudFormation removes the machine.
+    /// Shows a machine's own words before CloudFormation removes the machine.
     fn explain(&mut self, machine: &str, signal: &str) {
         if self.failed.iter().any(|known| known.id == machine) {
             return;
         }
         let mut failed = FailedMachine::new(machine, signal);
-        if failed.read_console(&self.deploy.system) {
+        if failed.read_words(&self.deploy.system, self.blocks.as_ref()) {
             self.quote(&failed);
         }
         self.failed.push(failed);
     }
 
-    /// Looks again at the consoles that have shown no failure yet.
-    fn look_at_consoles(&mut self) {
+    /// Looks again at the machines that have shown no failure yet.
+    fn look_at_machines(&mut self) {
         let mut failed = std::mem::take(&mut self.failed);
         for machine in failed.iter_mut().filter(|machine| !machine.is_explained()) {
-            if machine.read_console(&self.deploy.system) {
+            if machine.read_words(&self.deploy.system, self.blocks.as_ref()) {
                 self.quote(machine);
             }
         }
@@ -219,7 +226,7 @@ impl<'a> Watch<'a> {
             if silent(self).is_empty() || self.deploy.system.host.stop.wait(self.deploy.poll).is_err() {
                 break;
             }
-            self.look_at_consoles();
+            self.look_at_machines();
         }
         self.failed.iter().filter(|machine| !machine.is_explained()).for_each(|machine| self.quote(machine));
     }
@@ -228,7 +235,7 @@ impl<'a> Watch<'a> {
         if self.deploy.json {
             Deploy::tell(&machine.json(&self.deploy.repeated.account));
         } else {
-            for line in machine.console_text(&self.deploy.repeated.account).lines() {
+            for line in machine.text(&self.deploy.repeated.account).lines() {
                 say(Shown::from("          ") + coloured("31", line));
             }
         }
@@ -267,9 +274,9 @@ pub(super) struct Aftermath {
     pub(super) machines: Vec<FailedMachine>,
 }
 
-/// Returns what failed in the last operation. A console is read once.
-pub(super) fn aftermath(deploy: &Deploy, stack: &str) -> Result<Aftermath> {
-    let events = Watch::from_its_beginning(deploy, stack)?.fresh()?;
+/// Returns what failed in the last operation. The words of a machine are read once.
+pub(super) fn aftermath(deploy: &Deploy, stack: &Stack) -> Result<Aftermath> {
+    let events = Watch::from_its_beginning(deploy, &stack.id)?.fresh()?;
     let operation = events.iter().map(|event| event.operation.as_str()).find(|id| !id.is_empty()).unwrap_or_default();
     let told = operation::failures_of(&deploy.system, operation);
     let mut machines: Vec<FailedMachine> = vec![];
@@ -290,8 +297,9 @@ pub(super) fn aftermath(deploy: &Deploy, stack: &str) -> Result<Aftermath> {
         let of = of.filter(|(_, state)| !(has_others && state == "InService"));
         machines.extend(of.map(|(machine, _)| FailedMachine::new(&machine, "")));
     }
+    let blocks = FailureBlocks::of(deploy, stack);
     for machine in &mut machines {
-        _ = machine.read_console(&deploy.system);
+        _ = machine.read_words(&deploy.system, blocks.as_ref());
     }
     Ok(Aftermath { failures, told, machines })
 }

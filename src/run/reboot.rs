@@ -63,6 +63,9 @@ pub struct PendingSignal {
     pub target: String,
     /// `GROUP/HOOK`.
     pub hook: Option<String>,
+    /// `s3://BUCKET/PREFIX`.
+    #[serde(default)]
+    pub failures: Option<String>,
     /// The time that the run still had, in seconds, at `ordered`.
     pub seconds: u64,
     /// When the reboot was ordered, in seconds after 1970.

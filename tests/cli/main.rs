@@ -28,6 +28,7 @@ mod environment;
 mod errno;
 mod examples;
 mod facts;
+mod failures;
 mod fetch;
 mod filesystem;
 mod foreseen;

@@ -16,9 +16,9 @@ const DOCUMENT: &str =
 const STACK: &str = "arn:aws:cloudformation:eu-central-1:123456789012:stack/app/7d2e3dd0-f5f3-11e7-93f5-50a686e4bb4a";
 
 /// An instance, and a CloudFormation that answers the first signals with these statuses and all others with 200.
-struct Aws {
-    sandbox: Sandbox,
-    server: Server,
+pub struct Aws {
+    pub sandbox: Sandbox,
+    pub server: Server,
 }
 
 impl Aws {
@@ -27,8 +27,17 @@ impl Aws {
     }
 
     fn with_answers(answers: Vec<(u16, &'static str)>) -> Self {
+        Self::with(answers, |_| Reply::new(404, ""))
+    }
+
+    /// The same, with a bucket that answers each upload like this.
+    pub fn with_bucket(bucket: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::with(vec![], bucket)
+    }
+
+    fn with(answers: Vec<(u16, &'static str)>, bucket: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let answers = Mutex::new(answers.into_iter());
-        let server = Server::start(move |Request { target, .. }| match target.as_str() {
+        let server = Server::start(move |request| match request.target.as_str() {
             "/latest/api/token" => {
                 Reply { headers: "x-aws-ec2-metadata-token-ttl-seconds: 21600\r\n", ..Reply::ok("token") }
             }
@@ -41,6 +50,7 @@ impl Aws {
                 Reply::new(status, body)
             }
             "/" => Reply::ok("<CompleteLifecycleActionResponse/>"),
+            _ if request.method == "PUT" && request.target != "/latest/api/token" => bucket(request),
             _ => Reply::new(404, ""),
         });
         let sandbox = Sandbox::new();
@@ -48,7 +58,7 @@ impl Aws {
         Self { sandbox, server }
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.sandbox.command(&[&["run", "--signal"], arguments].concat());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
             let _ = command.env_remove(name);
@@ -59,7 +69,7 @@ impl Aws {
     }
 
     /// Runs the sandbox's manifest to its end.
-    fn run(&self, arguments: &[&str]) -> Finished {
+    pub fn run(&self, arguments: &[&str]) -> Finished {
         let manifest = self.sandbox.at("manifest.toml");
         let all = [&["app/Group", "--steps", &manifest], arguments].concat();
         Finished::from(self.command(&all).output().unwrap())
@@ -79,7 +89,7 @@ impl Aws {
     }
 
     /// Returns the status and the `UniqueId` of each signal.
-    fn signals(&self) -> Vec<String> {
+    pub fn signals(&self) -> Vec<String> {
         let value = |target: &str, name: &str| {
             let value = target.split(['?', '&']).find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
             value.unwrap_or_default().replace("%20", " ")
@@ -98,7 +108,7 @@ impl Aws {
     }
 
     /// A manifest with two steps, the second one of a file whose validator does something.
-    fn manifest(&self, script: &str) {
+    pub fn manifest(&self, script: &str) {
         let text = format!(
             "[[step]]\nname = \"first\"\n[[step.resource]]\nkind = \"file\"\npath = \"{0}/one\"\ncontent = \"\"\n\
              [[step]]\nname = \"second\"\n[[step.resource]]\nkind = \"file\"\npath = \"{0}/two\"\ncontent = \"new\"\n\

@@ -36,6 +36,7 @@ fn machines_get_keys_and_digests_of_the_program_and_files() {
     for words in [
         &*format!("glovo-app/agent/{agent}/glovo-bootstrap"),
         "--signal glovo-app/BlueGroup",
+        "--failures s3://artifacts/glovo-app.failures",
         "--set jar_url=https://jars.example.com/app.jar",
         "--set config_bucket=artifacts/glovo-app/config/",
         "--set build_number=1",

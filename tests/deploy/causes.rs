@@ -10,7 +10,7 @@ const GROUP: &str = "AWS::AutoScaling::AutoScalingGroup";
 const MACHINE: &str = "i-0123456789abcdef0";
 const SIGNAL: &str = "Received FAILURE signal with UniqueId i-0123456789abcdef0 copy_http_resources";
 const UNSATISFIED: &str = "Received 1 FAILURE signal(s) out of 2";
-const CONSOLE: &str = "\
+pub const CONSOLE: &str = "\
 -----BEGIN GLOVO-BOOTSTRAP FAILURE-----\r
 instance: i-0123456789abcdef0\r
 step: copy_http_resources\r
@@ -23,7 +23,7 @@ log: last words\r
 ";
 
 /// Lets build 2 fail with a signal and roll back, with this console.
-fn failing(console: &str) -> Operator {
+pub fn failing(console: &str) -> Operator {
     let operator = Operator::serving();
     operator.content("2");
     operator.world(|world| {

@@ -12,6 +12,7 @@ mod converge;
 mod documents;
 mod every_call;
 mod failing;
+mod failures;
 mod front_door;
 mod hints;
 mod login;

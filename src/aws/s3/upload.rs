@@ -1,4 +1,4 @@
-//! Uploads of small objects. Their keys name their content, so an existing object is not sent again.
+//! Uploads of small objects. Most keys name their content, so an existing object is not sent again.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::Method;
@@ -16,16 +16,22 @@ use crate::{aws::refusal::NotDone, error::Fault, net::retry::Failure, value::Sha
 pub struct Upload {
     /// The bucket's name.
     pub bucket: String,
-    /// Its key, which no other content may have.
+    /// Its key.
     pub key: String,
     /// Its content.
     pub body: Vec<u8>,
 }
 
 impl S3 {
-    /// Uploads an object unless its bucket has one with this key and length. Returns whether it was uploaded.
+    /// Uploads an object unless its bucket has one with this key and length. Returns whether it was uploaded. No other
+    /// content may have this key.
     pub(crate) async fn upload(&self, upload: &Upload) -> Result<bool, Fault> {
         self.account.network.attempts().run(&upload.key, || self.put(upload)).await
+    }
+
+    /// Uploads an object in place of any other with its key. It needs `s3:PutObject` alone.
+    pub(crate) async fn replace(&self, upload: &Upload) -> Result<(), Fault> {
+        self.account.network.attempts().run(&upload.key, || self.send_body(upload)).await
     }
 
     /// Returns whether a bucket exists; true also if the caller may not know (`s3:ListBucket`).
@@ -63,7 +69,8 @@ impl S3 {
         self.account.settings.bucket_owner.clone()
     }
 
-    async fn put(&self, Upload { bucket, key, body }: &Upload) -> Result<bool, Failure> {
+    async fn put(&self, upload: &Upload) -> Result<bool, Failure> {
+        let Upload { bucket, key, body } = upload;
         let head = S3Request::new(Method::HEAD, bucket, key).header(EXPECTED_OWNER, self.owner());
         match self.send(&head).await {
             Ok(found) if length(found.headers()) == Some(body.len() as u64) => return Ok(false),
@@ -72,12 +79,16 @@ impl S3 {
             Err(NotDone::Refused(refusal)) if refusal.is_denial() || refusal.status == 404 => {}
             Err(error) => return Err(self.not_uploaded(bucket, key, error).await),
         }
+        self.send_body(upload).await.map(|()| true)
+    }
+
+    async fn send_body(&self, Upload { bucket, key, body }: &Upload) -> Result<(), Failure> {
         let put = S3Request::new(Method::PUT, bucket, key)
             .header(EXPECTED_OWNER, self.owner())
             .header("x-amz-checksum-sha256", Some(BASE64_STANDARD.encode(Sha256::of(body).0)))
             .body(body.clone());
         match self.send(&put).await {
-            Ok(_) => Ok(true),
+            Ok(_) => Ok(()),
             Err(error) => Err(self.not_uploaded(bucket, key, error).await),
         }
     }

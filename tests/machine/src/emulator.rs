@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::base::PACKAGE;
 use crate::guest;
-use crate::world::{Network, OPERATOR_ENVIRONMENT, ROUTER, World};
+use crate::world::{ACCOUNT, Network, OPERATOR_ENVIRONMENT, ROUTER, World};
 
 const PORT: u16 = 4566;
 
@@ -51,6 +51,7 @@ impl Emulator {
         }
         let process = command
             .envs([("BIND_HOST", "127.0.0.1"), ("MINISTACK_REGION", "eu-central-1"), ("SIGNAL_TIMEOUT", "PT30M")])
+            .env("MINISTACK_ACCOUNT_ID", ACCOUNT)
             .env("GATEWAY_PORT", PORT.to_string())
             .env("CONSOLES", &consoles)
             .stdin(Stdio::null())

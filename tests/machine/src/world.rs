@@ -47,6 +47,8 @@ const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The router of the machine's subnet; every name there is leads to it.
 pub(crate) const ROUTER: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 1);
 const REGION: &str = "eu-central-1";
+/// The account of the machine, of its role and of the emulators.
+pub(crate) const ACCOUNT: &str = "123456789012";
 
 /// One request that the world has answered, or a name it was asked for.
 #[derive(Clone, Debug)]

@@ -305,6 +305,58 @@ fn two_whole_stacks_take_turns_behind_one_name() -> Result<()> {
     Ok(())
 }
 
+/// A build whose only step fails.
+const BROKEN: &str = r#"
+[[step]]
+name = "settings"
+
+[[step.resource]]
+kind = "file"
+path = "/etc/app.conf"
+content = "port = none\n"
+validate = ["sh", "-c", ": {}; echo the port is no number >&2; exit 1"]
+"#;
+
+#[test]
+fn a_machine_without_a_console_tells_why_it_failed() -> Result<()> {
+    let mut machine = Machine::new(Options { user_data: Some(UserData::Text(String::new())), ..Options::default() })?;
+    // Its console is never shown: EC2 has none of a t2 in these minutes.
+    let emulator = Emulator::start(machine.world(), machine.directory())?;
+    let endpoint = "AWS_ENDPOINT_URL_CLOUDFORMATION=http://cloudformation.eu-central-1.amazonaws.com";
+    let drop_in = format!("[Manager]\nDefaultEnvironment={endpoint}\n");
+    fs::write(machine.path("/etc/systemd/system.conf.d/cloudformation.conf"), drop_in)?;
+    let directory = machine.directory().join("operator");
+    let operator = Operator { emulator: &emulator, directory, environment: ENVIRONMENT.into() };
+    fs::create_dir(&operator.directory)?;
+    fs::write(operator.directory.join("broken.toml"), BROKEN)?;
+    let agent = deployable_agent(&operator.directory)?;
+    let settings = format!("bucket = 'glovo-config'\nagent = '{}'\nsteps = 'broken.toml'\n", agent.display());
+    fs::write(operator.directory.join("deploy.toml"), settings)?;
+
+    let create = operator.types("./glovo-app-cf.sh -t create-stack")?;
+    let user_data = emulator.user_data("BlueLaunchTemplate").with_context(|| create.said())?;
+    machine.world().set_user_data(user_data);
+    machine.power_on()?;
+    let (start, mut signal) = (std::time::Instant::now(), None);
+    while !create.said().contains("step: settings") {
+        ensure!(start.elapsed() < std::time::Duration::from_secs(600), "no failure: {}", create.said());
+        signal = signal.or_else(|| (signals(&machine) > 0).then(std::time::Instant::now));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    println!("{:?} from the signal to the operator's terminal", signal.map(|at| at.elapsed()));
+    let (code, said) = create.end()?;
+    ensure!(code == Some(1), "{code:?}: {said}");
+    let diagnosis = operator.types("./glovo-app-cf.sh diagnose")?.end()?.1;
+    for words in ["step: settings", "resource: file /etc/app.conf", "log: the port is no number"] {
+        ensure!(said.contains(words) && diagnosis.contains(words), "no `{words}` in {said}{diagnosis}");
+    }
+    ensure!(!said.contains("waiting for the console"), "{said}");
+    let role = policy(&emulator, "upload-own-failure")?;
+    let object = "arn:aws:s3:::glovo-config/glovo-app.failures/${ec2:SourceInstanceARN}";
+    ensure!(role.contains(object) && role.contains("\"s3:PutObject\""), "{role}");
+    Ok(())
+}
+
 /// A service that answers with a variable of the environment and a part of a secret.
 const NOTES: &str = r#"
 [[step]]
@@ -411,7 +463,7 @@ fn a_new_secret_and_a_new_variable_reach_a_deployed_machine() -> Result<()> {
     ensure!(code == Some(0) && said.contains("every serving target runs build 1"), "{code:?}: {said}");
     ensure!(said.contains("the machines' role may read ssm:///notes/password"), "{said}");
     ensure!(said.contains("the machines read variables from ssm:///notes/config/ (greeting)"), "{said}");
-    let arn = "arn:aws:ssm:eu-central-1:000000000000:parameter/notes";
+    let arn = "arn:aws:ssm:eu-central-1:123456789012:parameter/notes";
     let read = policy(&emulator, "read-secrets-of-blue")?;
     ensure!(read.contains("ssm:GetParameter") && read.contains(&format!("{arn}/password\"")), "{read}");
     let read = policy(&emulator, "read-variables-of-blue")?;

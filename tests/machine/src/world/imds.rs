@@ -11,13 +11,13 @@ use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 use super::http::{Answer, answer as respond};
-use super::{REGION, State};
+use super::{ACCOUNT, REGION, State};
 
 pub(super) const ACCESS_KEY: &str = "ASIAMACHINEUNDERTEST";
 pub(super) const SECRET_KEY: &str = "machine/under+test/not/a/real/secret/key";
 pub(super) const SESSION_TOKEN: &str = "machineUnderTestSessionToken//==";
 const ROLE: &str = "glovo-instance-role";
-const INSTANCE: &str = "i-0123456789abcdef0";
+pub(super) const INSTANCE: &str = "i-0123456789abcdef0";
 const ADDRESS: &str = "172.31.0.10";
 const MAC: &str = "02:00:ac:1f:00:0a";
 
@@ -107,7 +107,7 @@ fn tree(state: &State) -> Value {
             } } } },
         },
         "dynamic": { "instance-identity": { "document": json!({
-            "accountId": "123456789012", "architecture": "x86_64", "availabilityZone": format!("{REGION}a"),
+            "accountId": ACCOUNT, "architecture": "x86_64", "availabilityZone": format!("{REGION}a"),
             "imageId": "ami-0bdf93799014acdc4", "instanceId": INSTANCE, "instanceType": "t3.small",
             "privateIp": ADDRESS, "region": REGION, "version": "2017-09-30",
         }).to_string(), "signature": "c2lnbmVkIGJ5\nIEVDMg==" } },

@@ -10,8 +10,8 @@ use s3s::path::S3Path;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3Result, s3_error};
 
-use super::REGION;
-use super::imds::{ACCESS_KEY, SECRET_KEY, SESSION_TOKEN};
+use super::imds::{ACCESS_KEY, INSTANCE, SECRET_KEY, SESSION_TOKEN};
+use super::{ACCOUNT, REGION};
 
 /// The operator's access key and its secret. They also allow writing into these buckets.
 pub(super) const OPERATOR: (&str, &str) = ("AKIAOPERATOR", "the-operators-secret-key");
@@ -29,7 +29,8 @@ pub(super) fn service(root: &Path) -> Result<S3Service> {
     Ok(service.build())
 }
 
-/// `s3:Get*` and `s3:List*` on these buckets, for the role's temporary credentials, in the bucket's region.
+/// `s3:Get*` and `s3:List*` on these buckets but for the objects of failures, and `s3:PutObject` on the instance's own one, for
+/// the role's temporary credentials, in the bucket's region.
 struct RolePolicy;
 
 impl S3Access for RolePolicy {
@@ -60,13 +61,21 @@ fn decide(context: &S3AccessContext<'_>) -> S3Result<()> {
     if !header("authorization").contains(&format!("/{REGION}/s3/aws4_request")) {
         return Err(s3_error!(AuthorizationHeaderMalformed, "the region is wrong; expecting '{}'", REGION));
     }
-    let bucket = match context.s3_path() {
-        S3Path::Root => "",
-        S3Path::Bucket { bucket } | S3Path::Object { bucket, .. } => bucket,
+    let (bucket, key) = match context.s3_path() {
+        S3Path::Root => ("", ""),
+        S3Path::Bucket { bucket } => (&**bucket, ""),
+        S3Path::Object { bucket, key } => (&**bucket, &**key),
     };
     let operation = context.s3_op().name();
     let reads = ["Get", "List", "Head"].iter().any(|verb| operation.starts_with(verb));
-    if !READABLE.contains(&bucket) || !(reads || is_operator) {
+    let failure = key.split_once(".failures/").map(|(_, arn)| arn);
+    let own = format!("arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{INSTANCE}");
+    let may_do = match failure {
+        _ if is_operator => true,
+        Some(arn) => operation == "PutObject" && arn == own,
+        None => reads,
+    };
+    if !READABLE.contains(&bucket) || !may_do {
         return Err(s3_error!(AccessDenied, "the role may not do {} on '{}'", operation, bucket));
     }
     Ok(())
