@@ -79,12 +79,12 @@ impl Artifacts {
             }
             return (artifacts, faults);
         }
-        if settings.converges() {
-            artifacts.arguments.push("--converge".into());
-        }
         let declared = Store::of(settings, stack);
         if let Some(failures) = declared.as_ref().and_then(Store::failures) {
             artifacts.arguments.extend(["--failures".into(), failures.to_string()]);
+        }
+        if settings.converges() {
+            artifacts.arguments.push("--converge".into());
         }
         let store = declared.unwrap_or_else(|| {
             faults.extend(lacks_bucket(settings, texts));

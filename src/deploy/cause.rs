@@ -49,9 +49,11 @@ impl FailedMachine {
     pub(super) fn read_words(&mut self, system: &System, blocks: Option<&FailureBlocks>) -> bool {
         let block = blocks.map_or(Ok(None), |blocks| blocks.read(system, &self.id));
         self.unread = block.as_ref().err().map(|error| format!("{error:#}"));
+        let is_certain = block.is_ok();
         self.words = match block {
             Ok(Some(block)) => Some(MachineWords::Block(Box::new(block))),
-            _ => self.console_words(system),
+            // A bucket that did not answer may still tell more than a console that cannot be read.
+            _ => self.console_words(system).filter(|words| is_certain || !matches!(words, MachineWords::Unreadable(_))),
         };
         self.is_explained()
     }

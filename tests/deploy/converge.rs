@@ -17,7 +17,9 @@ fn machines_run_the_steps_again_and_plan_says_so() {
     }
     let operator = Operator::new();
     let _ = deploy(&operator, "create-stack", "1", STEPS, &[]).expect(0).says(again);
-    assert!(template(&operator).contains("run --record --signal glovo-app/BlueGroup --converge --steps "));
+    let failures = "--failures s3://artifacts/glovo-app.failures";
+    let run = format!("run --record --signal glovo-app/BlueGroup {failures} --converge --steps ");
+    assert!(template(&operator).contains(&run));
 }
 
 #[test]

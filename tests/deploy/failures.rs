@@ -76,8 +76,20 @@ fn a_bucket_that_may_not_be_read_leaves_console_and_signal() {
     assert!(LINES.iter().all(|line| said.stderr.contains(line)), "{}", said.stderr);
     let operator = failing("");
     operator.tape.script("GetObject", (0..20).map(|_| refused()));
-    let said = update(&operator);
+    let said = update(&operator).says("is not allowed s3:GetObject on arn:aws:s3:::artifacts/glovo-app.failures/");
     assert!(said.stderr.contains("machine i-0123456789abcdef0 failed: copy_http_resources\n"), "{}", said.stderr);
+}
+
+#[test]
+fn a_bucket_that_does_not_answer_is_asked_again() {
+    let operator = failing_with(CONSOLE);
+    operator.tape.script("GetObject", [Turn::Lost]);
+    operator.tape.script(
+        "GetConsoleOutput",
+        (0..2).map(|_| Turn::Refusal(400, "InvalidInstanceID.NotFound", "The instance ID does not exist")),
+    );
+    let said = update(&operator);
+    assert!(LINES.iter().all(|line| said.stderr.contains(line)), "{}", said.stderr);
 }
 
 #[test]
