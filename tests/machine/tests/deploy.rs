@@ -335,6 +335,9 @@ fn a_machine_without_a_console_tells_why_it_failed() -> Result<()> {
 
     let create = operator.types("./glovo-app-cf.sh -t create-stack")?;
     let user_data = emulator.user_data("BlueLaunchTemplate").with_context(|| create.said())?;
+    let role = policy(&emulator, "upload-own-failure")?;
+    let object = "arn:aws:s3:::glovo-config/glovo-app.failures/${ec2:SourceInstanceARN}";
+    ensure!(role.contains(object) && role.contains("\"s3:PutObject\""), "{role}");
     machine.world().set_user_data(user_data);
     machine.power_on()?;
     let (start, mut signal) = (std::time::Instant::now(), None);
@@ -351,9 +354,6 @@ fn a_machine_without_a_console_tells_why_it_failed() -> Result<()> {
         ensure!(said.contains(words) && diagnosis.contains(words), "no `{words}` in {said}{diagnosis}");
     }
     ensure!(!said.contains("waiting for the console"), "{said}");
-    let role = policy(&emulator, "upload-own-failure")?;
-    let object = "arn:aws:s3:::glovo-config/glovo-app.failures/${ec2:SourceInstanceARN}";
-    ensure!(role.contains(object) && role.contains("\"s3:PutObject\""), "{role}");
     Ok(())
 }
 
