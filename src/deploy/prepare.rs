@@ -195,8 +195,24 @@ impl Deploy {
         parameters
     }
 
+    /// Returns the stack that these settings want.
+    pub(super) fn wanted(
+        &self,
+        template: String,
+        parameters: BTreeMap<String, ParameterValue>,
+        settings: &DeploySettings,
+    ) -> Result<WantedStack> {
+        let template = self.placed(template, settings)?;
+        Ok(WantedStack {
+            template,
+            parameters,
+            service_role: settings.service_role.clone(),
+            tags: settings.tag.clone(),
+        })
+    }
+
     /// Returns the template as part of the call, or its place in the bucket if it is too long for a call.
-    pub(super) fn placed(&self, text: String, settings: &DeploySettings) -> Result<StackTemplate> {
+    fn placed(&self, text: String, settings: &DeploySettings) -> Result<StackTemplate> {
         if text.len() <= MAX_TEMPLATE_BYTES {
             return Ok(StackTemplate::Body(text));
         }

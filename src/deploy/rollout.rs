@@ -350,9 +350,10 @@ impl Deploy {
             let mut parameters: BTreeMap<String, ParameterValue> =
                 stack.parameters.keys().map(|name| (name.clone(), ParameterValue::Previous)).collect();
             parameters.extend(values.clone());
+            let wanted =
+                WantedStack { template: StackTemplate::Previous, parameters, service_role: None, tags: vec![] };
             let watch = Watch::from_now(self, &stack.id)?;
-            if stack::update(&self.system, &stack.name, &WantedStack { template: StackTemplate::Previous, parameters })?
-            {
+            if stack::update(&self.system, &stack.name, &wanted)? {
                 self.say(&format!("updating {what} of stack {}", stack.name));
                 begun.push(watch);
             }

@@ -89,6 +89,13 @@ pub struct DeploySettings {
     /// Account that must own the bucket; S3 refuses any other. Default: not checked; the first deploy names the owner.
     #[arg(long, value_name = "ACCOUNT")]
     pub bucket_owner: Option<String>,
+    /// Role that CloudFormation uses for the stack, in place of your own permissions. The stack keeps it. Default: none.
+    #[arg(long, value_name = "ARN")]
+    pub service_role: Option<String>,
+    /// Tag of the stack and of all its resources; may be repeated. Default: the tags that the stack has.
+    #[arg(long, value_name = "NAME=VALUE")]
+    #[serde(deserialize_with = "pairs")]
+    pub tag: Vec<String>,
     /// Prefix of the keys in the bucket. Default: the stack's name.
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Option<String>,
@@ -250,6 +257,7 @@ impl DeploySettings {
             &mut self.certificate,
             &mut self.dns_record,
             &mut self.cloud_init_path,
+            &mut self.service_role,
             &mut self.probe,
             &mut self.build_field,
         ] {
@@ -285,6 +293,8 @@ impl DeploySettings {
             strategy: self.strategy.or(file.strategy),
             bucket: self.bucket.or(file.bucket),
             bucket_owner: self.bucket_owner.or(file.bucket_owner),
+            service_role: self.service_role.or(file.service_role),
+            tag: over(file.tag, self.tag),
             prefix: self.prefix.or(file.prefix),
             agent: self.agent.or(file.agent),
             baked: self.baked || file.baked,
@@ -361,6 +371,32 @@ impl DeploySettings {
         self.build_number.unwrap_or(1)
     }
 
+    /// Fails if an account, a role or a tag cannot be one.
+    fn check_ownership(&self) -> Result<()> {
+        let refuse = |what: String, hint: &str| Err(Fault::new(what).hint(hint).invalid().into());
+        let is_account = |owner: &String| owner.len() == 12 && owner.bytes().all(|byte| byte.is_ascii_digit());
+        if let Some(owner) = self.bucket_owner.as_ref().filter(|owner| !is_account(owner)) {
+            let hint = "pass --bucket-owner with the 12 digits of the account that owns the bucket";
+            return refuse(format!("`{owner}` is not an AWS account"), hint);
+        }
+        let is_role = |arn: &String| arn.starts_with("arn:") && arn.contains(":role/");
+        if let Some(arn) = self.service_role.as_ref().filter(|arn| !is_role(arn)) {
+            let hint = "pass --service-role with an ARN such as arn:aws:iam::123456789012:role/cloudformation";
+            return refuse(format!("`{arn}` is not a role"), hint);
+        }
+        // https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_Tag.html
+        let is_tag = |pair: &String| {
+            let (name, value) = pair.split_once('=').unwrap_or_default();
+            !name.starts_with("aws:") && (1..=128).contains(&name.chars().count()) && value.chars().count() <= 256
+        };
+        if let Some(pair) = self.tag.iter().find(|pair| !is_tag(pair)) {
+            let hint =
+                "a tag is NAME=VALUE; a name has up to 128 characters and does not begin with aws:, a value up to 256";
+            return refuse(format!("`{pair}` is not a tag"), hint);
+        }
+        Ok(())
+    }
+
     /// Fails if the settings contradict each other.
     pub fn check(&self) -> Result<()> {
         let sizes = [self.min_size.unwrap_or(1), self.desired_capacity.unwrap_or(2), self.max_size.unwrap_or(3)];
@@ -371,14 +407,9 @@ impl DeploySettings {
                 .hint("choose MINSIZE ≤ DESIREDCAPACITY ≤ MAXSIZE")
                 .invalid()
         );
-        let is_account = |owner: &String| owner.len() == 12 && owner.bytes().all(|byte| byte.is_ascii_digit());
-        if let Some(owner) = self.bucket_owner.as_ref().filter(|owner| !is_account(owner)) {
-            return Err(Fault::new(format!("`{owner}` is not an AWS account"))
-                .hint("pass --bucket-owner with the 12 digits of the account that owns the bucket")
-                .invalid()
-                .into());
-        }
-        for (what, pairs) in [("--set", &self.set), ("--file", &self.file), ("--parameter", &self.parameter)] {
+        let repeated =
+            [("--set", &self.set), ("--file", &self.file), ("--parameter", &self.parameter), ("--tag", &self.tag)];
+        for (what, pairs) in repeated {
             if let Some(pair) = pairs.iter().find(|pair| !pair.contains('=')) {
                 return Err(Fault::new(format!("`{what} {pair}` has no `=`"))
                     .hint(format!("write {what} NAME=VALUE"))
@@ -393,6 +424,7 @@ impl DeploySettings {
                     .into());
             }
         }
+        self.check_ownership()?;
         ensure!(
             self.shift.is_sorted_by(|share, next| share < next) && self.shift.last().is_none_or(|last| *last == 100),
             Fault::new("the shares of --shift must rise and end with 100")

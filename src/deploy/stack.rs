@@ -146,10 +146,14 @@ pub struct WantedStack {
     pub template: StackTemplate,
     /// Its parameters.
     pub parameters: BTreeMap<String, ParameterValue>,
+    /// The role that CloudFormation uses; `None` for the one that the stack has, or the caller's permissions.
+    pub service_role: Option<String>,
+    /// Its tags, each `NAME=VALUE`; empty for those that it has.
+    pub tags: Vec<String>,
 }
 
 impl WantedStack {
-    /// Puts template and parameters into a call.
+    /// Puts all of it into a call.
     fn put(&self, call: Call) -> Call {
         let mut call = match &self.template {
             StackTemplate::Body(text) => call.with("TemplateBody", text),
@@ -163,6 +167,13 @@ impl WantedStack {
                 ParameterValue::New(value) => call.with(format!("{member}.ParameterValue"), value),
                 ParameterValue::Previous => call.with(format!("{member}.UsePreviousValue"), "true"),
             };
+        }
+        for (tag, n) in self.tags.iter().zip(1..) {
+            let (name, value) = tag.split_once('=').unwrap_or((tag, ""));
+            call = call.with(format!("Tags.member.{n}.Key"), name).with(format!("Tags.member.{n}.Value"), value);
+        }
+        if let Some(role) = &self.service_role {
+            call = call.with("RoleARN", role);
         }
         call.with("Capabilities.member.1", "CAPABILITY_IAM")
     }

@@ -8,6 +8,7 @@ mod alarms;
 mod artifacts;
 mod build_number;
 mod causes;
+mod company;
 mod converge;
 mod documents;
 mod every_call;

@@ -16,7 +16,7 @@ use crate::{
         settings::DeploySettings,
         shape::Shape,
         slots::Slots,
-        stack::{ParameterValue, Stack, WantedStack},
+        stack::{ParameterValue, Stack},
     },
     error::Fault,
 };
@@ -126,7 +126,7 @@ impl Deploy {
             intent,
             condemned: None,
             is_behind: false,
-            wanted: WantedStack { template: self.placed(template, &settings)?, parameters },
+            wanted: self.wanted(template, parameters, &settings)?,
             meaning: format!("{}: {meaning}{runs}{}", self.stack, found.role.meaning()),
             artifacts,
         })

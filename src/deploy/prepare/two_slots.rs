@@ -15,7 +15,7 @@ use crate::{
         preflight, rollout,
         settings::DeploySettings,
         slots::{Slots, active},
-        stack::{ParameterValue, Stack, WantedStack},
+        stack::{ParameterValue, Stack},
         template,
     },
     error::{Class, Fault},
@@ -103,8 +103,7 @@ impl Deploy {
         let of = |slot: Slot| (slot, contents.get(slot.name()).cloned().unwrap_or_default());
         let is_inside = |other: &Slot| self.stack_of(*other) == self.stack_of(slot);
         let contents: Vec<_> = Slot::ALL.into_iter().filter(is_inside).map(of).collect();
-        let template =
-            self.placed(template::with_user_data(shape.template(), shape.layout(), &contents)?, &settings)?;
+        let template = template::with_user_data(shape.template(), shape.layout(), &contents)?;
         let caller = if found.identity.is_empty() { String::new() } else { format!("as {}: ", found.identity) };
         let meaning = self.meaning(&intent, slots, &settings, &size);
         let meaning =
@@ -115,7 +114,7 @@ impl Deploy {
             intent,
             condemned,
             is_behind,
-            wanted: WantedStack { template, parameters },
+            wanted: self.wanted(template, parameters, &settings)?,
             artifacts,
             meaning,
         })

@@ -1,0 +1,48 @@
+//! What a company's account demands of a stack: tags, and a role of CloudFormation.
+
+use crate::{operator::Operator, tape::of};
+
+const ROLE: &str = "arn:aws:iam::123456789012:role/cloudformation";
+
+#[test]
+fn tags_and_a_service_role_are_those_of_the_stack() {
+    let operator = Operator::new();
+    let settings = format!("service_role = \"{ROLE}\"\n[tag]\nteam = \"pay\"\n\"cost centre\" = \"7=7\"\n");
+    let _ = operator.sandbox.write("deploy.toml", settings);
+    let _ = operator.deploy(&["create-stack", "--yes", "--tag", "team=shop"], &[]).expect(0);
+    let calls = operator.calls();
+    let create = of(&calls, "CreateChangeSet")[0];
+    let tag = |n: u8| [create.get(&format!("Tags.member.{n}.Key")), create.get(&format!("Tags.member.{n}.Value"))];
+    assert_eq!([tag(1), tag(2)], [["cost centre", "7=7"], ["team", "shop"]]);
+    assert_eq!(create.get("RoleARN"), ROLE);
+}
+
+#[test]
+fn without_them_a_stack_keeps_its_own() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let _ = operator.update("2").expect(0);
+    let calls = operator.calls();
+    let ours = ["CreateChangeSet", "UpdateStack"].map(|operation| of(&calls, operation)).concat();
+    assert!(ours.len() > 1, "{calls:?}");
+    for call in ours {
+        assert_eq!((call.get("RoleARN"), call.get("Tags.member.1.Key")), ("", ""), "{call:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_a_role_or_a_tag_is_refused() {
+    let long = format!("a={}", "b".repeat(257));
+    for (flag, value, words) in [
+        ("--service-role", "cloudformation", "`cloudformation` is not a role"),
+        ("--service-role", "arn:aws:iam::123456789012:user/ann", "is not a role"),
+        ("--tag", "team", "`--tag team` has no `=`"),
+        ("--tag", "=pay", "`=pay` is not a tag"),
+        ("--tag", "aws:team=pay", "`aws:team=pay` is not a tag"),
+        ("--tag", &long, "is not a tag"),
+    ] {
+        let operator = Operator::new();
+        let _ = operator.deploy(&["create-stack", "--yes", flag, value], &[]).expect(2).says(words);
+        assert!(operator.calls().is_empty(), "{flag} {value}");
+    }
+}
