@@ -88,6 +88,8 @@ const AWS: &[&str] = &["profile", "region", "json"];
 const CONTENT: &[&str] = &[
     "bucket",
     "bucket_owner",
+    "service_role",
+    "tag",
     "prefix",
     "agent",
     "baked",
