@@ -25,11 +25,9 @@ pub(super) fn section<'a>(template: &'a str, title: &'a str) -> impl Iterator<It
     lines.filter_map(|line| line.strip_prefix("  ")?.strip_suffix(':')).filter(|name| !name.starts_with([' ', '#']))
 }
 
-/// Returns a shape's template with the user-data of these slots; an empty slot has an empty one. It has no comments, because
-/// a call takes only [`super::stack::MAX_TEMPLATE_BYTES`].
+/// Returns a shape's template with the user-data of these slots; an empty slot has an empty one.
 pub(super) fn with_user_data(source: &str, layout: Layout, slots: &[(Slot, String)]) -> Result<String> {
-    let code = source.lines().filter(|line| !line.is_empty() && !line.trim_start().starts_with('#'));
-    let mut template: String = code.flat_map(|line| [line, "\n"]).collect();
+    let mut template = source.to_owned();
     for (slot, user_data) in slots {
         // A JSON string is one of YAML too.
         template = template.replace(&placeholder(layout, *slot), &format!("{USER_DATA}{}", literal(user_data)?));
