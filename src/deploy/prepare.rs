@@ -213,6 +213,7 @@ impl Deploy {
 
     /// Returns the template as part of the call, or its place in the bucket if it is too long for a call.
     fn placed(&self, text: String, settings: &DeploySettings) -> Result<StackTemplate> {
+        let text = if text.len() > MAX_TEMPLATE_BYTES { template::compact(&text) } else { text };
         if text.len() <= MAX_TEMPLATE_BYTES {
             return Ok(StackTemplate::Body(text));
         }

@@ -35,6 +35,21 @@ pub(super) fn with_user_data(source: &str, layout: Layout, slots: &[(Slot, Strin
     Ok(template)
 }
 
+/// Returns a template without comments, and without what only CloudFormation's console shows: the groups of parameters.
+pub(super) fn compact(template: &str) -> String {
+    let (mut compact, mut is_shown) = (String::with_capacity(template.len()), false);
+    for line in template.lines().filter(|line| !line.trim_start().is_empty() && !line.trim_start().starts_with('#')) {
+        if !line.starts_with(' ') {
+            is_shown = line == "Metadata:";
+        }
+        if !is_shown {
+            compact.push_str(line);
+            compact.push('\n');
+        }
+    }
+    compact
+}
+
 fn placeholder(layout: Layout, slot: Slot) -> String {
     format!("{USER_DATA}\"@{}@\"", layout.parameter(slot, SlotParameter::UserData))
 }
@@ -114,6 +129,21 @@ mod tests {
             Slot::ALL.map(|slot| user_data(halves.template(), halves.layout(), &both, slot).unwrap()),
             ["blue", "green"]
         );
+    }
+
+    #[test]
+    fn a_compact_template_has_the_same_parts() {
+        for shape in STRATEGIES.iter().map(|strategy| strategy.shape()) {
+            let (text, script) = (shape.template(), "#!/bin/sh\n# Metadata:\n");
+            let full = with_user_data(text, shape.layout(), &[(Slot::Blue, script.into())]).unwrap();
+            let compact = compact(&full);
+            assert!(compact.len() + 1000 < full.len() && !compact.contains("\n#"), "{}", shape.name());
+            for title in ["Parameters:", "Conditions:", "Resources:", "Outputs:"] {
+                assert!(section(&full, title).eq(section(&compact, title)), "{title} of {}", shape.name());
+            }
+            let held = |text| user_data(shape.template(), shape.layout(), text, Slot::Blue).ok();
+            assert_eq!(held(&full), held(&compact));
+        }
     }
 
     #[test]
