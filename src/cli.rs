@@ -396,7 +396,8 @@ pub struct Signal {
     #[arg(long, value_name = "GROUP/HOOK", requires = "signal")]
     pub lifecycle_hook: Option<verdict::Hook>,
     /// Also upload the block of a failure, with the instance's role, before FAILURE is signalled. The object's key is this
-    /// prefix, a slash and the instance's ARN. The role needs s3:PutObject on s3://BUCKET/PREFIX/${ec2:SourceInstanceARN}.
+    /// prefix, a slash and the instance's ARN. The role needs s3:PutObject on
+    /// `BUCKET/PREFIX/${ec2:SourceInstanceARN}`.
     #[arg(long, value_name = "s3://BUCKET/PREFIX", requires = "signal")]
     pub failures: Option<InstanceObjects>,
 }
