@@ -195,11 +195,11 @@ impl Fetcher {
         self.worker.run(&host.stop, probe::probe(self.engine.network.clone(), request, limit))
     }
 
-    /// Makes the client of [`Fetcher::probe`] in the background, with the machine's certificates for an https URL.
-    pub fn prepare_probe(&self, url: &str) {
-        let (network, with_tls) = (self.engine.network.clone(), url.starts_with("https:"));
+    /// Makes the client of [`Fetcher::probe`] for plain http in the background.
+    pub fn prepare_probe(&self) {
+        let network = self.engine.network.clone();
         // The probe itself tells what is wrong.
-        self.worker.prepare(move || _ = network.clients.local(with_tls));
+        self.worker.prepare(move || _ = network.clients.local(false));
     }
 
     /// Connects once to a server, and sends nothing.

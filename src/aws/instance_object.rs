@@ -80,7 +80,7 @@ impl Aws {
     /// Returns the first bytes of the object of an instance; `None` if it does not exist.
     ///
     /// # Errors
-    /// If S3 does not send it in time or refuses to. There is one attempt.
+    /// If S3 does not send it in time, which is temporary, or refuses to. There is one attempt.
     pub fn object_of_instance(
         &self,
         host: &Host,
@@ -92,7 +92,10 @@ impl Aws {
         let what = format!("reading s3://{bucket}/{key}");
         let get = async move {
             let object = S3Object { bucket: &bucket, key: &key, version: None };
-            s3.beginning(object, max_bytes).await.map_err(Failure::into_fault)
+            s3.beginning(object, max_bytes).await.map_err(|failure| match failure {
+                Failure::Permanent(fault) => fault,
+                other => other.into_fault().transient(),
+            })
         };
         self.worker.run(&host.stop, timely(get, within)).context(what)
     }
@@ -109,7 +112,7 @@ async fn own_arn(account: &Account) -> Result<String, Failure> {
 
 /// Gives work up after this time.
 async fn timely<T>(work: impl Future<Output = Result<T, Fault>>, within: Duration) -> Result<T, Fault> {
-    let late = |_| Err(Fault::new(format!("no answer within {}", spoken(within))));
+    let late = |_| Err(Fault::new(format!("no answer within {}", spoken(within))).transient());
     tokio::time::timeout(within, work).await.unwrap_or_else(late)
 }
 

@@ -104,7 +104,8 @@ pub fn refuse(usage: &clap::Error) -> u8 {
         let error = Fault::new("the command line is invalid").hint("glovo-bootstrap run --help");
         let word = RunMessage::of(&error.caused_by(anyhow::anyhow!(first.to_owned())).into());
         let failures = named("--failures").and_then(|value| value.parse().ok());
-        match Notifier::new(&Receivers { target, hook: None, failures }, &cli::ManifestArgs::default()) {
+        let hook = named("--lifecycle-hook").and_then(|value| value.parse().ok());
+        match Notifier::new(&Receivers { target, hook, failures }, &cli::ManifestArgs::default()) {
             Ok(notifier) => {
                 notifier.write_block(&word);
                 notifier.tell(&notifier.failure(&word, Some("usage")), SIGNAL_TIMEOUT);
@@ -172,8 +173,15 @@ fn supervise(
         return reboot::reboot(&*open(Path::new("/"), Mode::Run, None)?, Some(owed));
     }
     if code == 0 && word.error.is_none() {
-        notifier.tell(&Verdict::Success, SIGNAL_TIMEOUT);
-        return Ok(code);
+        // After SUCCESS the stack continues at once, so the instance enters its group first.
+        let Err(error) = notifier.complete_hook(&Verdict::Success) else {
+            notifier.signal(&Verdict::Success, SIGNAL_TIMEOUT);
+            return Ok(code);
+        };
+        let word = RunMessage::of(&error.context("the steps have converged, but the machine does not enter its group"));
+        notifier.write_block(&word);
+        notifier.tell(&notifier.failure(&word, Some("hook")), SIGNAL_TIMEOUT);
+        return Ok(1);
     }
     let error = word.error.get_or_insert_with(|| ErrorReport { causes: vec![], hint: None });
     if let Some(AbnormalEnd { message, hint, .. }) = &why {
@@ -227,16 +235,11 @@ impl Notifier {
         Verdict::Failure { step, how: how.map(Into::into) }
     }
 
-    /// Sends the outcome to all receivers.
-    ///
-    /// After SUCCESS the stack continues at once, so the instance enters its group first.
-    fn tell(&self, verdict: &Verdict, patience: Duration) {
-        if *verdict == Verdict::Success {
-            self.complete_hook(verdict);
-        }
-        self.signal(verdict, patience);
-        if *verdict != Verdict::Success {
-            self.complete_hook(verdict);
+    /// Sends a failure to all receivers.
+    fn tell(&self, failure: &Verdict, patience: Duration) {
+        self.signal(failure, patience);
+        if let Err(error) = self.complete_hook(failure) {
+            complain_of(&error);
         }
     }
 
@@ -255,8 +258,8 @@ impl Notifier {
         }
     }
 
-    fn complete_hook(&self, verdict: &Verdict) {
-        let Some(hook) = &self.receivers.hook else { return };
+    fn complete_hook(&self, verdict: &Verdict) -> Result<()> {
+        let Some(hook) = &self.receivers.hook else { return Ok(()) };
         let result = verdict.lifecycle_result();
         let completed = self.instance().and_then(|instance| {
             let call = Call::new(&AUTO_SCALING, "CompleteLifecycleAction")
@@ -267,15 +270,16 @@ impl Notifier {
             self.system.aws(call)
         });
         match completed {
-            Ok(_) => say(format!("completed the lifecycle hook {hook}: {result}")),
+            Ok(_) => {
+                say(format!("completed the lifecycle hook {hook}: {result}"));
+                Ok(())
+            }
             // `No active Lifecycle Action found with instance ID …`: the hook has timed out, or this is a later run.
             Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.code == "ValidationError") => {
                 tracing::warn!("the lifecycle hook {hook} does not wait for {result}: {error:#}");
+                Ok(())
             }
-            Err(error) => {
-                let what = format!("completing the lifecycle hook {hook} with {result}");
-                complain_of(&error.context(what));
-            }
+            Err(error) => Err(error.context(format!("completing the lifecycle hook {hook} with {result}"))),
         }
     }
 

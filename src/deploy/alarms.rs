@@ -148,6 +148,14 @@ impl Deploy {
             self.settings.parameter.iter().any(|pair| pair.strip_prefix(threshold.name()) == Some("="))
         };
         let own: Vec<&str> = slots.alarms(slot).iter().filter(|alarm| !goes(alarm)).map(|(_, name)| *name).collect();
+        // The stack keeps the names that an earlier command gave.
+        let kept = slots.stack(slot).filter(|_| self.settings.alarm.is_empty());
+        let kept = kept.map(|stack| stack.parameter(Parameter::Alarms.name())).unwrap_or_default();
+        let kept: Vec<&str> = kept.split(',').filter(|name| !name.is_empty()).collect();
+        match self.look_at_alarms(&kept) {
+            Ok(kept) => kept.faults().for_each(|fault| found.fault(fault)),
+            Err(error) => found.refused("alarms", error)?,
+        }
         match self.look_at_alarms(&own) {
             Ok(own) => {
                 let without = "--parameter MaxErrors= --parameter MaxResponseTime=";

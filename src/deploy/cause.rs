@@ -49,7 +49,8 @@ impl FailedMachine {
     pub(super) fn read_words(&mut self, system: &System, blocks: Option<&FailureBlocks>) -> bool {
         let block = blocks.map_or(Ok(None), |blocks| blocks.read(system, &self.id));
         self.unread = block.as_ref().err().map(|error| format!("{error:#}"));
-        let is_certain = block.is_ok();
+        // A refusal is certain: without the permission to list the bucket, S3 refuses a missing object, too.
+        let is_certain = block.as_ref().err().is_none_or(|error| error::class(error) != Class::Transient);
         self.words = match block {
             Ok(Some(block)) => Some(MachineWords::Block(Box::new(block))),
             // A bucket that did not answer may still tell more than a console that cannot be read.

@@ -39,6 +39,8 @@ names! {
         Subnets = "Subnets",
         /// Further security groups of the balancer.
         SecurityGroups = "SecurityGroup",
+        /// `internet-facing` or `internal`.
+        Scheme = "Scheme",
         /// `ipv4` or `dualstack`.
         IpAddressType = "IpAddressType",
         /// ARN of the certificate of port 443.
@@ -57,6 +59,8 @@ names! {
         MaxErrors = "MaxErrors",
         /// Seconds that a tenth of the answers may take; empty for no alarm.
         MaxResponseTime = "MaxResponseTime",
+        /// Alarms that undo an instance refresh, with commas.
+        Alarms = "Alarms",
         /// Key of the header that leads a request to a slot.
         ProbeKey = "ProbeKey",
     }

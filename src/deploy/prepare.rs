@@ -5,7 +5,7 @@ mod two_slots;
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 pub(super) use self::single_group::GroupForm;
 use super::{
@@ -193,6 +193,27 @@ impl Deploy {
             _ = parameters.insert(name.into(), ParameterValue::New(value.into()));
         }
         parameters
+    }
+
+    /// Refuses another scheme for the balancer of a stack. CloudFormation would make the new balancer first, and a target group
+    /// can belong to one balancer only.
+    /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-target-groups.html>
+    pub(super) fn check_scheme(&self, stack: Option<&Stack>, settings: &DeploySettings) -> Result<()> {
+        const PUBLIC: &str = "internet-facing";
+        let has_target_groups = self.shape().template().contains("AWS::ElasticLoadBalancingV2::TargetGroup");
+        let Some(stack) = stack.filter(|_| has_target_groups) else { return Ok(()) };
+        let given = settings.parameter.iter().filter_map(|pair| pair.split_once('='));
+        let Some((_, wanted)) = given.clone().find(|(name, _)| *name == Parameter::Scheme.name()) else {
+            return Ok(());
+        };
+        let present = Some(stack.parameter(Parameter::Scheme.name())).filter(|text| !text.is_empty()).unwrap_or(PUBLIC);
+        ensure!(
+            wanted == present,
+            Fault::new(format!("the balancer of stack {} is {present}, and stays so: Scheme={wanted}", stack.name))
+                .hint("deploy a new stack with this Scheme, and move the users to it")
+                .invalid()
+        );
+        Ok(())
     }
 
     /// Returns the stack that these settings want.

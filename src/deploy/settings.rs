@@ -384,14 +384,18 @@ impl DeploySettings {
             let hint = "pass --service-role with an ARN such as arn:aws:iam::123456789012:role/cloudformation";
             return refuse(format!("`{arn}` is not a role"), hint);
         }
-        // https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_Tag.html
+        // The machines' tags are in their metadata, where a name may not have other characters: a machine with such a tag does
+        // not start. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/work-with-tags-in-IMDS.html
         let is_tag = |pair: &String| {
             let (name, value) = pair.split_once('=').unwrap_or_default();
-            !name.starts_with("aws:") && (1..=128).contains(&name.chars().count()) && value.chars().count() <= 256
+            !name.starts_with("aws:")
+                && (1..=128).contains(&name.len())
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || "+-._,@:".contains(c))
+                && ![".", "..", "_index"].contains(&name)
+                && value.chars().count() <= 256
         };
         if let Some(pair) = self.tag.iter().find(|pair| !is_tag(pair)) {
-            let hint =
-                "a tag is NAME=VALUE; a name has up to 128 characters and does not begin with aws:, a value up to 256";
+            let hint = "a name has up to 128 letters, digits and + - . _ , @ :, and does not begin with aws:; a value has up to 256";
             return refuse(format!("`{pair}` is not a tag"), hint);
         }
         Ok(())

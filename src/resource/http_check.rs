@@ -135,8 +135,9 @@ impl Resource for HttpCheck {
     }
 
     fn prepare(&self, system: &System) {
-        if system.is_live() && self.ca.is_none() {
-            system.fetcher.prepare_probe(&self.url);
+        // An earlier step may install certificates of the machine, which a client of https reads once.
+        if system.is_live() && self.url.starts_with("http:") {
+            system.fetcher.prepare_probe();
         }
     }
 

@@ -386,6 +386,28 @@ fn a_lifecycle_hook_is_completed_with_the_role() {
 }
 
 #[test]
+fn a_machine_that_does_not_enter_its_group_has_failed() {
+    let denying = Server::start(|_| {
+        Reply::new(403, "<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>")
+    });
+    let aws = Aws::new();
+    aws.manifest("true");
+    let run = |arguments: &[&str]| {
+        let mut command = aws.command(&[&["app/Group", "--lifecycle-hook", "app/converged"], arguments].concat());
+        let _ = command.env("AWS_ENDPOINT_URL_AUTO_SCALING", denying.url("")).env("AWS_REGION", "eu-central-1");
+        let _ = command.env("AWS_ACCESS_KEY_ID", "AKIATEST").env("AWS_SECRET_ACCESS_KEY", "not-a-secret");
+        Finished::from(command.output().unwrap())
+    };
+    let _ = run(&["--steps", &aws.sandbox.at("manifest.toml")])
+        .expect(1)
+        .says("the steps have converged, but the machine does not enter its group")
+        .says("completing the lifecycle hook app/converged with CONTINUE");
+    assert_eq!(aws.signals(), ["FAILURE i-0123456789abcdef0 hook"]);
+    // A usage error must not hold the machine up until the hook's own timeout.
+    let _ = run(&["--no-such-option"]).expect(2).says("completing the lifecycle hook app/converged with ABANDON");
+}
+
+#[test]
 fn a_recorded_run_signals_no_value_of_the_machines_variables() {
     let aws = Aws::new();
     for directory in ["machine/etc", "machine/run", "machine/bin"] {

@@ -10,13 +10,13 @@ const ROLE: &str = "arn:aws:iam::123456789012:role/cloudformation";
 #[test]
 fn tags_and_a_service_role_are_those_of_the_stack() {
     let operator = Operator::new();
-    let settings = format!("service_role = \"{ROLE}\"\n[tag]\nteam = \"pay\"\n\"cost centre\" = \"7=7\"\n");
+    let settings = format!("service_role = \"{ROLE}\"\n[tag]\nteam = \"pay\"\n\"cost-centre\" = \"7=7\"\n");
     let _ = operator.sandbox.write("deploy.toml", settings);
     let _ = operator.deploy(&["create-stack", "--yes", "--tag", "team=shop"], &[]).expect(0);
     let calls = operator.calls();
     let create = of(&calls, "CreateChangeSet")[0];
     let tag = |n: u8| [create.get(&format!("Tags.member.{n}.Key")), create.get(&format!("Tags.member.{n}.Value"))];
-    assert_eq!([tag(1), tag(2)], [["cost centre", "7=7"], ["team", "shop"]]);
+    assert_eq!([tag(1), tag(2)], [["cost-centre", "7=7"], ["team", "shop"]]);
     assert_eq!(create.get("RoleARN"), ROLE);
 }
 
@@ -41,6 +41,9 @@ fn what_cannot_be_a_role_or_a_tag_is_refused() {
         ("--service-role", "arn:aws:iam::123456789012:user/ann", "is not a role"),
         ("--tag", "team", "`--tag team` has no `=`"),
         ("--tag", "=pay", "`=pay` is not a tag"),
+        // EC2 does not start machines with such a name, because their tags are in their metadata.
+        ("--tag", "cost centre=7", "`cost centre=7` is not a tag"),
+        ("--tag", "a/b=7", "`a/b=7` is not a tag"),
         ("--tag", "aws:team=pay", "`aws:team=pay` is not a tag"),
         ("--tag", &long, "is not a tag"),
     ] {
@@ -48,4 +51,16 @@ fn what_cannot_be_a_role_or_a_tag_is_refused() {
         let _ = operator.deploy(&["create-stack", "--yes", flag, value], &[]).expect(2).says(words);
         assert!(changes(&operator.calls()).is_empty(), "{flag} {value}");
     }
+}
+
+#[test]
+fn the_scheme_of_a_balancer_with_target_groups_stays() {
+    let operator = Operator::new();
+    let deploy = |verb, scheme| operator.deploy(&[verb, "--yes", "--parameter", scheme], &[("BUILD_NUMBER", "1")]);
+    let _ = deploy("create-stack", "Scheme=internal").expect(0);
+    let _ = deploy("update-stack", "Scheme=internal").expect(0);
+    drop(operator.calls());
+    let refused = operator.deploy(&["plan", "--parameter", "Scheme=internet-facing"], &[]).expect(2);
+    let _ = refused.says("the balancer of stack glovo-app is internal, and stays so").says("deploy a new stack");
+    assert!(changes(&operator.calls()).is_empty());
 }

@@ -81,6 +81,17 @@ fn a_bucket_that_may_not_be_read_leaves_console_and_signal() {
 }
 
 #[test]
+fn a_refused_object_does_not_hide_that_the_machine_is_gone() {
+    let operator = failing_with(CONSOLE);
+    // Without s3:ListBucket, S3 refuses an object that does not exist.
+    operator.tape.script("GetObject", (0..20).map(|_| Turn::Refusal(403, "AccessDenied", "Access Denied")));
+    let gone = || Turn::Refusal(400, "InvalidInstanceID.NotFound", "The instance ID does not exist");
+    operator.tape.script("GetConsoleOutput", (0..20).map(|_| gone()));
+    let told = update(&operator).says("EC2 no longer knows machine i-0123456789abcdef0");
+    assert!(!told.stderr.contains("waiting for the console output"), "{}", told.stderr);
+}
+
+#[test]
 fn a_bucket_that_does_not_answer_is_asked_again() {
     let operator = failing_with(CONSOLE);
     operator.tape.script("GetObject", [Turn::Lost]);

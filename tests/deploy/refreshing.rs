@@ -121,6 +121,10 @@ fn no_machine_is_replaced_while_an_alarm_rings() {
     let update = |more: &[&str]| deploy(&operator, &[&["update-stack", "--yes"], more].concat(), "2");
     let _ = update(&["--alarm", "errors"]).expect(2).says("alarm errors is in the state ALARM: slow");
     let _ = update(&["--alarm", "mispelt"]).expect(2).says("alarm mispelt does not exist");
+    // The stack keeps the names that an earlier command gave.
+    operator.world(|world| _ = world.parameters.insert("Alarms".into(), "errors".into()));
+    let _ = update(&[]).expect(2).says("alarm errors is in the state ALARM: slow");
+    operator.world(|world| _ = world.parameters.remove("Alarms"));
     operator.world(|world| _ = world.parameters.insert("MaxErrors".into(), "10".into()));
     let _ = update(&[])
         .expect(2)

@@ -46,8 +46,8 @@ pub(in crate::deploy) trait GroupForm: Shape + fmt::Debug {
         Ok(())
     }
 
-    /// Returns how many machines of a new build exist besides those of a group of this size.
-    fn machines_besides(&self, size: u32, exists: bool) -> u32;
+    /// Returns how many machines of a new build exist besides those of a group of this size, which has a stack already or not.
+    fn machines_besides(&self, size: u32, stack: Option<&Stack>, settings: &DeploySettings) -> u32;
 
     /// Returns what CloudFormation does with the group, in words.
     fn replaces(&self) -> &'static str;
@@ -60,6 +60,7 @@ impl Deploy {
         let mut settings = self.resolved(current, named);
         settings.check()?;
         form.check_settings(&settings)?;
+        self.check_scheme(current, &settings)?;
         settings.check_probe()?;
         let artifacts = Artifacts::collect(&settings, &self.stack, self.texts.as_ref())?;
         let holder =
@@ -73,7 +74,7 @@ impl Deploy {
         let size = self.group_size(current, &settings)?;
         if holder.is_none() {
             let kind = settings.instance_type.as_deref().unwrap_or_default();
-            preflight::quota(&mut found, self, kind, form.machines_besides(size.desired, current.is_some()))?;
+            preflight::quota(&mut found, self, kind, form.machines_besides(size.desired, current, &settings))?;
         }
         found.check()?;
         let text = artifacts.user_data(&self.outcome_target(Slot::Blue), form.max_user_data_bytes())?;

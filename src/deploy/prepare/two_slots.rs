@@ -50,6 +50,7 @@ impl Deploy {
         }
         let live = self.live_user_data(slots)?;
         let (intent, slot) = self.decide(slots, shares, &settings, &artifacts, &live)?;
+        self.check_scheme(slots.stack(slot), &settings)?;
         let size = self.sizes(slots, serving, &intent, &settings)?;
         if intent.is_new_build() {
             let kind = settings.instance_type.as_deref().unwrap_or_default();

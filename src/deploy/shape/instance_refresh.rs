@@ -11,7 +11,7 @@ use crate::{
     deploy::{
         Deploy,
         layout::{Layout, Slot},
-        parameters::Output,
+        parameters::{Output, Parameter},
         preflight::Findings,
         prepare::{GroupForm, Prepared},
         settings::DeploySettings,
@@ -24,6 +24,11 @@ use crate::{
     system::System,
     user_data::MAX_USER_DATA_BYTES,
 };
+
+/// The most healthy machines during a refresh, in percent of the group.
+const MAX_HEALTHY: &str = "MaxHealthyPercentage";
+/// Its default in the template.
+const DEFAULT_MAX_HEALTHY: u32 = 110;
 
 /// The hook's name in the template.
 const HOOK: &str = "converged";
@@ -108,7 +113,7 @@ impl GroupForm for InstanceRefresh {
             ("CheckpointPercentages", (!shares.is_empty()).then(|| shares.join(","))),
             ("CheckpointDelay", settings.pause.map(|time| seconds(time.0.as_secs()))),
             ("BakeTime", settings.watch.map(|time| seconds(time.0.as_secs()))),
-            ("Alarms", (!settings.alarm.is_empty()).then(|| alarms.join(","))),
+            (Parameter::Alarms.name(), (!settings.alarm.is_empty()).then(|| alarms.join(","))),
         ];
         let given = given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
         let template = template::with_user_data(self.template(), self.layout(), &[(Slot::Blue, user_data)])?;
@@ -120,9 +125,13 @@ impl GroupForm for InstanceRefresh {
         deploy.judge_all_alarms(found, slots, Slot::Blue)
     }
 
-    /// Returns a tenth, as the template has it, at least one.
-    fn machines_besides(&self, size: u32, exists: bool) -> u32 {
-        if exists { size.div_ceil(10) } else { size }
+    /// Returns the part above 100 % of `MaxHealthyPercentage`, at least one machine.
+    fn machines_besides(&self, size: u32, stack: Option<&Stack>, settings: &DeploySettings) -> u32 {
+        let Some(stack) = stack else { return size };
+        let given = settings.parameter.iter().filter_map(|pair| pair.split_once('='));
+        let given = given.rev().find(|(name, _)| *name == MAX_HEALTHY).map(|(_, percent)| percent);
+        let percent = given.unwrap_or_else(|| stack.parameter(MAX_HEALTHY)).parse().unwrap_or(DEFAULT_MAX_HEALTHY);
+        (size * percent.saturating_sub(100)).div_ceil(100).max(1)
     }
 
     fn replaces(&self) -> &'static str {

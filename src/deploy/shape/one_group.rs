@@ -87,7 +87,7 @@ impl GroupForm for OneGroup {
         Ok((self.template().to_owned(), vec![(self.user_data_parameter(), user_data)]))
     }
 
-    fn machines_besides(&self, size: u32, _exists: bool) -> u32 {
+    fn machines_besides(&self, size: u32, _: Option<&Stack>, _: &DeploySettings) -> u32 {
         size
     }
 
