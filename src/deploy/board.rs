@@ -9,7 +9,7 @@ use super::{
     event::{GROUP_TYPE, StackEvent},
     fleet::{self, RefreshState},
 };
-use crate::notify::block::Block;
+use crate::notify::block::{self, Block};
 
 /// The machines are looked at once in so many looks at the events: consoles change slowly, and EC2 limits the calls.
 const LOOKS_PER_QUESTION: u32 = 5;
@@ -67,7 +67,7 @@ impl Board {
 
     /// Shows how far the instance refreshes and the launched machines are; returns the machines that failed.
     fn tell_refresh(&mut self, deploy: &Deploy) -> Result<Vec<String>> {
-        let mut failed = vec![];
+        let (mut failed, mut gone) = (vec![], self.unready.clone());
         for group in self.groups.clone() {
             // The refresh of an earlier update has ended before this one begins.
             let is_new = |refresh: &RefreshState| !refresh.has_ended() || self.told.contains_key(&group);
@@ -80,6 +80,7 @@ impl Board {
             for (machine, state) in
                 fleet::groups(&deploy.system, &[&group])?.into_iter().flat_map(|group| group.machines)
             {
+                _ = gone.remove(&machine);
                 // A machine that was there before is none whose first run is waited for.
                 if state.starts_with("Pending") {
                     _ = self.unready.insert(machine.clone());
@@ -92,11 +93,14 @@ impl Board {
                 }
                 let console = fleet::console(&deploy.system, &machine).unwrap_or_default();
                 self.say(deploy, "machine", &machine, step(&console).unwrap_or_else(|| format!("booting ({state})")));
-                if Block::find(&console).is_some() {
+                if Block::find(&console).is_some() || block::of_user_data(&console).is_some() {
                     failed.push(machine);
                 }
             }
         }
+        // A machine that fails leaves the group at once. The bucket has its words.
+        self.unready.retain(|machine| !gone.contains(machine));
+        failed.extend(gone);
         Ok(failed)
     }
 

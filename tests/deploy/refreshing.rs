@@ -206,3 +206,24 @@ fn a_machine_that_fails_is_explained_while_the_refresh_continues() {
         .says("hint: check the URL, or that the file was uploaded")
         .says("every serving target runs build 2");
 }
+
+#[test]
+fn a_machine_that_has_left_the_group_is_explained_by_the_bucket() {
+    let operator = serving();
+    lasting(&operator, 4, vec![Scene("UPDATE_COMPLETE", vec![])]);
+    operator.world(|world| {
+        world.refreshes = [
+            Refresh("Successful", "100", "", vec![]),
+            Refresh("InProgress", "0", "", vec![("i-new", "Pending:Wait")]),
+            Refresh("InProgress", "0", "", vec![]),
+            Refresh("InProgress", "50", "", vec![]),
+        ]
+        .into();
+        let key = "/artifacts/glovo-app.failures/arn%3Aaws%3Aec2%3Aeu-central-1%3A123456789012%3Ainstance/i-new";
+        _ = world.objects.insert(key.into(), CONSOLE.into());
+    });
+    let _ = deploy(&operator, &["update-stack", "--yes"], "2")
+        .expect(0)
+        .says("step: copy_http_resources")
+        .says("hint: check the URL, or that the file was uploaded");
+}
