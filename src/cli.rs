@@ -74,13 +74,11 @@ impl Cli {
     /// Reads a command line of `run`, without making the flags of all other subcommands: these took a third of the
     /// instructions of a run that has nothing to do. `None` if it is another one, or one that has a fault or asks for help.
     fn read_run(arguments: &[OsString]) -> Option<Self> {
-        const NAME: &str = "run";
-        if !arguments.iter().any(|argument| argument == NAME) {
+        if !arguments.iter().any(|argument| argument == "run") {
             return None;
         }
-        let run = RunArguments::augment_args(clap::Command::new(NAME));
-        let program = OutputArgs::augment_args(clap::Command::new("glovo-bootstrap").subcommand(run));
-        Self::from_arg_matches(&program.try_get_matches_from(arguments).ok()?).ok()
+        let RunLine { output, command: RunAlone::Run(run) } = RunLine::try_parse_from(arguments).ok()?;
+        Some(Self { output, command: Command::Run(run) })
     }
 
     /// Returns the command line as help, completions and manual pages show it.
@@ -97,6 +95,20 @@ impl Cli {
         let without_empty = |arg: Arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg };
         Self::command().mut_subcommand("deploy", |deploy| deploy::with_strategies(deploy.mut_args(without_empty)))
     }
+}
+
+/// A command line of `run`.
+#[derive(Parser)]
+struct RunLine {
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(subcommand)]
+    command: RunAlone,
+}
+
+#[derive(Subcommand)]
+enum RunAlone {
+    Run(RunArguments),
 }
 
 /// A subcommand.

@@ -173,15 +173,7 @@ fn supervise(
         return reboot::reboot(&*open(Path::new("/"), Mode::Run, None)?, Some(owed));
     }
     if code == 0 && word.error.is_none() {
-        // After SUCCESS the stack continues at once, so the instance enters its group first.
-        let Err(error) = notifier.complete_hook(&Verdict::Success) else {
-            notifier.signal(&Verdict::Success, SIGNAL_TIMEOUT);
-            return Ok(code);
-        };
-        let word = RunMessage::of(&error.context("the steps have converged, but the machine does not enter its group"));
-        notifier.write_block(&word);
-        notifier.tell(&notifier.failure(&word, Some("hook")), SIGNAL_TIMEOUT);
-        return Ok(1);
+        return Ok(notifier.converged());
     }
     let error = word.error.get_or_insert_with(|| ErrorReport { causes: vec![], hint: None });
     if let Some(AbnormalEnd { message, hint, .. }) = &why {
@@ -233,6 +225,20 @@ impl Notifier {
     fn failure(&self, word: &RunMessage, how: Option<&str>) -> Verdict {
         let step = word.step.as_deref().map(|step| self.redaction.line(step));
         Verdict::Failure { step, how: how.map(Into::into) }
+    }
+
+    /// Tells that the steps have converged; returns the exit code.
+    ///
+    /// After SUCCESS the stack continues at once, so the instance enters its group first. If it cannot, it has failed.
+    fn converged(&self) -> u8 {
+        let Err(error) = self.complete_hook(&Verdict::Success) else {
+            self.signal(&Verdict::Success, SIGNAL_TIMEOUT);
+            return 0;
+        };
+        let word = RunMessage::of(&error.context("the steps have converged, but the machine does not enter its group"));
+        self.write_block(&word);
+        self.tell(&self.failure(&word, Some("hook")), SIGNAL_TIMEOUT);
+        1
     }
 
     /// Sends a failure to all receivers.

@@ -145,7 +145,7 @@ impl Deploy {
         let goes = |alarm: &&(SlotOutput, &str)| {
             let threshold =
                 if alarm.0 == SlotOutput::ErrorAlarm { Parameter::MaxErrors } else { Parameter::MaxResponseTime };
-            self.settings.parameter.iter().any(|pair| pair.strip_prefix(threshold.name()) == Some("="))
+            self.settings.given(threshold.name()) == Some("")
         };
         let own: Vec<&str> = slots.alarms(slot).iter().filter(|alarm| !goes(alarm)).map(|(_, name)| *name).collect();
         // The stack keeps the names that an earlier command gave.

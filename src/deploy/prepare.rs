@@ -202,10 +202,7 @@ impl Deploy {
         const PUBLIC: &str = "internet-facing";
         let has_target_groups = self.shape().template().contains("AWS::ElasticLoadBalancingV2::TargetGroup");
         let Some(stack) = stack.filter(|_| has_target_groups) else { return Ok(()) };
-        let given = settings.parameter.iter().filter_map(|pair| pair.split_once('='));
-        let Some((_, wanted)) = given.clone().find(|(name, _)| *name == Parameter::Scheme.name()) else {
-            return Ok(());
-        };
+        let Some(wanted) = settings.given(Parameter::Scheme.name()) else { return Ok(()) };
         let present = Some(stack.parameter(Parameter::Scheme.name())).filter(|text| !text.is_empty()).unwrap_or(PUBLIC);
         ensure!(
             wanted == present,

@@ -366,6 +366,11 @@ impl DeploySettings {
         given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect()
     }
 
+    /// Returns the value that is given for a parameter of the template.
+    pub(super) fn given(&self, parameter: &str) -> Option<&str> {
+        self.parameter.iter().find_map(|pair| pair.strip_prefix(parameter)?.strip_prefix('='))
+    }
+
     /// Returns the number of the build.
     pub fn build(&self) -> u64 {
         self.build_number.unwrap_or(1)

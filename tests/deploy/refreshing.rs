@@ -182,6 +182,8 @@ fn the_quota_is_that_of_the_machines_that_come_first() {
     // Machines of two vCPUs each: one of the new build comes before one of the previous build goes.
     operator.world(|world| world.quota = Some((6, vec![2, 2])));
     let _ = deploy(&operator, &["plan"], "2").expect(0);
+    let twice = ["update-stack", "--yes", "--parameter", "MaxHealthyPercentage=200"];
+    let _ = deploy(&operator, &twice, "3").expect(2).says("2 machines of t3.micro need 4 vCPUs");
     operator.world(|world| world.quota = Some((5, vec![2, 2])));
     let _ = deploy(&operator, &["plan"], "2").expect(2).says("1 machine of t3.micro need 2 vCPUs; 4 of the 5");
     let _ = deploy(&operator, &["plan"], "1").expect(0);

@@ -128,9 +128,8 @@ impl GroupForm for InstanceRefresh {
     /// Returns the part above 100 % of `MaxHealthyPercentage`, at least one machine.
     fn machines_besides(&self, size: u32, stack: Option<&Stack>, settings: &DeploySettings) -> u32 {
         let Some(stack) = stack else { return size };
-        let given = settings.parameter.iter().filter_map(|pair| pair.split_once('='));
-        let given = given.rev().find(|(name, _)| *name == MAX_HEALTHY).map(|(_, percent)| percent);
-        let percent = given.unwrap_or_else(|| stack.parameter(MAX_HEALTHY)).parse().unwrap_or(DEFAULT_MAX_HEALTHY);
+        let percent = settings.given(MAX_HEALTHY).unwrap_or_else(|| stack.parameter(MAX_HEALTHY));
+        let percent = percent.parse().unwrap_or(DEFAULT_MAX_HEALTHY);
         (size * percent.saturating_sub(100)).div_ceil(100).max(1)
     }
 
