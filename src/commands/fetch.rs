@@ -75,10 +75,7 @@ fn fetch(arguments: cli::Fetch) -> Result<u8> {
         say_json(&serde_json::json!({ "files": files }))?;
         complain_of_all(&failures);
     } else {
-        let rows: Vec<Row<'_>> = files.iter().map(Row::from).collect();
-        if !rows.is_empty() {
-            rows.iter().for_each(downloads::show);
-        }
+        downloads::show(&files.iter().map(Row::from).collect::<Vec<_>>());
         // The errors follow the table, so that they stay visible on a terminal.
         complain_of_all(&failures);
         say(summary(&files, began.elapsed()));

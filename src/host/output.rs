@@ -21,7 +21,7 @@ const READER_TIMEOUT_AFTER_SIGNAL: Duration = Duration::from_secs(1);
 /// A writable pipe accepts this many bytes without blocking: `PIPE_BUF`, pipe(7).
 const PIECE_BYTES: usize = 4096;
 
-/// The number of texts that were dropped since the last one that was read.
+/// The number of lines that were dropped since the last text that was read.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Writes a text to a descriptor.
@@ -34,16 +34,22 @@ pub fn print(out: impl AsFd, text: &str, patience: Option<Duration>) {
     let note = format!("\n[{dropped} lines are missing here: the reader was blocked]\n");
     let texts = if dropped > 0 { [note.as_str(), text] } else { ["", text] };
     for text in texts {
-        if !write_all(&out, text.as_bytes(), patience) {
-            _ = DROPPED.fetch_add(1, Ordering::Relaxed);
+        let rest = write_all(&out, text.as_bytes(), patience);
+        if !rest.is_empty() {
+            _ = DROPPED.fetch_add(lines(rest), Ordering::Relaxed);
             return;
         }
     }
     DROPPED.store(0, Ordering::Relaxed);
 }
 
-/// Returns whether all was written or an error prevents it; false if the wait ended.
-fn write_all(out: &impl AsFd, mut rest: &[u8], patience: Option<Duration>) -> bool {
+/// Returns the number of lines, a begun one included.
+fn lines(text: &[u8]) -> u64 {
+    text.split_inclusive(|byte| *byte == b'\n').count() as u64
+}
+
+/// Returns what is left when the wait ends; nothing if all was written, or if an error prevents it.
+fn write_all<'a>(out: &impl AsFd, mut rest: &'a [u8], patience: Option<Duration>) -> &'a [u8] {
     let mut stuck_since = None;
     while !rest.is_empty() {
         let mut ready = [PollFd::new(out.as_fd(), PollFlags::POLLOUT)];
@@ -57,14 +63,30 @@ fn write_all(out: &impl AsFd, mut rest: &[u8], patience: Option<Duration>) -> bo
                     continue;
                 }
                 Err(Errno::EINTR | Errno::EAGAIN) => {}
-                Err(_) => return true,
+                Err(_) => return &[],
             }
         }
         let stuck_since: &mut Instant = stuck_since.get_or_insert_with(Instant::now);
         let asked = stop::is_asked().then_some(READER_TIMEOUT_AFTER_SIGNAL);
         if asked.into_iter().chain(patience).min().is_some_and(|limit| stuck_since.elapsed() >= limit) {
-            return false;
+            return rest;
         }
     }
-    true
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_that_a_blocked_reader_misses_is_counted() {
+        let (_reader, writer) = nix::unistd::pipe().unwrap();
+        let table = "a line of the table\n".repeat(10_000);
+        let rest = write_all(&writer, table.as_bytes(), Some(Duration::ZERO));
+        // The pipe took some pieces. The line at their end is not whole.
+        let taken = table.len() - rest.len();
+        assert!(taken > 0 && taken.is_multiple_of(PIECE_BYTES), "{taken} bytes");
+        assert_eq!(lines(rest), 10_000 - (taken / "a line of the table\n".len()) as u64);
+    }
 }

@@ -246,8 +246,15 @@ pub struct Row<'a> {
     pub name: &'a str,
 }
 
-/// Prints a line of the table: status, size, time, name.
-pub fn show(row: &Row<'_>) {
+/// Prints the table in one go.
+pub fn show(rows: &[Row<'_>]) {
+    if let Some((first, others)) = rows.split_first() {
+        say(others.iter().fold(line(first), |table, row| table + Shown::lines("\n") + line(row)));
+    }
+}
+
+/// Returns a line of the table: status, size, time, name.
+fn line(row: &Row<'_>) -> Shown {
     let (word, code) = match row.status {
         DownloadStatus::Fetched => ("fetched", "32"),
         DownloadStatus::AlreadyThere => ("already there", "32"),
@@ -257,7 +264,7 @@ pub fn show(row: &Row<'_>) {
     let size = row.size.map(|size| ByteSize(size).to_string()).unwrap_or_default();
     let time = row.time.map(spoken).unwrap_or_default();
     let resumed = if row.resumed > 0 { format!(" ({} from before)", ByteSize(row.resumed)) } else { String::new() };
-    say(coloured(code, &format!("{word:13}")) + format!("  {size:>11}  {time:>12}  {}{resumed}", row.name));
+    coloured(code, &format!("{word:13}")) + format!("  {size:>11}  {time:>12}  {}{resumed}", row.name)
 }
 
 /// Prints errors to standard error, grouped by their causes.

@@ -45,10 +45,15 @@ const MAX_NAME_ATTEMPTS: usize = 16;
 /// Up to this number of files are flushed one by one. For more files, their whole file system is flushed.
 const MAX_SINGLE_FLUSHES: usize = 8;
 
+/// A device and the number of a file on it.
+type FileId = (u64, u64);
+
 /// A file that does not have its name yet.
 #[derive(Debug)]
 pub struct Staged {
     file: Arc<File>,
+    /// Where the file is. Its descriptor keeps the number from being used again.
+    identity: FileId,
     parent: OpenDirectory,
     name: String,
     path: AbsPath,
@@ -79,10 +84,11 @@ impl Root {
         let bits = Bits::from_bits_truncate(0o600);
         let made = parent.act(|fd| loop_until_free(fd, &name, || openat(fd, name.as_str(), NEW_FILE, bits)));
         let fd = made.map_err(|errno| explain_new(&parent.fd, errno, path))?;
+        let identity = identity(&fd).with_context(|| format!("reading the status of {path}"))?;
         let file = Arc::new(File::from(fd));
         let label = self.label_for(&parent.fd, path.leaf(), label)?;
         let path = path.clone();
-        let staged = Staged { file, parent, name, path, ownership, label, stays: false, has_note: false };
+        let staged = Staged { file, identity, parent, name, path, ownership, label, stays: false, has_note: false };
         staged.own()?;
         Ok(staged)
     }
@@ -105,12 +111,23 @@ impl Root {
                     .hint("wait until the other process has ended")
                     .into());
             }
+            let identity = identity(&file).with_context(|| format!("reading the status of {path}"))?;
             // The earlier holder of the lock may have published or removed the file since it was opened.
-            if is_new || is_named(&parent.fd, &name, &file).is_ok_and(|is_named| is_named) {
+            if is_new || is_named(&parent.fd, &name, identity).is_ok_and(|is_named| is_named) {
                 let file = Arc::new(file);
                 let label = self.label_for(&parent.fd, path.leaf(), FileType::Regular)?;
                 let path = path.clone();
-                return Ok(Staged { file, parent, name, path, ownership, label, stays: false, has_note: !is_new });
+                return Ok(Staged {
+                    file,
+                    identity,
+                    parent,
+                    name,
+                    path,
+                    ownership,
+                    label,
+                    stays: false,
+                    has_note: !is_new,
+                });
             }
         }
         Err(explain_write(Errno::EEXIST, path))
@@ -178,6 +195,7 @@ impl Staged {
         other.stays = true;
         other.drop_note();
         std::mem::swap(&mut self.file, &mut other.file);
+        std::mem::swap(&mut self.identity, &mut other.identity);
         self.own()?;
         Ok(None)
     }
@@ -246,23 +264,13 @@ impl Staged {
             }
         } else {
             // Since Linux 5.8, syncfs reports failed writes, as fsync does.
-            flush_each_once(
-                &files,
-                &mut results,
-                |file| fstat(&file.file).map(|stat| (stat.st_dev, 0)),
-                |file| syncfs(&file.file),
-            );
+            flush_each_once(&files, &mut results, |file| Ok((file.identity.0, 0)), |file| syncfs(&file.file));
         }
         let parents: Vec<_> = files.iter().map(|file| file.parent.clone()).collect();
         for (file, result) in files.into_iter().zip(&mut results).filter(|(_, result)| result.is_ok()) {
             *result = file.rename();
         }
-        flush_each_once(
-            &parents,
-            &mut results,
-            |parent| fstat(&*parent.fd).map(|stat| (stat.st_dev, stat.st_ino)),
-            OpenDirectory::flush,
-        );
+        flush_each_once(&parents, &mut results, |parent| identity(&parent.fd), OpenDirectory::flush);
         results
     }
 
@@ -285,7 +293,7 @@ impl Staged {
 
     /// Fails unless the open file has this name.
     fn expect_name(&self, name: &str) -> Result<()> {
-        let is_named = is_named(&self.parent.fd, name, &self.file);
+        let is_named = is_named(&self.parent.fd, name, self.identity);
         if is_named.with_context(|| format!("reading the status of {name} for {}", self.path))? {
             return Ok(());
         }
@@ -307,7 +315,7 @@ impl Drop for Staged {
 fn flush_each_once<T>(
     items: &[T],
     results: &mut [Result<()>],
-    shared: impl Fn(&T) -> nix::Result<(u64, u64)>,
+    shared: impl Fn(&T) -> nix::Result<FileId>,
     flush: impl Fn(&T) -> nix::Result<()>,
 ) {
     let mut flushed = BTreeMap::new();
@@ -341,12 +349,14 @@ fn open_own(parent: &OwnedFd, name: &str) -> nix::Result<Option<(File, bool)>> {
     }
 }
 
-/// Returns whether a name is that of the open file.
-fn is_named(parent: &OwnedFd, name: &str, file: &impl AsFd) -> nix::Result<bool> {
-    let named = match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Err(Errno::ENOENT) => return Ok(false),
-        named => named?,
-    };
-    let open = fstat(file)?;
-    Ok((named.st_dev, named.st_ino) == (open.st_dev, open.st_ino))
+fn identity(file: &impl AsFd) -> nix::Result<FileId> {
+    fstat(file).map(|status| (status.st_dev, status.st_ino))
+}
+
+/// Returns whether a name is that of this file.
+fn is_named(parent: &OwnedFd, name: &str, identity: FileId) -> nix::Result<bool> {
+    match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(Errno::ENOENT) => Ok(false),
+        named => named.map(|status| (status.st_dev, status.st_ino) == identity),
+    }
 }
