@@ -98,10 +98,10 @@ impl Aws {
         all.map(|target| format!("{} {}", value(&target, "Status"), value(&target, "UniqueId"))).collect()
     }
 
-    /// Returns a manifest whose step `second` waits for the file `go`.
+    /// Writes a manifest whose step `second` waits for the file `go`. If its run is killed, it ends with the sandbox.
     fn manifest_that_waits(&self) {
         self.manifest(&format!(
-            "touch {}; while [ ! -e {} ]; do sleep 0.05; done",
+            "touch {0}; while [ -e {0} ] && [ ! -e {1} ]; do sleep 0.05; done",
             self.sandbox.at("at-work"),
             self.sandbox.at("go")
         ));

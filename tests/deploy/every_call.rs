@@ -1,6 +1,8 @@
 //! Each call of a roll-out and of a rollback fails in each way, one after the other: users stay on machines that carry them,
 //! the last lines say where they are and what to do, and the same command again finishes.
 
+mod other_shapes;
+
 use std::thread;
 
 use crate::{
@@ -31,20 +33,24 @@ const FAULTS: [Fault; 5] = [Fault::Throttled, Fault::ThrottledForLong, Fault::Re
 struct Scenario {
     begin: fn() -> Operator,
     command: fn(&Operator, &[&str]) -> Finished,
+    /// The command that ends what holds the sizes of a slot.
+    release: &'static [&'static str],
     /// The words at the end of its success.
     done: &'static str,
-    /// The slot that serves then, and the other one, each with its target group.
-    slots: [(&'static str, &'static str); 2],
+    /// The operation that moves traffic; empty if it does not move any.
+    moves: &'static str,
+    /// Returns what a finished command has left undone.
+    unfinished: fn(&Operator) -> Vec<String>,
 }
 
 fn update(operator: &Operator, more: &[&str]) -> Finished {
     // With an alarm of the slot, CloudWatch is asked, too.
-    let arguments = ["update-stack", "--yes", "--pause", "0s", "--health-timeout", "5s", "--parameter", "MaxErrors=10"];
+    let arguments = ["update-stack", "--yes", "--pause", "0s", "--health-timeout", "5m", "--parameter", "MaxErrors=10"];
     operator.deploy(&[&arguments, more].concat(), &[("BUILD_NUMBER", "2")])
 }
 
 fn roll_back(operator: &Operator, more: &[&str]) -> Finished {
-    operator.deploy(&[&["rollback", "--pause", "0s", "--health-timeout", "5s"], more].concat(), &[])
+    operator.deploy(&[&["rollback", "--pause", "0s", "--health-timeout", "5m"], more].concat(), &[])
 }
 
 fn serving_new_content() -> Operator {
@@ -62,7 +68,15 @@ fn scripted(fault: Fault) -> Turn {
     }
 }
 
-/// Returns what a finished command has left undone.
+fn unless_green_serves(operator: &Operator) -> Vec<String> {
+    operator.world(|world| unfinished(world, [("Green", GREEN), ("Blue", BLUE)]))
+}
+
+fn unless_blue_serves(operator: &Operator) -> Vec<String> {
+    operator.world(|world| unfinished(world, [("Blue", BLUE), ("Green", GREEN)]))
+}
+
+/// Returns what is left undone: the slot that is to serve comes first, each slot with its target group.
 fn unfinished(world: &World, [(serving, its_targets), (idle, other_targets)]: [(&str, &str); 2]) -> Vec<String> {
     let (Some(group), Some(kept)) = (world.groups.get(serving), world.groups.get(idle)) else {
         return vec![format!("{serving} or {idle} is empty")];
@@ -101,7 +115,7 @@ impl Scenario {
         let first = (self.command)(&operator, more);
         operator.tape.forget_script();
         // AWS keeps a change set that could not be deleted. The next one has another name.
-        operator.world(World::forget_change_set);
+        operator.tape.worlds(World::forget_change_set);
         let mut wrong = vec![];
         let load = operator.tape.highest_load();
         if load > 50 {
@@ -112,7 +126,7 @@ impl Scenario {
         if operator.tape.was_endangered() && !may_stay {
             wrong.push("a slot with traffic was to shrink by a scheduled action".to_owned());
         }
-        let moved = operator.calls().iter().any(|call| call.operation == "ModifyListener");
+        let moved = operator.calls().iter().any(|call| call.operation == self.moves);
         let said = &first.stderr;
         if first.code == Some(0) && !first.stdout.contains(self.done) {
             wrong.push(format!("it says nothing of success:\n{}", first.stdout));
@@ -135,9 +149,9 @@ impl Scenario {
         }
         if (name, fault) == ("PutScheduledUpdateGroupAction", Fault::Refused) {
             // Nothing shrinks the previous build then.
-            let _ = operator.deploy(&["release"], &[]).expect(0);
+            let _ = operator.deploy(self.release, &[]).expect(0);
         }
-        wrong.extend(operator.world(|world| unfinished(world, self.slots)));
+        wrong.extend((self.unfinished)(&operator));
         wrong.into_iter().map(|text| format!("call {number} ({name}), {fault:?}: {text}")).collect()
     }
 
@@ -159,19 +173,27 @@ impl Scenario {
     }
 }
 
-const BLUE_SERVES: [(&str, &str); 2] = [("Blue", BLUE), ("Green", GREEN)];
-const GREEN_SERVES: [(&str, &str); 2] = [("Green", GREEN), ("Blue", BLUE)];
+const MODIFY: &str = "ModifyListener";
+const RELEASE: &[&str] = &["release"];
+const BLUE_IS_BACK: &str = "rollback complete: blue (build 1) serves all traffic";
 
 #[test]
 fn every_call_of_an_update_may_fail() {
     let done = "every serving target runs build 2";
-    Scenario { begin: serving_new_content, command: update, done, slots: GREEN_SERVES }.try_all();
+    let unfinished = unless_green_serves;
+    Scenario { begin: serving_new_content, command: update, release: RELEASE, done, moves: MODIFY, unfinished }
+        .try_all();
+}
+
+/// Returns the rollback to blue.
+fn back_from(begin: fn() -> Operator) -> Scenario {
+    let unfinished = unless_blue_serves;
+    Scenario { begin, command: roll_back, release: RELEASE, done: BLUE_IS_BACK, moves: MODIFY, unfinished }
 }
 
 #[test]
 fn every_call_of_a_rollback_may_fail() {
-    let done = "rollback complete: blue (build 1) serves all traffic";
-    Scenario { begin: Operator::serving_twice, command: roll_back, done, slots: BLUE_SERVES }.try_all();
+    back_from(Operator::serving_twice).try_all();
 }
 
 #[test]
@@ -181,8 +203,7 @@ fn every_call_of_a_rollback_to_one_machine_may_fail() {
         operator.world(World::let_scheduled_time_come);
         operator
     };
-    let done = "rollback complete: blue (build 1) serves all traffic";
-    Scenario { begin, command: roll_back, done, slots: BLUE_SERVES }.try_all();
+    back_from(begin).try_all();
 }
 
 #[test]
@@ -193,6 +214,5 @@ fn every_call_of_a_rollback_to_a_whole_fleet_may_fail() {
         drop(operator.calls());
         operator
     };
-    let done = "rollback complete: blue (build 1) serves all traffic";
-    Scenario { begin, command: roll_back, done, slots: BLUE_SERVES }.try_all();
+    back_from(begin).try_all();
 }

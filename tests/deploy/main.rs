@@ -18,6 +18,7 @@ mod front_door;
 mod hints;
 mod login;
 mod losing;
+mod model_answers;
 mod operator;
 mod own_alarms;
 mod own_user_data;

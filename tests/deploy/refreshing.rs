@@ -19,7 +19,7 @@ hint: check the URL, or that the file was uploaded\r
 -----END GLOVO-BOOTSTRAP FAILURE-----\r
 ";
 
-fn deploy(operator: &Operator, arguments: &[&str], build: &str) -> Finished {
+pub fn deploy(operator: &Operator, arguments: &[&str], build: &str) -> Finished {
     let arguments = operator.with_agent(&[arguments, &["--strategy", "instance-refresh"]].concat());
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     operator.deploy(&arguments, &[("BUILD_NUMBER", build), ("CLOUD_INIT_PATH", "")])
@@ -30,7 +30,7 @@ fn ask(operator: &Operator, verb: &str) -> Finished {
 }
 
 /// Returns an operator whose group has build 1.
-fn serving() -> Operator {
+pub fn serving() -> Operator {
     let operator = Operator::refreshing();
     let _ = deploy(&operator, &["create-stack", "--yes"], "1").expect(0);
     drop(operator.calls());

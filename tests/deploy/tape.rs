@@ -51,7 +51,7 @@ impl Call {
         !["Describe", "Get", "List", "Head", "DetectStackDrift"].iter().any(|word| self.operation.starts_with(word))
     }
 
-    fn of(request: &Request) -> Self {
+    pub fn of(request: &Request) -> Self {
         let body = String::from_utf8_lossy(&request.body);
         let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
         let (operation, parameters) = match (request.operation.split_once('.'), path) {
@@ -115,6 +115,8 @@ pub enum Turn {
     Lost,
     /// The operation is done, and its answer is lost.
     Unanswered,
+    /// This answer, and nothing is done.
+    Instead(String),
     /// The world's answer, after the test has let the server continue.
     Meet(Sender<()>, Receiver<()>),
 }
@@ -180,6 +182,7 @@ impl Tape {
             match turn {
                 Turn::Refusal(status, code, message) => return refusal(&call, status, code, message),
                 Turn::Lost => return Reply::none(),
+                Turn::Instead(body) => return Reply::ok(body),
                 Turn::Meet(ref here, ref go) => {
                     let _ = here.send(());
                     let _ = go.recv();
@@ -238,6 +241,11 @@ impl Tape {
         with(&mut self.record.lock().unwrap().worlds[1])
     }
 
+    /// Changes each world.
+    pub fn worlds(&self, with: impl FnMut(&mut World)) {
+        self.record.lock().unwrap().worlds.iter_mut().for_each(with);
+    }
+
     /// Returns the calls since the last call of this function.
     pub fn take(&self) -> Vec<Call> {
         std::mem::take(&mut self.record.lock().unwrap().calls)
@@ -246,6 +254,9 @@ impl Tape {
 
 /// Returns an error in the format of the service.
 fn refusal(call: &Call, status: u16, code: &str, message: &str) -> Reply {
+    let is_of_s3 = call.authorization.split('/').nth(3) == Some("s3");
+    // S3 has a status of its own, which an answer to HEAD also has.
+    let (status, code) = if is_of_s3 && code == "Throttling" { (503, "SlowDown") } else { (status, code) };
     let error = text("Code", code) + &text("Message", message);
     let body = match call.authorization.split('/').nth(3) {
         Some("s3") => xml("Error", &error),

@@ -11,14 +11,14 @@ use crate::{
 
 const STRATEGY: [&str; 2] = ["--strategy", "weighted-dns"];
 
-fn deploy(operator: &Operator, arguments: &[&str], build: &str) -> Finished {
+pub fn deploy(operator: &Operator, arguments: &[&str], build: &str) -> Finished {
     let variables = [("BUILD_NUMBER", build), ("DNSRECORD", "app.example.com")];
     let keep: &[&str] = if arguments[0] == "rollback" { &[] } else { &["--keep-for", "0s"] };
     operator.deploy(&[arguments, &["--yes", "--pause", "0s"], keep, &STRATEGY].concat(), &variables)
 }
 
 /// Returns an operator whose blue stack has build 1.
-fn serving() -> Operator {
+pub fn serving() -> Operator {
     let operator = Operator::of_two_stacks();
     let _ = deploy(&operator, &["create-stack", "--parameter", "HealthCheckPath=/health"], "1").expect(0);
     drop(operator.calls());
@@ -26,7 +26,7 @@ fn serving() -> Operator {
 }
 
 /// Returns the same operator after a deploy of build 2.
-fn serving_twice() -> Operator {
+pub fn serving_twice() -> Operator {
     let operator = serving();
     operator.content("2");
     let _ = deploy(&operator, &["update-stack"], "2").expect(0);
@@ -43,7 +43,7 @@ fn moves(calls: &[Call]) -> Vec<[&str; 2]> {
 }
 
 /// Returns the present weights of the stacks.
-fn weights(operator: &Operator) -> [String; 2] {
+pub fn weights(operator: &Operator) -> [String; 2] {
     [
         operator.world(|world| world.parameters["Weight"].clone()),
         operator.tape.other_world(|world| world.parameters["Weight"].clone()),

@@ -203,10 +203,11 @@ impl World {
         Self { name, slots: vec![("", targets)], ..Self::default() }
     }
 
-    /// Returns the weight and the machines of each slot.
+    /// Returns the weight and the machines of each slot. A stack of weighted records has its weight as a parameter.
     pub fn loads(&self) -> Vec<(u32, u32)> {
+        let of_record = self.parameters.get("Weight").filter(|_| !self.state.is_empty());
         let load = |(slot, targets): &(&'static str, String)| {
-            let weight = self.weights.get(targets).map_or(0, |weight| weight.parse().unwrap());
+            let weight = self.weights.get(targets).or(of_record).map_or(0, |weight| weight.parse().unwrap());
             let machines = self.groups.get(slot).map_or(0, |group| group.machines.len());
             (weight, machines.try_into().unwrap())
         };
