@@ -63,7 +63,8 @@ impl Sandbox {
     }
 
     fn namespace(&self) -> Command {
-        let mut command = Command::new("unshare");
+        // By its path: with another PATH in the environment, Rust would look for it in a copy of this whole process.
+        let mut command = Command::new("/usr/bin/unshare");
         let script = r#"mount --make-rprivate / && mount --bind "$0" /var/lib || exit
             [ ! -e "$0/../console" ] || [ ! -e /dev/console ] || mount --bind "$0/../console" /dev/console || exit
             if cd "$0/../machine" 2>/dev/null; then

@@ -90,6 +90,11 @@ impl Server {
         self.requests.lock().unwrap().clone()
     }
 
+    /// Forgets the requests so far. The server itself stays until the test's process ends.
+    pub fn forget(&self) {
+        self.requests.lock().unwrap().clear();
+    }
+
     /// Returns the requested paths, sorted, because downloads run in parallel.
     pub fn paths(&self) -> Vec<String> {
         let mut paths: Vec<String> = self.requests().into_iter().map(|request| request.target).collect();
