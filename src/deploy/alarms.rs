@@ -10,13 +10,13 @@ use super::{
     parameters::{Parameter, SlotOutput, SlotParameter},
     preflight::Findings,
     prepare::Intent,
+    rollout::{Silence, answered},
     slots::Slots,
 };
 use crate::{
     aws::{answer::Element, query::Call, service::CLOUDWATCH},
-    error::{self, Class, Fault},
+    error::Fault,
     value::spoken,
-    view::complain,
 };
 
 /// An alarm as CloudWatch has it now.
@@ -46,8 +46,6 @@ pub(super) enum Alarms {
         /// Whether it looks at nothing but this slot's machines.
         is_own: bool,
     },
-    /// There was a temporary failure.
-    Unknown,
 }
 
 impl Deploy {
@@ -172,39 +170,32 @@ impl Deploy {
     /// Returns what the alarms mean now for the build of this slot.
     pub(super) fn alarms(&self, slots: &Slots, slot: Slot) -> Result<Alarms> {
         let own = self.own_alarms(slots, slot);
-        match self.look_at_alarms(&[self.given_alarms(), own.clone()].concat()) {
-            Ok(seen) => {
-                let is_own = |alarm: &AlarmState| own.contains(&alarm.name.as_str());
-                let ringing = seen.0.iter().find(|alarm| alarm.is_ringing());
-                Ok(match ringing.or_else(|| seen.0.iter().find(|alarm| alarm.is_missing())) {
-                    None => Alarms::Quiet,
-                    // A gate that has gone stops nothing.
-                    Some(alarm) if alarm.is_missing() => Alarms::Ringing {
-                        fault: Fault::new(format!("alarm {} no longer exists", alarm.name)),
-                        is_own: false,
-                    },
-                    Some(alarm) => Alarms::Ringing { fault: Fault::new(alarm.text()), is_own: is_own(alarm) },
-                })
+        let seen = self.look_at_alarms(&[self.given_alarms(), own.clone()].concat())?;
+        let is_own = |alarm: &AlarmState| own.contains(&alarm.name.as_str());
+        let ringing = seen.0.iter().find(|alarm| alarm.is_ringing());
+        Ok(match ringing.or_else(|| seen.0.iter().find(|alarm| alarm.is_missing())) {
+            None => Alarms::Quiet,
+            // A gate that has gone stops nothing.
+            Some(alarm) if alarm.is_missing() => {
+                Alarms::Ringing { fault: Fault::new(format!("alarm {} no longer exists", alarm.name)), is_own: false }
             }
-            Err(error) if error::class(&error) == Class::Transient => {
-                complain(format!("CloudWatch does not answer, still trying: {error:#}"));
-                Ok(Alarms::Unknown)
-            }
-            Err(error) => Err(error),
-        }
+            Some(alarm) => Alarms::Ringing { fault: Fault::new(alarm.text()), is_own: is_own(alarm) },
+        })
     }
 
     /// Waits until CloudWatch says what the alarms are, before a slot receives any traffic. The slot's own alarms may still
     /// tell of an earlier build: they get time to become quiet.
     ///
     /// # Errors
-    /// If the operator detaches, or if CloudWatch refuses to answer.
+    /// If the operator detaches, or if CloudWatch refuses to answer, or is silent for too long.
     pub(super) fn await_alarms(&self, slots: &Slots, slot: Slot) -> Result<Option<Fault>> {
-        let (began, mut is_told) = (Instant::now(), false);
+        let (began, mut is_told, mut silence) = (Instant::now(), false, Silence::default());
         loop {
-            match self.alarms(slots, slot)? {
-                Alarms::Quiet => return Ok(None),
-                Alarms::Ringing { fault, is_own: true } if began.elapsed() <= self.health_timeout() => {
+            let (alarms, unanswered) = answered(self.alarms(slots, slot))?;
+            self.endure(&mut silence, unanswered)?;
+            match alarms {
+                Some(Alarms::Quiet) => return Ok(None),
+                Some(Alarms::Ringing { fault, is_own: true }) if began.elapsed() <= self.health_timeout() => {
                     if !is_told {
                         self.say(&format!(
                             "waiting, because {} receives no traffic yet: {fault}",
@@ -213,8 +204,8 @@ impl Deploy {
                         is_told = true;
                     }
                 }
-                Alarms::Ringing { fault, .. } => return Ok(Some(fault)),
-                Alarms::Unknown => {}
+                Some(Alarms::Ringing { fault, .. }) => return Ok(Some(fault)),
+                None => {}
             }
             self.system.host.stop.wait(self.poll)?;
         }

@@ -3,11 +3,13 @@
 //! It calls the balancer and the groups directly, so that a rollback works also while CloudFormation is busy. Then it updates
 //! the stacks' parameters, so that their next update undoes nothing.
 //!
-//! [`back`] returns the traffic, [`pins`] keeps the groups from shrinking meanwhile, [`probe`] asks the application.
+//! [`back`] returns the traffic, [`pins`] keeps the groups from shrinking meanwhile, [`probe`] asks the application, and
+//! [`silence`] notes when AWS does not answer.
 
 mod back;
 mod pins;
 mod probe;
+mod silence;
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +18,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-pub(super) use self::pins::keep;
+pub(super) use self::{
+    pins::keep,
+    silence::{Silence, answered},
+};
 use super::{
     Deploy,
     alarms::Alarms,
@@ -32,7 +37,6 @@ use super::{
 use crate::{
     error::{self, Class, Fault},
     value::spoken,
-    view::complain,
 };
 
 /// Shares of the traffic that a new build receives one after the other, by default.
@@ -174,8 +178,10 @@ impl Deploy {
     }
 
     /// Returns a slot's machines as the balancer sees them; `None` after a temporary failure.
-    fn look(&self, slots: &Slots, slot: Slot) -> Result<Option<Vec<TargetHealth>>> {
-        answered(slots.own_targets(&self.system, slot))
+    fn look(&self, slots: &Slots, slot: Slot, silence: &mut Silence) -> Result<Option<Vec<TargetHealth>>> {
+        let (targets, unanswered) = answered(slots.own_targets(&self.system, slot))?;
+        _ = silence.note(self.system.host.stop.now(), unanswered.as_ref());
+        Ok(targets)
     }
 
     /// Waits until this many of a slot's machines are healthy behind the balancer. If they are sick before that, and fewer than
@@ -218,9 +224,9 @@ impl Deploy {
         slot: Slot,
         tell: impl Fn(&[TargetHealth], bool) -> Option<T>,
     ) -> Result<T> {
-        let (began, mut told) = (Instant::now(), BTreeMap::new());
+        let (began, mut told, mut silence) = (Instant::now(), BTreeMap::new(), Silence::default());
         loop {
-            let (seen, is_late) = (self.look(slots, slot)?, began.elapsed() > self.health_timeout());
+            let (seen, is_late) = (self.look(slots, slot, &mut silence)?, began.elapsed() > self.health_timeout());
             let is_seen = seen.is_some();
             let targets = seen.unwrap_or_default();
             self.tell_states(&targets, &mut told);
@@ -278,34 +284,47 @@ impl Deploy {
     /// long for its answer, so that no silent service hides what another one says.
     fn observe(&self, slots: &Slots, slot: Slot, share: u32, wanted: u32) -> Result<Health> {
         let time = if share == 100 { self.last_watch() } else { self.pause() };
-        let began = Instant::now();
+        let (began, mut silence) = (Instant::now(), Silence::default());
         loop {
             self.system.aws.be_brief();
             let seen = self.look_at_all(slots, slot, share, wanted);
             self.system.aws.be_patient();
-            match seen? {
-                Some(sick @ Health::Sick(_)) => return Ok(sick),
-                Some(Health::Well) if began.elapsed() >= time => return Ok(Health::Well),
-                // Without an answer the share stays: that AWS cannot be reached says nothing about the machines.
-                _ => self.system.host.stop.wait(self.poll)?,
+            let (health, unanswered) = seen?;
+            if let Health::Sick(_) = health {
+                return Ok(health);
             }
+            let is_whole = unanswered.is_none();
+            // Without an answer the share stays: that AWS cannot be reached says nothing about the machines.
+            self.endure(&mut silence, unanswered)?;
+            if is_whole && began.elapsed() >= time {
+                return Ok(health);
+            }
+            self.system.host.stop.wait(self.poll)?;
         }
     }
 
-    /// Looks once whether the share is still that of this deploy, at the machines, and at the alarms. `None` if a service did
-    /// not answer, and the others say nothing bad.
-    fn look_at_all(&self, slots: &Slots, slot: Slot, share: u32, wanted: u32) -> Result<Option<Health>> {
+    /// Looks once whether the share is still that of this deploy, at the machines, and at the alarms. Returns what the
+    /// services say that answered, and the error of one that did not.
+    fn look_at_all(
+        &self,
+        slots: &Slots,
+        slot: Slot,
+        share: u32,
+        wanted: u32,
+    ) -> Result<(Health, Option<anyhow::Error>)> {
         // A rollback by another operator shrinks the slot, which then looks sick.
-        let is_alone = answered(self.check_alone(slots, slot, share))?.is_some();
-        let healthy = self.look(slots, slot)?.map(|targets| fleet::healthy(&targets));
+        let (_, of_traffic) = answered(self.check_alone(slots, slot, share))?;
+        let (targets, of_machines) = answered(slots.own_targets(&self.system, slot))?;
+        let healthy = targets.map(|targets| fleet::healthy(&targets));
         if let Some(healthy) = healthy.filter(|healthy| *healthy < wanted as usize) {
-            return Ok(Some(Health::Sick(not_staying(healthy, wanted as usize))));
+            return Ok((Health::Sick(not_staying(healthy, wanted as usize)), None));
         }
-        Ok(match self.alarms(slots, slot)? {
-            Alarms::Ringing { fault, .. } => Some(Health::Sick(fault)),
-            Alarms::Quiet if is_alone && healthy.is_some() => Some(Health::Well),
-            Alarms::Quiet | Alarms::Unknown => None,
-        })
+        let (alarms, of_alarms) = answered(self.alarms(slots, slot))?;
+        let health = match alarms {
+            Some(Alarms::Ringing { fault, .. }) => Health::Sick(fault),
+            Some(Alarms::Quiet) | None => Health::Well,
+        };
+        Ok((health, of_traffic.or(of_machines).or(of_alarms)))
     }
 
     /// Updates the parameters to what is live: all traffic on this slot, the other one small.
@@ -399,17 +418,6 @@ impl Deploy {
             drop(Watch::from_now(self, &stack.id)?.until_done()?);
         }
         Ok(())
-    }
-}
-
-/// Returns what the balancer answered; `None` after a temporary failure.
-fn answered<T>(answer: Result<T>) -> Result<Option<T>> {
-    match answer {
-        Err(error) if error::class(&error) == Class::Transient => {
-            complain(format!("the balancer does not answer, still trying: {error:#}"));
-            Ok(None)
-        }
-        answer => answer.map(Some),
     }
 }
 

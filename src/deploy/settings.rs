@@ -159,7 +159,7 @@ pub struct DeploySettings {
     /// time of --watch if that is longer.
     #[arg(long, value_name = "TIME")]
     pub keep_for: Option<Span>,
-    /// How long new machines may take to become healthy behind the balancer. Default: 10m.
+    /// How long machines may take to become healthy, and how long their health may stay unknown. Default: 10m.
     #[arg(long, value_name = "TIME")]
     pub health_timeout: Option<Span>,
     /// How long a call is repeated after the first change, while AWS throttles or cannot be reached. Default: 5m.

@@ -76,7 +76,7 @@ fn an_alarm_without_data_or_answer_says_nothing() {
     operator.tape.script("DescribeAlarms", silent);
     let hasty = ["update-stack", "--yes", "--pause", "0s", "--patience", "0s", "--alarm", "errors"];
     let told = operator.deploy(&hasty, &[("BUILD_NUMBER", "2")]).expect(0);
-    assert!(told.stderr.contains("CloudWatch does not answer, still trying"), "{}", told.stderr);
+    assert!(told.stderr.contains("AWS does not answer, still trying"), "{}", told.stderr);
     assert_eq!(shares(&operator.calls()), [["90", "10"], ["50", "50"], ["0", "100"]]);
 }
 

@@ -51,8 +51,28 @@ fn a_silent_balancer_costs_a_healthy_build_no_traffic() {
     // The first check succeeds. Then, at the first share, the balancer is silent for longer than the retries of a call.
     operator.tape.script("DescribeTargetHealth", std::iter::once(Turn::Usual).chain((0..6).map(|_| throttled())));
     let told = hasty(&operator, "2").expect(0).says("every serving target runs build 2");
-    assert!(told.stderr.contains("the balancer does not answer, still trying"), "{}", told.stderr);
+    let lines = |words: &str| told.stderr.lines().filter(|line| line.contains(words)).count();
+    assert_eq!((lines("does not answer"), lines("AWS answers again, after ")), (1, 1), "{}", told.stderr);
     assert_eq!(shares(&operator.calls()), [["90", "10"], ["50", "50"], ["0", "100"]]);
+}
+
+#[test]
+fn a_silence_at_a_share_ends_the_deploy_at_its_limit() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let silence = || std::iter::once(Turn::Usual).chain((0..6).map(|_| throttled()));
+    operator.tape.script("DescribeTargetHealth", silence());
+    let update = ["update-stack", "--yes", "--pause", "0s", "--patience", "0s", "--health-timeout", "0s"];
+    let _ = operator
+        .deploy(&update, &[("BUILD_NUMBER", "2")])
+        .expect(75)
+        .says("the deploy stopped; stack glovo-app: green (build 2) receives 10 % of the traffic")
+        .says("caused by: AWS has not told for 0 ms whether the new build is healthy")
+        .says("Throttling: Rate exceeded")
+        .says("hint: to continue, run the same command again; to roll back: glovo-bootstrap deploy rollback --build 1");
+    assert_eq!(shares(&operator.calls()), [["90", "10"]]);
+    operator.tape.forget_script();
+    let _ = operator.update("2").expect(0).says("every serving target runs build 2");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use anyhow::{Result, ensure};
 
-use super::{Health, not_healthy, with_ways};
+use super::{Health, Silence, not_healthy, with_ways};
 use crate::{
     deploy::{Deploy, fleet, layout::Slot, parameters::SlotParameter, slots::Slots},
     error::{self, Class, Fault},
@@ -136,9 +136,10 @@ impl Deploy {
         let back = slots.described(slot);
         let (before, now) = (way.held, way.now);
         let (began, limit) = (Instant::now(), self.health_timeout());
-        let (mut told, mut has_grown, mut is_announced) = (BTreeMap::new(), false, false);
+        let (mut told, mut silence) = (BTreeMap::new(), Silence::default());
+        let (mut has_grown, mut is_announced) = (false, false);
         loop {
-            let seen = if now { Some(vec![]) } else { self.look(slots, slot.other())? };
+            let seen = if now { Some(vec![]) } else { self.look(slots, slot.other(), &mut silence)? };
             // Without an answer the share stays: machines that were not seen may be healthy.
             let serving = seen.as_ref().map_or(0, |targets| fleet::healthy(targets));
             let fair = if seen.is_some() { share_by_capacity(way.healthy, serving) } else { way.held };
@@ -171,7 +172,7 @@ impl Deploy {
                 return Err(not_healthy(way.healthy, wanted, limit).into());
             }
             self.system.host.stop.wait(self.poll)?;
-            if let Some(targets) = self.look(slots, slot)? {
+            if let Some(targets) = self.look(slots, slot, &mut silence)? {
                 self.tell_states(&targets, &mut told);
                 way.healthy = fleet::healthy(&targets);
             }
