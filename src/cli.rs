@@ -407,10 +407,10 @@ pub struct Signal {
     /// CONTINUE before SUCCESS, ABANDON after FAILURE.
     #[arg(long, value_name = "GROUP/HOOK", requires = "signal")]
     pub lifecycle_hook: Option<verdict::Hook>,
-    /// Also upload the block of a failure, with the instance's role, before FAILURE is signalled. The object's key is this
-    /// prefix, a slash and the instance's ARN. The role needs s3:PutObject on
-    /// `BUCKET/PREFIX/${ec2:SourceInstanceARN}`.
-    #[arg(long, value_name = "s3://BUCKET/PREFIX", requires = "signal")]
+    /// Upload how each whole run ended, and the block of a failure before FAILURE is signalled, with the instance's role.
+    /// --record and --converge record it for later runs. The object's key is this prefix, a slash and the instance's ARN.
+    /// The role needs s3:PutObject on `BUCKET/PREFIX/${ec2:SourceInstanceARN}`.
+    #[arg(long, value_name = "s3://BUCKET/PREFIX", conflicts_with_all = ["root", "phase"])]
     pub failures: Option<InstanceObjects>,
 }
 

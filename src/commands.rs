@@ -6,6 +6,7 @@ mod converge;
 mod deploy;
 mod fetch;
 mod install;
+mod last_run;
 mod reboot;
 mod record;
 mod refusal;
@@ -39,7 +40,7 @@ use crate::{
         engine::{self, Selection},
         lock::MachineLock,
         reboot::RebootNote,
-        report::{Report, history},
+        report::{Report, history, last_run::LastRun},
         supervisor::{self, RunMessage, is_supervised},
     },
     stop::Interrupt,
@@ -50,6 +51,7 @@ use crate::{
 
 pub use self::signal::refuse;
 use self::{
+    last_run::Teller,
     refusal::{Refused, RefusedPlan},
     variables::{read_everywhere, unused, variables_of},
 };
@@ -95,7 +97,8 @@ pub fn execute(command: Command) -> Result<u8> {
 
 fn run_steps(arguments: cli::RunArguments) -> Result<u8> {
     let cli::RunArguments { mut selection, mut manifest, target, purpose, signal, record, converge } = arguments;
-    if let cli::Signal { signal: Some(target), signal_within, lifecycle_hook: hook, failures } = signal {
+    let cli::Signal { signal, signal_within, lifecycle_hook: hook, failures } = signal;
+    if let Some(target) = signal {
         return signal::execute(&signal::Receivers { target, hook, failures }, signal_within.0, &manifest);
     }
     let system = open(&target.root, Mode::Run, purpose.phase)?;
@@ -106,17 +109,21 @@ fn run_steps(arguments: cli::RunArguments) -> Result<u8> {
     }
     // Only the run that holds the machine's lock may replace its record.
     let lock = if record { Some(MachineLock::take(system.root())?) } else { None };
-    let is_recorded = record && record::keep(&system, &mut manifest, record::USER_DATA)?;
+    let is_recorded = record && record::keep(&system, &mut manifest, record::USER_DATA, failures.as_ref())?;
     system.host.set_run_command(again::command(&manifest, is_recorded));
     if converge {
         converge::enable(&system)?;
     }
+    let teller = Teller::of(&system, &selection, &manifest, failures);
     let (_lock, ran) = match run(&system, &manifest, &selection, lock) {
         Ok((lock, _, report)) => (Some(lock), Ok(report)),
         Err(error) => (None, Err(error)),
     };
     if converge {
         converge::try_again(&system, &ran);
+    }
+    if let Some(teller) = teller {
+        teller.tell(&system, &ran);
     }
     let report = ran?;
     if let Some(needed) = &report.reboot {
@@ -126,6 +133,7 @@ fn run_steps(arguments: cli::RunArguments) -> Result<u8> {
     if resumed.is_some() && !is_supervised() {
         reboot::end(&system)?;
     }
+    supervisor::tell(&RunMessage { ended: LastRun::of(&report, None), ..RunMessage::default() });
     if report.exit_code == Some(0) && report.changes(true) > 0 {
         supervisor::tell(&RunMessage::unproven(&report));
     }
@@ -205,6 +213,13 @@ fn run(
     image::mounts::prepare(system.root())?;
     let report = engine::run(&manifest, &selection, system, view::run::choose(Mode::Run))?;
     Ok((lock, manifest, report))
+}
+
+impl cli::SelectionArgs {
+    /// Returns whether they leave out a step.
+    pub fn is_partial(&self) -> bool {
+        !self.only.is_empty() || self.from.is_some() || !self.skip.is_empty()
+    }
 }
 
 impl From<&cli::SelectionArgs> for Selection {

@@ -20,6 +20,7 @@ mod diagnosis;
 mod event;
 mod failure;
 pub mod fleet;
+mod last_runs;
 pub mod layout;
 mod operation;
 mod parameters;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use super::{
     Aws,
     account::Account,
-    metadata::{IDENTITY_DOCUMENT, IdentityDocument},
+    metadata::{BUILD_TAG, IDENTITY_DOCUMENT, IdentityDocument},
     partition::Partition,
     s3::{S3Object, check_bucket, upload::Upload},
 };
@@ -75,6 +75,13 @@ impl Aws {
             s3.replace(&Upload { bucket: place.bucket, key, body }).await
         };
         self.worker.run(&host.stop, timely(put, within))
+    }
+
+    /// Returns the build in this instance's tag of that name; `None` if the metadata do not have it within this time.
+    pub fn own_build(&self, host: &Host, within: Duration) -> Option<String> {
+        let account = self.account.clone();
+        let get = async move { account.metadata.get(BUILD_TAG).await.map_err(Failure::into_fault) };
+        self.worker.run(&host.stop, timely(get, within)).ok().flatten()
     }
 
     /// Returns the first bytes of the object of an instance; `None` if it does not exist.

@@ -49,6 +49,8 @@ const FACTS: [KnownFact; 13] = [
         .absent("this instance is in no Auto Scaling group"),
 ];
 const META_DATA: &str = "/latest/meta-data/";
+/// The tag with the build, which the templates give their machines.
+pub(super) const BUILD_TAG: &str = "/latest/meta-data/tags/instance/build";
 
 /// A fact of [`FACTS`].
 #[derive(Debug)]

@@ -114,7 +114,7 @@ pub(super) fn install(manifest: &cli::ManifestArgs) -> Result<u8> {
         system.host.daemon_reload()?;
     }
     if manifest.steps.is_some() {
-        let is_whole = record::keep(&system, &mut manifest.clone(), record::INSTALL)?;
+        let is_whole = record::keep(&system, &mut manifest.clone(), record::INSTALL, None)?;
         say(if is_whole {
             "recorded the manifest and its variables"
         } else {

@@ -156,8 +156,7 @@ pub(super) fn resume(
     selection: &mut cli::SelectionArgs,
     manifest: &cli::ManifestArgs,
 ) -> Result<Option<PendingRun>> {
-    let selects = !selection.only.is_empty() || selection.from.is_some() || !selection.skip.is_empty();
-    let has_arguments = selects || manifest.steps.is_some() || manifest.has_variables();
+    let has_arguments = selection.is_partial() || manifest.steps.is_some() || manifest.has_variables();
     if has_arguments || !system.root().is_host() || system.phase() != Phase::Boot {
         return Ok(None);
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
+    aws::instance_object::InstanceObjects,
     cli,
     error::Fault,
     host::{
@@ -44,6 +45,9 @@ pub struct Record {
     set: Vec<String>,
     /// Names of variables whose values are not recorded: those of secret files, and URLs that may hold a secret.
     withheld: Vec<String>,
+    /// The value of `--failures`.
+    #[serde(default)]
+    failures: Option<String>,
 }
 
 impl Record {
@@ -79,6 +83,7 @@ impl Record {
             variables: arguments.variables.iter().map(absolute).collect::<Result<_>>()?,
             set,
             withheld: withheld.iter().chain(&arguments.set_secret_file).map(name).collect(),
+            failures: None,
         })
     }
 
@@ -178,12 +183,19 @@ fn check_owners(steps: Option<&str>, variables: &[String]) -> Result<()> {
 }
 
 /// Replaces the record by the arguments of a run, and completes the arguments as those of a later run are. Returns
-/// whether a run without these arguments does the same.
+/// whether a run without these arguments does the same. Without `failures`, those of the earlier record stay.
 ///
 /// # Errors
 /// If a later run would refuse a named path, or the state directory cannot be written.
-pub fn keep(system: &System, arguments: &mut cli::ManifestArgs, by: &str) -> Result<bool> {
-    let record = Record::of(arguments, system, by).map_err(super::invalid)?;
+pub fn keep(
+    system: &System,
+    arguments: &mut cli::ManifestArgs,
+    by: &str,
+    failures: Option<&InstanceObjects>,
+) -> Result<bool> {
+    let mut record = Record::of(arguments, system, by).map_err(super::invalid)?;
+    let earlier = || Record::read(system).ok().flatten()?.failures;
+    record.failures = failures.map(ToString::to_string).or_else(earlier);
     if record.steps.is_some() {
         check_owners(record.steps.as_deref(), &record.variables).map_err(super::invalid)?;
     }
@@ -194,6 +206,15 @@ pub fn keep(system: &System, arguments: &mut cli::ManifestArgs, by: &str) -> Res
     // The arguments are complete, so no record is read.
     arguments.steps = arguments.steps.take().or(record.steps);
     Ok(is_whole)
+}
+
+/// Returns where a run with these arguments uploads how it ended, if the run uses a record that says so.
+pub fn failures(system: &System, arguments: &cli::ManifestArgs) -> Option<InstanceObjects> {
+    if arguments.steps.is_some() || !system.root().is_host() {
+        return None;
+    }
+    let (record, usual) = (Record::read(system).ok()??, Location::choose(None).ok()?);
+    record.failures.as_ref().filter(|_| record.is_used(&usual))?.parse().ok()
 }
 
 fn user_data() -> String {

@@ -10,13 +10,13 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    open, reboot,
+    last_run, open, reboot,
     record::{self, Told},
 };
 use crate::{
     aws::{instance_object::InstanceObjects, query::Call, refusal::Refusal, service::AUTO_SCALING},
     cli,
-    error::Fault,
+    error::{self, Fault},
     host::{console, ec2},
     manifest::location::{is_url, machine_variables, secret_value, variables_file},
     notify::send::{Acknowledged, signal_resource},
@@ -28,7 +28,7 @@ use crate::{
     run::{
         lock::MachineLock,
         reboot::PendingSignal,
-        report::ErrorReport,
+        report::{ErrorReport, last_run::LastRun},
         supervisor::{self, RunMessage, Supervised, WaitEnd},
     },
     stop::Interrupt,
@@ -43,10 +43,10 @@ use crate::{
 const SIGNAL_TIMEOUT: Duration = Duration::from_mins(10);
 /// How long to retry a signal while this process is asked to end. systemd kills it after 90 s.
 const SHUTDOWN_SIGNAL_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long the upload of a failure's block may hold up the signal.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The supervisor's own options; each has a value.
-const SUPERVISOR_OPTIONS: [&str; 4] = ["--signal", "--signal-within", "--lifecycle-hook", "--failures"];
+const SUPERVISOR_OPTIONS: [&str; 3] = ["--signal", "--signal-within", "--lifecycle-hook"];
+/// The option of the supervisor and of the run, which records it.
+const FAILURES: &str = "--failures";
 
 /// The receivers of a run's outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,12 +62,12 @@ pub(super) struct Receivers {
 /// Runs and signals; returns the run's exit code.
 pub(super) fn execute(receivers: &Receivers, within: Duration, manifest: &cli::ManifestArgs) -> Result<u8> {
     let mut arguments = std::env::args_os().skip(1).collect();
-    drop(take_options(&mut arguments));
+    drop(take_options(&mut arguments, &SUPERVISOR_OPTIONS));
     let ended = supervise(&arguments, receivers, within, manifest).or_else(|error| {
         // The stack gets a signal even if the run could not start.
         let word = RunMessage::of(&error);
         let notifier = Notifier::new(receivers, manifest)?;
-        notifier.write_block(&word);
+        notifier.write_block(&word, error::exit_code(&error));
         notifier.tell(&notifier.failure(&word, Some("supervisor")), SIGNAL_TIMEOUT);
         Err(error)
     });
@@ -89,8 +89,9 @@ pub(super) fn resume(system: &System, signal: &PendingSignal, manifest: &cli::Ma
 /// Prints a usage error and signals it, if the command line names a receiver.
 pub fn refuse(usage: &clap::Error) -> u8 {
     _ = usage.print();
+    let exit_code = u8::try_from(usage.exit_code()).unwrap_or(2);
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let taken = take_options(&mut arguments);
+    let taken = take_options(&mut arguments, &[&SUPERVISOR_OPTIONS[..], &[FAILURES]].concat());
     let named = |option: &str| {
         let mut values = taken.iter().filter(|(name, _)| *name == option);
         values.next().map(|(_, value)| value.to_string_lossy())
@@ -103,28 +104,28 @@ pub fn refuse(usage: &clap::Error) -> u8 {
         let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         let error = Fault::new("the command line is invalid").hint("glovo-bootstrap run --help");
         let word = RunMessage::of(&error.caused_by(anyhow::anyhow!(first.to_owned())).into());
-        let failures = named("--failures").and_then(|value| value.parse().ok());
+        let failures = named(FAILURES).and_then(|value| value.parse().ok());
         let hook = named("--lifecycle-hook").and_then(|value| value.parse().ok());
         match Notifier::new(&Receivers { target, hook, failures }, &cli::ManifestArgs::default()) {
             Ok(notifier) => {
-                notifier.write_block(&word);
+                notifier.write_block(&word, exit_code);
                 notifier.tell(&notifier.failure(&word, Some("usage")), SIGNAL_TIMEOUT);
             }
             Err(error) => complain_of(&error),
         }
     }
-    u8::try_from(usage.exit_code()).unwrap_or(2)
+    exit_code
 }
 
-/// Takes the supervisor's own options out of a command line.
-fn take_options(arguments: &mut Vec<OsString>) -> Vec<(&'static str, OsString)> {
+/// Takes options with a value out of a command line.
+fn take_options(arguments: &mut Vec<OsString>, options: &[&'static str]) -> Vec<(&'static str, OsString)> {
     let mut taken = vec![];
     let mut rest = vec![];
     let mut all = std::mem::take(arguments).into_iter();
     while let Some(argument) = all.next() {
         let text = argument.to_string_lossy();
         let (name, value) = text.split_once('=').map_or((&*text, None), |(name, value)| (name, Some(value)));
-        match SUPERVISOR_OPTIONS.into_iter().find(|option| *option == name) {
+        match options.iter().copied().find(|option| *option == name) {
             None => rest.push(argument),
             Some(option) => {
                 let value = value.map(Into::into).or_else(|| all.next());
@@ -161,9 +162,9 @@ fn supervise(
             let error = interrupt.check().err().context("no signal")?;
             let word = error.to_string().rsplit(' ').next().unwrap_or_default().to_owned();
             notifier.tell(&notifier.failure(&run.last_message(), Some(&word)), SHUTDOWN_SIGNAL_TIMEOUT);
-            let status = run.end()?;
-            notifier.write_block(&run.last_message());
-            return Ok(supervisor::exit_code(status));
+            let code = supervisor::exit_code(run.end()?);
+            notifier.write_block(&run.last_message(), code);
+            return Ok(code);
         }
     };
     let mut word = run.last_message();
@@ -173,7 +174,7 @@ fn supervise(
         return reboot::reboot(&*open(Path::new("/"), Mode::Run, None)?, Some(owed));
     }
     if code == 0 && word.error.is_none() {
-        return Ok(notifier.converged());
+        return Ok(notifier.converged(word.ended));
     }
     let error = word.error.get_or_insert_with(|| ErrorReport { causes: vec![], hint: None });
     if let Some(AbnormalEnd { message, hint, .. }) = &why {
@@ -183,7 +184,7 @@ fn supervise(
         error.causes.push(format!("the run ended with exit code {code}"));
     }
     // The block comes first: after the signal, CloudFormation may terminate this machine, and `deploy` reads the block.
-    notifier.write_block(&word);
+    notifier.write_block(&word, code);
     notifier.tell(&notifier.failure(&word, why.as_ref().map(|why| why.word)), SIGNAL_TIMEOUT);
     Ok(code)
 }
@@ -230,13 +231,16 @@ impl Notifier {
     /// Tells that the steps have converged; returns the exit code.
     ///
     /// After SUCCESS the stack continues at once, so the instance enters its group first. If it cannot, it has failed.
-    fn converged(&self) -> u8 {
+    fn converged(&self, ended: Option<LastRun>) -> u8 {
         let Err(error) = self.complete_hook(&Verdict::Success) else {
             self.signal(&Verdict::Success, SIGNAL_TIMEOUT);
+            if let (Some(place), Some(last)) = (&self.receivers.failures, ended) {
+                last_run::upload(&self.system, place, "", last);
+            }
             return 0;
         };
         let word = RunMessage::of(&error.context("the steps have converged, but the machine does not enter its group"));
-        self.write_block(&word);
+        self.write_block(&word, 1);
         self.tell(&self.failure(&word, Some("hook")), SIGNAL_TIMEOUT);
         1
     }
@@ -294,8 +298,8 @@ impl Notifier {
         ec2::instance_id().map_or_else(|| self.system.instance("id"), Ok)
     }
 
-    /// Writes the failure block to standard error, the console and the bucket.
-    fn write_block(&self, word: &RunMessage) {
+    /// Writes the block of a run that ended with this code to standard error, the console and the bucket.
+    fn write_block(&self, word: &RunMessage, exit_code: u8) {
         let instance = self.instance().ok();
         // The templates tag a build's machines. Without an instance id, the metadata service is not asked a second
         // time.
@@ -306,11 +310,9 @@ impl Notifier {
         // A login prompt may stand in the console's last line.
         console::print(&format!("\n{text}"));
         if let Some(place) = &self.receivers.failures {
-            let System { aws, host, .. } = &self.system;
-            match aws.put_own_object(host, place, text.into_bytes(), UPLOAD_TIMEOUT) {
-                Ok(()) => say(format!("uploaded the failure block to {place}")),
-                Err(error) => tracing::warn!("the failure block was not uploaded to {place}: {error:#}"),
-            }
+            let step = word.step.as_deref().map(|step| self.redaction.line(step));
+            let last = word.ended.clone().unwrap_or_else(|| LastRun::failed(exit_code, step));
+            last_run::upload(&self.system, place, &text, LastRun { build, ..last });
         }
     }
 }
@@ -346,7 +348,7 @@ mod tests {
     fn the_run_does_not_get_the_supervisors_options() {
         let line = "run --signal app/Group --set a=--signal --signal-within=5m --steps x --signal=b/Group";
         let mut arguments: Vec<OsString> = line.split(' ').map(Into::into).collect();
-        let taken = take_options(&mut arguments);
+        let taken = take_options(&mut arguments, &SUPERVISOR_OPTIONS);
         assert_eq!(arguments, ["run", "--set", "a=--signal", "--steps", "x"]);
         assert_eq!(
             taken.iter().map(|(name, _)| *name).collect::<Vec<_>>(),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    failure::FailureBlocks,
+    failure::MachineObjects,
     fleet::{self, UNKNOWN_MACHINE},
 };
 use crate::{
@@ -46,7 +46,7 @@ impl FailedMachine {
     }
 
     /// Reads its object in the bucket, or else its console. Returns false if neither shows the failure yet.
-    pub(super) fn read_words(&mut self, system: &System, blocks: Option<&FailureBlocks>) -> bool {
+    pub(super) fn read_words(&mut self, system: &System, blocks: Option<&MachineObjects>) -> bool {
         let block = blocks.map_or(Ok(None), |blocks| blocks.read(system, &self.id));
         self.unread = block.as_ref().err().map(|error| format!("{error:#}"));
         // A refusal is certain: without the permission to list the bucket, S3 refuses a missing object, too.

@@ -2,11 +2,14 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use super::{
     Deploy,
     alarms::{AlarmState, AlarmStates},
+    failure::MachineObjects,
     fleet::{self, ScalingGroup, TargetHealth},
+    last_runs::LastRuns,
     layout::Slot,
     parameters::SlotParameter,
     slots::Slots,
@@ -21,6 +24,7 @@ use crate::{
 
 /// A slot as it is now.
 struct SlotView {
+    slot: Slot,
     name: &'static str,
     build: String,
     share: u32,
@@ -34,6 +38,7 @@ impl Deploy {
         let shares = self.shape().shares(&self.system, slots)?;
         let view = |(slot, share): (Slot, u32)| {
             Ok(SlotView {
+                slot,
                 name: self.layout().slot_name(slot),
                 build: slots.parameter(slot, SlotParameter::Build).to_owned(),
                 share,
@@ -43,6 +48,20 @@ impl Deploy {
             })
         };
         self.layout().slots().iter().copied().zip(shares).map(view).collect()
+    }
+
+    /// Returns what the machines say of their last runs; nothing if the stacks have no bucket.
+    fn last_runs(&self, slots: &Slots, views: &[SlotView]) -> LastRuns {
+        let mut runs = LastRuns::default();
+        for view in views {
+            let objects = slots.stack(view.slot).and_then(|stack| MachineObjects::of(self, stack));
+            let Some(objects) = objects else { continue };
+            let targets = view.targets.iter().map(|target| target.id.as_str());
+            let machines = view.group.iter().flat_map(|group| &group.machines).map(|(id, _)| id.as_str());
+            targets.chain(machines).for_each(|machine| runs.ask(&self.system, &objects, machine));
+        }
+        runs.complain();
+        runs
     }
 
     /// Returns what CloudWatch says of the slot's own alarms; nothing if it does not answer.
@@ -56,6 +75,10 @@ impl Deploy {
     /// Shows the stack, its slots and machines. Returns 0 if all serving machines run one build and are healthy, 4 while an
     /// operation is running, else 1.
     pub fn status(&self) -> Result<u8> {
+        self.show_status(true)
+    }
+
+    fn show_status(&self, wants_runs: bool) -> Result<u8> {
         let slots = Slots::get(self)?;
         if !slots.have_traffic() {
             for Stack { name, state, changed, .. } in slots.stacks() {
@@ -70,6 +93,7 @@ impl Deploy {
             return Ok(exit_code(&slots, well && is_right));
         }
         let views = self.views(&slots)?;
+        let runs = if wants_runs { self.last_runs(&slots, &views) } else { LastRuns::default() };
         let machines: Vec<&str> =
             views.iter().flat_map(|view| &view.targets).map(|target| target.id.as_str()).collect();
         let builds = fleet::builds(&self.system, &machines)?;
@@ -77,7 +101,7 @@ impl Deploy {
             builds.get(&target.id).filter(|build| !build.is_empty()).unwrap_or(&view.build).clone()
         };
         if self.json {
-            let all = views.iter().map(|view| slot_json(view, |target| build_of(view, target)));
+            let all = views.iter().map(|view| slot_json(view, &runs, |target| build_of(view, target)));
             let all: Vec<Value> = all.collect();
             let stacks = slots.stacks().map(|stack| (stack.name.clone(), stack.state.name.as_ref().into()));
             let stacks: serde_json::Map<String, Value> = stacks.collect();
@@ -87,7 +111,7 @@ impl Deploy {
                 say(format!("stack {name}: {} since {changed}", state.name));
             }
             for view in &views {
-                show(view, |target| build_of(view, target));
+                show(view, &runs, |target| build_of(view, target));
             }
         }
         let serving = views.iter().filter(|view| view.share > 0);
@@ -133,7 +157,8 @@ impl Deploy {
     /// Proves at the end of a deploy which build serves.
     pub(super) fn prove(&self) -> Result<()> {
         self.await_public()?;
-        match self.status()? {
+        // Machines upload the outcome of their first run after they have signalled it: it may be missing now.
+        match self.show_status(false)? {
             0 => Ok(()),
             4 => Err(Fault::new("another operation has started on this stack").class(Class::Locked).into()),
             _ => Err(Fault::new(
@@ -171,10 +196,17 @@ fn exit_code(slots: &Slots, well: bool) -> u8 {
     if slots.stacks().any(|stack| stack.state.condition == Condition::Busy) { 4 } else { u8::from(!well) }
 }
 
-fn slot_json(view: &SlotView, build: impl Fn(&TargetHealth) -> String) -> Value {
+fn slot_json(view: &SlotView, runs: &LastRuns, build: impl Fn(&TargetHealth) -> String) -> Value {
     let group = view.group.as_ref();
     let alarm = |alarm: &AlarmState| json!({ "name": alarm.name, "state": alarm.state, "reason": alarm.reason });
-    let target = |target: &TargetHealth| json!({ "id": target.id, "state": target.state, "reason": target.reason, "build": build(target) });
+    let target = |target: &TargetHealth| {
+        let TargetHealth { id, state, reason } = target;
+        let mut value = json!({ "id": id, "state": state, "reason": reason, "build": build(target) });
+        if let Some(last) = runs.json(id) {
+            value["last_run"] = last;
+        }
+        value
+    };
     json!({
         "slot": view.name,
         "build": view.build,
@@ -187,7 +219,7 @@ fn slot_json(view: &SlotView, build: impl Fn(&TargetHealth) -> String) -> Value 
     })
 }
 
-fn show(view: &SlotView, build: impl Fn(&TargetHealth) -> String) {
+fn show(view: &SlotView, runs: &LastRuns, build: impl Fn(&TargetHealth) -> String) {
     let name = view.name;
     let Some(group) = &view.group else {
         say(format!("  {name:5}  empty"));
@@ -201,13 +233,21 @@ fn show(view: &SlotView, build: impl Fn(&TargetHealth) -> String) {
         group.min,
         group.max
     ));
+    let now = OffsetDateTime::now_utc();
+    let say_run = |machine| {
+        if let Some(words) = runs.words(machine, now) {
+            say(format!("             {words}"));
+        }
+    };
     for target in &view.targets {
         let reason = if target.reason.is_empty() { String::new() } else { format!(": {}", target.reason) };
         say(format!("         {}  build {}  {}{reason}", target.id, build(target), target.state));
+        say_run(&target.id);
     }
     let known = |id: &str| view.targets.iter().any(|target| target.id == id);
     for (id, state) in group.machines.iter().filter(|(id, _)| !known(id)) {
         say(format!("         {id}  {state}, not behind the balancer yet"));
+        say_run(id);
     }
     for alarm in view.alarms.iter() {
         let reason = if alarm.state == "OK" { String::new() } else { format!(": {}", alarm.reason) };

@@ -13,7 +13,7 @@ use super::{
     board::Board,
     cause::{self, FailedMachine},
     event::{GROUP_TYPE, STACK_TYPE, StackEvent},
-    failure::FailureBlocks,
+    failure::MachineObjects,
     fleet, operation,
     stack::Stack,
     state::{Condition, StackState},
@@ -44,7 +44,7 @@ pub struct Watch<'a> {
     /// The failed machines, in the order of their failures.
     failed: Vec<FailedMachine>,
     /// The blocks of failures in the bucket, once the stack is known.
-    blocks: Option<FailureBlocks>,
+    blocks: Option<MachineObjects>,
     /// The id of the operation; empty if CloudFormation does not tell it.
     operation: String,
     board: Board,
@@ -145,7 +145,7 @@ impl<'a> Watch<'a> {
         // The state is read first, so that no event between the two calls is missed.
         let stack = Stack::find(&self.deploy.system, &self.stack)?;
         if self.blocks.is_none() {
-            self.blocks = stack.as_ref().and_then(|stack| FailureBlocks::of(self.deploy, stack));
+            self.blocks = stack.as_ref().and_then(|stack| MachineObjects::of(self.deploy, stack));
         }
         self.look_at_machines();
         for event in self.fresh()? {
@@ -297,7 +297,7 @@ pub(super) fn aftermath(deploy: &Deploy, stack: &Stack) -> Result<Aftermath> {
         let of = of.filter(|(_, state)| !(has_others && state == "InService"));
         machines.extend(of.map(|(machine, _)| FailedMachine::new(&machine, "")));
     }
-    let blocks = FailureBlocks::of(deploy, stack);
+    let blocks = MachineObjects::of(deploy, stack);
     for machine in &mut machines {
         _ = machine.read_words(&deploy.system, blocks.as_ref());
     }

@@ -63,6 +63,12 @@ impl Block {
         }
     }
 
+    /// Returns the error and its innermost cause, in one short line.
+    pub fn headline(&self) -> Option<String> {
+        let error = self.error.iter().chain(self.causes.last()).map(String::as_str).collect::<Vec<_>>().join(": ");
+        (!error.is_empty()).then(|| error.chars().take(MAX_LINE_BYTES).collect())
+    }
+
     /// Finds the last block in a console's output.
     ///
     /// Kernel messages between its lines, a logger's prefix and carriage returns are allowed. A block without its end
@@ -185,7 +191,7 @@ mod tests {
             step: named("start_servers"),
             resource: named("service app"),
             error: Some(error),
-            reboots: false,
+            ..RunMessage::default()
         };
         let redaction = Redaction::of_variables([("password", "hunter22")]);
         Block::new(named("i-0123456789abcdef0"), Some("42"), &word, &redaction)
@@ -259,7 +265,7 @@ log: out of memory
         let tail: String = (0..500).map(|number| format!("\n| line {number}")).collect();
         let error = ErrorReport { causes: vec![format!("{long}{tail}"); 9], hint: Some(long.clone()) };
         let some = || Some(long.clone());
-        let word = RunMessage { step: some(), resource: some(), error: Some(error), reboots: false };
+        let word = RunMessage { step: some(), resource: some(), error: Some(error), ..RunMessage::default() };
         let text = Block::new(some(), Some(&long), &word, &Redaction::default()).to_string();
         assert!(text.len() <= MAX_BLOCK_BYTES && text.is_ascii(), "{}", text.len());
         assert!(text.ends_with(&format!("log: line 499\n{END}\n")));

@@ -1,6 +1,7 @@
 //! The report of a run: kept in `/var/lib/glovo-bootstrap/report.json`, printed by `status` and `plan --json`.
 
 pub mod history;
+pub mod last_run;
 pub mod summary;
 
 use std::{fmt, time::Duration};
@@ -407,11 +408,11 @@ impl Report {
     /// Returns whether a crash may lose this report: the run has changed nothing, and the last one has converged.
     fn is_dispensable(&self, system: &System) -> bool {
         #[derive(Deserialize)]
-        struct LastRun {
+        struct OutcomeAlone {
             outcome: Outcome,
         }
         let is_quiet = self.outcome == Outcome::Unchanged && self.notes.is_empty();
-        let load = || state::load::<LastRun>(system.root(), FILE).ok().flatten().map(|last| last.outcome);
+        let load = || state::load::<OutcomeAlone>(system.root(), FILE).ok().flatten().map(|last| last.outcome);
         let last = || LastOutcome::read_once(system, load).ok().flatten();
         is_quiet && last().is_some_and(|last| matches!(last, Outcome::Unchanged | Outcome::Changed))
     }

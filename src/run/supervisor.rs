@@ -23,11 +23,12 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::report::{ErrorReport, Report};
+use super::report::{ErrorReport, Outcome, Report, last_run::LastRun};
 use crate::{
     environment,
     error::{self, Class, Fault},
     host::{calls, rerun},
+    redaction,
     stop::{Interrupt, TICK},
 };
 
@@ -53,12 +54,27 @@ pub struct RunMessage {
     /// Whether the machine must reboot now, before the rest of the run.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub reboots: bool,
+    /// How the run ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ended: Option<LastRun>,
 }
 
 impl RunMessage {
     /// Returns the message of a run that could not begin or was cut short by an error.
     pub fn of(error: &anyhow::Error) -> Self {
         Self { error: Some(ErrorReport::new(error)), ..Self::default() }
+    }
+
+    /// Returns the message of a run in which a resource failed, without secrets; `None` if all have converged.
+    pub fn of_failed(report: &Report) -> Option<Self> {
+        let step = report.steps.iter().find(|step| step.outcome == Outcome::Failed)?;
+        let resource = step.resources.iter().find(|resource| resource.error.is_some());
+        Some(Self {
+            step: Some(redaction::shown(&step.name).into_owned()),
+            resource: resource.map(|resource| redaction::shown(&resource.resource).into_owned()),
+            error: resource.and_then(|resource| resource.error.clone()),
+            ..Self::default()
+        })
     }
 
     /// Returns an error message for a successful run that has deferred a change; empty if it deferred none.
@@ -168,6 +184,7 @@ impl Supervised {
             step: word.step.or(before.step),
             error: word.error.or(before.error),
             reboots: word.reboots || before.reboots,
+            ended: word.ended.or(before.ended),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     operator::Operator,
-    tape::changes,
+    tape::{Turn, changes, of},
     world::{BLUE, GREEN, Scene, text, xml},
 };
 
@@ -71,6 +71,83 @@ fn status_tells_programs_the_same() {
     assert_eq!((&green["slot"], &green["build"], &green["share"]), (&"green".into(), &"2".into(), &100.into()));
     assert_eq!(green["targets"][0]["state"], "healthy");
     assert_eq!(lines[1]["message"], "every serving target runs build 2");
+}
+
+/// The object of a machine of these tests.
+fn object(machine: &str) -> String {
+    format!("/artifacts/glovo-app.failures/arn%3Aaws%3Aec2%3Aeu-central-1%3A123456789012%3Ainstance/{machine}")
+}
+
+/// What a machine uploads, long ago.
+fn last_run(fields: &str) -> Vec<u8> {
+    format!("{{\"version\":\"0.1.0\",\"ended\":\"2020-01-01T00:00:00Z\",{fields}}}\n").into()
+}
+
+/// Two machines of build 2 behind a bucket, of which one has told its last run; and build 1's machine, which has failed.
+fn telling() -> Operator {
+    let operator = Operator::serving_twice();
+    let _ = operator.sandbox.write("deploy.toml", "bucket = 'artifacts'\n");
+    let block = "-----BEGIN GLOVO-BOOTSTRAP FAILURE-----\nerror: create\ncaused by: the server answered 404\n\
+                 -----END GLOVO-BOOTSTRAP FAILURE-----\n";
+    let failed = last_run(r#""outcome":"failed","exit_code":1,"changes":0,"step":"web""#);
+    operator.world(|world| {
+        let converged = last_run(r#""outcome":"changed","exit_code":0,"changes":2,"drift":2"#);
+        let _ = world.objects.insert(object("i-green20"), converged);
+        let _ = world.objects.insert(object("i-blue10"), [block.as_bytes(), &failed].concat());
+    });
+    operator
+}
+
+#[test]
+fn status_says_what_each_machine_did_last() {
+    let operator = telling();
+    let told = operator.deploy(&["status"], &[]).expect(0).says("every serving target runs build 2").stdout;
+    let lines: Vec<&str> = told.lines().map(str::trim).collect();
+    let after = |machine: &str| lines[1 + lines.iter().position(|line| line.starts_with(machine)).unwrap()];
+    let is_aged = |line: &str, rest: &str| line.starts_with("last run ") && line.ends_with(rest);
+    assert!(
+        is_aged(after("i-green20"), " days ago: converged, drift corrected with 2 changes, version 0.1.0"),
+        "{told}"
+    );
+    let failed = " days ago: failed in step web, exit code 1: create: the server answered 404, version 0.1.0";
+    assert!(is_aged(after("i-blue10"), failed), "{told}");
+    assert_eq!(after("i-green21"), "no report of a run");
+
+    let told = operator.deploy(&["status", "--json"], &[]).expect(0).stdout;
+    let document = told.lines().find(|line| line.contains("\"slots\"")).unwrap();
+    let told: serde_json::Value = serde_json::from_str(document).unwrap();
+    let targets = told["slots"][1]["targets"].as_array().unwrap();
+    assert_eq!((&targets[0]["last_run"]["drift"], &targets[1]["last_run"]), (&2.into(), &serde_json::Value::Null));
+    let failed = &told["slots"][0]["targets"][0]["last_run"];
+    assert_eq!((&failed["step"], &failed["error"]), (&"web".into(), &"create: the server answered 404".into()));
+}
+
+#[test]
+fn status_without_a_bucket_says_nothing_of_last_runs() {
+    let operator = telling();
+    std::fs::remove_file(operator.sandbox.at("deploy.toml")).unwrap();
+    let told = operator.deploy(&["status"], &[]).expect(0);
+    assert!(!told.stdout.contains("last run") && !told.stdout.contains("no report"), "{}", told.stdout);
+    let told = operator.deploy(&["status", "--json"], &[]).expect(0);
+    assert!(!told.stdout.contains("last_run"), "{}", told.stdout);
+    assert!(of(&operator.calls(), "GetObject").is_empty());
+}
+
+#[test]
+fn a_bucket_that_does_not_tell_leaves_status_as_it_is() {
+    let operator = telling();
+    let refused = || Turn::Refusal(403, "AccessDenied", "Access Denied");
+    operator.tape.script("GetObject", [refused()]);
+    let told = operator.deploy(&["status"], &[]).expect(0).says("its last run is not known").says("no report of a run");
+    let line = "the last run of 1 machine cannot be read: ";
+    assert!(told.stderr.matches(line).count() == 1 && told.stderr.contains("s3:GetObject"), "{}", told.stderr);
+
+    // The next machines are not asked.
+    drop(operator.calls());
+    operator.tape.script("GetObject", [Turn::Refusal(503, "SlowDown", "Please reduce your request rate.")]);
+    let told = operator.deploy(&["status"], &[]).expect(0);
+    assert_eq!(told.stdout.matches("its last run is not known").count(), 3, "{}", told.stdout);
+    assert_eq!(of(&operator.calls(), "GetObject").len(), 1);
 }
 
 #[test]
