@@ -404,7 +404,8 @@ pub struct Signal {
     #[arg(long, value_name = "TIME", requires = "signal", default_value = "14m")]
     pub signal_within: Span,
     /// Also complete this launching lifecycle hook of the instance's Auto Scaling group, with the instance's role:
-    /// CONTINUE before SUCCESS, ABANDON after FAILURE.
+    /// CONTINUE before SUCCESS, ABANDON after FAILURE. A machine that enters a warm pool starts no services first, and
+    /// completes the hook again when it leaves the pool.
     #[arg(long, value_name = "GROUP/HOOK", requires = "signal")]
     pub lifecycle_hook: Option<verdict::Hook>,
     /// Upload how each whole run ended, and the block of a failure before FAILURE is signalled, with the instance's role.

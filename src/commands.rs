@@ -16,6 +16,7 @@ mod steps;
 mod summary;
 mod user_data;
 mod variables;
+mod warm_pool;
 
 use std::{cell::RefCell, io::IsTerminal, path::Path, rc::Rc};
 
@@ -42,6 +43,7 @@ use crate::{
         reboot::RebootNote,
         report::{Report, history, last_run::LastRun},
         supervisor::{self, RunMessage, is_supervised},
+        warm_pool::WarmPoolNote,
     },
     stop::Interrupt,
     system::{Mode, Phase, System},
@@ -104,8 +106,13 @@ fn run_steps(arguments: cli::RunArguments) -> Result<u8> {
     let system = open(&target.root, Mode::Run, purpose.phase)?;
     let record = record || converge;
     let resumed = if record { None } else { reboot::resume(&system, &mut selection, &manifest)? };
-    if let Some(signal) = resumed.as_ref().and_then(|run| run.signal.as_ref()).filter(|_| !is_supervised()) {
-        return signal::resume(&system, signal, &manifest);
+    let owed = match &resumed {
+        Some(run) => run.signal.clone(),
+        None if record => None,
+        None => warm_pool::owed(&system, &selection, &manifest),
+    };
+    if let Some(signal) = owed.filter(|_| !is_supervised()) {
+        return signal::resume(&system, &signal, &manifest);
     }
     // Only the run that holds the machine's lock may replace its record.
     let lock = if record { Some(MachineLock::take(system.root())?) } else { None };
@@ -134,7 +141,8 @@ fn run_steps(arguments: cli::RunArguments) -> Result<u8> {
         reboot::end(&system)?;
     }
     supervisor::tell(&RunMessage { ended: LastRun::of(&report, None), ..RunMessage::default() });
-    if report.exit_code == Some(0) && report.changes(true) > 0 {
+    // The start from a warm pool makes the changes that are deferred until then.
+    if report.exit_code == Some(0) && report.changes(true) > 0 && !system.is_warmed() {
         supervisor::tell(&RunMessage::unproven(&report));
     }
     Ok(report.exit_code.unwrap_or(1))
@@ -187,6 +195,9 @@ fn open(root: &Path, mode: Mode, phase: Option<Phase>) -> Result<Rc<System>> {
         (phase, is_host) => phase.unwrap_or(if is_host { Phase::Boot } else { Phase::Bake }),
     };
     system.set_phase(phase);
+    if phase == Phase::Boot && WarmPoolNote::of_this_boot(&system).is_some() {
+        system.set_warmed();
+    }
     if mode == Mode::Run {
         system.connect(NetworkSettings::patient(), AwsSettings::default());
     }

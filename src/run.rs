@@ -5,3 +5,4 @@ pub mod lock;
 pub mod reboot;
 pub mod report;
 pub mod supervisor;
+pub mod warm_pool;

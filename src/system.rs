@@ -102,6 +102,8 @@ pub struct System {
     secrets: Secrets,
     mode: Mode,
     phase: Phase,
+    /// Whether Auto Scaling prepares this machine for a warm pool.
+    is_warmed: bool,
     warnings: RefCell<Vec<String>>,
     expected: RefCell<BTreeSet<Fact>>,
     /// The last surveyed directory. A thousand files of one directory need one walk.
@@ -127,6 +129,7 @@ impl System {
             secrets: Secrets::default(),
             mode,
             phase: Phase::Boot,
+            is_warmed: false,
             warnings: RefCell::default(),
             expected: RefCell::default(),
             survey: RefCell::default(),
@@ -150,19 +153,38 @@ impl System {
         self.host.has_systemd() && self.phase == Phase::Boot
     }
 
+    /// Returns whether Auto Scaling prepares this machine for a warm pool, so that it must take no work.
+    pub fn is_warmed(&self) -> bool {
+        self.is_warmed
+    }
+
+    /// Notes that Auto Scaling prepares this machine for a warm pool.
+    pub fn set_warmed(&mut self) {
+        self.is_warmed = true;
+    }
+
+    /// Returns whether services run as declared, so that they can be checked.
+    pub fn is_serving(&self) -> bool {
+        self.is_live() && !self.is_warmed
+    }
+
     /// Returns whether the result of the run is an image.
     fn is_image(&self) -> bool {
         self.phase != Phase::Boot || !self.root().is_host()
     }
 
-    /// Returns the reason if [`System::is_live`] is false.
+    /// Returns the reason if [`System::is_live`] or [`System::is_serving`] is false.
     pub fn why_not_live(&self) -> &'static str {
         self.why_not_live_or("an image starts no services")
     }
 
     /// Returns the reason if [`System::is_live`] is false, with this one for an image.
     pub fn why_not_live_or(&self, of_image: &'static str) -> &'static str {
-        if self.is_image() { of_image } else { "systemd does not run on this machine" }
+        match self.is_image() {
+            true => of_image,
+            false if self.is_warmed => "this machine enters a warm pool",
+            false => "systemd does not run on this machine",
+        }
     }
 
     /// Sets the result of the run.

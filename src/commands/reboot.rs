@@ -20,17 +20,18 @@ use crate::{
         reboot::{PendingRun, PendingSignal, RebootNote},
         report::Report,
         supervisor::{self, RunMessage, is_supervised},
+        warm_pool::WarmPoolNote,
     },
     system::{Phase, System},
     view::say,
 };
 
 /// The unit that runs the steps at each boot.
-const UNIT: &str = "glovo-bootstrap.service";
+pub(super) const UNIT: &str = "glovo-bootstrap.service";
 /// How long a machine may take to end its services and this process.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// Fails if a step may reboot the machine and the unit could not resume the run after the boot.
+/// Fails if a step may reboot the machine, or it enters a warm pool, and the unit could not run the steps after the boot.
 pub(super) fn check(
     system: &System,
     manifest: &Manifest,
@@ -42,11 +43,14 @@ pub(super) fn check(
     }
     let mut is_picked = selection.picker();
     let mut picked = manifest.steps.iter().filter(|step| is_picked(&step.name));
-    let Some(step) = picked.find(|step| step.reboot && step.not_here.is_none()) else { return Ok(()) };
-    let refused = |why: &str| {
-        let message = format!("step {} may reboot the machine, and {UNIT} could not resume the run: {why}", step.name);
-        Fault::new(message).invalid()
+    let what = match picked.find(|step| step.reboot && step.not_here.is_none()) {
+        Some(step) => format!("step {} may reboot the machine, and {UNIT} could not resume the run", step.name),
+        None if system.is_warmed() => {
+            format!("this machine enters a warm pool, and {UNIT} could not run the steps when it leaves the pool")
+        }
+        None => return Ok(()),
     };
+    let refused = |why: &str| Fault::new(format!("{what}: {why}")).invalid();
     let of_this_run = record::complete(system, arguments.clone(), Told::Not)?;
     let later = record::complete(system, cli::ManifestArgs::default(), Told::Not);
     let is_same = later.and_then(|later| {
@@ -110,16 +114,10 @@ fn order(system: &System, signal: Option<PendingSignal>) -> Result<u8> {
     let pending = note.pending.as_mut().context("the note on the reboot is lost")?;
     pending.signal = signal;
     let why = pending.why.clone();
-    if system.host.unit_file(UNIT)?.is_none() {
-        _ = install::put(system, &|line| say(line))?;
-        system.host.daemon_reload()?;
-    }
-    let is_enabled = system.host.unit(UNIT)?.is_enabled();
-    pending.has_enabled_unit |= !is_enabled;
+    put_unit(system)?;
+    pending.has_enabled_unit |= !system.host.unit(UNIT)?.is_enabled();
     note.write(system)?;
-    if !is_enabled {
-        system.host.set_enabled(UNIT, true)?;
-    }
+    _ = enable_unit(system)?;
     say(format!("rebooting: {why}; {UNIT} resumes the run after the boot"));
     let reboot = Program::new(["systemctl", "reboot"]);
     let ordered = system.host.run_checked(&reboot).and_then(|_| system.host.stop.wait(SHUTDOWN_TIMEOUT));
@@ -132,6 +130,25 @@ fn order(system: &System, signal: Option<PendingSignal>) -> Result<u8> {
         Err(stopped) if matches!(error::class(&stopped), Class::Interrupted(_)) => Ok(error::exit_code(&stopped)),
         Err(error) => Err(error),
     }
+}
+
+/// Puts the unit in place that runs the steps at the next boot.
+fn put_unit(system: &System) -> Result<()> {
+    if system.host.unit_file(UNIT)?.is_none() {
+        _ = install::put(system, &|line| say(line))?;
+        system.host.daemon_reload()?;
+    }
+    Ok(())
+}
+
+/// Has the unit run the steps at the next boot. Returns whether it was disabled.
+pub(super) fn enable_unit(system: &System) -> Result<bool> {
+    put_unit(system)?;
+    let is_enabled = system.host.unit(UNIT)?.is_enabled();
+    if !is_enabled {
+        system.host.set_enabled(UNIT, true)?;
+    }
+    Ok(!is_enabled)
 }
 
 /// Reports a reboot that was not made. The run is over, and nothing resumes it with a signal.
@@ -156,8 +173,7 @@ pub(super) fn resume(
     selection: &mut cli::SelectionArgs,
     manifest: &cli::ManifestArgs,
 ) -> Result<Option<PendingRun>> {
-    let has_arguments = selection.is_partial() || manifest.steps.is_some() || manifest.has_variables();
-    if has_arguments || !system.root().is_host() || system.phase() != Phase::Boot {
+    if !is_of_unit(system, selection, manifest) {
         return Ok(None);
     }
     let Some(pending) = RebootNote::resumed(system)? else { return Ok(None) };
@@ -169,6 +185,12 @@ pub(super) fn resume(
     Ok(Some(pending))
 }
 
+/// Returns whether a run has no arguments and so is the whole run of this machine, as the unit starts it.
+pub(super) fn is_of_unit(system: &System, selection: &cli::SelectionArgs, manifest: &cli::ManifestArgs) -> bool {
+    let has_arguments = selection.is_partial() || manifest.steps.is_some() || manifest.has_variables();
+    !has_arguments && system.root().is_host() && system.phase() == Phase::Boot
+}
+
 /// Begins the reboot that the run has noted, or leaves it to the supervisor, which knows of the signal.
 pub(super) fn begin(system: &System) -> Result<u8> {
     if is_supervised() {
@@ -178,10 +200,10 @@ pub(super) fn begin(system: &System) -> Result<u8> {
     reboot(system, None)
 }
 
-/// Ends a resumed run: the unit is enabled only if it was so before.
+/// Ends a resumed run: the unit is enabled only if it was so before, or if the start from a warm pool needs it.
 pub(super) fn end(system: &System) -> Result<()> {
     let has_enabled_unit = RebootNote::read(system)?.pending.is_some_and(|pending| pending.has_enabled_unit);
-    if has_enabled_unit {
+    if has_enabled_unit && WarmPoolNote::of_this_boot(system).is_none() {
         system.host.set_enabled(UNIT, false)?;
     }
     RebootNote::end(system)

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use super::{
     last_run, open, reboot,
     record::{self, Told},
+    warm_pool,
 };
 use crate::{
     aws::{instance_object::InstanceObjects, query::Call, refusal::Refusal, service::AUTO_SCALING},
@@ -30,6 +31,7 @@ use crate::{
         reboot::PendingSignal,
         report::{ErrorReport, last_run::LastRun},
         supervisor::{self, RunMessage, Supervised, WaitEnd},
+        warm_pool::WarmPoolNote,
     },
     stop::Interrupt,
     system::{Mode, System},
@@ -63,7 +65,8 @@ pub(super) struct Receivers {
 pub(super) fn execute(receivers: &Receivers, within: Duration, manifest: &cli::ManifestArgs) -> Result<u8> {
     let mut arguments = std::env::args_os().skip(1).collect();
     drop(take_options(&mut arguments, &SUPERVISOR_OPTIONS));
-    let ended = supervise(&arguments, receivers, within, manifest).or_else(|error| {
+    let begun = warm_pool::begin(receivers, within);
+    let ended = begun.and_then(|()| supervise(&arguments, receivers, within, manifest)).or_else(|error| {
         // The stack gets a signal even if the run could not start.
         let word = RunMessage::of(&error);
         let notifier = Notifier::new(receivers, manifest)?;
@@ -72,13 +75,14 @@ pub(super) fn execute(receivers: &Receivers, within: Duration, manifest: &cli::M
         Err(error)
     });
     // The signal was sent, or tried: a later boot owes none.
-    if let Err(error) = open(Path::new("/"), Mode::Run, None).and_then(|system| reboot::end_resumed(&system)) {
+    let end = |system: &System| reboot::end_resumed(system).and_then(|()| warm_pool::end(system));
+    if let Err(error) = open(Path::new("/"), Mode::Run, None).and_then(|system| end(&system)) {
         complain_of(&error);
     }
     ended
 }
 
-/// Runs and signals after a reboot, in the time that the run still has.
+/// Runs and signals after a reboot or the start from a warm pool, in the time that the run has.
 pub(super) fn resume(system: &System, signal: &PendingSignal, manifest: &cli::ManifestArgs) -> Result<u8> {
     // A run by hand that was faster goes on instead, and signals.
     drop(MachineLock::take(system.root())?);
@@ -213,6 +217,8 @@ struct Notifier {
     system: System,
     receivers: Receivers,
     redaction: Redaction,
+    /// Whether the machine enters a warm pool. It does not serve then, so no stack may count it.
+    is_warmed: bool,
 }
 
 impl Notifier {
@@ -220,7 +226,8 @@ impl Notifier {
     fn new(receivers: &Receivers, manifest: &cli::ManifestArgs) -> Result<Self> {
         let system = System::open(Path::new("/"), Mode::Plan, Interrupt::install()?)?;
         let redaction = redaction(&system, manifest);
-        Ok(Self { system, receivers: receivers.clone(), redaction })
+        let is_warmed = WarmPoolNote::of_this_boot(&system).is_some();
+        Ok(Self { system, receivers: receivers.clone(), redaction, is_warmed })
     }
 
     fn failure(&self, word: &RunMessage, how: Option<&str>) -> Verdict {
@@ -232,7 +239,8 @@ impl Notifier {
     ///
     /// After SUCCESS the stack continues at once, so the instance enters its group first. If it cannot, it has failed.
     fn converged(&self, ended: Option<LastRun>) -> u8 {
-        let Err(error) = self.complete_hook(&Verdict::Success) else {
+        let ready = if self.is_warmed { warm_pool::wait_for_start() } else { Ok(()) };
+        let Err(error) = ready.and_then(|()| self.complete_hook(&Verdict::Success)) else {
             self.signal(&Verdict::Success, SIGNAL_TIMEOUT);
             if let (Some(place), Some(last)) = (&self.receivers.failures, ended) {
                 last_run::upload(&self.system, place, "", last);
@@ -254,6 +262,9 @@ impl Notifier {
     }
 
     fn signal(&self, verdict: &Verdict, patience: Duration) {
+        if self.is_warmed {
+            return;
+        }
         let (target, status) = (&self.receivers.target, verdict.status());
         match signal_resource(&self.system.aws, &self.system.host, target, verdict, patience) {
             Ok(Acknowledged::Taken(id)) => say(format!("signalled {status} to {target} as {id}")),

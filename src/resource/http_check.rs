@@ -136,14 +136,14 @@ impl Resource for HttpCheck {
 
     fn prepare(&self, system: &System) {
         // An earlier step may install certificates of the machine, which a client of https reads once.
-        if system.is_live() && self.url.starts_with("http:") {
+        if system.is_serving() && self.url.starts_with("http:") {
             system.fetcher.prepare_probe();
         }
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
         let expected = self.expected();
-        if !system.is_live() {
+        if !system.is_serving() {
             return Ok(vec![Change::deferred(format!("expect {expected} (deferred: {})", system.why_not_live()))]);
         }
         self.check_ca(system)?;

@@ -63,6 +63,10 @@ pub struct Service {
     /// `0s` is enough, because the check also fails when the service ends. Default: 2s.
     #[serde(default = "two_seconds")]
     stable: Span,
+    /// Whether it is also started while Auto Scaling prepares the machine for a warm pool. For a
+    /// service that takes no work by itself, such as a container engine that later commands need. Default: false.
+    #[serde(default)]
+    warm: bool,
 }
 
 fn two_seconds() -> Span {
@@ -158,6 +162,29 @@ impl Resource for Service {
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
+        let changes = self.plan_now(system)?;
+        if !self.is_held(system)? {
+            return Ok(changes);
+        }
+        let why = system.why_not_live();
+        let wait = |change: Change| Change::deferred(format!("{} (deferred: {why})", change.summary));
+        Ok(changes.into_iter().map(|change| if change.is_deferred() { change } else { wait(change) }).collect())
+    }
+}
+
+impl Service {
+    /// Returns whether its start waits, because the machine enters a warm pool. It is not enabled then either: a reboot would
+    /// start it. One that runs already is treated as always.
+    fn is_held(&self, system: &System) -> Result<bool> {
+        let starts = self.running == Some(true) || self.enabled == Some(true);
+        Ok(system.is_warmed()
+            && system.is_live()
+            && starts
+            && !self.warm
+            && !system.host.unit(&self.name.0)?.is_up_or_will_be())
+    }
+
+    fn plan_now(&self, system: &System) -> Result<Vec<Change>> {
         self.check_files(system)?;
         match self.masked {
             Some(true) => return self.plan_mask(system),
@@ -193,9 +220,7 @@ impl Resource for Service {
         // Enable after the start: systemd then reads all unit files again, while the service becomes ready.
         Ok(state.into_iter().chain(enablement).collect())
     }
-}
 
-impl Service {
     /// Fails if a path of `restart_on` or `reload_on` is a directory of no archive. Warns if it does not exist: it may be mistyped.
     fn check_files(&self, system: &System) -> Result<()> {
         for (field, path) in self.read_files().filter(|(_, path)| !self.given.contains(path)) {

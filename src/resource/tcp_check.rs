@@ -50,7 +50,7 @@ impl Resource for TcpCheck {
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
-        if !system.is_live() {
+        if !system.is_serving() {
             return Ok(vec![Change::deferred(format!("connect (deferred: {})", system.why_not_live()))]);
         }
         let wait = CheckDeadline::begin(self.deadline.0);

@@ -89,5 +89,6 @@ mod vault;
 mod verified;
 mod visible;
 mod waits;
+mod warm_pool;
 mod warnings;
 mod words;
