@@ -181,6 +181,16 @@ def refreshed_groups_wait_for_a_hook(template):
             yield name
 
 
+def pooled_machines_boot_again_with_a_hook(template):
+    """A machine of a warm pool runs its steps when it boots, and completes the hook of its group. One that has served does not return."""
+    for name, pool in resources(template, "AWS::AutoScaling::WarmPool"):
+        group = template["Resources"].get(pool["AutoScalingGroupName"].get("Ref"), {}).get("Properties", {})
+        hooks = group.get("LifecycleHookSpecificationList", [])
+        has_hook = any(hook["LifecycleTransition"] == "autoscaling:EC2_INSTANCE_LAUNCHING" for hook in hooks)
+        if pool.get("PoolState") != "Stopped" or pool.get("InstanceReusePolicy", {}).get("ReuseOnScaleIn") is not False or not has_hook:
+            yield name
+
+
 def no_region_or_partition_written_down(template):
     for match in re.finditer(r"arn:aws[a-z-]*:|\b(us|eu|ap|cn|ca|sa)-[a-z]+-\d\b", json.dumps(template)):
         yield match.group()
@@ -227,6 +237,7 @@ RULES = [
     instances_closed_to_the_world,
     ssh_closed_to_the_world,
     refreshed_groups_wait_for_a_hook,
+    pooled_machines_boot_again_with_a_hook,
     no_region_or_partition_written_down,
     ascii_only,
     parameters_described,

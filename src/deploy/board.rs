@@ -74,7 +74,11 @@ impl Board {
             if let Some(refresh) = fleet::refresh(&deploy.system, &group)?.filter(is_new) {
                 let reason = if refresh.reason.is_empty() { String::new() } else { format!(": {}", refresh.reason) };
                 let percent = if refresh.percent.is_empty() { "0" } else { &refresh.percent };
-                let now = format!("{percent} % of the machines are replaced, {}{reason}", refresh.status);
+                let pool = match refresh.pool_percent.as_str() {
+                    "" => String::new(),
+                    percent => format!(" (of the warm pool {percent} %)"),
+                };
+                let now = format!("{percent} % of the machines are replaced{pool}, {}{reason}", refresh.status);
                 self.say(deploy, "instance refresh of", &group, now);
             }
             for (machine, state) in

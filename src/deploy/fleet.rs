@@ -29,6 +29,8 @@ pub struct ScalingGroup {
     pub max: u32,
     /// Machine and its state in the life cycle, such as `InService`.
     pub machines: Vec<(String, String)>,
+    /// The machines that its warm pool keeps besides; `None` without a pool.
+    pub pool_size: Option<u32>,
 }
 
 impl ScalingGroup {
@@ -56,16 +58,36 @@ pub fn groups(system: &System, names: &[&str]) -> Result<Vec<ScalingGroup>> {
     let answer = system.aws(call.with_list("AutoScalingGroupNames.member", names.iter().copied()))?;
     let group = |element: &Element| {
         let number = |name| element.text(name).parse().with_context(|| format!("the group's {name}"));
-        let machine = |machine: &Element| (machine.text("InstanceId").into(), machine.text("LifecycleState").into());
         Ok(ScalingGroup {
             name: element.text("AutoScalingGroupName").into(),
             min: number("MinSize")?,
             desired: number("DesiredCapacity")?,
             max: number("MaxSize")?,
-            machines: element.list("Instances").map(machine).collect(),
+            machines: element.list("Instances").map(state_of).collect(),
+            pool_size: element.text("WarmPoolConfiguration/MinSize").parse().ok(),
         })
     };
     answer.list("DescribeAutoScalingGroupsResult/AutoScalingGroups").map(group).collect()
+}
+
+/// Returns a machine of a group or of its pool, with its state in the life cycle.
+fn state_of(machine: &Element) -> (String, String) {
+    (machine.text("InstanceId").into(), machine.text("LifecycleState").into())
+}
+
+/// Returns the machines in a group's warm pool, each with its state in the life cycle, such as `Warmed:Stopped`.
+/// <https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeWarmPool.html>
+pub fn pool(system: &System, group: &str) -> Result<Vec<(String, String)>> {
+    let (mut machines, mut next) = (vec![], String::new());
+    loop {
+        let call = Call::new(&AUTO_SCALING, "DescribeWarmPool").with("AutoScalingGroupName", group);
+        let answer = system.aws(if next.is_empty() { call } else { call.with("NextToken", &next) })?;
+        machines.extend(answer.list("DescribeWarmPoolResult/Instances").map(state_of));
+        answer.text("DescribeWarmPoolResult/NextToken").clone_into(&mut next);
+        if next.is_empty() {
+            return Ok(machines);
+        }
+    }
 }
 
 /// The sizes that a group gets; `None` leaves one as it is, so that a change of the group's own policies stays.
@@ -123,6 +145,8 @@ pub struct RefreshState {
     pub reason: String,
     /// The machines that are replaced, in percent; empty before the first one.
     pub percent: String,
+    /// The same of the warm pool's machines, which are replaced last; empty without a pool.
+    pub pool_percent: String,
 }
 
 impl RefreshState {
@@ -143,6 +167,7 @@ pub fn refresh(system: &System, group: &str) -> Result<Option<RefreshState>> {
         status: text(refresh, "Status"),
         reason: text(refresh, "StatusReason"),
         percent: text(refresh, "PercentageComplete"),
+        pool_percent: text(refresh, "ProgressDetails/WarmPoolProgress/PercentageComplete"),
     }))
 }
 

@@ -61,6 +61,8 @@ names! {
         MaxResponseTime = "MaxResponseTime",
         /// Alarms that undo an instance refresh, with commas.
         Alarms = "Alarms",
+        /// Machines that wait in a warm pool besides the group's.
+        WarmPoolSize = "WarmPoolSize",
         /// Key of the header that leads a request to a slot.
         ProbeKey = "ProbeKey",
     }

@@ -29,6 +29,8 @@ struct SlotView {
     build: String,
     share: u32,
     group: Option<ScalingGroup>,
+    /// The machines in the group's warm pool, each with its state.
+    pool: Vec<(String, String)>,
     targets: Vec<TargetHealth>,
     alarms: AlarmStates,
 }
@@ -37,12 +39,15 @@ impl Deploy {
     fn views(&self, slots: &Slots) -> Result<Vec<SlotView>> {
         let shares = self.shape().shares(&self.system, slots)?;
         let view = |(slot, share): (Slot, u32)| {
+            let group = slots.group(&self.system, slot)?;
+            let pooling = group.as_ref().filter(|group| group.pool_size.is_some());
             Ok(SlotView {
                 slot,
                 name: self.layout().slot_name(slot),
                 build: slots.parameter(slot, SlotParameter::Build).to_owned(),
                 share,
-                group: slots.group(&self.system, slot)?,
+                pool: pooling.map_or(Ok(vec![]), |group| fleet::pool(&self.system, &group.name))?,
+                group,
                 targets: slots.targets(&self.system, slot)?,
                 alarms: self.alarms_of(slots, slot),
             })
@@ -94,14 +99,14 @@ impl Deploy {
         }
         let views = self.views(&slots)?;
         let runs = if wants_runs { self.last_runs(&slots, &views) } else { LastRuns::default() };
-        let machines: Vec<&str> =
-            views.iter().flat_map(|view| &view.targets).map(|target| target.id.as_str()).collect();
+        let served = views.iter().flat_map(|view| &view.targets).map(|target| target.id.as_str());
+        let pooled = views.iter().flat_map(|view| &view.pool).map(|(id, _)| id.as_str());
+        let machines: Vec<&str> = served.chain(pooled).collect();
         let builds = fleet::builds(&self.system, &machines)?;
-        let build_of = |view: &SlotView, target: &TargetHealth| {
-            builds.get(&target.id).filter(|build| !build.is_empty()).unwrap_or(&view.build).clone()
-        };
+        let build_of =
+            |view: &SlotView, id: &str| builds.get(id).filter(|build| !build.is_empty()).unwrap_or(&view.build).clone();
         if self.json {
-            let all = views.iter().map(|view| slot_json(view, &runs, |target| build_of(view, target)));
+            let all = views.iter().map(|view| slot_json(view, &runs, |id| build_of(view, id)));
             let all: Vec<Value> = all.collect();
             let stacks = slots.stacks().map(|stack| (stack.name.clone(), stack.state.name.as_ref().into()));
             let stacks: serde_json::Map<String, Value> = stacks.collect();
@@ -111,12 +116,13 @@ impl Deploy {
                 say(format!("stack {name}: {} since {changed}", state.name));
             }
             for view in &views {
-                show(view, &runs, |target| build_of(view, target));
+                show(view, &runs, |id| build_of(view, id));
             }
         }
         let serving = views.iter().filter(|view| view.share > 0);
-        let serving: Vec<(String, &TargetHealth)> =
-            serving.flat_map(|view| view.targets.iter().map(move |target| (build_of(view, target), target))).collect();
+        let serving: Vec<(String, &TargetHealth)> = serving
+            .flat_map(|view| view.targets.iter().map(move |target| (build_of(view, &target.id), target)))
+            .collect();
         let sick: Vec<&str> = serving
             .iter()
             .filter(|(_, target)| target.state != "healthy")
@@ -196,17 +202,18 @@ fn exit_code(slots: &Slots, well: bool) -> u8 {
     if slots.stacks().any(|stack| stack.state.condition == Condition::Busy) { 4 } else { u8::from(!well) }
 }
 
-fn slot_json(view: &SlotView, runs: &LastRuns, build: impl Fn(&TargetHealth) -> String) -> Value {
+fn slot_json(view: &SlotView, runs: &LastRuns, build: impl Fn(&str) -> String) -> Value {
     let group = view.group.as_ref();
     let alarm = |alarm: &AlarmState| json!({ "name": alarm.name, "state": alarm.state, "reason": alarm.reason });
     let target = |target: &TargetHealth| {
         let TargetHealth { id, state, reason } = target;
-        let mut value = json!({ "id": id, "state": state, "reason": reason, "build": build(target) });
+        let mut value = json!({ "id": id, "state": state, "reason": reason, "build": build(id) });
         if let Some(last) = runs.json(id) {
             value["last_run"] = last;
         }
         value
     };
+    let pooled = |(id, state): &(String, String)| json!({ "id": id, "state": state, "build": build(id) });
     json!({
         "slot": view.name,
         "build": view.build,
@@ -215,18 +222,20 @@ fn slot_json(view: &SlotView, runs: &LastRuns, build: impl Fn(&TargetHealth) -> 
         "desired": group.map(|group| group.desired),
         "max": group.map(|group| group.max),
         "targets": view.targets.iter().map(target).collect::<Vec<_>>(),
+        "pool": view.pool.iter().map(pooled).collect::<Vec<_>>(),
         "alarms": view.alarms.iter().map(alarm).collect::<Vec<_>>(),
     })
 }
 
-fn show(view: &SlotView, runs: &LastRuns, build: impl Fn(&TargetHealth) -> String) {
+fn show(view: &SlotView, runs: &LastRuns, build: impl Fn(&str) -> String) {
     let name = view.name;
     let Some(group) = &view.group else {
         say(format!("  {name:5}  empty"));
         return;
     };
+    let pool = group.pool_size.map(|size| format!(", warm pool {size}")).unwrap_or_default();
     say(format!(
-        "  {name:5}  build {}, {} % of the traffic, {} (min {}, max {})",
+        "  {name:5}  build {}, {} % of the traffic, {} (min {}, max {}{pool})",
         view.build,
         view.share,
         count(group.desired as usize, "machine"),
@@ -241,13 +250,16 @@ fn show(view: &SlotView, runs: &LastRuns, build: impl Fn(&TargetHealth) -> Strin
     };
     for target in &view.targets {
         let reason = if target.reason.is_empty() { String::new() } else { format!(": {}", target.reason) };
-        say(format!("         {}  build {}  {}{reason}", target.id, build(target), target.state));
+        say(format!("         {}  build {}  {}{reason}", target.id, build(&target.id), target.state));
         say_run(&target.id);
     }
     let known = |id: &str| view.targets.iter().any(|target| target.id == id);
     for (id, state) in group.machines.iter().filter(|(id, _)| !known(id)) {
         say(format!("         {id}  {state}, not behind the balancer yet"));
         say_run(id);
+    }
+    for (id, state) in &view.pool {
+        say(format!("         {id}  build {}  {state}, in the warm pool", build(id)));
     }
     for alarm in view.alarms.iter() {
         let reason = if alarm.state == "OK" { String::new() } else { format!(": {}", alarm.reason) };

@@ -210,6 +210,46 @@ fn a_machine_that_fails_is_explained_while_the_refresh_continues() {
 }
 
 #[test]
+fn a_warm_pool_is_declared_shown_and_counted() {
+    let operator = Operator::refreshing();
+    // Two machines of the group and three of the pool, of two vCPUs each.
+    operator.world(|world| world.quota = Some((9, vec![])));
+    let create = ["create-stack", "--yes", "--parameter", "WarmPoolSize=3"];
+    let _ = deploy(&operator, &create, "1").expect(2).says("quota: 5 machines of t3.micro need 10 vCPUs");
+    operator.world(|world| {
+        world.quota = Some((10, vec![]));
+        world.pool = [("i-pool-1", "1"), ("i-pool-2", "1")].map(|(id, build)| (id.into(), build.into())).into();
+    });
+    let _ = deploy(&operator, &create, "1")
+        .expect(0)
+        .says("3 machines of the warm pool: prepared and stopped")
+        .says("2 machines (min 1, max 3, warm pool 3)")
+        .says("i-pool-1  build 1  Warmed:Stopped, in the warm pool")
+        .says("i-pool-2  build 1  Warmed:Stopped, in the warm pool");
+    let status = operator.deploy(&["status", "--json", "--strategy", "instance-refresh"], &[("CLOUD_INIT_PATH", "")]);
+    let _ = status.says(r#""pool":[{"id":"i-pool-1","state":"Warmed:Stopped","build":"1"}"#);
+    // The stack keeps the pool. Its machines are prepared anew when those of the group are replaced.
+    operator.world(|world| world.quota = Some((9, vec![2, 2])));
+    let _ = deploy(&operator, &["plan"], "2").expect(2).says("quota: 3 machines of t3.micro need 6 vCPUs");
+    let _ = deploy(&operator, &["plan", "--parameter", "WarmPoolSize=0"], "2").expect(0);
+}
+
+#[test]
+fn the_machines_of_a_warm_pool_are_replaced_last() {
+    let operator = Operator::refreshing();
+    let _ = deploy(&operator, &["create-stack", "--yes", "--parameter", "WarmPoolSize=1"], "1").expect(0);
+    lasting(&operator, 2, vec![Scene("UPDATE_COMPLETE", vec![])]);
+    operator.world(|world| {
+        world.pool = vec![("i-pool".into(), "1".into())];
+        world.refreshes = [Refresh("Successful", "100", "", vec![]), Refresh("InProgress", "50", "", vec![])].into();
+    });
+    let _ = deploy(&operator, &["update-stack", "--yes"], "2")
+        .expect(0)
+        .says(": 50 % of the machines are replaced (of the warm pool 0 %), InProgress")
+        .says("i-pool  build 1  Warmed:Stopped, in the warm pool");
+}
+
+#[test]
 fn a_machine_that_has_left_the_group_is_explained_by_the_bucket() {
     let operator = serving();
     lasting(&operator, 4, vec![Scene("UPDATE_COMPLETE", vec![])]);

@@ -67,6 +67,8 @@ pub struct World {
     pub is_classic: bool,
     /// What each look at the group's instance refresh finds. The first one is what was before.
     pub refreshes: VecDeque<Refresh>,
+    /// The machines in the group's warm pool, each with id and build.
+    pub pool: Vec<(String, String)>,
     /// The output `Url`; without it, the stack has none.
     pub url: String,
     /// The events, oldest first.
@@ -137,6 +139,7 @@ impl Default for World {
             template: String::new(),
             is_classic: false,
             refreshes: VecDeque::new(),
+            pool: vec![],
             url: String::new(),
             events: vec![],
             scenes: VecDeque::new(),
@@ -235,7 +238,12 @@ impl World {
 
     /// Returns EC2's description of the requested machines.
     pub fn machines(&self, call: &Call) -> Vec<String> {
-        let machines = self.groups.values().flat_map(|group| &group.machines).chain(self.strays.values().flatten());
+        let machines = self
+            .groups
+            .values()
+            .flat_map(|group| &group.machines)
+            .chain(self.strays.values().flatten())
+            .chain(&self.pool);
         let machines = machines.filter(|(id, _)| call.list("InstanceId").contains(&id.as_str()));
         let machine = |(id, build): &(String, String)| {
             text("instanceId", id) + &members("tagSet", "item", [text("key", "build") + &text("value", build)])
@@ -270,6 +278,7 @@ impl World {
             "DescribeAutoScalingGroups"
             | "UpdateAutoScalingGroup"
             | "DescribeInstanceRefreshes"
+            | "DescribeWarmPool"
             | "PutScheduledUpdateGroupAction"
             | "DeleteScheduledAction"
             | "DescribeListeners"
@@ -402,25 +411,9 @@ impl World {
 
     fn fleet(&mut self, call: &Call) -> Answer {
         Ok(match call.operation.as_str() {
-            "DescribeAutoScalingGroups" => {
-                let names = call.list("AutoScalingGroupNames.member");
-                let groups = self.groups.iter().filter(|(slot, _)| names.contains(&self.group_name(slot).as_str()));
-                let group = |(slot, group): (&&str, &Group)| {
-                    let machine =
-                        |(id, _): &(String, String)| text("InstanceId", id) + &text("LifecycleState", "InService");
-                    text("AutoScalingGroupName", &self.group_name(slot))
-                        + &text("MinSize", &group.min.to_string())
-                        + &text("DesiredCapacity", &group.desired.to_string())
-                        + &text("MaxSize", &group.max.to_string())
-                        + &members(
-                            "Instances",
-                            "member",
-                            group.machines.iter().map(machine).chain(self.refreshed_machines()),
-                        )
-                };
-                members("AutoScalingGroups", "member", groups.map(group))
-            }
+            "DescribeAutoScalingGroups" => self.describe_groups(call),
             "DescribeInstanceRefreshes" => self.describe_refreshes(),
+            "DescribeWarmPool" => self.describe_pool(call),
             "UpdateAutoScalingGroup" => {
                 let name = self.name;
                 let (slot, group) = self.group_of(call);

@@ -19,10 +19,14 @@ use crate::{
         stack::{ParameterValue, Stack},
     },
     error::Fault,
+    view::count,
 };
 
 /// What a change of other parameters means.
 const ADJUSTED: &str = "the stack changes in place; a change of the launch template replaces its machines";
+
+/// What a warm pool's machines do.
+const POOLED: &str = "prepared and stopped, with services that start only at the start from the pool";
 
 /// What differs between the shapes with one group.
 pub(in crate::deploy) trait GroupForm: Shape + fmt::Debug {
@@ -48,6 +52,11 @@ pub(in crate::deploy) trait GroupForm: Shape + fmt::Debug {
 
     /// Returns how many machines of a new build exist besides those of a group of this size, which has a stack already or not.
     fn machines_besides(&self, size: u32, stack: Option<&Stack>, settings: &DeploySettings) -> u32;
+
+    /// Returns how many machines wait in the group's warm pool.
+    fn pool_size(&self, _stack: Option<&Stack>, _settings: &DeploySettings) -> u32 {
+        0
+    }
 
     /// Returns what CloudFormation does with the group, in words.
     fn replaces(&self) -> &'static str;
@@ -121,6 +130,10 @@ impl Deploy {
             }
         };
         let runs = artifacts.runs(form.max_user_data_bytes());
+        let pool = match form.pool_size(current, &settings) {
+            0 => String::new(),
+            size => format!("\n{} of the warm pool: {POOLED}", count(size as usize, "machine")),
+        };
         Ok(Prepared {
             stack: self.stack.clone(),
             current: current.cloned(),
@@ -128,7 +141,7 @@ impl Deploy {
             condemned: None,
             is_behind: false,
             wanted: self.wanted(template, parameters, &settings)?,
-            meaning: format!("{}: {meaning}{runs}{}", self.stack, found.role.meaning()),
+            meaning: format!("{}: {meaning}{runs}{pool}{}", self.stack, found.role.meaning()),
             artifacts,
         })
     }
@@ -168,6 +181,6 @@ impl Deploy {
                 .hint(format!("set MAXSIZE={desired} or more"))
                 .invalid()
         );
-        Ok(ScalingGroup { name: String::new(), min, desired: desired.max(min), max, machines: vec![] })
+        Ok(ScalingGroup { name: String::new(), min, desired: desired.max(min), max, machines: vec![], pool_size: None })
     }
 }

@@ -295,7 +295,7 @@ impl Deploy {
             bail!(fault.hint(format!("set MAXSIZE={live} or more, or shrink the group first")).invalid());
         }
         let desired = live.or(settings.desired_capacity).unwrap_or(2).clamp(min, max.max(min));
-        Ok(ScalingGroup { name: String::new(), min, desired, max, machines: vec![] })
+        Ok(ScalingGroup { name: String::new(), min, desired, max, machines: vec![], pool_size: None })
     }
 
     /// Returns what is about to happen, in plain words.

@@ -125,12 +125,19 @@ impl GroupForm for InstanceRefresh {
         deploy.judge_all_alarms(found, slots, Slot::Blue)
     }
 
-    /// Returns the part above 100 % of `MaxHealthyPercentage`, at least one machine.
+    fn pool_size(&self, stack: Option<&Stack>, settings: &DeploySettings) -> u32 {
+        let stands = || stack.map(|stack| stack.parameter(Parameter::WarmPoolSize.name()));
+        settings.given(Parameter::WarmPoolSize.name()).or_else(stands).and_then(|size| size.parse().ok()).unwrap_or(0)
+    }
+
+    /// Returns the part above 100 % of `MaxHealthyPercentage`, at least one machine. Those of the warm pool run when they
+    /// are prepared, after the others are replaced.
     fn machines_besides(&self, size: u32, stack: Option<&Stack>, settings: &DeploySettings) -> u32 {
-        let Some(stack) = stack else { return size };
+        let pool = self.pool_size(stack, settings);
+        let Some(stack) = stack else { return size + pool };
         let percent = settings.given(MAX_HEALTHY).unwrap_or_else(|| stack.parameter(MAX_HEALTHY));
         let percent = percent.parse().unwrap_or(DEFAULT_MAX_HEALTHY);
-        (size * percent.saturating_sub(100)).div_ceil(100).max(1)
+        (size * percent.saturating_sub(100)).div_ceil(100).max(1).max(pool)
     }
 
     fn replaces(&self) -> &'static str {

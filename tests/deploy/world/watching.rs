@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{World, members, text};
+use super::{Group, World, members, text, xml};
 use crate::tape::Call;
 
 /// A look at an instance refresh: its status, the replaced machines in percent, its reason; and the machines in the group
@@ -10,7 +10,42 @@ use crate::tape::Call;
 #[derive(Debug, Clone)]
 pub struct Refresh(pub &'static str, pub &'static str, pub &'static str, pub Vec<(&'static str, &'static str)>);
 
+/// The progress of an instance refresh in a warm pool, as a part of its description.
+const POOL_PROGRESS: &str = "<ProgressDetails><WarmPoolProgress><PercentageComplete>0</PercentageComplete>\
+    </WarmPoolProgress></ProgressDetails>";
+
 impl World {
+    /// Returns the groups of these names.
+    pub(super) fn describe_groups(&self, call: &Call) -> String {
+        let names = call.list("AutoScalingGroupNames.member");
+        let groups = self.groups.iter().filter(|(slot, _)| names.contains(&self.group_name(slot).as_str()));
+        let machine = |(id, _): &(String, String)| text("InstanceId", id) + &text("LifecycleState", "InService");
+        let group = |(slot, group): (&&str, &Group)| {
+            let machines = group.machines.iter().map(machine).chain(self.refreshed_machines());
+            text("AutoScalingGroupName", &self.group_name(slot))
+                + &text("MinSize", &group.min.to_string())
+                + &text("DesiredCapacity", &group.desired.to_string())
+                + &text("MaxSize", &group.max.to_string())
+                + &members("Instances", "member", machines)
+                + &self.pool_configuration()
+        };
+        members("AutoScalingGroups", "member", groups.map(group))
+    }
+
+    /// Returns the configuration of the group's warm pool, as a part of the group's description; empty if it has none.
+    pub(super) fn pool_configuration(&self) -> String {
+        let size = self.parameters.get("WarmPoolSize").filter(|size| *size != "0");
+        size.map(|size| xml("WarmPoolConfiguration", &text("MinSize", size))).unwrap_or_default()
+    }
+
+    /// Returns the machines in the warm pool, one on each page.
+    pub(super) fn describe_pool(&self, call: &Call) -> String {
+        let page: usize = call.get("NextToken").parse().unwrap_or_default();
+        let machine = |(id, _): &(String, String)| text("InstanceId", id) + &text("LifecycleState", "Warmed:Stopped");
+        let next = if page + 1 < self.pool.len() { text("NextToken", &(page + 1).to_string()) } else { String::new() };
+        members("Instances", "member", self.pool.get(page).map(machine)) + &next
+    }
+
     /// Returns the outputs of the alarms that a slot's stack has, each with the alarm's name.
     pub(super) fn own_alarms(&self, slot: &str) -> Vec<(String, String)> {
         let is_set = |name: &str| self.parameters.get(name).is_some_and(|value| !value.is_empty());
@@ -47,7 +82,8 @@ impl World {
             _ = self.refreshes.pop_front();
         }
         let refresh = self.refreshes.front().map(|Refresh(status, percent, reason, _)| {
-            text("Status", status) + &text("PercentageComplete", percent) + &text("StatusReason", reason)
+            let pool = if self.pool.is_empty() { "" } else { POOL_PROGRESS };
+            text("Status", status) + &text("PercentageComplete", percent) + &text("StatusReason", reason) + pool
         });
         members("InstanceRefreshes", "member", refresh)
     }
