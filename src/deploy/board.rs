@@ -81,14 +81,12 @@ impl Board {
                 let now = format!("{percent} % of the machines are replaced{pool}, {}{reason}", refresh.status);
                 self.say(deploy, "instance refresh of", &group, now);
             }
-            for (machine, state) in
-                fleet::groups(&deploy.system, &[&group])?.into_iter().flat_map(|group| group.machines)
-            {
+            for (machine, state) in machines_of(deploy, &group)? {
                 _ = gone.remove(&machine);
                 // A machine that was there before is none whose first run is waited for.
-                if state.starts_with("Pending") {
+                if state.trim_start_matches("Warmed:").starts_with("Pending") {
                     _ = self.unready.insert(machine.clone());
-                } else if state == "InService" {
+                } else if ["InService", "Warmed:Stopped"].contains(&state.as_str()) {
                     _ = self.unready.remove(&machine);
                 }
                 if !self.unready.contains(&machine) {
@@ -130,6 +128,13 @@ impl Board {
         }
         Ok(())
     }
+}
+
+/// Returns the machines of a group and of its warm pool, each with its state in the life cycle.
+fn machines_of(deploy: &Deploy, group: &str) -> Result<Vec<(String, String)>> {
+    let Some(group) = fleet::groups(&deploy.system, &[group])?.into_iter().next() else { return Ok(vec![]) };
+    let pooled = if group.pool_size.is_some() { fleet::pool(&deploy.system, &group.name)? } else { vec![] };
+    Ok([group.machines, pooled].concat())
 }
 
 /// Returns the last step that a run has written to the console: `step 3/8 copy_http_resources`.

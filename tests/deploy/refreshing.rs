@@ -241,12 +241,15 @@ fn the_machines_of_a_warm_pool_are_replaced_last() {
     lasting(&operator, 2, vec![Scene("UPDATE_COMPLETE", vec![])]);
     operator.world(|world| {
         world.pool = vec![("i-pool".into(), "1".into())];
+        world.pool_state = "Warmed:Pending:Wait";
+        world.console = CONSOLE.into();
         world.refreshes = [Refresh("Successful", "100", "", vec![]), Refresh("InProgress", "50", "", vec![])].into();
     });
     let _ = deploy(&operator, &["update-stack", "--yes"], "2")
         .expect(0)
         .says(": 50 % of the machines are replaced (of the warm pool 0 %), InProgress")
-        .says("i-pool  build 1  Warmed:Stopped, in the warm pool");
+        .says("step: copy_http_resources")
+        .says("i-pool  build 1  Warmed:Pending:Wait, in the warm pool");
 }
 
 #[test]

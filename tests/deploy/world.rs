@@ -67,8 +67,9 @@ pub struct World {
     pub is_classic: bool,
     /// What each look at the group's instance refresh finds. The first one is what was before.
     pub refreshes: VecDeque<Refresh>,
-    /// The machines in the group's warm pool, each with id and build.
+    /// The machines in the group's warm pool, each with id and build, and the state of all.
     pub pool: Vec<(String, String)>,
+    pub pool_state: &'static str,
     /// The output `Url`; without it, the stack has none.
     pub url: String,
     /// The events, oldest first.
@@ -140,6 +141,7 @@ impl Default for World {
             is_classic: false,
             refreshes: VecDeque::new(),
             pool: vec![],
+            pool_state: "Warmed:Stopped",
             url: String::new(),
             events: vec![],
             scenes: VecDeque::new(),

@@ -41,7 +41,7 @@ impl World {
     /// Returns the machines in the warm pool, one on each page.
     pub(super) fn describe_pool(&self, call: &Call) -> String {
         let page: usize = call.get("NextToken").parse().unwrap_or_default();
-        let machine = |(id, _): &(String, String)| text("InstanceId", id) + &text("LifecycleState", "Warmed:Stopped");
+        let machine = |(id, _): &(String, String)| text("InstanceId", id) + &text("LifecycleState", self.pool_state);
         let next = if page + 1 < self.pool.len() { text("NextToken", &(page + 1).to_string()) } else { String::new() };
         members("Instances", "member", self.pool.get(page).map(machine)) + &next
     }
