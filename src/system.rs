@@ -180,10 +180,12 @@ impl System {
 
     /// Returns the reason if [`System::is_live`] is false, with this one for an image.
     pub fn why_not_live_or(&self, of_image: &'static str) -> &'static str {
-        match self.is_image() {
-            true => of_image,
-            false if self.is_warmed => "this machine enters a warm pool",
-            false => "systemd does not run on this machine",
+        if self.is_image() {
+            of_image
+        } else if self.is_warmed {
+            "this machine enters a warm pool"
+        } else {
+            "systemd does not run on this machine"
         }
     }
 

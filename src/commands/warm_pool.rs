@@ -41,7 +41,7 @@ pub(super) fn begin(receivers: &Receivers, within: Duration) -> Result<()> {
     }
     let state = system.instance("lifecycle_state").unwrap_or_else(|error| {
         tracing::warn!(
-            "Auto Scaling's target state of this machine is unknown, so it is not taken for a warm pool's: {error:#}"
+            "cannot tell whether this machine enters a warm pool, so it is treated as one that serves: {error:#}"
         );
         String::new()
     });

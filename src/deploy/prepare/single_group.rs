@@ -26,7 +26,7 @@ use crate::{
 const ADJUSTED: &str = "the stack changes in place; a change of the launch template replaces its machines";
 
 /// What a warm pool's machines do.
-const POOLED: &str = "prepared and stopped, with services that start only at the start from the pool";
+const POOLED: &str = "prepared and stopped; services start when a machine leaves the pool";
 
 /// What differs between the shapes with one group.
 pub(in crate::deploy) trait GroupForm: Shape + fmt::Debug {
