@@ -195,17 +195,14 @@ impl Deploy {
             self.endure(&mut silence, unanswered)?;
             match alarms {
                 Some(Alarms::Quiet) => return Ok(None),
-                Some(Alarms::Ringing { fault, is_own: true }) if began.elapsed() <= self.health_timeout() => {
-                    if !is_told {
-                        self.say(&format!(
-                            "waiting, because {} receives no traffic yet: {fault}",
-                            slots.described(slot)
-                        ));
-                        is_told = true;
-                    }
+                Some(Alarms::Ringing { fault, is_own }) if !is_own || began.elapsed() > self.health_timeout() => {
+                    return Ok(Some(fault));
                 }
-                Some(Alarms::Ringing { fault, .. }) => return Ok(Some(fault)),
-                None => {}
+                Some(Alarms::Ringing { fault, .. }) if !is_told => {
+                    self.say(&format!("waiting, because {} receives no traffic yet: {fault}", slots.described(slot)));
+                    is_told = true;
+                }
+                Some(Alarms::Ringing { .. }) | None => {}
             }
             self.system.host.stop.wait(self.poll)?;
         }
