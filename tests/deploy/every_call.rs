@@ -33,7 +33,7 @@ const FAULTS: [Fault; 5] = [Fault::Throttled, Fault::ThrottledForLong, Fault::Re
 struct Scenario {
     begin: fn() -> Operator,
     command: fn(&Operator, &[&str]) -> Finished,
-    /// The command that ends what holds the sizes of a slot.
+    /// The command that lets the groups shrink again.
     release: &'static [&'static str],
     /// The words at the end of its success.
     done: &'static str,

@@ -3,7 +3,7 @@
 use super::Scenario;
 use crate::{operator::Operator, refreshing, sandbox::Finished, weighted_dns};
 
-/// What ends the hold of a stack's sizes.
+/// The command that lets the groups of both stacks shrink again.
 const RELEASE: &[&str] = &["release", "--strategy", "weighted-dns"];
 const BUILD_2_SERVES: &str = "every serving target runs build 2";
 
