@@ -126,11 +126,11 @@ fn run_steps(arguments: cli::RunArguments) -> Result<u8> {
         Ok((lock, _, report)) => (Some(lock), Ok(report)),
         Err(error) => (None, Err(error)),
     };
-    if converge {
-        converge::try_again(&system, &ran);
-    }
     if let Some(teller) = teller {
         teller.tell(&system, &ran);
+    }
+    if converge {
+        converge::try_again(&system, &ran);
     }
     let report = ran?;
     if let Some(needed) = &report.reboot {

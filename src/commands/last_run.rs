@@ -15,7 +15,7 @@ use crate::{
         report::{Report, last_run::LastRun},
         supervisor::{RunMessage, is_supervised},
     },
-    system::System,
+    system::{Phase, System},
     view::say,
 };
 
@@ -45,14 +45,14 @@ pub(super) struct Teller {
 
 impl Teller {
     /// Returns it before a run begins; `None` if neither the command line nor the record has a place, if the run has only a
-    /// part of the steps, or if a supervisor tells.
+    /// part of the steps or makes an image, or if a supervisor tells.
     pub(super) fn of(
         system: &System,
         selection: &cli::SelectionArgs,
         manifest: &cli::ManifestArgs,
         given: Option<InstanceObjects>,
     ) -> Option<Self> {
-        if is_supervised() || selection.is_partial() {
+        if is_supervised() || selection.is_partial() || system.phase() != Phase::Boot {
             return None;
         }
         let place = given.or_else(|| record::failures(system, manifest))?;

@@ -45,6 +45,11 @@ use crate::{
 const SIGNAL_TIMEOUT: Duration = Duration::from_mins(10);
 /// How long to retry a signal while this process is asked to end. systemd kills it after 90 s.
 const SHUTDOWN_SIGNAL_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long the hook of a machine in a warm pool may not wait yet: its run can be shorter than what Auto Scaling needs.
+/// <https://github.com/aws-samples/amazon-ec2-auto-scaling-group-examples/issues/5>
+const HOOK_TIMEOUT: Duration = Duration::from_mins(2);
+/// The pause before the next try.
+const HOOK_PAUSE: Duration = Duration::from_secs(2);
 /// The supervisor's own options; each has a value.
 const SUPERVISOR_OPTIONS: [&str; 3] = ["--signal", "--signal-within", "--lifecycle-hook"];
 /// The option of the supervisor and of the run, which records it.
@@ -219,6 +224,8 @@ struct Notifier {
     redaction: Redaction,
     /// Whether the machine enters a warm pool. It does not serve then, so no stack may count it.
     is_warmed: bool,
+    /// Whether it enters a warm pool or leaves one.
+    is_pooled: bool,
 }
 
 impl Notifier {
@@ -227,7 +234,8 @@ impl Notifier {
         let system = System::open(Path::new("/"), Mode::Plan, Interrupt::install()?)?;
         let redaction = redaction(&system, manifest);
         let is_warmed = WarmPoolNote::of_this_boot(&system).is_some();
-        Ok(Self { system, receivers: receivers.clone(), redaction, is_warmed })
+        let is_pooled = WarmPoolNote::is_there(&system);
+        Ok(Self { system, receivers: receivers.clone(), redaction, is_warmed, is_pooled })
     }
 
     fn failure(&self, word: &RunMessage, how: Option<&str>) -> Verdict {
@@ -282,26 +290,31 @@ impl Notifier {
     fn complete_hook(&self, verdict: &Verdict) -> Result<()> {
         let Some(hook) = &self.receivers.hook else { return Ok(()) };
         let result = verdict.lifecycle_result();
-        let completed = self.instance().and_then(|instance| {
-            let call = Call::new(&AUTO_SCALING, "CompleteLifecycleAction")
-                .with("AutoScalingGroupName", &hook.group)
-                .with("LifecycleHookName", &hook.name)
-                .with("LifecycleActionResult", result)
-                .with("InstanceId", instance);
-            self.system.aws(call)
-        });
-        match completed {
-            Ok(_) => {
+        let began = Instant::now();
+        loop {
+            let Err(error) = self.complete(hook, result) else {
                 say(format!("completed the lifecycle hook {hook}: {result}"));
-                Ok(())
-            }
+                return Ok(());
+            };
             // `No active Lifecycle Action found with instance ID …`: the hook has timed out, or this is a later run.
-            Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.code == "ValidationError") => {
-                tracing::warn!("the lifecycle hook {hook} does not wait for {result}: {error:#}");
-                Ok(())
+            if Refusal::of(&error).is_none_or(|refusal| refusal.code != "ValidationError") {
+                return Err(error.context(format!("completing the lifecycle hook {hook} with {result}")));
             }
-            Err(error) => Err(error.context(format!("completing the lifecycle hook {hook} with {result}"))),
+            if !self.is_pooled || began.elapsed() > HOOK_TIMEOUT {
+                tracing::warn!("the lifecycle hook {hook} does not wait for {result}: {error:#}");
+                return Ok(());
+            }
+            self.system.host.stop.wait(HOOK_PAUSE)?;
         }
+    }
+
+    fn complete(&self, hook: &Hook, result: &str) -> Result<()> {
+        let call = Call::new(&AUTO_SCALING, "CompleteLifecycleAction")
+            .with("AutoScalingGroupName", &hook.group)
+            .with("LifecycleHookName", &hook.name)
+            .with("LifecycleActionResult", result)
+            .with("InstanceId", self.instance()?);
+        self.system.aws(call).map(drop)
     }
 
     /// Returns the instance's id, from the firmware or the metadata service.
@@ -322,7 +335,9 @@ impl Notifier {
         console::print(&format!("\n{text}"));
         if let Some(place) = &self.receivers.failures {
             let step = word.step.as_deref().map(|step| self.redaction.line(step));
-            let last = word.ended.clone().unwrap_or_else(|| LastRun::failed(exit_code, step));
+            // A run that left something undone has ended well for itself.
+            let failed = word.ended.clone().filter(|last| last.exit_code != 0);
+            let last = failed.unwrap_or_else(|| LastRun::failed(exit_code, step));
             last_run::upload(&self.system, place, &text, LastRun { build, ..last });
         }
     }

@@ -36,10 +36,15 @@ pub(super) fn begin(receivers: &Receivers, within: Duration) -> Result<()> {
     }
     let system = open(Path::new("/"), Mode::Run, None)?;
     // The metadata are not asked again, since they could still say what they said before the stop.
-    if WarmPoolNote::of_earlier_boot(&system).is_some_and(|note| note.is_prepared) {
+    let earlier = WarmPoolNote::of_earlier_boot(&system);
+    if earlier.as_ref().is_some_and(|note| note.is_prepared) {
         return Ok(());
     }
     let state = system.instance("lifecycle_state").unwrap_or_else(|error| {
+        if earlier.is_some() {
+            tracing::warn!("this machine entered a warm pool before its reboot, and is treated so: {error:#}");
+            return format!("{WARMED}Stopped");
+        }
         tracing::warn!(
             "cannot tell whether this machine enters a warm pool, so it is treated as one that serves: {error:#}"
         );
@@ -57,7 +62,9 @@ pub(super) fn begin(receivers: &Receivers, within: Duration) -> Result<()> {
         }
         Some(_) => {
             say("preparing this machine for a warm pool: services and checks wait for its start from the pool");
-            WarmPoolNote::new(&system, reboot::pending_signal(receivers, within)).write(&system)
+            // After a reboot, only a part of the time is left. The start from the pool has all of it.
+            let signal = earlier.map_or_else(|| reboot::pending_signal(receivers, within), |note| note.signal);
+            WarmPoolNote::new(&system, signal).write(&system)
         }
     }
 }
@@ -69,7 +76,9 @@ pub(super) fn wait_for_start() -> Result<()> {
     let has_rebooted = RebootNote::read(&system)?.pending.is_some_and(|pending| pending.has_enabled_unit);
     note.has_enabled_unit = reboot::enable_unit(&system)? || has_rebooted;
     note.is_prepared = true;
-    note.write(&system)
+    note.write(&system)?;
+    // Auto Scaling may stop the machine as soon as the hook is completed.
+    reboot::end_resumed(&system)
 }
 
 /// Returns what the unit's run owes after the start from a pool.

@@ -101,8 +101,9 @@ impl Deploy {
         let runs = if wants_runs { self.last_runs(&slots, &views) } else { LastRuns::default() };
         let served = views.iter().flat_map(|view| &view.targets).map(|target| target.id.as_str());
         let pooled = views.iter().flat_map(|view| &view.pool).map(|(id, _)| id.as_str());
-        let machines: Vec<&str> = served.chain(pooled).collect();
-        let builds = fleet::builds(&self.system, &machines)?;
+        // A machine that EC2 does not know yet hides the builds of all that are asked for with it.
+        let mut builds = fleet::builds(&self.system, &served.collect::<Vec<_>>())?;
+        builds.extend(fleet::builds(&self.system, &pooled.collect::<Vec<_>>())?);
         let build_of =
             |view: &SlotView, id: &str| builds.get(id).filter(|build| !build.is_empty()).unwrap_or(&view.build).clone();
         if self.json {

@@ -29,18 +29,16 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 /// Waits for the reader for at most `patience`. Without a `patience`, only a signal ends the wait. Errors are ignored:
 /// a closed terminal must not end a run.
 pub fn print(out: impl AsFd, text: &str, patience: Option<Duration>) {
-    let dropped = DROPPED.load(Ordering::Relaxed);
+    print_counting(&DROPPED, out, text, patience);
+}
+
+fn print_counting(count: &AtomicU64, out: impl AsFd, text: &str, patience: Option<Duration>) {
+    let dropped = count.load(Ordering::Relaxed);
     let patience = if dropped > 0 { Some(Duration::ZERO) } else { patience };
     let note = format!("\n[{dropped} lines are missing here: the reader was blocked]\n");
-    let texts = if dropped > 0 { [note.as_str(), text] } else { ["", text] };
-    for text in texts {
-        let rest = write_all(&out, text.as_bytes(), patience);
-        if !rest.is_empty() {
-            _ = DROPPED.fetch_add(lines(rest), Ordering::Relaxed);
-            return;
-        }
-    }
-    DROPPED.store(0, Ordering::Relaxed);
+    let is_told = dropped == 0 || write_all(&out, note.as_bytes(), patience).is_empty();
+    let rest = if is_told { write_all(&out, text.as_bytes(), patience) } else { text.as_bytes() };
+    count.store(lines(rest) + if is_told { 0 } else { dropped }, Ordering::Relaxed);
 }
 
 /// Returns the number of lines, a begun one included.
@@ -78,6 +76,26 @@ fn write_all<'a>(out: &impl AsFd, mut rest: &'a [u8], patience: Option<Duration>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_that_are_printed_one_by_one_are_counted_once() {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let count = AtomicU64::new(0);
+        let print = |text: &str| print_counting(&count, &writer, text, Some(Duration::ZERO));
+        // As many as the pipe holds, and one more.
+        while count.load(Ordering::Relaxed) == 0 {
+            print(&"x".repeat(PIECE_BYTES));
+        }
+        (0..99).for_each(|_| print("a line\n"));
+        assert_eq!(count.load(Ordering::Relaxed), 100);
+        let mut taken = vec![0; 1 << 20];
+        let _ = nix::unistd::read(&reader, &mut taken).unwrap();
+        print("the next line\n");
+        assert_eq!(count.load(Ordering::Relaxed), 0);
+        let length = nix::unistd::read(&reader, &mut taken).unwrap();
+        let told = String::from_utf8_lossy(&taken[..length]).into_owned();
+        assert_eq!(told, "\n[100 lines are missing here: the reader was blocked]\nthe next line\n");
+    }
 
     #[test]
     fn each_line_that_a_blocked_reader_misses_is_counted() {

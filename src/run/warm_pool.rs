@@ -46,6 +46,11 @@ impl WarmPoolNote {
         Self::read(system).filter(|note| note.boot != boot_id())
     }
 
+    /// Returns whether this machine is in a warm pool, or has just left it.
+    pub fn is_there(system: &System) -> bool {
+        Self::read(system).is_some()
+    }
+
     /// Reads the note. A machine with an unreadable one does not complete the hook, and Auto Scaling replaces it.
     fn read(system: &System) -> Option<Self> {
         let note: Option<Self> = state::read(system.root(), FILE);

@@ -3,7 +3,10 @@
 use std::{
     cell::Cell,
     fs,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use crate::{
@@ -14,6 +17,9 @@ use crate::{
 };
 
 const BOOT_UNIT: &str = "[Service]\nExecStart=true\n[Install]\nWantedBy=multi-user.target\n";
+/// Auto Scaling's answer before the machine is in `Pending:Wait`.
+const TOO_EARLY: &str = "<ErrorResponse><Error><Code>ValidationError</Code>\
+    <Message>No active Lifecycle Action found with instance ID i-0123456789abcdef0</Message></Error></ErrorResponse>";
 const ENABLE: &str = "systemctl --quiet enable glovo-bootstrap.service";
 const DISABLE: &str = "systemctl --quiet disable glovo-bootstrap.service";
 
@@ -23,6 +29,8 @@ struct Pooled {
     server: Server,
     /// The target state that the metadata service names.
     state: Arc<Mutex<&'static str>>,
+    /// How often Auto Scaling does not wait yet.
+    early: Arc<AtomicUsize>,
     /// How many requests [`Pooled::told`] has seen.
     seen: Cell<usize>,
 }
@@ -30,25 +38,32 @@ struct Pooled {
 impl Pooled {
     fn new() -> Self {
         let state = Arc::new(Mutex::new("Warmed:Stopped"));
-        let asked = state.clone();
+        let (asked, early) = (state.clone(), Arc::new(AtomicUsize::new(0)));
+        let too_early = early.clone();
         let server = Server::start(move |request| match request.target.as_str() {
             "/latest/api/token" => {
                 Reply { headers: "x-aws-ec2-metadata-token-ttl-seconds: 21600\r\n", ..Reply::ok("token") }
             }
             "/latest/meta-data/instance-id" => Reply::ok("i-0123456789abcdef0"),
-            "/latest/meta-data/autoscaling/target-lifecycle-state" => Reply::ok(*asked.lock().unwrap()),
+            "/latest/meta-data/autoscaling/target-lifecycle-state" => match *asked.lock().unwrap() {
+                "" => Reply::new(404, ""),
+                state => Reply::ok(state),
+            },
             "/latest/dynamic/instance-identity/document" => {
                 Reply::ok(r#"{"instanceId": "i-0123456789abcdef0", "region": "eu-central-1"}"#)
             }
             "/latest/dynamic/instance-identity/signature" => Reply::ok("c2lnbmF0dXJl"),
             signal if signal.starts_with("/?Action=SignalResource&") => Reply::ok("{}"),
+            "/" if too_early.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() => {
+                Reply::new(400, TOO_EARLY)
+            }
             "/" | "/health" => Reply::ok("<CompleteLifecycleActionResponse/>"),
             _ => Reply::new(404, ""),
         });
         let machine = Machine::new();
         let _ = machine.sandbox.write("var-lib/dpkg/status", "");
         machine.write("etc/systemd/system/glovo-bootstrap.service", BOOT_UNIT);
-        let pooled = Self { machine, server, state, seen: Cell::default() };
+        let pooled = Self { machine, server, state, early, seen: Cell::default() };
         pooled.boot("a", "Warmed:Stopped");
         pooled
     }
@@ -183,14 +198,30 @@ fn a_reboot_before_the_pool_leaves_the_machine_warmed() {
     assert_eq!(pooled.changes_of_units(), [ENABLE, "systemctl reboot"]);
     assert!(pooled.told().is_empty());
 
-    pooled.boot("b", "Warmed:Stopped");
+    // It has had most of its time. The metadata service does not know the state for the moment.
+    let note = pooled.machine.sandbox.at("var-lib/glovo-bootstrap/reboot.json");
+    let text = fs::read_to_string(&note).unwrap();
+    fs::write(&note, text.replace("\"seconds\":8", "\"seconds\":1")).unwrap();
+    pooled.boot("b", "");
     let _ = pooled.agent(&["run"]).expect(0).says("start (deferred: this machine enters a warm pool)");
+    let owed = fs::read_to_string(pooled.machine.sandbox.at("var-lib/glovo-bootstrap/warm-pool.json")).unwrap();
+    assert!(owed.contains("\"seconds\":840"), "the start from the pool has its whole time: {owed}");
     assert_eq!((pooled.told(), pooled.changes_of_units()), (vec!["CONTINUE".into()], vec![]));
 
     pooled.boot("c", "InService");
     let _ = pooled.agent(&["run"]).expect(0).says("service app.service: start\n");
     assert_eq!(pooled.told(), ["CONTINUE", "SUCCESS"]);
     assert_eq!(pooled.changes_of_units().last().unwrap(), DISABLE);
+}
+
+#[test]
+fn a_hook_that_does_not_wait_yet_is_completed_later() {
+    let pooled = Pooled::new();
+    let _ = pooled.first_run(&app(&pooled, ""), &[]).expect(0);
+    pooled.boot("b", "InService");
+    pooled.early.store(1, Ordering::Relaxed);
+    let _ = pooled.agent(&["run"]).expect(0).says("completed the lifecycle hook app/converged: CONTINUE");
+    assert_eq!(pooled.told(), ["CONTINUE", "CONTINUE", "CONTINUE", "SUCCESS"]);
 }
 
 #[test]

@@ -136,10 +136,10 @@ impl Deploy {
         let back = slots.described(slot);
         let (before, now) = (way.held, way.now);
         let (began, limit) = (Instant::now(), self.health_timeout());
-        let (mut told, mut silence) = (BTreeMap::new(), Silence::default());
+        let (mut told, mut silence, mut of_other) = (BTreeMap::new(), Silence::default(), Silence::default());
         let (mut has_grown, mut is_announced) = (false, false);
         loop {
-            let seen = if now { Some(vec![]) } else { self.look(slots, slot.other(), &mut silence)? };
+            let seen = if now { Some(vec![]) } else { self.look(slots, slot.other(), &mut of_other)? };
             // Without an answer the share stays: machines that were not seen may be healthy.
             let serving = seen.as_ref().map_or(0, |targets| fleet::healthy(targets));
             let fair = if seen.is_some() { share_by_capacity(way.healthy, serving) } else { way.held };
