@@ -234,6 +234,7 @@ impl Deploy {
 
     /// Returns the template and the user-data of a first build, and what must be uploaded for it. Asks AWS nothing.
     pub fn render(&self) -> Result<(String, String, Vec<Upload>)> {
+        self.check_given_parameters()?;
         let artifacts = Artifacts::collect(&self.settings, &self.stack, self.texts.as_ref())?;
         let user_data = artifacts.user_data(&self.outcome_target(Slot::Blue), MAX_USER_DATA_BYTES)?;
         let slots = [(Slot::Blue, user_data.clone()), (Slot::Green, String::new())];

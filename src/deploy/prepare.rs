@@ -78,7 +78,7 @@ impl Deploy {
     }
 
     /// Fails if `--parameter` names a parameter that the template lacks, or that `deploy` sets itself.
-    fn check_given_parameters(&self) -> Result<()> {
+    pub(super) fn check_given_parameters(&self) -> Result<()> {
         let (shape, layout) = (self.shape(), self.layout());
         let of_slot = |slot: Slot| SlotParameter::ALL.iter().map(move |parameter| layout.parameter(slot, *parameter));
         let own: Vec<String> = layout.slots().iter().copied().flat_map(of_slot).collect();

@@ -75,6 +75,19 @@ fn render_says_all_faults_at_once() {
 }
 
 #[test]
+fn render_refuses_a_parameter_that_the_template_lacks() {
+    let operator = Operator::new();
+    let with =
+        |parameter: &str| settings(&operator, &format!("parameter = {{ {parameter} }}\n{}", complete(&operator)));
+    with("WarmPoolSize = '2'");
+    let told = render(&operator, &[]).expect(2);
+    let _ = told.says("the template of the strategy blue-green has no parameter WarmPoolSize");
+    let _ = render(&operator, &["--strategy", "instance-refresh"]).expect(0);
+    with("HealthCheckPath = '/health'");
+    let _ = render(&operator, &[]).expect(0);
+}
+
+#[test]
 fn a_dynamic_program_is_refused_for_machines() {
     let operator = Operator::new();
     let mut program = [0; 64];
