@@ -233,9 +233,10 @@ pub fn propose(
     poll: Duration,
 ) -> Result<Option<ChangeSet>> {
     let token = token();
+    let name = format!("glovo-bootstrap-{token}");
     let call = Call::new(&CLOUDFORMATION, "CreateChangeSet")
         .with("StackName", stack)
-        .with("ChangeSetName", format!("glovo-bootstrap-{token}"))
+        .with("ChangeSetName", &name)
         .with("ClientToken", &token)
         .with("ChangeSetType", if is_new { "CREATE" } else { "UPDATE" });
     let created = match system.aws(wanted.put(call)) {
@@ -243,7 +244,8 @@ pub fn propose(
         Err(error) if says_unchanged(Refusal::of(&error).map_or("", |refusal| &refusal.message)) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let id = created.text("CreateChangeSetResult/Id").to_owned();
+    // The model does not require the answer to have an id.
+    let id = Some(created.text("CreateChangeSetResult/Id")).filter(|id| !id.is_empty()).map_or(name, str::to_owned);
     let changes = computed(system, stack, &id, poll);
     if let Ok(Some(changes)) = changes {
         return Ok(Some(ChangeSet { id, changes }));
