@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::install;
+use super::{install, reboot::UNIT as BOOT_UNIT};
 use crate::{
     error::{self, Class, Fault},
     host::command::Program,
@@ -12,8 +12,6 @@ use crate::{
     view::{complain, count, say},
 };
 
-/// The unit that runs the steps at each boot.
-const BOOT_UNIT: &str = "glovo-bootstrap.service";
 /// The exit code of a temporary failure.
 const TEMPORARY: u8 = 75;
 

@@ -17,6 +17,7 @@ use crate::{
     sandbox::Finished,
     server::{Reply, Request, Server},
     tape::{Call, Turn, names},
+    verbs::VERBS,
     weighted_dns,
 };
 
@@ -24,20 +25,7 @@ const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 /// After this many answers the server refuses all requests, so that no command waits for another state.
 const MAX_ANSWERS: usize = 60;
 const VARIANTS: [&str; 3] = ["first", "last", "least"];
-const STRATEGIES: [&str; 4] = ["listener", "weighted-dns", "compatible", "instance-refresh"];
-const VERBS: [&str; 11] = [
-    "create-stack",
-    "update-stack",
-    "plan",
-    "watch",
-    "status",
-    "rollback",
-    "release",
-    "diagnose",
-    "drift",
-    "history",
-    "delete-stack",
-];
+const STRATEGIES: [&str; 4] = ["blue-green", "weighted-dns", "compatible", "instance-refresh"];
 
 /// The answers to each operation: `first`, `last`, `least`.
 static ANSWERS: LazyLock<BTreeMap<String, [String; 3]>> = LazyLock::new(|| {
@@ -80,7 +68,7 @@ fn every_verb_ends_when_all_answers_are_what_the_models_allow() {
     let mut faults = vec![];
     for (variant, name) in VARIANTS.iter().enumerate() {
         for strategy in STRATEGIES {
-            for verb in VERBS {
+            for verb in VERBS.into_iter().filter(|verb| *verb != "render") {
                 let operator = Operator::new();
                 let server = models(variant);
                 let limits = ["--patience", "0s", "--health-timeout", "0s", "--pause", "0s", "--yes"];
@@ -89,6 +77,7 @@ fn every_verb_ends_when_all_answers_are_what_the_models_allow() {
                 let variables =
                     [("AWS_ENDPOINT_URL", &*server.url("")), ("BUILD_NUMBER", "2"), ("DNSRECORD", "app.example.com")];
                 let finished = operator.deploy(&arguments, &variables);
+                assert!(!server.requests().is_empty(), "{verb}, {strategy} asks AWS nothing: {finished:?}");
                 faults.extend(wrong(&finished).map(|fault| format!("{verb}, {strategy}, {name}: {fault}")));
             }
         }

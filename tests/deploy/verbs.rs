@@ -2,13 +2,14 @@
 
 use crate::operator::Operator;
 
-const VERBS: [&str; 11] = [
+pub const VERBS: [&str; 12] = [
     "create-stack",
     "update-stack",
     "plan",
     "watch",
     "status",
     "rollback",
+    "release",
     "diagnose",
     "drift",
     "history",
