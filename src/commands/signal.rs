@@ -290,7 +290,7 @@ impl Notifier {
     fn complete_hook(&self, verdict: &Verdict) -> Result<()> {
         let Some(hook) = &self.receivers.hook else { return Ok(()) };
         let result = verdict.lifecycle_result();
-        let began = Instant::now();
+        let (began, mut is_told) = (Instant::now(), false);
         loop {
             let Err(error) = self.complete(hook, result) else {
                 say(format!("completed the lifecycle hook {hook}: {result}"));
@@ -303,6 +303,9 @@ impl Notifier {
             if !self.is_pooled || began.elapsed() > HOOK_TIMEOUT {
                 tracing::warn!("the lifecycle hook {hook} does not wait for {result}: {error:#}");
                 return Ok(());
+            }
+            if !std::mem::replace(&mut is_told, true) {
+                say(format!("the lifecycle hook {hook} does not wait yet, still trying for {}", spoken(HOOK_TIMEOUT)));
             }
             self.system.host.stop.wait(HOOK_PAUSE)?;
         }

@@ -220,7 +220,8 @@ fn a_hook_that_does_not_wait_yet_is_completed_later() {
     let _ = pooled.first_run(&app(&pooled, ""), &[]).expect(0);
     pooled.boot("b", "InService");
     pooled.early.store(1, Ordering::Relaxed);
-    let _ = pooled.agent(&["run"]).expect(0).says("completed the lifecycle hook app/converged: CONTINUE");
+    let run = pooled.agent(&["run"]).expect(0).says("app/converged does not wait yet, still trying for 2 min");
+    let _ = run.says("completed the lifecycle hook app/converged: CONTINUE");
     assert_eq!(pooled.told(), ["CONTINUE", "CONTINUE", "CONTINUE", "SUCCESS"]);
 }
 
