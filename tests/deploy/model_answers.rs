@@ -16,7 +16,7 @@ use crate::{
     operator::Operator,
     sandbox::Finished,
     server::{Reply, Request, Server},
-    tape::{Call, Turn, names},
+    tape::{Call, Turn, keep, names},
     verbs::VERBS,
     weighted_dns,
 };
@@ -53,6 +53,7 @@ fn wrong(finished: &Finished) -> Option<String> {
 fn models(variant: usize) -> Server {
     let answered = AtomicUsize::new(0);
     Server::start(move |request: &Request| {
+        keep(request);
         if answered.fetch_add(1, Ordering::Relaxed) > MAX_ANSWERS {
             return Reply::new(
                 403,
