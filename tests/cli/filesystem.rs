@@ -74,14 +74,14 @@ fn no_byte_of_a_disk_with_content_is_changed() {
             "at() {{ printf \"$2\" | dd of=$disk1 bs=1 seek=$1 conv=notrunc,fsync status=none; }}\n{made} > /dev/null 2>&1; sync"
         );
         let _ = disks.script(&make);
-        let before = disks.digest(1);
+        let before = disks.checksum(1);
         let said = disks.script(&format!(
             "set -- --steps '{steps}' --set disk=$disk1\ngb plan plan \"$@\"; gb run run \"$@\"; sync"
         ));
         for name in ["plan", "run"] {
             let _ = said.expect(name, 1, &[words, "is neither blank nor xfs", "is never formatted"]);
         }
-        assert_eq!(disks.digest(1), before, "{content}");
+        assert_eq!(disks.checksum(1), before, "{content}");
     }
 }
 
