@@ -223,6 +223,12 @@ pub trait Resource: fmt::Debug {
         None
     }
 
+    /// Returns the file that it is, if its change starts no program and needs no download. Such files next to each other
+    /// share their flushes.
+    fn plain_file(&self, _system: &System) -> Option<&file::File> {
+        None
+    }
+
     /// Returns whether the machine needs no change of it that its secret is for: its file, its account or its effect is there.
     ///
     /// Called if the secret cannot be read now.

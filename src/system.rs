@@ -1,5 +1,6 @@
 //! The environment of a kind: the machine, its downloads, and the expected facts of a plan.
 
+pub mod ahead;
 pub mod command_record;
 pub mod device;
 pub mod making;
@@ -109,6 +110,7 @@ pub struct System {
     /// The last surveyed directory. A thousand files of one directory need one walk.
     survey: RefCell<Option<(AbsPath, Survey)>>,
     kept: previous::KeptCell,
+    ahead: RefCell<ahead::Ahead>,
     /// The packages that resources of the manifest keep installed, as declared.
     declared_packages: RefCell<Vec<String>>,
     /// The paths that resources of this machine manage.
@@ -134,6 +136,7 @@ impl System {
             expected: RefCell::default(),
             survey: RefCell::default(),
             kept: RefCell::default(),
+            ahead: RefCell::default(),
             declared_packages: RefCell::default(),
             declared_paths: RefCell::default(),
             variables: RefCell::default(),

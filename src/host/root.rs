@@ -8,7 +8,7 @@
 //! could put a link or another directory in its place.
 //!
 //! A written file appears whole and durable or not at all: a temporary file in the same directory, fsync, rename, fsync of
-//! the directory.
+//! the directory. Files that stand next to each other share the flushes (`src/system/ahead.rs`).
 
 mod acl;
 pub mod identity;
@@ -44,7 +44,7 @@ use nix::{
 pub use self::{
     label::LabelFor,
     removal::is_match,
-    staged::Staged,
+    staged::{Staged, UnflushedNames},
     status::{FileStatus, FileType, OpenFile, Ownership},
     walk::Survey,
 };

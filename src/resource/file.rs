@@ -1,5 +1,6 @@
 //! The kind `file`.
 
+mod ahead;
 mod attributes;
 mod member;
 pub(super) mod origin;
@@ -255,6 +256,10 @@ impl Resource for File {
     fn version_to_come(&self, system: &System) -> Result<Option<String>> {
         self.version(system)
     }
+
+    fn plain_file(&self, system: &System) -> Option<&File> {
+        self.is_plain(system).then_some(self)
+    }
 }
 
 impl File {
@@ -389,6 +394,9 @@ impl File {
     }
 
     fn put(&self, system: &System, ownership: Ownership) -> Result<()> {
+        if self.put_ahead(system, ownership)? {
+            return Ok(());
+        }
         let mut staged = system.root().stage(&self.path, ownership)?;
         let arrived = match self.bytes()? {
             Some(content) => {

@@ -1,6 +1,7 @@
 //! The loop over the steps: plan each resource after its predecessor was applied, make the changes, plan again.
 
 mod affected;
+mod ahead;
 mod put_back;
 mod reboot;
 mod refused;
@@ -248,6 +249,7 @@ impl<'a> Run<'a> {
             }
             first
         });
+        self.system.end_ahead()?;
         let (exit_code, failed) =
             if failed || !step.reboot { (exit_code, failed) } else { self.reboot_if_required(index, step) };
         let report = &mut self.report.steps[index];
@@ -359,6 +361,7 @@ impl<'a> Run<'a> {
 
     /// Plans, makes the changes, plans again.
     fn converge(&mut self, index: usize, declared: &Declared, title: &str) -> Result<()> {
+        self.end_ahead_before(declared)?;
         let changes = self.plan(declared);
         self.warnings(index, title);
         let changes = changes?;
@@ -374,6 +377,7 @@ impl<'a> Run<'a> {
                 // Later resources must know the result of a change that is only planned, or deferred to the boot.
                 (Mode::Plan, _) | (Mode::Run, None) => self.system.expect(change.brings),
                 (Mode::Run, Some(action)) => {
+                    self.write_ahead(index, declared);
                     let made = action(self.system);
                     self.system.forget();
                     self.note(index, &change.summary, made.is_err());

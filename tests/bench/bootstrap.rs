@@ -1,13 +1,14 @@
 //! Whole bootstraps side by side, each on a fresh machine on the disk: the agent, a bash script, and the floor.
 //!
-//!     cargo run --release -p machine --bin bench-bootstrap [ROUNDS]
+//!     cargo run --release -p machine --bin bench-bootstrap [ROUNDS] [own]
 //!
 //! Prints medians and ratios of wall time and of the whole machine's CPU time, for the cold run and for the second one.
+//! With `own`, the archives are compressed as Debian does it, with xz.
 
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use machine::{Machine, Options, Upper};
 use nix::sys::{
     resource::{UsageWho, getrusage},
@@ -31,15 +32,21 @@ struct Contender {
 }
 
 fn main() -> Result<()> {
-    let rounds =
-        std::env::args().nth(1).map_or(Ok(5), |rounds| rounds.parse()).context("usage: bench-bootstrap [ROUNDS]")?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let usage = "usage: bench-bootstrap [ROUNDS] [own]";
+    let rounds = arguments.first().map_or(Ok(5), |rounds| rounds.parse()).context(usage)?;
+    let own = match arguments.get(1).map(String::as_str) {
+        None => false,
+        Some("own") => true,
+        Some(_) => bail!(usage),
+    };
     let (mut agent, mut bash, mut floor) = (Contender::default(), Contender::default(), Contender::default());
     // They take turns, so that a change of the host's speed affects all three.
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
-        bootstrap(&mut agent, |machine| machine.bootstrap(&["run"])?.success())?;
-        bootstrap(&mut bash, |machine| machine.sh(&script(machine, "bootstrap.sh")?))?;
-        let machine = boot()?;
+        bootstrap(&mut agent, own, |machine| machine.bootstrap(&["run"])?.success())?;
+        bootstrap(&mut bash, own, |machine| machine.sh(&script(machine, "bootstrap.sh")?))?;
+        let machine = boot(own)?;
         let script = script(&machine, "floor.sh")?;
         floor.cold.push(measure(&machine, || machine.sh(&script))?);
     }
@@ -52,12 +59,16 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn boot() -> Result<Machine> {
-    Machine::boot(Options { upper: Upper::Disk, ..Options::default() })
+fn boot(own: bool) -> Result<Machine> {
+    let machine = Machine::boot(Options { upper: Upper::Disk, ..Options::default() })?;
+    if own {
+        _ = machine.sh("sed -i '1s,/debian ,/own ,' /etc/apt/sources.list; grep -q /own /etc/apt/sources.list")?;
+    }
+    Ok(machine)
 }
 
-fn bootstrap(contender: &mut Contender, run: impl Fn(&Machine) -> Result<String>) -> Result<()> {
-    let machine = boot()?;
+fn bootstrap(contender: &mut Contender, own: bool, run: impl Fn(&Machine) -> Result<String>) -> Result<()> {
+    let machine = boot(own)?;
     contender.cold.push(measure(&machine, || run(&machine))?);
     let curl = machine.world().command("curl").args(["--fail", "--silent", "http://172.31.0.10/"]).output()?;
     ensure!(curl.status.success(), "the machine does not serve");

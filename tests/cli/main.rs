@@ -48,6 +48,7 @@ mod manifest;
 mod mask;
 mod metadata;
 mod mount;
+mod neighbours;
 mod openbao;
 mod output;
 mod own_service;

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag},
@@ -62,6 +62,8 @@ pub struct Staged {
     label: Option<String>,
     /// Whether it has its name, or keeps the temporary one.
     stays: bool,
+    /// Whether its bytes are durable.
+    is_flushed: bool,
     /// Whether there may be a [note](Staged::note).
     has_note: bool,
 }
@@ -88,7 +90,18 @@ impl Root {
         let file = Arc::new(File::from(fd));
         let label = self.label_for(&parent.fd, path.leaf(), label)?;
         let path = path.clone();
-        let staged = Staged { file, identity, parent, name, path, ownership, label, stays: false, has_note: false };
+        let staged = Staged {
+            file,
+            identity,
+            parent,
+            name,
+            path,
+            ownership,
+            label,
+            stays: false,
+            is_flushed: false,
+            has_note: false,
+        };
         staged.own()?;
         Ok(staged)
     }
@@ -126,6 +139,7 @@ impl Root {
                     ownership,
                     label,
                     stays: false,
+                    is_flushed: false,
                     has_note: !is_new,
                 });
             }
@@ -256,7 +270,18 @@ impl Staged {
     }
 
     /// Publishes many files with few flushes. The results are in the order of the files.
-    pub fn publish_all(files: Vec<Self>) -> Vec<Result<()>> {
+    pub fn publish_all(mut files: Vec<Self>) -> Vec<Result<()>> {
+        let mut results = Self::flush_all(&mut files);
+        let parents: Vec<_> = files.iter().map(|file| file.parent.clone()).collect();
+        for (file, result) in files.into_iter().zip(&mut results).filter(|(_, result)| result.is_ok()) {
+            *result = file.rename();
+        }
+        flush_each_once(&parents, &mut results, |parent| identity(&parent.fd), OpenDirectory::flush);
+        results
+    }
+
+    /// Makes the bytes of many files durable with few flushes. The results are in the order of the files.
+    pub fn flush_all(files: &mut [Self]) -> Vec<Result<()>> {
         let mut results: Vec<Result<()>> = files.iter().map(Self::own).collect();
         if files.len() <= MAX_SINGLE_FLUSHES {
             for (file, result) in files.iter().zip(&mut results).filter(|(_, result)| result.is_ok()) {
@@ -264,14 +289,30 @@ impl Staged {
             }
         } else {
             // Since Linux 5.8, syncfs reports failed writes, as fsync does.
-            flush_each_once(&files, &mut results, |file| Ok((file.identity.0, 0)), |file| syncfs(&file.file));
+            flush_each_once(files, &mut results, |file| Ok((file.identity.0, 0)), |file| syncfs(&file.file));
         }
-        let parents: Vec<_> = files.iter().map(|file| file.parent.clone()).collect();
-        for (file, result) in files.into_iter().zip(&mut results).filter(|(_, result)| result.is_ok()) {
-            *result = file.rename();
+        for (file, result) in files.iter_mut().zip(&results) {
+            file.is_flushed = result.is_ok();
         }
-        flush_each_once(&parents, &mut results, |parent| identity(&parent.fd), OpenDirectory::flush);
         results
+    }
+
+    /// Gives a file whose bytes are durable its name. The name becomes durable with [`UnflushedNames::flush`].
+    ///
+    /// # Errors
+    /// Also if the bytes are not durable.
+    pub fn publish_into(self, names: &mut UnflushedNames) -> Result<()> {
+        ensure!(self.is_flushed, "the bytes of {} are not durable", self.path);
+        let (parent, path) = (self.parent.clone(), self.path.clone());
+        self.rename()?;
+        names.add(parent, path)
+    }
+
+    /// Returns whether it would be made in the same directory, with this owner and mode, if it were made now.
+    pub fn is_current(&self, root: &Root, ownership: Ownership) -> Result<bool> {
+        let parent = root.place_to_write(&self.path, Some(ownership.uid))?;
+        let is_same = identity(&parent.fd) == identity(&self.parent.fd);
+        Ok(is_same && parent.user.is_none() && ownership == self.ownership)
     }
 
     /// Gives the file its name. Neither the content nor the name becomes durable.
@@ -308,6 +349,26 @@ impl Drop for Staged {
             self.drop_note();
             _ = self.parent.act(|fd| unlinkat(fd, self.name.as_str(), UnlinkatFlags::NoRemoveDir));
         }
+    }
+}
+
+/// The directories with names that are not durable yet, each with the path of such a file.
+#[derive(Debug, Default)]
+pub struct UnflushedNames(BTreeMap<FileId, (OpenDirectory, AbsPath)>);
+
+impl UnflushedNames {
+    fn add(&mut self, directory: OpenDirectory, path: AbsPath) -> Result<()> {
+        let identity = identity(&directory.fd).with_context(|| format!("reading the directory of {path}"))?;
+        _ = self.0.entry(identity).or_insert((directory, path));
+        Ok(())
+    }
+
+    /// Makes the names durable.
+    pub fn flush(&mut self) -> Result<()> {
+        for (directory, path) in std::mem::take(&mut self.0).into_values() {
+            directory.flush().with_context(|| format!("flushing the directory of {path}"))?;
+        }
+        Ok(())
     }
 }
 

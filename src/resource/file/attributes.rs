@@ -20,7 +20,7 @@ pub(super) struct FilePlace {
     /// What is there now.
     pub(super) status: Option<FileStatus>,
     /// Whether the directory is a user's.
-    is_a_users: bool,
+    pub(super) is_a_users: bool,
 }
 
 impl File {
