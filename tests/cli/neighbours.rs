@@ -80,7 +80,8 @@ fn neighbouring_files_share_their_flushes() {
 fn their_bytes_are_durable_before_the_first_name() {
     let neighbours = Neighbours::new(20);
     neighbours.write_all("old");
-    let link = format!("[[resource]]\nkind = \"link\"\npath = \"{}\"\ntarget = \"0\"\n", neighbours.sandbox.at("in/link"));
+    let link =
+        format!("[[resource]]\nkind = \"link\"\npath = \"{}\"\ntarget = \"0\"\n", neighbours.sandbox.at("in/link"));
     let calls = neighbours.calls(&(neighbours.resources("new") + &link));
     let kinds: Vec<&str> = calls.iter().filter_map(|call| call.split('(').next()).collect();
     let mut kept = kinds.clone();
@@ -102,7 +103,8 @@ fn each_gets_its_name_in_its_own_turn() {
     assert_eq!(fs::read_to_string(neighbours.path(0)).unwrap(), "new");
     assert_eq!(neighbours.names(), 2, "nothing of the third file is left");
     let report = neighbours.sandbox.report();
-    let outcomes: Vec<_> = report["steps"][0]["resources"].as_array().unwrap().iter().map(|one| &one["outcome"]).collect();
+    let outcomes: Vec<_> =
+        report["steps"][0]["resources"].as_array().unwrap().iter().map(|one| &one["outcome"]).collect();
     assert_eq!(outcomes, ["changed", "failed"]);
 }
 
