@@ -77,15 +77,21 @@ impl System {
 
     /// Gives a file that was written ahead its name. Returns whether it did: else the file must be written now.
     ///
+    /// The last one of a look ahead makes the names of all of them durable.
+    ///
     /// # Errors
-    /// If another process has replaced it.
+    /// If another process has replaced it, or if the names cannot be made durable.
     pub fn publish_ahead(&self, file: &NewFile<'_>) -> Result<bool> {
         let mut ahead = self.ahead.borrow_mut();
         let Some((digest, staged)) = ahead.staged.remove(file.path) else { return Ok(false) };
         if digest != Sha256::of(&file.content) || !staged.is_current(self.root(), file.ownership)? {
             return Ok(false);
         }
-        staged.publish_into(&mut ahead.names).map(|()| true)
+        staged.publish_into(&mut ahead.names)?;
+        if ahead.staged.is_empty() {
+            ahead.names.flush()?;
+        }
+        Ok(true)
     }
 
     /// Makes the names of the published files durable, and removes those that were written in vain.
