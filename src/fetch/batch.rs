@@ -1,7 +1,7 @@
 //! Many downloads at once, each to a path of the user's choice.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{
         Arc, Mutex,
         mpsc::{Sender, channel},
@@ -117,6 +117,7 @@ impl Fetcher {
     ) -> Result<Vec<Result<Delivery>>> {
         let jobs = jobs.unwrap_or(MAX_BEGUN).min(max_downloads());
         let umask = umask();
+        let usual = ours(0o666 & !umask);
         let mut results: Vec<Option<Result<Delivery>>> = orders.iter().map(|_| None).collect();
         let mut settle = |index: usize, result: Result<Delivery>, observe: &mut dyn FnMut(DeliveryEvent<'_>)| {
             let what = &orders[index].source;
@@ -125,15 +126,9 @@ impl Fetcher {
             results[index] = Some(result);
         };
 
-        // All directories are made first. So a file and a directory of the same name fail before any download.
-        let make_way = |order: &Order| match order.destination.parent() {
-            Some(directory) => make_way(host, &directory, umask),
-            None => Ok(()),
-        };
-        let made: Vec<Result<()>> = orders.iter().map(make_way).collect();
         let mut waiting = VecDeque::new();
-        for (index, made) in made.into_iter().enumerate() {
-            match made.and_then(|()| admit(host, &orders[index].destination)) {
+        for (index, ready) in make_ready(host, &orders, umask).into_iter().enumerate() {
+            match ready {
                 Ok(()) => waiting.push_back(index),
                 Err(error) => settle(index, Err(error), observe),
             }
@@ -159,8 +154,8 @@ impl Fetcher {
                 && let Some(index) = waiting.pop_front()
             {
                 let started = match &orders[index].source {
-                    Source::File(path) => self.carry(host, index, path, &orders[index], umask).map(Err),
-                    _ => self.start_order(host, index, &orders[index], umask, sender.clone()).map(Ok),
+                    Source::File(path) => self.carry(host, index, path, &orders[index], usual).map(Err),
+                    _ => self.start_order(host, index, &orders[index], usual, sender.clone()).map(Ok),
                 };
                 host.stop.interrupt.check()?;
                 match started {
@@ -207,11 +202,11 @@ impl Fetcher {
         host: &Host,
         index: usize,
         order: &Order,
-        umask: u32,
+        usual: Ownership,
         sender: Sender<FinishedOrder>,
     ) -> Result<RunningOrder> {
         let progress = Arc::new(DownloadProgress::default());
-        let spool = self.spool_beside(host, order, umask)?;
+        let spool = self.spool_beside(host, order, usual)?;
         // Boxed, because the types around a future reserve its size twice.
         let (engine, pull, known) = (self.engine.clone(), self.pull(order), progress.clone());
         let spool = Arc::new(Mutex::new(spool));
@@ -224,18 +219,18 @@ impl Fetcher {
         Ok(RunningOrder { index, began: Instant::now(), progress, _task: task })
     }
 
-    fn carry(&self, host: &Host, index: usize, path: &AbsPath, order: &Order, umask: u32) -> Result<Delivery> {
+    fn carry(&self, host: &Host, index: usize, path: &AbsPath, order: &Order, usual: Ownership) -> Result<Delivery> {
         let began = Instant::now();
-        let fetched = staging::copy(host, path, self.spool_beside(host, order, umask)?)?;
+        let fetched = staging::copy(host, path, self.spool_beside(host, order, usual)?)?;
         publish(vec![(index, fetched, began)])
             .pop()
             .map_or_else(|| bail!("{path} was not copied"), |(_, delivery)| delivery)
     }
 
     /// Returns the staged file of a destination, which may hold bytes of an earlier process.
-    fn spool_beside(&self, host: &Host, order: &Order, umask: u32) -> Result<Spool> {
+    fn spool_beside(&self, host: &Host, order: &Order, usual: Ownership) -> Result<Spool> {
         let directory = order.destination.parent().unwrap_or_else(|| "/".into());
-        let part = host.root().resume(&order.destination, order.ownership.unwrap_or_else(|| ours(0o666 & !umask)))?;
+        let part = host.root().resume(&order.destination, order.ownership.unwrap_or(usual))?;
         Ok(Spool::new(SpoolFile::Part(part), directory, &self.pull(order))?)
     }
 
@@ -253,6 +248,24 @@ pub fn prepare_directory(host: &Host, directory: &AbsPath) -> Result<()> {
     // The staged file is removed when it is dropped unpublished.
     let name = format!("fetch-{}", std::process::id());
     host.root().stage(&directory.join(&name)?, ours(0o600)).map(drop)
+}
+
+/// Makes the directories of orders, each once, and checks their paths. The results are in the order of the orders.
+///
+/// All directories are made first. So a file and a directory of the same name fail before any download.
+fn make_ready(host: &Host, orders: &[Order], umask: u32) -> Vec<Result<()>> {
+    let mut made = BTreeSet::new();
+    let make = |order: &Order| match order.destination.parent() {
+        Some(directory) if !made.contains(&directory) => {
+            make_way(host, &directory, umask)?;
+            _ = made.insert(directory);
+            Ok(())
+        }
+        _ => Ok(()),
+    };
+    let ready: Vec<Result<()>> = orders.iter().map(make).collect();
+    let admit = |(ready, order): (Result<()>, &Order)| ready.and_then(|()| admit(host, &order.destination));
+    ready.into_iter().zip(orders).map(admit).collect()
 }
 
 fn make_way(host: &Host, directory: &AbsPath, umask: u32) -> Result<()> {

@@ -30,6 +30,8 @@ use crate::{
 
 /// A body shorter than this is not resumed by another process, but downloaded again.
 const MIN_NOTED_BYTES: u64 = if cfg!(fuzzing) { 1 } else { 1 << 20 };
+/// A body that is not longer needs no permit, and no thread digests it.
+pub(super) const SHORT_BODY_BYTES: u64 = 1 << 20;
 /// The bytes that are digested at a time, which fit the processor's cache.
 const DIGEST_STEP_BYTES: usize = 256 << 10;
 /// The length of a note's head. The numbers follow it.
@@ -237,6 +239,12 @@ impl Spool {
             _ = self.forget();
             return Err(Failure::Permanent(fault));
         }
+        // A short body is digested as it arrives, and not read again.
+        if self.promise.total.is_some_and(|total| total <= SHORT_BODY_BYTES)
+            && let Some(digest) = self.digest.as_mut().filter(|digest| digest.done == offset)
+        {
+            digest.update(bytes);
+        }
         let (chunk, there) = self.chunks.add(offset, bytes.len() as u64);
         if let Some(note) = &self.note {
             // The note is written after the bytes, so that it never claims too many. It needs no flush: see
@@ -440,6 +448,29 @@ pub fn other_bytes(size: u64, actual: Sha256, expected: Sha256) -> Fault {
 mod tests {
     use super::*;
     use crate::net::retry::Limit;
+
+    /// Receives the first bytes of a body of this length.
+    fn received(total: u64, bytes: &[u8]) -> Spool {
+        let file = nix::sys::memfd::memfd_create("spool", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap();
+        let pull = Pull { source: "http://a/b".parse().unwrap(), sha256: None, size: None, limit: Limit::Attempts(1) };
+        let mut spool = Spool::new(SpoolFile::Anonymous(Arc::new(file.into())), "/x".into(), &pull).unwrap();
+        spool.begin(Promise { total: Some(total), ..Promise::default() }).unwrap();
+        let lane = spool.lane();
+        _ = spool.claim(lane).unwrap();
+        for (offset, piece) in (0..).step_by(2).zip(bytes.chunks(2)) {
+            assert!(spool.write(lane, offset, piece).unwrap());
+        }
+        spool
+    }
+
+    #[test]
+    fn a_short_body_is_digested_without_reading_it_again() {
+        let mut spool = received(5, b"bytes");
+        assert_eq!(spool.undigested(), 0);
+        spool.verify().unwrap();
+        assert_eq!(spool.finish().unwrap().sha256, Sha256::of(b"bytes"));
+        assert_eq!(received(SHORT_BODY_BYTES + 1, b"bytes").undigested(), 5, "a long body is read by another thread");
+    }
 
     #[test]
     #[allow(clippy::disallowed_methods, reason = "opens a device that is always full")]

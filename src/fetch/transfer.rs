@@ -18,7 +18,7 @@ use super::{
     progress::DownloadProgress,
     pull::Pull,
     source::Source,
-    spool::{CHUNK_BYTES, Lane, Spool},
+    spool::{CHUNK_BYTES, Lane, SHORT_BODY_BYTES, Spool},
 };
 use crate::{
     aws::s3::{Answer, Promise},
@@ -38,8 +38,6 @@ const MAX_LANES: usize = 16;
 const LANE_TRIAL: Duration = Duration::from_millis(if cfg!(fuzzing) { 1 } else { 100 });
 /// The bytes from which on a thread of its own digests them.
 const MIN_THREAD_BYTES: u64 = 4 << 20;
-/// A longer body needs a permit.
-const SHORT_BODY_BYTES: u64 = 1 << 20;
 /// An attempt that received this many bytes does not count as failed.
 const HEADWAY_BYTES: u64 = 1 << 20;
 

@@ -156,3 +156,23 @@ fn an_origin_that_refuses_for_a_while_does_not_stop_a_run() {
     let _ = fetch.says("gave up after 5 attempts");
     assert_eq!(server.paths().len(), 5);
 }
+
+#[test]
+fn a_small_file_costs_few_looks_and_is_not_read_again() {
+    let server = Server::start(|request| Reply::ok(request.target.clone()));
+    let looks = |files: usize| {
+        let sandbox = Sandbox::new();
+        let urls: String = (0..files).map(|file| server.url(&format!("/{file}\n"))).collect();
+        let inner = sandbox.command(&["fetch", "--output-dir", &sandbox.at("out"), "--input"]);
+        let mut command = Command::new("strace");
+        let _ = command.args(["-f", "-q", "-o", &sandbox.at("trace"), "-e", "trace=newfstatat,fstat,pread64"]);
+        let _ = command.arg(inner.get_program()).args(inner.get_args()).arg(sandbox.write("urls", &urls));
+        let _ =
+            Finished::from(command.current_dir(&sandbox.path).env("HOME", &sandbox.path).output().unwrap()).expect(0);
+        let trace = std::fs::read_to_string(sandbox.at("trace")).unwrap();
+        ["stat", "pread64("].map(|call| trace.lines().filter(|line| line.contains(call)).count())
+    };
+    let (few, many) = (looks(10), looks(110));
+    // Its destination, its number, its owner, its names before and after the rename, and its directory.
+    assert_eq!([0, 1].map(|call| many[call] - few[call]), [600, 0]);
+}
