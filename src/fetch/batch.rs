@@ -28,7 +28,7 @@ use crate::{
         Host,
         root::{FileType, Ownership, Staged},
     },
-    net::{retry::Failure, worker::Task},
+    net::{retry::Failure, worker::RunningWork},
     stop::TICK,
     value::{AbsPath, Sha256},
 };
@@ -94,7 +94,7 @@ struct RunningOrder {
     index: usize,
     began: Instant,
     progress: Arc<DownloadProgress>,
-    _task: Task<()>,
+    _work: RunningWork,
 }
 
 /// The result of the background task.
@@ -211,12 +211,11 @@ impl Fetcher {
         let (engine, pull, known) = (self.engine.clone(), self.pull(order), progress.clone());
         let spool = Arc::new(Mutex::new(spool));
         let download = Box::pin(async move { transfer::run(engine, &pull, spool, known).await });
-        let task = self.worker.start(async move {
+        let work = self.worker.begin(async move {
             // The receiver is gone if no caller waits for the result.
             _ = sender.send((index, download.await.map_err(Failure::into_fault)));
-            Ok::<(), Fault>(())
         })?;
-        Ok(RunningOrder { index, began: Instant::now(), progress, _task: task })
+        Ok(RunningOrder { index, began: Instant::now(), progress, _work: work })
     }
 
     fn carry(&self, host: &Host, index: usize, path: &AbsPath, order: &Order, usual: Ownership) -> Result<Delivery> {
