@@ -1,6 +1,7 @@
 //! Logging in: `deploy` signs its calls with a profile's credentials, from each source that a profile can name.
 
 mod identity_center;
+mod moto;
 mod precedence;
 mod process;
 mod provider;

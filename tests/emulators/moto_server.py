@@ -1,6 +1,7 @@
-"""moto's server, with three faults of its CloudFormation fixed. Takes moto_server's arguments."""
+"""moto's server, with three faults of its CloudFormation and one of its signatures fixed. Takes moto_server's arguments."""
 
 from moto.cloudformation import parsing
+from moto.core.responses import BaseResponse
 from moto.elbv2.models import ELBv2Backend
 from moto.iam.models import Role
 from moto.server import main
@@ -40,6 +41,17 @@ def make_role_of_present_policies(cls, resource_name, cloudformation_json, *argu
 
 
 Role.create_from_cloudformation_json = classmethod(make_role_of_present_policies)
+
+# Without this, moto checks the signature of a form that it has encoded anew, with `+` for `%20`.
+set_up = BaseResponse.setup_class
+
+
+def set_up_with_body(self, request, *arguments, **named):
+    request.get_data()
+    return set_up(self, request, *arguments, **named)
+
+
+BaseResponse.setup_class = set_up_with_body
 
 if __name__ == "__main__":
     main()
