@@ -68,8 +68,8 @@ fn operations_of_deploy() -> String {
     text += "partition, such as `aws-cn`, replace the `aws` of each ARN. Without a bucket, or without variables\n";
     text += "of Parameter Store, remove their statements.\n\n";
     text += "CloudFormation makes the resources of the template with the operator's permissions. These are not\n";
-    text += "in the policy: EC2, Auto Scaling, CloudWatch, Elastic Load Balancing, IAM (`iam:PassRole` for the\n";
-    text += "machines' role, too) and, with a DNS name, Route 53.\n\n";
+    text += "in the policy: `cloudformation/service-role-policy.json` has them, for the operator or for [a\n";
+    text += "service role](../guide/company-accounts.md#the-service-role).\n\n";
     text += "`tests/deploy/requests` checks each request of the tests of `deploy` by AWS's own models, and\n";
     text += "writes this list. The source of a role calls AssumeRole; it needs nothing else.\n\n";
     text += "| service | operation | permission |\n| --- | --- | --- |\n";
