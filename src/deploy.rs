@@ -16,6 +16,7 @@ pub mod application;
 pub mod artifacts;
 mod board;
 mod cause;
+mod deletion;
 mod diagnosis;
 mod event;
 mod failure;
@@ -27,6 +28,7 @@ mod parameters;
 pub mod preflight;
 mod prepare;
 mod preview;
+mod protection;
 mod replacing;
 mod report;
 mod rollout;
@@ -235,7 +237,8 @@ impl Deploy {
     /// Returns the template and the user-data of a first build, and what must be uploaded for it. Asks AWS nothing.
     pub fn render(&self) -> Result<(String, String, Vec<Upload>)> {
         self.check_given_parameters()?;
-        let artifacts = Artifacts::collect(&self.settings, &self.stack, self.texts.as_ref())?;
+        let mut artifacts = Artifacts::collect(&self.settings, &self.stack, self.texts.as_ref())?;
+        artifacts.run_limit = self.run_limit(None);
         let user_data = artifacts.user_data(&self.outcome_target(Slot::Blue), MAX_USER_DATA_BYTES)?;
         let slots = [(Slot::Blue, user_data.clone()), (Slot::Green, String::new())];
         Ok((
@@ -284,13 +287,14 @@ impl Deploy {
         }
         match self.propose(&prepared)? {
             Some(changes) => self.make(&mut prepared, &changes)?,
-            None if promoted.is_none() => return Ok(()),
+            None if promoted.is_none() => return self.protect_as_wanted(&prepared),
             // The slot is ready, but does not receive all traffic yet.
             None => ensure!(self.ask("move the traffic?")?, Fault::new("cancelled; nothing was changed")),
         }
+        self.protect(&prepared)?;
         let again = format!("to look again: {}", self.command("status"));
         let Some(slot) = promoted else {
-            let proven = self.await_serving().and_then(|()| self.prove());
+            let proven = self.await_serving().and_then(|()| self.prove()).and_then(|()| self.command_at_public());
             return proven.map_err(|error| unproven(error, "the stack is complete", &again));
         };
         self.system.aws.be_patient();
@@ -345,12 +349,14 @@ impl Deploy {
 
     /// Shows the events of the running operation until it ends.
     fn follow(&self, watch: &mut Watch<'_>) -> Result<()> {
-        let stack = watch.until_done().map_err(|error| match error::class(&error) {
-            Class::Interrupted(_) => error.context(
-                Fault::new(format!("detached; CloudFormation keeps working on {}", self.stack))
-                    .hint(self.command("watch")),
-            ),
-            _ => error,
+        let stack = watch.until_done().map_err(|error| {
+            let verb = match error::class(&error) {
+                Class::Interrupted(_) => "detached",
+                Class::Transient => "this command stops watching",
+                _ => return error,
+            };
+            let message = format!("{verb}; CloudFormation keeps working on {}", self.stack);
+            error.context(Fault::new(message).hint(self.command("watch")))
         })?;
         if stack.state.failed || stack.state.condition != Condition::Ready {
             let message = format!("the stack {} is {}: {}", stack.name, stack.state.name, stack.state.meaning);
@@ -406,69 +412,13 @@ impl Deploy {
                 Some(_) => prepared.meaning.lines().for_each(|line| self.say(line)),
                 None => self.say(&format!("no changes: {} is as declared", prepared.stack)),
             }
+            self.tell_protection(prepared);
             return Ok(None);
         };
         prepared.meaning.lines().for_each(|line| self.say(line));
         self.preview(prepared.current.as_ref(), &prepared.wanted, &changes);
+        self.tell_protection(prepared);
         Ok(Some(changes))
-    }
-
-    /// Shows what the stack holds, asks, and deletes it.
-    pub fn delete(&self) -> Result<()> {
-        let stack = self.get()?;
-        self.show_what_goes(&stack)?;
-        ensure!(self.ask("delete the stack and all these resources?")?, Fault::new("cancelled; nothing was deleted"));
-        let mut watch = Watch::from_now(self, &stack.id)?;
-        stack::delete(&self.system, &stack.id)?;
-        let left = match watch.until_done() {
-            Ok(left) => left,
-            // A stack whose id CloudFormation no longer knows is deleted.
-            Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.message.contains("does not exist")) => {
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        ensure!(
-            left.state.condition == Condition::Absent,
-            Fault::new(format!("the stack {} is {}: {}", self.stack, left.state.name, left.state.meaning))
-                .hint(self.next(&left))
-        );
-        if self.json {
-            Self::tell(&json!({ "stack": self.stack, "state": "DELETE_COMPLETE" }));
-        } else {
-            self.say(&format!("the stack {} is deleted", self.stack));
-        }
-        Ok(())
-    }
-
-    /// Shows what a stack holds, and the traffic that it receives if it is one of several.
-    fn show_what_goes(&self, stack: &Stack) -> Result<()> {
-        let held = self.held(stack)?;
-        let mut shares = vec![];
-        if self.is_one_of_several() {
-            let slots = Slots::find(self)?;
-            let all = self.shape().shares(&self.system, &slots)?;
-            shares.extend(slots.of(stack).map(|slot| (slot.name(), all[slot.index()])));
-        }
-        if self.json {
-            let shares = shares.iter().map(|(slot, share)| json!({ "slot": slot, "share": share }));
-            Self::tell(&json!({
-                "stack": self.stack,
-                "state": stack.state.name,
-                "holds": diagnosis::held_json(&held),
-                "shares": shares.collect::<Vec<_>>(),
-            }));
-            return Ok(());
-        }
-        let (state, resources) = (&stack.state.name, view::count(held.len(), "resource"));
-        self.say(&format!("the stack {} is {state}; it holds {resources}", self.stack));
-        for resource in held {
-            self.say(&format!("  - {} ({}) {}", resource.name, resource.kind, resource.id));
-        }
-        for (_, share) in shares {
-            self.say(&format!("it receives {share} % of the traffic"));
-        }
-        Ok(())
     }
 }
 

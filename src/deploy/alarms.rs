@@ -10,7 +10,7 @@ use super::{
     parameters::{Parameter, SlotOutput, SlotParameter},
     preflight::Findings,
     prepare::Intent,
-    rollout::{Silence, answered},
+    rollout::{OF_BUILD, Silence, answered},
     slots::Slots,
 };
 use crate::{
@@ -192,7 +192,7 @@ impl Deploy {
         let (began, mut is_told, mut silence) = (Instant::now(), false, Silence::default());
         loop {
             let (alarms, unanswered) = answered(self.alarms(slots, slot))?;
-            self.endure(&mut silence, unanswered)?;
+            self.endure(&mut silence, unanswered, OF_BUILD)?;
             match alarms {
                 Some(Alarms::Quiet) => return Ok(None),
                 Some(Alarms::Ringing { fault, is_own }) if !is_own || began.elapsed() > self.health_timeout() => {

@@ -2,7 +2,7 @@
 //!
 //! A machine that is added months later downloads the same bytes: a key's content never changes.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use flate2::{Compression, write::GzEncoder};
@@ -53,6 +53,8 @@ pub struct Artifacts {
     pub architecture: Option<&'static str>,
     /// Arguments of `run`.
     arguments: Vec<String>,
+    /// How long the first run may take; `None` as the program decides.
+    pub run_limit: Option<Duration>,
     /// The sources of the machines' variables.
     pub variable_sources: Vec<VariableSource>,
     /// The operator's own user-data.
@@ -254,6 +256,9 @@ impl Artifacts {
                 let mut arguments = vec!["--signal".into(), format!("{stack}/{resource}")];
                 if let Some(hook) = hook {
                     arguments.extend(["--lifecycle-hook".into(), hook.to_string()]);
+                }
+                if let Some(limit) = self.run_limit {
+                    arguments.extend(["--signal-within".into(), format!("{}s", limit.as_secs())]);
                 }
                 arguments.extend(self.arguments.iter().cloned());
                 let script = user_data::script(agent, &arguments, Some((stack, resource)))?;

@@ -90,6 +90,21 @@ pub fn pool(system: &System, group: &str) -> Result<Vec<(String, String)>> {
     }
 }
 
+/// Returns the machines whose launch Auto Scaling has given up since this time, the newest first, each with its reason. The
+/// description of such an activity is `Launching a new EC2 instance: i-0123.  Status Reason: …`.
+/// <https://docs.aws.amazon.com/autoscaling/ec2/userguide/CHAP_Troubleshooting.html>
+pub fn abandoned(system: &System, group: &str, since: OffsetDateTime) -> Result<Vec<(String, String)>> {
+    let call = Call::new(&AUTO_SCALING, "DescribeScalingActivities").with("AutoScalingGroupName", group);
+    let answer = system.aws(call.with("MaxRecords", "100"))?;
+    let machine = |activity: &Element| {
+        let began = OffsetDateTime::parse(activity.text("StartTime"), &Rfc3339).ok()?;
+        let (launch, reason) = activity.text("Description").split_once("Status Reason: ")?;
+        let machine = launch.split_once("Launching a new EC2 instance: ")?.1.trim().trim_end_matches('.');
+        (began >= since).then(|| (machine.to_owned(), reason.to_owned()))
+    };
+    Ok(answer.list("DescribeScalingActivitiesResult/Activities").filter_map(machine).collect())
+}
+
 /// The sizes that a group gets; `None` leaves one as it is, so that a change of the group's own policies stays.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GroupSize {

@@ -61,6 +61,10 @@ names! {
         MaxResponseTime = "MaxResponseTime",
         /// Alarms that undo an instance refresh, with commas.
         Alarms = "Alarms",
+        /// How long CloudFormation waits for the signals of machines, such as `PT20M`.
+        SignalTimeout = "SignalTimeout",
+        /// Seconds that Auto Scaling waits for the hook of a machine.
+        SetupTimeout = "SetupTimeoutSeconds",
         /// Machines that wait in a warm pool besides the group's.
         WarmPoolSize = "WarmPoolSize",
         /// Key of the header that leads a request to a slot.

@@ -3,7 +3,7 @@
 mod single_group;
 mod two_slots;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
@@ -19,7 +19,14 @@ use super::{
     stack::{MAX_TEMPLATE_BYTES, ParameterValue, Stack, StackTemplate, WantedStack},
     template,
 };
-use crate::{aws::partition::Partition, error::Fault};
+use crate::{aws::partition::Partition, error::Fault, value::Span};
+
+/// The hint for a scheme that a stack cannot get.
+const ANOTHER_SCHEME: &str = "deploy a new stack with this Scheme, and move the users to it";
+
+/// How long a template has CloudFormation and Auto Scaling wait for a machine by default. The limit of a run that signals is
+/// 14 minutes, seven tenths of it.
+const WAITING_TIME: Duration = Duration::from_mins(20);
 
 /// What a deploy is about to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,19 +202,36 @@ impl Deploy {
         parameters
     }
 
+    /// Returns how long the first run of a machine may take: seven tenths of the time that CloudFormation and Auto Scaling wait
+    /// for it, so that its failure is told before. `None` if both wait as long as by default: the program has the same limit.
+    pub(super) fn run_limit(&self, stack: Option<&Stack>) -> Option<Duration> {
+        let value = |parameter: Parameter| {
+            let stands = || stack.map(|stack| stack.parameter(parameter.name()).to_owned());
+            self.settings.given(parameter.name()).map(str::to_owned).or_else(stands).unwrap_or_default()
+        };
+        let of_signal = value(Parameter::SignalTimeout);
+        let of_signal = of_signal.strip_prefix("PT").and_then(|time| time.to_lowercase().parse::<Span>().ok());
+        let of_hook = value(Parameter::SetupTimeout).parse().ok().map(Duration::from_secs);
+        let has_hook = template::parameters(self.shape().template()).contains(Parameter::SetupTimeout.name());
+        let of_hook = has_hook.then(|| of_hook.unwrap_or(WAITING_TIME));
+        let of_signal = of_signal.map_or(WAITING_TIME, |time| time.0);
+        let waits = of_hook.map_or(of_signal, |of_hook| of_hook.min(of_signal));
+        (waits != WAITING_TIME).then(|| waits * 7 / 10)
+    }
+
     /// Refuses another scheme for the balancer of a stack. CloudFormation would make the new balancer first, and a target group
     /// can belong to one balancer only.
     /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-target-groups.html>
-    pub(super) fn check_scheme(&self, stack: Option<&Stack>, settings: &DeploySettings) -> Result<()> {
+    pub(super) fn check_scheme(&self, stack: Option<&Stack>, wanted: Option<&str>, hint: String) -> Result<()> {
         const PUBLIC: &str = "internet-facing";
         let has_target_groups = self.shape().template().contains("AWS::ElasticLoadBalancingV2::TargetGroup");
-        let Some(stack) = stack.filter(|_| has_target_groups) else { return Ok(()) };
-        let Some(wanted) = settings.given(Parameter::Scheme.name()) else { return Ok(()) };
-        let present = Some(stack.parameter(Parameter::Scheme.name())).filter(|text| !text.is_empty()).unwrap_or(PUBLIC);
+        let (Some(stack), Some(wanted)) = (stack.filter(|_| has_target_groups), wanted) else { return Ok(()) };
+        let [present, wanted] =
+            [stack.parameter(Parameter::Scheme.name()), wanted].map(|text| if text.is_empty() { PUBLIC } else { text });
         ensure!(
             wanted == present,
             Fault::new(format!("the balancer of stack {} is {present}, and stays so: Scheme={wanted}", stack.name))
-                .hint("deploy a new stack with this Scheme, and move the users to it")
+                .hint(hint)
                 .invalid()
         );
         Ok(())

@@ -27,19 +27,35 @@ struct SlotView {
     slot: Slot,
     name: &'static str,
     build: String,
-    share: u32,
+    /// Its share of the traffic, in percent; `None` behind a balancer without shares.
+    share: Option<u32>,
     group: Option<ScalingGroup>,
     /// The machines in the group's warm pool, each with its state.
     pool: Vec<(String, String)>,
+    /// Its machines as the balancer sees them; behind one without shares, as the group does.
     targets: Vec<TargetHealth>,
     alarms: AlarmStates,
 }
 
 impl Deploy {
     fn views(&self, slots: &Slots) -> Result<Vec<SlotView>> {
-        let shares = self.shape().shares(&self.system, slots)?;
-        let view = |(slot, share): (Slot, u32)| {
+        let has_shares = slots.have_traffic();
+        let shares = if has_shares {
+            self.shape().shares(&self.system, slots)?.map(Some)
+        } else {
+            <[Option<u32>; 2]>::default()
+        };
+        let view = |(slot, share): (Slot, Option<u32>)| {
             let group = slots.group(&self.system, slot)?;
+            let of_group = |(id, state): &(String, String)| TargetHealth {
+                id: id.clone(),
+                state: state.clone(),
+                reason: String::new(),
+            };
+            let targets = match &group {
+                Some(group) if !has_shares => group.machines.iter().map(of_group).collect(),
+                _ => slots.targets(&self.system, slot)?,
+            };
             let pooling = group.as_ref().filter(|group| group.pool_size.is_some());
             Ok(SlotView {
                 slot,
@@ -48,7 +64,7 @@ impl Deploy {
                 share,
                 pool: pooling.map_or(Ok(vec![]), |group| fleet::pool(&self.system, &group.name))?,
                 group,
-                targets: slots.targets(&self.system, slot)?,
+                targets,
                 alarms: self.alarms_of(slots, slot),
             })
         };
@@ -85,17 +101,8 @@ impl Deploy {
 
     fn show_status(&self, wants_runs: bool) -> Result<u8> {
         let slots = Slots::get(self)?;
-        if !slots.have_traffic() {
-            for Stack { name, state, changed, .. } in slots.stacks() {
-                self.say(&format!("stack {name}: {} since {changed}: {}", state.name, state.meaning));
-            }
-            let well = slots.stacks().all(|stack| !stack.state.failed);
-            let asked = self.ask_public(&slots, slots.parameter(Slot::Blue, SlotParameter::Build))?;
-            let is_right = asked.is_none_or(|(is_right, told)| {
-                self.say(&told);
-                is_right
-            });
-            return Ok(exit_code(&slots, well && is_right));
+        if !slots.have_traffic() && slots.group(&self.system, Slot::Blue)?.is_none() {
+            return self.show_states(&slots);
         }
         let views = self.views(&slots)?;
         let runs = if wants_runs { self.last_runs(&slots, &views) } else { LastRuns::default() };
@@ -111,22 +118,25 @@ impl Deploy {
             let all: Vec<Value> = all.collect();
             let stacks = slots.stacks().map(|stack| (stack.name.clone(), stack.state.name.as_ref().into()));
             let stacks: serde_json::Map<String, Value> = stacks.collect();
-            Self::tell(&json!({ "stack": self.stack, "stacks": stacks, "slots": all }));
+            let protected = slots.stacks().filter(|stack| stack.is_protected).map(|stack| &stack.name);
+            let protected: Vec<_> = protected.collect();
+            Self::tell(&json!({ "stack": self.stack, "stacks": stacks, "protected": protected, "slots": all }));
         } else {
-            for Stack { name, state, changed, .. } in slots.stacks() {
-                say(format!("stack {name}: {} since {changed}", state.name));
+            for Stack { name, state, changed, is_protected, .. } in slots.stacks() {
+                let protection = if *is_protected { ", with termination protection" } else { "" };
+                say(format!("stack {name}: {} since {changed}{protection}", state.name));
             }
             for view in &views {
                 show(view, &runs, |id| build_of(view, id));
             }
         }
-        let serving = views.iter().filter(|view| view.share > 0);
+        let serving = views.iter().filter(|view| view.share != Some(0));
         let serving: Vec<(String, &TargetHealth)> = serving
             .flat_map(|view| view.targets.iter().map(move |target| (build_of(view, &target.id), target)))
             .collect();
         let sick: Vec<&str> = serving
             .iter()
-            .filter(|(_, target)| target.state != "healthy")
+            .filter(|(_, target)| !["healthy", "InService"].contains(&target.state.as_str()))
             .map(|(_, target)| target.id.as_str())
             .collect();
         let mut running: Vec<&str> = serving.iter().map(|(build, _)| build.as_str()).collect();
@@ -159,6 +169,20 @@ impl Deploy {
             }
         };
         Ok(exit_code(&slots, well))
+    }
+
+    /// Shows the states of stacks that have no machines.
+    fn show_states(&self, slots: &Slots) -> Result<u8> {
+        for Stack { name, state, changed, .. } in slots.stacks() {
+            self.say(&format!("stack {name}: {} since {changed}: {}", state.name, state.meaning));
+        }
+        let well = slots.stacks().all(|stack| !stack.state.failed);
+        let asked = self.ask_public(slots, slots.parameter(Slot::Blue, SlotParameter::Build))?;
+        let is_right = asked.is_none_or(|(is_right, told)| {
+            self.say(&told);
+            is_right
+        });
+        Ok(exit_code(slots, well && is_right))
     }
 
     /// Proves at the end of a deploy which build serves.
@@ -235,10 +259,10 @@ fn show(view: &SlotView, runs: &LastRuns, build: impl Fn(&str) -> String) {
         return;
     };
     let pool = group.pool_size.map(|size| format!(", warm pool {size}")).unwrap_or_default();
+    let share = view.share.map(|share| format!("{share} % of the traffic, ")).unwrap_or_default();
     say(format!(
-        "  {name:5}  build {}, {} % of the traffic, {} (min {}, max {}{pool})",
+        "  {name:5}  build {}, {share}{} (min {}, max {}{pool})",
         view.build,
-        view.share,
         count(group.desired as usize, "machine"),
         group.min,
         group.max

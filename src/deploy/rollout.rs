@@ -3,12 +3,13 @@
 //! It calls the balancer and the groups directly, so that a rollback works also while CloudFormation is busy. Then it updates
 //! the stacks' parameters, so that their next update undoes nothing.
 //!
-//! [`back`] returns the traffic, [`pins`] keeps the groups from shrinking meanwhile, [`probe`] asks the application, and
-//! [`silence`] notes when AWS does not answer.
+//! [`back`] returns the traffic, [`pins`] keeps the groups from shrinking meanwhile, [`probe`] asks the application,
+//! [`probe_command`] has a command ask it, and [`silence`] notes when AWS does not answer.
 
 mod back;
 mod pins;
 mod probe;
+mod probe_command;
 mod silence;
 
 use std::{
@@ -20,7 +21,7 @@ use anyhow::{Context, Result, ensure};
 
 pub(super) use self::{
     pins::keep,
-    silence::{Silence, answered},
+    silence::{OF_BUILD, Silence, answered},
 };
 use super::{
     Deploy,
@@ -113,6 +114,9 @@ impl Deploy {
         }
         if let (Health::Well, 0) = (&health, *share) {
             health = self.probe_idle(slots, slot, wanted)?;
+        }
+        if let (Health::Well, 0) = (&health, *share) {
+            health = self.command_at_idle(slots, slot)?;
         }
         if let Health::Sick(_) = health {
             return Ok(health);
@@ -295,7 +299,7 @@ impl Deploy {
             }
             let is_whole = unanswered.is_none();
             // Without an answer the share stays: that AWS cannot be reached says nothing about the machines.
-            self.endure(&mut silence, unanswered)?;
+            self.endure(&mut silence, unanswered, OF_BUILD)?;
             if is_whole && began.elapsed() >= time {
                 return Ok(health);
             }

@@ -2,8 +2,10 @@
 //!
 //! The environment variables are those of the script that `deploy` replaces.
 
+mod checks;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +13,6 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::{Deserialize, Deserializer};
 
-use super::application::ApplicationProbe;
 use crate::{
     environment,
     error::Fault,
@@ -25,8 +26,6 @@ pub const SETTINGS_FILE: &str = "deploy.toml";
 pub const DEFAULT_STACK: &str = "glovo-app";
 /// The largest settings file.
 const MAX_SETTINGS_BYTES: u64 = 1 << 20;
-/// The most alarms that may be named. CloudWatch shows at most 100 at once, and a slot has two of its own.
-const MAX_ALARMS: usize = 98;
 
 /// The settings. Each is also a key of `deploy.toml`, where sets are tables: `set = { jar_url = "…" }`.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -96,6 +95,9 @@ pub struct DeploySettings {
     #[arg(long, value_name = "NAME=VALUE")]
     #[serde(deserialize_with = "pairs")]
     pub tag: Vec<String>,
+    /// Whether CloudFormation refuses to delete the stack. Default: as the stack has it; a new stack can be deleted.
+    #[arg(long, value_name = "true|false")]
+    pub termination_protection: Option<bool>,
     /// Prefix of the keys in the bucket. Default: the stack's name.
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Option<String>,
@@ -155,6 +157,13 @@ pub struct DeploySettings {
     /// `json:app.build`. It must be the deployed one. Default: not compared.
     #[arg(long, value_name = "FIELD")]
     pub build_field: Option<String>,
+    /// Command on this machine that checks the new build before it receives any traffic; exit code 0 passes. It is split into words
+    /// as a shell does, and runs without one. Its environment says how to reach the build. Default: none.
+    #[arg(long, value_name = "COMMAND")]
+    pub probe_command: Option<String>,
+    /// How long this command may run. Default: 5m.
+    #[arg(long, value_name = "TIME")]
+    pub probe_time: Option<Span>,
     /// How long the previous build keeps all its machines; then it keeps one. Default: 15m, or the
     /// time of --watch if that is longer.
     #[arg(long, value_name = "TIME")]
@@ -259,6 +268,7 @@ impl DeploySettings {
             &mut self.cloud_init_path,
             &mut self.service_role,
             &mut self.probe,
+            &mut self.probe_command,
             &mut self.build_field,
         ] {
             *text = text.take().filter(|text| !text.is_empty());
@@ -295,6 +305,7 @@ impl DeploySettings {
             bucket_owner: self.bucket_owner.or(file.bucket_owner),
             service_role: self.service_role.or(file.service_role),
             tag: over(file.tag, self.tag),
+            termination_protection: self.termination_protection.or(file.termination_protection),
             prefix: self.prefix.or(file.prefix),
             agent: self.agent.or(file.agent),
             baked: self.baked || file.baked,
@@ -311,38 +322,12 @@ impl DeploySettings {
             probe: self.probe.or(file.probe),
             probe_status: self.probe_status.or(file.probe_status),
             build_field: self.build_field.or(file.build_field),
+            probe_command: self.probe_command.or(file.probe_command),
+            probe_time: self.probe_time.or(file.probe_time),
             keep_for: self.keep_for.or(file.keep_for),
             patience: self.patience.or(file.patience),
             health_timeout: self.health_timeout.or(file.health_timeout),
         }
-    }
-
-    /// Returns what the application is asked for; `None` if it is not asked.
-    ///
-    /// # Errors
-    /// If a setting of it is invalid.
-    pub fn probe(&self) -> Result<Option<ApplicationProbe>> {
-        if self.probe.is_none() && self.build_field.is_none() {
-            return Ok(None);
-        }
-        let path = self.probe.clone().unwrap_or_else(|| "/".into());
-        ensure!(
-            path.starts_with('/'),
-            Fault::new(format!("`--probe {path}` is no path")).hint("begin it with a slash: --probe /health").invalid()
-        );
-        let build = self.build_field.as_ref().map(|field| field.parse()).transpose()?;
-        Ok(Some(ApplicationProbe { path, status: self.probe_status.unwrap_or(200), build }))
-    }
-
-    /// Fails if the application cannot be asked by a name of its certificate. These settings are completed from the stack.
-    pub(super) fn check_probe(&self) -> Result<()> {
-        ensure!(
-            self.probe()?.is_none() || self.certificate.is_none() || self.dns_record.is_some(),
-            Fault::new("--probe needs a DNS name: the balancer's own name is not in the certificate")
-                .hint("pass --dns-record NAME or set DNSRECORD=NAME")
-                .invalid()
-        );
-        Ok(())
     }
 
     /// Returns whether the machines run the steps again and again.
@@ -374,86 +359,6 @@ impl DeploySettings {
     /// Returns the number of the build.
     pub fn build(&self) -> u64 {
         self.build_number.unwrap_or(1)
-    }
-
-    /// Fails if an account, a role or a tag cannot be one.
-    fn check_ownership(&self) -> Result<()> {
-        let refuse = |what: String, hint: &str| Err(Fault::new(what).hint(hint).invalid().into());
-        let is_account = |owner: &String| owner.len() == 12 && owner.bytes().all(|byte| byte.is_ascii_digit());
-        if let Some(owner) = self.bucket_owner.as_ref().filter(|owner| !is_account(owner)) {
-            let hint = "pass --bucket-owner with the 12 digits of the account that owns the bucket";
-            return refuse(format!("`{owner}` is not an AWS account"), hint);
-        }
-        let is_role = |arn: &String| arn.starts_with("arn:") && arn.contains(":role/");
-        if let Some(arn) = self.service_role.as_ref().filter(|arn| !is_role(arn)) {
-            let hint = "pass --service-role with an ARN such as arn:aws:iam::123456789012:role/cloudformation";
-            return refuse(format!("`{arn}` is not a role"), hint);
-        }
-        // The machines' tags are in their metadata, where a name may not have other characters: a machine with such a tag does
-        // not start. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/work-with-tags-in-IMDS.html
-        let is_tag = |pair: &String| {
-            let (name, value) = pair.split_once('=').unwrap_or_default();
-            !name.starts_with("aws:")
-                && (1..=128).contains(&name.len())
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || "+-._,@:".contains(c))
-                && ![".", "..", "_index"].contains(&name)
-                && value.chars().count() <= 256
-        };
-        if let Some(pair) = self.tag.iter().find(|pair| !is_tag(pair)) {
-            let hint = "a name has up to 128 letters, digits and + - . _ , @ :, and does not begin with aws:; a value has up to 256";
-            return refuse(format!("`{pair}` is not a tag"), hint);
-        }
-        Ok(())
-    }
-
-    /// Fails if the settings contradict each other.
-    pub fn check(&self) -> Result<()> {
-        let sizes = [self.min_size.unwrap_or(1), self.desired_capacity.unwrap_or(2), self.max_size.unwrap_or(3)];
-        let given = self.min_size.and(self.desired_capacity).and(self.max_size).is_some();
-        ensure!(
-            !given || sizes.is_sorted(),
-            Fault::new(format!("sizes {}, {}, {} are not in order", sizes[0], sizes[1], sizes[2]))
-                .hint("choose MINSIZE ≤ DESIREDCAPACITY ≤ MAXSIZE")
-                .invalid()
-        );
-        let repeated =
-            [("--set", &self.set), ("--file", &self.file), ("--parameter", &self.parameter), ("--tag", &self.tag)];
-        for (what, pairs) in repeated {
-            if let Some(pair) = pairs.iter().find(|pair| !pair.contains('=')) {
-                return Err(Fault::new(format!("`{what} {pair}` has no `=`"))
-                    .hint(format!("write {what} NAME=VALUE"))
-                    .invalid()
-                    .into());
-            }
-            let mut names = BTreeSet::new();
-            if let Some(pair) = pairs.iter().find(|pair| !names.insert(name_of(pair))) {
-                return Err(Fault::new(format!("{what} {} is given twice", name_of(pair)))
-                    .hint(format!("pass {what} {} once", name_of(pair)))
-                    .invalid()
-                    .into());
-            }
-        }
-        self.check_ownership()?;
-        ensure!(
-            self.shift.is_sorted_by(|share, next| share < next) && self.shift.last().is_none_or(|last| *last == 100),
-            Fault::new("the shares of --shift must rise and end with 100")
-                .hint("pass shares such as --shift 10,50,100")
-                .invalid()
-        );
-        ensure!(
-            self.alarm.len() <= MAX_ALARMS,
-            Fault::new(format!("more than {MAX_ALARMS} alarms are named")).hint("name a composite alarm").invalid()
-        );
-        _ = self.probe()?;
-        if let (Some(watch), Some(keep)) = (self.watch, self.keep_for) {
-            ensure!(
-                keep.0 >= watch.0,
-                Fault::new("--keep-for is shorter than --watch: the way back would not carry the load")
-                    .hint("pass a --keep-for of at least --watch")
-                    .invalid()
-            );
-        }
-        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
     settings::DeploySettings,
     slots::Slots,
     stack::{ParameterValue, Stack},
+    template,
 };
 use crate::{error::Fault, notify::verdict::Hook, system::System};
 
@@ -133,6 +134,27 @@ impl Strategy {
         })
     }
 
+    /// Fails if another strategy has created a stack: the stack has a parameter that only the template of that strategy has.
+    pub(super) fn check_created(self, stack: &Stack) -> Result<()> {
+        let has = |strategy: &Strategy, name: &str| template::parameters(strategy.0.template()).contains(name);
+        let creator = STRATEGIES.iter().find(|other| {
+            let mut names = stack.parameters.keys();
+            names.any(|name| STRATEGIES.iter().all(|each| has(each, name) == (each.0.name() == other.0.name())))
+        });
+        match creator {
+            Some(creator) if creator.0.name() != self.0.name() => {
+                let (is, wanted) = (creator.0.name(), self.0.name());
+                let message = format!("the stack {} has the strategy {is}, not {wanted}", stack.name);
+                let name = creator.0.layout().base_name(&stack.name);
+                let hint = format!(
+                    "pass --strategy {is} --stack {name}; for a deployment of its own with {wanted}, pass another --stack NAME"
+                );
+                Err(Fault::new(message).hint(hint).invalid().into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn shape(self) -> &'static dyn Shape {
         self.0
     }
@@ -148,4 +170,19 @@ impl Strategy {
 pub fn strategies() -> PossibleValuesParser {
     let value = |strategy: &Strategy| PossibleValue::new(strategy.0.name()).help(strategy.0.summary());
     PossibleValuesParser::new(STRATEGIES.iter().map(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_template_has_a_parameter_that_no_other_has() {
+        for strategy in STRATEGIES {
+            let others = STRATEGIES.iter().filter(|other| other.0.name() != strategy.0.name());
+            let others: Vec<_> = others.map(|other| template::parameters(other.0.template())).collect();
+            let own = template::parameters(strategy.0.template());
+            assert!(own.iter().any(|name| others.iter().all(|other| !other.contains(name))), "{}", strategy.0.name());
+        }
+    }
 }

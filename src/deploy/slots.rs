@@ -26,9 +26,16 @@ pub struct Slots {
 
 impl Slots {
     /// Finds the slots of a deployment.
+    ///
+    /// # Errors
+    /// If another strategy has created a stack of that name.
     pub fn find(deploy: &Deploy) -> Result<Self> {
         let layout = deploy.layout();
-        let find = |slot| Stack::find(&deploy.system, &deploy.stack_of(slot));
+        let find = |slot| {
+            let stack = Stack::find(&deploy.system, &deploy.stack_of(slot))?;
+            stack.iter().try_for_each(|stack| deploy.strategy.check_created(stack))?;
+            Ok::<_, anyhow::Error>(stack)
+        };
         let blue = find(Slot::Blue)?;
         let green = match layout {
             Layout::OneStack => blue.clone(),

@@ -36,6 +36,8 @@ pub struct Stack {
     pub reason: String,
     /// When it was last changed, as CloudFormation writes times.
     pub changed: String,
+    /// Whether CloudFormation refuses to delete it.
+    pub is_protected: bool,
     /// Its parameters.
     pub parameters: BTreeMap<String, String>,
     /// Its outputs.
@@ -62,6 +64,7 @@ impl Stack {
             state: StackState::of(stack.text("StackStatus")),
             reason: stack.text("StackStatusReason").to_owned(),
             changed: time("LastUpdatedTime").or_else(|| time("CreationTime")).unwrap_or("an unknown time").to_owned(),
+            is_protected: stack.text("EnableTerminationProtection") == "true",
             parameters: pairs("Parameters", "ParameterKey", "ParameterValue"),
             outputs: pairs("Outputs", "OutputKey", "OutputValue"),
         };
@@ -353,6 +356,12 @@ pub fn update(system: &System, stack: &str, wanted: &WantedStack) -> Result<bool
         Err(error) if says_unchanged(Refusal::of(&error).map_or("", |refusal| &refusal.message)) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Has CloudFormation refuse to delete a stack, or allow it again.
+pub fn set_protection(system: &System, stack: &str, wanted: bool) -> Result<()> {
+    let call = Call::new(&CLOUDFORMATION, "UpdateTerminationProtection").with("StackName", stack);
+    system.aws(call.with("EnableTerminationProtection", wanted.to_string())).map(drop)
 }
 
 /// Deletes a stack.

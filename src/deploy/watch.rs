@@ -1,9 +1,6 @@
 //! Follows a stack's events until the operation ends, and shows what failed, in the failing machine's own words.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -15,12 +12,12 @@ use super::{
     event::{GROUP_TYPE, STACK_TYPE, StackEvent},
     failure::MachineObjects,
     fleet, operation,
+    rollout::{Silence, answered},
     stack::Stack,
     state::{Condition, StackState},
 };
 use crate::{
     aws::{query::Call, service::CLOUDFORMATION},
-    error::{self, Class},
     value::spoken,
     view::{coloured, complain, say},
     visible::Shown,
@@ -30,6 +27,9 @@ use crate::{
 /// console's output late:
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_GetConsoleOutput.html>
 const CONSOLE_LOOKS_AFTER_END: u32 = 10;
+
+/// The most machines that have left a group and are explained: each launch of a broken build fails like the one before.
+const MAX_LEFT_MACHINES: usize = 3;
 
 /// A stack that is watched.
 pub struct Watch<'a> {
@@ -117,25 +117,16 @@ impl<'a> Watch<'a> {
     /// Shows events until the operation ends, also across lost connections. Returns the stack as it is then.
     ///
     /// # Errors
-    /// If it is interrupted, or CloudFormation refuses to answer.
+    /// If it is interrupted, or CloudFormation refuses to answer, or is silent for too long.
     pub fn until_done(&mut self) -> Result<Stack> {
-        let mut silent: Option<Instant> = None;
+        let mut silence = Silence::default();
         loop {
-            let looked = self.look();
-            match looked {
-                Ok(Some(stack)) => {
-                    self.await_consoles();
-                    return Ok(stack);
-                }
-                Ok(None) => silent = None,
-                Err(error) if error::class(&error) == Class::Transient => {
-                    if silent.is_none() {
-                        complain(format!("CloudFormation does not answer, still trying: {error:#}"));
-                    }
-                    silent = silent.or(Some(Instant::now()));
-                }
-                Err(error) => return Err(error),
+            let (looked, unanswered) = answered(self.look())?;
+            if let Some(Some(stack)) = looked {
+                self.await_consoles();
+                return Ok(stack);
             }
+            self.deploy.endure(&mut silence, unanswered, "what the stack does")?;
             self.deploy.system.host.stop.wait(self.deploy.poll)?;
         }
     }
@@ -285,6 +276,7 @@ pub(super) fn aftermath(deploy: &Deploy, stack: &Stack) -> Result<Aftermath> {
             machines.push(FailedMachine::new(machine, signal));
         }
     }
+    let began = events.first().map(|event| event.time.clone()).unwrap_or_default();
     let failures: Vec<StackEvent> = events.into_iter().filter(StackEvent::is_failure).collect();
     if machines.is_empty() {
         let names = failures.iter().filter(|event| event.kind == GROUP_TYPE && !event.physical.is_empty());
@@ -296,12 +288,24 @@ pub(super) fn aftermath(deploy: &Deploy, stack: &Stack) -> Result<Aftermath> {
         let has_others = deploy.shape().launch_hook(&deploy.stack).is_some();
         let of = of.filter(|(_, state)| !(has_others && state == "InService"));
         machines.extend(of.map(|(machine, _)| FailedMachine::new(&machine, "")));
+        machines.extend(left_machines(deploy, &began).into_iter().take(MAX_LEFT_MACHINES));
     }
     let blocks = MachineObjects::of(deploy, stack);
     for machine in &mut machines {
         _ = machine.read_words(&deploy.system, blocks.as_ref());
     }
     Ok(Aftermath { failures, told, machines })
+}
+
+/// Returns the machines that have left the group during an instance refresh, the newest first: none of them signals.
+fn left_machines(deploy: &Deploy, began: &str) -> Vec<FailedMachine> {
+    let Some(hook) = deploy.shape().launch_hook(&deploy.stack) else { return vec![] };
+    let Ok(began) = OffsetDateTime::parse(began, &Rfc3339) else { return vec![] };
+    let left = fleet::abandoned(&deploy.system, &hook.group, began).unwrap_or_else(|error| {
+        complain(format!("Auto Scaling does not tell which machines have left {}: {error:#}", hook.group));
+        vec![]
+    });
+    left.into_iter().map(|(machine, reason)| FailedMachine::new(&machine, &reason)).collect()
 }
 
 /// Returns the events of the stack itself, oldest first.

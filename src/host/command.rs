@@ -54,6 +54,8 @@ pub struct Program {
     reports: Option<fn(&str) -> bool>,
     /// The user whose rights it has; `None` for those of this process.
     pub(super) user: Option<UserIdentity>,
+    /// Whether it has the environment and the directory of this process.
+    is_of_operator: bool,
 }
 
 /// The result of a program that has ended.
@@ -96,6 +98,7 @@ impl Program {
             is_private: false,
             reports: None,
             user: None,
+            is_of_operator: false,
         }
     }
 
@@ -145,6 +148,13 @@ impl Program {
     #[must_use]
     pub fn as_user(mut self, user: Option<UserIdentity>) -> Self {
         self.user = user;
+        self
+    }
+
+    /// Runs it as a person on this machine would: in this process's directory, with its environment and its `PATH`.
+    #[must_use]
+    pub fn of_operator(mut self) -> Self {
+        self.is_of_operator = true;
         self
     }
 
@@ -266,6 +276,12 @@ impl Host {
 
     fn spawn(&self, command: &Program) -> Result<Child> {
         let name = &command.argv[0];
+        if command.is_of_operator {
+            let mut process = std::process::Command::new(name);
+            _ = process.args(&command.argv[1..]).envs(command.env.iter().map(|(name, value)| (name.as_ref(), value)));
+            _ = process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+            return process.spawn().with_context(|| format!("starting {name}"));
+        }
         // With the full path there is one execve, and a clear error if the program is missing.
         let Some(program) = self.find_program(name) else {
             return Err(not_installed(name));

@@ -1,8 +1,9 @@
-//! What a company's account demands of a stack: tags, and a role of CloudFormation.
+//! What a company's account demands of a stack: tags, a role of CloudFormation, protection from its deletion.
 
 use crate::{
     operator::Operator,
-    tape::{changes, of},
+    permissions::TEMPLATES,
+    tape::{Turn, changes, of, shares},
 };
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/cloudformation";
@@ -63,4 +64,60 @@ fn the_scheme_of_a_balancer_with_target_groups_stays() {
     let refused = operator.deploy(&["plan", "--parameter", "Scheme=internet-facing"], &[]).expect(2);
     let _ = refused.says("the balancer of stack glovo-app is internal, and stays so").says("deploy a new stack");
     assert!(changes(&operator.calls()).is_empty());
+}
+
+#[test]
+fn a_protected_stack_is_named_and_not_deleted() {
+    let operator = Operator::new();
+    let _ = operator.sandbox.write("deploy.toml", "termination_protection = true\n");
+    let _ = operator.deploy(&["plan"], &[]).expect(0).says("glovo-app gets termination protection");
+    let create = operator.deploy(&["create-stack", "--yes"], &[]).expect(0);
+    let _ = create.says("glovo-app gets termination protection").says("glovo-app has termination protection now");
+    let calls = operator.calls();
+    assert_eq!(of(&calls, "UpdateTerminationProtection")[0].get("EnableTerminationProtection"), "true");
+    // Without the setting, it stays.
+    let _ = operator.sandbox.write("deploy.toml", "");
+    let _ = operator.deploy(&["plan"], &[]).expect(0).says("glovo-app has termination protection");
+    let _ = operator.deploy(&["status"], &[]).expect(0).says("2026-11-24T20:00:00Z, with termination protection");
+    let _ = operator.deploy(&["status", "--json"], &[]).expect(0).says(r#""protected":["glovo-app"]"#);
+    let allow =
+        "aws cloudformation update-termination-protection --no-enable-termination-protection --stack-name glovo-app";
+    let _ = operator
+        .deploy(&["delete-stack", "--yes"], &[])
+        .expect(2)
+        .says("the stack glovo-app has termination protection; nothing was deleted")
+        .says(allow);
+    assert!(operator.calls().iter().all(|call| !["DeleteStack", "ExecuteChangeSet"].contains(&&*call.operation)));
+    let off = ["update-stack", "--yes", "--termination-protection", "false"];
+    let _ = operator.deploy(&off, &[]).expect(0).says("no changes").says("has no termination protection any more");
+    let _ = operator.deploy(&["delete-stack", "--yes"], &[]).expect(0);
+}
+
+#[test]
+fn a_refused_protection_moves_no_traffic_and_continues() {
+    let operator = Operator::serving();
+    operator.content("2");
+    operator.tape.script("UpdateTerminationProtection", [Turn::Refusal(403, "AccessDenied", "not authorized")]);
+    let update = ["update-stack", "--yes", "--pause", "0s", "--termination-protection", "true"];
+    let refused = operator.deploy(&update, &[("BUILD_NUMBER", "2")]).expect(1);
+    let _ = refused.says("the stack glovo-app is complete, but did not get its termination protection");
+    assert!(shares(&operator.calls()).is_empty());
+    let again = operator.deploy(&update, &[("BUILD_NUMBER", "2")]).expect(0);
+    let _ = again.says("glovo-app has termination protection now").says("every serving target runs build 2");
+}
+
+#[test]
+fn the_access_logs_of_each_balancer_go_where_parameters_say() {
+    for template in TEMPLATES {
+        for line in
+            ["AccessLogBucket:", "AccessLogPrefix:", "HasAccessLogs: !Not [!Equals [!Ref AccessLogBucket, \"\"]]"]
+        {
+            assert!(template.contains(&format!("\n  {line}")), "{line}");
+        }
+    }
+    let operator = Operator::new();
+    let logs = ["--parameter", "AccessLogBucket=logs", "--parameter", "AccessLogPrefix=web/app"];
+    let _ = operator.deploy(&[&["create-stack", "--yes"], &logs[..]].concat(), &[]).expect(0);
+    let values = ["AccessLogBucket", "AccessLogPrefix"].map(|name| operator.parameter(name));
+    assert_eq!(values, ["logs", "web/app"]);
 }

@@ -116,7 +116,7 @@ fn each_verb_prints_the_documents_of_the_reference_page() {
     let mut seen = Seen::default();
     let operator = Operator::new();
     let created = operator.deploy(&["create-stack", "--yes", "--json"], &[("BUILD_NUMBER", "1")]).expect(0);
-    assert_eq!(seen.add(&created), kinds(&["changes", "id", "message", "slots"]));
+    assert_eq!(seen.add(&created), kinds(&["changes", "id", "message", "protected"]));
 
     operator.content("2");
     let property = xml(
@@ -142,11 +142,11 @@ fn each_verb_prints_the_documents_of_the_reference_page() {
     let failed = operator.deploy(&update, &next).expect(1);
     assert_eq!(seen.add(&failed), kinds(&["causes", "changes", "error", "id", "message"]));
     let updated = operator.deploy(&update, &next).expect(0);
-    assert_eq!(seen.add(&updated), kinds(&["changes", "id", "message", "slots"]));
+    assert_eq!(seen.add(&updated), kinds(&["changes", "id", "message", "protected"]));
 
     for (verb, printed) in [
         (&["rollback"][..], &["id", "message"][..]),
-        (&["status"], &["message", "slots"]),
+        (&["status"], &["message", "protected"]),
         (&["watch"], &["id", "message"]),
         (&["diagnose"], &["failures"]),
         (&["drift"], &["drifts"]),

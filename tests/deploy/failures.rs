@@ -1,10 +1,12 @@
 //! The blocks of failures in the bucket: the words of machines without a console.
 
+use nix::sys::signal::Signal;
+
 use crate::{
     causes::{CONSOLE, failing},
     operator::Operator,
     sandbox::Finished,
-    tape::{Turn, of},
+    tape::{Meeting, Turn, of},
 };
 
 /// The object of the machine that fails.
@@ -37,6 +39,25 @@ fn the_last_lines_have_the_words_of_a_machine_without_a_console() {
     assert!(LINES.map(at).is_sorted(), "{}", said.stderr);
     assert_eq!(said.stdout.matches("step: copy_http_resources").count(), 1, "below the event: {}", said.stdout);
     assert!(!said.stderr.contains("waiting for"), "{}", said.stderr);
+}
+
+#[test]
+fn ctrl_c_while_an_object_is_read_detaches_and_loses_no_words() {
+    let operator = failing_with(CONSOLE);
+    let (meeting, turn) = Meeting::new();
+    operator.tape.script("GetObject", [turn]);
+    let update = ["update-stack", "--yes", "--pause", "0s", "--keep-for", "0s", "--bucket", "artifacts"];
+    let running = operator.start(&update, &[("BUILD_NUMBER", "2")]);
+    meeting.then(|| running.signal(Signal::SIGINT));
+    let _ = running
+        .finish()
+        .expect(130)
+        .says("detached; CloudFormation keeps working on glovo-app")
+        .says("hint: glovo-bootstrap deploy watch --stack glovo-app");
+    // The next watch reads them.
+    let _ = operator.sandbox.write("deploy.toml", "bucket = 'artifacts'\n");
+    let told = operator.deploy(&["watch"], &[]).expect(1);
+    assert!(LINES.iter().all(|line| told.stderr.contains(line)), "{}", told.stderr);
 }
 
 #[test]

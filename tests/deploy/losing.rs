@@ -36,7 +36,7 @@ fn throttled_polling_goes_on() {
     let throttle = |first: usize| (0..first).map(|_| Turn::Usual).chain((0..6).map(|_| throttled()));
     operator.tape.script("DescribeStackEvents", throttle(1));
     let told = hasty(&operator, "2").expect(0).says("every serving target runs build 2");
-    assert!(told.stderr.contains("CloudFormation does not answer, still trying"), "{}", told.stderr);
+    assert!(told.stderr.contains("AWS does not answer, still trying"), "{}", told.stderr);
     assert_eq!(of(&operator.calls(), "ExecuteChangeSet").len(), 1);
     operator.content("3");
     operator.tape.script("DescribeStacks", throttle(1));
@@ -196,4 +196,46 @@ fn the_line_of_a_retry_says_the_reason() {
         let is_it = |line: &str| line.contains("for elasticloadbalancing ModifyListener") && line.contains(reason);
         assert!(said.lines().any(is_it), "{reason}: {said}");
     }
+}
+
+#[test]
+fn a_silent_cloudformation_ends_the_watch_at_its_limit() {
+    let operator = Operator::serving();
+    operator.content("2");
+    let silence = |usual: usize| (0..usual).map(|_| Turn::Usual).chain((0..9).map(|_| throttled()));
+    operator.tape.script("DescribeStackEvents", silence(1));
+    let update = ["update-stack", "--yes", "--pause", "0s", "--patience", "0s", "--health-timeout", "0s"];
+    let _ = operator
+        .deploy(&update, &[("BUILD_NUMBER", "2")])
+        .expect(75)
+        .says("this command stops watching; CloudFormation keeps working on glovo-app")
+        .says("caused by: AWS has not told for 0 ms what the stack does")
+        .says("Throttling: Rate exceeded")
+        .says("hint: glovo-bootstrap deploy watch --stack glovo-app");
+    operator.tape.forget_script();
+    assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "ExecuteChangeSet"]);
+    operator.world(|world| world.then([Scene("UPDATE_IN_PROGRESS", vec![]), Scene("UPDATE_COMPLETE", vec![])]));
+    operator.tape.script("DescribeStackEvents", silence(1));
+    let watch = operator.deploy(&["watch", "--health-timeout", "0s"], &[]).expect(75);
+    let _ = watch.says("this command stops watching").says("AWS has not told for 0 ms what the stack does");
+    operator.tape.forget_script();
+    let _ = operator.deploy(&["watch"], &[]).expect(0);
+}
+
+#[test]
+fn a_silent_slot_on_the_way_back_keeps_its_share() {
+    let operator = Operator::serving_twice();
+    operator.world(|world| world.groups.get_mut("Green").unwrap().resize("Green", "1", "3", ""));
+    // Of both target groups the first look succeeds. Then that of the slot that serves is silent, while blue grows.
+    operator.tape.script(
+        "DescribeTargetHealth",
+        [Turn::Usual, Turn::Usual, Turn::Usual].into_iter().chain((0..6).map(|_| throttled())),
+    );
+    let told = operator.deploy(&["rollback", "--pause", "0s"], &[]).expect(0);
+    let _ = told.says("rollback complete: blue (build 1) serves all traffic");
+    let calls = operator.calls();
+    let steps = shares(&calls);
+    assert_eq!(steps.first(), Some(&["25", "75"]), "{steps:?}");
+    assert!(steps.windows(2).all(|pair| pair[0] < pair[1] || pair[1] == ["100", "0"]), "{steps:?}");
+    assert!(operator.tape.highest_load() <= 50, "{}", operator.tape.highest_load());
 }

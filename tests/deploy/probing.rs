@@ -114,7 +114,8 @@ fn a_header_may_tell_the_build_and_another_status_be_right() {
     let _ = update(&operator, &header).expect(0);
     let _ = operator.sandbox.write("deploy.toml", "build_field = \"header:x-build\"\nprobe_status = 204\n");
     let _ = operator.deploy(&["status"], &[]).expect(0).says("answers with status 204, as build 2");
-    let _ = operator.deploy(&["rollback"], &[]).expect(0);
+    // Here, the idle slot answers as build 2, too.
+    let _ = operator.deploy(&["rollback", "--now"], &[]).expect(0);
     let _ = operator.deploy(&["status"], &[]).expect(1).says("answers as build 2, not 1");
 }
 
@@ -197,4 +198,32 @@ fn a_first_build_is_asked_at_the_public_url() {
     let _ = operator.deploy(&create, &[]).expect(0).says("answers with status 200");
     application.answers.lock().unwrap().public = (502, "");
     let _ = operator.deploy(&["status", "--probe", "/"], &[]).expect(1).says("answers with status 502, not 200");
+}
+
+#[test]
+fn a_rollback_asks_the_previous_build_first() {
+    let application = Application::new(BUILD_2, BUILD_2);
+    let operator = application.served();
+    let _ = update(&operator, &HEALTH).expect(0);
+    drop(operator.calls());
+    let back = |more: &[&str]| operator.deploy(&[&["rollback"], more, &HEALTH[..]].concat(), &[]);
+    application.answers.lock().unwrap().idle = (503, "");
+    let _ = back(&["--health-timeout", "100ms"])
+        .expect(1)
+        .says("error: blue (build 1) does not answer as it should; no traffic was moved")
+        .says("answers with status 503, not 200, after 100 ms")
+        .says("hint: to return the traffic in spite of that: glovo-bootstrap deploy rollback --now --build 1");
+    assert!(changes(&operator.calls()).is_empty());
+    application.answers.lock().unwrap().idle = BUILD_1;
+    let told = back(&[]).expect(0);
+    let at = |words: &str| told.stdout.find(words).unwrap_or_else(|| panic!("missing: {words}\n{}", told.stdout));
+    assert!(at("blue (build 1): http") < at("all traffic is on blue"), "{}", told.stdout);
+    let asked = application.asked();
+    assert!(asked.last().unwrap().probe.ends_with("-blue"), "{asked:?}");
+    // Without a wait for it, where each second counts.
+    application.answers.lock().unwrap().idle = (503, "");
+    let _ = back(&["--now", "--build", "2"]).expect(0);
+    // A stack whose builds were never asked has no key that leads to a slot.
+    operator.world(|world| _ = world.parameters.insert("ProbeKey".into(), String::new()));
+    let _ = back(&["--build", "1"]).expect(0);
 }

@@ -3,7 +3,7 @@
 use crate::{
     operator::Operator,
     sandbox::Finished,
-    tape::{changes, of},
+    tape::{Turn, changes, of},
     world::{Event, Refresh, Scene},
 };
 
@@ -232,6 +232,38 @@ fn a_warm_pool_is_declared_shown_and_counted() {
     operator.world(|world| world.quota = Some((9, vec![2, 2])));
     let _ = deploy(&operator, &["plan"], "2").expect(2).says("quota: 3 machines of t3.micro need 6 vCPUs");
     let _ = deploy(&operator, &["plan", "--parameter", "WarmPoolSize=0"], "2").expect(0);
+    // A larger pool of the same build gets its machines at once.
+    let larger = ["update-stack", "--yes", "--parameter", "WarmPoolSize=6"];
+    let _ = deploy(&operator, &larger, "1").expect(2).says("quota: 3 machines of t3.micro need 6 vCPUs");
+    let _ = deploy(&operator, &["plan", "--parameter", "WarmPoolSize=5"], "1").expect(0);
+}
+
+#[test]
+fn a_run_ends_before_the_time_that_is_waited_for_it() {
+    let user_data = |operator: &Operator, given: &[&str], build: &str| {
+        let _ = deploy(operator, &[&["update-stack", "--yes"], given].concat(), build).expect(0);
+        let calls = operator.calls();
+        of(&calls, "CreateChangeSet")[0].get("TemplateBody").to_owned()
+    };
+    let operator = serving();
+    let usual = user_data(&operator, &[], "2");
+    assert!(usual.contains("--lifecycle-hook") && !usual.contains("--signal-within"), "the program has the same limit");
+    let longer =
+        user_data(&operator, &["--parameter", "SetupTimeoutSeconds=3600", "--parameter", "SignalTimeout=PT1H"], "3");
+    assert!(longer.contains("--signal-within 2520s"), "{longer}");
+    // The stack keeps both. The shorter one counts.
+    assert!(user_data(&operator, &[], "4").contains("--signal-within 2520s"));
+    assert!(user_data(&operator, &["--parameter", "SetupTimeoutSeconds=100"], "5").contains("--signal-within 70s"));
+    let _ = deploy(&operator, &["plan", "--parameter", "SetupTimeoutSeconds=200"], "5")
+        .expect(2)
+        .says("build 5 is already serving, with other content");
+    // The other strategies have no hook.
+    let operator = Operator::new();
+    let create = operator.with_agent(&["create-stack", "--yes", "--parameter", "SignalTimeout=PT1H30M"]);
+    let create: Vec<&str> = create.iter().map(String::as_str).collect();
+    let _ = operator.deploy(&create, &[("CLOUD_INIT_PATH", "")]).expect(0);
+    let calls = operator.calls();
+    assert!(of(&calls, "CreateChangeSet")[0].get("TemplateBody").contains("--signal-within 3780s"));
 }
 
 #[test]
@@ -271,4 +303,38 @@ fn a_machine_that_has_left_the_group_is_explained_by_the_bucket() {
         .expect(0)
         .says("step: copy_http_resources")
         .says("hint: check the URL, or that the file was uploaded");
+}
+
+#[test]
+fn diagnose_names_the_machines_that_have_left_the_group() {
+    const ABANDONED: &str = "Instance failed to complete user's Lifecycle Action: Lifecycle Action with token 1-2 was \
+                             abandoned: Lifecycle Action Completed with ABANDON Result";
+    let operator = serving();
+    let failed = vec![("Group", GROUP, "UPDATE_FAILED", "Instance refresh failed")];
+    lasting(
+        &operator,
+        0,
+        vec![Scene("UPDATE_ROLLBACK_IN_PROGRESS", failed), Scene("UPDATE_ROLLBACK_COMPLETE", vec![])],
+    );
+    let _ = deploy(&operator, &["update-stack", "--yes"], "2").expect(1);
+    let left = |machine: &str, reason: &str| -> &'static str {
+        Box::leak(format!("Launching a new EC2 instance: {machine}.  Status Reason: {reason}").into_boxed_str())
+    };
+    operator.world(|world| {
+        world.activities = vec![
+            ("2026-11-24T21:00:03.123Z", left("i-9", "\u{202e}forged")),
+            ("2026-11-24T21:00:02Z", left("i-new", ABANDONED)),
+            ("2026-11-24T21:00:01Z", "Terminating EC2 instance: i-glovo-app10"),
+            ("2026-11-23T20:00:00Z", left("i-of-an-earlier-update", ABANDONED)),
+        ];
+        let key = "/artifacts/glovo-app.failures/arn%3Aaws%3Aec2%3Aeu-central-1%3A123456789012%3Ainstance/i-new";
+        _ = world.objects.insert(key.into(), CONSOLE.into());
+    });
+    let told = ask(&operator, "diagnose").expect(1);
+    let told = told.says("machine i-new failed: step copy_http_resources").says("machine i-9 failed: \\u{202e}forged");
+    assert!(!told.stdout.contains("earlier") && !told.stdout.contains("i-glovo-app10"), "{}", told.stdout);
+    // Without the permission, the rest is told.
+    operator.tape.script("DescribeScalingActivities", [Turn::Refusal(403, "AccessDenied", "not authorized")]);
+    let told = ask(&operator, "diagnose").expect(1).says("Instance refresh failed");
+    assert!(told.stderr.contains("Auto Scaling does not tell which machines have left glovo-app: "), "{}", told.stderr);
 }

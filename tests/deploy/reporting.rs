@@ -217,3 +217,19 @@ fn template_and_user_data_can_be_had_without_aws() {
     assert!(user_data.starts_with("#!/bin/sh") && user_data.contains("--signal glovo-app/BlueGroup"), "{user_data}");
     assert!(template.contains(&serde_json::to_string(&user_data).unwrap()), "{template}");
 }
+
+#[test]
+fn a_group_behind_a_classic_balancer_shows_its_machines() {
+    let operator = Operator::compatible();
+    let strategy = ["--strategy", "compatible"];
+    let create = [&["create-stack", "--yes"], &strategy[..]].concat();
+    let _ = operator.deploy(&create, &[("BUILD_NUMBER", "7")]).expect(0).says("every serving target runs build 7");
+    let status = |more: &[&str]| operator.deploy(&[&["status"], more, &strategy[..]].concat(), &[]);
+    let _ = status(&[])
+        .expect(0)
+        .says("stack glovo-app: CREATE_COMPLETE since 2026-11-24T20:00:00Z\n")
+        .says("  group  build 7, 2 machines (min 1, max 3)")
+        .says("         i-glovo-app70  build 7  InService\n")
+        .says("every serving target runs build 7");
+    let _ = status(&["--json"]).says(r#""share":null"#).says(r#"{"id":"i-glovo-app70","state":"InService""#);
+}

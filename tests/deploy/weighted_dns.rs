@@ -307,3 +307,29 @@ fn the_own_alarm_of_the_new_stack_sends_all_answers_back() {
         told.says("alarm glovo-app-green-ErrorAlarm is in the state ALARM").says("all traffic is on blue (build 1)");
     assert_eq!(moves(&operator.calls())[4..], [["green", "100"], ["blue", "0"], ["blue", "100"], ["green", "0"]]);
 }
+
+#[test]
+fn another_scheme_is_for_a_new_stack_only() {
+    let operator = serving();
+    operator.content("2");
+    // The stack of green is new: it may have another scheme than that of blue.
+    let internal = ["update-stack", "--parameter", "Scheme=internal"];
+    let _ = deploy(&operator, &internal, "2").expect(0).says("every serving target runs build 2");
+    let schemes = || {
+        let of = |world: &mut World| world.parameters["Scheme"].clone();
+        [operator.world(of), operator.tape.other_world(of)]
+    };
+    assert_eq!(schemes(), ["internet-facing", "internal"]);
+    drop(operator.calls());
+    // Blue would take over the scheme of green.
+    operator.content("3");
+    let refused = deploy(&operator, &["update-stack"], "3").expect(2);
+    let _ = refused
+        .says("the balancer of stack glovo-app-blue is internet-facing, and stays so: Scheme=internal")
+        .says("and deploy again: glovo-bootstrap deploy delete-stack --stack glovo-app-blue --strategy weighted-dns");
+    assert!(changes(&operator.calls()).is_empty());
+    let delete = ["delete-stack", "--yes", "--stack", "glovo-app-blue", STRATEGY[0], STRATEGY[1]];
+    let _ = operator.deploy(&delete, &[]).expect(0);
+    let _ = deploy(&operator, &["update-stack"], "3").expect(0).says("every serving target runs build 3");
+    assert_eq!(schemes(), ["internal", "internal"]);
+}

@@ -61,12 +61,15 @@ pub struct World {
     /// The stack's state; empty if it does not exist.
     pub state: &'static str,
     pub reason: &'static str,
+    pub is_protected: bool,
     pub parameters: BTreeMap<String, String>,
     pub template: String,
     /// Whether it is behind a classic load balancer, without a listener.
     pub is_classic: bool,
     /// What each look at the group's instance refresh finds. The first one is what was before.
     pub refreshes: VecDeque<Refresh>,
+    /// What Auto Scaling has done, the newest first: time and description.
+    pub activities: Vec<(&'static str, &'static str)>,
     /// The machines in the group's warm pool, each with id and build, and the state of all.
     pub pool: Vec<(String, String)>,
     pub pool_state: &'static str,
@@ -136,10 +139,12 @@ impl Default for World {
             slots: vec![("Blue", BLUE.into()), ("Green", GREEN.into())],
             state: "",
             reason: "",
+            is_protected: false,
             parameters: BTreeMap::new(),
             template: String::new(),
             is_classic: false,
             refreshes: VecDeque::new(),
+            activities: vec![],
             pool: vec![],
             pool_state: "Warmed:Stopped",
             url: String::new(),
@@ -280,6 +285,7 @@ impl World {
             "DescribeAutoScalingGroups"
             | "UpdateAutoScalingGroup"
             | "DescribeInstanceRefreshes"
+            | "DescribeScalingActivities"
             | "DescribeWarmPool"
             | "PutScheduledUpdateGroupAction"
             | "DeleteScheduledAction"
@@ -415,6 +421,7 @@ impl World {
         Ok(match call.operation.as_str() {
             "DescribeAutoScalingGroups" => self.describe_groups(call),
             "DescribeInstanceRefreshes" => self.describe_refreshes(),
+            "DescribeScalingActivities" => self.describe_activities(),
             "DescribeWarmPool" => self.describe_pool(call),
             "UpdateAutoScalingGroup" => {
                 let name = self.name;

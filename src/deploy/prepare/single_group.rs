@@ -4,14 +4,14 @@ use std::fmt;
 
 use anyhow::{Result, ensure};
 
-use super::{Intent, Prepared};
+use super::{ANOTHER_SCHEME, Intent, Prepared};
 use crate::{
     deploy::{
         Deploy,
         artifacts::Artifacts,
         fleet::{self, ScalingGroup},
         layout::Slot,
-        parameters::{SlotOutput, SlotParameter},
+        parameters::{Parameter, SlotOutput, SlotParameter},
         preflight::{self, Findings},
         settings::DeploySettings,
         shape::Shape,
@@ -69,9 +69,10 @@ impl Deploy {
         let mut settings = self.resolved(current, named);
         settings.check()?;
         form.check_settings(&settings)?;
-        self.check_scheme(current, &settings)?;
+        self.check_scheme(current, settings.given(Parameter::Scheme.name()), ANOTHER_SCHEME.to_owned())?;
         settings.check_probe()?;
-        let artifacts = Artifacts::collect(&settings, &self.stack, self.texts.as_ref())?;
+        let mut artifacts = Artifacts::collect(&settings, &self.stack, self.texts.as_ref())?;
+        artifacts.run_limit = self.run_limit(current);
         let holder =
             current.filter(|stack| stack.parameter(named(SlotParameter::Build)) == settings.build().to_string());
         let held = holder.map(|stack| stack.parameter(named(SlotParameter::Ami)));
@@ -81,10 +82,15 @@ impl Deploy {
         }
         form.judge(self, slots, &mut found)?;
         let size = self.group_size(current, &settings)?;
-        if holder.is_none() {
-            let kind = settings.instance_type.as_deref().unwrap_or_default();
-            preflight::quota(&mut found, self, kind, form.machines_besides(size.desired, current, &settings))?;
-        }
+        let more = match holder {
+            None => form.machines_besides(size.desired, current, &settings),
+            // A larger warm pool gets its new machines at once.
+            Some(_) => {
+                form.pool_size(current, &settings).saturating_sub(form.pool_size(current, &DeploySettings::default()))
+            }
+        };
+        let kind = settings.instance_type.as_deref().unwrap_or_default();
+        preflight::quota(&mut found, self, kind, more)?;
         found.check()?;
         let text = artifacts.user_data(&self.outcome_target(Slot::Blue), form.max_user_data_bytes())?;
         let user_data = form.held_user_data(text)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail, ensure};
 
-use super::{Intent, Prepared};
+use super::{ANOTHER_SCHEME, Intent, Prepared};
 use crate::{
     deploy::{
         Deploy,
@@ -41,7 +41,8 @@ impl Deploy {
         settings.check()?;
         shape.check_settings(&settings)?;
         settings.check_probe()?;
-        let artifacts = Artifacts::collect(&settings, &self.stack, self.texts.as_ref())?;
+        let mut artifacts = Artifacts::collect(&settings, &self.stack, self.texts.as_ref())?;
+        artifacts.run_limit = self.run_limit(current);
         let holder = Slot::ALL.into_iter().find(|slot| slots.build(*slot) == Some(settings.build()));
         let held = holder.map(|slot| slots.parameter(slot, SlotParameter::Ami));
         let mut found = self.checked(&mut settings, &artifacts, held)?;
@@ -50,7 +51,10 @@ impl Deploy {
         }
         let live = self.live_user_data(slots)?;
         let (intent, slot) = self.decide(slots, shares, &settings, &artifacts, &live)?;
-        self.check_scheme(slots.stack(slot), &settings)?;
+        // A stack that gets a new build takes over the parameters of the stack that serves; else each keeps its own.
+        let is_other = current.is_some_and(|current| current.name != self.stack_of(slot));
+        let takes_over = is_other && intent.is_new_build();
+        self.check_scheme_of(slots, slot, current.filter(|_| takes_over), &settings)?;
         let size = self.sizes(slots, serving, &intent, &settings)?;
         if intent.is_new_build() {
             let kind = settings.instance_type.as_deref().unwrap_or_default();
@@ -58,9 +62,6 @@ impl Deploy {
         }
         let condemned = self.judge_alarms(&mut found, slots, &intent, shares)?;
         found.check()?;
-        // A stack that gets a new build takes over the parameters of the stack that serves; else each keeps its own.
-        let is_other = current.is_some_and(|current| current.name != self.stack_of(slot));
-        let takes_over = is_other && intent.is_new_build();
         let known = if takes_over { current } else { slots.stack(slot) };
         let known = known.into_iter().flat_map(|stack| &stack.parameters);
         let known = known.map(|(name, value)| {
@@ -121,6 +122,26 @@ impl Deploy {
         })
     }
 
+    /// Fails if the stack of a slot would get another scheme: the given one, or that of the stack whose parameters it takes over.
+    fn check_scheme_of(
+        &self,
+        slots: &Slots,
+        slot: Slot,
+        model: Option<&Stack>,
+        settings: &DeploySettings,
+    ) -> Result<()> {
+        let name = Parameter::Scheme.name();
+        let wanted = settings.given(name).or_else(|| model.map(|stack| stack.parameter(name)));
+        let hint = match model {
+            Some(_) => {
+                let delete = format!("glovo-bootstrap deploy delete-stack {}", self.arguments(&self.stack_of(slot)));
+                format!("delete this stack, which serves no traffic, and deploy again: {delete}")
+            }
+            None => ANOTHER_SCHEME.to_owned(),
+        };
+        self.check_scheme(slots.stack(slot), wanted, hint)
+    }
+
     /// Adds a key for the header of probes, if the application is to be asked and the stack has no key yet.
     fn add_probe_key(&self, stack: Option<&Stack>, parameters: &mut BTreeMap<String, ParameterValue>) -> Result<()> {
         let name = Parameter::ProbeKey.name();
@@ -128,7 +149,7 @@ impl Deploy {
         let has_rules = template::parameters(self.shape().template()).contains(name);
         let given =
             parameters.get(name).is_some_and(|value| matches!(value, ParameterValue::New(key) if !key.is_empty()));
-        if self.settings.probe()?.is_some() && has_rules && !has_key && !given {
+        if self.settings.asks_application() && has_rules && !has_key && !given {
             _ = parameters.insert(name.to_owned(), ParameterValue::New(self.system.host.new_uuid()?));
         }
         Ok(())

@@ -42,9 +42,12 @@ impl Deploy {
                 self.command("update-stack")
             ))
         );
+        let held = if now { 0 } else { self.shape().shares(&self.system, &slots)?[slot.index()] };
+        if !now && held == 0 {
+            self.check_way_back(&slots, slot, healthy)?;
+        }
         self.keep_whole(&slots, slot);
         self.system.aws.be_patient();
-        let held = if now { 0 } else { self.shape().shares(&self.system, &slots)?[slot.index()] };
         let mut way = WayBack { held, healthy, now };
         let returned = self.return_traffic(&slots, slot, &mut way);
         let returned = returned.and_then(|()| self.have_all_follow(&slots, slot));
@@ -64,6 +67,19 @@ impl Deploy {
         })?;
         self.say(&format!("rollback complete: {back} serves all traffic"));
         Ok(())
+    }
+
+    /// Fails if the application of a previous build does not answer as it should. It has had no traffic for some time.
+    fn check_way_back(&self, slots: &Slots, slot: Slot, healthy: usize) -> Result<()> {
+        let answers = u32::try_from(healthy).unwrap_or(u32::MAX);
+        let Health::Sick(fault) = self.probe_previous(slots, slot, answers)? else { return Ok(()) };
+        let build = slots.parameter(slot, SlotParameter::Build);
+        let at_once = self.command(&format!("rollback --now --build {build}"));
+        let message = format!("{} does not answer as it should; no traffic was moved", slots.described(slot));
+        Err(Fault::new(message)
+            .caused_by(fault)
+            .hint(format!("to return the traffic in spite of that: {at_once}"))
+            .into())
     }
 
     /// Returns the traffic to the other slot: the new build is not healthy, or an alarm rings. `began` is the slot's share at the

@@ -41,6 +41,16 @@ impl Deploy {
         self.await_answers(slots, slot, &probe, &request, machines, PROBE_TIME)
     }
 
+    /// Asks the machines of a previous build without traffic, where a request can reach them. A stack whose builds were never
+    /// asked has no key for the header.
+    pub(super) fn probe_previous(&self, slots: &Slots, slot: Slot, machines: u32) -> Result<Health> {
+        let header = self.shape().probe_header(slots, slot);
+        match header.is_some_and(|(_, value)| value.starts_with('-')) {
+            true => Ok(Health::Well),
+            false => self.probe_idle(slots, slot, machines),
+        }
+    }
+
     /// Asks the public URL, to which the machines of this slot must answer.
     pub(super) fn probe_public(&self, slots: &Slots, slot: Slot, machines: u32) -> Result<Health> {
         let (Some(probe), Some(stack)) = (self.settings.probe()?, slots.stack(slot)) else { return Ok(Health::Well) };

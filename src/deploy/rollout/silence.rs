@@ -1,4 +1,4 @@
-//! The times in which AWS does not answer while a deploy looks at its machines.
+//! The times in which AWS does not answer while a deploy looks at its machines or its stack.
 
 use std::time::{Duration, Instant};
 
@@ -34,21 +34,29 @@ impl Silence {
 }
 
 impl Deploy {
-    /// Notes a look at machines and alarms.
+    /// Notes a look at machines and alarms, or at a stack; `what` says in words what it is for.
     ///
     /// # Errors
     /// If the silence has lasted as long as machines may take to become healthy: until then they count as unseen.
-    pub(in crate::deploy) fn endure(&self, silence: &mut Silence, unanswered: Option<anyhow::Error>) -> Result<()> {
+    pub(in crate::deploy) fn endure(
+        &self,
+        silence: &mut Silence,
+        unanswered: Option<anyhow::Error>,
+        what: &str,
+    ) -> Result<()> {
         let lasted = silence.note(self.system.host.stop.now(), unanswered.as_ref());
         match unanswered.filter(|_| lasted >= self.health_timeout()) {
             Some(error) => {
-                let message = format!("AWS has not told for {} whether the new build is healthy", spoken(lasted));
+                let message = format!("AWS has not told for {} {what}", spoken(lasted));
                 Err(Fault::new(message).transient().caused_by(error).into())
             }
             None => Ok(()),
         }
     }
 }
+
+/// What the looks at a share are for.
+pub(in crate::deploy) const OF_BUILD: &str = "whether the new build is healthy";
 
 /// Returns an answer; or `None` and the error, after a temporary failure.
 pub(in crate::deploy) fn answered<T>(answer: Result<T>) -> Result<(Option<T>, Option<anyhow::Error>)> {

@@ -143,7 +143,7 @@ fn the_role_of_a_profile_is_assumed_with_moto_s_sts() {
     let plan = ["plan", "--profile", "ops", "--strategy", "compatible", "--parameter", "VolumeSize=8"];
     let _ = run(&operator, &moto, &plan, &[("SUBNETS", &subnets), ("AMIID", "ami-1e749f67")])
         .expect(0)
-        .says("as arn:aws:sts::123456789012:assumed-role/ops/glovo-bootstrap-");
+        .says("  + Group (AWS::AutoScaling::AutoScalingGroup)");
     // The source of the role may assume it, and nothing else.
     let _ = run(&operator, &moto, &[&history[..], &["base", "--region", "eu-west-3"]].concat(), &[])
         .expect(1)

@@ -73,6 +73,17 @@ impl World {
                 self.begin("UPDATE_IN_PROGRESS");
                 Ok(String::new())
             }
+            "UpdateTerminationProtection" => {
+                self.is_protected = call.get("EnableTerminationProtection") == "true";
+                Ok(text("StackId", &self.id()))
+            }
+            "DeleteStack" if self.is_protected => {
+                let name = self.name;
+                Err((
+                    "ValidationError",
+                    format!("Stack [{name}] cannot be deleted while TerminationProtection is enabled"),
+                ))
+            }
             "DeleteStack" => {
                 if self.state == "REVIEW_IN_PROGRESS" {
                     self.state = "";
@@ -198,6 +209,7 @@ impl World {
             + &text("StackId", &self.id())
             + &text("StackStatus", self.state)
             + &text("StackStatusReason", self.reason)
+            + &text("EnableTerminationProtection", &self.is_protected.to_string())
             + &text("CreationTime", "2026-11-24T20:00:00Z")
             + &members("Parameters", "member", self.parameters.iter().map(parameter))
             + &members("Outputs", "member", self.outputs().into_iter().map(output));

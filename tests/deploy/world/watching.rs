@@ -88,6 +88,18 @@ impl World {
         members("InstanceRefreshes", "member", refresh)
     }
 
+    pub(super) fn describe_activities(&self) -> String {
+        let activity = |(time, description): &(&str, &str)| {
+            text("ActivityId", "activity-1")
+                + &text("AutoScalingGroupName", self.name)
+                + &text("Description", description)
+                + &text("Cause", "At 2021-01-11T00:35:53Z an instance was started")
+                + &text("StartTime", time)
+                + &text("StatusCode", "Cancelled")
+        };
+        members("Activities", "member", self.activities.iter().map(activity))
+    }
+
     /// Returns the machines that the instance refresh has launched or ends, in the format of a group's machines.
     pub(super) fn refreshed_machines(&self) -> Vec<String> {
         let machine = |(id, state): &(&str, &str)| text("InstanceId", id) + &text("LifecycleState", state);
