@@ -48,7 +48,7 @@ impl Deploy {
             let text = if wanted { "did not get" } else { "keeps" };
             error.context(format!("the stack {name} is complete, but {text} its termination protection"))
         })?;
-        let text = if wanted { "has termination protection now" } else { "has no termination protection any more" };
+        let text = if wanted { "has termination protection now" } else { "has lost its termination protection" };
         self.say(&format!("{name} {text}"));
         Ok(())
     }

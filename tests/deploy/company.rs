@@ -89,7 +89,7 @@ fn a_protected_stack_is_named_and_not_deleted() {
         .says(allow);
     assert!(operator.calls().iter().all(|call| !["DeleteStack", "ExecuteChangeSet"].contains(&&*call.operation)));
     let off = ["update-stack", "--yes", "--termination-protection", "false"];
-    let _ = operator.deploy(&off, &[]).expect(0).says("no changes").says("has no termination protection any more");
+    let _ = operator.deploy(&off, &[]).expect(0).says("no changes").says("has lost its termination protection");
     let _ = operator.deploy(&["delete-stack", "--yes"], &[]).expect(0);
 }
 

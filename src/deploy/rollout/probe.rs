@@ -45,10 +45,10 @@ impl Deploy {
     /// asked has no key for the header.
     pub(super) fn probe_previous(&self, slots: &Slots, slot: Slot, machines: u32) -> Result<Health> {
         let header = self.shape().probe_header(slots, slot);
-        match header.is_some_and(|(_, value)| value.starts_with('-')) {
-            true => Ok(Health::Well),
-            false => self.probe_idle(slots, slot, machines),
+        if header.is_some_and(|(_, value)| value.starts_with('-')) {
+            return Ok(Health::Well);
         }
+        self.probe_idle(slots, slot, machines)
     }
 
     /// Asks the public URL, to which the machines of this slot must answer.
