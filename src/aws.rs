@@ -109,6 +109,13 @@ impl Aws {
         self.worker.run(&host.stop, async move { account.metadata.ask(&fact).await })
     }
 
+    /// Returns the text at a path of the metadata service; `None` if the path does not exist. Waits for a network that is
+    /// not up yet.
+    pub fn metadata(&self, host: &Host, path: &str) -> Result<Option<String>> {
+        let (account, path) = (self.account.clone(), path.to_owned());
+        self.worker.run(&host.stop, async move { account.metadata.text(&path).await })
+    }
+
     /// Returns the objects below a prefix, in the order of their keys.
     pub fn list(&self, host: &Host, prefix: &Prefix) -> Result<Vec<Listed>> {
         let found = Arc::new(AtomicU64::new(0));

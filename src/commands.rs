@@ -5,6 +5,7 @@ mod bake;
 mod converge;
 mod deploy;
 mod fetch;
+mod first_boot;
 mod install;
 mod last_run;
 mod reboot;
@@ -90,6 +91,7 @@ pub fn execute(command: Command) -> Result<u8> {
             say_document(&serde_json::to_string_pretty(&schema::json_schema()).context("writing JSON")?);
             Ok(0)
         }
+        Command::FirstBoot(verb) => first_boot::execute(verb),
         Command::Completions { shell } => {
             say_document(manual::completions(shell).trim_end());
             Ok(0)

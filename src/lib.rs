@@ -14,6 +14,7 @@
 //! | [`deploy`], [`user_data`] | deploying to an AWS CloudFormation stack; user-data for new machines |
 //! | [`run`] | a run from its start to its exit code: the loop over the steps, the report, the lock, the supervisor |
 //! | [`notify`], [`image`] | reporting the outcome to AWS; support for images |
+//! | [`first_boot`] | the first boot of an instance without cloud-init |
 //! | [`resource`] | the kinds, one file each: how each one finds differences and plans changes |
 //! | [`manifest`] | parsing manifests into steps, or into a list of all their faults |
 //! | [`system`] | the context of a kind: the machine, downloads, and the planned results of earlier resources |
@@ -37,6 +38,7 @@ pub mod diagnostic;
 pub mod environment;
 pub mod error;
 pub mod fetch;
+pub mod first_boot;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the only door to the machine")]

@@ -24,6 +24,13 @@ const SIGNAL: &str = include_str!("../packaging/user-data/signal.py");
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html>
 pub const MAX_USER_DATA_BYTES: usize = 16 << 10;
 
+/// The starts of the scripts of [`script`] and [`signalling`].
+const OWN_STARTS: [&str; 2] =
+    ["#!/bin/sh\nto=/usr/local/bin/glovo-bootstrap\n", "#!/bin/sh\nf=$(mktemp /root/user-data.XXXXXX)&&"];
+/// What [`cloud_config`] writes before and after the script's lines. A subshell, because cloud-init joins all commands of
+/// `runcmd` into one script.
+const IN_CLOUD_CONFIG: (&str, &str) = ("#cloud-config\nruncmd:\n- |\n (\n", " )\n");
+
 /// The characters to encode in a signed path: those of a query, without the slash.
 const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 
@@ -72,6 +79,37 @@ fn signal_command(stack: &str, resource: &str, status: &str) -> String {
     format!("python3 -Ic '\n{}' {status}", fill(SIGNAL, &[("resource", resource), ("stack", stack)]))
 }
 
+/// Returns the script of user-data that this program has printed, in either format; `deploy` prints it, too. On an image
+/// without cloud-init nothing can execute other user-data.
+///
+/// # Errors
+/// If it is other user-data. The message says of what sort it is.
+pub fn own_script(text: &str) -> Result<String> {
+    let (head, tail) = IN_CLOUD_CONFIG;
+    let text = format!("{}\n", text.trim_end());
+    let script = match text.strip_prefix(head).and_then(|rest| rest.strip_suffix(tail)) {
+        Some(lines) => lines
+            .lines()
+            .fold("#!/bin/sh\n".to_owned(), |script, line| script + line.strip_prefix(' ').unwrap_or(line) + "\n"),
+        None => text.clone(),
+    };
+    if OWN_STARTS.iter().any(|start| script.starts_with(start)) {
+        return Ok(script);
+    }
+    let first = text.lines().next().unwrap_or_default();
+    let sort = match first {
+        "#cloud-config" => "#cloud-config with more than this program prints".to_owned(),
+        _ if text.contains("\nContent-Type:") || first.starts_with("Content-Type:") => "a MIME message".to_owned(),
+        _ if first.starts_with("#!") => format!("a script of other authors, which begins with `{first}`"),
+        _ => "of no known format".to_owned(),
+    };
+    let message = format!("the user-data of this instance is {sort}, and this image has no cloud-init to execute it");
+    bail!(Fault::new(message).hint(
+        "launch with the user-data that `glovo-bootstrap user-data --baked -- ARGUMENTS` prints, or bake the image \
+         without --first-boot agent"
+    ))
+}
+
 /// Returns the script as `#cloud-config`, to be merged with other configuration.
 ///
 /// # Errors
@@ -82,8 +120,8 @@ pub fn cloud_config(agent: &Agent, arguments: &[String], signal: Option<(&str, &
         bail!("YAML can't hold the character {}", c.escape_unicode());
     }
     let lines: String = script.lines().skip(1).map(|line| format!(" {line}\n")).collect();
-    // A subshell, because cloud-init joins all commands of `runcmd` into one script.
-    within_size(format!("#cloud-config\nruncmd:\n- |\n (\n{lines} )\n"))
+    let (head, tail) = IN_CLOUD_CONFIG;
+    within_size(format!("{head}{lines}{tail}"))
 }
 
 fn within_size(text: String) -> Result<String> {

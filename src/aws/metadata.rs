@@ -233,6 +233,11 @@ impl Metadata {
         self.slot().get_or_insert_with(|| self.builder.clone().build()).clone()
     }
 
+    /// Returns the text at a path, with the usual attempts; `None` if the path does not exist.
+    pub(super) async fn text(&self, path: &str) -> Result<Option<String>, Fault> {
+        self.network.attempts().run(&"the instance metadata service", || self.get(path)).await
+    }
+
     /// Returns a fact about the instance, with the usual attempts.
     pub(super) async fn ask(&self, fact: &InstanceFact) -> Result<String, Fault> {
         self.network.attempts().run(&"the instance metadata service", || answer(self, fact)).await
@@ -352,6 +357,10 @@ fn explain(error: ImdsError) -> Failure {
             } else {
                 Failure::Permanent(fault)
             }
+        }
+        // The SDK has no type for it. Another attempt would bring the same bytes.
+        ImdsError::Unexpected(_) if causes(&error).any(|cause| cause.to_string() == "IMDS returned invalid UTF-8") => {
+            Failure::Permanent(Fault::new("the answer of the instance metadata service is not UTF-8 text"))
         }
         error => Failure::transient(Fault::new(message).caused_by(error)),
     }

@@ -7,9 +7,11 @@ use anyhow::Result;
 use crate::{
     cli::{self, Seal},
     error::Fault,
+    first_boot::{self, image::FirstBootBy},
     image::{
         credentials::{self, FoundCredential, is_allowed},
-        seal, swap,
+        seal::{self, OnRequest},
+        swap,
     },
     manifest::Manifest,
     resource::{Kind, swap::Swap},
@@ -36,6 +38,11 @@ pub(super) fn execute(
         }
     }
     if arguments.seal {
+        if arguments.first_boot == FirstBootBy::Agent {
+            let tell = |change: &str| say(format!("  + {change}"));
+            first_boot::image::prepare(system, arguments.login_user.as_deref(), &tell)?;
+            say("first boot: by this program; cloud-init is disabled in this image");
+        }
         seal_image(system, arguments, &manifest)?;
     }
     say(Shown::lines(&left_to_the_boot(&report)));
@@ -48,7 +55,9 @@ fn seal_image(system: &System, arguments: &Seal, manifest: &Manifest) -> Result<
     let swap_files = declared().filter(|declared| declared.kind == Swap::NAME);
     let swap_files = swap_files.flat_map(|declared| declared.resource.made_paths()).collect();
     let mut changes = 0;
-    seal::seal(&system.host, arguments.on_request, |change| {
+    // Without cloud-init, sshd would serve with the keys of the image on all its instances.
+    let host_keys = arguments.on_request.host_keys || arguments.first_boot == FirstBootBy::Agent;
+    seal::seal(&system.host, OnRequest { host_keys, ..arguments.on_request }, |change| {
         changes += 1;
         say(format!("  - {change}"));
     })?;

@@ -110,3 +110,39 @@ fn a_url_means_the_same_to_curl_and_to_the_shell() {
         assert!(url.contains(r"'https://a.example/%7B1,2%7D[3]'\''?x=%22a%5Cb$c'"), "{url}");
     }
 }
+
+#[test]
+fn user_data_of_this_program_is_read_back_as_its_script() {
+    let words = arguments(&["--set", "a=it's #cloud-config"]);
+    for agent in [s3("s3://b/k?versionId=v"), s3("https://a.example/agent"), Agent::Baked] {
+        for signal in [None, Some(("stack", "resource"))] {
+            let script = super::script(&agent, &words, signal).unwrap();
+            let config = super::cloud_config(&agent, &words, signal).unwrap();
+            // The metadata client removes the last newline.
+            for text in [&script, &config, &config.trim_end().to_owned()] {
+                assert_eq!(own_script(text).unwrap(), script);
+            }
+        }
+    }
+    let framed = signalling("#!/bin/bash\necho it\n", "stack", "resource");
+    assert_eq!(own_script(&framed).unwrap(), framed);
+}
+
+#[test]
+fn other_user_data_is_refused_by_its_sort() {
+    let config = cloud_config(&Agent::Baked, &[]).unwrap();
+    for (text, sort) in [
+        ("#!/bin/bash\napt-get update\n", "a script of other authors, which begins with `#!/bin/bash`"),
+        ("#!/bin/sh\ncurl https://a.example | sh\n", "which begins with `#!/bin/sh`"),
+        ("#cloud-config\npackages: [nginx]\n", "#cloud-config with more"),
+        (&format!("{config}packages: [nginx]\n"), "#cloud-config with more"),
+        ("MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"b\"\n\n--b--\n", "a MIME message"),
+        ("Content-Type: multipart/mixed; boundary=\"b\"\n", "a MIME message"),
+        ("<powershell>", "of no known format"),
+        ("", "of no known format"),
+    ] {
+        let error = own_script(text).unwrap_err();
+        assert!(error.to_string().contains(sort), "{text}: {error}");
+        assert!(crate::error::hint(&error).is_some_and(|hint| hint.contains("user-data --baked")));
+    }
+}

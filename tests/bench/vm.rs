@@ -1,7 +1,8 @@
-//! First boots of virtual machines from a stock image side by side: user-data that runs the agent, and the same steps as a
-//! bash script.
+//! First boots of virtual machines side by side. From a stock image: user-data that runs the agent, and the same steps as a
+//! bash script. From a baked image: with cloud-init, and with `bake --first-boot agent`.
 //!
-//!     cargo run --release -p machine --bin bench-vm
+//!     cargo run --release -p machine --bin bench-vm            all four
+//!     cargo run --release -p machine --bin bench-vm -- baked   the two of the baked image
 //!
 //! Prints where the time from power on went. Every instruction is emulated: the ratios tell more than the seconds.
 
@@ -9,11 +10,45 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use machine::{UserData, Vm, VmOptions};
+use machine::{Baked, Release, UserData, Vm, VmOptions, complete_tree, partitioned_disk};
 
 const SCRIPT: &str = "origin.test/bootstrap.sh";
 
 fn main() -> Result<()> {
+    if std::env::args().nth(1).as_deref() != Some("baked") {
+        stock()?;
+    }
+    baked()
+}
+
+/// Boots a baked image with cloud-init and without, and prints the time until the application answers.
+fn baked() -> Result<()> {
+    let mut seconds = vec![];
+    for (name, options) in [("cloud-init", &["--host-keys"][..]), ("agent", &["--first-boot", "agent"])] {
+        let baked = Baked::new(&complete_tree(Release::default())?, options, partitioned_disk)?;
+        let mut vm = Vm::new(VmOptions {
+            disk: Some(baked.disk.clone()),
+            user_data: Some(baked.user_data()?),
+            kernel: "root=/dev/vda1",
+            ..VmOptions::default()
+        })?;
+        let start = Instant::now();
+        vm.power_on()?;
+        vm.wait_until_serving()?;
+        let serving = start.elapsed().as_secs_f64();
+        vm.wait_until_booted()?;
+        println!("baked, first boot by {name}: {serving:.1} s from power on until it serves");
+        println!("{}", vm.sh("systemd-analyze --no-pager; systemd-analyze blame --no-pager | head -n 12")?.trim_end());
+        for (phase, seconds) in vm.steps_of_run()? {
+            println!("{seconds:8.1}  {phase}");
+        }
+        seconds.push(serving);
+    }
+    println!("agent / cloud-init: {:.2}", seconds[1] / seconds[0]);
+    Ok(())
+}
+
+fn stock() -> Result<()> {
     let bash = format!("#!/bin/bash\nset -euo pipefail\ncurl -fsS --retry 5 http://{SCRIPT} | bash\n");
     for (name, user_data) in [("agent", UserData::Bootstrap), ("bash", UserData::Text(bash))] {
         let mut vm = Vm::new(VmOptions { user_data: Some(user_data), ..VmOptions::default() })?;

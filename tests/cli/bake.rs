@@ -315,3 +315,30 @@ fn a_repository_with_a_password_waits_for_the_boot() {
     let found = found.says(&format!("  ! /{file}:1: a secret, as the manifest declares it"));
     assert!(!format!("{found:?}").contains("canary"), "{found:?}");
 }
+
+#[test]
+fn an_image_without_the_parts_of_a_first_boot_is_refused() {
+    let sandbox = sandbox();
+    let agent = ["--seal", "--first-boot", "agent"];
+    let _ = bake(&sandbox, FILE, &agent)
+        .expect(2)
+        .says("this image cannot have its first boot without cloud-init")
+        .says("- the image has no systemd-networkd.service (declare its package")
+        .says("- the image has no growpart")
+        .says("--login-user NAME");
+    let tree = sandbox.path.join("tree");
+    assert!(!tree.join("etc/systemd").exists() && !tree.join("etc/cloud").exists());
+    let _ = bake(&sandbox, FILE, &agent[1..]).expect(2).says("--seal");
+    let _ = bake(&sandbox, FILE, &["--seal", "--login-user", "ada"]).expect(2).says("--first-boot");
+}
+
+#[test]
+fn a_first_boot_is_for_the_images_that_were_baked_for_it() {
+    let sandbox = Sandbox::new();
+    for verb in [&["set-up", "--login-user", "root"][..], &["user-data"]] {
+        let _ = sandbox
+            .run(&[&["first-boot"], verb].concat())
+            .expect(2)
+            .says("the image of this machine was not baked with --first-boot agent");
+    }
+}

@@ -21,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
     &["system"],
     &["packages"],
     &["resource"],
-    &["manifest", "image", "user_data"],
+    &["manifest", "image", "user_data", "first_boot"],
     &["run"],
     &["notify", "view"],
     &["deploy"],

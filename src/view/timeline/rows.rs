@@ -12,8 +12,8 @@ use crate::{
 const SHORTEST_PART: u64 = 150;
 /// How many of the longest parts the picture names.
 const LONGEST: usize = 3;
-/// The boot part that the run itself is a part of.
-const USER_DATA: &str = "cloud-init, user-data";
+/// The boot parts that the run itself can be a part of.
+const USER_DATA: [&str; 2] = ["cloud-init, user-data", "first boot, user-data"];
 
 /// The kind of a row, which decides its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +170,7 @@ fn of_downloads(resource: &ResourceReport, span: &PictureClock) -> Option<Timeli
 /// which the run is. A download is part of its resource's time, as far as the run waited for it.
 pub(super) fn longest(rows: &[TimelineRow], end: u64) -> String {
     let contains_others = |index: usize, row: &TimelineRow| match row.kind {
-        RowKind::Boot => row.label == USER_DATA || row.label.starts_with("systemd"),
+        RowKind::Boot => USER_DATA.contains(&&*row.label) || row.label.starts_with("systemd"),
         RowKind::Step => rows.get(index + 1).is_some_and(|next| next.kind != RowKind::Step),
         RowKind::Download => true,
         RowKind::Resource | RowKind::Failed => false,

@@ -14,6 +14,7 @@
 
 mod agent;
 mod archive;
+mod baked;
 mod base;
 mod cache;
 mod client;
@@ -33,6 +34,7 @@ mod world;
 
 pub use agent::{agent, deployable_agent, static_binaries, user_data};
 pub use archive::Signer;
+pub use baked::Baked;
 pub use base::{Release, pristine_tree};
 pub use client::Client;
 pub use emulator::Emulator;
@@ -41,5 +43,5 @@ pub use machine::{Machine, Options, Tree, Upper, UserData};
 pub use manifest::step_of_files;
 pub use openbao::OpenBao;
 pub use stand_in::StandIn;
-pub use vm::{Process, Vm, VmOptions, root_disk, stock_tree};
+pub use vm::{Process, Vm, VmOptions, complete_tree, partitioned_disk, root_disk, stock_tree};
 pub use world::{AWS_ENVIRONMENT, Fault, Request, SECRETS, World};

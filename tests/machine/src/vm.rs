@@ -23,7 +23,7 @@ use crate::guest::{self, LOGIN, Output};
 use crate::machine::UserData;
 use crate::world::World;
 use crate::{agent, place};
-pub use image::{root_disk, stock_tree};
+pub use image::{complete_tree, partitioned_disk, root_disk, stock_tree};
 use qemu::Qemu;
 
 /// How long a command or a boot may take in an emulated machine.

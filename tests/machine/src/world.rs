@@ -105,6 +105,9 @@ struct State {
     /// `host/path` → bytes a test has published; looked at before `www`.
     published: Mutex<HashMap<String, Vec<u8>>>,
     user_data: Mutex<Option<String>>,
+    instance: Mutex<String>,
+    /// The public key of the launch's key pair.
+    public_key: Mutex<Option<String>>,
     /// Where AWS's services other than S3 are, if an emulator stands in for them.
     emulator: Mutex<Option<u16>>,
     faults: Faults,
@@ -120,6 +123,8 @@ impl World {
             www: base.join("www"),
             published: Mutex::default(),
             user_data: Mutex::new(user_data),
+            instance: Mutex::new(imds::INSTANCE.to_owned()),
+            public_key: Mutex::default(),
             emulator: Mutex::default(),
             faults: Faults::default(),
             requests: Mutex::default(),
@@ -195,6 +200,16 @@ impl World {
     /// Sets the user-data that the metadata service gives from the next boot on.
     pub fn set_user_data(&self, text: String) {
         *self.state.user_data.lock().unwrap() = Some(text);
+    }
+
+    /// Sets the public key of the key pair that the machine is launched with.
+    pub fn set_public_key(&self, line: &str) {
+        *self.state.public_key.lock().unwrap() = Some(line.to_owned());
+    }
+
+    /// Sets the id that the metadata service gives, as if the disk were that of another instance.
+    pub fn set_instance(&self, id: &str) {
+        id.clone_into(&mut self.state.instance.lock().unwrap());
     }
 
     /// Passes requests for AWS's services other than S3 on to an emulator at this port of the loopback interface.

@@ -55,6 +55,8 @@ pub(super) fn answer(state: &State, request: &Request<Incoming>, path: &str) -> 
         Some(Value::String(leaf)) => respond(200, leaf.clone()),
         Some(Value::Object(children)) => {
             let names = children.iter().map(|(name, child)| match child {
+                // Only here a name follows the number.
+                Value::Object(_) if path.trim_end_matches('/').ends_with("/public-keys") => format!("{name}=key-pair"),
                 Value::Object(_) => format!("{name}/"),
                 _ => name.clone(),
             });
@@ -82,6 +84,7 @@ fn tree(state: &State) -> Value {
     let name = format!("ip-{}.{REGION}.compute.internal", ADDRESS.replace('.', "-"));
     let expiration =
         (OffsetDateTime::now_utc() + Duration::hours(6)).truncate_to_second().format(&Rfc3339).expect("a date");
+    let instance = state.instance.lock().unwrap().clone();
     let mut tree = json!({
         "meta-data": {
             "ami-id": "ami-0bdf93799014acdc4",
@@ -97,7 +100,7 @@ fn tree(state: &State) -> Value {
                     "Expiration": expiration,
                 }).to_string() },
             },
-            "instance-id": INSTANCE, "instance-type": "t3.small",
+            "instance-id": instance, "instance-type": "t3.small",
             "placement": { "availability-zone": format!("{REGION}a"), "region": REGION },
             "services": { "domain": "amazonaws.com", "partition": "aws" },
             "tags": { "instance": { "Name": "machine-under-test" } },
@@ -108,10 +111,13 @@ fn tree(state: &State) -> Value {
         },
         "dynamic": { "instance-identity": { "document": json!({
             "accountId": ACCOUNT, "architecture": "x86_64", "availabilityZone": format!("{REGION}a"),
-            "imageId": "ami-0bdf93799014acdc4", "instanceId": INSTANCE, "instanceType": "t3.small",
+            "imageId": "ami-0bdf93799014acdc4", "instanceId": instance, "instanceType": "t3.small",
             "privateIp": ADDRESS, "region": REGION, "version": "2017-09-30",
         }).to_string(), "signature": "c2lnbmVkIGJ5\nIEVDMg==" } },
     });
+    if let Some(key) = &*state.public_key.lock().unwrap() {
+        tree["meta-data"]["public-keys"] = json!({ "0": { "openssh-key": key } });
+    }
     if let Some(user_data) = &*state.user_data.lock().unwrap() {
         tree["user-data"] = json!(user_data);
     }

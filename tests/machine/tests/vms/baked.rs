@@ -1,41 +1,14 @@
 //! An image on which the agent has run already: its machine does what can only be done there, and that is quick.
 
-use std::path::PathBuf;
-use std::{env, fs, process};
-
 use anyhow::{Result, ensure};
-use machine::{Machine, Options, Release, UserData, Vm, VmOptions, root_disk, stock_tree};
-
-const IMAGE: &str = "/image";
-
-/// A root disk that is gone when dropped.
-struct Disk(PathBuf);
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        _ = fs::remove_file(&self.0);
-    }
-}
+use machine::{Baked, Release, Vm, VmOptions, root_disk, stock_tree};
 
 #[test]
 fn a_baked_image_serves_without_fetching_anything_again() -> Result<()> {
-    let disk = Disk(env::temp_dir().join(format!("baked-{}", process::id())));
-    let baking = Machine::boot(Options::default())?;
-    let copy = process::Command::new("cp")
-        .args(["--archive", "--no-target-directory"])
-        .args([stock_tree(Release::default())?, baking.path(IMAGE)])
-        .status()?;
-    ensure!(copy.success(), "copying the stock tree: {copy}");
-    baking.sh(&format!("cp /usr/local/bin/glovo-bootstrap {IMAGE}/usr/local/bin/"))?;
-    baking.bootstrap(&["bake", "--seal", "--root", IMAGE])?.success()?;
-    root_disk(&baking.path(IMAGE), &disk.0, "ext4")?;
-    let variables: String = baking.variables()?.iter().map(|variable| format!(" --set {variable}")).collect();
-    drop(baking);
-
-    let script = format!("#!/bin/sh\nexec /usr/local/bin/glovo-bootstrap run{variables} --set swap_path=/swapfile\n");
+    let baked = Baked::new(&stock_tree(Release::default())?, &[], root_disk)?;
     let vm = Vm::boot(VmOptions {
-        disk: Some(disk.0.clone()),
-        user_data: Some(UserData::Text(script)),
+        disk: Some(baked.disk.clone()),
+        user_data: Some(baked.user_data()?),
         ..VmOptions::default()
     })?;
     vm.wait_until_serving()?;

@@ -6,6 +6,7 @@ mod clock;
 mod disks;
 mod enforcing;
 mod firmware;
+mod first_boot;
 mod power;
 mod releases;
 mod swap;

@@ -1,0 +1,83 @@
+//! The user of the key pair of the launch, and the host name.
+
+use anyhow::{Context, Result};
+use toml::Table;
+
+use super::ensure;
+use crate::{
+    host::root::Root,
+    resource::{host::HostSettings, user::User},
+    system::System,
+};
+
+const PUBLIC_KEYS: &str = "/latest/meta-data/public-keys/";
+const HOSTNAME: &str = "/latest/meta-data/local-hostname";
+const CLOUD_CFG: &str = "/etc/cloud/cloud.cfg";
+const CLOUD_CFG_D: &str = "/etc/cloud/cloud.cfg.d/*.cfg";
+
+/// Adds the keys of the launch to those of the user. An instance without a key pair has none.
+pub(super) fn authorize(system: &System, user: &str, tell: &dyn Fn(&str)) -> Result<()> {
+    let ask = |path: &str| system.aws.metadata(&system.host, path).context("reading the SSH key of the launch");
+    let mut keys = vec![];
+    // A line has a number and a name: `0=my-key`.
+    for line in ask(PUBLIC_KEYS)?.unwrap_or_default().lines() {
+        let number = line.split('=').next().unwrap_or_default();
+        if number.parse::<u16>().is_ok() {
+            keys.extend(ask(&format!("{PUBLIC_KEYS}{number}/openssh-key"))?);
+        }
+    }
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let declaration = Table::from_iter([("name".to_owned(), user.into()), ("ssh_keys".to_owned(), keys.into())]);
+    ensure::<User>(system, declaration, tell)
+}
+
+/// Gives the machine the name of the metadata service: on Debian and Ubuntu its first part, as cloud-init does.
+pub(super) fn name(system: &System, tell: &dyn Fn(&str)) -> Result<()> {
+    let names = system.aws.metadata(&system.host, HOSTNAME).context("reading the host name")?.unwrap_or_default();
+    // With several domains in the DHCP options there are several names.
+    let Some(name) = names.split_whitespace().next() else { return Ok(()) };
+    let is_short = system.host.fact("family").is_ok_and(|family| family == "debian");
+    let name = name.split('.').next().filter(|_| is_short).unwrap_or(name);
+    ensure::<HostSettings>(system, Table::from_iter([("hostname".to_owned(), name.into())]), tell)
+}
+
+/// Returns the default user of the image's cloud-init; `None` if its configuration names none.
+///
+/// The last file counts. Only the usual form is read, not all of YAML: a line `default_user:` with `name: NAME` below it.
+pub(super) fn default_user(root: &Root) -> Result<Option<String>> {
+    let mut name = None;
+    let mut files = root.matching(CLOUD_CFG_D)?;
+    files.insert(0, CLOUD_CFG.into());
+    for file in files {
+        name = user_in(&root.read_text(&file)?).or(name);
+    }
+    Ok(name)
+}
+
+fn user_in(configuration: &str) -> Option<String> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let mut lines = configuration.lines().filter(|line| !line.trim().is_empty() && !line.trim().starts_with('#'));
+    let outer = indent(lines.find(|line| line.trim() == "default_user:")?);
+    let name = lines.take_while(|line| indent(line) > outer).find_map(|line| line.trim().strip_prefix("name:"))?;
+    Some(name.trim().trim_matches(['"', '\'']).to_owned()).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::scratch::Scratch;
+
+    #[test]
+    fn the_last_file_of_cloud_init_names_the_default_user() {
+        let tree = Scratch::new();
+        let root = Root::open(tree.path()).unwrap();
+        assert_eq!(default_user(&root).unwrap(), None);
+        tree.write(CLOUD_CFG, "users:\n   - default\nsystem_info:\n   # the user\n   default_user:\n     lock_passwd: True\n     name: debian\n   paths:\n     name: other\n");
+        assert_eq!(default_user(&root).unwrap().as_deref(), Some("debian"));
+        tree.write("/etc/cloud/cloud.cfg.d/01_debian_cloud.cfg", "system_info:\n  default_user:\n    name: 'admin'\n");
+        tree.write("/etc/cloud/cloud.cfg.d/05_logging.cfg", "output: {all: '| tee'}\ndefault_user:\nname: no\n");
+        assert_eq!(default_user(&root).unwrap().as_deref(), Some("admin"));
+    }
+}

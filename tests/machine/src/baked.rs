@@ -1,0 +1,52 @@
+//! A disk with an image on which the agent has run already.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs, process};
+
+use anyhow::{Result, ensure};
+
+use crate::{Machine, Options, UserData};
+
+const IMAGE: &str = "/image";
+
+/// A root disk that is gone when dropped, and the variables of its steps.
+pub struct Baked {
+    pub disk: PathBuf,
+    /// The arguments of `run` on its machines.
+    pub run: String,
+}
+
+impl Baked {
+    /// Bakes the built-in steps into a copy of a tree, with these options of `bake`, and makes a disk of it.
+    pub fn new(tree: &Path, options: &[&str], make_disk: fn(&Path, &Path, &str) -> Result<()>) -> Result<Baked> {
+        let name = format!("baked-{}-{}", process::id(), options.join(""));
+        let baking = Machine::boot(Options::default())?;
+        let copy = process::Command::new("cp")
+            .args(["--archive", "--no-target-directory"])
+            .args([tree, &baking.path(IMAGE)])
+            .status()?;
+        ensure!(copy.success(), "copying the tree: {copy}");
+        baking.sh(&format!("cp /usr/local/bin/glovo-bootstrap {IMAGE}/usr/local/bin/"))?;
+        baking.bootstrap(&[&["bake", "--seal", "--root", IMAGE], options].concat())?.success()?;
+        let variables = baking.variables()?.into_iter().filter(|variable| !variable.starts_with("swap_path="));
+        let run =
+            variables.map(|variable| format!("--set {variable} ")).collect::<String>() + "--set swap_path=/swapfile";
+        let baked = Baked { disk: env::temp_dir().join(name), run };
+        make_disk(&baking.path(IMAGE), &baked.disk, "ext4")?;
+        Ok(baked)
+    }
+
+    /// Returns user-data that runs the steps on a machine of the image.
+    pub fn user_data(&self) -> Result<UserData> {
+        let run = self.run.split(' ');
+        let printed = process::Command::new(crate::agent()?).args(["user-data", "--baked", "--"]).args(run).output()?;
+        ensure!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+        Ok(UserData::Text(String::from_utf8(printed.stdout)?))
+    }
+}
+
+impl Drop for Baked {
+    fn drop(&mut self) {
+        _ = fs::remove_file(&self.disk);
+    }
+}
