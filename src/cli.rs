@@ -3,6 +3,7 @@
 #![expect(missing_docs, reason = "a flattened group is documented by its type")]
 
 mod deploy;
+mod image;
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -12,16 +13,12 @@ use clap::{
 };
 use clap_complete::Shell;
 
-pub use self::deploy::{DeployArguments, DeployVerb};
+pub use self::{
+    deploy::{DeployArguments, DeployVerb},
+    image::{FirstBootVerb, Seal},
+};
 use crate::{
-    aws::instance_object::InstanceObjects,
-    environment,
-    first_boot::image::FirstBootBy,
-    image::seal::OnRequest,
-    notify::verdict,
-    resource::KINDS,
-    system::Phase,
-    value::{AbsPath, Span},
+    aws::instance_object::InstanceObjects, environment, notify::verdict, resource::KINDS, system::Phase, value::Span,
     view::Colour,
 };
 
@@ -417,45 +414,6 @@ pub struct Signal {
     /// The role needs s3:PutObject on `BUCKET/PREFIX/${ec2:SourceInstanceARN}`.
     #[arg(long, value_name = "s3://BUCKET/PREFIX", conflicts_with_all = ["root", "phase"])]
     pub failures: Option<InstanceObjects>,
-}
-
-/// The arguments of the seal.
-#[derive(Debug, Args)]
-pub struct Seal {
-    /// If all steps converged, remove this machine's own data (reports, machine-id, cloud-init's state, histories …)
-    /// and search for credentials; exit with 1 if any is found. For an image's tree, or a build instance that is
-    /// terminated afterwards.
-    #[arg(long)]
-    pub seal: bool,
-    /// With --seal, the program that sets an instance of the image up at its first boot. agent: this program, without
-    /// cloud-init, which takes most of a boot's time. Its instances need the user-data of this program. Host keys are
-    /// removed from the image, and cloud-init is disabled in it.
-    #[arg(long, value_name = "PROGRAM", value_enum, default_value = "cloud-init", requires = "seal")]
-    pub first_boot: FirstBootBy,
-    /// With --first-boot agent, the user who gets the SSH key of the launch; made if missing. Default: the default user of
-    /// the image's cloud-init.
-    #[arg(long, value_name = "NAME", requires = "first_boot")]
-    pub login_user: Option<String>,
-    #[command(flatten)]
-    pub on_request: OnRequest,
-    /// With --seal, do not search this path, or below it, for credentials; may be repeated.
-    #[arg(long, value_name = "PATH", requires = "seal")]
-    pub allow: Vec<AbsPath>,
-}
-
-/// A subcommand of `first-boot`.
-#[derive(Debug, Subcommand)]
-pub enum FirstBootVerb {
-    /// Set this instance up: SSH host keys, the key of the launch, host name, name servers, size of the root file system.
-    ///
-    /// Keys and host name are set once for an instance id. What fails is printed on the console, too.
-    SetUp {
-        /// The user who gets the SSH key of the launch.
-        #[arg(long, value_name = "NAME")]
-        login_user: String,
-    },
-    /// Write the script of this instance's user-data for the unit that executes it, once for an instance id.
-    UserData,
 }
 
 /// A subcommand of `steps`.

@@ -35,7 +35,7 @@ const USER_DATA: &str = "/latest/user-data";
 /// A part of a first boot that is made once for an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Part {
+enum OncePart {
     HostKeys,
     SshKey,
     Hostname,
@@ -46,7 +46,7 @@ enum Part {
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct PartsMade {
     instance: String,
-    parts: BTreeSet<Part>,
+    parts: BTreeSet<OncePart>,
 }
 
 impl PartsMade {
@@ -57,7 +57,7 @@ impl PartsMade {
     }
 
     /// Makes a part, unless it was made before.
-    fn once(&mut self, root: &Root, part: Part, make: impl FnOnce() -> Result<()>) -> Result<()> {
+    fn once(&mut self, root: &Root, part: OncePart, make: impl FnOnce() -> Result<()>) -> Result<()> {
         if self.parts.contains(&part) {
             return Ok(());
         }
@@ -75,7 +75,7 @@ pub fn set_up(system: &System, login_user: &str, tell: &dyn Fn(&str)) -> Vec<any
     let (host, root) = (&system.host, system.root());
     let mut faults = vec![];
     let mut attempt = |made: Result<()>| faults.extend(made.err());
-    let host_keys = |id: &str| PartsMade::of(root, id).once(root, Part::HostKeys, || host_keys::renew(host, tell));
+    let host_keys = |id: &str| PartsMade::of(root, id).once(root, OncePart::HostKeys, || host_keys::renew(host, tell));
     // The firmware of Nitro instances has the id, so that their keys do not wait for the network.
     if let Some(id) = ec2::instance_id() {
         attempt(host_keys(&id));
@@ -84,8 +84,8 @@ pub fn set_up(system: &System, login_user: &str, tell: &dyn Fn(&str)) -> Vec<any
         Ok(id) => {
             attempt(host_keys(&id));
             let mut made = PartsMade::of(root, &id);
-            attempt(made.once(root, Part::SshKey, || login::authorize(system, login_user, tell)));
-            attempt(made.once(root, Part::Hostname, || login::name(system, tell)));
+            attempt(made.once(root, OncePart::SshKey, || login::authorize(system, login_user, tell)));
+            attempt(made.once(root, OncePart::Hostname, || login::name(system, tell)));
         }
         Err(error) => {
             attempt(Err(error));
@@ -113,7 +113,7 @@ pub fn prepare_user_data(system: &System, read: impl FnOnce(&str) -> Result<Stri
     };
     let script = read(&text)?;
     // Noted before it runs, as cloud-init does: user-data that reboots the machine does not run again.
-    PartsMade::of(root, &id).once(root, Part::UserData, || write(&script))
+    PartsMade::of(root, &id).once(root, OncePart::UserData, || write(&script))
 }
 
 fn instance_id(system: &System) -> Result<String> {
@@ -153,17 +153,17 @@ mod tests {
             PartsMade::of(&root, id).once(&root, part, make).unwrap();
             is_made
         };
-        assert!(made("i-1", Part::HostKeys) && made("i-1", Part::Hostname));
-        assert!(!made("i-1", Part::HostKeys) && !made("i-1", Part::Hostname));
-        assert!(made("i-2", Part::HostKeys), "a machine made from an image of the first one");
-        assert!(!made("i-2", Part::HostKeys));
+        assert!(made("i-1", OncePart::HostKeys) && made("i-1", OncePart::Hostname));
+        assert!(!made("i-1", OncePart::HostKeys) && !made("i-1", OncePart::Hostname));
+        assert!(made("i-2", OncePart::HostKeys), "a machine made from an image of the first one");
+        assert!(!made("i-2", OncePart::HostKeys));
     }
 
     #[test]
     fn a_part_that_failed_is_made_at_the_next_boot() {
         let tree = Scratch::new();
         let root = Root::open(tree.path()).unwrap();
-        let failed = PartsMade::of(&root, "i-1").once(&root, Part::SshKey, || anyhow::bail!("no answer"));
+        let failed = PartsMade::of(&root, "i-1").once(&root, OncePart::SshKey, || anyhow::bail!("no answer"));
         assert!(failed.is_err());
         assert!(PartsMade::of(&root, "i-1").parts.is_empty());
     }

@@ -46,8 +46,10 @@ const MAY_DIFFER: &[(&str, &str)] = &[
     ("/etc/(ld.so.cache|.updated|.pwd.lock)|/var/.updated", "made anew by any boot"),
 ];
 
-/// Prints each file of the root file system: its path, type, mode, owner, and link or digest.
-const LIST: &str = "find / -xdev -mindepth 1 \\( -type f -printf 'f %m %U %G %p\\n' -exec sha256sum {} + \\) -o -printf '%y %m %U %G %l %p\\n'";
+/// Prints each file of the root file system: its path, type, mode, owner and link. Then the digests of those files
+/// that a boot may change.
+const LIST: &str = "find / -xdev -mindepth 1 -printf '%p\\t%y %m %U %G %l\\n'
+    find / -xdev \\( -path /usr -o -path /boot \\) -prune -o -type f -exec sha256sum {} +";
 
 /// What no file says: name, addresses, default route, name servers, size of the root, and the user.
 const STATE: [&str; 8] = [
@@ -91,7 +93,7 @@ fn boot(options: &[&str], key: &mut Option<String>) -> Result<Vm> {
 /// The files of a machine: what is known of each path.
 fn files(vm: &Vm) -> Result<BTreeMap<String, BTreeSet<String>>> {
     // The agent in the guest keeps only the first megabytes of a command's output.
-    vm.sh(&format!("{LIST} > /run/files"))?;
+    vm.sh(&format!("({LIST}) > /run/files"))?;
     let mut files = BTreeMap::<String, BTreeSet<String>>::new();
     for part in 0.. {
         let text = vm.sh(&format!("sed -n '{},{}p' /run/files", part * 10_000 + 1, (part + 1) * 10_000))?;
@@ -99,8 +101,10 @@ fn files(vm: &Vm) -> Result<BTreeMap<String, BTreeSet<String>>> {
             break;
         }
         for line in text.lines() {
-            let (what, path) = line.split_once(" /").context("a line of find")?;
-            _ = files.entry(format!("/{path}")).or_default().insert(what.trim().to_owned());
+            let is_digest = !line.starts_with('/');
+            let (path, what) = line.split_once(if is_digest { "  " } else { "\t" }).context("a line of find")?;
+            let (path, what) = if is_digest { (what, path) } else { (path, what) };
+            _ = files.entry(path.to_owned()).or_default().insert(what.to_owned());
         }
     }
     ensure!(files.len() > 5000, "{} files", files.len());
