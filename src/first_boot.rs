@@ -70,8 +70,8 @@ impl PartsMade {
 /// Sets up this instance, and returns what failed: a part that fails does not keep the others from being made.
 ///
 /// The host keys come first, then the key of the launch: with these, an operator can log in and look. `tell` gets each
-/// change.
-pub fn set_up(system: &System, login_user: &str, tell: &dyn Fn(&str)) -> Vec<anyhow::Error> {
+/// change. `keep_resolv_conf` leaves the name servers to a step that declares them.
+pub fn set_up(system: &System, login_user: &str, keep_resolv_conf: bool, tell: &dyn Fn(&str)) -> Vec<anyhow::Error> {
     let (host, root) = (&system.host, system.root());
     let mut faults = vec![];
     let mut attempt = |made: Result<()>| faults.extend(made.err());
@@ -92,28 +92,42 @@ pub fn set_up(system: &System, login_user: &str, tell: &dyn Fn(&str)) -> Vec<any
             attempt(host_keys::make_missing(host));
         }
     }
-    attempt(resolver::write(root, tell));
+    if !keep_resolv_conf {
+        attempt(resolver::write(root, tell));
+    }
     attempt(growth::grow(host, tell));
     faults
 }
 
 /// Writes the script of this instance's user-data for its unit: `read` takes it from the user-data. If there is none, or
-/// an earlier boot of this instance has begun to run it, the script is empty.
+/// an earlier boot of this instance has begun to run it, the script is empty; `tell` gets the reason.
 ///
 /// # Errors
 /// Those of `read`, and if the metadata service gives no answer.
-pub fn prepare_user_data(system: &System, read: impl FnOnce(&str) -> Result<String>) -> Result<()> {
+pub fn prepare_user_data(
+    system: &System,
+    read: impl FnOnce(&str) -> Result<String>,
+    tell: &dyn Fn(&str),
+) -> Result<()> {
     let root = system.root();
     let owner = Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o600 };
     let write = |script: &str| root.write(&SCRIPT.into(), owner, script.as_bytes());
     let id = instance_id(system)?;
     write("")?;
+    let mut made = PartsMade::of(root, &id);
+    if made.parts.contains(&OncePart::UserData) {
+        tell(&format!(
+            "nothing to run: {id} has begun to run its user-data before; the same by hand: glovo-bootstrap run"
+        ));
+        return Ok(());
+    }
     let Some(text) = system.aws.metadata(&system.host, USER_DATA).context("reading this instance's user-data")? else {
+        tell(&format!("nothing to run: {id} has no user-data"));
         return Ok(());
     };
     let script = read(&text)?;
     // Noted before it runs, as cloud-init does: user-data that reboots the machine does not run again.
-    PartsMade::of(root, &id).once(root, OncePart::UserData, || write(&script))
+    made.once(root, OncePart::UserData, || write(&script))
 }
 
 fn instance_id(system: &System) -> Result<String> {

@@ -38,6 +38,9 @@ pub enum FirstBootVerb {
         /// The user who gets the SSH key of the launch.
         #[arg(long, value_name = "NAME")]
         login_user: String,
+        /// Leave /etc/resolv.conf as it is, because a step of the image declares it.
+        #[arg(long)]
+        keep_resolv_conf: bool,
     },
     /// Write the script of this instance's user-data for the unit that executes it, once for an instance id.
     UserData,

@@ -27,6 +27,9 @@ pub(super) fn execute(
     selection: &cli::SelectionArgs,
     arguments: &Seal,
 ) -> Result<u8> {
+    if arguments.seal {
+        first_boot::image::refuse_other_way(&system.host, arguments.first_boot)?;
+    }
     let (_lock, manifest, report) = super::run(system, manifest, selection, None)?;
     match report.exit_code {
         Some(0) => {}

@@ -22,15 +22,16 @@ pub(super) fn execute(verb: FirstBootVerb) -> Result<u8> {
         let fault = Fault::new("the image of this machine was not baked with --first-boot agent");
         return Err(fault.hint("glovo-bootstrap bake --seal --first-boot agent").invalid().into());
     }
+    let tell = |change: &str| say(format!("- {change}"));
     match verb {
-        FirstBootVerb::SetUp { login_user } => {
-            let faults = first_boot::set_up(&system, &login_user, &|change| say(format!("- {change}")));
+        FirstBootVerb::SetUp { login_user, keep_resolv_conf } => {
+            let faults = first_boot::set_up(&system, &login_user, keep_resolv_conf, &tell);
             faults.iter().for_each(show_on_console);
             faults.iter().for_each(complain_of);
             Ok(u8::from(!faults.is_empty()))
         }
         FirstBootVerb::UserData => {
-            let prepared = first_boot::prepare_user_data(&system, user_data::own_script);
+            let prepared = first_boot::prepare_user_data(&system, user_data::own_script, &tell);
             prepared.inspect_err(show_on_console).map(|()| 0)
         }
     }

@@ -7,7 +7,7 @@ use toml::Table;
 use super::{
     ensure,
     growth::{self, GROWPART},
-    login,
+    login, resolver,
 };
 use crate::{
     error::{self, Fault},
@@ -27,13 +27,13 @@ pub const SET_UP: &str = "glovo-bootstrap-set-up.service";
 const USER_DATA: &str = "glovo-bootstrap-user-data.service";
 const NETWORKD: &str = "systemd-networkd.service";
 /// It waits for an answer to IPv6 also where there is no router. Instead, the metadata service's answer shows the network.
+/// netplan enables it at each boot, so that only a mask keeps it away.
 const WAIT_ONLINE: &str = "systemd-networkd-wait-online.service";
 /// Other managers of interfaces.
 const MANAGERS: [&str; 4] = ["NetworkManager.service", "dhcpcd.service", "connman.service", "wicked.service"];
 /// How to turn cloud-init off, in its own words: <https://docs.cloud-init.io/en/latest/howto/disable_cloud_init.html>.
 const CLOUD_INIT_DISABLED: &str = "/etc/cloud/cloud-init.disabled";
 const SUDOERS: &str = "/etc/sudoers.d/90-glovo-bootstrap";
-const SUDOERS_OF_CLOUD_INIT: &str = "/etc/sudoers.d/90-cloud-init-users";
 /// What cloud-init has written for the interface of the build instance, by its MAC address.
 const NETWORK_OF_CLOUD_INIT: [&str; 3] = [
     "/etc/network/interfaces.d/50-cloud-init*",
@@ -99,14 +99,29 @@ pub fn prepare(system: &System, login_user: Option<&str>, tell: &dyn Fn(&str)) -
         }
     }
     root.make_directories(&"/etc/systemd/network".into(), 0o755)?;
+    let keeps = if system.is_declared(&resolver::FILE.into()) { " --keep-resolv-conf" } else { "" };
+    let arguments = format!("--login-user {user}{keeps}");
     for (path, text) in FILES {
-        put(root, &path.into(), 0o644, &text.replace("@login_user@", &user), tell)?;
+        put(root, &path.into(), 0o644, &text.replace("@arguments@", &arguments), tell)?;
     }
     enable(host, tell)?;
     if root.status(&"/etc/cloud".into())?.is_some() {
         put(root, &CLOUD_INIT_DISABLED.into(), 0o644, "", tell)?;
     }
     system.forget();
+    Ok(())
+}
+
+/// Fails if an image is to have its first boot by cloud-init, but was prepared for this program.
+///
+/// # Errors
+/// Then, and if the image cannot be read.
+pub fn refuse_other_way(host: &Host, first_boot: FirstBootBy) -> Result<()> {
+    if first_boot == FirstBootBy::CloudInit && is_prepared(host)? {
+        let fault = Fault::new("this image was baked with --first-boot agent: its instances boot without cloud-init");
+        let hint = "add --first-boot agent, or return to cloud-init first: docs/guide/first-boot.md says how";
+        return Err(fault.hint(hint).invalid().into());
+    }
     Ok(())
 }
 
@@ -194,7 +209,11 @@ fn interface_of_ifupdown(host: &Host) -> Result<Option<(AbsPath, String)>> {
 /// Makes the user of the launch's key as cloud-init does: without a password, and with all rights by sudo.
 fn make_user(system: &System, name: &str, tell: &dyn Fn(&str)) -> Result<()> {
     let (accounts, root) = (system.host.accounts()?, system.root());
+    // An existing user keeps the rights that it has.
     if accounts.user(name).is_none() {
+        if root.status(&"/etc/sudoers.d".into())?.is_some() {
+            put(root, &SUDOERS.into(), 0o440, &format!("{name} ALL=(ALL) NOPASSWD:ALL\n"), tell)?;
+        }
         let usual = if accounts.group("wheel").is_some() { GROUPS_WITH_WHEEL } else { GROUPS };
         let groups: Vec<&str> = usual.iter().copied().filter(|group| accounts.group(group).is_some()).collect();
         let mut declaration =
@@ -204,20 +223,19 @@ fn make_user(system: &System, name: &str, tell: &dyn Fn(&str)) -> Result<()> {
         }
         ensure::<User>(system, declaration, tell).context("making the user of the key of a launch")?;
     }
-    let has_sudo = root.status(&"/etc/sudoers.d".into())?.is_some();
-    if has_sudo && root.status(&SUDOERS_OF_CLOUD_INIT.into())?.is_none() {
-        put(root, &SUDOERS.into(), 0o440, &format!("{name} ALL=(ALL) NOPASSWD:ALL\n"), tell)?;
-    }
     Ok(())
 }
 
 fn enable(host: &Host, tell: &dyn Fn(&str)) -> Result<()> {
-    // Its file also enables the unit that is disabled after it.
-    for (unit, is_enabled) in [(NETWORKD, true), (WAIT_ONLINE, false), (SET_UP, true), (USER_DATA, true)] {
-        if host.is_enabled_offline(unit)? != is_enabled {
-            host.set_enabled(unit, is_enabled)?;
-            tell(&format!("{} {unit}", if is_enabled { "enable" } else { "disable" }));
+    for unit in [NETWORKD, SET_UP, USER_DATA] {
+        if !host.is_enabled_offline(unit)? {
+            host.set_enabled(unit, true)?;
+            tell(&format!("enable {unit}"));
         }
+    }
+    if host.mask_of(WAIT_ONLINE)?.is_none() {
+        host.mask(WAIT_ONLINE)?;
+        tell(&format!("mask {WAIT_ONLINE}"));
     }
     Ok(())
 }
@@ -237,7 +255,7 @@ fn put(root: &Root, path: &AbsPath, mode: u32, text: &str, tell: &dyn Fn(&str)) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::scratch::Scratch;
+    use crate::{host::scratch::Scratch, stop::Interrupt, system::Mode};
 
     /// The files of an image that has all that its first boot needs.
     const WHOLE: [(&str, &str); 6] = [
@@ -270,6 +288,27 @@ mod tests {
         }
         let found = faults_of(&[("/etc/fstab", "# a disk\nUUID=1 / xfs defaults 0 1\n")], "");
         assert!(matches!(&found[..], [found] if found.contains("(xfs)")), "{found:?}");
+    }
+
+    #[test]
+    fn an_existing_user_gets_no_more_rights() {
+        let files = [("/etc/passwd", "ada:x:1000:1000::/home/ada:/bin/sh\n"), ("/etc/group", "ada:x:1000:\n")];
+        let tree = Scratch::of(&files);
+        tree.make_directory("/etc/sudoers.d");
+        let system = System::open(tree.path(), Mode::Run, Interrupt::default()).unwrap();
+        make_user(&system, "ada", &|change| panic!("{change}")).unwrap();
+        assert_eq!(tree.names("/etc/sudoers.d"), [""; 0]);
+    }
+
+    #[test]
+    fn an_image_of_this_program_does_not_silently_stay_one() {
+        let stock = Scratch::of(&WHOLE);
+        let prepared = Scratch::of(&[(FILES[0].0, FILES[0].1)]);
+        for way in [FirstBootBy::CloudInit, FirstBootBy::Agent] {
+            refuse_other_way(&stock.host(), way).unwrap();
+        }
+        refuse_other_way(&prepared.host(), FirstBootBy::Agent).unwrap();
+        assert!(refuse_other_way(&prepared.host(), FirstBootBy::CloudInit).is_err());
     }
 
     #[test]

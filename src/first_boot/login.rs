@@ -1,6 +1,7 @@
 //! The user of the key pair of the launch, and the host name.
 
 use anyhow::{Context, Result};
+use serde::Deserialize;
 use toml::Table;
 
 use super::ensure;
@@ -33,14 +34,21 @@ pub(super) fn authorize(system: &System, user: &str, tell: &dyn Fn(&str)) -> Res
     ensure::<User>(system, declaration, tell)
 }
 
-/// Gives the machine the name of the metadata service: on Debian and Ubuntu its first part, as cloud-init does.
+/// Gives the machine the name of the metadata service: on Debian and Ubuntu its first part, as cloud-init does; elsewhere
+/// only if no machine can have the whole name, which may contain any domain of the DHCP options.
 pub(super) fn name(system: &System, tell: &dyn Fn(&str)) -> Result<()> {
     let names = system.aws.metadata(&system.host, HOSTNAME).context("reading the host name")?.unwrap_or_default();
     // With several domains in the DHCP options there are several names.
     let Some(name) = names.split_whitespace().next() else { return Ok(()) };
     let is_short = system.host.fact("family").is_ok_and(|family| family == "debian");
-    let name = name.split('.').next().filter(|_| is_short).unwrap_or(name);
-    ensure::<HostSettings>(system, Table::from_iter([("hostname".to_owned(), name.into())]), tell)
+    ensure::<HostSettings>(system, host_name(name, is_short), tell)
+}
+
+/// Returns the declaration of the host name, or of its first part.
+fn host_name(name: &str, is_short: bool) -> Table {
+    let declare = |name: &str| Table::from_iter([("hostname".to_owned(), name.into())]);
+    let whole = Some(declare(name)).filter(|whole| !is_short && HostSettings::deserialize(whole.clone()).is_ok());
+    whole.unwrap_or_else(|| declare(name.split('.').next().unwrap_or(name)))
 }
 
 /// Returns the default user of the image's cloud-init; `None` if its configuration names none.
@@ -68,6 +76,15 @@ fn user_in(configuration: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::host::scratch::Scratch;
+
+    #[test]
+    fn a_name_that_no_machine_can_have_is_shortened() {
+        let named = |name: &str, is_short| host_name(name, is_short)["hostname"].as_str().unwrap().to_owned();
+        assert_eq!(named("ip-10-0-0-1.ec2.internal", false), "ip-10-0-0-1.ec2.internal");
+        assert_eq!(named("ip-10-0-0-1.ec2.internal", true), "ip-10-0-0-1");
+        assert_eq!(named("ip-10-0-0-1.my_domain", false), "ip-10-0-0-1");
+        assert_eq!(named(&format!("ip-10-0-0-1.{}", "long.".repeat(20)), false), "ip-10-0-0-1");
+    }
 
     #[test]
     fn the_last_file_of_cloud_init_names_the_default_user() {

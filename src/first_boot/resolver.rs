@@ -10,7 +10,7 @@ use crate::{
     value::AbsPath,
 };
 
-const FILE: &str = "/etc/resolv.conf";
+pub(super) const FILE: &str = "/etc/resolv.conf";
 /// What networkd knows of all interfaces, as sd-network(3) reads it.
 const STATE: &str = "/run/systemd/netif/state";
 
