@@ -61,7 +61,8 @@ pub struct World {
     /// The stack's state; empty if it does not exist.
     pub state: &'static str,
     pub reason: &'static str,
-    pub is_protected: bool,
+    /// Whether it has termination protection, as CloudFormation says it: `true` or `false`.
+    pub protection: String,
     pub parameters: BTreeMap<String, String>,
     pub template: String,
     /// Whether it is behind a classic load balancer, without a listener.
@@ -139,7 +140,7 @@ impl Default for World {
             slots: vec![("Blue", BLUE.into()), ("Green", GREEN.into())],
             state: "",
             reason: "",
-            is_protected: false,
+            protection: "false".into(),
             parameters: BTreeMap::new(),
             template: String::new(),
             is_classic: false,

@@ -74,10 +74,10 @@ impl World {
                 Ok(String::new())
             }
             "UpdateTerminationProtection" => {
-                self.is_protected = call.get("EnableTerminationProtection") == "true";
+                call.get("EnableTerminationProtection").clone_into(&mut self.protection);
                 Ok(text("StackId", &self.id()))
             }
-            "DeleteStack" if self.is_protected => {
+            "DeleteStack" if self.protection == "true" => {
                 let name = self.name;
                 Err((
                     "ValidationError",
@@ -209,7 +209,7 @@ impl World {
             + &text("StackId", &self.id())
             + &text("StackStatus", self.state)
             + &text("StackStatusReason", self.reason)
-            + &text("EnableTerminationProtection", &self.is_protected.to_string())
+            + &text("EnableTerminationProtection", &self.protection)
             + &text("CreationTime", "2026-11-24T20:00:00Z")
             + &members("Parameters", "member", self.parameters.iter().map(parameter))
             + &members("Outputs", "member", self.outputs().into_iter().map(output));
