@@ -72,7 +72,8 @@ fn public_key(vm: &Vm) -> Result<String> {
     std::fs::read_to_string(file.with_extension("pub")).context("the public key")
 }
 
-fn boot(options: &[&str], key: &mut Option<String>) -> Result<Vm> {
+/// A booted machine that serves, and its disk.
+fn boot(options: &[&str], key: &mut Option<String>) -> Result<(Vm, Baked)> {
     let baked = Baked::new(&complete_tree(Release::default())?, options, partitioned_disk)?;
     let mut vm = Vm::new(VmOptions {
         disk: Some(baked.disk.clone()),
@@ -87,7 +88,7 @@ fn boot(options: &[&str], key: &mut Option<String>) -> Result<Vm> {
     vm.power_on()?;
     vm.wait_until_booted()?;
     vm.wait_until_serving()?;
-    Ok(vm)
+    Ok((vm, baked))
 }
 
 /// The files of a machine: what is known of each path.
@@ -114,19 +115,18 @@ fn files(vm: &Vm) -> Result<BTreeMap<String, BTreeSet<String>>> {
 #[test]
 fn a_machine_without_cloud_init_has_what_one_with_it_has() -> Result<()> {
     let mut key = None;
-    let agents = boot(&["--first-boot", "agent"], &mut key)?;
+    let (mut agents, _disk) = boot(&["--first-boot", "agent"], &mut key)?;
     let failed = agents.sh("systemctl --failed --plain --no-legend")?;
     ensure!(failed.is_empty(), "{failed}\n{}", agents.console());
     ensure!(agents.console().contains("-----BEGIN SSH HOST KEY FINGERPRINTS-----"), "{}", agents.console());
     ensure!(agents.exec(&["systemctl", "is-active", "cloud-init"])?.stdout.trim() == "inactive", "cloud-init ran");
     let (of_agent, states) = (files(&agents)?, states(&agents)?);
     let identity = agents.sh("cat /etc/ssh/ssh_host_ed25519_key.pub /etc/machine-id")?;
-    let mut agents = agents;
     agents.reboot()?;
     ensure!(agents.sh("cat /etc/ssh/ssh_host_ed25519_key.pub /etc/machine-id")? == identity, "another identity");
     drop(agents);
 
-    let stock = boot(&["--host-keys"], &mut key)?;
+    let (stock, _disk) = boot(&["--host-keys"], &mut key)?;
     let (of_stock, states_of_stock) = (files(&stock)?, self::states(&stock)?);
     for ((question, ours), stocks) in STATE.iter().zip(&states).zip(&states_of_stock) {
         ensure!(ours == stocks, "{question}\nwithout cloud-init:\n{ours}\nwith it:\n{stocks}");
