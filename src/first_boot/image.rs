@@ -40,9 +40,9 @@ const NETWORK_OF_CLOUD_INIT: [&str; 3] = [
     "/etc/netplan/50-cloud-init.yaml",
     "/etc/systemd/network/10-cloud-init-*.network",
 ];
-/// The groups of the default user of Amazon Linux, which has the group wheel.
+/// The groups of cloud-init's default user where the group wheel is that of administrators.
 const GROUPS_WITH_WHEEL: &[&str] = &["adm", "systemd-journal", "wheel"];
-/// The groups of the default user of Debian and Ubuntu.
+/// Its groups elsewhere.
 const GROUPS: &[&str] = &["adm", "audio", "cdrom", "dialout", "dip", "floppy", "netdev", "plugdev", "sudo", "video"];
 const FILES: [(&str, &str); 4] = [
     (
@@ -155,7 +155,7 @@ fn faults(host: &Host) -> Result<Vec<anyhow::Error>> {
         lacks("the image has sshd, but no ssh-keygen".into(), "declare the package openssh-client");
     }
     if !host.has_program(GROWPART) {
-        let hint = "declare its package: cloud-guest-utils on Debian and Ubuntu, cloud-utils-growpart on Amazon Linux";
+        let hint = "declare its package: cloud-guest-utils or cloud-utils-growpart";
         lacks(format!("the image has no {GROWPART}, which grows the root partition"), hint);
     }
     let known = ["ext4", "xfs", "btrfs"];
@@ -214,7 +214,7 @@ fn make_user(system: &System, name: &str, tell: &dyn Fn(&str)) -> Result<()> {
         if root.status(&"/etc/sudoers.d".into())?.is_some() {
             put(root, &SUDOERS.into(), 0o440, &format!("{name} ALL=(ALL) NOPASSWD:ALL\n"), tell)?;
         }
-        let usual = if accounts.group("wheel").is_some() { GROUPS_WITH_WHEEL } else { GROUPS };
+        let usual = if login::has_wheel(&system.host)? { GROUPS_WITH_WHEEL } else { GROUPS };
         let groups: Vec<&str> = usual.iter().copied().filter(|group| accounts.group(group).is_some()).collect();
         let mut declaration =
             Table::from_iter([("name".to_owned(), name.into()), ("groups".to_owned(), groups.into())]);

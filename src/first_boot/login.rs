@@ -6,7 +6,7 @@ use toml::Table;
 
 use super::ensure;
 use crate::{
-    host::root::Root,
+    host::{Host, root::Root},
     resource::{host::HostSettings, user::User},
     system::System,
 };
@@ -34,13 +34,19 @@ pub(super) fn authorize(system: &System, user: &str, tell: &dyn Fn(&str)) -> Res
     ensure::<User>(system, declaration, tell)
 }
 
-/// Gives the machine the name of the metadata service: on Debian and Ubuntu its first part, as cloud-init does; elsewhere
-/// only if no machine can have the whole name, which may contain any domain of the DHCP options.
+/// Returns whether the group wheel is that of administrators. There, cloud-init's user has other groups, and its host names
+/// have their domain.
+pub(super) fn has_wheel(host: &Host) -> Result<bool> {
+    Ok(host.accounts()?.group("wheel").is_some())
+}
+
+/// Gives the machine the name of the metadata service as cloud-init does: its first part, or with the group wheel the whole
+/// name. That may contain any domain of the DHCP options; if no machine can have it, the first part stands for it.
 pub(super) fn name(system: &System, tell: &dyn Fn(&str)) -> Result<()> {
     let names = system.aws.metadata(&system.host, HOSTNAME).context("reading the host name")?.unwrap_or_default();
     // With several domains in the DHCP options there are several names.
     let Some(name) = names.split_whitespace().next() else { return Ok(()) };
-    let is_short = system.host.fact("family").is_ok_and(|family| family == "debian");
+    let is_short = !has_wheel(&system.host)?;
     ensure::<HostSettings>(system, host_name(name, is_short), tell)
 }
 
