@@ -18,6 +18,7 @@ const MAY_DIFFER: &[(&str, &str)] = &[
     ),
     ("/etc/systemd/system/(.*/)?glovo-bootstrap-(set-up|user-data).service", "our units"),
     ("/etc/systemd/system/network-online.target.wants", "our unit is in it"),
+    ("/etc/systemd/system/systemd-networkd-wait-online.service", "masked: our unit is in its place"),
     ("/etc/systemd/network/zz-glovo-bootstrap-.*", "DHCP by networkd"),
     (
         "/etc/systemd/system/(dbus-org.freedesktop.network1|.*wants/systemd-networkd|.*wants/systemd-network-generator).*",
