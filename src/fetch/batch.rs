@@ -253,11 +253,11 @@ pub fn prepare_directory(host: &Host, directory: &AbsPath) -> Result<()> {
 ///
 /// All directories are made first. So a file and a directory of the same name fail before any download.
 fn make_ready(host: &Host, orders: &[Order], umask: u32) -> Vec<Result<()>> {
-    let mut made = BTreeSet::new();
+    let mut known = BTreeSet::new();
     let make = |order: &Order| match order.destination.parent() {
-        Some(directory) if !made.contains(&directory) => {
+        Some(directory) if !known.contains(&directory) => {
             make_way(host, &directory, umask)?;
-            _ = made.insert(directory);
+            _ = known.insert(directory);
             Ok(())
         }
         _ => Ok(()),
