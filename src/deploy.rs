@@ -287,20 +287,35 @@ impl Deploy {
         }
         match self.propose(&prepared)? {
             Some(changes) => self.make(&mut prepared, &changes)?,
-            None if promoted.is_none() => return self.protect_as_wanted(&prepared),
+            None if promoted.is_none() => {
+                self.protect_as_wanted(&prepared)?;
+                return self.prove_again();
+            }
             // The slot is ready, but does not receive all traffic yet.
             None => ensure!(self.ask("move the traffic?")?, Fault::new("cancelled; nothing was changed")),
         }
-        self.protect(&prepared)?;
         let again = format!("to look again: {}", self.command("status"));
-        let Some(slot) = promoted else {
+        let proven = if let Some(slot) = promoted {
+            self.system.aws.be_patient();
+            self.roll_out(&Slots::get(self)?, slot, None)?;
+            let ways = format!("{again}; to roll back: {}", self.command("rollback"));
+            self.prove().map_err(|error| unproven(error, "the new build receives 100 % of the traffic", &ways))
+        } else {
             let proven = self.await_serving().and_then(|()| self.prove()).and_then(|()| self.command_at_public());
-            return proven.map_err(|error| unproven(error, "the stack is complete", &again));
+            proven.map_err(|error| unproven(error, "the stack is complete", &again))
         };
-        self.system.aws.be_patient();
-        self.roll_out(&Slots::get(self)?, slot, None)?;
-        let ways = format!("{again}; to roll back: {}", self.command("rollback"));
-        self.prove().map_err(|error| unproven(error, "the new build receives 100 % of the traffic", &ways))
+        // Users come first: whoever may not protect a stack may deploy to it.
+        let protected = self.protect(&prepared);
+        proven.and(protected)
+    }
+
+    /// Has the application and the command of the settings answer once more: the deploy that made the changes may have ended
+    /// before they did.
+    fn prove_again(&self) -> Result<()> {
+        if self.settings.probe()?.is_none() && self.settings.probe_command()?.is_none() {
+            return Ok(());
+        }
+        self.prove().and_then(|()| self.command_at_public())
     }
 
     /// Asks, executes the changes, and waits for CloudFormation.

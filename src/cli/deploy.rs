@@ -44,6 +44,9 @@ pub struct DeployArguments {
     /// Move all traffic at once, however few machines the previous build has.
     #[arg(long)]
     pub now: bool,
+    /// Do not ask the previous build before it receives traffic again.
+    #[arg(long)]
+    pub no_probe: bool,
     /// Directory for the template and the user-data.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub output_dir: PathBuf,
@@ -144,6 +147,7 @@ impl DeployVerb {
             Self::Rollback => &[
                 "build",
                 "now",
+                "no_probe",
                 "yes",
                 "poll",
                 "pause",

@@ -109,7 +109,10 @@ fn execute_verb(arguments: cli::DeployArguments) -> Result<u8> {
                 DeployVerb::UpdateStack => deploy.execute(false).map(|()| 0),
                 DeployVerb::Plan => deploy.plan().map(|()| 0),
                 DeployVerb::Status => deploy.status(),
-                DeployVerb::Rollback => deploy.roll_back(arguments.build, arguments.now).map(|()| 0),
+                DeployVerb::Rollback => {
+                    let asks = !arguments.now && !arguments.no_probe;
+                    deploy.roll_back(arguments.build, arguments.now, asks).map(|()| 0)
+                }
                 DeployVerb::Release => deploy.release().map(|()| 0),
                 _ => render(&deploy, &arguments.output_dir).map(|()| 0),
             }

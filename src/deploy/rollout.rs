@@ -107,16 +107,10 @@ impl Deploy {
     fn move_traffic(&self, slots: &Slots, slot: Slot, share: &mut u32) -> Result<Health> {
         // Users that the slot has already do not wait until sick machines are healthy.
         let present = if *share > 0 { self.group(slots, slot)?.desired } else { 0 };
-        let wanted = self.grow(slots, slot)?.desired;
+        let mut wanted = self.grow(slots, slot)?.desired;
         let mut health = self.await_health(slots, slot, present, wanted)?;
         if let (Health::Well, 0) = (&health, *share) {
-            health = self.await_alarms(slots, slot)?.map_or(Health::Well, Health::Sick);
-        }
-        if let (Health::Well, 0) = (&health, *share) {
-            health = self.probe_idle(slots, slot, wanted)?;
-        }
-        if let (Health::Well, 0) = (&health, *share) {
-            health = self.command_at_idle(slots, slot)?;
+            health = self.ask_idle(slots, slot, &mut wanted)?;
         }
         if let Health::Sick(_) = health {
             return Ok(health);
@@ -144,6 +138,26 @@ impl Deploy {
             Health::Well => self.probe_public(slots, slot, wanted),
             sick @ Health::Sick(_) => Ok(sick),
         }
+    }
+
+    /// Has a slot without traffic show that it may receive some: by its alarms, its application, and a command. `wanted` is the
+    /// number of machines that it needs.
+    fn ask_idle(&self, slots: &Slots, slot: Slot, wanted: &mut u32) -> Result<Health> {
+        let alarms = || Ok(self.await_alarms(slots, slot)?.map_or(Health::Well, Health::Sick));
+        let mut health = alarms()?;
+        if let Health::Well = health {
+            health = self.probe_idle(slots, slot, *wanted)?;
+        }
+        if matches!(health, Health::Sick(_)) || self.settings.probe_command()?.is_none() {
+            return Ok(health);
+        }
+        health = self.command_at_idle(slots, slot)?;
+        // It may have run for minutes: machines may be gone, and the other slot may have grown.
+        if let Health::Well = health {
+            *wanted = self.grow(slots, slot)?.desired;
+            health = self.await_health(slots, slot, 0, *wanted)?;
+        }
+        if let Health::Well = health { alarms() } else { Ok(health) }
     }
 
     /// Lets both slots shrink again, the other one after some time, and updates the parameters.

@@ -101,6 +101,33 @@ fn ctrl_c_ends_the_command_and_says_where_users_are() {
 }
 
 #[test]
+fn machines_that_get_sick_during_the_command_receive_no_traffic() {
+    let (here, reached) = channel();
+    let (go, gone) = channel::<()>();
+    let (here, gone) = (Mutex::new(here), Mutex::new(gone));
+    let server = Server::start(move |_| {
+        let _ = here.lock().unwrap().send(());
+        let _ = gone.lock().unwrap().recv();
+        Reply::ok("")
+    });
+    let script = "host=${GLOVO_BOOTSTRAP_PROBE_URL#http://}\nexec 3<> /dev/tcp/${host%:*}/${host#*:}\n\
+                  printf 'GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n' >&3\nread -r line <&3\n";
+    let operator = with_script(&server.url("/"), script);
+    let update = ["update-stack", "--yes", "--pause", "0s", "--health-timeout", "100ms"];
+    let command = ["--probe-command", "bash check.sh"];
+    let running = operator.start(&[&update[..], &command].concat(), &[("BUILD_NUMBER", "2")]);
+    reached.recv_timeout(Duration::from_mins(1)).expect("the command runs");
+    operator.health("Green", [vec!["unhealthy"]]);
+    drop(go);
+    let _ = running
+        .finish()
+        .expect(1)
+        .says("the probe command passed in")
+        .says("the new build does not take over: all traffic is on blue (build 1)");
+    assert!(shares(&operator.calls()).is_empty());
+}
+
+#[test]
 fn a_first_build_and_one_group_are_checked_at_the_public_url() {
     for (operator, strategy) in [(Operator::new(), "blue-green"), (Operator::compatible(), "compatible")] {
         operator.world(|world| URL.clone_into(&mut world.url));
@@ -115,6 +142,11 @@ fn a_first_build_and_one_group_are_checked_at_the_public_url() {
             .says("error: the probe command sh check.sh 'a b' failed with exit code 1")
             .says("| http://app.example.com,\n");
         assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "ExecuteChangeSet"], "{strategy}");
+        // The same command again is no way around it.
+        let _ = operator
+            .deploy(&[&create, &RUNS_CHECK[..]].concat(), &[("BUILD_NUMBER", "1")])
+            .expect(1)
+            .says("error: the probe command sh check.sh 'a b' failed with exit code 1");
     }
 }
 

@@ -212,17 +212,20 @@ fn a_rollback_asks_the_previous_build_first() {
         .expect(1)
         .says("error: blue (build 1) does not answer as it should; no traffic was moved")
         .says("answers with status 503, not 200, after 100 ms")
-        .says("hint: to return the traffic in spite of that: glovo-bootstrap deploy rollback --now --build 1");
-    assert!(changes(&operator.calls()).is_empty());
+        .says("hint: to return the traffic in spite of that: glovo-bootstrap deploy rollback --no-probe --build 1");
+    // It would have shrunk, and will again.
+    assert_eq!(changes(&operator.calls()), ["DeleteScheduledAction", "PutScheduledUpdateGroupAction"]);
     application.answers.lock().unwrap().idle = BUILD_1;
     let told = back(&[]).expect(0);
     let at = |words: &str| told.stdout.find(words).unwrap_or_else(|| panic!("missing: {words}\n{}", told.stdout));
     assert!(at("blue (build 1): http") < at("all traffic is on blue"), "{}", told.stdout);
     let asked = application.asked();
     assert!(asked.last().unwrap().probe.ends_with("-blue"), "{asked:?}");
-    // Without a wait for it, where each second counts.
+    // Without a wait for it, where each second counts, or where that build never knew the path.
     application.answers.lock().unwrap().idle = (503, "");
     let _ = back(&["--now", "--build", "2"]).expect(0);
+    let _ = back(&["--no-probe", "--build", "1"]).expect(0);
+    let _ = back(&["--no-probe", "--build", "2"]).expect(0);
     // A stack whose builds were never asked has no key that leads to a slot.
     operator.world(|world| _ = world.parameters.insert("ProbeKey".into(), String::new()));
     let _ = back(&["--build", "1"]).expect(0);

@@ -24,29 +24,29 @@ pub(super) struct WayBack {
 
 impl Deploy {
     /// Moves all traffic back to the other slot, then updates its machines and the parameters. With `now`, all traffic moves
-    /// at once, however few machines the slot has; with a listener this takes four calls.
+    /// at once, however few machines the slot has; with a listener this takes four calls. `asks` has the application of the
+    /// previous build answer first, if it has no traffic.
     ///
     /// # Errors
     /// If no slot holds a previous build, or if none of its machines is healthy.
-    pub fn roll_back(&self, build: Option<u64>, now: bool) -> Result<()> {
+    pub fn roll_back(&self, build: Option<u64>, now: bool, asks: bool) -> Result<()> {
         let slots = Slots::get(self)?.without_empty();
         let slot = slots.way_back(build)?;
         let back = slots.described(slot);
-        // Where each second counts, the builds of the machines are not asked for.
-        let healthy =
-            if now { fleet::healthy(&slots.targets(&self.system, slot)?) } else { self.count_healthy(&slots, slot)? };
-        ensure!(
-            healthy > 0,
-            Fault::new(format!("no machine of {back} is healthy; no traffic was moved")).hint(format!(
-                "deploy the previous content under the next build number: {}",
-                self.command("update-stack")
-            ))
-        );
+        let mut healthy = self.healthy_for_way_back(&slots, slot, now)?;
         let held = if now { 0 } else { self.shape().shares(&self.system, &slots)?[slot.index()] };
-        if !now && held == 0 {
-            self.check_way_back(&slots, slot, healthy)?;
+        let would_shrink = self.keep_whole(&slots, slot);
+        if asks && held == 0 && self.settings.probe()?.is_some() {
+            // Meanwhile machines may go.
+            let asked = self.ask_previous(&slots, slot, healthy);
+            healthy = asked.and_then(|()| self.healthy_for_way_back(&slots, slot, now)).inspect_err(|_| {
+                if would_shrink {
+                    self.system.aws.be_brief();
+                    let restored = || self.shrink_later(&slots, slot, self.keep_time());
+                    _ = self.system.host.stop.interrupt.aside(restored);
+                }
+            })?;
         }
-        self.keep_whole(&slots, slot);
         self.system.aws.be_patient();
         let mut way = WayBack { held, healthy, now };
         let returned = self.return_traffic(&slots, slot, &mut way);
@@ -69,16 +69,35 @@ impl Deploy {
         Ok(())
     }
 
+    /// Returns the number of a slot's healthy machines, before it receives the traffic again.
+    ///
+    /// # Errors
+    /// If there is none.
+    fn healthy_for_way_back(&self, slots: &Slots, slot: Slot, now: bool) -> Result<usize> {
+        // Where each second counts, the builds of the machines are not asked for.
+        let healthy =
+            if now { fleet::healthy(&slots.targets(&self.system, slot)?) } else { self.count_healthy(slots, slot)? };
+        let back = slots.described(slot);
+        ensure!(
+            healthy > 0,
+            Fault::new(format!("no machine of {back} is healthy; no traffic was moved")).hint(format!(
+                "deploy the previous content under the next build number: {}",
+                self.command("update-stack")
+            ))
+        );
+        Ok(healthy)
+    }
+
     /// Fails if the application of a previous build does not answer as it should. It has had no traffic for some time.
-    fn check_way_back(&self, slots: &Slots, slot: Slot, healthy: usize) -> Result<()> {
+    fn ask_previous(&self, slots: &Slots, slot: Slot, healthy: usize) -> Result<()> {
+        let (back, build) = (slots.described(slot), slots.parameter(slot, SlotParameter::Build));
+        let unasked = self.command(&format!("rollback --no-probe --build {build}"));
+        self.say(&format!("{back} is asked first; to go back without that: {unasked}"));
         let answers = u32::try_from(healthy).unwrap_or(u32::MAX);
         let Health::Sick(fault) = self.probe_previous(slots, slot, answers)? else { return Ok(()) };
-        let build = slots.parameter(slot, SlotParameter::Build);
-        let at_once = self.command(&format!("rollback --now --build {build}"));
-        let message = format!("{} does not answer as it should; no traffic was moved", slots.described(slot));
-        Err(Fault::new(message)
+        Err(Fault::new(format!("{back} does not answer as it should; no traffic was moved"))
             .caused_by(fault)
-            .hint(format!("to return the traffic in spite of that: {at_once}"))
+            .hint(format!("to return the traffic in spite of that: {unasked}"))
             .into())
     }
 

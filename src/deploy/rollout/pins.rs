@@ -57,7 +57,7 @@ impl Deploy {
     /// Returns how long a pin lasts: until all shares are moved and watched, or all traffic is back.
     fn pin_time(&self) -> Duration {
         let shares = u32::try_from(self.shares().len()).unwrap_or(u32::MAX);
-        PIN_TIME + self.pause() * shares + self.watch_time() + self.health_timeout() * 2
+        PIN_TIME + self.command_time() + self.pause() * shares + self.watch_time() + self.health_timeout() * 2
     }
 
     /// Has a group keep at least this many machines; the action that ends this comes first.
@@ -130,13 +130,12 @@ impl Deploy {
     }
 
     /// Cancels the action that would shrink a slot, before it receives traffic again. Users need that traffic: if Auto Scaling
-    /// does not answer at once, the pin that follows repeats the call.
-    pub(super) fn keep_whole(&self, slots: &Slots, slot: Slot) {
+    /// does not answer at once, the pin that follows repeats the call. Returns whether there was one.
+    pub(super) fn keep_whole(&self, slots: &Slots, slot: Slot) -> bool {
         let group = |stack: &Stack| stack.outputs.get(&self.layout().output(slot, SlotOutput::Group)).cloned();
-        if let Some(group) = slots.stack(slot).and_then(group) {
-            self.system.aws.be_brief();
-            _ = fleet::unschedule(&self.system, &group);
-        }
+        let Some(group) = slots.stack(slot).and_then(group) else { return false };
+        self.system.aws.be_brief();
+        fleet::unschedule(&self.system, &group).unwrap_or(false)
     }
 
     /// Ends what a deploy has pinned: a slot with traffic may shrink to its declared size, and the other one shrinks.

@@ -58,10 +58,15 @@ impl Deploy {
         }
     }
 
+    /// Returns how long the command may run.
+    pub(super) fn command_time(&self) -> Duration {
+        self.settings.probe_time.map_or(DEFAULT_TIME, |time| time.0)
+    }
+
     /// Runs the command once. Only an exit code of 0 is a success.
     fn run_probe_command(&self, stack: &Stack, slots: &Slots, slot: Slot, to: [&str; 2]) -> Result<Health> {
         let Some(words) = self.settings.probe_command()? else { return Ok(Health::Well) };
-        let limit = self.settings.probe_time.map_or(DEFAULT_TIME, |time| time.0);
+        let limit = self.command_time();
         let shown = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
         let here = slots.described(slot);
         self.say(&format!("{here}: running the probe command {shown}, for at most {}", spoken(limit)));
