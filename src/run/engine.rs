@@ -249,7 +249,7 @@ impl<'a> Run<'a> {
             }
             first
         });
-        self.system.end_ahead()?;
+        let (exit_code, failed) = self.end_ahead_of(index, step, (exit_code, failed));
         let (exit_code, failed) =
             if failed || !step.reboot { (exit_code, failed) } else { self.reboot_if_required(index, step) };
         let report = &mut self.report.steps[index];

@@ -88,15 +88,28 @@ impl System {
             return Ok(false);
         }
         staged.publish_into(&mut ahead.names)?;
-        if ahead.staged.is_empty() {
-            ahead.names.flush()?;
-        }
+        drop(ahead);
+        self.flush_ahead()?;
         Ok(true)
     }
 
-    /// Makes the names of the published files durable, and removes those that were written in vain.
+    /// Makes the names of the published files durable, unless more are to be published.
+    ///
+    /// # Errors
+    /// If a directory cannot be flushed. The next call flushes it again.
+    pub fn flush_ahead(&self) -> Result<()> {
+        let mut ahead = self.ahead.borrow_mut();
+        if ahead.staged.is_empty() { ahead.names.flush() } else { Ok(()) }
+    }
+
+    /// Makes the names of the published files durable, and removes the files that were written in vain.
+    ///
+    /// # Errors
+    /// If a directory cannot be flushed. The next call flushes it again.
     pub fn end_ahead(&self) -> Result<()> {
-        let mut ahead = self.ahead.take();
+        let mut ahead = self.ahead.borrow_mut();
+        ahead.staged.clear();
+        ahead.seen.clear();
         ahead.names.flush()
     }
 }

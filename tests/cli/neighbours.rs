@@ -129,6 +129,63 @@ fn names_that_cannot_be_made_durable_are_an_error() {
     let _ = neighbours.sandbox.run(&["run", "--steps", &manifest]).expect(0);
 }
 
+/// Runs files in two directories, the last one with a retry. One flush of a directory fails.
+///
+/// Returns the result and the flushes of the directories.
+fn run_with_a_failing_flush(which: &str) -> (Neighbours, Finished, Vec<String>) {
+    let neighbours = Neighbours::new(2);
+    let (one, other, trace) =
+        (neighbours.sandbox.at("in"), neighbours.sandbox.at("other"), neighbours.sandbox.at("trace"));
+    fs::create_dir(&other).unwrap();
+    let last = file(&format!("{other}/last"), "new") + "retries = 1\n";
+    let manifest = neighbours.sandbox.manifest(&(neighbours.resources("new") + &last));
+    let options = format!("-o {trace} -P {one} -P {other} -e trace=fsync -e inject=fsync:error=EIO{which}");
+    let finished = run_traced(&neighbours.sandbox, &options, &manifest);
+    let calls = fs::read_to_string(trace).unwrap().lines().map(str::to_owned).collect();
+    (neighbours, finished, calls)
+}
+
+#[test]
+fn a_retry_flushes_the_names_that_are_not_durable() {
+    let (_, finished, calls) = run_with_a_failing_flush(":when=1");
+    let _ = finished.expect(0);
+    let directory = |call: &String| call.split(['<', '>']).nth(1).map(str::to_owned);
+    let failed: Vec<_> = calls.iter().filter(|call| call.contains("EIO")).collect();
+    let passed: Vec<_> = calls.iter().filter(|call| call.ends_with("= 0")).filter_map(directory).collect();
+    // The other directory is flushed at once, and the failed one by the retry.
+    assert_eq!((failed.len(), passed.len()), (1, 2), "{calls:#?}");
+    assert_ne!(passed[0], passed[1], "{calls:#?}");
+    assert_eq!(directory(failed[0]).as_ref(), passed.last(), "{calls:#?}");
+}
+
+#[test]
+fn a_retry_fails_while_names_are_not_durable() {
+    let (neighbours, finished, calls) = run_with_a_failing_flush("");
+    let _ = finished.expect(1).says("making earlier files of the step durable").says("flushing the directory of");
+    // The first try, the retry, and the end of the step.
+    assert_eq!(count(&calls, "fsync"), 6, "{calls:#?}");
+    let report = neighbours.sandbox.report();
+    assert_eq!(report["steps"][0]["resources"][2]["outcome"], "failed", "{report:#}");
+}
+
+#[test]
+fn a_flush_that_fails_at_the_end_hides_no_failure() {
+    let neighbours = Neighbours::new(2);
+    fs::create_dir(neighbours.path(1)).unwrap();
+    let third = file(&neighbours.sandbox.at("in/2"), "third");
+    let manifest = neighbours.sandbox.manifest(&(neighbours.resources("new") + &third));
+    let inject = format!("-o /dev/null -P {} -e inject=fsync:error=EIO", neighbours.sandbox.at("in"));
+    let finished = run_traced(&neighbours.sandbox, &inject, &manifest).expect(1);
+    let _ = finished.says("is a directory, not a file").says("flushing the directory of");
+    let report = neighbours.sandbox.report();
+    assert_eq!((&report["outcome"], &report["steps"][0]["outcome"]), (&"failed".into(), &"failed".into()));
+    let resources = report["steps"][0]["resources"].as_array().unwrap();
+    let outcomes: Vec<_> = resources.iter().map(|one| (&one["resource"], &one["outcome"])).collect();
+    assert_eq!(outcomes.len(), 3, "{report:#}");
+    assert_eq!((outcomes[1].1, outcomes[2].1), (&"failed".into(), &"failed".into()), "{report:#}");
+    assert_eq!(outcomes[2].0, "names of files");
+}
+
 #[test]
 fn without_room_for_all_each_is_written_alone() {
     let neighbours = Neighbours::new(10);

@@ -80,8 +80,8 @@ impl Root {
     pub fn stage_labelled(&self, path: &AbsPath, ownership: Ownership, label: impl Into<LabelFor>) -> Result<Staged> {
         check_name(path.leaf())?;
         let parent = self.place_to_write(path, Some(ownership.uid))?;
-        // The name is not random. Only the holder of the machine's lock writes, and the next run replaces the file of a
-        // killed run.
+        // The name is not random. Only the holder of the machine's lock writes, and its next write of the path replaces
+        // the file of a killed run.
         let name = hidden_name(path.leaf(), TEMPORARY_SUFFIX);
         let bits = Bits::from_bits_truncate(0o600);
         let made = parent.act(|fd| loop_until_free(fd, &name, || openat(fd, name.as_str(), NEW_FILE, bits)));
@@ -363,12 +363,21 @@ impl UnflushedNames {
         Ok(())
     }
 
-    /// Makes the names durable.
+    /// Makes the names durable. Flushes each directory, also after an error, and keeps those that fail for the next call.
+    ///
+    /// # Errors
+    /// The first error.
     pub fn flush(&mut self) -> Result<()> {
-        for (directory, path) in std::mem::take(&mut self.0).into_values() {
-            directory.flush().with_context(|| format!("flushing the directory of {path}"))?;
-        }
-        Ok(())
+        let mut result = Ok(());
+        self.0.retain(|_, (directory, path)| {
+            let flushed = directory.flush().with_context(|| format!("flushing the directory of {path}"));
+            let is_unflushed = flushed.is_err();
+            if result.is_ok() {
+                result = flushed;
+            }
+            is_unflushed
+        });
+        result
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::ptr;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use super::Run;
-use crate::{manifest::Declared, resource::file::File, system::ahead::MAX_AHEAD};
+use super::{Run, Step};
+use crate::{error, manifest::Declared, resource::file::File, system::ahead::MAX_AHEAD};
+
+/// The name of its end in the report.
+const TITLE: &str = "names of files";
 
 impl Run<'_> {
     /// Writes a plain file ahead, together with those that follow it in its step. Called before its change is made.
@@ -26,7 +29,22 @@ impl Run<'_> {
     }
 
     /// Makes the names of the files before a resource durable, unless it is one more of them.
+    ///
+    /// # Errors
+    /// If that fails. The resource then waits for it, so a retry of the resource tries it again.
     pub(super) fn end_ahead_before(&self, declared: &Declared) -> Result<()> {
-        if declared.resource.plain_file(self.system).is_some() { Ok(()) } else { self.system.end_ahead() }
+        let is_plain = declared.resource.plain_file(self.system).is_some();
+        let ended = if is_plain { self.system.flush_ahead() } else { self.system.end_ahead() };
+        ended.context("making earlier files of the step durable")
+    }
+
+    /// Ends the look ahead of a step. Takes and returns the step's exit code and whether it failed.
+    pub(super) fn end_ahead_of(&mut self, index: usize, step: &Step, (code, failed): (u8, bool)) -> (u8, bool) {
+        let ended = self.system.end_ahead().context("making files of the step durable");
+        let Err(error) = ended else { return (code, failed) };
+        let report = self.end_fails(TITLE, step, &error, !failed);
+        self.report.steps[index].resources.push(report);
+        // The first failure decides.
+        (if failed { code } else { error::exit_code(&error) }, true)
     }
 }

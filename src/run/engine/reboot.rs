@@ -29,12 +29,8 @@ impl Run<'_> {
         let mut code = 0;
         if let Err(error) = result {
             code = error::exit_code(&error);
-            report.outcome = Outcome::Failed;
-            let why = ErrorReport::new(&error);
-            let message = RunMessage { resource: Some(TITLE.into()), error: Some(why.clone()), ..Default::default() };
-            supervisor::tell(&message);
-            report.error = Some(why);
-            self.observer.borrow_mut().failure(TITLE, &format!("step {}", step.name), &error, false);
+            let failed = self.end_fails(TITLE, step, &error, true);
+            report = ResourceReport { changes: report.changes, warnings: report.warnings, ..failed };
         }
         for change in &report.changes {
             self.observer.borrow_mut().change(TITLE, change);
@@ -46,6 +42,18 @@ impl Run<'_> {
             self.report.steps[index].resources.push(report);
         }
         (code, code != 0)
+    }
+
+    /// Shows that a part of a step's end has failed, and tells the supervisor if that is the step's `first` failure.
+    /// Returns its report.
+    pub(super) fn end_fails(&self, title: &str, step: &Step, error: &anyhow::Error, first: bool) -> ResourceReport {
+        let why = ErrorReport::new(error);
+        if first {
+            let message = RunMessage { resource: Some(title.into()), error: Some(why.clone()), ..Default::default() };
+            supervisor::tell(&message);
+        }
+        self.observer.borrow_mut().failure(title, &format!("step {}", step.name), error, false);
+        ResourceReport { resource: title.into(), outcome: Outcome::Failed, error: Some(why), ..Default::default() }
     }
 
     fn look_for_reasons(&mut self, index: usize, step: &Step, report: &mut ResourceReport) -> Result<()> {
