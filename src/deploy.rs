@@ -304,7 +304,7 @@ impl Deploy {
             let proven = self.await_serving().and_then(|()| self.prove()).and_then(|()| self.command_at_public());
             proven.map_err(|error| unproven(error, "the stack is complete", &again))
         };
-        // Users come first: whoever may not protect a stack may deploy to it.
+        // Users come first: an operator who may not protect a stack may deploy to it.
         let protected = self.protect(&prepared);
         proven.and(protected)
     }
