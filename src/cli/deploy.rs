@@ -38,6 +38,18 @@ pub struct DeployArguments {
     /// Time between two questions to AWS.
     #[arg(long, value_name = "TIME", default_value = "3s")]
     pub poll: Span,
+    #[command(flatten)]
+    pub way_back: RollbackArguments,
+    /// Directory for the template and the user-data.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub output_dir: PathBuf,
+    #[command(flatten)]
+    pub settings: DeploySettings,
+}
+
+/// How `rollback` returns the traffic.
+#[derive(Debug, Args)]
+pub struct RollbackArguments {
     /// Build to return to: one of the two that `status` shows, by its `BUILD_NUMBER`. Default: the older one.
     #[arg(long, value_name = "N")]
     pub build: Option<u64>,
@@ -47,11 +59,6 @@ pub struct DeployArguments {
     /// Do not ask the previous build before it receives traffic again.
     #[arg(long)]
     pub no_probe: bool,
-    /// Directory for the template and the user-data.
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub output_dir: PathBuf,
-    #[command(flatten)]
-    pub settings: DeploySettings,
 }
 
 /// What to do with a stack.

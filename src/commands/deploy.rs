@@ -110,8 +110,8 @@ fn execute_verb(arguments: cli::DeployArguments) -> Result<u8> {
                 DeployVerb::Plan => deploy.plan().map(|()| 0),
                 DeployVerb::Status => deploy.status(),
                 DeployVerb::Rollback => {
-                    let asks = !arguments.now && !arguments.no_probe;
-                    deploy.roll_back(arguments.build, arguments.now, asks).map(|()| 0)
+                    let way = &arguments.way_back;
+                    deploy.roll_back(way.build, way.now, !way.now && !way.no_probe).map(|()| 0)
                 }
                 DeployVerb::Release => deploy.release().map(|()| 0),
                 _ => render(&deploy, &arguments.output_dir).map(|()| 0),
