@@ -28,7 +28,7 @@ use crate::{
         Host,
         root::{FileType, Ownership, Staged},
     },
-    net::{retry::Failure, worker::RunningWork},
+    net::{retry::Failure, worker::Task},
     stop::TICK,
     value::{AbsPath, Sha256},
 };
@@ -94,7 +94,7 @@ struct RunningOrder {
     index: usize,
     began: Instant,
     progress: Arc<DownloadProgress>,
-    _work: RunningWork,
+    _task: Task<()>,
 }
 
 /// The result of the background task.
@@ -211,11 +211,12 @@ impl Fetcher {
         let (engine, pull, known) = (self.engine.clone(), self.pull(order), progress.clone());
         let spool = Arc::new(Mutex::new(spool));
         let download = Box::pin(async move { transfer::run(engine, &pull, spool, known).await });
-        let work = self.worker.begin(async move {
+        let task = self.worker.start(async move {
             // The receiver is gone if no caller waits for the result.
             _ = sender.send((index, download.await.map_err(Failure::into_fault)));
+            Ok::<(), Fault>(())
         })?;
-        Ok(RunningOrder { index, began: Instant::now(), progress, _work: work })
+        Ok(RunningOrder { index, began: Instant::now(), progress, _task: task })
     }
 
     fn carry(&self, host: &Host, index: usize, path: &AbsPath, order: &Order, usual: Ownership) -> Result<Delivery> {

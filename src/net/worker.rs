@@ -4,19 +4,14 @@ use std::{
     cell::OnceCell,
     error::Error,
     fmt,
-    future::{Future, poll_fn},
+    future::Future,
     io,
-    pin::Pin,
     sync::mpsc::{self, RecvTimeoutError},
-    task::Poll,
     thread::JoinHandle,
 };
 
 use anyhow::{Context, Result};
-use tokio::{
-    runtime,
-    sync::{mpsc::UnboundedSender, mpsc::unbounded_channel, oneshot},
-};
+use tokio::{runtime, sync::oneshot, task::AbortHandle};
 
 use crate::{
     error::Fault,
@@ -43,27 +38,13 @@ impl Worker {
         let (sender, result) = mpsc::channel();
         // The receiver is gone if no caller waits for the result.
         let work = async move { _ = sender.send(work.await.map_err(Into::into)) };
-        Ok(Task { result, work: self.begin(work)? })
-    }
-
-    /// Starts work in the background that hands its result over itself.
-    ///
-    /// # Errors
-    /// If the system has no thread left.
-    pub(crate) fn begin(&self, work: impl Future<Output = ()> + Send + 'static) -> Result<RunningWork> {
-        let (owner, mut abandoned) = oneshot::channel();
-        let mut work = Box::pin(work);
-        self.thread()?.hand_over(poll_fn(move |context| match Pin::new(&mut abandoned).poll(context) {
-            Poll::Ready(_) => Poll::Ready(()),
-            Poll::Pending => work.as_mut().poll(context),
-        }));
-        Ok(RunningWork(owner))
+        Ok(Task { result, abort: self.thread()?.runtime.spawn(work).abort_handle() })
     }
 
     /// Starts work in the background that saves later work time. Without a thread left, it is not done.
     pub(crate) fn prepare(&self, work: impl FnOnce() + Send + 'static) {
         if let Ok(thread) = self.thread() {
-            thread.hand_over(async move { work() });
+            drop(thread.runtime.spawn(async move { work() }));
         }
     }
 
@@ -90,14 +71,14 @@ impl Worker {
 
 /// The thread. When dropped, it ends at once and abandons its tasks.
 struct RuntimeThread {
-    /// The tasks to start. Many that are sent at once wake the thread once.
-    queue: Option<UnboundedSender<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+    runtime: runtime::Handle,
+    stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for RuntimeThread {
     fn drop(&mut self) {
-        drop(self.queue.take());
+        drop(self.stop.take());
         // Waits until the abandoned tasks have cleaned up, because the process may end next.
         if let Some(thread) = self.thread.take() {
             _ = thread.join();
@@ -111,23 +92,15 @@ impl RuntimeThread {
             .enable_all()
             .build()
             .context("starting the runtime of the downloads")?;
-        let (queue, mut tasks) = unbounded_channel();
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel();
         let run = move || {
-            runtime.block_on(async {
-                while let Some(task) = tasks.recv().await {
-                    drop(tokio::spawn(task));
-                }
-            });
+            _ = runtime.block_on(stopped);
             // This does not wait for the lookup of a name.
             runtime.shutdown_background();
         };
         let thread = spawn("downloads", run).map_err(|error| error.fault())?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
-    }
-
-    fn hand_over(&self, task: impl Future<Output = ()> + Send + 'static) {
-        // The thread receives until this is dropped.
-        _ = self.queue.as_ref().map(|queue| queue.send(Box::pin(task)));
+        Ok(Self { runtime: handle, stop: Some(stop), thread: Some(thread) })
     }
 }
 
@@ -167,19 +140,16 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 }
 
 /// Work in the background. When dropped, the work is abandoned.
-pub(crate) struct RunningWork(oneshot::Sender<()>);
-
-/// Work in the background, and its result. When dropped, the work is abandoned.
 pub(crate) struct Task<T> {
     /// The receiver of its result.
     result: mpsc::Receiver<Result<T>>,
-    work: RunningWork,
+    abort: AbortHandle,
 }
 
 impl<T> Task<T> {
     /// Returns whether its result has arrived.
     pub(crate) fn has_ended(&self) -> bool {
-        self.work.0.is_closed()
+        self.abort.is_finished()
     }
 
     /// Waits for the result, and calls `watch` four times a second.
@@ -201,41 +171,8 @@ impl<T> Task<T> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::{future::pending, sync::mpsc::RecvError};
-
-    use super::*;
-
-    #[test]
-    fn abandoned_work_does_not_begin_or_ends_where_it_waits() {
-        let worker = Worker::default();
-        let (events, told) = mpsc::channel();
-        let (release, released) = mpsc::channel::<()>();
-        let _busy = worker.begin(async move { _ = released.recv() }).unwrap();
-        let early = events.clone();
-        drop(worker.begin(async move { _ = early.send("began") }).unwrap());
-        let waiting = worker.begin(async move {
-            _ = events.send("waits");
-            pending::<()>().await;
-            drop(events);
-        });
-        release.send(()).unwrap();
-        assert_eq!(told.recv(), Ok("waits"));
-        drop(waiting);
-        assert_eq!(told.recv(), Err(RecvError), "its values are gone");
-    }
-
-    #[test]
-    fn a_task_has_ended_when_its_result_has_arrived() {
-        let worker = Worker::default();
-        let (release, released) = mpsc::channel::<()>();
-        let task = worker.start(async move { released.recv().context("released") }).unwrap();
-        assert!(!task.has_ended());
-        release.send(()).unwrap();
-        while !task.has_ended() {
-            std::thread::yield_now();
-        }
-        assert!(task.result.try_recv().unwrap().is_ok());
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.abort.abort();
     }
 }
