@@ -88,6 +88,20 @@ impl Layout {
         }
     }
 
+    /// Returns the names of the stacks of a deployment, each once.
+    pub fn stack_names(self, name: &str) -> Vec<String> {
+        match self {
+            Self::TwoStacks => Slot::ALL.map(|slot| self.stack_of(name, slot)).into(),
+            Self::OneStack | Self::OneSlot => vec![name.to_owned()],
+        }
+    }
+
+    /// Returns the names that stacks of this deployment would have in the other layouts.
+    pub fn other_stack_names(self, name: &str) -> Vec<String> {
+        let other = if self == Self::TwoStacks { Self::OneStack } else { Self::TwoStacks };
+        other.stack_names(name)
+    }
+
     /// Returns the name of the stack that holds a slot.
     pub fn stack_of(self, name: &str, slot: Slot) -> String {
         match self {

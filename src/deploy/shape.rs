@@ -11,6 +11,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use super::{
     Deploy,
     layout::{Layout, Slot},
+    parameters::SlotParameter,
     prepare::{Intent, Prepared},
     settings::DeploySettings,
     slots::Slots,
@@ -136,23 +137,45 @@ impl Strategy {
 
     /// Fails if another strategy has created a stack: the stack has a parameter that only the template of that strategy has.
     pub(super) fn check_created(self, stack: &Stack) -> Result<()> {
-        let has = |strategy: &Strategy, name: &str| template::parameters(strategy.0.template()).contains(name);
-        let creator = STRATEGIES.iter().find(|other| {
-            let mut names = stack.parameters.keys();
-            names.any(|name| STRATEGIES.iter().all(|each| has(each, name) == (each.0.name() == other.0.name())))
-        });
-        match creator {
-            Some(creator) if creator.0.name() != self.0.name() => {
-                let (is, wanted) = (creator.0.name(), self.0.name());
-                let message = format!("the stack {} has the strategy {is}, not {wanted}", stack.name);
-                let name = creator.0.layout().base_name(&stack.name);
-                let hint = format!(
-                    "pass --strategy {is} --stack {name}; for a deployment of its own with {wanted}, pass another --stack NAME"
-                );
-                Err(Fault::new(message).hint(hint).invalid().into())
-            }
+        match Self::creator(stack) {
+            Some(creator) if creator.0.name() != self.0.name() => Err(self.not_of(creator, stack)),
             _ => Ok(()),
         }
+    }
+
+    /// Fails if a strategy with another layout has created this stack for the deployment of this name. A stack without the
+    /// number of a build belongs to no deployment.
+    pub(super) fn check_no_other(self, stack: &Stack, name: &str) -> Result<()> {
+        let names_it = |creator: &Self| {
+            let layout = creator.0.layout();
+            let build = layout.parameter(Slot::Blue, SlotParameter::Build);
+            layout.stack_names(name).contains(&stack.name) && !stack.parameter(build).is_empty()
+        };
+        match Self::creator(stack).filter(names_it) {
+            Some(creator) => Err(self.not_of(creator, stack)),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the strategy that has created a stack; `None` if no parameter tells.
+    fn creator(stack: &Stack) -> Option<Self> {
+        let has = |strategy: &Self, name: &str| template::parameters(strategy.0.template()).contains(name);
+        let is_creator = |other: &&Self| {
+            let mut names = stack.parameters.keys();
+            names.any(|name| STRATEGIES.iter().all(|each| has(each, name) == (each.0.name() == other.0.name())))
+        };
+        STRATEGIES.iter().find(is_creator).copied()
+    }
+
+    /// Returns the fault of a stack that another strategy has created.
+    fn not_of(self, creator: Self, stack: &Stack) -> anyhow::Error {
+        let (is, wanted) = (creator.0.name(), self.0.name());
+        let message = format!("the stack {} has the strategy {is}, not {wanted}", stack.name);
+        let name = creator.0.layout().base_name(&stack.name);
+        let hint = format!(
+            "pass --strategy {is} --stack {name}; for a deployment of its own with {wanted}, pass another --stack NAME"
+        );
+        Fault::new(message).hint(hint).invalid().into()
     }
 
     pub(super) fn shape(self) -> &'static dyn Shape {

@@ -12,7 +12,7 @@ use super::{
     stack::Stack,
     state::Condition,
 };
-use crate::{error::Fault, system::System};
+use crate::{aws::refusal::Refusal, error::Fault, system::System, view::complain};
 
 /// Both slots with their stacks.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Slots {
     /// Finds the slots of a deployment.
     ///
     /// # Errors
-    /// If another strategy has created a stack of that name.
+    /// If another strategy has created a stack of that name, or one of the same deployment under another name.
     pub fn find(deploy: &Deploy) -> Result<Self> {
         let layout = deploy.layout();
         let find = |slot| {
@@ -42,7 +42,11 @@ impl Slots {
             Layout::TwoStacks => find(Slot::Green)?,
             Layout::OneSlot => None,
         };
-        Ok(Self { layout, stacks: [blue, green], builds: RefCell::default() })
+        let slots = Self { layout, stacks: [blue, green], builds: RefCell::default() };
+        if slots.stacks().all(|stack| stack.state.condition == Condition::Absent) {
+            check_other_names(deploy)?;
+        }
+        Ok(slots)
     }
 
     /// Finds the slots; at least one stack must exist.
@@ -165,6 +169,23 @@ impl Slots {
                 .into()),
         }
     }
+}
+
+/// Fails if another strategy has created the stacks of this deployment, under the names of its own layout. An identity that
+/// may not see these names can deploy.
+fn check_other_names(deploy: &Deploy) -> Result<()> {
+    for name in deploy.layout().other_stack_names(deploy.name()) {
+        let stack = match Stack::find(&deploy.system, &name) {
+            Err(error) if Refusal::of(&error).is_some_and(Refusal::is_denial) => {
+                complain(format!("AWS does not tell whether the stack {name} of another strategy exists: {error:#}"));
+                continue;
+            }
+            stack => stack?,
+        };
+        let is_there = |stack: &Stack| stack.state.condition != Condition::Absent;
+        stack.filter(is_there).iter().try_for_each(|stack| deploy.strategy.check_no_other(stack, deploy.name()))?;
+    }
+    Ok(())
 }
 
 /// Returns weights in percent. A small weight is at least 1 %, so that it differs from none.

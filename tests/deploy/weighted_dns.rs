@@ -280,6 +280,7 @@ fn a_stack_that_is_left_alone_has_all_users_whatever_its_weight() {
 #[test]
 fn a_stack_that_only_has_the_plain_name_is_another_one() {
     let operator = Operator::serving();
+    operator.world(|world| world.parameters.clear());
     let told = operator.deploy(&[&["delete-stack", "--yes"], STRATEGY.as_slice()].concat(), &[]).expect(1);
     let _ = told.says("stack glovo-app-blue does not exist");
     assert!(changes(&operator.calls()).is_empty());
