@@ -131,9 +131,12 @@ impl Deploy {
             }
         }
         let serving = views.iter().filter(|view| view.share != Some(0));
-        let serving: Vec<(String, &TargetHealth)> = serving
+        // Where only the group tells, its machines serve while they are in service. Others start or leave, which is no fault.
+        let has_shares = slots.have_traffic();
+        let (serving, others): (Vec<(String, &TargetHealth)>, Vec<_>) = serving
             .flat_map(|view| view.targets.iter().map(move |target| (build_of(view, &target.id), target)))
-            .collect();
+            .partition(|(_, target)| has_shares || target.state == "InService");
+        let (served, others) = (if has_shares { "serving target" } else { "machine in service" }, named(&others));
         let sick: Vec<&str> = serving
             .iter()
             .filter(|(_, target)| !["healthy", "InService"].contains(&target.state.as_str()))
@@ -144,18 +147,18 @@ impl Deploy {
         running.dedup();
         let well = match (running.as_slice(), sick.as_slice()) {
             ([], _) => {
-                self.say("no machine serves");
+                self.say(&format!("no machine serves{others}"));
                 false
             }
             ([build], []) => {
                 let asked = self.ask_public(&slots, build)?;
                 let (is_right, answer) =
                     asked.map_or_else(|| (true, String::new()), |(is_right, told)| (is_right, format!("; {told}")));
-                self.say(&format!("every serving target runs build {build}{answer}"));
+                self.say(&format!("every {served} runs build {build}{others}{answer}"));
                 is_right
             }
             ([build], sick) => {
-                self.say(&format!("every serving target runs build {build}; not healthy: {}", sick.join(", ")));
+                self.say(&format!("every {served} runs build {build}; not healthy: {}", sick.join(", ")));
                 false
             }
             (builds, _) => {
@@ -164,7 +167,7 @@ impl Deploy {
                     format!("build {wanted} on {}", of.collect::<Vec<_>>().join(", "))
                 };
                 let each: Vec<String> = builds.iter().map(|build| of(build)).collect();
-                self.say(&format!("serving targets run different builds: {}", each.join("; ")));
+                self.say(&format!("{served}s run different builds: {}{others}", each.join("; ")));
                 false
             }
         };
@@ -193,7 +196,7 @@ impl Deploy {
             0 => Ok(()),
             4 => Err(Fault::new("another operation has started on this stack").class(Class::Locked).into()),
             _ => Err(Fault::new(
-                "the stack is updated, but not every serving target is healthy and answers as the same build",
+                "the stack is updated, but not every serving machine is healthy and answers as the same build",
             )
             .hint(self.command("diagnose"))
             .into()),
@@ -221,6 +224,13 @@ impl Deploy {
         }
         Ok(())
     }
+}
+
+/// Returns the end of a sentence that names the machines of a group that are not in service; empty if all are.
+fn named(machines: &[(String, &TargetHealth)]) -> String {
+    let each = |(_, machine): &(String, &TargetHealth)| format!("{} ({})", machine.id, machine.state);
+    let each: Vec<String> = machines.iter().map(each).collect();
+    if each.is_empty() { String::new() } else { format!("; not in service: {}", each.join(", ")) }
 }
 
 fn exit_code(slots: &Slots, well: bool) -> u8 {

@@ -129,7 +129,10 @@ fn machines_that_get_sick_during_the_command_receive_no_traffic() {
 
 #[test]
 fn a_first_build_and_one_group_are_checked_at_the_public_url() {
-    for (operator, strategy) in [(Operator::new(), "blue-green"), (Operator::compatible(), "compatible")] {
+    let (target, machine) = ("serving target", "machine in service");
+    for (operator, strategy, served) in
+        [(Operator::new(), "blue-green", target), (Operator::compatible(), "compatible", machine)]
+    {
         operator.world(|world| URL.clone_into(&mut world.url));
         let _ = operator
             .sandbox
@@ -138,7 +141,7 @@ fn a_first_build_and_one_group_are_checked_at_the_public_url() {
         let _ = operator
             .deploy(&[&create, &RUNS_CHECK[..]].concat(), &[("BUILD_NUMBER", "1")])
             .expect(1)
-            .says("every serving target runs build 1")
+            .says(&format!("every {served} runs build 1"))
             .says("error: the probe command sh check.sh 'a b' failed with exit code 1")
             .says("| http://app.example.com,\n");
         assert_eq!(changes(&operator.calls()), ["CreateChangeSet", "ExecuteChangeSet"], "{strategy}");

@@ -36,7 +36,7 @@ fn a_stack_whose_machines_stay_sick_is_not_proven() {
     let _ = operator
         .deploy(&["create-stack", "--yes", "--health-timeout", "1s"], &[])
         .expect(1)
-        .says("the stack is updated, but not every serving target is healthy")
+        .says("the stack is updated, but not every serving machine is healthy")
         .says("not healthy: i-blue11");
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     operator::Operator,
     tape::{Turn, changes, of},
-    world::{BLUE, GREEN, Scene, text, xml},
+    world::{BLUE, GREEN, Refresh, Scene, text, xml},
 };
 
 fn share(operator: &Operator, blue: &str, green: &str) {
@@ -223,13 +223,31 @@ fn a_group_behind_a_classic_balancer_shows_its_machines() {
     let operator = Operator::compatible();
     let strategy = ["--strategy", "compatible"];
     let create = [&["create-stack", "--yes"], &strategy[..]].concat();
-    let _ = operator.deploy(&create, &[("BUILD_NUMBER", "7")]).expect(0).says("every serving target runs build 7");
+    let _ = operator.deploy(&create, &[("BUILD_NUMBER", "7")]).expect(0).says("every machine in service runs build 7");
     let status = |more: &[&str]| operator.deploy(&[&["status"], more, &strategy[..]].concat(), &[]);
     let _ = status(&[])
         .expect(0)
         .says("stack glovo-app: CREATE_COMPLETE since 2026-11-24T20:00:00Z\n")
         .says("  group  build 7, 2 machines (min 1, max 3)")
         .says("         i-glovo-app70  build 7  InService\n")
-        .says("every serving target runs build 7");
+        .says("every machine in service runs build 7\n");
     let _ = status(&["--json"]).says(r#""share":null"#).says(r#"{"id":"i-glovo-app70","state":"InService""#);
+}
+
+#[test]
+fn machines_that_start_or_leave_do_not_fail_the_proof() {
+    let operator = Operator::compatible();
+    let strategy = ["--strategy", "compatible"];
+    let create = [&["create-stack", "--yes"], &strategy[..]].concat();
+    let _ = operator.deploy(&create, &[("BUILD_NUMBER", "7")]).expect(0);
+    let others = vec![("i-new", "Pending:Wait"), ("i-old", "Terminating")];
+    operator.world(|world| world.refreshes = [Refresh("", "", "", others)].into());
+    let update = [&["update-stack", "--yes", "--desired-capacity", "3"], &strategy[..]].concat();
+    let _ = operator
+        .deploy(&update, &[("BUILD_NUMBER", "7")])
+        .expect(0)
+        .says("every machine in service runs build 7; not in service: i-new (Pending:Wait), i-old (Terminating)");
+    operator.world(|world| world.groups.get_mut("").unwrap().machines.clear());
+    let told = operator.deploy(&[&["status"], &strategy[..]].concat(), &[]).expect(1);
+    let _ = told.says("no machine serves; not in service: i-new (Pending:Wait), i-old (Terminating)");
 }
