@@ -364,15 +364,7 @@ impl Deploy {
 
     /// Shows the events of the running operation until it ends.
     fn follow(&self, watch: &mut Watch<'_>) -> Result<()> {
-        let stack = watch.until_done().map_err(|error| {
-            let verb = match error::class(&error) {
-                Class::Interrupted(_) => "detached",
-                Class::Transient => "this command stops watching",
-                _ => return error,
-            };
-            let message = format!("{verb}; CloudFormation keeps working on {}", self.stack);
-            error.context(Fault::new(message).hint(self.command("watch")))
-        })?;
+        let stack = watch.until_done().map_err(|error| self.detached(error, "working on"))?;
         if stack.state.failed || stack.state.condition != Condition::Ready {
             let message = format!("the stack {} is {}: {}", stack.name, stack.state.name, stack.state.meaning);
             let next = self.next(&stack);
@@ -384,6 +376,17 @@ impl Deploy {
             });
         }
         Ok(())
+    }
+
+    /// Adds to the error of a watch that ended early what CloudFormation keeps doing with the stack, and how to watch it again.
+    fn detached(&self, error: anyhow::Error, doing: &str) -> anyhow::Error {
+        let verb = match error::class(&error) {
+            Class::Interrupted(_) => "detached",
+            Class::Transient => "this command stops watching",
+            _ => return error,
+        };
+        let message = format!("{verb}; CloudFormation keeps {doing} {}", self.stack);
+        error.context(Fault::new(message).hint(self.command("watch")))
     }
 
     /// Follows the running or last operation on the stack; of several stacks, on the one that changed last.
@@ -425,6 +428,7 @@ impl Deploy {
         let Some(changes) = stack::propose(&self.system, &prepared.stack, is_new, &prepared.wanted, self.poll)? else {
             match prepared.intent.promoted() {
                 Some(_) => prepared.meaning.lines().for_each(|line| self.say(line)),
+                None if self.protection_to_set(prepared).is_some() => {}
                 None => self.say(&format!("no changes: {} is as declared", prepared.stack)),
             }
             self.tell_protection(prepared);

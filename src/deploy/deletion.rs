@@ -27,7 +27,7 @@ impl Deploy {
             Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.message.contains("does not exist")) => {
                 return Ok(());
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(self.detached(error, "deleting")),
         };
         ensure!(
             left.state.condition == Condition::Absent,

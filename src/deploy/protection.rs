@@ -11,7 +11,7 @@ use crate::error::Fault;
 
 impl Deploy {
     /// Returns the protection that a stack lacks or has too much; `None` if it is as wanted.
-    fn protection_to_set(&self, prepared: &Prepared) -> Option<bool> {
+    pub(super) fn protection_to_set(&self, prepared: &Prepared) -> Option<bool> {
         let is_protected = prepared.current.as_ref().is_some_and(|stack| stack.is_protected);
         self.settings.termination_protection.filter(|wanted| *wanted != is_protected)
     }

@@ -223,6 +223,20 @@ fn a_silent_cloudformation_ends_the_watch_at_its_limit() {
 }
 
 #[test]
+fn a_silent_cloudformation_keeps_deleting() {
+    let operator = Operator::serving();
+    let _ = operator.sandbox.write("deploy.toml", "patience = \"0s\"\nhealth_timeout = \"0s\"\n");
+    operator.tape.script("DescribeStackEvents", [Turn::Usual].into_iter().chain((0..9).map(|_| throttled())));
+    let _ = operator
+        .deploy(&["delete-stack", "--yes"], &[])
+        .expect(75)
+        .says("this command stops watching; CloudFormation keeps deleting glovo-app")
+        .says("caused by: AWS has not told for 0 ms what the stack does")
+        .says("hint: glovo-bootstrap deploy watch --stack glovo-app");
+    assert_eq!(changes(&operator.calls()), ["DeleteStack"]);
+}
+
+#[test]
 fn a_silent_slot_on_the_way_back_keeps_its_share() {
     let operator = Operator::serving_twice();
     operator.world(|world| world.groups.get_mut("Green").unwrap().resize("Green", "1", "3", ""));
