@@ -75,6 +75,9 @@ fn a_protected_stack_is_named_and_not_deleted() {
     let _ = create.says("glovo-app gets termination protection").says("glovo-app has termination protection now");
     let calls = operator.calls();
     assert_eq!(of(&calls, "UpdateTerminationProtection")[0].get("EnableTerminationProtection"), "true");
+    // Only the protection changes.
+    let planned = operator.deploy(&["plan", "--termination-protection", "false"], &[]).expect(0);
+    assert_eq!(planned.stdout, "glovo-app loses its termination protection\n");
     // Without the setting, it stays.
     let _ = operator.sandbox.write("deploy.toml", "");
     let _ = operator.deploy(&["plan"], &[]).expect(0).says("glovo-app has termination protection");
@@ -89,7 +92,7 @@ fn a_protected_stack_is_named_and_not_deleted() {
         .says(allow);
     assert!(operator.calls().iter().all(|call| !["DeleteStack", "ExecuteChangeSet"].contains(&&*call.operation)));
     let off = ["update-stack", "--yes", "--termination-protection", "false"];
-    let _ = operator.deploy(&off, &[]).expect(0).says("no changes").says("has lost its termination protection");
+    let _ = operator.deploy(&off, &[]).expect(0).says("has lost its termination protection");
     let _ = operator.deploy(&["delete-stack", "--yes"], &[]).expect(0);
 }
 
@@ -111,6 +114,11 @@ fn a_refused_protection_holds_up_no_build() {
 #[test]
 fn the_access_logs_of_each_balancer_go_where_parameters_say() {
     for template in TEMPLATES {
+        let is_classic = template.contains("AWS::ElasticLoadBalancing::LoadBalancer");
+        let letter = if is_classic { "[A-Za-z0-9._-]" } else { "[A-Za-z0-9!_.'()-]" };
+        // Elastic Load Balancing forbids this word in a prefix.
+        let pattern = format!("\n    AllowedPattern: (?!.*AWSLogs)({letter}+(/{letter}+)*)?\n");
+        assert!(template.contains(&pattern), "{pattern}");
         for line in
             ["AccessLogBucket:", "AccessLogPrefix:", "HasAccessLogs: !Not [!Equals [!Ref AccessLogBucket, \"\"]]"]
         {
