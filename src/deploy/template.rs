@@ -35,14 +35,18 @@ pub(super) fn with_user_data(source: &str, layout: Layout, slots: &[(Slot, Strin
     Ok(template)
 }
 
-/// Returns a template without comments, and without what only CloudFormation's console shows: the groups of parameters.
+/// The start of the description of a parameter or an output, if it is on this line alone.
+const DESCRIPTION: &str = "    Description: ";
+
+/// Returns a template without comments, and without what only CloudFormation's console shows: the groups of parameters, and
+/// descriptions.
 pub(super) fn compact(template: &str) -> String {
     let (mut compact, mut is_shown) = (String::with_capacity(template.len()), false);
     for line in template.lines().filter(|line| !line.trim_start().is_empty() && !line.trim_start().starts_with('#')) {
         if !line.starts_with(' ') {
             is_shown = line == "Metadata:";
         }
-        if !is_shown {
+        if !is_shown && (!line.starts_with(DESCRIPTION) || line.ends_with(">-")) {
             compact.push_str(line);
             compact.push('\n');
         }
@@ -137,7 +141,7 @@ mod tests {
             let (text, script) = (shape.template(), "#!/bin/sh\n# Metadata:\n");
             let full = with_user_data(text, shape.layout(), &[(Slot::Blue, script.into())]).unwrap();
             let compact = compact(&full);
-            assert!(compact.len() + 1000 < full.len() && !compact.contains("\n#"), "{}", shape.name());
+            assert!(compact.len() + 4000 < full.len() && !compact.contains("\n#"), "{}", shape.name());
             for title in ["Parameters:", "Conditions:", "Resources:", "Outputs:"] {
                 assert!(section(&full, title).eq(section(&compact, title)), "{title} of {}", shape.name());
             }
