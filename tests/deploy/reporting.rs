@@ -242,7 +242,7 @@ fn machines_that_start_or_leave_do_not_fail_the_proof() {
     let _ = operator.deploy(&create, &[("BUILD_NUMBER", "7")]).expect(0);
     let others = vec![("i-new", "Pending:Wait"), ("i-old", "Terminating")];
     operator.world(|world| world.refreshes = [Refresh("", "", "", others)].into());
-    let update = [&["update-stack", "--yes", "--desired-capacity", "3"], &strategy[..]].concat();
+    let update = [&["update-stack", "--yes", "--max-size", "9"], &strategy[..]].concat();
     let _ = operator
         .deploy(&update, &[("BUILD_NUMBER", "7")])
         .expect(0)
