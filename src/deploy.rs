@@ -306,6 +306,9 @@ impl Deploy {
         };
         // Users come first: an operator who may not protect a stack may deploy to it.
         let protected = self.protect(&prepared);
+        if let (Err(_), Err(error)) = (&proven, &protected) {
+            self.say(&format!("{error:#}"));
+        }
         proven.and(protected)
     }
 
@@ -315,7 +318,9 @@ impl Deploy {
         if self.settings.probe()?.is_none() && self.settings.probe_command()?.is_none() {
             return Ok(());
         }
-        self.prove().and_then(|()| self.command_at_public())
+        let again = format!("to look again: {}", self.command("status"));
+        let proven = self.prove().and_then(|()| self.command_at_public());
+        proven.map_err(|error| unproven(error, "nothing was changed", &again))
     }
 
     /// Asks, executes the changes, and waits for CloudFormation.

@@ -26,12 +26,7 @@ fn baked() -> Result<()> {
     let mut seconds = vec![];
     for (name, options) in [("cloud-init", &["--host-keys"][..]), ("agent", &["--first-boot", "agent"])] {
         let baked = Baked::new(&complete_tree(Release::default())?, options, partitioned_disk)?;
-        let mut vm = Vm::new(VmOptions {
-            disk: Some(baked.disk.clone()),
-            user_data: Some(baked.user_data()?),
-            kernel: "root=/dev/vda1",
-            ..VmOptions::default()
-        })?;
+        let mut vm = baked.vm()?;
         let start = Instant::now();
         vm.power_on()?;
         vm.wait_until_serving()?;

@@ -5,7 +5,7 @@ use std::{env, fs, process};
 
 use anyhow::{Result, ensure};
 
-use crate::{Machine, Options, UserData};
+use crate::{Machine, Options, UserData, Vm, VmOptions};
 
 const IMAGE: &str = "/image";
 
@@ -42,6 +42,16 @@ impl Baked {
         let printed = process::Command::new(crate::agent()?).args(["user-data", "--baked", "--"]).args(run).output()?;
         ensure!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
         Ok(UserData::Text(String::from_utf8(printed.stdout)?))
+    }
+
+    /// Returns a machine that is off, with this user-data and with the image in the first partition of its disk.
+    pub fn vm(&self) -> Result<Vm> {
+        Vm::new(VmOptions {
+            disk: Some(self.disk.clone()),
+            user_data: Some(self.user_data()?),
+            kernel: "root=/dev/vda1",
+            ..VmOptions::default()
+        })
     }
 }
 

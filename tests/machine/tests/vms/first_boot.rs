@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use machine::{Baked, Release, Vm, VmOptions, complete_tree, partitioned_disk};
+use machine::{Baked, Release, Vm, complete_tree, partitioned_disk};
 use regex_lite::Regex;
 
 /// The differences that may be, as patterns of whole paths, and why.
@@ -76,12 +76,7 @@ fn public_key(vm: &Vm) -> Result<String> {
 /// A booted machine that serves, and its disk.
 fn boot(options: &[&str], key: &mut Option<String>) -> Result<(Vm, Baked)> {
     let baked = Baked::new(&complete_tree(Release::default())?, options, partitioned_disk)?;
-    let mut vm = Vm::new(VmOptions {
-        disk: Some(baked.disk.clone()),
-        user_data: Some(baked.user_data()?),
-        kernel: "root=/dev/vda1",
-        ..VmOptions::default()
-    })?;
+    let mut vm = baked.vm()?;
     if key.is_none() {
         *key = Some(public_key(&vm)?);
     }
