@@ -157,14 +157,16 @@ impl Strategy {
         }
     }
 
-    /// Returns the strategy that has created a stack; `None` if no parameter tells.
+    /// Returns the strategy that has created a stack: only its template has one of the stack's parameters. `None` if no
+    /// parameter tells.
     fn creator(stack: &Stack) -> Option<Self> {
-        let has = |strategy: &Self, name: &str| template::parameters(strategy.0.template()).contains(name);
-        let is_creator = |other: &&Self| {
-            let mut names = stack.parameters.keys();
-            names.any(|name| STRATEGIES.iter().all(|each| has(each, name) == (each.0.name() == other.0.name())))
+        // Each template is read once: this is asked of each stack, with each look at it.
+        let known: Vec<_> = STRATEGIES.iter().map(|strategy| template::parameters(strategy.0.template())).collect();
+        let having = |name: &str| {
+            let mut having = known.iter().enumerate().filter(|(_, names)| names.contains(name)).map(|(index, _)| index);
+            having.next().filter(|_| having.next().is_none())
         };
-        STRATEGIES.iter().find(is_creator).copied()
+        stack.parameters.keys().find_map(|name| having(name)).map(|index| STRATEGIES[index])
     }
 
     /// Returns the fault of a stack that another strategy has created.
