@@ -45,15 +45,16 @@ impl LongWait<'_> {
         }
         let left = [limit, self.host.stop.deadlines.left()].into_iter().flatten().min();
         let left = left.map(|left| format!(", for up to {}", spoken(Duration::from_secs(left.as_secs()))));
-        let text = format!("{what}{}", left.unwrap_or_default());
-        if self.told.replace(what.to_owned()).is_none() {
-            self.host.tell_wait(&text);
-        }
-        let text = visible::line(&redaction::shown(&text)).into_owned();
+        let line = format!("{what}{}", left.unwrap_or_default());
+        let text = visible::line(&redaction::shown(&line)).into_owned();
         let now = OffsetDateTime::now_utc().replace_nanosecond(0).ok().and_then(|now| now.format(&Rfc3339).ok());
         let text = format!("{text}, since {}", now.unwrap_or_default());
         if let Err(error) = state::write(self.host.root(), FILE, &ToldWait { pid: std::process::id(), text }) {
             tracing::debug!("`status` does not show the wait: {error:#}");
+        }
+        // The line comes last: who reads it finds the wait in `status`.
+        if self.told.replace(what.to_owned()).is_none() {
+            self.host.tell_wait(&line);
         }
     }
 }
@@ -85,8 +86,12 @@ mod tests {
         let tree = Scratch::new();
         let host = tree.host();
         let lines = Rc::new(RefCell::new(vec![]));
-        let kept = lines.clone();
-        host.on_wait(move |line| kept.borrow_mut().push(line.to_owned()));
+        let (kept, reader) = (lines.clone(), tree.host());
+        host.on_wait(move |line| {
+            let told = of(reader.root(), std::process::id());
+            assert!(told.is_some(), "who reads the line finds it in `status`, too");
+            kept.borrow_mut().push(line.to_owned());
+        });
         let of_this = || of(host.root(), std::process::id());
         let limit = Some(Duration::from_secs(90));
         let mut wait = host.begin_wait();

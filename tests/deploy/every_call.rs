@@ -3,7 +3,7 @@
 
 mod other_shapes;
 
-use std::thread;
+use std::{sync::OnceLock, thread};
 
 use crate::{
     operator::Operator,
@@ -209,10 +209,12 @@ fn every_call_of_a_rollback_to_one_machine_may_fail() {
 #[test]
 fn every_call_of_a_rollback_to_a_whole_fleet_may_fail() {
     let begin = || {
-        let operator = serving_new_content();
-        let _ = update(&operator, &[]).expect(0);
-        drop(operator.calls());
-        operator
+        static MADE: OnceLock<Vec<World>> = OnceLock::new();
+        Operator::after(&MADE, "2", || {
+            let operator = serving_new_content();
+            let _ = update(&operator, &[]).expect(0);
+            operator
+        })
     };
     back_from(begin).try_all();
 }

@@ -1,10 +1,12 @@
 //! The strategy `instance-refresh`: one group whose machines are replaced part by part.
 
+use std::sync::OnceLock;
+
 use crate::{
     operator::Operator,
     sandbox::Finished,
     tape::{Turn, changes, of},
-    world::{Event, Refresh, Scene},
+    world::{Event, Refresh, Scene, World},
 };
 
 const GROUP: &str = "AWS::AutoScaling::AutoScalingGroup";
@@ -31,10 +33,12 @@ fn ask(operator: &Operator, verb: &str) -> Finished {
 
 /// Returns an operator whose group has build 1.
 pub fn serving() -> Operator {
-    let operator = Operator::refreshing();
-    let _ = deploy(&operator, &["create-stack", "--yes"], "1").expect(0);
-    drop(operator.calls());
-    operator
+    static MADE: OnceLock<Vec<World>> = OnceLock::new();
+    Operator::after(&MADE, "1", || {
+        let operator = Operator::refreshing();
+        let _ = deploy(&operator, &["create-stack", "--yes"], "1").expect(0);
+        operator
+    })
 }
 
 /// Has the next update last for so many looks at the machines, and then end like this.

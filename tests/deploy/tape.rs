@@ -257,6 +257,11 @@ impl Tape {
         self.record.lock().unwrap().worlds.iter_mut().for_each(with);
     }
 
+    /// Returns a copy of each world as it is now.
+    pub fn copies(&self) -> Vec<World> {
+        self.record.lock().unwrap().worlds.clone()
+    }
+
     /// Returns the calls since the last call of this function.
     pub fn take(&self) -> Vec<Call> {
         std::mem::take(&mut self.record.lock().unwrap().calls)

@@ -1,5 +1,7 @@
 //! Two whole stacks behind the weighted records of one name.
 
+use std::sync::OnceLock;
+
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -19,19 +21,23 @@ pub fn deploy(operator: &Operator, arguments: &[&str], build: &str) -> Finished 
 
 /// Returns an operator whose blue stack has build 1.
 pub fn serving() -> Operator {
-    let operator = Operator::of_two_stacks();
-    let _ = deploy(&operator, &["create-stack", "--parameter", "HealthCheckPath=/health"], "1").expect(0);
-    drop(operator.calls());
-    operator
+    static MADE: OnceLock<Vec<World>> = OnceLock::new();
+    Operator::after(&MADE, "1", || {
+        let operator = Operator::of_two_stacks();
+        let _ = deploy(&operator, &["create-stack", "--parameter", "HealthCheckPath=/health"], "1").expect(0);
+        operator
+    })
 }
 
 /// Returns the same operator after a deploy of build 2.
 pub fn serving_twice() -> Operator {
-    let operator = serving();
-    operator.content("2");
-    let _ = deploy(&operator, &["update-stack"], "2").expect(0);
-    drop(operator.calls());
-    operator
+    static MADE: OnceLock<Vec<World>> = OnceLock::new();
+    Operator::after(&MADE, "2", || {
+        let operator = serving();
+        operator.content("2");
+        let _ = deploy(&operator, &["update-stack"], "2").expect(0);
+        operator
+    })
 }
 
 /// Returns the weights that `UpdateStack` gave the stacks, in their order.

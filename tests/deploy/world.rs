@@ -52,7 +52,7 @@ struct Wanted {
     template: String,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct World {
     /// The stack's name.
     pub name: &'static str,

@@ -1,7 +1,9 @@
 //! The same for weighted records, for one group, and for one whose machines are replaced part by part.
 
+use std::sync::OnceLock;
+
 use super::Scenario;
-use crate::{operator::Operator, refreshing, sandbox::Finished, weighted_dns};
+use crate::{operator::Operator, refreshing, sandbox::Finished, weighted_dns, world::World};
 
 /// The command that lets the groups of both stacks shrink again.
 const RELEASE: &[&str] = &["release", "--strategy", "weighted-dns"];
@@ -71,11 +73,12 @@ fn deploy_compatible(operator: &Operator, arguments: &[&str], build: &str) -> Fi
 #[test]
 fn every_call_of_a_compatible_update_may_fail() {
     let begin = || {
-        let operator = Operator::compatible();
-        let _ = deploy_compatible(&operator, &["create-stack"], "1").expect(0);
-        drop(operator.calls());
-        operator.content("2");
-        operator
+        static MADE: OnceLock<Vec<World>> = OnceLock::new();
+        Operator::after(&MADE, "2", || {
+            let operator = Operator::compatible();
+            let _ = deploy_compatible(&operator, &["create-stack"], "1").expect(0);
+            operator
+        })
     };
     let command = |operator: &Operator, more: &[&str]| {
         deploy_compatible(operator, &[&["update-stack", "--health-timeout", "5m"], more].concat(), "2")

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Answer;
 use crate::tape::Call;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Stores {
     /// The parameters: name and key. A parameter without a key is not encrypted.
     pub parameters: BTreeMap<&'static str, &'static str>,
