@@ -113,8 +113,28 @@ impl Deploy {
         builds.extend(fleet::builds(&self.system, &pooled.collect::<Vec<_>>())?);
         let build_of =
             |view: &SlotView, id: &str| builds.get(id).filter(|build| !build.is_empty()).unwrap_or(&view.build).clone();
+        self.show_views(&slots, &views, &runs, build_of);
+        let serving = views.iter().filter(|view| view.share != Some(0));
+        // Where only the group tells, its machines serve while they are in service. Others start or leave, which is no fault.
+        let has_shares = slots.have_traffic();
+        let (serving, others): (Vec<(String, &TargetHealth)>, Vec<_>) = serving
+            .flat_map(|view| view.targets.iter().map(move |target| (build_of(view, &target.id), target)))
+            .partition(|(_, target)| has_shares || target.state == "InService");
+        let (served, others) = (if has_shares { "serving target" } else { "machine in service" }, named(&others));
+        let well = self.judge(&slots, &serving, served, &others)?;
+        Ok(exit_code(&slots, well))
+    }
+
+    /// Shows the stacks, the slots and their machines; `build_of` returns the build of a slot's machine.
+    fn show_views(
+        &self,
+        slots: &Slots,
+        views: &[SlotView],
+        runs: &LastRuns,
+        build_of: impl Fn(&SlotView, &str) -> String,
+    ) {
         if self.json {
-            let all = views.iter().map(|view| slot_json(view, &runs, |id| build_of(view, id)));
+            let all = views.iter().map(|view| slot_json(view, runs, |id| build_of(view, id)));
             let all: Vec<Value> = all.collect();
             let stacks = slots.stacks().map(|stack| (stack.name.clone(), stack.state.name.as_ref().into()));
             let stacks: serde_json::Map<String, Value> = stacks.collect();
@@ -126,17 +146,15 @@ impl Deploy {
                 let protection = if *is_protected { ", with termination protection" } else { "" };
                 say(format!("stack {name}: {} since {changed}{protection}", state.name));
             }
-            for view in &views {
-                show(view, &runs, |id| build_of(view, id));
+            for view in views {
+                show(view, runs, |id| build_of(view, id));
             }
         }
-        let serving = views.iter().filter(|view| view.share != Some(0));
-        // Where only the group tells, its machines serve while they are in service. Others start or leave, which is no fault.
-        let has_shares = slots.have_traffic();
-        let (serving, others): (Vec<(String, &TargetHealth)>, Vec<_>) = serving
-            .flat_map(|view| view.targets.iter().map(move |target| (build_of(view, &target.id), target)))
-            .partition(|(_, target)| has_shares || target.state == "InService");
-        let (served, others) = (if has_shares { "serving target" } else { "machine in service" }, named(&others));
+    }
+
+    /// Says whether all of `what` run one build and are healthy, and whether the application answers as that build; and
+    /// returns whether it is so. `others` is the end of a sentence.
+    fn judge(&self, slots: &Slots, serving: &[(String, &TargetHealth)], what: &str, others: &str) -> Result<bool> {
         let sick: Vec<&str> = serving
             .iter()
             .filter(|(_, target)| !["healthy", "InService"].contains(&target.state.as_str()))
@@ -145,20 +163,20 @@ impl Deploy {
         let mut running: Vec<&str> = serving.iter().map(|(build, _)| build.as_str()).collect();
         running.sort_unstable();
         running.dedup();
-        let well = match (running.as_slice(), sick.as_slice()) {
+        Ok(match (running.as_slice(), sick.as_slice()) {
             ([], _) => {
                 self.say(&format!("no machine serves{others}"));
                 false
             }
             ([build], []) => {
-                let asked = self.ask_public(&slots, build)?;
+                let asked = self.ask_public(slots, build)?;
                 let (is_right, answer) =
                     asked.map_or_else(|| (true, String::new()), |(is_right, told)| (is_right, format!("; {told}")));
-                self.say(&format!("every {served} runs build {build}{others}{answer}"));
+                self.say(&format!("every {what} runs build {build}{others}{answer}"));
                 is_right
             }
             ([build], sick) => {
-                self.say(&format!("every {served} runs build {build}; not healthy: {}", sick.join(", ")));
+                self.say(&format!("every {what} runs build {build}; not healthy: {}", sick.join(", ")));
                 false
             }
             (builds, _) => {
@@ -167,11 +185,10 @@ impl Deploy {
                     format!("build {wanted} on {}", of.collect::<Vec<_>>().join(", "))
                 };
                 let each: Vec<String> = builds.iter().map(|build| of(build)).collect();
-                self.say(&format!("{served}s run different builds: {}{others}", each.join("; ")));
+                self.say(&format!("{what}s run different builds: {}{others}", each.join("; ")));
                 false
             }
-        };
-        Ok(exit_code(&slots, well))
+        })
     }
 
     /// Shows the states of stacks that have no machines.

@@ -329,9 +329,16 @@ impl<'a> Run<'a> {
                 break Err(stopped);
             }
         };
+        if let Some(report) = self.report.steps[index].resources.last_mut() {
+            report.milliseconds = milliseconds(began.elapsed());
+            report.attempts = attempts;
+        }
+        self.conclude(index, title, result)
+    }
+
+    /// Reports how the present resource of a step has ended; returns the exit code that it calls for.
+    fn conclude(&mut self, index: usize, title: String, result: Result<()>) -> u8 {
         let Some(report) = self.report.steps[index].resources.last_mut() else { return 0 };
-        report.milliseconds = milliseconds(began.elapsed());
-        report.attempts = attempts;
         match result {
             Ok(()) => {
                 let changed = report.changes.iter().any(|change| !change.deferred);

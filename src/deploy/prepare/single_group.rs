@@ -1,6 +1,6 @@
 //! Prepares shapes with one group: it gets every build.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use anyhow::{Result, ensure};
 
@@ -98,9 +98,58 @@ impl Deploy {
             let live = form.live_user_data(self, stack)?;
             self.check_content(stack, &settings, live == user_data)?;
         }
+        let mut parameters = self.group_parameters(current, holder.is_none(), &settings, &found, &size);
+        let (template, own) = form.wanted(&settings, user_data)?;
+        parameters.extend(own.into_iter().map(|(name, value)| (name, ParameterValue::New(value))));
+        let (intent, meaning) = self.group_intent(form, current, holder.is_some(), settings.build());
+        let runs = artifacts.runs(form.max_user_data_bytes());
+        let pool = match form.pool_size(current, &settings) {
+            0 => String::new(),
+            size => format!("\n{} of the warm pool: {POOLED}", count(size as usize, "machine")),
+        };
+        Ok(Prepared {
+            stack: self.stack.clone(),
+            current: current.cloned(),
+            intent,
+            condemned: None,
+            is_behind: false,
+            wanted: self.wanted(template, parameters, &settings)?,
+            meaning: format!("{}: {meaning}{runs}{pool}{}", self.stack, found.role.meaning()),
+            artifacts,
+        })
+    }
+
+    /// Returns what happens to the group, also in words.
+    fn group_intent(
+        &self,
+        form: &dyn GroupForm,
+        current: Option<&Stack>,
+        has_build: bool,
+        build: u64,
+    ) -> (Intent, String) {
+        match current {
+            None => (Intent::Create, format!("build {build}: a new stack with one group")),
+            Some(_) if has_build => (Intent::Adjust, format!("build {build} stays; {ADJUSTED}")),
+            Some(stack) => {
+                let before = stack.parameter(self.layout().parameter(Slot::Blue, SlotParameter::Build));
+                (Intent::Adjust, format!("build {before} → {build}: {}", form.replaces()))
+            }
+        }
+    }
+
+    /// Returns the parameters of the stack of one group: those that it has, the settings' and the group's.
+    fn group_parameters(
+        &self,
+        current: Option<&Stack>,
+        is_new_build: bool,
+        settings: &DeploySettings,
+        found: &Findings,
+        size: &ScalingGroup,
+    ) -> BTreeMap<String, ParameterValue> {
+        let named = |parameter| self.layout().parameter(Slot::Blue, parameter);
         let known = current.iter().flat_map(|stack| stack.parameters.keys());
         let known = known.map(|name| (name.clone(), ParameterValue::Previous)).collect();
-        let mut parameters = self.shared_parameters(known, &settings, &found);
+        let mut parameters = self.shared_parameters(known, settings, found);
         let mut put = |name, value: String| _ = parameters.insert(name, ParameterValue::New(value));
         for (parameter, value) in [
             (SlotParameter::Build, settings.build().to_string()),
@@ -118,38 +167,11 @@ impl Deploy {
             put(named(parameter), value);
         }
         // A change replaces machines, so that a build keeps the name that it began with.
-        if holder.is_none() {
+        if is_new_build {
             put(named(SlotParameter::RootDevice), found.root_device.clone());
             put(named(SlotParameter::CpuCredits), found.cpu_credits.into());
         }
-        let (template, own) = form.wanted(&settings, user_data)?;
-        for (name, value) in own {
-            put(name, value);
-        }
-        let number = settings.build();
-        let (intent, meaning) = match current {
-            None => (Intent::Create, format!("build {number}: a new stack with one group")),
-            Some(_) if holder.is_some() => (Intent::Adjust, format!("build {number} stays; {ADJUSTED}")),
-            Some(stack) => {
-                let before = stack.parameter(named(SlotParameter::Build));
-                (Intent::Adjust, format!("build {before} → {number}: {}", form.replaces()))
-            }
-        };
-        let runs = artifacts.runs(form.max_user_data_bytes());
-        let pool = match form.pool_size(current, &settings) {
-            0 => String::new(),
-            size => format!("\n{} of the warm pool: {POOLED}", count(size as usize, "machine")),
-        };
-        Ok(Prepared {
-            stack: self.stack.clone(),
-            current: current.cloned(),
-            intent,
-            condemned: None,
-            is_behind: false,
-            wanted: self.wanted(template, parameters, &settings)?,
-            meaning: format!("{}: {meaning}{runs}{pool}{}", self.stack, found.role.meaning()),
-            artifacts,
-        })
+        parameters
     }
 
     /// Fails if the content is new but the build's number is not.

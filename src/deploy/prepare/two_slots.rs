@@ -12,7 +12,8 @@ use crate::{
         fleet::ScalingGroup,
         layout::Slot,
         parameters::{Parameter, SlotParameter},
-        preflight, rollout,
+        preflight::{self, Findings},
+        rollout,
         settings::DeploySettings,
         slots::{Slots, active},
         stack::{ParameterValue, Stack},
@@ -28,13 +29,7 @@ impl Deploy {
     pub(in crate::deploy) fn prepare_slots(&self, slots: &Slots) -> Result<Prepared> {
         let (shape, layout) = (self.shape(), self.layout());
         let shares = shape.shares(&self.system, slots)?;
-        let exists = slots.stacks().next().is_some();
-        let serving = active(shares);
-        ensure!(
-            !exists || serving.is_some(),
-            Fault::new(format!("no slot of stack {} receives traffic", self.stack))
-                .hint(format!("to give build N all traffic: {}", self.command("rollback --build N")))
-        );
+        let serving = self.serving_slot(slots, shares)?;
         let current = serving.and_then(|slot| slots.stack(slot));
         let mut settings =
             self.resolved(current, |parameter| layout.parameter(serving.unwrap_or(Slot::Blue), parameter));
@@ -46,7 +41,7 @@ impl Deploy {
         let holder = Slot::ALL.into_iter().find(|slot| slots.build(*slot) == Some(settings.build()));
         let held = holder.map(|slot| slots.parameter(slot, SlotParameter::Ami));
         let mut found = self.checked(&mut settings, &artifacts, held)?;
-        if !exists {
+        if serving.is_none() {
             preflight::bucket_owner(self, &found, &settings, &artifacts)?;
         }
         let live = self.live_user_data(slots)?;
@@ -62,50 +57,16 @@ impl Deploy {
         }
         let condemned = self.judge_alarms(&mut found, slots, &intent, shares)?;
         found.check()?;
-        let known = if takes_over { current } else { slots.stack(slot) };
-        let known = known.into_iter().flat_map(|stack| &stack.parameters);
-        let known = known.map(|(name, value)| {
-            (name.clone(), if takes_over { ParameterValue::New(value.clone()) } else { ParameterValue::Previous })
-        });
-        let mut parameters = self.shared_parameters(known.collect(), &settings, &found);
+        let mut parameters = self.shared_parameters(kept(current, slots.stack(slot), takes_over), &settings, &found);
         self.add_probe_key(current, &mut parameters)?;
         if let Some(current) = current {
             shape.check_parameters(slots, current, &intent, &parameters)?;
         }
         let is_behind = self.keep_live(slots, slot, shares, &mut parameters)? && !is_other;
-        let mut put = |parameter, value: String| {
+        for (parameter, value) in slot_values(slots, &intent, &settings, &found, &size) {
             _ = parameters.insert(layout.parameter(slot, parameter), ParameterValue::New(value));
-        };
-        // Without traffic the alarms would remove its machines.
-        put(SlotParameter::MinSize, if intent.promoted().is_some() { size.desired } else { size.min }.to_string());
-        put(SlotParameter::DeclaredMinSize, size.min.to_string());
-        put(SlotParameter::DesiredCapacity, size.desired.to_string());
-        put(SlotParameter::MaxSize, size.max.to_string());
-        match intent {
-            Intent::Create => put(SlotParameter::Weight, "100".into()),
-            Intent::Fill(_) => put(SlotParameter::Weight, "0".into()),
-            Intent::Resume(_) | Intent::Adjust => {}
         }
-        if intent.is_new_build() {
-            put(SlotParameter::Build, settings.build().to_string());
-            put(SlotParameter::Ami, settings.ami.clone().unwrap_or_default());
-            put(SlotParameter::RootDevice, found.root_device.clone());
-            put(SlotParameter::InstanceType, settings.instance_type.clone().unwrap_or_default());
-            put(SlotParameter::CpuCredits, found.cpu_credits.into());
-            put(SlotParameter::KeyPair, settings.key_pair.clone().unwrap_or_default());
-        }
-        let present = |parameter| Slot::ALL.map(|slot| slots.parameter(slot, parameter)).to_vec();
-        for (parameter, value) in found.role.parameters(present) {
-            put(parameter, value);
-        }
-        let mut contents = live;
-        if intent.is_new_build() {
-            _ = contents.insert(slot.name(), self.user_data(slot, &artifacts)?);
-        }
-        let of = |slot: Slot| (slot, contents.get(slot.name()).cloned().unwrap_or_default());
-        let is_inside = |other: &Slot| self.stack_of(*other) == self.stack_of(slot);
-        let contents: Vec<_> = Slot::ALL.into_iter().filter(is_inside).map(of).collect();
-        let template = template::with_user_data(shape.template(), shape.layout(), &contents)?;
+        let template = self.template_of(slot, live, intent.is_new_build().then_some(&artifacts))?;
         let caller = if found.identity.is_empty() { String::new() } else { format!("as {}: ", found.identity) };
         let meaning = self.meaning(&intent, slots, &settings, &size);
         let meaning =
@@ -120,6 +81,33 @@ impl Deploy {
             artifacts,
             meaning,
         })
+    }
+
+    /// Returns the slot that has the traffic; `None` before there is a stack.
+    fn serving_slot(&self, slots: &Slots, shares: [u32; 2]) -> Result<Option<Slot>> {
+        let serving = active(shares);
+        ensure!(
+            serving.is_some() || slots.stacks().next().is_none(),
+            Fault::new(format!("no slot of stack {} receives traffic", self.stack))
+                .hint(format!("to give build N all traffic: {}", self.command("rollback --build N")))
+        );
+        Ok(serving)
+    }
+
+    /// Returns the template of a slot's stack, with the user-data that runs there now, and that of a new build.
+    fn template_of(
+        &self,
+        slot: Slot,
+        mut contents: BTreeMap<&'static str, String>,
+        new: Option<&Artifacts>,
+    ) -> Result<String> {
+        if let Some(artifacts) = new {
+            _ = contents.insert(slot.name(), self.user_data(slot, artifacts)?);
+        }
+        let of = |slot: Slot| (slot, contents.get(slot.name()).cloned().unwrap_or_default());
+        let is_inside = |other: &Slot| self.stack_of(*other) == self.stack_of(slot);
+        let contents: Vec<_> = Slot::ALL.into_iter().filter(is_inside).map(of).collect();
+        template::with_user_data(self.shape().template(), self.shape().layout(), &contents)
     }
 
     /// Fails if the stack of a slot would get another scheme: the given one, or that of the stack whose parameters it takes over.
@@ -347,6 +335,53 @@ impl Deploy {
             count(rollout::keep(slots, slot.other()) as usize, "machine")
         )
     }
+}
+
+/// Returns the parameters that a slot's stack has before the settings change any: its own, or those of the stack that serves.
+fn kept(serving: Option<&Stack>, own: Option<&Stack>, takes_over: bool) -> BTreeMap<String, ParameterValue> {
+    let stack = if takes_over { serving } else { own };
+    let parameters = stack.into_iter().flat_map(|stack| &stack.parameters);
+    let value = |value: &String| match takes_over {
+        true => ParameterValue::New(value.clone()),
+        false => ParameterValue::Previous,
+    };
+    parameters.map(|(name, known)| (name.clone(), value(known))).collect()
+}
+
+/// Returns the parameters of the slot that changes: its sizes, and what a new build brings.
+fn slot_values(
+    slots: &Slots,
+    intent: &Intent,
+    settings: &DeploySettings,
+    found: &Findings,
+    size: &ScalingGroup,
+) -> Vec<(SlotParameter, String)> {
+    // Without traffic the alarms would remove its machines.
+    let least = if intent.promoted().is_some() { size.desired } else { size.min };
+    let mut values = vec![
+        (SlotParameter::MinSize, least.to_string()),
+        (SlotParameter::DeclaredMinSize, size.min.to_string()),
+        (SlotParameter::DesiredCapacity, size.desired.to_string()),
+        (SlotParameter::MaxSize, size.max.to_string()),
+    ];
+    match intent {
+        Intent::Create => values.push((SlotParameter::Weight, "100".into())),
+        Intent::Fill(_) => values.push((SlotParameter::Weight, "0".into())),
+        Intent::Resume(_) | Intent::Adjust => {}
+    }
+    if intent.is_new_build() {
+        values.extend([
+            (SlotParameter::Build, settings.build().to_string()),
+            (SlotParameter::Ami, settings.ami.clone().unwrap_or_default()),
+            (SlotParameter::RootDevice, found.root_device.clone()),
+            (SlotParameter::InstanceType, settings.instance_type.clone().unwrap_or_default()),
+            (SlotParameter::CpuCredits, found.cpu_credits.into()),
+            (SlotParameter::KeyPair, settings.key_pair.clone().unwrap_or_default()),
+        ]);
+    }
+    let present = |parameter| Slot::ALL.map(|slot| slots.parameter(slot, parameter)).to_vec();
+    values.extend(found.role.parameters(present));
+    values
 }
 
 fn join(shares: &[u8]) -> String {
