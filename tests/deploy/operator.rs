@@ -72,8 +72,8 @@ impl Operator {
 
     /// Returns an operator before a copy of the stacks that the first call of this function made in the test's process. A
     /// thousand tests begin with the same deploy.
-    pub fn after(made: &OnceLock<Vec<World>>, content: &str, make: impl FnOnce() -> Self) -> Self {
-        let operator = Self::with(made.get_or_init(|| make().tape.copies()).clone());
+    pub fn after(stacks: &OnceLock<Vec<World>>, content: &str, make: impl FnOnce() -> Self) -> Self {
+        let operator = Self::with(stacks.get_or_init(|| make().tape.copies()).clone());
         operator.content(content);
         operator
     }

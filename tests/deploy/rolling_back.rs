@@ -118,7 +118,7 @@ fn traffic_returns_by_the_number_of_healthy_machines() {
     assert!(said < at("blue (build 1) receives 25 % of the traffic, with 1 healthy machine"));
     let calls = operator.calls();
     assert_eq!(shares(&calls), [["25", "75"], ["40", "60"], ["100", "0"]]);
-    assert_eq!(operator.tape.highest_load(), 50, "as before, on two machines");
+    assert_eq!(operator.tape.highest_load(), 34, "as before, on three machines");
     let first = of(&calls, "PutScheduledUpdateGroupAction")[0];
     assert_eq!((first.get("MinSize"), first.get("DesiredCapacity")), ("1", ""), "a pin ends by itself");
     assert_eq!(operator.world(|world| world.groups["Blue"].min), 1);

@@ -341,10 +341,7 @@ impl Deploy {
 fn kept(serving: Option<&Stack>, own: Option<&Stack>, takes_over: bool) -> BTreeMap<String, ParameterValue> {
     let stack = if takes_over { serving } else { own };
     let parameters = stack.into_iter().flat_map(|stack| &stack.parameters);
-    let value = |value: &String| match takes_over {
-        true => ParameterValue::New(value.clone()),
-        false => ParameterValue::Previous,
-    };
+    let value = |value: &String| if takes_over { ParameterValue::New(value.clone()) } else { ParameterValue::Previous };
     parameters.map(|(name, known)| (name.clone(), value(known))).collect()
 }
 
