@@ -14,7 +14,7 @@ use clap::{
 use clap_complete::Shell;
 
 pub use self::{
-    deploy::{DeployArguments, DeployVerb},
+    deploy::{DeployArguments, DeployVerb, RollbackArguments},
     image::{FirstBootVerb, Seal},
 };
 use crate::{

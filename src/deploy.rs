@@ -211,7 +211,12 @@ impl Deploy {
 
     /// Returns the stack, which must exist.
     fn get(&self) -> Result<Stack> {
-        Stack::find(&self.system, &self.stack)?.with_context(|| self.no_stack())
+        if let Some(stack) = Stack::find(&self.system, &self.stack)? {
+            return Ok(stack);
+        }
+        // Another strategy gives the stacks of this deployment other names.
+        slots::check_other_names(self)?;
+        Err(self.no_stack().into())
     }
 
     /// Fails unless a stack can be deployed to now; names the running operation, or the next safe command.

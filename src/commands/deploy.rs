@@ -94,6 +94,11 @@ fn execute_verb(arguments: cli::DeployArguments) -> Result<u8> {
     if matches!(verb, DeployVerb::CreateStack | DeployVerb::UpdateStack | DeployVerb::Plan | DeployVerb::Render) {
         (deploy.texts, deploy.package_managers, deploy.secrets) = texts(&deploy, chosen, verb != DeployVerb::Render)?;
     }
+    act(deploy, verb, &arguments.way_back, &arguments.output_dir)
+}
+
+/// Executes a verb on the stacks that it is about.
+fn act(mut deploy: Deploy, verb: DeployVerb, way: &cli::RollbackArguments, output_dir: &Path) -> Result<u8> {
     match verb {
         DeployVerb::Watch => deploy.watch().map(|()| 0),
         DeployVerb::Diagnose => each(deploy, Deploy::diagnose),
@@ -109,12 +114,9 @@ fn execute_verb(arguments: cli::DeployArguments) -> Result<u8> {
                 DeployVerb::UpdateStack => deploy.execute(false).map(|()| 0),
                 DeployVerb::Plan => deploy.plan().map(|()| 0),
                 DeployVerb::Status => deploy.status(),
-                DeployVerb::Rollback => {
-                    let way = &arguments.way_back;
-                    deploy.roll_back(way.build, way.now, !way.now && !way.no_probe).map(|()| 0)
-                }
+                DeployVerb::Rollback => deploy.roll_back(way.build, way.now, !way.now && !way.no_probe).map(|()| 0),
                 DeployVerb::Release => deploy.release().map(|()| 0),
-                _ => render(&deploy, &arguments.output_dir).map(|()| 0),
+                _ => render(&deploy, output_dir).map(|()| 0),
             }
         }
     }

@@ -173,7 +173,7 @@ impl Slots {
 
 /// Fails if another strategy has created the stacks of this deployment, under the names of its own layout. An identity that
 /// may not see these names can deploy.
-fn check_other_names(deploy: &Deploy) -> Result<()> {
+pub(super) fn check_other_names(deploy: &Deploy) -> Result<()> {
     for name in deploy.layout().other_stack_names(deploy.name()) {
         let stack = match Stack::find(&deploy.system, &name) {
             Err(error) if Refusal::of(&error).is_some_and(Refusal::is_denial) => {

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     sync::{
         Arc, Mutex,
-        mpsc::{Sender, channel},
+        mpsc::{Receiver, Sender, channel},
     },
     time::{Duration, Instant},
 };
@@ -100,6 +100,74 @@ struct RunningOrder {
 /// The result of the background task.
 type FinishedOrder = (usize, Result<Fetched, Fault>);
 
+/// The orders of one delivery, and how far they are.
+struct Batch<'a> {
+    host: &'a Host,
+    orders: &'a [Order],
+    waiting: VecDeque<usize>,
+    running: Vec<RunningOrder>,
+    results: Vec<Option<Result<Delivery>>>,
+    observe: &'a mut dyn FnMut(DeliveryEvent<'_>),
+}
+
+impl<'a> Batch<'a> {
+    fn new(host: &'a Host, orders: &'a [Order], observe: &'a mut dyn FnMut(DeliveryEvent<'_>)) -> Self {
+        let results = orders.iter().map(|_| None).collect();
+        Self { host, orders, waiting: VecDeque::new(), running: vec![], results, observe }
+    }
+
+    fn settle(&mut self, index: usize, result: Result<Delivery>) {
+        let result = result.with_context(|| format!("downloading {}", self.orders[index].source));
+        (self.observe)(DeliveryEvent::Done { index, result: &result });
+        self.results[index] = Some(result);
+    }
+
+    /// Ends all orders once a deadline has passed, and those whose pause would end after it.
+    fn end_late(&mut self) {
+        let deadlines = &self.host.stop.deadlines;
+        while let Err(late) = deadlines.check()
+            && let Some(index) = self.running.pop().map(|running| running.index).or_else(|| self.waiting.pop_front())
+        {
+            self.settle(index, Err(late));
+        }
+        // Without a deadline no pause is too long, and there may be thousands of arrivals.
+        let checked = if deadlines.left().is_some() { self.running.len() } else { 0 };
+        for position in (0..checked).rev() {
+            if let Err(late) = self.running[position].progress.check_pause(deadlines) {
+                let index = self.running.swap_remove(position).index;
+                self.settle(index, Err(late));
+            }
+        }
+    }
+
+    /// Waits for arrivals, and gives the files that have arrived their names. All of them are flushed together, which takes
+    /// about as long as one.
+    fn receive(&mut self, arrivals: &Receiver<FinishedOrder>) {
+        let first = arrivals.recv_timeout(TICK).ok();
+        let mut whole = vec![];
+        for (index, arrival) in first.into_iter().chain(arrivals.try_iter()) {
+            let position = self.running.iter().position(|running| running.index == index);
+            let began = position.map_or_else(Instant::now, |position| self.running.swap_remove(position).began);
+            match arrival {
+                Ok(fetched) => whole.push((index, fetched, began)),
+                Err(fault) => self.settle(index, Err(fault.into())),
+            }
+        }
+        for (index, delivery) in publish(whole) {
+            self.settle(index, delivery);
+        }
+    }
+
+    fn tell(&mut self) {
+        let now = |running: &RunningOrder| {
+            let (done, total) = running.progress.now();
+            Underway { index: running.index, done, total }
+        };
+        let underway: Vec<Underway> = self.running.iter().map(now).collect();
+        (self.observe)(DeliveryEvent::Underway(&underway));
+    }
+}
+
 impl Fetcher {
     /// Downloads all orders, at most `jobs` at once; without `jobs` the engine decides. Calls `observe` for each event.
     ///
@@ -115,86 +183,60 @@ impl Fetcher {
         jobs: Option<usize>,
         observe: &mut dyn FnMut(DeliveryEvent<'_>),
     ) -> Result<Vec<Result<Delivery>>> {
-        let jobs = jobs.unwrap_or(MAX_BEGUN).min(max_downloads());
         let umask = umask();
         let usual = ours(0o666 & !umask);
-        let mut results: Vec<Option<Result<Delivery>>> = orders.iter().map(|_| None).collect();
-        let mut settle = |index: usize, result: Result<Delivery>, observe: &mut dyn FnMut(DeliveryEvent<'_>)| {
-            let what = &orders[index].source;
-            let result = result.with_context(|| format!("downloading {what}"));
-            observe(DeliveryEvent::Done { index, result: &result });
-            results[index] = Some(result);
-        };
-
-        let mut waiting = VecDeque::new();
+        let mut batch = Batch::new(host, &orders, observe);
         for (index, ready) in make_ready(host, &orders, umask).into_iter().enumerate() {
             match ready {
-                Ok(()) => waiting.push_back(index),
-                Err(error) => settle(index, Err(error), observe),
+                Ok(()) => batch.waiting.push_back(index),
+                Err(error) => batch.settle(index, Err(error)),
             }
         }
-
+        let jobs = jobs.unwrap_or(MAX_BEGUN).min(max_downloads());
         let (sender, arrivals) = channel();
-        let mut running: Vec<RunningOrder> = vec![];
         let mut told = Instant::now();
         loop {
-            while let Err(late) = host.stop.deadlines.check()
-                && let Some(index) = running.pop().map(|running| running.index).or_else(|| waiting.pop_front())
+            batch.end_late();
+            while batch.running.len() < jobs
+                && let Some(index) = batch.waiting.pop_front()
             {
-                settle(index, Err(late), observe);
+                self.begin(&mut batch, index, usual, &sender)?;
             }
-            // Without a deadline no pause is too long, and there may be thousands of arrivals.
-            let checked = if host.stop.deadlines.left().is_some() { running.len() } else { 0 };
-            for position in (0..checked).rev() {
-                if let Err(late) = running[position].progress.check_pause(&host.stop.deadlines) {
-                    settle(running.swap_remove(position).index, Err(late), observe);
-                }
+            if batch.running.is_empty() {
+                return Ok(batch.results.into_iter().flatten().collect());
             }
-            while running.len() < jobs
-                && let Some(index) = waiting.pop_front()
-            {
-                let started = match &orders[index].source {
-                    Source::File(path) => self.carry(host, index, path, &orders[index], usual).map(Err),
-                    _ => self.start_order(host, index, &orders[index], usual, sender.clone()).map(Ok),
-                };
-                host.stop.interrupt.check()?;
-                match started {
-                    Ok(Ok(started)) => running.push(started),
-                    Ok(Err(delivery)) => settle(index, Ok(delivery), observe),
-                    Err(error) => settle(index, Err(error), observe),
-                }
-            }
-            if running.is_empty() {
-                break;
-            }
-            // All files that have arrived are flushed together, which takes about as long as one.
-            let first = arrivals.recv_timeout(TICK).ok();
-            let mut whole = vec![];
-            for (index, arrival) in first.into_iter().chain(arrivals.try_iter()) {
-                let position = running.iter().position(|running| running.index == index);
-                let began = position.map_or_else(Instant::now, |position| running.swap_remove(position).began);
-                match arrival {
-                    Ok(fetched) => whole.push((index, fetched, began)),
-                    Err(fault) => settle(index, Err(fault.into()), observe),
-                }
-            }
-            for (index, delivery) in publish(whole) {
-                settle(index, delivery, observe);
-            }
+            batch.receive(&arrivals);
             host.stop.interrupt.check()?;
             if told.elapsed() >= TELL_INTERVAL {
                 told = Instant::now();
-                let underway: Vec<Underway> = running
-                    .iter()
-                    .map(|running| {
-                        let (done, total) = running.progress.now();
-                        Underway { index: running.index, done, total }
-                    })
-                    .collect();
-                observe(DeliveryEvent::Underway(&underway));
+                batch.tell();
             }
         }
-        Ok(results.into_iter().flatten().collect())
+    }
+
+    /// Starts an order. A local file is copied at once.
+    ///
+    /// # Errors
+    /// If a signal ends it.
+    fn begin(
+        &self,
+        batch: &mut Batch<'_>,
+        index: usize,
+        usual: Ownership,
+        sender: &Sender<FinishedOrder>,
+    ) -> Result<()> {
+        let (host, order) = (batch.host, &batch.orders[index]);
+        let started = match &order.source {
+            Source::File(path) => self.carry(host, index, path, order, usual).map(Err),
+            _ => self.start_order(host, index, order, usual, sender.clone()).map(Ok),
+        };
+        host.stop.interrupt.check()?;
+        match started {
+            Ok(Ok(started)) => batch.running.push(started),
+            Ok(Err(delivery)) => batch.settle(index, Ok(delivery)),
+            Err(error) => batch.settle(index, Err(error)),
+        }
+        Ok(())
     }
 
     fn start_order(

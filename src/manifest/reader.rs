@@ -334,14 +334,7 @@ impl<'a> Reader<'a> {
         // A resource for others puts no secret into this image.
         let secret = resource.secret().filter(|_| scope.not_here.is_none()).cloned();
         let is_bake = self.phase == Phase::Bake;
-        let why = match &scope {
-            Scope { not_here: Some(why), .. } => Some(why.clone()),
-            _ if is_bake && at_boot => Some("phase = \"boot\"".into()),
-            Scope { unknown: Some(fact), .. } if is_bake => Some(format!("each instance has its own {fact}")),
-            _ if is_bake && secret.is_some() => Some("a secret does not go into an image".into()),
-            _ => None,
-        };
-        if let Some(why) = why {
+        if let Some(why) = scope.why_deferred(is_bake, at_boot, secret.is_some()) {
             let (title, paths) = (resource.title(), resource.made_paths());
             resource = Box::new(Deferred { title, why, secret, paths });
         }

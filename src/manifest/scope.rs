@@ -24,6 +24,18 @@ impl Scope {
         self.not_here.is_some() || (phase == Phase::Bake && self.unknown.is_some())
     }
 
+    /// Returns why this run leaves a resource undone, in an image or on other machines; `None` if it does not.
+    pub(super) fn why_deferred(&self, is_bake: bool, at_boot: bool, holds_secret: bool) -> Option<String> {
+        if self.not_here.is_some() || !is_bake {
+            return self.not_here.clone();
+        }
+        match &self.unknown {
+            _ if at_boot => Some("phase = \"boot\"".into()),
+            Some(fact) => Some(format!("each instance has its own {fact}")),
+            None => holds_secret.then(|| "a secret does not go into an image".into()),
+        }
+    }
+
     /// Returns whether no machine has both, because a fact would need two values.
     pub(super) fn excludes(&self, other: &Self) -> bool {
         let (Some(one), Some(other)) = (&self.conditions, &other.conditions) else { return false };

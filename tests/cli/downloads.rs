@@ -170,7 +170,9 @@ fn a_small_file_costs_few_looks_and_is_not_read_again() {
         let _ =
             Finished::from(command.current_dir(&sandbox.path).env("HOME", &sandbox.path).output().unwrap()).expect(0);
         let trace = std::fs::read_to_string(sandbox.at("trace")).unwrap();
-        ["stat", "pread64("].map(|call| trace.lines().filter(|line| line.contains(call)).count())
+        // A call that another thread interrupts in the trace has two lines.
+        let begun = trace.lines().filter(|line| !line.contains(" resumed>"));
+        ["stat", "pread64("].map(|call| begun.clone().filter(|line| line.contains(call)).count())
     };
     let (few, many) = (looks(10), looks(110));
     // Its destination, its number, its owner, its names before and after the rename, and its directory.

@@ -340,3 +340,15 @@ fn another_scheme_is_for_a_new_stack_only() {
     let _ = deploy(&operator, &["update-stack"], "3").expect(0).says("every serving target runs build 3");
     assert_eq!(schemes(), ["internal", "internal"]);
 }
+
+#[test]
+fn a_verb_without_the_strategy_names_it() {
+    let operator = serving();
+    for verb in ["history", "drift", "delete-stack", "watch", "status"] {
+        let told = operator.deploy(&[verb], &[]).expect(2);
+        let _ = told
+            .says("the stack glovo-app-blue has the strategy weighted-dns, not blue-green")
+            .says("pass --strategy weighted-dns --stack glovo-app");
+    }
+    assert!(changes(&operator.calls()).is_empty());
+}

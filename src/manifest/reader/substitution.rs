@@ -1,6 +1,9 @@
 //! The substitution of variables in the strings of a table, before a kind sees them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use toml::{
     Spanned,
@@ -10,7 +13,7 @@ use toml::{
 use super::Reader;
 use crate::{
     diagnostic::{Diagnostic, Place, Text},
-    variables::only_placeholder,
+    variables::{Unresolved, only_placeholder},
 };
 
 /// The fields of a table that have a variable without a value: a fact that is unknown in an image, or a faulty
@@ -91,13 +94,8 @@ impl Reader<'_> {
                         held.unknown = held.unknown.take().or(resolved.unknown);
                     }
                     Err((first, others)) => {
-                        for one in std::iter::once(&first).chain(&others) {
-                            self.faults.add(|| {
-                                let written = text.text.get(span.clone()).unwrap_or_default();
-                                let within = one.range(written).map(|at| span.start + at.start..span.start + at.end);
-                                let place = Some(Place::new(text, &within.unwrap_or_else(|| span.clone())));
-                                Diagnostic { message: one.message(), place, hint: one.hint(self.variables) }
-                            });
+                        for unresolved in std::iter::once(&first).chain(&others) {
+                            self.report_unresolved(text, &span, unresolved);
                         }
                         return false;
                     }
@@ -129,6 +127,16 @@ impl Reader<'_> {
             _ => {}
         }
         true
+    }
+
+    /// Reports a placeholder without a value, at its place in the string.
+    fn report_unresolved(&mut self, text: &Text, string: &Range<usize>, unresolved: &Unresolved) {
+        self.faults.add(|| {
+            let written = text.text.get(string.clone()).unwrap_or_default();
+            let within = unresolved.range(written).map(|at| string.start + at.start..string.start + at.end);
+            let place = Some(Place::new(text, &within.unwrap_or_else(|| string.clone())));
+            Diagnostic { message: unresolved.message(), place, hint: unresolved.hint(self.variables) }
+        });
     }
 }
 

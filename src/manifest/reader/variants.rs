@@ -1,8 +1,11 @@
 //! Fields with a value for each architecture: `source = { x86_64 = "…", aarch64 = "…" }`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
-use toml::de::{DeTable, DeValue};
+use toml::{
+    Spanned,
+    de::{DeString, DeTable, DeValue},
+};
 
 use super::Reader;
 use crate::{
@@ -12,6 +15,9 @@ use crate::{
 
 /// Other names of the architectures.
 const OTHER_NAMES: [(&str, &str); 2] = [("amd64", "x86_64"), ("arm64", "aarch64")];
+
+/// A field, its place, and its value for each architecture.
+type ValueTable<'i> = (Spanned<DeString<'i>>, Range<usize>, DeTable<'i>);
 
 /// A resource for each architecture.
 pub(super) struct Variants<'i> {
@@ -37,29 +43,7 @@ impl Reader<'_> {
             }
         }
         let faults = self.faults.count();
-        for (field, span, values) in &tables {
-            self.architectures(text, field.get_ref(), span, values);
-        }
-        let named: BTreeSet<&str> = ARCHITECTURES
-            .into_iter()
-            .filter(|name| tables.iter().any(|(_, _, values)| values.contains_key(*name)))
-            .collect();
-        for (field, span, values) in &tables {
-            for missing in named.iter().filter(|name| !values.contains_key(**name)) {
-                let message = format!("`{}` has no value for {missing}, but another field has", field.get_ref());
-                self.report(text, span, message, Some(format!("add {missing} = \"VALUE\"")));
-            }
-        }
-        if let (Some((_, span, _)), Some(digest)) =
-            (tables.iter().find(|(field, ..)| field.get_ref() == "source"), table.get("sha256"))
-            && digest.get_ref().as_str().is_some_and(|digest| !digest.is_empty())
-            && named.len() > 1
-        {
-            let values: Vec<String> = named.iter().map(|name| format!("{name} = \"HEX\"")).collect();
-            let hint = format!("give each one its digest: sha256 = {{ {} }}", values.join(", "));
-            let message = "`source` differs between the architectures, but `sha256` is the same";
-            self.report(text, span, message, Some(hint));
-        }
+        let named = self.named_architectures(text, &tables, table.get("sha256"));
         if self.faults.count() > faults {
             return None;
         }
@@ -89,8 +73,42 @@ impl Reader<'_> {
         Some(Variants { chosen: variant(chosen?), others })
     }
 
+    /// Returns the architectures that any of the fields names. Reports values that do not belong together; `digest` is the
+    /// resource's own, for all architectures.
+    fn named_architectures(
+        &mut self,
+        text: &Text,
+        tables: &[ValueTable<'_>],
+        digest: Option<&Spanned<DeValue<'_>>>,
+    ) -> BTreeSet<&'static str> {
+        for (field, span, values) in tables {
+            self.architectures(text, field.get_ref(), span, values);
+        }
+        let named: BTreeSet<&str> = ARCHITECTURES
+            .into_iter()
+            .filter(|name| tables.iter().any(|(_, _, values)| values.contains_key(*name)))
+            .collect();
+        for (field, span, values) in tables {
+            for missing in named.iter().filter(|name| !values.contains_key(**name)) {
+                let message = format!("`{}` has no value for {missing}, but another field has", field.get_ref());
+                self.report(text, span, message, Some(format!("add {missing} = \"VALUE\"")));
+            }
+        }
+        if let (Some((_, span, _)), Some(digest)) =
+            (tables.iter().find(|(field, ..)| field.get_ref() == "source"), digest)
+            && digest.get_ref().as_str().is_some_and(|digest| !digest.is_empty())
+            && named.len() > 1
+        {
+            let values: Vec<String> = named.iter().map(|name| format!("{name} = \"HEX\"")).collect();
+            let hint = format!("give each one its digest: sha256 = {{ {} }}", values.join(", "));
+            let message = "`source` differs between the architectures, but `sha256` is the same";
+            self.report(text, span, message, Some(hint));
+        }
+        named
+    }
+
     /// Reports names that are no architecture, and a table without names.
-    fn architectures(&mut self, text: &Text, field: &str, span: &std::ops::Range<usize>, values: &DeTable<'_>) {
+    fn architectures(&mut self, text: &Text, field: &str, span: &Range<usize>, values: &DeTable<'_>) {
         let list = || format!("the architectures are: {}", ARCHITECTURES.join(", "));
         if values.is_empty() {
             self.report(text, span, format!("`{field}` names no architecture"), Some(list()));

@@ -44,6 +44,10 @@ content = "new content\n"
 mode = "0640"
 [[resource]]
 kind = "file"
+path = "/srv/kill/neighbour"
+content = "new neighbour\n"
+[[resource]]
+kind = "file"
 path = "/srv/kill/jar"
 source = "http://{{ jar }}"
 verify = "none"
@@ -66,6 +70,7 @@ target = "new"
         [ $(readlink link)$(readlink first-link) = newnew ]",
     files: &[
         ("/srv/kill/content", Some("old content\n"), "new content\n"),
+        ("/srv/kill/neighbour", None, "new neighbour\n"),
         ("/srv/kill/jar", None, JAR),
         ("/srv/kill/site", Some("old site\n"), SITE),
     ],
