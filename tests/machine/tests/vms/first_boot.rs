@@ -10,7 +10,7 @@ use regex_lite::Regex;
 /// The differences that may be, as patterns of whole paths, and why.
 const MAY_DIFFER: &[(&str, &str)] = &[
     // What either leaves of itself.
-    ("/var/lib/cloud/.*|/var/log/cloud-init.*", "cloud-init's state and logs"),
+    ("/var/lib/cloud(/.*)?|/var/log/cloud-init.*", "cloud-init's state and logs"),
     ("/etc/cloud/cloud-init.disabled", "it turns cloud-init off"),
     (
         "/etc/cloud/cloud.cfg.d/99-glovo-bootstrap-hostname.cfg",
@@ -31,6 +31,9 @@ const MAY_DIFFER: &[(&str, &str)] = &[
     // What the documents name as left out.
     ("/root/.ssh(/authorized_keys)?", "cloud-init gives root a key that only prints who is to log in"),
     ("/etc/hosts", "a line with the name of the machine"),
+    ("/etc/default/locale", "the image's own locale stays"),
+    ("/etc/udev/rules.d/70-persistent-net.rules", "the names of interfaces stay those of udev"),
+    ("/etc/sudoers.d", "cloud-init takes the directory from others; the mode of Debian's package stays"),
     ("/etc/resolv.conf", "ifupdown's client and this program order their lines differently"),
     // What differs between any two machines, or boots.
     ("/etc/machine-id|/var/lib/dbus/machine-id|/etc/ssh/ssh_host_.*", "each machine has its own"),
@@ -43,6 +46,7 @@ const MAY_DIFFER: &[(&str, &str)] = &[
         "/var/(log|cache|tmp|lib/systemd|lib/private|backups|lib/logrotate|spool)(/.*)?|/tmp(/.*)?|/run(/.*)?",
         "logs, caches, times",
     ),
+    ("/etc/ssl/certs/java/cacerts", "made with the time of its making when Java is installed"),
     ("/etc/fstab|/swapfile|/lost\\+found", "swap of the run; its unit is compared"),
     ("/etc/(ld.so.cache|.updated|.pwd.lock)|/var/.updated", "made anew by any boot"),
 ];
