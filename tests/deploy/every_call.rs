@@ -1,9 +1,8 @@
 //! Each call of a roll-out and of a rollback fails in each way, one after the other: users stay on machines that carry them,
 //! the last lines say where they are and what to do, and the same command again finishes.
 //!
-//! A fault that the retries of one call overcome, or end with, meets them in the same way wherever that operation is called.
-//! So of the later calls of an operation only the two faults run that change what has happened; `GLOVO_CALL_FAULTS=all` runs
-//! all, as `tests/nightly` does.
+//! The command does not notice a fault that the retries of one call overcome. So such faults run at the first call of each
+//! operation only; `GLOVO_CALL_FAULTS=all` runs them at each call, as `tests/nightly` does.
 
 mod other_shapes;
 
@@ -33,8 +32,8 @@ enum Fault {
 
 const FAULTS: [Fault; 5] = [Fault::Throttled, Fault::ThrottledForLong, Fault::Refused, Fault::Cut, Fault::Unanswered];
 
-/// Those after which the command has another state before it than it knows: it ends early, or does a thing twice.
-const CHANGING: [Fault; 2] = [Fault::Refused, Fault::Unanswered];
+/// Those that the command notices: the call fails in the end, or is done twice.
+const NOTICED: [Fault; 3] = [Fault::ThrottledForLong, Fault::Refused, Fault::Unanswered];
 
 /// A command, in a shape of deployment.
 struct Scenario {
@@ -168,7 +167,7 @@ impl Scenario {
         let all = std::env::var_os("GLOVO_CALL_FAULTS").is_some_and(|which| which == "all");
         let mut cases = vec![];
         for (number, name) in calls.iter().enumerate() {
-            let faults = if all || !calls[..number].contains(name) { FAULTS.as_slice() } else { &CHANGING };
+            let faults = if all || !calls[..number].contains(name) { FAULTS.as_slice() } else { &NOTICED };
             cases.extend(faults.iter().map(|fault| (number, name, *fault)));
         }
         let workers = thread::available_parallelism().map_or(2, usize::from) * 2;
