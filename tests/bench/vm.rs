@@ -13,6 +13,9 @@ use anyhow::Result;
 use machine::{Baked, Release, UserData, Vm, VmOptions, complete_tree, partitioned_disk};
 
 const SCRIPT: &str = "origin.test/bootstrap.sh";
+/// Prints where a boot's time went, and what the application waited for.
+const WHERE: &str = "systemd-analyze --no-pager; systemd-analyze blame --no-pager | head -n 12
+    systemd-analyze critical-chain --no-pager glovo-app.service";
 
 fn main() -> Result<()> {
     if std::env::args().nth(1).as_deref() != Some("baked") {
@@ -33,7 +36,7 @@ fn baked() -> Result<()> {
         let serving = start.elapsed().as_secs_f64();
         vm.wait_until_booted()?;
         println!("baked, first boot by {name}: {serving:.1} s from power on until it serves");
-        println!("{}", vm.sh("systemd-analyze --no-pager; systemd-analyze blame --no-pager | head -n 12")?.trim_end());
+        println!("{}", vm.sh(WHERE)?.trim_end());
         for (phase, seconds) in vm.steps_of_run()? {
             println!("{seconds:8.1}  {phase}");
         }

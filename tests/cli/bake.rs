@@ -335,7 +335,7 @@ fn an_image_without_the_parts_of_a_first_boot_is_refused() {
 #[test]
 fn a_first_boot_is_for_the_images_that_were_baked_for_it() {
     let sandbox = Sandbox::new();
-    for verb in [&["set-up", "--login-user", "root"][..], &["user-data"]] {
+    for verb in [&["set-up", "--login-user", "root"][..], &["host-keys"], &["growth"], &["user-data"]] {
         let _ = sandbox
             .run(&[&["first-boot"], verb].concat())
             .expect(2)

@@ -1,8 +1,9 @@
 //! Each call of a roll-out and of a rollback fails in each way, one after the other: users stay on machines that carry them,
 //! the last lines say where they are and what to do, and the same command again finishes.
 //!
-//! The command does not notice a fault that the retries of one call overcome. So such faults run at the first call of each
-//! operation only; `GLOVO_CALL_FAULTS=all` runs them at each call, as `tests/nightly` does.
+//! The first call of each operation fails in each way. Later ones take turns at the ways that the command notices: it does
+//! not notice what the retries of one call overcome. `GLOVO_CALL_FAULTS=all` lets each call fail in each way, as
+//! `tests/nightly` does.
 
 mod other_shapes;
 
@@ -167,7 +168,8 @@ impl Scenario {
         let all = std::env::var_os("GLOVO_CALL_FAULTS").is_some_and(|which| which == "all");
         let mut cases = vec![];
         for (number, name) in calls.iter().enumerate() {
-            let faults = if all || !calls[..number].contains(name) { FAULTS.as_slice() } else { &NOTICED };
+            let turn = number % NOTICED.len();
+            let faults = if all || !calls[..number].contains(name) { &FAULTS[..] } else { &NOTICED[turn..=turn] };
             cases.extend(faults.iter().map(|fault| (number, name, *fault)));
         }
         let workers = thread::available_parallelism().map_or(2, usize::from) * 2;

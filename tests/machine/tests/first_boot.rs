@@ -26,6 +26,22 @@ const PROGRAMS: [(&str, Option<&str>); 3] =
 const EARLY: &str = "[Unit]\nDefaultDependencies=no\nRequires=network-online.target\nAfter=network-online.target\n\
                      Before=local-fs.target\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n";
 
+/// A service that waits for the network, and sshd's place: it fails without a host key.
+const SERVICES: [(&str, &str); 2] = [
+    (
+        "application.service",
+        "[Unit]\nWants=network-online.target\nAfter=network-online.target\n\
+         [Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/touch /run/serves\n",
+    ),
+    (
+        "ssh.service",
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/usr/bin/test -s /etc/ssh/ssh_host_ed25519_key\n",
+    ),
+];
+/// A program that makes no key before the service has started.
+const SLOW_KEYGEN: &str =
+    "#!/bin/sh\nuntil [ -e /run/serves ]; do sleep 0.1; done\nexec /usr/bin/ssh-keygen.real \"$@\"\n";
+
 /// A baked tree that is gone when dropped.
 struct Image(PathBuf);
 
@@ -159,6 +175,30 @@ fn an_instance_is_set_up_once_and_a_copy_of_it_again() -> Result<()> {
     ensure!(host_keys(&machine)? != keys, "a copy has the keys of its original");
     assert_eq!(machine.sh(&format!("grep -c launch {AUTHORIZED}; cat /etc/hostname"))?, "1\nip-172-31-0-10\n");
     ensure!(has_run(&machine)?, "user-data did not run on the copy");
+    Ok(())
+}
+
+#[test]
+fn services_start_while_the_host_keys_are_made_and_sshd_after_it() -> Result<()> {
+    let (image, _) = bake("first-boot-beside")?;
+    let units = image.0.join("etc/systemd/system");
+    fs::create_dir_all(units.join("multi-user.target.wants"))?;
+    for (name, unit) in SERVICES {
+        fs::write(units.join(name), unit)?;
+        symlink(format!("../{name}"), units.join("multi-user.target.wants").join(name))?;
+    }
+    let keygen = image.0.join("usr/bin/ssh-keygen");
+    fs::rename(&keygen, keygen.with_extension("real"))?;
+    fs::write(&keygen, SLOW_KEYGEN)?;
+    fs::set_permissions(&keygen, fs::Permissions::from_mode(0o755))?;
+    let mut machine = machine(&image, &own_user_data("script")?)?;
+    boot(&mut machine)?;
+    let state = machine.sh("systemctl is-active application ssh; systemctl --failed --plain --no-legend")?;
+    assert_eq!(state, "active\nactive\n", "{}", fs::read_to_string(machine.console())?);
+    let waits_for = machine.sh("systemctl show --property After --value network-online.target")?;
+    let of_ours: Vec<_> = waits_for.split_whitespace().filter(|unit| unit.contains("glovo")).collect();
+    assert_eq!(of_ours, ["glovo-bootstrap-set-up.service"], "{waits_for}");
+    ensure!(has_run(&machine)?, "user-data did not run");
     Ok(())
 }
 

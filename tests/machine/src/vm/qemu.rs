@@ -15,9 +15,11 @@ use super::channel::Channel;
 use crate::world::World;
 
 /// EC2's instances say so in their firmware, and by such a UUID; cloud-init looks there.
-const EC2: [&str; 3] = [
+const EC2: [&str; 4] = [
     "type=0,vendor=Amazon EC2,version=1.0",
     "type=1,manufacturer=Amazon EC2,product=t3.small,serial=ec2e1916-9099-7caf-fd21-012345abcdef,uuid=ec2e1916-9099-7caf-fd21-012345abcdef",
+    // As Nitro: the id that the metadata service says, too.
+    "type=2,manufacturer=Amazon EC2,asset=i-0123456789abcdef0",
     "type=3,manufacturer=Amazon EC2,asset=Amazon EC2",
 ];
 

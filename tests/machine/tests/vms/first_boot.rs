@@ -16,7 +16,7 @@ const MAY_DIFFER: &[(&str, &str)] = &[
         "/etc/cloud/cloud.cfg.d/99-glovo-bootstrap-hostname.cfg",
         "the kind `host` writes it wherever cloud-init is installed",
     ),
-    ("/etc/systemd/system/(.*/)?glovo-bootstrap-(set-up|user-data).service", "our units"),
+    ("/etc/systemd/system/(.*/)?glovo-bootstrap-(set-up|host-keys|growth|user-data).service", "our units"),
     ("/etc/systemd/system/network-online.target.wants", "our unit is in it"),
     ("/etc/systemd/system/systemd-networkd-wait-online.service", "masked: our unit is in its place"),
     ("/etc/systemd/network/zz-glovo-bootstrap-.*", "DHCP by networkd"),
