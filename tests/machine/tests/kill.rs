@@ -1,7 +1,7 @@
 //! `kill -9` in the middle of a run, at system calls spread evenly over the run: no file is torn, and the next run
 //! completes the changes.
 //!
-//! At 500 of them, which takes three minutes; `GLOVO_KILL_POINTS` asks for another number.
+//! At 200 of them, which takes a minute and a half; `GLOVO_KILL_POINTS` asks for another number, `tests/nightly` for 500.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use machine::{Machine, Options, Release};
 
-const POINTS: usize = 500;
+const POINTS: usize = 200;
 const JAR: &str = "origin.test/kill.jar";
 const SITE: &str = include_str!("../../../steps/files/nginx-default");
 
