@@ -8,11 +8,8 @@ pub mod image;
 mod login;
 mod resolver;
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Fault,
@@ -25,16 +22,13 @@ use crate::{
     system::System,
 };
 
-/// The state file of the parts that were made.
-const NOTE: &str = "first-boot.json";
 /// The script that the unit of user-data runs. systemd makes the directory for root alone, and removes it.
 const SCRIPT: &str = "/run/glovo-bootstrap-user-data/script";
 const INSTANCE_ID: &str = "/latest/meta-data/instance-id";
 const USER_DATA: &str = "/latest/user-data";
 
 /// A part of a first boot that is made once for an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OncePart {
     HostKeys,
     SshKey,
@@ -42,61 +36,76 @@ enum OncePart {
     UserData,
 }
 
-/// The parts that were made for an instance.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct PartsMade {
-    instance: String,
-    parts: BTreeSet<OncePart>,
-}
-
-impl PartsMade {
-    /// Reads those of an instance. Those of another one, whose image this is, do not count.
-    fn of(root: &Root, instance: &str) -> Self {
-        let made = state::read(root, NOTE).filter(|made: &Self| made.instance == instance);
-        made.unwrap_or_else(|| Self { instance: instance.to_owned(), parts: BTreeSet::new() })
+impl OncePart {
+    /// Returns the state file with the id of the instance for which the part was made. Units that run at the same time make
+    /// different parts, so each part has its own file.
+    fn note(self) -> &'static str {
+        match self {
+            Self::HostKeys => "first-boot-host-keys.json",
+            Self::SshKey => "first-boot-ssh-key.json",
+            Self::Hostname => "first-boot-hostname.json",
+            Self::UserData => "first-boot-user-data.json",
+        }
     }
 
-    /// Makes a part, unless it was made before.
-    fn once(&mut self, root: &Root, part: OncePart, make: impl FnOnce() -> Result<()>) -> Result<()> {
-        if self.parts.contains(&part) {
+    /// Returns whether the part was made for an instance. Another one, whose image this is, does not count.
+    fn is_made(self, root: &Root, instance: &str) -> bool {
+        state::read::<String>(root, self.note()).is_some_and(|made| made == instance)
+    }
+
+    /// Makes the part, unless it was made before.
+    fn once(self, root: &Root, instance: &str, make: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.is_made(root, instance) {
             return Ok(());
         }
         make()?;
-        _ = self.parts.insert(part);
-        state::write(root, NOTE, self)
+        state::write(root, self.note(), &instance)
     }
 }
 
-/// Sets up this instance, and returns what failed: a part that fails does not keep the others from being made.
+/// Sets up what services and logins wait for, and returns what failed: a part that fails does not keep the others from being
+/// made. The answer of the metadata service shows that the network is up.
 ///
-/// The host keys come first, then the key of the launch: with these, an operator can log in and look. `tell` gets each
-/// change. `keep_resolv_conf` leaves the name servers to a step that declares them.
+/// `tell` gets each change. `keep_resolv_conf` leaves the name servers to a step that declares them.
 pub fn set_up(system: &System, login_user: &str, keep_resolv_conf: bool, tell: &dyn Fn(&str)) -> Vec<anyhow::Error> {
-    let (host, root) = (&system.host, system.root());
+    let root = system.root();
     let mut faults = vec![];
     let mut attempt = |made: Result<()>| faults.extend(made.err());
-    let host_keys = |id: &str| PartsMade::of(root, id).once(root, OncePart::HostKeys, || host_keys::renew(host, tell));
-    // The firmware of Nitro instances has the id, so that their keys do not wait for the network.
-    if let Some(id) = ec2::instance_id() {
-        attempt(host_keys(&id));
-    }
     match instance_id(system) {
         Ok(id) => {
-            attempt(host_keys(&id));
-            let mut made = PartsMade::of(root, &id);
-            attempt(made.once(root, OncePart::SshKey, || login::authorize(system, login_user, tell)));
-            attempt(made.once(root, OncePart::Hostname, || login::name(system, tell)));
+            attempt(OncePart::SshKey.once(root, &id, || login::authorize(system, login_user, tell)));
+            attempt(OncePart::Hostname.once(root, &id, || login::name(system, tell)));
         }
-        Err(error) => {
-            attempt(Err(error));
-            attempt(host_keys::make_missing(host));
-        }
+        Err(error) => attempt(Err(error)),
     }
     if !keep_resolv_conf {
         attempt(resolver::write(root, tell));
     }
-    attempt(growth::grow(host, tell));
     faults
+}
+
+/// Makes the host keys of this instance's sshd, once. Without an answer to whose keys those of the disk are, it makes only
+/// those that are missing, so that a login is possible.
+///
+/// # Errors
+/// If the keys cannot be made, or the metadata service gives no answer.
+pub fn make_host_keys(system: &System, tell: &dyn Fn(&str)) -> Result<()> {
+    // The firmware of Nitro instances has the id, so that their keys do not wait for the network.
+    match ec2::instance_id().map_or_else(|| instance_id(system), Ok) {
+        Ok(id) => OncePart::HostKeys.once(system.root(), &id, || host_keys::renew(&system.host, tell)),
+        Err(error) => Err(match host_keys::make_missing(&system.host) {
+            Ok(()) => error,
+            Err(also) => also.context(format!("{error:#}")),
+        }),
+    }
+}
+
+/// Grows the root partition and its file system to the size of the volume.
+///
+/// # Errors
+/// If a program of the growth fails.
+pub fn grow(system: &System, tell: &dyn Fn(&str)) -> Result<()> {
+    growth::grow(&system.host, tell)
 }
 
 /// Writes the script of this instance's user-data for its unit: `read` takes it from the user-data. If there is none, or
@@ -114,8 +123,7 @@ pub fn prepare_user_data(
     let write = |script: &str| root.write(&SCRIPT.into(), owner, script.as_bytes());
     let id = instance_id(system)?;
     write("")?;
-    let mut made = PartsMade::of(root, &id);
-    if made.parts.contains(&OncePart::UserData) {
+    if OncePart::UserData.is_made(root, &id) {
         tell(&format!(
             "nothing to run: {id} has begun to run its user-data before; the same by hand: glovo-bootstrap run"
         ));
@@ -127,7 +135,7 @@ pub fn prepare_user_data(
     };
     let script = read(&text)?;
     // Noted before it runs, as cloud-init does: user-data that reboots the machine does not run again.
-    made.once(root, OncePart::UserData, || write(&script))
+    OncePart::UserData.once(root, &id, || write(&script))
 }
 
 fn instance_id(system: &System) -> Result<String> {
@@ -164,7 +172,7 @@ mod tests {
                 is_made = true;
                 Ok(())
             };
-            PartsMade::of(&root, id).once(&root, part, make).unwrap();
+            OncePart::once(part, &root, id, make).unwrap();
             is_made
         };
         assert!(made("i-1", OncePart::HostKeys) && made("i-1", OncePart::Hostname));
@@ -177,8 +185,8 @@ mod tests {
     fn a_part_that_failed_is_made_at_the_next_boot() {
         let tree = Scratch::new();
         let root = Root::open(tree.path()).unwrap();
-        let failed = PartsMade::of(&root, "i-1").once(&root, OncePart::SshKey, || anyhow::bail!("no answer"));
+        let failed = OncePart::SshKey.once(&root, "i-1", || anyhow::bail!("no answer"));
         assert!(failed.is_err());
-        assert!(PartsMade::of(&root, "i-1").parts.is_empty());
+        assert!(!OncePart::SshKey.is_made(&root, "i-1"));
     }
 }

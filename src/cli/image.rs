@@ -31,9 +31,9 @@ pub struct Seal {
 /// A subcommand of `first-boot`.
 #[derive(Debug, Subcommand)]
 pub enum FirstBootVerb {
-    /// Set this instance up: SSH host keys, the key of the launch, host name, name servers, size of the root file system.
+    /// Set this instance up: the SSH key of the launch, host name, name servers.
     ///
-    /// Keys and host name are set once for an instance id. What fails is printed on the console, too.
+    /// Key and host name are set once for an instance id. What fails is printed on the console, too.
     SetUp {
         /// The user who gets the SSH key of the launch.
         #[arg(long, value_name = "NAME")]
@@ -42,6 +42,10 @@ pub enum FirstBootVerb {
         #[arg(long)]
         keep_resolv_conf: bool,
     },
+    /// Make new SSH host keys, once for an instance id, and print their fingerprints on the console.
+    HostKeys,
+    /// Grow the root partition and its file system to the size of the volume.
+    Growth,
     /// Write the script of this instance's user-data for the unit that executes it, once for an instance id.
     UserData,
 }

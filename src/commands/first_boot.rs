@@ -23,18 +23,18 @@ pub(super) fn execute(verb: FirstBootVerb) -> Result<u8> {
         return Err(fault.hint("glovo-bootstrap bake --seal --first-boot agent").invalid().into());
     }
     let tell = |change: &str| say(format!("- {change}"));
-    match verb {
+    let made = match verb {
         FirstBootVerb::SetUp { login_user, keep_resolv_conf } => {
             let faults = first_boot::set_up(&system, &login_user, keep_resolv_conf, &tell);
             faults.iter().for_each(show_on_console);
             faults.iter().for_each(complain_of);
-            Ok(u8::from(!faults.is_empty()))
+            return Ok(u8::from(!faults.is_empty()));
         }
-        FirstBootVerb::UserData => {
-            let prepared = first_boot::prepare_user_data(&system, user_data::own_script, &tell);
-            prepared.inspect_err(show_on_console).map(|()| 0)
-        }
-    }
+        FirstBootVerb::HostKeys => first_boot::make_host_keys(&system, &tell),
+        FirstBootVerb::Growth => first_boot::grow(&system, &tell),
+        FirstBootVerb::UserData => first_boot::prepare_user_data(&system, user_data::own_script, &tell),
+    };
+    made.inspect_err(show_on_console).map(|()| 0)
 }
 
 /// Prints an error in one line on the console, where it can be read without a login. `deploy` finds it there, too.

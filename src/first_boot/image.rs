@@ -24,7 +24,9 @@ use crate::{
 const PROGRAM: &str = "/usr/local/bin/glovo-bootstrap";
 /// The unit that sets an instance up.
 pub const SET_UP: &str = "glovo-bootstrap-set-up.service";
-const USER_DATA: &str = "glovo-bootstrap-user-data.service";
+/// The other units.
+const OTHERS: [&str; 3] =
+    ["glovo-bootstrap-host-keys.service", "glovo-bootstrap-growth.service", "glovo-bootstrap-user-data.service"];
 const NETWORKD: &str = "systemd-networkd.service";
 /// It waits for an answer to IPv6 also where there is no router. Instead, the metadata service's answer shows the network.
 /// netplan enables it at each boot, so that only a mask keeps it away.
@@ -44,10 +46,18 @@ const NETWORK_OF_CLOUD_INIT: [&str; 3] = [
 const GROUPS_WITH_WHEEL: &[&str] = &["adm", "systemd-journal", "wheel"];
 /// Its groups elsewhere.
 const GROUPS: &[&str] = &["adm", "audio", "cdrom", "dialout", "dip", "floppy", "netdev", "plugdev", "sudo", "video"];
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 6] = [
     (
         "/etc/systemd/system/glovo-bootstrap-set-up.service",
         include_str!("../../packaging/first-boot/glovo-bootstrap-set-up.service"),
+    ),
+    (
+        "/etc/systemd/system/glovo-bootstrap-host-keys.service",
+        include_str!("../../packaging/first-boot/glovo-bootstrap-host-keys.service"),
+    ),
+    (
+        "/etc/systemd/system/glovo-bootstrap-growth.service",
+        include_str!("../../packaging/first-boot/glovo-bootstrap-growth.service"),
     ),
     (
         "/etc/systemd/system/glovo-bootstrap-user-data.service",
@@ -227,7 +237,7 @@ fn make_user(system: &System, name: &str, tell: &dyn Fn(&str)) -> Result<()> {
 }
 
 fn enable(host: &Host, tell: &dyn Fn(&str)) -> Result<()> {
-    for unit in [NETWORKD, SET_UP, USER_DATA] {
+    for unit in [NETWORKD, SET_UP].into_iter().chain(OTHERS) {
         if !host.is_enabled_offline(unit)? {
             host.set_enabled(unit, true)?;
             tell(&format!("enable {unit}"));

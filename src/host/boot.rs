@@ -44,7 +44,7 @@ const MANAGER_TIMES: &str = "KernelTimestamp,KernelTimestampMonotonic,InitRDTime
 const UNIT_TIMES: &str =
     "Id,InactiveExitTimestampMonotonic,ActiveEnterTimestampMonotonic,InactiveEnterTimestampMonotonic";
 /// The units that a boot waits for, and what they are. cloud-init 24.3 has renamed its second stage.
-const UNITS: [(&str, &str); 9] = [
+const UNITS: [(&str, &str); 11] = [
     ("cloud-init-local.service", "cloud-init, before the network"),
     ("systemd-networkd-wait-online.service", "the network comes up"),
     ("NetworkManager-wait-online.service", "the network comes up"),
@@ -53,6 +53,8 @@ const UNITS: [(&str, &str); 9] = [
     ("cloud-config.service", "cloud-init, configuration"),
     ("cloud-final.service", "cloud-init, user-data"),
     ("glovo-bootstrap-set-up.service", "first boot, set-up"),
+    ("glovo-bootstrap-host-keys.service", "first boot, host keys"),
+    ("glovo-bootstrap-growth.service", "first boot, growth"),
     ("glovo-bootstrap-user-data.service", "first boot, user-data"),
 ];
 

@@ -61,7 +61,7 @@ const REMOVED: &[(When, &str, &[&str])] = &[
         "a core dump, with the memory of a program",
         &["/var/lib/systemd/coredump/*", "/var/crash/*", "/var/lib/apport/coredump/*"],
     ),
-    (When::Always, "the note on this instance's first boot", &["/var/lib/glovo-bootstrap/first-boot.json"]),
+    (When::Always, "the notes on this instance's first boot", &["/var/lib/glovo-bootstrap/first-boot*.json"]),
     (When::Always, "the note on this machine's reboots", &["/var/lib/glovo-bootstrap/reboot.json"]),
     (When::Always, "the note on this machine's warm pool", &["/var/lib/glovo-bootstrap/warm-pool.json"]),
     (When::Always, "the previous content of files that a run changed", &["/var/lib/glovo-bootstrap/previous.json"]),
