@@ -63,22 +63,35 @@ impl OncePart {
     }
 }
 
+/// What a step of the image declares, so that the set-up leaves it as it is.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Kept {
+    /// Leave the host name as it is, because a step of the image declares it.
+    #[arg(long = "keep-hostname")]
+    hostname: bool,
+    /// Leave /etc/resolv.conf as it is, because a step of the image declares it.
+    #[arg(long = "keep-resolv-conf")]
+    resolv_conf: bool,
+}
+
 /// Sets up what services and logins wait for, and returns what failed: a part that fails does not keep the others from being
 /// made. The answer of the metadata service shows that the network is up.
 ///
-/// `tell` gets each change. `keep_resolv_conf` leaves the name servers to a step that declares them.
-pub fn set_up(system: &System, login_user: &str, keep_resolv_conf: bool, tell: &dyn Fn(&str)) -> Vec<anyhow::Error> {
+/// `tell` gets each change.
+pub fn set_up(system: &System, login_user: &str, kept: Kept, tell: &dyn Fn(&str)) -> Vec<anyhow::Error> {
     let root = system.root();
     let mut faults = vec![];
     let mut attempt = |made: Result<()>| faults.extend(made.err());
     match instance_id(system) {
         Ok(id) => {
             attempt(OncePart::SshKey.once(root, &id, || login::authorize(system, login_user, tell)));
-            attempt(OncePart::Hostname.once(root, &id, || login::name(system, tell)));
+            if !kept.hostname {
+                attempt(OncePart::Hostname.once(root, &id, || login::name(system, tell)));
+            }
         }
         Err(error) => attempt(Err(error)),
     }
-    if !keep_resolv_conf {
+    if !kept.resolv_conf {
         attempt(resolver::write(root, tell));
     }
     faults

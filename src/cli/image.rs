@@ -2,7 +2,11 @@
 
 use clap::{Args, Subcommand};
 
-use crate::{first_boot::image::FirstBootBy, image::seal::OnRequest, value::AbsPath};
+use crate::{
+    first_boot::{Kept, image::FirstBootBy},
+    image::seal::OnRequest,
+    value::AbsPath,
+};
 
 /// The arguments of the seal.
 #[derive(Debug, Args)]
@@ -38,9 +42,8 @@ pub enum FirstBootVerb {
         /// The user who gets the SSH key of the launch.
         #[arg(long, value_name = "NAME")]
         login_user: String,
-        /// Leave /etc/resolv.conf as it is, because a step of the image declares it.
-        #[arg(long)]
-        keep_resolv_conf: bool,
+        #[command(flatten)]
+        kept: Kept,
     },
     /// Make new SSH host keys, once for an instance id, and print their fingerprints on the console.
     HostKeys,

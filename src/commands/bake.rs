@@ -43,7 +43,10 @@ pub(super) fn execute(
     if arguments.seal {
         if arguments.first_boot == FirstBootBy::Agent {
             let tell = |change: &str| say(format!("  + {change}"));
-            first_boot::image::prepare(system, arguments.login_user.as_deref(), &tell)?;
+            let mut declared = manifest.steps.iter().flat_map(|step| &step.resources);
+            let is_named =
+                declared.any(|declared| declared.resource.owned_things().iter().any(|(of, _)| *of == "hostname"));
+            first_boot::image::prepare(system, arguments.login_user.as_deref(), is_named, &tell)?;
             say("first boot: by this program; cloud-init is disabled in this image");
         }
         seal_image(system, arguments, &manifest)?;

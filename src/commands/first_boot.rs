@@ -24,8 +24,8 @@ pub(super) fn execute(verb: FirstBootVerb) -> Result<u8> {
     }
     let tell = |change: &str| say(format!("- {change}"));
     let made = match verb {
-        FirstBootVerb::SetUp { login_user, keep_resolv_conf } => {
-            let faults = first_boot::set_up(&system, &login_user, keep_resolv_conf, &tell);
+        FirstBootVerb::SetUp { login_user, kept } => {
+            let faults = first_boot::set_up(&system, &login_user, kept, &tell);
             faults.iter().for_each(show_on_console);
             faults.iter().for_each(complain_of);
             return Ok(u8::from(!faults.is_empty()));

@@ -83,11 +83,11 @@ pub enum FirstBootBy {
 }
 
 /// Makes the image's instances be set up by this program: user, units, network, and cloud-init is disabled. `tell` gets each
-/// change. A second call makes none.
+/// change. A second call makes none. `is_named`: a step of the image declares the host name.
 ///
 /// # Errors
 /// If the image lacks what the first boot needs, or another program manages its network.
-pub fn prepare(system: &System, login_user: Option<&str>, tell: &dyn Fn(&str)) -> Result<()> {
+pub fn prepare(system: &System, login_user: Option<&str>, is_named: bool, tell: &dyn Fn(&str)) -> Result<()> {
     let (host, root) = (&system.host, system.root());
     let user = match login_user {
         Some(name) => Some(name.to_owned()),
@@ -109,8 +109,13 @@ pub fn prepare(system: &System, login_user: Option<&str>, tell: &dyn Fn(&str)) -
         }
     }
     root.make_directories(&"/etc/systemd/network".into(), 0o755)?;
-    let keeps = if system.is_declared(&resolver::FILE.into()) { " --keep-resolv-conf" } else { "" };
-    let arguments = format!("--login-user {user}{keeps}");
+    let is_declared = |file: &str| system.is_declared(&file.into());
+    let keeps = [
+        (is_named || is_declared("/etc/hostname"), " --keep-hostname"),
+        (is_declared(resolver::FILE), " --keep-resolv-conf"),
+    ];
+    let keeps = keeps.map(|(applies, argument)| if applies { argument } else { "" });
+    let arguments = format!("--login-user {user}{}", keeps.concat());
     for (path, text) in FILES {
         put(root, &path.into(), 0o644, &text.replace("@arguments@", &arguments), tell)?;
     }

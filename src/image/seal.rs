@@ -20,8 +20,8 @@ use crate::{
 /// Options for data that is removed only on request.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct OnRequest {
-    /// With --seal, remove SSH host keys too. cloud-init makes new ones on each instance; without cloud-init, sshd has
-    /// none.
+    /// With --seal, remove SSH host keys too. cloud-init, or --first-boot agent, makes new ones on each instance;
+    /// otherwise sshd has none.
     #[arg(long, requires = "seal")]
     pub host_keys: bool,
     /// With --seal, remove every user's `authorized_keys` too. Only the key pair of an instance's launch can log in

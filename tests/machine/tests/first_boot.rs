@@ -18,6 +18,8 @@ kind = "file"
 path = "/srv/made"
 content = "by the run of user-data"
 "#;
+const EMPTY: &str = "name = \"empty\"\n";
+const NAMED: &str = "name = \"named\"\n[[resource]]\nkind = \"host\"\nhostname = \"web-1\"\n";
 /// The programs that the container's tree lacks, and where this machine has them. An empty one is never executed.
 const PROGRAMS: [(&str, Option<&str>); 3] =
     [("usr/bin/ssh-keygen", Some("/usr/bin/ssh-keygen")), ("usr/sbin/sshd", None), ("usr/bin/growpart", None)];
@@ -57,8 +59,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Bakes an image, and returns it with what `bake` said at first and at a second time.
-fn bake(name: &str) -> Result<(Image, [String; 2])> {
+/// Bakes an image by a step, and returns it with what `bake` said at first and at a second time.
+fn bake(name: &str, step: &str) -> Result<(Image, [String; 2])> {
     let baking = Machine::boot(Options::default())?;
     copy(&pristine_tree()?, &baking.path(IMAGE))?;
     for (program, source) in PROGRAMS {
@@ -72,9 +74,9 @@ fn bake(name: &str) -> Result<(Image, [String; 2])> {
     fs::copy(baking.path("/usr/local/bin/glovo-bootstrap"), baking.path(IMAGE).join("usr/local/bin/glovo-bootstrap"))?;
     fs::create_dir_all(baking.path(IMAGE).join("etc/ssh"))?;
     fs::write(baking.path(IMAGE).join("etc/ssh/ssh_host_rsa_key"), "of the build machine")?;
-    fs::write(baking.path(IMAGE).join("etc/empty.toml"), "name = \"empty\"\n")?;
+    fs::write(baking.path(IMAGE).join("etc/baked.toml"), step)?;
     fs::write(baking.path(IMAGE).join("etc/step.toml"), STEPS)?;
-    let steps = format!("{IMAGE}/etc/empty.toml");
+    let steps = format!("{IMAGE}/etc/baked.toml");
     let mut said = vec![];
     for _ in 0..2 {
         let bake =
@@ -127,7 +129,7 @@ fn has_run(machine: &Machine) -> Result<bool> {
 
 #[test]
 fn an_instance_is_set_up_once_and_a_copy_of_it_again() -> Result<()> {
-    let (image, [first, second]) = bake("first-boot")?;
+    let (image, [first, second]) = bake("first-boot", EMPTY)?;
     ensure!(
         first.contains("  + user ada: create user") && first.contains("cloud-init is disabled in this image"),
         "{first}"
@@ -180,7 +182,7 @@ fn an_instance_is_set_up_once_and_a_copy_of_it_again() -> Result<()> {
 
 #[test]
 fn services_start_while_the_host_keys_are_made_and_sshd_after_it() -> Result<()> {
-    let (image, _) = bake("first-boot-beside")?;
+    let (image, _) = bake("first-boot-beside", NAMED)?;
     let units = image.0.join("etc/systemd/system");
     fs::create_dir_all(units.join("multi-user.target.wants"))?;
     for (name, unit) in SERVICES {
@@ -199,12 +201,13 @@ fn services_start_while_the_host_keys_are_made_and_sshd_after_it() -> Result<()>
     let of_ours: Vec<_> = waits_for.split_whitespace().filter(|unit| unit.contains("glovo")).collect();
     assert_eq!(of_ours, ["glovo-bootstrap-set-up.service"], "{waits_for}");
     ensure!(has_run(&machine)?, "user-data did not run");
+    assert_eq!(machine.sh("hostname; cat /etc/hostname")?, "web-1\nweb-1\n", "a step of the image declares it");
     Ok(())
 }
 
 #[test]
 fn what_fails_is_said_on_the_console_and_a_login_is_possible() -> Result<()> {
-    let (image, _) = bake("first-boot-failed")?;
+    let (image, _) = bake("first-boot-failed", EMPTY)?;
     let mut foreign = machine(&image, "#!/bin/bash\ntouch /root/foreign\n")?;
     boot(&mut foreign)?;
     let console = fs::read_to_string(foreign.console())?;
