@@ -109,7 +109,7 @@ pub fn prepare(system: &System, login_user: Option<&str>, is_named: bool, tell: 
         }
     }
     root.make_directories(&"/etc/systemd/network".into(), 0o755)?;
-    let is_declared = |file: &str| system.is_declared(&file.into());
+    let is_declared = |file: &'static str| system.is_declared(&file.into());
     let keeps = [
         (is_named || is_declared("/etc/hostname"), " --keep-hostname"),
         (is_declared(resolver::FILE), " --keep-resolv-conf"),
