@@ -6,7 +6,7 @@ mod growth;
 mod host_keys;
 pub mod image;
 mod login;
-mod resolver;
+pub mod resolver;
 
 use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
@@ -68,10 +68,18 @@ impl OncePart {
 pub struct Kept {
     /// Leave the host name as it is, because a step of the image declares it.
     #[arg(long = "keep-hostname")]
-    hostname: bool,
+    pub hostname: bool,
     /// Leave /etc/resolv.conf as it is, because a step of the image declares it.
     #[arg(long = "keep-resolv-conf")]
-    resolv_conf: bool,
+    pub resolv_conf: bool,
+}
+
+impl Kept {
+    /// Returns the arguments that say so.
+    fn arguments(self) -> String {
+        let arguments = [(self.hostname, " --keep-hostname"), (self.resolv_conf, " --keep-resolv-conf")];
+        arguments.map(|(applies, argument)| if applies { argument } else { "" }).concat()
+    }
 }
 
 /// Sets up what services and logins wait for, and returns what failed: a part that fails does not keep the others from being

@@ -5,9 +5,9 @@ use nix::unistd::{getegid, geteuid};
 use toml::Table;
 
 use super::{
-    ensure,
+    Kept, ensure,
     growth::{self, GROWPART},
-    login, resolver,
+    login,
 };
 use crate::{
     error::{self, Fault},
@@ -83,11 +83,11 @@ pub enum FirstBootBy {
 }
 
 /// Makes the image's instances be set up by this program: user, units, network, and cloud-init is disabled. `tell` gets each
-/// change. A second call makes none. `is_named`: a step of the image declares the host name.
+/// change. A second call makes none.
 ///
 /// # Errors
 /// If the image lacks what the first boot needs, or another program manages its network.
-pub fn prepare(system: &System, login_user: Option<&str>, is_named: bool, tell: &dyn Fn(&str)) -> Result<()> {
+pub fn prepare(system: &System, login_user: Option<&str>, kept: Kept, tell: &dyn Fn(&str)) -> Result<()> {
     let (host, root) = (&system.host, system.root());
     let user = match login_user {
         Some(name) => Some(name.to_owned()),
@@ -109,13 +109,7 @@ pub fn prepare(system: &System, login_user: Option<&str>, is_named: bool, tell: 
         }
     }
     root.make_directories(&"/etc/systemd/network".into(), 0o755)?;
-    let is_declared = |file: &'static str| system.is_declared(&file.into());
-    let keeps = [
-        (is_named || is_declared("/etc/hostname"), " --keep-hostname"),
-        (is_declared(resolver::FILE), " --keep-resolv-conf"),
-    ];
-    let keeps = keeps.map(|(applies, argument)| if applies { argument } else { "" });
-    let arguments = format!("--login-user {user}{}", keeps.concat());
+    let arguments = format!("--login-user {user}{}", kept.arguments());
     for (path, text) in FILES {
         put(root, &path.into(), 0o644, &text.replace("@arguments@", &arguments), tell)?;
     }

@@ -10,7 +10,8 @@ use crate::{
     value::AbsPath,
 };
 
-pub(super) const FILE: &str = "/etc/resolv.conf";
+/// Where the C library reads the name servers.
+pub const FILE: &str = "/etc/resolv.conf";
 /// What networkd knows of all interfaces, as sd-network(3) reads it.
 const STATE: &str = "/run/systemd/netif/state";
 

@@ -1,4 +1,4 @@
-//! Each call of a roll-out and of a rollback fails in each way, one after the other: users stay on machines that carry them,
+//! Each call of a roll-out and of a rollback fails, one after the other: users stay on machines that carry them,
 //! the last lines say where they are and what to do, and the same command again finishes.
 //!
 //! The first call of each operation fails in each way. Later ones take turns at the ways that the command notices: it does
@@ -168,8 +168,9 @@ impl Scenario {
         let all = std::env::var_os("GLOVO_CALL_FAULTS").is_some_and(|which| which == "all");
         let mut cases = vec![];
         for (number, name) in calls.iter().enumerate() {
-            let turn = number % NOTICED.len();
-            let faults = if all || !calls[..number].contains(name) { &FAULTS[..] } else { &NOTICED[turn..=turn] };
+            let before = calls[..number].iter().filter(|call| *call == name).count();
+            let turn = before % NOTICED.len();
+            let faults = if all || before == 0 { &FAULTS[..] } else { &NOTICED[turn..=turn] };
             cases.extend(faults.iter().map(|fault| (number, name, *fault)));
         }
         let workers = thread::available_parallelism().map_or(2, usize::from) * 2;

@@ -18,7 +18,9 @@ kind = "file"
 path = "/srv/made"
 content = "by the run of user-data"
 "#;
-const EMPTY: &str = "name = \"empty\"\n";
+/// A host name that only the run of a booted machine gives: the image's first boot names the machine.
+const NAMED_LATER: &str = "name = \"named-later\"\n[[resource]]\nkind = \"file\"\npath = \"/etc/hostname\"\n\
+                           content = \"later\\n\"\nphase = \"boot\"\n";
 const NAMED: &str = "name = \"named\"\n[[resource]]\nkind = \"host\"\nhostname = \"web-1\"\n";
 /// The programs that the container's tree lacks, and where this machine has them. An empty one is never executed.
 const PROGRAMS: [(&str, Option<&str>); 3] =
@@ -129,7 +131,7 @@ fn has_run(machine: &Machine) -> Result<bool> {
 
 #[test]
 fn an_instance_is_set_up_once_and_a_copy_of_it_again() -> Result<()> {
-    let (image, [first, second]) = bake("first-boot", EMPTY)?;
+    let (image, [first, second]) = bake("first-boot", NAMED_LATER)?;
     ensure!(
         first.contains("  + user ada: create user") && first.contains("cloud-init is disabled in this image"),
         "{first}"
@@ -207,7 +209,7 @@ fn services_start_while_the_host_keys_are_made_and_sshd_after_it() -> Result<()>
 
 #[test]
 fn what_fails_is_said_on_the_console_and_a_login_is_possible() -> Result<()> {
-    let (image, _) = bake("first-boot-failed", EMPTY)?;
+    let (image, _) = bake("first-boot-failed", NAMED_LATER)?;
     let mut foreign = machine(&image, "#!/bin/bash\ntouch /root/foreign\n")?;
     boot(&mut foreign)?;
     let console = fs::read_to_string(foreign.console())?;
