@@ -65,7 +65,7 @@ impl OncePart {
 
 /// What a step of the image declares, so that the set-up leaves it as it is.
 #[derive(Debug, Clone, Copy, clap::Args)]
-pub struct Kept {
+pub struct KeptSettings {
     /// Leave the host name as it is, because a step of the image declares it.
     #[arg(long = "keep-hostname")]
     pub hostname: bool,
@@ -74,7 +74,7 @@ pub struct Kept {
     pub resolv_conf: bool,
 }
 
-impl Kept {
+impl KeptSettings {
     /// Returns the arguments that say so.
     fn arguments(self) -> String {
         let arguments = [(self.hostname, " --keep-hostname"), (self.resolv_conf, " --keep-resolv-conf")];
@@ -86,7 +86,7 @@ impl Kept {
 /// made. The answer of the metadata service shows that the network is up.
 ///
 /// `tell` gets each change.
-pub fn set_up(system: &System, login_user: &str, kept: Kept, tell: &dyn Fn(&str)) -> Vec<anyhow::Error> {
+pub fn set_up(system: &System, login_user: &str, kept: KeptSettings, tell: &dyn Fn(&str)) -> Vec<anyhow::Error> {
     let root = system.root();
     let mut faults = vec![];
     let mut attempt = |made: Result<()>| faults.extend(made.err());

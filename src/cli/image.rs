@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use crate::{
-    first_boot::{Kept, image::FirstBootBy},
+    first_boot::{KeptSettings, image::FirstBootBy},
     image::seal::OnRequest,
     value::AbsPath,
 };
@@ -43,7 +43,7 @@ pub enum FirstBootVerb {
         #[arg(long, value_name = "NAME")]
         login_user: String,
         #[command(flatten)]
-        kept: Kept,
+        kept: KeptSettings,
     },
     /// Make new SSH host keys, once for an instance id, and print their fingerprints on the console.
     HostKeys,

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::{
     cli::{self, Seal},
     error::Fault,
-    first_boot::{self, Kept, image::FirstBootBy, resolver},
+    first_boot::{self, KeptSettings, image::FirstBootBy, resolver},
     image::{
         credentials::{self, FoundCredential, is_allowed},
         seal::{self, OnRequest},
@@ -55,12 +55,12 @@ pub(super) fn execute(
 
 /// Returns what this bake has put into the image, and an instance keeps. A resource that is left to the boot does not count,
 /// nor does a step that was not picked.
-fn kept(manifest: &Manifest, report: &Report) -> Kept {
+fn kept(manifest: &Manifest, report: &Report) -> KeptSettings {
     let has_run = |name: &str| report.steps.iter().any(|step| step.name == name && !step.resources.is_empty());
     let made = || manifest.steps.iter().filter(|step| has_run(&step.name)).flat_map(|step| &step.resources);
     let is_file = |file: &str| made().any(|made| made.resource.owned_path().is_some_and(|path| path.as_str() == file));
     let is_named = made().any(|made| made.resource.owned_things().iter().any(|(field, _)| *field == "hostname"));
-    Kept { hostname: is_named || is_file("/etc/hostname"), resolv_conf: is_file(resolver::FILE) }
+    KeptSettings { hostname: is_named || is_file("/etc/hostname"), resolv_conf: is_file(resolver::FILE) }
 }
 
 fn seal_image(system: &System, arguments: &Seal, manifest: &Manifest) -> Result<()> {

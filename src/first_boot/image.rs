@@ -5,7 +5,7 @@ use nix::unistd::{getegid, geteuid};
 use toml::Table;
 
 use super::{
-    Kept, ensure,
+    KeptSettings, ensure,
     growth::{self, GROWPART},
     login,
 };
@@ -87,7 +87,7 @@ pub enum FirstBootBy {
 ///
 /// # Errors
 /// If the image lacks what the first boot needs, or another program manages its network.
-pub fn prepare(system: &System, login_user: Option<&str>, kept: Kept, tell: &dyn Fn(&str)) -> Result<()> {
+pub fn prepare(system: &System, login_user: Option<&str>, kept: KeptSettings, tell: &dyn Fn(&str)) -> Result<()> {
     let (host, root) = (&system.host, system.root());
     let user = match login_user {
         Some(name) => Some(name.to_owned()),
