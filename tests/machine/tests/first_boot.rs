@@ -61,8 +61,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Bakes an image by a step, and returns it with what `bake` said at first and at a second time.
-fn bake(name: &str, step: &str) -> Result<(Image, [String; 2])> {
+/// Bakes an image by a step and more arguments, and returns it with what `bake` said at first and at a second time.
+fn bake(name: &str, step: &str, more: &[&str]) -> Result<(Image, [String; 2])> {
     let baking = Machine::boot(Options::default())?;
     copy(&pristine_tree()?, &baking.path(IMAGE))?;
     for (program, source) in PROGRAMS {
@@ -83,7 +83,7 @@ fn bake(name: &str, step: &str) -> Result<(Image, [String; 2])> {
     for _ in 0..2 {
         let bake =
             ["bake", "--seal", "--first-boot", "agent", "--login-user", USER, "--root", IMAGE, "--steps", &steps];
-        said.push(baking.agent(&bake)?.success()?);
+        said.push(baking.agent(&[&bake, more].concat())?.success()?);
     }
     let image = Image(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id())));
     copy(&baking.path(IMAGE), &image.0)?;
@@ -131,7 +131,7 @@ fn has_run(machine: &Machine) -> Result<bool> {
 
 #[test]
 fn an_instance_is_set_up_once_and_a_copy_of_it_again() -> Result<()> {
-    let (image, [first, second]) = bake("first-boot", NAMED_LATER)?;
+    let (image, [first, second]) = bake("first-boot", NAMED_LATER, &[])?;
     ensure!(
         first.contains("  + user ada: create user") && first.contains("cloud-init is disabled in this image"),
         "{first}"
@@ -184,7 +184,7 @@ fn an_instance_is_set_up_once_and_a_copy_of_it_again() -> Result<()> {
 
 #[test]
 fn services_start_while_the_host_keys_are_made_and_sshd_after_it() -> Result<()> {
-    let (image, _) = bake("first-boot-beside", NAMED)?;
+    let (image, _) = bake("first-boot-beside", NAMED, &[])?;
     let units = image.0.join("etc/systemd/system");
     fs::create_dir_all(units.join("multi-user.target.wants"))?;
     for (name, unit) in SERVICES {
@@ -209,7 +209,7 @@ fn services_start_while_the_host_keys_are_made_and_sshd_after_it() -> Result<()>
 
 #[test]
 fn what_fails_is_said_on_the_console_and_a_login_is_possible() -> Result<()> {
-    let (image, _) = bake("first-boot-failed", NAMED_LATER)?;
+    let (image, _) = bake("first-boot-failed", NAMED, &["--skip", "named"])?;
     let mut foreign = machine(&image, "#!/bin/bash\ntouch /root/foreign\n")?;
     boot(&mut foreign)?;
     let console = fs::read_to_string(foreign.console())?;
@@ -222,6 +222,7 @@ fn what_fails_is_said_on_the_console_and_a_login_is_possible() -> Result<()> {
     ensure!(foreign.exec(&["test", "-e", "/root/foreign"])?.code == 1, "foreign user-data was executed");
     ensure!(host_keys(&foreign)?.contains("ssh_host_ed25519_key 600\n"));
     foreign.sh(&format!("grep launch {AUTHORIZED}"))?;
+    assert_eq!(foreign.sh("hostname")?, "ip-172-31-0-10\n", "this bake has skipped the step that declares a name");
     drop(foreign);
 
     let mut alone = machine(&image, &own_user_data("cloud-config")?)?;

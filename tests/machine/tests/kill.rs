@@ -1,7 +1,7 @@
 //! `kill -9` in the middle of a run, at system calls spread evenly over the run: no file is torn, and the next run
 //! completes the changes.
 //!
-//! At 200 of them, which takes a minute and a half; `GLOVO_KILL_POINTS` asks for another number, `tests/nightly` for 500.
+//! At 200 of them, which takes two minutes; `GLOVO_KILL_POINTS` asks for another number, `tests/nightly` for 500.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
