@@ -14,6 +14,7 @@ pub mod console;
 pub mod declared;
 pub mod disks;
 pub mod ec2;
+pub mod edited;
 pub mod facts;
 pub mod file_lock;
 pub mod journal;

@@ -244,8 +244,12 @@ pub(super) fn contradictions(declarations: &[Declaration<'_>]) -> Vec<Diagnostic
     faults
 }
 
+/// Limits the undeclared names that are compared with the declared ones.
+const MAX_COMPARED: usize = 100;
+
 /// Returns a note for each undeclared path of `restart_on` or `reload_on`, and each undeclared unit of `required_by`, that differs
-/// from a declared one by one or two letters. It may be right: a file or unit of a package is not declared.
+/// from a declared one by one or two letters. It may be right: a file or unit of a package is not declared. Only the first
+/// undeclared ones are compared, so that a large manifest costs no long time.
 pub fn near_misses(manifest: &Manifest) -> Vec<String> {
     let all = || manifest.steps.iter().flat_map(|step| &step.resources);
     let near = |field: &str, name: &str, title: &str, declared: &BTreeSet<&str>| {
@@ -256,14 +260,16 @@ pub fn near_misses(manifest: &Manifest) -> Vec<String> {
     let paths = all().flat_map(|declared| declared.resource.made_paths().into_iter().map(String::from));
     let declared: BTreeSet<String> = paths.chain(all().map(|declared| declared.resource.title())).collect();
     let declared: BTreeSet<&str> = declared.iter().map(String::as_str).filter(|path| path.starts_with('/')).collect();
-    let mut notes = vec![];
+    let (mut notes, mut left) = (vec![], MAX_COMPARED);
     for (title, service) in all().filter_map(|one| Some((one.title(), one.resource.service()?))) {
         let undeclared = service.read_files().filter(|(_, path)| !declared.contains(path.as_str()));
+        let undeclared = undeclared.take(left).inspect(|_| left -= 1);
         notes.extend(undeclared.filter_map(|(field, path)| near(field, path.as_str(), &title, &declared)));
     }
     let services: BTreeSet<&str> = all().filter_map(|one| one.resource.unit()).collect();
     for (title, units) in all().map(|one| (one.title(), one.resource.required_by())) {
         let undeclared = units.iter().map(UnitName::as_str).filter(|unit| !services.contains(unit));
+        let undeclared = undeclared.take(left).inspect(|_| left -= 1);
         notes.extend(undeclared.filter_map(|unit| near("required_by", unit, &title, &services)));
     }
     notes

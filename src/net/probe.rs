@@ -69,7 +69,14 @@ pub(crate) async fn connect(network: Arc<Network>, host: String, port: u16, limi
         let addresses: Vec<_> =
             addresses(&host).await?.into_iter().map(|address| (address.ip(), port).into()).collect();
         let connected = TcpStream::connect::<&[SocketAddr]>(&addresses).await;
-        connected.map(drop).map_err(|error: io::Error| Fault::new(error.kind().to_string()).transient())
+        let connected = connected.and_then(|stream| Ok((stream.local_addr()?, stream.peer_addr()?)));
+        match connected {
+            // If nothing listens there, the kernel may choose the very port for this end, and connects it to itself.
+            Ok((own, peer)) if own == peer => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        }
+        .map_err(|error| Fault::new(error.kind().to_string()).transient())
     };
     tokio::time::timeout(limit, connected).await.unwrap_or_else(|_| Err(too_late("connection", limit)))
 }

@@ -21,6 +21,8 @@ pub(crate) enum Cause {
     Clock,
     /// An index has expired, or this machine's clock is ahead.
     Expired,
+    /// A mirror's certificate is not trusted, or this machine's clock is wrong.
+    Certificate,
     /// A retry cannot help.
     Permanent,
 }

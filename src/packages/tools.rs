@@ -69,7 +69,7 @@ impl Tools {
     /// Returns the diagnosis of a failure, from its output and from the machine's clock and proxies.
     pub(crate) fn diagnose<'a>(&self, system: &System, finished: &'a Finished) -> Diagnosis<'a> {
         let mut diagnosis = self.causes.diagnosis(&finished.tail);
-        if diagnosis.cause == Cause::Expired && !is_clock_synchronized(system) {
+        if matches!(diagnosis.cause, Cause::Expired | Cause::Certificate) && !is_clock_synchronized(system) {
             diagnosis.cause = Cause::Clock;
         }
         if diagnosis.cause == Cause::Clock {

@@ -87,19 +87,19 @@ impl Resource for HostSettings {
 }
 
 /// Returns the change that writes a text file. An existing file keeps its owner and mode, and a link leads to it as before.
-fn write_text(system: &System, path: &AbsPath, summary: String, text: String) -> Result<Change> {
+fn write_text(system: &System, path: &AbsPath, summary: String, text: impl Into<Vec<u8>>) -> Result<Change> {
     if system.is_declared(path) {
         let fault = Fault::new(format!("another resource manages {path}"));
         return Err(fault.hint("keep only one of the two resources, or give that file the same value").into());
     }
     let path = system.root().resolve_trusted(path)?;
     check(system, &path)?;
-    let facts = [Fact::Path(path.clone())];
+    let (text, facts) = (text.into(), [Fact::Path(path.clone())]);
     let action = move |system: &System| {
         let now = system.root().status(&path)?.map(|status| status.ownership);
         system.keep_previous(&path)?;
         let new = Ownership { uid: geteuid().as_raw(), gid: getegid().as_raw(), mode: 0o644 };
-        system.root().write(&path, now.unwrap_or(new), text.as_bytes())
+        system.root().write(&path, now.unwrap_or(new), &text)
     };
     Ok(Change::new(summary, action).brings(facts))
 }

@@ -276,7 +276,7 @@ mod tests {
 
     /// Waits for an answer that never comes. It asks once.
     fn wait(port: u16, fields: &str) -> (u8, String) {
-        let text = format!("url = \"http://127.0.0.1:{port}/\"\ndeadline = \"0s\"\n{fields}");
+        let text = format!("url = \"http://127.4.0.1:{port}/\"\ndeadline = \"0s\"\n{fields}");
         let check: HttpCheck = toml::from_str(&text).unwrap();
         let system = System::open("/".as_ref(), Mode::Run, Interrupt::default()).unwrap();
         let wait = CheckDeadline::begin(check.deadline.0);
@@ -287,7 +287,8 @@ mod tests {
 
     #[test]
     fn a_wrong_answer_is_permanent_and_silence_is_temporary() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // No other test listens at this address, so that the port stays closed at the end.
+        let listener = TcpListener::bind("127.4.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = std::thread::spawn(move || {
             for mut stream in listener.incoming().take(2).map_while(Result::ok) {

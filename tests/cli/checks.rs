@@ -9,7 +9,7 @@ use std::{
 use nix::sys::socket::{Backlog, listen};
 
 use crate::{
-    sandbox::Sandbox,
+    sandbox::{Finished, Sandbox, lone_listener},
     server::{Reply, Server},
     standin::Machine,
 };
@@ -147,7 +147,7 @@ fn a_file_of_certificates_is_there_before_its_check() {
 fn a_connection_is_enough_for_a_tcp_check() {
     let machine = Machine::new();
     let sandbox = &machine.sandbox;
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = lone_listener();
     let address = listener.local_addr().unwrap().to_string();
     let _ = sandbox.run_resources(&tcp(&address)).expect(0).says("0 changes");
     drop(listener);
@@ -157,6 +157,18 @@ fn a_connection_is_enough_for_a_tcp_check() {
     let refused = refused.says("accepted no connection within 0 ms: connection refused");
     let _ = refused.says("ss --listening");
     let _ = sandbox.run_resources(&tcp("no-such-host.invalid:5432")).expect(75).says("can't be resolved");
+}
+
+#[test]
+fn a_check_does_not_take_itself_for_the_server() {
+    let machine = Machine::new();
+    let sandbox = &machine.sandbox;
+    // Only one port is left for the check's own end: that of the server that does not run.
+    let script = "ip link set lo up; echo 40001 40001 > /proc/sys/net/ipv4/ip_local_port_range; exec \"$@\"";
+    let mut command = sandbox.shell("exec unshare --net sh -euc \"$@\"");
+    let _ = command.args([script, "sh", env!("CARGO_BIN_EXE_glovo-bootstrap"), "run", "--steps"]);
+    let _ = command.arg(sandbox.manifest(&tcp("127.0.0.1:40001")));
+    let _ = Finished::from(command.output().unwrap()).expect(75).says("connection refused");
 }
 
 #[test]

@@ -7,21 +7,24 @@ use std::{
 
 use crate::standin::Machine;
 
-/// Attaches each image, and hides the host's devices. A partition that a test adds outlives the image in the kernel: it is
-/// removed at the end, also after a failure, and before a test if an earlier one was killed. `$1` is the directory of the outputs, `$2` the binary, the rest are
+/// Attaches each image, and hides the host's devices. The kernel detaches an image when its last user ends, and keeps the
+/// rest of a loop device: the partitions, and that it is read-only. So `as_new` takes both back at the end, also after a
+/// failure, and before a test, if an earlier one was killed. `$1` is the directory of the outputs, `$2` the binary, the rest are
 /// images. `gb NAME ARGUMENTS…` runs the binary, and keeps what it says and its exit code under a name.
 const PRELUDE: &str = r#"
     out=$1 binary=$2; shift 2
     loops= number=0
-    unpart() {
+    as_new() {
+        blockdev --setrw "$1"
         for part in /sys/block/"${1#/dev/}"/"${1#/dev/}"p*/partition; do
             [ ! -e "$part" ] || delpart "$1" "$(cat "$part")"
         done
     }
-    trap 'for loop in $loops; do unpart $loop; losetup --detach $loop; done' EXIT
+    trap 'for loop in $loops; do as_new $loop || :; done' EXIT
     for image; do
-        number=$((number + 1)); loop=$(losetup --find --show "$image"); loops="$loops $loop"; eval "disk$number=$loop"
-        unpart $loop
+        number=$((number + 1)); loop=$(losetup --find --show "$image"); loops="$loops $loop"
+        eval "disk$number=$loop; exec $((number + 2))< $loop"; losetup --detach $loop
+        as_new $loop
     done
     mkdir -p "$out/dev"; mount -t tmpfs tmpfs "$out/dev"; mount -t tmpfs tmpfs /sys/class; mkdir /sys/class/nvme
     cp -a /dev/null /dev/zero /dev/urandom /dev/loop* "$out/dev/"

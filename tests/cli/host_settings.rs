@@ -101,6 +101,22 @@ fn another_host_name_replaces_its_own_line_in_hosts() {
 }
 
 #[test]
+fn lines_of_others_keep_their_bytes() {
+    let sandbox = Sandbox::new();
+    let comment = b"# M\xfcllers machine\n";
+    let file = |name: &str, text: &[u8]| sandbox.write(&format!("tree/etc/{name}"), [comment, text].concat());
+    let (hosts, locale) = (file("hosts", b"127.0.0.1 localhost\n"), file("default/locale", b"LC_TIME=C.UTF-8\n"));
+    let _ = sandbox.write("tree/usr/lib/locale/C.utf8/LC_CTYPE", "");
+    let manifest = sandbox.manifest("[[resource]]\nkind = \"host\"\nhostname = \"web-1\"\nlocale = \"C.UTF-8\"\n");
+    let _ = sandbox.run(&["run", "--root", &sandbox.at("tree"), "--steps", &manifest]).expect(0);
+    for (path, words) in [(hosts, "127.0.1.1 web-1"), (locale, "LANG=C.UTF-8")] {
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(bytes.starts_with(comment), "{path}: {bytes:?}");
+        assert!(String::from_utf8_lossy(&bytes).contains(words), "{path}: {bytes:?}");
+    }
+}
+
+#[test]
 fn a_name_that_resolves_gets_no_line_in_hosts() {
     for (hosts, nsswitch) in [
         ("10.0.0.1 Web-1.example.com Web-1 # by hand\n", "hosts: files dns\n"),
@@ -386,6 +402,7 @@ fn values_that_are_none_are_refused() {
 fn a_kernel_name_that_cannot_be_set_is_refused_by_plan() {
     let named = Named::new();
     let sandbox = &named.0.sandbox;
+    let _ = sandbox.write("tree/usr/lib/locale/C.utf8/LC_CTYPE", "");
     let manifest = sandbox.manifest("[[resource]]\nkind = \"host\"\nhostname = \"web-1\"\n");
     for verb in ["plan", "run"] {
         let mut command = sandbox.shell("exec setpriv --bounding-set -sys_admin \"$@\"");

@@ -57,6 +57,7 @@ mod package;
 mod pages;
 mod places;
 mod put_back;
+mod racer;
 mod reboot;
 mod record;
 #[path = "../../packaging/reference.rs"]

@@ -416,3 +416,17 @@ fn a_manifest_of_many_files_is_as_long_as_one_may_be() {
     let _ =
         sandbox.run(&["validate", "--steps", &sandbox.at("steps")]).expect(2).says("at most 16777216 bytes together");
 }
+
+#[test]
+fn of_many_undeclared_names_the_first_are_compared() {
+    let sandbox = Sandbox::new();
+    let resource = |number: usize| {
+        format!(
+            "[[resource]]\nkind = \"file\"\npath = \"/etc/app/{number}.conf\"\ncontent = \"\"\n\
+             [[resource]]\nkind = \"service\"\nname = \"app{number}.service\"\nrunning = true\nrestart_on = [\"/etc/app/{number}.confs\"]\n"
+        )
+    };
+    let manifest = sandbox.manifest(&(0..150).map(resource).collect::<String>());
+    let valid = sandbox.run(&["validate", "--steps", &manifest]).expect(0);
+    assert_eq!((valid.stdout + &valid.stderr).matches("did you mean").count(), 100);
+}

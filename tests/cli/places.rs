@@ -4,32 +4,15 @@
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
-    process::{Child, Command, Stdio},
 };
 
 use crate::{
+    racer::Racer,
     sandbox::{Finished, Sandbox},
     standin::Machine,
 };
 
 const UID_NOBODY: u32 = 65534;
-
-/// A process of an unprivileged user that repeats a line of shell until it is dropped.
-struct Racer(Child);
-
-impl Racer {
-    fn start(script: &str) -> Self {
-        let script = format!("while :; do {script}; done 2>/dev/null");
-        let user = ["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &script];
-        Self(Command::new("setpriv").args(user).stdout(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Racer {
-    fn drop(&mut self) {
-        let _ = self.0.kill().and_then(|()| self.0.wait());
-    }
-}
 
 /// A directory in the sandbox.
 fn make(sandbox: &Sandbox, name: &str, (uid, gid): (u32, u32), mode: u32) -> String {

@@ -6,7 +6,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::sandbox::{Finished, Sandbox, eventually, is_alive};
+use crate::{
+    racer::Racer,
+    sandbox::{Finished, Sandbox, eventually, is_alive},
+};
 
 /// A file whose validator writes its pid to `validator.pid` and then does something.
 fn with_validator(sandbox: &Sandbox, script: &str) -> String {
@@ -125,13 +128,9 @@ fn a_racer_in_a_shared_directory_gains_nothing() {
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
     fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&sandbox.path, fs::Permissions::from_mode(0o755)).unwrap();
-    let script = format!(
-        "cd {shared}; while :; do mkdir d; rmdir d; ln -s {target} d; rm d; ln -s {target}/f f; rm -f f .f.glovo-bootstrap; done 2>/dev/null"
-    );
-    let mut racer = Command::new("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &script])
-        .spawn()
-        .unwrap();
+    let racer = Racer::start(&format!(
+        "cd {shared}; mkdir d; rmdir d; ln -s {target} d; rm d; ln -s {target}/f f; rm -f f .f.glovo-bootstrap"
+    ));
     let mut refused = 0;
     for round in 0..60 {
         let manifest = sandbox.manifest(&format!(
@@ -142,8 +141,7 @@ fn a_racer_in_a_shared_directory_gains_nothing() {
         refused += usize::from(finished.stdout.contains("uid 65534"));
         assert_eq!(fs::read_dir(&target).unwrap().count(), 0, "something was written outside");
     }
-    racer.kill().unwrap();
-    let _ = racer.wait().unwrap();
+    drop(racer);
     assert!(refused > 0, "the racer was never seen");
 }
 

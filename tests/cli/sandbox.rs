@@ -2,12 +2,13 @@
 
 use std::{
     fs,
+    net::{Ipv4Addr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{
         Once,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
 };
 
@@ -114,12 +115,14 @@ pub fn copy_binary(path: &str) {
     assert!(copied.is_ok_and(|status| status.success()), "copying the binary to {path}");
 }
 
-/// Removes the directories of killed test processes.
+/// Removes the directories of killed test processes, before this one has made any: those of its own id are of an earlier
+/// process.
 fn sweep() {
+    let own = std::process::id().to_string();
     for entry in fs::read_dir(std::env::temp_dir()).expect("a directory").flatten() {
         let name = entry.file_name().into_string().unwrap_or_default();
         let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-        if pid.is_some_and(|pid| !is_alive(pid)) {
+        if pid.is_some_and(|pid| pid == own || !is_alive(pid)) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -188,6 +191,15 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     panic!("never: {what}");
+}
+
+/// Returns a listener at an address of loopback at which nothing else listens: after its end the port stays closed, while
+/// other tests open ports.
+pub fn lone_listener() -> TcpListener {
+    static COUNT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, third, fourth] = std::process::id().to_be_bytes();
+    let address = Ipv4Addr::new(127, COUNT.fetch_add(1, Ordering::Relaxed), third, fourth);
+    TcpListener::bind((address, 0)).expect("a port")
 }
 
 /// Returns whether a process exists and is not a zombie.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    sandbox::{Sandbox, eventually},
+    sandbox::{Sandbox, eventually, lone_listener},
     standin::Machine,
 };
 
@@ -52,7 +52,7 @@ fn a_long_wait_for_a_lock_is_told_with_its_holder() {
 #[test]
 fn a_long_wait_for_a_server_is_told_with_its_answer() {
     let machine = Machine::new();
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = lone_listener().local_addr().unwrap();
     let check = format!("[[resource]]\nkind = \"tcp_check\"\naddress = \"{address}\"\ndeadline = \"30m\"\n");
     let run = waits(&machine.sandbox, &check, &format!("waiting for {address}: connection refused"));
     let _listener = TcpListener::bind(address).unwrap();

@@ -26,7 +26,7 @@ pub(crate) const TABLE: CauseTable = CauseTable { own_lines, advice: |_| None, r
         "remove one of the two files in /etc/apt/sources.list.d that name this repository with different keys"),
     (Cause::Permanent, &["changed its '"],
         "accept the repository's new name once: apt-get update --allow-releaseinfo-change"),
-    (Cause::Permanent, &["Certificate verification failed", "certificate verify failed"],
+    (Cause::Certificate, &["Certificate verification failed", "certificate verify failed"],
         "check that the package ca-certificates is installed and that the clock is right: timedatectl status"),
     (Cause::Permanent, &["error processing package", "error processing archive"],
         "fix the cause in the package's output above; the next run configures the package"),

@@ -35,7 +35,9 @@ pub(crate) const TABLE: CauseTable = CauseTable { own_lines, advice, rows: &[
          grep -r gpgkey /etc/yum.repos.d"),
     (Cause::Permanent, &["is not signed", "GPG check FAILED", "is not installed. Failing package", "not correctly installed"],
         "use signed packages, or declare the key that signs them; to list the keys: rpm -qa gpg-pubkey*"),
-    (Cause::Permanent, &["Curl error (60)", "Curl error (77)", "Curl error (58)", "Curl error (59)"],
+    (Cause::Certificate, &["Curl error (60)"],
+        "check that the package ca-certificates is installed and that the clock is right: timedatectl status"),
+    (Cause::Permanent, &["Curl error (77)", "Curl error (58)", "Curl error (59)"],
         "check that the package ca-certificates is installed and that the clock is right: timedatectl status"),
     (Cause::Permanent, &["Status code: 401", "Status code: 403", "Status code: 407"],
         "check the credentials of the repository in /etc/yum.repos.d, or the proxy: the server refuses access"),
@@ -231,10 +233,13 @@ mod tests {
             "Status code: 404 for http://r/x/repodata/repomd.xml (IP: 10.0.0.1)",
             "Status code: 403 for http://r/x/repodata/repomd.xml (IP: 10.0.0.1)",
             "Curl error (37): Couldn't read a file:// file for file:///x/repodata/repomd.xml [Couldn't open file]",
-            "Curl error (60): SSL peer certificate or SSH remote key was not OK for https://r/repodata/repomd.xml [x]",
         ] {
             all(Cause::Permanent, &[&metadata(reason)]);
         }
+        let certificate =
+            "Curl error (60): SSL peer certificate or SSH remote key was not OK for https://r/repodata/repomd.xml [x]";
+        all(Cause::Certificate, &[&metadata(certificate)]);
+        assert!(!Cause::Certificate.is_transient());
     }
 
     #[test]

@@ -5,7 +5,10 @@ use anyhow::Result;
 use super::TOOLS;
 use crate::{
     error::Fault,
-    host::root::{Ownership, Root},
+    host::{
+        edited::EditedText,
+        root::{Ownership, Root},
+    },
     packages::{name::PackageName, rpm::database::RpmDatabase},
     system::{Fact, System},
     value::{AbsPath, quoted},
@@ -94,9 +97,9 @@ pub(crate) fn hold(system: &System, packages: &[PackageName], is_held: bool) -> 
     };
     system.host.forget();
     let database = system.host.read_once(RpmDatabase::read)?;
-    let text = root.read_text(&list)?;
+    let text = EditedText::read(root, &list)?;
     let is_other = |line: &&str| !packages.iter().any(|package| holds(line, &package.name));
-    let mut lines: Vec<String> = text.lines().filter(is_other).map(str::to_owned).collect();
+    let mut lines: Vec<String> = text.as_str().lines().filter(is_other).map(str::to_owned).collect();
     for package in packages.iter().filter(|_| is_held) {
         if let Some(installed) = database.package(&package.name, package.architecture.as_deref()) {
             // As the plugin writes it.
@@ -105,7 +108,7 @@ pub(crate) fn hold(system: &System, packages: &[PackageName], is_held: bool) -> 
         }
     }
     let ownership = root.status(&list)?.map_or(Ownership { uid: 0, gid: 0, mode: 0o644 }, |status| status.ownership);
-    root.write(&list, ownership, lines.iter().flat_map(|line| [line, "\n"]).collect::<String>().as_bytes())
+    root.write(&list, ownership, &text.encode(&lines.iter().flat_map(|line| [line, "\n"]).collect::<String>()))
 }
 
 /// Returns the command line that releases a held package.

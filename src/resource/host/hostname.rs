@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde::Deserialize;
 
 use super::write_text;
-use crate::{resource::Change, system::System, value::AbsPath};
+use crate::{host::edited::EditedText, resource::Change, system::System, value::AbsPath};
 
 /// Where the name for the boot is, hostname(5).
 pub(super) const FILE: &str = "/etc/hostname";
@@ -105,8 +105,8 @@ impl Hostname {
     /// Returns the change of `/etc/hosts` after which the name resolves. sudo, Java and others look it up.
     fn plan_hosts(&self, system: &System) -> Result<Option<Change>> {
         let (name, path) = (&self.0, AbsPath::from(HOSTS));
-        let text = system.root().read_text(&system.root().resolve_trusted(&path)?)?;
-        let mut lines: Vec<&str> = text.lines().collect();
+        let text = EditedText::read(system.root(), &system.root().resolve_trusted(&path)?)?;
+        let mut lines: Vec<&str> = text.as_str().lines().collect();
         let own = lines.iter().position(|line| line.ends_with(MARK));
         let has_name = |line: &&str| {
             let names = line.split('#').next().unwrap_or_default().split_whitespace().skip(1);
@@ -129,7 +129,7 @@ impl Hostname {
             lines.push(&line);
             format!("add {name} to {HOSTS}, so that it resolves")
         };
-        write_text(system, &path, summary, lines.join("\n") + "\n").map(Some)
+        write_text(system, &path, summary, text.encode(&(lines.join("\n") + "\n"))).map(Some)
     }
 }
 

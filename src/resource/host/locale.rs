@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::write_text;
 use crate::{
     error::Fault,
-    host::command::Program,
+    host::{command::Program, edited::EditedText},
     resource::Change,
     system::{Fact, Mode, System},
     value::AbsPath,
@@ -114,8 +114,8 @@ impl Locale {
     /// Returns the change of the file that has `LANG`.
     fn plan_file(&self, system: &System) -> Result<Option<Change>> {
         let (name, path) = (&self.0, file(system)?);
-        let text = system.root().read_text(&system.root().resolve_trusted(&path)?)?;
-        let values: BTreeMap<&str, &str> = text.lines().filter_map(assignment).collect();
+        let text = EditedText::read(system.root(), &system.root().resolve_trusted(&path)?)?;
+        let values: BTreeMap<&str, &str> = text.as_str().lines().filter_map(assignment).collect();
         if let Some(all) = values.get("LC_ALL").filter(|all| *all != name) {
             system.warn(format!("LC_ALL={all} in {path} overrides the locale {name}"));
         }
@@ -123,10 +123,10 @@ impl Locale {
         if now == Some(name) {
             return Ok(None);
         }
-        let others = text.lines().filter(|line| assignment(line).is_none_or(|(known, _)| known != "LANG"));
-        let text: String = others.map(|line| format!("{line}\n")).collect();
+        let others = text.as_str().lines().filter(|line| assignment(line).is_none_or(|(known, _)| known != "LANG"));
+        let others: String = others.map(|line| format!("{line}\n")).collect();
         let summary = format!("set LANG={name} in {path} (now {})", now.unwrap_or("not set"));
-        let mut change = write_text(system, &path, summary, format!("{text}LANG={name}\n"))?;
+        let mut change = write_text(system, &path, summary, text.encode(&format!("{others}LANG={name}\n")))?;
         if system.is_live() {
             // At boot, systemd reads the file. Until then, services that start get it from here.
             let set = Program::new(["systemctl", "set-environment"]).arg(format!("LANG={name}"));
@@ -143,8 +143,8 @@ impl Locale {
 /// Returns the change of the list of locales to compile. A line that is commented out becomes valid.
 fn plan_wanted(system: &System, wanted: &str) -> Result<Option<Change>> {
     let path = AbsPath::from(WANTED);
-    let text = system.root().read_text(&system.root().resolve_trusted(&path)?)?;
-    let mut lines: Vec<&str> = text.lines().collect();
+    let text = EditedText::read(system.root(), &system.root().resolve_trusted(&path)?)?;
+    let mut lines: Vec<&str> = text.as_str().lines().collect();
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     if lines.iter().any(|line| words(line) == wanted) {
         return Ok(None);
@@ -153,7 +153,7 @@ fn plan_wanted(system: &System, wanted: &str) -> Result<Option<Change>> {
         Some(line) => *line = wanted,
         None => lines.push(wanted),
     }
-    write_text(system, &path, format!("add {wanted} to {WANTED}"), lines.join("\n") + "\n").map(Some)
+    write_text(system, &path, format!("add {wanted} to {WANTED}"), text.encode(&(lines.join("\n") + "\n"))).map(Some)
 }
 
 /// Returns the path of the file with `LANG`: the one that exists, or else the one that a login reads.

@@ -1,17 +1,18 @@
 //! A disk with an image on which the agent has run already.
 
 use std::path::{Path, PathBuf};
-use std::{env, fs, process};
+use std::process;
 
 use anyhow::{Result, ensure};
 
-use crate::{Machine, Options, UserData, Vm, VmOptions};
+use crate::{Machine, Options, SweptDirectory, UserData, Vm, VmOptions};
 
 const IMAGE: &str = "/image";
 
-/// A root disk that is gone when dropped, and the variables of its steps.
+/// A root disk, and the variables of its steps.
 pub struct Baked {
     pub disk: PathBuf,
+    _directory: SweptDirectory,
     /// The arguments of `run` on its machines.
     pub run: String,
 }
@@ -19,7 +20,6 @@ pub struct Baked {
 impl Baked {
     /// Bakes the built-in steps into a copy of a tree, with these options of `bake`, and makes a disk of it.
     pub fn new(tree: &Path, options: &[&str], make_disk: fn(&Path, &Path, &str) -> Result<()>) -> Result<Baked> {
-        let name = format!("baked-{}-{}", process::id(), options.join(""));
         let baking = Machine::boot(Options::default())?;
         let copy = process::Command::new("cp")
             .args(["--archive", "--no-target-directory"])
@@ -31,7 +31,8 @@ impl Baked {
         let variables = baking.variables()?.into_iter().filter(|variable| !variable.starts_with("swap_path="));
         let run =
             variables.map(|variable| format!("--set {variable} ")).collect::<String>() + "--set swap_path=/swapfile";
-        let baked = Baked { disk: env::temp_dir().join(name), run };
+        let directory = SweptDirectory::new()?;
+        let baked = Baked { disk: directory.path.join("disk"), _directory: directory, run };
         make_disk(&baking.path(IMAGE), &baked.disk, "ext4")?;
         Ok(baked)
     }
@@ -52,11 +53,5 @@ impl Baked {
             kernel: "root=/dev/vda1",
             ..VmOptions::default()
         })
-    }
-}
-
-impl Drop for Baked {
-    fn drop(&mut self) {
-        _ = fs::remove_file(&self.disk);
     }
 }

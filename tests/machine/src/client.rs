@@ -34,8 +34,11 @@ impl Client {
     /// Starts a client of a URL in a world's network; its answers go into `dir`.
     pub fn start(world: &World, url: &str, dir: &Path) -> Result<Client> {
         let log = dir.join("answers");
-        let mut python = world.command("python3");
-        let python = python.args(["-Ic", SCRIPT, url]).stdin(Stdio::null()).stdout(File::create(&log)?);
+        let mut python = world.command("setpriv");
+        let python = python
+            .args(["--pdeathsig", "KILL", "python3", "-Ic", SCRIPT, url])
+            .stdin(Stdio::null())
+            .stdout(File::create(&log)?);
         Ok(Client { process: python.spawn()?, log })
     }
 

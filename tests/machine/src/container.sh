@@ -20,7 +20,7 @@ hold() {
   mount -t cgroup2 cgroup2 /sys/fs/cgroup
   mount -t tmpfs tmpfs /run
   echo "/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)/glovo-machine-${dir##*/}" > "$dir/cgroup"
-  mkdir "$(< "$dir/cgroup")"
+  mkdir -p "$(< "$dir/cgroup")"
 
   case $upper in
     tmpfs) mount -t tmpfs -o size=6G tmpfs "$dir/upper" ;;
@@ -89,7 +89,8 @@ sweep() {
   # An active swap file keeps its file system in use. Mounted again, it is the same file system.
   for image in "$dir"/*.img; do
     mount=$dir/mnt/$(basename "$image" .img)
-    [ -z "$(losetup --associated "$image")" ] || { mount -o loop "$image" "$mount"; swap_off "$dir"; umount "$mount"; }
+    [ -d "$mount" ] && [ -n "$(losetup --associated "$image")" ] || continue
+    mount -o loop "$image" "$mount"; swap_off "$dir"; umount "$mount"
   done
   clear "$dir"
 }

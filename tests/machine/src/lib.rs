@@ -42,6 +42,7 @@ pub use guest::Output;
 pub use machine::{Machine, Options, Tree, Upper, UserData};
 pub use manifest::step_of_files;
 pub use openbao::OpenBao;
+pub use place::SweptDirectory;
 pub use stand_in::StandIn;
 pub use vm::{Process, Vm, VmOptions, complete_tree, partitioned_disk, root_disk, stock_tree};
 pub use world::{AWS_ENVIRONMENT, Fault, Request, SECRETS, World};

@@ -7,27 +7,27 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use machine::{Machine, Options, Output};
 
-/// A loop device, detached when dropped.
-struct Loop(String);
+/// A loop device. The kernel detaches it when the last process closes it, also if this one is killed.
+struct Loop {
+    path: String,
+    _open: File,
+}
 
 impl Loop {
     fn attach(image: &Path) -> Result<Loop> {
         let attached = Command::new("losetup").args(["--find", "--show"]).arg(image).output()?;
         ensure!(attached.status.success(), "losetup: {}", String::from_utf8_lossy(&attached.stderr));
-        Ok(Loop(String::from_utf8(attached.stdout)?.trim().to_owned()))
+        let path = String::from_utf8(attached.stdout)?.trim().to_owned();
+        let open = File::open(&path)?;
+        ensure!(Command::new("losetup").args(["--detach", &path]).status()?.success(), "losetup --detach {path}");
+        Ok(Loop { path, _open: open })
     }
 
     /// Makes the node of the device in a machine, which has a `/dev` of its own.
     fn show(&self, machine: &Machine, path: &str) -> Result<()> {
-        let minor = self.0.trim_start_matches("/dev/loop");
+        let minor = self.path.trim_start_matches("/dev/loop");
         machine.sh(&format!("mknod -m 600 {path} b 7 {minor}"))?;
         Ok(())
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        _ = Command::new("losetup").args(["--detach", &self.0]).status();
     }
 }
 

@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use machine::{Fault, Machine, Options, Tree, agent, pristine_tree};
+use machine::{Fault, Machine, Options, SweptDirectory, Tree, agent, pristine_tree};
 
 const IMAGE: &str = "/image";
 const USER: &str = "ada";
@@ -46,15 +46,6 @@ const SERVICES: [(&str, &str); 2] = [
 const SLOW_KEYGEN: &str =
     "#!/bin/sh\nuntil [ -e /run/serves ]; do sleep 0.1; done\nexec /usr/bin/ssh-keygen.real \"$@\"\n";
 
-/// A baked tree that is gone when dropped.
-struct Image(PathBuf);
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let status = Command::new("cp").args(["--archive", "--no-target-directory"]).args([from, to]).status()?;
     ensure!(status.success(), "copying {}: {status}", from.display());
@@ -62,7 +53,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Bakes an image by a step and more arguments, and returns it with what `bake` said at first and at a second time.
-fn bake(name: &str, step: &str, more: &[&str]) -> Result<(Image, [String; 2])> {
+fn bake(step: &str, more: &[&str]) -> Result<(SweptDirectory, [String; 2])> {
     let baking = Machine::boot(Options::default())?;
     copy(&pristine_tree()?, &baking.path(IMAGE))?;
     for (program, source) in PROGRAMS {
@@ -85,13 +76,13 @@ fn bake(name: &str, step: &str, more: &[&str]) -> Result<(Image, [String; 2])> {
             ["bake", "--seal", "--first-boot", "agent", "--login-user", USER, "--root", IMAGE, "--steps", &steps];
         said.push(baking.agent(&[&bake, more].concat())?.success()?);
     }
-    let image = Image(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id())));
-    copy(&baking.path(IMAGE), &image.0)?;
+    let image = SweptDirectory::new()?;
+    copy(&baking.path(IMAGE), &image.path)?;
     Ok((image, said.try_into().expect("two")))
 }
 
-fn machine(image: &Image, user_data: &str) -> Result<Machine> {
-    let machine = Machine::new(Options { tree: Tree::At(image.0.clone()), ..Options::default() })?;
+fn machine(image: &SweptDirectory, user_data: &str) -> Result<Machine> {
+    let machine = Machine::new(Options { tree: Tree::At(image.path.clone()), ..Options::default() })?;
     machine.world().set_public_key(&public_key(&machine)?);
     machine.world().set_user_data(user_data.to_owned());
     Ok(machine)
@@ -131,7 +122,7 @@ fn has_run(machine: &Machine) -> Result<bool> {
 
 #[test]
 fn an_instance_is_set_up_once_and_a_copy_of_it_again() -> Result<()> {
-    let (image, [first, second]) = bake("first-boot", NAMED_LATER, &[])?;
+    let (image, [first, second]) = bake(NAMED_LATER, &[])?;
     ensure!(
         first.contains("  + user ada: create user") && first.contains("cloud-init is disabled in this image"),
         "{first}"
@@ -139,12 +130,12 @@ fn an_instance_is_set_up_once_and_a_copy_of_it_again() -> Result<()> {
     ensure!(first.contains("  - remove /etc/ssh/ssh_host_rsa_key ("), "{first}");
     ensure!(!second.contains("  + ") && second.contains("sealed: nothing to remove"), "{second}");
     ensure!(
-        fs::read_link(image.0.join("etc/systemd/system/systemd-networkd-wait-online.service"))?
+        fs::read_link(image.path.join("etc/systemd/system/systemd-networkd-wait-online.service"))?
             == Path::new("/dev/null")
     );
 
     // As a mount of the early boot that waits for the network.
-    let units = image.0.join("etc/systemd/system");
+    let units = image.path.join("etc/systemd/system");
     fs::write(units.join("early.service"), EARLY)?;
     fs::create_dir_all(units.join("local-fs.target.wants"))?;
     symlink("../early.service", units.join("local-fs.target.wants/early.service"))?;
@@ -184,14 +175,14 @@ fn an_instance_is_set_up_once_and_a_copy_of_it_again() -> Result<()> {
 
 #[test]
 fn services_start_while_the_host_keys_are_made_and_sshd_after_it() -> Result<()> {
-    let (image, _) = bake("first-boot-beside", NAMED, &[])?;
-    let units = image.0.join("etc/systemd/system");
+    let (image, _) = bake(NAMED, &[])?;
+    let units = image.path.join("etc/systemd/system");
     fs::create_dir_all(units.join("multi-user.target.wants"))?;
     for (name, unit) in SERVICES {
         fs::write(units.join(name), unit)?;
         symlink(format!("../{name}"), units.join("multi-user.target.wants").join(name))?;
     }
-    let keygen = image.0.join("usr/bin/ssh-keygen");
+    let keygen = image.path.join("usr/bin/ssh-keygen");
     fs::rename(&keygen, keygen.with_extension("real"))?;
     fs::write(&keygen, SLOW_KEYGEN)?;
     fs::set_permissions(&keygen, fs::Permissions::from_mode(0o755))?;
@@ -209,7 +200,7 @@ fn services_start_while_the_host_keys_are_made_and_sshd_after_it() -> Result<()>
 
 #[test]
 fn what_fails_is_said_on_the_console_and_a_login_is_possible() -> Result<()> {
-    let (image, _) = bake("first-boot-failed", NAMED, &["--skip", "named"])?;
+    let (image, _) = bake(NAMED, &["--skip", "named"])?;
     let mut foreign = machine(&image, "#!/bin/bash\ntouch /root/foreign\n")?;
     boot(&mut foreign)?;
     let console = fs::read_to_string(foreign.console())?;

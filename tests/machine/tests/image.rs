@@ -2,11 +2,11 @@
 //! deferred. Each machine that boots the image makes exactly the deferred changes.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use machine::{Machine, Options, Tree, pristine_tree};
+use machine::{Machine, Options, SweptDirectory, Tree, pristine_tree};
 use serde_json::Value;
 
 const IMAGE: &str = "/image";
@@ -22,21 +22,6 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     let status = Command::new("cp").args(["--archive", "--no-target-directory"]).args([from, to]).status()?;
     ensure!(status.success(), "copying {}: {status}", from.display());
     Ok(())
-}
-
-/// A directory that is gone when dropped.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id())))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// The last run's report, as `status` prints it.
@@ -95,11 +80,11 @@ fn an_image_is_prepared_and_its_machine_does_the_rest() -> Result<()> {
     assert_eq!(named, steps_with(&baked, true));
     assert_eq!(traces(&baking)?, before);
 
-    let tree = Scratch::new("image");
-    copy(&baking.path(IMAGE), &tree.0)?;
+    let tree = SweptDirectory::new()?;
+    copy(&baking.path(IMAGE), &tree.path)?;
     drop(baking);
-    let first = Machine::boot(Options { tree: Tree::At(tree.0.clone()), ..Options::default() })?;
-    let second = Machine::boot(Options { tree: Tree::At(tree.0.clone()), ..Options::default() })?;
+    let first = Machine::boot(Options { tree: Tree::At(tree.path.clone()), ..Options::default() })?;
+    let second = Machine::boot(Options { tree: Tree::At(tree.path.clone()), ..Options::default() })?;
     assert_ne!(machine_id(&first)?, machine_id(&second)?);
     does_the_rest(&first)?;
     does_the_rest(&second)
@@ -177,19 +162,19 @@ fn a_build_instance_starts_nothing_and_boots_as_another_machine() -> Result<()> 
 fn the_image_of_a_running_instance_takes_nothing_for_done() -> Result<()> {
     let mut instance = Machine::boot(Options { tree: Tree::Converged, ..Options::default() })?;
     instance.power_off()?;
-    let tree = Scratch::new("running");
-    copy(&instance.path("/"), &tree.0)?;
-    let site = tree.0.join(instance.nginx_site().trim_start_matches('/'));
+    let tree = SweptDirectory::new()?;
+    copy(&instance.path("/"), &tree.path)?;
+    let site = tree.path.join(instance.nginx_site().trim_start_matches('/'));
     drop(instance);
     // Without a firmware the machine-id is all that tells machines apart. As a run that was cut off would have left it,
     // nginx starts with another site than the one that it is known to have been started with.
-    fs::write(tree.0.join("etc/machine-id"), "0123456789abcdef0123456789abcdef\n")?;
+    fs::write(tree.path.join("etc/machine-id"), "0123456789abcdef0123456789abcdef\n")?;
     fs::write(&site, format!("{}# changed\n", fs::read_to_string(&site)?))?;
-    let fstab = fs::read_to_string(tree.0.join("etc/fstab"))?;
+    let fstab = fs::read_to_string(tree.path.join("etc/fstab"))?;
     let without_swap: Vec<_> = fstab.lines().filter(|line| !line.contains("swap")).collect();
-    fs::write(tree.0.join("etc/fstab"), without_swap.join("\n") + "\n")?;
+    fs::write(tree.path.join("etc/fstab"), without_swap.join("\n") + "\n")?;
 
-    let copy = Machine::boot(Options { tree: Tree::At(tree.0.clone()), ..Options::default() })?;
+    let copy = Machine::boot(Options { tree: Tree::At(tree.path.clone()), ..Options::default() })?;
     for arguments in [&["status"][..], &["status", "--json"], &["status", "--wait"]] {
         let status = copy.agent(arguments)?;
         ensure!(status.code == 1 && status.stderr.contains("the last report is of another machine"), "{status:?}");

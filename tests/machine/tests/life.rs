@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use machine::{Machine, Options, Tree, pristine_tree};
+use machine::{Machine, Options, SweptDirectory, Tree, pristine_tree};
 
 #[test]
 fn written_data_survives_power_off_and_abort() -> Result<()> {
@@ -42,13 +42,13 @@ fn a_converged_machine_serves_from_the_start() -> Result<()> {
 
 #[test]
 fn any_tree_can_be_booted() -> Result<()> {
-    let copy = std::env::temp_dir().join(format!("tree-{}", std::process::id()));
-    ensure!(Command::new("cp").arg("--archive").arg(pristine_tree()?).arg(&copy).status()?.success());
-    fs::write(copy.join("root/mark"), "of the copy")?;
-    let machine = Machine::boot(Options { tree: Tree::At(copy.clone()), ..Options::default() })?;
+    let copy = SweptDirectory::new()?;
+    let mut cp = Command::new("cp");
+    cp.args(["--archive", "--no-target-directory"]).args([&pristine_tree()?, &copy.path]);
+    ensure!(cp.status()?.success());
+    fs::write(copy.path.join("root/mark"), "of the copy")?;
+    let machine = Machine::boot(Options { tree: Tree::At(copy.path.clone()), ..Options::default() })?;
     assert_eq!(machine.sh("cat /root/mark")?, "of the copy");
-    drop(machine);
-    fs::remove_dir_all(copy)?;
     Ok(())
 }
 

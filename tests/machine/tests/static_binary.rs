@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use machine::{AWS_ENVIRONMENT, Fault, Machine, Options, World, static_binaries};
+use machine::{AWS_ENVIRONMENT, Fault, Machine, Options, SweptDirectory, World, static_binaries};
 
 const ORIGIN: &str = "origin.test";
 const FILE: &str = "https://origin.test/file";
@@ -17,7 +17,7 @@ const LARGEST: u64 = 10_000_000;
 
 /// A directory that is a static binary's root, and holds nothing else but what a test puts there.
 struct Chroot {
-    root: PathBuf,
+    root: SweptDirectory,
     /// Runs the binary inside: itself, or by the emulator of its architecture.
     program: Vec<&'static str>,
 }
@@ -25,43 +25,39 @@ struct Chroot {
 impl Chroot {
     fn new(binary: &Path) -> Result<Self> {
         let name = binary.file_name().context("a file")?.to_string_lossy().into_owned();
-        let root = std::env::temp_dir().join(format!("{name}-{:?}", std::thread::current().id()));
-        let mut chroot = Self { root, program: vec!["/glovo-bootstrap"] };
-        fs::create_dir(&chroot.root)?;
-        fs::create_dir(chroot.root.join("tmp"))?;
-        fs::create_dir(chroot.root.join("etc"))?;
-        fs::copy(binary, chroot.root.join("glovo-bootstrap"))?;
+        let mut chroot = Self { root: SweptDirectory::new()?, program: vec!["/glovo-bootstrap"] };
+        fs::create_dir(chroot.at("tmp"))?;
+        fs::create_dir(chroot.at("etc"))?;
+        fs::copy(binary, chroot.at("glovo-bootstrap"))?;
         if !name.ends_with(std::env::consts::ARCH) {
             let emulator = "/usr/bin/qemu-aarch64-static";
             ensure!(name.ends_with("aarch64"), "no emulator for {name}");
-            fs::copy(emulator, chroot.root.join("qemu")).context(emulator)?;
+            fs::copy(emulator, chroot.at("qemu")).context(emulator)?;
             chroot.program.insert(0, "/qemu");
         }
         Ok(chroot)
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.root.path.join(name)
     }
 
     /// The binary with these arguments, in the world's network.
     fn run(&self, world: &World, environment: &[(&str, &str)], arguments: &[&str]) -> Result<(i32, String)> {
         let mut command = world.command("env");
         command.arg("--ignore-environment").args(environment.iter().map(|(name, value)| format!("{name}={value}")));
-        command.arg("/usr/sbin/chroot").arg(&self.root).args(&self.program).args(arguments);
+        command.arg("/usr/sbin/chroot").arg(&self.root.path).args(&self.program).args(arguments);
         let output = command.output()?;
         let said = [output.stdout, output.stderr].concat();
         Ok((output.status.code().unwrap_or(-1), String::from_utf8_lossy(&said).into_owned()))
     }
 
     fn write(&self, name: &str, text: &str) -> Result<()> {
-        fs::write(self.root.join(name), text).context(name.to_owned())
+        fs::write(self.at(name), text).context(name.to_owned())
     }
 
     fn read(&self, name: &str) -> Result<String> {
-        fs::read_to_string(self.root.join(name)).context(name.to_owned())
-    }
-}
-
-impl Drop for Chroot {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.root);
+        fs::read_to_string(self.at(name)).context(name.to_owned())
     }
 }
 
@@ -72,7 +68,7 @@ fn with_each(test: impl Fn(&World, &Chroot) -> Result<()>) -> Result<()> {
     for binary in static_binaries()? {
         let chroot = Chroot::new(&binary)?;
         chroot.write("etc/resolv.conf", "nameserver 172.31.0.1\n")?;
-        fs::copy(machine.path("/etc/ssl/certs/ca-certificates.crt"), chroot.root.join(&AUTHORITY[1..]))?;
+        fs::copy(machine.path("/etc/ssl/certs/ca-certificates.crt"), chroot.at(&AUTHORITY[1..]))?;
         test(machine.world(), &chroot).with_context(|| binary.display().to_string())?;
     }
     Ok(())
