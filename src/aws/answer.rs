@@ -1,8 +1,13 @@
 //! The answers of AWS services: XML or JSON, read into one type of tree, within limits.
 
-use anyhow::{Context, Result};
+use std::fmt;
+
+use anyhow::{Context, Result, anyhow};
 use reqwest::Response;
-use serde_json::Value;
+use serde::{
+    Deserializer,
+    de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
+};
 
 use crate::{error::Fault, net::retry::Failure};
 
@@ -91,24 +96,89 @@ impl Element {
     /// # Errors
     /// Those of [`Element::of_xml`], for JSON.
     pub fn of_json(text: &str) -> Result<Self> {
-        fn convert(name: String, value: Value, left: &mut Left) -> Result<Element> {
-            left.enter()?;
-            let (text, children): (String, Vec<(String, Value)>) = match value {
-                Value::Null => (String::new(), vec![]),
-                Value::String(text) => (text, vec![]),
-                Value::Array(values) => {
-                    (String::new(), values.into_iter().map(|value| ("member".to_owned(), value)).collect())
-                }
-                Value::Object(fields) => (String::new(), fields.into_iter().collect()),
-                other => (other.to_string(), vec![]),
-            };
-            let children = children.into_iter().map(|(name, value)| convert(name, value, left));
-            let children = children.collect::<Result<_>>()?;
-            left.leave();
-            Ok(Element { name, text, children })
+        let mut left = Left::default();
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let read = Json { name: String::new(), left: &mut left }.deserialize(&mut reader);
+        let read = read.and_then(|element| reader.end().map(|()| element));
+        // The reader would say a place in the text.
+        left.fault.map_or(Ok(()), |fault| Err(anyhow!(fault)))?;
+        read.context("the answer is no JSON")
+    }
+}
+
+/// Reads a value of JSON into an element with this name. It counts as it reads: a short text can have millions of values.
+struct Json<'a> {
+    name: String,
+    left: &'a mut Left,
+}
+
+impl Json<'_> {
+    fn with(self, text: String, children: Vec<Element>) -> Element {
+        Element { name: self.name, text, children }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Json<'_> {
+    type Value = Element;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Element, D::Error> {
+        self.left.enter().map_err(D::Error::custom)?;
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Json<'_> {
+    type Value = Element;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Element, E> {
+        self.visit_string(String::new())
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Element, E> {
+        self.visit_string(value.to_string())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Element, E> {
+        self.visit_string(value.to_string())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Element, E> {
+        self.visit_string(value.to_string())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Element, E> {
+        self.visit_string(serde_json::Value::from(value).to_string())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Element, E> {
+        self.visit_string(text.to_owned())
+    }
+
+    fn visit_string<E: Error>(self, text: String) -> Result<Element, E> {
+        self.left.leave();
+        Ok(self.with(text, vec![]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Element, A::Error> {
+        let mut children = vec![];
+        while let Some(child) = values.next_element_seed(Json { name: "member".into(), left: &mut *self.left })? {
+            children.push(child);
         }
-        let value = serde_json::from_str(text).context("the answer is no JSON")?;
-        convert(String::new(), value, &mut Left::default())
+        self.left.leave();
+        Ok(self.with(String::new(), children))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Element, A::Error> {
+        let mut children = vec![];
+        while let Some(name) = fields.next_key()? {
+            children.push(fields.next_value_seed(Json { name, left: &mut *self.left })?);
+        }
+        self.left.leave();
+        Ok(self.with(String::new(), children))
     }
 }
 
@@ -116,18 +186,28 @@ impl Element {
 struct Left {
     levels: usize,
     elements: usize,
+    /// What the answer has too much of.
+    fault: Option<&'static str>,
 }
 
 impl Default for Left {
     fn default() -> Self {
-        Self { levels: MAX_LEVELS, elements: MAX_ELEMENTS }
+        Self { levels: MAX_LEVELS, elements: MAX_ELEMENTS, fault: None }
     }
 }
 
 impl Left {
     fn enter(&mut self) -> Result<()> {
-        self.levels = self.levels.checked_sub(1).context("the answer is nested deeper than 64 levels")?;
-        self.elements = self.elements.checked_sub(1).context("the answer has more than 500,000 elements")?;
+        let limits = [
+            (&mut self.levels, "the answer is nested deeper than 64 levels"),
+            (&mut self.elements, "the answer has more than 500,000 elements"),
+        ];
+        for (left, fault) in limits {
+            *left = left.checked_sub(1).with_context(|| {
+                self.fault = Some(fault);
+                fault
+            })?;
+        }
         Ok(())
     }
 
@@ -163,7 +243,9 @@ mod tests {
             (Element::of_xml(&xml(65)), deep),
             (Element::of_xml(&xml(200_000)), deep),
             (Element::of_json(&json(65)), deep),
-            (Element::of_json(&json(200_000)), "the answer is no JSON"),
+            (Element::of_json(&json(200_000)), deep),
+            (Element::of_json("[0"), "the answer is no JSON"),
+            (Element::of_json("[0] 0"), "the answer is no JSON"),
             (Element::of_xml(&wide[0]), "the answer has more than 500,000 elements"),
             (Element::of_json(&wide[1]), "the answer has more than 500,000 elements"),
         ] {

@@ -18,7 +18,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
-use crate::redaction;
+use crate::{redaction, visible};
 
 /// The socket of journald.
 const SOCKET: &str = "/run/systemd/journal/socket";
@@ -129,7 +129,8 @@ impl JournalEntry {
 
     /// Adds a field of an event. The names of the program's own fields begin with `GLOVO_`.
     fn put_field(&mut self, field: &Field, value: &str) {
-        let value = &*redaction::shown(value);
+        // A reader of the journal may show it raw, and `journalctl` would hide a message that has control characters.
+        let value = &*visible::lines(&redaction::shown(value)).into_owned();
         match field.name() {
             "message" => self.put("MESSAGE", value),
             name => {

@@ -25,10 +25,18 @@ impl Sandbox {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         static SWEPT: Once = Once::new();
         SWEPT.call_once(sweep);
-        let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).expect("a fresh directory");
-        Self { path }
+        // A name may be that of a killed process that had this one's id.
+        loop {
+            let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+            let path = std::env::temp_dir().join(name);
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                made => {
+                    made.expect("a directory");
+                    return Self { path };
+                }
+            }
+        }
     }
 
     /// Returns a path in it, as text.
@@ -115,14 +123,12 @@ pub fn copy_binary(path: &str) {
     assert!(copied.is_ok_and(|status| status.success()), "copying the binary to {path}");
 }
 
-/// Removes the directories of killed test processes, before this one has made any: those of its own id are of an earlier
-/// process.
+/// Removes the directories of killed test processes.
 fn sweep() {
-    let own = std::process::id().to_string();
     for entry in fs::read_dir(std::env::temp_dir()).expect("a directory").flatten() {
         let name = entry.file_name().into_string().unwrap_or_default();
         let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-        if pid.is_some_and(|pid| pid == own || !is_alive(pid)) {
+        if pid.is_some_and(|pid| !is_alive(pid)) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
