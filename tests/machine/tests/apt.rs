@@ -167,6 +167,28 @@ fn an_index_from_the_future_is_the_clocks_fault() -> Result<()> {
 }
 
 #[test]
+fn an_untrusted_mirror_is_a_temporary_failure_while_the_clock_is_not_set() -> Result<()> {
+    let machine = machine()?;
+    let vendor = Signer::new(machine.directory(), "vendor")?;
+    vendor.publish(machine.world(), "vendor.test", "glovo-test-vendor", "1.0")?;
+    std::fs::write(machine.path("/root/key"), &vendor.key)?;
+    let repository = format!(
+        "[[resource]]\nkind = \"apt_repository\"\nname = \"vendor\"\nuris = [\"https://vendor.test\"]\nsuites = [\"stable\"]\n\
+         components = [\"main\"]\nkey = \"/root/key\"\nkey_fingerprint = \"{}\"\n",
+        vendor.fingerprint
+    );
+    machine.sh(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=other -keyout /dev/null \
+         -out /etc/ssl/certs/ca-certificates.crt 2> /dev/null",
+    )?;
+    for (is_synchronized, code) in [(true, 1), (false, 75)] {
+        clock_is_synchronized(&machine, is_synchronized)?;
+        expect(&run(&machine, &repository)?, code, &["Certificate verification failed", "clock"]);
+    }
+    Ok(())
+}
+
+#[test]
 fn too_little_space_is_told_before_any_download() -> Result<()> {
     let machine = machine()?;
     machine.sh("apt-get -qq update")?;
