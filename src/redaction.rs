@@ -1,7 +1,7 @@
 //! Removes secrets from text: the values of variables in files, and everything that may be a credential.
 //!
-//! A secret is a variable of a file (`--variables FILE`), what a store of secrets has answered, or the content of a file
-//! that is declared as secret. [`shown`] is applied last to all output of this process: its output, its log, its report, its messages to its supervisor. [`line`] is applied to text for CloudFormation and the
+//! A secret is a variable of a file (`--variables FILE`), or what a store of secrets has answered. [`shown`] is applied last to all output of this process: its
+//! output, its log, its report, its messages to its supervisor. [`line`] is applied to text for CloudFormation and the
 //! console as well. A value is found in every form in which a program prints it.
 
 use std::{
@@ -38,9 +38,6 @@ const NAMES: [&str; 11] = [
 /// A name has a secret value, too, if it ends with one of these. At the start they are parts of other words.
 const ENDINGS: [&str; 4] = ["_pwd", "_pass", "private_key", "secret_key"];
 
-/// What replaces a line of a file. It is no name that says that a short value is a secret.
-const CONTENT: &str = "private content";
-
 /// A shorter value is an ordinary word. In a message it is a secret only if its name says so.
 const MIN_VALUE_BYTES: usize = 6;
 
@@ -55,18 +52,6 @@ pub fn install(redaction: Redaction) {
 /// Removes one more value from all later output of this process. `name` replaces it.
 pub fn learn(name: &str, value: &str) {
     CURRENT.write().unwrap_or_else(PoisonError::into_inner).add(parts(name, value));
-}
-
-/// Removes the content of a file that is a secret: its lines, and each value whose name says that it is one
-/// (`password=…`). A program that reads the file may print either.
-pub fn learn_content(text: &str) {
-    learn(CONTENT, text);
-    for (name, value) in text.lines().filter_map(|line| line.split_once(['=', ':'])) {
-        let name = name.trim().trim_matches(['"', '\'']);
-        if is_sensitive(name) {
-            learn(name, value.trim().trim_end_matches([',', ';']).trim_matches(['"', '\'']));
-        }
-    }
 }
 
 /// Returns a text without secrets, and without the passwords of URLs. Package managers print those of repositories.

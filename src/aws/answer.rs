@@ -1,6 +1,6 @@
 //! The answers of AWS services: XML or JSON, read into one type of tree, within limits.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use anyhow::{Context, Result, anyhow};
 use reqwest::Response;
@@ -173,12 +173,13 @@ impl<'de> Visitor<'de> for Json<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Element, A::Error> {
-        let mut children = vec![];
-        while let Some(name) = fields.next_key()? {
-            children.push(fields.next_value_seed(Json { name, left: &mut *self.left })?);
+        // Of two fields with one name, the last one counts.
+        let mut children = BTreeMap::new();
+        while let Some(name) = fields.next_key::<String>()? {
+            _ = children.insert(name.clone(), fields.next_value_seed(Json { name, left: &mut *self.left })?);
         }
         self.left.leave();
-        Ok(self.with(String::new(), children))
+        Ok(self.with(String::new(), children.into_values().collect()))
     }
 }
 
@@ -230,6 +231,7 @@ mod tests {
         let answer = Element::of_json(r#"{"Names": ["a", "b"], "Days": 3}"#).unwrap();
         assert_eq!(answer.list("Names").map(|name| name.text.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(answer.text("Days"), "3");
+        assert_eq!(Element::of_json(r#"{"a": 1, "a": null, "a": 2.5}"#).unwrap().text("a"), "2.5");
     }
 
     #[test]

@@ -34,8 +34,6 @@ use crate::{
 
 /// Limits the size of templates and of files with a diff.
 const MAX_TEXT_BYTES: u64 = 256 << 10;
-/// Limits a secret whose lines are removed from the output: each is searched for in each line of output.
-const MAX_PRIVATE_BYTES: usize = 16 << 10;
 
 /// A file with declared content, owner and mode. It is replaced as a whole: a reader sees the old content or the new one,
 /// also after a power cut.
@@ -139,11 +137,6 @@ impl Resource for File {
         if self.is_secret() { &["content"] } else { &[] }
     }
 
-    fn private_text(&self) -> Option<String> {
-        let bytes = self.bytes().ok().flatten().filter(|bytes| self.secret && bytes.len() <= MAX_PRIVATE_BYTES);
-        String::from_utf8(bytes?.into_owned()).ok()
-    }
-
     fn doubts(&self) -> Vec<Finding> {
         self.mode_for_all().into_iter().collect()
     }
@@ -239,7 +232,6 @@ impl Resource for File {
     }
 
     fn plan(&self, system: &System) -> Result<Vec<Change>> {
-        self.learn_content(system);
         let place = self.place(system)?;
         let Some(status) = place.status.filter(|status| status.file_type == FileType::Regular) else {
             let summary = if place.status.is_some() { "replace the symbolic link with a file" } else { "create" };
@@ -422,7 +414,6 @@ impl File {
         self.verify(system, &mut staged)?;
         system.keep_previous(&self.path)?;
         staged.publish()?;
-        self.learn_content(system);
         if let Some(source) = self.secret_source() {
             return self.remember_secret(system, source);
         }

@@ -253,33 +253,6 @@ fn a_run_tells_a_secret_to_no_log_no_process_list_and_no_file() {
 }
 
 #[test]
-fn a_secret_file_is_not_told_by_another_program() {
-    for how in ["content", "encoding", "source"] {
-        let sandbox = Sandbox::new();
-        let (secret, other, text) = (sandbox.at("secret"), sandbox.at("other"), "password=zq7x+declared\nuser=app\n");
-        let declared = match how {
-            "content" => format!("content = {text:?}"),
-            "encoding" => format!("content = \"{}\"\nencoding = \"base64\"", BASE64_STANDARD.encode(text)),
-            _ => format!("source = \"file://{}\"", sandbox.write("from", text)),
-        };
-        // Programs print the line, or the value alone.
-        let prints = |path: &str, code: i32| {
-            format!(
-                "[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"x{code}\\n\"\n\
-                 validate = [\"sh\", \"-c\", 'cat {secret}; sed -n s/password=//p {secret} >&2; exit {code}', \"{{}}\"]\n"
-            )
-        };
-        let secret = format!("[[resource]]\nkind = \"file\"\npath = \"{secret}\"\nsecret = true\n{declared}\n");
-        for round in 1..=2 {
-            let refused = sandbox.run_resources(&(secret.clone() + &prints(&other, round))).expect(1);
-            let refused = refused.says("its validator failed");
-            let report = fs::read_to_string(sandbox.at("var-lib/glovo-bootstrap/report.json")).unwrap();
-            is_clean(&format!("{how} {round}"), &(refused.stdout + &refused.stderr + &report));
-        }
-    }
-}
-
-#[test]
 fn a_secret_is_not_shown_where_a_line_is_cut() {
     let sandbox = Sandbox::new();
     let variables = sandbox.write("v.toml", "key = \"0123456789abcdefghijSECRETTAILzyxw\"\n");

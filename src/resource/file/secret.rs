@@ -6,7 +6,7 @@ use anyhow::Result;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::{Encoding, File, MAX_PRIVATE_BYTES, MAX_TEXT_BYTES, note, origin::is_expected};
+use super::{Encoding, File, MAX_TEXT_BYTES, note, origin::is_expected};
 use crate::{
     error::{self, Class, Fault},
     fetch::source::Sources,
@@ -15,7 +15,6 @@ use crate::{
         state,
     },
     net::retry::Patience,
-    redaction,
     resource::{Change, Finding, Resource},
     secrets::ReadSecret,
     system::{Fact, Mode, System},
@@ -95,18 +94,6 @@ impl File {
         match &self.source {
             Some(FileSource::Secret(source)) => Some(source),
             _ => None,
-        }
-    }
-
-    /// Removes the text of a secret file from a source from all later output: programs that read the file may print it.
-    pub(super) fn learn_content(&self, system: &System) {
-        if !self.secret || self.sources().is_none() {
-            return;
-        }
-        // A read error is reported where the file is compared.
-        let bytes = system.root().read(&self.path, MAX_PRIVATE_BYTES as u64).ok().flatten().unwrap_or_default();
-        if let Ok(text) = std::str::from_utf8(&bytes) {
-            redaction::learn_content(text);
         }
     }
 
