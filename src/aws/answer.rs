@@ -199,17 +199,15 @@ impl Default for Left {
 
 impl Left {
     fn enter(&mut self) -> Result<()> {
-        let limits = [
-            (&mut self.levels, "the answer is nested deeper than 64 levels"),
-            (&mut self.elements, "the answer has more than 500,000 elements"),
-        ];
-        for (left, fault) in limits {
-            *left = left.checked_sub(1).with_context(|| {
-                self.fault = Some(fault);
-                fault
-            })?;
-        }
+        let (levels, elements) = (self.levels.checked_sub(1), self.elements.checked_sub(1));
+        self.levels = levels.ok_or_else(|| self.refuse("the answer is nested deeper than 64 levels"))?;
+        self.elements = elements.ok_or_else(|| self.refuse("the answer has more than 500,000 elements"))?;
         Ok(())
+    }
+
+    fn refuse(&mut self, fault: &'static str) -> anyhow::Error {
+        self.fault = Some(fault);
+        anyhow!(fault)
     }
 
     fn leave(&mut self) {

@@ -402,7 +402,6 @@ fn values_that_are_none_are_refused() {
 fn a_kernel_name_that_cannot_be_set_is_refused_by_plan() {
     let named = Named::new();
     let sandbox = &named.0.sandbox;
-    let _ = sandbox.write("tree/usr/lib/locale/C.utf8/LC_CTYPE", "");
     let manifest = sandbox.manifest("[[resource]]\nkind = \"host\"\nhostname = \"web-1\"\n");
     for verb in ["plan", "run"] {
         let mut command = sandbox.shell("exec setpriv --bounding-set -sys_admin \"$@\"");
