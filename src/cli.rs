@@ -146,7 +146,6 @@ pub enum Command {
     Fetch(Fetch),
     /// Print user-data: a script with which a new machine downloads this program, checks it, and runs the steps.
     UserData(UserData),
-    Deploy(Box<DeployArguments>),
     /// Print the JSON Schema of step files and of manifests in one file, for editors.
     Schema,
     /// Put units, manual pages and completions in place for a program that user-data has put into /usr/local/bin.
@@ -167,6 +166,7 @@ pub enum Command {
         /// The shell.
         shell: Shell,
     },
+    Deploy(Box<DeployArguments>),
 }
 
 /// The arguments of `fetch`.

@@ -235,10 +235,10 @@ pub(super) fn verb_first(mut arguments: Vec<OsString>, program: &Command) -> Vec
     arguments
 }
 
-/// Returns whether a command line is of `deploy`, or may ask for help, which shows its verbs.
+/// Returns whether a command line is of `deploy`, or asks for a command's help: `deploy`'s shows its verbs.
 pub(super) fn is_shown(arguments: &[OsString], program: &Command) -> bool {
     let flags: Vec<&Arg> = program.get_arguments().collect();
-    skip_flags(arguments, 1, &flags).is_none_or(|at| arguments[at] == "deploy" || arguments[at] == "help")
+    skip_flags(arguments, 1, &flags).is_some_and(|at| arguments[at] == "deploy" || arguments[at] == "help")
 }
 
 /// Returns the index of the first argument that is neither a flag nor a flag's value.
