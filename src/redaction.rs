@@ -1,8 +1,9 @@
 //! Removes secrets from text: the values of variables in files, and everything that may be a credential.
 //!
-//! A secret is a variable of a file (`--variables FILE`), or what a store of secrets has answered. [`shown`] is applied last to all output of this process: its
-//! output, its log, its report, its messages to its supervisor. [`line`] is applied to text for CloudFormation and the
-//! console as well. A value is found in every form in which a program prints it.
+//! A secret is a variable of a file (`--variables FILE`), or what a store of secrets has answered. [`shown`] is applied last
+//! to all output of this process: its output, its log, its report, its messages to its supervisor. [`printed`] is applied
+//! before to what other programs print: they may have read a secret file. [`line`] is applied to text for CloudFormation
+//! and the console as well. A value is found in every form in which a program prints it.
 
 use std::{
     borrow::Cow,
@@ -16,8 +17,11 @@ use base64::{
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE},
 };
 
+use self::places::HiddenPlace;
+
 pub mod forms;
 mod places;
+mod private;
 
 /// The replacement of a credential.
 const LEFT_OUT: &str = "***";
@@ -43,6 +47,8 @@ const MIN_VALUE_BYTES: usize = 6;
 
 /// The redaction of this process's output.
 static CURRENT: RwLock<Redaction> = RwLock::new(Redaction { forms: vec![], values: vec![] });
+/// What is removed from the output of other programs besides.
+static PRIVATE: RwLock<Redaction> = RwLock::new(Redaction { forms: vec![], values: vec![] });
 
 /// Applies a redaction to all later output of this process, besides what is known so far.
 pub fn install(redaction: Redaction) {
@@ -54,9 +60,29 @@ pub fn learn(name: &str, value: &str) {
     CURRENT.write().unwrap_or_else(PoisonError::into_inner).add(parts(name, value));
 }
 
+/// Removes what a secret file holds from all later output of other programs. Each of its lines goes, and each value whose
+/// name says that it is a secret. What is shorter than 6 bytes is an ordinary word. Of all files, 32 KiB are known.
+pub fn learn_file(text: &str) {
+    PRIVATE.write().unwrap_or_else(PoisonError::into_inner).add_file(text);
+}
+
 /// Returns a text without secrets, and without the passwords of URLs. Package managers print those of repositories.
 pub fn shown(text: &str) -> Cow<'_, str> {
-    match CURRENT.read().unwrap_or_else(PoisonError::into_inner).text(text) {
+    without_passwords(CURRENT.read().unwrap_or_else(PoisonError::into_inner).text(text))
+}
+
+/// Returns what another program has printed: without secrets, and without what secret files hold.
+pub fn printed(text: &str) -> Cow<'_, str> {
+    let private = PRIVATE.read().unwrap_or_else(PoisonError::into_inner);
+    let current = CURRENT.read().unwrap_or_else(PoisonError::into_inner);
+    let mut found = current.found(text, says_secret);
+    // Both are found in the text as it is: what one replaces may be a part of what the other one looks for.
+    found.extend(private.found(text, says_secret));
+    without_passwords(places::without(text, found))
+}
+
+fn without_passwords(text: Cow<'_, str>) -> Cow<'_, str> {
+    match text {
         Cow::Borrowed(text) => forms::without_url_passwords(text, LEFT_OUT),
         Cow::Owned(text) => forms::without_url_passwords(&text, LEFT_OUT).into_owned().into(),
     }
@@ -69,10 +95,9 @@ pub fn shown_content(text: &str) -> Cow<'_, str> {
 
 /// Returns the length of the longest text that is removed, in bytes.
 pub fn longest_bytes() -> usize {
-    let current = CURRENT.read().unwrap_or_else(PoisonError::into_inner);
-    let forms = current.forms.iter().map(|(form, _)| form.len());
-    // `&#x27;` and `\u0026` stand for one byte.
-    forms.chain(current.values.iter().map(|(value, _)| 6 * value.len())).max().unwrap_or_default()
+    let lengths =
+        [&CURRENT, &PRIVATE].map(|known| known.read().unwrap_or_else(PoisonError::into_inner).longest_bytes());
+    lengths.into_iter().max().unwrap_or_default()
 }
 
 /// Returns a value and its lines, each with its replacement. A program may print any line of a value.
@@ -86,7 +111,7 @@ fn parts(name: &str, value: &str) -> Vec<(String, String)> {
 /// The secret values, each with its replacement.
 #[derive(Default)]
 pub struct Redaction {
-    /// The texts that are searched for literally, the longest first.
+    /// The texts that are searched for literally, in the order of their bytes.
     forms: Vec<(String, String)>,
     /// The texts that are searched for in encoded text, the longest first.
     values: Vec<(String, String)>,
@@ -119,7 +144,7 @@ impl Redaction {
         self.hide_names(&mut values);
         let long = values.iter().filter(|(value, _)| value.len() >= MIN_VALUE_BYTES);
         self.forms.extend(long.flat_map(|(value, name)| forms(value).into_iter().map(|form| (form, name.clone()))));
-        self.forms.sort_by_key(|(form, _)| Reverse(form.len()));
+        self.forms.sort_by(|one, other| one.0.cmp(&other.0));
         self.values.append(&mut values);
         self.values.sort_by_key(|(value, _)| Reverse(value.len()));
     }
@@ -153,15 +178,23 @@ impl Redaction {
     ///
     /// A short value is removed only as a whole word, and only if its variable's name says that it is a secret.
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        self.without(text, |name| name == LEFT_OUT || is_sensitive(name))
+        places::without(text, self.found(text, says_secret))
     }
 
     /// Returns a file's content without the values. Here every short value is a secret: `pin=7461`.
     pub fn content<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        self.without(text, |_| true)
+        places::without(text, self.found(text, |_| true))
     }
 
-    fn without<'a>(&self, text: &'a str, is_secret_if_short: impl Fn(&str) -> bool) -> Cow<'a, str> {
+    /// Returns the length of the longest text that is removed, in bytes.
+    fn longest_bytes(&self) -> usize {
+        let forms = self.forms.iter().map(|(form, _)| form.len());
+        // `&#x27;` and `\u0026` stand for one byte.
+        forms.chain(self.values.iter().map(|(value, _)| 6 * value.len())).max().unwrap_or_default()
+    }
+
+    /// Returns the places of the values in a text; those of short values only if their names say so.
+    fn found(&self, text: &str, is_secret_if_short: impl Fn(&str) -> bool) -> Vec<HiddenPlace<'_>> {
         let long: Vec<_> = self.values.iter().filter(|(value, _)| value.len() >= MIN_VALUE_BYTES).collect();
         let mut found = places::literal(text, &self.forms);
         found.extend(places::encoded(text, &long));
@@ -169,7 +202,7 @@ impl Redaction {
         let words = self.values.iter().filter(is_short);
         let words: Vec<_> = words.flat_map(|(value, name)| places::words(text, value, name, &found)).collect();
         found.extend(words);
-        if found.is_empty() { text.into() } else { places::replaced(text, found).into() }
+        found
     }
 
     /// Returns a line that is safe for a stack's events and for a console.
@@ -307,12 +340,22 @@ pub fn line(text: &str) -> String {
     words.join(" ").chars().map(|c| if c.is_ascii() { c } else { '?' }).collect()
 }
 
+/// Returns whether a value that is an ordinary word is a secret all the same: its name says so, or says too much.
+fn says_secret(name: &str) -> bool {
+    name == LEFT_OUT || is_sensitive(name)
+}
+
 /// Returns whether a name says that its value is a secret. That of a store's secret is the last part of its URL.
 pub fn is_sensitive(name: &str) -> bool {
     let name = name.rsplit_once("://").map_or(name, |(_, path)| path.rsplit(['/', '#']).next().unwrap_or(path));
+    let name = normal(name);
+    names_secret(&name) || NAMES.iter().any(|sensitive| name.starts_with(sensitive))
+}
+
+/// Returns a name as [`names_secret`] knows it: `DB-Password` as `db_password`.
+fn normal(name: &str) -> String {
     let name = name.to_ascii_lowercase().replace(['-', '.'], "_");
-    let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-    names_secret(name) || NAMES.iter().any(|sensitive| name.starts_with(sensitive))
+    name.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
 }
 
 /// Returns whether a variable's name says that its value is a secret: `db_password`, but not `password_length`.

@@ -107,6 +107,11 @@ pub trait Resource: fmt::Debug {
         &[]
     }
 
+    /// Returns the declared text of its secret, which other programs may print.
+    fn private_text(&self) -> Option<String> {
+        None
+    }
+
     /// Returns why a secret of a store may not be in any of its fields, and where it may be; `None` for the usual words.
     fn place_of_secrets(&self) -> Option<(&'static str, &'static str)> {
         None

@@ -36,6 +36,8 @@ const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr
 const MAX_STDOUT_BYTES: usize = 4 << 20;
 /// Limits the end of each stream that is kept for the error message.
 const MAX_TAIL_BYTES: usize = 8 << 10;
+/// Limits a line that is shown as progress.
+const MAX_PROGRESS_BYTES: usize = 512;
 /// Limits the characters of a line in the error message.
 const MAX_TAIL_COLUMNS: usize = 400;
 /// The time that a program has between SIGTERM and SIGKILL.
@@ -210,7 +212,7 @@ impl Host {
         let status = loop {
             output.pump(TICK, &|line| {
                 if command.reports.is_some_and(|is_shown| is_shown(line)) {
-                    self.progress(line);
+                    self.progress(&redaction::printed(line));
                 }
             });
             if let Some(status) = calls::try_wait(child).context("waiting for a program")? {
@@ -391,7 +393,7 @@ pub fn with_tail(message: String, tail: &str) -> String {
     let last = &lines[lines.len().saturating_sub(12)..];
     last.iter().fold(message, |text, line| {
         // Redact before the cut: half of a secret would not be recognized.
-        let line = redaction::shown(line);
+        let line = redaction::printed(line);
         let end = line.char_indices().nth(MAX_TAIL_COLUMNS).map(|(end, _)| end);
         text + "\n| " + &line[..end.unwrap_or(line.len())] + if end.is_some() { "…" } else { "" }
     })
@@ -455,9 +457,13 @@ impl OutputReader {
         drop(tail.drain(..tail.len().saturating_sub(MAX_TAIL_BYTES)));
         // Progress shows the last whole line of each piece. A line without an end is cut.
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let room = 512usize.saturating_sub(self.line.len());
+            let room = MAX_PROGRESS_BYTES.saturating_sub(self.line.len());
             self.line.extend(&piece[..piece.len().min(room)]);
             if piece.ends_with(b"\n") {
+                if self.line.len() >= MAX_PROGRESS_BYTES {
+                    // Half of a secret would not be recognized.
+                    self.line.truncate(MAX_PROGRESS_BYTES.saturating_sub(redaction::longest_bytes()));
+                }
                 progress(String::from_utf8_lossy(&self.line).trim_end());
                 self.line.clear();
             }

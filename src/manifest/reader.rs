@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     diagnostic::{Diagnostic, Faults, Place, Spot, Text, did_you_mean, may_hold_secret},
+    redaction,
     resource::{Finding, KINDS, KindEntry, Resource, deferred::Deferred, unread::Unread},
     system::Phase,
     value::Span,
@@ -429,6 +430,9 @@ impl<'a> Reader<'a> {
             // The line of a password is not shown.
             let place = span_of(table, &[finding.field], span);
             self.fault_of_field(text, &place, finding.field, finding.message, finding.hint);
+        }
+        if let Some(text) = resource.private_text() {
+            redaction::learn_file(&text);
         }
         self.secrets_for_others(text, &*resource, &|field| span_of(table, &[field], span), unknown);
         Some(resource)

@@ -10,6 +10,7 @@ use crate::{
     error::Fault,
     host::command::{Finished, Program, with_tail},
     net::{proxy::proxies, retry::spread},
+    redaction,
     system::{Fact, System},
 };
 
@@ -59,7 +60,7 @@ impl Tools {
             if !diagnosis.cause.is_transient() {
                 return Err(error.into());
             }
-            tracing::warn!(attempt, "{what}: {}", diagnosis.line.trim());
+            tracing::warn!(attempt, "{what}: {}", redaction::printed(diagnosis.line.trim()));
             system.host.progress(&format!("{what}: trying again (attempt {} of {MAX_ATTEMPTS})", attempt + 1));
             system.host.stop.wait(spread(Duration::from_secs(1 << attempt), Duration::MAX))?;
         }

@@ -1,7 +1,9 @@
 //! The places of secrets in a text. All of them are found in the text as it is, and replaced in one pass: a replacement is
 //! never searched, and two values that overlap are both removed as a whole.
 
-use super::{Decode, ENCODINGS};
+use std::borrow::Cow;
+
+use super::{Decode, ENCODINGS, MIN_VALUE_BYTES};
 
 /// The place of a secret in a text: its bytes, and its replacement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,17 +13,15 @@ pub(super) struct HiddenPlace<'a> {
     pub name: &'a str,
 }
 
-/// Returns the places of these texts, also of those that overlap.
+/// Returns the places of these texts, also of those that overlap. They are sorted, and have the bytes of the shortest value:
+/// at each place, only those with the same start are compared. There may be ten thousand.
 pub(super) fn literal<'a>(text: &str, forms: &'a [(String, String)]) -> Vec<HiddenPlace<'a>> {
     let mut places = vec![];
-    for (form, name) in forms {
-        let step = form.chars().next().map_or(1, char::len_utf8);
-        let mut from = 0;
-        while let Some(at) = text.get(from..).and_then(|rest| rest.find(&**form)) {
-            let start = from + at;
-            places.push(HiddenPlace { start, end: start + form.len(), name });
-            from = start + step;
-        }
+    for (start, key) in text.as_bytes().windows(MIN_VALUE_BYTES).enumerate() {
+        let first = forms.partition_point(|(form, _)| form.as_bytes() < key);
+        let alike = forms[first..].iter().take_while(|(form, _)| form.as_bytes().starts_with(key));
+        let found = alike.filter(|(form, _)| text.as_bytes()[start..].starts_with(form.as_bytes()));
+        places.extend(found.map(|(form, name)| HiddenPlace { start, end: start + form.len(), name }));
     }
     places
 }
@@ -76,7 +76,10 @@ pub(super) fn words<'a>(
 
 /// Returns a text with the replacements at these places. Of places that overlap, all bytes are replaced: by the name of each
 /// that is not inside another one.
-pub(super) fn replaced(text: &str, mut places: Vec<HiddenPlace<'_>>) -> String {
+pub(super) fn without<'a>(text: &'a str, mut places: Vec<HiddenPlace<'_>>) -> Cow<'a, str> {
+    if places.is_empty() {
+        return text.into();
+    }
     places.sort_by_key(|place| (place.start, std::cmp::Reverse(place.end)));
     let mut replaced = String::with_capacity(text.len());
     let (mut done, mut last) = (0, "");
@@ -93,5 +96,5 @@ pub(super) fn replaced(text: &str, mut places: Vec<HiddenPlace<'_>>) -> String {
         }
         (done, last) = (end, name);
     }
-    replaced + &text[done..]
+    (replaced + &text[done..]).into()
 }

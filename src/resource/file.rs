@@ -137,6 +137,11 @@ impl Resource for File {
         if self.is_secret() { &["content"] } else { &[] }
     }
 
+    fn private_text(&self) -> Option<String> {
+        let bytes = self.bytes().ok().flatten().filter(|_| self.secret)?;
+        String::from_utf8(bytes.into_owned()).ok()
+    }
+
     fn doubts(&self) -> Vec<Finding> {
         self.mode_for_all().into_iter().collect()
     }
@@ -238,6 +243,7 @@ impl Resource for File {
             return Ok(vec![self.write(system, summary.into(), place.wanted, None)?]);
         };
         let Some(mut summary) = self.content_difference(system, &status)? else {
+            self.learn_content(system);
             return self.plan_attributes(system, &place, &status, true);
         };
         for other in attributes(system, &self.path, &status, place.wanted.0, Some(place.wanted.1))? {
@@ -414,6 +420,7 @@ impl File {
         self.verify(system, &mut staged)?;
         system.keep_previous(&self.path)?;
         staged.publish()?;
+        self.learn_content(system);
         if let Some(source) = self.secret_source() {
             return self.remember_secret(system, source);
         }

@@ -245,7 +245,7 @@ impl HttpCheck {
 
 /// Returns a body as one line. Secrets are removed first, because they are not found in an escaped or a cut text.
 fn one_line(body: &str) -> String {
-    visible::line(&redaction::shown(body)).into_owned()
+    visible::line(&redaction::printed(body)).into_owned()
 }
 
 /// The difference between an answer and the expected one.

@@ -207,6 +207,10 @@ impl Resource for LogForward {
         &["password"]
     }
 
+    fn private_text(&self) -> Option<String> {
+        self.password.as_ref().map(|password| password.0.clone())
+    }
+
     fn secret(&self) -> Option<&AbsPath> {
         self.password.as_ref().map(|_| &self.name.path)
     }

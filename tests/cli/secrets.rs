@@ -253,6 +253,45 @@ fn a_run_tells_a_secret_to_no_log_no_process_list_and_no_file() {
 }
 
 #[test]
+fn a_secret_file_is_not_told_by_another_program() {
+    let text =
+        "password=zq7x+declared\nuser=app\npassword_retries = 1\n{\"token\": \"zq7x,json\", \"region\": \"north\"}\n";
+    for how in ["content", "encoding", "source"] {
+        let sandbox = Sandbox::new();
+        let (secret, other, neighbour) = (sandbox.at("secret"), sandbox.at("other"), sandbox.at("neighbour"));
+        let declared = match how {
+            "content" => format!("content = {text:?}"),
+            "encoding" => format!("content = \"{}\"\nencoding = \"base64\"", BASE64_STANDARD.encode(text)),
+            _ => format!("source = \"file://{}\"", sandbox.write("from", text)),
+        };
+        // Programs print the lines, or a value alone.
+        let prints = |code: i32| {
+            format!(
+                "[[resource]]\nkind = \"file\"\npath = \"{other}\"\ncontent = \"x{code}\\n\"\n\
+                 validate = [\"sh\", \"-c\", 'cat {secret}; sed -n s/password=//p {secret} >&2; grep -o zq.x,json {secret} | sed s/$/.is.no.token/; \
+                 exit {code}', \"{{}}\"]\n"
+            )
+        };
+        let secret = format!("[[resource]]\nkind = \"file\"\npath = \"{secret}\"\nsecret = true\n{declared}\n");
+        let content = "password_retries = 1\nregion = north\nstep 1/1\n";
+        let neighbour = format!("[[resource]]\nkind = \"file\"\npath = \"{neighbour}\"\ncontent = {content:?}\n");
+        for round in 1..=2 {
+            let manifest = sandbox.manifest(&(secret.clone() + &neighbour + &prints(round)));
+            let planned = sandbox.run(&["plan", "--steps", &manifest]).expect(0);
+            is_clean(how, &planned.stdout);
+            // Other output has the words that are in the file, too.
+            assert!(
+                round == 2 || content.lines().all(|line| planned.stdout.contains(&format!("+{line}"))),
+                "{planned:?}"
+            );
+            let refused = sandbox.run(&["run", "--steps", &manifest]).expect(1);
+            let refused = refused.says("its validator failed").says("***.is.no.token");
+            is_clean(&format!("{how} {round}"), &(refused.stdout + &refused.stderr + &sandbox.report().to_string()));
+        }
+    }
+}
+
+#[test]
 fn a_secret_is_not_shown_where_a_line_is_cut() {
     let sandbox = Sandbox::new();
     let variables = sandbox.write("v.toml", "key = \"0123456789abcdefghijSECRETTAILzyxw\"\n");

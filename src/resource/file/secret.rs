@@ -15,6 +15,7 @@ use crate::{
         state,
     },
     net::retry::Patience,
+    redaction,
     resource::{Change, Finding, Resource},
     secrets::ReadSecret,
     system::{Fact, Mode, System},
@@ -94,6 +95,18 @@ impl File {
         match &self.source {
             Some(FileSource::Secret(source)) => Some(source),
             _ => None,
+        }
+    }
+
+    /// Removes what a secret file from a source holds from all later output of other programs. Its content is as declared.
+    pub(super) fn learn_content(&self, system: &System) {
+        if !self.secret || self.sources().is_none() {
+            return;
+        }
+        // A read error is reported where the file is compared.
+        let bytes = system.root().read(&self.path, MAX_TEXT_BYTES).ok().flatten().unwrap_or_default();
+        if let Ok(text) = std::str::from_utf8(&bytes) {
+            redaction::learn_file(text);
         }
     }
 
