@@ -42,7 +42,7 @@ use crate::{
         engine::{self, Selection},
         lock::MachineLock,
         reboot::RebootNote,
-        report::{Report, history, last_run::LastRun},
+        report::{Report, last_run::LastRun, replaced},
         supervisor::{self, RunMessage, is_supervised},
         warm_pool::WarmPoolNote,
     },
@@ -217,9 +217,7 @@ fn run(
     let (manifest, selection) = prepare(system, arguments, selection)?;
     reboot::check(system, &manifest, &selection, arguments)?;
     let lock = lock.map_or_else(|| MachineLock::take(system.root()), Ok)?;
-    if let Some(last) = Report::take_last(system)? {
-        history::keep_cut_off(&last, system);
-    }
+    replaced::keep(system)?;
     if let Err(error) = state::sweep(system.root()) {
         tracing::debug!("temporary files of earlier runs stay: {error:#}");
     }

@@ -17,7 +17,7 @@ use base64::{
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE},
 };
 
-use self::places::HiddenPlace;
+use self::{places::HiddenPlace, private::PrivateTexts};
 
 pub mod forms;
 mod places;
@@ -46,9 +46,9 @@ const ENDINGS: [&str; 4] = ["_pwd", "_pass", "private_key", "secret_key"];
 const MIN_VALUE_BYTES: usize = 6;
 
 /// The redaction of this process's output.
-static CURRENT: RwLock<Redaction> = RwLock::new(Redaction { forms: vec![], values: vec![] });
+static CURRENT: RwLock<Redaction> = RwLock::new(Redaction::new());
 /// What is removed from the output of other programs besides.
-static PRIVATE: RwLock<Redaction> = RwLock::new(Redaction { forms: vec![], values: vec![] });
+static PRIVATE: RwLock<PrivateTexts> = RwLock::new(PrivateTexts::new());
 
 /// Applies a redaction to all later output of this process, besides what is known so far.
 pub fn install(redaction: Redaction) {
@@ -60,10 +60,10 @@ pub fn learn(name: &str, value: &str) {
     CURRENT.write().unwrap_or_else(PoisonError::into_inner).add(parts(name, value));
 }
 
-/// Removes what a secret file holds from all later output of other programs. Each of its lines goes, and each value whose
-/// name says that it is a secret. What is shorter than 6 bytes is an ordinary word. Of all files, 32 KiB are known.
-pub fn learn_file(text: &str) {
-    PRIVATE.write().unwrap_or_else(PoisonError::into_inner).add_file(text);
+/// Removes the lines of a secret file from all later output of other programs, and the values whose names say that they
+/// are secrets. A line or a value of fewer than 6 bytes stays. Of all secret files, 128 KiB are known.
+pub fn learn_file(bytes: &[u8]) {
+    PRIVATE.write().unwrap_or_else(PoisonError::into_inner).learn(&String::from_utf8_lossy(bytes));
 }
 
 /// Returns a text without secrets, and without the passwords of URLs. Package managers print those of repositories.
@@ -77,7 +77,7 @@ pub fn printed(text: &str) -> Cow<'_, str> {
     let current = CURRENT.read().unwrap_or_else(PoisonError::into_inner);
     let mut found = current.found(text, says_secret);
     // Both are found in the text as it is: what one replaces may be a part of what the other one looks for.
-    found.extend(private.found(text, says_secret));
+    found.extend(private.redaction.found(text, says_secret));
     without_passwords(places::without(text, found))
 }
 
@@ -95,9 +95,8 @@ pub fn shown_content(text: &str) -> Cow<'_, str> {
 
 /// Returns the length of the longest text that is removed, in bytes.
 pub fn longest_bytes() -> usize {
-    let lengths =
-        [&CURRENT, &PRIVATE].map(|known| known.read().unwrap_or_else(PoisonError::into_inner).longest_bytes());
-    lengths.into_iter().max().unwrap_or_default()
+    let current = CURRENT.read().unwrap_or_else(PoisonError::into_inner).longest_bytes;
+    current.max(PRIVATE.read().unwrap_or_else(PoisonError::into_inner).redaction.longest_bytes)
 }
 
 /// Returns a value and its lines, each with its replacement. A program may print any line of a value.
@@ -115,6 +114,8 @@ pub struct Redaction {
     forms: Vec<(String, String)>,
     /// The texts that are searched for in encoded text, the longest first.
     values: Vec<(String, String)>,
+    /// The length of the longest text that is removed.
+    longest_bytes: usize,
 }
 
 impl std::fmt::Debug for Redaction {
@@ -124,6 +125,10 @@ impl std::fmt::Debug for Redaction {
 }
 
 impl Redaction {
+    const fn new() -> Self {
+        Self { forms: vec![], values: vec![], longest_bytes: 0 }
+    }
+
     /// Makes a redaction of the values of these variables, given by name and value.
     pub fn of_variables<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut redaction = Self::default();
@@ -142,11 +147,20 @@ impl Redaction {
             return;
         }
         self.hide_names(&mut values);
-        let long = values.iter().filter(|(value, _)| value.len() >= MIN_VALUE_BYTES);
-        self.forms.extend(long.flat_map(|(value, name)| forms(value).into_iter().map(|form| (form, name.clone()))));
-        self.forms.sort_by(|one, other| one.0.cmp(&other.0));
+        self.add_forms(&values);
+        // `&#x27;` and `\u0026` stand for one byte.
+        let longest = values.iter().map(|(value, _)| 6 * value.len()).max().unwrap_or_default();
+        self.longest_bytes = self.longest_bytes.max(longest);
         self.values.append(&mut values);
         self.values.sort_by_key(|(value, _)| Reverse(value.len()));
+    }
+
+    /// Adds the forms in which programs print these values.
+    fn add_forms(&mut self, values: &[(String, String)]) {
+        let long = values.iter().filter(|(value, _)| value.len() >= MIN_VALUE_BYTES);
+        let new = long.flat_map(|(value, name)| forms(value).into_iter().map(|form| (form, name.clone())));
+        self.forms.extend(new.inspect(|(form, _)| self.longest_bytes = self.longest_bytes.max(form.len())));
+        self.forms.sort_by(|one, other| one.0.cmp(&other.0));
     }
 
     /// Returns whether a value is known. A short one gets the name that says that it is a secret.
@@ -184,13 +198,6 @@ impl Redaction {
     /// Returns a file's content without the values. Here every short value is a secret: `pin=7461`.
     pub fn content<'a>(&self, text: &'a str) -> Cow<'a, str> {
         places::without(text, self.found(text, |_| true))
-    }
-
-    /// Returns the length of the longest text that is removed, in bytes.
-    fn longest_bytes(&self) -> usize {
-        let forms = self.forms.iter().map(|(form, _)| form.len());
-        // `&#x27;` and `\u0026` stand for one byte.
-        forms.chain(self.values.iter().map(|(value, _)| 6 * value.len())).max().unwrap_or_default()
     }
 
     /// Returns the places of the values in a text; those of short values only if their names say so.

@@ -107,8 +107,8 @@ pub trait Resource: fmt::Debug {
         &[]
     }
 
-    /// Returns the declared text of its secret, which other programs may print.
-    fn private_text(&self) -> Option<String> {
+    /// Returns the declared content of its secret, which other programs may print.
+    fn private_bytes(&self) -> Option<Vec<u8>> {
         None
     }
 

@@ -8,6 +8,7 @@ pub mod ownership;
 pub mod places;
 mod previous;
 pub(crate) mod remote;
+mod secret_files;
 mod stamp;
 pub mod wait;
 

@@ -302,8 +302,8 @@ mod tests {
         for (line, wanted) in [
             ("-v deploy plan", true),
             ("help deploy", true),
-            ("--help", true),
-            ("--color never", true),
+            ("--help", false),
+            ("--color never", false),
             ("run deploy", false),
             ("--color never plan", false),
         ] {

@@ -431,8 +431,8 @@ impl<'a> Reader<'a> {
             let place = span_of(table, &[finding.field], span);
             self.fault_of_field(text, &place, finding.field, finding.message, finding.hint);
         }
-        if let Some(text) = resource.private_text() {
-            redaction::learn_file(&text);
+        if let Some(bytes) = resource.private_bytes() {
+            redaction::learn_file(&bytes);
         }
         self.secrets_for_others(text, &*resource, &|field| span_of(table, &[field], span), unknown);
         Some(resource)

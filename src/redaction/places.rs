@@ -13,8 +13,8 @@ pub(super) struct HiddenPlace<'a> {
     pub name: &'a str,
 }
 
-/// Returns the places of these texts, also of those that overlap. They are sorted, and have the bytes of the shortest value:
-/// at each place, only those with the same start are compared. There may be ten thousand.
+/// Returns the places of these texts, also of those that overlap. The texts are sorted. None is shorter than the shortest
+/// value, so that at each place only those with the same start are compared: there may be ten thousand.
 pub(super) fn literal<'a>(text: &str, forms: &'a [(String, String)]) -> Vec<HiddenPlace<'a>> {
     let mut places = vec![];
     for (start, key) in text.as_bytes().windows(MIN_VALUE_BYTES).enumerate() {

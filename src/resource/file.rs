@@ -137,9 +137,8 @@ impl Resource for File {
         if self.is_secret() { &["content"] } else { &[] }
     }
 
-    fn private_text(&self) -> Option<String> {
-        let bytes = self.bytes().ok().flatten().filter(|_| self.secret)?;
-        String::from_utf8(bytes.into_owned()).ok()
+    fn private_bytes(&self) -> Option<Vec<u8>> {
+        self.bytes().ok().flatten().filter(|_| self.secret).map(Cow::into_owned)
     }
 
     fn doubts(&self) -> Vec<Finding> {
@@ -243,7 +242,6 @@ impl Resource for File {
             return Ok(vec![self.write(system, summary.into(), place.wanted, None)?]);
         };
         let Some(mut summary) = self.content_difference(system, &status)? else {
-            self.learn_content(system);
             return self.plan_attributes(system, &place, &status, true);
         };
         for other in attributes(system, &self.path, &status, place.wanted.0, Some(place.wanted.1))? {

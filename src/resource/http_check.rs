@@ -157,7 +157,7 @@ impl Resource for HttpCheck {
 impl HttpCheck {
     fn expected(&self) -> String {
         let headers: String = self.header.iter().map(|(name, value)| format!(", {name}: {value}")).collect();
-        let body = self.body.as_ref().map(|body| format!(", a body with `{}`", one_line(body)));
+        let body = self.body.as_ref().map(|body| format!(", a body with `{}`", visible::line(&redaction::shown(body))));
         format!("{}{headers}{}", self.status, body.unwrap_or_default())
     }
 
@@ -210,7 +210,7 @@ impl HttpCheck {
                 answer.headers.iter().filter(|(got, _)| got.eq_ignore_ascii_case(name)).map(|(_, value)| value);
             match got.next() {
                 Some(first) if first == value || got.any(|other| other == value) => None,
-                Some(other) => Some(format!("{name} is {}", other.escape_debug())),
+                Some(other) => Some(format!("{name} is {}", one_line(other))),
                 None => Some(format!("no header {name}")),
             }
         });
@@ -243,9 +243,9 @@ impl HttpCheck {
     }
 }
 
-/// Returns a body as one line. Secrets are removed first, because they are not found in an escaped or a cut text.
-fn one_line(body: &str) -> String {
-    visible::line(&redaction::printed(body)).into_owned()
+/// Returns a part of an answer as one line. Secrets are removed first, because they are not found in an escaped or a cut text.
+fn one_line(answered: &str) -> String {
+    visible::line(&redaction::printed(answered)).into_owned()
 }
 
 /// The difference between an answer and the expected one.

@@ -207,8 +207,8 @@ impl Resource for LogForward {
         &["password"]
     }
 
-    fn private_text(&self) -> Option<String> {
-        self.password.as_ref().map(|password| password.0.clone())
+    fn private_bytes(&self) -> Option<Vec<u8>> {
+        self.password.as_ref().map(|password| password.0.clone().into_bytes())
     }
 
     fn secret(&self) -> Option<&AbsPath> {

@@ -166,6 +166,7 @@ fn declare(manifest: &Manifest, system: &System) {
         resource.made_paths().into_iter().map(move |path| (path.clone(), fills(&path)))
     });
     system.set_declared(paths);
+    all.clone().flat_map(|declared| declared.resource.secrets()).for_each(|path| system.learn_secret(path));
     system.keep_previous_of(all.flat_map(|declared| declared.resource.files()));
     let here = manifest.steps.iter().filter(|step| step.not_here.is_none()).flat_map(|step| &step.resources);
     let here = here.filter(|declared| declared.not_here.is_none());

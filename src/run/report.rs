@@ -2,12 +2,13 @@
 
 pub mod history;
 pub mod last_run;
+pub mod replaced;
 pub mod summary;
 
 use std::{fmt, time::Duration};
 
-use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use anyhow::Result;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
@@ -357,29 +358,7 @@ impl Report {
     /// # Errors
     /// If it is damaged.
     pub fn read(system: &System) -> Result<Option<Self>> {
-        // Only a report that says that nothing was changed is not flushed; see `write`.
-        let status = system.root().status(&state::path(FILE)?)?;
-        if status.is_some_and(|status| status.file_type == FileType::Regular && status.size == 0) {
-            return Ok(None);
-        }
-        let hint =
-            "to see the differences: glovo-bootstrap plan; the next run moves the damaged report and writes a new one";
-        state::load(system.root(), FILE)
-            .map_err(|error| Fault::new("the report of the last run cannot be read").hint(hint).caused_by(error).into())
-    }
-
-    /// Returns the last report. If it is damaged, this renames it, with a warning.
-    pub fn take_last(system: &System) -> Result<Option<Self>> {
-        let last = match Self::read(system) {
-            Ok(last) => last,
-            Err(error) => {
-                let aside = system.root().set_aside(&state::path(FILE)?).context("renaming the damaged report")?;
-                tracing::warn!("{error}; it was renamed to {aside}");
-                None
-            }
-        };
-        _ = LastOutcome::read_once(system, || last.as_ref().map(|last| last.outcome))?;
-        Ok(last)
+        load(system)
     }
 
     /// Returns whether the report is of this machine, not of a machine whose disk was copied.
@@ -407,14 +386,8 @@ impl Report {
 
     /// Returns whether a crash may lose this report: the run has changed nothing, and the last one has converged.
     fn is_dispensable(&self, system: &System) -> bool {
-        #[derive(Deserialize)]
-        struct OutcomeAlone {
-            outcome: Outcome,
-        }
         let is_quiet = self.outcome == Outcome::Unchanged && self.notes.is_empty();
-        let load = || state::load::<OutcomeAlone>(system.root(), FILE).ok().flatten().map(|last| last.outcome);
-        let last = || LastOutcome::read_once(system, load).ok().flatten();
-        is_quiet && last().is_some_and(|last| matches!(last, Outcome::Unchanged | Outcome::Changed))
+        is_quiet && matches!(replaced::outcome(system), Some(Outcome::Unchanged | Outcome::Changed))
     }
 
     /// Writes the report durably, even if the run has filled the disk. A plan writes nothing.
@@ -448,13 +421,17 @@ impl Report {
     }
 }
 
-/// The outcome in the last report, which is on the disk until a change is made.
-struct LastOutcome(Option<Outcome>);
-
-impl LastOutcome {
-    fn read_once(system: &System, read: impl FnOnce() -> Option<Outcome>) -> Result<Option<Outcome>> {
-        Ok(system.host.read_once(|_| Ok(Self(read())))?.0)
+/// Reads the last report, or a part of it; `None` if no run has written one, or if a crash left nothing of it.
+fn load<T: DeserializeOwned>(system: &System) -> Result<Option<T>> {
+    // Only a report that says that nothing was changed is not flushed; see `Report::write`.
+    let status = system.root().status(&state::path(FILE)?)?;
+    if status.is_some_and(|status| status.file_type == FileType::Regular && status.size == 0) {
+        return Ok(None);
     }
+    let hint =
+        "to see the differences: glovo-bootstrap plan; the next run moves the damaged report and writes a new one";
+    state::load(system.root(), FILE)
+        .map_err(|error| Fault::new("the report of the last run cannot be read").hint(hint).caused_by(error).into())
 }
 
 /// Returns a duration in whole milliseconds.

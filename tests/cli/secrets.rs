@@ -292,6 +292,31 @@ fn a_secret_file_is_not_told_by_another_program() {
 }
 
 #[test]
+fn what_a_secret_file_held_before_is_not_told_either() {
+    let sandbox = Sandbox::new();
+    let (secret, from) = (sandbox.at("secret"), sandbox.at("from"));
+    let manifest = sandbox.write(
+        "steps.toml",
+        format!(
+            "[[step]]\nname = \"write\"\n[[step.resource]]\nkind = \"file\"\npath = \"{secret}\"\nsecret = true\n\
+             source = \"file://{from}\"\n[[step]]\nname = \"read\"\n[[step.resource]]\nkind = \"command\"\nname = \"read\"\n\
+             argv = [\"sh\", \"-c\", \"cat {secret}; echo; echo is read >&2; exit 1\"]\nunless = {{ exists = \"/nowhere\" }}\n"
+        ),
+    );
+    let run = |step: &str, code: i32| {
+        let finished = sandbox.run(&["run", step, "--steps", &manifest]).expect(code);
+        is_clean(step, &(finished.stdout.clone() + &finished.stderr + &sandbox.report().to_string()));
+        finished
+    };
+    let write = |text: &[u8]| fs::write(&from, text).unwrap();
+    write(b"# caf\xe9\npassword = zq7x,declared;and &more\n");
+    let _ = run("write", 0);
+    // The step that declares it does not run, and its source has other content by now.
+    write(b"password = another\n");
+    let _ = run("read", 1).says("is read");
+}
+
+#[test]
 fn a_secret_is_not_shown_where_a_line_is_cut() {
     let sandbox = Sandbox::new();
     let variables = sandbox.write("v.toml", "key = \"0123456789abcdefghijSECRETTAILzyxw\"\n");

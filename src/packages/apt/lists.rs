@@ -16,6 +16,7 @@ use super::{
 use crate::{
     host::{command::Program, root::Root, state},
     packages::cause::{Cause, Diagnosis},
+    redaction,
     system::System,
     value::AbsPath,
 };
@@ -109,7 +110,7 @@ fn need(system: &System, print: &Program, failures: &[RepositoryFailure]) -> Res
     if !printed.status.success() {
         // The installation itself reports any other cause than a missing package.
         let Diagnosis { cause, line, .. } = cause::TABLE.diagnosis(&printed.tail);
-        return Ok((cause == Cause::Unknown).then(|| line.trim_start_matches("E: ").to_owned()));
+        return Ok((cause == Cause::Unknown).then(|| redaction::printed(line.trim_start_matches("E: ")).into_owned()));
     }
     let urls = printed.stdout.lines().filter_map(|line| line.strip_prefix('\'')?.split_once("' "));
     let needed = urls.map(|(url, _)| url).find(|url| failures.iter().any(|failure| failure.holds(url)));

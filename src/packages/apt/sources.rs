@@ -6,7 +6,7 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::{host::command::Finished, packages::DECLARED, system::System, value::AbsPath};
+use crate::{host::command::Finished, packages::DECLARED, redaction, system::System, value::AbsPath};
 
 const LIST: &str = "/etc/apt/sources.list";
 /// The directory of the other sources files. `apt_repository` writes its files there.
@@ -107,9 +107,9 @@ impl AptSources {
             let uri = self.named_in(line).filter(|uri| self.is_third_partys(uri))?;
             // The line below `Err:` has the reason.
             let reason = lines.peek().filter(|next| next.starts_with(' ')).unwrap_or(&line);
-            let reason = reason.trim_start_matches(['E', 'W', ':']).trim().to_owned();
+            let reason = reason.trim_start_matches(['E', 'W', ':']).trim();
             if !failures.iter().any(|failure| failure.uri == uri) {
-                failures.push(RepositoryFailure { uri: uri.to_owned(), line: reason });
+                failures.push(RepositoryFailure { uri: uri.to_owned(), line: redaction::printed(reason).into_owned() });
             }
         }
         Some(failures).filter(|failures| !failures.is_empty())

@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 
-use crate::{system::System, value::AbsPath};
+use crate::{redaction, system::System, value::AbsPath};
 
 /// The file of dnf's settings, which may have repositories too.
 const SETTINGS: &str = "/etc/dnf/dnf.conf";
@@ -103,7 +103,7 @@ pub(super) fn may_fail(system: &System) -> Result<Vec<String>> {
 /// Warns of each repository without which dnf has gone on.
 pub(super) fn warn_of_ignored(system: &System, output: &str) -> Result<()> {
     for id in ignored(output) {
-        let reason = reason(output, id).map(|reason| format!(": {reason}")).unwrap_or_default();
+        let reason = reason(output, id).map(|reason| format!(": {}", redaction::printed(reason))).unwrap_or_default();
         let shown = shown(system, id)?;
         system.warn(format!("the repository {shown} could not be updated; nothing is installed from it{reason}"));
     }

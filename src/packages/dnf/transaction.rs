@@ -7,6 +7,7 @@ use crate::{
     error::Fault,
     host::command::{Finished, Program},
     packages::{manager::PackageChange, tools::failed},
+    redaction,
     system::System,
 };
 
@@ -157,7 +158,9 @@ fn failed_scripts(output: &str) -> Vec<(&str, String)> {
         match failed_script(line) {
             Some(script) => {
                 let last = &said[said.len().saturating_sub(MAX_SAID_LINES)..];
-                failed.push((script, last.join("; ").chars().take(MAX_SAID_CHARS).collect()));
+                let said = last.join("; ");
+                // Half of a secret would not be recognized.
+                failed.push((script, redaction::printed(&said).chars().take(MAX_SAID_CHARS).collect()));
             }
             None if line.starts_with("  Running scriptlet: ") => said.clear(),
             None => said.push(line.trim()),

@@ -15,7 +15,6 @@ use crate::{
         state,
     },
     net::retry::Patience,
-    redaction,
     resource::{Change, Finding, Resource},
     secrets::ReadSecret,
     system::{Fact, Mode, System},
@@ -98,15 +97,10 @@ impl File {
         }
     }
 
-    /// Removes what a secret file from a source holds from all later output of other programs. Its content is as declared.
+    /// Removes what a secret file from a source now holds from all later output of other programs.
     pub(super) fn learn_content(&self, system: &System) {
-        if !self.secret || self.sources().is_none() {
-            return;
-        }
-        // A read error is reported where the file is compared.
-        let bytes = system.root().read(&self.path, MAX_TEXT_BYTES).ok().flatten().unwrap_or_default();
-        if let Ok(text) = std::str::from_utf8(&bytes) {
-            redaction::learn_file(text);
+        if self.secret && self.sources().is_some() {
+            system.learn_secret(&self.path);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 
-use super::{Outcome, Report};
+use super::Report;
 use crate::{
     host::{root::Root, state},
     system::System,
@@ -23,13 +23,6 @@ pub(super) fn keep(report: &Report, system: &System) {
     let kept = state::write_beside(root, state::RUNS, &report.run_id, report).and_then(|()| forget_old(system));
     if let Err(error) = kept {
         tracing::debug!("this run is not kept for `status --list`: {error:#}");
-    }
-}
-
-/// Keeps the last report if its run was cut off. Called before a new run replaces it, with the machine's lock held.
-pub fn keep_cut_off(last: &Report, system: &System) {
-    if last.outcome == Outcome::Running && last.is_of(system) {
-        keep(last, system);
     }
 }
 
