@@ -9,7 +9,7 @@ use std::{
     borrow::Cow,
     cmp::Reverse,
     collections::BTreeSet,
-    sync::{PoisonError, RwLock},
+    sync::{Mutex, PoisonError, RwLock},
 };
 
 use base64::{
@@ -48,7 +48,7 @@ const MIN_VALUE_BYTES: usize = 6;
 /// The redaction of this process's output.
 static CURRENT: RwLock<Redaction> = RwLock::new(Redaction::new());
 /// What is removed from the output of other programs besides.
-static PRIVATE: RwLock<PrivateTexts> = RwLock::new(PrivateTexts::new());
+static PRIVATE: Mutex<PrivateTexts> = Mutex::new(PrivateTexts::new());
 
 /// Applies a redaction to all later output of this process, besides what is known so far.
 pub fn install(redaction: Redaction) {
@@ -61,9 +61,9 @@ pub fn learn(name: &str, value: &str) {
 }
 
 /// Removes the lines of a secret file from all later output of other programs, and the values whose names say that they
-/// are secrets. A line or a value of fewer than 6 bytes stays. Of all secret files, 128 KiB are known.
+/// are secrets. A line or a value of fewer than 6 bytes stays. The first 32 KiB of a file are known, and 128 KiB of all.
 pub fn learn_file(bytes: &[u8]) {
-    PRIVATE.write().unwrap_or_else(PoisonError::into_inner).learn(&String::from_utf8_lossy(bytes));
+    PRIVATE.lock().unwrap_or_else(PoisonError::into_inner).add(&String::from_utf8_lossy(bytes));
 }
 
 /// Returns a text without secrets, and without the passwords of URLs. Package managers print those of repositories.
@@ -73,11 +73,11 @@ pub fn shown(text: &str) -> Cow<'_, str> {
 
 /// Returns what another program has printed: without secrets, and without what secret files hold.
 pub fn printed(text: &str) -> Cow<'_, str> {
-    let private = PRIVATE.read().unwrap_or_else(PoisonError::into_inner);
+    let mut private = PRIVATE.lock().unwrap_or_else(PoisonError::into_inner);
     let current = CURRENT.read().unwrap_or_else(PoisonError::into_inner);
     let mut found = current.found(text, says_secret);
     // Both are found in the text as it is: what one replaces may be a part of what the other one looks for.
-    found.extend(private.redaction.found(text, says_secret));
+    found.extend(private.found(text));
     without_passwords(places::without(text, found))
 }
 
@@ -96,7 +96,7 @@ pub fn shown_content(text: &str) -> Cow<'_, str> {
 /// Returns the length of the longest text that is removed, in bytes.
 pub fn longest_bytes() -> usize {
     let current = CURRENT.read().unwrap_or_else(PoisonError::into_inner).longest_bytes;
-    current.max(PRIVATE.read().unwrap_or_else(PoisonError::into_inner).redaction.longest_bytes)
+    current.max(PRIVATE.lock().unwrap_or_else(PoisonError::into_inner).longest_bytes())
 }
 
 /// Returns a value and its lines, each with its replacement. A program may print any line of a value.
@@ -202,6 +202,10 @@ impl Redaction {
 
     /// Returns the places of the values in a text; those of short values only if their names say so.
     fn found(&self, text: &str, is_secret_if_short: impl Fn(&str) -> bool) -> Vec<HiddenPlace<'_>> {
+        // Most runs know no secret, and each of their texts comes by here.
+        if self.values.is_empty() && self.forms.is_empty() {
+            return vec![];
+        }
         let long: Vec<_> = self.values.iter().filter(|(value, _)| value.len() >= MIN_VALUE_BYTES).collect();
         let mut found = places::literal(text, &self.forms);
         found.extend(places::encoded(text, &long));

@@ -3,12 +3,18 @@
 use crate::{cli, host::run_command::RunCommand, value::quoted};
 
 /// Options that do not belong to the run itself, and whether a value follows.
-const OTHER_OPTIONS: [(&str, bool); 9] = [
+const OTHER_OPTIONS: [(&str, bool); 15] = [
+    ("--color", true),
     ("--record", false),
     ("--converge", false),
     ("--json", false),
     ("--detailed-exitcode", false),
     ("--seal", false),
+    ("--first-boot", true),
+    ("--login-user", true),
+    ("--allow", true),
+    ("--host-keys", false),
+    ("--authorized-keys", false),
     ("--signal", true),
     ("--signal-within", true),
     ("--lifecycle-hook", true),
@@ -56,7 +62,7 @@ fn of(mut arguments: impl Iterator<Item = String>, manifest: &cli::ManifestArgs,
             let value = shown(name, &value());
             push(&mut options, &[name, &value]);
         } else if name.starts_with('-') {
-            push(&mut options, &[name]);
+            push(&mut options, &[&argument]);
         } else if verb.is_none() {
             verb = Some(if name == "bake" { "bake" } else { "run" });
         } else {
@@ -93,11 +99,33 @@ fn absolute(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::error::ErrorKind;
+
     use super::*;
 
     fn again(line: &str, steps: Option<&str>, is_recorded: bool) -> String {
         let manifest = cli::ManifestArgs { steps: steps.map(Into::into), ..cli::ManifestArgs::default() };
         of(line.split(' ').map(Into::into), &manifest, is_recorded).to_string()
+    }
+
+    #[test]
+    fn the_command_is_valid_with_any_option() {
+        for verb in ["run", "plan", "bake"] {
+            let program = cli::Cli::command_line();
+            for flag in program.get_arguments().chain(program.find_subcommand(verb).unwrap().get_arguments()) {
+                let Some(name) = flag.get_long().map(|name| format!("--{name}")) else { continue };
+                let value = if flag.get_action().takes_values() { " x=y" } else { "" };
+                let line = format!("{verb} {name}{value}");
+                let made = of(line.split(' ').map(Into::into), &cli::ManifestArgs::default(), false);
+                assert!(made.selection.is_empty() || SELECTION_OPTIONS.contains(&&*name), "{line}: {made}");
+                let read = program.clone().try_get_matches_from(made.to_string().split(' '));
+                let fault = read.err().map(|error| error.kind());
+                // `x=y` is not a value of each.
+                let is_value = matches!(fault, Some(ErrorKind::ValueValidation | ErrorKind::InvalidValue));
+                assert!(fault.is_none() || is_value, "{line}: {made}: {fault:?}");
+            }
+        }
+        assert_eq!(again("-v run a --color never", None, false), "glovo-bootstrap run a -v");
     }
 
     #[test]

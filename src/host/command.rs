@@ -37,7 +37,7 @@ const MAX_STDOUT_BYTES: usize = 4 << 20;
 /// Limits the end of each stream that is kept for the error message.
 const MAX_TAIL_BYTES: usize = 8 << 10;
 /// Limits a line that is shown as progress.
-const MAX_PROGRESS_BYTES: usize = 512;
+const MAX_PROGRESS_BYTES: usize = 4 << 10;
 /// Limits the characters of a line in the error message.
 const MAX_TAIL_COLUMNS: usize = 400;
 /// The time that a program has between SIGTERM and SIGKILL.
@@ -212,7 +212,7 @@ impl Host {
         let status = loop {
             output.pump(TICK, &|line| {
                 if command.reports.is_some_and(|is_shown| is_shown(line)) {
-                    self.progress(&redaction::printed(line));
+                    self.progress(&without_secrets(line));
                 }
             });
             if let Some(status) = calls::try_wait(child).context("waiting for a program")? {
@@ -460,10 +460,6 @@ impl OutputReader {
             let room = MAX_PROGRESS_BYTES.saturating_sub(self.line.len());
             self.line.extend(&piece[..piece.len().min(room)]);
             if piece.ends_with(b"\n") {
-                if self.line.len() >= MAX_PROGRESS_BYTES {
-                    // Half of a secret would not be recognized.
-                    self.line.truncate(MAX_PROGRESS_BYTES.saturating_sub(redaction::longest_bytes()));
-                }
                 progress(String::from_utf8_lossy(&self.line).trim_end());
                 self.line.clear();
             }
@@ -480,6 +476,16 @@ impl OutputReader {
         // Progress output overwrites its line with `\r`; show each version as a line.
         String::from_utf8_lossy(&bytes).replace('\r', "\n")
     }
+}
+
+/// Returns a line of progress without secrets. At the end of a line that was cut, half of one would not be recognized.
+fn without_secrets(line: &str) -> Cow<'_, str> {
+    let shown = redaction::printed(line);
+    if line.len() < MAX_PROGRESS_BYTES {
+        return shown;
+    }
+    let end = shown.floor_char_boundary(shown.len().saturating_sub(redaction::longest_bytes()));
+    shown[..end].to_owned().into()
 }
 
 /// Returns the number of bytes at the start of a tail that may be the end of a secret whose start was dropped.

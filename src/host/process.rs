@@ -1,6 +1,9 @@
 //! The attributes that this process inherits and those that it passes to its children.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::{
+    os::fd::{AsRawFd, RawFd},
+    sync::Once,
+};
 
 use nix::{
     dir::Dir,
@@ -29,6 +32,11 @@ pub fn isolate(kept: Option<RawFd>) {
 ///
 /// Without the right to it (`CAP_IPC_LOCK`, which root has), the memory stays as it is.
 pub fn keep_in_memory() {
+    static IS_KEPT: Once = Once::new();
+    IS_KEPT.call_once(lock_memory);
+}
+
+fn lock_memory() {
     // Only pages that are used, mlock(2).
     let on_fault = MlockAllFlags::from_bits_retain(MCL_ONFAULT);
     let flags = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault;

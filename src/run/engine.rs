@@ -24,7 +24,6 @@ use crate::{
     diagnostic::did_you_mean,
     error::{self, Class, Fault},
     fetch::fetched::Arrival,
-    host::process,
     manifest::{Declared, Manifest, Step},
     net::retry::spread,
     redaction,
@@ -187,9 +186,6 @@ fn begin_in_background(manifest: &Manifest, picks: &[bool], system: &System) -> 
     }
     // Earlier downloads, such as the manifest itself, are no part of the run.
     drop(system.fetcher.arrivals());
-    if picked().any(|declared| declared.resource.secret().is_some()) {
-        process::keep_in_memory();
-    }
     if system.mode() == Mode::Run {
         if system.is_live() {
             system.load_previous();

@@ -13,7 +13,15 @@ struct ReplacedReport {
     _run_id: IgnoredAny,
     outcome: Outcome,
     #[serde(rename = "steps")]
-    _steps: IgnoredAny,
+    _steps: Vec<ReplacedStep>,
+}
+
+#[derive(Deserialize)]
+struct ReplacedStep {
+    #[serde(rename = "name")]
+    _name: IgnoredAny,
+    #[serde(rename = "resources")]
+    _resources: Vec<IgnoredAny>,
 }
 
 /// The outcome of the replaced report, which is on the disk until a change is made.
