@@ -7,7 +7,6 @@
 
 use std::{
     borrow::Cow,
-    cmp::Reverse,
     collections::BTreeSet,
     sync::{Mutex, PoisonError, RwLock},
 };
@@ -112,7 +111,7 @@ fn parts(name: &str, value: &str) -> Vec<(String, String)> {
 pub struct Redaction {
     /// The texts that are searched for literally, in the order of their bytes.
     forms: Vec<(String, String)>,
-    /// The texts that are searched for in encoded text, the longest first.
+    /// The texts that are searched for in encoded text, in the order of their bytes.
     values: Vec<(String, String)>,
     /// The length of the longest text that is removed.
     longest_bytes: usize,
@@ -152,7 +151,7 @@ impl Redaction {
         let longest = values.iter().map(|(value, _)| 6 * value.len()).max().unwrap_or_default();
         self.longest_bytes = self.longest_bytes.max(longest);
         self.values.append(&mut values);
-        self.values.sort_by_key(|(value, _)| Reverse(value.len()));
+        self.values.sort();
     }
 
     /// Adds the forms in which programs print these values.
@@ -165,7 +164,8 @@ impl Redaction {
 
     /// Returns whether a value is known. A short one gets the name that says that it is a secret.
     fn knows(&mut self, value: &str, name: &str) -> bool {
-        let Some((_, known)) = self.values.iter_mut().find(|(known, _)| known == value) else { return false };
+        let Ok(at) = self.values.binary_search_by(|(known, _)| known.as_str().cmp(value)) else { return false };
+        let known = &mut self.values[at].1;
         if value.len() < MIN_VALUE_BYTES && !is_sensitive(known) && is_sensitive(name) {
             name.clone_into(known);
         }

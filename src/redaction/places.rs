@@ -26,16 +26,26 @@ pub(super) fn literal<'a>(text: &str, forms: &'a [(String, String)]) -> Vec<Hidd
     places
 }
 
-/// Returns the places of values of which any character may be encoded. Spaces may be `+`.
+/// Returns the places of values of which any character may be encoded. Spaces may be `+`. The values are sorted: at each
+/// place, only those with the same first byte are compared.
 pub(super) fn encoded<'a>(text: &str, values: &[&'a (String, String)]) -> Vec<HiddenPlace<'a>> {
     let mut places = vec![];
     for (_, decode) in ENCODINGS.into_iter().filter(|(marks, _)| text.contains(*marks)) {
         let (decoded, at) = decoded(text.as_bytes(), decode);
         let is_same = |(byte, wanted): (&u8, u8)| *byte == wanted || (*byte == b'+' && wanted == b' ');
-        for (value, name) in values {
-            let windows = decoded.windows(value.len()).enumerate();
-            let found = windows.filter(|(_, window)| window.iter().zip(value.bytes()).all(is_same));
-            places.extend(found.map(|(first, _)| HiddenPlace { start: at[first], end: at[first + value.len()], name }));
+        for (place, byte) in decoded.iter().enumerate() {
+            let rest = &decoded[place..];
+            let is_here = |value: &str| rest.len() >= value.len() && rest.iter().zip(value.bytes()).all(is_same);
+            for first in [Some(*byte), (*byte == b'+').then_some(b' ')].into_iter().flatten() {
+                let begin = values.partition_point(|(value, _)| value.as_bytes()[0] < first);
+                let alike = values[begin..].iter().take_while(|(value, _)| value.as_bytes()[0] == first);
+                let found = alike.filter(|(value, _)| is_here(value));
+                places.extend(found.map(|(value, name)| HiddenPlace {
+                    start: at[place],
+                    end: at[place + value.len()],
+                    name,
+                }));
+            }
         }
     }
     places
