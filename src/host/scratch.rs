@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, Permissions},
-    io,
+    io::{self, Read},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -139,7 +139,11 @@ impl IdleProcess {
     pub(crate) fn named(name: &str) -> Self {
         // The end of its standard input would end it, too.
         let mut shell = Command::new("sh");
-        Self(shell.args(["-c", "read line", name]).stdin(Stdio::piped()).spawn().unwrap())
+        let _ = shell.args(["-c", "echo; read line", name]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = shell.spawn().unwrap();
+        // For a moment after its start, a process has no command line.
+        process.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        Self(process)
     }
 
     pub(crate) fn id(&self) -> u32 {
