@@ -131,7 +131,7 @@ fn a_guard_that_swallows_erofs_changes_nothing() {
 #[test]
 fn a_command_that_was_cut_off_runs_again_although_its_path_exists() {
     let machine = Machine::new();
-    let slow = "touch /var/lib/made; echo $$ > /var/lib/pid; test -e /var/lib/go || sleep 1000";
+    let slow = "touch /var/lib/made; echo $$ > /var/lib/pid; test -e /var/lib/go || exec sleep 1000";
     let declared = script(slow, MADE);
     let manifest = machine.sandbox.manifest(&declared);
     let mut child = machine.sandbox.start(&["run", "--steps", &manifest]);
