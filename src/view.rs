@@ -36,6 +36,8 @@ pub enum Colour {
 
 /// The command line's choice of colours.
 static COLOUR: OnceLock<Colour> = OnceLock::new();
+/// Whether standard output shows colours. Each line asks.
+static SHOWS_COLOURS: OnceLock<bool> = OnceLock::new();
 
 /// Sets when output has colours. Only the first call has an effect.
 pub fn set_colour(colour: Colour) {
@@ -179,10 +181,10 @@ fn is_colourful() -> bool {
     match COLOUR.get().copied().unwrap_or_default() {
         Colour::Always => true,
         Colour::Never => false,
-        Colour::Auto => {
+        Colour::Auto => *SHOWS_COLOURS.get_or_init(|| {
             let is_refused = environment::value(environment::NO_COLOR).is_some();
             standard_output().is_terminal() && !is_refused && !is_dumb()
-        }
+        }),
     }
 }
 
