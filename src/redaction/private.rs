@@ -176,8 +176,8 @@ fn values_at(text: &str) -> Vec<Cow<'_, str>> {
 fn quoted(text: &str, quote: char) -> Vec<Cow<'_, str>> {
     let is_escaped = |at: usize| text[..at].bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1;
     let ends_before = |rest: &str| rest.is_empty() || rest.starts_with([' ', '\t', ',', ';', '}', ']', ')', '>', '/']);
-    let ends = text.match_indices(quote).map(|(at, _)| at);
-    let end = ends.clone().find(|at| !is_escaped(*at) && ends_before(&text[at + 1..])).or(ends.last());
+    let mut ends = text.match_indices(quote).map(|(at, _)| at);
+    let end = ends.find(|at| !is_escaped(*at) && ends_before(&text[at + 1..])).or_else(|| text.rfind(quote));
     let value = &text[..end.unwrap_or(text.len())];
     let meant = serde_json::from_str::<String>(&format!("\"{value}\"")).ok().filter(|meant| meant != value);
     [Some(Cow::Borrowed(value)), meant.map(Cow::Owned)].into_iter().flatten().collect()
