@@ -111,7 +111,11 @@ mod tests {
             tree.write(path, dnf.id().to_string());
             let held = find(&root).unwrap().unwrap();
             assert_eq!(held.path, path.into());
-            assert!(held.holder.starts_with(&format!("pid {} (sh -c echo; read line dnf", dnf.id())), "{}", held.holder);
+            assert!(
+                held.holder.starts_with(&format!("pid {} (sh -c echo; read line dnf", dnf.id())),
+                "{}",
+                held.holder
+            );
             remove_stale(&root, &path.into()).unwrap();
             assert!(tree.has(path));
             // The pid of a process that has ended, of one without dnf, and none.
