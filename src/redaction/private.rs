@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeSet, mem};
 
 use super::{LEFT_OUT, MIN_VALUE_BYTES, Redaction, names_secret, normal, places, places::HiddenPlace, says_secret};
 
-/// Limits the part of a secret file that is known, and the text of all of them. Each part is kept in 20 forms.
+/// Limits what is known of one secret file, and of all of them: each part of it is kept in some twenty forms.
 const MAX_FILE_BYTES: usize = 32 << 10;
 const MAX_BYTES: usize = 128 << 10;
 /// A program may print a part of a long line. So a line is known by its pieces, each of at least this length.

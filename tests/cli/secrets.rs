@@ -268,8 +268,8 @@ fn a_secret_file_is_not_told_by_another_program() {
         let prints = |code: i32| {
             format!(
                 "[[resource]]\nkind = \"file\"\npath = \"{other}\"\ncontent = \"x{code}\\n\"\n\
-                 validate = [\"sh\", \"-c\", 'cat {secret}; sed -n s/password=//p {secret} >&2; grep -o zq.x,json {secret} | sed s/$/.is.no.token/; \
-                 exit {code}', \"{{}}\"]\n"
+                 validate = [\"sh\", \"-c\", 'cat {secret}; sed -n s/password=//p {secret} >&2; \
+                 grep -o zq.x,json {secret} | sed s/$/.is.no.token/; exit {code}', \"{{}}\"]\n"
             )
         };
         let secret = format!("[[resource]]\nkind = \"file\"\npath = \"{secret}\"\nsecret = true\n{declared}\n");
