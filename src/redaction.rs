@@ -80,6 +80,14 @@ pub fn printed(text: &str) -> Cow<'_, str> {
     without_passwords(places::without(text, found))
 }
 
+/// Returns the start of what another program has printed, from a text that was cut. At its end, half of a secret would not be
+/// recognized: that much is left out.
+pub fn printed_start(text: &str) -> Cow<'_, str> {
+    let shown = printed(text);
+    let end = shown.floor_char_boundary(shown.len().saturating_sub(longest_bytes()));
+    shown[..end].to_owned().into()
+}
+
 fn without_passwords(text: Cow<'_, str>) -> Cow<'_, str> {
     match text {
         Cow::Borrowed(text) => forms::without_url_passwords(text, LEFT_OUT),

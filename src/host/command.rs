@@ -212,7 +212,8 @@ impl Host {
         let status = loop {
             output.pump(TICK, &|line| {
                 if command.reports.is_some_and(|is_shown| is_shown(line)) {
-                    self.progress(&without_secrets(line));
+                    let is_cut = line.len() >= MAX_PROGRESS_BYTES;
+                    self.progress(&if is_cut { redaction::printed_start(line) } else { redaction::printed(line) });
                 }
             });
             if let Some(status) = calls::try_wait(child).context("waiting for a program")? {
@@ -476,16 +477,6 @@ impl OutputReader {
         // Progress output overwrites its line with `\r`; show each version as a line.
         String::from_utf8_lossy(&bytes).replace('\r', "\n")
     }
-}
-
-/// Returns a line of progress without secrets. At the end of a line that was cut, half of one would not be recognized.
-fn without_secrets(line: &str) -> Cow<'_, str> {
-    let shown = redaction::printed(line);
-    if line.len() < MAX_PROGRESS_BYTES {
-        return shown;
-    }
-    let end = shown.floor_char_boundary(shown.len().saturating_sub(redaction::longest_bytes()));
-    shown[..end].to_owned().into()
 }
 
 /// Returns the number of bytes at the start of a tail that may be the end of a secret whose start was dropped.

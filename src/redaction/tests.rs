@@ -245,3 +245,12 @@ fn a_name_says_secret_behind_a_prefix_too() {
     }
     assert!(names_secret("db_pass") && names_secret("tls_private_key") && !names_secret("oldpwd"));
 }
+
+#[test]
+fn half_of_a_secret_at_a_cut_is_not_shown() {
+    learn_file(b"password=0123456789secret\n");
+    let text = format!("the start 0123456789secret {}0123456789sec", "-".repeat(9000));
+    let shown = printed_start(&text);
+    assert!(shown.starts_with("the start *** -") && !shown.contains("0123456789"), "{shown}");
+    assert!(printed(&text).ends_with("-0123456789sec"));
+}
