@@ -10,6 +10,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use crate::{
     sandbox::{Finished, Sandbox, eventually},
     server::{Reply, Server},
+    standin::Machine,
 };
 
 /// Its parts are in no number, time, digest or path by chance.
@@ -289,6 +290,23 @@ fn a_secret_file_is_not_told_by_another_program() {
             is_clean(&format!("{how} {round}"), &(refused.stdout + &refused.stderr + &sandbox.report().to_string()));
         }
     }
+}
+
+#[test]
+fn the_answer_of_a_server_does_not_tell_a_secret_file() {
+    let machine = Machine::new();
+    let server = Server::start(|_| Reply::ok("no login with zq7x+declared"));
+    let resources = format!(
+        "[[resource]]\nkind = \"file\"\npath = \"/var/lib/secret\"\nsecret = true\ncontent = \"password=zq7x+declared\\n\"\n\
+         [[resource]]\nkind = \"http_check\"\nurl = \"{}\"\nbody = \"declared\"\nstatus = 404\ndeadline = \"0s\"\n\
+         [[resource]]\nkind = \"http_check\"\nurl = \"{}\"\nbody = \"password=zq7\"\ndeadline = \"0s\"\n",
+        server.url("/a"),
+        server.url("/b")
+    );
+    let planned = machine.plan(&resources).expect(0).says("the body begins with `no login with ***`");
+    is_clean("the plan", &planned.stdout);
+    // What the manifest expects is shown as it is declared.
+    let _ = planned.says("a body with `password=zq7`");
 }
 
 #[test]
