@@ -19,7 +19,8 @@ fn installed(script: &[&str]) -> BTreeSet<String> {
     let path = format!("{}:{}", sandbox.at("bin"), std::env::var("PATH").unwrap());
     let mut command = Command::new(root().join(script[0]));
     let _ = command.args(&script[1..]).env("PATH", path).env("RECORD", sandbox.at("record"));
-    assert!([Some(0), Some(7)].contains(&command.output().unwrap().status.code()));
+    let ended = command.output().unwrap();
+    assert!([Some(0), Some(7)].contains(&ended.status.code()), "{ended:?}");
     let record = fs::read_to_string(sandbox.at("record")).unwrap();
     let install = record.lines().find(|line| line.contains(" install ")).unwrap();
     install.split(" install ").nth(1).unwrap().split(' ').map(str::to_owned).collect()

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     net::{Ipv4Addr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -46,9 +47,13 @@ impl Sandbox {
 
     /// Writes a file into it, private as a manifest must be.
     pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
-        let path = self.path.join(name);
+        let (path, bytes) = (self.path.join(name), bytes.as_ref());
         fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-        fs::write(&path, bytes).expect("a file");
+        if bytes.starts_with(b"#!") {
+            write_script(&path, bytes);
+        } else {
+            fs::write(&path, bytes).expect("a file");
+        }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("its mode");
         path.to_str().expect("UTF-8").to_owned()
     }
@@ -114,6 +119,13 @@ impl Sandbox {
         let text = fs::read(self.path.join("var-lib/glovo-bootstrap/report.json")).expect("a report");
         serde_json::from_slice(&text).expect("a whole report")
     }
+}
+
+/// Writes a script by another process, for the same reason as [`copy_binary`].
+fn write_script(path: &Path, text: &[u8]) {
+    let mut tee = Command::new("tee").arg(path).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("tee");
+    tee.stdin.take().expect("a pipe").write_all(text).expect("its text");
+    assert!(tee.wait().is_ok_and(|status| status.success()), "writing {}", path.display());
 }
 
 /// Copies the binary, by another process. A child that another test starts would inherit a descriptor that this process
