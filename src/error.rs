@@ -154,9 +154,9 @@ pub fn render(error: &anyhow::Error) -> String {
     text
 }
 
-/// Fails with several errors as one that lists them all, if there are any. An error that is not the input's, such as a
+/// Fails with several errors as `sum` with a list of them all, if there are any. An error that is not the input's, such as a
 /// temporary failure or an interruption, stands for all.
-pub fn together(message: &str, mut errors: Vec<anyhow::Error>) -> anyhow::Result<()> {
+pub fn together(sum: Fault, mut errors: Vec<anyhow::Error>) -> anyhow::Result<()> {
     let is_of_input = |error: &anyhow::Error| matches!(class(error), Class::Permanent | Class::Invalid);
     if let Some(other) = errors.iter().position(|error| !is_of_input(error)) {
         return Err(errors.swap_remove(other));
@@ -165,7 +165,7 @@ pub fn together(message: &str, mut errors: Vec<anyhow::Error>) -> anyhow::Result
         return errors.pop().map_or(Ok(()), Err);
     }
     let list: String = errors.iter().map(|error| format!("\n  - {}", line(error))).collect();
-    Err(Fault::new(format!("{message}{list}")).invalid().into())
+    Err(Fault { message: sum.message.clone() + &list, ..sum }.into())
 }
 
 /// Returns an error with its causes and its hint in one line.

@@ -237,7 +237,9 @@ impl Fetcher {
 /// # Errors
 /// The task's. A deadline's error says why the last attempt failed, if one did.
 fn wait<T>(host: &Host, task: &Task<T>, progress: &DownloadProgress, what: &impl Display) -> Result<T> {
+    let mut told = None;
     let watch = || {
+        progress.tell_wait(host, &mut told, what);
         host.progress(&progress.line(what));
         progress.check_pause(&host.stop.deadlines)
     };

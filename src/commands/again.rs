@@ -3,18 +3,12 @@
 use crate::{cli, host::run_command::RunCommand, value::quoted};
 
 /// Options that do not belong to the run itself, and whether a value follows.
-const OTHER_OPTIONS: [(&str, bool); 15] = [
+const OTHER_OPTIONS: [(&str, bool); 9] = [
     ("--color", true),
     ("--record", false),
     ("--converge", false),
     ("--json", false),
     ("--detailed-exitcode", false),
-    ("--seal", false),
-    ("--first-boot", true),
-    ("--login-user", true),
-    ("--allow", true),
-    ("--host-keys", false),
-    ("--authorized-keys", false),
     ("--signal", true),
     ("--signal-within", true),
     ("--lifecycle-hook", true),
@@ -25,10 +19,11 @@ const MANIFEST_OPTIONS: [&str; 4] = ["--steps", "--variables", "--set", "--set-s
 /// Options that select steps; each has a value.
 const SELECTION_OPTIONS: [&str; 2] = ["--from", "--skip"];
 /// Other options of a run that have a value.
-const OPTIONS_WITH_VALUE: [&str; 2] = ["--root", "--phase"];
+const OPTIONS_WITH_VALUE: [&str; 5] = ["--root", "--phase", "--first-boot", "--login-user", "--allow"];
 
 /// Returns the command of the run that this process's arguments describe, also for `plan`. If the manifest
-/// `is_recorded`, its options are left out. A variable's value is replaced by `VALUE`, because it may be a secret.
+/// `is_recorded`, its options are left out. A variable's value is left out, because it may be a secret: the program refuses a
+/// `--set` without it, so a pasted command writes no wrong value.
 pub fn command(manifest: &cli::ManifestArgs, is_recorded: bool) -> RunCommand {
     of(std::env::args().skip(1), manifest, is_recorded)
 }
@@ -78,7 +73,7 @@ fn of(mut arguments: impl Iterator<Item = String>, manifest: &cli::ManifestArgs,
 
 fn shown(option: &str, value: &str) -> String {
     match (option, value.split_once('=')) {
-        ("--set", Some((name, _))) => format!("{name}=VALUE"),
+        ("--set", Some((name, _))) => name.to_owned(),
         ("--set-secret-file", Some((_, "-"))) => value.to_owned(),
         ("--set-secret-file", Some((name, file))) => format!("{name}={}", absolute(file)),
         // A query may hold a signature.
@@ -93,7 +88,7 @@ fn shown(option: &str, value: &str) -> String {
 }
 
 /// Returns an absolute path: the user may type the command in another directory.
-fn absolute(path: &str) -> String {
+pub(super) fn absolute(path: &str) -> String {
     std::path::absolute(path).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
 }
 
@@ -118,14 +113,22 @@ mod tests {
                 let line = format!("{verb} {name}{value}");
                 let made = of(line.split(' ').map(Into::into), &cli::ManifestArgs::default(), false);
                 assert!(made.selection.is_empty() || SELECTION_OPTIONS.contains(&&*name), "{line}: {made}");
-                let read = program.clone().try_get_matches_from(made.to_string().split(' '));
-                let fault = read.err().map(|error| error.kind());
-                // `x=y` is not a value of each.
+                let fault =
+                    |line: &str| program.clone().try_get_matches_from(line.split(' ')).err().map(|error| error.kind());
+                let (typed, fault) = (fault(&format!("glovo-bootstrap {line}")), fault(&made.to_string()));
+                // `x=y` is not a value of each, and some flags need another one.
                 let is_value = matches!(fault, Some(ErrorKind::ValueValidation | ErrorKind::InvalidValue));
-                assert!(fault.is_none() || is_value, "{line}: {made}: {fault:?}");
+                assert!(fault.is_none() || is_value || fault == typed, "{line}: {made}: {fault:?}");
             }
         }
         assert_eq!(again("-v run a --color never", None, false), "glovo-bootstrap run a -v");
+    }
+
+    #[test]
+    fn the_command_of_a_bake_still_seals() {
+        let line =
+            "bake --root /mnt --seal --host-keys --authorized-keys --first-boot agent --login-user admin --allow /a";
+        assert_eq!(again(line, None, false), format!("glovo-bootstrap {line}"));
     }
 
     #[test]
@@ -154,7 +157,7 @@ mod tests {
     #[test]
     fn a_hint_has_the_whole_command_and_no_secret() {
         let line = "run app --steps=s3://b/k#sha256=0 --set token=s3cret --variables /etc/v.toml --signal a/B --record";
-        let whole = "glovo-bootstrap run app --steps s3://b/k#sha256=0 --set token=VALUE --variables /etc/v.toml";
+        let whole = "glovo-bootstrap run app --steps s3://b/k#sha256=0 --set token --variables /etc/v.toml";
         assert_eq!(again(line, Some("s3://b/k#sha256=0"), false), whole);
         assert_eq!(again(line, Some("s3://b/k#sha256=0"), true), "glovo-bootstrap run app");
         assert_eq!(again("plan --json", None, false), "glovo-bootstrap run");

@@ -197,7 +197,7 @@ fn texts(deploy: &Deploy, chosen: AwsSettings, asks: bool) -> Result<(Option<Tex
     let converge = settings.converges();
     let loaded = load(&system, &arguments, &Reading::Deploy { converge });
     let manifest = loaded.map_err(|error| faults.push(error)).ok();
-    error::together(artifacts::REFUSED, faults)?;
+    error::together(Fault::new(artifacts::REFUSED).invalid(), faults)?;
     let (manifest, _) = manifest.context("the steps cannot be read")?;
     for step in manifest.steps.iter().filter(|step| step.reboot && converge) {
         let note = "may reboot a serving machine in any of its hourly runs (to run the steps once: --converge false)";

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
 
-use super::{fetch::absolute, record, summary};
+use super::{again, fetch::absolute, record, summary};
 use crate::{
     cli::{self, Status},
     error::Fault,
@@ -52,14 +52,14 @@ pub(super) fn execute(arguments: &Status) -> Result<u8> {
         }
     };
     let Some(mut report) = Report::read(&system)? else {
-        return Err(Fault::new("no run has left a report on this machine").hint(first_run(&system)).into());
+        return Err(Fault::new("no run has left a report on this machine").hint(first_run(&system, arguments)).into());
     };
     if !report.is_of(&system) {
         let whose =
             report.machine.as_deref().filter(|id| id.starts_with("i-")).unwrap_or("which this disk was copied from");
         let message =
             format!("the last report is of another machine, {whose}; no run has left a report on this machine");
-        return Err(Fault::new(message).hint(first_run(&system)).into());
+        return Err(Fault::new(message).hint(first_run(&system, arguments)).into());
     }
     let pid = holder.as_deref().and_then(|holder| holder.split(' ').next()?.parse().ok());
     report.waiting = pid.and_then(|pid| wait::of(system.root(), pid));
@@ -189,14 +189,18 @@ fn is_rebooting(system: &System) -> bool {
 }
 
 /// Returns the command to type on a machine without a report.
-fn first_run(system: &System) -> &'static str {
+fn first_run(system: &System, arguments: &Status) -> String {
+    if !system.root().is_host() {
+        let root = quoted(&again::absolute(&arguments.target.root.to_string_lossy()));
+        return format!("glovo-bootstrap bake --root {root} --steps DIRECTORY");
+    }
     match record::complete(system, cli::ManifestArgs::default(), record::Told::Not) {
         Ok(cli::ManifestArgs { steps: None, .. })
             if Location::choose(None).is_ok_and(|usual| usual == Location::BuiltIn) =>
         {
-            "glovo-bootstrap run --steps DIRECTORY"
+            "glovo-bootstrap run --steps DIRECTORY".into()
         }
-        _ => "glovo-bootstrap run",
+        _ => "glovo-bootstrap run".into(),
     }
 }
 

@@ -66,7 +66,14 @@ pub(super) fn variables_of(
             None => Err(format!("`--set {assignment}` has no `=`")),
         };
         if let Err(message) = set {
-            faults.add(|| Diagnostic { message, place: None, hint: Some("--set NAME=VALUE".into()) });
+            faults.add(|| Diagnostic {
+                message,
+                place: None,
+                hint: Some(
+                    "write --set NAME=VALUE (a command that this program shows leaves values out: they may be secrets)"
+                        .into(),
+                ),
+            });
         }
     }
     faults.extend(give_secret_files(&mut variables, arguments)?);

@@ -68,7 +68,7 @@ impl Artifacts {
     /// All faults of the settings at once.
     pub fn collect(settings: &DeploySettings, stack: &str, texts: Option<&Texts>) -> Result<Self> {
         let (artifacts, faults) = Self::collect_all(settings, stack, texts);
-        error::together(REFUSED, faults).map(|()| artifacts)
+        error::together(Fault::new(REFUSED).invalid(), faults).map(|()| artifacts)
     }
 
     /// Collects what can be collected, and the faults of the rest.

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::spool::Spool;
 use crate::{
+    host::{Host, wait::LongWait},
     net::retry::{ShowWaits, Wait},
     stop::Deadlines,
     value::ByteSize,
@@ -49,6 +50,13 @@ struct Pause {
     end: Option<oneshot::Sender<()>>,
     /// The time before the deadline at which it ends early, if it would outlast the deadline.
     reserve: Option<Duration>,
+}
+
+/// A wait for an origin that fails.
+pub(super) struct OriginWait<'h> {
+    wait: LongWait<'h>,
+    /// The bytes that had arrived when it began.
+    done: u64,
 }
 
 impl DownloadProgress {
@@ -103,6 +111,24 @@ impl DownloadProgress {
         Ok(())
     }
 
+    /// Tells a wait for an origin like any other long wait, from its first pause until bytes arrive.
+    pub(super) fn tell_wait<'h>(&self, host: &'h Host, told: &mut Option<OriginWait<'h>>, what: &impl Display) {
+        let done = self.now().0;
+        let paused = match &self.waits().now {
+            Some(Pause { wait: Wait { reason, patience: Some(left), .. }, .. }) => {
+                Some((format!("waiting for {what}: {reason}"), *left))
+            }
+            _ => None,
+        };
+        if told.as_ref().is_some_and(|wait| wait.done < done) {
+            *told = None;
+        }
+        if let Some((text, left)) = paused {
+            let wait = told.get_or_insert_with(|| OriginWait { wait: host.begin_wait(), done });
+            wait.wait.tell(&text, Some(left));
+        }
+    }
+
     /// `attempt 4 failed: the server answered 503 Service Unavailable`
     pub(super) fn last_failure(&self) -> Option<String> {
         self.waits().last.as_ref().map(Wait::failure)
@@ -124,5 +150,44 @@ impl ShowWaits for DownloadProgress {
 
     fn resumes(&self) {
         self.waits().now = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{scratch::Scratch, wait};
+
+    #[test]
+    fn a_long_wait_for_an_origin_is_told_until_bytes_arrive() {
+        let tree = Scratch::new();
+        let (host, progress) = (tree.host(), DownloadProgress::default());
+        let told_now = || wait::of(host.root(), std::process::id());
+        let pause = |patience| Wait {
+            pause: Duration::from_secs(9),
+            failed: 3,
+            reason: "connection refused".into(),
+            is_asked: false,
+            patience,
+        };
+        let mut told = None;
+        let mut look = || {
+            progress.tell_wait(&host, &mut told, &"http://h/jar");
+            host.stop.advance(Duration::from_secs(5));
+            progress.tell_wait(&host, &mut told, &"http://h/jar");
+            told_now()
+        };
+        _ = progress.pauses(pause(None));
+        assert_eq!(look(), None, "attempts are counted, and end soon");
+        _ = progress.pauses(pause(Some(Duration::from_mins(4))));
+        let text = look().unwrap();
+        assert!(
+            text.starts_with("waiting for http://h/jar: connection refused, for up to 4 min 00 s, since 20"),
+            "{text}"
+        );
+        progress.resumes();
+        assert!(look().is_some(), "the next attempt may fail, too");
+        progress.arrived(1);
+        assert_eq!(look(), None);
     }
 }

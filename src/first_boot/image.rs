@@ -96,10 +96,10 @@ pub fn prepare(system: &System, login_user: Option<&str>, kept: KeptSettings, te
     let mut faults = faults(host)?;
     let missing = || {
         let message = "the configuration of cloud-init names no default user, for whom the key of a launch would be";
-        Fault::new(message).hint("name the user: --login-user NAME").invalid().into()
+        Fault::new(message).hint("name the user: --login-user NAME").into()
     };
     faults.extend(user.is_none().then(missing));
-    error::together("this image cannot have its first boot without cloud-init", faults)?;
+    error::together(Fault::new("this image cannot have its first boot without cloud-init"), faults)?;
     let user = user.unwrap_or_default();
     make_user(system, &user, tell)?;
     for pattern in NETWORK_OF_CLOUD_INIT {
@@ -142,7 +142,7 @@ pub fn is_prepared(host: &Host) -> Result<bool> {
 /// Returns why the image cannot have its first boot without cloud-init.
 fn faults(host: &Host) -> Result<Vec<anyhow::Error>> {
     let mut faults = vec![];
-    let mut lacks = |what: String, hint: &str| faults.push(Fault::new(what).hint(hint).invalid().into());
+    let mut lacks = |what: String, hint: &str| faults.push(Fault::new(what).hint(hint).into());
     if host.root().status(&host.root().resolve(&PROGRAM.into())?)?.is_none() {
         lacks(format!("the image has no {PROGRAM}"), "install this program there: install -m 755 FILE /usr/local/bin/");
     }

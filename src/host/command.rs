@@ -28,7 +28,12 @@ use super::{
     root::identity::UserIdentity,
     unswapped,
 };
-use crate::{error::Fault, redaction, stop::TICK, value::AbsPath};
+use crate::{
+    error::Fault,
+    redaction,
+    stop::TICK,
+    value::{AbsPath, quoted},
+};
 
 /// The directories that are searched for programs. The caller's `PATH` is ignored.
 const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -84,7 +89,7 @@ impl Finished {
         if self.status.success() {
             return Ok(());
         }
-        let what = format!("`{}` failed with {}", command.shown().join(" "), describe(self.status));
+        let what = format!("`{}` failed with {}", command.line(), describe(self.status));
         Err(Fault::new(with_tail(what, command.shown_tail(&self.tail))).into())
     }
 }
@@ -106,6 +111,12 @@ impl Program {
 
     fn shown(&self) -> &[String] {
         if self.is_private { &self.argv[..1] } else { &self.argv }
+    }
+
+    /// Returns its command line for messages, quoted for a shell.
+    pub(super) fn line(&self) -> String {
+        let words: Vec<String> = self.shown().iter().map(|word| quoted(word)).collect();
+        words.join(" ")
     }
 
     fn shown_tail<'a>(&self, tail: &'a str) -> &'a str {

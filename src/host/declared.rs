@@ -42,10 +42,7 @@ pub fn validate(host: &Host, command: &Program) -> Result<()> {
         if command.is_private {
             bail!("{}; its output is not shown, because the file is a secret", describe(finished.status));
         }
-        bail!(with_tail(
-            format!("`{}` refuses it ({})", command.argv.join(" "), describe(finished.status)),
-            &finished.tail
-        ));
+        bail!(with_tail(format!("`{}` refuses it ({})", command.line(), describe(finished.status)), &finished.tail));
     }
     Ok(())
 }

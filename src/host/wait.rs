@@ -40,6 +40,11 @@ impl LongWait<'_> {
     /// Shows what the wait is for: as progress, and once by a line that stays. The wait ends after `limit` or at a deadline.
     pub fn show(&mut self, what: &str, limit: Option<Duration>) {
         self.host.progress(what);
+        self.tell(what, limit);
+    }
+
+    /// Like [`LongWait::show`], but leaves the progress to the caller.
+    pub fn tell(&mut self, what: &str, limit: Option<Duration>) {
         if self.host.stop.now().duration_since(self.began) < TOLD_AFTER || self.told.as_deref() == Some(what) {
             return;
         }

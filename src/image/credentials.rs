@@ -62,7 +62,7 @@ const RULES: &[Rule] = &[
     ("a credential of systemd", &["/etc/credstore/*"], anything),
     (
         "a value with the name of a secret",
-        &["/etc/glovo-bootstrap/variables.toml", "/etc/glovo-bootstrap/steps/variables.toml"],
+        &["/etc/glovo-bootstrap/variables.toml", "/etc/glovo-bootstrap/steps/*.toml"],
         secret_variable,
     ),
     (PASSWORD, &["~/.netrc"], netrc_password),
@@ -168,19 +168,22 @@ fn anything(text: &str) -> Option<usize> {
     (!text.trim().is_empty()).then_some(0)
 }
 
-/// Finds a variable whose name says that its value is a secret, unless it only names a secret of a store.
+/// Finds a variable whose name says that its value is a secret, unless it only names a secret of a store. The text is a file
+/// of variables, or of steps, which has them in `[variables]`.
 ///
 /// Other values of such a file are no secrets for certain, and an image may need them.
 fn secret_variable(text: &str) -> Option<usize> {
     let (table, _) = DeTable::parse_recoverable(text);
+    let table = table.get_ref();
+    let declared = table.get("variables").and_then(|variables| variables.get_ref().as_table());
     let is_text = |value: &DeValue<'_>| value.as_str().is_some_and(|value| !value.is_empty());
     let is_value = |value: &DeValue<'_>| match value {
         DeValue::Table(values) => !values.contains_key("secret") && values.values().any(|one| is_text(one.get_ref())),
         DeValue::Array(values) => values.iter().any(|one| is_text(one.get_ref())),
         value => is_text(value),
     };
-    let found =
-        table.get_ref().iter().filter(|(name, value)| is_sensitive(name.get_ref()) && is_value(value.get_ref()));
+    let all = table.iter().chain(declared.into_iter().flat_map(|declared| declared.iter()));
+    let found = all.filter(|(name, value)| is_sensitive(name.get_ref()) && is_value(value.get_ref()));
     found.map(|(name, _)| name.span().start).min()
 }
 

@@ -178,6 +178,8 @@ pub(crate) struct Wait {
     pub(crate) reason: String,
     /// Whether the origin asks for it. It would refuse an earlier attempt.
     pub(crate) is_asked: bool,
+    /// The time until the patience ends; `None` if attempts are counted instead.
+    pub(crate) patience: Option<Duration>,
 }
 
 impl Wait {
@@ -294,7 +296,8 @@ impl<'a> Attempts<'a> {
             Ok(pause) => pause,
             Err(end) => return Err(self.give_up(fault, end)),
         };
-        let wait = Wait { pause, failed: self.failed, reason: reason(&fault), is_asked: asked.is_some() };
+        let is_asked = asked.is_some();
+        let wait = Wait { pause, failed: self.failed, reason: reason(&fault), is_asked, patience: self.patience() };
         let now = self.pace.clock.now();
         let is_news =
             |(logged, reason): &(Duration, String)| now >= *logged + REMINDER_INTERVAL || *reason != wait.reason;
@@ -313,22 +316,27 @@ impl<'a> Attempts<'a> {
         Ok(())
     }
 
+    /// Returns the time until the patience ends; `None` if attempts are counted instead.
+    fn patience(&self) -> Option<Duration> {
+        match self.pace.limit {
+            Limit::Attempts(_) => None,
+            Limit::Patience(patience) => {
+                Some(patience.saturating_sub(self.pace.clock.now().saturating_sub(self.since)))
+            }
+        }
+    }
+
     /// Returns the pause before the next attempt.
     ///
     /// # Errors
     /// If this attempt was the last one.
     fn pause(&mut self, asked: Option<Duration>, headway: bool) -> Result<Duration, GiveUpReason> {
         let Pace { limit, longest, obedience, .. } = *self.pace;
-        let (left, most) = match limit {
-            Limit::Attempts(most) if self.failed >= most => return Err(GiveUpReason::Attempts),
-            Limit::Attempts(_) => (Duration::MAX, obedience),
-            Limit::Patience(patience) => {
-                let left = patience.saturating_sub(self.pace.clock.now().saturating_sub(self.since));
-                if left.is_zero() {
-                    return Err(GiveUpReason::Attempts);
-                }
-                (left, left)
-            }
+        let (left, most) = match (limit, self.patience()) {
+            (Limit::Attempts(most), _) if self.failed >= most => return Err(GiveUpReason::Attempts),
+            (_, Some(Duration::ZERO)) => return Err(GiveUpReason::Attempts),
+            (_, Some(left)) => (left, left),
+            (_, None) => (Duration::MAX, obedience),
         };
         let usual = match asked {
             Some(asked) if asked <= most => spread(asked, most),

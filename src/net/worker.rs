@@ -156,7 +156,7 @@ impl<T> Task<T> {
     ///
     /// # Errors
     /// That of the work; also if a signal, a deadline or `watch` ends the wait.
-    pub(crate) fn wait(&self, stop: &Stop, watch: impl Fn() -> Result<()>) -> Result<T> {
+    pub(crate) fn wait(&self, stop: &Stop, mut watch: impl FnMut() -> Result<()>) -> Result<T> {
         for tick in 0u32.. {
             if tick.is_multiple_of(TICKS_PER_LOOK) {
                 watch()?;

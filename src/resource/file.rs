@@ -40,7 +40,7 @@ const MAX_TEXT_BYTES: u64 = 256 << 10;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Its path.
+    /// Its path. Its directory exists, or is declared before it.
     path: AbsPath,
     /// The source of its content: an https, http, s3 or file URL. Either this or `content`. It may be a list of URLs: after
     /// a failure of one, the next one is tried. Each but the last is tried at most twice. A table has the source of each

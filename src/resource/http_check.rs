@@ -23,7 +23,7 @@ const MAX_SHOWN_CHARACTERS: usize = 80;
 
 /// An HTTP answer of the application. If the answer differs, the run asks again until the deadline, or until a service that
 /// the run has started ends. Redirects are not followed. At the deadline, the run exits with 75 if there is no answer, and
-/// with 1 if there is a wrong one.
+/// with 1 if there is a wrong one. Without systemd, as in many containers, it is deferred.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpCheck {
@@ -117,6 +117,8 @@ impl Resource for HttpCheck {
         let mut findings = vec![];
         if !(self.url.starts_with("http://") || self.url.starts_with("https://")) {
             findings.push(Finding::new("url", format!("`{}` is not an http or https URL", self.url.escape_debug())));
+        } else if let Err(error) = reqwest::Url::parse(&self.url) {
+            findings.push(Finding::new("url", format!("not a valid URL: {error}")));
         }
         if self.status.all().is_empty() {
             findings.push(Finding::new("status", "the list of statuses is empty"));

@@ -14,7 +14,8 @@ use crate::{
 };
 
 /// A server that accepts TCP connections, such as a database. The run connects until the deadline, or until a service that
-/// it has started ends. Nothing is sent. At the deadline, the run exits with 75.
+/// it has started ends. Nothing is sent. At the deadline, the run exits with 75. Without systemd, as in many
+/// containers, it is deferred.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TcpCheck {

@@ -29,7 +29,7 @@ use crate::{
     redaction,
     resource::{Change, Resource, deferred::Deferred},
     system::{Fact, Mode, System},
-    value::AbsPath,
+    value::{AbsPath, quoted},
     visible,
 };
 
@@ -54,11 +54,12 @@ impl Selection {
         match self.only.iter().chain(&self.from).chain(&self.skip).find(|name| !names().any(|step| step == *name)) {
             None => Ok(()),
             Some(name) => {
-                let list = format!("the steps are: {}", names().collect::<Vec<_>>().join(", "));
-                Err(Fault::new(format!("there is no step `{name}`"))
-                    .invalid()
-                    .hint(did_you_mean(name, names()).unwrap_or(list))
-                    .into())
+                let hint = match did_you_mean(name, names()) {
+                    Some(hint) => hint,
+                    None if name.ends_with(".toml") => format!("name a manifest by --steps {}", quoted(name)),
+                    None => format!("the steps are: {}", names().collect::<Vec<_>>().join(", ")),
+                };
+                Err(Fault::new(format!("there is no step `{name}`")).invalid().hint(hint).into())
             }
         }
     }

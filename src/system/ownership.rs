@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Fact, System};
+use super::{Fact, Mode, System};
 use crate::{
     error::Fault,
     host::root::{FileStatus, Ownership, way::Owner},
@@ -95,7 +95,11 @@ fn caller() -> u32 {
 
 /// Returns the declared owner; root if none is declared.
 pub fn owner(system: &System, owner: Option<&NameOrNumber>) -> Result<Owner> {
-    let Some(name) = owner else { return Ok(Owner::Id(caller())) };
+    let Some(name) = owner else {
+        // Only root runs the steps on a machine, but each user may plan them.
+        let is_plan_of_machine = system.mode() == Mode::Plan && system.root().is_host();
+        return Ok(Owner::Id(if is_plan_of_machine { 0 } else { caller() }));
+    };
     if let Some(uid) = name.id() {
         return Ok(Owner::Id(uid));
     }
@@ -108,7 +112,7 @@ pub type Ids = Option<(u32, u32)>;
 
 /// Looks up the owner and the group.
 ///
-/// The default owner is the user that runs this program, which is root. The default group is the owner's primary group.
+/// The default owner is root; in an image's tree, the user that runs this program. The default group is the owner's primary group.
 pub fn ids(system: &System, name: Option<&NameOrNumber>, group: Option<&NameOrNumber>) -> Result<Ids> {
     ids_of(system, &owner(system, name)?, group)
 }

@@ -26,6 +26,11 @@ fn bake(sandbox: &Sandbox, resources: &str, arguments: &[&str]) -> crate::sandbo
     sandbox.run(&[&["bake", "--root", &tree, "--steps", &manifest], arguments].concat())
 }
 
+/// Returns the report in the tree.
+fn report(sandbox: &Sandbox) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(sandbox.at("tree/var/lib/glovo-bootstrap/report.json")).unwrap()).unwrap()
+}
+
 #[test]
 fn what_each_instance_has_its_own_is_left_to_the_boot() {
     let sandbox = sandbox();
@@ -190,6 +195,20 @@ fn a_run_that_failed_is_not_sealed() {
     let failing = "[[resource]]\nkind = \"file\"\npath = \"/none/x\"\ncontent = \"\"\n";
     let failed = bake(&sandbox, failing, &["--seal"]).expect(1).says("not sealed: the run has failed");
     assert!(!failed.stdout.contains("remove") && sandbox.path.join("tree/root/.bash_history").exists());
+    // The command of the hint seals the image, too.
+    assert!(report(&sandbox)["again"].as_str().unwrap().ends_with(" --seal"), "{failed:?}");
+}
+
+#[test]
+fn a_tree_without_a_system_is_refused_before_the_first_change() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path.join("tree")).unwrap();
+    let refused = bake(&sandbox, FILE, &["--seal"]).expect(2);
+    let _ = refused.says("the tree of --root holds no system: it has no /etc").says("hint: mount the image there");
+    let tree = sandbox.at("tree");
+    let hint = format!("hint: glovo-bootstrap bake --root {tree} --steps DIRECTORY");
+    let _ = sandbox.run(&["status", "--root", &tree]).expect(1).says(&hint);
+    assert_eq!(fs::read_dir(sandbox.path.join("tree")).unwrap().count(), 0);
 }
 
 #[test]
@@ -268,6 +287,14 @@ fn logins_to_stores_and_named_secrets_fail_the_seal() {
     let found = found.says("! /etc/glovo-bootstrap/variables.toml:5: a value with the name of a secret");
     assert!(!format!("{found:?}").contains("canary"), "{found:?}");
     let _ = sandbox.write(variables, harmless);
+    let steps = "tree/etc/glovo-bootstrap/steps/10-app.toml";
+    let declared = |value: &str| format!("name = \"app\"\n[variables]\nport = 80\ndb_password = {value}\n{FILE}");
+    let _ = sandbox.write(steps, declared("{ secret = \"ssm:///db\" }"));
+    let _ = bake(&sandbox, FILE, &["--seal"]).expect(0);
+    let _ = sandbox.write(steps, declared("\"canary\""));
+    let found = bake(&sandbox, FILE, &["--seal"]).expect(1);
+    let _ = found.says("! /etc/glovo-bootstrap/steps/10-app.toml:4: a value with the name of a secret");
+    let _ = sandbox.write(steps, declared("{ secret = \"ssm:///db\" }"));
     for (file, what) in [("root/.vault-token", "a token of Vault"), ("etc/credstore/db", "a credential of systemd")] {
         let path = sandbox.write(&format!("tree/{file}"), "canary\n");
         let _ = bake(&sandbox, FILE, &["--seal"]).expect(1).says(&format!("  ! /{file}:1: {what}"));
@@ -321,7 +348,8 @@ fn an_image_without_the_parts_of_a_first_boot_is_refused() {
     let sandbox = sandbox();
     let agent = ["--seal", "--first-boot", "agent"];
     let _ = bake(&sandbox, FILE, &agent)
-        .expect(2)
+        .expect(1)
+        .says("not sealed: the first boot could not be prepared")
         .says("this image cannot have its first boot without cloud-init")
         .says("- the image has no systemd-networkd.service (declare its package")
         .says("- the image has no growpart")

@@ -61,6 +61,27 @@ fn an_id_that_two_accounts_declare_is_refused() {
 }
 
 #[test]
+fn the_slips_of_a_first_hour_have_a_hint() {
+    let sandbox = Sandbox::new();
+    let one = "[[resource]]\nkind = \"file\"\npath = \"/x\"\ncontent = \"\"\n";
+    let (several, words) = (format!("[[step]]\nname = \"a\"\n{one}"), "kind = \"package\"\nnames = \"nginx curl\"\n");
+    let port = "kind = \"http_check\"\nurl = \"http://127.0.0.1:99999/\"\n";
+    for (text, hint) in [
+        (several, "hint: in a manifest of several steps, begin each resource with [[step.resource]]"),
+        (format!("name = \"a\"\n[[resource]]\n{words}"), "hint: write a list: names = [\"nginx\", \"curl\"]"),
+        (format!("name = \"a\"\n[[resource]]\n{port}"), "not a valid URL: invalid port number"),
+    ] {
+        let path = sandbox.write("slip.toml", text);
+        let _ = sandbox.run(&["validate", "--steps", &path]).expect(2).says(hint);
+    }
+    let _ = sandbox.run(&["plan", "slip.toml"]).expect(2).says("hint: name a manifest by --steps slip.toml");
+    // The command of a hint leaves the value out. Pasted, it writes no other value.
+    let manifest = sandbox.manifest(one);
+    let refused = sandbox.run(&["plan", "--steps", &manifest, "--set", "greeting"]).expect(2);
+    let _ = refused.says("`--set greeting` has no `=`").says("hint: write --set NAME=VALUE");
+}
+
+#[test]
 fn an_unknown_key_gets_a_suggestion() {
     let sandbox = Sandbox::new();
     let manifest = sandbox.manifest("[[resource]]\nkind = \"file\"\npath = \"/x\"\ncontent = \"\"\nonwer = \"root\"\n");

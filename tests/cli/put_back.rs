@@ -118,7 +118,8 @@ fn a_changed_file_names_the_service_of_another_step() {
     let note = format!(
         "note: service app.service in step start reads /etc/systemd/system/app.service, which has changed: run `glovo-bootstrap run start --steps {directory}`"
     );
-    let _ = machine.sandbox.run(&["plan", "--steps", &directory, "files"]).expect(0).says(&note);
+    let planned = note.replace("which has changed: run", "which the run changes: afterwards, run");
+    let _ = machine.sandbox.run(&["plan", "--steps", &directory, "files"]).expect(0).says(&planned);
     let _ = machine.sandbox.run(&["run", "--steps", &directory, "files"]).expect(0).says(&note);
     // The note stays until the restart.
     for verb in ["plan", "run", "plan"] {

@@ -120,6 +120,30 @@ sys.exit(code)"#;
 }
 
 #[test]
+fn a_validators_refusal_has_its_command_and_a_hint() {
+    let sandbox = Sandbox::new();
+    let manifest = with_validator(&sandbox, "echo line 3 is bad; exit 3");
+    let refused = sandbox.run(&["run", "--steps", &manifest]).expect(1).says("`sh -c 'echo $$ > ");
+    let refused = refused.says("; echo line 3 is bad; exit 3'` refuses it (exit code 3)\n").says("| line 3 is bad");
+    let _ = refused.says("hint: correct the declared content, or the validator; then run again: glovo-bootstrap run");
+}
+
+#[test]
+fn a_plan_of_another_user_is_that_of_root() {
+    let sandbox = Sandbox::new();
+    fs::set_permissions(&sandbox.path, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = sandbox.at("made");
+    let manifest = sandbox.manifest(&format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"\"\n"));
+    let _ = sandbox.run(&["run", "--steps", &manifest]).expect(0);
+    fs::set_permissions(&manifest, fs::Permissions::from_mode(0o644)).unwrap();
+    let script = "cp \"$1\" /var/lib/program; shift
+exec setpriv --reuid=65534 --regid=65534 --clear-groups /var/lib/program plan --detailed-exitcode --steps \"$1\"";
+    let mut command = sandbox.shell(script);
+    let command = command.args([env!("CARGO_BIN_EXE_glovo-bootstrap"), &manifest]);
+    let _ = Finished::from(command.output().unwrap()).expect(0).says("nothing to change");
+}
+
+#[test]
 fn a_racer_in_a_shared_directory_gains_nothing() {
     let sandbox = Sandbox::new();
     let (shared, target) = (sandbox.at("shared"), sandbox.at("target"));

@@ -15,6 +15,9 @@ use crate::{
     variables::value::converted,
 };
 
+/// The longest text that a hint shows as a list.
+const MAX_LISTED_BYTES: usize = 60;
+
 impl Reader<'_> {
     /// Reports all faults of a resource's fields. Returns the resource, and whether all its values are as written.
     ///
@@ -64,6 +67,7 @@ impl Reader<'_> {
                 };
                 let (words, hint) = self.with_origin(words, variable.as_deref());
                 let hint = hint.or_else(|| unquoted(&table, bad.as_ref()?.get_ref(), &words));
+                let hint = hint.or_else(|| listed(&table, bad.as_ref()?.get_ref(), &words));
                 let hint = hint.or_else(|| is_for_quotes(&words).then(|| "write the value in quotes".to_owned()));
                 let field = bad.as_ref().map_or("", |name| name.get_ref());
                 self.fault_of_field(text, &place, field, words, hint);
@@ -140,7 +144,10 @@ impl Reader<'_> {
             let name = name.get_ref();
             self.faults.add(|| {
                 let is_kind = !heading_of_resource.is_empty() && KINDS.iter().any(|kind| kind.name == name);
-                let hint = if is_kind {
+                let is_resource = name == "resource" && heading_of_resource == "step.resource";
+                let hint = if is_resource {
+                    "in a manifest of several steps, begin each resource with [[step.resource]]".into()
+                } else if is_kind {
                     format!("begin the resource with [[{heading_of_resource}]], and give it kind = \"{name}\"")
                 } else {
                     let list = || format!("its fields are: {}", known.join(", "));
@@ -192,6 +199,16 @@ fn convert(value: &mut Spanned<DeValue<'_>>, place: &Range<usize>, message: &str
 fn is_for_quotes(words: &str) -> bool {
     let found = words.rsplit_once("expected a string, found ").map_or("", |(_, found)| found);
     found.starts_with(|c: char| c.is_ascii_digit() || c == '-') || ["true", "false"].contains(&found)
+}
+
+/// Returns the hint for words that should be a list.
+fn listed(table: &DeTable<'_>, field: &str, words: &str) -> Option<String> {
+    let text = table.get(field)?.get_ref().as_str()?;
+    if !words.contains("expected a list, found ") || may_hold_secret(field) || text.len() > MAX_LISTED_BYTES {
+        return None;
+    }
+    let list: Vec<String> = text.split_whitespace().map(|word| format!("{word:?}")).collect();
+    Some(format!("write a list: {field} = [{}]", list.join(", ")))
 }
 
 /// Returns the hint for a name with dots in a table of a field, which TOML takes for a table unless it is quoted.

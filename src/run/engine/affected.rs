@@ -6,7 +6,7 @@ use crate::{
     packages, redaction,
     resource::{Change, Resource},
     run::report::{Outcome, Report},
-    system::System,
+    system::{Mode, System},
     value::AbsPath,
     visible,
 };
@@ -26,7 +26,13 @@ pub(crate) fn notes(manifest: &Manifest, report: &Report, system: &System) -> Ve
             }
             let files = declared.resource.files();
             let mut later = changed.iter().filter(|(changed, _)| is_skipped || at < *changed);
-            let path = match later.find(|(_, path)| files.contains(path)) {
+            let changed = later.find(|(_, path)| files.contains(path));
+            // A plan has changed nothing yet.
+            let told = match system.mode() {
+                Mode::Plan if changed.is_some() => "which the run changes: afterwards, run",
+                _ => "which has changed: run",
+            };
+            let path = match changed {
                 Some((_, path)) => would_change(&*declared.resource, system).then(|| (*path).clone()),
                 None if is_skipped => awaits_restart_for(&*declared.resource, system),
                 None => None,
@@ -34,7 +40,7 @@ pub(crate) fn notes(manifest: &Manifest, report: &Report, system: &System) -> Ve
             if let Some(path) = path {
                 let (name, step) = (declared.title(), &step.name);
                 notes.push(format!(
-                    "{name} in step {step} reads {path}, which has changed: run `{}`",
+                    "{name} in step {step} reads {path}, {told} `{}`",
                     system.host.run_command().only(step)
                 ));
             }
