@@ -19,6 +19,7 @@ use base64::{
 use self::{places::HiddenPlace, private::PrivateTexts};
 
 pub mod forms;
+mod named;
 mod places;
 mod private;
 
@@ -41,6 +42,8 @@ const NAMES: [&str; 11] = [
 /// A name has a secret value, too, if it ends with one of these. At the start they are parts of other words.
 const ENDINGS: [&str; 4] = ["_pwd", "_pass", "private_key", "secret_key"];
 
+/// What is known of one secret file. A larger one is read up to here.
+pub const MAX_FILE_BYTES: usize = 32 << 10;
 /// A shorter value is an ordinary word. In a message it is a secret only if its name says so.
 const MIN_VALUE_BYTES: usize = 6;
 
@@ -61,6 +64,7 @@ pub fn learn(name: &str, value: &str) {
 
 /// Removes the lines of a secret file from all later output of other programs, and the values whose names say that they
 /// are secrets. A line or a value of fewer than 6 bytes stays. The first 32 KiB of a file are known, and 128 KiB of all.
+/// The only line of a file is a secret by itself, and so is a declared password.
 pub fn learn_file(bytes: &[u8]) {
     PRIVATE.lock().unwrap_or_else(PoisonError::into_inner).add(&String::from_utf8_lossy(bytes));
 }
@@ -86,6 +90,11 @@ pub fn printed_start(text: &str) -> Cow<'_, str> {
     let shown = printed(text);
     let end = shown.floor_char_boundary(shown.len().saturating_sub(longest_bytes()));
     shown[..end].to_owned().into()
+}
+
+/// Returns whether a line of another program's output is nothing but encoded data. A secret may be in several of them.
+pub fn is_encoded(line: &[u8]) -> bool {
+    places::is_encoded(line.trim_ascii())
 }
 
 fn without_passwords(text: Cow<'_, str>) -> Cow<'_, str> {
@@ -121,6 +130,8 @@ pub struct Redaction {
     forms: Vec<(String, String)>,
     /// The texts that are searched for in encoded text, in the order of their bytes.
     values: Vec<(String, String)>,
+    /// Whether a value is shorter than the other forms.
+    has_short: bool,
     /// The length of the longest text that is removed.
     longest_bytes: usize,
 }
@@ -133,7 +144,7 @@ impl std::fmt::Debug for Redaction {
 
 impl Redaction {
     const fn new() -> Self {
-        Self { forms: vec![], values: vec![], longest_bytes: 0 }
+        Self { forms: vec![], values: vec![], has_short: false, longest_bytes: 0 }
     }
 
     /// Makes a redaction of the values of these variables, given by name and value.
@@ -158,14 +169,27 @@ impl Redaction {
         // `&#x27;` and `\u0026` stand for one byte.
         let longest = values.iter().map(|(value, _)| 6 * value.len()).max().unwrap_or_default();
         self.longest_bytes = self.longest_bytes.max(longest);
+        self.has_short |= values.iter().any(|(value, _)| value.len() < MIN_VALUE_BYTES);
         self.values.append(&mut values);
         self.values.sort();
     }
 
     /// Adds the forms in which programs print these values.
     fn add_forms(&mut self, values: &[(String, String)]) {
+        self.add_some_forms(values, |_, _| true);
+    }
+
+    /// Adds the forms of these values in which none is an ordinary word.
+    fn add_encoded_forms(&mut self, values: &[(String, String)]) {
+        self.add_some_forms(values, |form, value| form != value);
+    }
+
+    fn add_some_forms(&mut self, values: &[(String, String)], is_searched: impl Fn(&str, &str) -> bool) {
         let long = values.iter().filter(|(value, _)| value.len() >= MIN_VALUE_BYTES);
-        let new = long.flat_map(|(value, name)| forms(value).into_iter().map(|form| (form, name.clone())));
+        let new = long.flat_map(|(value, name)| {
+            let forms = forms(value).into_iter().filter(|form| is_searched(form, value));
+            forms.map(|form| (form, name.clone())).collect::<Vec<_>>()
+        });
         self.forms.extend(new.inspect(|(form, _)| self.longest_bytes = self.longest_bytes.max(form.len())));
         self.forms.sort_by(|one, other| one.0.cmp(&other.0));
     }
@@ -182,8 +206,10 @@ impl Redaction {
 
     /// Hides the names, old and new, that show a value.
     fn hide_names(&mut self, new: &mut [(String, String)]) {
+        // A thousand values with the same replacement would be compared a million times.
         let is_told = |name: &str, values: &[(String, String)]| {
-            values.iter().any(|(value, _)| value.len() >= MIN_VALUE_BYTES && name.contains(&**value))
+            name != LEFT_OUT
+                && values.iter().any(|(value, _)| value.len() >= MIN_VALUE_BYTES && name.contains(&**value))
         };
         let old = self.values.iter().map(|(_, name)| name).filter(|name| is_told(name, new));
         let old: BTreeSet<String> = old.cloned().collect();
@@ -214,9 +240,12 @@ impl Redaction {
         if self.values.is_empty() && self.forms.is_empty() {
             return vec![];
         }
-        let long: Vec<_> = self.values.iter().filter(|(value, _)| value.len() >= MIN_VALUE_BYTES).collect();
-        let mut found = places::literal(text, &self.forms);
-        found.extend(places::encoded(text, &long));
+        let mut found = places::literal(text.as_bytes(), &self.forms);
+        found.extend(places::wrapped(text, &self.forms));
+        found.extend(places::encoded(text, &self.values));
+        if !self.has_short {
+            return found;
+        }
         let is_short = |(value, name): &&(String, String)| value.len() < MIN_VALUE_BYTES && is_secret_if_short(name);
         let words = self.values.iter().filter(is_short);
         let words: Vec<_> = words.flat_map(|(value, name)| places::words(text, value, name, &found)).collect();

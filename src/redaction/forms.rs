@@ -85,16 +85,20 @@ pub fn url_password(text: &str) -> Option<usize> {
     })
 }
 
+/// Returns the passwords of the URLs in a text, each with its position.
+pub(super) fn url_passwords(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.match_indices("://").filter_map(|(at, _)| {
+        let authority = text[at + 3..].split(|c: char| c == '/' || c.is_whitespace()).next().unwrap_or_default();
+        let (user, _) = authority.rsplit_once('@')?;
+        let (name, password) = user.split_once(':').filter(|(_, password)| !password.is_empty())?;
+        Some((at + 3 + name.len() + 1, password))
+    })
+}
+
 /// Returns a text in which each password of a URL is replaced.
 pub fn without_url_passwords<'a>(text: &'a str, replacement: &str) -> Cow<'a, str> {
     let (mut result, mut done) = (String::new(), 0);
-    for (at, _) in text.match_indices("://") {
-        let authority = text[at + 3..].split(|c: char| c == '/' || c.is_whitespace()).next().unwrap_or_default();
-        let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
-        let Some((name, password)) = user.split_once(':').filter(|(_, password)| !password.is_empty()) else {
-            continue;
-        };
-        let start = at + 3 + name.len() + 1;
+    for (start, password) in url_passwords(text) {
         if start >= done {
             result = result + &text[done..start] + replacement;
             done = start + password.len();

@@ -107,6 +107,20 @@ fn a_value_is_removed_in_every_form() {
 }
 
 #[test]
+fn a_value_is_left_out_of_encoded_text_with_line_breaks() {
+    let value = "9drTJvcXLB89EXZLB5hxzQeXWxtvRL2wPqs7-9drTJvcXLB89EXZLB5hxzQeXWxtvRL2wPqs7";
+    let redaction = Redaction::of_variables([("key", value)]);
+    let hexadecimal: String = value.bytes().map(|byte| format!("{byte:02x}")).collect();
+    for (encoded, columns) in [(BASE64_STANDARD.encode(value), 76), (hexadecimal, 60)] {
+        let (first, rest) = encoded.split_at(columns);
+        for between in ["\n", "\n  ", "\r\n"] {
+            assert_eq!(redaction.text(&format!("key:\n{first}{between}{rest}\n")), "key:\n{{ key }}\n");
+        }
+    }
+    assert_eq!(redaction.text("two\nlines\n  of\n\nwords"), "two\nlines\n  of\n\nwords");
+}
+
+#[test]
 fn a_value_is_left_out_as_shells_quote_it() {
     let redaction = Redaction::of_variables([("a", "it's-very'secret"), ("b", r#"ab\cd"ef$gh"#)]);
     for text in [
