@@ -1,12 +1,13 @@
 //! External programs: started without a shell, with a clean environment, bounded output and bounded time.
 
+mod streams;
+
 use std::{
     borrow::Cow,
-    collections::VecDeque,
     fs::File,
-    io::{self, Read, Seek, Write},
+    io::{Seek, Write},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::OwnedFd,
         unix::process::{CommandExt, ExitStatusExt},
     },
     process::{Child, ExitStatus, Stdio},
@@ -15,15 +16,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use nix::{
-    fcntl::{FcntlArg, OFlag, fcntl},
-    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 
+use self::streams::OutputReader;
 use super::{
-    Host,
-    calls::{self, repeat},
+    Host, calls,
     launch::{self, Launch, NotStarted},
     root::identity::UserIdentity,
     unswapped,
@@ -37,12 +36,6 @@ use crate::{
 
 /// The directories that are searched for programs. The caller's `PATH` is ignored.
 const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-/// Limits the standard output that is kept for parsing. The rest is dropped.
-const MAX_STDOUT_BYTES: usize = 4 << 20;
-/// Limits the end of each stream that is kept for the error message.
-const MAX_TAIL_BYTES: usize = 8 << 10;
-/// Limits a line that is shown as progress.
-const MAX_PROGRESS_BYTES: usize = 4 << 10;
 /// Limits the characters of a line in the error message.
 const MAX_TAIL_COLUMNS: usize = 400;
 /// The time that a program has between SIGTERM and SIGKILL.
@@ -221,9 +214,8 @@ impl Host {
         let mut output = OutputReader::new(streams)?;
         let mut stop: Option<(anyhow::Error, Instant)> = None;
         let status = loop {
-            output.pump(TICK, &|line| {
+            output.pump(TICK, &|line, is_cut| {
                 if command.reports.is_some_and(|is_shown| is_shown(line)) {
-                    let is_cut = line.len() >= MAX_PROGRESS_BYTES;
                     self.progress(&if is_cut { redaction::printed_start(line) } else { redaction::printed(line) });
                 }
             });
@@ -241,7 +233,7 @@ impl Host {
                 Some(_) => {}
             }
         };
-        output.pump(Duration::ZERO, &|_| {});
+        output.pump(Duration::ZERO, &|_, _| {});
         tracing::debug!(%pid, ?status, "ended");
         let has_left_processes = killpg(pid, None).is_ok();
         if has_left_processes && command.launch.as_ref().is_some_and(Launch::is_read_only) {
@@ -249,9 +241,9 @@ impl Host {
             _ = killpg(pid, Signal::SIGKILL);
         }
         let finished = Finished { status, stdout: output.stdout(), tail: output.tail(), has_left_processes };
-        if command.launch.is_some()
+        if let Some(launch) = &command.launch
             && status.code() == Some(launch::FAILED_EXIT_CODE)
-            && let Some(fault) = launch::failure(&finished.tail)
+            && let Some(fault) = launch.failure(&finished.tail)
         {
             return Err(anyhow::Error::from(fault).context(NotStarted));
         }
@@ -401,100 +393,12 @@ pub fn describe(status: ExitStatus) -> String {
 
 /// Returns a message followed by the last lines of a program's output, each after `| `.
 pub fn with_tail(message: String, tail: &str) -> String {
+    // Redact before the cuts: half of a secret would not be recognized, nor one that is in two lines of base64.
+    let tail = redaction::printed(tail);
     let lines: Vec<&str> = tail.lines().filter(|line| !line.trim().is_empty()).collect();
     let last = &lines[lines.len().saturating_sub(12)..];
     last.iter().fold(message, |text, line| {
-        // Redact before the cut: half of a secret would not be recognized.
-        let line = redaction::printed(line);
         let end = line.char_indices().nth(MAX_TAIL_COLUMNS).map(|(end, _)| end);
         text + "\n| " + &line[..end.unwrap_or(line.len())] + if end.is_some() { "…" } else { "" }
     })
-}
-
-/// A reader of a program's output streams that does not block and keeps bounded parts of them.
-struct OutputReader {
-    streams: [Option<std::fs::File>; 2],
-    stdout: Vec<u8>,
-    /// The last bytes of each stream. A long output on one does not displace that of the other.
-    tails: [VecDeque<u8>; 2],
-    line: Vec<u8>,
-    /// The time until the next check of a program that has closed its output.
-    pause: Duration,
-}
-
-impl OutputReader {
-    fn new(streams: [Option<OwnedFd>; 2]) -> Result<Self> {
-        for stream in streams.iter().flatten() {
-            _ = repeat(|| fcntl(stream, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))).context("reading a program's output")?;
-        }
-        let streams = streams.map(|stream| stream.map(std::fs::File::from));
-        Ok(Self { streams, stdout: vec![], tails: Default::default(), line: vec![], pause: Duration::from_micros(50) })
-    }
-
-    /// Reads the available output. Waits at most `patience` for the first byte.
-    fn pump(&mut self, patience: Duration, progress: &dyn Fn(&str)) {
-        let mut ready: Vec<PollFd<'_>> =
-            self.streams.iter().flatten().map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)).collect();
-        if ready.is_empty() {
-            // Most programs end right after they close their output. The others are checked less and less often.
-            std::thread::sleep(patience.min(self.pause));
-            self.pause = (self.pause * 2).min(TICK);
-            return;
-        }
-        // After an interrupted poll, the caller's loop calls again.
-        _ = poll(&mut ready, PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO));
-        let mut buffer = [0; 16 << 10];
-        for index in 0..self.streams.len() {
-            // A program that never stops printing must not delay the check of the deadline.
-            for _ in 0..16 {
-                let Some(stream) = &mut self.streams[index] else { break };
-                match stream.read(&mut buffer) {
-                    Ok(0) => self.streams[index] = None,
-                    Ok(read) => self.take(index, &buffer[..read], progress),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(_) => self.streams[index] = None,
-                }
-            }
-        }
-    }
-
-    fn take(&mut self, index: usize, bytes: &[u8], progress: &dyn Fn(&str)) {
-        if index == 0 {
-            let room = MAX_STDOUT_BYTES.saturating_sub(self.stdout.len());
-            self.stdout.extend(&bytes[..bytes.len().min(room)]);
-        }
-        let tail = &mut self.tails[index];
-        tail.extend(&bytes[bytes.len().saturating_sub(MAX_TAIL_BYTES)..]);
-        drop(tail.drain(..tail.len().saturating_sub(MAX_TAIL_BYTES)));
-        // Progress shows the last whole line of each piece. A line without an end is cut.
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let room = MAX_PROGRESS_BYTES.saturating_sub(self.line.len());
-            self.line.extend(&piece[..piece.len().min(room)]);
-            if piece.ends_with(b"\n") {
-                progress(String::from_utf8_lossy(&self.line).trim_end());
-                self.line.clear();
-            }
-        }
-    }
-
-    fn stdout(&self) -> String {
-        String::from_utf8_lossy(&self.stdout).into_owned()
-    }
-
-    fn tail(&self) -> String {
-        let [stdout, stderr] = self.tails.each_ref().map(|tail| tail.iter().skip(broken(tail)));
-        let bytes: Vec<u8> = stdout.chain(b"\n").chain(stderr).copied().collect();
-        // Progress output overwrites its line with `\r`; show each version as a line.
-        String::from_utf8_lossy(&bytes).replace('\r', "\n")
-    }
-}
-
-/// Returns the number of bytes at the start of a tail that may be the end of a secret whose start was dropped.
-fn broken(tail: &VecDeque<u8>) -> usize {
-    if tail.len() < MAX_TAIL_BYTES {
-        return 0;
-    }
-    let line = tail.iter().position(|byte| *byte == b'\n').map_or(MAX_TAIL_BYTES, |end| end + 1);
-    line.min(redaction::longest_bytes())
 }
