@@ -41,7 +41,7 @@ use crate::{
 const NAME: &str = "launch";
 /// The exit code of a process that could not become the program, as of chroot(1) and env(1).
 pub(super) const FAILED_EXIT_CODE: i32 = 125;
-/// The start of the message of such a process.
+/// The start of the message of such a process. The mark of the launch follows.
 const FAILED: &str = "glovo-bootstrap launch: ";
 /// The start of its hint.
 const HINT: &str = "\nhint: ";
@@ -84,6 +84,9 @@ pub struct Launch {
     /// The process whose end ends the program.
     #[arg(long)]
     parent: i32,
+    /// A random number in the message of a failure. The program does not know it, and so cannot print such a message.
+    #[arg(long)]
+    mark: u32,
     /// The program's path and its arguments.
     #[arg(last = true)]
     argv: Vec<OsString>,
@@ -101,6 +104,7 @@ impl Launch {
             group: user.map(|user| user.groups().to_vec()).unwrap_or_default(),
             read_only: false,
             parent: getpid().as_raw(),
+            mark: fastrand::u32(..),
             argv: vec![],
         }
     }
@@ -124,6 +128,7 @@ impl Launch {
         let mut option = |name: &str, value: i64| _ = process.arg(format!("--{name}={value}"));
         option("umask", self.umask.into());
         option("parent", self.parent.into());
+        option("mark", self.mark.into());
         for (name, id) in [("uid", self.uid), ("gid", self.gid)] {
             if let Some(id) = id {
                 option(name, id.into());
@@ -145,11 +150,29 @@ impl Launch {
     pub fn execute_if_asked() -> Option<u8> {
         let mut arguments = std::env::args_os().skip(1).peekable();
         _ = arguments.next_if(|first| first == NAME)?;
-        let parsed = Self::try_parse_from(iter::once(NAME.into()).chain(arguments));
-        let Err(error) = parsed.map_err(Into::into).and_then(|launch| launch.become_program());
+        let (start, error) = match Self::try_parse_from(iter::once(NAME.into()).chain(arguments)) {
+            Err(error) => (FAILED.to_owned(), error.into()),
+            Ok(launch) => {
+                let Err(error) = launch.become_program();
+                (launch.start_of_message(), error)
+            }
+        };
         let hint = hint(&error).map(|hint| format!("{HINT}{hint}")).unwrap_or_default();
-        print(std::io::stderr(), &format!("{FAILED}{error:#}{hint}\n"), None);
+        print(std::io::stderr(), &format!("{start}{error:#}{hint}\n"), None);
         u8::try_from(FAILED_EXIT_CODE).ok()
+    }
+
+    fn start_of_message(&self) -> String {
+        format!("{FAILED}{:08x}: ", self.mark)
+    }
+
+    /// Returns the fault of a process that could not become its program; `None` if the text is not its message.
+    pub(super) fn failure(&self, text: &str) -> Option<Fault> {
+        let message = text.trim().strip_prefix(&self.start_of_message())?;
+        Some(match message.split_once(HINT) {
+            Some((message, hint)) => Fault::new(message).hint(hint),
+            None => Fault::new(message),
+        })
     }
 
     fn become_program(&self) -> Result<Infallible> {
@@ -205,15 +228,6 @@ impl Launch {
         };
         Fault::new(format!("cannot enter the directory {directory}")).caused_by(errno).hint(hint).into()
     }
-}
-
-/// Returns the fault of a process that could not become its program; `None` if the text is not its message.
-pub(super) fn failure(text: &str) -> Option<Fault> {
-    let message = text.trim().strip_prefix(FAILED)?;
-    Some(match message.split_once(HINT) {
-        Some((message, hint)) => Fault::new(message).hint(hint),
-        None => Fault::new(message),
-    })
 }
 
 /// Returns the error of a program that exists, but that the kernel does not start: execve(2).
