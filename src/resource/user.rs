@@ -78,6 +78,10 @@ impl Resource for User {
         &["password_hash"]
     }
 
+    fn private_bytes(&self) -> Option<Vec<u8>> {
+        self.password_hash.as_ref().map(PasswordHash::bytes)
+    }
+
     fn title(&self) -> String {
         self.name.to_string()
     }

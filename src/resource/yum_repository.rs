@@ -110,6 +110,10 @@ impl Resource for YumRepository {
         Some(&self.name.file)
     }
 
+    fn private_bytes(&self) -> Option<Vec<u8>> {
+        self.password.as_ref().map(|password| password.0.clone().into_bytes())
+    }
+
     fn secret(&self) -> Option<&AbsPath> {
         self.password.as_ref().map(|_| &self.name.file)
     }

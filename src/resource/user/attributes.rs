@@ -82,6 +82,11 @@ impl fmt::Debug for PasswordHash {
 }
 
 impl PasswordHash {
+    /// Returns what other programs may print of it.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.0.clone().into_bytes()
+    }
+
     /// Returns whether it is a hash or the sign of a locked password.
     fn is_valid(&self) -> bool {
         let hash = &self.0;
