@@ -7,7 +7,7 @@ const MAX_VALUES: usize = 100;
 const MAX_VALUE_BYTES: usize = 8 << 10;
 /// A longer word behind a name may be a query string, whose end is the value of another name.
 const MAX_WORD_BYTES: usize = 256;
-/// The ends of names of secrets in the files of usual programs: Redis, Rails, WireGuard.
+/// The ends of names of secrets in the files of usual programs, such as Redis and Rails.
 const ENDINGS: [&str; 8] = [
     "requirepass",
     "masterauth",
@@ -182,11 +182,11 @@ fn meant(value: &str) -> Vec<String> {
 /// Returns a text in which each character behind a backslash stands for itself.
 fn without_backslashes(text: &str) -> String {
     let mut chars = text.chars();
-    let mut next = || match chars.next() {
+    let next = || match chars.next() {
         Some('\\') => chars.next(),
         next => next,
     };
-    std::iter::from_fn(|| next()).collect()
+    std::iter::from_fn(next).collect()
 }
 
 /// Returns a text without an encoding of its characters.
