@@ -70,6 +70,7 @@ mod run;
 mod sandbox;
 mod schema;
 mod seams;
+mod secret_files;
 mod secrets;
 mod selinux_boolean;
 #[allow(dead_code, reason = "shared with tests/deploy")]
