@@ -86,7 +86,9 @@ fn a_file_that_is_made_for_it_takes_no_long_time() {
 /// Returns what is shown of a text beside these secret files.
 fn shown_beside(files: &[&str], text: &str) -> String {
     let mut private = PrivateTexts::new();
-    files.iter().for_each(|file| private.add(file));
+    for file in files {
+        private.add(file);
+    }
     shown(&mut private, text)
 }
 
@@ -244,7 +246,9 @@ fn the_values_of_a_file_take_no_room_from_its_lines() {
     let files: Vec<String> = (0..4).map(|file| (0..1000).map(|number| line(file, number)).collect()).collect();
     assert!(files.iter().all(|file| file.len() < MAX_FILE_BYTES) && files.concat().len() < MAX_BYTES);
     let mut private = PrivateTexts::new();
-    files.iter().for_each(|file| private.add(file));
+    for file in &files {
+        private.add(file);
+    }
     let last = line(3, 999);
     assert_eq!(shown(&mut private, &format!("no {last}")), "no ***\n");
     let encoded = BASE64_STANDARD.encode(last.trim());
