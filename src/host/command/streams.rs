@@ -105,8 +105,8 @@ impl OutputReader {
 
     /// Shows the line as progress, unless it is a part of encoded data. A secret in two lines is found in neither.
     fn show(&mut self, progress: &dyn Fn(&str, bool)) {
-        let is_long = self.line.trim_ascii().len() >= MIN_ENCODED_BYTES;
-        self.was_encoded = redaction::is_encoded(&self.line) && (self.was_encoded || is_long);
+        let is_long = self.was_encoded || self.line.trim_ascii().len() >= MIN_ENCODED_BYTES;
+        self.was_encoded = is_long && redaction::is_encoded(&self.line);
         if !self.was_encoded {
             progress(String::from_utf8_lossy(&self.line).trim_end(), self.is_line_cut);
         }
