@@ -28,7 +28,7 @@ use crate::{
         Host,
         root::{FileType, Ownership, Staged},
     },
-    net::{retry::Failure, worker::Task},
+    net::{retry::Failure, worker::RunningWork},
     stop::TICK,
     value::{AbsPath, Sha256},
 };
@@ -94,7 +94,7 @@ struct RunningOrder {
     index: usize,
     began: Instant,
     progress: Arc<DownloadProgress>,
-    _task: Task<()>,
+    _work: RunningWork,
 }
 
 /// The result of the background task.
@@ -248,37 +248,37 @@ impl Fetcher {
         sender: Sender<FinishedOrder>,
     ) -> Result<RunningOrder> {
         let progress = Arc::new(DownloadProgress::default());
-        let spool = self.spool_beside(host, order, usual)?;
+        let pull = self.pull(order);
+        let spool = spool_beside(host, order, &pull, usual)?;
         // Boxed, because the types around a future reserve its size twice.
-        let (engine, pull, known) = (self.engine.clone(), self.pull(order), progress.clone());
+        let (engine, known) = (self.engine.clone(), progress.clone());
         let spool = Arc::new(Mutex::new(spool));
         let download = Box::pin(async move { transfer::run(engine, &pull, spool, known).await });
-        let task = self.worker.start(async move {
+        let work = self.worker.spawn(async move {
             // The receiver is gone if no caller waits for the result.
             _ = sender.send((index, download.await.map_err(Failure::into_fault)));
-            Ok::<(), Fault>(())
         })?;
-        Ok(RunningOrder { index, began: Instant::now(), progress, _task: task })
+        Ok(RunningOrder { index, began: Instant::now(), progress, _work: work })
     }
 
     fn carry(&self, host: &Host, index: usize, path: &AbsPath, order: &Order, usual: Ownership) -> Result<Delivery> {
         let began = Instant::now();
-        let fetched = staging::copy(host, path, self.spool_beside(host, order, usual)?)?;
+        let fetched = staging::copy(host, path, spool_beside(host, order, &self.pull(order), usual)?)?;
         publish(vec![(index, fetched, began)])
             .pop()
             .map_or_else(|| bail!("{path} was not copied"), |(_, delivery)| delivery)
     }
 
-    /// Returns the staged file of a destination, which may hold bytes of an earlier process.
-    fn spool_beside(&self, host: &Host, order: &Order, usual: Ownership) -> Result<Spool> {
-        let directory = order.destination.parent().unwrap_or_else(|| "/".into());
-        let part = host.root().resume(&order.destination, order.ownership.unwrap_or(usual))?;
-        Ok(Spool::new(SpoolFile::Part(part), directory, &self.pull(order))?)
-    }
-
     fn pull(&self, Order { source, sha256, .. }: &Order) -> Pull {
         Pull { source: source.clone(), sha256: *sha256, size: None, limit: self.pace().limit }
     }
+}
+
+/// Returns the staged file of a destination, which may hold bytes of an earlier process.
+fn spool_beside(host: &Host, order: &Order, pull: &Pull, usual: Ownership) -> Result<Spool> {
+    let directory = order.destination.parent().unwrap_or_else(|| "/".into());
+    let part = host.root().resume(&order.destination, order.ownership.unwrap_or(usual))?;
+    Ok(Spool::new(SpoolFile::Part(part), directory, pull)?)
 }
 
 /// Makes a directory and its missing parents, and checks that files can be written to it.

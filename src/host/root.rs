@@ -394,7 +394,7 @@ pub struct FileSystem {
 /// The name is hidden, so that it matches no `*.conf` glob. A name that would become too long is cut and gets its digest.
 fn hidden_name(leaf: &str, ending: &str) -> String {
     if leaf.len() <= 200 {
-        return format!(".{leaf}{ending}");
+        return [".", leaf, ending].concat();
     }
     let digest = Sha256::of(leaf.as_bytes()).to_string();
     format!(".{}-{}{ending}", leaf.chars().take(40).collect::<String>(), &digest[..16])

@@ -37,8 +37,16 @@ impl Worker {
     {
         let (sender, result) = mpsc::channel();
         // The receiver is gone if no caller waits for the result.
-        let work = async move { _ = sender.send(work.await.map_err(Into::into)) };
-        Ok(Task { result, abort: self.thread()?.runtime.spawn(work).abort_handle() })
+        let work = self.spawn(async move { _ = sender.send(work.await.map_err(Into::into)) })?;
+        Ok(Task { result, work })
+    }
+
+    /// Starts work in the background that tells its result itself.
+    ///
+    /// # Errors
+    /// If the system has no thread left.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> Result<RunningWork> {
+        Ok(RunningWork(self.thread()?.runtime.spawn(work).abort_handle()))
     }
 
     /// Starts work in the background that saves later work time. Without a thread left, it is not done.
@@ -140,16 +148,25 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 }
 
 /// Work in the background. When dropped, the work is abandoned.
+pub(crate) struct RunningWork(AbortHandle);
+
+impl Drop for RunningWork {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Work in the background whose result is waited for. When dropped, the work is abandoned.
 pub(crate) struct Task<T> {
     /// The receiver of its result.
     result: mpsc::Receiver<Result<T>>,
-    abort: AbortHandle,
+    work: RunningWork,
 }
 
 impl<T> Task<T> {
     /// Returns whether its result has arrived.
     pub(crate) fn has_ended(&self) -> bool {
-        self.abort.is_finished()
+        self.work.0.is_finished()
     }
 
     /// Waits for the result, and calls `watch` four times a second.
@@ -162,7 +179,10 @@ impl<T> Task<T> {
                 watch()?;
             }
             match self.result.recv_timeout(TICK) {
-                Ok(result) => return result,
+                Ok(Ok(result)) => return Ok(result),
+                // A signal may have come before the failure: Ctrl-C, and then the end of the input. Only this thread is
+                // certain to have handled it.
+                Ok(Err(error)) => return Err(stop.interrupt.check().err().unwrap_or(error)),
                 Err(RecvTimeoutError::Timeout) => stop.check()?,
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -171,8 +191,19 @@ impl<T> Task<T> {
     }
 }
 
-impl<T> Drop for Task<T> {
-    fn drop(&mut self) {
-        self.abort.abort();
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Class, class};
+
+    #[test]
+    fn a_failure_after_a_signal_is_the_signals() {
+        let (worker, stop) = (Worker::default(), Stop::default());
+        let interrupt = stop.interrupt.clone();
+        let ended = async move {
+            interrupt.raise(2);
+            Err::<(), Fault>(Fault::new("the input has ended"))
+        };
+        assert_eq!(class(&worker.run(&stop, ended).unwrap_err()), Class::Interrupted(2));
     }
 }
