@@ -301,7 +301,7 @@ fn owners_and_modes_are_those_declared() {
 #[test]
 fn an_image_gets_the_files() {
     let site = Site::new(&OBJECTS);
-    fs::create_dir(site.sandbox.at("tree")).unwrap();
+    fs::create_dir_all(site.sandbox.at("tree/etc")).unwrap();
     let manifest =
         site.sandbox.manifest("[[resource]]\nkind = \"tree\"\npath = \"/srv/site\"\nsource = \"s3://bucket/site/\"\n");
     let image = site.sandbox.at("tree");
