@@ -19,7 +19,16 @@ const MANIFEST_OPTIONS: [&str; 4] = ["--steps", "--variables", "--set", "--set-s
 /// Options that select steps; each has a value.
 const SELECTION_OPTIONS: [&str; 2] = ["--from", "--skip"];
 /// Other options of a run that have a value.
-const OPTIONS_WITH_VALUE: [&str; 5] = ["--root", "--phase", "--first-boot", "--login-user", "--allow"];
+const OPTIONS_WITH_VALUE: [&str; 2] = ["--root", "--phase"];
+/// Options of a bake's seal, and whether a value follows.
+const SEAL_OPTIONS: [(&str, bool); 6] = [
+    ("--seal", false),
+    ("--host-keys", false),
+    ("--authorized-keys", false),
+    ("--first-boot", true),
+    ("--login-user", true),
+    ("--allow", true),
+];
 
 /// Returns the command of the run that this process's arguments describe, also for `plan`. If the manifest
 /// `is_recorded`, its options are left out. A variable's value is left out, because it may be a secret: the program refuses a
@@ -34,7 +43,7 @@ pub fn names_steps() -> bool {
 }
 
 fn of(mut arguments: impl Iterator<Item = String>, manifest: &cli::ManifestArgs, is_recorded: bool) -> RunCommand {
-    let (mut verb, mut selection, mut options) = (None, String::new(), String::new());
+    let (mut verb, mut selection, mut options, mut seal) = (None, String::new(), String::new(), String::new());
     let push = |to: &mut String, words: &[&str]| words.iter().for_each(|word| *to = format!("{to} {}", quoted(word)));
     let mut names_steps = false;
     while let Some(argument) = arguments.next() {
@@ -45,6 +54,11 @@ fn of(mut arguments: impl Iterator<Item = String>, manifest: &cli::ManifestArgs,
         let mut value = || value.clone().or_else(|| arguments.next()).unwrap_or_default();
         if let Some((_, has_value)) = OTHER_OPTIONS.iter().find(|(other, _)| *other == name) {
             _ = has_value.then(value);
+        } else if let Some((_, has_value)) = SEAL_OPTIONS.iter().find(|(other, _)| *other == name) {
+            push(&mut seal, &[name]);
+            if *has_value {
+                push(&mut seal, &[&value()]);
+            }
         } else if MANIFEST_OPTIONS.contains(&name) {
             names_steps |= name == "--steps";
             let value = shown(name, &value());
@@ -68,7 +82,7 @@ fn of(mut arguments: impl Iterator<Item = String>, manifest: &cli::ManifestArgs,
     if let Some(steps) = manifest.steps.as_ref().filter(|_| !names_steps && !is_recorded) {
         push(&mut options, &["--steps", &shown("--steps", steps)]);
     }
-    RunCommand { verb: format!("glovo-bootstrap {}", verb.unwrap_or("run")), selection, options }
+    RunCommand { verb: format!("glovo-bootstrap {}", verb.unwrap_or("run")), selection, options, seal }
 }
 
 fn shown(option: &str, value: &str) -> String {
@@ -128,7 +142,9 @@ mod tests {
     fn the_command_of_a_bake_still_seals() {
         let line =
             "bake --root /mnt --seal --host-keys --authorized-keys --first-boot agent --login-user admin --allow /a";
-        assert_eq!(again(line, None, false), format!("glovo-bootstrap {line}"));
+        let command = of(line.split(' ').map(Into::into), &cli::ManifestArgs::default(), false);
+        assert_eq!(command.to_string(), format!("glovo-bootstrap {line}"));
+        assert_eq!(command.only("a"), "glovo-bootstrap bake a --root /mnt");
     }
 
     #[test]

@@ -24,6 +24,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct DownloadProgress {
     done: AtomicU64,
+    /// All bytes that have arrived, also those of an attempt that began anew.
+    received: AtomicU64,
     /// The length of the body; 0 while it is unknown.
     total: AtomicU64,
     waits: Mutex<Waits>,
@@ -56,7 +58,7 @@ struct Pause {
 pub(super) struct OriginWait<'h> {
     wait: LongWait<'h>,
     /// The bytes that had arrived when it began.
-    done: u64,
+    received: u64,
 }
 
 impl DownloadProgress {
@@ -68,12 +70,13 @@ impl DownloadProgress {
 
     /// Sets the number of received bytes.
     pub(super) fn arrived(&self, done: u64) {
-        self.done.store(done, Ordering::Relaxed);
+        let before = self.done.swap(done, Ordering::Relaxed);
+        _ = self.received.fetch_add(done.saturating_sub(before), Ordering::Relaxed);
     }
 
     /// Sets the bytes that a spool holds, and the length of the body.
     pub(super) fn show(&self, spool: &Spool) {
-        self.arrived(spool.done());
+        self.done.store(spool.done(), Ordering::Relaxed);
         self.total.store(spool.promise().total.unwrap_or_default(), Ordering::Relaxed);
     }
 
@@ -113,18 +116,18 @@ impl DownloadProgress {
 
     /// Tells a wait for an origin like any other long wait, from its first pause until bytes arrive.
     pub(super) fn tell_wait<'h>(&self, host: &'h Host, told: &mut Option<OriginWait<'h>>, what: &impl Display) {
-        let done = self.now().0;
+        let received = self.received.load(Ordering::Relaxed);
         let paused = match &self.waits().now {
             Some(Pause { wait: Wait { reason, patience: Some(left), .. }, .. }) => {
                 Some((format!("waiting for {what}: {reason}"), *left))
             }
             _ => None,
         };
-        if told.as_ref().is_some_and(|wait| wait.done < done) {
+        if told.as_ref().is_some_and(|wait| wait.received < received) {
             *told = None;
         }
         if let Some((text, left)) = paused {
-            let wait = told.get_or_insert_with(|| OriginWait { wait: host.begin_wait(), done });
+            let wait = told.get_or_insert_with(|| OriginWait { wait: host.begin_wait(), received });
             wait.wait.tell(&text, Some(left));
         }
     }
@@ -187,6 +190,13 @@ mod tests {
         );
         progress.resumes();
         assert!(look().is_some(), "the next attempt may fail, too");
+        progress.arrived(9);
+        assert_eq!(look(), None);
+        // An attempt that begins anew receives bytes, too.
+        _ = progress.pauses(pause(Some(Duration::from_mins(4))));
+        assert!(look().is_some());
+        progress.resumes();
+        progress.done.store(0, Ordering::Relaxed);
         progress.arrived(1);
         assert_eq!(look(), None);
     }

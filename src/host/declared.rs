@@ -1,6 +1,6 @@
 //! Programs that a manifest names: the check that no other user can replace them, and validators.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::{
     Host,
@@ -39,10 +39,14 @@ pub fn validate(host: &Host, command: &Program) -> Result<()> {
     host.check_program_owners(&command.argv[0], command.user.as_ref().map_or(0, |user| user.uid))?;
     let finished = host.run(command)?;
     if !finished.status.success() {
-        if command.is_private {
-            bail!("{}; its output is not shown, because the file is a secret", describe(finished.status));
-        }
-        bail!(with_tail(format!("`{}` refuses it ({})", command.line(), describe(finished.status)), &finished.tail));
+        let status = describe(finished.status);
+        let refused = if command.is_private {
+            format!("{status}; its output is not shown, because the file is a secret")
+        } else {
+            with_tail(format!("`{}` refuses it ({status})", command.line()), &finished.tail)
+        };
+        let hint = format!("correct what it checks, or the validator; then run again: {}", host.run_command());
+        return Err(Fault::new(refused).hint(hint).into());
     }
     Ok(())
 }

@@ -9,6 +9,9 @@ pub struct RunCommand {
     pub selection: String,
     /// The options, such as the manifest and variables; empty, or with a space before them.
     pub options: String,
+    /// The options of a bake's seal; empty, or with a space before them. A single step is not sealed: the seal of an image
+    /// depends on all of them.
+    pub seal: String,
 }
 
 impl RunCommand {
@@ -20,12 +23,17 @@ impl RunCommand {
 
 impl Default for RunCommand {
     fn default() -> Self {
-        Self { verb: "glovo-bootstrap run".into(), selection: String::new(), options: String::new() }
+        Self {
+            verb: "glovo-bootstrap run".into(),
+            selection: String::new(),
+            options: String::new(),
+            seal: String::new(),
+        }
     }
 }
 
 impl std::fmt::Display for RunCommand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}{}{}", self.verb, self.selection, self.options)
+        write!(f, "{}{}{}{}", self.verb, self.selection, self.options, self.seal)
     }
 }

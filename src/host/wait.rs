@@ -66,7 +66,9 @@ impl LongWait<'_> {
 
 impl Drop for LongWait<'_> {
     fn drop(&mut self) {
+        // Another process may tell a wait of its own by now.
         if self.told.is_some()
+            && of(self.host.root(), std::process::id()).is_some()
             && let Err(error) = state::path(FILE).and_then(|path| self.host.root().remove(&path))
         {
             tracing::debug!("`status` still shows the wait: {error:#}");
@@ -111,5 +113,12 @@ mod tests {
         assert_eq!(of(host.root(), 1), None, "another process");
         drop(wait);
         assert_eq!(of_this(), None);
+        // Another process tells a wait meanwhile.
+        let mut wait = host.begin_wait();
+        host.stop.advance(TOLD_AFTER);
+        wait.show("waiting for c", limit);
+        state::write(host.root(), FILE, &ToldWait { pid: 1, text: "of 1".into() }).unwrap();
+        drop(wait);
+        assert_eq!(of(host.root(), 1).as_deref(), Some("of 1"));
     }
 }

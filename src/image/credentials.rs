@@ -176,7 +176,9 @@ fn secret_variable(text: &str) -> Option<usize> {
     let (table, _) = DeTable::parse_recoverable(text);
     let table = table.get_ref();
     let declared = table.get("variables").and_then(|variables| variables.get_ref().as_table());
-    let is_text = |value: &DeValue<'_>| value.as_str().is_some_and(|value| !value.is_empty());
+    // A placeholder is another name of a variable, which may be a reference.
+    let is_placeholder = |value: &str| value.starts_with("{{") && value.ends_with("}}") && !value[2..].contains("{{");
+    let is_text = |value: &DeValue<'_>| value.as_str().is_some_and(|value| !value.is_empty() && !is_placeholder(value));
     let is_value = |value: &DeValue<'_>| match value {
         DeValue::Table(values) => !values.contains_key("secret") && values.values().any(|one| is_text(one.get_ref())),
         DeValue::Array(values) => values.iter().any(|one| is_text(one.get_ref())),

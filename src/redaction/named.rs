@@ -2,8 +2,8 @@
 
 use super::{Decode, entity, forms::url_passwords, names_secret, normal, percent, places::decoded};
 
-/// Limits the values of a line, and the text in which the end of one is searched.
-const MAX_VALUES: usize = 100;
+/// Limits the bytes of the values of a line, and the text in which the end of one is searched.
+const MAX_LINE_BYTES: usize = 128 << 10;
 const MAX_VALUE_BYTES: usize = 8 << 10;
 /// A longer word behind a name may be a query string, whose end is the value of another name.
 const MAX_WORD_BYTES: usize = 256;
@@ -65,18 +65,21 @@ pub(super) fn values(line: &str) -> Vec<String> {
     if line.starts_with(['#', ';']) {
         return values;
     }
-    let mut rest = line;
-    while let Some(start) = rest.find(is_of_name).filter(|_| values.len() < MAX_VALUES) {
+    let (mut rest, mut bytes) = (line, 0);
+    while let Some(start) = rest.find(is_of_name).filter(|_| bytes < MAX_LINE_BYTES) {
         let named = &rest[start..];
         let (name, after) = named.split_at(named.find(|c| !is_of_name(c)).unwrap_or(named.len()));
         let after_quote = after.strip_prefix(['"', '\'']).unwrap_or(after);
         let value = after_quote.trim_start_matches([' ', '\t', '=', ':', '>']);
         if value.len() < after_quote.len() && is_secret(name) {
-            values.extend(values_at(&value[..value.floor_char_boundary(MAX_VALUE_BYTES)]).map(str::to_owned));
+            for value in values_at(&value[..value.floor_char_boundary(MAX_VALUE_BYTES)]) {
+                bytes += value.len();
+                values.push(value.to_owned());
+            }
         }
         rest = after;
     }
-    for (_, password) in url_passwords(line).take(MAX_VALUES) {
+    for (_, password) in url_passwords(line) {
         values.extend([password.to_owned(), text_of(password, percent)]);
     }
     values.retain(|value| is_value(value));
@@ -129,10 +132,12 @@ fn values_at(text: &str) -> impl Iterator<Item = &str> {
         return values.into_iter();
     }
     values.push(text.split([',', ';', '&', '<', '}']).next().unwrap_or_default().trim_end());
+    // A passphrase may have any of these.
+    values.extend(Some(text.trim_end()).filter(|rest| rest.len() < MAX_WORD_BYTES));
     // An element of XML may have entities such as `&amp;`.
     values.extend(text.split_once("</").map(|(element, _)| element.trim_end()));
     if let Some(list) = text.strip_prefix(['[', '(']) {
-        values.extend(list.split([']', ')']).next().unwrap_or_default().split(',').take(MAX_VALUES).map(inner));
+        values.extend(list.split([']', ')']).next().unwrap_or_default().split(',').map(inner));
     }
     let words: Vec<&str> = text.split_whitespace().take(3).collect();
     // `Bearer …`, and a value before a comment.

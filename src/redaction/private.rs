@@ -19,6 +19,8 @@ const MAX_VALUES_BYTES: usize = 2 * MAX_BYTES;
 const PIECE_BYTES: usize = 64;
 /// A shorter line is removed only as a whole word: `exit 1` is in `exit 127`, too.
 const MIN_LINE_BYTES: usize = 12;
+/// From this length on, the only line of a file is searched everywhere, also if it is a word.
+const MIN_SURE_BYTES: usize = 8;
 
 /// The parts of secret files that no other program's output shows.
 pub(super) struct PrivateTexts {
@@ -99,14 +101,18 @@ impl PrivateTexts {
         }
         let texts = mem::take(&mut self.pending);
         // The one line of a file is a password or a token. It needs no name.
-        let alone = texts.iter().filter(|text| lines(text).count() == 1).flat_map(|text| lines(text));
+        let alone: Vec<&str> =
+            texts.iter().filter(|text| lines(text).count() == 1).flat_map(|text| lines(text)).collect();
         let lines: Vec<&str> = texts.iter().flat_map(|text| lines(text)).collect();
         let named: Vec<String> = lines.iter().flat_map(|line| values(line)).collect();
+        let is_sure = |value: &str| value.len() >= MIN_SURE_BYTES && alone.contains(&value);
         let (short, long): (Vec<&str>, Vec<&str>) = alone
+            .iter()
+            .copied()
             .chain(named.iter().flat_map(|value| value.lines()))
             .partition(|value| value.len() < PIECE_BYTES + MIN_VALUE_BYTES);
         let (plain, other): (Vec<_>, Vec<_>) =
-            self.values.add(short).into_iter().partition(|(value, _)| is_plain(value));
+            self.values.add(short).into_iter().partition(|(value, _)| is_plain(value) && !is_sure(value));
         self.redaction.add(other);
         self.redaction.add_encoded_forms(&plain);
         let (words, lines): (Vec<&str>, Vec<&str>) =
@@ -127,11 +133,9 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty())
 }
 
-/// Returns whether a value has only words and numbers: `postgres` is in `postgresql.service`, too.
+/// Returns whether a value is a word or a number: `postgres` is in `postgresql.service`, too.
 fn is_plain(value: &str) -> bool {
-    let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
-    let is_word = |word: &str| word.bytes().all(|byte| byte.is_ascii_lowercase());
-    value.split_whitespace().all(|word| is_word(word) || is_number(word))
+    value.bytes().all(|byte| byte.is_ascii_digit()) || value.bytes().all(|byte| byte.is_ascii_lowercase())
 }
 
 /// Returns whether a line is only a name or a heading: `database:`, `server {`, `[Service]`. With a digit before a letter

@@ -289,8 +289,10 @@ fn logins_to_stores_and_named_secrets_fail_the_seal() {
     let _ = sandbox.write(variables, harmless);
     let steps = "tree/etc/glovo-bootstrap/steps/10-app.toml";
     let declared = |value: &str| format!("name = \"app\"\n[variables]\nport = 80\ndb_password = {value}\n{FILE}");
-    let _ = sandbox.write(steps, declared("{ secret = \"ssm:///db\" }"));
-    let _ = bake(&sandbox, FILE, &["--seal"]).expect(0);
+    for harmless in ["{ secret = \"ssm:///db\" }", "\"{{ of_the_store }}\""] {
+        let _ = sandbox.write(steps, declared(harmless));
+        let _ = bake(&sandbox, FILE, &["--seal"]).expect(0);
+    }
     let _ = sandbox.write(steps, declared("\"canary\""));
     let found = bake(&sandbox, FILE, &["--seal"]).expect(1);
     let _ = found.says("! /etc/glovo-bootstrap/steps/10-app.toml:4: a value with the name of a secret");

@@ -74,6 +74,17 @@ fn the_slips_of_a_first_hour_have_a_hint() {
         let path = sandbox.write("slip.toml", text);
         let _ = sandbox.run(&["validate", "--steps", &path]).expect(2).says(hint);
     }
+    // The words of a variable may be a secret, and those in quotes are for a shell.
+    let variables = sandbox.write("v.toml", "phrase = \"hunter two-and three9\"\n");
+    let words = "argv = \"login {{ phrase }}\"\nunless = { exists = \"/x\" }\n[[resource]]\nkind = \"command\"\nname = \"b\"\n\
+                 argv = \"sh -c 'echo hi'\"\nunless = { exists = \"/x\" }\n";
+    let path =
+        sandbox.write("slip.toml", format!("name = \"a\"\n[[resource]]\nkind = \"command\"\nname = \"a\"\n{words}"));
+    let refused = sandbox.run(&["validate", "--steps", &path, "--variables", &variables]).expect(2);
+    assert!(
+        !format!("{refused:?}").contains("hunter") && !format!("{refused:?}").contains("write a list"),
+        "{refused:?}"
+    );
     let _ = sandbox.run(&["plan", "slip.toml"]).expect(2).says("hint: name a manifest by --steps slip.toml");
     // The command of a hint leaves the value out. Pasted, it writes no other value.
     let manifest = sandbox.manifest(one);

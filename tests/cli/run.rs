@@ -125,7 +125,7 @@ fn a_validators_refusal_has_its_command_and_a_hint() {
     let manifest = with_validator(&sandbox, "echo line 3 is bad; exit 3");
     let refused = sandbox.run(&["run", "--steps", &manifest]).expect(1).says("`sh -c 'echo $$ > ");
     let refused = refused.says("; echo line 3 is bad; exit 3'` refuses it (exit code 3)\n").says("| line 3 is bad");
-    let _ = refused.says("hint: correct the declared content, or the validator; then run again: glovo-bootstrap run");
+    let _ = refused.says("hint: correct what it checks, or the validator; then run again: glovo-bootstrap run");
 }
 
 #[test]

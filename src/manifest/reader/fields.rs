@@ -67,7 +67,7 @@ impl Reader<'_> {
                 };
                 let (words, hint) = self.with_origin(words, variable.as_deref());
                 let hint = hint.or_else(|| unquoted(&table, bad.as_ref()?.get_ref(), &words));
-                let hint = hint.or_else(|| listed(&table, bad.as_ref()?.get_ref(), &words));
+                let hint = hint.or_else(|| listed(text.text.get(place.clone())?, bad.as_ref()?.get_ref(), &words));
                 let hint = hint.or_else(|| is_for_quotes(&words).then(|| "write the value in quotes".to_owned()));
                 let field = bad.as_ref().map_or("", |name| name.get_ref());
                 self.fault_of_field(text, &place, field, words, hint);
@@ -202,9 +202,16 @@ fn is_for_quotes(words: &str) -> bool {
 }
 
 /// Returns the hint for words that should be a list.
-fn listed(table: &DeTable<'_>, field: &str, words: &str) -> Option<String> {
-    let text = table.get(field)?.get_ref().as_str()?;
-    if !words.contains("expected a list, found ") || may_hold_secret(field) || text.len() > MAX_LISTED_BYTES {
+///
+/// `written` is the value in the manifest. One with a placeholder may hold a secret, and one with quotes is for a shell.
+fn listed(written: &str, field: &str, words: &str) -> Option<String> {
+    let text = written.strip_prefix(['"', '\''])?.strip_suffix(['"', '\''])?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=+@, ".contains(c);
+    if !words.contains("expected a list, found ")
+        || may_hold_secret(field)
+        || text.len() > MAX_LISTED_BYTES
+        || !text.chars().all(is_plain)
+    {
         return None;
     }
     let list: Vec<String> = text.split_whitespace().map(|word| format!("{word:?}")).collect();

@@ -12,7 +12,7 @@ fn shown(private: &mut PrivateTexts, text: &str) -> String {
 fn values_are_found_by_their_names_in_the_forms_of_usual_files() {
     for (line, expected) in [
         ("password=hunter2!", &["hunter2!"][..]),
-        ("password=ab,cd;ef # old", &["ab", "ab,cd;ef"]),
+        ("password=ab,cd;ef # old", &["ab", "ab,cd;ef", "ab,cd;ef # old"]),
         ("password = hunter2 and more", &["hunter2 and more", "hunter2"]),
         ("export DB_PASSWORD='hunter2 and more'", &["hunter2 and more"]),
         ("password: 'it''s'", &["it''s", "it's"]),
@@ -152,7 +152,7 @@ fn a_file_of_one_line_is_no_heading() {
 
 #[test]
 fn plain_words_and_numbers_are_hidden_only_as_whole_words() {
-    let files = ["password: postgres\n\ntoken: 123456\n", "exit 1\n"];
+    let files = ["password: postgres\n\ntoken: 123456\nexit 1\n"];
     for (printed, expected) in [
         ("postgres: restart postgresql.service 1234567 123456.", "***: restart postgresql.service 1234567 ***."),
         ("exit 127, exit 1", "exit 127, ***"),
@@ -190,6 +190,23 @@ fn values_are_found_inside_of_quotes_brackets_and_larger_texts() {
         ("password=[zqopen,1]x", &["[zqopen,1]x"]),
     ] {
         has_values(line, expected);
+    }
+}
+
+#[test]
+fn each_value_of_a_long_line_and_all_of_a_passphrase_is_known() {
+    let pairs: String =
+        (0..150).map(|number| format!("\"u{number}\":{{\"token\":\"zqTok{number:03}Xy9\"}},")).collect();
+    has_values(&format!("{{{pairs}}}"), &["zqTok000Xy9", "zqTok149Xy9"]);
+    for (file, printed) in [
+        ("user: app\npassword: correct horse, battery staple\n", "denied: correct horse, battery staple"),
+        ("user: app\nclient_secret: abc123 & def456, ghi789 xyz\n", "denied: abc123 & def456, ghi789 xyz"),
+        ("user: app\npassword: correct horse battery staple\n", "denied: correct%20horse%20battery%20staple"),
+    ] {
+        assert_eq!(shown_beside(&[file], printed), "denied: ***", "{file:?}");
+    }
+    for alone in ["12345678", "topsecret\n"] {
+        assert_eq!(shown_beside(&[alone], &format!("mysql -p{}x", alone.trim())), "mysql -p***x");
     }
 }
 

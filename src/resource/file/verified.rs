@@ -4,7 +4,6 @@ use anyhow::{Context, Result};
 
 use super::{File, MAX_TEXT_BYTES};
 use crate::{
-    error::Fault,
     host::{
         declared::{validate, validator},
         root::{Ownership, Staged},
@@ -36,11 +35,8 @@ impl File {
             }
             let Some(argv) = &self.validate else { return Ok(()) };
             let command = validator(&argv.0, path).as_user(user);
-            validate(&system.host, &if self.is_secret() { command.private() } else { command }).with_context(|| {
-                let fault = Fault::new(format!("{} was not replaced: its validator failed", self.path));
-                let again = system.host.run_command();
-                fault.hint(format!("correct the declared content, or the validator; then run again: {again}"))
-            })
+            validate(&system.host, &if self.is_secret() { command.private() } else { command })
+                .with_context(|| format!("{} was not replaced: its validator failed", self.path))
         })
     }
 
