@@ -112,7 +112,8 @@ pub type Ids = Option<(u32, u32)>;
 
 /// Looks up the owner and the group.
 ///
-/// The default owner is root; in an image's tree, the user that runs this program. The default group is the owner's primary group.
+/// The default owner is root; in an image's tree, the user that runs this program. The default group is the owner's
+/// primary group.
 pub fn ids(system: &System, name: Option<&NameOrNumber>, group: Option<&NameOrNumber>) -> Result<Ids> {
     ids_of(system, &owner(system, name)?, group)
 }
