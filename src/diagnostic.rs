@@ -101,7 +101,7 @@ impl Place {
 
 /// Returns whether a field, or the field of a line, may hold a secret in clear. A diagnostic does not show it.
 pub fn may_hold_secret(text: &str) -> bool {
-    ["password", "credentials"].iter().any(|word| text.contains(word))
+    ["password", "passphrase", "credentials", "token"].iter().any(|word| text.contains(word))
 }
 
 impl fmt::Display for Place {

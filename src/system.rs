@@ -27,7 +27,7 @@ use crate::{
     fetch::Fetcher,
     host::{
         Host,
-        command::{candidates, not_installed},
+        command::{candidates, not_executable},
         declared::replaceable,
         ec2::is_untrusted_error,
         facts::{FACTS, FACTS_OF_EACH_INSTANCE},
@@ -54,6 +54,8 @@ pub enum Fact {
     Path(AbsPath),
     /// Nothing exists at this path.
     Absent(AbsPath),
+    /// The file at this path has this mode, with which it cannot be executed.
+    NotExecutable(AbsPath, u32),
     /// A file with this digest exists at this path.
     Bytes(AbsPath, Sha256),
     /// The directory at this path comes from an archive, with any files in it.
@@ -246,11 +248,21 @@ impl System {
         self.host.check_program_owners(name, uid)
     }
 
-    /// Fails if a program is not installed and no earlier planned change installs it.
+    /// Fails if a program is not installed or cannot be executed, and no earlier planned change installs it.
     pub fn check_program_exists(&self, name: &str) -> Result<()> {
-        let is_expected =
-            || self.expects(&Fact::Packages) || candidates(name).any(|path| self.expects(&Fact::Path(path)));
-        if self.host.has_program(name) || is_expected() { Ok(()) } else { Err(not_installed(name)) }
+        if self.host.has_program(name) {
+            return Ok(());
+        }
+        let comes = |path: &AbsPath| candidates(name).any(|candidate| candidate == *path);
+        for fact in &*self.expected.borrow() {
+            if let Fact::NotExecutable(path, mode) = fact
+                && comes(path)
+            {
+                return Err(not_executable(path, *mode));
+            }
+        }
+        let is_expected = self.expects(&Fact::Packages) || candidates(name).any(|path| self.expects(&Fact::Path(path)));
+        if is_expected { Ok(()) } else { Err(self.host.no_program(name)) }
     }
 
     /// Fails if a program that an earlier planned change makes will be in a directory of a user other than root and the one

@@ -74,7 +74,11 @@ pub(super) fn sweep(host: &Host, wanted: impl Iterator<Item = Pull>) -> Result<(
 
 /// Copies a file of the machine, so that it cannot change after it is verified.
 pub(super) fn copy(host: &Host, path: &AbsPath, mut spool: Spool) -> Result<Fetched> {
-    let Some((mut file, _)) = host.root().open_file(path)? else { bail!("{path} does not exist") };
+    let Some((mut file, _)) = host.root().open_file(path)? else {
+        let root = host.root();
+        let tree = if root.is_host() { String::new() } else { format!(" in the tree {}", root.path().display()) };
+        bail!("{path} does not exist{tree}")
+    };
     spool.begin(Promise::default()).map_err(Failure::into_fault)?;
     let lane = spool.lane();
     _ = spool.claim(lane);

@@ -279,6 +279,8 @@ mod tests {
     fn faults_of(more: &[(&str, &str)], without: &str) -> Vec<String> {
         let files: Vec<_> = WHOLE.iter().filter(|(path, _)| *path != without).chain(more).copied().collect();
         let tree = Scratch::of(&files);
+        let programs = files.iter().filter(|(path, _)| path.contains("bin/"));
+        programs.for_each(|(path, _)| tree.set_mode(path, 0o755));
         faults(&tree.host()).unwrap().iter().map(ToString::to_string).collect()
     }
 

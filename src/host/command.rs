@@ -24,7 +24,7 @@ use self::streams::OutputReader;
 use super::{
     Host, calls,
     launch::{self, Launch, NotStarted},
-    root::identity::UserIdentity,
+    root::{FileStatus, FileType, identity::UserIdentity},
     unswapped,
 };
 use crate::{
@@ -273,11 +273,27 @@ impl Host {
         self.find_program(name).is_some()
     }
 
-    /// Returns the path of a program; `None` if it is not installed.
+    /// Returns the path of a program that can be executed; `None` if there is none.
     pub(super) fn find_program(&self, name: &str) -> Option<AbsPath> {
-        candidates(name).find(|path| {
-            self.root().resolve(path).and_then(|path| self.root().status(&path)).is_ok_and(|status| status.is_some())
-        })
+        let is_executable =
+            |found: FileStatus| found.file_type == FileType::Regular && found.ownership.mode & 0o111 != 0;
+        candidates(name).find(|path| self.status_of_program(path).is_some_and(is_executable))
+    }
+
+    fn status_of_program(&self, path: &AbsPath) -> Option<FileStatus> {
+        self.root().resolve(path).and_then(|path| self.root().status(&path)).ok().flatten()
+    }
+
+    /// Returns the error of a program that is not there, or that cannot be executed.
+    pub fn no_program(&self, name: &str) -> anyhow::Error {
+        let found = candidates(name).find_map(|path| self.status_of_program(&path).map(|found| (path, found)));
+        match found {
+            None => not_installed(name),
+            Some((path, FileStatus { file_type: FileType::Regular, ownership, .. })) => {
+                not_executable(&path, ownership.mode)
+            }
+            Some((path, _)) => Fault::new(format!("{path} is not a program: it is no regular file")).into(),
+        }
     }
 
     fn spawn(&self, command: &Program) -> Result<Child> {
@@ -290,7 +306,7 @@ impl Host {
         }
         // With the full path there is one execve, and a clear error if the program is missing.
         let Some(program) = self.find_program(name) else {
-            return Err(not_installed(name));
+            return Err(self.no_program(name));
         };
         if let Some(launch) = &command.launch {
             let mut process = launch.process(self.root().path(), program.as_str(), &command.argv[1..]);
@@ -359,8 +375,14 @@ pub fn candidates(name: &str) -> impl Iterator<Item = AbsPath> {
     directories.iter().filter_map(move |directory| format!("{directory}{separator}{name}").parse().ok())
 }
 
+/// Returns the error of a program that its mode lets no user execute.
+pub fn not_executable(path: &AbsPath, mode: u32) -> anyhow::Error {
+    let fault = Fault::new(format!("the program {path} is not executable: its mode is {mode:04o}"));
+    fault.hint("declare its mode: mode = \"0755\"").into()
+}
+
 /// Returns the error of a program that is not there.
-pub fn not_installed(name: &str) -> anyhow::Error {
+fn not_installed(name: &str) -> anyhow::Error {
     let searched = if name.starts_with('/') { String::new() } else { format!(" (searched: {})", PATH.join(":")) };
     let fault = Fault::new(format!("the program `{name}` is not installed{searched}"));
     fault.hint("declare its package or its file in an earlier resource").into()

@@ -8,13 +8,26 @@ use super::{
     Host,
     mountinfo::{self, MountedFileSystem},
 };
-use crate::value::AbsPath;
+use crate::{
+    error::Fault,
+    value::{AbsPath, quoted},
+};
 
 impl Host {
     /// Returns whether a file system is mounted at a path.
     pub fn is_mount_point(&self, path: &AbsPath) -> Result<bool> {
         let (at, points) = self.mount_points(path)?;
         Ok(points.contains(&at))
+    }
+
+    /// Fails if a file is a mount point, which rename(2) cannot replace. Containers have such files: `/etc/hosts`.
+    pub fn check_not_mounted(&self, path: &AbsPath) -> Result<()> {
+        if !self.is_mount_point(path)? {
+            return Ok(());
+        }
+        let fault = Fault::new(format!("{path} is a mount point, and the file there cannot be replaced"));
+        let hint = "unmount it first: umount {path}; in a container, its runtime writes this file";
+        Err(fault.hint(hint.replace("{path}", &quoted(path.as_str()))).into())
     }
 
     /// Returns the first mount point at a path or below it.

@@ -139,6 +139,10 @@ impl Root {
         let fd = match parent.act(|fd| openat(fd, path.leaf(), flags, Bits::empty())) {
             Ok(fd) => fd,
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+            Err(Errno::ELOOP) => {
+                let fault = Fault::new(format!("{path} is a symbolic link, and a file is needed here"));
+                return Err(fault.hint("name the file that it leads to: `readlink -f` prints it").into());
+            }
             Err(errno) => return Err(errno).with_context(|| format!("opening {path}")),
         };
         let status = FileStatus::new(&fstat(&fd).with_context(|| format!("reading the status of {path}"))?);

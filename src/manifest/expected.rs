@@ -1,7 +1,13 @@
 //! A wrong type in the words of the manifest language, instead of those of serde and Rust.
 
-/// Returns what a field expects and what was found, if that is what serde says: `expected a list, found "nginx"`.
+/// Returns what a field expects and what was found, if that is what serde says: `expected a list, found "nginx"`, or
+/// `` `ext5` is not one of `ext4`, `xfs` ``.
 pub(super) fn in_words(message: &str) -> Option<String> {
+    if let Some(rest) = message.strip_prefix("unknown variant ") {
+        let (found, expected) = rest.split_once(", expected ")?;
+        let words = expected.trim_start_matches("one of ").replace(" or ", ", ");
+        return Some(format!("{found} is not one of {words}"));
+    }
     let rest = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))?;
     let (found, expected) = rest.split_once(", expected ")?;
     Some(format!("expected {}, found {}", kind(expected), value(found)))
@@ -56,6 +62,8 @@ mod tests {
             ),
             ("invalid type: sequence, expected a boolean", "expected true or false, found a list"),
             ("invalid type: map, expected a string", "expected a string, found a table"),
+            ("unknown variant `ext5`, expected `ext4` or `xfs`", "`ext5` is not one of `ext4`, `xfs`"),
+            ("unknown variant `d`, expected one of `a`, `b`, `c`", "`d` is not one of `a`, `b`, `c`"),
             ("invalid type: boolean `true`, expected struct X with 2 elements", "expected a table, found true"),
         ] {
             assert_eq!(in_words(message).as_deref(), Some(words), "{message}");

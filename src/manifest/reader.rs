@@ -1,6 +1,7 @@
 //! The reader of step texts. It turns tables with spans into steps and faults.
 
 mod condition;
+mod faults;
 mod fields;
 mod public;
 mod substitution;
@@ -25,11 +26,10 @@ use super::{
     secrets::NamedSecrets,
 };
 use crate::{
-    diagnostic::{Diagnostic, Faults, Place, Spot, Text, did_you_mean, may_hold_secret},
+    diagnostic::{Diagnostic, Faults, Place, Spot, Text, did_you_mean},
     redaction,
     resource::{Finding, KINDS, KindEntry, Resource, deferred::Deferred, unread::Unread},
     system::Phase,
-    value::Span,
     variables::Variables,
 };
 
@@ -53,6 +53,8 @@ pub(super) struct Reader<'a> {
     /// The account that has each numeric id.
     ids: BTreeMap<String, (String, Spot<'a>, Scope)>,
     secrets: NamedSecrets,
+    /// Whether faults leave out the lines of the manifest: those of a resource with `secret = true`.
+    conceals: bool,
     /// What is valid, but probably not meant.
     doubts: Vec<Diagnostic>,
 }
@@ -78,6 +80,7 @@ impl<'a> Reader<'a> {
             declarations: vec![],
             ids: BTreeMap::new(),
             secrets: NamedSecrets::default(),
+            conceals: false,
             doubts: vec![],
         }
     }
@@ -107,35 +110,6 @@ impl<'a> Reader<'a> {
         self.secrets.known.extend(self.variables.stored_secrets().cloned());
         restart_for_given_files(&mut self.steps);
         Ok(Manifest { steps: self.steps, warnings, secrets: self.secrets })
-    }
-
-    fn report(&mut self, text: &Text, span: &Range<usize>, message: impl Into<String>, hint: Option<String>) {
-        self.fault(text, span, || (message.into(), hint));
-    }
-
-    /// Reports a fault whose text is made only if it is shown.
-    fn fault(&mut self, text: &Text, span: &Range<usize>, words: impl FnOnce() -> (String, Option<String>)) {
-        self.faults.add(|| {
-            let (message, hint) = words();
-            Diagnostic { message, place: Some(Place::new(text, span)), hint }
-        });
-    }
-
-    /// Reports a fault in the value of a field. That of a secret is not shown.
-    fn fault_of_field(
-        &mut self,
-        text: &Text,
-        span: &Range<usize>,
-        field: &str,
-        mut words: String,
-        hint: Option<String>,
-    ) {
-        let mut place = Place::new(text, span);
-        if may_hold_secret(field) {
-            words.truncate(words.find(", found ").unwrap_or(words.len()));
-            place.conceal();
-        }
-        self.faults.add(|| Diagnostic { message: words, place: Some(place), hint });
     }
 
     /// Reads one file: a step, or `[variables]` and `[[step]]`s.
@@ -175,7 +149,8 @@ impl<'a> Reader<'a> {
         let Some(value) = value else { return vec![] };
         let span = value.span();
         let DeValue::Array(values) = value.into_inner() else {
-            let hint = Some(format!("each {name} begins with [[{name}]], in double brackets"));
+            let one = if name == "step" { "; a file that is one step has [[resource]]" } else { "" };
+            let hint = Some(format!("each {name} begins with [[{name}]], in double brackets{one}"));
             self.report(text, &span, format!("`{name}` is not an array of tables"), hint);
             return vec![];
         };
@@ -208,19 +183,22 @@ impl<'a> Reader<'a> {
         unknown = self.substitute_table(text, &mut table, |field| field != "resource");
         self.secrets_of_step(text, &table, &unknown);
         let description = self.take::<String>(text, &mut table, "description", &unknown);
-        let timeout = self.take::<Span>(text, &mut table, "timeout", &unknown);
+        let timeout = self.timeout(text, &mut table, &unknown);
         let at_boot = self.at_boot(text, &mut table, &unknown);
         let reboot = self.reboot(text, &mut table, &unknown);
         let mut resources = vec![];
         for resource in self.tables(text, table.remove("resource"), "resource") {
+            let secret = resource.get_ref().get("secret").and_then(|secret| secret.get_ref().as_bool());
+            self.conceals = secret == Some(true);
             resources.extend(self.resource(text, resource, at_boot, &scope));
+            self.conceals = false;
         }
         let known = ["name", "description", "timeout", "phase", "reboot", "where", "resource"];
         self.unknown(text, &table, &known, "a step", heading_of_resource);
         self.steps.push(Step {
             name: name.map(Spanned::into_inner).unwrap_or_default(),
             description: description.map(Spanned::into_inner).unwrap_or_default(),
-            timeout: timeout.map(|timeout| timeout.into_inner().0),
+            timeout,
             not_here: scope.not_here,
             reboot,
             resources,
@@ -302,7 +280,7 @@ impl<'a> Reader<'a> {
         let unknown = self.substitute_table(text, &mut table, |_| true);
         let is_kind_unresolved = unknown.has("kind") && self.faults.count() > faults;
         let retries = self.take::<u32>(text, &mut table, "retries", &unknown);
-        let timeout = self.take::<Span>(text, &mut table, "timeout", &unknown);
+        let timeout = self.timeout(text, &mut table, &unknown);
         let at_boot = self.at_boot(text, &mut table, &unknown) || step_at_boot;
         let names = || KINDS.iter().map(|kind| kind.name);
         let Some(kind) = table.remove("kind") else {
@@ -344,7 +322,7 @@ impl<'a> Reader<'a> {
             kind: entry.name,
             place: [&text.name, ":", &text.line_of(span.start).to_string()].concat(),
             retries: retries.map_or(0, Spanned::into_inner),
-            timeout: timeout.map(|timeout| timeout.into_inner().0),
+            timeout,
             not_here: scope.not_here.or_else(|| only_in_images.map(Into::into)),
             resource,
         })
@@ -366,7 +344,7 @@ impl<'a> Reader<'a> {
         let written = || title_as_written(&table);
         for Finding { field, message, hint } in resource.doubts().into_iter().filter(|doubt| !unknown.has(doubt.field))
         {
-            let place = Some(Place::new(text, &span_of(&[field])));
+            let place = Some(faults::place(text, &span_of(&[field]), self.conceals));
             self.doubts.push(Diagnostic { message, place, hint });
         }
         let is_unnamed = unknown.has("path") || unknown.has("name");

@@ -354,6 +354,9 @@ impl File {
         if system.mode() == crate::system::Mode::Plan {
             self.foresee(system)?;
         }
+        if now.is_some_and(|now| now.file_type == FileType::Regular) {
+            system.host.check_not_mounted(&self.path)?;
+        }
         let diff = if self.is_secret() { None } else { self.diff(system, now)? };
         let summary = match &self.source {
             Some(FileSource::Bytes(source)) => format!("{summary} from {source}"),
@@ -366,7 +369,9 @@ impl File {
             file.put(system, Ownership { uid, gid, mode })
         };
         let bytes = self.digest_to_come().map(|digest| Fact::Bytes(self.path.clone(), digest));
-        Ok(Change::new(summary, action).diff(diff).brings([Fact::Path(self.path.clone())]).brings(bytes))
+        let no_program = (mode & 0o111 == 0).then(|| Fact::NotExecutable(self.path.clone(), mode));
+        let change = Change::new(summary, action).diff(diff).brings([Fact::Path(self.path.clone())]);
+        Ok(change.brings(bytes).brings(no_program))
     }
 
     /// Fails if this machine already shows that a run could not write the file.

@@ -107,5 +107,6 @@ fn write_text(system: &System, path: &AbsPath, summary: String, text: impl Into<
 /// Fails if a run could not write to a path.
 fn check(system: &System, path: &AbsPath) -> Result<()> {
     _ = system.check_place(Claim { path, owner: None, gid: None, makes_parents: false })?;
+    system.host.check_not_mounted(path)?;
     system.root().check_writable(path)
 }

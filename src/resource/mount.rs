@@ -359,6 +359,7 @@ impl MountPoint {
         if system.host.is_enabled_offline(&name)? {
             return Ok(None);
         }
+        system.check_program_exists("systemctl")?;
         Ok(Some(Change::new("mount at boot", move |system| system.host.set_enabled(&name, true))))
     }
 

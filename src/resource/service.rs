@@ -248,6 +248,9 @@ impl Service {
             return if self.is_off(is_enabled) { Ok(vec![]) } else { Err(self.not_loaded(&Unit::default())) };
         }
         let mut changes: Vec<Change> = self.enablement(is_enabled).into_iter().collect();
+        if !changes.is_empty() {
+            system.check_program_exists("systemctl")?;
+        }
         if self.running == Some(true) {
             changes.push(Change::deferred(format!("start (deferred: {})", system.why_not_live())));
         }

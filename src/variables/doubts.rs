@@ -28,6 +28,16 @@ impl Variables {
             if self.leads_to(name).is_some() {
                 return None;
             }
+            if let Some(unknown) = self.leads_nowhere(name) {
+                return Some(Diagnostic {
+                    message: format!("the default of `{name}` is no variable's value: `{unknown}` is not set"),
+                    place: self.place(name).cloned(),
+                    hint: Some(
+                        did_you_mean(unknown, self.names())
+                            .unwrap_or_else(|| format!("for the text itself, write \"{{{{{{{{ {unknown} }}}}\"")),
+                    ),
+                });
+            }
             let inner = value.texts().flat_map(|text| pieces(text)).find_map(|piece| match piece {
                 Piece::Placeholder(inner, _) if is_fact(inner) || self.names().any(|known| known == inner) => {
                     Some(inner)

@@ -1,7 +1,7 @@
 //! Defaults with a meaning of their own: the value of another variable, and a switch.
 
 use super::{
-    Variables, is_fact,
+    Variables, is_fact, is_name,
     placeholder::{Why, only_placeholder},
     setting::Setting,
     value::Value,
@@ -32,6 +32,12 @@ impl Variables {
     pub(super) fn leads_to(&self, name: &str) -> Option<&str> {
         let other = only_placeholder(self.default_of(name)?)?;
         (is_fact(other) || self.declared.contains_key(other) || self.given.contains_key(other)).then_some(other)
+    }
+
+    /// Returns the name that a variable's default has alone in braces, and that no variable has.
+    pub(super) fn leads_nowhere(&self, name: &str) -> Option<&str> {
+        let other = only_placeholder(self.default_of(name)?)?;
+        (is_name(other) && self.leads_to(name).is_none()).then_some(other)
     }
 
     /// Returns why a value cannot be that of a variable whose default is `on` or `off`.

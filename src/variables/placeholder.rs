@@ -67,10 +67,11 @@ impl Unresolved {
         match &self.why {
             Why::Open => Some(literal()),
             Why::NoName => Some(near().unwrap_or_else(literal)),
-            Why::NotSet => {
-                Some(near().unwrap_or_else(|| format!("pass --set {}=VALUE, or set it in variables.toml", self.name)))
-            }
-            Why::Circle => Some(format!("pass --set {}=VALUE, or write a value in variables.toml", self.name)),
+            Why::NotSet => Some(near().unwrap_or_else(|| {
+                let places = "in [variables] of a single file, in variables.toml of a directory";
+                format!("pass --set {}=VALUE, or set it {places}", self.name)
+            })),
+            Why::Circle => Some(format!("pass --set {}=VALUE, or write a value as its default", self.name)),
             Why::List => Some(format!("write \"{{{{ {} }}}}\" alone: as a list, or as an element of one", self.name)),
             Why::Unknown => Some("leave the resource to the boot: phase = \"boot\"".into()),
             Why::NoneHere(names) => {

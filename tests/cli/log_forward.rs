@@ -167,7 +167,7 @@ fn what_the_manifest_shows_is_refused_by_validate() {
         ("logs.example.com:20514", "logs.example.com:0", "the target is not HOST:PORT"),
         ("logs.example.com:20514", "a\\\" x:1", "the target is not HOST:PORT"),
         ("protocol = \"relp\"", elasticsearch, "the target is not a URL without a path"),
-        ("protocol = \"relp\"", "protocol = \"udp\"", "unknown variant"),
+        ("protocol = \"relp\"", "protocol = \"udp\"", "`udp` is not one of `"),
         ("build = \"42\"", "message = \"42\"", "`message` cannot be the name of a field"),
         ("build = \"42\"", "\"Build\" = \"42\"", "is not the name of a field"),
         ("build = \"42\"", "build = \"a\\nb\"", "a value has a control character"),

@@ -1,17 +1,18 @@
 //! The fields of a step or a resource: their types, and the faults of all of them.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range, time::Duration};
 
 use toml::{
     Spanned,
     de::{DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{Reader, substitution::Unknown};
+use super::{Reader, faults::place, substitution::Unknown};
 use crate::{
-    diagnostic::{Diagnostic, Place, Text, did_you_mean, may_hold_secret},
+    diagnostic::{Diagnostic, Text, did_you_mean, may_hold_secret},
     manifest::{COMMON_FIELDS, expected, schema},
     resource::{KINDS, KindEntry, Resource},
+    value::Span,
     variables::value::converted,
 };
 
@@ -68,7 +69,7 @@ impl Reader<'_> {
                 let (words, hint) = self.with_origin(words, variable.as_deref());
                 let hint = hint.or_else(|| unquoted(&table, bad.as_ref()?.get_ref(), &words));
                 let hint = hint.or_else(|| listed(text.text.get(place.clone())?, bad.as_ref()?.get_ref(), &words));
-                let hint = hint.or_else(|| is_for_quotes(&words).then(|| "write the value in quotes".to_owned()));
+                let hint = hint.or_else(|| is_for_quotes(&words).then(|| in_quotes(entry.example, bad.as_ref())));
                 let field = bad.as_ref().map_or("", |name| name.get_ref());
                 self.fault_of_field(text, &place, field, words, hint);
             }
@@ -95,6 +96,16 @@ impl Reader<'_> {
             words.truncate(words.find(", found ").unwrap_or(words.len()));
         }
         (words, Some(self.variables.origin(name)))
+    }
+
+    /// Takes the deadline of a step or a resource out of its table.
+    pub(super) fn timeout(&mut self, text: &Text, table: &mut DeTable<'_>, unknown: &Unknown) -> Option<Duration> {
+        let timeout = self.take::<Span>(text, table, "timeout", unknown)?;
+        if timeout.get_ref().0.is_zero() {
+            let hint = Some("leave it out: a step has one hour".into());
+            self.report(text, &timeout.span(), "`timeout` is 0, in which nothing can be done", hint);
+        }
+        Some(timeout.into_inner().0)
     }
 
     /// Takes a field out of a table. Reports a wrong type.
@@ -142,6 +153,7 @@ impl Reader<'_> {
         for name in unknown {
             let span = name.span();
             let name = name.get_ref();
+            let conceals = self.conceals || may_hold_secret(name);
             self.faults.add(|| {
                 let is_kind = !heading_of_resource.is_empty() && KINDS.iter().any(|kind| kind.name == name);
                 let is_resource = name == "resource" && heading_of_resource == "step.resource";
@@ -153,13 +165,9 @@ impl Reader<'_> {
                     let list = || format!("its fields are: {}", known.join(", "));
                     did_you_mean(name, known.iter().copied()).unwrap_or_else(list)
                 };
-                let mut place = Place::new(text, &span);
-                if may_hold_secret(name) {
-                    place.conceal();
-                }
                 Diagnostic {
                     message: format!("unknown field `{name}` in {what}"),
-                    place: Some(place),
+                    place: Some(place(text, &span, conceals)),
                     hint: Some(hint),
                 }
             });
@@ -199,6 +207,15 @@ fn convert(value: &mut Spanned<DeValue<'_>>, place: &Range<usize>, message: &str
 fn is_for_quotes(words: &str) -> bool {
     let found = words.rsplit_once("expected a string, found ").map_or("", |(_, found)| found);
     found.starts_with(|c: char| c.is_ascii_digit() || c == '-') || ["true", "false"].contains(&found)
+}
+
+/// Returns the hint for a number or a boolean that should be a text. That of a time also needs a unit.
+fn in_quotes(example: &str, field: Option<&Spanned<Cow<'_, str>>>) -> String {
+    let example = DeTable::parse(example).ok();
+    let value = field.and_then(|field| example.as_ref()?.get_ref().get(&**field.get_ref())?.get_ref().as_str());
+    let unit =
+        if value.is_some_and(|value| value.parse::<Span>().is_ok()) { ", with a unit: ms, s, m, h or d" } else { "" };
+    format!("write the value in quotes{unit}")
 }
 
 /// Returns the hint for words that should be a list.

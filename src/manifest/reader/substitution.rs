@@ -10,9 +10,9 @@ use toml::{
     de::{DeArray, DeTable, DeValue},
 };
 
-use super::Reader;
+use super::{Reader, faults::place};
 use crate::{
-    diagnostic::{Diagnostic, Place, Text},
+    diagnostic::{Diagnostic, Text},
     variables::{Unresolved, only_placeholder},
 };
 
@@ -131,11 +131,12 @@ impl Reader<'_> {
 
     /// Reports a placeholder without a value, at its place in the string.
     fn report_unresolved(&mut self, text: &Text, string: &Range<usize>, unresolved: &Unresolved) {
+        let conceals = self.conceals;
         self.faults.add(|| {
             let written = text.text.get(string.clone()).unwrap_or_default();
             let within = unresolved.range(written).map(|at| string.start + at.start..string.start + at.end);
-            let place = Some(Place::new(text, &within.unwrap_or_else(|| string.clone())));
-            Diagnostic { message: unresolved.message(), place, hint: unresolved.hint(self.variables) }
+            let place = place(text, &within.unwrap_or_else(|| string.clone()), conceals);
+            Diagnostic { message: unresolved.message(), place: Some(place), hint: unresolved.hint(self.variables) }
         });
     }
 }

@@ -135,8 +135,19 @@ impl Origin<'_> {
     pub fn foresee(&self, system: &System) -> Result<()> {
         let Some(path) = self.sources.local() else { return Ok(()) };
         foresee(system, path, self.file.sha256)?;
-        self.file.foresee_template(system, path)?;
-        if is_expected(system, path) { Ok(()) } else { self.file.foresee_member(system, path) }
+        if is_expected(system, path) {
+            return Ok(());
+        }
+        if self.file.template
+            && let Some((mut file, _)) = system.root().open_file(path)?
+        {
+            match self.file.render(system, &text(&mut file, self.sources)?) {
+                // A store of secrets does not answer.
+                Err(error) if error::class(&error) == Class::Transient => {}
+                rendered => drop(rendered?),
+            }
+        }
+        self.file.foresee_member(system, path)
     }
 
     /// Returns the content that a run would write, if it is short.
@@ -176,7 +187,12 @@ pub fn foresee(system: &System, path: &AbsPath, sha256: Option<Sha256>) -> Resul
     if known.is_none() && is_expected(system, path) {
         return Ok(());
     }
-    let Some(actual) = known.map_or_else(|| system.digest(path), |known| Ok(Some(known)))? else {
+    let actual = match known {
+        // The copy follows no link at the path itself, as the digest does.
+        None => system.root().open_file(path)?.map(|_| system.digest(path)).transpose()?.flatten(),
+        known => known,
+    };
+    let Some(actual) = actual else {
         bail!("{path} does not exist");
     };
     if let Some(wanted) = sha256.filter(|wanted| *wanted != actual) {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::{Encoding, File, MAX_TEXT_BYTES, note, origin::is_expected};
+use super::{Encoding, File, note};
 use crate::{
     error::{self, Class, Fault},
     fetch::source::Sources,
@@ -143,16 +143,6 @@ impl File {
                 Err(Fault::new(message).hint("let only its owner read the file: secret = true").into())
             }
             _ => system.render(template),
-        }
-    }
-
-    /// Fails if a run could not fill in a template, which is a file of this machine.
-    pub(super) fn foresee_template(&self, system: &System, path: &AbsPath) -> Result<()> {
-        let is_known = self.template && !self.is_secret() && !is_expected(system, path);
-        let read = if is_known { system.root().read(path, MAX_TEXT_BYTES).ok().flatten() } else { None };
-        match read.map(String::from_utf8) {
-            Some(Ok(template)) if system.stored_in(&template).is_some() => self.render(system, &template).map(drop),
-            _ => Ok(()),
         }
     }
 
