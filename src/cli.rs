@@ -27,7 +27,8 @@ use crate::{
 #[command(name = "glovo-bootstrap", version, max_term_width = 100, infer_subcommands = false)]
 #[command(
     after_help = "Exit codes: 0 converged, 1 a step failed, 2 usage or invalid manifest, 3 plan --detailed-exitcode: changes \
-pending, 4 another run holds the machine, 75 a temporary failure outlasted the retries, 128+n ended by signal n.\n\n\
+pending, 4 another run holds the machine, 75 a temporary failure outlasted the retries, 77 deploy: no AWS credentials, 128+n \
+ended by signal n.\n\n\
 GLOVO_BOOTSTRAP_TRUST_METADATA=1 in the environment: use the instance metadata service even if the machine's firmware \
 does not say that it is an EC2 instance."
 )]
@@ -171,10 +172,8 @@ pub enum Command {
 
 /// The arguments of `fetch`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Exit codes: 0 all files complete, 1 a download failed (or a URL or argument was invalid, and nothing was \
-downloaded), 128+n ended by signal n."
-)]
+#[command(after_help = "Exit codes: 0 all files complete, 1 a download failed (or a URL was invalid, and nothing was \
+downloaded), 2 usage, 128+n ended by signal n.")]
 pub struct Fetch {
     /// Source: `https://…`, `http://…`, `s3://bucket/key` (optionally `?versionId=…`), `file:///absolute/path`.
     ///

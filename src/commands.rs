@@ -39,15 +39,17 @@ use crate::{
     net::settings::NetworkSettings,
     redaction,
     run::{
-        engine::{self, Selection},
+        engine,
         lock::MachineLock,
         reboot::RebootNote,
-        report::{Report, last_run::LastRun, replaced},
+        report::{Report, last_run::LastRun, replaced, unbegun::UnbegunRun},
+        selection::Selection,
         supervisor::{self, RunMessage, is_supervised},
         warm_pool::WarmPoolNote,
     },
     stop::Interrupt,
     system::{Mode, Phase, System},
+    value::quoted,
     view::{self, complain, count, say, say_document, say_json},
     visible::Shown,
 };
@@ -126,7 +128,12 @@ fn run_steps(arguments: cli::RunArguments) -> Result<u8> {
     let teller = Teller::of(&system, &selection, &manifest, failures);
     let (_lock, ran) = match run(&system, &manifest, &selection, lock) {
         Ok((lock, _, report)) => (Some(lock), Ok(report)),
-        Err(error) => (None, Err(error)),
+        Err(error) => {
+            if !selection.is_partial() {
+                UnbegunRun::keep(&system, &error);
+            }
+            (None, Err(error))
+        }
     };
     if let Some(teller) = teller {
         teller.tell(&system, &ran);
@@ -188,7 +195,10 @@ fn person(interrupt: Interrupt) -> CallerKind {
 fn open(root: &Path, mode: Mode, phase: Option<Phase>) -> Result<Rc<System>> {
     process::use_usual_umask();
     let system = System::open(root, mode, Interrupt::install()?);
-    let mut system = system.map_err(|error| Fault::new("cannot open --root").invalid().caused_by(error))?;
+    let mut system = system.map_err(|error| {
+        let fault = Fault::new(format!("cannot open --root {}", quoted(&root.to_string_lossy())));
+        fault.hint("name the directory where the image is mounted").invalid().caused_by(error)
+    })?;
     let phase = match (phase, system.root().is_host()) {
         (Some(Phase::Boot), false) => {
             let fault = Fault::new("an image's tree does not boot: --phase boot is for the machine that runs");
@@ -240,11 +250,22 @@ impl From<&cli::SelectionArgs> for Selection {
     }
 }
 
+/// Fails if the tree is that of no system: an image that is not mounted would be made with success.
+fn refuse_empty_tree(system: &System) -> Result<()> {
+    let root = system.root();
+    if root.is_host() || root.status(&"/etc".into())?.is_some() {
+        return Ok(());
+    }
+    let fault = Fault::new("the tree of --root holds no system: it has no /etc");
+    Err(fault.hint("mount the image there first").invalid().into())
+}
+
 fn prepare(
     system: &Rc<System>,
     manifest: &cli::ManifestArgs,
     selection: &cli::SelectionArgs,
 ) -> Result<(Manifest, Selection)> {
+    refuse_empty_tree(system)?;
     let selection = Selection::from(selection);
     let (manifest, _) = load(system, manifest, &Reading::Use(&selection))?;
     selection.check(&manifest)?;
@@ -271,6 +292,7 @@ enum Reading<'a> {
 /// Reads a manifest with its variables, or prints all of its faults.
 fn load(system: &Rc<System>, given: &cli::ManifestArgs, reading: &Reading<'_>) -> Result<(Manifest, Location)> {
     let arguments = &record::complete(system, given.clone(), record::Told::InALine)?;
+    again::keep_places(arguments, system.root().path());
     let (texts, location) = find(system, arguments.steps.as_deref())?;
     if matches!(reading, Reading::Use(_)) && !again::names_steps() {
         match (&given.steps, &arguments.steps, &location) {

@@ -16,8 +16,10 @@ use base64::{
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE},
 };
 
+pub use self::console::line;
 use self::{places::HiddenPlace, private::PrivateTexts};
 
+mod console;
 pub mod forms;
 mod named;
 mod places;
@@ -46,6 +48,9 @@ const ENDINGS: [&str; 4] = ["_pwd", "_pass", "private_key", "secret_key"];
 pub const MAX_FILE_BYTES: usize = 32 << 10;
 /// A shorter value is an ordinary word. In a message it is a secret only if its name says so.
 const MIN_VALUE_BYTES: usize = 6;
+/// A variable of a file whose value is a word of small letters is a setting, such as `staging`, and no secret. A longer one
+/// may be a password that a program has made.
+const MAX_WORD_BYTES: usize = 12;
 
 /// The redaction of this process's output.
 static CURRENT: RwLock<Redaction> = RwLock::new(Redaction::new());
@@ -54,7 +59,17 @@ static PRIVATE: Mutex<PrivateTexts> = Mutex::new(PrivateTexts::new());
 
 /// Applies a redaction to all later output of this process, besides what is known so far.
 pub fn install(redaction: Redaction) {
-    CURRENT.write().unwrap_or_else(PoisonError::into_inner).add(redaction.values);
+    let mut current = CURRENT.write().unwrap_or_else(PoisonError::into_inner);
+    current.settings.extend(redaction.settings);
+    current.settings.sort();
+    current.settings.dedup();
+    current.add(redaction.values);
+}
+
+/// Keeps a text in all later output of this process: its caller has typed it, so that other users could read it, too. A value
+/// inside of it stays.
+pub fn keep(typed: String) {
+    CURRENT.write().unwrap_or_else(PoisonError::into_inner).typed.push(typed);
 }
 
 /// Removes one more value from all later output of this process. `name` replaces it.
@@ -130,6 +145,10 @@ pub struct Redaction {
     forms: Vec<(String, String)>,
     /// The texts that are searched for in encoded text, in the order of their bytes.
     values: Vec<(String, String)>,
+    /// The forms of values that are no secrets. They are removed from the content of files.
+    settings: Vec<(String, String)>,
+    /// The texts that stay.
+    typed: Vec<String>,
     /// Whether a value is shorter than the other forms.
     has_short: bool,
     /// The length of the longest text that is removed.
@@ -144,13 +163,19 @@ impl std::fmt::Debug for Redaction {
 
 impl Redaction {
     const fn new() -> Self {
-        Self { forms: vec![], values: vec![], has_short: false, longest_bytes: 0 }
+        Self { forms: vec![], values: vec![], settings: vec![], typed: vec![], has_short: false, longest_bytes: 0 }
     }
 
     /// Makes a redaction of the values of these variables, given by name and value.
     pub fn of_variables<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut redaction = Self::default();
-        redaction.add(variables.into_iter().flat_map(|(name, value)| parts(name, value)).collect());
+        let (settings, secrets): (Vec<_>, Vec<_>) =
+            variables.into_iter().partition(|(name, value)| is_setting(value) && !is_sensitive(name));
+        redaction.add(secrets.into_iter().flat_map(|(name, value)| parts(name, value)).collect());
+        let settings = settings.into_iter().flat_map(|(name, value)| parts(name, value));
+        let forms = settings.flat_map(|(value, name)| forms(&value).into_iter().map(move |form| (form, name.clone())));
+        redaction.settings = forms.collect();
+        redaction.settings.sort();
         redaction
     }
 
@@ -226,12 +251,20 @@ impl Redaction {
     ///
     /// A short value is removed only as a whole word, and only if its variable's name says that it is a secret.
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        places::without(text, self.found(text, says_secret))
+        let mut found = self.found(text, says_secret);
+        if !found.is_empty() {
+            let typed = self.typed.iter().flat_map(|typed| text.match_indices(typed));
+            let typed: Vec<_> = typed.map(|(start, typed)| start..start + typed.len()).collect();
+            found.retain(|place| !typed.iter().any(|typed| typed.start <= place.start && place.end <= typed.end));
+        }
+        places::without(text, found)
     }
 
     /// Returns a file's content without the values. Here every short value is a secret: `pin=7461`.
     pub fn content<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        places::without(text, self.found(text, |_| true))
+        let mut found = self.found(text, |_| true);
+        found.extend(places::literal(text.as_bytes(), &self.settings));
+        places::without(text, found)
     }
 
     /// Returns the places of the values in a text; those of short values only if their names say so.
@@ -353,39 +386,9 @@ fn hex(digits: &[u8]) -> Option<u32> {
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// Returns a line without credentials, in printable ASCII.
-///
-/// It removes queries and passwords of URLs, values of sensitive names, and everything that looks like a key. Consoles
-/// show only ASCII reliably.
-pub fn line(text: &str) -> String {
-    if forms::is_in(text) {
-        return LEFT_OUT.into();
-    }
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let mut words: Vec<String> = vec![];
-    // The value may be the word after the name, as in `password = x`. After a colon it may be the rest of the line.
-    let mut next_is_value = false;
-    for word in text.split(' ') {
-        if std::mem::take(&mut next_is_value) {
-            next_is_value = matches!(word, "" | "=");
-            words.push(if next_is_value { word.into() } else { LEFT_OUT.into() });
-            continue;
-        }
-        let word = without_runs(&url(word));
-        let Some((name, value)) = word.split_once(['=', ':']).filter(|(name, _)| is_sensitive(name)) else {
-            next_is_value = is_sensitive(&word) && text.contains(&format!("{word} = "));
-            words.push(word);
-            continue;
-        };
-        let separator = &word[name.len()..=name.len()];
-        words.push(format!("{name}{separator}{}", if value.is_empty() { "" } else { LEFT_OUT }));
-        if separator == ":" {
-            words.push(LEFT_OUT.into());
-            break;
-        }
-        next_is_value = value.is_empty();
-    }
-    words.join(" ").chars().map(|c| if c.is_ascii() { c } else { '?' }).collect()
+/// Returns whether a value is a word of small letters.
+fn is_setting(value: &str) -> bool {
+    (MIN_VALUE_BYTES..=MAX_WORD_BYTES).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_lowercase())
 }
 
 /// Returns whether a value that is an ordinary word is a secret all the same: its name says so, or says too much.
@@ -411,29 +414,6 @@ pub fn names_secret(name: &str) -> bool {
     NAMES.iter().chain(&ENDINGS).any(|sensitive| name.ends_with(sensitive))
 }
 
-/// Returns a URL without its query, its fragment, its user and its password.
-fn url(word: &str) -> String {
-    let Some((scheme, rest)) = word.split_once("://") else { return word.into() };
-    let (rest, query) = rest.split_at(rest.find(['?', '#']).unwrap_or(rest.len()));
-    // The punctuation of the sentence is not a part of the URL.
-    let end = query.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "?#&=%+-._~/;@!$*".contains(c));
-    let authority = rest.find('/').unwrap_or(rest.len());
-    let host = rest[..authority].rfind('@').map_or(0, |at| at + 1);
-    format!("{scheme}://{}{end}", &rest[host..])
-}
-
-/// Returns a word without runs of characters that may be a key or a token.
-fn without_runs(word: &str) -> String {
-    let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
-    let mut result = String::new();
-    for piece in word.split_inclusive(|c: char| !is_base64(c)) {
-        let run = piece.trim_end_matches(|c: char| !is_base64(c));
-        result.push_str(if forms::is_secret(run, 40) { LEFT_OUT } else { run });
-        result.push_str(&piece[run.len()..]);
-    }
-    result
-}
-
 /// Checks that no form of a value remains in a text.
 ///
 /// The first line of the input is the value. The rest is the text around it; the value is inserted at a `|`.
@@ -451,7 +431,7 @@ pub fn fuzz(input: &[u8]) {
     let percent: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
     let numbers: String = value.chars().map(|c| format!("&#{};", u32::from(c))).collect();
     let base64 = [BASE64_STANDARD, BASE64_URL_SAFE].map(|engine| engine.encode(value));
-    let redaction = Redaction::of_variables([("v", value)]);
+    let redaction = Redaction::of_variables([("password", value)]);
     for form in [value, &percent, &numbers, &base64[0], &base64[1]] {
         let told = format!("{before}{form}{after}");
         for shown in [redaction.text(&told), redaction.content(&told)] {

@@ -4,5 +4,6 @@ pub mod engine;
 pub mod lock;
 pub mod reboot;
 pub mod report;
+pub mod selection;
 pub mod supervisor;
 pub mod warm_pool;

@@ -1,6 +1,8 @@
 //! The whole command of a hint: the run's own command line, without secrets.
 
-use crate::{cli, host::run_command::RunCommand, value::quoted};
+use std::path::Path;
+
+use crate::{cli, host::run_command::RunCommand, redaction, value::quoted};
 
 /// Options that do not belong to the run itself, and whether a value follows.
 const OTHER_OPTIONS: [(&str, bool); 9] = [
@@ -35,6 +37,19 @@ const SEAL_OPTIONS: [(&str, bool); 6] = [
 /// `--set` without it, so a pasted command writes no wrong value.
 pub fn command(manifest: &cli::ManifestArgs, is_recorded: bool) -> RunCommand {
     of(std::env::args().skip(1), manifest, is_recorded)
+}
+
+/// Keeps the places of the manifest, of its variables and of the image in all output. A part of them may be the value of a
+/// variable, but they are what the user has typed, and a command without them could not be pasted.
+pub fn keep_places(given: &cli::ManifestArgs, root: &Path) {
+    let files = given.set_secret_file.iter().filter_map(|given| given.split_once('=').map(|(_, file)| file));
+    for place in given.steps.iter().chain(&given.variables).map(String::as_str).chain(files) {
+        redaction::keep(place.to_owned());
+        if !place.contains("://") {
+            redaction::keep(absolute(place));
+        }
+    }
+    redaction::keep(root.display().to_string());
 }
 
 /// Returns whether the arguments of this process name the manifest.

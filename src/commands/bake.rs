@@ -27,7 +27,6 @@ pub(super) fn execute(
     selection: &cli::SelectionArgs,
     arguments: &Seal,
 ) -> Result<u8> {
-    refuse_empty_tree(system)?;
     if arguments.seal {
         first_boot::image::refuse_other_way(&system.host, arguments.first_boot)?;
     }
@@ -53,16 +52,6 @@ pub(super) fn execute(
     }
     say(Shown::lines(&left_to_the_boot(&report)));
     Ok(0)
-}
-
-/// Fails if the tree is that of no system: an image that is not mounted would be sealed with success.
-fn refuse_empty_tree(system: &System) -> Result<()> {
-    let root = system.root();
-    if root.is_host() || root.status(&"/etc".into())?.is_some() {
-        return Ok(());
-    }
-    let fault = Fault::new("the tree of --root holds no system: it has no /etc");
-    Err(fault.hint("mount the image there first").invalid().into())
 }
 
 /// Returns what this bake has put into the image, and an instance keeps. A resource that is left to the boot does not count,

@@ -16,9 +16,9 @@ use crate::{
     host::command::Program,
     manifest::Manifest,
     run::{
-        engine::Selection,
         reboot::{PendingRun, PendingSignal, RebootNote},
         report::Report,
+        selection::Selection,
         supervisor::{self, RunMessage, is_supervised},
         warm_pool::WarmPoolNote,
     },

@@ -17,7 +17,9 @@ use crate::{
     manifest::location::Location,
     run::{
         lock::MachineLock,
-        report::{DownloadReport, Outcome, RebootReport, Report, ResourceReport, StepReport, history},
+        report::{
+            DownloadReport, Outcome, RebootReport, Report, ResourceReport, StepReport, history, unbegun::UnbegunRun,
+        },
     },
     stop::signal_of,
     system::{Mode, System},
@@ -52,17 +54,18 @@ pub(super) fn execute(arguments: &Status) -> Result<u8> {
         }
     };
     let Some(mut report) = Report::read(&system)? else {
-        return Err(Fault::new("no run has left a report on this machine").hint(first_run(&system, arguments)).into());
+        return Err(Fault::new("no run has left a report on this machine").hint(first_run(&system)).into());
     };
     if !report.is_of(&system) {
         let whose =
             report.machine.as_deref().filter(|id| id.starts_with("i-")).unwrap_or("which this disk was copied from");
         let message =
             format!("the last report is of another machine, {whose}; no run has left a report on this machine");
-        return Err(Fault::new(message).hint(first_run(&system, arguments)).into());
+        return Err(Fault::new(message).hint(first_run(&system)).into());
     }
     let pid = holder.as_deref().and_then(|holder| holder.split(' ').next()?.parse().ok());
     report.waiting = pid.and_then(|pid| wait::of(system.root(), pid));
+    report.notes.extend(UnbegunRun::note(&system, &report));
     finish(&system, &report, holder.as_deref(), arguments.json, draw.as_ref())
 }
 
@@ -100,7 +103,8 @@ fn earlier(system: &System, id: &str) -> Result<Report> {
         other => {
             let how_many = if other.is_some() { "several runs whose ids begin" } else { "no run whose id begins" };
             let fault = Fault::new(format!("there is {how_many} with {}", quoted(id))).invalid();
-            Err(fault.hint("to see the ids: glovo-bootstrap status --list").into())
+            let root = if system.root().is_host() { String::new() } else { format!(" --root {}", quoted_root(system)) };
+            Err(fault.hint(format!("to see the ids: glovo-bootstrap status --list{root}")).into())
         }
     }
 }
@@ -152,7 +156,7 @@ impl Picture {
             Some("svg") => svg,
             Some("html") => html,
             _ => {
-                let fault = Fault::new(format!("a picture is no {}", quoted(file))).invalid();
+                let fault = Fault::new(format!("{} is not the name of a picture", quoted(file))).invalid();
                 return Err(fault.hint("end its name in .svg or .html; - prints the SVG").into());
             }
         };
@@ -188,11 +192,15 @@ fn is_rebooting(system: &System) -> bool {
     report.is_some_and(|report| report.outcome == Outcome::Rebooting && report.is_of(system))
 }
 
+/// Returns the image's tree as a shell reads it.
+fn quoted_root(system: &System) -> String {
+    quoted(&again::absolute(&system.root().path().to_string_lossy()))
+}
+
 /// Returns the command to type on a machine without a report.
-fn first_run(system: &System, arguments: &Status) -> String {
+fn first_run(system: &System) -> String {
     if !system.root().is_host() {
-        let root = quoted(&again::absolute(&arguments.target.root.to_string_lossy()));
-        return format!("glovo-bootstrap bake --root {root} --steps DIRECTORY");
+        return format!("glovo-bootstrap bake --root {} --steps DIRECTORY", quoted_root(system));
     }
     match record::complete(system, cli::ManifestArgs::default(), record::Told::Not) {
         Ok(cli::ManifestArgs { steps: None, .. })

@@ -8,7 +8,7 @@ use super::unreadable;
 use crate::{
     cli,
     diagnostic::{Diagnostic, Faults},
-    error::Fault,
+    error::{self, Fault},
     manifest::{
         self, Manifest,
         location::{secret_value, variables_text},
@@ -56,24 +56,21 @@ pub(super) fn variables_of(
         }
     }
     let is_live_run = system.mode() == Mode::Run && system.root().is_host();
+    let usage = "write --set NAME=VALUE (a command that this program shows leaves values out: they may be secrets)";
+    let misused = |message: String| (message, Some(usage.to_owned()));
     for assignment in &arguments.set {
         let set = match assignment.split_once('=') {
             Some((name, value)) if is_fact(name) && !is_live_run => {
                 let suppose = |()| suppose(&mut variables, &arguments.set, name, value);
-                check_fact(name).map(suppose).map_err(|error| format!("{error:#}"))
+                check_fact(name)
+                    .map(suppose)
+                    .map_err(|error| (format!("{error:#}"), error::hint(&error).map(Into::into)))
             }
-            Some((name, value)) => variables.give(name, value),
-            None => Err(format!("`--set {assignment}` has no `=`")),
+            Some((name, value)) => variables.give(name, value).map_err(misused),
+            None => Err(misused(format!("`--set {assignment}` has no `=`"))),
         };
-        if let Err(message) = set {
-            faults.add(|| Diagnostic {
-                message,
-                place: None,
-                hint: Some(
-                    "write --set NAME=VALUE (a command that this program shows leaves values out: they may be secrets)"
-                        .into(),
-                ),
-            });
+        if let Err((message, hint)) = set {
+            faults.add(|| Diagnostic { message, place: None, hint });
         }
     }
     faults.extend(give_secret_files(&mut variables, arguments)?);

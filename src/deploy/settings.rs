@@ -14,6 +14,7 @@ use clap::Args;
 use serde::{Deserialize, Deserializer};
 
 use crate::{
+    diagnostic::did_you_mean,
     environment,
     error::Fault,
     host::root::trusted::Trusted,
@@ -225,6 +226,19 @@ pub(super) fn name_of(pair: &str) -> &str {
     pair.split_once('=').map_or(pair, |(name, _)| name)
 }
 
+/// Returns the hint for what serde says of a settings file: of a key that does not exist, or of a value.
+fn hint_for(message: &str) -> String {
+    let mut names = message.split('`').skip(1).step_by(2);
+    let Some(unknown) = message.starts_with("unknown field").then(|| names.next()).flatten() else {
+        return "a text is in quotes; a number, true and false are not; a list is in brackets".into();
+    };
+    did_you_mean(unknown, names).unwrap_or_else(|| {
+        "write the flags of glovo-bootstrap deploy update-stack --help as keys, with _ for -; --yes, --json, --poll and \
+         --settings-file are no keys"
+            .into()
+    })
+}
+
 impl DeploySettings {
     /// Returns these settings, completed from the settings file, and the file's path. Without a name, deploy.toml of the current
     /// directory is read if it exists.
@@ -242,13 +256,8 @@ impl DeploySettings {
         let path = found.path().clone();
         let text = String::from_utf8(found.read(MAX_SETTINGS_BYTES)?).with_context(|| format!("reading {path}"))?;
         let file = toml::from_str(&text).map_err(|error| {
-            Fault::new(format!("{path} is not valid"))
-                .caused_by(error)
-                .hint(
-                    "write the flags of glovo-bootstrap deploy update-stack --help as keys, with _ for -; --yes, --json, \
-                     --poll and --settings-file are no keys",
-                )
-                .invalid()
+            let hint = hint_for(error.message());
+            Fault::new(format!("{path} is not valid")).caused_by(error).hint(hint).invalid()
         })?;
         Ok((self.without_empty().or(file), Some(path)))
     }
@@ -388,7 +397,14 @@ mod tests {
 
     #[test]
     fn an_unknown_key_and_contradicting_sizes_are_refused() {
-        assert!(toml::from_str::<DeploySettings>("buckets = \"b\"").unwrap_err().to_string().contains("buckets"));
+        for (text, words, hint) in [
+            ("buckets = \"b\"", "unknown field `buckets`", "did you mean `bucket`?"),
+            ("yes = true", "unknown field `yes`", "--yes, --json, --poll and --settings-file are no keys"),
+            ("min_size = \"two\"", "invalid type", "a number, true and false are not"),
+        ] {
+            let error = toml::from_str::<DeploySettings>(text).unwrap_err();
+            assert!(error.message().contains(words) && hint_for(error.message()).contains(hint), "{error}");
+        }
         let sizes = DeploySettings {
             min_size: Some(3),
             desired_capacity: Some(2),

@@ -15,6 +15,11 @@ pub struct RunCommand {
 }
 
 impl RunCommand {
+    /// Returns the command for all steps.
+    pub fn whole(&self) -> String {
+        Self { selection: String::new(), ..self.clone() }.to_string()
+    }
+
     /// Returns the command for a single step.
     pub fn only(&self, step: &str) -> String {
         format!("{} {step}{}", self.verb, self.options)

@@ -43,6 +43,11 @@ pub fn read<T: DeserializeOwned>(root: &Root, name: &str) -> Option<T> {
     })
 }
 
+/// Returns whether the directory exists: some run has begun.
+pub fn exists(root: &Root) -> Result<bool> {
+    Ok(root.status(&DIRECTORY.into())?.is_some())
+}
+
 /// Makes the directory, with mode 0711 also if it exists: users reach the public files, but cannot list the directory.
 pub fn make_directory(root: &Root) -> Result<()> {
     let directory = AbsPath::from(DIRECTORY);

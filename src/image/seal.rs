@@ -54,6 +54,7 @@ const REMOVED: &[(When, &str, &[&str])] = &[
         &["/var/lib/glovo-bootstrap/filesystem-*.json"],
     ),
     (When::Always, "the note on what a killed run waited for", &["/var/lib/glovo-bootstrap/waiting.json"]),
+    (When::Always, "the note on a run that did not begin", &["/var/lib/glovo-bootstrap/unbegun.json"]),
     (When::Always, "a copy of a secret, encrypted with this machine's key", &["/var/lib/glovo-bootstrap/credential-*"]),
     (When::Always, "the note on used secret ids of Vault", &["/var/lib/glovo-bootstrap/vault-unwrapped.json"]),
     (

@@ -13,15 +13,14 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
 
 use self::refused::RefusedVersions;
 use super::{
     report::{ChangeReport, DownloadReport, ErrorReport, Outcome, Report, ResourceReport, StepReport, milliseconds},
+    selection::Selection,
     supervisor::{self, RunMessage},
 };
 use crate::{
-    diagnostic::did_you_mean,
     error::{self, Class, Fault},
     fetch::fetched::Arrival,
     manifest::{Declared, Manifest, Step},
@@ -29,52 +28,12 @@ use crate::{
     redaction,
     resource::{Change, Resource, deferred::Deferred},
     system::{Fact, Mode, System},
-    value::{AbsPath, quoted},
+    value::AbsPath,
     visible,
 };
 
 /// The deadline of a step that declares none, so that no run waits forever.
 const STEP_TIMEOUT: Duration = Duration::from_hours(1);
-
-/// The steps to run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Selection {
-    /// If not empty, only these steps, in declared order.
-    pub only: Vec<String>,
-    /// This step and those after it.
-    pub from: Option<String>,
-    /// All but these steps.
-    pub skip: Vec<String>,
-}
-
-impl Selection {
-    /// Fails if it names a step that does not exist.
-    pub fn check(&self, manifest: &Manifest) -> Result<()> {
-        let names = || manifest.steps.iter().map(|step| step.name.as_str());
-        match self.only.iter().chain(&self.from).chain(&self.skip).find(|name| !names().any(|step| step == *name)) {
-            None => Ok(()),
-            Some(name) => {
-                let hint = match did_you_mean(name, names()) {
-                    Some(hint) => hint,
-                    None if name.ends_with(".toml") => format!("name a manifest by --steps {}", quoted(name)),
-                    None => format!("the steps are: {}", names().collect::<Vec<_>>().join(", ")),
-                };
-                Err(Fault::new(format!("there is no step `{name}`")).invalid().hint(hint).into())
-            }
-        }
-    }
-
-    /// Returns a function that says whether a step is picked. Call it once for each step, in declared order.
-    pub fn picker(&self) -> impl FnMut(&str) -> bool + '_ {
-        let mut begun = self.from.is_none();
-        move |name| {
-            begun |= self.from.as_deref() == Some(name);
-            begun
-                && (self.only.is_empty() || self.only.iter().any(|only| only == name))
-                && !self.skip.iter().any(|skip| skip == name)
-        }
-    }
-}
 
 /// A view of the run: the engine calls it at each event.
 pub trait Observer {
@@ -131,6 +90,9 @@ pub fn run(
     let mut report = Report::begin(system.host.identity(), names);
     report.again = redaction::shown(&system.host.run_command().to_string()).into_owned();
     let refused = RefusedVersions::of_run(system);
+    if system.mode() == Mode::Run && picks.contains(&false) {
+        affected::note_owed(&mut report, &picks, system);
+    }
     let mut run = Run { manifest, system, began, observer, report, recorded: false, refused };
     declare(manifest, system);
     begin_in_background(manifest, &picks, system)?;
@@ -148,6 +110,7 @@ pub fn run(
     system.close_stores();
     run.keep_for_later();
     let mut notes = affected::notes(manifest, &run.report, system);
+    notes.extend(affected::owed(&run.report, system));
     notes.extend(affected::open_warnings(manifest, &run.report, system));
     run.report.notes = notes.iter().map(|note| visible::line(&redaction::shown(note)).into_owned()).collect();
     run.remove_previous_trees(exit_code);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{engine::Selection, report::RebootReport};
+use super::{report::RebootReport, selection::Selection};
 use crate::{
     error::Fault,
     host::{facts::boot_id, state},

@@ -4,6 +4,7 @@ pub mod history;
 pub mod last_run;
 pub mod replaced;
 pub mod summary;
+pub mod unbegun;
 
 use std::{fmt, time::Duration};
 
@@ -128,6 +129,9 @@ pub struct StepReport {
     /// Why it does not apply on this machine.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub not_here: Option<String>,
+    /// Whether it was not selected, although an earlier run failed in it or before it.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub is_owed: bool,
     /// Every resource that has begun.
     pub resources: Vec<ResourceReport>,
 }
@@ -300,6 +304,7 @@ impl Report {
             began: 0,
             milliseconds: 0,
             not_here: None,
+            is_owed: false,
             resources: vec![],
         };
         Self {

@@ -206,6 +206,7 @@ fn an_images_tree_loses_its_own_file() {
     let of_host = sandbox.write("host/default", "");
     let path = of_host.clone();
     let in_tree = sandbox.write(&format!("tree{path}"), "");
+    fs::create_dir(sandbox.at("tree/etc")).unwrap();
     let manifest = sandbox.manifest(&absent(&path));
     let _ = sandbox.run(&["run", "--steps", &manifest, "--root", &sandbox.at("tree")]).expect(0).says("1 change");
     assert!(fs::exists(of_host).unwrap() && !fs::exists(in_tree).unwrap());

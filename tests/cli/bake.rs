@@ -203,9 +203,11 @@ fn a_run_that_failed_is_not_sealed() {
 fn a_tree_without_a_system_is_refused_before_the_first_change() {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.path.join("tree")).unwrap();
-    let refused = bake(&sandbox, FILE, &["--seal"]).expect(2);
-    let _ = refused.says("the tree of --root holds no system: it has no /etc").says("hint: mount the image there");
-    let tree = sandbox.at("tree");
+    let (manifest, tree) = (sandbox.manifest(FILE), sandbox.at("tree"));
+    for verb in [&["bake", "--seal"][..], &["run"], &["plan"], &["plan", "--json"]] {
+        let refused = sandbox.run(&[verb, &["--root", &tree, "--steps", &manifest]].concat()).expect(2);
+        let _ = refused.says("the tree of --root holds no system: it has no /etc").says("hint: mount the image there");
+    }
     let hint = format!("hint: glovo-bootstrap bake --root {tree} --steps DIRECTORY");
     let _ = sandbox.run(&["status", "--root", &tree]).expect(1).says(&hint);
     assert_eq!(fs::read_dir(sandbox.path.join("tree")).unwrap().count(), 0);
@@ -240,8 +242,9 @@ fn a_report_of_another_machine_is_no_report() {
         }
     }
     // A machine that boots the image does not take the image's report as its own.
-    let tree = sandbox.path.join("tree/srv");
-    fs::create_dir_all(&tree).unwrap();
+    for directory in ["etc", "srv"] {
+        fs::create_dir_all(sandbox.path.join("tree").join(directory)).unwrap();
+    }
     let manifest = sandbox.manifest(FILE);
     let _ = sandbox.run(&["run", "--root", &sandbox.at("tree"), "--steps", &manifest]).expect(0);
     let _ = sandbox.run(&["status", "--root", &sandbox.at("tree")]).expect(0).says("converged");
@@ -326,7 +329,8 @@ fn a_swap_file_does_not_go_into_an_image() {
 fn a_repository_with_a_password_waits_for_the_boot() {
     let sandbox = sandbox();
     let _ = sandbox.write("tree/etc/os-release", "ID=amzn\nID_LIKE=fedora\nVERSION_ID=2023\n");
-    let _ = sandbox.write("tree/usr/bin/dnf", "");
+    let dnf = sandbox.write("tree/usr/bin/dnf", "");
+    fs::set_permissions(dnf, fs::Permissions::from_mode(0o755)).unwrap();
     let file = "etc/yum.repos.d/app.repo";
     let repository = |login: &str| {
         format!(

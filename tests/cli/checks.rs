@@ -174,7 +174,7 @@ fn a_check_does_not_take_itself_for_the_server() {
 #[test]
 fn an_image_checks_no_server() {
     let sandbox = Sandbox::new();
-    std::fs::create_dir(sandbox.at("tree")).unwrap();
+    std::fs::create_dir_all(sandbox.at("tree/etc")).unwrap();
     let manifest = sandbox.manifest(&tcp("127.0.0.1:1"));
     let run = sandbox.run(&["run", "--steps", &manifest, "--root", &sandbox.at("tree")]).expect(0);
     let _ = run.says("connect (deferred: ");

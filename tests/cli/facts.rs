@@ -76,7 +76,7 @@ fn a_fact_may_be_supposed_but_not_on_a_machine_that_runs() {
     let with = |arguments: &[&str]| sandbox.run(&[arguments, &["--steps", &manifest], &facts].concat());
     let _ = with(&["validate"]).expect(0);
     let _ = with(&["plan"]).expect(0).says("eu-central-1 web");
-    fs::create_dir(sandbox.at("tree")).unwrap();
+    fs::create_dir_all(sandbox.at("tree/etc")).unwrap();
     let _ = with(&["run", "--root", &sandbox.at("tree")]).expect(0);
     assert_eq!(fs::read_to_string(sandbox.at("tree/x")).unwrap(), "eu-central-1 web");
     for live in [&["run"][..], &["run", "--phase", "bake"], &["bake"], &["run", "--root", "/"]] {

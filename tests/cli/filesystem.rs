@@ -344,7 +344,7 @@ fn a_blank_partition_gets_a_file_system() {
 #[test]
 fn an_image_leaves_the_disk_to_the_boot() {
     let sandbox = Sandbox::new();
-    fs::create_dir_all(sandbox.at("tree")).unwrap();
+    fs::create_dir_all(sandbox.at("tree/etc")).unwrap();
     let manifest = sandbox.manifest(&filesystem("ebs:/dev/sdf", "type = \"ext4\""));
     let _ = sandbox
         .run(&["run", "--steps", &manifest, "--root", &sandbox.at("tree")])

@@ -143,8 +143,9 @@ fn no_path_and_no_link_leads_out_of_the_root() {
 
     // The links of the tree point outside, but all writes stay inside.
     fs::create_dir_all(sandbox.at("outside")).unwrap();
-    fs::create_dir_all(sandbox.at("tree/inner")).unwrap();
-    fs::create_dir_all(sandbox.at("tree/real")).unwrap();
+    for directory in ["tree/etc", "tree/inner", "tree/real"] {
+        fs::create_dir_all(sandbox.at(directory)).unwrap();
+    }
     std::os::unix::fs::symlink(sandbox.at("outside"), sandbox.at("tree/absolute")).unwrap();
     std::os::unix::fs::symlink("../../../outside", sandbox.at("tree/inner/relative")).unwrap();
     std::os::unix::fs::symlink("/real", sandbox.at("tree/good")).unwrap();

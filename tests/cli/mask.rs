@@ -93,6 +93,7 @@ fn an_unmasked_unit_is_started_in_the_same_run() {
 #[test]
 fn the_mask_of_a_package_is_not_removed() {
     let machine = Machine::new();
+    fs::create_dir_all(machine.at("tree/etc")).unwrap();
     fs::create_dir_all(machine.at("tree/usr/lib/systemd/system")).unwrap();
     symlink("/dev/null", machine.at("tree/usr/lib/systemd/system/app.service")).unwrap();
     let manifest = machine.sandbox.manifest(&service("masked = false\nenabled = true"));

@@ -57,11 +57,18 @@ fn a_wildcard_is_only_at_the_end_of_a_version() {
     }
 }
 
+/// Makes an image's tree in which dpkg has no package.
+fn tree_of_dpkg(sandbox: &Sandbox) {
+    for directory in ["etc", "var/lib/dpkg/updates"] {
+        std::fs::create_dir_all(sandbox.path.join("tree").join(directory)).unwrap();
+    }
+    let _ = sandbox.write("tree/var/lib/dpkg/status", "");
+}
+
 #[test]
 fn a_title_names_at_most_four_packages() {
     let sandbox = Sandbox::new();
-    std::fs::create_dir_all(sandbox.at("tree/var/lib/dpkg/updates")).unwrap();
-    let _ = sandbox.write("tree/var/lib/dpkg/status", "");
+    tree_of_dpkg(&sandbox);
     std::fs::create_dir_all(sandbox.at("tree/usr/bin")).unwrap();
     let program = sandbox.write("tree/usr/bin/apt-get", "");
     std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -83,8 +90,7 @@ fn a_name_that_no_family_has_is_refused_by_each_rule() {
 #[test]
 fn a_plan_names_the_missing_package_manager() {
     let sandbox = Sandbox::new();
-    std::fs::create_dir_all(sandbox.at("tree/var/lib/dpkg/updates")).unwrap();
-    let _ = sandbox.write("tree/var/lib/dpkg/status", "");
+    tree_of_dpkg(&sandbox);
     let plan = |name: &str| {
         let manifest = sandbox.manifest(&package(&format!("names = [\"{name}\"]")));
         sandbox.run(&["plan", "--root", &sandbox.at("tree"), "--steps", &manifest]).expect(1)
@@ -96,7 +102,7 @@ fn a_plan_names_the_missing_package_manager() {
 #[test]
 fn a_repository_on_a_machine_without_its_family_is_refused() {
     let sandbox = Sandbox::new();
-    std::fs::create_dir(sandbox.at("tree")).unwrap();
+    std::fs::create_dir_all(sandbox.at("tree/etc")).unwrap();
     let repository = format!(
         "[[resource]]\nkind = \"apt_repository\"\nname = \"example\"\nuris = [\"https://apt.example.com\"]\n\
          suites = [\"stable\"]\ncomponents = [\"main\"]\nkey = \"https://apt.example.com/key\"\nkey_sha256 = \"{}\"\n",
@@ -147,8 +153,7 @@ fn wrong_declarations_of_a_repository_are_refused() {
 #[test]
 fn a_repository_of_another_family_is_refused_at_plan() {
     let sandbox = Sandbox::new();
-    std::fs::create_dir_all(sandbox.at("tree/var/lib/dpkg/updates")).unwrap();
-    let _ = sandbox.write("tree/var/lib/dpkg/status", "");
+    tree_of_dpkg(&sandbox);
     let manifest = sandbox.manifest(&yum_repository(&format!("{URL}\n{PIN}")));
     let plan = sandbox.run(&["plan", "--root", &sandbox.at("tree"), "--steps", &manifest]).expect(1);
     let _ = plan.says("this machine installs packages with apt, but yum_repository is about dnf").says("with `where`");
@@ -166,8 +171,7 @@ fn a_release_is_only_for_the_family_that_has_them() {
         let _ = validate(&upgrade(wrong)).expect(2).says("is not a release, such as 2023.10.20260105");
     }
     let sandbox = Sandbox::new();
-    std::fs::create_dir_all(sandbox.at("tree/var/lib/dpkg/updates")).unwrap();
-    let _ = sandbox.write("tree/var/lib/dpkg/status", "");
+    tree_of_dpkg(&sandbox);
     let manifest = sandbox.manifest(&upgrade("2023.10.20260105"));
     let plan = sandbox.run(&["plan", "--root", &sandbox.at("tree"), "--steps", &manifest]).expect(1);
     let _ = plan.says("this machine installs packages with apt, which has no `release`");

@@ -62,7 +62,7 @@ fn a_run_over_ssh_does_what_user_data_named() {
     let mut from_environment = sandbox.command(&["run"]);
     let finished = Finished::from(from_environment.env("GLOVO_BOOTSTRAP_STEPS", &other).output().unwrap()).expect(0);
     assert_eq!((content(&sandbox), finished.stderr.contains("recorded")), ("nobody ".into(), false));
-    fs::create_dir(sandbox.at("tree")).unwrap();
+    fs::create_dir_all(sandbox.at("tree/etc")).unwrap();
     let _ = sandbox.run(&["run", "--root", &sandbox.at("tree")]).expect(2).says("is not set");
 
     // The next user-data replaces the record.

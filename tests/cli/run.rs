@@ -268,11 +268,38 @@ fn a_failed_step_stops_the_run_and_names_what_was_not_run() {
         report["steps"].as_array().unwrap().iter().map(|step| step["outcome"].as_str().unwrap()).collect();
     assert_eq!(outcomes, ["changed", "failed", "not_run"]);
     assert_eq!(report["steps"][1]["resources"][0]["attempts"], 2);
-    let _ = run(&["c"]).expect(0).says("converged: 1 change");
-    let _ = run(&["--skip", "b"]).expect(0).says("converged: 0 changes");
+    // What is left open is told until it has run.
+    let owed = "an earlier run failed, and these steps have not run since: b; run `glovo-bootstrap run --steps ";
+    let _ = run(&["c"]).expect(0).says("converged: 1 change").says(owed);
+    let _ = run(&["--skip", "b"]).expect(0).says("converged: 0 changes").says(owed);
     let _ = run(&["--from", "c"]).expect(0);
+    let _ = sandbox.run(&["status"]).expect(0).says(owed);
+    let _ = run(&["b"]).expect(1);
+    assert!(!sandbox.run(&["status"]).expect(1).stdout.contains("have not run since"));
     let _ = run(&["d"]).expect(2).says("there is no step `d`");
+    let _ = run(&["--from", "c"]).expect(0);
+    for verb in ["run", "plan"] {
+        let none = sandbox.run(&[verb, "--steps", &manifest, "a", "--from", "c"]).expect(2);
+        let _ = none.says("these arguments select no step").says("the steps are: a, b, c");
+    }
     let _ = sandbox.run(&["status"]).expect(0).says("skipped");
+}
+
+#[test]
+fn the_status_tells_of_a_later_run_that_did_not_begin() {
+    let sandbox = Sandbox::new();
+    let told = "a run did not begin, at 20";
+    let refuse = || sandbox.run_resources("[[resource]]\nkind = \"file\"\npath = \"x\"\n").expect(2);
+    // A machine without an earlier run stays as it is.
+    let _ = refuse();
+    assert!(!sandbox.path.join("var-lib/glovo-bootstrap").exists());
+    let _ = sandbox.run_resources("").expect(0);
+    assert!(!sandbox.run(&["status"]).expect(0).stdout.contains(told));
+    let _ = refuse();
+    let _ =
+        sandbox.run(&["status"]).expect(0).says("converged").says(told).says("exit code 2: ").says("invalid manifest");
+    let _ = sandbox.run_resources("").expect(0);
+    assert!(!sandbox.run(&["status"]).expect(0).stdout.contains(told));
 }
 
 #[test]

@@ -115,6 +115,7 @@ fn an_image_can_not_have_a_file_of_the_host_overwritten() {
     let victim = sandbox.write("host/lock", "precious");
     // The tree has the same path, so that the link leads somewhere there, too.
     fs::create_dir_all(format!("{}{host}", sandbox.at("tree"))).unwrap();
+    fs::create_dir_all(sandbox.at("tree/etc")).unwrap();
     fs::create_dir_all(sandbox.at("tree/var/lib")).unwrap();
     symlink(&host, sandbox.at("tree/var/lib/glovo-bootstrap")).unwrap();
     let manifest = sandbox.manifest("");

@@ -49,6 +49,37 @@ pub(crate) fn notes(manifest: &Manifest, report: &Report, system: &System) -> Ve
     notes
 }
 
+/// Notes the steps that are not picked, and that an earlier run owes: it failed in them, or did not reach them.
+pub(crate) fn note_owed(report: &mut Report, picks: &[bool], system: &System) {
+    // What cannot be read is not owed: the next whole run shows it.
+    let Ok(Some(before)) = Report::read(system) else { return };
+    if !before.is_of(system) {
+        return;
+    }
+    let is_owed = |name: &str| {
+        let step = before.steps.iter().find(|step| step.name == name);
+        let is_cut = |outcome| {
+            matches!(
+                outcome,
+                Outcome::Failed | Outcome::Stopped | Outcome::NotRun | Outcome::Running | Outcome::Rebooting
+            )
+        };
+        step.is_some_and(|step| step.is_owed || is_cut(step.outcome))
+    };
+    for (step, _) in report.steps.iter_mut().zip(picks).filter(|(_, picked)| !**picked) {
+        step.is_owed = is_owed(&step.name);
+    }
+}
+
+/// Returns a note on the steps that are still owed.
+pub(crate) fn owed(report: &Report, system: &System) -> Option<String> {
+    let names: Vec<_> = report.steps.iter().filter(|step| step.is_owed).map(|step| &*step.name).collect();
+    let run = system.host.run_command().whole();
+    (!names.is_empty()).then(|| {
+        format!("an earlier run failed, and these steps have not run since: {}; run `{run}`", names.join(", "))
+    })
+}
+
 /// Returns the warnings of earlier runs that the package manager still gives, and that this run has not given.
 pub(crate) fn open_warnings(manifest: &Manifest, report: &Report, system: &System) -> Vec<String> {
     let mut resources = manifest.steps.iter().flat_map(|step| &step.resources);
