@@ -5,6 +5,7 @@
 //! prints and makes them, then plans again.
 
 pub mod absent;
+mod account_change;
 pub mod apt_repository;
 pub mod archive;
 pub mod command;

@@ -64,16 +64,22 @@ impl Host {
         Ok(Some(line.map(|fields| fields.map(Into::into).collect()).unwrap_or_default()))
     }
 
-    /// Runs a program of the shadow suite.
-    ///
-    /// It first checks the conditions for which the program has no clear message.
-    pub fn change_accounts(&self, command: &Program) -> Result<()> {
+    /// Fails if the files of the accounts are on a read-only file system, or if one of them is immutable (chattr(1)).
+    pub fn check_accounts_writable(&self) -> Result<()> {
         let passwd = AbsPath::from("/etc/passwd");
         if self.root().file_system(&passwd)?.read_only {
             return Err(Fault::new("the file system of /etc is mounted read-only")
                 .hint("make it writable: mount -o remount,rw \"$(findmnt -no TARGET -T /etc)\"")
                 .into());
         }
+        LOCKED.iter().try_for_each(|name| self.root().check_writable(&format!("/etc/{name}").parse()?))
+    }
+
+    /// Runs a program of the shadow suite.
+    ///
+    /// It first checks the conditions for which the program has no clear message.
+    pub fn change_accounts(&self, command: &Program) -> Result<()> {
+        self.check_accounts_writable()?;
         file_lock::wait(self, "the accounts' locks", find_lock)?;
         let finished = self.run(command).context("changing accounts")?;
         // A program of a killed run may have made it during the wait. The next plan compares it.

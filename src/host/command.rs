@@ -102,6 +102,11 @@ impl Program {
         }
     }
 
+    /// Returns its name or path.
+    pub fn name(&self) -> &str {
+        self.argv.first().map_or("", String::as_str)
+    }
+
     fn shown(&self) -> &[String] {
         if self.is_private { &self.argv[..1] } else { &self.argv }
     }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Change, Finding, Kind, Resource, ownership::AccountName, user::complete};
+use super::{Change, Finding, Kind, Resource, account_change::account_change, ownership::AccountName, user::complete};
 use crate::{
     error::Fault,
     host::{account_changes::GSHADOW, command::Program},
@@ -70,10 +70,7 @@ impl Resource for Group {
         if let Some(gid) = self.gid {
             command = command.args(["--gid", &gid.to_string()]);
         }
-        let command = command.arg(self.name.as_str());
-        Ok(vec![
-            Change::new("create group", move |system| system.host.change_accounts(&command))
-                .brings([Fact::Group(self.name.to_string())]),
-        ])
+        let change = account_change(system, "create group", command.arg(self.name.as_str()))?;
+        Ok(vec![change.brings([Fact::Group(self.name.to_string())])])
     }
 }

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::attributes::{Expiry, PasswordHash};
-use super::{Change, Finding, Kind, Resource, ownership::AccountName};
+use super::{Change, Finding, Kind, Resource, account_change::account_change, ownership::AccountName};
 use crate::{
     error::Fault,
     host::{
@@ -136,9 +136,11 @@ impl Resource for User {
 
 /// Returns the change that adds the line which a killed useradd or groupadd has not written.
 pub(super) fn complete(system: &System, shadow: Shadow, name: &str) -> Result<Option<Change>> {
+    if !system.host.lacks(shadow, name)? {
+        return Ok(None);
+    }
     let command = Program::new([shadow.converter]);
-    let change = Change::new(format!("add it to {}", shadow.path), move |system| system.host.change_accounts(&command));
-    Ok(system.host.lacks(shadow, name)?.then_some(change))
+    account_change(system, format!("add it to {}", shadow.path), command).map(Some)
 }
 
 impl User {
@@ -181,13 +183,12 @@ impl User {
             command = command.args(["--expiredate", expires.argument()]).env("TZ", "UTC");
             self.warn_of_expiry(system);
         }
-        let command = command.arg(self.name.as_str());
         let summary = if self.system { "create system user" } else { "create user" };
-        let change = Change::new(summary, move |system| system.host.change_accounts(&command))
+        let change = account_change(system, summary, command.arg(self.name.as_str()))?
             .brings([Fact::User(self.name.to_string()), Fact::Group(self.name.to_string())]);
         let home = self.home.clone().map_or_else(|| format!("/home/{}", self.name).parse(), Ok)?;
         let mut changes = vec![change.brings(self.new_home(system)?)];
-        changes.extend(self.plan_first_password(system));
+        changes.extend(self.plan_first_password(system)?);
         changes.extend(self.plan_keys_of_new(system, &home)?);
         Ok(changes)
     }
@@ -233,16 +234,14 @@ impl User {
         } else {
             let command = Program::new(["groupadd", "--gid", &user.gid.to_string(), name.as_str()]);
             let summary = format!("create its group, gid {}", user.gid);
-            changes.push(
-                Change::new(summary, move |system| system.host.change_accounts(&command))
-                    .brings([Fact::Group(name.to_string())]),
-            );
+            let change = account_change(system, summary, command)?;
+            changes.push(change.brings([Fact::Group(name.to_string())]));
         }
         if let Some(shell) = self.shell.as_ref().filter(|shell| shell.as_str() != user.shell) {
             let command = Program::new(["usermod", "--shell", shell.as_str(), name.as_str()]);
             let summary =
                 format!("set shell {shell} (now {})", if user.shell.is_empty() { "/bin/sh" } else { &user.shell });
-            changes.push(Change::new(summary, move |system| system.host.change_accounts(&command)));
+            changes.push(account_change(system, summary, command)?);
         }
         let is_member = |group: &AccountName| {
             accounts
@@ -252,10 +251,8 @@ impl User {
         let missing = self.group_list(|group| !is_member(group));
         if !missing.is_empty() {
             let command = Program::new(["usermod", "--append", "--groups", &missing, name.as_str()]);
-            changes.push(
-                Change::new(format!("add to groups {missing}"), move |system| system.host.change_accounts(&command))
-                    .brings([Fact::User(name.to_string())]),
-            );
+            let change = account_change(system, format!("add to groups {missing}"), command)?;
+            changes.push(change.brings([Fact::User(name.to_string())]));
         }
         changes.extend(self.plan_attributes(system, user)?);
         if self.ssh_keys.is_some() {
@@ -281,6 +278,9 @@ mod tests {
         tree.make_directory("/etc");
         for (file, text) in files {
             tree.write(&format!("/etc/{file}"), text);
+        }
+        for program in ["pwconv", "grpconv"] {
+            tree.write(&format!("/usr/sbin/{program}"), "");
         }
         let system = System::open(tree.path(), Mode::Plan, Interrupt::default()).unwrap();
         let user: User = toml::from_str("name = \"app\"").unwrap();

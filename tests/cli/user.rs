@@ -1,6 +1,11 @@
 //! The kinds `user` and `group` with the real useradd on the sandbox's own account files.
 
-use crate::standin::Machine;
+use std::{fs, process::Command};
+
+use crate::{
+    sandbox::Finished,
+    standin::Machine,
+};
 
 fn user(lines: &str) -> String {
     format!("[[resource]]\nkind = \"user\"\nname = \"app\"\n{lines}\n")
@@ -61,4 +66,67 @@ fn a_group_of_its_name_becomes_a_users_primary_one() {
     let _ = machine.run(&(group.to_owned() + &user("system = true"))).expect(0).says("converged: 2 changes");
     assert_eq!(line(&machine, "passwd", "app").split(':').nth(3), Some("777"));
     assert!(line(&machine, "group", "app").starts_with("app:x:777:"));
+}
+
+/// Runs a verb after a script in the machine's namespace.
+fn behind(machine: &Machine, script: &str, verb: &str, resources: &str) -> Finished {
+    let mut command = machine.sandbox.shell(&format!("{script}; exec \"$@\""));
+    let manifest = machine.sandbox.manifest(resources);
+    let _ = command.arg(env!("CARGO_BIN_EXE_glovo-bootstrap")).args([verb, "--steps", &manifest]);
+    Finished::from(command.output().unwrap())
+}
+
+#[test]
+fn a_plan_refuses_accounts_of_a_read_only_etc() {
+    let machine = Machine::new();
+    let read_only = "mount -o remount,bind,ro /etc";
+    let first = format!("[[resource]]\nkind = \"file\"\npath = \"{}\"\ncontent = \"\"\n", machine.at("first"));
+    let group = "[[resource]]\nkind = \"group\"\nname = \"app\"\n";
+    let existing = "[[resource]]\nkind = \"user\"\nname = \"nobody\"\n";
+    for resource in [
+        user("system = true"),
+        group.to_owned(),
+        format!("{existing}shell = \"/bin/false\"\n"),
+        format!("{existing}groups = [\"web\"]\n"),
+        format!("{existing}comment = \"other\"\n"),
+        format!("{existing}password_hash = \"!\"\n"),
+    ] {
+        let plan = behind(&machine, read_only, "plan", &(first.clone() + &resource)).expect(1);
+        let _ = plan.says("the file system of /etc is mounted read-only").says("hint: make it writable: mount");
+    }
+    let _ = behind(&machine, read_only, "plan", existing).expect(0).says("0 changes pending");
+    let chattr = |flag: &str| Command::new("chattr").args([flag, &machine.at("etc/passwd")]).status().unwrap();
+    assert!(chattr("+i").success());
+    let plan = machine.plan(group);
+    assert!(chattr("-i").success());
+    let _ = plan.expect(1).says("/etc/passwd is immutable").says("chattr -i /etc/passwd");
+}
+
+#[test]
+fn a_plan_names_a_missing_program_of_the_accounts() {
+    let machine = Machine::new();
+    let sandbox = &machine.sandbox;
+    for (path, text) in [
+        ("tree/etc/passwd", "root:x:0:0::/root:/bin/sh\nold:x:990:990::/nonexistent:/bin/sh\n"),
+        ("tree/etc/group", "root:x:0:\nold:x:990:\n"),
+        ("tree/etc/shadow", "root:*:1::::::\n"),
+    ] {
+        let _ = sandbox.write(path, text);
+    }
+    let tree = sandbox.at("tree");
+    let group = "[[resource]]\nkind = \"group\"\nname = \"app\"\n".to_owned();
+    let old = "[[resource]]\nkind = \"user\"\nname = \"old\"\nsystem = true\n";
+    let cases = [(user("system = true"), "useradd"), (group, "groupadd"), (old.to_owned(), "pwconv")];
+    for (resource, program) in &cases {
+        for verb in ["plan", "run"] {
+            let said = sandbox.run(&[verb, "--root", &tree, "--steps", &sandbox.manifest(resource)]).expect(1);
+            let _ = said.says(&format!("the program `{program}` is not installed")).says("hint: declare its package");
+        }
+    }
+    // An earlier change may bring it.
+    let (resource, program) = &cases[0];
+    let brings = format!("[[resource]]\nkind = \"file\"\npath = \"/usr/sbin/{program}\"\ncontent = \"\"\n");
+    fs::create_dir_all(sandbox.at("tree/usr/sbin")).unwrap();
+    let manifest = sandbox.manifest(&(brings + resource));
+    let _ = sandbox.run(&["plan", "--root", &tree, "--steps", &manifest]).expect(0).says("2 changes pending");
 }

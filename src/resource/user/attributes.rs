@@ -10,7 +10,7 @@ use time::{Date, Duration, Month, OffsetDateTime};
 use super::User;
 use crate::{
     host::{accounts::UserAccount, command::Program},
-    resource::{Change, Finding},
+    resource::{Change, Finding, account_change::account_change},
     system::{Phase, System},
     value::printable,
 };
@@ -126,12 +126,11 @@ impl User {
         let mut changes = vec![];
         let usermod = |arguments: [&str; 2]| {
             // usermod reads a date in the machine's time zone, and rounds it to a day.
-            let command = Program::new(["usermod"]).args(arguments).arg(self.name.as_str()).env("TZ", "UTC");
-            move |system: &System| system.host.change_accounts(&command)
+            Program::new(["usermod"]).args(arguments).arg(self.name.as_str()).env("TZ", "UTC")
         };
         if let Some(comment) = self.comment.as_ref().filter(|comment| **comment != user.comment) {
             let summary = format!("set comment `{comment}` (now `{}`)", user.comment);
-            changes.push(Change::new(summary, usermod(["--comment", comment])));
+            changes.push(account_change(system, summary, usermod(["--comment", comment]))?);
         }
         if self.expires.is_none() && self.password_hash.is_none() {
             return Ok(changes);
@@ -141,12 +140,12 @@ impl User {
         let field = |at: usize| fields.get(at).map_or("", String::as_str);
         if let Some(expires) = self.expires.as_ref().filter(|expires| expires.days() != field(EXPIRY).parse().ok()) {
             let summary = format!("set expiry {} (now {})", expires.0, date(field(EXPIRY)));
-            changes.push(Change::new(summary, usermod(["--expiredate", expires.argument()])));
+            changes.push(account_change(system, summary, usermod(["--expiredate", expires.argument()]))?);
             self.warn_of_expiry(system);
         }
         if self.password_hash.as_ref().is_some_and(|hash| hash.0 != field(PASSWORD)) {
             let is_locked = field(PASSWORD).starts_with("!$");
-            changes.extend(self.plan_password(system, if is_locked { " (it is locked now)" } else { "" }));
+            changes.extend(self.plan_password(system, if is_locked { " (it is locked now)" } else { "" })?);
         }
         Ok(changes)
     }
@@ -160,21 +159,23 @@ impl User {
     }
 
     /// Returns the change that sets the password's hash of a new user. useradd gives it `!`.
-    pub(super) fn plan_first_password(&self, system: &System) -> Option<Change> {
-        self.password_hash.as_ref().filter(|hash| hash.0 != "!").and_then(|_| self.plan_password(system, ""))
+    pub(super) fn plan_first_password(&self, system: &System) -> Result<Option<Change>> {
+        let is_set = self.password_hash.as_ref().is_some_and(|hash| hash.0 != "!");
+        if is_set { self.plan_password(system, "") } else { Ok(None) }
     }
 
     /// Returns the change that sets the password's hash. `now` says how the password is, after a space.
-    fn plan_password(&self, system: &System, now: &str) -> Option<Change> {
-        let hash = self.password_hash.as_ref()?;
+    fn plan_password(&self, system: &System, now: &str) -> Result<Option<Change>> {
+        let Some(hash) = &self.password_hash else { return Ok(None) };
         let is_image = system.phase() == Phase::Bake || !system.root().is_host();
         if is_image && !hash.is_locked() {
-            return Some(Change::deferred("set password (deferred: a secret does not go into an image)"));
+            let summary = "set password (deferred: a secret does not go into an image)";
+            return Ok(Some(Change::deferred(summary)));
         }
         let line = format!("{}:{}\n", self.name, hash.0);
         let command = Program::new(["chpasswd", "--encrypted"]).stdin(Some(line)).private();
         let summary = if hash.is_locked() { "lock its password".to_owned() } else { format!("set its password{now}") };
-        Some(Change::new(summary, move |system| system.host.change_accounts(&command)))
+        account_change(system, summary, command).map(Some)
     }
 }
 
