@@ -347,8 +347,12 @@ impl<'a> Reader<'a> {
             let place = Some(faults::place(text, &span_of(&[field]), self.conceals));
             self.doubts.push(Diagnostic { message, place, hint });
         }
-        let is_unnamed = unknown.has("path") || unknown.has("name");
-        let as_written = |owned| is_unnamed.then(written).flatten().unwrap_or(owned);
+        let (title, unnamed) = (resource.title(), ["path", "name"].iter().any(|field| unknown.has(field)));
+        // What is before the name stays: a user and a group may have the same one.
+        let as_written = |owned: String| match written().filter(|_| unnamed) {
+            Some(written) => owned.strip_suffix(&*title).unwrap_or_default().to_owned() + &written,
+            None => owned,
+        };
         if let Some(path) = resource.owned_path() {
             self.owned((text, span_of(&["path", "name"])), as_written(path.to_string()), scope, false);
         }
@@ -371,7 +375,7 @@ impl<'a> Reader<'a> {
         }
         if let Some(id) = resource.owned_id().filter(|_| !unknown.has("name")) {
             let spot = (text, span_of(id.split(' ').next().as_slice()));
-            self.id(spot, &id, &resource.title(), scope);
+            self.id(spot, &id, &title, scope);
         }
         let Some(fact) = &unknown.variable else { return Some(resource) };
         let secret = resource.secret().filter(|_| !unknown.has("path")).cloned();

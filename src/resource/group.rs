@@ -11,7 +11,8 @@ use crate::{
     system::{Fact, System},
 };
 
-/// A group. If it exists with another id, that is an error: with a new id, its files would belong to another group.
+/// A group. If it exists with another id, that is an error: with a new id, its files would belong to another group. It is
+/// declared once on each machine.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
@@ -40,6 +41,10 @@ impl Resource for Group {
         // chown(2) does not change the group for this value.
         let is_none = self.gid == Some(u32::MAX);
         is_none.then(|| Finding::new("gid", format!("{} is not a gid", u32::MAX))).into_iter().collect()
+    }
+
+    fn owned_things(&self) -> Vec<(&'static str, String)> {
+        vec![("name", format!("group {}", self.name))]
     }
 
     fn owned_id(&self) -> Option<String> {

@@ -24,7 +24,7 @@ use crate::{
 
 /// A user with a primary group of the same name. For an existing user, another shell is set and missing supplementary
 /// groups are added; no group is removed. Another home or uid is an error: a run never moves a home and never changes the
-/// owner of files.
+/// owner of files. A user is declared once on each machine.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct User {
@@ -102,15 +102,17 @@ impl Resource for User {
     }
 
     fn owned_things(&self) -> Vec<(&'static str, String)> {
+        let account = ("name", format!("user {}", self.name));
         if self.ssh_keys.is_none() {
-            return vec![];
+            return vec![account];
         }
         let home = match (&self.home, self.name.as_str()) {
             (Some(home), _) => home.to_string(),
             (None, "root") => "/root".to_owned(),
             (None, name) => format!("/home/{name}"),
         };
-        ["", "/authorized_keys"].map(|file| ("ssh_keys", format!("{home}/.ssh{file}"))).into()
+        let keys = ["", "/authorized_keys"].map(|file| ("ssh_keys", format!("{home}/.ssh{file}")));
+        keys.into_iter().chain([account]).collect()
     }
 
     fn owned_id(&self) -> Option<String> {

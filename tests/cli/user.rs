@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use crate::{
-    sandbox::Finished,
+    sandbox::{Finished, Sandbox},
     standin::Machine,
 };
 
@@ -66,6 +66,42 @@ fn a_group_of_its_name_becomes_a_users_primary_one() {
     let _ = machine.run(&(group.to_owned() + &user("system = true"))).expect(0).says("converged: 2 changes");
     assert_eq!(line(&machine, "passwd", "app").split(':').nth(3), Some("777"));
     assert!(line(&machine, "group", "app").starts_with("app:x:777:"));
+}
+
+fn validate(sandbox: &Sandbox, resources: &str) -> Finished {
+    sandbox.run(&["validate", "--steps", &sandbox.manifest(resources)])
+}
+
+#[test]
+fn an_account_is_declared_once_on_each_machine() {
+    let sandbox = Sandbox::new();
+    let account =
+        |kind: &str, name: &str, more: &str| format!("[[resource]]\nkind = \"{kind}\"\nname = \"{name}\"\n{more}\n");
+    let [debian, redhat] = ["debian", "redhat"].map(|family| format!("where = {{ \"host.family\" = \"{family}\" }}"));
+    for (first, second, words) in [
+        (user("shell = \"/bin/bash\""), user("shell = \"/bin/sh\""), "two resources manage user app"),
+        (user("uid = 5001"), user("uid = 5002"), "two resources manage user app"),
+        (user(""), user(&debian), "two resources manage user app"),
+        (account("group", "g", "gid = 5001"), account("group", "g", "gid = 5002"), "two resources manage group g"),
+        (
+            account("user", "{{ instance.id }}", ""),
+            account("user", "{{ instance.id }}", ""),
+            "two resources manage user {{ instance.id }}",
+        ),
+    ] {
+        let lines = first.lines().count();
+        let refused = validate(&sandbox, &(first + &second)).expect(2).says(words);
+        let second = format!("manifest.toml:{}:8", 1 + lines + 3);
+        let _ = refused.says("the first one is at").says("manifest.toml:4:8").says(&second).says("1 fault");
+    }
+    for (first, second) in [
+        (user(""), account("group", "app", "")),
+        (user(&debian), user(&redhat)),
+        (account("group", "g", &debian), account("group", "g", &redhat)),
+        (account("user", "{{ instance.id }}", ""), account("group", "{{ instance.id }}", "")),
+    ] {
+        let _ = validate(&sandbox, &(first + &second)).expect(0);
+    }
 }
 
 /// Runs a verb after a script in the machine's namespace.

@@ -137,7 +137,11 @@ impl User {
 
     fn homeless(&self, home: &AbsPath) -> anyhow::Error {
         Fault::new(format!("user {} has no home directory for its SSH keys: {home} does not exist", self.name))
-            .hint(format!("declare it after the user: kind = \"directory\", path = \"{home}\", owner = \"{}\"; and the keys in a later step", self.name))
+            .hint(format!(
+                "declare it before the user, with `uid` of the user as its owner: kind = \"directory\", path = \"{home}\", \
+                 owner = \"{}\"",
+                self.uid.map_or_else(|| "UID".to_owned(), |uid| uid.to_string())
+            ))
             .into()
     }
 }
