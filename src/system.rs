@@ -62,8 +62,8 @@ pub enum Fact {
     Tree(AbsPath),
     /// A file system is mounted at this path, with any files in it. An image does not have them.
     Mount(AbsPath),
-    /// A directory with this owner and these writers exists at this path, which has no links.
-    Directory(AbsPath, Owner, Writers),
+    /// A directory with this owner, these writers and this mode exists at this path, which has no links.
+    Directory(AbsPath, Owner, Writers, u32),
     /// The boot, and not this run, makes the file at this path.
     AtBoot(AbsPath),
     /// The path of an earlier resource that makes no change here: its plan has failed, or it is for other machines.
@@ -366,6 +366,9 @@ impl System {
                     Fact::Path(known) | Fact::Bytes(known, _) | Fact::Directory(known, ..) => known != path,
                     _ => true,
                 }),
+                Fact::Directory(path, ..) => {
+                    expected.retain(|known| !matches!(known, Fact::Directory(known, ..) if known == path));
+                }
                 _ => {}
             }
             _ = expected.insert(fact);
@@ -429,10 +432,12 @@ impl System {
         Ok(is_directory && !self.expects(&Fact::Tree(at.clone())) && self.host.tree_digest(&at)?.is_none())
     }
 
-    /// Returns the owner and the writers of a directory after an earlier planned change.
-    fn expected_directory(&self, path: &Path) -> Option<(Owner, Writers)> {
+    /// Returns the owner, the writers and the mode of a directory after an earlier planned change.
+    fn expected_directory(&self, path: &Path) -> Option<(Owner, Writers, u32)> {
         self.expected.borrow().iter().find_map(|fact| match fact {
-            Fact::Directory(at, owner, writers) if Path::new(at.as_str()) == path => Some((owner.clone(), *writers)),
+            Fact::Directory(at, owner, writers, mode) if Path::new(at.as_str()) == path => {
+                Some((owner.clone(), *writers, *mode))
+            }
             _ => None,
         })
     }

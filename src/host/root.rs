@@ -5,7 +5,7 @@
 //!
 //! For writing there is one more check. Each directory on the way must be root's or, from one of them on, one user's
 //! ([`way`]). Below a user's directory, only the user's rights are used ([`identity`]). Otherwise another local user
-//! could put a link or another directory in its place.
+//! could put a link or another directory in its place. Only the user's own files are read also if their mode denies that.
 //!
 //! A written file appears whole and durable or not at all: a temporary file in the same directory, fsync, rename, fsync of
 //! the directory. Files that stand next to each other share the flushes (`src/system/ahead.rs`).
@@ -128,7 +128,7 @@ impl Root {
         match parent.act(|fd| fstatat(fd, leaf, AtFlags::AT_SYMLINK_NOFOLLOW)) {
             Ok(stat) => Ok(Some(FileStatus::new(&stat))),
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
-            Err(errno) => Err(errno).with_context(|| format!("reading the status of {path}")),
+            Err(errno) => Err(parent.explain_status(errno, path).context(format!("reading the status of {path}"))),
         }
     }
 
@@ -136,14 +136,14 @@ impl Root {
     pub fn open_file(&self, path: &AbsPath) -> Result<Option<(File, FileStatus)>> {
         let Some(parent) = self.parent(path, self.reads)? else { return Ok(None) };
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-        let fd = match parent.act(|fd| openat(fd, path.leaf(), flags, Bits::empty())) {
+        let fd = match parent.open(path.leaf(), flags) {
             Ok(fd) => fd,
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
             Err(Errno::ELOOP) => {
                 let fault = Fault::new(format!("{path} is a symbolic link, and a file is needed here"));
                 return Err(fault.hint("name the file that it leads to: `readlink -f` prints it").into());
             }
-            Err(errno) => return Err(errno).with_context(|| format!("opening {path}")),
+            Err(errno) => return Err(parent.explain(errno, "read", path).context(format!("opening {path}"))),
         };
         let status = FileStatus::new(&fstat(&fd).with_context(|| format!("reading the status of {path}"))?);
         if status.file_type != FileType::Regular {
@@ -181,7 +181,7 @@ impl Root {
         match parent.act(|fd| readlinkat(fd, path.leaf())) {
             Ok(target) => Ok(Some(target)),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => Ok(None),
-            Err(errno) => Err(errno).with_context(|| format!("reading the link {path}")),
+            Err(errno) => Err(parent.explain_status(errno, path).context(format!("reading the link {path}"))),
         }
     }
 
@@ -236,7 +236,7 @@ impl Root {
     /// Lists the names in a directory, sorted; empty if it does not exist.
     pub fn list(&self, path: &AbsPath) -> Result<Vec<String>> {
         let Some(place) = self.directory(path, self.reads)? else { return Ok(vec![]) };
-        place.act(|fd| list(fd)).with_context(|| format!("listing {path}"))
+        place.act(|fd| list(fd)).map_err(|errno| place.explain(errno, "list", path).context(format!("listing {path}")))
     }
 
     /// Writes a file, atomically and durably.
@@ -260,10 +260,8 @@ impl Root {
         let parent = self.place_to_write(path, Some(ownership.uid))?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let leaf = if path.leaf().is_empty() { "." } else { path.leaf() };
-        let owned = parent.act(|fd| {
-            let directory = openat(fd, leaf, flags, Bits::empty())?;
-            set_ownership(&directory, ownership).map(|()| directory)
-        });
+        let opened = parent.open(leaf, flags);
+        let owned = opened.and_then(|fd| parent.act(|_| set_ownership(&fd, ownership)).map(|()| fd));
         let owned =
             owned.map_err(|errno| explain_write(errno, path).context(format!("setting owner and mode of {path}")))?;
         let label = self.label_for(&parent.fd, leaf, FileType::Directory)?;
@@ -287,8 +285,7 @@ impl Root {
     pub fn own_file(&self, path: &AbsPath, ownership: Ownership, label: impl Into<LabelFor>) -> Result<()> {
         let parent = self.place_to_write(path, Some(ownership.uid))?;
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let opened = parent.act(|fd| openat(fd, path.leaf(), flags, Bits::empty()));
-        let fd = opened.map_err(|errno| explain_write(errno, path))?;
+        let fd = parent.open(path.leaf(), flags).map_err(|errno| explain_write(errno, path))?;
         let status = FileStatus::new(&fstat(&fd).with_context(|| format!("reading the status of {path}"))?);
         if status.file_type != FileType::Regular || status.links != 1 {
             bail!("{path} is not a regular file with one name");
@@ -448,7 +445,8 @@ fn explain_write(errno: Errno, path: &AbsPath) -> anyhow::Error {
         Errno::ENOSPC | Errno::EDQUOT => "free space or inodes on the full file system; to find it: df -h; df -i",
         Errno::EROFS => "declare a path on another file system: this one is mounted read-only",
         Errno::EPERM => "run as root, and check that the file is not immutable (lsattr)",
-        Errno::EACCES => "run as root",
+        Errno::EACCES if !geteuid().is_root() => "run as root",
+        Errno::EACCES => "check the owner and the mode of the directory, and of the file if it exists",
         Errno::EEXIST | Errno::EISDIR | Errno::ENOTEMPTY => "move the other file or directory at this path away",
         Errno::EFBIG => "raise the limit of the file size (ulimit -f), or use another file system",
         _ => return anyhow::Error::from(errno).context(format!("writing {path}")),

@@ -183,7 +183,7 @@ impl Resource for UnpackedArchive {
         let facts = [
             Fact::Tree(self.path.clone()),
             Fact::Bytes(self.path.clone(), TreeNote::digest_of(self.sha256, self.strip, generation)),
-            Fact::Directory(place.path, owner, writers),
+            Fact::Directory(place.path, owner, writers, self.top_mode()),
         ];
         changes.push(Change::new(format!("{difference} from {}", self.source), install).brings(above).brings(facts));
         Ok(changes)

@@ -71,7 +71,7 @@ impl Resource for Directory {
         let claim = Claim { path: &self.path, owner: Some(&whose), gid: ids.map(|(_, gid)| gid), makes_parents: true };
         let place = system.check_place(claim)?;
         let becomes = |mode| -> Result<Fact> {
-            Ok(Fact::Directory(place.path.clone(), whose.clone(), self.writers_of(system, ids, mode)?))
+            Ok(Fact::Directory(place.path.clone(), whose.clone(), self.writers_of(system, ids, mode)?, mode))
         };
         let Some(status) = status else {
             let mode = self.mode.map_or(0o755, |mode| mode.0);

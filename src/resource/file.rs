@@ -241,6 +241,9 @@ impl Resource for File {
             let summary = if place.status.is_some() { "replace the symbolic link with a file" } else { "create" };
             return Ok(vec![self.write(system, summary.into(), place.wanted, None)?]);
         };
+        if let Some(summary) = self.replaces_unreadable(system, &place, &status)? {
+            return Ok(vec![self.write(system, summary, place.wanted, None)?]);
+        }
         let Some(mut summary) = self.content_difference(system, &status)? else {
             return self.plan_attributes(system, &place, &status, true);
         };

@@ -29,7 +29,7 @@ use crate::{
         },
         state,
     },
-    system::{System, places::Claim},
+    system::{Fact, System, places::Claim},
     value::{AbsPath, ByteSize, FileMode, Sha256, quoted},
     visible,
 };
@@ -177,7 +177,7 @@ impl Resource for PrefixTree {
                     if system.host.digest(&path)? == Some(written.sha256) {
                         let claim = Claim { path: &path, owner: None, gid: None, makes_parents: true };
                         _ = system.check_place(claim)?;
-                        system.root().check_writable(&path)?;
+                        system.check_may_change(&path, &[Fact::Absent(path.clone())])?;
                         work.removed.push(name.clone());
                     } else {
                         system.warn(format!("{name} is gone from the source, but was changed here: it stays"));
@@ -307,7 +307,7 @@ impl PrefixTree {
         };
         match why {
             Some(why) => {
-                system.root().check_writable(path)?;
+                system.check_may_change(path, &[Fact::Path(path.clone())])?;
                 work.downloaded.push((name.to_owned(), why));
             }
             None if ownership.is_empty() => {}

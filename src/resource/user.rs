@@ -206,7 +206,7 @@ impl User {
             return Ok(vec![]);
         }
         let owner = Owner::Name(self.name.to_string());
-        Ok(vec![Fact::Path(home.clone()), Fact::Directory(home, owner, Writers::Owner)])
+        Ok(vec![Fact::Path(home.clone()), Fact::Directory(home, owner, Writers::Owner, 0o755)])
     }
 
     fn update(

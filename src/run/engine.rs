@@ -337,7 +337,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         if let Some(path) = declared.resource.owned_path() {
-            self.system.root().check_writable(path)?;
+            self.system.check_may_change(path, changes.iter().flat_map(|change| &change.brings))?;
         }
         for mut change in changes {
             self.record(index, title, &mut change)?;

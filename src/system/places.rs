@@ -12,7 +12,7 @@ use crate::{
         identity::UserIdentity,
         way::{Owner, PathPart, Way},
     },
-    value::AbsPath,
+    value::{AbsPath, quoted},
 };
 
 /// A path to write.
@@ -45,7 +45,8 @@ impl System {
         if let Some((_, survey)) = self.survey.borrow().as_ref().filter(|(known, _)| known == directory) {
             return Ok(survey.clone());
         }
-        let survey = self.root().survey(directory, &|at: &Path| self.expected_directory(at))?;
+        let expected = |at: &Path| self.expected_directory(at).map(|(owner, writers, _)| (owner, writers));
+        let survey = self.root().survey(directory, &expected)?;
         *self.survey.borrow_mut() = Some((directory.clone(), survey.clone()));
         Ok(survey)
     }
@@ -63,7 +64,7 @@ impl System {
         self.check_directory(&real, missing.first())?;
         for component in missing {
             real.push(component);
-            if let Some((owner, writers)) = expected(&real) {
+            if let Some((owner, writers, _)) = expected(&real) {
                 way.pass(&PathPart { path: &real.to_string_lossy(), owner, writers, is_link: false })?;
             }
         }
@@ -82,9 +83,7 @@ impl System {
         if real.as_os_str() == parent.as_str() {
             return Ok(Admitted { path: path.clone(), user });
         }
-        let real = real.join(path.leaf());
-        let path = real.to_str().with_context(|| format!("{} is not UTF-8", real.display()))?.parse()?;
-        Ok(Admitted { path, user })
+        Ok(Admitted { path: abs_path(&real.join(path.leaf()))?, user })
     }
 
     /// Fails if something other than a directory is where the way to a path needs one.
@@ -96,6 +95,57 @@ impl System {
         }
         let fault = Fault::new(format!("{at} is not a directory, so that no path below it can exist"));
         Err(fault.hint("move it away, or declare another path").into())
+    }
+
+    /// Fails if `run` could not make changes with these facts at a path.
+    ///
+    /// It could not on a read-only file system, nor if a user's directory denies its user to make or remove a name.
+    pub fn check_may_change<'f>(&self, path: &AbsPath, facts: impl IntoIterator<Item = &'f Fact>) -> Result<()> {
+        self.root().check_writable(path)?;
+        let is_of_name = |fact: &Fact| matches!(fact, Fact::Path(at) | Fact::Absent(at) if at == path);
+        if facts.into_iter().any(is_of_name) { self.check_modes_above(path) } else { Ok(()) }
+    }
+
+    /// Fails if the modes of a user's directories deny the user to make or remove a name at a path. Below them, a run has
+    /// only the user's rights.
+    fn check_modes_above(&self, path: &AbsPath) -> Result<()> {
+        let Survey { way, path: mut last, missing } =
+            self.survey(&path.parent().unwrap_or_else(|| AbsPath::from("/")))?;
+        let mut user = way.user().cloned();
+        for component in missing {
+            // A directory that this change makes itself can be written to.
+            let Some((owner, ..)) = self.expected_directory(&last.join(&component)) else { break };
+            last.push(component);
+            user = Some(owner).filter(|owner| !owner.is_ours());
+        }
+        let Some(user) = user else { return Ok(()) };
+        for at in last.ancestors() {
+            let is_last = at == last;
+            let mode = match self.expected_directory(at) {
+                Some((owner, _, mode)) if !owner.is_ours() => mode,
+                // The user has entered the directories above, or else the plan would have failed.
+                None if is_last => match self.root().to_inspect().status(&abs_path(at)?)? {
+                    Some(status) => status.ownership.mode,
+                    None => continue,
+                },
+                _ => continue,
+            };
+            let (right, bits) = if is_last { ("write to", 0o300) } else { ("enter", 0o100) };
+            if mode & bits != bits {
+                return Err(self.closed(&user, right, &abs_path(at)?, mode));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the error of a directory whose mode denies its user a right.
+    fn closed(&self, user: &Owner, right: &str, directory: &AbsPath, mode: u32) -> anyhow::Error {
+        let hint = if self.is_declared(directory) {
+            "declare it with a mode that lets its owner write, such as mode = \"0755\"".to_owned()
+        } else {
+            format!("let its owner write: chmod u+wx {}", quoted(directory.as_str()))
+        };
+        Fault::new(format!("{user} may not {right} {directory} (mode {mode:04o})")).hint(hint).into()
     }
 
     fn is_expected(&self, directory: &AbsPath) -> bool {
@@ -118,4 +168,8 @@ impl System {
         let hint = format!("declare the user with groups = [\"{group}\"], or another group for the file");
         Err(Fault::new(message).hint(hint).into())
     }
+}
+
+fn abs_path(path: &Path) -> Result<AbsPath> {
+    path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?.parse()
 }

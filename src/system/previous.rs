@@ -137,7 +137,8 @@ impl Previous {
                 Ok(Self::Link(target.into_string().map_err(|_| anyhow::anyhow!("its target is not UTF-8"))?))
             }
             Some(_) => {
-                let (file, status) = root.open_file(path)?.context("the file is gone")?;
+                // A user's directory may have a file of root's that the user cannot read.
+                let (file, status) = root.to_inspect().open_file(path)?.context("the file is gone")?;
                 Ok(Self::File(file, status.ownership))
             }
         }

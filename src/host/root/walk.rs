@@ -9,7 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode as Bits, unistd::geteuid};
+use nix::{
+    errno::Errno,
+    fcntl::{AtFlags, OFlag},
+    sys::stat::{FileStat, Mode as Bits},
+    unistd::geteuid,
+};
 
 use super::{
     FileStatus, FileType, Root,
@@ -22,9 +27,9 @@ use crate::{
     error::Fault,
     host::{
         accounts::Accounts,
-        calls::{fstat, fsync, openat, readlinkat},
+        calls::{fstat, fstatat, fsync, openat, readlinkat},
     },
-    value::AbsPath,
+    value::{AbsPath, quoted},
 };
 
 /// Limits the symbolic links of one path, as the kernel does (`ELOOP`).
@@ -71,11 +76,49 @@ impl OpenDirectory {
         }
     }
 
+    /// Opens a file or directory in it to read, with the rights that are used in it.
+    ///
+    /// A mode may deny a user to read what is its own. Root's rights open that: the user could change the mode. What
+    /// belongs to another user stays closed, because a user may have put a name of it here.
+    pub(crate) fn open(&self, name: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+        let opened = self.act(|fd| openat(fd, name, flags, Bits::empty()));
+        let (Some(user), Err(Errno::EACCES)) = (&self.user, &opened) else { return opened };
+        let is_own = |stat: FileStat| {
+            let status = FileStatus::new(&stat);
+            let is_plain = matches!(status.file_type, FileType::Regular | FileType::Directory);
+            is_plain && status.ownership.uid == user.uid
+        };
+        if !is_own(fstatat(&*self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)?) {
+            return opened;
+        }
+        let own = openat(&*self.fd, name, flags, Bits::empty())?;
+        if is_own(fstat(&own)?) { Ok(own) } else { opened }
+    }
+
+    /// Returns the error of a read at a path in it. The right that a user may lack is a verb: `read`.
+    pub(crate) fn explain(&self, errno: Errno, right: &str, path: &AbsPath) -> anyhow::Error {
+        match &self.user {
+            Some(user) if errno == Errno::EACCES => denied(&Owner::Id(user.uid), right, path.as_str(), path.as_str()),
+            _ => anyhow::Error::from(errno),
+        }
+    }
+
+    /// Returns the error of a look at the status or the link at a path in it.
+    pub(crate) fn explain_status(&self, errno: Errno, path: &AbsPath) -> anyhow::Error {
+        self.explain(errno, "enter", &path.parent().unwrap_or_else(|| AbsPath::from("/")))
+    }
+
     /// Makes the names in it durable.
     pub(crate) fn flush(&self) -> nix::Result<()> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        self.act(|fd| fsync(openat(fd, ".", flags, Bits::empty())?))
+        fsync(self.open(".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)?)
     }
+}
+
+/// Returns the error of a user that lacks a right to something on the way to a path.
+fn denied(user: &Owner, right: &str, what: &str, path: &str) -> anyhow::Error {
+    let fault = Fault::new(format!("{user} may not {right} {what}")).caused_by(Errno::EACCES);
+    let hint = "change the owner or the mode: below a user's directory, a run has only the user's rights; to see them";
+    fault.hint(format!("{hint}: namei -l {}", quoted(path))).into()
 }
 
 /// The end of a walk.
@@ -200,6 +243,10 @@ impl<'a> Walk<'a> {
                 Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(self.missing(component)),
                 Err(errno) => {
                     let what = self.real(&component);
+                    if let (Errno::EACCES, Some(user)) = (errno, self.way.user()) {
+                        let here = self.real(OsStr::new(""));
+                        return Err(denied(user, "enter", &here.to_string_lossy(), &what.to_string_lossy()));
+                    }
                     return Err(errno).with_context(|| format!("opening the directory {}", what.display()));
                 }
             };

@@ -29,7 +29,7 @@ impl Owner {
     }
 
     /// Returns whether it is root or the user that runs this program.
-    fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         match self {
             Self::Id(uid) => *uid == 0 || *uid == geteuid().as_raw(),
             Self::Name(name) => name == "root",

@@ -5,10 +5,10 @@ use anyhow::Result;
 use super::File;
 use crate::{
     error::Fault,
-    host::root::{FileStatus, FileType, Ownership},
+    host::root::{FileStatus, FileType, Ownership, is_denied},
     resource::{
         Change, Finding,
-        ownership::{Ids, attributes, ids, owner},
+        ownership::{Ids, attributes, ids, owner, words},
     },
     system::{System, places::Claim},
     value::quoted,
@@ -75,6 +75,24 @@ impl File {
         let is_given = ids.is_some_and(|(uid, _)| uid != now.uid) && (is_a_users || now.uid != 0);
         let goes_from = |bit: u32, to_another: bool| now.mode & bit != 0 && (mode & bit == 0 || to_another);
         is_given || goes_from(0o020, ids.is_some_and(|(_, gid)| gid != now.gid)) || goes_from(0o002, false)
+    }
+
+    /// Returns the summary of the change if the file belongs to another user, and the directory's user may not read it. It is
+    /// replaced without a look at its content.
+    pub(super) fn replaces_unreadable(
+        &self,
+        system: &System,
+        place: &FilePlace,
+        status: &FileStatus,
+    ) -> Result<Option<String>> {
+        let Ownership { uid, gid, .. } = status.ownership;
+        if !place.is_a_users || place.wanted.0.is_none_or(|(owner, _)| owner == uid) {
+            return Ok(None);
+        }
+        match system.root().open_file(&self.path) {
+            Err(error) if is_denied(&error) => Ok(Some(format!("replace the file of {}", words(system, uid, gid)?))),
+            opened => opened.map(|_| None),
+        }
     }
 
     pub(super) fn ownership(&self, system: &System) -> Result<(Ids, u32)> {

@@ -56,6 +56,7 @@ impl User {
                 gid: None,
                 makes_parents: false,
             })?);
+            system.check_may_change(&directory, &[Fact::Path(directory.clone())])?;
         }
         let (_, merged) = self.merged(system, &path, keys)?;
         let words = match &merged.differences[..] {
@@ -89,13 +90,19 @@ impl User {
         }
         let summary = merged.differences.join(", ");
         if system.root().status(&directory)?.is_none() {
+            system.check_may_change(&directory, &[Fact::Path(directory.clone())])?;
             let (user, home) = (self.clone(), home.clone());
             let made = changes.into_iter().flat_map(|change| change.brings);
             let change = Change::new(format!("{path}: {summary}"), move |system| user.write_keys(system, &home));
             return Ok(vec![change.brings(made).brings([Fact::Path(path)])]);
         }
         let content = now.filter(|_| merged.differences.is_empty()).unwrap_or(merged.content);
+        // The directory gets its mode before the file.
+        let is_private = changes.is_empty();
         for mut change in File::of_user(path.clone(), content, &self.name, FileMode(0o600)).plan(system)? {
+            if is_private {
+                system.check_may_change(&path, &change.brings)?;
+            }
             change.summary = match summary.as_str() {
                 "" => format!("{path}: {}", change.summary),
                 _ => format!("{path}: {summary}"),
