@@ -1,6 +1,7 @@
 //! The kind `user`.
 
 mod attributes;
+mod home;
 mod ssh_keys;
 
 use anyhow::Result;
@@ -16,7 +17,6 @@ use crate::{
         accounts,
         authorized_keys::SshKey,
         command::Program,
-        root::way::{Owner, Writers},
     },
     system::{Fact, System},
     value::{AbsPath, quoted},
@@ -34,7 +34,9 @@ pub struct User {
     /// Default: false.
     #[serde(default)]
     system: bool,
-    /// Home directory. It is made, except for a system user.
+    /// Home directory. A missing one is made, with the files of `/etc/skel` and the mode `HOME_MODE` of `/etc/login.defs`. A
+    /// system user gets none. An existing user with an id of the system's range gets one only if `home` is declared.
+    /// `/nonexistent` is never made. Default: `/home/NAME`.
     home: Option<AbsPath>,
     /// Login shell. Default: /usr/sbin/nologin for a new system user, else the distribution's.
     shell: Option<AbsPath>,
@@ -154,10 +156,9 @@ impl User {
         }
         let mut command = Program::new(["useradd"]);
         if self.system {
-            command = command.args(["--system", "--no-create-home"]);
-        } else {
-            command = command.arg("--create-home");
+            command = command.arg("--system");
         }
+        command = command.arg(if self.has_home() { "--create-home" } else { "--no-create-home" });
         // An existing group of that name becomes the primary one; useradd --user-group would refuse it.
         command = match accounts.group(self.name.as_str()) {
             Some(group) => command.args(["--gid", &group.gid.to_string()]),
@@ -188,25 +189,10 @@ impl User {
         let summary = if self.system { "create system user" } else { "create user" };
         let change = account_change(system, summary, command.arg(self.name.as_str()))?
             .brings([Fact::User(self.name.to_string()), Fact::Group(self.name.to_string())]);
-        let home = self.home.clone().map_or_else(|| format!("/home/{}", self.name).parse(), Ok)?;
-        let mut changes = vec![change.brings(self.new_home(system)?)];
+        let mut changes = vec![change.brings(self.facts_of_new_home(system)?)];
         changes.extend(self.plan_first_password(system)?);
-        changes.extend(self.plan_keys_of_new(system, &home)?);
+        changes.extend(self.plan_keys_of_new(system, &self.home_to_come()?)?);
         Ok(changes)
-    }
-
-    /// Returns the facts of the home directory of a new user.
-    fn new_home(&self, system: &System) -> Result<Vec<Fact>> {
-        if self.system {
-            return Ok(vec![]);
-        }
-        let home = self.home.clone().map_or_else(|| format!("/home/{}", self.name).parse(), Ok)?;
-        // useradd does not change an existing directory.
-        if system.root().status(&home)?.is_some() {
-            return Ok(vec![]);
-        }
-        let owner = Owner::Name(self.name.to_string());
-        Ok(vec![Fact::Path(home.clone()), Fact::Directory(home, owner, Writers::Owner, 0o755)])
     }
 
     fn update(
@@ -257,7 +243,10 @@ impl User {
             changes.push(change.brings([Fact::User(name.to_string())]));
         }
         changes.extend(self.plan_attributes(system, user)?);
-        if self.ssh_keys.is_some() {
+        if let Some((change, home)) = self.plan_home(system, user)? {
+            changes.push(change);
+            changes.extend(self.plan_keys_of_new(system, &home)?);
+        } else if self.ssh_keys.is_some() {
             changes.extend(self.plan_keys(system, &user.home.parse()?)?);
         }
         Ok(changes)

@@ -1,6 +1,10 @@
 //! The kinds `user` and `group` with the real useradd on the sandbox's own account files.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    process::Command,
+};
 
 use crate::{
     sandbox::{Finished, Sandbox},
@@ -104,12 +108,89 @@ fn an_account_is_declared_once_on_each_machine() {
     }
 }
 
+#[test]
+fn a_missing_home_is_made_as_useradd_makes_it() {
+    let machine = Machine::new();
+    let home = machine.at("home");
+    let declared = user(&format!("home = \"{home}\"\nuid = 4242"));
+    let _ = machine.run(&declared).expect(0);
+    machine.write("etc/login.defs", "# HOME_MODE 0777\nUMASK\t027\nHOME_MODE\t0710\n");
+    machine.write("etc/skel/.profile", "umask 027\n");
+    machine.write("etc/skel/.config/deep/er", "x");
+    fs::set_permissions(machine.at("etc/skel/.config"), fs::Permissions::from_mode(0o750)).unwrap();
+    symlink(".profile", machine.at("etc/skel/.bashrc")).unwrap();
+    fs::remove_dir_all(&home).unwrap();
+    let _ = machine.commands();
+
+    let words = format!("user app: make its home directory {home}, mode 0710");
+    let _ = machine.plan(&declared).expect(0).says(&words).says("1 change pending");
+    let _ = machine.run(&declared).expect(0).says(&words).says("converged: 1 change");
+    let status = |path: &str| {
+        let status = fs::symlink_metadata(machine.at(path)).unwrap();
+        (status.uid(), status.mode() & 0o7777)
+    };
+    assert_eq!(machine.read("home/.profile"), "umask 027\n");
+    assert_eq!([status("home"), status("home/.profile")], [(4242, 0o710), (4242, 0o644)]);
+    assert_eq!([status("home/.config"), status("home/.config/deep/er")], [(4242, 0o750), (4242, 0o644)]);
+    assert_eq!(fs::read_link(machine.at("home/.bashrc")).unwrap().to_str(), Some(".profile"));
+    assert_eq!(status("home/.bashrc").0, 4242);
+    let _ = machine.run(&declared).expect(0).says("converged: 0 changes");
+    assert_eq!(machine.commands(), [""; 0]);
+
+    // With keys, and in a directory that does not exist either.
+    fs::remove_dir_all(&home).unwrap();
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExampleExampleExampleExampleExampleExampleE";
+    let with_keys = declared + &format!("ssh_keys = [\"{key}\"]\n");
+    let _ = machine.run(&with_keys).expect(0).says(&words).says("authorized_keys: add").says("converged: 2 changes");
+    assert_eq!(machine.read("home/.ssh/authorized_keys"), format!("{key}\n"));
+    let _ = machine.run(&with_keys).expect(0).says("converged: 0 changes");
+}
+
+#[test]
+fn a_user_that_never_had_a_home_gets_none() {
+    let machine = Machine::new();
+    let missing = machine.at("missing");
+    for (uid, home) in [(990, missing.as_str()), (4242, "/nonexistent"), (0, missing.as_str())] {
+        machine.write("etc/passwd", format!("root:x:0:0::/root:/bin/sh\napp:x:{uid}:990::{home}:/bin/sh\n"));
+        machine.write("etc/shadow", "root:*:1::::::\napp:!:1::::::\n");
+        let _ = machine.plan(&user("")).expect(0).says("0 changes pending");
+    }
+    let _ = machine.plan(&user("system = true")).expect(0).says("0 changes pending");
+    // A declared home is made also for an id of the system's range, as useradd would.
+    let _ = machine.plan(&user(&format!("home = \"{missing}\""))).expect(0).says("make its home directory");
+    // A link that leads to a file system which is not mounted is not missing.
+    symlink("/not/mounted", &missing).unwrap();
+    let _ = machine.plan(&user(&format!("home = \"{missing}\""))).expect(0).says("0 changes pending");
+}
+
 /// Runs a verb after a script in the machine's namespace.
 fn behind(machine: &Machine, script: &str, verb: &str, resources: &str) -> Finished {
     let mut command = machine.sandbox.shell(&format!("{script}; exec \"$@\""));
     let manifest = machine.sandbox.manifest(resources);
     let _ = command.arg(env!("CARGO_BIN_EXE_glovo-bootstrap")).args([verb, "--steps", &manifest]);
     Finished::from(command.output().unwrap())
+}
+
+#[test]
+fn a_home_that_cannot_be_made_is_refused_before_the_account() {
+    let machine = Machine::new();
+    let homes = machine.at("homes");
+    fs::create_dir(&homes).unwrap();
+    let read_only = format!("mount --bind {homes} {homes}; mount -o remount,bind,ro {homes}");
+    let declared = user(&format!("home = \"{homes}/app\""));
+    let before = machine.read("etc/passwd");
+    for verb in ["plan", "run"] {
+        let _ = behind(&machine, &read_only, verb, &declared).expect(1).says("is mounted read-only").says("hint: ");
+        assert_eq!((machine.read("etc/passwd"), machine.commands()), (before.clone(), vec![]));
+    }
+    // The account exists without its home, as useradd leaves it.
+    machine.write("etc/passwd", before + &format!("app:x:4242:990::{homes}/app:/bin/sh\n"));
+    machine.write("etc/shadow", machine.read("etc/shadow") + "app:!:1::::::\n");
+    for verb in ["plan", "run"] {
+        let _ = behind(&machine, &read_only, verb, &declared).expect(1).says("is mounted read-only").says("hint: ");
+    }
+    let _ = machine.run(&declared).expect(0).says("converged: 1 change");
+    let _ = machine.run(&declared).expect(0).says("converged: 0 changes");
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl User {
         }
         let status = system.root().status(&system.root().resolve(home)?)?;
         let is_there = status.is_some() || system.expects(&Fact::Path(home.clone()));
-        if status.is_some_and(|status| status.file_type != FileType::Directory) || (self.system && !is_there) {
+        if status.is_some_and(|status| status.file_type != FileType::Directory) || (!self.has_home() && !is_there) {
             return Err(self.homeless(home));
         }
         // useradd leaves an existing directory to its owner.
