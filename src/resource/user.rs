@@ -271,7 +271,9 @@ mod tests {
             tree.write(&format!("/etc/{file}"), text);
         }
         for program in ["pwconv", "grpconv"] {
-            tree.write(&format!("/usr/sbin/{program}"), "");
+            let path = format!("/usr/sbin/{program}");
+            tree.write(&path, "");
+            tree.set_mode(&path, 0o755);
         }
         let system = System::open(tree.path(), Mode::Plan, Interrupt::default()).unwrap();
         let user: User = toml::from_str("name = \"app\"").unwrap();

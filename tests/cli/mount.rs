@@ -1,6 +1,6 @@
 //! The kind `mount` on loop devices and directories, with a stand-in for systemd that mounts for real.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use crate::{disks::Disks, sandbox::Sandbox};
 
@@ -168,11 +168,17 @@ fn a_directory_inside_an_earlier_mount_may_be_bound() {
     let _ = said.expect("gone", 1, &["is not a directory that can be mounted"]);
 }
 
+/// Makes an image's tree with a `systemctl` that cannot do anything there.
+fn tree_of_systemd(sandbox: &Sandbox) {
+    fs::create_dir_all(sandbox.at("tree/etc/systemd/system")).unwrap();
+    let systemctl = sandbox.write("tree/usr/bin/systemctl", "");
+    fs::set_permissions(systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 #[test]
 fn resources_below_a_mount_wait_for_the_boot() {
     let sandbox = Sandbox::new();
-    fs::create_dir_all(sandbox.at("tree/etc/systemd/system")).unwrap();
-    fs::create_dir_all(sandbox.at("tree/usr")).unwrap();
+    tree_of_systemd(&sandbox);
     let below = "[[resource]]\nkind = \"directory\"\npath = \"/srv/data/app\"\n\
                  [[resource]]\nkind = \"file\"\npath = \"/srv/data/app/x\"\ncontent = \"x\"\n\
                  [[resource]]\nkind = \"file\"\npath = \"/etc/x\"\ncontent = \"x\"\n";
@@ -302,7 +308,9 @@ fn a_remote_mount_needs_its_program() {
     let efs = disks.manifest("efs.toml", &mount(&at, "fs-0123456789abcdef0:/", "type = \"efs\"\noptions = \"tls\""));
     let said = disks.script(&format!(
         "gb nfs plan --steps '{nfs}'; gb efs plan --steps '{efs}'
-        for helper in nfs4 efs; do echo '#!/bin/sh' > /usr/local/sbin/mount.$helper; done
+        for helper in nfs4 efs; do
+            echo '#!/bin/sh' > /usr/local/sbin/mount.$helper; chmod 755 /usr/local/sbin/mount.$helper
+        done
         gb nfs-there plan --steps '{nfs}'; gb efs-there plan --steps '{efs}'"
     ));
     let _ =
@@ -316,8 +324,7 @@ fn a_remote_mount_needs_its_program() {
 #[test]
 fn an_image_gets_the_units_and_mounts_nothing() {
     let sandbox = Sandbox::new();
-    fs::create_dir_all(sandbox.at("tree/etc/systemd/system")).unwrap();
-    fs::create_dir_all(sandbox.at("tree/usr")).unwrap();
+    tree_of_systemd(&sandbox);
     let manifest = |resources: &str| sandbox.manifest(resources);
     let root = sandbox.at("tree");
     let by_label = manifest(&mount("/srv/data", "label:data", "type = \"ext4\"\nrequired_by = [\"app\"]"));

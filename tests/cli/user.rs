@@ -242,7 +242,8 @@ fn a_plan_names_a_missing_program_of_the_accounts() {
     }
     // An earlier change may bring it.
     let (resource, program) = &cases[0];
-    let brings = format!("[[resource]]\nkind = \"file\"\npath = \"/usr/sbin/{program}\"\ncontent = \"\"\n");
+    let brings =
+        format!("[[resource]]\nkind = \"file\"\npath = \"/usr/sbin/{program}\"\ncontent = \"\"\nmode = \"0755\"\n");
     fs::create_dir_all(sandbox.at("tree/usr/sbin")).unwrap();
     let manifest = sandbox.manifest(&(brings + resource));
     let _ = sandbox.run(&["plan", "--root", &tree, "--steps", &manifest]).expect(0).says("2 changes pending");
