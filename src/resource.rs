@@ -152,6 +152,11 @@ pub trait Resource: fmt::Debug {
         false
     }
 
+    /// Returns the target of the symbolic link that it is.
+    fn link_target(&self) -> Option<&str> {
+        None
+    }
+
     /// Returns the paths below its own that it leaves to other resources; `None` if it leaves all of them.
     fn kept_paths(&self) -> Option<Vec<AbsPath>> {
         None

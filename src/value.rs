@@ -1,6 +1,7 @@
 //! Values that are checked when they are parsed. Code with an [`AbsPath`] or a [`FileMode`] need not check it again.
 
 pub mod distribution;
+mod links;
 pub mod secret_source;
 
 use std::{fmt, str::FromStr, time::Duration};
@@ -8,6 +9,8 @@ use std::{fmt, str::FromStr, time::Duration};
 use anyhow::{Result, bail, ensure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
+
+pub use self::links::MAX_LINKS;
 
 /// Fails if a name, path or unit has a control character.
 ///

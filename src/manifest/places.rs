@@ -1,9 +1,12 @@
 //! Checks of declared paths: the rule of a run about other users' directories, applied to the declarations alone.
 
+pub(super) mod links;
+pub(super) mod order;
 pub(super) mod services;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use self::links::LinkedPath;
 use super::{Manifest, scope::Scope};
 use crate::{
     diagnostic::{Diagnostic, Place, Spot, nearest},
@@ -18,6 +21,10 @@ use crate::{
 /// A resource that manages a path or reads files.
 pub(super) struct Declaration<'a> {
     path: Option<AbsPath>,
+    /// Where declared links lead its path.
+    linked: Option<LinkedPath>,
+    /// The target of the link that it is.
+    pub(super) link: Option<String>,
     owner: Option<Owner>,
     /// The users who may write into a directory.
     writers: Option<Writers>,
@@ -44,6 +51,7 @@ impl<'a> Declaration<'a> {
     pub(super) fn new(kind: &str, resource: &dyn Resource, spot: Spot<'a>, scope: Scope) -> Self {
         let owner = resource.owner().map(Owner::declared);
         let (path, files) = (resource.owned_path().cloned(), resource.files());
+        let link = resource.link_target().map(Into::into);
         let (writers, is_absent) = (resource.writers(), resource.removes_its_path());
         let (formatted, mounted) = (resource.formatted_devices(), resource.mounted_device().map(str::to_owned));
         let (kept, needed, mount_point) = (resource.kept_paths(), vec![], resource.mount_point().cloned());
@@ -51,6 +59,8 @@ impl<'a> Declaration<'a> {
         let services_after = resource.services_after().into_iter().map(Into::into).collect();
         Self {
             path,
+            linked: None,
+            link,
             owner,
             writers,
             files,
@@ -73,82 +83,48 @@ impl<'a> Declaration<'a> {
         self.needed.push((field, file.clone(), spot));
     }
 
-    fn fault(&self, message: String, hint: Option<String>) -> Diagnostic {
+    /// Returns whether it makes a file, which has nothing below it.
+    fn is_file(&self) -> bool {
+        let is_other = self.is_absent || self.link.is_some() || self.mount_point.is_some();
+        self.writers.is_none() && !is_other
+    }
+
+    /// Returns its path as written, and the path that declared links lead it to, each with the machines for which it is so.
+    fn places(&self) -> impl Iterator<Item = (&AbsPath, &Scope)> {
+        let linked = self.linked.as_ref().map(|linked| (&linked.path, &linked.scope));
+        self.path.iter().map(|path| (path, &self.scope)).chain(linked)
+    }
+
+    /// Returns the place of its declaration.
+    fn place(&self) -> Place {
         let (text, span) = &self.spot;
-        Diagnostic { message, place: Some(Place::new(text, span)), hint }
+        Place::new(text, span)
+    }
+
+    fn fault(&self, message: String, hint: Option<String>) -> Diagnostic {
+        Diagnostic { message, place: Some(self.place()), hint }
     }
 }
 
-/// Returns a warning for each resource in a directory that is declared later. On a machine without this directory, a
-/// run would refuse the resource.
-pub(super) fn late_directories(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
-    let directories = declarations.iter().enumerate().filter(|(_, declaration)| declaration.writers.is_some());
-    let directories = directories.filter_map(|(index, declaration)| Some((index, declaration.path.as_ref()?)));
-    let (mut declared_at, mut made_at) = (BTreeMap::new(), BTreeMap::new());
-    for (index, path) in directories {
-        _ = declared_at.insert(path.as_str(), index);
-        // A directory that is declared in it makes it, too.
-        for made in path.ancestors().chain([path.as_str()]) {
-            _ = made_at.entry(made).or_insert(index);
-        }
-    }
-    let mut warnings = vec![];
-    for (index, declaration) in
-        declarations.iter().enumerate().filter(|(_, one)| one.writers.is_none() && !one.is_absent)
-    {
-        let Some(directory) = declaration.path.as_ref().and_then(AbsPath::directory) else { continue };
-        if let Some(late) = declared_at.get(directory)
-            && made_at.get(directory).is_some_and(|made| *made > index)
-        {
-            let (text, span) = &declarations[*late].spot;
-            let message = format!("the directory {directory} is declared after a resource in it");
-            let hint = format!("move the directory up: it is declared at {}", Place::new(text, span));
-            warnings.push(declaration.fault(message, Some(hint)));
-        }
-    }
-    warnings
+/// Returns all faults of the declarations together.
+pub(super) fn all_faults(declarations: &[Declaration<'_>]) -> impl Iterator<Item = Diagnostic> {
+    let checks = [faults, contradictions, inside_archives, below_files, links::managers, services::contradictions];
+    checks.into_iter().flat_map(move |check| check(declarations))
 }
 
-/// Returns a warning for each mount of a device whose file system is declared later. On a blank device, a run would fail.
-pub(super) fn late_file_systems(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
-    let mut warnings = vec![];
-    for (index, mount) in declarations.iter().enumerate() {
-        let Some(device) = &mount.mounted else { continue };
-        let makes = |one: &&Declaration<'_>| one.formatted.contains(device) && !one.scope.excludes(&mount.scope);
-        let (before, after) = declarations.split_at(index);
-        if let (None, Some(late)) = (before.iter().find(makes), after.iter().find(makes)) {
-            let (text, span) = &late.spot;
-            let message = format!("the file system of {device} is declared after its mount");
-            let hint = format!("move the file system up: it is declared at {}", Place::new(text, span));
-            warnings.push(mount.fault(message, Some(hint)));
-        }
-    }
-    warnings
-}
-
-/// Returns a warning for each resource at a mount point or below it that is declared before the mount. The first run would
-/// make it on the disk under the mount point, and a later one on the mounted file system.
-pub(super) fn early_for_mounts(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
-    let mut warnings = vec![];
-    for (index, mount) in declarations.iter().enumerate() {
-        let Some(point) = &mount.mount_point else { continue };
-        let is_at = |path: &AbsPath| path == point || path.ancestors().any(|above| above == point.as_str());
-        for early in declarations[..index].iter().filter(|one| !one.is_absent && !one.scope.excludes(&mount.scope)) {
-            let Some(path) = early.path.as_ref().filter(|path| is_at(path)) else { continue };
-            let (text, span) = &mount.spot;
-            let message = format!("{path} is declared before the mount at {point}, which hides it");
-            let hint = format!("move the mount up: it is declared at {}", Place::new(text, span));
-            warnings.push(early.fault(message, Some(hint)));
-        }
-    }
-    warnings
+/// Returns all warnings about the declarations together.
+pub(super) fn all_warnings(declarations: &[Declaration<'_>]) -> impl Iterator<Item = Diagnostic> {
+    let late = [order::late_directories, order::late_file_systems, order::late_links];
+    let early = [order::early_for_mounts, services::early];
+    late.into_iter().chain(early).flat_map(move |check| check(declarations))
 }
 
 /// Returns the faults for which a run would fail on every machine. It knows only declared directories.
-pub(super) fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
-    let directories = declarations.iter().filter_map(|declaration| {
-        let path = declaration.path.as_ref()?;
-        Some((path.as_str(), (&declaration.owner, declaration.writers?), &declaration.scope))
+fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
+    let directories = declarations.iter().flat_map(|declaration| {
+        let directory = declaration.writers.map(|writers| (&declaration.owner, writers));
+        let places = declaration.places().map(move |(path, scope)| Some((path.as_str(), directory?, scope)));
+        places.flatten()
     });
     let (conditional, everywhere): (Vec<_>, Vec<_>) = directories.partition(|(_, _, scope)| scope.is_conditional());
     let everywhere: BTreeMap<_, _> = everywhere.into_iter().map(|(path, directory, _)| (path, directory)).collect();
@@ -156,27 +132,32 @@ pub(super) fn faults(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
     let mut faults = vec![];
     for declaration in declarations {
         // A directory of other machines than the declaration's is none of its directories.
-        let directory = |path: &str| {
+        let directory = |path: &str, scope: &Scope| {
             let of_some = || {
                 let mut same = conditional.iter().filter(|(known, ..)| *known == path);
-                same.find(|(_, _, scope)| !scope.excludes(&declaration.scope)).map(|(_, directory, _)| directory)
+                same.find(|(_, _, known)| !known.excludes(scope)).map(|(_, directory, _)| directory)
             };
             everywhere.get(path).or_else(of_some)
         };
-        let is_plain = |file: &&AbsPath| directory(file.as_str()).is_some() && !archives.contains(file.as_str());
+        let is_plain = |file: &&AbsPath| {
+            directory(file.as_str(), &declaration.scope).is_some() && !archives.contains(file.as_str())
+        };
         for file in declaration.files.iter().filter(is_plain) {
             let message = format!("{file} is a directory: only a file's bytes are compared");
             faults.push(declaration.fault(message, Some("name the files in it".into())));
         }
-        let Some(path) = &declaration.path else { continue };
-        let mut way = Way::default();
-        let mut declared = path.ancestors().filter_map(|path| Some((path, directory(path)?)));
-        let passed = declared.try_for_each(|(path, (owner, writers))| {
-            // Without a declared owner, a new directory is root's, and an existing one keeps its owner.
-            let owner = (*owner).clone().or_else(|| way.user().cloned()).unwrap_or_else(|| Owner::Name("root".into()));
-            way.pass(&PathPart { path, owner, writers: *writers, is_link: false })
+        let refused = declaration.places().find_map(|(path, scope)| {
+            let mut way = Way::default();
+            let mut declared = path.ancestors().filter_map(|path| Some((path, directory(path, scope)?)));
+            let passed = declared.try_for_each(|(path, (owner, writers))| {
+                // Without a declared owner, a new directory is root's, and an existing one keeps its owner.
+                let root = || Owner::Name("root".into());
+                let owner = (*owner).clone().or_else(|| way.user().cloned()).unwrap_or_else(root);
+                way.pass(&PathPart { path, owner, writers: *writers, is_link: false })
+            });
+            passed.and_then(|()| way.admit(path.as_str(), declaration.owner.as_ref())).err()
         });
-        if let Err(fault) = passed.and_then(|()| way.admit(path.as_str(), declaration.owner.as_ref())) {
+        if let Some(fault) = refused {
             faults.push(declaration.fault(fault.to_string(), fault.advice().map(Into::into)));
         }
     }
@@ -191,57 +172,95 @@ fn trees<'d>(
 }
 
 /// Returns the faults of resources that manage a path in the directory of an archive, which does not keep it.
-pub(super) fn inside_archives(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
-    let is_in = |path: &AbsPath, tree: &AbsPath| path.ancestors().any(|above| above == tree.as_str());
+fn inside_archives(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
+    let is_in = |path: &AbsPath, tree: &str| path.ancestors().any(|above| above == tree);
     let mut faults = vec![];
-    for (tree, kept, archive) in trees(declarations) {
-        for declaration in declarations {
-            let Some(path) = declaration.path.as_ref().filter(|path| is_in(path, tree)) else { continue };
-            if kept.iter().any(|kept| kept == path || is_in(path, kept)) || archive.scope.excludes(&declaration.scope) {
-                continue;
+    for (written, kept, archive) in trees(declarations) {
+        for (tree, here) in archive.places() {
+            let kept = kept.iter().map(|kept| [tree.as_str(), &kept.as_str()[written.as_str().len()..]].concat());
+            let kept: Vec<String> = kept.collect();
+            let is_kept = |path: &AbsPath| kept.iter().any(|kept| kept == path.as_str() || is_in(path, kept));
+            for declaration in declarations {
+                let mut places = declaration.places().filter(|(_, scope)| !here.excludes(scope));
+                let inside = places.find(|(path, _)| is_in(path, tree.as_str()) && !is_kept(path));
+                let Some((path, _)) = inside else { continue };
+                let message = format!("{path} is in {tree}, which an archive replaces as a whole");
+                let hint = format!("name it in `keep` of the archive at {}, or declare another path", archive.place());
+                faults.push(declaration.fault(message, Some(hint)));
             }
-            let (text, span) = &archive.spot;
-            let message = format!("{path} is in {tree}, which an archive replaces as a whole");
-            let hint =
-                format!("name it in `keep` of the archive at {}, or declare another path", Place::new(text, span));
-            faults.push(declaration.fault(message, Some(hint)));
         }
     }
     faults
 }
 
 /// Returns the faults of resources that make or need a path while another resource of the machine removes it.
-pub(super) fn contradictions(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
-    let removing = || declarations.iter().filter(|declaration| declaration.is_absent);
-    let absent: BTreeSet<&str> = removing().filter_map(|one| Some(one.path.as_ref()?.as_str())).collect();
-    if absent.is_empty() {
-        return vec![];
+fn contradictions(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
+    let mut absent = BTreeMap::<&str, Vec<(&Scope, &Declaration<'_>)>>::new();
+    for one in declarations.iter().filter(|declaration| declaration.is_absent) {
+        one.places().for_each(|(path, scope)| absent.entry(path.as_str()).or_default().push((scope, one)));
     }
+    let remover = |path: &str, scope: &Scope| {
+        let (_, remover) = absent.get(path)?.iter().find(|(known, _)| !known.excludes(scope))?;
+        Some((path.to_owned(), *remover))
+    };
+    let hint = |gone: &str, remover: &Declaration<'_>| {
+        Some(format!("keep only one of the two: {gone} is declared absent at {}", remover.place()))
+    };
     let mut faults = vec![];
-    for declaration in declarations {
-        let remover = |path: &str| {
-            let mut all = removing().filter(|one| one.path.as_ref().is_some_and(|known| known.as_str() == path));
-            all.find(|one| !one.scope.excludes(&declaration.scope))
-        };
-        let find = |path: &str| Some((path.to_owned(), absent.get(path).and_then(|path| remover(path))?));
-        let hint = |gone: &str, remover: &Declaration<'_>| {
-            let (text, span) = &remover.spot;
-            Some(format!("keep only one of the two: {gone} is declared absent at {}", Place::new(text, span)))
-        };
-        if let Some(path) = declaration.path.as_ref().filter(|_| !declaration.is_absent)
-            && let Some((gone, remover)) = path.ancestors().find_map(find)
-        {
+    for declaration in declarations.iter().filter(|_| !absent.is_empty()) {
+        let mut places = declaration.places().filter(|_| !declaration.is_absent);
+        let below = places.find_map(|(path, scope)| Some((path, path.ancestors().find_map(|at| remover(at, scope))?)));
+        if let Some((path, (gone, remover))) = below {
             let message = format!("{path} is below {gone}, which is declared absent");
             faults.push(declaration.fault(message, hint(&gone, remover)));
         }
         for (field, path, (text, span)) in &declaration.needed {
-            let Some((gone, remover)) = path.ancestors().chain([path.as_str()]).find_map(find) else { continue };
+            let mut way = path.ancestors().chain([path.as_str()]);
+            let Some((gone, remover)) = way.find_map(|at| remover(at, &declaration.scope)) else { continue };
             let below = if gone == path.as_str() { String::new() } else { format!(" below {gone}") };
             let message = format!("`{field}` names {path}{below}, which is declared absent");
             faults.push(Diagnostic { message, place: Some(Place::new(text, span)), hint: hint(&gone, remover) });
         }
     }
     faults
+}
+
+/// Returns the faults of resources below the path of a file, which has nothing below it.
+fn below_files(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
+    let mut files = BTreeMap::<&str, Vec<(&Scope, &Declaration<'_>)>>::new();
+    let above = directories(declarations);
+    for one in declarations.iter().filter(|one| one.is_file()) {
+        for (path, scope) in one.places().filter(|(path, _)| above.contains(path.as_str())) {
+            files.entry(path.as_str()).or_default().push((scope, one));
+        }
+    }
+    let mut faults = vec![];
+    for declaration in declarations.iter().filter(|one| !files.is_empty() && !one.is_absent) {
+        let file = |at: &str, scope: &Scope| files.get(at)?.iter().find(|(known, _)| !known.excludes(scope));
+        let below = declaration.places().find_map(|(path, scope)| {
+            let (_, file) = path.ancestors().find_map(|at| file(at, scope))?;
+            Some((path, file))
+        });
+        if let Some((path, file)) = below {
+            let message = format!("{path} is below {}, which is no directory", file.shown);
+            let hint =
+                format!("declare another path for one of the two: {} is declared at {}", file.shown, file.place());
+            faults.push(declaration.fault(message, Some(hint)));
+        }
+    }
+    faults
+}
+
+/// Returns the directories above all declared paths. Neighbours have the same ones.
+fn directories<'d>(declarations: &'d [Declaration<'_>]) -> HashSet<&'d str> {
+    let (mut all, mut last) = (HashSet::new(), None);
+    for (path, _) in declarations.iter().flat_map(Declaration::places) {
+        if last != path.directory() {
+            last = path.directory();
+            all.extend(path.ancestors());
+        }
+    }
+    all
 }
 
 /// Limits the undeclared names that are compared with the declared ones.

@@ -87,9 +87,8 @@ impl<'a> Reader<'a> {
 
     /// Returns the steps, or all faults of the texts.
     pub(super) fn finish(mut self) -> Result<Manifest, Faults> {
-        let all = &self.declarations;
-        let faults = [places::faults(all), places::contradictions(all), places::inside_archives(all)];
-        for fault in faults.into_iter().flatten().chain(places::services::contradictions(all)) {
+        let loops = places::links::follow(&mut self.declarations);
+        for fault in loops.into_iter().chain(places::all_faults(&self.declarations)) {
             self.faults.add(|| fault);
         }
         if self.steps.is_empty() && self.faults.is_empty() {
@@ -103,10 +102,7 @@ impl<'a> Reader<'a> {
             return Err(self.faults);
         }
         let mut warnings = self.doubts;
-        warnings.extend(places::late_directories(&self.declarations));
-        warnings.extend(places::late_file_systems(&self.declarations));
-        warnings.extend(places::early_for_mounts(&self.declarations));
-        warnings.extend(places::services::early(&self.declarations));
+        warnings.extend(places::all_warnings(&self.declarations));
         self.secrets.known.extend(self.variables.stored_secrets().cloned());
         restart_for_given_files(&mut self.steps);
         Ok(Manifest { steps: self.steps, warnings, secrets: self.secrets })
@@ -368,6 +364,7 @@ impl<'a> Reader<'a> {
         if !["path", "owner", "group", "mode", "restart_on"].iter().any(|field| unknown.has(field)) {
             let spot = (text, span_of(&["path", "restart_on"]));
             let mut declaration = Declaration::new(entry.name, &*resource, spot, scope.clone());
+            declaration.link = declaration.link.filter(|_| !unknown.has("target"));
             for (field, file) in resource.needed_files().into_iter().filter(|(field, _)| !unknown.has(field)) {
                 declaration.needs(field, file, (text, span_of(&[field])));
             }

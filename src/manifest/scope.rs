@@ -44,6 +44,18 @@ impl Scope {
         })
     }
 
+    /// Returns the machines that have both.
+    pub(super) fn and(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        let Some(more) = &other.conditions else { return both };
+        let conditions = Rc::make_mut(both.conditions.get_or_insert_default());
+        for (key, values) in &**more {
+            let known = conditions.entry(key.clone()).or_insert_with(|| values.clone());
+            known.retain(|value| values.contains(value));
+        }
+        both
+    }
+
     /// Returns whether it applies on some machines only.
     pub(super) fn is_conditional(&self) -> bool {
         self.conditions.is_some()

@@ -38,6 +38,10 @@ impl Resource for Link {
         Some(&self.path)
     }
 
+    fn link_target(&self) -> Option<&str> {
+        Some(&self.target)
+    }
+
     fn check(&self) -> Vec<Finding> {
         let of_target = match printable(&self.target) {
             Ok(()) if self.target.is_empty() => Some(Finding::new("target", "the target is empty")),

@@ -343,7 +343,7 @@ fn wrong_declarations_are_refused_with_their_place() {
         let refused = sandbox.run(&["validate", "--steps", &sandbox.manifest(&resources)]).expect(2);
         let _ = refused.says(words).says("^");
     }
-    let kept = of(&format!("{sha256}\nkeep = [\"x/\"]")) + &file("/opt/app/x") + &file("/opt/app/x/y");
+    let kept = of(&format!("{sha256}\nkeep = [\"x/\"]")) + &file("/opt/app/x/y") + &file("/opt/app/x/z");
     let _ = sandbox.run(&["validate", "--steps", &sandbox.manifest(&kept)]).expect(0);
     let restart = "[[resource]]\nkind = \"service\"\nname = \"app\"\nrunning = true\nrestart_on = [\"/opt/app\"]\n";
     let _ = sandbox.run(&["validate", "--steps", &sandbox.manifest(&(of(&sha256) + restart))]).expect(0);

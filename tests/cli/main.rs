@@ -41,6 +41,7 @@ mod kill;
 mod kind_example;
 mod labels;
 mod limits;
+mod links;
 mod log_forward;
 mod login;
 mod machine_variables;

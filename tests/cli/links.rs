@@ -1,0 +1,107 @@
+//! One path with two names, because of a symbolic link: of the manifest, of the machine, or of a plan.
+
+use std::fs;
+
+use crate::sandbox::{Finished, Sandbox};
+
+fn file(path: &str, content: &str) -> String {
+    format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\ncontent = \"{content}\\n\"\n")
+}
+
+fn of_path(kind: &str, path: &str, more: &str) -> String {
+    format!("[[resource]]\nkind = \"{kind}\"\npath = \"{path}\"\n{more}\n")
+}
+
+fn link(path: &str, target: &str) -> String {
+    of_path("link", path, &format!("target = \"{target}\""))
+}
+
+fn archive(path: &str, more: &str) -> String {
+    let sha256 = "0".repeat(64);
+    of_path("archive", path, &format!("source = \"https://a/b\"\nsha256 = \"{sha256}\"\n{more}"))
+}
+
+/// Returns the resources without those of machines where `role` has another value.
+fn only(role: &str, resource: &str) -> String {
+    format!("{resource}where = {{ role = \"{role}\" }}\n")
+}
+
+fn command(sandbox: &Sandbox, name: &str, resources: &str) -> Finished {
+    sandbox.run(&[name, "--steps", &sandbox.manifest(resources)])
+}
+
+/// Checks that `validate`, `plan` and `run` refuse the manifest, and name the place of both resources.
+#[track_caller]
+fn invalid(resources: &str, words: &str) {
+    let sandbox = Sandbox::new();
+    for name in ["validate", "plan", "run"] {
+        let refused = command(&sandbox, name, resources).expect(2).says(words);
+        assert!(refused.stderr.matches("manifest.toml:").count() >= 2, "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn nothing_is_declared_below_a_file() {
+    let words = "/srv/a/b is below file /srv/a, which is no directory";
+    invalid(&(file("/srv/a", "x") + &file("/srv/a/b", "x")), words);
+    invalid(&(of_path("directory", "/srv/a/b", "") + &file("/srv/a", "x")), words);
+    invalid(&(file("/srv/a", "x") + &archive("/srv/a/b", "")), words);
+    invalid(&(file("/srv/a", "x") + &link("/srv/a/b", "c")), words);
+    let linked = of_path("directory", "/opt/b", "") + &link("/opt/a", "b") + &file("/opt/b/x", "x");
+    invalid(&(linked + &file("/opt/a/x/y", "x")), "/opt/b/x/y is below file /opt/b/x");
+    let sandbox = Sandbox::new();
+    let others = only("a", &file("/srv/a", "x")) + &only("b", &file("/srv/a/b", "x"));
+    let manifest = sandbox.write("m.toml", format!("[variables]\nrole = \"a\"\n[[step]]\nname = \"s\"\n{others}"));
+    let text = fs::read_to_string(&manifest).unwrap().replace("[[resource]]", "[[step.resource]]");
+    fs::write(&manifest, text).unwrap();
+    let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(0);
+}
+
+#[test]
+fn a_declared_link_leads_into_an_archive() {
+    let linked = link("/opt/app", "app-1") + &file("/opt/app/extra.conf", "x");
+    let words = "/opt/app-1/extra.conf is in /opt/app-1, which an archive replaces as a whole";
+    invalid(&(archive("/opt/app-1", "") + &linked), words);
+    invalid(&(archive("/opt/app-1", "") + &linked.replace("\"app-1\"", "\"/opt/app-1\"")), words);
+    let sandbox = Sandbox::new();
+    let kept = archive("/opt/app-1", "keep = [\"extra.conf\"]") + &linked;
+    let _ = command(&sandbox, "validate", &kept).expect(0);
+    let _ = command(&sandbox, "validate", &(archive("/opt/app-2", "") + &linked)).expect(0);
+}
+
+#[test]
+fn a_declared_link_gives_a_path_two_names() {
+    let two = of_path("directory", "/opt/app-1", "") + &link("/opt/app", "app-1") + &file("/opt/app/x", "one");
+    let words = "two resources manage /opt/app-1/x, to which /opt/app/x leads";
+    invalid(&(two.clone() + &file("/opt/app-1/x", "one")), words);
+    invalid(&(two.clone() + &of_path("absent", "/opt/app-1/x", "")), words);
+    let sandbox = Sandbox::new();
+    let _ = command(&sandbox, "validate", &(two + &file("/opt/app-1/y", "one"))).expect(0);
+    // A link leads only the machines that have it.
+    let steps = "[variables]\nrole = \"a\"\n[[step]]\nname = \"s\"\n".to_owned()
+        + &only("a", &link("/opt/app", "app-1"))
+        + &file("/opt/app/x", "one");
+    for (role, code) in [("a", 2), ("b", 0)] {
+        let steps = steps.clone() + &only(role, &file("/opt/app-1/x", "one"));
+        let manifest = sandbox.write("m.toml", steps.replace("[[resource]]", "[[step.resource]]"));
+        let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(code);
+    }
+}
+
+#[test]
+fn a_loop_of_declared_links_leads_nowhere() {
+    let loops = link("/srv/a", "b") + &link("/srv/b", "a");
+    invalid(&(loops.clone() + &file("/srv/a/f", "x")), "file /srv/a/f leads through too many symbolic links");
+    let _ = command(&Sandbox::new(), "validate", &loops).expect(0);
+}
+
+#[test]
+fn a_link_that_is_declared_too_late_is_told() {
+    let sandbox = Sandbox::new();
+    let late = file("/srv/app/f", "x") + &link("/srv/app", "app-1");
+    let told = command(&sandbox, "validate", &late).expect(0);
+    let told = told.says("warning: link /srv/app is declared after a resource below it").says("manifest.toml:4:8");
+    let _ = told.says("hint: move link /srv/app up: it is declared at ").says("manifest.toml:8:8");
+    let right = command(&sandbox, "validate", &(link("/srv/app", "app-1") + &file("/srv/app/f", "x"))).expect(0);
+    assert_eq!(right.stderr, "");
+}
