@@ -4,7 +4,10 @@ pub(super) mod links;
 pub(super) mod order;
 pub(super) mod services;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    iter,
+};
 
 use self::links::LinkedPath;
 use super::{Manifest, scope::Scope};
@@ -29,6 +32,12 @@ pub(super) struct Declaration<'a> {
     /// The users who may write into a directory.
     writers: Option<Writers>,
     files: Vec<AbsPath>,
+    /// Where declared links lead the files that it reads; `None` for those on no link.
+    linked_files: Vec<Option<AbsPath>>,
+    /// The paths that it makes.
+    made: Vec<AbsPath>,
+    /// Whether it fills the directory at its path.
+    fills: bool,
     /// Whether nothing may exist at the path.
     is_absent: bool,
     /// The paths below its own that it leaves to others; `None` if it leaves all of them.
@@ -51,7 +60,7 @@ impl<'a> Declaration<'a> {
     pub(super) fn new(kind: &str, resource: &dyn Resource, spot: Spot<'a>, scope: Scope) -> Self {
         let owner = resource.owner().map(Owner::declared);
         let (path, files) = (resource.owned_path().cloned(), resource.files());
-        let link = resource.link_target().map(Into::into);
+        let (made, fills, link) = (resource.made_paths(), resource.fills(), resource.link_target().map(Into::into));
         let (writers, is_absent) = (resource.writers(), resource.removes_its_path());
         let (formatted, mounted) = (resource.formatted_devices(), resource.mounted_device().map(str::to_owned));
         let (kept, needed, mount_point) = (resource.kept_paths(), vec![], resource.mount_point().cloned());
@@ -64,6 +73,9 @@ impl<'a> Declaration<'a> {
             owner,
             writers,
             files,
+            linked_files: vec![],
+            made,
+            fills,
             is_absent,
             kept,
             needed,
@@ -95,6 +107,14 @@ impl<'a> Declaration<'a> {
         self.path.iter().map(|path| (path, &self.scope)).chain(linked)
     }
 
+    /// Returns the files that it reads, as written or where declared links lead them, each with the field that names it.
+    fn read_paths(&self) -> impl Iterator<Item = (&AbsPath, &Spot<'a>)> {
+        let files = self.files.iter().map(|file| (file, &self.spot));
+        let read = files.chain(self.needed.iter().map(|(_, file, spot)| (file, spot)));
+        let linked = self.linked_files.iter().map(Option::as_ref).chain(iter::repeat(None));
+        read.zip(linked).map(|((file, spot), linked)| (linked.unwrap_or(file), spot))
+    }
+
     /// Returns the place of its declaration.
     fn place(&self) -> Place {
         let (text, span) = &self.spot;
@@ -114,7 +134,7 @@ pub(super) fn all_faults(declarations: &[Declaration<'_>]) -> impl Iterator<Item
 
 /// Returns all warnings about the declarations together.
 pub(super) fn all_warnings(declarations: &[Declaration<'_>]) -> impl Iterator<Item = Diagnostic> {
-    let late = [order::late_directories, order::late_file_systems, order::late_links];
+    let late = [order::late_directories, order::late_file_systems, order::late_files, order::late_links];
     let early = [order::early_for_mounts, services::early];
     late.into_iter().chain(early).flat_map(move |check| check(declarations))
 }

@@ -14,6 +14,12 @@ impl AbsPath {
         let Some(directory) = self.directory() else { return Some(self.clone()) };
         format!("{}/{}", real(directory, target)?, self.leaf()).parse().ok()
     }
+
+    /// Returns the path without any links, also that of its last component; `None` if there are too many.
+    pub fn fully_real(&self, target: impl FnMut(&str) -> Option<String>) -> Option<Self> {
+        let real = real(&self.0, target)?;
+        if real.is_empty() { Some(Self("/".into())) } else { real.parse().ok() }
+    }
 }
 
 /// Returns a path without links; empty for `/`.
@@ -77,5 +83,12 @@ mod tests {
         }
         assert_eq!(real("/loop/x"), None);
         assert_eq!(real("/loop").as_deref(), Some("/loop"), "the link itself can be managed");
+    }
+
+    #[test]
+    fn the_last_link_is_followed_if_asked() {
+        let target = |at: &str| (at == "/a").then(|| "..".to_owned());
+        assert_eq!(AbsPath::from("/a").fully_real(target), Some("/".into()));
+        assert_eq!(AbsPath::from("/b/a").fully_real(target), Some("/b/a".into()));
     }
 }

@@ -102,6 +102,46 @@ fn a_directory_that_is_declared_too_late_is_told() {
 }
 
 #[test]
+fn a_file_that_is_declared_after_its_reader_is_told() {
+    let sandbox = Sandbox::new();
+    let file = |path: &str, more: &str| format!("[[resource]]\nkind = \"file\"\npath = \"{path}\"\n{more}\n");
+    let conf = file("/srv/app.conf", "content = \"\"");
+    let command =
+        "[[resource]]\nkind = \"command\"\nname = \"reload\"\nargv = [\"true\"]\nrun_on = [\"/srv/app.conf\"]\n";
+    let service =
+        |fields: &str| format!("[[resource]]\nkind = \"service\"\nname = \"app\"\nrunning = true\n{fields}\n");
+    let sha256 = "0".repeat(64);
+    let archive =
+        format!("[[resource]]\nkind = \"archive\"\npath = \"/srv\"\nsource = \"https://a/b\"\nsha256 = \"{sha256}\"\n");
+    let absent = "[[resource]]\nkind = \"absent\"\npath = \"/srv/app.conf\"\n".to_owned();
+    let unit = file("/etc/systemd/system/app.service", "content = \"\"");
+    let copy = file("/srv/copy", "source = \"file:///srv/app.conf\"");
+    let link = "[[resource]]\nkind = \"link\"\npath = \"/srv/link\"\ntarget = \"app.conf\"\n".to_owned();
+    for (reader, late, words) in [
+        (command.to_owned(), &conf, "/srv/app.conf is declared after command reload, which reads it"),
+        (command.to_owned(), &archive, "/srv/app.conf is declared after command reload, which reads it"),
+        (command.to_owned(), &absent, "/srv/app.conf is declared after command reload, which reads it"),
+        (copy, &conf, "/srv/app.conf is declared after file /srv/copy, which reads it"),
+        (service("restart_on = [\"/srv/app.conf\"]"), &conf, "/srv/app.conf is declared after service app"),
+        (service("reload_on = [\"/srv/app.conf\"]"), &conf, "/srv/app.conf is declared after service app"),
+        (service(""), &unit, "/etc/systemd/system/app.service is declared after service app.service, which reads it"),
+        (
+            link.clone() + &file("/srv/copy", "source = \"file:///srv/link\""),
+            &conf,
+            "/srv/app.conf is declared after file /srv/copy",
+        ),
+        (link + &service("restart_on = [\"/srv/link\"]"), &conf, "/srv/app.conf is declared after service app"),
+    ] {
+        let told = validate(&sandbox, &(reader.clone() + late), &[]).says("warning: ").says(words);
+        let _ = told.says("hint: move ").says(" up: it is declared at ");
+        let quiet = validate(&sandbox, &(late.clone() + &reader), &[]);
+        assert_eq!(quiet.stderr, "", "{late}{reader}");
+    }
+    let quiet = validate(&sandbox, command, &[]);
+    assert_eq!(quiet.stderr, "", "a package may bring it");
+}
+
+#[test]
 fn a_wrong_type_is_told_in_the_words_of_the_manual() {
     let sandbox = Sandbox::new();
     for (fields, words) in [

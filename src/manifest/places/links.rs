@@ -73,6 +73,9 @@ pub(in crate::manifest) fn follow(declarations: &mut [Declaration<'_>]) -> Vec<D
     }
     let mut loops = vec![];
     for (index, one) in declarations.iter_mut().enumerate() {
+        let read = one.files.iter().chain(one.needed.iter().map(|(_, file, _)| file));
+        let linked = read.map(|file| links.lead(&one.scope, |target| file.fully_real(target)).ok().flatten());
+        one.linked_files = linked.map(|linked| linked.map(|linked| linked.path)).collect();
         let Some(path) = &one.path else { continue };
         match links.lead(&one.scope, |target| path.real(target)) {
             Ok(linked) => one.linked = linked,

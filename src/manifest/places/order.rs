@@ -1,9 +1,45 @@
 //! Checks of the declared order. A wrong order is a warning: the first run fails, or a second one changes the machine again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Declaration;
-use crate::{diagnostic::Diagnostic, value::AbsPath};
+use crate::{
+    diagnostic::{Diagnostic, Place},
+    value::AbsPath,
+};
+
+/// Returns a warning for each file that a resource reads, but that is declared later. The first run would read the file that
+/// the machine has then, and a second one would find another file.
+pub(in crate::manifest) fn late_files(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
+    let read: HashSet<&str> =
+        declarations.iter().flat_map(Declaration::read_paths).map(|(path, _)| path.as_str()).collect();
+    if read.is_empty() {
+        return vec![];
+    }
+    let mut makers = HashMap::<&str, Vec<usize>>::new();
+    let mut trees = HashMap::<&str, Vec<usize>>::new();
+    for (index, one) in declarations.iter().enumerate() {
+        let made = one.made.iter().chain(one.places().map(|(path, _)| path)).map(AbsPath::as_str);
+        made.filter(|path| read.contains(path)).for_each(|path| makers.entry(path).or_default().push(index));
+        one.places().filter(|_| one.fills).for_each(|(path, _)| trees.entry(path.as_str()).or_default().push(index));
+    }
+    let mut warnings = vec![];
+    for (index, reader) in declarations.iter().enumerate() {
+        for (path, (text, span)) in reader.read_paths() {
+            let exact = makers.get(path.as_str()).into_iter().flatten();
+            let above = path.ancestors().filter_map(|above| trees.get(above)).flatten();
+            let others = exact.chain(above).filter(|maker| **maker != index);
+            let mut others = others.filter(|maker| !declarations[**maker].scope.excludes(&reader.scope)).copied();
+            let Some(first) = others.next() else { continue };
+            let Some(late) = others.chain([first]).min().filter(|first| *first > index) else { continue };
+            let late = &declarations[late];
+            let message = format!("{path} is declared after {}, which reads it", reader.shown);
+            let hint = Some(format!("move {} up: it is declared at {}", late.shown, late.place()));
+            warnings.push(Diagnostic { message, place: Some(Place::new(text, span)), hint });
+        }
+    }
+    warnings
+}
 
 /// Returns a warning for each resource below a link that is declared later. The first run would make it where the link
 /// leads then.
