@@ -41,6 +41,7 @@ use crate::{
     run::{
         engine,
         lock::MachineLock,
+        one_path,
         reboot::RebootNote,
         report::{Report, last_run::LastRun, replaced, unbegun::UnbegunRun},
         selection::Selection,
@@ -269,6 +270,7 @@ fn prepare(
     let selection = Selection::from(selection);
     let (manifest, _) = load(system, manifest, &Reading::Use(&selection))?;
     selection.check(&manifest)?;
+    one_path::check(&manifest, system)?;
     Ok((manifest, selection))
 }
 

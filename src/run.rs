@@ -2,6 +2,7 @@
 
 pub mod engine;
 pub mod lock;
+pub mod one_path;
 pub mod reboot;
 pub mod report;
 pub mod selection;

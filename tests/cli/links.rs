@@ -1,6 +1,6 @@
 //! One path with two names, because of a symbolic link: of the manifest, of the machine, or of a plan.
 
-use std::fs;
+use std::{fs, os::unix::fs::symlink};
 
 use crate::sandbox::{Finished, Sandbox};
 
@@ -104,4 +104,41 @@ fn a_link_that_is_declared_too_late_is_told() {
     let _ = told.says("hint: move link /srv/app up: it is declared at ").says("manifest.toml:8:8");
     let right = command(&sandbox, "validate", &(link("/srv/app", "app-1") + &file("/srv/app/f", "x"))).expect(0);
     assert_eq!(right.stderr, "");
+}
+
+/// Checks that `plan` and `run` refuse the manifest before anything is changed, and name both places.
+#[track_caller]
+fn refused_here(sandbox: &Sandbox, resources: &str, words: &str) {
+    let _ = command(sandbox, "validate", resources).expect(0);
+    for name in ["plan", "run"] {
+        let refused = command(sandbox, name, resources).expect(2).says(words);
+        assert!(refused.stderr.matches("manifest.toml:").count() >= 2, "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_link_of_the_machine_gives_a_path_two_names() {
+    let sandbox = Sandbox::new();
+    fs::create_dir_all(sandbox.at("usr/bin")).unwrap();
+    symlink("usr/bin", sandbox.at("bin")).unwrap();
+    let (one, other) = (sandbox.at("bin/foo"), sandbox.at("usr/bin/foo"));
+    let words = format!("two resources manage {other} on this machine, because {one} leads there");
+    for content in ["one", "two"] {
+        refused_here(&sandbox, &(file(&one, "one") + &file(&other, content)), &words);
+    }
+    refused_here(&sandbox, &(file(&one, "one") + &of_path("absent", &other, "")), &words);
+    refused_here(&sandbox, &(of_path("absent", &other, "") + &file(&one, "one")), &words);
+    let of_mode = |path: &str, mode: &str| of_path("directory", path, &format!("mode = \"{mode}\""));
+    refused_here(&sandbox, &(of_mode(&one, "0755") + &of_mode(&other, "0750")), &words);
+    assert!(!fs::exists(&other).unwrap());
+    let below = file(&other, "one") + &file(&format!("{one}/x"), "one");
+    refused_here(&sandbox, &below, &format!("{other}/x is below file {other} on this machine"));
+    let inside = archive(&sandbox.at("usr"), "") + &file(&one, "one");
+    let words = format!("{other} is in {}, which an archive replaces as a whole", sandbox.at("usr"));
+    refused_here(&sandbox, &inside, &words);
+    // The declared link leads elsewhere than the machine's.
+    let moved = of_path("directory", &sandbox.at("sbin"), "") + &link(&sandbox.at("bin"), "sbin");
+    let moved = moved + &file(&one, "one") + &file(&other, "two");
+    let _ = command(&sandbox, "run", &moved).expect(0).says("converged: 4 changes");
+    let _ = command(&sandbox, "run", &moved).expect(0).says("converged: 0 changes");
 }
