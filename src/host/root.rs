@@ -15,6 +15,7 @@ pub mod identity;
 mod label;
 mod obeyed;
 mod opened;
+mod planned;
 mod removal;
 mod staged;
 mod status;
@@ -51,7 +52,8 @@ pub use self::{
 use self::{
     label::{Labels, set_label},
     opened::OpenedDirectories,
-    walk::{MAX_LINKS, OpenDirectory, WalkPurpose},
+    planned::PlannedLinks,
+    walk::{OpenDirectory, WalkPurpose},
     way::Owner,
     writable::explain_new,
 };
@@ -61,7 +63,7 @@ use super::calls::{
 };
 use crate::{
     error::Fault,
-    value::{AbsPath, Sha256},
+    value::{AbsPath, MAX_LINKS, Sha256},
 };
 
 /// The suffix of a file while it is written.
@@ -84,6 +86,7 @@ pub struct Root {
     opened: OpenedDirectories,
     /// The SELinux labels of this machine, once they were asked for.
     labels: Arc<OnceLock<Option<Labels>>>,
+    planned: PlannedLinks,
 }
 
 impl Root {
@@ -95,8 +98,14 @@ impl Root {
         let fd = openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Bits::empty())
             .with_context(|| format!("opening the root {}", path.display()))?;
         let path = canonicalize(path).with_context(|| format!("resolving {}", path.display()))?;
-        let labels = Arc::default();
-        Ok(Self { path, fd: Arc::new(fd), reads: WalkPurpose::Read, opened: OpenedDirectories::default(), labels })
+        Ok(Self {
+            path,
+            fd: Arc::new(fd),
+            reads: WalkPurpose::Read,
+            opened: OpenedDirectories::default(),
+            labels: Arc::default(),
+            planned: PlannedLinks::default(),
+        })
     }
 
     /// Returns the same root for reads with root's rights, also below users' directories. It follows no links there.
@@ -108,6 +117,7 @@ impl Root {
             reads: WalkPurpose::Inspect,
             opened: OpenedDirectories::default(),
             labels: self.labels.clone(),
+            planned: self.planned.clone(),
         }
     }
 
@@ -206,7 +216,13 @@ impl Root {
     pub fn follow(&self, path: &AbsPath, check: impl Fn(&AbsPath) -> Result<()>) -> Result<AbsPath> {
         let mut path = path.clone();
         for _ in 0..MAX_LINKS {
-            let Some(target) = self.read_link(&path)? else { return Ok(path) };
+            let target = match self.planned_target(&path) {
+                Some(target) => target,
+                None => match self.read_link(&path)? {
+                    Some(target) => target,
+                    None => return Ok(path),
+                },
+            };
             check(&path)?;
             let target = target.to_string_lossy().into_owned();
             let mut components: Vec<&str> =

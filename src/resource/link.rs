@@ -75,7 +75,7 @@ impl Resource for Link {
                 system.keep_previous(&path)?;
                 system.root().make_link(&path, &target)
             })
-            .brings([Fact::Path(self.path.clone())]),
+            .brings([Fact::Path(self.path.clone()), Fact::Link(self.path.clone(), self.target.clone())]),
         ])
     }
 }

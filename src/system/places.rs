@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::{Fact, System};
+use super::{Fact, Mode, System};
 use crate::{
     error::Fault,
     host::root::{
@@ -68,22 +68,22 @@ impl System {
                 way.pass(&PathPart { path: &real.to_string_lossy(), owner, writers, is_link: false })?;
             }
         }
-        let is_removed = real.to_str().and_then(|real| real.parse().ok()).is_some_and(|real| self.is_removed(&real));
-        if (is_missing || is_removed) && !makes_parents && !self.is_expected(&parent) && expected(&real).is_none() {
-            let hint = if self.expects(&Fact::AtBoot(parent.clone())) {
+        let directory = abs_path(&real)?;
+        let is_removed = self.mode() == Mode::Plan && self.has(&Fact::Absent(directory.clone()));
+        if (is_missing || is_removed) && !makes_parents && !self.is_expected(&directory) && expected(&real).is_none() {
+            let hint = if self.has(&Fact::AtBoot(directory.clone())) {
                 "set phase = \"boot\": the directory is made at boot".to_owned()
             } else {
-                format!("declare it: kind = \"directory\", path = \"{parent}\"")
+                format!("declare it: kind = \"directory\", path = \"{directory}\"")
             };
-            return Err(Fault::new(format!("the directory {parent} does not exist")).hint(hint).into());
+            let led = if directory == parent { String::new() } else { format!(", to which {parent} leads,") };
+            return Err(Fault::new(format!("the directory {directory}{led} does not exist")).hint(hint).into());
         }
         way.admit(path.as_str(), owner)?;
         self.check_group(&way, path, gid)?;
         let user = way.user().cloned();
-        if real.as_os_str() == parent.as_str() {
-            return Ok(Admitted { path: path.clone(), user });
-        }
-        Ok(Admitted { path: abs_path(&real.join(path.leaf()))?, user })
+        let path = if directory == parent { path.clone() } else { directory.join(path.leaf())? };
+        Ok(Admitted { path, user })
     }
 
     /// Fails if something other than a directory is where the way to a path needs one.
@@ -149,7 +149,7 @@ impl System {
     }
 
     fn is_expected(&self, directory: &AbsPath) -> bool {
-        self.expects(&Fact::Path(directory.clone())) || self.expects(&Fact::Packages)
+        self.has(&Fact::Path(directory.clone())) || self.has(&Fact::Packages)
     }
 
     /// Fails if a user's file has a group that the user is not in, because the user cannot set it.

@@ -142,3 +142,61 @@ fn a_link_of_the_machine_gives_a_path_two_names() {
     let _ = command(&sandbox, "run", &moved).expect(0).says("converged: 4 changes");
     let _ = command(&sandbox, "run", &moved).expect(0).says("converged: 0 changes");
 }
+
+/// Checks that `plan` foresees the changes of `run`, and that a second run changes nothing.
+#[track_caller]
+fn planned_exactly(sandbox: &Sandbox, resources: &str, changes: usize) {
+    let plan = command(sandbox, "plan", resources).expect(0).says(&format!("plan: {changes} change"));
+    let ran = command(sandbox, "run", resources).expect(0).says(&format!("converged: {changes} change"));
+    let changes =
+        |text: &str| -> Vec<String> { text.lines().filter(|line| line.starts_with("  + ")).map(Into::into).collect() };
+    assert_eq!(changes(&plan.stdout), changes(&ran.stdout));
+    let _ = command(sandbox, "run", resources).expect(0).says("converged: 0 changes");
+}
+
+#[test]
+fn a_plan_follows_its_links() {
+    let sandbox = Sandbox::new();
+    let at = |name: &str| sandbox.at(name);
+    let tree = of_path("directory", &at("app-1/conf"), "") + &link(&at("app"), "app-1");
+    planned_exactly(&sandbox, &(tree + &file(&at("app/conf/f"), "x")), 3);
+    // A link below a planned directory, with a relative and an absolute target.
+    let tree =
+        of_path("directory", &at("new/bin"), "") + &link(&at("new/up"), "../app-1") + &link(&at("abs"), &at("new"));
+    planned_exactly(&sandbox, &(tree + &file(&at("abs/up/conf/g"), "x") + &file(&at("abs/bin/h"), "x")), 5);
+    // What reads a planned file finds it by the other name.
+    let made = of_path("directory", &at("v2"), "") + &file(&at("v2/original"), "x") + &link(&at("v"), "v2");
+    let copy = of_path("file", &at("copy"), &format!("source = \"file://{}\"", at("v/original")));
+    planned_exactly(&sandbox, &(made + &copy), 4);
+}
+
+#[test]
+fn a_plan_follows_a_link_to_its_new_target() {
+    let sandbox = Sandbox::new();
+    let at = |name: &str| sandbox.at(name);
+    let _ = (sandbox.write("r1/f", "x\n"), sandbox.write("r2/f", "y\n"), sandbox.write("r2/gone", ""));
+    symlink("r1", at("cur")).unwrap();
+    let of_three = link(&at("cur"), "r2") + &file(&at("cur/f"), "x") + &of_path("absent", &at("cur/gone"), "");
+    planned_exactly(&sandbox, &of_three, 3);
+    assert_eq!(fs::read_to_string(at("r2/f")).unwrap(), "x\n");
+    assert_eq!(fs::read_to_string(at("r1/f")).unwrap(), "x\n");
+}
+
+#[test]
+fn a_plan_refuses_links_that_lead_nowhere() {
+    let sandbox = Sandbox::new();
+    let at = |name: &str| sandbox.at(name);
+    fs::create_dir(at("r1")).unwrap();
+    symlink("r1", at("cur")).unwrap();
+    symlink("two", at("one")).unwrap();
+    let words = format!("the directory {}, to which {} leads, does not exist", at("r2"), at("cur"));
+    let planned = command(&sandbox, "plan", &(link(&at("cur"), "r2") + &file(&at("cur/f"), "x")));
+    let _ = planned.expect(1).says(&words);
+    let ran = command(&sandbox, "run", &(link(&at("cur"), "r2") + &file(&at("cur/f"), "x")));
+    let _ = ran.expect(1).says(&words);
+    // A loop of a declared link and of the machine's.
+    let looped = link(&at("two"), "one") + &file(&at("two/f"), "x");
+    for name in ["plan", "run"] {
+        let _ = command(&sandbox, name, &looped).expect(1).says("too many levels of symbolic links");
+    }
+}

@@ -84,7 +84,8 @@ impl Root {
         if let Some(place) = self.opened.get(path, purpose) {
             return Ok(Some(place));
         }
-        if purpose == WalkPurpose::Read {
+        // Only a walk finds planned links.
+        if purpose == WalkPurpose::Read && self.planned.is_empty() {
             match self.open_plain(path) {
                 Below::Directory(place) => return Ok(Some(place)),
                 Below::Missing => return Ok(None),

@@ -52,7 +52,7 @@ impl Trusted {
     fn open_for(path: &Path, purpose: WalkPurpose) -> Result<Option<Self>> {
         let root = Root::open(Path::new("/"))?;
         let path = if path.is_absolute() { path.to_owned() } else { current_directory()?.join(path) };
-        let Reached { place, mut path, end } = Walk::new(root.fd.clone(), &path, purpose).run(&root)?;
+        let Reached { place, mut path, end } = Walk::new(&root, &path, purpose).run(&root)?;
         let name = match end {
             WalkEnd::Directory => ".".into(),
             WalkEnd::File(name) => {

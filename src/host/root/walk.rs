@@ -21,6 +21,7 @@ use super::{
     identity::UserIdentity,
     obeyed,
     opened::OpenedDirectories,
+    planned::{Targets, among_missing},
     way::{Owner, PathPart, Way, Writers},
 };
 use crate::{
@@ -29,11 +30,8 @@ use crate::{
         accounts::Accounts,
         calls::{fstat, fstatat, fsync, openat, readlinkat},
     },
-    value::{AbsPath, quoted},
+    value::{AbsPath, MAX_LINKS, quoted},
 };
-
-/// Limits the symbolic links of one path, as the kernel does (`ELOOP`).
-pub(crate) const MAX_LINKS: usize = 40;
 
 /// The purpose of a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +168,8 @@ pub(crate) struct Walk<'a> {
     links: usize,
     way: Way,
     is_trusted: bool,
+    /// The links that a plan makes.
+    planned: Arc<Targets>,
 }
 
 /// The result of a part of a walk.
@@ -179,12 +179,16 @@ enum WalkStep {
     Enter(u32),
 }
 
+/// Returns the components of a path. Some may be empty.
+fn components(path: &OsStr) -> impl DoubleEndedIterator<Item = OsString> {
+    path.as_bytes().split(|byte| *byte == b'/').map(|component| OsStr::from_bytes(component).to_owned())
+}
+
 impl<'a> Walk<'a> {
-    pub(crate) fn new(root: Arc<OwnedFd>, path: &'a Path, purpose: WalkPurpose) -> Self {
-        let pending = path.as_os_str().as_bytes().split(|byte| *byte == b'/');
-        let pending = pending.map(|component| OsStr::from_bytes(component).to_owned()).collect();
-        let (stack, way) = (vec![root], Way::default());
-        Self { purpose, path, pending, stack, names: vec![], links: 0, way, is_trusted: true }
+    pub(crate) fn new(root: &Root, path: &'a Path, purpose: WalkPurpose) -> Self {
+        let pending = components(path.as_os_str()).collect();
+        let (stack, way, planned) = (vec![root.fd.clone()], Way::default(), root.planned.targets());
+        Self { purpose, path, pending, stack, names: vec![], links: 0, way, is_trusted: true, planned }
     }
 
     /// Walks to the end of the path, or to the first component that does not exist.
@@ -238,8 +242,12 @@ impl<'a> Walk<'a> {
                 }
                 _ => {}
             }
+            if self.takes_planned_link(&component)? {
+                continue;
+            }
             let fd = match openat(&*here, component.as_os_str(), flags, Bits::empty()) {
                 Ok(fd) => fd,
+                Err(Errno::ENOENT | Errno::ENOTDIR) if self.takes_link_below(&component, expected)? => continue,
                 Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(self.missing(component)),
                 Err(errno) => {
                     let what = self.real(&component);
@@ -321,17 +329,63 @@ impl<'a> Walk<'a> {
     }
 
     fn follow(&mut self, link: &OwnedFd) -> Result<()> {
+        let target = readlinkat(link, "").with_context(|| format!("reading a link in {}", self.path.display()))?;
+        self.lead(&target)
+    }
+
+    /// Goes on with the target of a link.
+    fn lead(&mut self, target: &OsStr) -> Result<()> {
         self.links += 1;
         if self.links > MAX_LINKS {
             bail!("{}: too many levels of symbolic links", self.path.display());
         }
-        let target = readlinkat(link, "").with_context(|| format!("reading a link in {}", self.path.display()))?;
         if target.as_bytes().starts_with(b"/") {
             self.stack.truncate(1);
             self.names.clear();
         }
-        for component in target.as_bytes().split(|byte| *byte == b'/').rev() {
-            self.pending.push_front(OsStr::from_bytes(component).to_owned());
+        for component in components(target).rev() {
+            self.pending.push_front(component);
+        }
+        Ok(())
+    }
+
+    /// Follows a planned link at a component. Returns whether there is one.
+    fn takes_planned_link(&mut self, component: &OsStr) -> Result<bool> {
+        if self.planned.is_empty() || !self.is_trusted {
+            return Ok(false);
+        }
+        let (at, planned) = (self.real(component), self.planned.clone());
+        let Some(target) = planned.get(&at) else { return Ok(false) };
+        self.pass_planned(&at)?;
+        self.lead(target)?;
+        Ok(true)
+    }
+
+    /// Follows a planned link in a missing directory, which the plan makes before. Returns whether there is one.
+    fn takes_link_below(&mut self, missing: &OsStr, expected: Option<ExpectedDirectory<'_>>) -> Result<bool> {
+        if self.planned.is_empty() || !self.is_trusted {
+            return Ok(false);
+        }
+        let rest = std::iter::once(missing).chain(self.pending.iter().map(|name| &**name));
+        let Some(found) = among_missing(&self.planned, &self.real(OsStr::new("")), rest) else { return Ok(false) };
+        for directory in &found.directories {
+            let expected = expected.filter(|_| self.purpose == WalkPurpose::Write);
+            if let Some((owner, writers)) = expected.and_then(|expected| expected(directory)) {
+                self.way.pass(&PathPart { path: &directory.to_string_lossy(), owner, writers, is_link: false })?;
+            }
+        }
+        self.pass_planned(&found.link)?;
+        self.pending.clear();
+        self.lead(found.leads_to.as_os_str())?;
+        Ok(true)
+    }
+
+    /// Checks a planned link as a found one. It has the owner of its directory.
+    fn pass_planned(&mut self, link: &Path) -> Result<()> {
+        if self.purpose == WalkPurpose::Write {
+            let owner = self.way.user().cloned().unwrap_or_else(|| Owner::Id(geteuid().as_raw()));
+            let path = &link.to_string_lossy();
+            self.way.pass(&PathPart { path, owner, writers: Writers::Owner, is_link: true })?;
         }
         Ok(())
     }
@@ -350,7 +404,7 @@ impl<'a> Walk<'a> {
 impl Root {
     /// Walks to a directory; `None` if a component does not exist or is not a directory.
     pub(crate) fn walk(&self, path: &AbsPath, purpose: WalkPurpose) -> Result<Option<OpenDirectory>> {
-        let reached = Walk::new(self.fd.clone(), Path::new(path.as_str()), purpose).run(self)?;
+        let reached = Walk::new(self, Path::new(path.as_str()), purpose).run(self)?;
         Ok(matches!(reached.end, WalkEnd::Directory).then_some(reached.place))
     }
 
@@ -359,7 +413,7 @@ impl Root {
     /// # Errors
     /// If a walk to write would fail.
     pub fn survey(&self, path: &AbsPath, expected: ExpectedDirectory<'_>) -> Result<Survey> {
-        let walk = Walk::new(self.fd.clone(), Path::new(path.as_str()), WalkPurpose::Write);
+        let walk = Walk::new(self, Path::new(path.as_str()), WalkPurpose::Write);
         let Reached { place, path, end } = walk.survey(self, expected)?;
         let missing = match end {
             WalkEnd::Directory => vec![],
@@ -371,7 +425,7 @@ impl Root {
 
     /// Fails if a user other than root, the caller and the one with this id could replace the file at a path.
     pub fn check_trusted(&self, path: &AbsPath, uid: u32) -> Result<()> {
-        Walk::new(self.fd.clone(), Path::new(path.as_str()), WalkPurpose::Obey(Some(uid))).run(self).map(drop)
+        Walk::new(self, Path::new(path.as_str()), WalkPurpose::Obey(Some(uid))).run(self).map(drop)
     }
 
     /// Reads the accounts.
@@ -381,11 +435,12 @@ impl Root {
 
     /// Returns a function that reads the accounts, for a walk on any thread.
     pub(crate) fn loader(&self) -> impl Fn() -> Result<Arc<Accounts>> + Sync + use<> {
-        let (path, fd, labels) = (self.path.clone(), self.fd.clone(), self.labels.clone());
+        let (path, fd, labels, planned) =
+            (self.path.clone(), self.fd.clone(), self.labels.clone(), self.planned.clone());
         move || {
-            let (path, fd, labels) = (path.clone(), fd.clone(), labels.clone());
-            let root = Self { path, fd, reads: WalkPurpose::Inspect, opened: OpenedDirectories::default(), labels };
-            Ok(Arc::new(root.accounts()?))
+            let (path, fd, labels, planned) = (path.clone(), fd.clone(), labels.clone(), planned.clone());
+            let (reads, opened) = (WalkPurpose::Inspect, OpenedDirectories::default());
+            Ok(Arc::new(Self { path, fd, reads, opened, labels, planned }.accounts()?))
         }
     }
 }
