@@ -60,7 +60,7 @@ impl<'a> Declaration<'a> {
     pub(super) fn new(kind: &str, resource: &dyn Resource, spot: Spot<'a>, scope: Scope) -> Self {
         let owner = resource.owner().map(Owner::declared);
         let (path, files) = (resource.owned_path().cloned(), resource.files());
-        let (made, fills, link) = (resource.made_paths(), resource.fills(), resource.link_target().map(Into::into));
+        let (made, link) = (resource.made_paths(), resource.link_target().map(Into::into));
         let (writers, is_absent) = (resource.writers(), resource.removes_its_path());
         let (formatted, mounted) = (resource.formatted_devices(), resource.mounted_device().map(str::to_owned));
         let (kept, needed, mount_point) = (resource.kept_paths(), vec![], resource.mount_point().cloned());
@@ -75,7 +75,7 @@ impl<'a> Declaration<'a> {
             files,
             linked_files: vec![],
             made,
-            fills,
+            fills: resource.fills(),
             is_absent,
             kept,
             needed,

@@ -117,7 +117,6 @@ pub(super) fn among_missing<'p>(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::host::scratch::Scratch;
 
     #[test]
