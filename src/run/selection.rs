@@ -21,8 +21,8 @@ impl Selection {
     /// converged.
     pub fn check(&self, manifest: &Manifest) -> Result<()> {
         let names = || manifest.steps.iter().map(|step| step.name.as_str());
-        let named = self.only.iter().chain(&self.from).chain(&self.skip);
-        if let Some(name) = named.into_iter().find(|name| !names().any(|step| step == *name)) {
+        let wanted = self.only.iter().chain(&self.from).chain(&self.skip);
+        if let Some(name) = wanted.into_iter().find(|name| !names().any(|step| step == *name)) {
             let hint = match did_you_mean(name, names()) {
                 Some(hint) => hint,
                 None if name.ends_with(".toml") => format!("name a manifest by --steps {}", quoted(name)),
