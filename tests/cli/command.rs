@@ -261,18 +261,23 @@ fn a_program_that_an_earlier_step_installs_is_missing_only_in_a_run() {
 #[test]
 fn a_program_that_the_kernel_refuses_is_explained() {
     let machine = Machine::new();
-    for (text, mode, words) in [
-        ("#!/absent/interpreter\n", 0o755, "check that the interpreter in its first line exists"),
-        ("#!/bin/sh\n", 0o644, "check that it is executable"),
+    for (text, mode, refusal, words) in [
+        (
+            "#!/absent/interpreter\n",
+            0o755,
+            "cannot start /var/lib/tool",
+            "check that the interpreter in its first line exists",
+        ),
+        ("#!/bin/sh\n", 0o644, "/var/lib/tool is not executable: its mode is 0644", "declare its mode"),
     ] {
         write(&machine, "tool", text);
         let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
         fs::set_permissions(at(&machine, "tool"), mode).unwrap();
         let declared = command(&format!("argv = [\"/var/lib/tool\"]\n{MADE}"));
-        let _ = machine.run(&declared).expect(1).says("cannot start /var/lib/tool").says(words);
+        let _ = machine.run(&declared).expect(1).says(refusal).says(words);
         assert!(!exists(&machine, NOTE), "it has not started");
         let guarded = command("argv = [\"true\"]\nunless = { argv = [\"/var/lib/tool\"] }");
-        let _ = machine.plan(&guarded).expect(1).says("the guard `/var/lib/tool`").says(words);
+        let _ = machine.plan(&guarded).expect(1).says(words);
     }
 }
 
