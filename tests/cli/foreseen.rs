@@ -92,11 +92,12 @@ fn a_template_that_cannot_be_filled_in_is_foreseen() {
     let sandbox = Sandbox::new();
     let filled = file(&sandbox.at("f"), &format!("source = \"file://{}\"\ntemplate = true", sandbox.at("template")));
     let first = file(&sandbox.at("first"), "content = \"\"");
+    let long = vec![b' '; 300 << 10];
     for (template, words) in [
         (&b"{{ nowhere }}"[..], "variable `nowhere` is not set"),
         (b"{{ nowhere", "`{{` without `}}`"),
         (b"M\xfcller", "is not a text"),
-        (&[b' '; 300 << 10], "is too long for a template"),
+        (&long, "is too long for a template"),
     ] {
         let _ = sandbox.write("template", template);
         refused(&sandbox, &filled, 1, words);
