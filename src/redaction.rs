@@ -42,7 +42,7 @@ const NAMES: [&str; 11] = [
     "access_key",
 ];
 /// A name has a secret value, too, if it ends with one of these. At the start they are parts of other words.
-const ENDINGS: [&str; 4] = ["_pwd", "_pass", "private_key", "secret_key"];
+const ENDINGS: [&str; 8] = ["_pwd", "_pass", "_pw", "_psk", "_pin", "community", "private_key", "secret_key"];
 
 /// What is known of one secret file. A larger one is read up to here.
 pub const MAX_FILE_BYTES: usize = 32 << 10;
@@ -168,10 +168,18 @@ impl Redaction {
 
     /// Makes a redaction of the values of these variables, given by name and value.
     pub fn of_variables<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self::of([], variables)
+    }
+
+    /// Makes a redaction of secrets, and of the values of variables of which some may be settings.
+    pub fn of<'a>(
+        secrets: impl IntoIterator<Item = (&'a str, &'a str)>,
+        variables: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Self {
         let mut redaction = Self::default();
-        let (settings, secrets): (Vec<_>, Vec<_>) =
+        let (settings, values): (Vec<_>, Vec<_>) =
             variables.into_iter().partition(|(name, value)| is_setting(value) && !is_sensitive(name));
-        redaction.add(secrets.into_iter().flat_map(|(name, value)| parts(name, value)).collect());
+        redaction.add(secrets.into_iter().chain(values).flat_map(|(name, value)| parts(name, value)).collect());
         let settings = settings.into_iter().flat_map(|(name, value)| parts(name, value));
         let forms = settings.flat_map(|(value, name)| forms(&value).into_iter().map(move |form| (form, name.clone())));
         redaction.settings = forms.collect();
@@ -411,7 +419,8 @@ fn normal(name: &str) -> String {
 
 /// Returns whether a variable's name says that its value is a secret: `db_password`, but not `password_length`.
 pub fn names_secret(name: &str) -> bool {
-    NAMES.iter().chain(&ENDINGS).any(|sensitive| name.ends_with(sensitive))
+    let singular = name.strip_suffix('s').unwrap_or(name);
+    NAMES.iter().chain(&ENDINGS).any(|sensitive| name.ends_with(sensitive) || singular.ends_with(sensitive))
 }
 
 /// Checks that no form of a value remains in a text.

@@ -216,19 +216,25 @@ impl System {
 
     /// Fails if a program is not installed or cannot be executed, and no earlier planned change installs it.
     pub fn check_program_exists(&self, name: &str) -> Result<()> {
-        if self.host.has_program(name) {
-            return Ok(());
+        if self.check_executable(name)? || self.host.has_program(name) {
+            Ok(())
+        } else {
+            Err(self.host.no_program(name))
         }
-        let comes = |path: &AbsPath| candidates(name).any(|candidate| self.root().real(&candidate) == *path);
-        for fact in &*self.expected.borrow() {
-            if let Fact::NotExecutable(path, mode) = fact
-                && comes(path)
-            {
-                return Err(not_executable(path, *mode));
-            }
+    }
+
+    /// Returns whether an earlier planned change brings a program or makes it executable.
+    ///
+    /// # Errors
+    /// If what is in its place after these changes cannot be executed.
+    pub fn check_executable(&self, name: &str) -> Result<bool> {
+        match self.expected_mode(|path| candidates(name).any(|candidate| self.root().real(&candidate) == *path)) {
+            Some((path, mode)) if mode & 0o111 == 0 => Err(not_executable(&path, mode)),
+            Some(_) => Ok(true),
+            None if self.expects(&Fact::Packages) => Ok(true),
+            None if candidates(name).any(|path| self.expects(&Fact::Path(path))) => Ok(true),
+            None => self.host.check_executable(name).map(|()| false),
         }
-        let is_expected = self.expects(&Fact::Packages) || candidates(name).any(|path| self.expects(&Fact::Path(path)));
-        if is_expected { Ok(()) } else { Err(self.host.no_program(name)) }
     }
 
     /// Fails if a program that an earlier planned change makes will be in a directory of a user other than root and the one

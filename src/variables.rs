@@ -195,7 +195,10 @@ impl Variables {
     /// Returns the redaction that removes the values of files from a text.
     pub fn redaction(&self) -> Redaction {
         let values = self.private.iter().flat_map(|(name, value)| value.texts().map(move |text| (name, text)));
-        Redaction::of_variables(values.map(|(name, text)| (name.as_str(), text.as_str())))
+        let (secrets, values): (Vec<_>, Vec<_>) = values
+            .map(|(name, text)| (name.as_str(), text.as_str()))
+            .partition(|(name, _)| self.secret_files.contains(*name));
+        Redaction::of(secrets, values)
     }
 
     /// Sets a fact, such as `instance.region`, so that the machine is not asked for it.

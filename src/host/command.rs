@@ -289,16 +289,24 @@ impl Host {
         self.root().resolve(path).and_then(|path| self.root().status(&path)).ok().flatten()
     }
 
-    /// Returns the error of a program that is not there, or that cannot be executed.
-    pub fn no_program(&self, name: &str) -> anyhow::Error {
+    /// Fails if there is something in a program's place that cannot be executed.
+    pub fn check_executable(&self, name: &str) -> Result<()> {
+        if self.has_program(name) {
+            return Ok(());
+        }
         let found = candidates(name).find_map(|path| self.status_of_program(&path).map(|found| (path, found)));
         match found {
-            None => not_installed(name),
+            None => Ok(()),
             Some((path, FileStatus { file_type: FileType::Regular, ownership, .. })) => {
-                not_executable(&path, ownership.mode)
+                Err(not_executable(&path, ownership.mode))
             }
-            Some((path, _)) => Fault::new(format!("{path} is not a program: it is no regular file")).into(),
+            Some((path, _)) => Err(Fault::new(format!("{path} is not a program: it is no regular file")).into()),
         }
+    }
+
+    /// Returns the error of a program that is not there, or that cannot be executed.
+    pub fn no_program(&self, name: &str) -> anyhow::Error {
+        self.check_executable(name).err().unwrap_or_else(|| not_installed(name))
     }
 
     fn spawn(&self, command: &Program) -> Result<Child> {

@@ -26,6 +26,8 @@ pub(super) struct Declaration<'a> {
     path: Option<AbsPath>,
     /// Where declared links lead its path.
     linked: Option<LinkedPath>,
+    /// Whether it is a link. Its target may be unknown.
+    is_link: bool,
     /// The target of the link that it is.
     pub(super) link: Option<String>,
     owner: Option<Owner>,
@@ -69,6 +71,7 @@ impl<'a> Declaration<'a> {
         Self {
             path,
             linked: None,
+            is_link: resource.link_target().is_some(),
             link,
             owner,
             writers,
@@ -97,7 +100,7 @@ impl<'a> Declaration<'a> {
 
     /// Returns whether it makes a file, which has nothing below it.
     fn is_file(&self) -> bool {
-        let is_other = self.is_absent || self.link.is_some() || self.mount_point.is_some();
+        let is_other = self.is_absent || self.is_link || self.mount_point.is_some();
         self.writers.is_none() && !is_other
     }
 

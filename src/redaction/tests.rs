@@ -282,6 +282,11 @@ fn a_setting_of_a_file_is_left_out_of_contents_alone() {
     let shown = "shop.service: staging, {{ db_password }}, {{ made }}, {{ region }}";
     assert_eq!(redaction.text(told), shown);
     assert_eq!(redaction.content("env=staging"), "env={{ environment }}");
+    let of_file = Redaction::of([("smtp_login", "sunshine")], [("environment", "staging")]);
+    assert_eq!(of_file.text("sunshine on staging"), "{{ smtp_login }} on staging");
+    for name in ["api_tokens", "db_pw", "wifi_psk", "card_pins", "snmp_community"] {
+        assert_eq!(Redaction::of_variables([(name, "sunshine")]).text("sunshine"), format!("{{{{ {name} }}}}"));
+    }
     // The secret of a store may be a word, too.
     let mut learned = Redaction::default();
     learned.add(parts("ssm:///shop/word", "staging"));

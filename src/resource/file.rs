@@ -372,9 +372,8 @@ impl File {
             file.put(system, Ownership { uid, gid, mode })
         };
         let bytes = self.digest_to_come().map(|digest| Fact::Bytes(self.path.clone(), digest));
-        let no_program = (mode & 0o111 == 0).then(|| Fact::NotExecutable(self.path.clone(), mode));
-        let change = Change::new(summary, action).diff(diff).brings([Fact::Path(self.path.clone())]);
-        Ok(change.brings(bytes).brings(no_program))
+        let facts = [Fact::Path(self.path.clone()), Fact::Mode(self.path.clone(), mode)];
+        Ok(Change::new(summary, action).diff(diff).brings(facts).brings(bytes))
     }
 
     /// Fails if this machine already shows that a run could not write the file.

@@ -28,8 +28,8 @@ pub enum Fact {
     Link(AbsPath, String),
     /// Nothing exists at this path.
     Absent(AbsPath),
-    /// The file at this path has this mode, with which it cannot be executed.
-    NotExecutable(AbsPath, u32),
+    /// The file at this path has this mode.
+    Mode(AbsPath, u32),
     /// A file with this digest exists at this path.
     Bytes(AbsPath, Sha256),
     /// The directory at this path comes from an archive, with any files in it.
@@ -70,10 +70,13 @@ impl System {
                     expected.retain(|known| match known {
                         Fact::Path(known)
                         | Fact::Bytes(known, _)
-                        | Fact::NotExecutable(known, _)
+                        | Fact::Mode(known, _)
                         | Fact::Directory(known, ..) => known != path,
                         _ => true,
                     });
+                }
+                Fact::Mode(path, _) => {
+                    expected.retain(|known| !matches!(known, Fact::Mode(known, _) if known == path));
                 }
                 Fact::Directory(path, ..) => {
                     expected.retain(|known| !matches!(known, Fact::Directory(known, ..) if known == path));
@@ -94,7 +97,7 @@ impl System {
             Fact::Bytes(path, digest) => Fact::Bytes(real(path), digest),
             Fact::Tree(path) => Fact::Tree(real(path)),
             Fact::Mount(path) => Fact::Mount(real(path)),
-            Fact::NotExecutable(path, mode) => Fact::NotExecutable(real(path), mode),
+            Fact::Mode(path, mode) => Fact::Mode(real(path), mode),
             Fact::Directory(path, owner, writers, mode) => Fact::Directory(real(path), owner, writers, mode),
             Fact::AtBoot(path) => Fact::AtBoot(real(path)),
             Fact::Unplanned(path) => Fact::Unplanned(real(path)),
@@ -160,6 +163,14 @@ impl System {
         let at = self.root().resolve(path)?;
         let is_directory = self.root().status(&at)?.is_some_and(|status| status.file_type == FileType::Directory);
         Ok(is_directory && !self.expects(&Fact::Tree(at.clone())) && self.host.tree_digest(&at)?.is_none())
+    }
+
+    /// Returns the first file of these, and its mode after the earlier planned changes.
+    pub(super) fn expected_mode(&self, is_it: impl Fn(&AbsPath) -> bool) -> Option<(AbsPath, u32)> {
+        self.expected.borrow().iter().find_map(|fact| match fact {
+            Fact::Mode(path, mode) if is_it(path) => Some((path.clone(), *mode)),
+            _ => None,
+        })
     }
 
     /// Returns the owner, the writers and the mode of a directory after an earlier planned change.

@@ -279,6 +279,10 @@ fn a_program_that_the_kernel_refuses_is_explained() {
         let guarded = command("argv = [\"true\"]\nunless = { argv = [\"/var/lib/tool\"] }");
         let _ = machine.plan(&guarded).expect(1).says(words);
     }
+    // Its mode is corrected before it is used.
+    let made = "[[resource]]\nkind = \"file\"\npath = \"/var/lib/tool\"\ncontent = \"#!/bin/sh\\n\"\nmode = \"0755\"\n";
+    let guarded = command("argv = [\"true\"]\nunless = { argv = [\"/var/lib/tool\"] }");
+    let _ = machine.plan(&format!("{made}{guarded}")).expect(0).says("2 changes pending");
 }
 
 #[test]

@@ -200,3 +200,12 @@ fn a_plan_refuses_links_that_lead_nowhere() {
         let _ = command(&sandbox, name, &looped).expect(1).says("too many levels of symbolic links");
     }
 }
+
+#[test]
+fn a_link_with_an_unknown_target_may_lead_to_a_directory() {
+    let sandbox = Sandbox::new();
+    let link = "[[resource]]\nkind = \"link\"\npath = \"/opt/app/current\"\ntarget = \"releases/{{ instance.ami }}\"\n";
+    let below = "[[resource]]\nkind = \"file\"\npath = \"/opt/app/current/.env\"\ncontent = \"x\"\nphase = \"boot\"\n";
+    let manifest = sandbox.manifest(&format!("{link}{below}"));
+    let _ = sandbox.run(&["validate", "--steps", &manifest]).expect(0);
+}

@@ -375,6 +375,20 @@ fn a_secret_in_a_resources_title_is_in_no_report() {
 }
 
 #[test]
+fn a_secret_file_with_an_ordinary_word_is_not_told() {
+    let sandbox = Sandbox::new();
+    let word = sandbox.write("word", "sunshine\n");
+    fs::set_permissions(&word, fs::Permissions::from_mode(0o600)).unwrap();
+    let command = "kind = \"command\"\nname = \"login\"\nstdin = \"{{ login }}\"\nunless = { argv = [\"false\"] }\n\
+                   argv = [\"sh\", \"-c\", \"read -r word; echo refused: $word >&2; exit 1\"]\n";
+    let manifest = sandbox.manifest(&format!("[[resource]]\n{command}"));
+    let told = sandbox.run(&["run", "--steps", &manifest, "--set-secret-file", &format!("login={word}")]).expect(1);
+    let told = told.says("refused: {{ login }}");
+    let status = sandbox.run(&["status"]).expect(1).stdout;
+    assert!(!(told.stdout + &told.stderr + &status).contains("sunshine"));
+}
+
+#[test]
 fn a_secret_in_a_steps_name_is_in_no_report_and_no_summary() {
     let sandbox = Sandbox::new();
     let variables = sandbox.write("v.toml", "token = \"hunter22secret\"\n");

@@ -194,6 +194,32 @@ fn a_home_that_cannot_be_made_is_refused_before_the_account() {
 }
 
 #[test]
+fn a_large_skeleton_is_copied_and_a_home_from_elsewhere_stays_missing() {
+    let machine = Machine::new();
+    let home = machine.at("home");
+    let declared = user(&format!("home = \"{home}\"\nuid = 4242"));
+    let _ = machine.run(&declared).expect(0);
+    fs::remove_dir_all(&home).unwrap();
+    for file in 0..300 {
+        machine.write(&format!("etc/skel/f{file}"), "x");
+    }
+    // Fewer than the files of the skeleton.
+    let limited = behind(&machine, "ulimit -n 256", "run", &declared).expect(0);
+    let _ = limited.says("converged: 1 change");
+    assert_eq!(machine.read("home/f299"), "x");
+    // The manifest does not ask for this home, which is below the directory of another user.
+    let others = machine.at("others");
+    fs::create_dir(&others).unwrap();
+    std::os::unix::fs::chown(&others, Some(5), Some(5)).unwrap();
+    let passwd = machine.read("etc/passwd").replace(&format!(":{home}:"), &format!(":{others}/app:"));
+    machine.write("etc/passwd", passwd);
+    for (verb, words) in [("plan", "0 changes pending"), ("run", "0 changes")] {
+        let said = machine.sandbox.run(&[verb, "--steps", &machine.sandbox.manifest(&user("uid = 4242"))]).expect(0);
+        let _ = said.says(words).says("is missing and stays so");
+    }
+}
+
+#[test]
 fn a_plan_refuses_accounts_of_a_read_only_etc() {
     let machine = Machine::new();
     let read_only = "mount -o remount,bind,ro /etc";

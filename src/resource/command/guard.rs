@@ -116,6 +116,7 @@ impl Guard {
 
     /// Runs the program.
     fn ask(&self, system: &System, argv: &Argv, surroundings: &Surroundings) -> Result<GuardState> {
+        _ = system.check_executable(&argv.0[0])?;
         if !system.host.has_program(&argv.0[0]) {
             return Ok(GuardState::fails(format!("the program {} is not installed", quoted(&argv.0[0]))));
         }

@@ -10,7 +10,7 @@ use crate::{
         Change, Finding,
         ownership::{Ids, attributes, ids, owner, words},
     },
-    system::{System, places::Claim},
+    system::{Fact, System, places::Claim},
     value::quoted,
 };
 
@@ -61,11 +61,12 @@ impl File {
             return again.into_iter().collect();
         }
         let path = self.path.clone();
-        Ok(vec![Change::new(format!("set {}", differences.join(", ")), move |system| {
+        let change = Change::new(format!("set {}", differences.join(", ")), move |system| {
             let (uid, gid) = wanted.0.unwrap_or_default();
             system.keep_previous(&path)?;
             system.root().own_file(&path, Ownership { uid, gid, mode: wanted.1 }, FileType::Regular)
-        })])
+        });
+        Ok(vec![change.brings([Fact::Mode(self.path.clone(), wanted.1)])])
     }
 
     /// Whether a file with the right bytes is replaced, rather than given to another owner or mode: a user who could

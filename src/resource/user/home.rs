@@ -1,26 +1,30 @@
 //! The home directory of a user.
 
-use anyhow::Result;
+use std::io::Read;
+
+use anyhow::{Context, Result};
 
 use super::User;
 use crate::{
     host::{
         accounts::UserAccount,
         root::{
-            FileType, OpenFile, Ownership, Root, is_denied,
+            FileType, Ownership, Root, is_denied,
             tree::{Beside, NewTree},
             way::{Owner, Writers},
         },
     },
     resource::Change,
     system::{Fact, System, places::Claim},
-    value::AbsPath,
+    value::{AbsPath, ByteSize},
 };
 
 /// The settings of useradd(8), login.defs(5).
 const SETTINGS: &str = "/etc/login.defs";
 /// The files that a new home gets, useradd(8).
 const SKELETON: &str = "/etc/skel";
+/// Limits the bytes of its files.
+const MAX_SKELETON_BYTES: u64 = 64 << 20;
 /// The home of users that have none. By convention it never exists.
 const NO_HOME: &str = "/nonexistent";
 /// The ids of users that log in, if the machine's settings do not name others.
@@ -63,7 +67,9 @@ impl User {
         let settings = system.root().read_text(&SETTINGS.into())?;
         let id = |name, default| setting(&settings, name).and_then(|id| id.parse().ok()).unwrap_or(default);
         let login_uids = id("UID_MIN", LOGIN_UIDS.0)..=id("UID_MAX", LOGIN_UIDS.1);
-        if !self.has_home() || home.as_str() == NO_HOME || !(self.home.is_some() || login_uids.contains(&user.uid)) {
+        let is_of_kernel = ["/dev/", "/proc/", "/sys/"].iter().any(|above| home.as_str().starts_with(above));
+        let is_none = home.as_str() == NO_HOME || is_of_kernel;
+        if !self.has_home() || is_none || !(self.home.is_some() || login_uids.contains(&user.uid)) {
             return Ok(None);
         }
         match system.root().status(&home) {
@@ -76,9 +82,19 @@ impl User {
         let summary = format!("make its home directory {home}, mode {mode:04o}");
         let owner = Owner::Id(user.uid);
         let claim = Claim { path: &home, owner: Some(&owner), gid: Some(user.gid), makes_parents: true };
-        let place = system.check_place(claim)?;
+        let checked = system.check_place(claim).and_then(|place| {
+            system.check_may_change(&home, &[Fact::Path(home.clone())])?;
+            Ok(place)
+        });
+        let place = match checked {
+            // The manifest does not ask for this home: the account has it from elsewhere.
+            Err(error) if self.home.is_none() => {
+                system.warn(format!("the home directory {home} is missing and stays so: {error:#}"));
+                return Ok(None);
+            }
+            place => place?,
+        };
         let above = std::iter::successors(Some(home.clone()), AbsPath::parent).map(Fact::Path);
-        system.check_may_change(&home, &[Fact::Path(home.clone())])?;
         let ownership = Ownership { uid: user.uid, gid: user.gid, mode };
         let at = home.clone();
         let change = Change::new(summary, move |system| make(system.root(), &at, ownership)).brings(above);
@@ -107,7 +123,7 @@ struct SkeletonPart {
 
 enum SkeletonKind {
     Directory,
-    File(OpenFile),
+    File(Vec<u8>),
     Link(String),
 }
 
@@ -115,9 +131,8 @@ impl SkeletonPart {
     fn make(&self, tree: &NewTree<'_>) -> Result<()> {
         match &self.kind {
             SkeletonKind::Directory => tree.make_directory(&self.path, self.mode),
-            SkeletonKind::File(file) => {
-                let mut bytes = file;
-                tree.make_file(&self.path, self.mode, self.modified, &mut bytes).map(drop)
+            SkeletonKind::File(bytes) => {
+                tree.make_file(&self.path, self.mode, self.modified, &mut bytes.as_slice()).map(drop)
             }
             SkeletonKind::Link(target) => tree.make_link(&self.path, target),
         }
@@ -125,14 +140,28 @@ impl SkeletonPart {
 }
 
 /// Reads the skeleton, each directory before its entries. Devices, sockets and FIFOs are left out.
+///
+/// Its files are kept in memory: there may be more than a process may open at a time, and the user may not read them.
 fn skeleton(root: &Root) -> Result<Vec<SkeletonPart>> {
-    let mut parts = vec![];
+    let (mut parts, mut left) = (vec![], MAX_SKELETON_BYTES);
     root.visit_tree(&SKELETON.into(), &mut |entry| {
         let Some(status) = entry.status()? else { return Ok(false) };
         let kind = match status.file_type {
             FileType::Directory => Some(SkeletonKind::Directory),
             FileType::Link => entry.target()?.map(SkeletonKind::Link),
-            FileType::Regular => entry.open()?.map(SkeletonKind::File),
+            FileType::Regular => match entry.open()? {
+                Some(file) => {
+                    let mut bytes = vec![];
+                    let read = (&file).take(left + 1).read_to_end(&mut bytes);
+                    left = left
+                        .checked_sub(read.with_context(|| format!("reading {}", entry.path))? as u64)
+                        .with_context(|| {
+                            format!("{SKELETON} has more than {} in its files", ByteSize(MAX_SKELETON_BYTES))
+                        })?;
+                    Some(SkeletonKind::File(bytes))
+                }
+                None => None,
+            },
             FileType::Special => None,
         };
         let (path, mode, modified) = (entry.path.to_owned(), status.ownership.mode, status.identity[3]);
