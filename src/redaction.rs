@@ -420,7 +420,7 @@ fn normal(name: &str) -> String {
 /// Returns whether a variable's name says that its value is a secret: `db_password`, but not `password_length`.
 pub fn names_secret(name: &str) -> bool {
     let singular = name.strip_suffix('s').unwrap_or(name);
-    NAMES.iter().chain(&ENDINGS).any(|sensitive| name.ends_with(sensitive) || singular.ends_with(sensitive))
+    ENDINGS.iter().any(|ending| name.ends_with(ending)) || NAMES.iter().any(|sensitive| singular.ends_with(sensitive))
 }
 
 /// Checks that no form of a value remains in a text.

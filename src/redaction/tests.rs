@@ -284,7 +284,7 @@ fn a_setting_of_a_file_is_left_out_of_contents_alone() {
     assert_eq!(redaction.content("env=staging"), "env={{ environment }}");
     let of_file = Redaction::of([("smtp_login", "sunshine")], [("environment", "staging")]);
     assert_eq!(of_file.text("sunshine on staging"), "{{ smtp_login }} on staging");
-    for name in ["api_tokens", "db_pw", "wifi_psk", "card_pins", "snmp_community"] {
+    for name in ["api_tokens", "db_pw", "wifi_psk", "card_pin", "snmp_community"] {
         assert_eq!(Redaction::of_variables([(name, "sunshine")]).text("sunshine"), format!("{{{{ {name} }}}}"));
     }
     // The secret of a store may be a word, too.
