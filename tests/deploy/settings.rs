@@ -117,7 +117,7 @@ fn a_flag_wins_over_environment_file_stack_and_default() {
 fn invalid_settings_are_refused_before_any_request() {
     let operator = Operator::new();
     let _ = operator.sandbox.write("deploy.toml", "buckets = \"b\"\n");
-    let _ = operator.deploy(&["plan"], &[]).expect(2).says("buckets").says("deploy update-stack --help as keys");
+    let _ = operator.deploy(&["plan"], &[]).expect(2).says("buckets").says("did you mean `bucket`?");
     let missing = ["plan", "--settings-file", "none.toml"];
     let _ = operator.deploy(&missing, &[]).expect(2).says("none.toml");
     let _ = operator.sandbox.write("deploy.toml", "");
