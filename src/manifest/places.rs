@@ -36,7 +36,7 @@ pub(super) struct Declaration<'a> {
     files: Vec<AbsPath>,
     /// Where declared links lead the files that it reads; `None` for those on no link.
     linked_files: Vec<Option<AbsPath>>,
-    /// The paths that it makes.
+    /// The paths that it makes; empty if it makes its own alone.
     made: Vec<AbsPath>,
     /// Whether it fills the directory at its path.
     fills: bool,
@@ -61,8 +61,11 @@ pub(super) struct Declaration<'a> {
 impl<'a> Declaration<'a> {
     pub(super) fn new(kind: &str, resource: &dyn Resource, spot: Spot<'a>, scope: Scope) -> Self {
         let owner = resource.owner().map(Owner::declared);
-        let (path, files) = (resource.owned_path().cloned(), resource.files());
-        let (made, link) = (resource.made_paths(), resource.link_target().map(Into::into));
+        let (mut made, files) = (resource.made_paths(), resource.files());
+        // Most make their own path alone.
+        let is_own = made.first() == resource.owned_path() && made.len() == 1;
+        let path = if is_own { made.pop() } else { resource.owned_path().cloned() };
+        let link = resource.link_target().map(Into::into);
         let (writers, is_absent) = (resource.writers(), resource.removes_its_path());
         let (formatted, mounted) = (resource.formatted_devices(), resource.mounted_device().map(str::to_owned));
         let (kept, needed, mount_point) = (resource.kept_paths(), vec![], resource.mount_point().cloned());
@@ -252,8 +255,11 @@ fn contradictions(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
 fn below_files(declarations: &[Declaration<'_>]) -> Vec<Diagnostic> {
     let mut files = BTreeMap::<&str, Vec<(&Scope, &Declaration<'_>)>>::new();
     let above = directories(declarations);
+    let longest = above.iter().map(|path| path.len()).max().unwrap_or_default();
     for one in declarations.iter().filter(|one| one.is_file()) {
-        for (path, scope) in one.places().filter(|(path, _)| above.contains(path.as_str())) {
+        // Most files are deeper than each directory, and need not be looked up.
+        let is_above = |path: &AbsPath| path.as_str().len() <= longest && above.contains(path.as_str());
+        for (path, scope) in one.places().filter(|(path, _)| is_above(path)) {
             files.entry(path.as_str()).or_default().push((scope, one));
         }
     }

@@ -362,7 +362,9 @@ impl<'a> Reader<'a> {
             self.owned((text, span_of(&[field])), owned, scope, shares);
         }
         if !["path", "owner", "group", "mode", "restart_on"].iter().any(|field| unknown.has(field)) {
-            let spot = (text, span_of(&["path", "restart_on", "reload_on", "run_on"]));
+            let has_path = resource.owned_path().is_some();
+            let fields: &[&str] = if has_path { &["path"] } else { &["restart_on", "reload_on", "run_on"] };
+            let spot = (text, span_of(fields));
             let mut declaration = Declaration::new(entry.name, &*resource, spot, scope.clone());
             declaration.link = declaration.link.filter(|_| !unknown.has("target"));
             for (field, file) in resource.needed_files().into_iter().filter(|(field, _)| !unknown.has(field)) {

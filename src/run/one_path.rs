@@ -24,7 +24,7 @@ pub fn check(manifest: &Manifest, system: &System) -> Result<()> {
     let steps = manifest.steps.iter().filter(|step| step.not_here.is_none());
     let here = steps.flat_map(|step| &step.resources).filter(|declared| declared.not_here.is_none());
     let here: Vec<_> = here.filter_map(|declared| Some((declared, declared.resource.owned_path()?))).collect();
-    let links = Links::new(system.root().to_inspect(), &here);
+    let links = Links::new(system.root(), &here);
     // Each declared path was compared as written before. Without a link, there is nothing new. Neighbours have one directory.
     let mut last = None;
     let mut directories = here.iter().filter_map(|(_, path)| path.directory());
@@ -72,14 +72,14 @@ fn refused(message: String, [one, other]: [&Declared; 2]) -> anyhow::Error {
 }
 
 /// The links of the machine after the run: those that are declared, and those of its directories.
-struct Links {
-    root: Root,
+struct Links<'r> {
+    root: &'r Root,
     /// The known targets; `None` for a path without a link.
     known: RefCell<HashMap<String, Option<String>>>,
 }
 
-impl Links {
-    fn new(root: Root, here: &[(&Declared, &AbsPath)]) -> Self {
+impl<'r> Links<'r> {
+    fn new(root: &'r Root, here: &[(&Declared, &AbsPath)]) -> Self {
         let links = Self { root, known: RefCell::default() };
         for (declared, path) in here {
             let Some(target) = declared.resource.link_target() else { continue };

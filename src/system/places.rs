@@ -68,7 +68,7 @@ impl System {
                 way.pass(&PathPart { path: &real.to_string_lossy(), owner, writers, is_link: false })?;
             }
         }
-        let directory = abs_path(&real)?;
+        let directory = if real.as_os_str() == parent.as_str() { parent.clone() } else { abs_path(&real)? };
         let is_removed = self.mode() == Mode::Plan && self.has(&Fact::Absent(directory.clone()));
         if (is_missing || is_removed) && !makes_parents && !self.is_expected(&directory) && expected(&real).is_none() {
             let hint = if self.has(&Fact::AtBoot(directory.clone())) {

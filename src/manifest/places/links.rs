@@ -27,18 +27,19 @@ struct DeclaredLink {
 struct DeclaredLinks(HashMap<String, Vec<DeclaredLink>>);
 
 impl DeclaredLinks {
-    /// Returns where the links lead a path of the machines in a scope, by one of the functions of [`AbsPath`]; `None` if
-    /// none of them is on the way.
+    /// Returns where the links lead a path of the machines in a scope; `None` if none of them is on the way. `is_whole` also
+    /// follows a link at the path itself.
     ///
     /// # Errors
     /// The index of a link if there are too many on the way, as in a loop.
-    fn lead(
-        &self,
-        scope: &Scope,
-        follow: impl FnOnce(&mut dyn FnMut(&str) -> Option<String>) -> Option<AbsPath>,
-    ) -> Result<Option<LinkedPath>, usize> {
+    fn lead(&self, path: &AbsPath, scope: &Scope, is_whole: bool) -> Result<Option<LinkedPath>, usize> {
+        // The first link on the way is at a part of the path as it is written.
+        let mut way = path.ancestors().chain(is_whole.then_some(path.as_str()));
+        if self.0.is_empty() || !way.any(|at| self.0.contains_key(at)) {
+            return Ok(None);
+        }
         let (mut scope, mut last) = (scope.clone(), None);
-        let path = follow(&mut |at| {
+        let target = |at: &str| {
             let mut known = self.0.get(at)?.iter().filter(|link| !link.scope.excludes(&scope));
             let link = known.next()?;
             // Only a machine can tell which of two it has.
@@ -48,7 +49,8 @@ impl DeclaredLinks {
             scope = scope.and(&link.scope);
             last = last.max(Some(link.index));
             Some(link.target.clone())
-        });
+        };
+        let path = if is_whole { path.fully_real(target) } else { path.real(target) };
         match (path, last) {
             (_, None) => Ok(None),
             (Some(path), Some(last_link)) => Ok(Some(LinkedPath { path, scope, last_link })),
@@ -63,7 +65,7 @@ pub(in crate::manifest) fn follow(declarations: &mut [Declaration<'_>]) -> Vec<D
     for (index, one) in declarations.iter().enumerate() {
         let (Some(path), Some(target)) = (&one.path, &one.link) else { continue };
         // A link below another one is declared after it.
-        let linked = links.lead(&one.scope, |target| path.real(target)).ok().flatten();
+        let linked = links.lead(path, &one.scope, false).ok().flatten();
         let at = linked.map_or_else(|| path.to_string(), |linked| linked.path.into());
         let link = DeclaredLink { index, target: target.clone(), scope: one.scope.clone() };
         links.0.entry(at).or_default().push(link);
@@ -74,10 +76,10 @@ pub(in crate::manifest) fn follow(declarations: &mut [Declaration<'_>]) -> Vec<D
     let mut loops = vec![];
     for (index, one) in declarations.iter_mut().enumerate() {
         let read = one.files.iter().chain(one.needed.iter().map(|(_, file, _)| file));
-        let linked = read.map(|file| links.lead(&one.scope, |target| file.fully_real(target)).ok().flatten());
+        let linked = read.map(|file| links.lead(file, &one.scope, true).ok().flatten());
         one.linked_files = linked.map(|linked| linked.map(|linked| linked.path)).collect();
         let Some(path) = &one.path else { continue };
-        match links.lead(&one.scope, |target| path.real(target)) {
+        match links.lead(path, &one.scope, false) {
             Ok(linked) => one.linked = linked,
             Err(link) => loops.push((index, link)),
         }
