@@ -17,8 +17,8 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Fails if it names a step that does not exist, or selects none of the manifest's steps: such a run would be reported as
-    /// converged.
+    /// Fails if it names a step that does not exist, or names steps to run and selects none of them: such a run would be
+    /// reported as converged.
     pub fn check(&self, manifest: &Manifest) -> Result<()> {
         let names = || manifest.steps.iter().map(|step| step.name.as_str());
         let wanted = self.only.iter().chain(&self.from).chain(&self.skip);
@@ -30,7 +30,9 @@ impl Selection {
             };
             return Err(Fault::new(format!("there is no step `{name}`")).invalid().hint(hint).into());
         }
-        if *self != Self::default() && !names().any(self.picker()) {
+        // `--skip` alone names each step that it leaves out.
+        let names_wanted = !self.only.is_empty() || self.from.is_some();
+        if names_wanted && !names().any(self.picker()) {
             let hint = format!(
                 "leave out a STEP, --from or --skip; the steps are: {}",
                 names().collect::<Vec<_>>().join(", ")
