@@ -225,7 +225,7 @@ fn a_plan_refuses_accounts_of_a_read_only_etc() {
     let read_only = "mount -o remount,bind,ro /etc";
     let first = format!("[[resource]]\nkind = \"file\"\npath = \"{}\"\ncontent = \"\"\n", machine.at("first"));
     let group = "[[resource]]\nkind = \"group\"\nname = \"app\"\n";
-    let existing = "[[resource]]\nkind = \"user\"\nname = \"nobody\"\n";
+    let existing = "[[resource]]\nkind = \"user\"\nname = \"root\"\n";
     for resource in [
         user("system = true"),
         group.to_owned(),
