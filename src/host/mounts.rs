@@ -26,8 +26,8 @@ impl Host {
             return Ok(());
         }
         let fault = Fault::new(format!("{path} is a mount point, and the file there cannot be replaced"));
-        let hint = "unmount it first: umount {path}; in a container, its runtime writes this file";
-        Err(fault.hint(hint.replace("{path}", &quoted(path.as_str()))).into())
+        let umount = format!("umount {}", quoted(path.as_str()));
+        Err(fault.hint(format!("unmount it first: {umount}; in a container, its runtime writes this file")).into())
     }
 
     /// Returns the first mount point at a path or below it.

@@ -103,7 +103,7 @@ impl Reader<'_> {
         let timeout = self.take::<Span>(text, table, "timeout", unknown)?;
         if timeout.get_ref().0.is_zero() {
             let hint = Some("leave it out: a step has one hour".into());
-            self.report(text, &timeout.span(), "`timeout` is 0, in which nothing can be done", hint);
+            self.report(text, &timeout.span(), "`timeout` is 0, which is always exceeded", hint);
         }
         Some(timeout.into_inner().0)
     }
